@@ -1,0 +1,169 @@
+"""Crops: random resized, as two matrices per sample, and central.
+
+Legend: B batch, C channels, H W grid, h w cropped grid, T tries.
+
+Resampling an image is linear along each axis, so a sample's crop-and-resize is X → R X Sᵀ with a
+matrix R (h, H) for its rows and S (w, W) for its columns. The codebook look-up is linear in the
+one-hot vector of a code, so looking up first and resampling C channels equals the official route,
+which resamples K one-hot channels and multiplies by the codebook afterwards.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seit.augment.philox import Op, SampleRandom
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+_NUM_TRIES = 10
+_CUBIC_A = -0.75
+
+
+class CropBoxes(NamedTuple):
+    """Where each sample is cropped; all (B,) int64, in grid cells."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def random_crop_boxes(
+    random: SampleRandom,
+    size: tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> CropBoxes:
+    """A random crop per sample, with the distribution of torchvision's RandomResizedCrop.
+
+    Ten times an area share is drawn uniformly from ``scale`` and a width-to-height ratio from
+    ``ratio``, uniformly in its logarithm; the first rounded shape that fits the grid is placed
+    uniformly. If none fits, the largest central crop is taken whose ratio lies within ``ratio``.
+
+    Args:
+        random: the samples' draws.
+        size: (H, W).
+        scale: lowest and highest area share, above 0, at most 1.
+        ratio: lowest and highest width / height, above 0.
+
+    Returns:
+        Boxes that lie within the grid, at least one cell large.
+    """
+    H, W = size
+    u = random.uniform(Op.CROP_SHAPE, (2, _NUM_TRIES))
+    area = (scale[0] + (scale[1] - scale[0]) * u[:, 0]) * (H * W)
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(log_low + (log_high - log_low) * u[:, 1])
+    heights = (area / aspect).sqrt().round().to(torch.int64)
+    widths = (area * aspect).sqrt().round().to(torch.int64)
+    fits = (heights > 0) & (heights <= H) & (widths > 0) & (widths <= W)
+    first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+
+    fallback_height, fallback_width = _fallback_shape(H, W, ratio)
+    height = torch.where(found, heights.gather(1, first).squeeze(1), fallback_height)
+    width = torch.where(found, widths.gather(1, first).squeeze(1), fallback_width)
+    room = torch.stack((H - height, W - width), dim=1)
+    corner = torch.where(found[:, None], random.randint(Op.CROP_PLACE, room + 1, (2,)), room // 2)
+    return CropBoxes(corner[:, 0], corner[:, 1], height, width)
+
+
+def _fallback_shape(H: int, W: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    """The largest shape whose ratio lies within bounds, rounded, but at least one cell."""
+    low, high = ratio
+    if low * H > W:
+        return max(1, round(W / low)), W
+    if high * H < W:
+        return H, max(1, round(H * high))
+    return H, W
+
+
+def resize_matrices(
+    starts: Tensor,
+    lengths: Tensor,
+    *,
+    in_size: int,
+    out_size: int,
+    mode: Interpolation = "bicubic",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """For each sample the matrix that crops one axis and resizes the crop.
+
+    Exactly what ``F.interpolate(x[..., start:start + length], out_size)`` does in modes
+    ``bicubic`` (Keys' cubic convolution, a = −0.75) and ``bilinear``, align_corners and antialias
+    off: positions beyond the crop repeat the crop's own border, not the cells next to it.
+
+    Args:
+        starts: (B,) int64, first cell of the crop.
+        lengths: (B,) int64, cells in the crop, at least 1; start + length ≤ in_size.
+        in_size: cells of the axis.
+        out_size: cells of the resized crop.
+        mode: the interpolation.
+        dtype: of the result and of the computation.
+
+    Returns:
+        (B, out_size, in_size); every row sums to 1.
+    """
+    device = starts.device
+    step = (lengths.to(dtype) / out_size)[:, None]
+    place = step * (torch.arange(out_size, device=device, dtype=dtype) + 0.5) - 0.5
+    below = place.floor()
+    fraction = place - below
+    cells = torch.arange(in_size, device=device)
+    matrices = torch.zeros((len(starts), out_size, in_size), dtype=dtype, device=device)
+    last = (lengths - 1)[:, None]
+    for tap in (-1, 0, 1, 2) if mode == "bicubic" else (0, 1):
+        cell = below.to(torch.int64).add_(tap).clamp_(min=0).minimum(last) + starts[:, None]
+        distance = (fraction - tap).abs()
+        weight = _cubic(distance) if mode == "bicubic" else 1 - distance
+        # Adding tap by tap, not by scatter, keeps the order of additions fixed on every device.
+        matrices.addcmul_((cell[..., None] == cells).to(dtype), weight[..., None])
+    return matrices
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' kernel at distances 0 to 2 from a cell's centre."""
+    a = _CUBIC_A
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return torch.where(distance <= 1, near, far)
+
+
+def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Apply each sample's two matrices, in the inputs' precision also under autocast.
+
+    Args:
+        x: (B, C, H, W) floating point.
+        rows: (B, h, H), from :func:`resize_matrices`.
+        columns: (B, w, W), likewise.
+
+    Returns:
+        (B, C, h, w), contiguous.
+    """
+    B, C, H, W = x.shape
+    h, w = rows.shape[1], columns.shape[1]
+    with torch.autocast(x.device.type, enabled=False):
+        # Channels last inside: that is how a look-up leaves them, so its first step copies nothing.
+        y = rows @ x.permute(0, 2, 3, 1).reshape(B, H, W * C)
+        y = y.view(B, h, W, C).permute(0, 3, 1, 2).reshape(B, C * h, W)
+        return (y @ columns.mT).view(B, C, h, w)
+
+
+def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of the last two axes; torchvision's rule where it is not exact.
+
+    Args:
+        x: (…, H, W), any dtype.
+        size: (h, w), at most (H, W).
+
+    Returns:
+        (…, h, w), a view.
+    """
+    H, W = x.shape[-2:]
+    h, w = size
+    top, left = round((H - h) / 2), round((W - w) / 2)
+    return x[..., top : top + h, left : left + w]

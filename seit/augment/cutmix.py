@@ -1,0 +1,131 @@
+"""CutMix: a box of another sample is pasted in, and the labels are mixed by area.
+
+Legend: B batch, C channels, h w grid, T tries.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seit.augment.philox import Op, SampleRandom
+from seit.errors import UsageError
+
+_NUM_TRIES = 32
+
+
+class Mixed(NamedTuple):
+    """What :func:`cutmix` returns."""
+
+    inputs: Tensor
+    """(B, C, h, w), of the inputs' dtype."""
+    weight: Tensor
+    """(B,) float32, 0–1: the weight of the sample's own label, the partner's being the rest."""
+    boxes: Tensor
+    """(B, 4) int64: top, left, bottom, right of what was pasted (ends excluded); may be empty."""
+
+
+def beta_weights(random: SampleRandom, *, alpha: float) -> Tensor:
+    """One draw per sample of the symmetric Beta(alpha, alpha) distribution.
+
+    alpha = 1 is exactly uniform. Below it Jöhnk's method accepts the first of 32 pairs with
+    u^(1/alpha) + v^(1/alpha) ≤ 1; at least half are accepted, so one sample in 2³² or fewer takes
+    its last pair although it was not. Computed from logarithms, as the powers of a small alpha
+    underflow.
+
+    Args:
+        random: the samples' draws.
+        alpha: above 0, at most 1.
+
+    Returns:
+        (B,) float32, 0–1.
+
+    Raises:
+        UsageError: for another alpha.
+    """
+    if not 0 < alpha <= 1:
+        raise UsageError(
+            f"cutmix_alpha is {alpha}; expected above 0 and at most 1: use 1.0, the value of the "
+            "paper, or switch CutMix off with cutmix_prob 0"
+        )
+    if alpha == 1:
+        return random.uniform(Op.CUTMIX_WEIGHT)
+    # 1 - u is in (0, 1], so its logarithm is finite.
+    log_x, log_y = (
+        (1 - random.uniform(Op.CUTMIX_WEIGHT, (2, _NUM_TRIES))).log().div(alpha).unbind(1)
+    )
+    accepted = torch.logaddexp(log_x, log_y) <= 0
+    accepted[:, -1] = True
+    chosen = accepted.to(torch.uint8).argmax(dim=1, keepdim=True)
+    return torch.sigmoid(log_x.gather(1, chosen) - log_y.gather(1, chosen)).squeeze(1)
+
+
+def cutmix_boxes(
+    random: SampleRandom, size: tuple[int, int], *, prob: float, alpha: float
+) -> Tensor:
+    """A box per sample, of area share 1 − Beta(alpha, alpha) before it is clipped to the grid.
+
+    Its sides are floor(h·√share) and floor(w·√share); its centre is uniform over the grid. (The
+    authors' code halves the sides first and so loses one row of odd boxes, which on a 7 × 7 grid is
+    much.)
+
+    Args:
+        random: the samples' draws.
+        size: (h, w).
+        prob: a sample's probability of having a box, 0–1.
+        alpha: see :func:`beta_weights`.
+
+    Returns:
+        (B, 4) int64: top, left, bottom, right, the ends excluded; zeros without a box.
+    """
+    share = (1 - beta_weights(random, alpha=alpha)).sqrt_()
+    centres = random.uniform(Op.CUTMIX_BOX, (2,)).unbind(1)
+    ends = []
+    for extent, u in zip(size, centres, strict=True):
+        side = (share * extent).to(torch.int64)
+        start = (u * extent).to(torch.int64) - side // 2
+        ends.append((start.clamp(min=0), (start + side).clamp(max=extent)))
+    (top, bottom), (left, right) = ends
+    mixed = random.uniform(Op.CUTMIX_GATE) < prob
+    return torch.stack((top, left, bottom, right), dim=1) * mixed[:, None]
+
+
+def cutmix(
+    x: Tensor,
+    random: SampleRandom,
+    *,
+    prob: float,
+    alpha: float,
+    partner: Tensor | None = None,
+) -> Mixed:
+    """Paste a box of its partner into each sample.
+
+    "CutMix: Regularization Strategy to Train Strong Classifiers" (Yun et al., arXiv 1905.04899).
+    Every sample has a box of its own; the official SeiT recipe draws one box per batch instead.
+    ``weight`` is corrected to the area really pasted after clipping and rounding.
+
+    Args:
+        x: (B, C, h, w).
+        random: the samples' draws.
+        prob: a sample's probability of being mixed, 0–1.
+        alpha: see :func:`beta_weights`.
+        partner: (B,) int64, 0 to B − 1: whose box each sample receives; the mirrored batch
+            (B − 1 − i) when None.
+
+    Returns:
+        The mixed inputs, label weights and boxes.
+    """
+    B, _, h, w = x.shape
+    if prob == 0:
+        nothing = torch.zeros((B, 4), dtype=torch.int64, device=x.device)
+        return Mixed(x, torch.ones(B, device=x.device), nothing)
+    boxes = cutmix_boxes(random, (h, w), prob=prob, alpha=alpha)
+    top, left, bottom, right = boxes.unbind(1)
+    row = torch.arange(h, device=x.device)
+    column = torch.arange(w, device=x.device)
+    inside_row = (row >= top[:, None]) & (row < bottom[:, None])
+    inside_column = (column >= left[:, None]) & (column < right[:, None])
+    inside = (inside_row[:, :, None] & inside_column[:, None, :])[:, None]
+    other = x.flip(0) if partner is None else x.index_select(0, partner)
+    pasted = ((bottom - top) * (right - left)).to(torch.float32)
+    return Mixed(torch.where(inside, other, x), 1 - pasted / (h * w), boxes)

@@ -1,0 +1,214 @@
+"""Random numbers that belong to a sample, not to a batch, rank or worker.
+
+Legend: B batch, n counter blocks per sample.
+
+Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) maps a
+128-bit counter and a 64-bit key to four 32-bit words, with no state in between. The key is made of
+(seed, epoch) and the counter of (block, operation, position low, position high), so a draw is a
+pure function of (seed, epoch, position in the epoch): however an epoch is cut into batches and
+spread over ranks, each sample meets the same augmentation. Word j of block i is draw 4·i + j of
+its sample; a longer draw begins with the shorter one. ``tl.philox`` of Triton gives the same words.
+"""
+
+import math
+from collections.abc import Callable
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from seit.errors import UsageError
+
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+_LOW32 = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_UNIT_24 = 2.0**-24
+# So many blocks at a time keep a CPU's caches warm and the memory of a long draw low.
+_CPU_CHUNK_BLOCKS = 1 << 17
+# Draws of at most so many blocks come from one table of all operations, made on first use: a dozen
+# small draws then cost one evaluation of Philox, which is about 130 kernel launches.
+_SHORT_BLOCKS = 8
+
+
+class Op(IntEnum):
+    """What a draw is for: one word of the counter, so that operations never share draws.
+
+    A number is never changed or used again, since that would change the draws of existing runs.
+    """
+
+    EDIT = 0
+    SYNONYM = 1
+    SWAP_SIDE = 2
+    SWAP_PLACE = 3
+    FLIP = 4
+    CROP_SHAPE = 5
+    CROP_PLACE = 6
+    NOISE_GATE = 7
+    NOISE_CHANNEL = 8
+    NOISE_ELEMENT = 9
+    CUTMIX_GATE = 10
+    CUTMIX_WEIGHT = 11
+    CUTMIX_BOX = 12
+
+
+def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
+    """Four random words for every counter: Philox-4x32 with ten rounds.
+
+    Args:
+        counter: four int64 tensors of one shape, each element 0 to 2³² − 1; **overwritten**.
+        key: two integers, each 0 to 2³² − 1.
+
+    Returns:
+        Four int64 tensors of that shape, each element 0 to 2³² − 1.
+    """
+    a, b, c, d = counter
+    p, q = torch.empty_like(a), torch.empty_like(c)
+    key_a, key_b = key
+    for _ in range(_ROUNDS):
+        # A 32×32-bit product fills 64 bits; int64 keeps them all, whatever it thinks of the sign.
+        # Only factors need their upper halves cleared: b and d carry theirs until the xor drops it.
+        torch.mul(a, _MULTIPLIERS[0], out=p)
+        torch.mul(c, _MULTIPLIERS[1], out=q)
+        torch.bitwise_right_shift(q, 32, out=a)
+        a.bitwise_xor_(b).bitwise_xor_(key_a).bitwise_and_(_LOW32)
+        torch.bitwise_right_shift(p, 32, out=c)
+        c.bitwise_xor_(d).bitwise_xor_(key_b).bitwise_and_(_LOW32)
+        b, q = q, b
+        d, p = p, d
+        key_a = (key_a + _KEY_STEPS[0]) & _LOW32
+        key_b = (key_b + _KEY_STEPS[1]) & _LOW32
+    return a, b.bitwise_and_(_LOW32), c, d.bitwise_and_(_LOW32)
+
+
+def _scramble(word: int) -> int:
+    """A bijection of 32-bit words that fixes 0 (the finaliser of MurmurHash3)."""
+    word = ((word ^ word >> 16) * 0x85EBCA6B) & _LOW32
+    word = ((word ^ word >> 13) * 0xC2B2AE35) & _LOW32
+    return word ^ word >> 16
+
+
+class SampleRandom:
+    """The random draws of a batch's samples, each a function of (seed, epoch, position).
+
+    Args:
+        seed: the run's seed, 0 to 2⁶⁴ − 1. Seeds below 2³² are the first key word as they are;
+            the upper half of a longer one is scrambled into it.
+        epoch: 0 to 2³² − 1, the second key word.
+        positions: (B,) integers ≥ 0, each sample's global position in the epoch's order; draws are
+            made on this tensor's device.
+
+    Raises:
+        UsageError: for a seed, an epoch or positions outside these ranges or of another shape.
+    """
+
+    def __init__(self, seed: int, epoch: int, positions: Tensor) -> None:
+        if not 0 <= seed < 2**64:
+            raise UsageError(f"seed is {seed}; expected 0 to 2**64 - 1: choose another seed")
+        if not 0 <= epoch < 2**32:
+            raise UsageError(f"epoch is {epoch}; expected 0 to 2**32 - 1: count epochs from 0")
+        if positions.ndim != 1 or positions.is_floating_point():
+            raise UsageError(
+                f"positions are {tuple(positions.shape)} of {positions.dtype}; expected (B,) "
+                "integers: pass each sample's global position in the epoch"
+            )
+        self.key = (seed & _LOW32 ^ _scramble(seed >> 32), epoch)
+        self.positions = positions.to(torch.int64)
+        self._short: Words | None = None
+
+    def __len__(self) -> int:
+        """B, the number of samples."""
+        return self.positions.shape[0]
+
+    def select(self, index: Tensor) -> "SampleRandom":
+        """The draws of some of the samples; ``index`` is (n,) int64 or (B,) bool."""
+        other = object.__new__(SampleRandom)
+        other.key, other.positions, other._short = self.key, self.positions[index], None
+        if self._short is not None:
+            a, b, c, d = self._short
+            other._short = a[index], b[index], c[index], d[index]
+        return other
+
+    def uniform(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
+        """``(B, *shape)`` float32 in [0, 1): the upper 24 bits of a word, times 2⁻²⁴."""
+        return self._draw(op, shape, torch.float32, _to_uniform)
+
+    def normal(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
+        """``(B, *shape)`` float32 standard normal, by Box and Muller; no value exceeds 5.77.
+
+        Words 0 and 1 of a block make its draws 0 and 1 (radius and angle → cosine, sine), words 2
+        and 3 its draws 2 and 3.
+        """
+        return self._draw(op, shape, torch.float32, _to_normal)
+
+    def randint(self, op: int, high: int | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+        """``(B, *shape)`` int64 in [0, high), each equally likely to within high / 2³².
+
+        Args:
+            op: the operation.
+            high: 1 to 2³¹ − 1, an integer or a tensor that broadcasts to ``(B, *shape)``.
+            shape: the draws of one sample.
+        """
+        return (self._draw(op, shape, torch.int64, _to_words) * high) >> 32
+
+    def _draw(
+        self,
+        op: int,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        convert: Callable[[Words, Tensor], None],
+    ) -> Tensor:
+        B, count = len(self), math.prod(shape)
+        blocks = -(-count // 4)
+        device = self.positions.device
+        out = torch.empty((B, blocks, 4), dtype=dtype, device=device)
+        if blocks <= _SHORT_BLOCKS and op < len(Op):
+            a, b, c, d = (word[:, op, :blocks] for word in self._short_words())
+            convert((a, b, c, d), out)
+        else:
+            step = max(1, _CPU_CHUNK_BLOCKS // blocks) if device.type == "cpu" else B
+            ops = torch.full((1,), int(op), device=device)
+            for start in range(0, B, max(1, step)):
+                rows = slice(start, start + step)
+                a, b, c, d = self._words(ops, self.positions[rows], blocks)
+                convert((a[:, 0], b[:, 0], c[:, 0], d[:, 0]), out[rows])
+        return out.view(B, 4 * blocks)[:, :count].reshape(B, *shape)
+
+    def _short_words(self) -> Words:
+        if self._short is None:
+            ops = torch.arange(len(Op), device=self.positions.device)
+            self._short = self._words(ops, self.positions, _SHORT_BLOCKS)
+        return self._short
+
+    def _words(self, ops: Tensor, positions: Tensor, blocks: int) -> Words:
+        """Four (B, number of ops, blocks) int64."""
+        size = (len(positions), len(ops), blocks)
+        counter = (
+            torch.arange(blocks, device=positions.device).expand(size).contiguous(),
+            ops[:, None].expand(size).contiguous(),
+            (positions & _LOW32)[:, None, None].expand(size).contiguous(),
+            (positions >> 32 & _LOW32)[:, None, None].expand(size).contiguous(),
+        )
+        return philox4x32(counter, self.key)
+
+
+def _to_words(words: Words, out: Tensor) -> None:
+    torch.stack(words, dim=-1, out=out)
+
+
+def _to_uniform(words: Words, out: Tensor) -> None:
+    for j, word in enumerate(words):
+        out[..., j] = word >> 8
+    out.mul_(_UNIT_24)
+
+
+def _to_normal(words: Words, out: Tensor) -> None:
+    for j in (0, 2):
+        # 1 is added so that the logarithm never meets 0: radius² = −2 ln u, u in (0, 1].
+        radius = (words[j] >> 8).add_(1).to(torch.float32)
+        radius.mul_(_UNIT_24).log_().mul_(-2.0).sqrt_()
+        angle = (words[j + 1] >> 8).to(torch.float32).mul_(2 * math.pi * _UNIT_24)
+        torch.mul(radius, angle.cos(), out=out[..., j])
+        torch.mul(radius, angle.sin_(), out=out[..., j + 1])

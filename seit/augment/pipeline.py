@@ -1,0 +1,216 @@
+"""From stored grids to the network's inputs: the augmentations in their order.
+
+Legend: B batch, H W grid, h w cropped grid, K codes, C channels (of tokens: codebook dim).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seit.augment.config import AugmentConfig
+from seit.augment.crop import center_crop, random_crop_boxes, resample, resize_matrices
+from seit.augment.cutmix import cutmix
+from seit.augment.flip import random_flip
+from seit.augment.noise import add_noise_, codebook_unit
+from seit.augment.philox import Op, SampleRandom
+from seit.augment.swap import swap_squares
+from seit.augment.synonyms import nearest_codes, replace_synonyms
+from seit.errors import UsageError
+
+
+class Augmented(NamedTuple):
+    """A training batch: two labels for each input, and how much each counts."""
+
+    inputs: Tensor
+    """(B, C, h, w) float32, contiguous."""
+    labels: Tensor
+    """(B,) int64, the samples' own labels."""
+    partner_labels: Tensor
+    """(B,) int64, the labels of what was pasted in."""
+    weight: Tensor
+    """(B,) float32, 0–1: loss = weight · loss(labels) + (1 − weight) · loss(partner_labels)."""
+
+
+class CropAndMix(nn.Module):
+    """What tokens and pixels share: the crop's geometry, and CutMix with its labels."""
+
+    def __init__(self, grid: tuple[int, int], channels: int, config: AugmentConfig) -> None:
+        super().__init__()
+        self.grid = (grid[0], grid[1])
+        """(H, W), the cells of a sample before cropping."""
+        self.config = config
+        self.channels = channels
+        """C, the channels of the inputs."""
+        self.output_size = _output_size(grid, config.crop_size)
+        """(h, w), the cells of the inputs."""
+
+    def random_crop(self, x: Tensor, random: SampleRandom) -> Tensor:
+        """(B, C, H, W) floating point → (B, C, h, w)."""
+        config, (H, W), (h, w) = self.config, self.grid, self.output_size
+        box = random_crop_boxes(random, self.grid, scale=config.crop_scale, ratio=config.crop_ratio)
+        mode = config.interpolation
+        rows = resize_matrices(box.top, box.height, in_size=H, out_size=h, mode=mode)
+        columns = resize_matrices(box.left, box.width, in_size=W, out_size=w, mode=mode)
+        return resample(x, rows, columns)
+
+    def mix(
+        self, x: Tensor, labels: Tensor, random: SampleRandom, partner: Tensor | None
+    ) -> Augmented:
+        """CutMix on (B, C, h, w), and the labels that go with it."""
+        mixed = cutmix(
+            x,
+            random,
+            prob=self.config.cutmix_prob,
+            alpha=self.config.cutmix_alpha,
+            partner=partner,
+        )
+        partner_labels = labels.flip(0) if partner is None else labels.index_select(0, partner)
+        return Augmented(mixed.inputs, labels, partner_labels, mixed.weight)
+
+    def check_batch(self, x: Tensor, expected: tuple[int, ...]) -> None:
+        """Refuse a batch that is not (B, *expected) integers."""
+        if x.shape[1:] != expected or x.is_floating_point():
+            raise UsageError(
+                f"the batch is {tuple(x.shape)} of {x.dtype}; expected (B, "
+                f"{', '.join(map(str, expected))}) integers: build the augmentation for the grid "
+                "of the store that is read"
+            )
+
+
+class TokenAugment(CropAndMix):
+    """Token grids → augmented embeddings, on the batch's device and without waiting for it.
+
+    The order of SeiT (arXiv 2303.11114): one of {synonyms, code swap, nothing} per sample, look-up
+    in the codebook, random resized crop, Emb-Noise, CutMix. Crops and boxes are the sample's own;
+    the official code draws CutMix's box once per batch. Whether anything is augmented depends on
+    which of :meth:`forward` and :meth:`evaluate` is called, never on ``training``.
+
+    Holds about four times the batch's embedding, in float32, at its widest moment.
+
+    Args:
+        codebook: (K, C) floating point; kept as float32, as a buffer that is not saved.
+        grid: (H, W).
+        config: the augmentations.
+
+    Raises:
+        UsageError: for a codebook that is not (K, C), or a crop larger than the grid.
+    """
+
+    codebook: Tensor
+    synonyms: Tensor
+
+    def __init__(self, codebook: Tensor, grid: tuple[int, int], config: AugmentConfig) -> None:
+        if codebook.ndim != 2:
+            raise UsageError(
+                f"the codebook is {tuple(codebook.shape)}; expected (K, C): augmentation of "
+                "residual codebooks is not supported, use a tokenizer with one level"
+            )
+        super().__init__(grid, codebook.shape[1], config)
+        K = codebook.shape[0]
+        codes = codebook.detach().to(torch.float32)
+        self.noise_unit = codebook_unit(codes)
+        self.register_buffer("codebook", codes, persistent=False)
+        if config.synonym_prob > 0 and K > 1:
+            table = nearest_codes(codes, top=min(config.synonym_top, K - 1))
+        else:
+            table = torch.arange(K, device=codes.device)[:, None]
+        self.register_buffer("synonyms", table, persistent=False)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        *,
+        positions: Tensor,
+        seed: int,
+        epoch: int,
+        partner: Tensor | None = None,
+    ) -> Augmented:
+        """Augment a training batch.
+
+        Args:
+            tokens: (B, H, W), any integer dtype, 0 to K − 1.
+            labels: (B,) int64.
+            positions: (B,) int64, each sample's global position in the epoch's order.
+            seed: 0 to 2⁶⁴ − 1.
+            epoch: 0 to 2³² − 1.
+            partner: (B,) int64, 0 to B − 1: whose box each sample receives in CutMix; the mirrored
+                batch when None.
+
+        Returns:
+            Inputs, both labels and their weights.
+
+        Raises:
+            UsageError: for tokens of another grid, or positions that are not (B,).
+        """
+        self.check_batch(tokens, self.grid)
+        random = sample_random(tokens, positions, seed, epoch)
+        x = self._embed(self._edit(tokens.to(torch.int64), random))
+        x = self.random_crop(x, random)
+        config = self.config
+        x = add_noise_(
+            x,
+            random,
+            prob=config.noise_prob,
+            scale=config.noise_scale,
+            std=config.noise_std,
+            unit=self.noise_unit,
+        )
+        return self.mix(x, labels, random, partner)
+
+    def evaluate(self, tokens: Tensor) -> Tensor:
+        """The middle of every grid, embedded: nothing random, no noise.
+
+        Args:
+            tokens: (B, H, W), any integer dtype, 0 to K − 1.
+
+        Returns:
+            (B, C, h, w) float32.
+
+        Raises:
+            UsageError: for tokens of another grid.
+        """
+        self.check_batch(tokens, self.grid)
+        return self._embed(center_crop(tokens, self.output_size).to(torch.int64)).contiguous()
+
+    def _edit(self, tokens: Tensor, random: SampleRandom) -> Tensor:
+        """One of {synonyms, code swap, nothing} per sample, then flips."""
+        config = self.config
+        u = random.uniform(Op.EDIT)
+        synonym = u < config.synonym_prob
+        swap = (u < config.synonym_prob + config.swap_prob) & ~synonym
+        if config.synonym_prob > 0:
+            tokens = replace_synonyms(
+                tokens, self.synonyms, random, rate=config.synonym_rate, selected=synonym
+            )
+        if config.swap_prob > 0:
+            tokens = swap_squares(tokens, random, max_side=config.swap_max, selected=swap)
+        return random_flip(tokens, random, prob=config.flip_prob)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """(B, H, W) int64 → (B, C, H, W) float32, channels last in memory."""
+        return F.embedding(tokens, self.codebook).permute(0, 3, 1, 2)
+
+
+def _output_size(grid: tuple[int, int], crop_size: int) -> tuple[int, int]:
+    H, W = grid
+    if crop_size == 0:
+        return max(1, round(H * 7 / 8)), max(1, round(W * 7 / 8))
+    if crop_size > min(grid):
+        raise UsageError(
+            f"crop_size is {crop_size} for a grid of {H} × {W}; expected at most {min(grid)}, or "
+            "0 for 7/8 of the grid: lower it"
+        )
+    return round(H * crop_size / min(grid)), round(W * crop_size / min(grid))
+
+
+def sample_random(x: Tensor, positions: Tensor, seed: int, epoch: int) -> SampleRandom:
+    """The draws of a batch's samples, on the device of the batch."""
+    if positions.shape != x.shape[:1]:
+        raise UsageError(
+            f"positions are {tuple(positions.shape)} for a batch of {len(x)}; expected "
+            f"({len(x)},): pass one global position per sample"
+        )
+    return SampleRandom(seed, epoch, positions.to(x.device, non_blocking=True))

@@ -1,0 +1,92 @@
+"""The same crops, flips and CutMix for pixels.
+
+Legend: B batch, H W image, h w cropped image.
+"""
+
+import torch
+from torch import Tensor
+
+from seit.augment.config import AugmentConfig
+from seit.augment.crop import center_crop
+from seit.augment.flip import random_flip
+from seit.augment.pipeline import Augmented, CropAndMix, sample_random
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PixelAugment(CropAndMix):
+    """Pixels → augmented, normalised pixels: the baseline that tokens are compared with.
+
+    Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual) and CutMix with the same
+    draws as :class:`TokenAugment`; edits of tokens and noise do not apply. The crop is resized
+    without antialiasing and clipped to 0–255, as torchvision does with uint8 tensors when
+    antialias is off.
+
+    Args:
+        size: (H, W) of the stored images.
+        config: the augmentations.
+
+    Raises:
+        UsageError: for a crop larger than the images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: tuple[int, int], config: AugmentConfig) -> None:
+        super().__init__(size, 3, config)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            scaled = torch.tensor(values).view(3, 1, 1) * 255
+            self.register_buffer(name, scaled, persistent=False)
+
+    def forward(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        positions: Tensor,
+        seed: int,
+        epoch: int,
+        partner: Tensor | None = None,
+    ) -> Augmented:
+        """Augment a training batch.
+
+        Args:
+            pixels: (B, 3, H, W) uint8, 0–255.
+            labels: (B,) int64.
+            positions: (B,) int64, each sample's global position in the epoch's order.
+            seed: 0 to 2⁶⁴ − 1.
+            epoch: 0 to 2³² − 1.
+            partner: as in :meth:`TokenAugment.forward`.
+
+        Returns:
+            Inputs, both labels and their weights.
+
+        Raises:
+            UsageError: for pixels of another size, or positions that are not (B,).
+        """
+        self.check_batch(pixels, (3, *self.grid))
+        random = sample_random(pixels, positions, seed, epoch)
+        x = random_flip(pixels, random, prob=self.config.flip_prob)
+        x = self.random_crop(x.to(torch.float32), random).clamp_(0, 255)
+        return self.mix(self._normalise_(x), labels, random, partner)
+
+    def evaluate(self, pixels: Tensor) -> Tensor:
+        """The middle of every image, normalised.
+
+        Args:
+            pixels: (B, 3, H, W) uint8, 0–255.
+
+        Returns:
+            (B, 3, h, w) float32.
+
+        Raises:
+            UsageError: for pixels of another size.
+        """
+        self.check_batch(pixels, (3, *self.grid))
+        x = center_crop(pixels, self.output_size).to(torch.float32)
+        return self._normalise_(x).contiguous()
+
+    def _normalise_(self, x: Tensor) -> Tensor:
+        return x.sub_(self.mean).div_(self.std)

@@ -1,0 +1,66 @@
+"""Writing files so that a reader, or the next run, finds them whole or not at all."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seit.errors import SeitError, UsageError
+
+PARTIAL_SUFFIX = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a temporary name, flush it to the disk, and rename it to ``path``.
+
+    Raises:
+        SeitError: the disk is full or cannot be written; ``path`` is as it was.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with explained_writes(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            publish(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Rename a finished, flushed file to its final name and flush its folder."""
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def explained_writes(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors of a write to ``path`` into a ``SeitError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise SeitError(
+                f"the disk is full: {path} could not be written; free some space and run the "
+                "same command again, finished work is kept"
+            ) from error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise UsageError(
+                f"{path} may not be written ({error.strerror}); choose a path that you own"
+            ) from error
+        raise SeitError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,6 @@
+"""Stem adaptor and timm backbones."""
+
+from seit.models.create import build_backbone, count_parameters, create_model, load_weights
+from seit.models.stem import Stem
+
+__all__ = ["Stem", "build_backbone", "count_parameters", "create_model", "load_weights"]

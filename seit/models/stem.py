@@ -1,0 +1,69 @@
+"""The stem adaptor: embedded tokens (B, C, h, w) → the patch features of a timm backbone.
+
+SeiT (arXiv 2303.11114, section 3.3) replaces the patch embedding by one convolution over the token
+grid. The paper's ViT uses kernel 4, stride 2, padding 1 on 28×28 tokens; SeiT++'s masked token
+modelling uses kernel 2, stride 2, no padding. Both give 14×14 patches. Stride 4 gives 7×7 and a
+network four times as fast; stride 1 serves small grids.
+
+Legend: B batch, C codebook dim, h w cropped grid, D model dim.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+from seit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A convolution of ``kernel``, ``stride`` and ``padding``, written ``"4/2/1"``."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Stem":
+        """Parse ``kernel/stride/padding``.
+
+        Raises:
+            UsageError: it is not of that form, or the convolution would skip tokens.
+        """
+        match = re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{1,2})", text)
+        stem = cls(*map(int, match.groups())) if match else None
+        if stem is None or not 1 <= stem.stride <= stem.kernel or 2 * stem.padding >= stem.kernel:
+            raise UsageError(
+                f"stem is {text!r}; expected kernel/stride/padding with stride ≤ kernel and "
+                "padding < kernel / 2, such as 4/2/1, 2/2/0 or 4/4/0"
+            )
+        return stem
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Patches (rows, columns) of a grid of ``size``.
+
+        Raises:
+            UsageError: the grid is smaller than the kernel.
+        """
+        rows, columns = (
+            (side + 2 * self.padding - self.kernel) // self.stride + 1 for side in size
+        )
+        if rows < 1 or columns < 1:
+            raise UsageError(
+                f"a grid of {size[0]}×{size[1]} is too small for the stem {self}; choose a smaller "
+                "one, such as 3/1/1"
+            )
+        return rows, columns
+
+    def convolution(self, channels: int, dim: int) -> nn.Conv2d:
+        """The convolution (B, C, h, w) → (B, D, rows, columns), initialised as timm's."""
+        conv = nn.Conv2d(channels, dim, self.kernel, self.stride, self.padding)
+        fan_in = channels * self.kernel**2
+        nn.init.trunc_normal_(conv.weight, std=fan_in**-0.5)
+        assert conv.bias is not None
+        nn.init.zeros_(conv.bias)
+        return conv
+
+    def __str__(self) -> str:
+        return f"{self.kernel}/{self.stride}/{self.padding}"

@@ -1,0 +1,149 @@
+"""Configurations: frozen dataclasses ↔ mappings, files, environment and command line.
+
+Every setting has one name, its path through the dataclasses: ``optim.lr``. It is ``lr`` under
+``optim`` in YAML, ``--optim.lr`` on the command line and ``SEIT_OPTIM_LR`` in the environment.
+Flags win over the environment, that over ``--config``, that over ``--recipe``, that over defaults.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+import yaml
+
+from seit.errors import UsageError
+
+T = TypeVar("T")
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def setting_names(kind: type, prefix: str = "") -> Iterator[str]:
+    """Yield the path of every setting of a dataclass of dataclasses."""
+    hints = get_type_hints(kind)
+    for entry in fields(kind):
+        inner = hints[entry.name]
+        if is_dataclass(inner):
+            assert isinstance(inner, type)
+            yield from setting_names(inner, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}"
+
+
+def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
+    """Build a configuration from a nested mapping.
+
+    Args:
+        kind: a dataclass whose fields may be dataclasses.
+        values: settings; those left out keep their defaults.
+        origin: where the values come from, for messages.
+
+    Raises:
+        UsageError: a setting is unknown (the nearest name is given) or of the wrong type.
+    """
+    known = set(setting_names(kind))
+    for name in flatten(values):
+        if name not in known:
+            raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        text = str(error).replace("`$.", "`").replace("`", "")
+        raise UsageError(f"{origin}: {text[0].lower()}{text[1:]}") from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A configuration as nested built-in values, every setting spelled out."""
+    mapping = msgspec.to_builtins(config)
+    assert isinstance(mapping, dict)
+    return mapping
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings → one mapping from paths to values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nest(flat: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
+    """A mapping from paths to values → nested mappings.
+
+    Raises:
+        UsageError: a path is both a setting and a group.
+    """
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *groups, name = path.split(".")
+        inner = nested
+        for group in groups:
+            inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"{origin}: {group!r} is a setting, so it has no {path!r}")
+        inner[name] = value
+    return nested
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings, later ones winning setting by setting."""
+    flat: dict[str, Any] = {}
+    for layer in layers:
+        flat.update(flatten(layer))
+    return nest(flat, origin="settings")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        UsageError: it is missing, too large, or not a mapping of settings.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes; is it a config?")
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"the config {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        line = str(error).replace("\n", " ")
+        raise UsageError(f"the config {path} is not YAML: {line}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UsageError(f"the config {path} holds no mapping of settings")
+    return values
+
+
+def from_environment(kind: type, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The settings that ``SEIT_…`` variables give, nested."""
+    flat = {
+        name: parse_value(environment[variable])
+        for name in setting_names(kind)
+        if (variable := f"SEIT_{name.replace('.', '_').upper()}") in environment
+    }
+    return nest(flat, origin="environment")
+
+
+def parse_value(text: str) -> Any:
+    """Parse the text of a flag or variable: YAML, and ``a,b`` for a list."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str) and "," in value:
+        return [parse_value(part) for part in value.split(",")]
+    return value
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    if not near:
+        near = [candidate for candidate in known if candidate.endswith(f".{name}")][:1]
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"

@@ -1,0 +1,38 @@
+"""Grids ↔ bytes: blocks, codecs, containers, and the store that they make up."""
+
+from seit.shards.blocks import BLOCK_SAMPLES, Block, TokenLayout
+from seit.shards.card import CARD_NAME, Card, FileRecord, ShardRecord, TokenizerInfo, read_card
+from seit.shards.store import (
+    CODEBOOK_NAME,
+    SKIPPED_NAME,
+    TOKENIZER_NAME,
+    Sample,
+    Split,
+    Store,
+    open_store,
+)
+from seit.shards.verify import Damage, Verification, verify_store
+from seit.shards.wds import ShardWriter
+
+__all__ = [
+    "BLOCK_SAMPLES",
+    "CARD_NAME",
+    "CODEBOOK_NAME",
+    "SKIPPED_NAME",
+    "TOKENIZER_NAME",
+    "Block",
+    "Card",
+    "Damage",
+    "FileRecord",
+    "Sample",
+    "ShardRecord",
+    "ShardWriter",
+    "Split",
+    "Store",
+    "TokenLayout",
+    "TokenizerInfo",
+    "Verification",
+    "open_store",
+    "read_card",
+    "verify_store",
+]

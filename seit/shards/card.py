@@ -1,0 +1,263 @@
+"""`store.json`, the card of a store: what it holds, how to read it, and the checksum of every file.
+
+The card is canonical JSON (two-space indent, keys in the order below) and ends with the sha256 of
+its own text without that last entry, so that a change of any byte of it is found.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from seit.errors import DamagedError, UsageError
+from seit.files import write_atomically
+from seit.shards.blocks import TokenLayout
+from seit.shards.frames import MAX_COUNT
+
+CARD_NAME = "store.json"
+FORMAT_NAME = "seit-store"
+FORMAT_VERSION = 1
+MAX_CARD_BYTES = 1 << 28
+MAX_GRID_SIDE = 1 << 14
+MAX_CODES = 1 << 31
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the store: path relative to it, size in bytes, sha256 in hexadecimal."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardRecord(FileRecord):
+    """A shard and the number of samples in it."""
+
+    samples: int
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """What the card says of the tokenizer that made the tokens."""
+
+    name: str
+    fingerprint: str
+    modality: str
+    preprocessing: Mapping[str, Any]
+    grid: tuple[int, int]
+    codebook_size: int
+    codebook_dim: int
+    flip_equivariant: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """The parsed card.
+
+    Attributes:
+        tokenizer: what made the tokens.
+        codec: how grids are coded.
+        container: what the shards are.
+        block_samples: samples per block; only the last block of a shard may hold fewer.
+        classes: class names; a label indexes them.
+        splits: the shards of each split, in order.
+        files: every other file of the store.
+        skipped: inputs that could not be read.
+        source_bytes: bytes of the original files of all samples.
+        quality: the tokenizer's PSNR and codebook usage on images of this corpus.
+        job: all that decided the bytes of the store.
+    """
+
+    tokenizer: TokenizerInfo
+    codec: str
+    container: str
+    block_samples: int
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[ShardRecord, ...]]
+    files: tuple[FileRecord, ...]
+    skipped: int
+    source_bytes: int
+    quality: Mapping[str, float]
+    job: Mapping[str, Any]
+    version: int = field(default=FORMAT_VERSION)
+
+    @property
+    def layout(self) -> TokenLayout:
+        """How samples are laid out."""
+        return TokenLayout(grid=self.tokenizer.grid, num_codes=self.tokenizer.codebook_size)
+
+    @property
+    def samples(self) -> int:
+        """Samples over all splits."""
+        return sum(self.samples_of(split) for split in self.splits)
+
+    def samples_of(self, split: str) -> int:
+        """Samples of one split."""
+        return sum(shard.samples for shard in self.splits[split])
+
+    def to_text(self) -> str:
+        """The canonical text of the card."""
+        tokenizer = self.tokenizer
+        body: dict[str, Any] = {
+            "format": FORMAT_NAME,
+            "version": self.version,
+            "tokenizer": {
+                "name": tokenizer.name,
+                "fingerprint": tokenizer.fingerprint,
+                "modality": tokenizer.modality,
+                "preprocessing": dict(tokenizer.preprocessing),
+                "grid": list(tokenizer.grid),
+                "codebook_size": tokenizer.codebook_size,
+                "codebook_dim": tokenizer.codebook_dim,
+                "flip_equivariant": tokenizer.flip_equivariant,
+            },
+            "codec": {"name": self.codec, "bits": self.layout.bits},
+            "container": self.container,
+            "block_samples": self.block_samples,
+            "classes": list(self.classes),
+            "splits": {
+                split: {
+                    "samples": self.samples_of(split),
+                    "shards": [
+                        {
+                            "file": shard.file,
+                            "samples": shard.samples,
+                            "bytes": shard.bytes,
+                            "sha256": shard.sha256,
+                        }
+                        for shard in shards
+                    ],
+                }
+                for split, shards in self.splits.items()
+            },
+            "files": [
+                {"file": record.file, "bytes": record.bytes, "sha256": record.sha256}
+                for record in self.files
+            ],
+            "skipped": self.skipped,
+            "source_bytes": self.source_bytes,
+            "quality": dict(self.quality),
+            "job": dict(self.job),
+        }
+        body["sha256"] = hashlib.sha256(_dump(body).encode()).hexdigest()
+        return _dump(body)
+
+    def write(self, store: Path) -> None:
+        """Write the card into the folder ``store``: complete or not at all."""
+        write_atomically(store / CARD_NAME, self.to_text().encode())
+
+
+def read_card(store: Path) -> Card:
+    """Read and check the card of the folder ``store``.
+
+    Raises:
+        UsageError: there is no store here, or it is of a version that this seit does not know.
+        DamagedError: the card is not what was written.
+    """
+    path = store / CARD_NAME
+    if not path.is_file():
+        what = "is not a folder" if not store.is_dir() else f"holds no {CARD_NAME}"
+        raise UsageError(
+            f"no store at {store}: it {what}; make one with `seit tokenize SRC {store}`"
+        )
+    if path.stat().st_size > MAX_CARD_BYTES:
+        raise DamagedError(f"{path} is larger than {MAX_CARD_BYTES} bytes; restore it from a copy")
+    data = path.read_bytes()
+    try:
+        text = data.decode()
+        body = json.loads(text)
+        found_format, version = body["format"], body["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
+    if found_format != FORMAT_NAME:
+        raise UsageError(f"{path} describes a {found_format!r}, not a {FORMAT_NAME!r}")
+    if version != FORMAT_VERSION:
+        raise UsageError(
+            f"{path} is of store version {version}; this seit reads version {FORMAT_VERSION}: "
+            "upgrade seit"
+        )
+    try:
+        card = _parse(body)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
+    if card.to_text() != text:
+        raise DamagedError(f"{path} does not match its checksum; restore it from a copy")
+    if card.codec != "packed":
+        raise UsageError(f"{path} names the codec {card.codec!r}, which this seit lacks: upgrade")
+    if card.container != "wds":
+        raise UsageError(
+            f"{path} names the container {card.container!r}, which this seit lacks: upgrade"
+        )
+    return card
+
+
+def _dump(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
+def _parse(body: Mapping[str, Any]) -> Card:
+    tokenizer = body["tokenizer"]
+    height, width = (_integer(side, 1, MAX_GRID_SIDE) for side in tokenizer["grid"])
+    return Card(
+        tokenizer=TokenizerInfo(
+            name=_string(tokenizer["name"]),
+            fingerprint=_string(tokenizer["fingerprint"]),
+            modality=_string(tokenizer["modality"]),
+            preprocessing=dict(tokenizer["preprocessing"]),
+            grid=(height, width),
+            codebook_size=_integer(tokenizer["codebook_size"], 2, MAX_CODES),
+            codebook_dim=_integer(tokenizer["codebook_dim"], 1, 1 << 16),
+            flip_equivariant=bool(tokenizer["flip_equivariant"]),
+        ),
+        codec=_string(body["codec"]["name"]),
+        container=_string(body["container"]),
+        block_samples=_integer(body["block_samples"], 1, MAX_COUNT),
+        classes=tuple(_string(name) for name in body["classes"]),
+        splits={
+            _string(split): tuple(
+                ShardRecord(
+                    file=_inner_path(shard["file"]),
+                    samples=_integer(shard["samples"], 0, 1 << 40),
+                    bytes=_integer(shard["bytes"], 0, 1 << 50),
+                    sha256=_string(shard["sha256"]),
+                )
+                for shard in entry["shards"]
+            )
+            for split, entry in body["splits"].items()
+        },
+        files=tuple(
+            FileRecord(
+                file=_inner_path(record["file"]),
+                bytes=_integer(record["bytes"], 0, 1 << 50),
+                sha256=_string(record["sha256"]),
+            )
+            for record in body["files"]
+        ),
+        skipped=_integer(body["skipped"], 0, 1 << 50),
+        source_bytes=_integer(body["source_bytes"], 0, 1 << 62),
+        quality=dict(body["quality"]),
+        job=dict(body["job"]),
+    )
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _integer(value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{value!r} is not an integer from {low} to {high}")
+    return value
+
+
+def _inner_path(value: object) -> str:
+    path = PurePosixPath(_string(value))
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"{value!r} leads out of the store")
+    return str(path)

@@ -1,0 +1,103 @@
+"""Frames: the checksummed byte strings that tar members (and later Zarr chunks) are made of.
+
+A frame is ``magic "SEIT" | version u8 | kind u8 | coding u8 | 0 | count u32 | raw size u64 |
+payload | CRC32C u32``, all little-endian; the checksum covers every byte before it. `raw size`
+is the size of the payload once its coding is undone, so that a reader can bound its memory first.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+import google_crc32c
+
+from seit.errors import DamagedError
+
+MAGIC = b"SEIT"
+FRAME_VERSION = 1
+MAX_RAW_BYTES = 1 << 28
+"""No frame unfolds to more than 256 MiB."""
+MAX_COUNT = 1 << 16
+"""No block holds more than 65,536 samples."""
+_HEADER = struct.Struct("<4sBBBxIQ")
+_CHECKSUM = struct.Struct("<I")
+_MAX_DEFLATE_RATIO = 1032
+
+
+class Kind(IntEnum):
+    """What a frame holds."""
+
+    TOKENS = 1
+    LABELS = 2
+    KEYS = 3
+    METADATA = 4
+
+
+class Coding(IntEnum):
+    """How the payload is coded."""
+
+    RAW = 0
+    DEFLATE = 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded frame: its kind, the number of samples it speaks of, and its raw bytes."""
+
+    kind: Kind
+    count: int
+    raw: bytes
+
+
+def encode_frame(kind: Kind, raw: bytes, *, count: int, coding: Coding) -> bytes:
+    """Return the bytes of a frame that holds ``raw`` for ``count`` samples."""
+    payload = zlib.compress(raw, 9) if coding is Coding.DEFLATE else raw
+    head = _HEADER.pack(MAGIC, FRAME_VERSION, kind, coding, count, len(raw)) + payload
+    return head + _CHECKSUM.pack(google_crc32c.value(head))
+
+
+def decode_frame(data: bytes, *, kind: Kind) -> Frame:
+    """Check and open a frame of the expected ``kind``.
+
+    Raises:
+        DamagedError: the bytes are not such a frame, or the checksum does not match.
+    """
+    if len(data) < _HEADER.size + _CHECKSUM.size:
+        raise DamagedError(f"a {kind.name.lower()} frame of {len(data)} bytes is too short")
+    if data[:4] != MAGIC:
+        raise DamagedError(f"a {kind.name.lower()} frame begins with {data[:4]!r}, not {MAGIC!r}")
+    (expected,) = _CHECKSUM.unpack(data[-_CHECKSUM.size :])
+    found = google_crc32c.value(data[: -_CHECKSUM.size])
+    if found != expected:
+        raise DamagedError(
+            f"the checksum of a {kind.name.lower()} frame is {found:08x}, not {expected:08x}"
+        )
+    _, version, found_kind, coding, count, raw_bytes = _HEADER.unpack_from(data)
+    if version != FRAME_VERSION:
+        raise DamagedError(f"frame version {version} is unknown; this seit reads {FRAME_VERSION}")
+    if found_kind != kind:
+        raise DamagedError(f"a frame of kind {found_kind} stands where {kind.name.lower()} belong")
+    if coding not in tuple(Coding):
+        raise DamagedError(f"frame coding {coding} is unknown; a newer seit may have written it")
+    if count > MAX_COUNT or raw_bytes > MAX_RAW_BYTES:
+        raise DamagedError(f"a frame claims {count} samples in {raw_bytes} bytes: over the limits")
+    payload = data[_HEADER.size : -_CHECKSUM.size]
+    return Frame(kind=kind, count=count, raw=_unfold(payload, Coding(coding), raw_bytes))
+
+
+def _unfold(payload: bytes, coding: Coding, raw_bytes: int) -> bytes:
+    if coding is Coding.RAW:
+        if len(payload) != raw_bytes:
+            raise DamagedError(f"a frame holds {len(payload)} bytes but claims {raw_bytes}")
+        return payload
+    if raw_bytes > _MAX_DEFLATE_RATIO * len(payload):
+        raise DamagedError(f"{len(payload)} deflated bytes cannot unfold to {raw_bytes}")
+    inflater = zlib.decompressobj()
+    try:
+        raw = inflater.decompress(payload, raw_bytes + 1)
+    except zlib.error as error:
+        raise DamagedError(f"a frame does not inflate: {error}") from error
+    if len(raw) != raw_bytes or not inflater.eof or inflater.unused_data:
+        raise DamagedError(f"a frame inflates to {len(raw)} bytes where it claims {raw_bytes}")
+    return raw

@@ -1,0 +1,120 @@
+"""The WebDataset container: a shard is a plain POSIX tar with one member group a block.
+
+The members of block 3 of shard 7 are ``00007-0003.tokens``, ``.labels``, ``.keys`` and, where
+samples carry any, ``.metadata``; each is one frame. Any tar reader can list and extract them, and
+a `webdataset.WebDataset` pipeline yields one dictionary a block.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from seit.errors import DamagedError
+from seit.files import PARTIAL_SUFFIX, explained_writes, publish, sha256_of
+from seit.shards.blocks import MEMBER_SUFFIXES, Block, TokenLayout, encode_block
+from seit.shards.card import ShardRecord
+from seit.shards.frames import MAX_RAW_BYTES, Kind
+
+_KIND_OF_SUFFIX = {suffix: kind for kind, suffix in MEMBER_SUFFIXES.items()}
+_REQUIRED = (Kind.TOKENS, Kind.LABELS, Kind.KEYS)
+
+
+class ShardWriter:
+    """Writes blocks into ``store/<split>/<index>.tar`` under a temporary name until closed.
+
+    Leaving the ``with`` block by an exception removes the temporary file. After a clean end
+    ``record`` describes the published shard.
+    """
+
+    record: ShardRecord
+
+    def __init__(self, store: Path, *, split: str, index: int, layout: TokenLayout) -> None:
+        self._path = store / split / f"{index:05d}.tar"
+        self._partial = self._path.with_name(self._path.name + PARTIAL_SUFFIX)
+        self._relative = f"{split}/{index:05d}.tar"
+        self._index = index
+        self._layout = layout
+        self._num_blocks = 0
+        self._num_samples = 0
+
+    def __enter__(self) -> "ShardWriter":
+        with explained_writes(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = self._partial.open("wb")
+            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        return self
+
+    def write(self, block: Block) -> None:
+        """Append a block."""
+        name = f"{self._index:05d}-{self._num_blocks:04d}"
+        with explained_writes(self._path):
+            for kind, frame in encode_block(block, self._layout).items():
+                member = tarfile.TarInfo(f"{name}.{MEMBER_SUFFIXES[kind]}")
+                member.size = len(frame)
+                self._tar.addfile(member, io.BytesIO(frame))
+        self._num_blocks += 1
+        self._num_samples += len(block.keys)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with explained_writes(self._path):
+                if kind is None:
+                    self._tar.close()
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                self._file.close()
+                if kind is None:
+                    self.record = ShardRecord(
+                        file=self._relative,
+                        samples=self._num_samples,
+                        bytes=self._partial.stat().st_size,
+                        sha256=sha256_of(self._partial),
+                    )
+                    publish(self._partial, self._path)
+        finally:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class BlockPlace:
+    """Where the frames of one block lie in a shard: kind → (offset, size) in bytes."""
+
+    frames: Mapping[Kind, tuple[int, int]]
+
+
+def list_blocks(path: Path) -> list[BlockPlace]:
+    """List the blocks of a shard from its tar headers alone.
+
+    Raises:
+        DamagedError: the file is missing or is not a whole tar of blocks.
+    """
+    groups: dict[str, dict[Kind, tuple[int, int]]] = {}
+    try:
+        with path.open("rb") as file:
+            file_bytes = os.fstat(file.fileno()).st_size
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    name, _, suffix = member.name.partition(".")
+                    if suffix not in _KIND_OF_SUFFIX or not member.isreg():
+                        raise DamagedError(f"{path}: unexpected tar member {member.name!r}")
+                    end = member.offset_data + member.size
+                    if member.size > MAX_RAW_BYTES or end > file_bytes:
+                        raise DamagedError(f"{path} ends inside the member {member.name!r}")
+                    group = groups.setdefault(name, {})
+                    if _KIND_OF_SUFFIX[suffix] in group:
+                        raise DamagedError(f"{path}: the member {member.name!r} stands twice")
+                    group[_KIND_OF_SUFFIX[suffix]] = (member.offset_data, member.size)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path} is missing; restore it from a copy") from error
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        raise DamagedError(f"{path} is not a whole tar file ({error})") from error
+    for name, group in groups.items():
+        missing = [MEMBER_SUFFIXES[kind] for kind in _REQUIRED if kind not in group]
+        if missing:
+            raise DamagedError(f"{path}: block {name} lacks its {', '.join(missing)}")
+    return [BlockPlace(frames=group) for group in groups.values()]

@@ -1,0 +1,88 @@
+"""The pixel source: the instances of a split as decoded images, for baselines.
+
+It reads SRC, matches its instances to the split's by key, and yields the same batches in the same
+order, with pixels in place of tokens.
+
+Legend: B batch, S image side.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seit.errors import SeitError, UsageError
+from seit.shards import Split
+from seit.stream.batches import Loader
+from seit.tokenize.pixels import PixelReader
+from seit.tokenize.sources import Instance, list_corpus
+
+RESIDENT_BYTES = 2 << 30
+"""Splits whose decoded pixels take up to 2 GiB are decoded once; larger ones at each step."""
+
+
+class PixelLoader(Loader):
+    """Batches of pixels uint8 (B, 3, S, S): what the tokenizer saw of the same instances.
+
+    Raises:
+        UsageError: SRC lacks instances of the split.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        source: str | Path,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        device: str | torch.device,
+        workers: int | None = None,
+    ) -> None:
+        super().__init__(
+            labels=split.labels,
+            keys=split.keys,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            device=device,
+        )
+        job = split.store.card.job
+        self._instances = _match(split, source)
+        self._size = int(split.store.card.tokenizer.preprocessing["size"])
+        self._reader = PixelReader(
+            size=self._size, max_pixels=int(job["max_pixels"]), workers=workers
+        )
+        self._pixels: Tensor | None = None
+        if len(self._instances) * 3 * self._size**2 <= RESIDENT_BYTES:
+            self._pixels = self._decode(self._instances)
+
+    def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Pixels uint8 (B, 3, S, S) of the rows ``indices``."""
+        if self._pixels is not None:
+            return self._pixels[torch.from_numpy(indices)].to(self.device, non_blocking=True)
+        return self._decode([self._instances[index] for index in indices.tolist()]).to(self.device)
+
+    def _decode(self, instances: list[Instance]) -> Tensor:
+        images = torch.empty(len(instances), 3, self._size, self._size, dtype=torch.uint8)
+        for row, entry in enumerate(self._reader.read(instances)):
+            if entry.pixels is None:
+                raise SeitError(f"{entry.instance.key} cannot be read any more: {entry.reason}")
+            images[row] = torch.from_numpy(entry.pixels).permute(2, 0, 1)
+        return images
+
+
+def _match(split: Split, source: str | Path) -> list[Instance]:
+    val_fraction = float(split.store.card.job["val_fraction"])
+    by_key = {
+        entry.key: entry for entry in list_corpus(source, val_fraction=val_fraction).instances
+    }
+    missing = [key for key in split.keys if key not in by_key]
+    if missing:
+        raise UsageError(
+            f"{source} lacks {len(missing)} of the {len(split)} instances of split "
+            f"{split.name!r} (the first: {missing[0]}); pass the SRC that the store was made from"
+        )
+    return [by_key[key] for key in split.keys]

@@ -1,0 +1,91 @@
+"""What a job would do, before it is started: counts, bytes and time from a small sample."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from seit.errors import UsageError
+from seit.shards import TokenLayout
+from seit.tokenize.job import (
+    ENCODE_BATCH,
+    TokenizeConfig,
+    fit_tokenizer,
+    pixel_reader,
+    resolve_tokenizer,
+    spread_evenly,
+)
+from seit.tokenize.sources import list_corpus
+
+SAMPLE = 2 * ENCODE_BATCH
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job is expected to do.
+
+    Attributes:
+        samples: instances listed; those that turn out unreadable are skipped.
+        classes: classes found.
+        splits: instances by split.
+        bytes: expected size of the store.
+        bytes_per_sample: `bytes` over `samples`.
+        seconds: expected duration at the rate measured on a sample of the corpus.
+        samples_per_second: that rate, decode included.
+        unreadable_fraction: share of the sample that could not be read, 0–1.
+        warnings: one line each.
+    """
+
+    samples: int
+    classes: int
+    splits: dict[str, int]
+    bytes: int
+    bytes_per_sample: float
+    seconds: float
+    samples_per_second: float
+    unreadable_fraction: float
+    warnings: tuple[str, ...]
+
+
+def estimate(source: str | Path, config: TokenizeConfig) -> Estimate:
+    """List the corpus, fit the tokenizer, time a sample; nothing is written.
+
+    Raises:
+        UsageError: wrong input.
+        SeitError: no image is readable.
+    """
+    config, given = resolve_tokenizer(config)
+    corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
+    with pixel_reader(config) as reader:
+        started = time.perf_counter()
+        tokenizer = given or fit_tokenizer(corpus, config, reader)
+        fit_seconds = time.perf_counter() - started
+        tokenizer = tokenizer.to(config.device)
+        chosen = spread_evenly(corpus.instances, SAMPLE)
+        started = time.perf_counter()
+        good = [entry.pixels for entry in reader.read(chosen) if entry.pixels is not None]
+        with torch.inference_mode():
+            for start in range(0, len(good), ENCODE_BATCH):
+                batch = [torch.from_numpy(array) for array in good[start : start + ENCODE_BATCH]]
+                tokenizer.encode(torch.stack(batch))
+        rate = len(chosen) / (time.perf_counter() - started)
+    if not good:
+        raise UsageError(f"none of {len(chosen)} sampled files of {source} is a readable image")
+    layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
+    unreadable = 1 - len(good) / len(chosen)
+    count = len(corpus.instances)
+    key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
+    weights = tokenizer.codebook.nbytes + sum(t.nbytes for t in tokenizer.tensors().values())
+    num_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3)) + weights
+    return Estimate(
+        samples=count,
+        classes=len(corpus.classes),
+        splits={split: len(entries) for split, entries in corpus.by_split().items()},
+        bytes=num_bytes,
+        bytes_per_sample=num_bytes / count,
+        seconds=fit_seconds + count / rate,
+        samples_per_second=rate,
+        unreadable_fraction=unreadable,
+        warnings=corpus.warnings,
+    )

@@ -1,0 +1,532 @@
+"""The offline job: SRC → tokenizer → shards → card. Killed at any moment, it resumes.
+
+Shards are written one by one under temporary names; the card comes last. A job that was killed
+any number of times ends with the same bytes as one that was not, on the same machine.
+
+Shape letters: B encode batch, S image side, H W token grid.
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seit.errors import SeitError, UsageError
+from seit.files import write_atomically
+from seit.shards import (
+    BLOCK_SAMPLES,
+    CARD_NAME,
+    CODEBOOK_NAME,
+    SKIPPED_NAME,
+    TOKENIZER_NAME,
+    Block,
+    Card,
+    FileRecord,
+    ShardWriter,
+    Store,
+    TokenizerInfo,
+    TokenLayout,
+    open_store,
+)
+from seit.tokenize.pixels import Decoded, PixelReader
+from seit.tokenize.plan import ShardPlan, plan_shards
+from seit.tokenize.sources import Corpus, Instance, list_corpus
+from seit.tokenize.workspace import DoneShard, Workspace, check_target
+from seit.tokenizers import (
+    TOKENIZERS,
+    PatchTokenizer,
+    Tokenizer,
+    codebook_bytes,
+    load_tokenizer,
+    measure_quality,
+    save_tokenizer,
+    tokenizer_bytes,
+)
+
+ENCODE_BATCH = 64
+"""Images per call of the tokenizer; the last batch of a shard is padded to it, so that the
+arithmetic is the same whoever makes the shard."""
+DEFAULT_SIZE = 256
+FIT_IMAGES = 512
+QUALITY_IMAGES = 128
+Progress = Callable[[int, int, int], None]
+"""Called with (inputs done, inputs in all, inputs skipped)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeConfig:
+    """What a job does.
+
+    Attributes:
+        tokenizer: a name (`seit tokenizer list`) that is fitted on the corpus, or a file's path.
+        size: images are resized (shorter side) and centre-cropped to this many pixels; None for
+            256, or what a tokenizer file was made for.
+        codes: codebook size K of a tokenizer that is fitted.
+        codec: how grids are coded.
+        container: what the shards are.
+        val_fraction: share of instances that go to `val` where SRC has no splits of its own.
+        shard_samples: inputs per shard, a multiple of the 1,024 of a block.
+        max_pixels: larger images are skipped as decompression bombs (width × height).
+        strict: stop at the first unreadable input instead of skipping it.
+        workers: decoding threads; None for one a core.
+        device: where the tokenizer runs.
+        seed: of the tokenizer's fit.
+        root: folder that a manifest's relative paths start from; None for the manifest's own.
+        overwrite: remove a store or job that is already at STORE.
+    """
+
+    tokenizer: str = PatchTokenizer.name
+    size: int | None = None
+    codes: int = 1024
+    codec: Literal["packed"] = "packed"
+    container: Literal["wds"] = "wds"
+    val_fraction: float = 0.1
+    shard_samples: int = 8 * BLOCK_SAMPLES
+    max_pixels: int = 178_956_970
+    strict: bool = False
+    workers: int | None = None
+    device: str = "cpu"
+    seed: int = 0
+    root: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not 8 <= self.size <= 4096:
+            raise UsageError(f"size is {self.size}; images are made 8 to 4096 pixels wide")
+        if not 2 <= self.codes <= 65_536:
+            raise UsageError(f"codes is {self.codes}; a codebook has 2 to 65,536")
+        if self.shard_samples < 1 or self.shard_samples % BLOCK_SAMPLES:
+            raise UsageError(
+                f"shard_samples is {self.shard_samples}; it must be a multiple of {BLOCK_SAMPLES}"
+            )
+        if not 0 <= self.val_fraction < 1:
+            raise UsageError(f"val_fraction is {self.val_fraction}; it goes from 0 to below 1")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"workers is {self.workers}; at least one is needed")
+
+
+@dataclass(frozen=True)
+class TokenizeResult:
+    """What a job did.
+
+    Attributes:
+        samples: instances in the store.
+        skipped: inputs that could not be read; `skipped.jsonl` lists them.
+        bytes: bytes of all files of the store.
+        bytes_per_sample: `bytes` over `samples`.
+        payload_bytes_per_sample: bytes of one coded grid.
+        source_bytes_per_sample: mean size of the original files.
+        samples_per_second: rate of this call, decode included; 0 when nothing was left to do.
+        splits: samples by split.
+        classes: number of classes.
+        quality: the tokenizer's quality on held-out images of the corpus.
+        warnings: one line each.
+    """
+
+    samples: int
+    skipped: int
+    bytes: int
+    bytes_per_sample: float
+    payload_bytes_per_sample: float
+    source_bytes_per_sample: float
+    samples_per_second: float
+    splits: dict[str, int]
+    classes: int
+    quality: dict[str, float]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def tokenize(
+    source: str | Path,
+    store: str | Path,
+    config: TokenizeConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> TokenizeResult:
+    """Tokenize the corpus at ``source`` into a store at ``store``; resumes an interrupted job.
+
+    Raises:
+        UsageError: wrong input, or ``store`` holds something else; nothing was changed.
+        SeitError: the disk is full, an input is unreadable and ``strict`` was asked for, or no
+            input is readable. Finished shards are kept for the next call.
+    """
+    config = config or TokenizeConfig()
+    store = Path(store)
+    _check_apart(source, store)
+    check_target(store, overwrite=config.overwrite)
+    config, given = resolve_tokenizer(config)
+    corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
+    job = _describe_job(corpus, config, given)
+    if (store / CARD_NAME).is_file():
+        return _finished(open_store(store), job, corpus)
+    workspace = Workspace(store)
+    with workspace.locked(), pixel_reader(config) as reader:
+        _check_same_job(workspace.read_job(), job, store)
+        tokenizer = _prepare_tokenizer(workspace, corpus, config, job, reader, given)
+        run = _Run(config, corpus, tokenizer, workspace, reader, progress)
+        return run.finish(job)
+
+
+def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer | None]:
+    """Load a tokenizer that is named by its file, and settle the image size.
+
+    Raises:
+        UsageError: there is no such tokenizer, or it takes another image size.
+    """
+    if config.tokenizer in TOKENIZERS:
+        return replace(config, size=config.size or DEFAULT_SIZE), None
+    if not Path(config.tokenizer).is_file():
+        raise UsageError(
+            f"no tokenizer is named {config.tokenizer!r} and no such file exists; pass a file or "
+            f"one of {', '.join(TOKENIZERS)}"
+        )
+    tokenizer = load_tokenizer(config.tokenizer)
+    if config.size not in (None, tokenizer.image_size):
+        raise UsageError(
+            f"{config.tokenizer} takes images of {tokenizer.image_size} px but size is "
+            f"{config.size}; pass --size {tokenizer.image_size} or leave it out"
+        )
+    return replace(config, size=tokenizer.image_size), tokenizer
+
+
+def pixel_reader(config: TokenizeConfig) -> PixelReader:
+    """A reader for a config whose image size is settled."""
+    assert config.size is not None, "resolve_tokenizer settles the size"
+    return PixelReader(size=config.size, max_pixels=config.max_pixels, workers=config.workers)
+
+
+def fit_tokenizer(corpus: Corpus, config: TokenizeConfig, reader: PixelReader) -> Tokenizer:
+    """Fit the named tokenizer on a sample of the corpus.
+
+    Raises:
+        SeitError: no image is readable, or too few are.
+    """
+    images = sample_images(corpus, reader, count=FIT_IMAGES, split="train")
+    return PatchTokenizer.fit(images, num_codes=config.codes, seed=config.seed)
+
+
+def sample_images(corpus: Corpus, reader: PixelReader, *, count: int, split: str) -> torch.Tensor:
+    """Decode about ``count`` images, evenly spread over ``split``: uint8 (n, S, S, 3), n ≥ 1.
+
+    Where the split is absent or has no readable image, the rest of the corpus serves.
+
+    Raises:
+        SeitError: no image of the corpus is readable.
+    """
+    preferred = corpus.by_split().get(split, ())
+    for candidates in (spread_evenly(preferred, count), preferred, corpus.instances):
+        pixels = [
+            entry.pixels
+            for entry in islice(
+                (entry for entry in reader.read(candidates) if entry.pixels is not None), count
+            )
+        ]
+        if pixels:
+            return torch.from_numpy(np.stack([array for array in pixels if array is not None]))
+    first = next(reader.read(corpus.instances[:1]))
+    raise SeitError(
+        f"none of the {len(corpus.instances)} files of {corpus.source} can be read as an image "
+        f"({first.instance.key}: {first.reason}); check that SRC is the right folder"
+    )
+
+
+def spread_evenly(instances: Sequence[Instance], count: int) -> list[Instance]:
+    """At most ``count`` of the instances, at even distances."""
+    if len(instances) <= count:
+        return list(instances)
+    return [instances[i * len(instances) // count] for i in range(count)]
+
+
+class _Run:
+    """One call of the job, after its tokenizer is ready."""
+
+    def __init__(
+        self,
+        config: TokenizeConfig,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        workspace: Workspace,
+        reader: PixelReader,
+        progress: Progress | None,
+    ) -> None:
+        self.config = config
+        self.corpus = corpus
+        self.tokenizer = tokenizer.to(config.device)
+        self.workspace = workspace
+        self.reader = reader
+        self.progress = progress
+        self.layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
+        self.inputs_done = 0
+        self.inputs_skipped = 0
+
+    def finish(self, job: dict[str, Any]) -> TokenizeResult:
+        """Make the shards that are missing, then seal the store."""
+        started = time.perf_counter()
+        made = 0
+        done: list[tuple[ShardPlan, DoneShard]] = []
+        for plan in plan_shards(self.corpus, shard_samples=self.config.shard_samples):
+            record = self.workspace.read_done(plan)
+            if record is None:
+                record = self._make_shard(plan)
+                made += record.shard.samples if record.shard else 0
+            else:
+                self._advance(len(plan.instances), len(record.skipped))
+            done.append((plan, record))
+        seconds = time.perf_counter() - started
+        if not any(record.shard for _, record in done):
+            self.workspace.remove()
+            raise SeitError(f"no image of {self.corpus.source} could be read; no store was made")
+        card = self._seal(done, job)
+        self.workspace.remove()
+        store = Store(self.workspace.store, card)
+        warnings = (*self.corpus.warnings, *_missing_classes(self.corpus, done))
+        return _result(store, made / seconds if made else 0.0, warnings)
+
+    def _make_shard(self, plan: ShardPlan) -> DoneShard:
+        skipped: list[tuple[str, str]] = []
+        label_counts: Counter[int] = Counter()
+        source_bytes = 0
+        writer = ShardWriter(
+            self.workspace.store, split=plan.split, index=plan.index, layout=self.layout
+        )
+        good = self._good_inputs(plan, skipped)
+        first = next(good, None)
+        if first is None:
+            record = DoneShard(None, tuple(skipped), {}, 0)
+            self.workspace.write_done(plan, record)
+            return record
+        with writer:
+            for entries, tokens in _blocks(self._encoded(chain([first], good))):
+                instances = [entry.instance for entry in entries]
+                writer.write(
+                    Block(
+                        tokens=tokens,
+                        labels=np.array([entry.label for entry in instances], dtype=np.int32),
+                        keys=tuple(entry.key for entry in instances),
+                        metadata=_metadata(instances),
+                    )
+                )
+                label_counts.update(entry.label for entry in instances)
+                source_bytes += sum(entry.num_bytes for entry in entries)
+        record = DoneShard(writer.record, tuple(skipped), dict(label_counts), source_bytes)
+        self.workspace.write_done(plan, record)
+        return record
+
+    def _good_inputs(self, plan: ShardPlan, skipped: list[tuple[str, str]]) -> Iterator[Decoded]:
+        for entry in self.reader.read(plan.instances):
+            if entry.pixels is None:
+                if self.config.strict:
+                    raise SeitError(
+                        f"{entry.instance.key} cannot be read: {entry.reason}; remove it, or run "
+                        "without --strict to skip such files"
+                    )
+                skipped.append((entry.instance.key, entry.reason))
+            self._advance(1, 0 if entry.pixels is not None else 1)
+            if entry.pixels is not None:
+                yield entry
+
+    def _encoded(
+        self, good: Iterable[Decoded]
+    ) -> Iterator[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]]:
+        """Tokenize in batches of a fixed shape: entries and their ids (n, H, W)."""
+        side = self.tokenizer.image_size
+        images_BSS3 = np.zeros((ENCODE_BATCH, side, side, 3), dtype=np.uint8)
+        entries: list[Decoded] = []
+        for entry in good:
+            assert entry.pixels is not None, "only decoded inputs come here"
+            images_BSS3[len(entries)] = entry.pixels
+            entries.append(Decoded(entry.instance, entry.num_bytes, None))
+            if len(entries) == ENCODE_BATCH:
+                yield entries, self._encode(images_BSS3)
+                entries = []
+        if entries:
+            images_BSS3[len(entries) :] = 0
+            yield entries, self._encode(images_BSS3)[: len(entries)]
+
+    def _encode(self, images_BSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger]:
+        with torch.inference_mode():
+            tokens = self.tokenizer.encode(torch.from_numpy(images_BSS3))
+        ids: npt.NDArray[np.unsignedinteger] = tokens.cpu().numpy().astype(self.layout.dtype)
+        return ids
+
+    def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
+        store = self.workspace.store
+        skipped = "".join(
+            json.dumps({"key": key, "split": plan.split, "reason": reason}, ensure_ascii=False)
+            + "\n"
+            for plan, record in done
+            for key, reason in record.skipped
+        )
+        files = {
+            CODEBOOK_NAME: codebook_bytes(self.tokenizer),
+            TOKENIZER_NAME: tokenizer_bytes(self.tokenizer, with_codebook=False),
+            SKIPPED_NAME: skipped.encode(),
+        }
+        for name, data in files.items():
+            write_atomically(store / name, data)
+        splits = {
+            split: tuple(
+                record.shard for plan, record in done if plan.split == split and record.shard
+            )
+            for split in dict.fromkeys(plan.split for plan, _ in done)
+        }
+        card = Card(
+            tokenizer=TokenizerInfo(
+                name=self.tokenizer.name,
+                fingerprint=self.tokenizer.fingerprint,
+                modality=self.tokenizer.modality,
+                preprocessing=self.tokenizer.preprocessing(),
+                grid=self.tokenizer.grid,
+                codebook_size=self.tokenizer.num_codes,
+                codebook_dim=self.tokenizer.codebook.shape[1],
+                flip_equivariant=self.tokenizer.flip_equivariant,
+            ),
+            codec=self.config.codec,
+            container=self.config.container,
+            block_samples=BLOCK_SAMPLES,
+            classes=self.corpus.classes,
+            splits=splits,
+            files=tuple(
+                FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+                for name, data in files.items()
+            ),
+            skipped=sum(len(record.skipped) for _, record in done),
+            job=job,
+            quality=self._quality(),
+            source_bytes=sum(record.source_bytes for _, record in done),
+        )
+        card.write(store)
+        return card
+
+    def _quality(self) -> dict[str, float]:
+        images = sample_images(self.corpus, self.reader, count=QUALITY_IMAGES, split="val")
+        with torch.inference_mode():
+            quality = measure_quality(self.tokenizer, images)
+        return {key: round(value, 4) for key, value in asdict(quality).items()}
+
+    def _advance(self, inputs: int, skipped: int) -> None:
+        self.inputs_done += inputs
+        self.inputs_skipped += skipped
+        if self.progress:
+            self.progress(self.inputs_done, len(self.corpus.instances), self.inputs_skipped)
+
+
+def _prepare_tokenizer(
+    workspace: Workspace,
+    corpus: Corpus,
+    config: TokenizeConfig,
+    job: dict[str, Any],
+    reader: PixelReader,
+    given: Tokenizer | None,
+) -> Tokenizer:
+    if workspace.read_job() is not None:
+        return load_tokenizer(workspace.tokenizer_path)
+    tokenizer = given or fit_tokenizer(corpus, config, reader)
+    save_tokenizer(tokenizer, workspace.tokenizer_path)
+    workspace.write_job(job)
+    return tokenizer
+
+
+def _describe_job(
+    corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None
+) -> dict[str, Any]:
+    """All that decides the bytes of the store; jobs with equal descriptions make equal stores."""
+    return {
+        "source": corpus.fingerprint,
+        "tokenizer": given.fingerprint if given else config.tokenizer,
+        "size": config.size,
+        "codes": given.num_codes if given else config.codes,
+        "codec": config.codec,
+        "container": config.container,
+        "val_fraction": config.val_fraction,
+        "shard_samples": config.shard_samples,
+        "max_pixels": config.max_pixels,
+        "seed": config.seed,
+    }
+
+
+def _check_apart(source: str | Path, store: Path) -> None:
+    inner, outer = store.resolve(), Path(source).resolve()
+    if inner == outer or outer in inner.parents:
+        raise UsageError(f"STORE {store} lies inside SRC {source}; choose a folder outside it")
+
+
+def _check_same_job(earlier: dict[str, Any] | None, job: dict[str, Any], store: Path) -> None:
+    if earlier is None or earlier == job:
+        return
+    differing = [key for key in job if earlier.get(key) != job[key]]
+    if differing == ["source"]:
+        reason = "the files of SRC are not the same any more"
+    else:
+        reason = ", ".join(
+            f"{key} was {earlier.get(key)!r} and is {job[key]!r}" for key in differing
+        )
+    raise UsageError(
+        f"{store} belongs to another job ({reason}); repeat that command, choose another STORE, "
+        "or pass --overwrite"
+    )
+
+
+def _finished(store: Store, job: dict[str, Any], corpus: Corpus) -> TokenizeResult:
+    _check_same_job(dict(store.card.job), job, store.path)
+    with Workspace(store.path).locked():
+        Workspace(store.path).remove()
+    return _result(store, 0.0, corpus.warnings)
+
+
+def _result(store: Store, samples_per_second: float, warnings: tuple[str, ...]) -> TokenizeResult:
+    card = store.card
+    return TokenizeResult(
+        samples=card.samples,
+        skipped=card.skipped,
+        bytes=store.num_bytes,
+        bytes_per_sample=store.num_bytes / card.samples,
+        payload_bytes_per_sample=float(card.layout.sample_bytes),
+        source_bytes_per_sample=card.source_bytes / card.samples,
+        samples_per_second=samples_per_second,
+        splits={split: card.samples_of(split) for split in card.splits},
+        classes=len(card.classes),
+        quality=dict(card.quality),
+        warnings=warnings,
+    )
+
+
+def _missing_classes(corpus: Corpus, done: list[tuple[ShardPlan, DoneShard]]) -> tuple[str, ...]:
+    present = {label for _, record in done for label in record.label_counts}
+    return tuple(
+        f"class {name!r} has no readable image; it stays in the list of classes without samples"
+        for label, name in enumerate(corpus.classes)
+        if label not in present
+    )
+
+
+def _metadata(instances: list[Instance]) -> tuple[Mapping[str, Any], ...] | None:
+    if not any(entry.metadata for entry in instances):
+        return None
+    return tuple(dict(entry.metadata) for entry in instances)
+
+
+def _blocks(
+    batches: Iterable[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]],
+) -> Iterator[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]]:
+    """Regroup batches of entries and their ids (n, H, W) into blocks."""
+    entries: list[Decoded] = []
+    tokens: list[npt.NDArray[np.unsignedinteger]] = []
+    for batch_entries, batch_tokens in batches:
+        entries += batch_entries
+        tokens.append(batch_tokens)
+        if len(entries) >= BLOCK_SAMPLES:
+            joined = np.concatenate(tokens)
+            yield entries[:BLOCK_SAMPLES], joined[:BLOCK_SAMPLES]
+            entries, tokens = entries[BLOCK_SAMPLES:], [joined[BLOCK_SAMPLES:]]
+    if entries:
+        yield entries, np.concatenate(tokens)

@@ -1,0 +1,86 @@
+"""Tokenizers on disk: one safetensors file whose metadata name the kind and its settings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from seit.errors import DamagedError, UsageError
+from seit.files import write_atomically
+from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.patch import PatchTokenizer
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {PatchTokenizer.name: PatchTokenizer}
+"""The kinds of tokenizer by name."""
+
+_METADATA_KEY = "seit"
+_FORMAT = "seit-tokenizer"
+_VERSION = 1
+
+
+def tokenizer_bytes(tokenizer: Tokenizer, *, with_codebook: bool) -> bytes:
+    """The bytes of a tokenizer file; a store keeps the codebook in a file of its own."""
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in tokenizer.tensors().items()}
+    if with_codebook:
+        tensors["codebook"] = tokenizer.codebook.cpu().contiguous()
+    card = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "name": tokenizer.name,
+        "fingerprint": tokenizer.fingerprint,
+        "settings": tokenizer.settings(),
+    }
+    return save(tensors, {_METADATA_KEY: json.dumps(card, sort_keys=True)})
+
+
+def codebook_bytes(tokenizer: Tokenizer) -> bytes:
+    """The bytes of a store's codebook file: the tensor ``codebook`` float32 (K, C)."""
+    return save({"codebook": tokenizer.codebook.cpu().contiguous()})
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    """Write a tokenizer, codebook included, to one file."""
+    write_atomically(path, tokenizer_bytes(tokenizer, with_codebook=True))
+
+
+def load_tokenizer(
+    path: str | Path, *, codebook: npt.NDArray[np.float32] | None = None
+) -> Tokenizer:
+    """Load a tokenizer file; ``codebook`` (K, C) is given when it lies elsewhere.
+
+    Raises:
+        UsageError: there is no such file, or it holds a tokenizer that this seit does not know.
+        DamagedError: it is not what was written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"no tokenizer file at {path}; `seit tokenizer fit` makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        card = json.loads(metadata[_METADATA_KEY])
+        found_format, version = card["format"], card["version"]
+        name, settings, fingerprint = card["name"], card["settings"], card["fingerprint"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedError(
+            f"{path} is no intact tokenizer file ({error}); restore it from a copy or fit it again"
+        ) from error
+    if found_format != _FORMAT or version != _VERSION or name not in TOKENIZERS:
+        raise UsageError(
+            f"{path} holds {found_format!r} version {version} named {name!r}; this seit knows "
+            f"{', '.join(TOKENIZERS)}: upgrade seit"
+        )
+    inner = tensors.pop("codebook", None)
+    table = torch.from_numpy(codebook.copy()) if codebook is not None else inner
+    if table is None or table.ndim != 2 or table.dtype != torch.float32:
+        raise DamagedError(f"{path} comes without a float32 (K, C) codebook; fit it again")
+    tokenizer = TOKENIZERS[name].restore(table, tensors, settings)
+    if tokenizer.fingerprint != fingerprint:
+        raise DamagedError(f"{path} does not match its fingerprint; restore it from a copy")
+    return tokenizer

@@ -1,0 +1,55 @@
+"""Lloyd's k-means on one device, deterministic, with dead centres restarted.
+
+Shape letters: N points, K centres, C dims.
+"""
+
+import torch
+from torch import Tensor
+
+_CHUNK = 16_384
+
+
+def assign(points_NC: Tensor, centres_KC: Tensor) -> Tensor:
+    """The nearest centre (squared Euclidean distance) of each point: int64 (N,)."""
+    half_norms_K = centres_KC.square().sum(1) / 2
+    return torch.cat(
+        [
+            torch.addmm(half_norms_K, chunk, centres_KC.T, alpha=-1).argmin(1)
+            for chunk in points_NC.split(_CHUNK)
+        ]
+    )
+
+
+def fit_kmeans(
+    points_NC: Tensor, num_centres: int, *, seed: int = 0, iterations: int = 25
+) -> Tensor:
+    """Cluster float32 points (N, C) into centres (K, C), ordered by how often each is used.
+
+    Starts from distinct points drawn by ``seed``. After each round a centre that no point chose
+    is moved next to the busiest centres, so that all K are used. Costs about
+    ``iterations · N · K · C`` multiply-adds. The order (most used first) helps coders.
+
+    Needs N ≥ K.
+    """
+    num_points = len(points_NC)
+    assert num_points >= num_centres, "fewer points than centres"
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randperm(num_points, generator=generator)[:num_centres]
+    centres_KC = points_NC[start.to(points_NC.device)].clone()
+    spread_C = points_NC.std(0, correction=0)
+    for iteration in range(iterations):
+        nearest_N = assign(points_NC, centres_KC)
+        sums_KC = torch.zeros_like(centres_KC).index_add_(0, nearest_N, points_NC)
+        counts_K = torch.bincount(nearest_N, minlength=num_centres)
+        used_K = counts_K > 0
+        centres_KC = torch.where(
+            used_K[:, None], sums_KC / counts_K.clamp(min=1)[:, None], centres_KC
+        )
+        num_dead = int((~used_K).sum())
+        if num_dead and iteration + 1 < iterations:
+            busiest = counts_K.argsort(descending=True, stable=True)[:num_dead]
+            jitter = torch.randn(num_dead, points_NC.shape[1], generator=generator)
+            shifted = centres_KC[busiest] + 0.05 * spread_C * jitter.to(points_NC.device)
+            centres_KC[~used_K] = shifted
+    counts_K = torch.bincount(assign(points_NC, centres_KC), minlength=num_centres)
+    return centres_KC[counts_K.argsort(descending=True, stable=True)]

@@ -1,0 +1,36 @@
+"""Training: one loop, its configuration, run folders, evaluation and prediction.
+
+The module itself can be called: ``seit.train(config, store, out=…)`` is ``seit.train.train``.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from seit.train.config import TrainConfig
+from seit.train.evaluate import Evaluation
+from seit.train.loop import TrainResult, choose_device, train
+from seit.train.predict import Prediction, evaluate_run, predict
+from seit.train.run import Run
+
+__all__ = [
+    "Evaluation",
+    "Prediction",
+    "Run",
+    "TrainConfig",
+    "TrainResult",
+    "choose_device",
+    "evaluate_run",
+    "predict",
+    "train",
+]
+
+
+class _CallableModule(ModuleType):
+    """Lets ``seit.train`` be the room and the function, whichever was imported first."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> TrainResult:
+        return train(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,108 @@
+"""Checkpoints: everything that a run needs to go on bit for bit, without a pickle.
+
+A checkpoint is one safetensors file ``checkpoints/step-00001200.safetensors``: weights, average,
+optimiser moments and the state of torch's generator as tensors, the counters as metadata. The
+order of samples and their augmentation are functions of the step and need no state.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from seit.errors import DamagedError
+from seit.files import write_atomically
+
+KEEP = 2
+_NAME = re.compile(r"step-(\d{8})\.safetensors")
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """The live objects of a run that a checkpoint saves and restores."""
+
+    model: nn.Module
+    average: nn.Module | None
+    optimizer: torch.optim.Optimizer
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state as named tensors on the host."""
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        if self.average is not None:
+            average = self.average.state_dict()
+            tensors |= {f"average.{key}": value for key, value in average.items()}
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                tensors[f"optimizer.{names[id(parameter)]}.{key}"] = torch.as_tensor(value)
+        tensors["generator"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put saved state back.
+
+        Raises:
+            DamagedError: it is another model's.
+        """
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            group, _, rest = key.partition(".")
+            if group in groups:
+                groups[group][rest] = value
+        try:
+            self.model.load_state_dict(groups["model"])
+            if self.average is not None:
+                self.average.load_state_dict(groups["average"])
+            for name, parameter in self.model.named_parameters():
+                state = self.optimizer.state[parameter]
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    value = groups["optimizer"][f"{name}.{key}"]
+                    state[key] = value if key == "step" else value.to(parameter.device)
+        except (KeyError, RuntimeError) as error:
+            raise DamagedError(f"the checkpoint does not fit this model: {error}") from error
+        torch.set_rng_state(tensors["generator"])
+        if torch.cuda.is_available() and "generator.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["generator.cuda"])
+
+
+def save_checkpoint(folder: Path, step: int, state: TrainState, counters: dict[str, float]) -> Path:
+    """Write the checkpoint after ``step`` steps; the last two are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:08d}.safetensors"
+    metadata = {"seit": json.dumps({"step": step, "counters": counters})}
+    write_atomically(path, save(state.tensors(), metadata))
+    for old in list_checkpoints(folder)[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def load_checkpoint(path: Path, state: TrainState) -> tuple[int, dict[str, float]]:
+    """Restore ``state`` and return (steps done, counters).
+
+    Raises:
+        DamagedError: the file is not what was written, or belongs to another model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["seit"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        step, counters = int(card["step"]), dict(card["counters"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedError(
+            f"{path} is damaged ({error}); delete it to resume from the one before"
+        ) from error
+    state.restore(tensors)
+    return step, counters

@@ -1,0 +1,140 @@
+"""Feeds: what the loop trains and evaluates on, tokens or pixels behind one face.
+
+Legend: B batch, C channels, h w inputs of the network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from seit.augment import Augmented, PixelAugment, TokenAugment
+from seit.errors import UsageError
+from seit.models import Stem, build_backbone
+from seit.shards import Split, Store
+from seit.stream import Loader, PixelLoader, loader
+from seit.train.config import ModelConfig, TrainConfig
+
+PIXEL_FLIP_PROB = 0.5
+EVAL_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Loaders of both splits and the augmentation that turns their batches into inputs.
+
+    Attributes:
+        train: the shuffled training batches; None where only evaluation is wanted.
+        evaluation: the batches of the evaluated split, each sample once; None where the store
+            lacks that split.
+        augment: batches → inputs (B, C, h, w).
+        classes: class names.
+        seed: of the augmentation.
+    """
+
+    train: Loader | None
+    evaluation: Loader | None
+    augment: TokenAugment | PixelAugment
+    classes: tuple[str, ...]
+    seed: int
+
+    def train_inputs(self, start: int) -> Iterator[Augmented]:
+        """Augmented batches from step ``start`` on, without an end."""
+        assert self.train is not None, "this feed only evaluates"
+        for batch in self.train.steps(start):
+            yield self.augment(
+                batch.tokens,
+                batch.labels,
+                positions=batch.positions,
+                seed=self.seed,
+                epoch=batch.epoch,
+            )
+
+    def evaluation_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs (B, C, h, w) and labels (B,) of every sample of the evaluated split, once."""
+        assert self.evaluation is not None, "this feed has nothing to evaluate"
+        for batch in self.evaluation.epoch(0):
+            yield self.augment.evaluate(batch.tokens), batch.labels
+
+
+def make_augment(
+    store: Store, config: TrainConfig, device: torch.device
+) -> TokenAugment | PixelAugment:
+    """The augmentation that a run uses, on its device."""
+    if config.data.pixels is not None:
+        size = int(store.card.tokenizer.preprocessing["size"])
+        settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
+        return PixelAugment((size, size), settings).to(device)
+    if config.augment.flip_prob and not store.card.tokenizer.flip_equivariant:
+        raise UsageError(
+            f"augment.flip_prob is {config.augment.flip_prob}, but grids of the tokenizer "
+            f"{store.card.tokenizer.name!r} do not mirror as images do; set it to 0"
+        )
+    codebook = torch.from_numpy(store.codebook)
+    return TokenAugment(codebook, store.card.tokenizer.grid, config.augment).to(device)
+
+
+def make_feed(
+    store: Store, config: TrainConfig, device: torch.device, *, with_train: bool = True
+) -> Feed:
+    """Load the splits that ``config`` names.
+
+    Raises:
+        UsageError: the training split is missing, too small or without labels.
+    """
+    data = config.data
+    train = None
+    if with_train:
+        split = store[data.train_split]
+        if not store.classes or (split.labels < 0).any():
+            raise UsageError(
+                f"split {data.train_split!r} of {store.path} holds samples without a label; "
+                "tokenize a class-per-folder tree or a manifest with labels to train a classifier"
+            )
+        train = _load(split, config, device, batch_size=data.batch_size, shuffle=True)
+    evaluation = None
+    if data.val_split in store and len(store[data.val_split]):
+        evaluation = _load(
+            store[data.val_split], config, device, batch_size=EVAL_BATCH, shuffle=False
+        )
+    return Feed(train, evaluation, make_augment(store, config, device), store.classes, config.seed)
+
+
+def build_model(
+    config: ModelConfig, augment: TokenAugment | PixelAugment, *, num_classes: int, patch_size: int
+) -> torch.nn.Module:
+    """The backbone for the inputs that ``augment`` makes.
+
+    For pixels the stem becomes a patch embedding that sees as many pixels per patch as the token
+    stem's stride covers, so that both networks have the same sequence length.
+    """
+    stem = config.stem
+    if isinstance(augment, PixelAugment):
+        side = Stem.parse(stem).stride * patch_size
+        stem = f"{side}/{side}/0"
+    return build_backbone(
+        config.name,
+        channels=augment.channels,
+        input_size=augment.output_size,
+        stem=stem,
+        num_classes=num_classes,
+        **config.timm_kwargs(),
+    )
+
+
+def _load(
+    split: Split, config: TrainConfig, device: torch.device, *, batch_size: int, shuffle: bool
+) -> Loader:
+    if config.data.pixels is None:
+        return loader(
+            split, batch_size=batch_size, device=device, shuffle=shuffle, seed=config.seed
+        )
+    return PixelLoader(
+        split,
+        config.data.pixels,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=config.seed,
+        device=device,
+    )

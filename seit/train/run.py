@@ -1,0 +1,196 @@
+"""The run folder: what a run leaves behind, and how it is read again.
+
+``config.yaml`` (all settings), ``run.json`` (identity and result), ``metrics.jsonl``,
+``checkpoints/``, ``model.safetensors`` (the weights to use), ``tokenizer.safetensors``,
+``report.html``.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from seit import __version__
+from seit.errors import DamagedError, UsageError
+from seit.files import explained_writes, write_atomically
+from seit.settings import build, read_yaml, to_mapping
+from seit.shards import Store
+from seit.tokenizers import save_tokenizer
+from seit.train.config import TrainConfig
+
+CONFIG_NAME = "config.yaml"
+RUN_NAME = "run.json"
+METRICS_NAME = "metrics.jsonl"
+WEIGHTS_NAME = "model.safetensors"
+TOKENIZER_NAME = "tokenizer.safetensors"
+REPORT_NAME = "report.html"
+
+
+class Run:
+    """A run's folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+
+    @classmethod
+    def start(cls, path: str | Path, config: TrainConfig, store: Store, *, resume: bool) -> "Run":
+        """Make a new run's folder, or enter that of an interrupted run.
+
+        Raises:
+            UsageError: the folder holds something else, a run and ``resume`` is False, or a run
+                with other settings or another store.
+        """
+        run = cls(path)
+        if (run.path / CONFIG_NAME).is_file():
+            if not resume:
+                raise UsageError(
+                    f"{run.path} already holds a run; pass --resume to go on with it, or another "
+                    "--out"
+                )
+            run._check_same(config, store)
+            return run
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise UsageError(f"{run.path} already holds something else; choose a new --out folder")
+        with explained_writes(run.path):
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        save_tokenizer(store.load_tokenizer(), run.path / TOKENIZER_NAME)
+        run.write_info({"status": "started", "identity": _identity(config, store)})
+        text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
+        write_atomically(run.path / CONFIG_NAME, text.encode())
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open a run's folder.
+
+        Raises:
+            UsageError: there is no run.
+        """
+        run = cls(path)
+        if not (run.path / CONFIG_NAME).is_file():
+            raise UsageError(
+                f"no run at {run.path}: it holds no {CONFIG_NAME}; `seit train` makes one"
+            )
+        return run
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's settings."""
+        path = self.path / CONFIG_NAME
+        return build(TrainConfig, read_yaml(path), origin=str(path))
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The contents of `run.json`."""
+        path = self.path / RUN_NAME
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedError(
+                f"{path} cannot be read ({error}); restore it from a copy"
+            ) from error
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that the run knows."""
+        return tuple(self.info["identity"]["classes"])
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace `run.json`."""
+        write_atomically(self.path / RUN_NAME, json.dumps(info, indent=2).encode() + b"\n")
+
+    def append_metrics(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        with explained_writes(self.path), (self.path / METRICS_NAME).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out."""
+        path = self.path / METRICS_NAME
+        entries = []
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+        return entries
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines after ``step``, which a resumed run writes again."""
+        kept = [json.dumps(entry) + "\n" for entry in self.metrics() if entry["step"] <= step]
+        write_atomically(self.path / METRICS_NAME, "".join(kept).encode())
+
+    def save_weights(self, model: nn.Module) -> None:
+        """Write the weights to use."""
+        tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+        write_atomically(self.path / WEIGHTS_NAME, save(tensors))
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """Read the weights to use.
+
+        Raises:
+            UsageError: the run has not finished.
+            DamagedError: the file is not what was written.
+        """
+        path = self.path / WEIGHTS_NAME
+        if not path.is_file():
+            raise UsageError(
+                f"the run {self.path} has no {WEIGHTS_NAME}: it has not finished; go on with it by "
+                "`seit train … --resume`"
+            )
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+
+    def _check_same(self, config: TrainConfig, store: Store) -> None:
+        differences = config.differences(to_mapping(self.config))
+        if differences:
+            raise UsageError(
+                f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
+                "repeat the first command or choose another --out"
+            )
+        if self.info["identity"] != _identity(config, store):
+            raise UsageError(
+                f"{self.path} was begun on another store than {store.path}; pass that one or "
+                "choose another --out"
+            )
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware, for `run.json` and benchmarks."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {
+        "seit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "platform": platform.platform(),
+        "device": gpu or f"{device.type}, {torch.get_num_threads()} threads",
+    }
+
+
+def _identity(config: TrainConfig, store: Store) -> dict[str, Any]:
+    return {
+        "config": config.fingerprint,
+        "store": json.loads((store.path / "store.json").read_bytes())["sha256"],
+        "classes": list(store.classes),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Tuples → lists, which is what safe YAML knows."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
