@@ -17,7 +17,7 @@ class UsageError(SeitError):
 
 
 class DamagedError(SeitError):
-    """Stored bytes are not what was written: truncated, changed, missing or hostile (exit code 1)."""
+    """Stored bytes are not what was written: truncated, changed or missing (exit code 1)."""
 
 
 class UnreadableError(SeitError):

@@ -26,6 +26,8 @@ RESIDENT_BYTES = 2 << 30
 class PixelLoader(Loader):
     """Batches of pixels uint8 (B, 3, S, S): what the tokenizer saw of the same instances.
 
+    ``resident`` says whether to decode the split once and keep it; None keeps up to 2 GiB.
+
     Raises:
         UsageError: SRC lacks instances of the split.
     """
@@ -39,6 +41,7 @@ class PixelLoader(Loader):
         shuffle: bool,
         seed: int,
         device: str | torch.device,
+        resident: bool | None = None,
         workers: int | None = None,
     ) -> None:
         super().__init__(
@@ -56,7 +59,9 @@ class PixelLoader(Loader):
             size=self._size, max_pixels=int(job["max_pixels"]), workers=workers
         )
         self._pixels: Tensor | None = None
-        if len(self._instances) * 3 * self._size**2 <= RESIDENT_BYTES:
+        if resident is None:
+            resident = len(self._instances) * 3 * self._size**2 <= RESIDENT_BYTES
+        if resident:
             self._pixels = self._decode(self._instances)
 
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:

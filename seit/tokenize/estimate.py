@@ -8,14 +8,9 @@ import torch
 
 from seit.errors import UsageError
 from seit.shards import TokenLayout
-from seit.tokenize.job import (
-    ENCODE_BATCH,
-    TokenizeConfig,
-    fit_tokenizer,
-    pixel_reader,
-    resolve_tokenizer,
-    spread_evenly,
-)
+from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
+from seit.tokenize.fit import fit_tokenizer, pixel_reader, spread_evenly
+from seit.tokenize.job import ENCODE_BATCH
 from seit.tokenize.sources import list_corpus
 
 SAMPLE = 2 * ENCODE_BATCH

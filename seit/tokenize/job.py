@@ -10,11 +10,11 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,17 +37,16 @@ from seit.shards import (
     TokenLayout,
     open_store,
 )
+from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
+from seit.tokenize.fit import fit_tokenizer, measure, pixel_reader
 from seit.tokenize.pixels import Decoded, PixelReader
 from seit.tokenize.plan import ShardPlan, plan_shards
 from seit.tokenize.sources import Corpus, Instance, list_corpus
 from seit.tokenize.workspace import DoneShard, Workspace, check_target
 from seit.tokenizers import (
-    TOKENIZERS,
-    PatchTokenizer,
     Tokenizer,
     codebook_bytes,
     load_tokenizer,
-    measure_quality,
     save_tokenizer,
     tokenizer_bytes,
 )
@@ -55,63 +54,8 @@ from seit.tokenizers import (
 ENCODE_BATCH = 64
 """Images per call of the tokenizer; the last batch of a shard is padded to it, so that the
 arithmetic is the same whoever makes the shard."""
-DEFAULT_SIZE = 256
-FIT_IMAGES = 512
-QUALITY_IMAGES = 128
 Progress = Callable[[int, int, int], None]
 """Called with (inputs done, inputs in all, inputs skipped)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
-    """What a job does.
-
-    Attributes:
-        tokenizer: a name (`seit tokenizer list`) that is fitted on the corpus, or a file's path.
-        size: images are resized (shorter side) and centre-cropped to this many pixels; None for
-            256, or what a tokenizer file was made for.
-        codes: codebook size K of a tokenizer that is fitted.
-        codec: how grids are coded.
-        container: what the shards are.
-        val_fraction: share of instances that go to `val` where SRC has no splits of its own.
-        shard_samples: inputs per shard, a multiple of the 1,024 of a block.
-        max_pixels: larger images are skipped as decompression bombs (width × height).
-        strict: stop at the first unreadable input instead of skipping it.
-        workers: decoding threads; None for one a core.
-        device: where the tokenizer runs.
-        seed: of the tokenizer's fit.
-        root: folder that a manifest's relative paths start from; None for the manifest's own.
-        overwrite: remove a store or job that is already at STORE.
-    """
-
-    tokenizer: str = PatchTokenizer.name
-    size: int | None = None
-    codes: int = 1024
-    codec: Literal["packed"] = "packed"
-    container: Literal["wds"] = "wds"
-    val_fraction: float = 0.1
-    shard_samples: int = 8 * BLOCK_SAMPLES
-    max_pixels: int = 178_956_970
-    strict: bool = False
-    workers: int | None = None
-    device: str = "cpu"
-    seed: int = 0
-    root: Path | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size is not None and not 8 <= self.size <= 4096:
-            raise UsageError(f"size is {self.size}; images are made 8 to 4096 pixels wide")
-        if not 2 <= self.codes <= 65_536:
-            raise UsageError(f"codes is {self.codes}; a codebook has 2 to 65,536")
-        if self.shard_samples < 1 or self.shard_samples % BLOCK_SAMPLES:
-            raise UsageError(
-                f"shard_samples is {self.shard_samples}; it must be a multiple of {BLOCK_SAMPLES}"
-            )
-        if not 0 <= self.val_fraction < 1:
-            raise UsageError(f"val_fraction is {self.val_fraction}; it goes from 0 to below 1")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers is {self.workers}; at least one is needed")
 
 
 @dataclass(frozen=True)
@@ -174,76 +118,6 @@ def tokenize(
         tokenizer = _prepare_tokenizer(workspace, corpus, config, job, reader, given)
         run = _Run(config, corpus, tokenizer, workspace, reader, progress)
         return run.finish(job)
-
-
-def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer | None]:
-    """Load a tokenizer that is named by its file, and settle the image size.
-
-    Raises:
-        UsageError: there is no such tokenizer, or it takes another image size.
-    """
-    if config.tokenizer in TOKENIZERS:
-        return replace(config, size=config.size or DEFAULT_SIZE), None
-    if not Path(config.tokenizer).is_file():
-        raise UsageError(
-            f"no tokenizer is named {config.tokenizer!r} and no such file exists; pass a file or "
-            f"one of {', '.join(TOKENIZERS)}"
-        )
-    tokenizer = load_tokenizer(config.tokenizer)
-    if config.size not in (None, tokenizer.image_size):
-        raise UsageError(
-            f"{config.tokenizer} takes images of {tokenizer.image_size} px but size is "
-            f"{config.size}; pass --size {tokenizer.image_size} or leave it out"
-        )
-    return replace(config, size=tokenizer.image_size), tokenizer
-
-
-def pixel_reader(config: TokenizeConfig) -> PixelReader:
-    """A reader for a config whose image size is settled."""
-    assert config.size is not None, "resolve_tokenizer settles the size"
-    return PixelReader(size=config.size, max_pixels=config.max_pixels, workers=config.workers)
-
-
-def fit_tokenizer(corpus: Corpus, config: TokenizeConfig, reader: PixelReader) -> Tokenizer:
-    """Fit the named tokenizer on a sample of the corpus.
-
-    Raises:
-        SeitError: no image is readable, or too few are.
-    """
-    images = sample_images(corpus, reader, count=FIT_IMAGES, split="train")
-    return PatchTokenizer.fit(images, num_codes=config.codes, seed=config.seed)
-
-
-def sample_images(corpus: Corpus, reader: PixelReader, *, count: int, split: str) -> torch.Tensor:
-    """Decode about ``count`` images, evenly spread over ``split``: uint8 (n, S, S, 3), n ≥ 1.
-
-    Where the split is absent or has no readable image, the rest of the corpus serves.
-
-    Raises:
-        SeitError: no image of the corpus is readable.
-    """
-    preferred = corpus.by_split().get(split, ())
-    for candidates in (spread_evenly(preferred, count), preferred, corpus.instances):
-        pixels = [
-            entry.pixels
-            for entry in islice(
-                (entry for entry in reader.read(candidates) if entry.pixels is not None), count
-            )
-        ]
-        if pixels:
-            return torch.from_numpy(np.stack([array for array in pixels if array is not None]))
-    first = next(reader.read(corpus.instances[:1]))
-    raise SeitError(
-        f"none of the {len(corpus.instances)} files of {corpus.source} can be read as an image "
-        f"({first.instance.key}: {first.reason}); check that SRC is the right folder"
-    )
-
-
-def spread_evenly(instances: Sequence[Instance], count: int) -> list[Instance]:
-    """At most ``count`` of the instances, at even distances."""
-    if len(instances) <= count:
-        return list(instances)
-    return [instances[i * len(instances) // count] for i in range(count)]
 
 
 class _Run:
@@ -408,9 +282,7 @@ class _Run:
         return card
 
     def _quality(self) -> dict[str, float]:
-        images = sample_images(self.corpus, self.reader, count=QUALITY_IMAGES, split="val")
-        with torch.inference_mode():
-            quality = measure_quality(self.tokenizer, images)
+        quality = measure(self.tokenizer, self.corpus, self.reader)
         return {key: round(value, 4) for key, value in asdict(quality).items()}
 
     def _advance(self, inputs: int, skipped: int) -> None:

@@ -95,6 +95,30 @@ class EmaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Cross-entropy."""
+
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over all classes, 0 to below 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how the run goes, and what it notes down."""
+
+    seed: int = 0
+    """Of weights, order and augmentation."""
+    device: str = "auto"
+    """Where to train: auto, cpu, cuda, cuda:1, mps; `auto` takes a GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of forward and backward; `auto` is bf16 on CUDA and fp32 elsewhere."""
+    eval_every: int = 0
+    """Steps between evaluations (and checkpoints); 0 makes ten evenly spread ones."""
+    log_every: int = 20
+    """Steps between lines in `metrics.jsonl`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A run: what `seit train` does with a store."""
 
@@ -110,30 +134,23 @@ class TrainConfig:
     """Length and learning rates."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """The average of the weights."""
-    label_smoothing: float = 0.1
-    """Share of the target spread evenly over all classes, 0 to below 1."""
-    seed: int = 0
-    """Of weights, order and augmentation."""
-    device: Literal["auto", "cpu", "cuda", "mps"] | str = "auto"
-    """Where to train; `auto` takes a GPU where there is one."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of forward and backward; `auto` is bf16 on CUDA and fp32 elsewhere."""
-    eval_every: int = 0
-    """Steps between evaluations; 0 makes ten evenly spread ones."""
-    log_every: int = 20
-    """Steps between lines in `metrics.jsonl`."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The loss."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """Seed, device and bookkeeping."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in 0…1")
+        smoothing = self.loss.label_smoothing
+        _require(0 <= smoothing < 1, "loss.label_smoothing", smoothing, "in 0…1")
         _require(0 <= self.model.drop_path < 1, "model.drop_path", self.model.drop_path, "in 0…1")
         _require(self.data.batch_size >= 1, "data.batch_size", self.data.batch_size, "at least 1")
         _require(self.optim.lr > 0, "optim.lr", self.optim.lr, "above 0")
         _require(self.optim.clip_grad >= 0, "optim.clip_grad", self.optim.clip_grad, "at least 0")
         _require(0 <= self.ema.decay < 1, "ema.decay", self.ema.decay, "in 0…1")
         _require(self.schedule.epochs >= 1, "schedule.epochs", self.schedule.epochs, "at least 1")
-        _require(self.eval_every >= 0, "eval_every", self.eval_every, "at least 0")
-        _require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
-        _require(0 <= self.seed < 1 << 63, "seed", self.seed, "in 0…2^63")
+        _require(self.run.eval_every >= 0, "run.eval_every", self.run.eval_every, "at least 0")
+        _require(self.run.log_every >= 1, "run.log_every", self.run.log_every, "at least 1")
+        _require(0 <= self.run.seed < 1 << 63, "run.seed", self.run.seed, "in 0…2^63")
         for name in ("steps", "warmup_steps"):
             value = getattr(self.schedule, name)
             low = 1 if name == "steps" else 0

@@ -98,7 +98,9 @@ def make_feed(
         evaluation = _load(
             store[data.val_split], config, device, batch_size=EVAL_BATCH, shuffle=False
         )
-    return Feed(train, evaluation, make_augment(store, config, device), store.classes, config.seed)
+    return Feed(
+        train, evaluation, make_augment(store, config, device), store.classes, config.run.seed
+    )
 
 
 def build_model(
@@ -128,13 +130,13 @@ def _load(
 ) -> Loader:
     if config.data.pixels is None:
         return loader(
-            split, batch_size=batch_size, device=device, shuffle=shuffle, seed=config.seed
+            split, batch_size=batch_size, device=device, shuffle=shuffle, seed=config.run.seed
         )
     return PixelLoader(
         split,
         config.data.pixels,
         batch_size=batch_size,
         shuffle=shuffle,
-        seed=config.seed,
+        seed=config.run.seed,
         device=device,
     )

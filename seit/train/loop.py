@@ -83,8 +83,8 @@ def train(
     """
     store = store if isinstance(store, Store) else open_store(store)
     started = time.perf_counter()
-    device = choose_device(config.device)
-    torch.manual_seed(config.seed)
+    device = choose_device(config.run.device)
+    torch.manual_seed(config.run.seed)
     feed = make_feed(store, config, device)
     patch_size = _patch_size(store)
     model = build_model(
@@ -137,7 +137,9 @@ def choose_device(name: str) -> torch.device:
 
 def make_autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """The arithmetic of forward passes: bf16 where the config or a CUDA device asks for it."""
-    wanted = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    wanted = config.run.precision == "bf16" or (
+        config.run.precision == "auto" and device.type == "cuda"
+    )
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
@@ -171,7 +173,7 @@ class _Training:
         self.progress = progress
         self.steps_per_epoch = len(feed.train)
         self.total = num_steps(config.schedule, self.steps_per_epoch)
-        self.eval_every = config.eval_every or max(1, math.ceil(self.total / NUM_EVALUATIONS))
+        self.eval_every = config.run.eval_every or max(1, math.ceil(self.total / NUM_EVALUATIONS))
         self.autocast = make_autocast(config, device)
         self.optimizer = make_optimizer(model, config.optim)
         self.average = (
@@ -219,7 +221,7 @@ class _Training:
             loss_steps += 1
             step += 1
             self.steps_here += 1
-            if step % self.config.log_every == 0 or step == self.total:
+            if step % self.config.run.log_every == 0 or step == self.total:
                 self._log(step, float(loss_sum) / loss_steps, time.perf_counter() - mark)
                 loss_sum.zero_()
                 loss_steps = 0
@@ -249,7 +251,7 @@ class _Training:
             group["lr"] = rate
         with self.autocast if self.autocast._enabled else nullcontext():
             logits = self.model(batch.inputs)
-        loss = mixed_loss(logits.float(), batch, self.config.label_smoothing)
+        loss = mixed_loss(logits.float(), batch, self.config.loss.label_smoothing)
         loss.backward()
         if self.config.optim.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_grad)

@@ -1,0 +1,47 @@
+"""`seit eval RUN STORE`."""
+
+from pathlib import Path
+
+from seit.cli.output import print_json, print_table
+from seit.errors import UsageError
+
+
+def command(
+    run: Path,
+    store: Path,
+    /,
+    *,
+    split: str = "val",
+    device: str = "auto",
+    json: bool = False,
+) -> None:
+    """Evaluate a finished run on a split of a store, every sample once.
+
+    Args:
+        run: A run's folder.
+        store: A store made by the same tokenizer.
+        split: Which split.
+        device: auto, cpu, cuda, mps.
+        json: Print one JSON object.
+    """
+    import time
+
+    from seit.train import evaluate_run
+
+    started = time.perf_counter()
+    result = evaluate_run(run, store, split=split, device=device)
+    if not result.samples:
+        raise UsageError(f"split {split!r} of {store} holds no labelled samples to evaluate")
+    rate = result.samples / (time.perf_counter() - started)
+    if json:
+        return print_json(
+            {**result.metrics(), "samples": result.samples, "samples_per_second": rate}
+        )
+    return print_table(
+        [
+            ("top-1", f"{result.top1:.4f}"),
+            ("top-5", f"{result.top5:.4f}"),
+            ("loss", f"{result.loss:.4f}"),
+            ("samples", f"{result.samples:,} ({rate:.0f}/s, loading included)"),
+        ]
+    )

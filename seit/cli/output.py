@@ -1,0 +1,111 @@
+"""What commands print: results on stdout, everything else on stderr, progress on a terminal."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from typing_extensions import override
+
+
+def say(text: str) -> None:
+    """Print a line for a person to stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Print warnings to stderr, one line each."""
+    for text in warnings:
+        say(f"warning: {one_line(text)}")
+
+
+def one_line(text: object) -> str:
+    """Fold a message into one line."""
+    return " ".join(str(text).split())
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print one JSON object to stdout."""
+    sys.stdout.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print a result for a person to stdout."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def print_table(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns to stdout."""
+    width = max(len(name) for name, _ in rows)
+    print_lines([f"{name:<{width}}  {value}" for name, value in rows])
+
+
+def human_bytes(num_bytes: float) -> str:
+    """A size with a decimal unit, such as ``1.28 kB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(num_bytes) < 1000:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration such as ``1 h 02 min`` or ``34 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+class Bar(Protocol):
+    """A progress bar; each call says how far things are."""
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        """Show that ``done`` of ``total`` are done, and a note."""
+
+
+def _no_bar(done: int, total: int, note: str) -> None:
+    """The bar of a stream that is no terminal."""
+    del done, total, note
+
+
+@contextmanager
+def progress_bar(description: str, unit: str) -> Iterator[Bar]:
+    """A bar with rate and remaining time on stderr when that is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield _no_bar
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        @override
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f} {unit}/s" if task.speed else "")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=None, note="")
+
+        def update(done: int, total: int, note: str) -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update

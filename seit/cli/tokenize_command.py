@@ -1,0 +1,137 @@
+"""`seit tokenize SRC STORE`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from seit.cli.output import (
+    human_bytes,
+    human_seconds,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    warn,
+)
+
+
+def command(
+    src: str,
+    store: Path,
+    /,
+    *,
+    tokenizer: str = "patch-pca-vq",
+    size: int | None = None,
+    codes: int = 1024,
+    codec: Literal["packed"] = "packed",
+    container: Literal["wds"] = "wds",
+    engine: Literal["local"] = "local",
+    val_fraction: float = 0.1,
+    root: Path | None = None,
+    shard_samples: int = 8192,
+    max_pixels: int = 178_956_970,
+    workers: int | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    strict: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Tokenize the images of SRC into STORE. An interrupted job goes on when run again.
+
+    Args:
+        src: A folder of class folders (with or without train/ and val/), a folder of images, a
+            CSV or Parquet manifest, or WebDataset tars.
+        store: A new or empty folder outside SRC.
+        tokenizer: A name (fitted on SRC) or a tokenizer file; see `seit tokenizer list`.
+        size: Pixels of the square that images are resized and cropped to; 256 by default.
+        codes: Codebook size of a fitted tokenizer.
+        codec: How token grids are coded.
+        container: What shards are: WebDataset tars.
+        engine: Where the job runs.
+        val_fraction: Share of instances for `val` where SRC has no splits.
+        root: Where a manifest's relative paths start, if not at its own folder.
+        shard_samples: Images per shard, a multiple of 1024.
+        max_pixels: Skip images of more pixels than this.
+        workers: Decoding threads; one a core by default.
+        device: Where the tokenizer runs: cpu, cuda, mps.
+        seed: Of the tokenizer's fit.
+        strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
+        overwrite: Replace a store or unfinished job at STORE.
+        dry_run: Estimate bytes and time from a sample; write nothing.
+        json: Print the result as one JSON object.
+    """
+    from seit.tokenize import TokenizeConfig, estimate, tokenize
+
+    del engine
+    config = TokenizeConfig(
+        tokenizer=tokenizer,
+        size=size,
+        codes=codes,
+        codec=codec,
+        container=container,
+        val_fraction=val_fraction,
+        root=root,
+        shard_samples=shard_samples,
+        max_pixels=max_pixels,
+        workers=workers,
+        device=device,
+        seed=seed,
+        strict=strict,
+        overwrite=overwrite,
+    )
+    if dry_run:
+        expected = estimate(src, config)
+        warn(expected.warnings)
+        if json:
+            return print_json({"dry_run": True, **asdict(expected)})
+        return print_table(
+            [
+                ("samples", f"{expected.samples:,} ({_splits(expected.splits)})"),
+                ("classes", f"{expected.classes:,}"),
+                ("size", f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each"),
+                (
+                    "time",
+                    f"{human_seconds(expected.seconds)} at {expected.samples_per_second:.0f}/s",
+                ),
+                ("unreadable", f"{expected.unreadable_fraction:.1%} of a sample"),
+            ]
+        )
+    with progress_bar("tokenizing", "images") as bar:
+        result = tokenize(
+            src,
+            store,
+            config,
+            progress=lambda done, total, skipped: bar(
+                done, total, f"{skipped} skipped" if skipped else ""
+            ),
+        )
+    warn(result.warnings)
+    if result.skipped:
+        say(f"warning: {result.skipped:,} files were skipped; {store}/skipped.jsonl says why")
+    if json:
+        return print_json(asdict(result))
+    ratio = result.source_bytes_per_sample / result.bytes_per_sample
+    rate = f"{result.samples_per_second:.0f}/s" if result.samples_per_second else "already complete"
+    return print_table(
+        [
+            ("store", str(store)),
+            ("samples", f"{result.samples:,} ({_splits(result.splits)}), {rate}"),
+            ("classes", f"{result.classes:,}"),
+            (
+                "size",
+                f"{human_bytes(result.bytes)}, {result.bytes_per_sample:.0f} B each, "
+                f"{ratio:.1f}× smaller than the files",
+            ),
+            (
+                "tokenizer",
+                f"{result.quality['psnr_db']:.1f} dB, {result.quality['codebook_usage']:.0%} of "
+                "the codes in use",
+            ),
+        ]
+    )
+
+
+def _splits(splits: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in splits.items())

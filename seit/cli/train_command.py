@@ -1,0 +1,144 @@
+"""`seit train STORE --out RUN`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from seit.cli.output import human_seconds, print_json, print_table, progress_bar, say
+from seit.errors import UsageError
+
+
+def command(
+    store: Path,
+    /,
+    *,
+    out: Path | None = None,
+    recipe: str | None = None,
+    config: Path | None = None,
+    model: str | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    pixels: Path | None = None,
+    resume: bool = False,
+    init_from: Path | None = None,
+    dry_run: bool = False,
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    json: bool = False,
+) -> None:
+    """Train a classifier on the tokens of STORE and leave a run folder at OUT.
+
+    Every setting of a recipe is also a flag: `--optim.lr 1e-3`, `--model.depth 6`,
+    `--augment.cutmix_prob 0`. `--dry-run` prints them all. Flags win over SEIT_OPTIM_LR-like
+    variables, these over --config, that over --recipe, that over the defaults.
+
+    Args:
+        store: A store's folder.
+        out: A new folder for the run.
+        recipe: A recipe's name; see `seit recipes list`. `small-cpu` unless --config is given.
+        config: A YAML file of settings.
+        model: A ViT or DeiT of timm.
+        epochs: Passes over the training split.
+        steps: Steps, instead of epochs.
+        batch_size: Samples per step, over all devices.
+        seed: Of weights, order and augmentation.
+        device: auto, cpu, cuda, mps.
+        pixels: Train on the pixels of this SRC instead, for comparison.
+        resume: Go on with the interrupted run at OUT.
+        init_from: Start from the weights of this finished run.
+        dry_run: Print the resolved settings as YAML and stop.
+        set_: NAME=VALUE; what `--group.field value` is short for.
+        json: Print the result as one JSON object.
+    """
+    from seit.recipes import find_recipe
+    from seit.settings import build, from_environment, merge, nest, parse_value, read_yaml
+    from seit.train.config import TrainConfig
+
+    flags: dict[str, Any] = {}
+    for text in set_ or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, not {text!r}")
+        flags[name] = parse_value(value)
+    named = {
+        "model.name": model,
+        "schedule.epochs": epochs,
+        "schedule.steps": steps,
+        "data.batch_size": batch_size,
+        "run.seed": seed,
+        "run.device": device,
+        "data.pixels": str(pixels) if pixels else None,
+    }
+    flags.update({name: value for name, value in named.items() if value is not None})
+    if epochs is not None and steps is None:
+        flags["schedule.steps"] = None
+    if recipe is None and config is None:
+        recipe = "small-cpu"
+    settings = build(
+        TrainConfig,
+        merge(
+            read_yaml(find_recipe(recipe).path) if recipe else {},
+            read_yaml(config) if config else {},
+            from_environment(TrainConfig),
+            nest(flags, origin="command line"),
+        ),
+        origin="settings",
+    )
+    if dry_run:
+        return _print_settings(settings, json)
+    if out is None:
+        raise UsageError("--out is missing; name a new folder for the run")
+    from seit.train import train
+
+    with progress_bar("training", "steps") as bar:
+        result = train(
+            settings,
+            store,
+            out=out,
+            resume=resume,
+            init_from=init_from,
+            progress=lambda done, total, figures: bar(done, total, _note(figures)),
+        )
+    if json:
+        return print_json(asdict(result))
+    print_table(
+        [
+            ("top-1", f"{result.top1:.4f}"),
+            ("top-5", f"{result.top5:.4f}"),
+            ("loss", f"{result.loss:.4f}"),
+            ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
+            (
+                "rate",
+                f"{result.samples_per_second:.0f} samples/s, "
+                f"{result.data_wait_fraction:.1%} of it waiting for data",
+            ),
+        ]
+    )
+    return say(f"the report is at {out}/report.html")
+
+
+def _note(figures: dict[str, float]) -> str:
+    notes = {"loss": "loss {:.3f}", "val_top1": "top-1 {:.3f}", "data_wait_fraction": "wait {:.0%}"}
+    return ", ".join(text.format(figures[key]) for key, text in notes.items() if key in figures)
+
+
+def _print_settings(settings: Any, json: bool) -> None:
+    import yaml
+
+    from seit.cli.output import print_lines
+    from seit.settings import to_mapping
+
+    if json:
+        print_json(to_mapping(settings))
+    else:
+        print_lines(yaml.safe_dump(_lists(to_mapping(settings)), sort_keys=False).splitlines())
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value

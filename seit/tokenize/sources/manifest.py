@@ -1,0 +1,134 @@
+"""Manifests: a CSV or Parquet table with a path, perhaps a label and a split, for each image."""
+
+import os
+import posixpath
+import re
+import stat
+from pathlib import Path
+
+from seit.errors import UsageError
+from seit.tokenize.sources.corpus import (
+    SPLIT_NAMES,
+    Corpus,
+    Draft,
+    assemble,
+    examples,
+    name_classes,
+    nearest,
+    shown,
+)
+from seit.tokenize.sources.tables import read_table
+from seit.tokenize.sources.walk import as_text
+
+PATH_COLUMNS = ("path", "file", "filename", "image")
+LABEL_COLUMNS = ("label", "class", "category")
+SPLIT_COLUMN = "split"
+
+# Splits become folder names in the store.
+_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def list_manifest(source: Path, *, val_fraction: float, root: Path | None) -> Corpus:
+    """List a table; column names are matched in lower case, the first of each tuple above wins.
+
+    Relative paths start at ``root``, or else at the manifest's folder, and may not leave it.
+    Absolute paths are allowed; their key is the path as written. Without a split column the split
+    comes from a hash of the key. Further columns are kept as metadata. A missing file is an
+    instance all the same (``num_bytes`` −1): reading it says what is wrong.
+
+    Raises:
+        UsageError: no path column, no rows, or a row without a usable path or split, or whose path
+            was given before; the message names the line.
+    """
+    columns, rows = read_table(source)
+    lower = [name.lower() for name in columns]
+    path_index = next((lower.index(name) for name in PATH_COLUMNS if name in lower), None)
+    if path_index is None:
+        near = next((hint for name in PATH_COLUMNS if (hint := nearest(name, columns))), "")
+        raise UsageError(
+            f"{source} has the columns {', '.join(map(shown, columns[:12]))}; expected one of "
+            f"{', '.join(PATH_COLUMNS)} in its first line{near}"
+        )
+    label_index = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
+    split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
+    special = {path_index, label_index, split_index}
+    extra = [(index, name) for index, name in enumerate(columns) if index not in special]
+
+    base = str((root or source.parent).absolute())
+    places: dict[str, str] = {}  # key → where it was given
+    labels: list[str | None] = []
+    drafts: list[Draft] = []
+    missing: list[str] = []
+    for place, values in rows:
+        where = f"{source} {place}"
+        key = _key(values[path_index], where)
+        if key in places:
+            raise UsageError(f"{source}: {shown(key)} is in {places[key]} and in {place}; drop one")
+        places[key] = place
+        location = key if key.startswith("/") else f"{base}/{key}"
+        num_bytes = _num_bytes(location)
+        if num_bytes < 0:
+            missing.append(key)
+        split = None if split_index is None else _split(values[split_index], where)
+        labels.append(None if label_index is None else _label(values[label_index]))
+        metadata = tuple((name, values[index]) for index, name in extra)
+        drafts.append(Draft(key, split, None, location, num_bytes, metadata))
+    if not drafts:
+        raise UsageError(f"{source} has column names but no rows")
+    names, classes = name_classes(labels)
+    drafts = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
+    warnings = []
+    if missing:
+        warnings.append(
+            f"{len(missing)} of {len(drafts)} files are not there: {examples(missing)} "
+            f"(relative paths start at {shown(base)})"
+        )
+    return assemble(
+        as_text(str(source)),
+        "manifest",
+        drafts,
+        classes=classes,
+        warnings=warnings,
+        val_fraction=val_fraction,
+    )
+
+
+def _key(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{where} has a {type(value).__name__} for a path; expected text")
+    if not value or "\0" in value:
+        raise UsageError(f"{where} has {'an empty' if not value else 'a NUL byte in its'} path")
+    if value.startswith("/"):
+        return value
+    key = posixpath.normpath(value)
+    if key == ".." or key.startswith("../"):
+        raise UsageError(
+            f"{where}: {shown(value)} leaves the folder that paths start at; "
+            "write an absolute path, or give another root"
+        )
+    return key
+
+
+def _num_bytes(path: str) -> int:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a million of them
+    except (OSError, ValueError):
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _split(value: object, where: str) -> str:
+    name = "" if value is None else str(value).strip()
+    name = SPLIT_NAMES.get(name.lower(), name)
+    if not _SPLIT.fullmatch(name):
+        raise UsageError(
+            f"{where} has the split {shown(name) or '(nothing)'}; "
+            "expected train, val, test or another plain word"
+        )
+    return name
+
+
+def _label(value: object) -> str | None:
+    if value is None:
+        return None
+    return str(value).strip() or None

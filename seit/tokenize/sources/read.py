@@ -1,0 +1,50 @@
+"""Fetch the bytes of one instance, with bounds."""
+
+import os
+import stat
+from pathlib import Path
+
+from seit.errors import UnreadableError
+from seit.tokenize.sources.corpus import Instance, shown
+
+MAX_FILE_BYTES = 1 << 30
+"""Largest encoded image that is read, in bytes."""
+
+
+def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the encoded image of an instance; safe to call from many threads.
+
+    Raises:
+        UnreadableError: the file is gone, is not a plain file, is larger than ``max_bytes``, is
+            shorter than when it was listed in its tar, or the system fails to read it.
+    """
+    location = instance.location
+    try:
+        if isinstance(location, str):
+            return _read(location, 0, None, max_bytes)
+        return _read(*location, max_bytes)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise UnreadableError(f"cannot be read: {reason}") from None
+
+
+def _read(path: str, offset: int, size: int | None, max_bytes: int) -> bytes:
+    # Without O_NONBLOCK, opening what has become a FIFO since the listing would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadableError("not a plain file")
+        wanted = found.st_size if size is None else size
+        if wanted > max_bytes:
+            raise UnreadableError(f"{wanted:,} bytes is more than the limit of {max_bytes:,}")
+        parts = []
+        while wanted > 0 and (part := os.pread(descriptor, wanted, offset)):
+            parts.append(part)
+            offset += len(part)
+            wanted -= len(part)
+        if wanted > 0:
+            raise UnreadableError(f"{shown(Path(path).name)} ends {wanted:,} bytes early")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(descriptor)
