@@ -1,12 +1,13 @@
 """The whole story on a small corpus: render, tokenize, train from tokens and pixels, compare."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from markupsafe import Markup
 
 from seit.recipes import find_recipe
 from seit.renders import write_corpus
@@ -200,7 +201,7 @@ def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None
     write_page(summary.report, html)
 
 
-def _pictures(store: Store, source: Path) -> "Iterable[str]":
+def _pictures(store: Store, source: Path) -> Markup:
     split = store["val" if "val" in store else "train"]
     loader = PixelLoader(
         split, source, batch_size=1, shuffle=False, seed=0, device="cpu", resident=False

@@ -5,10 +5,12 @@ Legend: B batch, H W image, h w cropped image.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from seit.augment.config import AugmentConfig
-from seit.augment.crop import center_crop
+from seit.augment.crop import center_crop, random_crop_boxes
 from seit.augment.flip import random_flip
+from seit.augment.philox import SampleRandom
 from seit.augment.pipeline import Augmented, CropAndMix, sample_random
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -19,9 +21,9 @@ class PixelAugment(CropAndMix):
     """Pixels → augmented, normalised pixels: the baseline that tokens are compared with.
 
     Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual) and CutMix with the same
-    draws as :class:`TokenAugment`; edits of tokens and noise do not apply. The crop is resized
-    without antialiasing and clipped to 0–255, as torchvision does with uint8 tensors when
-    antialias is off.
+    draws as :class:`TokenAugment`; edits of tokens and noise do not apply. Crops are resized with
+    antialiasing in uint8, one after the other as torchvision's RandomResizedCrop does: on CPUs
+    that is several times faster than batched matrices, which pay off on small token grids only.
 
     Args:
         size: (H, W) of the stored images.
@@ -69,7 +71,7 @@ class PixelAugment(CropAndMix):
         self.check_batch(pixels, (3, *self.grid))
         random = sample_random(pixels, positions, seed, epoch)
         x = random_flip(pixels, random, prob=self.config.flip_prob)
-        x = self.random_crop(x.to(torch.float32), random).clamp_(0, 255)
+        x = self._resized_crops(x, random).to(torch.float32)
         return self.mix(self._normalise_(x), labels, random, partner)
 
     def evaluate(self, pixels: Tensor) -> Tensor:
@@ -87,6 +89,23 @@ class PixelAugment(CropAndMix):
         self.check_batch(pixels, (3, *self.grid))
         x = center_crop(pixels, self.output_size).to(torch.float32)
         return self._normalise_(x).contiguous()
+
+    def _resized_crops(self, x: Tensor, random: SampleRandom) -> Tensor:
+        """(B, 3, H, W) uint8 → (B, 3, h, w) uint8."""
+        config = self.config
+        boxes = random_crop_boxes(
+            random, self.grid, scale=config.crop_scale, ratio=config.crop_ratio
+        )
+        out = torch.empty(len(x), 3, *self.output_size, dtype=x.dtype, device=x.device)
+        for sample, (top, left, height, width) in enumerate(torch.stack(boxes, 1).tolist()):
+            crop = x[sample, None, :, top : top + height, left : left + width]
+            if x.device.type != "cpu":
+                crop = crop.float()
+            resized = F.interpolate(
+                crop, size=self.output_size, mode=config.interpolation, antialias=True
+            )
+            out[sample] = resized[0] if crop.dtype == x.dtype else resized[0].round().clamp(0, 255)
+        return out
 
     def _normalise_(self, x: Tensor) -> Tensor:
         return x.sub_(self.mean).div_(self.std)

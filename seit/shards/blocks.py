@@ -6,14 +6,18 @@ Shape letters: N samples of the block, H W grid, K codes.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seit.errors import DamagedError
+from seit.errors import DamagedError, SeitError
 from seit.shards.frames import Coding, Kind, decode_frame, encode_frame
 from seit.shards.packed import pack, sample_bytes, token_bits, token_dtype, unpack
+
+MAX_BLOCK_TOKENS = 1 << 28
+"""No block holds more tokens: unpacked they take up to 1 GiB."""
 
 BLOCK_SAMPLES = 1024
 """Samples per block; only the last block of a shard may hold fewer."""
@@ -68,10 +72,21 @@ class Block:
 
 
 def encode_block(block: Block, layout: TokenLayout) -> dict[Kind, bytes]:
-    """Code a block into its frames, by kind."""
+    """Code a block into its frames, by kind.
+
+    Raises:
+        SeitError: it is too large for any reader.
+    """
     count = len(block.keys)
     assert block.tokens.shape == (count, *layout.grid), "tokens do not fit the layout"
     assert block.labels.shape == (count,), "one label a sample"
+    assert block.metadata is None or len(block.metadata) == count, "one mapping a sample"
+    assert int(block.tokens.max(initial=0)) < layout.num_codes, "an id is not below K"
+    if block.tokens.size > MAX_BLOCK_TOKENS:
+        raise SeitError(
+            f"a block of {count} samples of {layout.length} tokens is over the limit of "
+            f"{MAX_BLOCK_TOKENS} tokens: write fewer samples a block"
+        )
     packed_NS = pack(block.tokens.reshape(count, layout.length), layout.bits)
     frames = {
         Kind.TOKENS: encode_frame(Kind.TOKENS, packed_NS.tobytes(), count=count, coding=Coding.RAW),
@@ -104,6 +119,8 @@ def decode_packed(data: bytes, layout: TokenLayout) -> npt.NDArray[np.uint8]:
             f"{frame.count} samples of {layout.sample_bytes} bytes were expected in a tokens "
             f"frame that holds {len(frame.raw)} bytes"
         )
+    if frame.count * layout.length > MAX_BLOCK_TOKENS:
+        raise DamagedError(f"{frame.count} samples of {layout.length} tokens are over the limits")
     return np.frombuffer(frame.raw, dtype=np.uint8).reshape(frame.count, layout.sample_bytes)
 
 
@@ -150,13 +167,10 @@ def _decode_strings(raw: bytes, count: int) -> tuple[str, ...]:
     if len(raw) < 4 * count:
         raise DamagedError(f"{len(raw)} bytes cannot hold the lengths of {count} strings")
     ends = np.cumsum(np.frombuffer(raw, dtype="<u4", count=count), dtype=np.int64) + 4 * count
-    if (int(ends[-1]) if count else 0) != len(raw):
+    bounds = [4 * count, *ends.tolist()]
+    if bounds[-1] != len(raw):
         raise DamagedError("the string lengths of a frame do not add up to its size")
-    starts = np.concatenate([[4 * count], ends[:-1]])
     try:
-        return tuple(
-            raw[start:end].decode()
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-        )
+        return tuple(raw[start:end].decode() for start, end in pairwise(bounds))
     except UnicodeDecodeError as error:
         raise DamagedError(f"a frame's strings are not UTF-8: {error}") from error

@@ -1,7 +1,8 @@
 """`store.json`, the card of a store: what it holds, how to read it, and the checksum of every file.
 
-The card is canonical JSON (two-space indent, keys in the order below) and ends with the sha256 of
-its own text without that last entry, so that a change of any byte of it is found.
+The card is canonical JSON (two-space indent, keys in the order below) and ends with its seal: the
+sha256 of its own text without that last entry, so that a change of any byte of it is found before
+any of it is believed.
 """
 
 import hashlib
@@ -22,6 +23,8 @@ FORMAT_VERSION = 1
 MAX_CARD_BYTES = 1 << 28
 MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
+_END = "\n}\n"
+_SEAL_LENGTH = len(',\n  "sha256": ""') + 64 + len(_END)
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,7 @@ class Card:
             "quality": dict(self.quality),
             "job": dict(self.job),
         }
-        body["sha256"] = hashlib.sha256(_dump(body).encode()).hexdigest()
-        return _dump(body)
+        return _seal(_dump(body))
 
     def write(self, store: Path) -> None:
         """Write the card into the folder ``store``: complete or not at all."""
@@ -169,12 +171,16 @@ def read_card(store: Path) -> Card:
     data = path.read_bytes()
     try:
         text = data.decode()
-        body = json.loads(text)
+        body = json.loads(text, parse_constant=_refuse_constant)
         found_format, version = body["format"], body["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
     if found_format != FORMAT_NAME:
         raise UsageError(f"{path} describes a {found_format!r}, not a {FORMAT_NAME!r}")
+    if not _is_sealed(text):
+        raise DamagedError(
+            f"{path} (store version {version}) does not match its checksum; restore it from a copy"
+        )
     if version != FORMAT_VERSION:
         raise UsageError(
             f"{path} is of store version {version}; this seit reads version {FORMAT_VERSION}: "
@@ -182,10 +188,11 @@ def read_card(store: Path) -> Card:
         )
     try:
         card = _parse(body)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        canonical = card.to_text()
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
-    if card.to_text() != text:
-        raise DamagedError(f"{path} does not match its checksum; restore it from a copy")
+    if canonical != text:
+        raise DamagedError(f"{path} is not the canonical text of a card; write it again")
     if card.codec != "packed":
         raise UsageError(f"{path} names the codec {card.codec!r}, which this seit lacks: upgrade")
     if card.container != "wds":
@@ -196,13 +203,27 @@ def read_card(store: Path) -> Card:
 
 
 def _dump(body: Mapping[str, Any]) -> str:
-    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _seal(text: str) -> str:
+    """Add the entry ``sha256`` of ``text`` itself at its end."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f'{text.removesuffix(_END)},\n  "sha256": "{digest}"{_END}'
+
+
+def _is_sealed(text: str) -> bool:
+    return text == _seal(text[:-_SEAL_LENGTH] + _END)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _parse(body: Mapping[str, Any]) -> Card:
     tokenizer = body["tokenizer"]
     height, width = (_integer(side, 1, MAX_GRID_SIDE) for side in tokenizer["grid"])
-    return Card(
+    card = Card(
         tokenizer=TokenizerInfo(
             name=_string(tokenizer["name"]),
             fingerprint=_string(tokenizer["fingerprint"]),
@@ -242,6 +263,15 @@ def _parse(body: Mapping[str, Any]) -> Card:
         quality=dict(body["quality"]),
         job=dict(body["job"]),
     )
+    _check_names(card)
+    return card
+
+
+def _check_names(card: Card) -> None:
+    names = [record.file for record in card.files]
+    names += [shard.file for shards in card.splits.values() for shard in shards]
+    if len({CARD_NAME, *names}) != 1 + len(names):
+        raise ValueError("a file is listed twice")
 
 
 def _string(value: object) -> str:
@@ -258,6 +288,6 @@ def _integer(value: object, low: int, high: int) -> int:
 
 def _inner_path(value: object) -> str:
     path = PurePosixPath(_string(value))
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(path):
         raise ValueError(f"{value!r} leads out of the store")
     return str(path)

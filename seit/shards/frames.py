@@ -12,16 +12,19 @@ from enum import IntEnum
 
 import google_crc32c
 
-from seit.errors import DamagedError
+from seit.errors import DamagedError, SeitError
 
 MAGIC = b"SEIT"
 FRAME_VERSION = 1
 MAX_RAW_BYTES = 1 << 28
 """No frame unfolds to more than 256 MiB."""
+MAX_FRAME_BYTES = MAX_RAW_BYTES + (1 << 20)
+"""A frame of the largest raw size that does not deflate still fits into this."""
 MAX_COUNT = 1 << 16
 """No block holds more than 65,536 samples."""
-_HEADER = struct.Struct("<4sBBBxIQ")
+_HEADER = struct.Struct("<4sBBBBIQ")
 _CHECKSUM = struct.Struct("<I")
+FRAME_OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
 _MAX_DEFLATE_RATIO = 1032
 
 
@@ -51,9 +54,18 @@ class Frame:
 
 
 def encode_frame(kind: Kind, raw: bytes, *, count: int, coding: Coding) -> bytes:
-    """Return the bytes of a frame that holds ``raw`` for ``count`` samples."""
+    """Return the bytes of a frame that holds ``raw`` for ``count`` samples.
+
+    Raises:
+        SeitError: no reader would take a frame of that size.
+    """
+    if count > MAX_COUNT or len(raw) > MAX_RAW_BYTES:
+        raise SeitError(
+            f"the {kind.name.lower()} of a block of {count} samples take {len(raw)} bytes; at most "
+            f"{MAX_COUNT} samples and {MAX_RAW_BYTES} bytes fit: write fewer samples a block"
+        )
     payload = zlib.compress(raw, 9) if coding is Coding.DEFLATE else raw
-    head = _HEADER.pack(MAGIC, FRAME_VERSION, kind, coding, count, len(raw)) + payload
+    head = _HEADER.pack(MAGIC, FRAME_VERSION, kind, coding, 0, count, len(raw)) + payload
     return head + _CHECKSUM.pack(google_crc32c.value(head))
 
 
@@ -63,7 +75,7 @@ def decode_frame(data: bytes, *, kind: Kind) -> Frame:
     Raises:
         DamagedError: the bytes are not such a frame, or the checksum does not match.
     """
-    if len(data) < _HEADER.size + _CHECKSUM.size:
+    if len(data) < FRAME_OVERHEAD_BYTES:
         raise DamagedError(f"a {kind.name.lower()} frame of {len(data)} bytes is too short")
     if data[:4] != MAGIC:
         raise DamagedError(f"a {kind.name.lower()} frame begins with {data[:4]!r}, not {MAGIC!r}")
@@ -73,13 +85,15 @@ def decode_frame(data: bytes, *, kind: Kind) -> Frame:
         raise DamagedError(
             f"the checksum of a {kind.name.lower()} frame is {found:08x}, not {expected:08x}"
         )
-    _, version, found_kind, coding, count, raw_bytes = _HEADER.unpack_from(data)
+    _, version, found_kind, coding, reserved, count, raw_bytes = _HEADER.unpack_from(data)
     if version != FRAME_VERSION:
         raise DamagedError(f"frame version {version} is unknown; this seit reads {FRAME_VERSION}")
     if found_kind != kind:
         raise DamagedError(f"a frame of kind {found_kind} stands where {kind.name.lower()} belong")
-    if coding not in tuple(Coding):
-        raise DamagedError(f"frame coding {coding} is unknown; a newer seit may have written it")
+    if reserved or coding not in tuple(Coding):
+        raise DamagedError(
+            f"frame coding {coding} (flags {reserved}) is unknown; a newer seit may have written it"
+        )
     if count > MAX_COUNT or raw_bytes > MAX_RAW_BYTES:
         raise DamagedError(f"a frame claims {count} samples in {raw_bytes} bytes: over the limits")
     payload = data[_HEADER.size : -_CHECKSUM.size]

@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from seit.errors import DamagedError
 
-MAX_BITS = 32
-
 
 def token_bits(num_codes: int) -> int:
     """Bits per token for ids 0 … ``num_codes`` − 1: ceil(log2 K), at least 1."""

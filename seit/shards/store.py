@@ -5,16 +5,17 @@ Shape letters: N samples, H W grid, S bytes per packed sample.
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.files import sha256_of
 from seit.shards.blocks import (
     TokenLayout,
     decode_keys,
@@ -24,11 +25,13 @@ from seit.shards.blocks import (
     decode_tokens,
 )
 from seit.shards.card import CARD_NAME, Card, ShardRecord, read_card
-from seit.shards.frames import Kind
+from seit.shards.frames import FRAME_OVERHEAD_BYTES, Kind
 from seit.shards.wds import BlockPlace, list_blocks
 
 if TYPE_CHECKING:
     from seit.tokenizers import Tokenizer
+
+_Column = TypeVar("_Column", bound=Sized)
 
 CODEBOOK_NAME = "codebook.safetensors"
 TOKENIZER_NAME = "tokenizer.safetensors"
@@ -46,57 +49,90 @@ class Sample:
 
 
 class Shard:
-    """One shard of a split, read block by block; each block of labels, keys … at a time."""
+    """One shard of a split, read one column of one block at a time."""
 
-    def __init__(self, path: Path, record: ShardRecord, layout: TokenLayout) -> None:
+    def __init__(
+        self, path: Path, record: ShardRecord, layout: TokenLayout, *, block_samples: int
+    ) -> None:
         self.path = path
         self.record = record
         self.layout = layout
+        self.block_samples = block_samples
 
     @cached_property
     def places(self) -> list[BlockPlace]:
-        """Where the blocks lie, from the tar headers."""
-        return list_blocks(self.path)
-
-    def read(self, block: int, kind: Kind) -> bytes:
-        """The raw frame of one block.
+        """Where the blocks lie, from the tar headers: as many as the card says.
 
         Raises:
-            DamagedError: the shard is damaged or ends too early.
+            DamagedError: the tar is damaged, or its blocks are not those of the card.
         """
-        offset, size = self.places[block].frames[kind]
-        with self.path.open("rb") as file:
-            data = os.pread(file.fileno(), size, offset)
-        if len(data) != size:
-            raise DamagedError(f"{self.path} ends inside block {block}; restore it from a copy")
-        return data
+        places = list_blocks(self.path)
+        expected = -(-self.record.samples // self.block_samples)
+        if len(places) != expected:
+            raise DamagedError(
+                f"{self.record.file} holds {len(places)} blocks where the card says {expected}; "
+                "restore it from a copy"
+            )
+        for block, place in enumerate(places):
+            _, size = place.frames[Kind.TOKENS]
+            needed = self.samples_of(block) * self.layout.sample_bytes + FRAME_OVERHEAD_BYTES
+            if size != needed:
+                raise DamagedError(
+                    f"{self.record.file}, block {block}: {size} bytes of tokens where "
+                    f"{self.samples_of(block)} samples take {needed}; restore it from a copy"
+                )
+        return places
+
+    def samples_of(self, block: int) -> int:
+        """Samples that the card promises in a block."""
+        return min(self.block_samples, self.record.samples - block * self.block_samples)
 
     def open_block(self, block: int, kind: Kind) -> Any:
-        """Decode one frame of a block; the error of a damaged one names shard and block."""
-        try:
-            data = self.read(block, kind)
-            match kind:
-                case Kind.TOKENS:
-                    return decode_tokens(data, self.layout)
-                case Kind.LABELS:
-                    return decode_labels(data)
-                case Kind.KEYS:
-                    return decode_keys(data)
-                case Kind.METADATA:
-                    return decode_metadata(data)
-        except DamagedError as error:
-            raise DamagedError(
-                f"{self.record.file}, block {block}: {error}; `seit verify` lists all damage"
-            ) from error
+        """Decode one column of a block: as many entries as the block has samples.
+
+        Raises:
+            DamagedError: it is not what was written; the message names shard and block.
+        """
+        match kind:
+            case Kind.TOKENS:
+                return self._open(block, kind, lambda data: decode_tokens(data, self.layout))
+            case Kind.LABELS:
+                return self._open(block, kind, decode_labels)
+            case Kind.KEYS:
+                return self._open(block, kind, decode_keys)
+            case Kind.METADATA:
+                if kind not in self.places[block].frames:
+                    return ({},) * self.samples_of(block)
+                return self._open(block, kind, decode_metadata)
 
     def open_packed(self, block: int) -> npt.NDArray[np.uint8]:
         """The packed tokens of a block: uint8 (N, S)."""
+        return self._open(block, Kind.TOKENS, lambda data: decode_packed(data, self.layout))
+
+    def _open(self, block: int, kind: Kind, decode: Callable[[bytes], _Column]) -> _Column:
+        offset, size = self.places[block].frames[kind]
         try:
-            return decode_packed(self.read(block, Kind.TOKENS), self.layout)
+            column = decode(self._read(offset, size))
+            if len(column) != self.samples_of(block):
+                raise DamagedError(
+                    f"{len(column)} {kind.name.lower()} where the card says "
+                    f"{self.samples_of(block)} samples"
+                )
         except DamagedError as error:
             raise DamagedError(
                 f"{self.record.file}, block {block}: {error}; `seit verify` lists all damage"
             ) from error
+        return column
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                data = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise DamagedError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        if len(data) != size:
+            raise DamagedError(f"{self.path} ends inside the block")
+        return data
 
 
 class TokenArray:
@@ -123,7 +159,7 @@ class TokenArray:
         if isinstance(index, slice):
             positions = np.arange(*index.indices(len(self)))
             return self._split.read_tokens(positions)
-        if isinstance(index, SupportsIndex) and not isinstance(index, np.ndarray):
+        if isinstance(index, SupportsIndex) and not getattr(index, "ndim", 0):
             position = self._split.checked_index(index)
             row: npt.NDArray[np.unsignedinteger] = self._split.read_tokens(np.array([position]))[0]
             return row
@@ -134,11 +170,24 @@ class TokenArray:
             positions = np.flatnonzero(positions)
         if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
             raise UsageError("tokens take an integer, a slice, or a 1-d array of integers")
-        positions = positions.astype(np.int64)
         outside = (positions < -len(self)) | (positions >= len(self))
         if outside.any():
             raise IndexError(f"index {positions[outside][0]} is outside {len(self)} samples")
+        positions = positions.astype(np.int64)
         return self._split.read_tokens(np.where(positions < 0, positions + len(self), positions))
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.unsignedinteger]]:
+        """Iterate over the grids (H, W) of all samples, each block being read once."""
+        for shard, block in self._split.blocks():
+            yield from shard.open_block(block, Kind.TOKENS)
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        """All ids (N, H, W), for ``np.asarray``."""
+        if copy is False:
+            raise ValueError("tokens are read from a store: they cannot become an array uncopied")
+        return self[:].astype(dtype or self._split.layout.dtype, copy=False)
 
 
 class Split(Sequence[Sample]):
@@ -149,7 +198,12 @@ class Split(Sequence[Sample]):
         self.name = name
         self.layout = store.card.layout
         self.shards = tuple(
-            Shard(store.path / record.file, record, self.layout)
+            Shard(
+                store.path / record.file,
+                record,
+                self.layout,
+                block_samples=store.card.block_samples,
+            )
             for record in store.card.splits[name]
         )
 
@@ -173,7 +227,7 @@ class Split(Sequence[Sample]):
         """Labels int64 (N,), −1 for an unlabelled sample."""
         parts = [shard.open_block(block, Kind.LABELS) for shard, block in self.blocks()]
         labels = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
-        if labels.size and not -1 <= labels.min() <= labels.max() < max(1, len(self.classes)):
+        if labels.size and not -1 <= labels.min() <= labels.max() < len(self.classes):
             raise DamagedError(
                 f"split {self.name!r} holds labels from {labels.min()} to {labels.max()} where the "
                 f"card names {len(self.classes)} classes"
@@ -191,33 +245,21 @@ class Split(Sequence[Sample]):
         """All blocks in order, as (shard, block number within it).
 
         Raises:
-            DamagedError: a shard does not hold as many blocks as the card says.
+            DamagedError: a shard does not hold the blocks that the card says.
         """
-        per_block = self.store.card.block_samples
         for shard in self.shards:
-            expected = -(-shard.record.samples // per_block)
-            if len(shard.places) != expected:
-                raise DamagedError(
-                    f"{shard.record.file} holds {len(shard.places)} blocks where the card says "
-                    f"{expected}; restore it from a copy"
-                )
-            for block in range(expected):
+            for block in range(len(shard.places)):
                 yield shard, block
 
     def packed(self) -> npt.NDArray[np.uint8]:
         """All samples as they are packed: uint8 (N, S), in memory."""
+        blocks = list(self.blocks())
         out = np.empty((len(self), self.layout.sample_bytes), dtype=np.uint8)
         start = 0
-        for shard, block in self.blocks():
-            rows = shard.open_packed(block)
-            if start + len(rows) > len(out):
-                raise DamagedError(f"{shard.record.file} holds more samples than the card says")
-            out[start : start + len(rows)] = rows
-            start += len(rows)
-        if start != len(out):
-            raise DamagedError(
-                f"split {self.name!r} holds {start} samples where the card says {len(out)}"
-            )
+        for shard, block in blocks:
+            end = start + shard.samples_of(block)
+            out[start:end] = shard.open_packed(block)
+            start = end
         return out
 
     def read_tokens(self, positions: npt.NDArray[np.integer]) -> npt.NDArray[np.unsignedinteger]:
@@ -231,7 +273,7 @@ class Split(Sequence[Sample]):
             shard, block = divmod(int(place), 1 << 40)
             chosen = np.flatnonzero(places == place)
             tokens = self.shards[shard].open_block(block, Kind.TOKENS)
-            out[chosen] = self._rows(tokens, rows[chosen] % per_block, shard, block)
+            out[chosen] = tokens[rows[chosen] % per_block]
         return out
 
     def checked_index(self, index: SupportsIndex) -> int:
@@ -254,33 +296,12 @@ class Split(Sequence[Sample]):
     def __getitem__(self, index: slice) -> "list[Sample]": ...
     def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = self.checked_index(index)
-        number = bisect_right(self._starts.tolist(), position) - 1
-        shard = self.shards[number]
-        block, row = divmod(position - int(self._starts[number]), self.store.card.block_samples)
-        self._check_block(number, block)
-        has_metadata = Kind.METADATA in shard.places[block].frames
-        tokens = shard.open_block(block, Kind.TOKENS)
-        return Sample(
-            tokens=self._rows(tokens, np.array([row]), number, block)[0],
-            label=int(shard.open_block(block, Kind.LABELS)[row]),
-            key=shard.open_block(block, Kind.KEYS)[row],
-            metadata=shard.open_block(block, Kind.METADATA)[row] if has_metadata else {},
-        )
+            return list(self._samples(range(*index.indices(len(self)))))
+        return next(self._samples([self.checked_index(index)]))
 
     def __iter__(self) -> Iterator[Sample]:
         """Iterate over all samples, each block being read once."""
-        for shard, block in self.blocks():
-            tokens = shard.open_block(block, Kind.TOKENS)
-            labels = shard.open_block(block, Kind.LABELS).tolist()
-            keys = shard.open_block(block, Kind.KEYS)
-            has_metadata = Kind.METADATA in shard.places[block].frames
-            metadata = shard.open_block(block, Kind.METADATA) if has_metadata else ({},) * len(keys)
-            if not len(tokens) == len(labels) == len(keys) == len(metadata):
-                raise DamagedError(f"{shard.record.file}, block {block}: columns differ in length")
-            for row, (label, key, extra) in enumerate(zip(labels, keys, metadata, strict=True)):
-                yield Sample(tokens=tokens[row], label=label, key=key, metadata=extra)
+        return self._samples(range(len(self)))
 
     def __repr__(self) -> str:
         return f"<split {self.name!r} of {self.store.path}: {len(self)} samples, grid {self.grid}>"
@@ -289,26 +310,20 @@ class Split(Sequence[Sample]):
     def _starts(self) -> npt.NDArray[np.int64]:
         return np.cumsum([0, *(shard.record.samples for shard in self.shards)], dtype=np.int64)
 
-    def _check_block(self, shard: int, block: int) -> None:
-        if block >= len(self.shards[shard].places):
-            raise DamagedError(
-                f"{self.shards[shard].record.file} has no block {block}; restore it from a copy"
-            )
-
-    def _rows(
-        self,
-        tokens: npt.NDArray[np.unsignedinteger],
-        rows: npt.NDArray[np.integer],
-        shard: int,
-        block: int,
-    ) -> npt.NDArray[np.unsignedinteger]:
-        if rows.max(initial=-1) >= len(tokens):
-            raise DamagedError(
-                f"{self.shards[shard].record.file}, block {block} holds {len(tokens)} samples, "
-                "fewer than the card says; restore it from a copy"
-            )
-        chosen: npt.NDArray[np.unsignedinteger] = tokens[rows]
-        return chosen
+    def _samples(self, positions: Iterable[int]) -> Iterator[Sample]:
+        """The samples at ``positions``, each in 0 … N−1; neighbours share one read of a block."""
+        starts = self._starts.tolist()
+        opened = None
+        for position in positions:
+            number = bisect_right(starts, position) - 1
+            block, row = divmod(position - starts[number], self.store.card.block_samples)
+            if opened != (number, block):
+                opened = number, block
+                tokens, labels, keys, metadata = (
+                    self.shards[number].open_block(block, kind)
+                    for kind in (Kind.TOKENS, Kind.LABELS, Kind.KEYS, Kind.METADATA)
+                )
+            yield Sample(tokens[row].copy(), int(labels[row]), keys[row], metadata[row])
 
 
 class Store(Mapping[str, Split]):
@@ -334,20 +349,30 @@ class Store(Mapping[str, Split]):
     def codebook(self) -> npt.NDArray[np.float32]:
         """The codebook float32 (K, C)."""
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
         path = self.path / CODEBOOK_NAME
         info = self.card.tokenizer
         try:
-            codebook = load_file(path)["codebook"]
+            codebook: npt.NDArray[np.float32] = load(self._read_listed(CODEBOOK_NAME))["codebook"]
         except (SafetensorError, OSError, KeyError) as error:
             raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
-        if codebook.shape != (info.codebook_size, info.codebook_dim):
+        shape = (info.codebook_size, info.codebook_dim)
+        if codebook.shape != shape or codebook.dtype != np.float32:
             raise DamagedError(
-                f"{path} holds a codebook {codebook.shape} where the card says "
-                f"({info.codebook_size}, {info.codebook_dim})"
+                f"{path} holds a codebook {codebook.dtype} {codebook.shape} where the card says "
+                f"float32 {shape}"
             )
-        return codebook.astype(np.float32, copy=False)
+        return codebook
+
+    def _read_listed(self, name: str) -> bytes:
+        for record in self.card.files:
+            if record.file == name:
+                path = self.path / name
+                if path.stat().st_size == record.bytes and sha256_of(path) == record.sha256:
+                    return path.read_bytes()
+                raise DamagedError(f"{path} does not match its checksum; restore it from a copy")
+        raise DamagedError(f"{self.path / CARD_NAME} names no {name}; restore both from a copy")
 
     def load_tokenizer(self) -> "Tokenizer":
         """Load the tokenizer that made these tokens (needs torch)."""

@@ -17,7 +17,8 @@ from seit.errors import DamagedError
 from seit.files import PARTIAL_SUFFIX, explained_writes, publish, sha256_of
 from seit.shards.blocks import MEMBER_SUFFIXES, Block, TokenLayout, encode_block
 from seit.shards.card import ShardRecord
-from seit.shards.frames import MAX_RAW_BYTES, Kind
+from seit.shards.frames import MAX_FRAME_BYTES, Kind
+from seit.shards.ustar import list_members
 
 _KIND_OF_SUFFIX = {suffix: kind for kind, suffix in MEMBER_SUFFIXES.items()}
 _REQUIRED = (Kind.TOKENS, Kind.LABELS, Kind.KEYS)
@@ -49,7 +50,13 @@ class ShardWriter:
         return self
 
     def write(self, block: Block) -> None:
-        """Append a block."""
+        """Append a block; an empty one leaves no trace.
+
+        Raises:
+            SeitError: it is too large for any reader, or the disk is full.
+        """
+        if not block.keys:
+            return
         name = f"{self._index:05d}-{self._num_blocks:04d}"
         with explained_writes(self._path):
             for kind, frame in encode_block(block, self._layout).items():
@@ -93,28 +100,33 @@ def list_blocks(path: Path) -> list[BlockPlace]:
     Raises:
         DamagedError: the file is missing or is not a whole tar of blocks.
     """
-    groups: dict[str, dict[Kind, tuple[int, int]]] = {}
+    groups: list[tuple[str, dict[Kind, tuple[int, int]]]] = []
     try:
         with path.open("rb") as file:
-            file_bytes = os.fstat(file.fileno()).st_size
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    name, _, suffix = member.name.partition(".")
-                    if suffix not in _KIND_OF_SUFFIX or not member.isreg():
-                        raise DamagedError(f"{path}: unexpected tar member {member.name!r}")
-                    end = member.offset_data + member.size
-                    if member.size > MAX_RAW_BYTES or end > file_bytes:
-                        raise DamagedError(f"{path} ends inside the member {member.name!r}")
-                    group = groups.setdefault(name, {})
-                    if _KIND_OF_SUFFIX[suffix] in group:
-                        raise DamagedError(f"{path}: the member {member.name!r} stands twice")
-                    group[_KIND_OF_SUFFIX[suffix]] = (member.offset_data, member.size)
+            for member in list_members(file, file_bytes=os.fstat(file.fileno()).st_size):
+                name, _, suffix = member.name.partition(".")
+                if suffix not in _KIND_OF_SUFFIX or member.size > MAX_FRAME_BYTES:
+                    raise DamagedError(f"unexpected tar member {member.name!r}")
+                if not groups or groups[-1][0] != name:
+                    groups.append((name, {}))
+                group = groups[-1][1]
+                if _KIND_OF_SUFFIX[suffix] in group:
+                    raise DamagedError(f"the member {member.name!r} stands twice")
+                group[_KIND_OF_SUFFIX[suffix]] = (member.offset, member.size)
+        _check_groups(groups)
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing; restore it from a copy") from error
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        raise DamagedError(f"{path} is not a whole tar file ({error})") from error
-    for name, group in groups.items():
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from error
+    except DamagedError as error:
+        raise DamagedError(f"{path} is no intact shard: {error}; restore it from a copy") from error
+    return [BlockPlace(frames=group) for _, group in groups]
+
+
+def _check_groups(groups: list[tuple[str, dict[Kind, tuple[int, int]]]]) -> None:
+    for block, (name, group) in enumerate(groups):
+        if name.partition("-")[2] != f"{block:04d}":
+            raise DamagedError(f"block {block} is named {name!r}")
         missing = [MEMBER_SUFFIXES[kind] for kind in _REQUIRED if kind not in group]
         if missing:
-            raise DamagedError(f"{path}: block {name} lacks its {', '.join(missing)}")
-    return [BlockPlace(frames=group) for group in groups.values()]
+            raise DamagedError(f"block {block} lacks its {', '.join(missing)}")

@@ -73,7 +73,7 @@ def train(
         store: the store, opened or by path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: go on where that run stopped; the result is bit for bit that of an undisturbed run
-            on the same CPU. A finished run is left as it is.
+            on the same CPU. A finished run is left as it is and its result returned.
         init_from: a finished run whose weights to start from.
         progress: called after each step.
 
@@ -83,6 +83,8 @@ def train(
     """
     store = store if isinstance(store, Store) else open_store(store)
     started = time.perf_counter()
+    if resume and (recorded := _recorded_result(out, config, store)):
+        return recorded
     device = choose_device(config.run.device)
     torch.manual_seed(config.run.seed)
     feed = make_feed(store, config, device)
@@ -288,6 +290,14 @@ class _Training:
             self.latest["val_top1"] = evaluation.top1
             self.run.append_metrics({"step": step, "split": "val", **evaluation.metrics()})
         return evaluation
+
+
+def _recorded_result(out: str | Path, config: TrainConfig, store: Store) -> TrainResult | None:
+    """The result of the run at ``out``, if it has finished."""
+    if not Run.exists(out):
+        return None
+    info = Run.start(out, config, store, resume=True).info
+    return TrainResult(**info["result"]) if info["status"] == "finished" else None
 
 
 def _patch_size(store: Store) -> int:

@@ -50,7 +50,7 @@ class Run:
                 with other settings or another store.
         """
         run = cls(path)
-        if (run.path / CONFIG_NAME).is_file():
+        if cls.exists(path):
             if not resume:
                 raise UsageError(
                     f"{run.path} already holds a run; pass --resume to go on with it, or another "
@@ -68,6 +68,11 @@ class Run:
         write_atomically(run.path / CONFIG_NAME, text.encode())
         return run
 
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a run was started at ``path``."""
+        return (Path(path) / CONFIG_NAME).is_file()
+
     @classmethod
     def open(cls, path: str | Path) -> "Run":
         """Open a run's folder.
@@ -76,7 +81,7 @@ class Run:
             UsageError: there is no run.
         """
         run = cls(path)
-        if not (run.path / CONFIG_NAME).is_file():
+        if not cls.exists(path):
             raise UsageError(
                 f"no run at {run.path}: it holds no {CONFIG_NAME}; `seit train` makes one"
             )

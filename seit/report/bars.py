@@ -1,0 +1,103 @@
+"""Horizontal bars: a few sizes beside each other, such as bytes per image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from seit.report.element import element, frame, no_data, percent_of
+from seit.report.numbers import human_bytes, number
+
+_BAR, _ROW = 18, 22  # pixels: height of a bar and of the drawing it sits in
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: ``value`` (0 or more, in the chart's unit) and a small ``note`` after the name."""
+
+    name: str
+    value: float
+    note: str = ""
+
+
+def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = False) -> Markup:
+    """Return horizontal bars from zero, each with its value at its end.
+
+    A ``unit_label`` whose first word is "bytes" (or "B") has values written as 12.9 kB; other
+    values have four significant digits. Two bars wear the two colours of a comparison, more wear
+    one. With ``log`` the axis starts one decade below that of the smallest positive value, and
+    is drawn. A value that is not finite, negative, or 0 on a log axis has a label but no bar.
+    """
+    if not bars:
+        return no_data(title=title, kind="bar-chart")
+    in_bytes = unit_label.split()[:1] in (["bytes"], ["Bytes"], ["B"])
+    shown = [human_bytes(bar.value) if in_bytes else number(bar.value) for bar in bars]
+    positive = [float(bar.value) for bar in bars if 0 < bar.value < math.inf]
+    highest = max(positive, default=1.0)
+    first = math.floor(math.log10(min(positive, default=1.0))) - 1
+    decades = math.log10(highest) - first
+
+    def length(value: float) -> float:
+        """Return the share (0–1) of the width that a value takes."""
+        if not 0 < value < math.inf:
+            return 0.0
+        return (math.log10(value) - first) / decades if log else value / highest
+
+    # A log axis may span many decades: five labels at most.
+    stride = max(1, math.ceil(decades / 5))
+    powers = (
+        range(first, first + math.floor(decades + 1e-9) + 1, stride) if log and positive else ()
+    )
+    ticks = [((power - first) / decades, 10.0**power) for power in powers]
+    items = [
+        _item(bar, value, length(bar.value), colour=index if len(bars) == 2 else 0, ticks=ticks)
+        for index, (bar, value) in enumerate(zip(bars, shown, strict=True))
+    ]
+    axis = [
+        element(
+            "text",
+            human_bytes(tick) if in_bytes else number(tick),
+            x=percent_of(at),
+            y=14,
+            class_="tick",
+        )
+        for at, tick in ticks
+    ]
+    if axis:
+        items.append(
+            element("li", element("svg", *axis, height=20, aria_hidden="true"), class_="scale")
+        )
+    margin = f"--right:{20 + 7.6 * max(len(value) for value in shown):.0f}px"
+    return frame(
+        element("ul", *items, class_="bars", style=margin),
+        title=title,
+        note=f"{unit_label}, log scale" if log else unit_label,
+        kind="bar-chart",
+    )
+
+
+def _item(
+    bar: Bar, value: str, length: float, *, colour: int, ticks: Sequence[tuple[float, float]]
+) -> Markup:
+    """Return one bar of ``length`` (0–1) under its name, over the lines of a log axis."""
+    note = [" ", element("small", bar.note)] if bar.note else []
+    marks = [
+        element("line", x1=percent_of(at), x2=percent_of(at), y1=-3, y2=_ROW + 3, class_="grid")
+        for at, _ in ticks
+    ]
+    exact = element("title", f"{bar.name}: {value} ({number(bar.value)})")
+    drawing = element(
+        "svg",
+        *marks,
+        element(
+            "rect", exact, width=percent_of(length), height=_BAR, y=2, rx=2, class_=f"bar c{colour}"
+        ),
+        element(
+            "text", value, x=percent_of(length), y=2 + _BAR / 2, dx=8, dy=".35em", class_="value"
+        ),
+        height=_ROW,
+        role="img",
+        aria_label=f"{bar.name}: {value}",
+    )
+    return element("li", element("div", bar.name, *note, class_="name"), drawing)

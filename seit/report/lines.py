@@ -1,0 +1,209 @@
+"""Line charts: learning curves and anything else that runs along an axis.
+
+Legend: H height of the plot in pixels, L points of a line. Inside the drawing that holds the
+lines x runs over 0–1000 and y over 0–H, downwards; the browser stretches it to the width there is.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from seit.errors import UsageError
+from seit.report.axis import Axis
+from seit.report.element import element, frame, no_data, percent_of
+from seit.report.line_labels import (
+    LABEL_GAP,
+    LineEnd,
+    end_labels,
+    label_widths,
+    legend,
+    text_width,
+)
+from seit.report.numbers import number, percent
+
+_HEIGHT, _TOP, _BOTTOM = 260, 34, 48  # pixels: the plot, the room above it and below it
+_MAX_POINTS = 1000  # drawn a line; more cannot be told apart at 900 pixels
+_MAX_HOVER = 120  # points of a line that answer to the mouse
+_NUM_COLOURS = 6  # of the stylesheet: the accent, its counterpart, then quieter ones
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: a name and equally many ``x`` and ``y``; points not finite are skipped."""
+
+    name: str
+    x: Sequence[float] | npt.NDArray[Any]
+    y: Sequence[float] | npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A series without its gaps: values x and y, float64 (L,)."""
+
+    name: str
+    colour: str
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+    y_format: Literal["percent", "number"] = "number",
+) -> Markup:
+    """Return a line chart with a label at the end of each line.
+
+    ``y_range`` fixes the y axis, in units of y; lines that leave it are cut off. With
+    ``y_format="percent"`` y are fractions (0–1), shown as percentages. The first series wears
+    the accent colour, the second its counterpart. Points are joined in the order given.
+
+    Raises:
+        UsageError: ``x`` and ``y`` of a series differ in length, or ``y_range`` is empty.
+    """
+    if y_range is not None and not (-math.inf < y_range[0] < y_range[1] < math.inf):
+        raise UsageError(f"y_range is {y_range}, expected two finite numbers, the smaller first")
+    lines = [_line(one, index) for index, one in enumerate(series)]
+    drawn = [line for line in lines if line.x.size]
+    if not drawn:
+        return no_data(title=title, kind="line-chart")
+
+    x_axis = Axis.around(np.concatenate([line.x for line in drawn]), num_steps=6)
+    all_y = np.concatenate([line.y for line in drawn])
+    y_axis = (
+        Axis.between(*y_range, num_steps=5)
+        if y_range
+        else Axis.around(all_y, num_steps=5, rounded=True)
+    )
+    as_text = percent if y_format == "percent" else number
+    y_names = y_axis.labels(as_percent=y_format == "percent")
+    H = max(_HEIGHT, round(LABEL_GAP * (len(drawn) + 1)))
+    inside = bool(y_axis.place(all_y).min() > -1e-9 and y_axis.place(all_y).max() < 1 + 1e-9)
+    curves = element(
+        "svg",
+        *(_curve(line, x_axis, y_axis, H=H) for line in drawn),
+        viewBox=f"0 0 1000 {H}",
+        preserveAspectRatio="none",
+        width="100%",
+        height=H,
+        overflow="visible" if inside else "hidden",  # hidden also cuts half a stroke at the edge
+    )
+    ends = [
+        LineEnd(
+            line.name, line.colour, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1]))
+        )
+        for line in drawn
+    ]
+    left = 14 + text_width(y_names)
+    right, narrow_right = label_widths(ends)
+    chart = element(
+        "svg",
+        element(
+            "g",
+            element("text", y_label, x=0, y=-16, dx=-left, class_="axis"),
+            *_y_ticks(y_axis, y_names, H=H),
+            *_x_ticks(x_axis, H=H),
+            element("text", x_label, x="50%", y=H + 42, text_anchor="middle", class_="axis"),
+            curves,
+            *(
+                _marks(line, x_axis, y_axis, H=H, x_label=x_label, as_text=as_text)
+                for line in drawn
+            ),
+            end_labels(ends, H=H),
+            transform=f"translate(0 {_TOP})",
+        ),
+        role="img",
+        aria_label=f"{title}: {y_label} against {x_label}; "
+        + ", ".join(f"{end.name} ends at {end.value}" for end in ends),
+        height=_TOP + H + _BOTTOM,
+        style=f"--left:{left:.0f}px;--right:{right:.0f}px;--narrow-right:{narrow_right:.0f}px",
+    )
+    names = legend([(line.name, line.colour, bool(line.x.size)) for line in lines])
+    return frame(chart, names, title=title, kind="line-chart")
+
+
+def _line(series: Series, index: int) -> _Line:
+    x, y = np.asarray(series.x, np.float64), np.asarray(series.y, np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise UsageError(
+            f"series {series.name!r} has x of shape {x.shape} and y of shape {y.shape}, "
+            "expected two sequences of the same length"
+        )
+    keep = np.isfinite(x) & np.isfinite(y)
+    return _Line(series.name, f"c{index % _NUM_COLOURS}", x[keep], y[keep])
+
+
+def _height(y: Any, axis: Axis, *, H: int) -> Any:
+    """Return values of y as pixels from the top of the plot."""
+    return H * (1.0 - axis.place(y))
+
+
+def _y_ticks(axis: Axis, names: Sequence[str], *, H: int) -> list[Markup]:
+    marks = []
+    for tick, name in zip(axis.ticks(), names, strict=True):
+        y = float(_height(tick, axis, H=H))
+        marks += [
+            element("line", x1=0, x2="100%", y1=y, y2=y, class_="grid"),
+            element("text", name, x=0, y=y, dx=-10, dy=".35em", text_anchor="end", class_="y tick"),
+        ]
+    return marks
+
+
+def _x_ticks(axis: Axis, *, H: int) -> list[Markup]:
+    return [
+        element(
+            "text",
+            name,
+            x=percent_of(axis.place(tick)),
+            y=H + 20,
+            text_anchor="middle",
+            class_="x tick",
+        )
+        for tick, name in zip(axis.ticks(), axis.labels(), strict=True)
+    ]
+
+
+def _curve(line: _Line, x_axis: Axis, y_axis: Axis, *, H: int) -> Markup:
+    """Return the polyline; a long one keeps the extremes of each stretch, so no spike is lost."""
+    x, y = line.x, line.y
+    if x.size > _MAX_POINTS:
+        stretches = np.array_split(np.arange(x.size), _MAX_POINTS // 2 - 1)
+        extremes = [s[pick(y[s])] for s in stretches for pick in (np.argmin, np.argmax)]
+        keep = np.unique([0, *extremes, x.size - 1])
+        x, y = x[keep], y[keep]
+    points = zip(1000 * x_axis.place(x), _height(y, y_axis, H=H), strict=True)
+    return element(
+        "polyline", points=" ".join(f"{u:.2f},{v:.2f}" for u, v in points), class_=line.colour
+    )
+
+
+def _marks(
+    line: _Line,
+    x_axis: Axis,
+    y_axis: Axis,
+    *,
+    H: int,
+    x_label: str,
+    as_text: Callable[[float], str],
+) -> Markup:
+    """Return the dot at the line's end, and targets with tooltips over up to 120 points."""
+    last = line.x.size - 1
+    circles = []
+    for i in np.unique(np.linspace(0, last, min(last + 1, _MAX_HOVER)).round().astype(int)):
+        x, y = float(line.x[i]), float(line.y[i])
+        if not -1e-9 <= y_axis.place(y) <= 1 + 1e-9:
+            continue  # outside a fixed y_range
+        at = {"cx": percent_of(x_axis.place(x)), "cy": float(_height(y, y_axis, H=H))}
+        if i == last:
+            circles.append(element("circle", r=4, class_="end", **at))
+        tooltip = element("title", f"{line.name}: {as_text(y)} at {x_label} {number(x)}")
+        circles.append(element("circle", tooltip, r=9, class_="hit", **at))
+    return element("g", *circles, class_=line.colour)

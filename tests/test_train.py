@@ -1,0 +1,294 @@
+"""Training: schedule, loss, resume, run folders, evaluation, prediction, the pixel baseline."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import seit
+from seit.augment import AugmentConfig, Augmented
+from seit.errors import DamagedError, SeitError, UsageError
+from seit.settings import build
+from seit.tokenize import TokenizeConfig, tokenize
+from seit.train import Run, TrainConfig, evaluate_run, predict, train
+from seit.train import loop as loop_module
+from seit.train.checkpoint import list_checkpoints
+from seit.train.loop import mixed_loss
+from seit.train.optim import learning_rate
+
+CLASSES = ("blue", "green", "red")
+
+
+def picture(label, random):
+    """A 64 px picture whose class shows in its main colour; stripes and shades do not help."""
+    y, x = np.mgrid[:64, :64]
+    angle = random.uniform(0, np.pi)
+    stripes = np.sin((np.cos(angle) * x + np.sin(angle) * y) / random.uniform(2, 9))
+    shade = random.uniform(90, 170) + 50 * stripes[..., None]
+    tint = np.full(3, -25.0)
+    tint[label] = 50
+    noise = random.normal(0, 12, (64, 64, 3))
+    return np.clip(shade + tint + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 64), ("val", 16)):
+        for label, name in enumerate(CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                image = Image.fromarray(picture(label, random))
+                image.save(folder / split / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(corpus, tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "tokens"
+    tokenize(corpus, path, TokenizeConfig(size=64, codes=64))
+    return seit.open(path)
+
+
+CONFIG = build(
+    TrainConfig,
+    {
+        "model": {
+            "name": "vit_tiny_patch16_224",
+            "stem": "3/1/1",
+            "embed_dim": 32,
+            "depth": 2,
+            "num_heads": 2,
+            "drop_path": 0.1,
+        },
+        "data": {"batch_size": 32},
+        "optim": {"lr": 4e-3, "lr_batch_size": 0},
+        "schedule": {"steps": 60, "warmup_steps": 5},
+        "augment": {"cutmix_prob": 0.3, "noise_scale": 0.1, "noise_std": 0.1},
+        "ema": {"decay": 0.9},
+        "run": {"device": "cpu", "eval_every": 20, "log_every": 10},
+    },
+    origin="test",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return train(CONFIG, store, out=out), Run.open(out)
+
+
+def test_it_learns(finished):
+    result, run = finished
+    assert result.top1 > 0.75
+    assert result.steps == 60
+    losses = [entry["loss"] for entry in run.metrics() if entry["split"] == "train"]
+    assert losses[-1] < losses[0]
+    assert run.info["result"]["top1"] == result.top1
+    assert (run.path / "report.html").is_file()
+
+
+def test_seit_train_is_the_function():
+    assert seit.train.train is train
+    with pytest.raises(TypeError):
+        seit.train()
+
+
+def test_eval_repeats_the_final_figures_exactly(finished, store):
+    result, run = finished
+    again = evaluate_run(run.path, store, device="cpu")
+    assert (again.top1, again.top5, again.samples) == (result.top1, result.top5, 48)
+    assert again.loss == pytest.approx(result.loss, rel=1e-6)
+    assert again.confusion.sum() == 48
+    assert np.trace(again.confusion) == round(result.top1 * 48)
+
+
+def test_predict_agrees_with_eval(finished, store, corpus):
+    result, run = finished
+    files = [corpus / key for key in store["val"].keys]
+    predictions = predict(run.path, files, top=2, device="cpu")
+    best = [CLASSES.index(entry.classes[0][0]) for entry in predictions]
+    assert np.mean(np.array(best) == store["val"].labels) == pytest.approx(result.top1)
+    full = predict(run.path, files[:2], top=10, device="cpu")
+    assert all(sum(p for _, p in entry.classes) == pytest.approx(1) for entry in full)
+
+
+def test_averaged_weights_are_what_is_saved_and_evaluated(store, tmp_path):
+    config = replace(CONFIG, ema=replace(CONFIG.ema, decay=0.0))
+    config = replace(config, schedule=replace(config.schedule, steps=8))
+    train(config, store, out=tmp_path / "plain")
+    train(
+        replace(config, ema=replace(config.ema, decay=0.99, warmup=False)),
+        store,
+        out=tmp_path / "ema",
+    )
+    plain = Run.open(tmp_path / "plain").load_weights()
+    average = Run.open(tmp_path / "ema").load_weights()
+    assert plain.keys() == average.keys()
+    assert not torch.equal(plain["head.weight"], average["head.weight"])
+
+
+@pytest.mark.parametrize("stop_at", [7, 20, 33])
+def test_a_resumed_run_ends_bit_for_bit_the_same(finished, store, tmp_path, stop_at):
+    result, run = finished
+
+    class StopError(Exception):
+        pass
+
+    def stop(step, total, figures):
+        if step == stop_at:
+            raise StopError
+
+    out = tmp_path / "run"
+    with pytest.raises(StopError):
+        train(CONFIG, store, out=out, progress=stop)
+    resumed = train(CONFIG, store, out=out, resume=True)
+    assert resumed.top1 == result.top1
+    assert resumed.loss == result.loss
+    mine, theirs = Run.open(out), run
+    for key, value in theirs.load_weights().items():
+        assert torch.equal(mine.load_weights()[key], value), key
+    keep = ("step", "split", "loss", "lr", "top1")
+    for ours, other in zip(mine.metrics(), theirs.metrics(), strict=True):
+        assert {k: ours.get(k) for k in keep} == {k: other.get(k) for k in keep}
+
+
+def test_a_finished_run_resumed_keeps_its_result(finished, store):
+    result, run = finished
+    before = run.load_weights()
+    again = train(CONFIG, store, out=run.path, resume=True)
+    assert (again.top1, again.loss) == (result.top1, result.loss)
+    assert run.info["result"]["samples_per_second"] == result.samples_per_second
+    assert all(torch.equal(run.load_weights()[key], value) for key, value in before.items())
+
+
+def test_resuming_with_other_settings_names_them(finished, store):
+    _, run = finished
+    other = replace(CONFIG, optim=replace(CONFIG.optim, lr=1e-3))
+    with pytest.raises(UsageError, match=r"optim\.lr was 0\.004 and is 0\.001"):
+        train(other, store, out=run.path, resume=True)
+    with pytest.raises(UsageError, match="pass --resume"):
+        train(CONFIG, store, out=run.path)
+
+
+def test_a_folder_with_other_things_is_refused(store, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds something else"):
+        train(CONFIG, store, out=tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(finished, store, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(step, total, figures):
+        if step == 25:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(CONFIG, store, out=tmp_path / "run", progress=stop)
+    (path,) = list_checkpoints(tmp_path / "run" / "checkpoints")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DamagedError, match="delete it to resume"):
+        train(CONFIG, store, out=tmp_path / "run", resume=True)
+
+
+def test_starting_from_another_runs_weights(finished, store, tmp_path):
+    result, run = finished
+    schedule = replace(CONFIG.schedule, steps=1, warmup_steps=0)
+    optim = replace(CONFIG.optim, lr=1e-9)
+    config = replace(CONFIG, schedule=schedule, optim=optim)
+    warm = train(config, store, out=tmp_path / "warm", init_from=run.path)
+    assert warm.top1 == pytest.approx(result.top1)
+    deeper = replace(config, model=replace(config.model, depth=3))
+    with pytest.raises(UsageError, match="do not fit this model"):
+        train(deeper, store, out=tmp_path / "deep", init_from=run.path)
+
+
+def test_pixels_of_the_same_instances(store, corpus, tmp_path):
+    config = replace(CONFIG, data=replace(CONFIG.data, pixels=str(corpus)))
+    config = replace(config, schedule=replace(config.schedule, steps=30))
+    result = train(config, store, out=tmp_path / "pixels")
+    assert result.top1 > 0.5
+    predictions = predict(tmp_path / "pixels", [corpus / store["val"].keys[0]], device="cpu")
+    assert predictions[0].classes
+    again = evaluate_run(tmp_path / "pixels", store, device="cpu")
+    assert again.top1 == result.top1
+
+
+def test_a_diverging_run_says_so(store, tmp_path):
+    config = replace(CONFIG, optim=replace(CONFIG.optim, lr=1e30))
+    with pytest.raises(SeitError, match=r"the training loss became \S+ before step"):
+        train(config, store, out=tmp_path / "run")
+
+
+def test_flips_need_a_flip_equivariant_tokenizer(store, tmp_path):
+    config = replace(CONFIG, augment=AugmentConfig(flip_prob=0.5))
+    with pytest.raises(UsageError, match="do not mirror"):
+        train(config, store, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_schedule_is_linear_then_cosine():
+    config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=101, warmup_steps=10))
+    rates = [learning_rate(step, config, steps_per_epoch=6) for step in range(101)]
+    low, peak, end = config.schedule.warmup_lr, config.peak_lr, config.schedule.min_lr
+    assert rates[0] == low
+    assert rates[5] == pytest.approx((low + peak) / 2)
+    assert rates[10] == pytest.approx(peak)
+    assert rates[55] == pytest.approx(end + (peak - end) * (1 + math.cos(math.pi / 2)) / 2)
+    assert rates[100] == pytest.approx(end)
+
+
+def test_the_published_learning_rate():
+    config = build(TrainConfig, {"data": {"batch_size": 1024}}, origin="test")
+    assert config.peak_lr == pytest.approx(1.5e-3)
+
+
+def test_mixed_loss_equals_soft_targets():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    own = torch.randint(5, (6,), generator=generator)
+    partner = torch.randint(5, (6,), generator=generator)
+    weight = torch.rand(6, generator=generator, dtype=torch.float64)
+    smoothing = 0.1
+    smooth = [F.one_hot(labels, 5) * (1 - smoothing) + smoothing / 5 for labels in (own, partner)]
+    target = weight[:, None] * smooth[0] + (1 - weight[:, None]) * smooth[1]
+    expected = -(target * logits.log_softmax(1)).sum(1).mean()
+    batch = Augmented(torch.empty(0), own, partner, weight)
+    torch.testing.assert_close(mixed_loss(logits, batch, smoothing), expected)
+
+
+def test_evaluation_counts_every_sample_once_and_skips_the_unlabelled():
+    class Fixed(torch.nn.Module):
+        def forward(self, inputs):
+            return inputs
+
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(23, 7, generator=generator)
+    labels = torch.randint(7, (23,), generator=generator)
+    labels[4] = -1
+    batches = list(zip(logits.split(10), labels.split(10), strict=True))
+    result = loop_module.evaluate(
+        Fixed(), batches, num_classes=7, autocast=torch.autocast("cpu", enabled=False)
+    )
+    known = labels >= 0
+    ranks = (logits > logits.gather(1, labels.clamp(min=0)[:, None])).sum(1)[known]
+    assert result.samples == 22
+    assert result.top1 == pytest.approx(float((ranks == 0).double().mean()))
+    assert result.top5 == pytest.approx(float((ranks < 5).double().mean()))
+    assert result.loss == pytest.approx(float(F.cross_entropy(logits[known], labels[known])))
+
+
+def test_run_json_tells_how_it_was_made(finished, store):
+    _, run = finished
+    info = json.loads((run.path / "run.json").read_text())
+    assert info["status"] == "finished"
+    assert {"torch", "timm", "seit", "device"} <= info["environment"].keys()
+    assert info["identity"]["classes"] == list(store.classes)
