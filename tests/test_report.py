@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from PIL import Image
 
-from seit.errors import UsageError
+from seit.errors import SeitError, UsageError
 from seit.report import (
     Bar,
     Figure,
@@ -529,7 +529,9 @@ def test_write_page_replaces_the_whole_file_or_nothing(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full_disk)
-        with pytest.raises(OSError, match="no space"):
+        patch.setattr(os, "rename", full_disk)
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(SeitError, match="could not be written"):
             write_page(path, "<p>new</p>")
     assert path.read_text("utf-8") == "<p>old – größer</p>"
     write_page(path, "<p>new</p>")

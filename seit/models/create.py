@@ -1,15 +1,28 @@
 """One door to models: timm's, with the stem replaced and everything else unchanged."""
 
+from difflib import get_close_matches
 from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from seit.errors import UsageError
 from seit.models.stem import Stem
 from seit.shards import Store
+
+# What the constructors of timm's other families raise when they are given a ViT's arguments.
+_BUILD_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 CROP_SHARE = 7 / 8
 """Side of the crop that the network sees, of the side of the stored grid (28 of 32)."""
@@ -64,7 +77,7 @@ def build_backbone(
     if num_classes < 1:
         raise UsageError("the store has no classes to learn; tokenize a labelled corpus")
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        near = get_close_matches(name, timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UsageError(f"timm {timm.__version__} has no model {name!r}{hint}")
     settings = {"global_pool": "avg", **kwargs}
@@ -78,7 +91,7 @@ def build_backbone(
             patch_size=1,
             **settings,
         )
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except _BUILD_ERRORS as error:
         raise UsageError(
             f"timm could not build {name!r} with {settings} ({error}); only ViT and DeiT backbones "
             "take tokens in this version"
@@ -89,6 +102,11 @@ def build_backbone(
             "this version"
         )
     embed = model.patch_embed
+    if not isinstance(embed, PatchEmbed):
+        raise UsageError(
+            f"{name!r} embeds patches by a {type(embed).__name__}, which no stem can replace; "
+            "choose a plain ViT or DeiT"
+        )
     embed.proj = adaptor.convolution(channels, model.embed_dim)
     embed.patch_size = (adaptor.kernel, adaptor.kernel)
     embed.img_size = input_size

@@ -57,7 +57,7 @@ class Stem:
         return rows, columns
 
     def convolution(self, channels: int, dim: int) -> nn.Conv2d:
-        """The convolution (B, C, h, w) → (B, D, rows, columns), initialised as timm's."""
+        """The convolution (B, C, h, w) → (B, D, rows, columns), weights of variance 1 / fan-in, bias 0."""
         conv = nn.Conv2d(channels, dim, self.kernel, self.stride, self.padding)
         fan_in = channels * self.kernel**2
         nn.init.trunc_normal_(conv.weight, std=fan_in**-0.5)

@@ -1,6 +1,5 @@
 """The document around the charts, and the file it goes to."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from seit.files import write_atomically
 from seit.report.element import join, text
 
 
@@ -56,14 +56,8 @@ def write_page(path: Path, html: str) -> None:
 
     Missing folders are made. The file's permissions follow the umask.
     """
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(html, encoding="utf-8", newline="\n")
-        temporary.replace(path)  # os.replace: atomic within a file system
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, html.encode())
 
 
 def _body(body: Markup | Sequence[Markup]) -> Markup:

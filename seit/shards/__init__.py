@@ -1,7 +1,15 @@
 """Grids ↔ bytes: blocks, codecs, containers, and the store that they make up."""
 
 from seit.shards.blocks import BLOCK_SAMPLES, Block, TokenLayout
-from seit.shards.card import CARD_NAME, Card, FileRecord, ShardRecord, TokenizerInfo, read_card
+from seit.shards.card import (
+    CARD_NAME,
+    FORMAT_NAME,
+    Card,
+    FileRecord,
+    ShardRecord,
+    TokenizerInfo,
+    read_card,
+)
 from seit.shards.store import (
     CODEBOOK_NAME,
     SKIPPED_NAME,
@@ -18,6 +26,7 @@ __all__ = [
     "BLOCK_SAMPLES",
     "CARD_NAME",
     "CODEBOOK_NAME",
+    "FORMAT_NAME",
     "SKIPPED_NAME",
     "TOKENIZER_NAME",
     "Block",

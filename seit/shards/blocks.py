@@ -102,7 +102,9 @@ def encode_block(block: Block, layout: TokenLayout) -> dict[Kind, bytes]:
     }
     if block.metadata is not None:
         texts = tuple(
-            json.dumps(entry, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+            json.dumps(
+                entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+            )
             for entry in block.metadata
         )
         frames[Kind.METADATA] = encode_frame(
@@ -149,12 +151,21 @@ def decode_metadata(data: bytes) -> tuple[dict[str, Any], ...]:
     """Open a metadata frame: N mappings."""
     frame = decode_frame(data, kind=Kind.METADATA)
     try:
-        entries = tuple(json.loads(text) for text in _decode_strings(frame.raw, frame.count))
+        entries = tuple(parse_json(text) for text in _decode_strings(frame.raw, frame.count))
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"metadata are not JSON: {error}") from error
     if not all(isinstance(entry, dict) for entry in entries):
         raise DamagedError("metadata hold something else than one JSON object a sample")
     return entries
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON as other languages do: NaN and infinities are a ValueError."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _encode_strings(strings: tuple[str, ...]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
-from seit.shards.blocks import TokenLayout
+from seit.shards.blocks import TokenLayout, parse_json
 from seit.shards.frames import MAX_COUNT
 
 CARD_NAME = "store.json"
@@ -171,7 +171,7 @@ def read_card(store: Path) -> Card:
     data = path.read_bytes()
     try:
         text = data.decode()
-        body = json.loads(text, parse_constant=_refuse_constant)
+        body = parse_json(text)
         found_format, version = body["format"], body["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
@@ -214,10 +214,6 @@ def _seal(text: str) -> str:
 
 def _is_sealed(text: str) -> bool:
     return text == _seal(text[:-_SEAL_LENGTH] + _END)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _parse(body: Mapping[str, Any]) -> Card:

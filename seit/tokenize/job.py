@@ -10,7 +10,8 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seit.errors import SeitError, UsageError
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import write_atomically
 from seit.shards import (
     BLOCK_SAMPLES,
@@ -47,7 +48,6 @@ from seit.tokenizers import (
     Tokenizer,
     codebook_bytes,
     load_tokenizer,
-    save_tokenizer,
     tokenizer_bytes,
 )
 
@@ -105,19 +105,28 @@ def tokenize(
     """
     config = config or TokenizeConfig()
     store = Path(store)
-    _check_apart(source, store)
-    check_target(store, overwrite=config.overwrite)
+    check_target(store, source)
     config, given = resolve_tokenizer(config)
     corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
     job = _describe_job(corpus, config, given)
-    if (store / CARD_NAME).is_file():
-        return _finished(open_store(store), job, corpus)
     workspace = Workspace(store)
+    if (store / CARD_NAME).is_file() and not config.overwrite:
+        return _finished(workspace, job, corpus, config)
     with workspace.locked(), pixel_reader(config) as reader:
-        _check_same_job(workspace.read_job(), job, store)
-        tokenizer = _prepare_tokenizer(workspace, corpus, config, job, reader, given)
-        run = _Run(config, corpus, tokenizer, workspace, reader, progress)
-        return run.finish(job)
+        has_card = (store / CARD_NAME).is_file()
+        if has_card and not config.overwrite:  # another job ended while this one was listing
+            return _finished(workspace, job, corpus, config)
+        earlier = workspace.read_job()
+        replace = workspace.is_replacing or (
+            config.overwrite and (has_card or earlier not in (None, job))
+        )
+        if earlier is None or replace:
+            tokenizer = given or fit_tokenizer(corpus, config, reader)
+            workspace.begin(job, tokenizer, replace=replace)
+        else:
+            _check_same_job(earlier, job, store)
+            tokenizer = load_tokenizer(workspace.tokenizer_path)
+        return _Run(config, corpus, tokenizer, workspace, reader, progress).finish(job)
 
 
 class _Run:
@@ -153,6 +162,7 @@ class _Run:
                 record = self._make_shard(plan)
                 made += record.shard.samples if record.shard else 0
             else:
+                self._refuse_skipped(record.skipped)
                 self._advance(len(plan.instances), len(record.skipped))
             done.append((plan, record))
         seconds = time.perf_counter() - started
@@ -198,15 +208,19 @@ class _Run:
     def _good_inputs(self, plan: ShardPlan, skipped: list[tuple[str, str]]) -> Iterator[Decoded]:
         for entry in self.reader.read(plan.instances):
             if entry.pixels is None:
-                if self.config.strict:
-                    raise SeitError(
-                        f"{entry.instance.key} cannot be read: {entry.reason}; remove it, or run "
-                        "without --strict to skip such files"
-                    )
                 skipped.append((entry.instance.key, entry.reason))
+                self._refuse_skipped(skipped)
             self._advance(1, 0 if entry.pixels is not None else 1)
             if entry.pixels is not None:
                 yield entry
+
+    def _refuse_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
+        if self.config.strict and skipped:
+            key, reason = skipped[0]
+            raise SeitError(
+                f"{key} cannot be read: {reason}; remove it and start again with --overwrite, or "
+                "run without --strict to skip such files"
+            )
 
     def _encoded(
         self, good: Iterable[Decoded]
@@ -292,22 +306,6 @@ class _Run:
             self.progress(self.inputs_done, len(self.corpus.instances), self.inputs_skipped)
 
 
-def _prepare_tokenizer(
-    workspace: Workspace,
-    corpus: Corpus,
-    config: TokenizeConfig,
-    job: dict[str, Any],
-    reader: PixelReader,
-    given: Tokenizer | None,
-) -> Tokenizer:
-    if workspace.read_job() is not None:
-        return load_tokenizer(workspace.tokenizer_path)
-    tokenizer = given or fit_tokenizer(corpus, config, reader)
-    save_tokenizer(tokenizer, workspace.tokenizer_path)
-    workspace.write_job(job)
-    return tokenizer
-
-
 def _describe_job(
     corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None
 ) -> dict[str, Any]:
@@ -326,33 +324,53 @@ def _describe_job(
     }
 
 
-def _check_apart(source: str | Path, store: Path) -> None:
-    inner, outer = store.resolve(), Path(source).resolve()
-    if inner == outer or outer in inner.parents:
-        raise UsageError(f"STORE {store} lies inside SRC {source}; choose a folder outside it")
-
-
-def _check_same_job(earlier: dict[str, Any] | None, job: dict[str, Any], store: Path) -> None:
-    if earlier is None or earlier == job:
+def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path) -> None:
+    if earlier == job:
         return
-    differing = [key for key in job if earlier.get(key) != job[key]]
-    if differing == ["source"]:
-        reason = "the files of SRC are not the same any more"
-    else:
+    # The splits are part of the source's fingerprint, so another setting may change it too.
+    settings = [key for key in job if earlier.get(key) != job[key] and key != "source"]
+    if not earlier:
+        reason = "its record is damaged"
+    elif settings:
         reason = ", ".join(
-            f"{key} was {earlier.get(key)!r} and is {job[key]!r}" for key in differing
+            f"{key} was {earlier.get(key)!r} and is {job[key]!r}" for key in settings
         )
+    else:
+        reason = "the files of SRC are not the same any more"
     raise UsageError(
-        f"{store} belongs to another job ({reason}); repeat that command, choose another STORE, "
-        "or pass --overwrite"
+        f"{store} belongs to another job ({reason}); repeat that one as it was, choose another "
+        "STORE, or pass --overwrite"
     )
 
 
-def _finished(store: Store, job: dict[str, Any], corpus: Corpus) -> TokenizeResult:
+def _finished(
+    workspace: Workspace, job: dict[str, Any], corpus: Corpus, config: TokenizeConfig
+) -> TokenizeResult:
+    """The result of a job that is complete already; nothing is done but to clean up after it."""
+    store = open_store(workspace.store)
     _check_same_job(dict(store.card.job), job, store.path)
-    with Workspace(store.path).locked():
-        Workspace(store.path).remove()
+    _check_sizes(store)
+    if config.strict and store.card.skipped:
+        raise SeitError(
+            f"{store.path} is complete but lacks {store.card.skipped:,} inputs that could not be "
+            f"read; {SKIPPED_NAME} says why"
+        )
+    if workspace.path.is_dir():  # the job was killed after it had written the card
+        with suppress(SeitError):
+            with workspace.locked():
+                workspace.remove()
     return _result(store, 0.0, corpus.warnings)
+
+
+def _check_sizes(store: Store) -> None:
+    shards = (record for split in store.card.splits.values() for record in split)
+    for record in chain(store.card.files, shards):
+        path = store.path / record.file
+        if not path.is_file() or path.stat().st_size != record.bytes:
+            raise DamagedError(
+                f"{path} is missing or not of {record.bytes:,} bytes; `seit verify` lists all "
+                "damage, and --overwrite makes the store again"
+            )
 
 
 def _result(store: Store, samples_per_second: float, warnings: tuple[str, ...]) -> TokenizeResult:

@@ -1,25 +1,31 @@
 """The folder of a job that is under way: ``STORE/.tokenize``, removed once the card is written.
 
 It holds ``job.json`` (what the job is), ``tokenizer.safetensors`` and a record of each finished
-shard, which is all that a killed job needs to go on.
+shard, which is all that a killed job needs to go on; and ``replacing`` while what was at STORE
+before is being removed.
 """
 
 import fcntl
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from seit.errors import SeitError, UsageError
 from seit.files import explained_writes, write_atomically
-from seit.shards import CARD_NAME, TOKENIZER_NAME, ShardRecord
+from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
 from seit.tokenize.plan import ShardPlan
+from seit.tokenizers import Tokenizer, save_tokenizer
 
 WORKSPACE_NAME = ".tokenize"
+_LOCK_ATTEMPTS = 20
+_CARD_HEAD_BYTES = 256
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
 
 
 @dataclass(frozen=True)
@@ -46,48 +52,66 @@ class Workspace:
         self.store = store
         self.path = store / WORKSPACE_NAME
         self._done = self.path / "done"
+        self._job = self.path / "job.json"
+        self._replacing = self.path / "replacing"
 
     @property
     def tokenizer_path(self) -> Path:
         """Where the job keeps its tokenizer, codebook included."""
         return self.path / TOKENIZER_NAME
 
+    @property
+    def is_replacing(self) -> bool:
+        """Whether what was at STORE before is, or was when a job was killed, being removed."""
+        return self._replacing.exists()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the store against a second job.
+        """Hold the store against a second job; a job that never got to begin leaves no trace.
 
         Raises:
-            SeitError: another job is writing it.
+            SeitError: another job is writing it, or its folder cannot be made or locked.
         """
-        with explained_writes(self.path):
-            self._done.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        is_new = not self.store.exists()
+        lock = self._lock()
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise SeitError(
-                    f"another job is writing {self.store}; wait for it or stop it first"
-                ) from error
             yield
         finally:
+            is_ours = _is_same_file(lock, self.path / "lock")
+            if is_ours and not self._job.exists() and not self.is_replacing:
+                self.remove()
+                if is_new:
+                    with suppress(OSError):
+                        self.store.rmdir()
             os.close(lock)
 
     def read_job(self) -> dict[str, Any] | None:
-        """The description of the job that left this folder, if it got that far."""
+        """The description of the job that left this folder, if it got that far; {} if damaged."""
+        if self.is_replacing:
+            return None
         try:
-            job = json.loads((self.path / "job.json").read_bytes())
+            return dict(json.loads(self._job.read_bytes()))
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise SeitError(
-                f"{self.path}/job.json is damaged; remove {self.store} and start again"
-            ) from error
-        return dict(job)
+        except (OSError, ValueError, TypeError):
+            return {}
 
-    def write_job(self, job: Mapping[str, Any]) -> None:
-        """Note what the job is; from here on it can be resumed."""
-        write_atomically(self.path / "job.json", json.dumps(job, indent=2).encode())
+    def begin(self, job: Mapping[str, Any], tokenizer: Tokenizer, *, replace: bool) -> None:
+        """Note what the job is; from here on it can be resumed.
+
+        With ``replace`` all that is in the store's folder is removed before. The card goes first,
+        so that a kill leaves either a whole store or no store.
+        """
+        if replace:
+            write_atomically(self._replacing, b"")
+            with explained_writes(self.store):
+                (self.store / CARD_NAME).unlink(missing_ok=True)
+                _remove_all(self.store, but={WORKSPACE_NAME})
+                _remove_all(self.path, but={"lock", self._replacing.name})
+                self._done.mkdir()
+                self._replacing.unlink()
+        save_tokenizer(tokenizer, self.tokenizer_path)
+        write_atomically(self._job, json.dumps(job, indent=2).encode())
 
     def read_done(self, plan: ShardPlan) -> DoneShard | None:
         """The record of a shard that is finished and still in place, or None."""
@@ -113,21 +137,87 @@ class Workspace:
         """Remove the folder: the job is over."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def _lock(self) -> int:
+        for _ in range(_LOCK_ATTEMPTS):
+            with explained_writes(self.path):
+                try:
+                    self._done.mkdir(parents=True, exist_ok=True)
+                    lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                except FileNotFoundError:
+                    if self.store.is_dir():
+                        continue  # a job that ends removes its folder
+                    raise
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                break
+            except OSError as error:
+                os.close(lock)
+                raise SeitError(
+                    f"{self.path}/lock cannot be locked ({error.strerror}); choose a STORE on a "
+                    "file system that has locks"
+                ) from error
+            if _is_same_file(lock, self.path / "lock"):
+                return lock
+            os.close(lock)
+        raise SeitError(f"another job is writing {self.store}; wait for it or stop it first")
 
-def check_target(store: Path, *, overwrite: bool) -> None:
-    """Refuse a STORE path that holds something else; with ``overwrite`` remove an old store.
+
+def check_target(store: Path, source: str | Path) -> None:
+    """Refuse a STORE path that cannot become a store; changes nothing.
 
     Raises:
-        UsageError: the path is a file, or a folder with other things in it.
+        UsageError: it lies inside SRC or around it, is a file or a URL, or is a folder with other
+            things in it.
     """
-    if store.exists() and not store.is_dir():
-        raise UsageError(f"{store} is a file; STORE must be a new folder or a store")
-    if not store.is_dir() or not any(store.iterdir()):
-        return
-    ours = (store / CARD_NAME).is_file() or (store / WORKSPACE_NAME).is_dir()
-    if not ours:
-        raise UsageError(
-            f"{store} already holds something that is not a store; choose a new or empty folder"
-        )
-    if overwrite:
-        shutil.rmtree(store)
+    if _URL.match(str(store)):
+        raise UsageError(f"{store} is a remote address, which is not supported yet; name a folder")
+    try:
+        _check_apart(store, source)
+        if store.is_symlink() and not store.exists():
+            raise UsageError(f"{store} is a link that leads nowhere; STORE must be a folder")
+        if store.exists() and not store.is_dir():
+            raise UsageError(f"{store} is a file; STORE must be a new folder or a store")
+        if not store.is_dir() or not any(store.iterdir()):
+            return
+        if not (store / WORKSPACE_NAME).is_dir() and not _is_card(store / CARD_NAME):
+            raise UsageError(
+                f"{store} already holds something that is not a store; choose a new or empty folder"
+            )
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "a loop of symbolic links"
+        raise UsageError(f"{store} cannot be used ({reason}); choose another STORE") from error
+
+
+def _check_apart(store: Path, source: str | Path) -> None:
+    inner, outer = store.resolve(), Path(source).resolve()
+    if inner == outer or outer in inner.parents:
+        raise UsageError(f"STORE {store} lies inside SRC {source}; choose a folder outside it")
+    if inner in outer.parents:
+        raise UsageError(f"SRC {source} lies inside STORE {store}; choose a new or empty folder")
+
+
+def _is_card(path: Path) -> bool:
+    """Whether a file is the card of a store, perhaps a damaged one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return FORMAT_NAME.encode() in file.read(_CARD_HEAD_BYTES)
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _remove_all(folder: Path, *, but: Set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name in but:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -66,8 +66,8 @@ def load_tokenizer(
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         card = json.loads(metadata[_METADATA_KEY])
         found_format, version = card["format"], card["version"]
-        name, settings, fingerprint = card["name"], card["settings"], card["fingerprint"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        name, settings, fingerprint = str(card["name"]), card["settings"], card["fingerprint"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError(
             f"{path} is no intact tokenizer file ({error}); restore it from a copy or fit it again"
         ) from error
@@ -78,7 +78,7 @@ def load_tokenizer(
         )
     inner = tensors.pop("codebook", None)
     table = torch.from_numpy(codebook.copy()) if codebook is not None else inner
-    if table is None or table.ndim != 2 or table.dtype != torch.float32:
+    if table is None or table.ndim != 2 or table.dtype != torch.float32 or not table.numel():
         raise DamagedError(f"{path} comes without a float32 (K, C) codebook; fit it again")
     tokenizer = TOKENIZERS[name].restore(table, tensors, settings)
     if tokenizer.fingerprint != fingerprint:

@@ -22,6 +22,8 @@ from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.kmeans import assign, fit_kmeans
 
 _MAX_FIT_PATCHES = 200_000
+_MAX_CODES = _MAX_FIT_PATCHES // 2
+_MAX_IMAGE_SIZE = 1 << 14
 _EIGENVALUE_FLOOR = 1e-4
 
 
@@ -70,7 +72,9 @@ class PatchTokenizer(Tokenizer):
         """
         if not 0 <= whitening <= 1:
             raise UsageError(f"whitening is {whitening}; it goes from 0 (none) to 1 (full)")
-        if images.shape[1] % patch_size:
+        if not 2 <= num_codes <= _MAX_CODES:
+            raise UsageError(f"the codebook is of {num_codes} codes; it has 2 to {_MAX_CODES}")
+        if patch_size < 1 or images.shape[1] % patch_size:
             raise UsageError(
                 f"an image side of {images.shape[1]} is no multiple of the patch side "
                 f"{patch_size}; choose a --size that is"
@@ -158,11 +162,17 @@ class PatchTokenizer(Tokenizer):
             image_size, patch_size = int(settings["image_size"]), int(settings["patch_size"])
             values, dim = 3 * patch_size**2, codebook.shape[1]
             expected = {"mean": (values,), "analysis": (values, dim), "synthesis": (dim, values)}
-            found = {key: tuple(tensors[key].shape) for key in expected}
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DamagedError(f"a {cls.name} tokenizer lacks {error}") from error
-        if found != expected or image_size % patch_size or image_size <= 0:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedError(f"the settings of a {cls.name} tokenizer lack {error}") from error
+        found = {
+            key: tuple(tensor.shape)
+            for key, tensor in tensors.items()
+            if tensor.dtype == torch.float32
+        }
+        if found != expected:
             raise DamagedError(f"a {cls.name} tokenizer holds {found}; expected {expected}")
+        if not 1 <= patch_size <= image_size <= _MAX_IMAGE_SIZE or image_size % patch_size:
+            raise DamagedError(f"a {cls.name} tokenizer cuts {image_size} px into {patch_size} px")
         return cls(codebook, image_size=image_size, patch_size=patch_size, **tensors)
 
     @override
