@@ -11,6 +11,16 @@ from seit.errors import SeitError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WRONG_PATH = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -32,6 +42,20 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise
 
 
+def check_new_file(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a path where a new file cannot go, before work is spent on what would go there.
+
+    Raises:
+        UsageError: its folder is missing, or there is a file and ``overwrite`` is False.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}; make it, or name another file")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} already exists; name another file or remove it")
+
+
 def publish(partial: Path, path: Path) -> None:
     """Rename a finished, flushed file to its final name and flush its folder."""
     partial.replace(path)
@@ -44,7 +68,12 @@ def publish(partial: Path, path: Path) -> None:
 
 @contextmanager
 def explained_writes(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors of a write to ``path`` into a ``SeitError``."""
+    """Turn the operating system's errors of a write to ``path`` into a ``SeitError``.
+
+    Raises:
+        UsageError: nothing can be written there, whatever the disk does.
+        SeitError: the disk is full, or writing failed otherwise.
+    """
     try:
         yield
     except OSError as error:
@@ -53,9 +82,10 @@ def explained_writes(path: Path) -> Iterator[None]:
                 f"the disk is full: {path} could not be written; free some space and run the "
                 "same command again, finished work is kept"
             ) from error
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        if error.errno in _WRONG_PATH:
             raise UsageError(
-                f"{path} may not be written ({error.strerror}); choose a path that you own"
+                f"{path} cannot be written ({error.strerror}); choose a path in a folder that you "
+                "may write to"
             ) from error
         raise SeitError(f"{path} could not be written: {error.strerror or error}") from error
 

@@ -7,7 +7,7 @@ Flags win over the environment, that over ``--config``, that over ``--recipe``, 
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -57,7 +57,8 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """A configuration as nested built-in values, every setting spelled out."""
-    mapping = msgspec.to_builtins(config)
+    # Not of `config` itself: msgspec passes over a field that holds its class's default.
+    mapping = msgspec.to_builtins(asdict(config))
     assert isinstance(mapping, dict)
     return mapping
 

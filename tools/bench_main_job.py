@@ -43,9 +43,7 @@ def stage_rates(photos: Path, store_path: Path) -> dict[str, float]:
     rates["read"] = len(instances) / (time.perf_counter() - started)
     images = []
     for workers in (1, os.cpu_count() or 1):
-        with PixelReader(
-            size=tokenizer.image_size, max_pixels=1 << 28, workers=workers
-        ) as reader:
+        with PixelReader(size=tokenizer.image_size, max_pixels=1 << 28, workers=workers) as reader:
             started = time.perf_counter()
             images = [entry.pixels for entry in reader.read(instances)]
             rates[f"decode_{workers}_threads"] = len(images) / (time.perf_counter() - started)
@@ -59,6 +57,7 @@ def stage_rates(photos: Path, store_path: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    """Run the benchmark and print its JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
@@ -70,9 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = tokenize(arguments.photos, arguments.out / "store")
     rates = stage_rates(arguments.photos, arguments.out / "store")
-    again = tokenize(
-        arguments.photos, arguments.out / "timed", TokenizeConfig(overwrite=True)
-    )
+    again = tokenize(arguments.photos, arguments.out / "timed", TokenizeConfig(overwrite=True))
     recipe = read_yaml(find_recipe(arguments.recipe).path)
     runs = []
     for seed in range(arguments.seeds):

@@ -3,14 +3,13 @@
 Exit codes: 0 fine, 1 failed or damaged, 2 wrong usage or input, 130 interrupted.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
 from seit import __version__
-from seit.cli.output import one_line, say
+from seit.cli.output import finish_output, one_line, prepare_output, say
 from seit.errors import SeitError, UsageError
 
 INTERRUPTED = 130
@@ -27,8 +26,15 @@ COMMANDS = {
     "recipes": "List, show or copy recipes of runs.",
 }
 
+WITH_SETTINGS = ("train",)
+"""Commands that take ``--group.field value``."""
+
+RESUMABLE = ("quickstart", "tokenize", "train")
+"""Commands that go on where they were stopped."""
+
 app = App(
     name="seit",
+    suppress_keyboard_interrupt=False,
     version=__version__,
     help="Turn an image corpus into about 1 KB of tokens per instance, once, and train from them.",
     default_parameter=Parameter(negative=""),
@@ -37,25 +43,39 @@ for name, summary in COMMANDS.items():
     app.command(f"seit.cli.{name}_command:command", name=name, help=summary)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def run(arguments: Sequence[str]) -> None:
     """Run one command and leave with its exit code."""
-    tokens = expand_settings(sys.argv[1:] if arguments is None else arguments)
+    prepare_output()
+    name = arguments[0] if arguments else ""
+    tokens = expand_settings(arguments) if name in WITH_SETTINGS else list(arguments)
     try:
         app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
     except CycloptsError as error:
-        hint = f"seit {tokens[0]} --help" if tokens[:1] and tokens[0] in COMMANDS else "seit --help"
+        hint = f"seit {name} --help" if name in COMMANDS else "seit --help"
         say(f"error: {one_line(error)} (`{hint}` says more)")
         sys.exit(UsageError.exit_code)
     except SeitError as error:
         say(f"error: {one_line(error)}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        hint = " with --resume" if tokens[:1] == ["train"] and "--resume" not in tokens else ""
-        say(f"interrupted; finished work is kept: run the same command again{hint} to go on")
+        say(f"interrupted{_advice(name, tokens)}")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(SeitError.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"error: {one_line(where + (error.strerror or str(error)))}")
+        sys.exit(SeitError.exit_code)
+    finally:
+        finish_output()
+
+
+def _advice(name: str, tokens: Sequence[str]) -> str:
+    """How to go on after Ctrl-C."""
+    if name not in RESUMABLE:
+        return ""
+    flag = " with --resume" if name == "train" and "--resume" not in tokens else ""
+    return f"; finished work is kept: run the same command again{flag} to go on"
 
 
 def expand_settings(arguments: Sequence[str]) -> list[str]:

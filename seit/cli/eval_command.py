@@ -24,24 +24,26 @@ def command(
         device: auto, cpu, cuda, mps.
         json: Print one JSON object.
     """
-    import time
-
     from seit.train import evaluate_run
 
-    started = time.perf_counter()
     result = evaluate_run(run, store, split=split, device=device)
     if not result.samples:
         raise UsageError(f"split {split!r} of {store} holds no labelled samples to evaluate")
-    rate = result.samples / (time.perf_counter() - started)
+    rate = result.samples / result.seconds
     if json:
         return print_json(
-            {**result.metrics(), "samples": result.samples, "samples_per_second": rate}
+            {
+                **result.metrics(),
+                "samples": result.samples,
+                "samples_per_second": rate,
+                "data_wait_fraction": result.wait_seconds / result.seconds,
+            }
         )
     return print_table(
         [
             ("top-1", f"{result.top1:.4f}"),
             ("top-5", f"{result.top5:.4f}"),
             ("loss", f"{result.loss:.4f}"),
-            ("samples", f"{result.samples:,} ({rate:.0f}/s, loading included)"),
+            ("samples", f"{result.samples:,} ({rate:.0f}/s)"),
         ]
     )

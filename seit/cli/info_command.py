@@ -1,5 +1,6 @@
 """`seit info STORE`."""
 
+import math
 from pathlib import Path
 
 from seit.cli.output import human_bytes, print_json, print_table
@@ -18,7 +19,8 @@ def command(store: Path, /, *, json: bool = False) -> None:
     card = opened.card
     tokenizer = card.tokenizer
     splits = {split: card.samples_of(split) for split in card.splits}
-    per_sample = opened.num_bytes / card.samples
+    samples = max(card.samples, 1)
+    per_sample = opened.num_bytes / samples
     if json:
         return print_json(
             {
@@ -26,7 +28,7 @@ def command(store: Path, /, *, json: bool = False) -> None:
                 "bytes": opened.num_bytes,
                 "bytes_per_sample": per_sample,
                 "payload_bytes_per_sample": card.layout.sample_bytes,
-                "source_bytes_per_sample": card.source_bytes / card.samples,
+                "source_bytes_per_sample": card.source_bytes / samples,
                 "grid": list(tokenizer.grid),
                 "codebook_size": tokenizer.codebook_size,
                 "codebook_dim": tokenizer.codebook_dim,
@@ -42,6 +44,7 @@ def command(store: Path, /, *, json: bool = False) -> None:
             }
         )
     names = ", ".join(card.classes[:8]) + (", …" if len(card.classes) > 8 else "")
+    quality = {"psnr_db": math.nan, "codebook_usage": math.nan, **card.quality}
     height, width = tokenizer.grid
     return print_table(
         [
@@ -51,7 +54,7 @@ def command(store: Path, /, *, json: bool = False) -> None:
                 "size",
                 f"{human_bytes(opened.num_bytes)}, {per_sample:.0f} B per sample "
                 f"({card.layout.sample_bytes} B of tokens; files had "
-                f"{human_bytes(card.source_bytes / card.samples)})",
+                f"{human_bytes(card.source_bytes / samples)})",
             ),
             (
                 "tokens",
@@ -59,8 +62,8 @@ def command(store: Path, /, *, json: bool = False) -> None:
             ),
             (
                 "tokenizer",
-                f"{tokenizer.name}, {card.quality['psnr_db']:.1f} dB, "
-                f"{card.quality['codebook_usage']:.0%} of the codes in use",
+                f"{tokenizer.name}, {quality['psnr_db']:.1f} dB, "
+                f"{quality['codebook_usage']:.0%} of the codes in use",
             ),
             ("shards", f"{sum(map(len, card.splits.values()))} × {card.container}, {card.codec}"),
             ("skipped", f"{card.skipped:,} unreadable inputs"),

@@ -1,12 +1,45 @@
 """What commands print: results on stdout, everything else on stderr, progress on a terminal."""
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from typing_extensions import override
+
+from seit.errors import SeitError
+
+_UNWRITTEN = "the output could not be written"
+
+
+def prepare_output() -> None:
+    """Give closed streams somewhere to go, and let all take names that they cannot encode."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # else the next file that is opened takes its number
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def finish_output() -> None:
+    """Flush stdout.
+
+    Raises:
+        SystemExit: not all of it could be written (exit code 1).
+    """
+    is_told = sys.exception() is not None
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not is_told and not isinstance(error, BrokenPipeError):
+            say(f"error: {_UNWRITTEN}: {error.strerror}")
+        sys.exit(1)
 
 
 def say(text: str) -> None:
@@ -27,12 +60,21 @@ def one_line(text: object) -> str:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """Print one JSON object to stdout."""
-    sys.stdout.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    _write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
 
 def print_lines(lines: Sequence[str]) -> None:
     """Print a result for a person to stdout."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    _write("".join(f"{line}\n" for line in lines))
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SeitError(f"{_UNWRITTEN}: {error.strerror}") from error
 
 
 def print_table(rows: Sequence[tuple[str, str]]) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from seit.cli.output import print_json, print_lines
+from seit.errors import UsageError
 
 
 def command(
@@ -23,6 +24,8 @@ def command(
         device: auto, cpu, cuda, mps.
         json: Print one JSON object.
     """
+    if top < 1:
+        raise UsageError(f"--top is {top}; at least one class is named")
     from seit.train import predict
 
     predictions = predict(run, files, top=top, device=device)

@@ -5,7 +5,6 @@ from pathlib import Path
 from cyclopts import App
 
 from seit.cli.output import print_lines, print_table, say
-from seit.errors import UsageError
 
 command = App(name="recipes", help="Recipes: YAML files that fully describe a run.")
 
@@ -38,12 +37,11 @@ def copy(name: str, file: Path | None = None, /) -> None:
         name: Of a recipe.
         file: Where to; NAME.yaml here by default.
     """
-    from seit.files import write_atomically
+    from seit.files import check_new_file, write_atomically
     from seit.recipes import find_recipe
 
     recipe = find_recipe(name)
     target = file or Path(f"{name}.yaml")
-    if target.exists():
-        raise UsageError(f"{target} already exists; choose another name")
+    check_new_file(target)
     write_atomically(target, recipe.path.read_bytes())
     say(f"copied to {target}")

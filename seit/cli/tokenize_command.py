@@ -55,10 +55,10 @@ def command(
         shard_samples: Images per shard, a multiple of 1024.
         max_pixels: Skip images of more pixels than this.
         workers: Decoding threads; one a core by default.
-        device: Where the tokenizer runs: cpu, cuda, mps.
+        device: Where the tokenizer runs: cpu, cuda, mps or auto.
         seed: Of the tokenizer's fit.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
-        overwrite: Replace a store or unfinished job at STORE.
+        overwrite: Replace a finished store, or an unfinished job of other settings, at STORE.
         dry_run: Estimate bytes and time from a sample; write nothing.
         json: Print the result as one JSON object.
     """
@@ -82,7 +82,7 @@ def command(
         overwrite=overwrite,
     )
     if dry_run:
-        expected = estimate(src, config)
+        expected = estimate(src, store, config)
         warn(expected.warnings)
         if json:
             return print_json({"dry_run": True, **asdict(expected)})
@@ -110,14 +110,16 @@ def command(
     warn(result.warnings)
     if result.skipped:
         say(f"warning: {result.skipped:,} files were skipped; {store}/skipped.jsonl says why")
+    if not result.samples_per_second:
+        say(f"{store} is complete already; nothing was left to do")
     if json:
         return print_json(asdict(result))
     ratio = result.source_bytes_per_sample / result.bytes_per_sample
-    rate = f"{result.samples_per_second:.0f}/s" if result.samples_per_second else "already complete"
+    rate = f", {result.samples_per_second:.0f}/s" if result.samples_per_second else ""
     return print_table(
         [
             ("store", str(store)),
-            ("samples", f"{result.samples:,} ({_splits(result.splits)}), {rate}"),
+            ("samples", f"{result.samples:,} ({_splits(result.splits)}){rate}"),
             ("classes", f"{result.classes:,}"),
             (
                 "size",

@@ -7,7 +7,6 @@ from typing import Any
 from cyclopts import App
 
 from seit.cli.output import print_json, print_table, warn
-from seit.errors import UsageError
 
 command = App(name="tokenizer", help="Make or inspect a tokenizer.")
 
@@ -35,11 +34,11 @@ def fit(
         overwrite: Replace FILE.
         json: Print the quality as one JSON object.
     """
+    from seit.files import check_new_file
     from seit.tokenize import TokenizeConfig, fit_and_measure
     from seit.tokenizers import save_tokenizer
 
-    if file.exists() and not overwrite:
-        raise UsageError(f"{file} already exists; choose another FILE or pass --overwrite")
+    check_new_file(file, overwrite=overwrite)
     config = TokenizeConfig(size=size, codes=codes, seed=seed)
     tokenizer, quality, warnings = fit_and_measure(src, config)
     save_tokenizer(tokenizer, file)

@@ -57,7 +57,10 @@ class Stem:
         return rows, columns
 
     def convolution(self, channels: int, dim: int) -> nn.Conv2d:
-        """The convolution (B, C, h, w) → (B, D, rows, columns), weights of variance 1 / fan-in, bias 0."""
+        """The convolution (B, C, h, w) → (B, D, rows, columns).
+
+        Weights start with variance 1 / fan-in, biases at 0.
+        """
         conv = nn.Conv2d(channels, dim, self.kernel, self.stride, self.padding)
         fan_in = channels * self.kernel**2
         nn.init.trunc_normal_(conv.weight, std=fan_in**-0.5)

@@ -20,6 +20,8 @@ from seit.shards.frames import MAX_COUNT
 CARD_NAME = "store.json"
 FORMAT_NAME = "seit-store"
 FORMAT_VERSION = 1
+CODEC = "packed"
+CONTAINER = "wds"
 MAX_CARD_BYTES = 1 << 28
 MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
@@ -175,9 +177,10 @@ def read_card(store: Path) -> Card:
         found_format, version = body["format"], body["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
-    if found_format != FORMAT_NAME:
+    sealed = _is_sealed(text)
+    if found_format != FORMAT_NAME and (sealed or "sha256" not in body):
         raise UsageError(f"{path} describes a {found_format!r}, not a {FORMAT_NAME!r}")
-    if not _is_sealed(text):
+    if not sealed:
         raise DamagedError(
             f"{path} (store version {version}) does not match its checksum; restore it from a copy"
         )
@@ -193,9 +196,9 @@ def read_card(store: Path) -> Card:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
     if canonical != text:
         raise DamagedError(f"{path} is not the canonical text of a card; write it again")
-    if card.codec != "packed":
+    if card.codec != CODEC:
         raise UsageError(f"{path} names the codec {card.codec!r}, which this seit lacks: upgrade")
-    if card.container != "wds":
+    if card.container != CONTAINER:
         raise UsageError(
             f"{path} names the container {card.container!r}, which this seit lacks: upgrade"
         )
@@ -259,15 +262,18 @@ def _parse(body: Mapping[str, Any]) -> Card:
         quality=dict(body["quality"]),
         job=dict(body["job"]),
     )
-    _check_names(card)
+    _check_records(card)
     return card
 
 
-def _check_names(card: Card) -> None:
-    names = [record.file for record in card.files]
-    names += [shard.file for shards in card.splits.values() for shard in shards]
-    if len({CARD_NAME, *names}) != 1 + len(names):
+def _check_records(card: Card) -> None:
+    shards = [shard for split in card.splits.values() for shard in split]
+    names = [CARD_NAME, *(record.file for record in (*card.files, *shards))]
+    if len(set(names)) != len(names):
         raise ValueError("a file is listed twice")
+    for shard in shards:
+        if card.codec == CODEC and shard.samples * card.layout.sample_bytes > shard.bytes:
+            raise ValueError(f"{shard.samples} samples do not fit into {shard.file}")
 
 
 def _string(value: object) -> str:

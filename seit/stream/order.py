@@ -4,8 +4,9 @@
 any epoch is known without those before it: that is what exact resume needs. It costs O(1) memory.
 
 The permutation is a Feistel network over a × b ≥ n cells (Luby and Rackoff 1988; modular halves
-after Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002) with six rounds of a
-64-bit mixing function; cells beyond n are walked on until one below n is met.
+after Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002) with rounds of a 64-bit
+mixing function; cells beyond n are walked on until one below n is met. Six rounds do for large n;
+on a few dozen samples they would favour some pairs of neighbours by 10 %, so small n have twelve.
 
 Shape letters: B positions.
 """
@@ -16,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 _ROUNDS = 6
+_SMALL_ROUNDS = 12
+_SMALL_SAMPLES = 1 << 16
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
@@ -34,7 +37,8 @@ def sample_at(
     assert num_samples > 0, "an empty split has no order"
     width = math.isqrt(num_samples - 1) + 1
     height = -(-num_samples // width)
-    keys = _round_keys(seed, epoch)
+    num_rounds = _SMALL_ROUNDS if num_samples < _SMALL_SAMPLES else _ROUNDS
+    keys = _round_keys(seed, epoch, num_rounds)
     out = positions.astype(np.uint64)
     pending = np.arange(len(out))
     while len(pending):
@@ -56,10 +60,10 @@ def _feistel(
     return high * columns + low
 
 
-def _round_keys(seed: int, epoch: int) -> list[int]:
+def _round_keys(seed: int, epoch: int, num_rounds: int) -> list[int]:
     state = _mix_int(_mix_int(seed & _MASK) ^ (epoch & _MASK))
     keys = []
-    for _ in range(_ROUNDS):
+    for _ in range(num_rounds):
         state = (state + _GOLDEN) & _MASK
         keys.append(_mix_int(state))
     return keys

@@ -27,10 +27,11 @@ class TokenizeConfig:
         max_pixels: larger images are skipped as decompression bombs (width × height).
         strict: stop at the first unreadable input instead of skipping it.
         workers: decoding threads; None for one a core.
-        device: where the tokenizer runs.
+        device: where the tokenizer runs: cpu, cuda, cuda:1, mps or auto.
         seed: of the tokenizer's fit.
         root: folder that a manifest's relative paths start from; None for the manifest's own.
-        overwrite: remove a store or job that is already at STORE.
+        overwrite: replace a finished store, or an unfinished job of other settings, at STORE; an
+            unfinished job of the same settings goes on.
     """
 
     tokenizer: str = PatchTokenizer.name
@@ -59,6 +60,10 @@ class TokenizeConfig:
             )
         if not 0 <= self.val_fraction < 1:
             raise UsageError(f"val_fraction is {self.val_fraction}; it goes from 0 to below 1")
+        if self.max_pixels < 1:
+            raise UsageError(f"max_pixels is {self.max_pixels}; images have at least one")
+        if not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"seed is {self.seed}; it goes from 0 to 2^63 - 1")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers is {self.workers}; at least one is needed")
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from seit.errors import UsageError
+from seit.devices import choose_device
+from seit.errors import SeitError
 from seit.shards import TokenLayout
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.fit import fit_tokenizer, pixel_reader, spread_evenly
 from seit.tokenize.job import ENCODE_BATCH
 from seit.tokenize.sources import list_corpus
+from seit.tokenize.workspace import check_target
 
 SAMPLE = 2 * ENCODE_BATCH
 
@@ -43,20 +45,22 @@ class Estimate:
     warnings: tuple[str, ...]
 
 
-def estimate(source: str | Path, config: TokenizeConfig) -> Estimate:
+def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> Estimate:
     """List the corpus, fit the tokenizer, time a sample; nothing is written.
 
     Raises:
-        UsageError: wrong input.
+        UsageError: wrong input, or ``store`` holds something else.
         SeitError: no image is readable.
     """
+    check_target(Path(store), source)
+    device = choose_device(config.device)
     config, given = resolve_tokenizer(config)
     corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
     with pixel_reader(config) as reader:
         started = time.perf_counter()
         tokenizer = given or fit_tokenizer(corpus, config, reader)
         fit_seconds = time.perf_counter() - started
-        tokenizer = tokenizer.to(config.device)
+        tokenizer = tokenizer.to(device)
         chosen = spread_evenly(corpus.instances, SAMPLE)
         started = time.perf_counter()
         good = [entry.pixels for entry in reader.read(chosen) if entry.pixels is not None]
@@ -66,7 +70,7 @@ def estimate(source: str | Path, config: TokenizeConfig) -> Estimate:
                 tokenizer.encode(torch.stack(batch))
         rate = len(chosen) / (time.perf_counter() - started)
     if not good:
-        raise UsageError(f"none of {len(chosen)} sampled files of {source} is a readable image")
+        raise SeitError(f"none of {len(chosen)} sampled files of {source} is a readable image")
     layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
     unreadable = 1 - len(good) / len(chosen)
     count = len(corpus.instances)

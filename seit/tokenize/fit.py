@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seit.errors import SeitError
+from seit.errors import SeitError, UsageError
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import Corpus, Instance, list_corpus
@@ -102,6 +102,8 @@ def measure_on_corpus(
         UsageError: wrong input.
         SeitError: no image is readable.
     """
+    if images < 1:
+        raise UsageError(f"images is {images}; at least one is needed")
     corpus = list_corpus(source)
     config = TokenizeConfig(size=tokenizer.image_size)
     with pixel_reader(config) as reader:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import write_atomically
 from seit.shards import (
@@ -106,6 +107,7 @@ def tokenize(
     config = config or TokenizeConfig()
     store = Path(store)
     check_target(store, source)
+    choose_device(config.device)
     config, given = resolve_tokenizer(config)
     corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
     job = _describe_job(corpus, config, given)
@@ -143,7 +145,7 @@ class _Run:
     ) -> None:
         self.config = config
         self.corpus = corpus
-        self.tokenizer = tokenizer.to(config.device)
+        self.tokenizer = tokenizer.to(choose_device(config.device))
         self.workspace = workspace
         self.reader = reader
         self.progress = progress
@@ -167,7 +169,7 @@ class _Run:
             done.append((plan, record))
         seconds = time.perf_counter() - started
         if not any(record.shard for _, record in done):
-            self.workspace.remove()
+            self.workspace.abandon()
             raise SeitError(f"no image of {self.corpus.source} could be read; no store was made")
         card = self._seal(done, job)
         self.workspace.remove()
@@ -356,9 +358,8 @@ def _finished(
             f"read; {SKIPPED_NAME} says why"
         )
     if workspace.path.is_dir():  # the job was killed after it had written the card
-        with suppress(SeitError):
-            with workspace.locked():
-                workspace.remove()
+        with suppress(SeitError), workspace.locked():
+            workspace.remove()
     return _result(store, 0.0, corpus.warnings)
 
 

@@ -137,6 +137,10 @@ class Workspace:
         """Remove the folder: the job is over."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def abandon(self) -> None:
+        """Forget the job, which came to nothing; its folder goes when the lock does."""
+        self._job.unlink()
+
     def _lock(self) -> int:
         for _ in range(_LOCK_ATTEMPTS):
             with explained_writes(self.path):

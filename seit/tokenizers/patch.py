@@ -164,13 +164,9 @@ class PatchTokenizer(Tokenizer):
             expected = {"mean": (values,), "analysis": (values, dim), "synthesis": (dim, values)}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DamagedError(f"the settings of a {cls.name} tokenizer lack {error}") from error
-        found = {
-            key: tuple(tensor.shape)
-            for key, tensor in tensors.items()
-            if tensor.dtype == torch.float32
-        }
-        if found != expected:
-            raise DamagedError(f"a {cls.name} tokenizer holds {found}; expected {expected}")
+        found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        if found != expected or any(x.dtype != torch.float32 for x in tensors.values()):
+            raise DamagedError(f"a {cls.name} tokenizer holds {found}; expected float32 {expected}")
         if not 1 <= patch_size <= image_size <= _MAX_IMAGE_SIZE or image_size % patch_size:
             raise DamagedError(f"a {cls.name} tokenizer cuts {image_size} px into {patch_size} px")
         return cls(codebook, image_size=image_size, patch_size=patch_size, **tensors)

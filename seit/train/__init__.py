@@ -9,7 +9,7 @@ from typing import Any
 
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation
-from seit.train.loop import TrainResult, choose_device, train
+from seit.train.loop import TrainResult, train
 from seit.train.predict import Prediction, evaluate_run, predict
 from seit.train.run import Run
 
@@ -19,7 +19,6 @@ __all__ = [
     "Run",
     "TrainConfig",
     "TrainResult",
-    "choose_device",
     "evaluate_run",
     "predict",
     "train",

@@ -3,6 +3,7 @@
 Legend: B batch, N classes.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class Evaluation:
         top5: fraction whose label is among the five highest, 0–1.
         loss: mean cross-entropy, in nats.
         confusion: int64 (N, N), rows are labels, columns predictions.
+        seconds: how long it took.
+        wait_seconds: the part of it spent waiting for the next batch.
     """
 
     samples: int
@@ -30,6 +33,8 @@ class Evaluation:
     top5: float
     loss: float
     confusion: npt.NDArray[np.int64]
+    seconds: float
+    wait_seconds: float
 
     def metrics(self) -> dict[str, float]:
         """The figures, without the matrix."""
@@ -47,11 +52,20 @@ def evaluate(
 
     The model is in evaluation mode meanwhile; nothing is synchronised until the end.
     """
+    started = time.perf_counter()
+    wait_seconds = 0.0
     was_training = model.training
     model.eval()
     confusion = totals = None
     with torch.inference_mode():
-        for inputs, labels in batches:
+        iterator = iter(batches)
+        while True:
+            waited = time.perf_counter()
+            batch = next(iterator, None)
+            wait_seconds += time.perf_counter() - waited
+            if batch is None:
+                break
+            inputs, labels = batch
             if confusion is None:
                 device = labels.device
                 confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
@@ -70,7 +84,8 @@ def evaluate(
             confusion += torch.bincount(cells[known], minlength=num_classes**2)
     model.train(was_training)
     if confusion is None or totals is None:
-        return Evaluation(0, 0.0, 0.0, 0.0, np.zeros((num_classes, num_classes), np.int64))
+        empty = np.zeros((num_classes, num_classes), np.int64)
+        return Evaluation(0, 0.0, 0.0, 0.0, empty, 0.0, 0.0)
     loss, hits5, count = totals.tolist()
     matrix = confusion.view(num_classes, num_classes).cpu().numpy()
     samples = max(count, 1)
@@ -80,4 +95,6 @@ def evaluate(
         top5=hits5 / samples,
         loss=loss / samples,
         confusion=matrix,
+        seconds=time.perf_counter() - started,
+        wait_seconds=wait_seconds,
     )

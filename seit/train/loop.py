@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seit.augment import Augmented
-from seit.errors import SeitError, UsageError
+from seit.devices import choose_device
+from seit.errors import SeitError
 from seit.models import count_parameters, load_weights
 from seit.shards import Store, open_store
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
@@ -116,25 +117,6 @@ def train(
     )
     write_run_report(run)
     return result
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` into a device that is there.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here: {reason}") from error
-    return device
 
 
 def make_autocast(config: TrainConfig, device: torch.device) -> torch.autocast:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seit.augment import PixelAugment, TokenAugment
+from seit.devices import choose_device
 from seit.errors import SeitError, UsageError
 from seit.models import load_weights
 from seit.shards import Store, open_store
@@ -20,7 +21,7 @@ from seit.tokenizers import Tokenizer, load_tokenizer
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation, evaluate
 from seit.train.feeds import EVAL_BATCH, PIXEL_FLIP_PROB, build_model, make_feed
-from seit.train.loop import choose_device, make_autocast
+from seit.train.loop import make_autocast
 from seit.train.run import TOKENIZER_NAME, Run
 
 MAX_FILE_BYTES = 1 << 30

@@ -1,0 +1,475 @@
+import gc
+import hashlib
+import io
+import json
+import tarfile
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from safetensors.numpy import save
+from stores import build_store, edit_card, record_of, replace_shard, sealed
+
+import seit
+from seit.errors import DamagedError, UsageError
+from seit.shards import TokenLayout, read_card
+from seit.shards.blocks import decode_keys, decode_labels, decode_metadata, decode_tokens
+from seit.stream import unpack
+
+SHARDS = {"train": (7, 3, 0, 6, 5), "val": (4,)}
+
+
+@pytest.fixture(scope="module", params=[(16, (4, 4)), (391, (3, 5)), (70_000, (2, 7)), (2, (1, 1))])
+def store_and_columns(request, tmp_path_factory):
+    num_codes, grid = request.param
+    path = tmp_path_factory.mktemp("store")
+    columns = build_store(
+        path, grid=grid, num_codes=num_codes, shards=SHARDS, block_samples=3, with_metadata=True
+    )
+    return seit.open(path), columns
+
+
+@pytest.fixture
+def small(tmp_path):
+    build_store(tmp_path, shards={"train": (5, 2)}, block_samples=3)
+    return tmp_path
+
+
+def test_columns_come_back(store_and_columns):
+    store, written = store_and_columns
+    assert list(store) == ["train", "val"]
+    for name, columns in written.items():
+        split = store[name]
+        assert len(split) == len(columns.keys)
+        assert split.tokens.shape == columns.tokens.shape
+        assert split.tokens[:].dtype == columns.tokens.dtype
+        np.testing.assert_array_equal(split.tokens[:], columns.tokens)
+        np.testing.assert_array_equal(np.asarray(split.tokens), columns.tokens)
+        np.testing.assert_array_equal(np.stack(list(split.tokens)), columns.tokens)
+        np.testing.assert_array_equal(split.labels, columns.labels)
+        assert split.labels.dtype == np.int64
+        assert split.keys == tuple(columns.keys)
+        assert [sample.metadata for sample in split] == columns.metadata
+
+
+def test_large_codebooks_give_uint32(store_and_columns):
+    store, _ = store_and_columns
+    wide = store.card.tokenizer.codebook_size > 65_536
+    assert store["train"].tokens[0].dtype == (np.uint32 if wide else np.uint16)
+
+
+def test_iterating_equals_indexing(store_and_columns):
+    store, written = store_and_columns
+    split, columns = store["train"], written["train"]
+    samples = list(split)
+    assert len(samples) == len(split) == 21
+    for number, sample in enumerate(samples):
+        for other in (split[number], split[number - len(split)], split[np.int64(number)]):
+            np.testing.assert_array_equal(other.tokens, sample.tokens)
+            assert (other.label, other.key, other.metadata) == (
+                sample.label,
+                sample.key,
+                sample.metadata,
+            )
+        np.testing.assert_array_equal(sample.tokens, columns.tokens[number])
+        assert sample.label == columns.labels[number]
+        assert sample.key == columns.keys[number]
+    assert [sample.key for sample in split[4:18:5]] == columns.keys[4:18:5]
+    assert [sample.key for sample in reversed(split)] == columns.keys[::-1]
+
+
+INDICES = [
+    *(0, -1, 20, -21, np.int32(5), np.uint8(7), np.array(3), torch.tensor(4)),
+    *(slice(None), slice(3, 9), slice(None, None, -1), slice(18, 2, -4), slice(-5, 99)),
+    *(slice(5, 5), slice(99, None)),
+    *([], [4], [20, 0, 0, -1, 7], (1, 2), np.array([5, 1]), np.array([], dtype=np.int64)),
+    *(np.array([3, 3], dtype=np.uint64), torch.tensor([6, 2]), range(0, 20, 3)),
+    *(np.arange(21) % 4 == 1, np.zeros(21, dtype=bool), [True] * 21),
+]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=repr)
+def test_tokens_are_indexed_as_arrays_are(store_and_columns, index):
+    store, written = store_and_columns
+    array = written["train"].tokens
+    if isinstance(index, (slice, int, np.integer)):
+        expected = array[index]
+    else:
+        index_array = np.asarray(index)
+        expected = array[index_array if index_array.size else index_array.astype(int)]
+        if index_array.dtype == bool:
+            expected = array[index_array]
+    found = store["train"].tokens[index]
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        *(21, -22, np.int64(21), [0, 21], [-22], np.array([2**63, 1], dtype=np.uint64)),
+        *(np.array([2**64 - 1], dtype=np.uint64), 10**30),
+    ],
+    ids=repr,
+)
+def test_an_index_outside_is_an_index_error(store_and_columns, index):
+    store, _ = store_and_columns
+    with pytest.raises(IndexError, match="outside 21 samples"):
+        store["train"].tokens[index]
+    if isinstance(index, int):
+        with pytest.raises(IndexError, match="outside 21 samples"):
+            store["train"][index]
+
+
+@pytest.mark.parametrize("index", [[0.5], [[1]], np.ones(3, dtype=bool), ["a"], np.ones((2, 2))])
+def test_other_indices_are_refused(store_and_columns, index):
+    store, _ = store_and_columns
+    with pytest.raises(UsageError):
+        store["train"].tokens[index]
+
+
+def test_packed_rows_are_those_of_the_blocks(store_and_columns):
+    store, written = store_and_columns
+    packed = store["train"].packed()
+    assert packed.shape == (21, store.card.layout.sample_bytes)
+    tokens = unpack(
+        torch.from_numpy(packed),
+        length=store.card.layout.length,
+        num_codes=store.card.layout.num_codes,
+    )
+    np.testing.assert_array_equal(tokens.numpy().reshape(21, *store.card.layout.grid),
+                                  written["train"].tokens.astype(np.int64))  # fmt: skip
+
+
+@pytest.mark.parametrize("counts", [(), (0,), (0, 0)])
+def test_a_split_may_be_empty(tmp_path, counts):
+    build_store(tmp_path, shards={"train": (2,), "test": counts})
+    split = seit.open(tmp_path)["test"]
+    assert len(split) == 0
+    assert split.tokens[:].shape == (0, 4, 4)
+    assert split.tokens[[]].shape == (0, 4, 4)
+    assert split.labels.shape == (0,)
+    assert split.keys == ()
+    assert list(split) == []
+    assert split.packed().shape == (0, 8)
+    with pytest.raises(IndexError):
+        split[0]
+
+
+def test_a_block_without_samples_leaves_no_trace(tmp_path):
+    layout = TokenLayout((4, 4), 16)
+    with seit.shards.ShardWriter(tmp_path, split="a", index=0, layout=layout) as writer:
+        writer.write(seit.shards.Block(np.zeros((0, 4, 4), np.uint16), np.zeros(0, np.int32), ()))
+    assert writer.record.samples == 0
+    with tarfile.open(tmp_path / writer.record.file) as tar:
+        assert tar.getnames() == []
+
+
+def test_a_failed_shard_leaves_nothing(tmp_path):
+    layout = TokenLayout((4, 4), 16)
+    with (
+        pytest.raises(ZeroDivisionError),
+        seit.shards.ShardWriter(tmp_path, split="a", index=0, layout=layout),
+    ):
+        raise ZeroDivisionError
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_equal_samples_make_equal_files(tmp_path):
+    for name in ("a", "b"):
+        build_store(tmp_path / name, shards=SHARDS, block_samples=3, with_metadata=True)
+    for path in (tmp_path / "a").rglob("*"):
+        if path.is_file():
+            other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+            assert path.read_bytes() == other.read_bytes()
+
+
+def test_webdataset_reads_the_shards(store_and_columns):
+    store, written = store_and_columns
+    columns, layout = written["train"], store.card.layout
+    urls = [str(shard.path) for shard in store["train"].shards if shard.record.samples]
+    dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
+    tokens, labels, keys, metadata, names = [], [], [], [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the library leaves its files open
+        for group in dataset:
+            names.append(group["__key__"])
+            tokens.append(decode_tokens(group["tokens"], layout))
+            labels += decode_labels(group["labels"]).tolist()
+            keys += decode_keys(group["keys"])
+            metadata += decode_metadata(group["metadata"])
+        gc.collect()
+    np.testing.assert_array_equal(np.concatenate(tokens), columns.tokens)
+    assert labels == columns.labels.tolist()
+    assert keys == columns.keys
+    assert metadata == columns.metadata
+    assert names[:4] == ["00000-0000", "00000-0001", "00000-0002", "00001-0000"]
+
+
+def test_the_codebook_is_checked(small):
+    store = seit.open(small)
+    assert store.codebook.shape == (16, 4)
+    assert store.codebook.dtype == np.float32
+    data = bytearray((small / "codebook.safetensors").read_bytes())
+    data[-1] ^= 1
+    (small / "codebook.safetensors").write_bytes(data)
+    with pytest.raises(DamagedError, match=r"codebook\.safetensors does not match its checksum"):
+        _ = seit.open(small).codebook
+    (small / "codebook.safetensors").unlink()
+    with pytest.raises(DamagedError, match=r"codebook\.safetensors is damaged"):
+        _ = seit.open(small).codebook
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"codebook": np.zeros((16, 5), np.float32)},
+        {"codebook": np.zeros((16, 4), np.float64)},
+        {"other": np.zeros((16, 4), np.float32)},
+    ],
+)
+def test_a_codebook_that_the_card_does_not_describe(small, tensors):
+    (small / "codebook.safetensors").write_bytes(save(tensors))
+    record = record_of(small, "codebook.safetensors")
+    edit_card(small, lambda body: body["files"][0].update(bytes=record.bytes, sha256=record.sha256))
+    with pytest.raises(DamagedError, match="codebook"):
+        _ = seit.open(small).codebook
+
+
+def test_the_card_is_canonical_and_sealed(small):
+    text = (small / "store.json").read_text()
+    body = json.loads(text)
+    del body["sha256"]
+    assert sealed(body) == text
+    card = read_card(small)
+    assert card.to_text() == text
+    assert (card.samples, card.samples_of("train")) == (7, 7)
+    assert seit.open(small).num_bytes == sum(
+        path.stat().st_size for path in small.rglob("*") if path.is_file()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda body: body.update(version=2), "store version 2; this seit reads version 1"),
+        (lambda body: body.update(version="next"), "store version next"),
+        (lambda body: body.update(format="other"), "describes a 'other'"),
+        (lambda body: body["codec"].update(name="context"), "the codec 'context'"),
+        (lambda body: body.update(container="zarr"), "the container 'zarr'"),
+    ],
+)
+def test_stores_of_another_kind_are_refused_by_name(small, change, message):
+    edit_card(small, change)
+    with pytest.raises(UsageError, match=message):
+        seit.open(small)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.pop("codec"),
+        lambda body: body.update(extra=1),
+        lambda body: body["codec"].update(bits=5),
+        lambda body: body.update(block_samples=0),
+        lambda body: body.update(block_samples=65_537),
+        lambda body: body.update(block_samples=3.0),
+        lambda body: body.update(version=True),
+        lambda body: body.update(classes="abc"),
+        lambda body: body.update(classes=[1]),
+        lambda body: body.update(splits=[]),
+        lambda body: body.update(quality={"psnr_db": float("nan")}),
+        lambda body: body.update(job=None),
+        lambda body: body["tokenizer"].update(grid=[4]),
+        lambda body: body["tokenizer"].update(grid=[0, 4]),
+        lambda body: body["tokenizer"].update(codebook_size=1),
+        lambda body: body["tokenizer"].update(codebook_size=2**31 + 1),
+        lambda body: body["splits"]["train"].update(samples=8),
+        lambda body: body["splits"]["train"]["shards"][0].update(samples=-1),
+        lambda body: body["splits"]["train"]["shards"][0].update(samples=2**63),
+        lambda body: body["splits"]["train"].update(
+            samples=2**40 + 2, shards=[{**body["splits"]["train"]["shards"][0], "samples": 2**40}]
+        ),
+        lambda body: body["splits"]["train"]["shards"][0].update(file="../train/00000.tar"),
+        lambda body: body["splits"]["train"]["shards"][0].update(file="/etc/passwd"),
+        lambda body: body["splits"]["train"]["shards"][0].update(file="train//00000.tar"),
+        lambda body: body["splits"]["train"]["shards"][0].update(file=""),
+        lambda body: body["splits"]["train"]["shards"][0].update(file="a\0b"),
+        lambda body: body["splits"]["train"]["shards"][1].update(file="train/00000.tar"),
+        lambda body: body["files"][0].update(file="store.json"),
+    ],
+)
+def test_sealed_nonsense_in_a_card_is_damage(small, change):
+    edit_card(small, change)
+    with pytest.raises(DamagedError, match=r"store\.json"):
+        seit.open(small)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "{",
+        "\ufeff{}",
+        "[" * 100_000,
+        '{"format": "seit-store"}',
+        '{"format": "seit-store", "version": 1}',
+        '{"format": "seit-store", "version": ' + "9" * 5000 + "}",
+        sealed({"format": "seit-store", "version": 1}),
+        sealed({"format": "seit-store", "version": 1, "tokenizer": "\N{SNOWMAN}"}),
+    ],
+)
+def test_other_texts_are_no_card(tmp_path, text):
+    (tmp_path / "store.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"store\.json"):
+        seit.open(tmp_path)
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', "1e999", "[" * 900 + "]" * 900])
+def test_values_that_cannot_be_written_again_are_damage(small, value):
+    text = (small / "store.json").read_text().replace('"größe": null', f'"größe": {value}')
+    (small / "store.json").write_text(sealed_text(text))
+    with pytest.raises(DamagedError, match=r"store\.json"):
+        seit.open(small)
+
+
+def sealed_text(text):
+    """Seal a card's text anew, whatever stands in it."""
+    body = text[: text.rindex(',\n  "sha256"')]
+    digest = hashlib.sha256(f"{body}\n}}\n".encode()).hexdigest()
+    return f'{body},\n  "sha256": "{digest}"\n}}\n'
+
+
+def test_a_missing_store_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no store\.json; make one with `seit tokenize SRC"):
+        seit.open(tmp_path)
+    with pytest.raises(UsageError, match="is not a folder; make one with"):
+        seit.open(tmp_path / "nowhere")
+
+
+def test_an_unknown_split_names_the_others(store_and_columns):
+    store, _ = store_and_columns
+    assert "test" not in store
+    with pytest.raises(UsageError, match="no split 'test'; it has train, val"):
+        store["test"]
+
+
+def claim_samples(body, samples):
+    body["splits"]["train"]["samples"] = samples
+    body["splits"]["train"]["shards"][0]["samples"] = samples
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.update(block_samples=2),
+        lambda body: body.update(block_samples=5),
+        lambda body: claim_samples(body, 7),
+        lambda body: claim_samples(body, 4),
+    ],
+)
+def test_a_shard_with_other_blocks_than_the_card_says(tmp_path, change):
+    build_store(tmp_path, shards={"train": (5,)}, block_samples=3)
+    edit_card(tmp_path, change)
+    for read in (
+        lambda split: split[0],
+        lambda split: split.tokens[[1]],
+        lambda split: split.labels,
+        lambda split: split.packed(),
+        list,
+    ):
+        with pytest.raises(DamagedError, match=r"train/00000\.tar"):
+            read(seit.open(tmp_path)["train"])
+
+
+def test_labels_need_classes(tmp_path):
+    build_store(tmp_path, shards={"train": (50,)})
+    edit_card(tmp_path, lambda body: body.update(classes=["ant", "bee"]))
+    with pytest.raises(DamagedError, match="labels from -1 to 2 where the card names 2 classes"):
+        _ = seit.open(tmp_path)["train"].labels
+
+
+def repacked(path, change, **options):
+    """The members of a shard, a list of (info, data) that ``change`` maps, as another tar."""
+    out = io.BytesIO()
+    with tarfile.open(path) as old, tarfile.open(fileobj=out, mode="w", **options) as new:
+        for info, data in change([(info, old.extractfile(info).read()) for info in old]):
+            info.size = len(data)
+            new.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def renamed(members, number, name):
+    members[number][0].name = name
+    return members
+
+
+def as_link(members):
+    members[0][0].type, members[0][0].linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return [(members[0][0], b""), *members[1:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda members: members[3:], "block 0 is named '00000-0001'"),
+        (lambda members: members[3:] + members[:3], "block 0 is named '00000-0001'"),
+        (lambda members: members[1:], "block 0 lacks its tokens"),
+        (lambda members: members[:-1], "block 1 lacks its keys"),
+        (lambda members: [members[0], *members], "stands twice"),
+        (lambda members: [*members, *members[:3]], "block 2 is named '00000-0000'"),
+        (lambda members: renamed(members, 0, "00000-0000.pickle"), "unexpected tar member"),
+        (lambda members: renamed(members, 0, "tokens"), "unexpected tar member"),
+        (lambda members: renamed(members, 0, "ü.tokens"), "not that of a plain file"),
+        (as_link, "not that of a plain file"),
+    ],
+)
+def test_other_members_are_refused(small, change, reason):
+    path = small / "train" / "00000.tar"
+    replace_shard(small, "train/00000.tar", repacked(path, change, format=tarfile.USTAR_FORMAT))
+    with pytest.raises(DamagedError, match=rf"train/00000\.tar.*{reason}"):
+        seit.open(small)["train"][0]
+
+
+def test_pax_and_gnu_records_are_refused_and_plain_gnu_tars_read(small):
+    path = small / "train" / "00000.tar"
+    intact = path.read_bytes()
+    keys = seit.open(small)["train"].keys
+
+    def long_names(members):
+        return renamed(members, 0, "0" * 120 + "-0000.tokens")
+
+    for options in ({"format": tarfile.GNU_FORMAT}, {"format": tarfile.PAX_FORMAT}):
+        replace_shard(small, "train/00000.tar", repacked(path, long_names, **options))
+        with pytest.raises(DamagedError, match="not that of a plain file"):
+            seit.open(small)["train"][0]
+        path.write_bytes(intact)
+        replace_shard(small, "train/00000.tar", repacked(path, lambda members: members, **options))
+        assert seit.open(small)["train"].keys == keys
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data[:-1024].rstrip(b"\0"), "ends inside|ends before"),
+        (lambda data: data[:500], "ends before the end of the tar"),
+        (lambda data: data[: len(data.rstrip(b"\0")) // 512 * 512 + 1024], "ends before"),
+        (lambda data: data + b"x", "something follows the end"),
+        (lambda data: b"\x1f\x8b" + data[2:], "does not match its checksum"),
+    ],
+)
+def test_files_that_are_no_tar(small, change, reason):
+    path = small / "train" / "00000.tar"
+    replace_shard(small, "train/00000.tar", change(path.read_bytes()))
+    with pytest.raises(DamagedError, match=reason):
+        seit.open(small)["train"][0]
+
+
+def test_the_card_of_another_program_is_no_store(tmp_path):
+    (tmp_path / "store.json").write_text('{"format": "grocer", "version": 7}')
+    with pytest.raises(UsageError, match="describes a 'grocer', not a 'seit-store'"):
+        seit.open(tmp_path)
