@@ -237,5 +237,5 @@ def test_write_corpus_refuses_a_folder_that_holds_something_else(corpus: Path, t
     with pytest.raises(UsageError, match="is a file, expected a folder"):
         write_corpus(tmp_path / "file", **SMALL)
     (tmp_path / "photos" / "train").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"but no renders\.json"):
+    with pytest.raises(UsageError, match=r"but no \.renders\.json"):
         write_corpus(tmp_path / "photos", **SMALL)

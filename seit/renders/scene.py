@@ -133,9 +133,9 @@ HABITS = {
     "cone": Habit(hue=0.03, saturation=0.9, value=0.9, pattern="stripes"),
     "torus": Habit(hue=0.6, saturation=0.8, value=0.7, pattern="stripes"),
     "star": Habit(hue=0.14, saturation=0.85, value=0.9, pattern="plain"),
-    "cross": Habit(hue=0.5, saturation=0.15, value=0.9, pattern="plain"),
+    "cross": Habit(hue=0.5, saturation=0.2, value=0.9, pattern="plain"),
     "crescent": Habit(hue=0.7, saturation=0.5, value=0.75, pattern="mottled"),
-    "gear": Habit(hue=0.6, saturation=0.1, value=0.45, pattern="speckle"),
+    "gear": Habit(hue=0.6, saturation=0.25, value=0.45, pattern="speckle"),
     "heart": Habit(hue=0.95, saturation=0.8, value=0.75, pattern="marble"),
     "bottle": Habit(hue=0.36, saturation=0.75, value=0.45, pattern="plain"),
 }

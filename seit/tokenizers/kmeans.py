@@ -6,22 +6,25 @@ Shape letters: N points, K centres, C dims.
 import torch
 from torch import Tensor
 
-_CHUNK = 16_384
+_CPU_CHUNK = 1024
+"""Points at a time on a CPU: their distances to 1,024 centres stay in the cache (4 MB)."""
+_GPU_CHUNK = 65_536
 
 
 def assign(points_NC: Tensor, centres_KC: Tensor) -> Tensor:
     """The nearest centre (squared Euclidean distance) of each point: int64 (N,)."""
     half_norms_K = centres_KC.square().sum(1) / 2
+    chunk_size = _CPU_CHUNK if points_NC.device.type == "cpu" else _GPU_CHUNK
     return torch.cat(
         [
             torch.addmm(half_norms_K, chunk, centres_KC.T, alpha=-1).argmin(1)
-            for chunk in points_NC.split(_CHUNK)
+            for chunk in points_NC.split(chunk_size)
         ]
     )
 
 
 def fit_kmeans(
-    points_NC: Tensor, num_centres: int, *, seed: int = 0, iterations: int = 25
+    points_NC: Tensor, num_centres: int, *, seed: int = 0, iterations: int = 20
 ) -> Tensor:
     """Cluster float32 points (N, C) into centres (K, C), ordered by how often each is used.
 

@@ -21,7 +21,9 @@ from seit.errors import DamagedError, UsageError
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.kmeans import assign, fit_kmeans
 
-_MAX_FIT_PATCHES = 200_000
+_MAX_FIT_PATCHES = 131_072
+_CPU_IMAGES = 4
+"""Images at a time on a CPU, so that what is between pixels and ids stays in the cache."""
 _MAX_CODES = _MAX_FIT_PATCHES // 2
 _MAX_IMAGE_SIZE = 1 << 14
 _EIGENVALUE_FLOOR = 1e-4
@@ -64,7 +66,7 @@ class PatchTokenizer(Tokenizer):
         whitening: float = 0.25,
         seed: int = 0,
     ) -> Self:
-        """Fit on images uint8 (B, S, S, 3); at most 200,000 of their patches are used.
+        """Fit on images uint8 (B, S, S, 3); at most 131,072 of their patches are used.
 
         Raises:
             UsageError: the image side is no multiple of the patch side, there are fewer
@@ -120,7 +122,12 @@ class PatchTokenizer(Tokenizer):
 
     @override
     def encode(self, images: Tensor) -> Tensor:
-        patches = _to_patches(images.to(self.codebook.device), self.patch_size)
+        images = images.to(self.codebook.device)
+        group = _CPU_IMAGES if images.device.type == "cpu" else max(1, len(images))
+        return torch.cat([self._encode(images_BSS3) for images_BSS3 in images.split(group)])
+
+    def _encode(self, images_BSS3: Tensor) -> Tensor:
+        patches = _to_patches(images_BSS3, self.patch_size)
         points_NC = torch.addmm(
             -self._mean_D @ self._analysis_DC,
             patches.flatten(0, 2).float(),
