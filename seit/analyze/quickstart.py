@@ -163,9 +163,10 @@ def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None
     out = summary.report.parent
     runs = {"tokens": Run.open(out / "run-tokens"), "pixels": Run.open(out / "run-pixels")}
     environment = runs["tokens"].info["environment"]
+    height, width = store.card.tokenizer.grid
     bars = [
-        Bar("original files", summary.bytes_per_sample_source, "JPEG, PNG … as found"),
         Bar("token store", summary.bytes_per_sample_tokens, f"{summary.bytes_ratio:.1f}× smaller"),
+        Bar("original files", summary.bytes_per_sample_source, "as found"),
     ]
     tiles = figures(
         [
@@ -185,12 +186,12 @@ def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None
             Section(
                 "What a token keeps",
                 _pictures(store, source),
-                "Above, what the tokenizer saw; below, what its 1,024 tokens say. The network "
-                "never sees either: it reads the tokens' vectors.",
+                f"Above, what the tokenizer saw; below, what its {height * width:,} tokens say. The "
+                "network sees neither of them: it reads the tokens' vectors.",
             ),
             Section(
                 "Bytes per image",
-                bar_chart(bars, title="Bytes per image", unit_label="bytes per image"),
+                bar_chart(bars, title="Storage", unit_label="bytes per image"),
                 "Every byte of the store counts: tokens, labels, keys, checksums, codebook.",
             ),
             Section("Learning curves", curves({name: run.metrics() for name, run in runs.items()})),
