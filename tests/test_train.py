@@ -235,6 +235,15 @@ def test_flips_need_a_flip_equivariant_tokenizer(store, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):
+    tokenize(
+        corpus / "train", tmp_path / "store", TokenizeConfig(size=64, codes=64, val_fraction=0)
+    )
+    with pytest.raises(UsageError, match=r"no labelled samples in a split 'val'.*--data.val_split"):
+        train(CONFIG, tmp_path / "store", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_schedule_is_linear_then_cosine():
     config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=101, warmup_steps=10))
     rates = [learning_rate(step, config, steps_per_epoch=6) for step in range(101)]
@@ -276,7 +285,11 @@ def test_evaluation_counts_every_sample_once_and_skips_the_unlabelled():
     labels[4] = -1
     batches = list(zip(logits.split(10), labels.split(10), strict=True))
     result = loop_module.evaluate(
-        Fixed(), batches, num_classes=7, autocast=torch.autocast("cpu", enabled=False)
+        Fixed(),
+        batches,
+        num_classes=7,
+        device=torch.device("cpu"),
+        autocast=torch.autocast("cpu", enabled=False),
     )
     known = labels >= 0
     ranks = (logits > logits.gather(1, labels.clamp(min=0)[:, None])).sum(1)[known]

@@ -186,8 +186,8 @@ def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None
             Section(
                 "What a token keeps",
                 _pictures(store, source),
-                f"Above, what the tokenizer saw; below, what its {height * width:,} tokens say. The "
-                "network sees neither of them: it reads the tokens' vectors.",
+                f"Above, what the tokenizer saw; below, what its {height * width:,} tokens say. "
+                "The network sees neither of them: it reads the tokens' vectors.",
             ),
             Section(
                 "Bytes per image",

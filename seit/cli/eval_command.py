@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from seit.cli.output import print_json, print_table
-from seit.errors import UsageError
 
 
 def command(
@@ -27,8 +26,6 @@ def command(
     from seit.train import evaluate_run
 
     result = evaluate_run(run, store, split=split, device=device)
-    if not result.samples:
-        raise UsageError(f"split {split!r} of {store} holds no labelled samples to evaluate")
     rate = result.samples / result.seconds
     if json:
         return print_json(

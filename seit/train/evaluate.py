@@ -46,17 +46,21 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     num_classes: int,
+    device: torch.device,
     autocast: torch.autocast,
 ) -> Evaluation:
-    """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,); samples labelled −1 are left out.
+    """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,), at least one of them not −1.
 
+    Samples labelled −1 are left out. All lies on ``device``.
     The model is in evaluation mode meanwhile; nothing is synchronised until the end.
     """
     started = time.perf_counter()
     wait_seconds = 0.0
     was_training = model.training
     model.eval()
-    confusion = totals = None
+    confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    totals = torch.zeros(3, dtype=precise, device=device)
     with torch.inference_mode():
         iterator = iter(batches)
         while True:
@@ -66,10 +70,6 @@ def evaluate(
             if batch is None:
                 break
             inputs, labels = batch
-            if confusion is None:
-                device = labels.device
-                confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
-                totals = torch.zeros(3, dtype=torch.float64, device=device)
             with autocast:
                 logits = model(inputs)
             logits = logits.float()
@@ -78,19 +78,14 @@ def evaluate(
             losses = F.cross_entropy(logits, target, reduction="none")
             top = logits.topk(min(5, num_classes), dim=1).indices
             hits = (top == target[:, None]).any(1)
-            assert totals is not None
             totals += torch.stack([(losses * known).sum(), (hits & known).sum(), known.sum()])
             cells = target * num_classes + top[:, 0]
-            confusion += torch.bincount(cells[known], minlength=num_classes**2)
+            confusion.index_add_(0, cells, known.long())
     model.train(was_training)
-    if confusion is None or totals is None:
-        empty = np.zeros((num_classes, num_classes), np.int64)
-        return Evaluation(0, 0.0, 0.0, 0.0, empty, 0.0, 0.0)
-    loss, hits5, count = totals.tolist()
+    loss, hits5, samples = totals.tolist()
     matrix = confusion.view(num_classes, num_classes).cpu().numpy()
-    samples = max(count, 1)
     return Evaluation(
-        samples=int(count),
+        samples=int(samples),
         top1=float(np.trace(matrix)) / samples,
         top5=hits5 / samples,
         loss=loss / samples,

@@ -26,15 +26,14 @@ class Feed:
 
     Attributes:
         train: the shuffled training batches; None where only evaluation is wanted.
-        evaluation: the batches of the evaluated split, each sample once; None where the store
-            lacks that split.
+        evaluation: the batches of the evaluated split, each sample once.
         augment: batches → inputs (B, C, h, w).
         classes: class names.
         seed: of the augmentation.
     """
 
     train: Loader | None
-    evaluation: Loader | None
+    evaluation: Loader
     augment: TokenAugment | PixelAugment
     classes: tuple[str, ...]
     seed: int
@@ -53,7 +52,6 @@ class Feed:
 
     def evaluation_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (B, C, h, w) and labels (B,) of every sample of the evaluated split, once."""
-        assert self.evaluation is not None, "this feed has nothing to evaluate"
         for batch in self.evaluation.epoch(0):
             yield self.augment.evaluate(batch.tokens), batch.labels
 
@@ -81,7 +79,8 @@ def make_feed(
     """Load the splits that ``config`` names.
 
     Raises:
-        UsageError: the training split is missing, too small or without labels.
+        UsageError: the training split is missing, too small or not all labelled, or nothing of
+            the evaluated split is labelled.
     """
     data = config.data
     train = None
@@ -93,11 +92,13 @@ def make_feed(
                 "tokenize a class-per-folder tree or a manifest with labels to train a classifier"
             )
         train = _load(split, config, device, batch_size=data.batch_size, shuffle=True)
-    evaluation = None
-    if data.val_split in store and len(store[data.val_split]):
-        evaluation = _load(
-            store[data.val_split], config, device, batch_size=EVAL_BATCH, shuffle=False
+    if data.val_split not in store or not (store[data.val_split].labels >= 0).any():
+        raise UsageError(
+            f"{store.path} has no labelled samples in a split {data.val_split!r} to evaluate on; "
+            f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
+            "folder or a --val-fraction"
         )
+    evaluation = _load(store[data.val_split], config, device, batch_size=EVAL_BATCH, shuffle=False)
     return Feed(
         train, evaluation, make_augment(store, config, device), store.classes, config.run.seed
     )

@@ -264,11 +264,14 @@ class _Training:
 
     def _evaluate(self, step: int, *, record: bool = True) -> Evaluation:
         num_classes = len(self.feed.classes)
-        batches = self.feed.evaluation_inputs() if self.feed.evaluation is not None else ()
         evaluation = evaluate(
-            self.evaluated_model, batches, num_classes=num_classes, autocast=self.autocast
+            self.evaluated_model,
+            self.feed.evaluation_inputs(),
+            num_classes=num_classes,
+            device=self.device,
+            autocast=self.autocast,
         )
-        if record and evaluation.samples:
+        if record:
             self.latest["val_top1"] = evaluation.top1
             self.run.append_metrics({"step": step, "split": "val", **evaluation.metrics()})
         return evaluation

@@ -41,7 +41,8 @@ def evaluate_run(
     """Evaluate a run's weights on one split of a store, every sample once.
 
     Raises:
-        UsageError: the store was made by another tokenizer or has other classes.
+        UsageError: the store was made by another tokenizer, has other classes, or no labelled
+            samples in that split.
     """
     run = Run.open(run_path)
     store = store if isinstance(store, Store) else open_store(store)
@@ -53,7 +54,6 @@ def evaluate_run(
         )
     if store.classes != run.classes:
         raise UsageError(f"{store.path} has other classes than the run {run.path} was trained on")
-    store[split]
     config = run.config
     config = replace(config, data=replace(config.data, val_split=split))
     target = choose_device(device)
@@ -61,8 +61,9 @@ def evaluate_run(
     model = _load_model(run, config, feed.augment, tokenizer, target)
     return evaluate(
         model,
-        feed.evaluation_inputs() if feed.evaluation is not None else (),
+        feed.evaluation_inputs(),
         num_classes=len(run.classes),
+        device=target,
         autocast=make_autocast(config, target),
     )
 
