@@ -8,7 +8,7 @@ from seit.errors import UsageError
 from seit.models import Stem, build_backbone, count_parameters, load_weights
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
-NAMES = ["vit_tiny_patch16_224", "deit_tiny_patch16_224"]
+NAMES = ["vit_tiny_patch16_224", "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"]
 STEMS = {"4/2/1": (14, 14), "2/2/0": (14, 14), "4/4/0": (7, 7), "3/1/1": (28, 28)}
 
 
@@ -23,7 +23,8 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize("stem", STEMS)
 def test_only_the_stem_differs_from_timm(store, name, stem):
     model = seit.create_model(name, store, stem=stem, **SMALL)
-    plain = timm.create_model(name, num_classes=3, global_pool="avg", **SMALL)
+    pooling = "token" if "distilled" in name else "avg"
+    plain = timm.create_model(name, num_classes=3, global_pool=pooling, **SMALL)
     ours, theirs = model.state_dict(), plain.state_dict()
     assert list(ours) == list(theirs)
     kernel, rows = int(stem[0]), STEMS[stem][0]

@@ -80,7 +80,8 @@ def build_backbone(
         near = get_close_matches(name, timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UsageError(f"timm {timm.__version__} has no model {name!r}{hint}")
-    settings = {"global_pool": "avg", **kwargs}
+    pooling = "token" if "distilled" in name else "avg"  # DeiT's two heads read two tokens
+    settings = {"global_pool": pooling, **kwargs}
     try:
         model = timm.create_model(
             name,
