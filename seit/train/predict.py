@@ -54,6 +54,8 @@ def evaluate_run(
         )
     if store.classes != run.classes:
         raise UsageError(f"{store.path} has other classes than the run {run.path} was trained on")
+    if not (store[split].labels >= 0).any():
+        raise UsageError(f"split {split!r} of {store.path} holds no labelled samples to evaluate")
     config = run.config
     config = replace(config, data=replace(config.data, val_split=split))
     target = choose_device(device)
