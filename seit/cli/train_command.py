@@ -122,7 +122,12 @@ def command(
 
 
 def _note(figures: dict[str, float]) -> str:
-    notes = {"loss": "loss {:.3f}", "val_top1": "top-1 {:.3f}", "data_wait_fraction": "wait {:.0%}"}
+    notes = {
+        "loss": "loss {:.3f}",
+        "val_top1": "top-1 {:.3f}",
+        "samples_per_second": "{:.0f} samples/s",
+        "data_wait_fraction": "wait {:.0%}",
+    }
     return ", ".join(text.format(figures[key]) for key, text in notes.items() if key in figures)
 
 
