@@ -1,0 +1,68 @@
+"""How much whitening should the patch tokenizer do? PSNR and top-1 at several degrees, as JSON.
+
+    uv run python tools/study_whitening.py PHOTOS OUT --steps 600
+
+PHOTOS is a class-per-folder tree; OUT keeps tokenizers, stores and runs.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from seit.recipes import find_recipe
+from seit.settings import build, read_yaml
+from seit.tokenize import TokenizeConfig, tokenize
+from seit.tokenize.config import DEFAULT_SIZE
+from seit.tokenize.fit import FIT_IMAGES, pixel_reader, sample_images
+from seit.tokenize.sources import list_corpus
+from seit.tokenizers import PatchTokenizer, save_tokenizer
+from seit.train import TrainConfig, train
+from seit.train.run import environment
+
+
+def main() -> None:
+    """Run the study and print its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--whitening", type=float, nargs="+", default=[0.0, 0.25, 0.5])
+    parser.add_argument("--recipe", default="small-cpu")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with pixel_reader(TokenizeConfig(size=DEFAULT_SIZE)) as reader:
+        corpus = list_corpus(arguments.photos)
+        images = sample_images(corpus, reader, count=FIT_IMAGES, split="train")
+    config = build(TrainConfig, read_yaml(find_recipe(arguments.recipe).path), origin="recipe")
+    config = replace(
+        config,
+        schedule=replace(config.schedule, steps=arguments.steps),
+        run=replace(config.run, seed=arguments.seed),
+    )
+    rows = []
+    for whitening in arguments.whitening:
+        name = f"whitening-{whitening:g}"
+        file = arguments.out / f"{name}.safetensors"
+        save_tokenizer(PatchTokenizer.fit(images, whitening=whitening), file)
+        store = arguments.out / name
+        result = tokenize(arguments.photos, store, TokenizeConfig(tokenizer=str(file)))
+        run = arguments.out / f"run-{name}-{arguments.steps}-{arguments.seed}"
+        outcome = train(config, store, out=run, resume=True)
+        rows.append({"whitening": whitening, **result.quality, **asdict(outcome)})
+    report = {
+        "study": "whitening",
+        "photos": len(corpus.instances),
+        "recipe": arguments.recipe,
+        "seed": arguments.seed,
+        "rows": rows,
+        "environment": environment(torch.device("cpu")),
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
