@@ -359,3 +359,16 @@ def test_quality_against_closed_forms():
     quality = measure_quality(Shifted(images, shifts), images[shares])
     assert quality.perplexity == pytest.approx(2**1.5)
     assert quality.codebook_usage == 3 / 16
+
+
+def test_a_loaded_tokenizer_rounds_like_the_fitted_one(tmp_path):
+    generator = torch.Generator().manual_seed(5)
+    coarse = torch.rand(24, 3, 32, 32, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=256, mode="bicubic")
+    images = (smooth.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    fitted = PatchTokenizer.fit(images, num_codes=512)
+    save_tokenizer(fitted, tmp_path / "t.safetensors")
+    loaded = load_tokenizer(tmp_path / "t.safetensors")
+    for name, tensor in fitted.tensors().items():
+        assert tensor.stride() == loaded.tensors()[name].stride(), name
+    assert torch.equal(fitted.encode(images), loaded.encode(images))

@@ -127,7 +127,8 @@ def tokenize(
             workspace.begin(job, tokenizer, replace=replace)
         else:
             _check_same_job(earlier, job, store)
-            tokenizer = load_tokenizer(workspace.tokenizer_path)
+        # Read back even when just fitted, so that a resumed job encodes with the very same weights.
+        tokenizer = load_tokenizer(workspace.tokenizer_path)
         return _Run(config, corpus, tokenizer, workspace, reader, progress).finish(job)
 
 

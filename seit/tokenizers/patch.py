@@ -48,12 +48,13 @@ class PatchTokenizer(Tokenizer):
         synthesis: Tensor,
     ) -> None:
         """Hold ``mean`` (D,), ``analysis`` (D, C) and ``synthesis`` (C, D), all float32."""
-        self.codebook = codebook
+        # One layout, whether fitted or loaded: another one rounds differently in matrix products.
+        self.codebook = codebook.contiguous()
         self.image_size = image_size
         self.patch_size = patch_size
-        self._mean_D = mean
-        self._analysis_DC = analysis
-        self._synthesis_CD = synthesis
+        self._mean_D = mean.contiguous()
+        self._analysis_DC = analysis.contiguous()
+        self._synthesis_CD = synthesis.contiguous()
 
     @classmethod
     def fit(
