@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on bit for bit, without a pickle.
 
 A checkpoint is one safetensors file ``checkpoints/step-00001200.safetensors``: weights, average,
-optimiser moments and the state of torch's generator as tensors, the counters as metadata. The
+optimiser moments and the state of torch's generator as tensors, the step as metadata. The
 order of samples and their augmentation are functions of the step and need no state.
 """
 
@@ -73,11 +73,11 @@ class TrainState:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
 
 
-def save_checkpoint(folder: Path, step: int, state: TrainState, counters: dict[str, float]) -> Path:
+def save_checkpoint(folder: Path, step: int, state: TrainState) -> Path:
     """Write the checkpoint after ``step`` steps; the last two are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
-    metadata = {"seit": json.dumps({"step": step, "counters": counters})}
+    metadata = {"seit": json.dumps({"step": step})}
     write_atomically(path, save(state.tensors(), metadata))
     for old in list_checkpoints(folder)[:-KEEP]:
         old.unlink()
@@ -89,8 +89,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path, state: TrainState) -> tuple[int, dict[str, float]]:
-    """Restore ``state`` and return (steps done, counters).
+def load_checkpoint(path: Path, state: TrainState) -> int:
+    """Restore ``state`` and return the number of steps done.
 
     Raises:
         DamagedError: the file is not what was written, or belongs to another model.
@@ -99,10 +99,10 @@ def load_checkpoint(path: Path, state: TrainState) -> tuple[int, dict[str, float
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["seit"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        step, counters = int(card["step"]), dict(card["counters"])
+        step = int(card["step"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedError(
             f"{path} is damaged ({error}); delete it to resume from the one before"
         ) from error
     state.restore(tensors)
-    return step, counters
+    return step

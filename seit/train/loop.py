@@ -6,7 +6,6 @@ Legend: B batch, N classes.
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -212,7 +211,7 @@ class _Training:
             if step % self.eval_every == 0 or step == self.total:
                 self.busy_seconds += time.perf_counter() - mark
                 evaluation = self._evaluate(step)
-                save_checkpoint(self.run.checkpoints, step, state, {})
+                save_checkpoint(self.run.checkpoints, step, state)
                 mark = time.perf_counter()
             if self.progress:
                 self.progress(step, self.total, self.latest)
@@ -225,7 +224,7 @@ class _Training:
         if not checkpoints:
             self.run.rewind_metrics(0)
             return 0
-        step, _ = load_checkpoint(checkpoints[-1], state)
+        step = load_checkpoint(checkpoints[-1], state)
         self.run.rewind_metrics(step)
         return step
 
@@ -233,7 +232,7 @@ class _Training:
         rate = learning_rate(step, self.config, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.autocast if self.autocast._enabled else nullcontext():
+        with self.autocast:
             logits = self.model(batch.inputs)
         loss = mixed_loss(logits.float(), batch, self.config.loss.label_smoothing)
         loss.backward()
