@@ -16,6 +16,7 @@ from seit.shards import (
     Block,
     Card,
     FileRecord,
+    PackedCodec,
     ShardRecord,
     ShardWriter,
     TokenizerInfo,
@@ -117,7 +118,7 @@ def write_shard(
     with_metadata: bool = False,
 ) -> ShardRecord:
     """Write some rows as a shard."""
-    with ShardWriter(path, split=split, index=index, layout=layout) as writer:
+    with ShardWriter(path, split=split, index=index, codec=PackedCodec(layout)) as writer:
         for start in range(rows.start, rows.stop, block_samples):
             chosen = slice(start, min(start + block_samples, rows.stop))
             writer.write(

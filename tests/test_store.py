@@ -14,8 +14,8 @@ from stores import build_store, edit_card, record_of, replace_shard, sealed
 
 import seit
 from seit.errors import DamagedError, UsageError
-from seit.shards import TokenLayout, read_card
-from seit.shards.blocks import decode_keys, decode_labels, decode_metadata, decode_tokens
+from seit.shards import PackedCodec, TokenLayout, read_card
+from seit.shards.blocks import decode_keys, decode_labels, decode_metadata
 from seit.stream import unpack
 
 SHARDS = {"train": (7, 3, 0, 6, 5), "val": (4,)}
@@ -160,7 +160,7 @@ def test_a_split_may_be_empty(tmp_path, counts):
 
 def test_a_block_without_samples_leaves_no_trace(tmp_path):
     layout = TokenLayout((4, 4), 16)
-    with seit.shards.ShardWriter(tmp_path, split="a", index=0, layout=layout) as writer:
+    with seit.shards.ShardWriter(tmp_path, split="a", index=0, codec=PackedCodec(layout)) as writer:
         writer.write(seit.shards.Block(np.zeros((0, 4, 4), np.uint16), np.zeros(0, np.int32), ()))
     assert writer.record.samples == 0
     with tarfile.open(tmp_path / writer.record.file) as tar:
@@ -171,7 +171,7 @@ def test_a_failed_shard_leaves_nothing(tmp_path):
     layout = TokenLayout((4, 4), 16)
     with (
         pytest.raises(ZeroDivisionError),
-        seit.shards.ShardWriter(tmp_path, split="a", index=0, layout=layout),
+        seit.shards.ShardWriter(tmp_path, split="a", index=0, codec=PackedCodec(layout)),
     ):
         raise ZeroDivisionError
     assert list((tmp_path / "a").iterdir()) == []
@@ -196,7 +196,7 @@ def test_webdataset_reads_the_shards(store_and_columns):
         warnings.simplefilter("ignore", ResourceWarning)  # the library leaves its files open
         for group in dataset:
             names.append(group["__key__"])
-            tokens.append(decode_tokens(group["tokens"], layout))
+            tokens.append(PackedCodec(layout).decode(group["tokens"]))
             labels += decode_labels(group["labels"]).tolist()
             keys += decode_keys(group["keys"])
             metadata += decode_metadata(group["metadata"])

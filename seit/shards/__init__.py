@@ -1,6 +1,6 @@
 """Grids ↔ bytes: blocks, codecs, containers, and the store that they make up."""
 
-from seit.shards.blocks import BLOCK_SAMPLES, Block, TokenLayout
+from seit.shards.blocks import BLOCK_SAMPLES, Block
 from seit.shards.card import (
     CARD_NAME,
     FORMAT_NAME,
@@ -10,6 +10,7 @@ from seit.shards.card import (
     TokenizerInfo,
     read_card,
 )
+from seit.shards.codecs import Codec, PackedCodec, TokenLayout
 from seit.shards.store import (
     CODEBOOK_NAME,
     SKIPPED_NAME,
@@ -31,8 +32,10 @@ __all__ = [
     "TOKENIZER_NAME",
     "Block",
     "Card",
+    "Codec",
     "Damage",
     "FileRecord",
+    "PackedCodec",
     "Sample",
     "ShardRecord",
     "ShardWriter",

@@ -1,6 +1,6 @@
 """Blocks: up to 1,024 samples coded together, the unit of checksum and random access.
 
-Shape letters: N samples of the block, H W grid, K codes.
+Shape letters: N samples of the block, H W grid.
 """
 
 import json
@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seit.errors import DamagedError, SeitError
+from seit.errors import DamagedError
+from seit.shards.codecs import Codec
 from seit.shards.frames import Coding, Kind, decode_frame, encode_frame
-from seit.shards.packed import pack, sample_bytes, token_bits, token_dtype, unpack
-
-MAX_BLOCK_TOKENS = 1 << 28
-"""No block holds more tokens: unpacked they take up to 1 GiB."""
 
 BLOCK_SAMPLES = 1024
 """Samples per block; only the last block of a shard may hold fewer."""
@@ -28,34 +25,6 @@ MEMBER_SUFFIXES = {
     Kind.KEYS: "keys",
     Kind.METADATA: "metadata",
 }
-
-
-@dataclass(frozen=True)
-class TokenLayout:
-    """What a reader must know of tokens: the ``grid`` (H, W) and the number of codes K."""
-
-    grid: tuple[int, int]
-    num_codes: int
-
-    @property
-    def length(self) -> int:
-        """Tokens per sample, H·W."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def bits(self) -> int:
-        """Bits per token in the packed codec."""
-        return token_bits(self.num_codes)
-
-    @property
-    def dtype(self) -> np.dtype[np.unsignedinteger]:
-        """The dtype of ids: uint16, or uint32 when K > 65,536."""
-        return token_dtype(self.num_codes)
-
-    @property
-    def sample_bytes(self) -> int:
-        """Bytes per packed sample."""
-        return sample_bytes(self.length, self.bits)
 
 
 @dataclass(frozen=True)
@@ -71,25 +40,20 @@ class Block:
     metadata: tuple[Mapping[str, Any], ...] | None = None
 
 
-def encode_block(block: Block, layout: TokenLayout) -> dict[Kind, bytes]:
+def encode_block(block: Block, codec: Codec) -> dict[Kind, bytes]:
     """Code a block into its frames, by kind.
 
     Raises:
         SeitError: it is too large for any reader.
     """
     count = len(block.keys)
+    layout = codec.layout
     assert block.tokens.shape == (count, *layout.grid), "tokens do not fit the layout"
     assert block.labels.shape == (count,), "one label a sample"
     assert block.metadata is None or len(block.metadata) == count, "one mapping a sample"
     assert int(block.tokens.max(initial=0)) < layout.num_codes, "an id is not below K"
-    if block.tokens.size > MAX_BLOCK_TOKENS:
-        raise SeitError(
-            f"a block of {count} samples of {layout.length} tokens is over the limit of "
-            f"{MAX_BLOCK_TOKENS} tokens: write fewer samples a block"
-        )
-    packed_NS = pack(block.tokens.reshape(count, layout.length), layout.bits)
     frames = {
-        Kind.TOKENS: encode_frame(Kind.TOKENS, packed_NS.tobytes(), count=count, coding=Coding.RAW),
+        Kind.TOKENS: codec.encode(block.tokens),
         Kind.LABELS: encode_frame(
             Kind.LABELS,
             block.labels.astype("<i4").tobytes(),
@@ -111,26 +75,6 @@ def encode_block(block: Block, layout: TokenLayout) -> dict[Kind, bytes]:
             Kind.METADATA, _encode_strings(texts), count=count, coding=Coding.DEFLATE
         )
     return frames
-
-
-def decode_packed(data: bytes, layout: TokenLayout) -> npt.NDArray[np.uint8]:
-    """Open a tokens frame and leave it packed: uint8 (N, sample_bytes)."""
-    frame = decode_frame(data, kind=Kind.TOKENS)
-    if len(frame.raw) != frame.count * layout.sample_bytes:
-        raise DamagedError(
-            f"{frame.count} samples of {layout.sample_bytes} bytes were expected in a tokens "
-            f"frame that holds {len(frame.raw)} bytes"
-        )
-    if frame.count * layout.length > MAX_BLOCK_TOKENS:
-        raise DamagedError(f"{frame.count} samples of {layout.length} tokens are over the limits")
-    return np.frombuffer(frame.raw, dtype=np.uint8).reshape(frame.count, layout.sample_bytes)
-
-
-def decode_tokens(data: bytes, layout: TokenLayout) -> npt.NDArray[np.unsignedinteger]:
-    """Open a tokens frame: ids (N, H, W), uint16 or uint32."""
-    packed_NS = decode_packed(data, layout)
-    tokens_NL = unpack(packed_NS, length=layout.length, num_codes=layout.num_codes)
-    return tokens_NL.reshape(-1, *layout.grid)
 
 
 def decode_labels(data: bytes) -> npt.NDArray[np.int32]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
-from seit.shards.blocks import TokenLayout, parse_json
+from seit.shards.blocks import parse_json
+from seit.shards.codecs import TokenLayout
 from seit.shards.frames import MAX_COUNT
 
 CARD_NAME = "store.json"

@@ -42,14 +42,34 @@ class Coding(IntEnum):
 
     RAW = 0
     DEFLATE = 1
+    CONTEXT = 2
+
+
+_CODINGS = {
+    Kind.TOKENS: (Coding.RAW, Coding.CONTEXT),
+    Kind.LABELS: (Coding.RAW, Coding.DEFLATE),
+    Kind.KEYS: (Coding.RAW, Coding.DEFLATE),
+    Kind.METADATA: (Coding.RAW, Coding.DEFLATE),
+}
+"""What a column may be coded as."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A decoded frame: its kind, the number of samples it speaks of, and its raw bytes."""
+    """A frame whose checksum holds.
+
+    Attributes:
+        kind: what it holds.
+        count: samples that it speaks of.
+        coding: how its payload is coded.
+        raw_bytes: size of the payload once its coding is undone.
+        raw: the raw payload; of `CONTEXT`, which takes a codec's tables to undo, the coded one.
+    """
 
     kind: Kind
     count: int
+    coding: Coding
+    raw_bytes: int
     raw: bytes
 
 
@@ -65,7 +85,12 @@ def encode_frame(kind: Kind, raw: bytes, *, count: int, coding: Coding) -> bytes
             f"{MAX_COUNT} samples and {MAX_RAW_BYTES} bytes fit: write fewer samples a block"
         )
     payload = zlib.compress(raw, 9) if coding is Coding.DEFLATE else raw
-    head = _HEADER.pack(MAGIC, FRAME_VERSION, kind, coding, 0, count, len(raw)) + payload
+    return seal_frame(kind, payload, count=count, raw_bytes=len(raw), coding=coding)
+
+
+def seal_frame(kind: Kind, payload: bytes, *, count: int, raw_bytes: int, coding: Coding) -> bytes:
+    """Return the bytes of a frame around a ``payload`` that is coded already."""
+    head = _HEADER.pack(MAGIC, FRAME_VERSION, kind, coding, 0, count, raw_bytes) + payload
     return head + _CHECKSUM.pack(google_crc32c.value(head))
 
 
@@ -90,17 +115,25 @@ def decode_frame(data: bytes, *, kind: Kind) -> Frame:
         raise DamagedError(f"frame version {version} is unknown; this seit reads {FRAME_VERSION}")
     if found_kind != kind:
         raise DamagedError(f"a frame of kind {found_kind} stands where {kind.name.lower()} belong")
-    if reserved or coding not in tuple(Coding):
+    if reserved or coding not in _CODINGS[kind]:
         raise DamagedError(
             f"frame coding {coding} (flags {reserved}) is unknown; a newer seit may have written it"
         )
     if count > MAX_COUNT or raw_bytes > MAX_RAW_BYTES:
         raise DamagedError(f"a frame claims {count} samples in {raw_bytes} bytes: over the limits")
     payload = data[_HEADER.size : -_CHECKSUM.size]
-    return Frame(kind=kind, count=count, raw=_unfold(payload, Coding(coding), raw_bytes))
+    return Frame(
+        kind=kind,
+        count=count,
+        coding=Coding(coding),
+        raw_bytes=raw_bytes,
+        raw=_unfold(payload, Coding(coding), raw_bytes),
+    )
 
 
 def _unfold(payload: bytes, coding: Coding, raw_bytes: int) -> bytes:
+    if coding is Coding.CONTEXT:
+        return payload
     if coding is Coding.RAW:
         if len(payload) != raw_bytes:
             raise DamagedError(f"a frame holds {len(payload)} bytes but claims {raw_bytes}")

@@ -17,14 +17,12 @@ import numpy.typing as npt
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import sha256_of
 from seit.shards.blocks import (
-    TokenLayout,
     decode_keys,
     decode_labels,
     decode_metadata,
-    decode_packed,
-    decode_tokens,
 )
 from seit.shards.card import CARD_NAME, Card, ShardRecord, read_card
+from seit.shards.codecs import Codec, PackedCodec
 from seit.shards.frames import FRAME_OVERHEAD_BYTES, Kind
 from seit.shards.wds import BlockPlace, list_blocks
 
@@ -52,11 +50,11 @@ class Shard:
     """One shard of a split, read one column of one block at a time."""
 
     def __init__(
-        self, path: Path, record: ShardRecord, layout: TokenLayout, *, block_samples: int
+        self, path: Path, record: ShardRecord, codec: Codec, *, block_samples: int
     ) -> None:
         self.path = path
         self.record = record
-        self.layout = layout
+        self.codec = codec
         self.block_samples = block_samples
 
     @cached_property
@@ -75,7 +73,7 @@ class Shard:
             )
         for block, place in enumerate(places):
             _, size = place.frames[Kind.TOKENS]
-            needed = self.samples_of(block) * self.layout.sample_bytes + FRAME_OVERHEAD_BYTES
+            needed = self.samples_of(block) * self.codec.layout.sample_bytes + FRAME_OVERHEAD_BYTES
             if size != needed:
                 raise DamagedError(
                     f"{self.record.file}, block {block}: {size} bytes of tokens where "
@@ -95,7 +93,7 @@ class Shard:
         """
         match kind:
             case Kind.TOKENS:
-                return self._open(block, kind, lambda data: decode_tokens(data, self.layout))
+                return self._open(block, kind, self.codec.decode)
             case Kind.LABELS:
                 return self._open(block, kind, decode_labels)
             case Kind.KEYS:
@@ -107,7 +105,7 @@ class Shard:
 
     def open_packed(self, block: int) -> npt.NDArray[np.uint8]:
         """The packed tokens of a block: uint8 (N, S)."""
-        return self._open(block, Kind.TOKENS, lambda data: decode_packed(data, self.layout))
+        return self._open(block, Kind.TOKENS, self.codec.decode_packed)
 
     def _open(self, block: int, kind: Kind, decode: Callable[[bytes], _Column]) -> _Column:
         offset, size = self.places[block].frames[kind]
@@ -201,7 +199,7 @@ class Split(Sequence[Sample]):
             Shard(
                 store.path / record.file,
                 record,
-                self.layout,
+                store.codec,
                 block_samples=store.card.block_samples,
             )
             for record in store.card.splits[name]
@@ -344,6 +342,11 @@ class Store(Mapping[str, Split]):
         listed = sum(record.bytes for record in self.card.files)
         shards = sum(shard.bytes for split in self.card.splits.values() for shard in split)
         return listed + shards + (self.path / CARD_NAME).stat().st_size
+
+    @cached_property
+    def codec(self) -> Codec:
+        """What codes the tokens of every shard."""
+        return PackedCodec(self.card.layout)
 
     @cached_property
     def codebook(self) -> npt.NDArray[np.float32]:

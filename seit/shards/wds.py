@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 from seit.errors import DamagedError
 from seit.files import PARTIAL_SUFFIX, explained_writes, publish, sha256_of
-from seit.shards.blocks import MEMBER_SUFFIXES, Block, TokenLayout, encode_block
+from seit.shards.blocks import MEMBER_SUFFIXES, Block, encode_block
 from seit.shards.card import ShardRecord
+from seit.shards.codecs import Codec
 from seit.shards.frames import MAX_FRAME_BYTES, Kind
 from seit.shards.ustar import list_members
 
@@ -33,12 +34,12 @@ class ShardWriter:
 
     record: ShardRecord
 
-    def __init__(self, store: Path, *, split: str, index: int, layout: TokenLayout) -> None:
+    def __init__(self, store: Path, *, split: str, index: int, codec: Codec) -> None:
         self._path = store / split / f"{index:05d}.tar"
         self._partial = self._path.with_name(self._path.name + PARTIAL_SUFFIX)
         self._relative = f"{split}/{index:05d}.tar"
         self._index = index
-        self._layout = layout
+        self._codec = codec
         self._num_blocks = 0
         self._num_samples = 0
 
@@ -59,7 +60,7 @@ class ShardWriter:
             return
         name = f"{self._index:05d}-{self._num_blocks:04d}"
         with explained_writes(self._path):
-            for kind, frame in encode_block(block, self._layout).items():
+            for kind, frame in encode_block(block, self._codec).items():
                 member = tarfile.TarInfo(f"{name}.{MEMBER_SUFFIXES[kind]}")
                 member.size = len(frame)
                 self._tar.addfile(member, io.BytesIO(frame))

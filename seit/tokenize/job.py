@@ -33,6 +33,7 @@ from seit.shards import (
     Block,
     Card,
     FileRecord,
+    PackedCodec,
     ShardWriter,
     Store,
     TokenizerInfo,
@@ -183,7 +184,7 @@ class _Run:
         label_counts: Counter[int] = Counter()
         source_bytes = 0
         writer = ShardWriter(
-            self.workspace.store, split=plan.split, index=plan.index, layout=self.layout
+            self.workspace.store, split=plan.split, index=plan.index, codec=PackedCodec(self.layout)
         )
         good = self._good_inputs(plan, skipped)
         first = next(good, None)
