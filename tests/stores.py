@@ -21,6 +21,7 @@ from seit.shards import (
     ShardWriter,
     TokenizerInfo,
     TokenLayout,
+    write_index,
 )
 
 
@@ -44,6 +45,7 @@ def build_store(
     block_samples: int = 1024,
     classes: tuple[str, ...] = ("ant", "bee", "cat"),
     with_metadata: bool = False,
+    indexed: bool = True,
     seed: int = 0,
 ) -> dict[str, Columns]:
     """Write a store of random samples, ``shards`` giving the samples of each shard of a split."""
@@ -80,6 +82,11 @@ def build_store(
     }
     for name, data in files.items():
         (path / name).write_bytes(data)
+    indexes = [
+        write_index(path, split, entries)
+        for split, entries in records.items()
+        if indexed and entries
+    ]
     card = Card(
         tokenizer=TokenizerInfo(
             name="random",
@@ -96,7 +103,7 @@ def build_store(
         block_samples=block_samples,
         classes=classes,
         splits={split: tuple(entries) for split, entries in records.items()},
-        files=tuple(record_of(path, name) for name in files),
+        files=(*(record_of(path, name) for name in files), *indexes),
         skipped=1,
         source_bytes=12345,
         quality={"psnr_db": 24.0125, "perplexity": 1e-05},

@@ -19,6 +19,7 @@ from seit.shards.blocks import (
     encode_block,
 )
 from seit.shards.frames import MAX_COUNT, MAX_RAW_BYTES, Coding, Kind, decode_frame, encode_frame
+from seit.shards.index import decode_index, encode_index
 
 FORMAT = Path(__file__).parents[1] / "shards" / "FORMAT.md"
 CODEC = PackedCodec(TokenLayout(grid=(1, 5), num_codes=1000))
@@ -33,7 +34,9 @@ DECODERS = {
     Kind.LABELS: decode_labels,
     Kind.KEYS: decode_keys,
     Kind.METADATA: decode_metadata,
+    Kind.INDEX: decode_index,
 }
+FRAMES = {**encode_block(BLOCK, CODEC), Kind.INDEX: encode_index(np.array([[31, 36, 46, 43]]))}
 
 
 def crc32c(data):
@@ -62,15 +65,15 @@ def strings(*texts):
 
 def test_the_example_of_the_specification():
     text = FORMAT.read_text()
-    for kind, data in encode_block(BLOCK, CODEC).items():
+    for kind, data in FRAMES.items():
         match = re.search(rf"^{kind.name.lower()} +((?:[0-9a-f]{{2}} ?)+)$", text, re.MULTILINE)
         example = bytes.fromhex(match[1])
         column = DECODERS[kind](example)
         assert np.array_equal(column, DECODERS[kind](data))
         assert example[-4:] == struct.pack("<I", crc32c(example[:-4]))
-        if kind is Kind.TOKENS:
+        if kind in (Kind.TOKENS, Kind.INDEX):
             assert example == data
-            np.testing.assert_array_equal(column, BLOCK.tokens)
+    np.testing.assert_array_equal(CODEC.decode(FRAMES[Kind.TOKENS]), BLOCK.tokens)
     assert decode_labels(encode_block(BLOCK, CODEC)[Kind.LABELS]).tolist() == [4]
     assert decode_keys(encode_block(BLOCK, CODEC)[Kind.KEYS]) == BLOCK.keys
     assert decode_metadata(encode_block(BLOCK, CODEC)[Kind.METADATA]) == BLOCK.metadata
@@ -78,7 +81,7 @@ def test_the_example_of_the_specification():
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_changed_byte_is_found(kind):
-    data = encode_block(BLOCK, CODEC)[kind]
+    data = FRAMES[kind]
     for place in range(len(data)):
         for change in range(1, 256):
             damaged = bytearray(data)
@@ -89,7 +92,7 @@ def test_every_changed_byte_is_found(kind):
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_truncation_and_addition_is_found(kind):
-    data = encode_block(BLOCK, CODEC)[kind]
+    data = FRAMES[kind]
     for size in range(len(data)):
         with pytest.raises(DamagedError):
             decode_frame(data[:size], kind=kind)
@@ -175,6 +178,8 @@ def test_hostile_sizes_reserve_no_memory(data):
         (Kind.METADATA, strings(b'{"a":NaN}'), 1),
         (Kind.METADATA, strings(b'{"a":' + b"[" * 100_000), 1),
         (Kind.METADATA, strings(b'{"a":' + b"1" * 100_000 + b"}"), 1),
+        (Kind.INDEX, bytes(15), 1),
+        (Kind.INDEX, bytes(16), 2),
     ],
 )
 def test_sealed_payloads_of_the_wrong_form(kind, payload, count):
@@ -187,6 +192,7 @@ def test_blocks_of_no_samples_can_be_read():
     assert decode_labels(frame(kind=2)).shape == (0,)
     assert decode_keys(frame(kind=3)) == ()
     assert decode_metadata(frame(kind=4)) == ()
+    assert decode_index(frame(kind=5)).shape == (0, 4)
 
 
 def test_a_block_of_too_many_tokens_is_refused():

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from stores import build_store, edit_card, record_of, replace_shard, sealed
 
 import seit
-from seit.errors import DamagedError, UsageError
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import PackedCodec, TokenLayout, read_card
 from seit.shards.blocks import decode_keys, decode_labels, decode_metadata
 from seit.stream import unpack
@@ -34,6 +34,13 @@ def store_and_columns(request, tmp_path_factory):
 @pytest.fixture
 def small(tmp_path):
     build_store(tmp_path, shards={"train": (5, 2)}, block_samples=3)
+    return tmp_path
+
+
+@pytest.fixture
+def unindexed(tmp_path):
+    """A store without an index, whose tar headers are read."""
+    build_store(tmp_path, shards={"train": (5, 2)}, block_samples=3, indexed=False)
     return tmp_path
 
 
@@ -177,6 +184,17 @@ def test_a_failed_shard_leaves_nothing(tmp_path):
     assert list((tmp_path / "a").iterdir()) == []
 
 
+def test_a_shard_of_too_many_blocks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("seit.shards.wds.MAX_SHARD_BLOCKS", 2)
+    with pytest.raises(SeitError, match="would hold more than 2 blocks; write fewer samples"):
+        build_store(tmp_path / "a", shards={"train": (7,)}, block_samples=3)
+    monkeypatch.undo()
+    build_store(tmp_path / "b", shards={"train": (7,)}, block_samples=3, indexed=False)
+    monkeypatch.setattr("seit.shards.wds.MAX_SHARD_BLOCKS", 2)
+    with pytest.raises(DamagedError, match="holds more than 2 blocks"):
+        list(seit.open(tmp_path / "b")["train"])
+
+
 def test_equal_samples_make_equal_files(tmp_path):
     for name in ("a", "b"):
         build_store(tmp_path / name, shards=SHARDS, block_samples=3, with_metadata=True)
@@ -189,7 +207,8 @@ def test_equal_samples_make_equal_files(tmp_path):
 def test_webdataset_reads_the_shards(store_and_columns):
     store, written = store_and_columns
     columns, layout = written["train"], store.card.layout
-    urls = [str(shard.path) for shard in store["train"].shards if shard.record.samples]
+    shards = [shard.record for shard in store["train"].shards]
+    urls = [str(store.path / shard.file) for shard in shards if shard.samples]
     dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
     tokens, labels, keys, metadata, names = [], [], [], [], []
     with warnings.catch_warnings():
@@ -289,6 +308,7 @@ def test_stores_of_another_kind_are_refused_by_name(small, change, message):
         lambda body: body["splits"]["train"].update(samples=8),
         lambda body: body["splits"]["train"]["shards"][0].update(samples=-1),
         lambda body: body["splits"]["train"]["shards"][0].update(samples=2**63),
+        lambda body: claim_samples(body, 3 * 65_536 + 1, bytes=2**40),
         lambda body: body["splits"]["train"].update(
             samples=2**40 + 2, shards=[{**body["splits"]["train"]["shards"][0], "samples": 2**40}]
         ),
@@ -358,11 +378,13 @@ def test_an_unknown_split_names_the_others(store_and_columns):
         store["test"]
 
 
-def claim_samples(body, samples):
-    body["splits"]["train"]["samples"] = samples
-    body["splits"]["train"]["shards"][0]["samples"] = samples
+def claim_samples(body, samples, **other):
+    shards = body["splits"]["train"]["shards"]
+    shards[0].update(samples=samples, **other)
+    body["splits"]["train"]["samples"] = sum(shard["samples"] for shard in shards)
 
 
+@pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize(
     "change",
     [
@@ -372,8 +394,8 @@ def claim_samples(body, samples):
         lambda body: claim_samples(body, 4),
     ],
 )
-def test_a_shard_with_other_blocks_than_the_card_says(tmp_path, change):
-    build_store(tmp_path, shards={"train": (5,)}, block_samples=3)
+def test_a_shard_with_other_blocks_than_the_card_says(tmp_path, change, indexed):
+    build_store(tmp_path, shards={"train": (5,)}, block_samples=3, indexed=indexed)
     edit_card(tmp_path, change)
     for read in (
         lambda split: split[0],
@@ -382,7 +404,7 @@ def test_a_shard_with_other_blocks_than_the_card_says(tmp_path, change):
         lambda split: split.packed(),
         list,
     ):
-        with pytest.raises(DamagedError, match=r"train/00000\.tar"):
+        with pytest.raises(DamagedError, match=r"train/(00000\.tar|blocks\.index)"):
             read(seit.open(tmp_path)["train"])
 
 
@@ -426,30 +448,33 @@ def as_link(members):
         (lambda members: renamed(members, 0, "tokens"), "unexpected tar member"),
         (lambda members: renamed(members, 0, "ü.tokens"), "not that of a plain file"),
         (as_link, "not that of a plain file"),
+        (lambda members: [members[1], members[0], *members[2:]], "do not stand in the order"),
     ],
 )
-def test_other_members_are_refused(small, change, reason):
-    path = small / "train" / "00000.tar"
-    replace_shard(small, "train/00000.tar", repacked(path, change, format=tarfile.USTAR_FORMAT))
+def test_other_members_are_refused(unindexed, change, reason):
+    path = unindexed / "train" / "00000.tar"
+    replace_shard(unindexed, "train/00000.tar", repacked(path, change, format=tarfile.USTAR_FORMAT))
     with pytest.raises(DamagedError, match=rf"train/00000\.tar.*{reason}"):
-        seit.open(small)["train"][0]
+        seit.open(unindexed)["train"][0]
 
 
-def test_pax_and_gnu_records_are_refused_and_plain_gnu_tars_read(small):
-    path = small / "train" / "00000.tar"
+def test_pax_and_gnu_records_are_refused_and_plain_gnu_tars_read(unindexed):
+    path = unindexed / "train" / "00000.tar"
     intact = path.read_bytes()
-    keys = seit.open(small)["train"].keys
+    keys = seit.open(unindexed)["train"].keys
 
     def long_names(members):
         return renamed(members, 0, "0" * 120 + "-0000.tokens")
 
     for options in ({"format": tarfile.GNU_FORMAT}, {"format": tarfile.PAX_FORMAT}):
-        replace_shard(small, "train/00000.tar", repacked(path, long_names, **options))
+        replace_shard(unindexed, "train/00000.tar", repacked(path, long_names, **options))
         with pytest.raises(DamagedError, match="not that of a plain file"):
-            seit.open(small)["train"][0]
+            seit.open(unindexed)["train"][0]
         path.write_bytes(intact)
-        replace_shard(small, "train/00000.tar", repacked(path, lambda members: members, **options))
-        assert seit.open(small)["train"].keys == keys
+        replace_shard(
+            unindexed, "train/00000.tar", repacked(path, lambda members: members, **options)
+        )
+        assert seit.open(unindexed)["train"].keys == keys
 
 
 @pytest.mark.parametrize(
@@ -462,11 +487,11 @@ def test_pax_and_gnu_records_are_refused_and_plain_gnu_tars_read(small):
         (lambda data: b"\x1f\x8b" + data[2:], "does not match its checksum"),
     ],
 )
-def test_files_that_are_no_tar(small, change, reason):
-    path = small / "train" / "00000.tar"
-    replace_shard(small, "train/00000.tar", change(path.read_bytes()))
+def test_files_that_are_no_tar(unindexed, change, reason):
+    path = unindexed / "train" / "00000.tar"
+    replace_shard(unindexed, "train/00000.tar", change(path.read_bytes()))
     with pytest.raises(DamagedError, match=reason):
-        seit.open(small)["train"][0]
+        seit.open(unindexed)["train"][0]
 
 
 def test_the_card_of_another_program_is_no_store(tmp_path):

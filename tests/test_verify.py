@@ -1,13 +1,20 @@
 import random
+import re
 import shutil
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
-from stores import build_store, edit_card, replace_shard
+from stores import Columns, build_store, edit_card, record_of, replace_shard, write_shard
 
 import seit
 from seit.errors import DamagedError, UsageError
-from seit.shards import verify_store
+from seit.shards import TokenLayout, verify_store, write_index
+from seit.shards.blocks import MEMBER_SUFFIXES
 from seit.shards.frames import Kind
+from seit.shards.index import encode_index
+from seit.shards.packed import pack
 
 SHARDS = {"train": (7, 3, 6), "val": (4, 4)}
 
@@ -51,7 +58,7 @@ def test_an_intact_store_is_ok(intact):
     assert result.damage == ()
     assert result.blocks == 3 + 1 + 2 + 2 + 2
     assert result.bytes == sum(path.stat().st_size for path in files_of(intact))
-    assert seen == [(number + 1, 7) for number in range(7)]
+    assert seen == [(number + 1, 9) for number in range(9)]
 
 
 def test_every_flipped_byte_of_every_file_is_found(tmp_path):
@@ -62,7 +69,7 @@ def test_every_flipped_byte_of_every_file_is_found(tmp_path):
     replace_shard(tmp_path, "train/00000.tar", content[: 1024 * num_members + 1024])
     assert verify_store(tmp_path).ok
     paths = files_of(tmp_path)
-    assert len(paths) == 4
+    assert len(paths) == 5
     for path in paths:
         data = path.read_bytes()
         with path.open("r+b", buffering=0) as file:
@@ -117,6 +124,7 @@ def test_missing_files_are_named(store):
     assert {damage.file for damage in result.damage} == {
         *("codebook.safetensors", "skipped.jsonl", "val/00000.tar", "val/00001.tar"),
         *("train/00000.tar", "train/00001.tar", "train/00002.tar"),
+        *("train/blocks.index", "val/blocks.index"),
     }
     assert all("missing" in damage.reason for damage in result.damage)
 
@@ -152,7 +160,7 @@ def test_a_folder_in_place_of_a_file(store):
     assert damaged_files(store) == {"skipped.jsonl", "train/00000.tar"}
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", list(MEMBER_SUFFIXES))
 @pytest.mark.parametrize("block", [0, 2])
 def test_a_damaged_block_is_named(store, kind, block):
     path = store / "train" / "00000.tar"
@@ -227,3 +235,289 @@ def test_names_that_are_not_text_can_be_reported(store):
         pytest.skip("this file system takes only text as names")
     (damage,) = verify_store(store).damage
     assert damage.file.encode() == "bad\N{REPLACEMENT CHARACTER}.tar".encode()
+
+
+def test_a_damaged_tar_header_costs_no_sample(store):
+    path = store / "train" / "00000.tar"
+    for name in (b"00000-0001.tokens", b"00000-0002.keys"):
+        flip(path, path.read_bytes().index(name))
+    (damage,) = verify_store(store).damage
+    assert (damage.file, damage.block) == ("train/00000.tar", None)
+    assert "the tar header at byte" in damage.reason
+    split = seit.open(store)["train"]
+    assert [sample.key for sample in split] == [f"train/bilder/ü{n}.jpg" for n in range(16)]
+
+
+def sealed_index(store, sizes):
+    """Put an index of other sizes, a list of arrays, in place, and have the card agree with it."""
+    data = b"".join(encode_index(np.array(entry)) for entry in sizes)
+    (store / "train" / "blocks.index").write_bytes(data)
+    record = record_of(store, "train/blocks.index")
+
+    def change(body):
+        for entry in body["files"]:
+            if entry["file"] == record.file:
+                entry.update(bytes=record.bytes, sha256=record.sha256)
+
+    edit_card(store, change)
+
+
+def sizes_of(store):
+    return [shard.places.sizes_n4.copy() for shard in seit.open(store)["train"].shards]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda sizes: sizes[0].__setitem__((0, 0), 49), "49 bytes of tokens where 3 samples"),
+        (lambda sizes: sizes[0].__setitem__((0, 1), 0), "lacks a column"),
+        (lambda sizes: sizes[0].__setitem__((0, 3), 23), "the size of no frame"),
+        (lambda sizes: sizes[0].__setitem__((0, 2), 2**32 - 1), "the size of no frame"),
+        (lambda sizes: sizes[2].__setitem__((1, 2), 2**28), "of a file of"),
+        (lambda sizes: sizes.pop(), "where the blocks of the card take"),
+        (lambda sizes: sizes.reverse(), "shard 0: the checksum of a index frame"),
+        (lambda sizes: sizes[0].__setitem__(0, sizes[0][0] + [0, 512, 0, 0]), "disagree"),
+    ],
+)
+def test_sealed_nonsense_in_an_index_is_damage(store, change, reason):
+    sizes = sizes_of(store)
+    change(sizes)
+    sealed_index(store, sizes)
+    damage = verify_store(store).damage
+    assert damage[0].file == "train/blocks.index"
+    assert {entry.file for entry in damage} <= {"train/blocks.index", "train/00000.tar"}
+    assert any(reason in entry.reason for entry in damage)
+    with pytest.raises(DamagedError):
+        list(seit.open(store)["train"])
+
+
+def test_a_damaged_index_is_named_and_spoils_its_shard_alone(store):
+    path = store / "train" / "blocks.index"
+    flip(path, 30)
+    (damage,) = verify_store(store).damage
+    assert damage.file == "train/blocks.index"
+    split = seit.open(store)["train"]
+    with pytest.raises(
+        DamagedError, match=r"train/blocks\.index, shard 0: the checksum of a index"
+    ):
+        split[0]
+    assert split[7].key == "train/bilder/ü7.jpg"
+    with pytest.raises(DamagedError, match=r"blocks\.index, shard 0"):
+        list(seit.open(store, on_damage="skip")["train"])
+    path.unlink()
+    with pytest.raises(DamagedError, match=r"train/blocks\.index is missing"):
+        seit.open(store)["train"][7]
+
+
+def damage_blocks(store):
+    """Damage the keys of block 1 and the tokens of block 2 of the first shard, lose the second."""
+    for block, kind in ((1, Kind.KEYS), (2, Kind.TOKENS)):
+        start, _ = member(store, 0, block, kind)
+        flip(store / "train" / "00000.tar", start + 21)
+    (store / "train" / "00001.tar").unlink()
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_samples_of_damaged_blocks_are_skipped_alike_everywhere(tmp_path, indexed):
+    columns = build_store(tmp_path, shards=SHARDS, block_samples=3, indexed=indexed)["train"]
+    damage_blocks(tmp_path)
+    split = seit.open(tmp_path, on_damage="skip")["train"]
+    left = [0, 1, 2, *range(10, 16)]
+    assert split.rows.tolist() == left
+    assert [sample.key for sample in split] == [columns.keys[row] for row in left]
+    assert split.keys == tuple(columns.keys[row] for row in left)
+    np.testing.assert_array_equal(split.labels, columns.labels[left])
+    np.testing.assert_array_equal(np.stack(list(split.tokens)), columns.tokens[left])
+    assert len(split.packed()) == len(left)
+    np.testing.assert_array_equal(
+        split.packed(), pack(columns.tokens[left].reshape(len(left), -1), 4)
+    )
+    assert len(split) == 16
+    assert split.skipped_samples == 7
+    found = [(entry.file, entry.block, list(entry.rows)) for entry in split.damaged_blocks]
+    assert found == [
+        ("train/00000.tar", 1, [3, 4, 5]),
+        ("train/00000.tar", 2, [6]),
+        ("train/00001.tar", 0, [7, 8, 9]),
+    ]
+    assert "the checksum of a keys frame" in split.damaged_blocks[0].reason
+    for number in (3, 6, 8):
+        with pytest.raises(DamagedError, match=r"train/0000[01]\.tar"):
+            split[number]
+        with pytest.raises(DamagedError, match=r"train/0000[01]\.tar"):
+            _ = seit.open(tmp_path)["train"].labels if number == 8 else split[number]
+    assert split[2].key == columns.keys[2]
+
+
+def test_a_loader_takes_what_is_left(store):
+    damage_blocks(store)
+    split = seit.open(store, on_damage="skip")["train"]
+    (batch,) = seit.loader(split, batch_size=16, shuffle=False).epoch(0)
+    np.testing.assert_array_equal(batch.labels.numpy(), split.labels)
+    np.testing.assert_array_equal(batch.tokens.numpy(), np.stack(list(split.tokens)))
+
+
+def test_an_intact_store_skips_nothing(intact):
+    split = seit.open(intact, on_damage="skip")["train"]
+    assert (len(list(split)), split.skipped_samples, split.damaged_blocks) == (16, 0, ())
+    assert split.rows.tolist() == list(range(16))
+    with pytest.raises(UsageError, match="'raise' or 'skip'"):
+        seit.open(intact, on_damage="ignore")
+
+
+def contents(store):
+    return {str(path.relative_to(store)): path.read_bytes() for path in files_of(store)}
+
+
+def test_repair_restores_every_file(intact, store, tmp_path):
+    damage_blocks(store)
+    (store / "val" / "00001.tar").write_bytes((store / "val" / "00000.tar").read_bytes())
+    (store / "codebook.safetensors").unlink()
+    (store / "train" / "blocks.index").write_bytes(b"")
+    result = verify_store(store, repair_from=intact)
+    assert result.ok
+    assert set(result.repaired) == {
+        *("codebook.safetensors", "train/blocks.index", "train/00000.tar", "train/00001.tar"),
+        "val/00001.tar",
+    }
+    assert contents(store) == contents(intact)
+    assert verify_store(store, repair_from=intact).repaired == ()
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: flip(path, 500)])
+def test_repair_restores_a_card(intact, store, change):
+    change(store / "store.json")
+    flip(store / "val" / "00000.tar", 600)
+    result = verify_store(store, repair_from=intact)
+    assert result.ok
+    assert result.repaired == ("store.json", "val/00000.tar")
+    assert contents(store) == contents(intact)
+
+
+def test_repair_takes_nothing_from_another_store(store, tmp_path):
+    other = tmp_path / "other"
+    build_store(other, shards=SHARDS, block_samples=3, with_metadata=True, seed=1)
+    flip(store / "train" / "00000.tar", 530)
+    before = contents(store)
+    result = verify_store(store, repair_from=other)
+    (damage,) = result.damage
+    assert result.repaired == ()
+    assert damage.file == "train/00000.tar"
+    assert "not repaired: the file in" in damage.reason
+    assert "is not what the card says either" in damage.reason
+    flip(store / "store.json", 500)
+    (damage,) = verify_store(store, repair_from=other).damage
+    assert damage.file == "store.json"
+    assert "they are not copies of one store" in damage.reason
+    (store / "store.json").unlink()
+    with pytest.raises(UsageError, match=r"holds no store\.json"):
+        verify_store(store, repair_from=other)
+    before.pop("store.json")
+    assert contents(store) == before
+
+
+def test_what_the_copy_lacks_is_said(intact, store, tmp_path):
+    copy = shutil.copytree(intact, tmp_path / "copy")
+    (copy / "val" / "00000.tar").unlink()
+    flip(copy / "train" / "00002.tar", 530)
+    flip(copy / "store.json", 500)  # nobody needs the copy's card
+    for name in ("val/00000.tar", "train/00002.tar", "train/00001.tar"):
+        (store / name).unlink()
+    result = verify_store(store, repair_from=copy)
+    assert result.repaired == ("train/00001.tar",)
+    reasons = {damage.file: damage.reason for damage in result.damage}
+    assert set(reasons) == {"val/00000.tar", "train/00002.tar"}
+    assert re.search("is missing; not repaired: .*/copy lacks this file", reasons["val/00000.tar"])
+    assert "not what the card says" in reasons["train/00002.tar"]
+    assert not list(store.rglob("*.partial"))
+
+
+def test_keys_that_occur_twice_are_damage(tmp_path):
+    columns = Columns(
+        tokens=np.zeros((8, 4, 4), np.uint16),
+        labels=np.zeros(8),
+        keys=["a", "b", "c", "b", "d", "e", "a", "b"],
+        metadata=[{}] * 8,
+    )
+    build_store(tmp_path, shards={"train": (4, 4)}, block_samples=2)
+    shards = [
+        write_shard(
+            tmp_path,
+            columns,
+            slice(start, start + 4),
+            split="train",
+            index=start // 4,
+            layout=TokenLayout((4, 4), 16),
+            block_samples=2,
+        )
+        for start in (0, 4)
+    ]
+    records = [*shards, write_index(tmp_path, "train", shards)]
+    for record in records:
+        edit_card(tmp_path, partial(agree, record))
+    found = [(entry.file, entry.block, entry.reason) for entry in verify_store(tmp_path).damage]
+    assert found == [
+        ("train/00000.tar", 1, "the key 'b' of sample 3 is that of sample 1 too"),
+        ("train/00001.tar", 1, "the key 'a' of sample 6 is that of sample 0 too"),
+        ("train/00001.tar", 1, "the key 'b' of sample 7 is that of sample 1 too"),
+    ]
+
+
+def agree(record, body):
+    """Write a file's size and sum into a card's body."""
+    for entry in (*body["files"], *body["splits"]["train"]["shards"]):
+        if entry["file"] == record.file:
+            entry.update(bytes=record.bytes, sha256=record.sha256)
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    path = tmp_path_factory.mktemp("larger")
+    shards = {"train": (40, 40, 33, 40, 40, 7), "val": (24, 24)}
+    build_store(path, shards=shards, block_samples=8, with_metadata=True, grid=(8, 8))
+    return path
+
+
+def shard_damage(rng, store):
+    """Damage shards at random; returns the names of those whose bytes are others now."""
+    before = contents(store)
+    paths = sorted(store.rglob("*.tar"))
+    one, other = rng.sample(paths, 2)
+    data = bytearray(one.read_bytes())
+    match rng.randrange(6):
+        case 0:
+            for _ in range(rng.randint(1, 9)):
+                flip(one, rng.randrange(len(data)), 1 << rng.randrange(8))
+        case 1:
+            one.write_bytes(data[: rng.randrange(len(data))])
+        case 2:
+            content = other.read_bytes()
+            other.write_bytes(data)
+            one.write_bytes(content)
+        case 3:
+            one.unlink()
+        case 4:
+            other.write_bytes(data)
+        case 5:
+            start = rng.randrange(len(data) // 512) * 512
+            data[start : start + 512] = bytes(512)
+            one.write_bytes(data)
+    after = contents(store)
+    return {name for name in before if before[name] != after.get(name)}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_shards_are_found_read_past_and_repaired(larger, tmp_path, seed):
+    store = shutil.copytree(larger, tmp_path / "store")
+    changed = shard_damage(random.Random(seed), store)
+    assert damaged_files(store) == changed
+    whole = {split: tuple(part.keys) for split, part in seit.open(larger).items()}
+    for name, split in seit.open(store, on_damage="skip").items():
+        keys = [sample.key for sample in split]
+        assert tuple(keys) == split.keys
+        if not any(changed_name.startswith(name) for changed_name in changed):
+            assert tuple(keys) == whole[name]
+        assert len(keys) == len(split) - split.skipped_samples
+    result = verify_store(store, repair_from=larger)
+    assert (result.ok, set(result.repaired)) == (True, changed)
+    assert contents(store) == contents(larger)

@@ -11,15 +11,12 @@ from seit.shards.card import (
     read_card,
 )
 from seit.shards.codecs import Codec, PackedCodec, TokenLayout
-from seit.shards.store import (
-    CODEBOOK_NAME,
-    SKIPPED_NAME,
-    TOKENIZER_NAME,
-    Sample,
-    Split,
-    Store,
-    open_store,
-)
+from seit.shards.copying import copy_store
+from seit.shards.folders import Folder, LocalFolder, RemoteFolder, RetryPolicy, open_folder
+from seit.shards.index import write_index
+from seit.shards.shard import BlockColumns, DamagedBlock, Shard
+from seit.shards.split import Sample, Split
+from seit.shards.store import CODEBOOK_NAME, SKIPPED_NAME, TOKENIZER_NAME, Store, open_store
 from seit.shards.verify import Damage, Verification, verify_store
 from seit.shards.wds import ShardWriter
 
@@ -31,12 +28,19 @@ __all__ = [
     "SKIPPED_NAME",
     "TOKENIZER_NAME",
     "Block",
+    "BlockColumns",
     "Card",
     "Codec",
     "Damage",
+    "DamagedBlock",
     "FileRecord",
+    "Folder",
+    "LocalFolder",
     "PackedCodec",
+    "RemoteFolder",
+    "RetryPolicy",
     "Sample",
+    "Shard",
     "ShardRecord",
     "ShardWriter",
     "Split",
@@ -44,7 +48,10 @@ __all__ = [
     "TokenLayout",
     "TokenizerInfo",
     "Verification",
+    "copy_store",
+    "open_folder",
     "open_store",
     "read_card",
     "verify_store",
+    "write_index",
 ]

@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,14 +18,17 @@ from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.shards.blocks import parse_json
 from seit.shards.codecs import TokenLayout
+from seit.shards.folders import Folder, LocalFolder, Location, open_folder
 from seit.shards.frames import MAX_COUNT
 
 CARD_NAME = "store.json"
 FORMAT_NAME = "seit-store"
 FORMAT_VERSION = 1
-CODEC = "packed"
-CONTAINER = "wds"
+CODECS = ("packed", "context")
+CONTAINERS = ("wds",)
 MAX_CARD_BYTES = 1 << 28
+MAX_SHARD_BLOCKS = 1 << 16
+"""No shard holds more blocks, so that what a reader keeps of one stays small."""
 MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
 _END = "\n}\n"
@@ -92,9 +97,19 @@ class Card:
     version: int = field(default=FORMAT_VERSION)
 
     @property
+    def seal(self) -> str:
+        """The sha256 that ends the card; it is that of nothing but this very store."""
+        return self.to_text()[-_SEAL_LENGTH:].split('"')[3]
+
+    @property
     def layout(self) -> TokenLayout:
         """How samples are laid out."""
         return TokenLayout(grid=self.tokenizer.grid, num_codes=self.tokenizer.codebook_size)
+
+    @property
+    def records(self) -> tuple[FileRecord, ...]:
+        """Every file that the card names: the shards, then the others."""
+        return tuple(chain(*self.splits.values(), self.files))
 
     @property
     def samples(self) -> int:
@@ -107,6 +122,10 @@ class Card:
 
     def to_text(self) -> str:
         """The canonical text of the card."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         tokenizer = self.tokenizer
         body: dict[str, Any] = {
             "format": FORMAT_NAME,
@@ -156,22 +175,24 @@ class Card:
         write_atomically(store / CARD_NAME, self.to_text().encode())
 
 
-def read_card(store: Path) -> Card:
-    """Read and check the card of the folder ``store``.
+def read_card(location: Location) -> Card:
+    """Read and check the card of a store.
 
     Raises:
         UsageError: there is no store here, or it is of a version that this seit does not know.
         DamagedError: the card is not what was written.
     """
-    path = store / CARD_NAME
-    if not path.is_file():
-        what = "is not a folder" if not store.is_dir() else f"holds no {CARD_NAME}"
-        raise UsageError(
-            f"no store at {store}: it {what}; make one with `seit tokenize SRC {store}`"
-        )
-    if path.stat().st_size > MAX_CARD_BYTES:
-        raise DamagedError(f"{path} is larger than {MAX_CARD_BYTES} bytes; restore it from a copy")
-    data = path.read_bytes()
+    folder = open_folder(location)
+    path = folder.locate(CARD_NAME)
+    try:
+        size = folder.size(CARD_NAME)
+        if size > MAX_CARD_BYTES:
+            raise DamagedError(
+                f"{path} is larger than {MAX_CARD_BYTES} bytes; restore it from a copy"
+            )
+        data = folder.read(CARD_NAME, 0, size)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UsageError(_no_store_at(folder)) from error
     try:
         text = data.decode()
         body = parse_json(text)
@@ -197,13 +218,20 @@ def read_card(store: Path) -> Card:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
     if canonical != text:
         raise DamagedError(f"{path} is not the canonical text of a card; write it again")
-    if card.codec != CODEC:
+    if card.codec not in CODECS:
         raise UsageError(f"{path} names the codec {card.codec!r}, which this seit lacks: upgrade")
-    if card.container != CONTAINER:
+    if card.container not in CONTAINERS:
         raise UsageError(
             f"{path} names the container {card.container!r}, which this seit lacks: upgrade"
         )
     return card
+
+
+def _no_store_at(folder: Folder) -> str:
+    if not isinstance(folder, LocalFolder):
+        return f"no store at {folder}: it holds no {CARD_NAME}; check the address"
+    what = f"holds no {CARD_NAME}" if folder.path.is_dir() else "is not a folder"
+    return f"no store at {folder}: it {what}; make one with `seit tokenize SRC {folder}`"
 
 
 def _dump(body: Mapping[str, Any]) -> str:
@@ -273,7 +301,9 @@ def _check_records(card: Card) -> None:
     if len(set(names)) != len(names):
         raise ValueError("a file is listed twice")
     for shard in shards:
-        if card.codec == CODEC and shard.samples * card.layout.sample_bytes > shard.bytes:
+        if shard.samples > MAX_SHARD_BLOCKS * card.block_samples:
+            raise ValueError(f"{shard.file} has more than {MAX_SHARD_BLOCKS} blocks")
+        if card.codec == CODECS[0] and shard.samples * card.layout.sample_bytes > shard.bytes:
             raise ValueError(f"{shard.samples} samples do not fit into {shard.file}")
 
 

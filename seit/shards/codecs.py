@@ -151,9 +151,15 @@ def build_codec(name: str, layout: TokenLayout, *, tables: bytes | None = None) 
         UsageError: this seit has no such codec.
         DamagedError: the tables are not those of such a codec.
     """
-    if name != PackedCodec.name:
+    from seit.shards.context import ContextCodec, ContextTables  # they build on this module
+
+    if name == PackedCodec.name:
+        return PackedCodec(layout)
+    if name != ContextCodec.name:
         raise UsageError(f"the codec {name!r} is unknown to this seit: upgrade")
-    return PackedCodec(layout)
+    if tables is None:
+        raise DamagedError("the tables of the context codec are missing; restore them from a copy")
+    return ContextCodec(layout, ContextTables.from_bytes(tables, layout.num_codes))
 
 
 def unpack_rows(

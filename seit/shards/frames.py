@@ -35,6 +35,7 @@ class Kind(IntEnum):
     LABELS = 2
     KEYS = 3
     METADATA = 4
+    INDEX = 5
 
 
 class Coding(IntEnum):
@@ -50,8 +51,9 @@ _CODINGS = {
     Kind.LABELS: (Coding.RAW, Coding.DEFLATE),
     Kind.KEYS: (Coding.RAW, Coding.DEFLATE),
     Kind.METADATA: (Coding.RAW, Coding.DEFLATE),
+    Kind.INDEX: (Coding.RAW,),
 }
-"""What a column may be coded as."""
+"""What a frame of each kind may be coded as."""
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,18 @@ memory that a header could ask for.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TypeAlias
 
 from seit.errors import DamagedError
 
-_RECORD_BYTES = 512
+RECORD_BYTES = 512
+"""A header takes one record, and content is filled up with zeros to whole ones."""
+Read: TypeAlias = Callable[[int, int], bytes]
+"""Reads (offset, size) of a file; fewer bytes only where it ends."""
 _CHUNK_BYTES = 1 << 20
-_ZEROS = bytes(_RECORD_BYTES)
+_ZEROS = bytes(RECORD_BYTES)
 _CHECKSUM = slice(148, 156)
 
 
@@ -27,30 +30,34 @@ class Member:
     size: int
 
 
-def list_members(file: BinaryIO, *, file_bytes: int) -> Iterator[Member]:
-    """Yield the members of an open tar of ``file_bytes`` bytes.
+def list_members(read: Read, *, file_bytes: int) -> Iterator[Member]:
+    """Yield the members of a tar of ``file_bytes`` bytes.
 
     Raises:
         DamagedError: it is not a ustar of regular files, or it does not end as one.
     """
     position = 0
-    while (header := _header_at(file, position)) != _ZEROS:
+    while (header := _header_at(read, position)) != _ZEROS:
         member = _parse(header, position)
         if member.offset + member.size > file_bytes:
             raise DamagedError(f"the file ends inside the member {member.name!r}")
         yield member
-        position = member.offset - (-member.size // _RECORD_BYTES) * _RECORD_BYTES
-    _header_at(file, position + _RECORD_BYTES)
-    file.seek(position)
-    while chunk := file.read(_CHUNK_BYTES):
+        position = member.offset + filled_up(member.size)
+    _header_at(read, position + RECORD_BYTES)
+    while chunk := read(position, _CHUNK_BYTES):
         if chunk.count(0) != len(chunk):
             raise DamagedError("something follows the end of the tar")
+        position += len(chunk)
 
 
-def _header_at(file: BinaryIO, position: int) -> bytes:
-    file.seek(position)
-    header = file.read(_RECORD_BYTES)
-    if len(header) != _RECORD_BYTES:
+def filled_up(size: int) -> int:
+    """Bytes that content of ``size`` bytes takes in a tar, its header not counted."""
+    return -(-size // RECORD_BYTES) * RECORD_BYTES
+
+
+def _header_at(read: Read, position: int) -> bytes:
+    header = read(position, RECORD_BYTES)
+    if len(header) != RECORD_BYTES:
         raise DamagedError("the file ends before the end of the tar")
     return header
 
@@ -65,7 +72,7 @@ def _parse(header: bytes, position: int) -> Member:
     size = _octal(header[124:136])
     if size is None:
         raise DamagedError(f"the tar header at byte {position} states no size")
-    return Member(name=name.decode("ascii"), offset=position + _RECORD_BYTES, size=size)
+    return Member(name=name.decode("ascii"), offset=position + RECORD_BYTES, size=size)
 
 
 def _octal(digits: bytes) -> int | None:

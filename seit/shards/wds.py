@@ -8,18 +8,20 @@ a `webdataset.WebDataset` pipeline yields one dictionary a block.
 import io
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from seit.errors import DamagedError
+from seit.errors import DamagedError, SeitError
 from seit.files import PARTIAL_SUFFIX, explained_writes, publish, sha256_of
 from seit.shards.blocks import MEMBER_SUFFIXES, Block, encode_block
-from seit.shards.card import ShardRecord
+from seit.shards.card import MAX_SHARD_BLOCKS, ShardRecord
 from seit.shards.codecs import Codec
+from seit.shards.folders import Folder
 from seit.shards.frames import MAX_FRAME_BYTES, Kind
-from seit.shards.ustar import list_members
+from seit.shards.ustar import Member, list_members
 
 _KIND_OF_SUFFIX = {suffix: kind for kind, suffix in MEMBER_SUFFIXES.items()}
 _REQUIRED = (Kind.TOKENS, Kind.LABELS, Kind.KEYS)
@@ -54,10 +56,15 @@ class ShardWriter:
         """Append a block; an empty one leaves no trace.
 
         Raises:
-            SeitError: it is too large for any reader, or the disk is full.
+            SeitError: it or the shard is too large for any reader, or the disk is full.
         """
         if not block.keys:
             return
+        if self._num_blocks == MAX_SHARD_BLOCKS:
+            raise SeitError(
+                f"{self._relative} would hold more than {MAX_SHARD_BLOCKS} blocks; write fewer "
+                "samples a shard or more a block"
+            )
         name = f"{self._index:05d}-{self._num_blocks:04d}"
         with explained_writes(self._path):
             for kind, frame in encode_block(block, self._codec).items():
@@ -95,25 +102,17 @@ class BlockPlace:
     frames: Mapping[Kind, tuple[int, int]]
 
 
-def list_blocks(path: Path) -> list[BlockPlace]:
-    """List the blocks of a shard from its tar headers alone.
+def list_blocks(folder: Folder, name: str) -> list[BlockPlace]:
+    """List the blocks of a shard from its tar headers alone: one small read for each.
 
     Raises:
         DamagedError: the file is missing or is not a whole tar of blocks.
     """
-    groups: list[tuple[str, dict[Kind, tuple[int, int]]]] = []
+    path = folder.locate(name)
     try:
-        with path.open("rb") as file:
-            for member in list_members(file, file_bytes=os.fstat(file.fileno()).st_size):
-                name, _, suffix = member.name.partition(".")
-                if suffix not in _KIND_OF_SUFFIX or member.size > MAX_FRAME_BYTES:
-                    raise DamagedError(f"unexpected tar member {member.name!r}")
-                if not groups or groups[-1][0] != name:
-                    groups.append((name, {}))
-                group = groups[-1][1]
-                if _KIND_OF_SUFFIX[suffix] in group:
-                    raise DamagedError(f"the member {member.name!r} stands twice")
-                group[_KIND_OF_SUFFIX[suffix]] = (member.offset, member.size)
+        groups = _group_members(
+            list_members(partial(folder.read, name), file_bytes=folder.size(name))
+        )
         _check_groups(groups)
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing; restore it from a copy") from error
@@ -122,6 +121,26 @@ def list_blocks(path: Path) -> list[BlockPlace]:
     except DamagedError as error:
         raise DamagedError(f"{path} is no intact shard: {error}; restore it from a copy") from error
     return [BlockPlace(frames=group) for _, group in groups]
+
+
+def _group_members(
+    members: Iterable[Member],
+) -> list[tuple[str, dict[Kind, tuple[int, int]]]]:
+    """Group members that stand next to each other by the block that their names state."""
+    groups: list[tuple[str, dict[Kind, tuple[int, int]]]] = []
+    for member in members:
+        name, _, suffix = member.name.partition(".")
+        if suffix not in _KIND_OF_SUFFIX or member.size > MAX_FRAME_BYTES:
+            raise DamagedError(f"unexpected tar member {member.name!r}")
+        if not groups or groups[-1][0] != name:
+            if len(groups) == MAX_SHARD_BLOCKS:
+                raise DamagedError(f"it holds more than {MAX_SHARD_BLOCKS} blocks")
+            groups.append((name, {}))
+        group = groups[-1][1]
+        if _KIND_OF_SUFFIX[suffix] in group:
+            raise DamagedError(f"the member {member.name!r} stands twice")
+        group[_KIND_OF_SUFFIX[suffix]] = (member.offset, member.size)
+    return groups
 
 
 def _check_groups(groups: list[tuple[str, dict[Kind, tuple[int, int]]]]) -> None:

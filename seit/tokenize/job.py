@@ -39,6 +39,7 @@ from seit.shards import (
     TokenizerInfo,
     TokenLayout,
     open_store,
+    write_index,
 )
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.fit import fit_tokenizer, measure, pixel_reader
@@ -271,6 +272,7 @@ class _Run:
             )
             for split in dict.fromkeys(plan.split for plan, _ in done)
         }
+        indexes = [write_index(store, split, shards) for split, shards in splits.items() if shards]
         card = Card(
             tokenizer=TokenizerInfo(
                 name=self.tokenizer.name,
@@ -287,9 +289,12 @@ class _Run:
             block_samples=BLOCK_SAMPLES,
             classes=self.corpus.classes,
             splits=splits,
-            files=tuple(
-                FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
-                for name, data in files.items()
+            files=(
+                *(
+                    FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+                    for name, data in files.items()
+                ),
+                *indexes,
             ),
             skipped=sum(len(record.skipped) for _, record in done),
             job=job,

@@ -1,0 +1,269 @@
+"""A cache of read ranges on the local disk, shared by all threads and processes of a user.
+
+Each range is a file: its bytes and their checksum, under a name made from the URL, the store's
+seal and the range, so that a store that was replaced finds nothing of its predecessor. Files come
+into being by a rename and may vanish at any time; a reader that misses one asks the remote folder.
+One lock file keeps the bytes in use below the limit; the files used least recently go first.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import google_crc32c
+
+from seit.errors import UsageError
+from seit.settings import build, from_environment
+from seit.shards.folders.base import Folder
+from seit.shards.folders.local import LocalFolder
+from seit.shards.folders.remote import RemoteFolder
+
+_CHECKSUM_BYTES = 4
+_NUMBER_BYTES = 8
+_LOCK_SECONDS = 2.0
+_LOCK_POLL_SECONDS = 0.002
+_NAME = re.compile(r"\.?[0-9a-f]{62}")
+_KEPT_SHARE = 0.875
+"""What is left of the limit after files were removed, so that not every write has to look."""
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The cache of remote stores; ``SEIT_CACHE_DIR`` and ``SEIT_CACHE_BYTES`` set it too.
+
+    Attributes:
+        dir: its folder; empty for the user's cache folder.
+        bytes: at most so many bytes of it are in use; 0 for no cache.
+    """
+
+    dir: str = ""
+    bytes: int = 10_000_000_000
+
+
+@dataclass(frozen=True)
+class _Settings:
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
+def with_cache(
+    folder: Folder,
+    *,
+    identity: str,
+    cache_dir: str | Path | None = None,
+    cache_bytes: int | None = None,
+) -> Folder:
+    """``folder`` with a cache before it if it is remote; what is not given, the environment gives.
+
+    Raises:
+        UsageError: the limit is negative, or a variable is not a setting of the cache.
+    """
+    if not isinstance(folder, RemoteFolder):
+        return folder
+    given = build(_Settings, from_environment(_Settings), origin="environment").cache
+    limit = given.bytes if cache_bytes is None else cache_bytes
+    if limit < 0:
+        raise UsageError(f"the cache cannot take {limit} bytes; give 0 for none")
+    directory = cache_dir or given.dir or _default_directory()
+    if not limit:
+        return folder
+    return CachedFolder(folder, Path(directory), max_bytes=limit, identity=identity)
+
+
+class CachedFolder(Folder):
+    """``folder``, with the ranges that were read kept in ``directory``, at most ``max_bytes``.
+
+    Only reads of a stated size are kept. ``identity`` names the content of the folder: another
+    one finds nothing that was kept under the first. A cache that cannot be written is given up
+    with one warning, and reads go on without it.
+    """
+
+    def __init__(
+        self, folder: RemoteFolder, directory: Path, *, max_bytes: int, identity: str
+    ) -> None:
+        self.folder = folder
+        self._space = _CacheSpace(directory, max_bytes)
+        self._identity = hashlib.sha256(f"{folder.url}\0{identity}".encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        """Read a range, from the cache where it holds it."""
+        if size is None:
+            return self.folder.read(name, offset)
+        key = self._key(name, offset, size)
+        data = self._space.get(key, size)
+        if data is None:
+            data = self.folder.read(name, offset, size)
+            if len(data) == size:
+                self._space.put(key, data)
+        return data
+
+    def reread(self, name: str, offset: int, size: int) -> bytes | None:
+        """Read a range again from the remote folder, and keep the outcome."""
+        key = self._key(name, offset, size)
+        self._space.forget(key)
+        data = self.folder.read(name, offset, size)
+        if len(data) == size:
+            self._space.put(key, data)
+        return data
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return self.folder.size(name)
+
+    def names(self) -> list[str]:
+        """The names of all files, those in folders below included, sorted."""
+        return self.folder.names()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file to the remote folder."""
+        self.folder.write(name, data)
+
+    def upload(self, name: str, source: Path, *, sha256: str) -> None:
+        """Put a local file into the remote folder."""
+        self.folder.upload(name, source, sha256=sha256)
+
+    def remove(self, name: str) -> None:
+        """Remove a file from the remote folder."""
+        self.folder.remove(name)
+
+    def fetched(self, name: str) -> AbstractContextManager[LocalFolder]:
+        """A temporary folder with a copy of the file, past the cache."""
+        return self.folder.fetched(name)
+
+    def _key(self, name: str, offset: int, size: int) -> str:
+        return hashlib.sha256(f"{self._identity}\0{name}\0{offset}\0{size}".encode()).hexdigest()
+
+
+class _CacheSpace:
+    """Files of at most ``max_bytes`` in all under a folder that many processes share."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._given_up = False
+
+    def get(self, key: str, size: int) -> bytes | None:
+        """The ``size`` bytes kept under ``key``, or None."""
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                kept = file.read(size + _CHECKSUM_BYTES + 1)
+            os.utime(path)
+        except OSError:
+            return None
+        if len(kept) == size + _CHECKSUM_BYTES and _checksum(key, kept[:size]) == kept[size:]:
+            return kept[:size]
+        self.forget(key)
+        return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep ``data``; it may be gone at any time, even at once."""
+        num_bytes = len(data) + _CHECKSUM_BYTES
+        if self._given_up or num_bytes > self._max_bytes:
+            return
+        try:
+            path = self._path(key)
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.mkdir(exist_ok=True)
+            with self._locked() as lock:
+                if lock is None or path.exists():
+                    return
+                self._make_room(lock, num_bytes)
+                _write(path, data + _checksum(key, data))
+        except OSError as error:
+            self._given_up = True
+            warnings.warn(
+                f"the cache {self._directory} cannot be written ({error.strerror or error}); "
+                "blocks are fetched anew each time",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def forget(self, key: str) -> None:
+        """Remove what is kept under ``key``."""
+        with suppress(OSError):
+            self._path(key).unlink()
+
+    def _path(self, key: str) -> Path:
+        return self._directory / key[:2] / key[2:]
+
+    @contextmanager
+    def _locked(self) -> Iterator[int | None]:
+        """Hold the lock of the folder: its file, or None if others keep it for long."""
+        lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield lock if _wait_for(lock) else None
+        finally:
+            os.close(lock)
+
+    def _make_room(self, lock: int, num_bytes: int) -> None:
+        """Count ``num_bytes`` more as used, after the oldest files have made room for them.
+
+        The lock file holds the count. It is never below the truth: bytes are counted before they
+        are written, and removals only when all files are counted again.
+        """
+        counted = os.pread(lock, _NUMBER_BYTES, 0)
+        known = len(counted) == _NUMBER_BYTES
+        used = int.from_bytes(counted, "little") + num_bytes
+        if not known or used > self._max_bytes:
+            used = self._evict(num_bytes) + num_bytes
+        os.pwrite(lock, used.to_bytes(_NUMBER_BYTES, "little"), 0)
+
+    def _evict(self, num_bytes: int) -> int:
+        """Remove the files used least recently; returns the bytes of those that are left."""
+        entries = []
+        for path in self._directory.glob("[0-9a-f][0-9a-f]/*"):
+            if not _NAME.fullmatch(path.name):  # not of this cache
+                continue
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                entries.append((status.st_mtime_ns, status.st_size, path))
+        used = sum(size for _, size, _ in entries)
+        allowed = min(self._max_bytes - num_bytes, int(self._max_bytes * _KEPT_SHARE))
+        for _, size, path in sorted(entries, key=lambda entry: entry[0]):
+            if used <= allowed:
+                break
+            path.unlink(missing_ok=True)
+            used -= size
+        return used
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _wait_for(lock: int) -> bool:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_POLL_SECONDS)
+        else:
+            return True
+    return False
+
+
+def _checksum(key: str, data: bytes) -> bytes:
+    checksum = google_crc32c.extend(google_crc32c.value(key.encode()), data)
+    return int(checksum).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _default_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    root = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "seit"

@@ -1,0 +1,107 @@
+"""A folder on a disk of this machine."""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seit.errors import DamagedError
+from seit.files import PARTIAL_SUFFIX, explained_writes, publish, write_atomically
+from seit.shards.folders.base import PART_BYTES, Folder
+
+
+class LocalFolder(Folder):
+    """The folder at ``path``; messages name it ``shown`` where that is given."""
+
+    def __init__(self, path: Path, *, shown: str | None = None) -> None:
+        self.path = path
+        self._shown = shown or str(path)
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        path = self.path / name
+        status = path.stat()
+        _check_plain(status.st_mode, path)
+        return status.st_size
+
+    def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
+        path = self.path / name
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            _check_plain(status.st_mode, path)
+            available = max(0, status.st_size - offset)
+            file.seek(offset)
+            return file.read(available if size is None else min(size, available))
+
+    def reread(self, name: str, offset: int, size: int) -> bytes | None:  # noqa: ARG002
+        """None: a disk does not lose bytes on the way."""
+        return None
+
+    def names(self) -> list[str]:
+        """The names of all files, those in folders below included, sorted."""
+        return sorted(
+            path.relative_to(self.path).as_posix()
+            for path in self.path.rglob("*")
+            if not path.is_dir()
+        )
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file under a temporary name, flush it to the disk, and rename it."""
+        path = self.path / name
+        with explained_writes(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+
+    def upload(self, name: str, source: Path, *, sha256: str) -> None:
+        """Copy a local file under a temporary name, check it, and rename it."""
+        path = self.path / name
+        partial = path.with_name(path.name + PARTIAL_SUFFIX)
+        with explained_writes(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                digest = _copy(source, partial)
+                if digest != sha256:
+                    raise DamagedError(f"{source} does not match its checksum; it was not copied")
+                publish(partial, path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self.path / name).unlink()
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator["LocalFolder"]:
+        """The folder itself."""
+        self.size(name)
+        yield self
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a named pipe in its place would otherwise wait for somebody to write."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _check_plain(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        raise IsADirectoryError(errno.EISDIR, "Not a plain file", str(path))
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file, flush it to the disk, and return the sha256 of what went through."""
+    digest = hashlib.sha256()
+    with source.open("rb") as old, target.open("wb") as new:
+        while part := old.read(PART_BYTES):
+            digest.update(part)
+            new.write(part)
+        new.flush()
+        os.fsync(new.fileno())
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Trying again: which failures of a remote place pass, how long to wait, and when to give up."""
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from seit.errors import SeitError
+
+_T = TypeVar("_T")
+_PASSING_STATUS = (408, 425, 429)
+_OUR_MISTAKES = (TypeError, AttributeError, NameError, LookupError, NotImplementedError)
+_MAX_CAUSE_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to try.
+
+    Attributes:
+        attempts: at most so many.
+        first_wait_seconds: the mean wait after the first failure; it doubles each time.
+        longest_wait_seconds: no wait is longer.
+        attempt_seconds: an attempt that takes longer has failed; reads and writes get a second
+            more for each 128 KiB.
+        total_seconds: no attempt begins later than this after the first.
+    """
+
+    attempts: int = 8
+    first_wait_seconds: float = 0.2
+    longest_wait_seconds: float = 20.0
+    attempt_seconds: float = 30.0
+    total_seconds: float = 300.0
+
+    def call(self, action: Callable[[], _T], *, what: str) -> _T:
+        """Call ``action`` until it succeeds.
+
+        Raises:
+            FileNotFoundError: the place says that the file does not exist.
+            PermissionError: the place says that it may not be read or written.
+            SeitError: it failed for good, or more often than the policy bears.
+        """
+        started = time.monotonic()
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return action()
+            except Exception as error:
+                _raise_if_final(error, what)
+                cause = describe(_without_guess(error))
+            wait = min(self.longest_wait_seconds, self.first_wait_seconds * 2 ** (attempt - 1))
+            wait *= random.uniform(0.5, 1.5)  # noqa: S311
+            if attempt == self.attempts or time.monotonic() + wait > started + self.total_seconds:
+                break
+            time.sleep(wait)
+        raise SeitError(
+            f"{what} failed {attempt} times in {time.monotonic() - started:.0f} s, the last time "
+            f"with {cause}; check the address and the connection, then run the same command again"
+        )
+
+
+def call_within(seconds: float, action: Callable[[], _T]) -> _T:
+    """Call ``action`` in a thread of its own and wait for at most ``seconds``.
+
+    A call that does not end keeps its thread, which does not keep the process.
+
+    Raises:
+        TimeoutError: it did not end in time.
+    """
+    outcome: list[tuple[bool, Any]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((True, action()))
+        except BaseException as error:
+            outcome.append((False, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    succeeded, value = outcome[0]
+    if not succeeded:
+        raise value
+    result: _T = value
+    return result
+
+
+def http_status(error: BaseException) -> int | None:
+    """The HTTP status that an error of some client library speaks of."""
+    for link in _causes(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        elif response is not None:
+            status = getattr(response, "status_code", None)
+        else:
+            status = getattr(link, "status", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error, without the secrets that its URL may hold."""
+    text = " ".join(hide_secrets(str(error)).split())
+    name = type(error).__name__
+    return f"{name} ({text[:_MAX_CAUSE_LENGTH]})" if text else name
+
+
+def hide_secrets(text: str) -> str:
+    """Take user names, passwords and queries out of every URL in a text."""
+    text = re.sub(r"://[^/\s'\"]*@", "://", text)
+    return re.sub(r"(\w://[^\s'\"?]*)\?[^\s'\")>]*", r"\1?…", text)
+
+
+def _raise_if_final(error: Exception, what: str) -> None:
+    """Raise an error that no further attempt would mend; without what it holds of the URL."""
+    error = _without_guess(error)
+    status = http_status(error)
+    if isinstance(error, FileNotFoundError) or status == 404:
+        raise FileNotFoundError(f"{what}: there is no such file") from None
+    if isinstance(error, PermissionError) or status in (401, 403):
+        raise PermissionError(f"{what}: access is denied ({describe(error)})") from None
+    if isinstance(error, (IsADirectoryError, NotADirectoryError)):
+        raise IsADirectoryError(f"{what}: it is no plain file") from None
+    if isinstance(error, SeitError):
+        raise error
+    refused = status is not None and 400 <= status < 500 and status not in _PASSING_STATUS
+    if refused or isinstance(error, _OUR_MISTAKES) or "Credentials" in type(error).__name__:
+        raise SeitError(f"{what} failed with {describe(error)}") from None
+
+
+def _without_guess(error: Exception) -> Exception:
+    """The cause of an error: some libraries call any failure a missing file."""
+    while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        if isinstance(error.__cause__, LookupError):
+            break
+        error = error.__cause__
+    return error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    for _ in range(8):
+        if link is None:
+            return
+        yield link
+        link = link.__cause__

@@ -1,0 +1,289 @@
+"""A split of a store: its samples one by one, and its columns as a whole.
+
+Shape letters: N samples, n chosen ones of them, H W grid, S bytes per packed sample.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import DamagedError, SeitError, UsageError
+from seit.shards.frames import Kind
+from seit.shards.index import SplitIndex
+from seit.shards.shard import BlockColumns, DamagedBlock, Shard
+
+if TYPE_CHECKING:
+    from seit.shards.store import Store
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One instance: ids (H, W), label (−1 for none), key, and its extra columns."""
+
+    tokens: npt.NDArray[np.unsignedinteger]
+    label: int
+    key: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TokenArray:
+    """The tokens of a split as an array (N, H, W) that is read on demand.
+
+    ``tokens[i]`` is (H, W); ``tokens[a:b]`` and ``tokens[[…]]`` are (n, H, W); uint16, or uint32
+    when K > 65,536.
+    """
+
+    def __init__(self, split: "Split") -> None:
+        self._split = split
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        return (len(self._split), *self._split.grid)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(
+        self, index: SupportsIndex | slice | Sequence[int] | npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.unsignedinteger]:
+        if isinstance(index, slice):
+            positions = np.arange(*index.indices(len(self)))
+            return self._split.read_tokens(positions)
+        if isinstance(index, SupportsIndex) and not getattr(index, "ndim", 0):
+            position = self._split.checked_index(index)
+            row: npt.NDArray[np.unsignedinteger] = self._split.read_tokens(np.array([position]))[0]
+            return row
+        positions = np.asarray(index)
+        if positions.dtype == bool:
+            if positions.shape != (len(self),):
+                raise UsageError(f"a mask of shape {positions.shape} does not fit {len(self)} rows")
+            positions = np.flatnonzero(positions)
+        if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+            raise UsageError("tokens take an integer, a slice, or a 1-d array of integers")
+        outside = (positions < -len(self)) | (positions >= len(self))
+        if outside.any():
+            raise IndexError(f"index {positions[outside][0]} is outside {len(self)} samples")
+        positions = positions.astype(np.int64)
+        return self._split.read_tokens(np.where(positions < 0, positions + len(self), positions))
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.unsignedinteger]]:
+        """Iterate over the grids (H, W) of all intact samples, each block being read once."""
+        for shard, block in self._split.intact_blocks():
+            yield from shard.open_block(block, Kind.TOKENS)
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        """All ids (N, H, W), for ``np.asarray``."""
+        if copy is False:
+            raise ValueError("tokens are read from a store: they cannot become an array uncopied")
+        return self[:].astype(dtype or self._split.layout.dtype, copy=False)
+
+
+class Split(Sequence[Sample]):
+    """One split of a store: a sequence of ``Sample``, and whole columns of it.
+
+    A damaged block is an error wherever it is met. In a store that was opened with
+    ``on_damage="skip"``, iteration, ``labels``, ``keys`` and ``packed()`` leave out all samples
+    of damaged blocks, the same ones everywhere; ``rows`` tells which are left. Access by a number
+    still counts all samples, and raises for those.
+    """
+
+    def __init__(self, store: "Store", name: str) -> None:
+        self.store = store
+        self.name = name
+        self.layout = store.card.layout
+        self.block_index = SplitIndex(store.folder, store.card, name)
+        self.shards = tuple(
+            Shard(
+                store.folder,
+                record,
+                store.codec,
+                block_samples=store.card.block_samples,
+                find_places=partial(self.block_index.places, number),
+                first_row=int(self._starts[number]),
+            )
+            for number, record in enumerate(store.card.splits[name])
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The token grid (H, W)."""
+        return self.layout.grid
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label indexes them."""
+        return self.store.card.classes
+
+    @property
+    def tokens(self) -> TokenArray:
+        """The ids as an array (N, H, W), read on demand."""
+        return TokenArray(self)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Labels int64 (N,), −1 for an unlabelled sample."""
+        parts = [shard.open_block(block, Kind.LABELS) for shard, block in self.intact_blocks()]
+        labels = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        if labels.size and not -1 <= labels.min() <= labels.max() < len(self.classes):
+            raise DamagedError(
+                f"split {self.name!r} holds labels from {labels.min()} to {labels.max()} where the "
+                f"card names {len(self.classes)} classes"
+            )
+        return labels
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all samples, in order."""
+        return tuple(
+            key
+            for shard, block in self.intact_blocks()
+            for key in shard.open_block(block, Kind.KEYS)
+        )
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The numbers of the samples that iteration and whole columns give: int64 (n,)."""
+        parts = [
+            np.arange(rows.start, rows.stop, dtype=np.int64)
+            for rows in (shard.rows_of(block) for shard, block in self.intact_blocks())
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    @cached_property
+    def damaged_blocks(self) -> tuple[DamagedBlock, ...]:
+        """The blocks of which any column is damaged; costs reading and decoding the whole split.
+
+        Raises:
+            DamagedError: the block index is damaged, so that nothing can be told of any block.
+            SeitError: a shard could not be read for another reason than damage.
+        """
+        damaged: list[DamagedBlock] = []
+        for shard in self.shards:
+            damaged += shard.damaged_blocks(may_lack_places=self.block_index.record is None)
+        return tuple(damaged)
+
+    @property
+    def skipped_samples(self) -> int:
+        """Samples that iteration and whole columns leave out: those of damaged blocks."""
+        if not self.store.skips_damage:
+            return 0
+        return sum(len(damaged.rows) for damaged in self.damaged_blocks)
+
+    def blocks(self) -> Iterator[tuple[Shard, int]]:
+        """All blocks that the card promises in order, as (shard, block number within it)."""
+        for shard in self.shards:
+            for block in range(shard.num_blocks):
+                yield shard, block
+
+    def intact_blocks(self) -> Iterator[tuple[Shard, int]]:
+        """The blocks to read: all, or all but the damaged ones where the store skips these."""
+        skipped: set[tuple[str, int]] = set()
+        if self.store.skips_damage:
+            skipped = {(damaged.file, damaged.block) for damaged in self.damaged_blocks}
+        for shard, block in self.blocks():
+            if (shard.record.file, block) not in skipped:
+                yield shard, block
+
+    def packed(self) -> npt.NDArray[np.uint8]:
+        """All samples as they are packed: uint8 (N, S), in memory.
+
+        Raises:
+            SeitError: they do not fit into memory.
+        """
+        num_samples = len(self) - self.skipped_samples
+        try:
+            out = np.empty((num_samples, self.layout.sample_bytes), dtype=np.uint8)
+        except MemoryError as error:
+            raise SeitError(
+                f"split {self.name!r} of {self.store.folder} takes "
+                f"{num_samples * self.layout.sample_bytes:,} bytes, more than there is memory for"
+            ) from error
+        start = 0
+        for shard, block in self.intact_blocks():
+            end = start + shard.samples_of(block)
+            out[start:end] = shard.open_packed(block)
+            start = end
+        return out
+
+    def read_tokens(self, positions: npt.NDArray[np.integer]) -> npt.NDArray[np.unsignedinteger]:
+        """Ids (n, H, W) at int ``positions`` (n,), each in 0 … N−1; each block is read once."""
+        out = np.empty((len(positions), *self.grid), dtype=self.layout.dtype)
+        shard_numbers = np.searchsorted(self._starts, positions, side="right") - 1
+        rows = positions - self._starts[shard_numbers]
+        per_block = self.store.card.block_samples
+        places = shard_numbers * (1 << 40) + rows // per_block
+        for place in np.unique(places):
+            shard, block = divmod(int(place), 1 << 40)
+            chosen = np.flatnonzero(places == place)
+            out[chosen] = self.shards[shard].open_token_rows(block, rows[chosen] % per_block)
+        return out
+
+    def checked_index(self, index: SupportsIndex) -> int:
+        """Resolve an index that may be negative.
+
+        Raises:
+            IndexError: it lies outside the split.
+        """
+        position = index.__index__()
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"index {position} is outside {len(self)} samples")
+        return position % len(self)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "list[Sample]": ...
+    def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
+        if isinstance(index, slice):
+            return list(self._samples(range(*index.indices(len(self)))))
+        return next(self._samples([self.checked_index(index)]))
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Iterate over all samples of intact blocks, each block being read once."""
+        for shard, block in self.intact_blocks():
+            yield from _as_samples(shard.open_columns(block))
+
+    def __repr__(self) -> str:
+        return (
+            f"<split {self.name!r} of {self.store.folder}: {len(self)} samples, grid {self.grid}>"
+        )
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        samples = (record.samples for record in self.store.card.splits[self.name])
+        return np.cumsum([0, *samples], dtype=np.int64)
+
+    def _samples(self, positions: Iterable[int]) -> Iterator[Sample]:
+        """The samples at ``positions``, each in 0 … N−1; neighbours share one read of a block."""
+        starts = self._starts.tolist()
+
+        def place_of(position: int) -> tuple[int, int]:
+            number = bisect_right(starts, position) - 1
+            return number, (position - starts[number]) // self.store.card.block_samples
+
+        for (number, block), group in groupby(positions, key=place_of):
+            shard = self.shards[number]
+            rows = np.fromiter(group, dtype=np.int64) - shard.rows_of(block).start
+            yield from _as_samples(shard.open_columns(block, rows))
+
+
+def _as_samples(columns: BlockColumns) -> Iterator[Sample]:
+    for row in range(len(columns)):
+        yield Sample(
+            columns.tokens[row].copy(),
+            int(columns.labels[row]),
+            columns.keys[row],
+            columns.metadata[row],
+        )

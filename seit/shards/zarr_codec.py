@@ -1,0 +1,220 @@
+"""The codec `seit` of Zarr v3: a chunk of token grids ↔ one tokens frame.
+
+Zarr libraries find it by the entry point `zarr.codecs`, so that ``zarr.open(path)["tokens"][3:7]``
+needs nothing but this package installed. In an array of one's own it is the serializer::
+
+    codec = SeitCodec.wrap(PackedCodec(TokenLayout(grid=(16, 16), num_codes=1000)))
+    zarr.create_array(path, shape=(N, 16, 16), chunks=(1024, 16, 16), dtype="uint16",
+                      serializer=codec, compressors=None)
+
+(a compressor gains nothing on such chunks and makes Zarr decode whole ones for a single row).
+
+Shape letters: n rows of a chunk, H W grid, K codes.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
+from zarr.abc.store import ByteGetter
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, NDBuffer
+from zarr.core.chunk_grids import ChunkGrid, RegularChunkGrid
+from zarr.core.dtype.wrapper import TBaseDType, TBaseScalar, ZDType
+from zarr.core.indexing import SelectorTuple
+
+from seit.errors import DamagedError, UsageError
+from seit.shards.card import MAX_CODES, MAX_GRID_SIDE
+from seit.shards.codecs import Codec, TokenLayout, build_codec
+from seit.shards.zarr_split import CODEC_NAME, codec_configuration, decode_rows, pad_rows
+
+
+@dataclass(frozen=True)
+class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
+    """A chunk (n, H, W) of ids, uint16 or uint32 when K > 65,536, as one tokens frame.
+
+    Rows of zeros at the end of a chunk are left out of its frame and read as zeros: what Zarr
+    fills up the last chunk of an array with takes no space.
+
+    Attributes:
+        name: what the card of a store calls the codec of the frames.
+        layout: the grid (H, W) and the number of codes K.
+        tables: what that codec needs besides.
+    """
+
+    is_fixed_size = False
+
+    name: str
+    layout: TokenLayout
+    tables: bytes | None = None
+
+    @classmethod
+    def wrap(cls, codec: Codec) -> Self:
+        """The Zarr codec whose chunks are the frames of ``codec``."""
+        return cls(name=codec.name, layout=codec.layout, tables=codec.tables)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build the codec from its entry in `zarr.json`.
+
+        Raises:
+            UsageError: it names a codec that this seit lacks.
+            DamagedError: no writer wrote such an entry.
+        """
+        try:
+            configuration = data["configuration"]
+            found = _parse_configuration(configuration)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedError(
+                f"zarr.json holds no valid configuration of the codec {CODEC_NAME!r} ({error!r}); "
+                "restore it from a copy"
+            ) from error
+        codec = cls(**found)
+        if _json(codec_configuration(codec.frames)) != _json(configuration):
+            raise DamagedError(
+                f"the configuration of the codec {CODEC_NAME!r} in zarr.json does not agree with "
+                "itself; restore it from a copy"
+            )
+        return codec
+
+    def to_dict(self) -> dict[str, Any]:
+        """The codec's entry in `zarr.json`."""
+        return {"name": CODEC_NAME, "configuration": codec_configuration(self.frames)}
+
+    @property
+    def frames(self) -> Codec:
+        """What codes a chunk into a frame.
+
+        Raises:
+            UsageError: this seit has no codec of that name.
+            DamagedError: the tables are not those of such a codec.
+        """
+        return _build_once(self.name, self.layout, self.tables)
+
+    @override
+    def validate(
+        self,
+        *,
+        shape: tuple[int, ...],
+        dtype: ZDType[TBaseDType, TBaseScalar],
+        chunk_grid: ChunkGrid,
+    ) -> None:
+        """Refuse an array that the codec does not fit.
+
+        Raises:
+            UsageError: its dtype, or the shape of its chunks.
+        """
+        assert isinstance(chunk_grid, RegularChunkGrid), "Zarr has no other grid"
+        self._check(chunk_grid.chunk_shape, dtype)
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """There is none: what a chunk takes depends on what it holds."""
+        raise NotImplementedError
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    async def _decode_partial_single(
+        self, byte_getter: ByteGetter, selection: SelectorTuple, chunk_spec: ArraySpec
+    ) -> NDBuffer | None:
+        chunk_data = await byte_getter.get(prototype=chunk_spec.prototype)
+        if chunk_data is None:
+            return None
+        return await asyncio.to_thread(self._decode_selection, chunk_data, selection, chunk_spec)
+
+    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        self._check(chunk_spec.shape, chunk_spec.dtype)
+        tokens_nHW = np.ascontiguousarray(chunk_data.as_numpy_array(), dtype=self.layout.dtype)
+        highest = int(tokens_nHW.max(initial=0))
+        if highest >= self.layout.num_codes:
+            raise UsageError(
+                f"a chunk holds the id {highest} where the codec takes ids below "
+                f"{self.layout.num_codes}"
+            )
+        used = np.flatnonzero(tokens_nHW.any(axis=(1, 2)))
+        count = int(used[-1]) + 1 if used.size else 0
+        return chunk_spec.prototype.buffer.from_bytes(self.frames.encode(tokens_nHW[:count]))
+
+    def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        self._check(chunk_spec.shape, chunk_spec.dtype)
+        tokens_nHW = pad_rows(self.frames.decode(chunk_data.to_bytes()), chunk_spec.shape[0])
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(tokens_nHW)
+
+    def _decode_selection(
+        self, chunk_data: Buffer, selection: SelectorTuple, chunk_spec: ArraySpec
+    ) -> NDBuffer:
+        """Decode the rows that ``selection`` touches, and no others."""
+        self._check(chunk_spec.shape, chunk_spec.dtype)
+        rows, selection = _rows_of(selection, chunk_spec.shape[0])
+        tokens_rHW = decode_rows(self.frames, chunk_data.to_bytes(), rows, most=chunk_spec.shape[0])
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(np.asarray(tokens_rHW[selection]))
+
+    def _check(self, chunk_shape: tuple[int, ...], dtype: ZDType[TBaseDType, TBaseScalar]) -> None:
+        found, expected = dtype.to_native_dtype(), self.layout.dtype
+        if found.newbyteorder("=") != expected:
+            raise UsageError(
+                f"ids below {self.layout.num_codes} are {expected.name}; the array holds {found}"
+            )
+        if len(chunk_shape) != 3 or chunk_shape[1:] != self.layout.grid:
+            height, width = self.layout.grid
+            raise UsageError(
+                f"the chunks of the array are {chunk_shape} where the codec takes (n, {height}, "
+                f"{width}): cut the array along its first axis only"
+            )
+
+
+@lru_cache(maxsize=16)
+def _build_once(name: str, layout: TokenLayout, tables: bytes | None) -> Codec:
+    return build_codec(name, layout, tables=tables)
+
+
+def _parse_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a ``SeitCodec``; raises what Python raises when they are not there."""
+    name = configuration["codec"]["name"]
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is not a string")
+    height, width = (_integer(side, 1, MAX_GRID_SIDE) for side in configuration["grid"])
+    layout = TokenLayout(
+        grid=(height, width), num_codes=_integer(configuration["codes"], 2, MAX_CODES)
+    )
+    tables = None
+    if "tables" in configuration:
+        try:
+            tables = base64.b64decode(configuration["tables"], validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"tables are no base64: {error}") from error
+    return {"name": name, "layout": layout, "tables": tables}
+
+
+def _json(configuration: object) -> str:
+    return json.dumps(configuration, sort_keys=True)
+
+
+def _integer(value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{value!r} is not an integer from {low} to {high}")
+    return value
+
+
+def _rows_of(
+    selection: SelectorTuple, num_rows: int
+) -> tuple[npt.NDArray[np.intp], tuple[Any, ...]]:
+    """The rows (r,) that a selection of a chunk touches, and the same selection of those."""
+    parts: tuple[Any, ...] = selection if isinstance(selection, tuple) else (selection,)
+    touched = np.asarray(np.arange(num_rows)[parts[0]])
+    if isinstance(parts[0], slice):
+        return touched, (slice(None), *parts[1:])
+    rows, places = np.unique(touched, return_inverse=True)
+    return rows, (places.reshape(touched.shape), *parts[1:])
