@@ -190,7 +190,8 @@ def test_fitting_is_deterministic():
 
 @pytest.mark.parametrize("count", [1, 2, 17])
 def test_few_samples_get_small_tables(count):
-    tables = fit_tables(random_tokens(391, count, (4, 4)), np.arange(391.0)[:, None], total_samples=count)
+    tokens = random_tokens(391, count, (4, 4))
+    tables = fit_tables(tokens, np.arange(391.0)[:, None], total_samples=count)
     assert not tables.weights.any()
     assert len(tables.to_bytes()) < 2500
 

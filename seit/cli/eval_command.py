@@ -7,7 +7,7 @@ from seit.cli.output import print_json, print_table
 
 def command(
     run: Path,
-    store: Path,
+    store: str,
     /,
     *,
     split: str = "val",

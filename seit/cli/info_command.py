@@ -1,16 +1,15 @@
 """`seit info STORE`."""
 
-import math
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from seit.cli.output import human_bytes, print_json, print_table
 
 
-def command(store: Path, /, *, json: bool = False) -> None:
+def command(store: str, /, *, json: bool = False) -> None:
     """Say what a store holds.
 
     Args:
-        store: A store's folder.
+        store: A store's folder or URL.
         json: Print one JSON object.
     """
     from seit.shards import open_store
@@ -27,7 +26,7 @@ def command(store: Path, /, *, json: bool = False) -> None:
                 "samples": card.samples,
                 "bytes": opened.num_bytes,
                 "bytes_per_sample": per_sample,
-                "payload_bytes_per_sample": card.layout.sample_bytes,
+                "payload_bytes_per_sample": card.payload_bytes / samples,
                 "source_bytes_per_sample": card.source_bytes / samples,
                 "grid": list(tokenizer.grid),
                 "codebook_size": tokenizer.codebook_size,
@@ -44,7 +43,6 @@ def command(store: Path, /, *, json: bool = False) -> None:
             }
         )
     names = ", ".join(card.classes[:8]) + (", …" if len(card.classes) > 8 else "")
-    quality = {"psnr_db": math.nan, "codebook_usage": math.nan, **card.quality}
     height, width = tokenizer.grid
     return print_table(
         [
@@ -53,7 +51,7 @@ def command(store: Path, /, *, json: bool = False) -> None:
             (
                 "size",
                 f"{human_bytes(opened.num_bytes)}, {per_sample:.0f} B per sample "
-                f"({card.layout.sample_bytes} B of tokens; files had "
+                f"({card.payload_bytes / samples:.0f} B in shards; files had "
                 f"{human_bytes(card.source_bytes / samples)})",
             ),
             (
@@ -62,10 +60,16 @@ def command(store: Path, /, *, json: bool = False) -> None:
             ),
             (
                 "tokenizer",
-                f"{tokenizer.name}, {quality['psnr_db']:.1f} dB, "
-                f"{quality['codebook_usage']:.0%} of the codes in use",
+                ", ".join([tokenizer.name, *_quality(card.quality)]),
             ),
             ("shards", f"{sum(map(len, card.splits.values()))} × {card.container}, {card.codec}"),
             ("skipped", f"{card.skipped:,} unreadable inputs"),
         ]
     )
+
+
+def _quality(quality: Mapping[str, float]) -> Iterator[str]:
+    if "psnr_db" in quality:
+        yield f"{quality['psnr_db']:.1f} dB"
+    if "codebook_usage" in quality:
+        yield f"{quality['codebook_usage']:.0%} of the codes in use"

@@ -23,8 +23,8 @@ def command(
     tokenizer: str = "patch-pca-vq",
     size: int | None = None,
     codes: int = 1024,
-    codec: Literal["packed"] = "packed",
-    container: Literal["wds"] = "wds",
+    codec: Literal["context", "packed"] = "context",
+    container: Literal["wds", "zarr"] = "wds",
     engine: Literal["local"] = "local",
     val_fraction: float = 0.1,
     root: Path | None = None,
@@ -47,8 +47,8 @@ def command(
         tokenizer: A name (fitted on SRC) or a tokenizer file; see `seit tokenizer list`.
         size: Pixels of the square that images are resized and cropped to; 256 by default.
         codes: Codebook size of a fitted tokenizer.
-        codec: How token grids are coded.
-        container: What shards are: WebDataset tars.
+        codec: How token grids are coded: entropy coded, or at a fixed width.
+        container: What shards are: WebDataset tars or Zarr v3 groups.
         engine: Where the job runs.
         val_fraction: Share of instances for `val` where SRC has no splits.
         root: Where a manifest's relative paths start, if not at its own folder.
@@ -90,7 +90,10 @@ def command(
             [
                 ("samples", f"{expected.samples:,} ({_splits(expected.splits)})"),
                 ("classes", f"{expected.classes:,}"),
-                ("size", f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each"),
+                (
+                    "size, packed",
+                    f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each",
+                ),
                 (
                     "time",
                     f"{human_seconds(expected.seconds)} at {expected.samples_per_second:.0f}/s",

@@ -11,7 +11,7 @@ from seit.errors import UsageError
 
 
 def command(
-    store: Path,
+    store: str,
     /,
     *,
     out: Path | None = None,

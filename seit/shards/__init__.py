@@ -11,9 +11,11 @@ from seit.shards.card import (
     read_card,
 )
 from seit.shards.codecs import Codec, PackedCodec, TokenLayout
+from seit.shards.convert import Conversion, convert
 from seit.shards.copying import copy_store
 from seit.shards.folders import Folder, LocalFolder, RemoteFolder, RetryPolicy, open_folder
 from seit.shards.index import write_index
+from seit.shards.recode import CODECS, CONTAINERS, recode
 from seit.shards.shard import BlockColumns, DamagedBlock, Shard
 from seit.shards.split import Sample, Split
 from seit.shards.store import CODEBOOK_NAME, SKIPPED_NAME, TOKENIZER_NAME, Store, open_store
@@ -24,6 +26,8 @@ __all__ = [
     "BLOCK_SAMPLES",
     "CARD_NAME",
     "CODEBOOK_NAME",
+    "CODECS",
+    "CONTAINERS",
     "FORMAT_NAME",
     "SKIPPED_NAME",
     "TOKENIZER_NAME",
@@ -31,6 +35,7 @@ __all__ = [
     "BlockColumns",
     "Card",
     "Codec",
+    "Conversion",
     "Damage",
     "DamagedBlock",
     "FileRecord",
@@ -48,10 +53,12 @@ __all__ = [
     "TokenLayout",
     "TokenizerInfo",
     "Verification",
+    "convert",
     "copy_store",
     "open_folder",
     "open_store",
     "read_card",
+    "recode",
     "verify_store",
     "write_index",
 ]

@@ -116,6 +116,11 @@ class Card:
         """Samples over all splits."""
         return sum(self.samples_of(split) for split in self.splits)
 
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.bytes for shards in self.splits.values() for shard in shards)
+
     def samples_of(self, split: str) -> int:
         """Samples of one split."""
         return sum(shard.samples for shard in self.splits[split])

@@ -20,8 +20,9 @@ class TokenizeConfig:
         size: images are resized (shorter side) and centre-cropped to this many pixels; None for
             256, or what a tokenizer file was made for.
         codes: codebook size K of a tokenizer that is fitted.
-        codec: how grids are coded.
-        container: what the shards are.
+        codec: how grids are coded: entropy coded, or at a fixed width. A store of more than 4,096
+            codes, or that would not become smaller, is packed.
+        container: what the shards are: WebDataset tars, or groups of Zarr v3 arrays.
         val_fraction: share of instances that go to `val` where SRC has no splits of its own.
         shard_samples: inputs per shard, a multiple of the 1,024 of a block.
         max_pixels: larger images are skipped as decompression bombs (width × height).
@@ -37,8 +38,8 @@ class TokenizeConfig:
     tokenizer: str = PatchTokenizer.name
     size: int | None = None
     codes: int = 1024
-    codec: Literal["packed"] = "packed"
-    container: Literal["wds"] = "wds"
+    codec: Literal["context", "packed"] = "context"
+    container: Literal["wds", "zarr"] = "wds"
     val_fraction: float = 0.1
     shard_samples: int = 8 * BLOCK_SAMPLES
     max_pixels: int = 178_956_970

@@ -26,7 +26,7 @@ class Estimate:
         samples: instances listed; those that turn out unreadable are skipped.
         classes: classes found.
         splits: instances by split.
-        bytes: expected size of the store.
+        bytes: expected size of the store when packed; the `context` codec makes it smaller.
         bytes_per_sample: `bytes` over `samples`.
         seconds: expected duration at the rate measured on a sample of the corpus.
         samples_per_second: that rate, decode included.

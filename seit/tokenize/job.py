@@ -28,6 +28,7 @@ from seit.shards import (
     BLOCK_SAMPLES,
     CARD_NAME,
     CODEBOOK_NAME,
+    CONTAINERS,
     SKIPPED_NAME,
     TOKENIZER_NAME,
     Block,
@@ -39,6 +40,7 @@ from seit.shards import (
     TokenizerInfo,
     TokenLayout,
     open_store,
+    recode,
     write_index,
 )
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
@@ -70,7 +72,7 @@ class TokenizeResult:
         skipped: inputs that could not be read; `skipped.jsonl` lists them.
         bytes: bytes of all files of the store.
         bytes_per_sample: `bytes` over `samples`.
-        payload_bytes_per_sample: bytes of one coded grid.
+        payload_bytes_per_sample: bytes of the shards alone over samples.
         source_bytes_per_sample: mean size of the original files.
         samples_per_second: rate of this call, decode included; 0 when nothing was left to do.
         splits: samples by split.
@@ -113,7 +115,7 @@ def tokenize(
     config, given = resolve_tokenizer(config)
     corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
     job = _describe_job(corpus, config, given)
-    workspace = Workspace(store)
+    workspace = Workspace(store, staged=(config.codec, config.container) != ("packed", "wds"))
     if (store / CARD_NAME).is_file() and not config.overwrite:
         return _finished(workspace, job, corpus, config)
     with workspace.locked(), pixel_reader(config) as reader:
@@ -185,7 +187,10 @@ class _Run:
         label_counts: Counter[int] = Counter()
         source_bytes = 0
         writer = ShardWriter(
-            self.workspace.store, split=plan.split, index=plan.index, codec=PackedCodec(self.layout)
+            self.workspace.shards,
+            split=plan.split,
+            index=plan.index,
+            codec=PackedCodec(self.layout),
         )
         good = self._good_inputs(plan, skipped)
         first = next(good, None)
@@ -252,7 +257,7 @@ class _Run:
         return ids
 
     def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
-        store = self.workspace.store
+        store = self.workspace.shards
         skipped = "".join(
             json.dumps({"key": key, "split": plan.split, "reason": reason}, ensure_ascii=False)
             + "\n"
@@ -284,8 +289,8 @@ class _Run:
                 codebook_dim=self.tokenizer.codebook.shape[1],
                 flip_equivariant=self.tokenizer.flip_equivariant,
             ),
-            codec=self.config.codec,
-            container=self.config.container,
+            codec=PackedCodec.name,
+            container=CONTAINERS[0],
             block_samples=BLOCK_SAMPLES,
             classes=self.corpus.classes,
             splits=splits,
@@ -302,7 +307,14 @@ class _Run:
             source_bytes=sum(record.source_bytes for _, record in done),
         )
         card.write(store)
-        return card
+        if not self.workspace.staged:
+            return card
+        return recode(
+            open_store(store),
+            self.workspace.store,
+            codec=self.config.codec,
+            container=self.config.container,
+        )
 
     def _quality(self) -> dict[str, float]:
         quality = measure(self.tokenizer, self.corpus, self.reader)
@@ -388,7 +400,7 @@ def _result(store: Store, samples_per_second: float, warnings: tuple[str, ...]) 
         skipped=card.skipped,
         bytes=store.num_bytes,
         bytes_per_sample=store.num_bytes / card.samples,
-        payload_bytes_per_sample=float(card.layout.sample_bytes),
+        payload_bytes_per_sample=card.payload_bytes / card.samples,
         source_bytes_per_sample=card.source_bytes / card.samples,
         samples_per_second=samples_per_second,
         splits={split: card.samples_of(split) for split in card.splits},

@@ -1,8 +1,8 @@
 """The folder of a job that is under way: ``STORE/.tokenize``, removed once the card is written.
 
 It holds ``job.json`` (what the job is), ``tokenizer.safetensors`` and a record of each finished
-shard, which is all that a killed job needs to go on; and ``replacing`` while what was at STORE
-before is being removed.
+shard, which is all that a killed job needs to go on; ``packed/`` where shards are coded anew once
+all are there; and ``replacing`` while what was at STORE before is being removed.
 """
 
 import fcntl
@@ -46,11 +46,17 @@ class DoneShard:
 
 
 class Workspace:
-    """The job's folder inside the store's."""
+    """The job's folder inside the store's.
 
-    def __init__(self, store: Path) -> None:
+    ``staged`` jobs make a packed store in it first, and code that anew when it is complete.
+    """
+
+    def __init__(self, store: Path, *, staged: bool) -> None:
         self.store = store
         self.path = store / WORKSPACE_NAME
+        self.staged = staged
+        self.shards = self.path / "packed" if staged else store
+        """Where shards are made."""
         self._done = self.path / "done"
         self._job = self.path / "job.json"
         self._replacing = self.path / "replacing"
@@ -118,7 +124,7 @@ class Workspace:
         try:
             entry = json.loads((self._done / f"{plan.name}.json").read_bytes())
             shard = ShardRecord(**entry["shard"]) if entry["shard"] else None
-            if shard and (self.store / shard.file).stat().st_size != shard.bytes:
+            if shard and (self.shards / shard.file).stat().st_size != shard.bytes:
                 return None
             return DoneShard(
                 shard=shard,

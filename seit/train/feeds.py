@@ -88,13 +88,13 @@ def make_feed(
         split = store[data.train_split]
         if not store.classes or (split.labels < 0).any():
             raise UsageError(
-                f"split {data.train_split!r} of {store.path} holds samples without a label; "
+                f"split {data.train_split!r} of {store.folder} holds samples without a label; "
                 "tokenize a class-per-folder tree or a manifest with labels to train a classifier"
             )
         train = _load(split, config, device, batch_size=data.batch_size, shuffle=True)
     if data.val_split not in store or not (store[data.val_split].labels >= 0).any():
         raise UsageError(
-            f"{store.path} has no labelled samples in a split {data.val_split!r} to evaluate on; "
+            f"{store.folder} has no labelled samples in a split {data.val_split!r} to evaluate on; "
             f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
             "folder or a --val-fraction"
         )

@@ -49,13 +49,13 @@ def evaluate_run(
     tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(
-            f"{store.path} was made by another tokenizer than the run {run.path} knows; tokenize "
+            f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
             f"it with --tokenizer {run.path / TOKENIZER_NAME}"
         )
     if store.classes != run.classes:
-        raise UsageError(f"{store.path} has other classes than the run {run.path} was trained on")
+        raise UsageError(f"{store.folder} has other classes than the run {run.path} was trained on")
     if not (store[split].labels >= 0).any():
-        raise UsageError(f"split {split!r} of {store.path} holds no labelled samples to evaluate")
+        raise UsageError(f"split {split!r} of {store.folder} holds no labelled samples to evaluate")
     config = run.config
     config = replace(config, data=replace(config.data, val_split=split))
     target = choose_device(device)

@@ -166,7 +166,7 @@ class Run:
             )
         if self.info["identity"] != _identity(config, store):
             raise UsageError(
-                f"{self.path} was begun on another store than {store.path}; pass that one or "
+                f"{self.path} was begun on another store than {store.folder}; pass that one or "
                 "choose another --out"
             )
 
@@ -187,7 +187,7 @@ def environment(device: torch.device) -> dict[str, str]:
 def _identity(config: TrainConfig, store: Store) -> dict[str, Any]:
     return {
         "config": config.fingerprint,
-        "store": json.loads((store.path / "store.json").read_bytes())["sha256"],
+        "store": store.card.seal,
         "classes": list(store.classes),
     }
 

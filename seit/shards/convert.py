@@ -1,0 +1,173 @@
+"""From any form of a store to any other: copies, other codecs and containers, official files."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from seit.errors import SeitError, UsageError
+from seit.files import explained_writes
+from seit.shards.card import CARD_NAME
+from seit.shards.copying import copy_store
+from seit.shards.folders import LocalFolder, Location, open_folder
+from seit.shards.official import export_official, find_official, import_official
+from seit.shards.recode import check_names, recode
+from seit.shards.store import open_store
+
+OFFICIAL = "official"
+"""The container name of naver-ai/seit's files."""
+Progress = Callable[[int, int], None]
+"""Called with (what is done, what is to be done)."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        samples: over all splits.
+        bytes: of all files.
+        bytes_per_sample: `bytes` over `samples`.
+        codec: what codes the tokens; None in official files.
+        container: what the shards are.
+    """
+
+    samples: int
+    bytes: int
+    bytes_per_sample: float
+    codec: str | None
+    container: str
+
+
+def convert(
+    source: Location,
+    target: Location,
+    *,
+    codec: str | None = None,
+    container: str | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Write the store at ``source`` once more at ``target``; losslessly, in the same order.
+
+    Without ``codec`` and ``container`` every file is copied as it is, which an interrupted call
+    goes on with when it is made again. What is left out stays as in the source. ``source`` may be
+    a folder of naver-ai/seit's files, and ``container`` be ``"official"`` to write such files,
+    which hold no keys, metadata or class names.
+
+    Args:
+        source: a path or URL of a store, or a local folder with official files.
+        target: a path or URL, new or empty.
+        codec: ``"packed"`` or ``"context"``; see :func:`seit.shards.recode.recode`.
+        container: ``"wds"``, ``"zarr"`` or ``"official"``.
+        progress: called now and then.
+
+    Raises:
+        UsageError: there is nothing to convert, ``target`` is not empty, a name is unknown, or
+            the tokens do not fit into official files.
+        DamagedError: the source is damaged.
+        SeitError: a disk is full or a place does not answer.
+    """
+    if container == OFFICIAL:
+        return _export(source, target, codec, progress)
+    check_names(codec or "packed", container or "wds")
+    if official := _official_folder(source):
+        with _new_folder(target) as folder:
+            splits, codebook = find_official(official)
+            imported = folder / "imported"
+            import_official(splits, codebook, imported, progress=progress)
+            _recode(imported, folder / "store", codec or "context", container or "wds", progress)
+            _place(folder / "store", target)
+    elif codec is None and container is None:
+        copy_store(source, target, progress=progress)
+    else:
+        with _new_folder(target) as folder:
+            _recode(source, folder / "store", codec, container, progress)
+            _place(folder / "store", target)
+    store = open_store(target)
+    samples = store.card.samples
+    return Conversion(
+        samples=samples,
+        bytes=store.num_bytes,
+        bytes_per_sample=store.num_bytes / max(samples, 1),
+        codec=store.card.codec,
+        container=store.card.container,
+    )
+
+
+def _recode(
+    source: Location,
+    folder: Path,
+    codec: str | None,
+    container: str | None,
+    progress: Progress | None,
+) -> None:
+    store = open_store(source)
+    recode(
+        store,
+        folder,
+        codec=codec or store.card.codec,
+        container=container or store.card.container,
+        progress=progress,
+    )
+
+
+def _export(
+    source: Location, target: Location, codec: str | None, progress: Progress | None
+) -> Conversion:
+    if codec is not None:
+        raise UsageError(f"official files have one codec only; leave out --codec {codec}")
+    place = open_folder(target)
+    if not isinstance(place, LocalFolder):
+        raise UsageError(f"official files are written to a local folder, not to {place}")
+    store = open_store(source)
+    written = export_official(store, place.path, progress=progress)
+    samples, num_bytes = store.card.samples, sum(written.values())
+    return Conversion(samples, num_bytes, num_bytes / max(samples, 1), None, OFFICIAL)
+
+
+def _official_folder(source: Location) -> Path | None:
+    """The folder at ``source`` if official files lie there and no store does."""
+    folder = open_folder(source)
+    if not isinstance(folder, LocalFolder) or folder.exists(CARD_NAME):
+        return None
+    return folder.path if any(folder.path.glob("*.data.bin.gz")) else None
+
+
+@contextmanager
+def _new_folder(target: Location) -> Iterator[Path]:
+    """A folder to work in: beside a local target, else where temporary files are."""
+    place = open_folder(target)
+    if not isinstance(place, LocalFolder):
+        if next(iter(place.names()), None) is not None:
+            raise UsageError(f"{place} is not empty; convert into a new or empty place")
+        with tempfile.TemporaryDirectory(prefix="seit-") as name:
+            yield Path(name)
+        return
+    path = place.path
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is not empty; convert into a new or empty folder")
+    work = path.with_name(f".{path.name}.unfinished")
+    with explained_writes(path):
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _place(store: Path, target: Location) -> None:
+    """Move a finished local store to where it belongs."""
+    place = open_folder(target)
+    if not isinstance(place, LocalFolder):
+        copy_store(store, target)
+        return
+    with explained_writes(place.path):
+        if place.path.is_dir():
+            place.path.rmdir()
+        try:
+            store.rename(place.path)
+        except OSError as error:
+            raise SeitError(f"{place.path} could not be made: {error.strerror}") from error

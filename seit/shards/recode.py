@@ -1,0 +1,249 @@
+"""Writing a store anew in another codec or container: keys, labels, metadata and order stay.
+
+Shape letters: N samples, n of a block, H W grid.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import UsageError
+from seit.files import explained_writes, write_atomically
+from seit.shards.blocks import Block
+from seit.shards.card import Card, FileRecord, ShardRecord
+from seit.shards.codecs import Codec, PackedCodec
+from seit.shards.context import MAX_CODES, ContextCodec
+from seit.shards.index import write_index
+from seit.shards.shard import BlockColumns
+from seit.shards.split import Split
+from seit.shards.store import CODEBOOK_NAME, CODEBOOK_TENSOR, TABLES_TENSOR, Store
+from seit.shards.wds import ShardWriter
+from seit.shards.zarr_split import write_zarr_split
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+CONTAINERS = ("wds", "zarr")
+CODECS = (PackedCodec.name, ContextCodec.name)
+
+
+def recode(
+    source: Store,
+    target: Path,
+    *,
+    codec: str,
+    container: str,
+    progress: Progress | None = None,
+) -> Card:
+    """Write a store into the folder ``target``, over what an earlier attempt left there.
+
+    The codec ``context`` is given up for ``packed`` where the store would not become smaller, or
+    K > 4,096; the card says what it is. The card comes last.
+
+    Raises:
+        UsageError: there is no such codec or container.
+        DamagedError: the source is damaged.
+        SeitError: the disk is full.
+    """
+    check_names(codec, container)
+    wants_context = codec == ContextCodec.name and source.card.layout.num_codes <= MAX_CODES
+    if wants_context:
+        fitted = fit_codec(source)
+        card = _write(source, target, fitted, container, progress)
+        if _content_bytes(card) < _packed_bytes(source):
+            card.write(target)
+            return card
+    card = _write(source, target, PackedCodec(source.card.layout), container, progress)
+    card.write(target)
+    return card
+
+
+def fit_codec(store: Store) -> ContextCodec:
+    """Fit the `context` codec to a store: to samples at even distances over all its splits.
+
+    Raises:
+        UsageError: K > 4,096.
+    """
+    from seit.shards.context.fit import MAX_FIT_TOKENS, fit_tables
+
+    layout = store.card.layout
+    total = store.card.samples
+    count = min(total, max(1, MAX_FIT_TOKENS // layout.length))
+    chosen = np.arange(count, dtype=np.int64) * total // max(count, 1)
+    parts: list[npt.NDArray[np.unsignedinteger]] = []
+    first = 0
+    for split in store.values():
+        inside = chosen[(chosen >= first) & (chosen < first + len(split))] - first
+        parts.append(split.read_tokens(inside))
+        first += len(split)
+    tokens_NHW = np.concatenate([np.empty((0, *layout.grid), layout.dtype), *parts])
+    return ContextCodec(layout, fit_tables(tokens_NHW, store.codebook, total_samples=total))
+
+
+def _write(
+    source: Store,
+    target: Path,
+    codec: Codec,
+    container: str,
+    progress: Progress | None,
+) -> Card:
+    """Write all but the card."""
+    with explained_writes(target):
+        target.mkdir(parents=True, exist_ok=True)
+    write_split = _write_tars if container == "wds" else _write_group
+    count = _Counter(source.card.samples, progress)
+    splits: dict[str, tuple[ShardRecord, ...]] = {}
+    files = [_write_file(target, CODEBOOK_NAME, _codebook_bytes(source, codec))]
+    files += [
+        _write_file(target, record.file, source.read_listed(record.file))
+        for record in source.card.files
+        if "/" not in record.file and record.file != CODEBOOK_NAME
+    ]
+    for name, split in source.items():
+        splits[name], split_files = write_split(split, target, codec, count)
+        files += split_files
+    return replace(
+        source.card,
+        codec=codec.name,
+        container=container,
+        splits=splits,
+        files=tuple(files),
+    )
+
+
+def _write_tars(
+    split: Split, target: Path, codec: Codec, count: "_Counter"
+) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
+    records = []
+    for number, shard in enumerate(split.shards):
+        with ShardWriter(target, split=split.name, index=number, codec=codec) as writer:
+            for block in range(shard.num_blocks):
+                writer.write(_as_block(shard.open_columns(block)))
+                count.add(shard.samples_of(block))
+        records.append(writer.record)
+    return tuple(records), [write_index(target, split.name, records)] if records else []
+
+
+def _write_group(
+    split: Split, target: Path, codec: Codec, count: "_Counter"
+) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
+    folder = target / f"{split.name}.zarr"
+    shutil.rmtree(folder, ignore_errors=True)
+    written = write_zarr_split(
+        folder,
+        _even_blocks(split, count),
+        codec=codec,
+        num_samples=len(split),
+        classes=split.classes,
+        block_samples=split.store.card.block_samples,
+    )
+    return written.shards, list(written.files)
+
+
+def _even_blocks(split: Split, count: "_Counter") -> Iterator[Block]:
+    """The samples of a split in blocks that are all full but the last."""
+    size = split.store.card.block_samples
+    waiting: list[Block] = []
+    held = 0
+    for shard, number in split.blocks():
+        block = _as_block(shard.open_columns(number))
+        count.add(len(block.keys))
+        waiting.append(block)
+        held += len(block.keys)
+        while held >= size:
+            joined = _join(waiting)
+            yield _slice(joined, 0, size)
+            waiting, held = [_slice(joined, size, held)], held - size
+    if held:
+        yield _join(waiting)
+
+
+def _as_block(columns: BlockColumns) -> Block:
+    has_metadata = any(columns.metadata)
+    return Block(
+        tokens=columns.tokens,
+        labels=columns.labels,
+        keys=columns.keys,
+        metadata=columns.metadata if has_metadata else None,
+    )
+
+
+def _join(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    metadata: tuple[Mapping[str, Any], ...] | None = None
+    if any(block.metadata is not None for block in blocks):
+        metadata = tuple(
+            entry for block in blocks for entry in block.metadata or ({},) * len(block.keys)
+        )
+    return Block(
+        tokens=np.concatenate([block.tokens for block in blocks]),
+        labels=np.concatenate([block.labels for block in blocks]),
+        keys=tuple(key for block in blocks for key in block.keys),
+        metadata=metadata,
+    )
+
+
+def _slice(block: Block, start: int, stop: int) -> Block:
+    metadata = None if block.metadata is None else block.metadata[start:stop]
+    return Block(
+        tokens=block.tokens[start:stop],
+        labels=block.labels[start:stop],
+        keys=block.keys[start:stop],
+        metadata=metadata if metadata and any(metadata) else None,
+    )
+
+
+def _codebook_bytes(source: Store, codec: Codec) -> bytes:
+    from safetensors.numpy import save
+
+    tensors: dict[str, npt.NDArray[Any]] = {CODEBOOK_TENSOR: source.codebook}
+    if codec.tables is not None:
+        tensors[TABLES_TENSOR] = np.frombuffer(codec.tables, dtype=np.uint8)
+    data: bytes = save(tensors)
+    return data
+
+
+def _write_file(target: Path, name: str, data: bytes) -> FileRecord:
+    write_atomically(target / name, data)
+    return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _content_bytes(card: Card) -> int:
+    return sum(record.bytes for record in card.records)
+
+
+def _packed_bytes(source: Store) -> int:
+    """What the store takes when packed, or a little less: tar headers and padding left out."""
+    if source.card.codec == PackedCodec.name:
+        return _content_bytes(source.card)
+    return source.card.samples * source.card.layout.sample_bytes
+
+
+def check_names(codec: str, container: str) -> None:
+    """Refuse a codec or container that there is not.
+
+    Raises:
+        UsageError: one of the names is unknown.
+    """
+    if codec not in CODECS:
+        raise UsageError(f"no codec is named {codec!r}; there are {', '.join(CODECS)}")
+    if container not in CONTAINERS:
+        raise UsageError(f"no container is named {container!r}; there are {', '.join(CONTAINERS)}")
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._done = 0
+        self._progress = progress
+
+    def add(self, samples: int) -> None:
+        self._done = min(self._done + samples, self._total)
+        if self._progress:
+            self._progress(self._done, self._total)
