@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from seit.shards import (
     SKIPPED_NAME,
     Block,
     Card,
+    Codec,
     FileRecord,
     PackedCodec,
     ShardRecord,
@@ -23,6 +26,9 @@ from seit.shards import (
     TokenLayout,
     write_index,
 )
+from seit.shards.context import ContextCodec
+from seit.shards.context.fit import fit_tables
+from seit.shards.zarr import ZarrSplit, write_zarr_split
 
 
 @dataclass
@@ -47,46 +53,70 @@ def build_store(
     with_metadata: bool = False,
     indexed: bool = True,
     seed: int = 0,
+    codec: str = "packed",
+    container: str = "wds",
 ) -> dict[str, Columns]:
-    """Write a store of random samples, ``shards`` giving the samples of each shard of a split."""
+    """Write a store of random samples, ``shards`` giving the samples of each shard of a split.
+
+    With the codec ``context`` tokens are smooth, so that they are smaller coded than packed. The
+    container ``zarr`` takes no other shards than a Zarr array has.
+    """
     rng = np.random.default_rng(seed)
     layout = TokenLayout(grid=grid, num_codes=num_codes)
+    codebook = rng.normal(size=(num_codes, dim)).astype(np.float32)
+    coder = PackedCodec(layout) if codec == "packed" else fit_codec(layout)
     path.mkdir(parents=True, exist_ok=True)
-    written, records = {}, {}
+    written: dict[str, Columns] = {}
+    records: dict[str, Sequence[ShardRecord]] = {}
+    others: list[FileRecord] = []
     for split, counts in (shards or {"train": (8,)}).items():
         total = sum(counts)
         columns = Columns(
-            tokens=rng.integers(num_codes, size=(total, *grid)).astype(layout.dtype),
+            tokens=(random_tokens if codec == "packed" else smooth_tokens)(rng, total, layout),
             labels=rng.integers(-1, len(classes), size=total),
             keys=[f"{split}/bilder/ü{number}.jpg" for number in range(total)],
             metadata=[{"n": n, "s": "é" * (n % 3)} if with_metadata else {} for n in range(total)],
         )
-        written[split], records[split] = columns, []
-        start = 0
-        for index, count in enumerate(counts):
-            record = write_shard(
+        written[split] = columns
+        if container == "zarr":
+            group = write_group(
                 path,
                 columns,
-                slice(start, start + count),
+                split=split,
+                counts=counts,
+                codec=coder,
+                block_samples=block_samples,
+                classes=classes,
+                with_metadata=with_metadata,
+            )
+            records[split] = group.shards
+            others += group.files
+            continue
+        starts = np.cumsum([0, *counts]).tolist()
+        records[split] = [
+            write_shard(
+                path,
+                columns,
+                slice(start, stop),
                 split=split,
                 index=index,
-                layout=layout,
+                codec=coder,
                 block_samples=block_samples,
                 with_metadata=with_metadata,
             )
-            records[split].append(record)
-            start += count
+            for index, (start, stop) in enumerate(pairwise(starts))
+        ]
+        if indexed and counts:
+            others.append(write_index(path, split, records[split]))
+    tensors = {"codebook": codebook}
+    if coder.tables is not None:
+        tensors["codec.tables"] = np.frombuffer(coder.tables, dtype=np.uint8)
     files = {
-        CODEBOOK_NAME: save({"codebook": rng.normal(size=(num_codes, dim)).astype(np.float32)}),
+        CODEBOOK_NAME: save(tensors),
         SKIPPED_NAME: b'{"key": "broken.jpg", "split": "train", "reason": "truncated"}\n',
     }
     for name, data in files.items():
         (path / name).write_bytes(data)
-    indexes = [
-        write_index(path, split, entries)
-        for split, entries in records.items()
-        if indexed and entries
-    ]
     card = Card(
         tokenizer=TokenizerInfo(
             name="random",
@@ -98,12 +128,12 @@ def build_store(
             codebook_dim=dim,
             flip_equivariant=False,
         ),
-        codec="packed",
-        container="wds",
+        codec=codec,
+        container=container,
         block_samples=block_samples,
         classes=classes,
         splits={split: tuple(entries) for split, entries in records.items()},
-        files=(*(record_of(path, name) for name in files), *indexes),
+        files=(*(record_of(path, name) for name in files), *others),
         skipped=1,
         source_bytes=12345,
         quality={"psnr_db": 24.0125, "perplexity": 1e-05},
@@ -113,6 +143,28 @@ def build_store(
     return written
 
 
+def random_tokens(rng: np.random.Generator, count: int, layout: TokenLayout) -> np.ndarray:
+    """Ids (N, H, W) without any order."""
+    return rng.integers(layout.num_codes, size=(count, *layout.grid)).astype(layout.dtype)
+
+
+def smooth_tokens(rng: np.random.Generator, count: int, layout: TokenLayout) -> np.ndarray:
+    """Ids (N, H, W) that seldom differ from the one before by more than nothing."""
+    steps = rng.random((count, layout.length)) < 0.03
+    steps[:, 0] = False
+    first = rng.integers(layout.num_codes, size=(count, 1))
+    ids = (first + np.cumsum(steps, axis=1)) % layout.num_codes
+    return ids.reshape(count, *layout.grid).astype(layout.dtype)
+
+
+@lru_cache
+def fit_codec(layout: TokenLayout) -> ContextCodec:
+    """The codec ``context``, fitted to smooth tokens."""
+    tokens = smooth_tokens(np.random.default_rng(0), 200, layout)
+    codebook = np.arange(layout.num_codes, dtype=np.float32)[:, None]
+    return ContextCodec(layout, fit_tables(tokens, codebook, total_samples=200))
+
+
 def write_shard(
     path: Path,
     columns: Columns,
@@ -120,23 +172,56 @@ def write_shard(
     *,
     split: str,
     index: int,
-    layout: TokenLayout,
+    codec: Codec,
     block_samples: int,
     with_metadata: bool = False,
 ) -> ShardRecord:
     """Write some rows as a shard."""
-    with ShardWriter(path, split=split, index=index, codec=PackedCodec(layout)) as writer:
-        for start in range(rows.start, rows.stop, block_samples):
-            chosen = slice(start, min(start + block_samples, rows.stop))
-            writer.write(
-                Block(
-                    tokens=columns.tokens[chosen],
-                    labels=columns.labels[chosen].astype(np.int32),
-                    keys=tuple(columns.keys[chosen]),
-                    metadata=tuple(columns.metadata[chosen]) if with_metadata else None,
-                )
-            )
+    with ShardWriter(path, split=split, index=index, codec=codec) as writer:
+        for block in blocks_of(columns, rows, block_samples, with_metadata=with_metadata):
+            writer.write(block)
     return writer.record
+
+
+def write_group(
+    path: Path,
+    columns: Columns,
+    *,
+    split: str,
+    counts: Sequence[int],
+    codec: Codec,
+    block_samples: int,
+    classes: Sequence[str],
+    with_metadata: bool = False,
+) -> ZarrSplit:
+    """Write a split as a Zarr group whose shards hold ``counts`` samples."""
+    total = sum(counts)
+    full_blocks = -(-max([1, *counts]) // block_samples)
+    written = write_zarr_split(
+        path / f"{split}.zarr",
+        blocks_of(columns, slice(0, total), block_samples, with_metadata=with_metadata),
+        codec=codec,
+        num_samples=total,
+        classes=classes,
+        block_samples=block_samples,
+        shard_samples=full_blocks * block_samples,
+    )
+    assert [shard.samples for shard in written.shards] == [count for count in counts if count]
+    return written
+
+
+def blocks_of(
+    columns: Columns, rows: slice, block_samples: int, *, with_metadata: bool
+) -> Iterator[Block]:
+    """Some rows as blocks."""
+    for start in range(rows.start, rows.stop, block_samples):
+        chosen = slice(start, min(start + block_samples, rows.stop))
+        yield Block(
+            tokens=columns.tokens[chosen],
+            labels=columns.labels[chosen].astype(np.int32),
+            keys=tuple(columns.keys[chosen]),
+            metadata=tuple(columns.metadata[chosen]) if with_metadata else None,
+        )
 
 
 def record_of(path: Path, name: str) -> FileRecord:

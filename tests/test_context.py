@@ -12,7 +12,7 @@ from seit.shards.codecs import PackedCodec, TokenLayout, build_codec
 from seit.shards.context import ContextCodec, ContextTables, reference
 from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables
-from seit.shards.context.tables import fold_bias, make_squash
+from seit.shards.context.tables import make_squash
 from seit.shards.context.tree import TreeShape, grow_tree
 from seit.shards.frames import Coding, Kind, decode_frame, seal_frame
 
@@ -29,7 +29,8 @@ def random_tables(num_codes, seed=0, *, spread=20):
         paths=rng.permutation(shape.num_leaves)[:num_codes].astype(np.uint16),
         squash=make_squash(),
         bias=rng.integers(-spread, spread + 1, shape.row_size).astype(np.int16),
-        weights=rng.integers(-spread, spread, (3, num_codes + 1, shape.row_size)).astype(np.int8),
+        weights=rng.integers(-spread, spread, (2, num_codes + 1, shape.row_size)).astype(np.int8),
+        corner=rng.integers(-spread, spread, (num_codes + 1, shape.first_size)).astype(np.int8),
     )
 
 
@@ -70,7 +71,8 @@ def decode_by_the_letter(words, grid, tables):
                     folded = int(tables.weights[1, upper, node]) + int(tables.bias[node])
                     score = max(-128, min(127, folded))
                     score += int(tables.weights[0, left, node])
-                    score += int(tables.weights[2, upper_right, node])
+                    if done == 0:
+                        score += int(tables.corner[upper_right, node])
                     probability = int(tables.squash[max(-96, min(96, score)) + 96])
                     left_size = leaves // 2 + (size - leaves) * probability // 2**15
                     if slot < low + left_size:
@@ -346,10 +348,9 @@ def test_too_many_codes_are_refused():
 
 def test_the_bias_is_folded_into_the_upper_neighbour():
     tables = random_tables(5, spread=127)
-    folded = fold_bias(tables)
-    np.testing.assert_array_equal(folded[[0, 2]], tables.weights[[0, 2]])
+    np.testing.assert_array_equal(tables.folded[0], tables.weights[0])
     expected = np.clip(tables.weights[1].astype(int) + tables.bias, -128, 127)
-    np.testing.assert_array_equal(folded[1], expected)
+    np.testing.assert_array_equal(tables.folded[1], expected)
 
 
 def test_the_squash_is_the_logistic_function():

@@ -164,7 +164,8 @@ def test_store_verifies_and_its_figures_agree(made, images):
     files = tree(store.path)
     assert result.bytes == sum(map(len, files.values()))
     assert result.bytes_per_sample == result.bytes / len(images)
-    assert result.payload_bytes_per_sample == 8 * 8 * 6 / 8
+    assert result.payload_bytes_per_sample == store.card.payload_bytes / len(images)
+    assert store.card.payload_bytes < len(images) * 8 * 8 * 6 / 8 + 20_000
     assert result.source_bytes_per_sample == sum(map(len, images.values())) / len(images)
     assert result.samples_per_second > 0
     assert not any(name.startswith(".") or name.endswith(".partial") for name in files)
@@ -404,6 +405,10 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
+def stop_at_once(*_):
+    raise KeyboardInterrupt
+
+
 def stop_after(inputs):
     """A progress callback that interrupts the job after so many inputs."""
 
@@ -577,9 +582,42 @@ def test_a_lost_shard_of_an_unfinished_job_is_made_again(made, corpus, tmp_path)
     target = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
         tokenize(corpus, target, CONFIG, progress=stop_after(2100))
-    (target / "train" / "00000.tar").unlink()
-    (target / "train" / "00001.tar").write_bytes(b"short")
-    (target / "train" / "00002.tar.partial").write_bytes(b"left by a kill")
+    shards = target / ".tokenize" / "packed" / "train"
+    (shards / "00000.tar").unlink()
+    (shards / "00001.tar").write_bytes(b"short")
+    (shards / "00002.tar.partial").write_bytes(b"left by a kill")
+    tokenize(corpus, target, CONFIG)
+    assert tree(target) == tree(made[0].path)
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"), [("packed", "wds"), ("packed", "zarr"), ("context", "zarr")]
+)
+def test_other_codecs_and_containers_resume_to_the_same_bytes(
+    codec, container, made, corpus, tmp_path
+):
+    config = replace(CONFIG, codec=codec, container=container)
+    tokenize(corpus, tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, tmp_path / "stopped", config, progress=stop_after(2100))
+    tokenize(corpus, tmp_path / "stopped", config)
+    assert tree(tmp_path / "stopped") == tree(tmp_path / "whole")
+    store = seit.open(tmp_path / "whole")
+    assert (store.card.codec, store.card.container) == (codec, container)
+    assert verify_store(store.path).ok
+    for split in store:
+        np.testing.assert_array_equal(store[split].tokens[:], made[0][split].tokens[:])
+        assert store[split].keys == made[0][split].keys
+        np.testing.assert_array_equal(store[split].labels, made[0][split].labels)
+
+
+def test_a_kill_between_coding_and_the_card_is_mended(made, corpus, tmp_path, monkeypatch):
+    target = tmp_path / "store"
+    monkeypatch.setattr("seit.shards.recoding.write_index", stop_at_once)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, target, CONFIG)
+    assert (target / "train" / "00000.tar").exists()
+    monkeypatch.undo()
     tokenize(corpus, target, CONFIG)
     assert tree(target) == tree(made[0].path)
 

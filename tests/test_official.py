@@ -269,7 +269,8 @@ def test_a_large_split_makes_shards_of_eight_blocks(tmp_path):
 
 
 def test_large_grids_are_coded_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr("seit.shards.official._PIECE_TOKENS", 13)
+    for module in ("splits", "exporting"):
+        monkeypatch.setattr(f"seit.shards.official.{module}.PIECE_TOKENS", 13)
     written = build_store(tmp_path / "a", grid=GRID, num_codes=300, shards={"train": (21,)})
     export_official(open_store(tmp_path / "a"), tmp_path / "files")
     card = import_files(tmp_path / "files", tmp_path / "b")
@@ -620,7 +621,7 @@ def test_a_codebook_is_not_larger_than_its_limit(tmp_path, monkeypatch):
     ):
         for entry in source.namelist():
             file.writestr(entry, source.read(entry))
-    monkeypatch.setattr("seit.shards.official.MAX_CODEBOOK_BYTES", 1 << 20)
+    monkeypatch.setattr("seit.shards.official.codebook.MAX_CODEBOOK_BYTES", 1 << 20)
     with pytest.raises(UsageError, match="is larger than 1048576 bytes"):
         read_codebook(path)
     with pytest.raises(UsageError, match="unfolds to more than 1048576 bytes"):

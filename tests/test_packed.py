@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from seit.errors import DamagedError
 from seit.shards import TokenLayout
-from seit.shards.packed import pack, planes, sample_bytes, token_bits, unpack
+from seit.shards.packed import pack, planes, sample_bytes, token_bits, unpack, unpack_reference
 from seit.stream import unpack as unpack_torch
 
 SIZES = [
@@ -127,3 +127,22 @@ def test_the_table_of_the_specification(num_codes, widths, size):
     bits = token_bits(num_codes)
     assert [width for _, width in planes(bits)] == widths
     assert sample_bytes(1024, bits) == size
+
+
+@pytest.mark.parametrize("num_codes", SIZES)
+@pytest.mark.parametrize("length", [1, 7, 64, 1023])
+def test_compiled_unpacking_equals_the_reference(num_codes, length):
+    ids = random_ids(num_codes, (1 << 15) // length + 1, length)
+    packed = pack(ids, token_bits(num_codes))
+    found = unpack(packed, length=length, num_codes=num_codes)
+    expected = unpack_reference(packed, length=length, num_codes=num_codes)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, ids)
+    assert found.dtype == expected.dtype
+
+
+def test_compiled_unpacking_finds_an_id_that_is_no_code():
+    ids = random_ids(1000, 40, 1024)
+    ids[-1, -1] = 1001
+    with pytest.raises(DamagedError, match="id 1001 where ids are below 1000"):
+        unpack(pack(ids, 10), length=1024, num_codes=1000)

@@ -3,7 +3,9 @@ import hashlib
 import io
 import json
 import tarfile
+import time
 import warnings
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,18 +17,39 @@ from stores import build_store, edit_card, record_of, replace_shard, sealed
 import seit
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import PackedCodec, TokenLayout, read_card
+from seit.shards.ahead import map_ahead
 from seit.shards.blocks import decode_keys, decode_labels, decode_metadata
+from seit.shards.frames import Kind
 from seit.stream import unpack
 
-SHARDS = {"train": (7, 3, 0, 6, 5), "val": (4,)}
+SHARDS = {
+    "wds": {"train": (7, 3, 0, 6, 5), "val": (4,)},
+    "zarr": {"train": (6, 6, 6, 3), "val": (4,)},
+}
+STORES = [
+    (16, (4, 4), "packed", "wds"),
+    (70_000, (2, 7), "packed", "wds"),
+    (2, (1, 1), "packed", "wds"),
+    (40, (6, 5), "context", "wds"),
+    (391, (3, 5), "packed", "zarr"),
+    (70_000, (2, 7), "packed", "zarr"),
+    (16, (4, 4), "context", "zarr"),
+]
 
 
-@pytest.fixture(scope="module", params=[(16, (4, 4)), (391, (3, 5)), (70_000, (2, 7)), (2, (1, 1))])
+@pytest.fixture(scope="module", params=STORES, ids=lambda store: "-".join(map(str, store)))
 def store_and_columns(request, tmp_path_factory):
-    num_codes, grid = request.param
+    num_codes, grid, codec, container = request.param
     path = tmp_path_factory.mktemp("store")
     columns = build_store(
-        path, grid=grid, num_codes=num_codes, shards=SHARDS, block_samples=3, with_metadata=True
+        path,
+        grid=grid,
+        num_codes=num_codes,
+        shards=SHARDS[container],
+        block_samples=3,
+        with_metadata=True,
+        codec=codec,
+        container=container,
     )
     return seit.open(path), columns
 
@@ -137,6 +160,14 @@ def test_other_indices_are_refused(store_and_columns, index):
         store["train"].tokens[index]
 
 
+def test_tokens_are_coded_as_the_card_says(store_and_columns):
+    store, _ = store_and_columns
+    shard = store["train"].shards[0]
+    frame = shard.open_block(0, Kind.TOKENS)
+    packed_bytes = 3 * store.card.layout.sample_bytes + 24
+    assert (len(store.codec.encode(frame)) < packed_bytes) == (store.card.codec == "context")
+
+
 def test_packed_rows_are_those_of_the_blocks(store_and_columns):
     store, written = store_and_columns
     packed = store["train"].packed()
@@ -150,9 +181,11 @@ def test_packed_rows_are_those_of_the_blocks(store_and_columns):
                                   written["train"].tokens.astype(np.int64))  # fmt: skip
 
 
-@pytest.mark.parametrize("counts", [(), (0,), (0, 0)])
-def test_a_split_may_be_empty(tmp_path, counts):
-    build_store(tmp_path, shards={"train": (2,), "test": counts})
+@pytest.mark.parametrize(
+    ("counts", "container"), [((), "wds"), ((0,), "wds"), ((0, 0), "wds"), ((), "zarr")]
+)
+def test_a_split_may_be_empty(tmp_path, counts, container):
+    build_store(tmp_path, shards={"train": (2,), "test": counts}, container=container)
     split = seit.open(tmp_path)["test"]
     assert len(split) == 0
     assert split.tokens[:].shape == (0, 4, 4)
@@ -195,9 +228,18 @@ def test_a_shard_of_too_many_blocks_is_refused(tmp_path, monkeypatch):
         list(seit.open(tmp_path / "b")["train"])
 
 
-def test_equal_samples_make_equal_files(tmp_path):
+@pytest.mark.parametrize("codec", ["packed", "context"])
+@pytest.mark.parametrize("container", ["wds", "zarr"])
+def test_equal_samples_make_equal_files(tmp_path, codec, container):
     for name in ("a", "b"):
-        build_store(tmp_path / name, shards=SHARDS, block_samples=3, with_metadata=True)
+        build_store(
+            tmp_path / name,
+            shards=SHARDS[container],
+            block_samples=3,
+            with_metadata=True,
+            codec=codec,
+            container=container,
+        )
     for path in (tmp_path / "a").rglob("*"):
         if path.is_file():
             other = tmp_path / "b" / path.relative_to(tmp_path / "a")
@@ -206,7 +248,9 @@ def test_equal_samples_make_equal_files(tmp_path):
 
 def test_webdataset_reads_the_shards(store_and_columns):
     store, written = store_and_columns
-    columns, layout = written["train"], store.card.layout
+    if store.card.container != "wds":
+        pytest.skip("its shards are no tars")
+    columns = written["train"]
     shards = [shard.record for shard in store["train"].shards]
     urls = [str(store.path / shard.file) for shard in shards if shard.samples]
     dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
@@ -215,7 +259,7 @@ def test_webdataset_reads_the_shards(store_and_columns):
         warnings.simplefilter("ignore", ResourceWarning)  # the library leaves its files open
         for group in dataset:
             names.append(group["__key__"])
-            tokens.append(PackedCodec(layout).decode(group["tokens"]))
+            tokens.append(store.codec.decode(group["tokens"]))
             labels += decode_labels(group["labels"]).tolist()
             keys += decode_keys(group["keys"])
             metadata += decode_metadata(group["metadata"])
@@ -257,6 +301,60 @@ def test_a_codebook_that_the_card_does_not_describe(small, tensors):
         _ = seit.open(small).codebook
 
 
+@pytest.fixture(params=["wds", "zarr"])
+def coded(request, tmp_path):
+    """A small store whose tokens are context-coded."""
+    build_store(
+        tmp_path,
+        shards={"train": (6, 2)},
+        block_samples=3,
+        codec="context",
+        container=request.param,
+    )
+    return tmp_path
+
+
+def put_tensors(path, tensors):
+    """Put another codebook file in place, and have the card agree with it."""
+    (path / "codebook.safetensors").write_bytes(save(tensors))
+    record = record_of(path, "codebook.safetensors")
+    edit_card(path, lambda body: body["files"][0].update(bytes=record.bytes, sha256=record.sha256))
+
+
+CODEBOOK = np.zeros((16, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"codebook": CODEBOOK}, "holds no tensor 'codec.tables'; restore it from a copy"),
+        ({"codebook": CODEBOOK, "codec.tables": np.zeros(4)}, "tables float64 .* where bytes"),
+        ({"codebook": CODEBOOK, "codec.tables": np.zeros((2, 2), np.uint8)}, r"tables uint8 \(2,"),
+        ({"codebook": CODEBOOK, "codec.tables": np.zeros(40, np.uint8)}, "tables"),
+        ({"codebook": CODEBOOK, "codec.tables": np.zeros(0, np.uint8)}, "tables"),
+    ],
+)
+@pytest.mark.parametrize("on_damage", ["raise", "skip"])
+def test_the_tables_of_the_codec_are_checked_when_tokens_are_read(
+    coded, tensors, message, on_damage
+):
+    keys = seit.open(coded)["train"].keys
+    put_tensors(coded, tensors)
+    split = seit.open(coded, on_damage=on_damage)["train"]
+    for read in (
+        lambda: split[0],
+        lambda: split.tokens[[1]],
+        split.packed,
+        lambda: list(split),
+        lambda: list(split.tokens),
+    ):
+        with pytest.raises(DamagedError, match=message) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert "block" not in str(caught.value)
+    assert seit.open(coded)["train"].keys == keys
+
+
 def test_the_card_is_canonical_and_sealed(small):
     text = (small / "store.json").read_text()
     body = json.loads(text)
@@ -276,8 +374,8 @@ def test_the_card_is_canonical_and_sealed(small):
         (lambda body: body.update(version=2), "store version 2; this seit reads version 1"),
         (lambda body: body.update(version="next"), "store version next"),
         (lambda body: body.update(format="other"), "describes a 'other'"),
-        (lambda body: body["codec"].update(name="context"), "the codec 'context'"),
-        (lambda body: body.update(container="zarr"), "the container 'zarr'"),
+        (lambda body: body["codec"].update(name="wavelet"), "the codec 'wavelet'"),
+        (lambda body: body.update(container="chest"), "the container 'chest'"),
     ],
 )
 def test_stores_of_another_kind_are_refused_by_name(small, change, message):
@@ -319,12 +417,61 @@ def test_stores_of_another_kind_are_refused_by_name(small, change, message):
         lambda body: body["splits"]["train"]["shards"][0].update(file="a\0b"),
         lambda body: body["splits"]["train"]["shards"][1].update(file="train/00000.tar"),
         lambda body: body["files"][0].update(file="store.json"),
+        lambda body: body.update(container="zarr"),
     ],
 )
 def test_sealed_nonsense_in_a_card_is_damage(small, change):
     edit_card(small, change)
     with pytest.raises(DamagedError, match=r"store\.json"):
         seit.open(small)
+
+
+def remove_file(body, name):
+    body["files"] = [entry for entry in body["files"] if entry["file"] != name]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda body: body.update(block_samples=4), "cut evenly"),
+        (lambda body: claim_samples(body, 5), "cut evenly"),
+        (lambda body: claim_samples(body, 9, bytes=2**20), "cut evenly"),
+        (lambda body: claim_samples(body, 3 * 4097, bytes=2**40), "over the limit of 4096"),
+        (lambda body: body["splits"]["train"]["shards"].reverse(), "cut evenly"),
+        (lambda body: remove_file(body, "train.zarr/labels/c/1"), "names no train.zarr/labels/c/1"),
+        (lambda body: remove_file(body, "train.zarr/zarr.json"), "names no train.zarr/zarr.json"),
+        (lambda body: remove_file(body, "train.zarr/metadata/c/0"), "names no train.zarr/metadata"),
+        (lambda body: body["splits"].update(val=body["splits"].pop("train")), "val.zarr: the card"),
+    ],
+)
+def test_sealed_nonsense_about_zarr_groups_is_damage(tmp_path, change, reason):
+    shards = {"train": (6, 6, 2)}
+    build_store(tmp_path, shards=shards, block_samples=3, with_metadata=True, container="zarr")
+    assert len(seit.open(tmp_path)["train"]) == 14
+    edit_card(tmp_path, change)
+    with pytest.raises(DamagedError, match=rf"store\.json: .*{reason}"):
+        seit.open(tmp_path)
+
+
+def test_zarr_shards_with_other_blocks_than_the_card_says(tmp_path):
+    build_store(tmp_path, shards={"train": (6, 6, 2)}, block_samples=3, container="zarr")
+    edit_card(tmp_path, lambda body: body.update(block_samples=2))
+    for read in (
+        lambda split: split[0],
+        lambda split: split.tokens[[1]],
+        lambda split: split.labels,
+        lambda split: split.packed(),
+        list,
+    ):
+        with pytest.raises(DamagedError, match=r"^train\.zarr/\w+/c/0.* is no intact shard: "):
+            read(seit.open(tmp_path)["train"])
+
+
+def test_the_context_codec_of_too_many_codes_is_damage(tmp_path):
+    build_store(tmp_path, num_codes=5000)
+    edit_card(tmp_path, lambda body: body["codec"].update(name="context"))
+    with pytest.raises(DamagedError, match="'context' serves no 5000 codes"):
+        seit.open(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -498,3 +645,43 @@ def test_the_card_of_another_program_is_no_store(tmp_path):
     (tmp_path / "store.json").write_text('{"format": "grocer", "version": 7}')
     with pytest.raises(UsageError, match="describes a 'grocer', not a 'seit-store'"):
         seit.open(tmp_path)
+
+
+def test_results_come_in_order_and_not_too_far_ahead():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    results = map_ahead(work, range(40), most=3)
+    assert next(results) == 0
+    assert begun == [0]
+    for number, result in enumerate(results, start=1):
+        assert result == number
+        assert len(begun) <= number + 1 + 4
+    assert sorted(begun) == list(range(40))
+    assert list(map_ahead(work, [])) == []
+    assert list(map_ahead(work, [7], most=1)) == [7]
+    assert list(map_ahead(work, range(5), most=1)) == list(range(5))
+
+
+def test_an_error_comes_in_its_turn_and_ends_the_work():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        if number == 5:
+            raise DamagedError("it is the fifth")
+        return number
+
+    results = map_ahead(work, range(1000), most=4)
+    assert list(islice(results, 5)) == list(range(5))
+    with pytest.raises(DamagedError, match="it is the fifth"):
+        next(results)
+    assert len(begun) < 20
+    results = map_ahead(work, range(6, 1000), most=4)
+    assert [next(results), next(results)] == [6, 7]
+    results.close()
+    assert len(begun) < 40

@@ -10,7 +10,7 @@ from stores import Columns, build_store, edit_card, record_of, replace_shard, wr
 
 import seit
 from seit.errors import DamagedError, UsageError
-from seit.shards import TokenLayout, verify_store, write_index
+from seit.shards import PackedCodec, TokenLayout, verify_store, write_index
 from seit.shards.blocks import MEMBER_SUFFIXES
 from seit.shards.frames import Kind
 from seit.shards.index import encode_index
@@ -447,7 +447,7 @@ def test_keys_that_occur_twice_are_damage(tmp_path):
             slice(start, start + 4),
             split="train",
             index=start // 4,
-            layout=TokenLayout((4, 4), 16),
+            codec=PackedCodec(TokenLayout((4, 4), 16)),
             block_samples=2,
         )
         for start in (0, 4)

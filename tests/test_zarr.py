@@ -3,6 +3,7 @@ import dataclasses
 import errno
 import gzip
 import json
+import lzma
 import pickle
 import random
 import re
@@ -19,23 +20,24 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import fit_codec, smooth_tokens
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.registry import register_codec
 
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import sha256_of
-from seit.shards import Block, PackedCodec, ShardRecord, TokenLayout
+from seit.shards import Block, LocalFolder, PackedCodec, ShardRecord, TokenLayout
 from seit.shards import codecs as codecs_module
-from seit.shards import zarr_codec as zarr_codec_module
 from seit.shards.frames import MAX_FRAME_BYTES, MAX_RAW_BYTES, Kind
-from seit.shards.zarr_codec import SeitCodec
-from seit.shards.zarr_split import (
-    MAX_SHARD_BLOCKS,
+from seit.shards.zarr import (
+    ZarrGroup,
     ZarrSplit,
     check_zarr_group,
     open_zarr_shards,
     write_zarr_split,
 )
+from seit.shards.zarr.chunking import MAX_SHARD_BLOCKS
+from seit.shards.zarr_codec import SeitCodec
 
 register_codec("seit", SeitCodec)
 
@@ -43,6 +45,17 @@ FORMAT = Path(__file__).parents[1] / "shards" / "FORMAT.md"
 CLASSES = ("ant", "bee", "cat")
 COLUMNS = (Kind.TOKENS, Kind.LABELS, Kind.KEYS, Kind.METADATA)
 MISSING = (2**64 - 1, 2**64 - 1)
+
+
+class BytesFolder(LocalFolder):
+    """A folder in which every file holds the same bytes."""
+
+    def __init__(self, data):
+        super().__init__(Path("nowhere"))
+        self.data = data
+
+    def read(self, name, offset=0, size=None):
+        return self.data[offset : offset + size]
 
 
 @dataclass
@@ -56,40 +69,40 @@ class Group:
     written: ZarrSplit
 
     @property
-    def has_metadata(self):
-        return any("/metadata/" in record.file for record in self.written.files)
+    def folder(self):
+        return LocalFolder(self.path.parent)
 
-    def read(self, name, offset, size):
-        with (self.path.parent / name).open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+    def described(self, shards=None, size=None):
+        """The group as a card tells of it that says of every file how large it is now."""
 
-    def size(self, name):
-        return (self.path.parent / name).stat().st_size
+        def sized(record):
+            path = self.path.parent / record.file
+            if size is None and not path.is_file():
+                return record
+            return dataclasses.replace(record, bytes=size or path.stat().st_size)
 
-    def open(self, records=None):
-        return open_zarr_shards(
-            self.written.shards if records is None else records,
-            self.codec,
-            group=self.path.name,
+        return ZarrGroup.from_records(
+            self.path.name,
+            [sized(record) for record in self.written.shards] if shards is None else shards,
+            [sized(record) for record in self.written.files],
+            layout=self.codec.layout,
             block_samples=self.block_samples,
-            has_metadata=self.has_metadata,
-            read=self.read,
-            size=self.size,
         )
 
-    def check(self, **changes):
-        arguments = {
-            "group": self.path.name,
-            "block_samples": self.block_samples,
-            "classes": CLASSES,
-            "has_metadata": self.has_metadata,
-            "read": self.read,
-            "size": self.size,
-        }
-        records = changes.pop("records", self.written.shards)
-        codec = changes.pop("codec", self.codec)
-        check_zarr_group(records, codec, **{**arguments, **changes})
+    def open(self, shards=None):
+        return open_zarr_shards(self.folder, self.described(shards), lambda: self.codec)
+
+    def open_as(self, data):
+        """The shards, if every file of the group held ``data``."""
+        described = self.described(size=len(data))
+        return open_zarr_shards(BytesFolder(data), described, lambda: self.codec)
+
+    def check(self, shards=None, codec=None):
+        described = self.described(shards)
+        for _, error in check_zarr_group(
+            self.folder, described, codec=codec or self.codec, tables=None, classes=CLASSES
+        ):
+            raise error
 
     def column(self, kind):
         """All entries of a column as seit reads them."""
@@ -488,28 +501,33 @@ def test_the_entry_in_the_metadata_round_trips(intact):
         codec.compute_encoded_size(1, None)
 
 
-def test_tables_travel_in_the_metadata(intact, monkeypatch, tmp_path):
-    class Tabled(PackedCodec):
-        def __init__(self, layout, tables):
-            super().__init__(layout)
-            self.own = tables
-
-        @property
-        def tables(self):
-            return self.own
-
-    monkeypatch.setattr(
-        zarr_codec_module,
-        "build_codec",
-        lambda name, layout, *, tables: Tabled(layout, tables),
+def test_tables_travel_in_the_metadata(tmp_path):
+    rng = np.random.default_rng(0)
+    layout = TokenLayout(grid=(6, 5), num_codes=40)
+    tokens = smooth_tokens(rng, 20, layout)
+    context = fit_codec(layout)
+    array = zarr.create_array(
+        tmp_path / "tokens.zarr",
+        data=tokens,
+        chunks=(8, 6, 5),
+        serializer=SeitCodec.wrap(context),
+        compressors=None,
     )
-    zarr_codec_module._build_once.cache_clear()
-    tables = bytes(range(256))
-    codec = SeitCodec.wrap(Tabled(intact.codec.layout, tables))
-    found = entry(tables=base64.b64encode(tables).decode())
+    np.testing.assert_array_equal(zarr.open(array.store_path.store.root, mode="r")[:], tokens)
+    stored = sum(path.stat().st_size for path in (tmp_path / "tokens.zarr" / "c").rglob("0"))
+    assert stored < len(tokens) * layout.sample_bytes
+    found = SeitCodec.wrap(context).to_dict()
+    other = recompressed(base64.b64decode(found["configuration"]["tables"]))
+    found["configuration"]["tables"] = base64.b64encode(other).decode()
+    codec = SeitCodec.from_dict(found)
+    assert codec.tables == other != context.tables
     assert codec.to_dict() == found
-    assert SeitCodec.from_dict(found).frames.tables == tables
-    zarr_codec_module._build_once.cache_clear()
+    np.testing.assert_array_equal(codec.frames.decode(context.encode(tokens)), tokens)
+
+
+def recompressed(tables):
+    """The same tables as another compressor may write them."""
+    return lzma.compress(lzma.decompress(tables), format=lzma.FORMAT_XZ, preset=0)
 
 
 @pytest.mark.parametrize(
@@ -737,7 +755,7 @@ def test_damage_names_file_and_block(group):
     data[12] ^= 1
     path.write_bytes(data)
     shard = group.open()[1]
-    shard.check_indexes()
+    shard.check_places(Kind.KEYS)
     assert shard.open_block(1, Kind.KEYS)
     with pytest.raises(
         DamagedError, match=r"^train\.zarr/keys/c/1, block 0: the checksum of the s"
@@ -902,15 +920,7 @@ def test_a_gzip_bomb_reserves_no_memory(group, claim):
 def test_sealed_bytes_decode_or_are_damage(intact, raw, kind, zipped):
     chunk = seal(gzip.compress(raw) if zipped else raw)
     data = chunk + index_of((0, len(chunk)), MISSING)
-    (shard, *_) = open_zarr_shards(
-        intact.written.shards,
-        intact.codec,
-        group="train.zarr",
-        block_samples=4,
-        has_metadata=True,
-        read=lambda name, offset, size: data[offset : offset + size],
-        size=lambda name: len(data),
-    )
+    (shard, *_) = intact.open_as(data)
     try:
         column = shard.open_block(0, kind)
     except DamagedError:
@@ -918,19 +928,11 @@ def test_sealed_bytes_decode_or_are_damage(intact, raw, kind, zipped):
     assert len(column) == 4
 
 
-@given(st.binary(max_size=120), st.sampled_from(COLUMNS), st.booleans())
+@given(st.binary(min_size=1, max_size=120), st.sampled_from(COLUMNS), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_damage(intact, data, kind, sealed):
     data = seal(data) if sealed else data
-    (shard, *_) = open_zarr_shards(
-        intact.written.shards,
-        intact.codec,
-        group="train.zarr",
-        block_samples=4,
-        has_metadata=True,
-        read=lambda name, offset, size: data[offset : offset + size],
-        size=lambda name: len(data),
-    )
+    (shard, *_) = intact.open_as(data)
     if data == index_of(MISSING, MISSING):
         return
     with pytest.raises(DamagedError):
@@ -938,28 +940,31 @@ def test_any_bytes_are_damage(intact, data, kind, sealed):
 
 
 def test_a_file_that_shrinks_under_the_reader(group):
-    shard = group.open()[0]
-    shard.check_indexes()
-    (group.path / "tokens" / "c" / "0" / "0" / "0").write_bytes(b"SEIT")
-    with pytest.raises(DamagedError, match=r"block 1: .*0/0 ends too early"):
+    shard, other = group.open()[:2]
+    shard.check_places(Kind.TOKENS)
+    for number in "01":
+        (group.path / "tokens" / "c" / number / "0" / "0").write_bytes(b"SEIT")
+    with pytest.raises(DamagedError, match=r"c/0/0/0, block 1: .*0/0 ends inside the block"):
         shard.open_block(1, Kind.TOKENS)
+    with pytest.raises(DamagedError, match=r"c/1/0/0 is no intact shard: .* ends inside its index"):
+        other.open_block(1, Kind.TOKENS)
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_files_that_are_missing_or_may_not_be_read(group, kind, monkeypatch):
     shutil.rmtree(group.path / kind.name.lower())
-    with pytest.raises(DamagedError, match=rf"/{kind.name.lower()}/c/0.* is missing; restore it"):
+    with pytest.raises(DamagedError, match=rf"/{kind.name.lower()}/c/0.*be read: No such file"):
         group.open()[0].open_block(0, kind)
     with pytest.raises(DamagedError, match=rf"{kind.name.lower()}/zarr\.json is missing"):
         group.check()
     (group.path / kind.name.lower()).touch()
     with pytest.raises(DamagedError, match="cannot be read: Not a directory"):
-        group.open()[0].check_indexes()
+        group.open()[0].check_places(kind)
 
-    def refuse(name):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(group, "size", refuse)
+    monkeypatch.setattr(LocalFolder, "read", refuse)
     with pytest.raises(SeitError, match="may not be read: Permission denied") as caught:
         group.open()[0].open_block(0, kind)
     assert not isinstance(caught.value, DamagedError)
@@ -996,23 +1001,36 @@ def test_records_that_no_writer_makes(intact, records):
         with pytest.raises(DamagedError, match=r"^train\.zarr: .*from a copy$"):
             intact.open(records)
         with pytest.raises(DamagedError, match=r"^train\.zarr: .*from a copy$"):
-            intact.check(records=records)
+            intact.check(records)
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
 
 
 def test_records_of_blocks_over_the_limits(intact):
-    codec = PackedCodec(TokenLayout(grid=(1 << 14, 1 << 14), num_codes=2))
     with pytest.raises(DamagedError, match="over the limits"):
-        open_zarr_shards(
+        ZarrGroup.from_records(
+            "train.zarr",
             [record(0, 2)],
-            codec,
-            group="train.zarr",
+            intact.written.files,
+            layout=TokenLayout(grid=(1 << 14, 1 << 14), num_codes=2),
             block_samples=2,
-            has_metadata=False,
-            read=intact.read,
-            size=intact.size,
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["zarr.json", "tokens/zarr.json", "labels/c/1", "keys/zarr.json", "metadata/c/2"]
+)
+def test_files_that_the_card_does_not_name(intact, name):
+    files = [entry for entry in intact.written.files if entry.file != f"train.zarr/{name}"]
+    assert len(files) == len(intact.written.files) - 1
+    with pytest.raises(DamagedError, match=rf"^the card names no train\.zarr/{name}; restore"):
+        ZarrGroup.from_records(
+            "train.zarr",
+            intact.written.shards,
+            files,
+            layout=intact.codec.layout,
+            block_samples=4,
         )
 
 
@@ -1053,9 +1071,10 @@ def test_documents_that_are_none(group, text):
         group.check()
 
 
-def test_a_document_over_the_limits_is_not_read(intact):
+def test_a_document_over_the_limits_is_not_read(intact, monkeypatch):
+    monkeypatch.setattr(LocalFolder, "size", lambda *_: 2**50)
     with pytest.raises(DamagedError, match="larger than"):
-        intact.check(size=lambda name: 2**50)
+        intact.check()
 
 
 def test_spacing_and_order_of_a_document_do_not_matter(group):
@@ -1069,7 +1088,7 @@ def test_another_codec_or_split_size_is_found(intact):
     with pytest.raises(DamagedError, match=r"tokens/zarr\.json .*'codecs' is another"):
         intact.check(codec=other)
     with pytest.raises(DamagedError, match=r"tokens/zarr\.json .*'shape' is another"):
-        intact.check(records=[record(0, 8)])
+        intact.check([record(0, 8)])
 
 
 # The writer's own rules
@@ -1175,7 +1194,7 @@ def test_blocks_that_are_not_those_announced(intact, tmp_path):
 
 
 def test_strings_that_no_reader_takes_are_refused(intact, tmp_path, monkeypatch):
-    monkeypatch.setattr("seit.shards.zarr_split.MAX_RAW_BYTES", 50)
+    monkeypatch.setattr("seit.shards.zarr.chunks.MAX_RAW_BYTES", 50)
     with pytest.raises(SeitError, match="at most 50 bytes fit: write fewer samples a block"):
         write(tmp_path / "train.zarr", 21)
     assert MAX_FRAME_BYTES > MAX_RAW_BYTES

@@ -11,11 +11,11 @@ from seit.shards.card import (
     read_card,
 )
 from seit.shards.codecs import Codec, PackedCodec, TokenLayout
-from seit.shards.convert import Conversion, convert
+from seit.shards.converting import Conversion, convert
 from seit.shards.copying import copy_store
 from seit.shards.folders import Folder, LocalFolder, RemoteFolder, RetryPolicy, open_folder
 from seit.shards.index import write_index
-from seit.shards.recode import CODECS, CONTAINERS, recode
+from seit.shards.recoding import CODECS, CONTAINERS, recode
 from seit.shards.shard import BlockColumns, DamagedBlock, Shard
 from seit.shards.split import Sample, Split
 from seit.shards.store import CODEBOOK_NAME, SKIPPED_NAME, TOKENIZER_NAME, Store, open_store

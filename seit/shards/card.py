@@ -17,15 +17,17 @@ from typing import Any
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.shards.blocks import parse_json
-from seit.shards.codecs import TokenLayout
+from seit.shards.codecs import PackedCodec, TokenLayout
+from seit.shards.context import MAX_CODES as MAX_CONTEXT_CODES
+from seit.shards.context import ContextCodec
 from seit.shards.folders import Folder, LocalFolder, Location, open_folder
 from seit.shards.frames import MAX_COUNT
 
 CARD_NAME = "store.json"
 FORMAT_NAME = "seit-store"
 FORMAT_VERSION = 1
-CODECS = ("packed", "context")
-CONTAINERS = ("wds",)
+CODECS = (PackedCodec.name, ContextCodec.name)
+CONTAINERS = ("wds", "zarr")
 MAX_CARD_BYTES = 1 << 28
 MAX_SHARD_BLOCKS = 1 << 16
 """No shard holds more blocks, so that what a reader keeps of one stays small."""
@@ -302,13 +304,18 @@ def _parse(body: Mapping[str, Any]) -> Card:
 
 def _check_records(card: Card) -> None:
     shards = [shard for split in card.splits.values() for shard in split]
+    if card.codec == ContextCodec.name and card.layout.num_codes > MAX_CONTEXT_CODES:
+        raise ValueError(f"the codec {card.codec!r} serves no {card.layout.num_codes} codes")
     names = [CARD_NAME, *(record.file for record in (*card.files, *shards))]
     if len(set(names)) != len(names):
         raise ValueError("a file is listed twice")
     for shard in shards:
         if shard.samples > MAX_SHARD_BLOCKS * card.block_samples:
             raise ValueError(f"{shard.file} has more than {MAX_SHARD_BLOCKS} blocks")
-        if card.codec == CODECS[0] and shard.samples * card.layout.sample_bytes > shard.bytes:
+        if (
+            card.codec == PackedCodec.name
+            and shard.samples * card.layout.sample_bytes > shard.bytes
+        ):
             raise ValueError(f"{shard.samples} samples do not fit into {shard.file}")
 
 

@@ -121,9 +121,12 @@ class SplitIndex:
         name = index_name(split)
         self.record = next((record for record in card.files if record.file == name), None)
         """The card's record of the index; None in a store that has none."""
+        self.shards = card.splits[split]
+        """The card's shards of the split."""
+        self.block_samples = card.block_samples
+        """Samples of each block but the last of a shard."""
         self._folder = folder
         self._card = card
-        self._shards = card.splits[split]
 
     def places(self, number: int) -> BlockPlaces:
         """Where the blocks of the split's shard ``number`` lie: as many as the card says.
@@ -141,7 +144,7 @@ class SplitIndex:
         Raises:
             DamagedError: it is missing, no shard, or holds other blocks than those of the card.
         """
-        name = self._shards[number].file
+        name = self.shards[number].file
         return self._checked(read_frame_sizes(folder, name), number, origin=name)
 
     def _indexed_sizes(self, number: int) -> npt.NDArray[np.uint32]:
@@ -158,7 +161,7 @@ class SplitIndex:
     def _bounds(self) -> list[int]:
         """Where the frames of the shards begin and end in the index."""
         bounds = [0]
-        for shard in self._shards:
+        for shard in self.shards:
             size = FRAME_OVERHEAD_BYTES + _BLOCK_BYTES * self._num_blocks(shard)
             bounds.append(bounds[-1] + size)
         return bounds
@@ -181,14 +184,14 @@ class SplitIndex:
             raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from error
 
     def _num_blocks(self, shard: ShardRecord) -> int:
-        return -(-shard.samples // self._card.block_samples)
+        return -(-shard.samples // self.block_samples)
 
     def _checked(
         self, sizes_n4: npt.NDArray[np.uint32], number: int, *, origin: str
     ) -> BlockPlaces:
         places = BlockPlaces(sizes_n4)
         try:
-            self._check(places, self._shards[number])
+            self._check(places, self.shards[number])
         except DamagedError as error:
             raise DamagedError(f"{origin}: {error}; restore it from a copy") from error
         return places
@@ -215,7 +218,7 @@ class SplitIndex:
 
     def _check_tokens(self, found: npt.NDArray[np.uint32], shard: ShardRecord) -> None:
         """Packed tokens have one size, and no other codec makes them larger."""
-        per_block = self._card.block_samples
+        per_block = self.block_samples
         samples = np.minimum(per_block, shard.samples - per_block * np.arange(len(found)))
         packed = samples * self._card.layout.sample_bytes + FRAME_OVERHEAD_BYTES
         wrong = found != packed if self._card.codec == "packed" else found > packed

@@ -10,11 +10,15 @@ Shape letters: N samples, L tokens per sample, S bytes per sample, K codes.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError
+
+_WORTH_COMPILED = 1 << 15
+"""From so many tokens on, compiled code makes up for loading it."""
 
 
 def token_bits(num_codes: int) -> int:
@@ -82,10 +86,27 @@ def unpack(
             f"a packed sample has {packed_NS.shape[1]} bytes where {length} tokens of {bits} bits "
             f"take {expected}; restore the shard from a copy"
         )
+    if packed_NS.shape[0] * length < _WORTH_COMPILED:
+        tokens_NL = unpack_reference(packed_NS, length=length, num_codes=num_codes)
+        largest = int(tokens_NL.max(initial=0))
+    else:
+        tokens_NL, largest = _unpack_compiled(packed_NS, length=length, num_codes=num_codes)
+    if largest >= num_codes:
+        raise DamagedError(
+            f"found token id {largest} where ids are below {num_codes}; "
+            "restore the shard from a copy"
+        )
+    return tokens_NL
+
+
+def unpack_reference(
+    packed_NS: npt.NDArray[np.uint8], *, length: int, num_codes: int
+) -> npt.NDArray[np.unsignedinteger]:
+    """:func:`unpack` in plain numpy, without a check of the ids."""
     dtype = token_dtype(num_codes)
     tokens_NL = np.zeros((len(packed_NS), length), dtype=dtype)
     offset = 0
-    for shift, width in planes(bits):
+    for shift, width in planes(token_bits(num_codes)):
         per_byte = 8 // width
         num_bytes = -(-length // per_byte)
         source = packed_NS[:, offset : offset + num_bytes]
@@ -95,9 +116,29 @@ def unpack(
             values = (source[:, : target.shape[1]] >> np.uint8(lane * width)) & mask
             target |= values.astype(dtype) << dtype.type(shift)
         offset += num_bytes
-    if num_codes != 1 << bits and tokens_NL.size and int(tokens_NL.max()) >= num_codes:
-        raise DamagedError(
-            f"found token id {int(tokens_NL.max())} where ids are below {num_codes}; "
-            "restore the shard from a copy"
-        )
     return tokens_NL
+
+
+def _unpack_compiled(
+    packed_NS: npt.NDArray[np.uint8], *, length: int, num_codes: int
+) -> tuple[npt.NDArray[np.unsignedinteger], int]:
+    """The ids and the largest of them."""
+    from seit.shards.packed_kernels import unpack_planes
+
+    shifts, widths, spread = _spread_tables(num_codes)
+    tokens_NL = np.zeros((len(packed_NS), length), dtype=token_dtype(num_codes))
+    return tokens_NL, int(unpack_planes(packed_NS, shifts, widths, spread, tokens_NL))
+
+
+@lru_cache(maxsize=16)
+def _spread_tables(
+    num_codes: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.unsignedinteger]]:
+    """Shifts and widths of the planes, and what each byte of one adds to its tokens' ids."""
+    shifts, widths = np.array(list(planes(token_bits(num_codes))), dtype=np.int64).T.copy()
+    spread = np.zeros((len(shifts), 256, 8), dtype=token_dtype(num_codes))
+    for plane, (shift, width) in enumerate(zip(shifts, widths, strict=True)):
+        for lane in range(8 // width):
+            bits = (np.arange(256) >> (width * lane)) & ((1 << width) - 1)
+            spread[plane, :, lane] = (bits if width < 8 else 0) << shift
+    return shifts, widths, spread

@@ -1,26 +1,27 @@
-"""One shard of a split, read block by block.
+"""One shard of a split, read block by block, in whatever container it lies.
 
 Shape letters: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError
-from seit.shards.blocks import MEMBER_SUFFIXES, decode_keys, decode_labels, decode_metadata
-from seit.shards.card import ShardRecord
+from seit.shards.blocks import MEMBER_SUFFIXES
+from seit.shards.card import FileRecord, ShardRecord
 from seit.shards.codecs import Codec
 from seit.shards.folders import Folder
 from seit.shards.frames import Kind
-from seit.shards.index import BlockPlaces
 
-_Column = TypeVar("_Column", bound=Sized)
 _Value = TypeVar("_Value")
+_Decoder = Callable[[bytes | None], Any]
+"""Makes a column of a block from its bytes, or from None where the block has none."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,20 @@ class BlockColumns:
         return len(self.tokens)
 
 
-class Shard:
+class Shard(ABC):
     """One shard of a split, read one block at a time, each as a whole or one column of it.
 
+    A container tells which files hold the columns, where in them those of a block lie, and how
+    they are decoded; all reading is done here. Threads may share a shard.
+
     Args:
-        folder: where its file lies.
-        record: what the card says of it.
-        codec: what codes its tokens.
+        folder: where the store lies.
+        record: what the card says of the shard.
+        files: what the card says of the files that hold the columns; several may lie in one.
+        finds_own_blocks: whether these files alone tell where its blocks lie. When they do not
+            tell it, the blocks are damaged; when another file does not, that is.
+        find_codec: gives what codes its tokens; called when they are first read.
         block_samples: samples of each block but the last.
-        find_places: gives the places of its blocks; called when they are first needed.
         first_row: the number within the split of its first sample.
     """
 
@@ -62,43 +68,56 @@ class Shard:
         self,
         folder: Folder,
         record: ShardRecord,
-        codec: Codec,
         *,
+        files: Mapping[Kind, FileRecord],
+        finds_own_blocks: bool,
+        find_codec: Callable[[], Codec],
         block_samples: int,
-        find_places: Callable[[], BlockPlaces],
-        first_row: int = 0,
+        first_row: int,
     ) -> None:
         self.folder = folder
         self.record = record
-        self.codec = codec
+        self.files = files
+        self.finds_own_blocks = finds_own_blocks
         self.block_samples = block_samples
         self.first_row = first_row
-        self._find_places = find_places
+        self._find_codec = find_codec
 
-    def within(self, folder: Folder, places: BlockPlaces) -> "Shard":
-        """The same shard as it lies in another folder, with its blocks at ``places``."""
-        return Shard(
-            folder,
-            self.record,
-            self.codec,
-            block_samples=self.block_samples,
-            find_places=lambda: places,
-            first_row=self.first_row,
-        )
+    @abstractmethod
+    def check_places(self, kind: Kind) -> None:
+        """Find out where a column of the blocks lies.
+
+        Raises:
+            DamagedError: nothing tells it, or something else than the card's blocks is there.
+        """
+
+    @abstractmethod
+    def _find(self, block: int, kind: Kind) -> tuple[int, int] | None:
+        """Where a column of a block lies in its file: offset and size; None if left out."""
+
+    @abstractmethod
+    def _decode(self, kind: Kind, data: bytes | None, count: int) -> Any:
+        """Decode a column of a block of ``count`` samples."""
+
+    @abstractmethod
+    def _decode_packed(self, data: bytes | None, count: int) -> npt.NDArray[np.uint8]:
+        """Decode the tokens of a block of ``count`` samples as packed ones: uint8 (N, S)."""
+
+    @abstractmethod
+    def _decode_rows(
+        self, data: bytes | None, rows: npt.NDArray[np.integer], count: int
+    ) -> npt.NDArray[np.unsignedinteger]:
+        """Decode the tokens of the samples ``rows`` (n,) of a block of ``count``: (n, H, W)."""
+
+    @cached_property
+    def codec(self) -> Codec:
+        """What codes its tokens."""
+        return self._find_codec()
 
     @property
     def num_blocks(self) -> int:
         """Blocks that the card promises."""
         return -(-self.record.samples // self.block_samples)
-
-    @cached_property
-    def places(self) -> BlockPlaces:
-        """Where the blocks lie: as many as the card says.
-
-        Raises:
-            DamagedError: nothing tells it, or something else than the card's blocks is there.
-        """
-        return self._find_places()
 
     def samples_of(self, block: int) -> int:
         """Samples that the card promises in a block."""
@@ -113,153 +132,141 @@ class Shard:
         """Decode one column of a block: as many entries as the block has samples.
 
         Raises:
-            DamagedError: it is not what was written; the message names shard and block.
+            DamagedError: it is not what was written; the message names file, block and samples.
         """
-        return self._open(block, [kind], lambda frames: self._decode(block, kind, frames))
+        return self._open(block, {kind: self._decoder(block, kind)})[kind]
 
     def open_packed(self, block: int) -> npt.NDArray[np.uint8]:
         """The packed tokens of a block: uint8 (N, S)."""
-        return self._open(
-            block,
-            [Kind.TOKENS],
-            lambda frames: self._checked(
-                block, Kind.TOKENS, self.codec.decode_packed(frames[Kind.TOKENS])
-            ),
-        )
+        decode = partial(self._decode_packed, count=self.samples_of(block))
+        packed_NS: npt.NDArray[np.uint8] = self._open(block, {Kind.TOKENS: decode})[Kind.TOKENS]
+        return packed_NS
 
     def open_token_rows(
         self, block: int, rows: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.unsignedinteger]:
         """The ids (n, H, W) of the samples ``rows`` (n,) of a block, counted within it."""
-        return self._open(
-            block, [Kind.TOKENS], lambda frames: self._token_rows(block, rows, frames)
-        )
+        decode = partial(self._decode_rows, rows=rows, count=self.samples_of(block))
+        tokens_nHW: npt.NDArray[np.unsignedinteger] = self._open(block, {Kind.TOKENS: decode})[
+            Kind.TOKENS
+        ]
+        return tokens_nHW
 
     def open_columns(self, block: int, rows: npt.NDArray[np.integer] | None = None) -> BlockColumns:
-        """All columns of a block, or of its samples ``rows`` (n,), by a single read."""
+        """All columns of a block, or of its samples ``rows`` (n,), each file being read once."""
+        decoders = {kind: self._decoder(block, kind) for kind in MEMBER_SUFFIXES}
+        if rows is None:
+            found = self._open(block, decoders)
+            return BlockColumns(*(found[kind] for kind in MEMBER_SUFFIXES))
+        decoders[Kind.TOKENS] = partial(self._decode_rows, rows=rows, count=self.samples_of(block))
+        found = self._open(block, decoders)
+        chosen = rows.tolist()
+        return BlockColumns(
+            tokens=found[Kind.TOKENS],
+            labels=found[Kind.LABELS][rows],
+            keys=tuple(found[Kind.KEYS][row] for row in chosen),
+            metadata=tuple(found[Kind.METADATA][row] for row in chosen),
+        )
 
-        def decode(frames: Mapping[Kind, bytes]) -> BlockColumns:
-            labels, keys, metadata = (
-                self._decode(block, kind, frames)
-                for kind in (Kind.LABELS, Kind.KEYS, Kind.METADATA)
-            )
-            if rows is None:
-                tokens = self._decode(block, Kind.TOKENS, frames)
-                return BlockColumns(tokens, labels, keys, metadata)
-            chosen = rows.tolist()
-            return BlockColumns(
-                tokens=self._token_rows(block, rows, frames),
-                labels=labels[rows],
-                keys=tuple(keys[row] for row in chosen),
-                metadata=tuple(metadata[row] for row in chosen),
-            )
+    def find_damage(self, block: int) -> DamagedBlock | None:
+        """Decode everything of a block; what is wrong if any column of it is damaged.
 
-        return self._open(block, list(MEMBER_SUFFIXES), decode)
-
-    def damaged_blocks(self, *, may_lack_places: bool) -> Iterator[DamagedBlock]:
-        """Decode everything, and yield the blocks of which any column is damaged.
-
-        ``may_lack_places`` makes a shard whose blocks cannot be found a shard of damaged blocks;
-        otherwise that is an error.
+        Raises:
+            DamagedError: another file than the shard's own is damaged: the codec's tables, or what
+                tells where the block lies.
         """
-        lost = None
-        try:
-            _ = self.places
-        except DamagedError as error:
-            if not may_lack_places:
-                raise
-            lost = error
-        for block in range(self.num_blocks):
+        _ = self.codec
+        reason = self._lost
+        if reason is None:
             try:
-                if lost:
-                    raise lost
                 self.open_columns(block)
             except DamagedError as error:
-                yield DamagedBlock(self.record.file, block, self.rows_of(block), str(error))
-
-    def _token_rows(
-        self, block: int, rows: npt.NDArray[np.integer], frames: Mapping[Kind, bytes]
-    ) -> npt.NDArray[np.unsignedinteger]:
-        if len(rows) == self.samples_of(block):
-            tokens: npt.NDArray[np.unsignedinteger] = self._decode(block, Kind.TOKENS, frames)[rows]
-            return tokens
-        try:
-            return self.codec.decode_rows(frames[Kind.TOKENS], rows)
-        except IndexError as error:
-            raise DamagedError("it holds fewer samples of tokens than the card says") from error
-
-    def _decode(self, block: int, kind: Kind, frames: Mapping[Kind, bytes]) -> Any:
-        """Decode a column of a block, of whose samples there must be as many as the card says."""
-        if kind is Kind.METADATA and kind not in frames:
-            return ({},) * self.samples_of(block)
-        return self._checked(block, kind, self._decoders[kind](frames[kind]))
+                reason = str(error)
+        if reason is None:
+            return None
+        return DamagedBlock(self.record.file, block, self.rows_of(block), reason)
 
     @cached_property
-    def _decoders(self) -> Mapping[Kind, Callable[[bytes], Sized]]:
-        return {
-            Kind.TOKENS: self.codec.decode,
-            Kind.LABELS: decode_labels,
-            Kind.KEYS: decode_keys,
-            Kind.METADATA: decode_metadata,
-        }
+    def _lost(self) -> str | None:
+        """Why its blocks cannot be found, if its own files are to blame."""
+        try:
+            for kind in self.files:
+                self.check_places(kind)
+        except DamagedError as error:
+            if not self.finds_own_blocks:
+                raise
+            return str(error)
+        return None
 
-    def _checked(self, block: int, kind: Kind, column: _Column) -> _Column:
-        if len(column) != self.samples_of(block):
-            raise DamagedError(
-                f"{len(column)} {kind.name.lower()} where the card says "
-                f"{self.samples_of(block)} samples"
-            )
-        return column
+    def _decoder(self, block: int, kind: Kind) -> _Decoder:
+        return partial(self._decode, kind, count=self.samples_of(block))
 
-    def _open(
+    def _open(self, block: int, decoders: Mapping[Kind, _Decoder]) -> dict[Kind, Any]:
+        """Decode columns of a block, with one read for those that are neighbours in a file."""
+        if Kind.TOKENS in decoders:
+            _ = self.codec  # if its tables are damaged, the block need not be
+        columns = {}
+        places: dict[str, dict[Kind, tuple[int, int]]] = {}
+        for kind, decode in decoders.items():
+            place = self._find(block, kind)
+            if place is None:
+                columns[kind] = decode(None)
+            else:
+                places.setdefault(self.files[kind].file, {})[kind] = place
+        for file, of_file in places.items():
+            columns |= self._open_file(block, file, of_file, decoders)
+        return columns
+
+    def _open_file(
         self,
         block: int,
-        kinds: Sequence[Kind],
-        decode: Callable[[Mapping[Kind, bytes]], _Value],
+        file: str,
+        places: Mapping[Kind, tuple[int, int]],
+        decoders: Mapping[Kind, _Decoder],
+    ) -> dict[Kind, Any]:
+        start = min(offset for offset, _ in places.values())
+        end = max(offset + size for offset, size in places.values())
+
+        def decode(data: bytes) -> dict[Kind, Any]:
+            return {
+                kind: decoders[kind](data[offset - start : offset - start + size])
+                for kind, (offset, size) in places.items()
+            }
+
+        try:
+            return self._read_decoded(file, start, end - start, decode, what="the block")
+        except DamagedError as error:
+            rows = self.rows_of(block)
+            raise DamagedError(
+                f"{file}, block {block}: {error} (samples {rows[0]} to {rows[-1]}); "
+                "`seit verify` lists all damage"
+            ) from error
+
+    def _read_decoded(
+        self, file: str, offset: int, size: int, decode: Callable[[bytes], _Value], *, what: str
     ) -> _Value:
-        """Read the frames of some columns, neighbours all, and decode them.
+        """Read a range of a file and decode it.
 
         A remote place is asked a second time for bytes that do not decode: they may have been
         changed on the way.
         """
-        place = self.places[block].frames
-        wanted = {kind: place[kind] for kind in kinds if kind in place}
-        if not wanted:
-            return decode({})
-        start = min(offset for offset, _ in wanted.values())
-        end = max(offset + size for offset, size in wanted.values())
+        data = self._read(file, offset, size, what)
         try:
-            data = self._read(start, end - start)
-            try:
-                return decode(_cut(data, wanted, start))
-            except DamagedError:
-                again = self.folder.reread(self.record.file, start, end - start)
-                if again is None or again == data:
-                    raise
-                return decode(_cut(again, wanted, start))
-        except DamagedError as error:
-            rows = self.rows_of(block)
-            raise DamagedError(
-                f"{self.record.file}, block {block}: {error} (samples {rows[0]} to {rows[-1]}); "
-                "`seit verify` lists all damage"
-            ) from error
+            return decode(data)
+        except DamagedError:
+            again = self.folder.reread(file, offset, size)
+            if again is None or again == data:
+                raise
+            return decode(again)
 
-    def _read(self, offset: int, size: int) -> bytes:
-        path = self.folder.locate(self.record.file)
+    def _read(self, file: str, offset: int, size: int, what: str) -> bytes:
+        path = self.folder.locate(file)
         try:
-            data = self.folder.read(self.record.file, offset, size)
+            data = self.folder.read(file, offset, size)
         except PermissionError as error:
             raise SeitError(f"{path} may not be read: {error.strerror or error}") from error
         except OSError as error:
             raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from error
         if len(data) != size:
-            raise DamagedError(f"{path} ends inside the block")
+            raise DamagedError(f"{path} ends inside {what}")
         return data
-
-
-def _cut(data: bytes, places: Mapping[Kind, tuple[int, int]], start: int) -> Mapping[Kind, bytes]:
-    """Cut frames out of what was read from ``start`` on."""
-    return {
-        kind: data[offset - start : offset - start + size]
-        for kind, (offset, size) in places.items()
-    }

@@ -4,22 +4,28 @@ Shape letters: N samples, n chosen ones of them, H W grid, S bytes per packed sa
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from functools import cached_property
+from itertools import chain, groupby, pairwise
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.shards.ahead import map_ahead
+from seit.shards.codecs import MAX_BLOCK_TOKENS, Codec
 from seit.shards.frames import Kind
-from seit.shards.index import SplitIndex
 from seit.shards.shard import BlockColumns, DamagedBlock, Shard
+from seit.shards.tar_shard import open_tar_shards
+from seit.shards.zarr import ZarrGroup, open_zarr_shards
 
 if TYPE_CHECKING:
     from seit.shards.store import Store
+
+_Item = TypeVar("_Item")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,8 @@ class TokenArray:
 
     def __iter__(self) -> Iterator[npt.NDArray[np.unsignedinteger]]:
         """Iterate over the grids (H, W) of all intact samples, each block being read once."""
-        for shard, block in self._split.intact_blocks():
-            yield from shard.open_block(block, Kind.TOKENS)
+        for tokens in self._split.read_blocks(lambda s, b: s.open_block(b, Kind.TOKENS)):
+            yield from tokens
 
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
@@ -100,18 +106,7 @@ class Split(Sequence[Sample]):
         self.store = store
         self.name = name
         self.layout = store.card.layout
-        self.block_index = SplitIndex(store.folder, store.card, name)
-        self.shards = tuple(
-            Shard(
-                store.folder,
-                record,
-                store.codec,
-                block_samples=store.card.block_samples,
-                find_places=partial(self.block_index.places, number),
-                first_row=int(self._starts[number]),
-            )
-            for number, record in enumerate(store.card.splits[name])
-        )
+        self.shards = self._open_shards()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -131,7 +126,7 @@ class Split(Sequence[Sample]):
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """Labels int64 (N,), −1 for an unlabelled sample."""
-        parts = [shard.open_block(block, Kind.LABELS) for shard, block in self.intact_blocks()]
+        parts = list(self.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS)))
         labels = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
         if labels.size and not -1 <= labels.min() <= labels.max() < len(self.classes):
             raise DamagedError(
@@ -143,11 +138,8 @@ class Split(Sequence[Sample]):
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys of all samples, in order."""
-        return tuple(
-            key
-            for shard, block in self.intact_blocks()
-            for key in shard.open_block(block, Kind.KEYS)
-        )
+        parts = self.read_blocks(lambda shard, block: shard.open_block(block, Kind.KEYS))
+        return tuple(chain.from_iterable(parts))
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
@@ -163,13 +155,12 @@ class Split(Sequence[Sample]):
         """The blocks of which any column is damaged; costs reading and decoding the whole split.
 
         Raises:
-            DamagedError: the block index is damaged, so that nothing can be told of any block.
+            DamagedError: the block index or the codec's tables are damaged, so that nothing can
+                be told of any block.
             SeitError: a shard could not be read for another reason than damage.
         """
-        damaged: list[DamagedBlock] = []
-        for shard in self.shards:
-            damaged += shard.damaged_blocks(may_lack_places=self.block_index.record is None)
-        return tuple(damaged)
+        found = self._map(lambda place: place[0].find_damage(place[1]), self.blocks())
+        return tuple(damaged for damaged in found if damaged)
 
     @property
     def skipped_samples(self) -> int:
@@ -194,7 +185,7 @@ class Split(Sequence[Sample]):
                 yield shard, block
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """All samples as they are packed: uint8 (N, S), in memory.
+        """All samples as they are packed: uint8 (N, S), in memory; decoded by several threads.
 
         Raises:
             SeitError: they do not fit into memory.
@@ -208,11 +199,14 @@ class Split(Sequence[Sample]):
                 f"{num_samples * self.layout.sample_bytes:,} bytes, more than there is memory for"
             ) from error
         start = 0
-        for shard, block in self.intact_blocks():
-            end = start + shard.samples_of(block)
-            out[start:end] = shard.open_packed(block)
-            start = end
+        for packed_nS in self.read_blocks(lambda shard, block: shard.open_packed(block)):
+            out[start : start + len(packed_nS)] = packed_nS
+            start += len(packed_nS)
         return out
+
+    def read_blocks(self, read: Callable[[Shard, int], _Value]) -> Iterator[_Value]:
+        """What ``read(shard, block)`` gives for each intact block, in order, by several threads."""
+        return self._map(lambda place: read(*place), self.intact_blocks())
 
     def read_tokens(self, positions: npt.NDArray[np.integer]) -> npt.NDArray[np.unsignedinteger]:
         """Ids (n, H, W) at int ``positions`` (n,), each in 0 … N−1; each block is read once."""
@@ -221,10 +215,16 @@ class Split(Sequence[Sample]):
         rows = positions - self._starts[shard_numbers]
         per_block = self.store.card.block_samples
         places = shard_numbers * (1 << 40) + rows // per_block
-        for place in np.unique(places):
-            shard, block = divmod(int(place), 1 << 40)
-            chosen = np.flatnonzero(places == place)
-            out[chosen] = self.shards[shard].open_token_rows(block, rows[chosen] % per_block)
+        order = np.argsort(places, kind="stable")
+        bounds = np.flatnonzero(np.diff(places[order], prepend=-1))
+        chosen_of = [order[start:end] for start, end in pairwise([*bounds.tolist(), len(order)])]
+
+        def read(chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.unsignedinteger]:
+            shard, block = divmod(int(places[chosen[0]]), 1 << 40)
+            return self.shards[shard].open_token_rows(block, rows[chosen] % per_block)
+
+        for chosen, tokens_nHW in zip(chosen_of, self._map(read, chosen_of), strict=True):
+            out[chosen] = tokens_nHW
         return out
 
     def checked_index(self, index: SupportsIndex) -> int:
@@ -252,13 +252,27 @@ class Split(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         """Iterate over all samples of intact blocks, each block being read once."""
-        for shard, block in self.intact_blocks():
-            yield from _as_samples(shard.open_columns(block))
+        for columns in self.read_blocks(lambda shard, block: shard.open_columns(block)):
+            yield from _as_samples(columns)
 
     def __repr__(self) -> str:
         return (
             f"<split {self.name!r} of {self.store.folder}: {len(self)} samples, grid {self.grid}>"
         )
+
+    def _open_shards(self) -> tuple[Shard, ...]:
+        folder, card = self.store.folder, self.store.card
+        if card.container == "zarr":
+            return open_zarr_shards(folder, ZarrGroup.of(card, self.name), self._find_codec)
+        return open_tar_shards(folder, card, self.name, self._find_codec)
+
+    def _find_codec(self) -> Codec:
+        return self.store.codec
+
+    def _map(self, function: Callable[[_Item], _Value], items: Iterable[_Item]) -> Iterator[_Value]:
+        """Map by threads, fewer where blocks are large: they hold no more than a largest block."""
+        block_tokens = self.store.card.block_samples * self.layout.length
+        return map_ahead(function, items, most=max(1, MAX_BLOCK_TOKENS // block_tokens))
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.codecs import Codec, PackedCodec, build_codec
-from seit.shards.folders import LocalFolder, Location, RetryPolicy, open_folder, with_cache
+from seit.shards.folders import Folder, LocalFolder, Location, RetryPolicy, open_folder, with_cache
 from seit.shards.split import Split
+from seit.shards.zarr import ZarrGroup
 
 if TYPE_CHECKING:
     from seit.tokenizers import Tokenizer
@@ -69,13 +70,29 @@ class Store(Mapping[str, Split]):
 
     @cached_property
     def codec(self) -> Codec:
-        """What codes the tokens of every shard."""
-        tables = None if self.card.codec == PackedCodec.name else self._read_tensor(TABLES_TENSOR)
-        return build_codec(
-            self.card.codec,
-            self.card.layout,
-            tables=None if tables is None else tables.tobytes(),
-        )
+        """What codes the tokens of every shard.
+
+        Raises:
+            DamagedError: the tables that it needs are missing or not what was written.
+        """
+        return build_codec(self.card.codec, self.card.layout, tables=self.tables)
+
+    @cached_property
+    def tables(self) -> bytes | None:
+        """The tables of the codec as they are stored; None where it has none.
+
+        Raises:
+            DamagedError: they are missing or not what was written.
+        """
+        if self.card.codec == PackedCodec.name:
+            return None
+        tables = self._read_tensor(TABLES_TENSOR)
+        if tables.dtype != np.uint8 or tables.ndim != 1:
+            raise DamagedError(
+                f"{self.folder.locate(CODEBOOK_NAME)} holds tables {tables.dtype} {tables.shape} "
+                "where bytes belong; restore it from a copy"
+            )
+        return tables.tobytes()
 
     @cached_property
     def codebook(self) -> npt.NDArray[np.float32]:
@@ -94,13 +111,14 @@ class Store(Mapping[str, Split]):
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
+        path = self.folder.locate(CODEBOOK_NAME)
         try:
-            tensor: npt.NDArray[Any] = load(self.read_listed(CODEBOOK_NAME))[name]
+            tensors: Mapping[str, npt.NDArray[Any]] = load(self.read_listed(CODEBOOK_NAME))
         except (SafetensorError, KeyError) as error:
-            raise DamagedError(
-                f"{self.folder.locate(CODEBOOK_NAME)} is damaged ({error}); restore it from a copy"
-            ) from error
-        return tensor
+            raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+        if name not in tensors:
+            raise DamagedError(f"{path} holds no tensor {name!r}; restore it from a copy")
+        return tensors[name]
 
     def read_listed(self, name: str) -> bytes:
         """Read a file that the card lists, and check it.
@@ -191,5 +209,15 @@ def open_store(
         card = read_card(folder)
     except OSError as error:
         raise SeitError(f"{folder} could not be read: {error.strerror or error}") from error
+    _check_groups(card, folder)
     folder = with_cache(folder, identity=card.seal, cache_dir=cache_dir, cache_bytes=cache_bytes)
     return Store(folder, card, skips_damage=on_damage == "skip")
+
+
+def _check_groups(card: Card, folder: Folder) -> None:
+    """Refuse a card of Zarr groups that no writer makes, before anything is read of them."""
+    try:
+        for split in card.splits if card.container == "zarr" else ():
+            ZarrGroup.of(card, split)
+    except DamagedError as error:
+        raise DamagedError(f"{folder.locate(CARD_NAME)}: {error}") from error

@@ -5,41 +5,31 @@ A verification reads past any cache: it speaks of what the store itself holds.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from seit.errors import DamagedError, UsageError
+from seit.shards.blocks import MEMBER_SUFFIXES
 from seit.shards.card import CARD_NAME, FileRecord
-from seit.shards.copying import is_intact
-from seit.shards.folders import (
-    CachedFolder,
-    Folder,
-    LocalFolder,
-    Location,
-    RetryPolicy,
-    open_folder,
+from seit.shards.checks import (
+    Damage,
+    FileReport,
+    check_file,
+    check_shard_file,
+    duplicate_keys,
 )
+from seit.shards.codecs import Codec
+from seit.shards.copying import is_intact
+from seit.shards.folders import CachedFolder, Folder, Location, RetryPolicy, open_folder
 from seit.shards.frames import Kind
+from seit.shards.index import SplitIndex
 from seit.shards.repair import Copy
-from seit.shards.shard import Shard
 from seit.shards.split import Split
-from seit.shards.store import Store, open_store
+from seit.shards.store import CODEBOOK_NAME, Store, open_store
+from seit.shards.zarr import ZarrGroup, check_zarr_group
 
-MAX_DUPLICATES = 20
-"""So many keys that occur twice are named in a split; more are counted."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One thing that is wrong: the file, the block where one is to blame, and the reason."""
-
-    file: str
-    block: int | None
-    reason: str
+__all__ = ["Damage", "Verification", "verify_store"]
 
 
 @dataclass(frozen=True)
@@ -100,15 +90,6 @@ def verify_store(
     return _Verifier(folder, copy, progress).verify()
 
 
-@dataclass
-class _ShardReport:
-    """What was found in a shard; ``key_hashes`` are those of each block whose keys are intact."""
-
-    damage: list[Damage] = field(default_factory=list)
-    num_blocks: int = 0
-    key_hashes: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict)
-
-
 class _Verifier:
     """One verification of the store in ``folder``, with a copy to repair it from or without."""
 
@@ -133,10 +114,18 @@ class _Verifier:
         if store is None:
             return Verification(0, 0, tuple(self.damage))
         self.num_files = len(store.card.records)
+        columns = {
+            record
+            for split in store.values()
+            for shard in split.shards
+            for record in shard.files.values()
+        }
         for record in store.card.files:
-            self._check(record, partial(_check_listed, store, record))
+            if record not in columns:
+                self._check(record, partial(check_file, self.folder, record))
+        codec = self._find_codec(store)
         for split in store.values():
-            self._verify_split(split)
+            self._verify_split(store, split, codec)
         self.damage += _strangers(store)
         return Verification(
             self.num_blocks, store.num_bytes, tuple(self.damage), tuple(self.repaired)
@@ -159,19 +148,38 @@ class _Verifier:
         self.repaired.append(CARD_NAME)
         return open_store(self.folder, cache_bytes=0)
 
-    def _verify_split(self, split: Split) -> None:
-        index = split.block_index.record
-        if index and index.file not in {damage.file for damage in self.damage}:
-            self.damage += _check_index(split, index)
+    def _find_codec(self, store: Store) -> Codec | None:
+        """What codes the tokens; None where its tables are lost, so that no tokens are checked."""
+        try:
+            return store.codec
+        except DamagedError as error:
+            if CODEBOOK_NAME not in self._damaged_files():
+                self.damage.append(Damage(CODEBOOK_NAME, None, str(error)))
+            return None
+
+    def _damaged_files(self) -> set[str]:
+        return {entry.file for entry in self.damage}
+
+    def _verify_split(self, store: Store, split: Split, codec: Codec | None) -> None:
+        self.damage += _check_plan(store, split, codec, self._damaged_files())
+        kinds = [kind for kind in MEMBER_SUFFIXES if codec or kind is not Kind.TOKENS]
         hashes = {}
         for number, shard in enumerate(split.shards):
-            report = self._check(shard.record, partial(_check_shard, split, number))
-            self.num_blocks += report.num_blocks
-            for block, found in report.key_hashes.items():
-                hashes[number, block] = found
-        self.damage += _duplicate_keys(split, hashes)
+            for record in dict.fromkeys(shard.files.values()):
+                look = partial(
+                    check_shard_file,
+                    shard,
+                    record,
+                    num_classes=len(split.classes),
+                    kinds=kinds,
+                )
+                report = self._check(record, look)
+                self.num_blocks += report.num_blocks
+                for block, found in report.key_hashes.items():
+                    hashes[number, block] = found
+        self.damage += duplicate_keys(split, hashes)
 
-    def _check(self, record: FileRecord, look: Callable[[], _ShardReport]) -> _ShardReport:
+    def _check(self, record: FileRecord, look: Callable[[], FileReport]) -> FileReport:
         """Look at a file; if it is damaged, look again after it was restored from the copy."""
         report = look()
         if report.damage and self.copy and not is_intact(self.folder, record):
@@ -195,128 +203,31 @@ def _with_refusal(reason: str, refusal: str) -> str:
     return f"{reason}; not repaired: {refusal}" if refusal else reason
 
 
-def _check_listed(store: Store, record: FileRecord) -> _ShardReport:
-    try:
-        return _ShardReport(list(_check_file(store.folder, record)))
-    except OSError as error:
-        return _ShardReport([_unreadable(record, error)])
-
-
-def _check_file(folder: Folder, record: FileRecord) -> Iterator[Damage]:
-    size = folder.size(record.file)
-    if size != record.bytes:
-        yield _other_size(record, size)
-    elif folder.sha256(record.file) != record.sha256:
-        yield Damage(record.file, None, "does not match its sha256")
-
-
-def _other_size(record: FileRecord, size: int) -> Damage:
-    return Damage(record.file, None, f"has {size} bytes where the card says {record.bytes}")
-
-
-def _unreadable(record: FileRecord, error: OSError) -> Damage:
-    if isinstance(error, FileNotFoundError):
-        return Damage(record.file, None, "is missing")
-    return Damage(record.file, None, f"cannot be read: {error.strerror or error}")
-
-
-def _check_index(split: Split, index: FileRecord) -> Iterator[Damage]:
-    """An index whose bytes are those of the card still has to be the index of this split."""
-    for number in range(len(split.shards)):
-        try:
-            split.block_index.places(number)
-        except DamagedError as error:
-            yield Damage(index.file, None, str(error))
-            return
-
-
-def _check_shard(split: Split, number: int) -> _ShardReport:
-    record, folder = split.shards[number].record, split.store.folder
-    try:
-        size = folder.size(record.file)
-        if size > record.bytes and not isinstance(folder, LocalFolder):  # too large to fetch
-            return _ShardReport([_other_size(record, size)])
-        with folder.fetched(record.file) as local:
-            return _check_fetched(split, number, local)
-    except OSError as error:
-        return _ShardReport([_unreadable(record, error)])
-
-
-def _check_fetched(split: Split, number: int, local: LocalFolder) -> _ShardReport:
-    """Check a shard in a local folder: its sum, its tar headers and its blocks."""
-    record, index = split.shards[number].record, split.block_index
-    report = _ShardReport()
-    whole = list(_check_file(local, record))
-    headed = indexed = None
-    try:
-        headed = index.places_by_headers(number, local)
-    except DamagedError as error:
-        report.damage.append(Damage(record.file, None, str(error)))
-    if index.record:
-        try:
-            indexed = index.places(number)
-        except DamagedError:
-            pass  # the index is reported as itself
-        else:
-            if headed and not np.array_equal(headed.sizes_n4, indexed.sizes_n4):
-                blamed = record.file if whole else index.record.file
-                reason = f"the index and the tar headers of {record.file} disagree"
-                report.damage.append(Damage(blamed, None, reason))
-    places = indexed or headed
-    if places:
-        _check_blocks(split.shards[number].within(local, places), len(split.classes), report)
-    report.damage = report.damage or whole
-    if whole:
-        report.key_hashes.clear()  # keys of another file are not this split's
-    return report
-
-
-def _check_blocks(shard: Shard, num_classes: int, report: _ShardReport) -> None:
-    report.num_blocks = shard.num_blocks
-    for block in range(shard.num_blocks):
-        for kind in shard.places[block].frames:
-            try:
-                column = shard.open_block(block, kind)
-            except DamagedError as error:
-                reason = str(error.__cause__ or error)
-                report.damage.append(Damage(shard.record.file, block, reason))
-                continue
-            if kind is Kind.KEYS:
-                report.key_hashes[block] = np.fromiter(map(hash, column), dtype=np.int64)
-            if kind is Kind.LABELS:
-                low, high = int(column.min()), int(column.max())
-                if low < -1 or high >= num_classes:
-                    reason = f"labels from {low} to {high} for {num_classes} classes"
-                    report.damage.append(Damage(shard.record.file, block, reason))
-
-
-def _duplicate_keys(
-    split: Split, hashes: Mapping[tuple[int, int], npt.NDArray[np.int64]]
+def _check_plan(
+    store: Store, split: Split, codec: Codec | None, damaged: set[str]
 ) -> Iterator[Damage]:
-    """Keys that occur more than once, ``hashes`` being those of each (shard, block)."""
-    if not hashes:
+    """The index of a split, or its `zarr.json` files, may be what was sealed and yet be wrong.
+
+    Those that are ``damaged`` are left out: they are reported already.
+    """
+    if store.card.container == "zarr":
+        if codec is None:
+            return
+        group = ZarrGroup.of(store.card, split.name)
+        for file, error in check_zarr_group(
+            store.folder, group, codec=codec, tables=store.tables, classes=store.classes
+        ):
+            if file not in damaged:
+                yield Damage(file, None, str(error))
         return
-    ordered = np.concatenate(list(hashes.values()))
-    ordered.sort()
-    suspected = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    if not suspected.size:
-        return
-    first_rows: dict[str, int] = {}
-    num_found = 0
-    for (number, block), found in hashes.items():
-        shard = split.shards[number]
-        places = np.flatnonzero(np.isin(found, suspected)).tolist()
-        keys = shard.open_block(block, Kind.KEYS) if places else ()
-        for place in places:
-            row = shard.rows_of(block)[place]
-            first = first_rows.setdefault(keys[place], row)
-            num_found += first != row
-            if first != row and num_found <= MAX_DUPLICATES:
-                reason = f"the key {keys[place]!r} of sample {row} is that of sample {first} too"
-                yield Damage(shard.record.file, block, reason)
-    if num_found > MAX_DUPLICATES:
-        reason = f"{num_found - MAX_DUPLICATES} more keys of split {split.name!r} occur twice"
-        yield Damage(split.shards[0].record.file, None, reason)
+    index = SplitIndex(store.folder, store.card, split.name)
+    if index.record and index.record.file not in damaged:
+        for number in range(len(index.shards)):
+            try:
+                index.places(number)
+            except DamagedError as error:
+                yield Damage(index.record.file, None, str(error))
+                return
 
 
 def _strangers(store: Store) -> Iterator[Damage]:

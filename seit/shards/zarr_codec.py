@@ -34,8 +34,9 @@ from zarr.core.indexing import SelectorTuple
 
 from seit.errors import DamagedError, UsageError
 from seit.shards.card import MAX_CODES, MAX_GRID_SIDE
-from seit.shards.codecs import Codec, TokenLayout, build_codec
-from seit.shards.zarr_split import CODEC_NAME, codec_configuration, decode_rows, pad_rows
+from seit.shards.codecs import Codec, PackedCodec, TokenLayout, build_codec
+from seit.shards.zarr.chunks import decode_rows, pad_rows
+from seit.shards.zarr.documents import CODEC_NAME, codec_configuration
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
                 "restore it from a copy"
             ) from error
         codec = cls(**found)
-        if _json(codec_configuration(codec.frames)) != _json(configuration):
+        tables = None if codec.name == PackedCodec.name else codec.tables
+        if _json(codec_configuration(codec.frames, tables)) != _json(configuration):
             raise DamagedError(
                 f"the configuration of the codec {CODEC_NAME!r} in zarr.json does not agree with "
                 "itself; restore it from a copy"
@@ -88,7 +90,7 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """The codec's entry in `zarr.json`."""
-        return {"name": CODEC_NAME, "configuration": codec_configuration(self.frames)}
+        return {"name": CODEC_NAME, "configuration": codec_configuration(self.frames, self.tables)}
 
     @property
     def frames(self) -> Codec:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.shards.context import kernels
-from seit.shards.context.tables import MAX_SCORE, ContextTables, fold_bias
+from seit.shards.context.tables import MAX_SCORE, ContextTables
 
 
 class Coder:
@@ -20,7 +20,7 @@ class Coder:
         self._codes = tables.codes
         self._levels = np.array(shape.levels, dtype=np.uint64)
         self._bases = np.array(shape.bases, dtype=np.uint64)
-        self._weights = fold_bias(tables).reshape(-1)
+        self._weights = np.concatenate([tables.folded.reshape(-1), tables.corner.reshape(-1)])
         scores = np.clip(np.arange(-3 * 128, 3 * 127 + 1), -MAX_SCORE, MAX_SCORE)
         self._squash = tables.squash[scores + MAX_SCORE]
         self._row_size = shape.row_size

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from seit.shards.context import fit_kernels
 from seit.shards.context.coder import Coder
-from seit.shards.context.tables import NEIGHBOURS, ContextTables, make_squash
+from seit.shards.context.tables import NEIGHBOURS, UPPER_RIGHT, ContextTables, make_squash
 from seit.shards.context.tree import TreeShape, grow_tree
 
 MAX_FIT_TOKENS = 1 << 24
@@ -71,7 +71,10 @@ def fit_tables(
 
 
 class _Fit:
-    """Weights in nats, float32 (D, K+1, R), and how much evidence each has seen."""
+    """Weights in nats, float32 (D, K+1, R), and how much evidence each has seen.
+
+    Of the upper right neighbour only those of the first group are ever used.
+    """
 
     def __init__(self, num_codes: int, paths_K: npt.NDArray[np.uint16]) -> None:
         self.num_codes = num_codes
@@ -104,6 +107,7 @@ class _Fit:
         for right, left in zip(rights, lefts, strict=True):
             odds = (right + _SMOOTHING * prior) / (left + _SMOOTHING * (1 - prior))
             right[:] = _NEIGHBOUR_SHARE * (np.log(odds) - self.bias)
+        rights[UPPER_RIGHT, :, self.shape.first_size :] = 0
         lefts.fill(1.0)
 
     def descend(
@@ -136,13 +140,14 @@ def _choose(
         paths=fit.paths,
         squash=make_squash(),
         bias=bias,
-        weights=np.zeros(fit.weights.shape, dtype=np.int8),
+        weights=np.zeros(fit.weights[:UPPER_RIGHT].shape, dtype=np.int8),
+        corner=np.zeros((fit.num_codes + 1, fit.shape.first_size), dtype=np.int8),
     )
     saved = 0.5 * scale * fit.weights**2 * (fit.evidence - 1)
 
     def cost(tables: ContextTables) -> float:
         words, _ = Coder(tables).encode(judge_NHW.reshape(len(judge_NHW), -1), judge_NHW.shape[1:])
-        return 2 * len(words) / len(judge_NHW) * total_samples + _entropy_bytes(tables.weights)
+        return 2 * len(words) / len(judge_NHW) * total_samples + _entropy_bytes(tables)
 
     least_cost, best = cost(exact), exact
     for units in _COARSENESS:
@@ -152,7 +157,9 @@ def _choose(
         rounded = (steps * units).astype(np.int8)
         last_cost = math.inf
         for least in _DROP_BELOW:
-            tables = replace(exact, weights=np.where(saved >= least, rounded, np.int8(0)))
+            kept = np.where(saved >= least, rounded, np.int8(0))
+            corner = np.ascontiguousarray(kept[UPPER_RIGHT, :, : fit.shape.first_size])
+            tables = replace(exact, weights=kept[:UPPER_RIGHT], corner=corner)
             found = cost(tables)
             if found < least_cost:
                 least_cost, best = found, tables
@@ -162,8 +169,9 @@ def _choose(
     return best
 
 
-def _entropy_bytes(weights: npt.NDArray[np.int8]) -> float:
+def _entropy_bytes(tables: ContextTables) -> float:
     """About what the weights take when compressed: their order-0 entropy."""
-    counts = fit_kernels.count_values(weights.reshape(-1))
-    shares = counts[counts > 0] / weights.size
-    return float(-(shares * np.log2(shares)).sum() * weights.size / 8)
+    parts = (tables.weights, tables.corner)
+    counts = sum(fit_kernels.count_values(part.reshape(-1)) for part in parts)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum() * counts.sum() / 8)

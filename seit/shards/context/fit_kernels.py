@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from seit.shards.context.kernels import compiled
+from seit.shards.compiled import compiled
 
 
 @njit(inline="always")
@@ -43,6 +43,7 @@ def _walk(path, levels, bases, entries, turns):
 def count(tokens, width, paths, levels, bases, num_codes, rights, lefts, totals):
     """Count the turns at each inner node: by neighbour (D, K+1, R), and in all (2, R)."""
     near, entries, turns = np.empty(3, np.int64), np.empty(32, np.int64), np.empty(32, np.int64)
+    first_size = 1 << levels[0]
     for sample in range(len(tokens)):
         ids = tokens[sample]
         for index in range(len(ids)):
@@ -52,7 +53,7 @@ def count(tokens, width, paths, levels, bases, num_codes, rights, lefts, totals)
                 entry = entries[step]
                 totals[turns[step], entry] += 1
                 counts = rights if turns[step] else lefts
-                for number in range(3):
+                for number in range(3 if entry < first_size else 2):
                     counts[number, near[number], entry] += 1
 
 
@@ -62,6 +63,7 @@ def descend(
 ):
     """One pass of AdaGrad over the samples in ``order``: changes weights, evidence, bias, seen."""
     near, entries, turns = np.empty(3, np.int64), np.empty(32, np.int64), np.empty(32, np.int64)
+    first_size = 1 << levels[0]
     for sample in order:
         ids = tokens[sample]
         for index in range(len(ids)):
@@ -70,13 +72,14 @@ def descend(
             for step in range(steps):
                 entry = entries[step]
                 score = bias[entry]
-                for number in range(3):
+                near_ones = 3 if entry < first_size else 2
+                for number in range(near_ones):
                     score += weights[number, near[number], entry]
                 slope = 1 / (1 + math.exp(-score)) - turns[step]
                 square = slope * slope
                 seen[entry] += square
                 bias[entry] -= rate * slope / math.sqrt(seen[entry])
-                for number in range(3):
+                for number in range(near_ones):
                     neighbour = near[number]
                     evidence[number, neighbour, entry] += square
                     weights[number, neighbour, entry] -= (

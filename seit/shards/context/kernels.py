@@ -8,12 +8,10 @@ sign of others. No type is written here: numba infers them.
 Shape letters: N samples, L = H·W tokens, K codes, R entries of a row.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numba import int64, njit, uint64
 
+from seit.shards.compiled import compiled
 from seit.shards.context.tables import PROBABILITY_BITS
 
 LANES = 4
@@ -28,18 +26,8 @@ _REACH = int64(3 * 128)
 """A score is at least −_REACH: an index into squash is the score plus it."""
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter's lock, and keep the machine code where that is possible."""
-    make: Callable[..., Any] = njit
-    try:
-        result: Callable[..., Any] = make(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        result = make(function, nogil=True, error_model="numpy")
-    return result
-
-
 @njit(inline="always")
-def _neighbour_rows(ids_L, token, column, width, num_codes, row_size):
+def _neighbour_rows(ids_L, token, column, width, num_codes, row_size, first_size):
     """Where the rows of the three neighbours begin in the weights."""
     left = upper = upper_right = num_codes
     if column > 0:
@@ -49,18 +37,16 @@ def _neighbour_rows(ids_L, token, column, width, num_codes, row_size):
         if column + _ONE < width:
             upper_right = uint64(ids_L[token - width + _ONE])
     plane = (num_codes + _ONE) * row_size
-    return left * row_size, plane + upper * row_size, plane + plane + upper_right * row_size
+    return left * row_size, plane + upper * row_size, plane + plane + upper_right * first_size
 
 
 @njit(inline="always")
 def _left_excess(entry, rows, excess, weights, squash):
     """How much of an interval's excess turn 0 takes at inner node ``entry``."""
-    score = (
-        int64(weights[rows[0] + entry])
-        + int64(weights[rows[1] + entry])
-        + int64(weights[rows[2] + entry])
-    )
-    return (excess * uint64(squash[uint64(score + _REACH)])) >> _BITS
+    score = _REACH
+    for row in rows:
+        score += int64(weights[row + entry])
+    return (excess * uint64(squash[uint64(score)])) >> _BITS
 
 
 @njit(inline="always")
@@ -90,8 +76,9 @@ def _advance(state, position, end, place, words):
 
 
 @njit(inline="always")
-def _group_rows(rows, start):
-    return rows[0] + start, rows[1] + start, rows[2] + start
+def _deeper_rows(rows, start):
+    """The rows of the left and the upper neighbour from a group tree on."""
+    return rows[0] + start, rows[1] + start
 
 
 @njit(inline="always")
@@ -107,6 +94,7 @@ def decode(
 ):
     """Decode streams into ``ids`` uint16 (N, L), N a multiple of ``LANES``; see the reference."""
     width, num_codes, row_size = uint64(width), uint64(num_codes), uint64(row_size)
+    first_size = _ONE << levels[0]
     for first in range(0, len(bounds), LANES):
         ids0, ids1, ids2, ids3 = ids[first], ids[first + 1], ids[first + 2], ids[first + 3]
         state0, position0, end0 = _open_stream(words, bounds, first)
@@ -116,19 +104,38 @@ def decode(
         column = uint64(0)
         for index in range(ids.shape[1]):
             token = uint64(index)
-            near0 = _neighbour_rows(ids0, token, column, width, num_codes, row_size)
-            near1 = _neighbour_rows(ids1, token, column, width, num_codes, row_size)
-            near2 = _neighbour_rows(ids2, token, column, width, num_codes, row_size)
-            near3 = _neighbour_rows(ids3, token, column, width, num_codes, row_size)
-            leaf0 = leaf1 = leaf2 = leaf3 = uint64(0)
-            for group in range(len(levels)):
+            near0 = _neighbour_rows(ids0, token, column, width, num_codes, row_size, first_size)
+            near1 = _neighbour_rows(ids1, token, column, width, num_codes, row_size, first_size)
+            near2 = _neighbour_rows(ids2, token, column, width, num_codes, row_size, first_size)
+            near3 = _neighbour_rows(ids3, token, column, width, num_codes, row_size, first_size)
+            half = leaves = _ONE << levels[0]
+            excess = _ALL - leaves
+            place0 = (_ONE, state0 & _MASK, excess)
+            place1 = (_ONE, state1 & _MASK, excess)
+            place2 = (_ONE, state2 & _MASK, excess)
+            place3 = (_ONE, state3 & _MASK, excess)
+            for _ in range(int64(levels[0])):
+                half >>= _ONE
+                place0 = _turn(place0, near0, half, weights, squash)
+                place1 = _turn(place1, near1, half, weights, squash)
+                place2 = _turn(place2, near2, half, weights, squash)
+                place3 = _turn(place3, near3, half, weights, squash)
+            state0, position0 = _advance(state0, position0, end0, place0, words)
+            state1, position1 = _advance(state1, position1, end1, place1, words)
+            state2, position2 = _advance(state2, position2, end2, place2, words)
+            state3, position3 = _advance(state3, position3, end3, place3, words)
+            leaf0 = place0[0] - leaves
+            leaf1 = place1[0] - leaves
+            leaf2 = place2[0] - leaves
+            leaf3 = place3[0] - leaves
+            for group in range(1, len(levels)):
                 depth, base = levels[group], bases[group]
                 half = leaves = _ONE << depth
                 excess = _ALL - leaves
-                rows0 = _group_rows(near0, base + (leaf0 << depth))
-                rows1 = _group_rows(near1, base + (leaf1 << depth))
-                rows2 = _group_rows(near2, base + (leaf2 << depth))
-                rows3 = _group_rows(near3, base + (leaf3 << depth))
+                rows0 = _deeper_rows(near0, base + (leaf0 << depth))
+                rows1 = _deeper_rows(near1, base + (leaf1 << depth))
+                rows2 = _deeper_rows(near2, base + (leaf2 << depth))
+                rows3 = _deeper_rows(near3, base + (leaf3 << depth))
                 place0 = (_ONE, state0 & _MASK, excess)
                 place1 = (_ONE, state1 & _MASK, excess)
                 place2 = (_ONE, state2 & _MASK, excess)
@@ -206,22 +213,34 @@ def _find_intervals(
     symbol = 0
     for index in range(len(ids)):
         token = uint64(index)
-        near = _neighbour_rows(ids, token, token % width, width, num_codes, row_size)
+        near = _neighbour_rows(
+            ids, token, token % width, width, num_codes, row_size, _ONE << levels[0]
+        )
         path, leaf, below = uint64(paths[ids[token]]), uint64(0), depth_in_all
         for group in range(len(levels)):
             depth = levels[group]
             below -= depth
-            half = leaves = _ONE << depth
+            leaves = _ONE << depth
             branch = (path >> below) & (leaves - _ONE)
-            rows = _group_rows(near, bases[group] + (leaf << depth))
-            entry, low, excess = _ONE, uint64(0), _ALL - leaves
-            while half > _ONE:
-                half >>= _ONE
-                left = _left_excess(entry, rows, excess, weights, squash)
-                right = (branch & half) != uint64(0)
-                low = low + half + left if right else low
-                excess = excess - left if right else left
-                entry = entry + entry + uint64(right)
+            if group == 0:
+                interval = _interval(near, branch, leaves, weights, squash)
+            else:
+                rows = _deeper_rows(near, bases[group] + (leaf << depth))
+                interval = _interval(rows, branch, leaves, weights, squash)
+            low_of[symbol], size_of[symbol] = interval
             leaf = (leaf << depth) + branch
-            low_of[symbol], size_of[symbol] = low, excess + _ONE
             symbol += 1
+
+
+@njit(inline="always")
+def _interval(rows, branch, leaves, weights, squash):
+    """Where the interval of a branch of a group tree begins, and its size."""
+    entry, low, excess, half = _ONE, uint64(0), _ALL - leaves, leaves
+    while half > _ONE:
+        half >>= _ONE
+        left = _left_excess(entry, rows, excess, weights, squash)
+        right = (branch & half) != uint64(0)
+        low = low + half + left if right else low
+        excess = excess - left if right else left
+        entry = entry + entry + uint64(right)
+    return low, excess + _ONE

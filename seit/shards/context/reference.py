@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.shards.context.tables import (
+    LEFT,
     MAX_SCORE,
     NEIGHBOURS,
     PROBABILITY_BITS,
+    UPPER,
     ContextTables,
-    fold_bias,
 )
 
 _MASK = (1 << PROBABILITY_BITS) - 1
@@ -38,16 +39,17 @@ def decode(
         stream was read to its end and left nothing over.
     """
     height, width = grid
-    weights = fold_bias(tables)
     words = np.append(words, np.uint16(0)).astype(np.int64)
     position, end = bounds[:, 0] + 2, bounds[:, 1]
     state = (words[bounds[:, 0]] << 16) | words[bounds[:, 0] + 1]
     bordered = np.full((len(bounds), height + 1, width + 2), tables.num_codes, dtype=np.uint16)
     for row in range(height):
         for column in range(width):
-            scores = np.zeros((len(bounds), tables.shape.row_size), dtype=np.int64)
-            for number, (down, right) in enumerate(NEIGHBOURS):
-                scores += weights[number, bordered[:, row + 1 + down, column + 1 + right]]
+            left, upper, corner = (
+                bordered[:, row + 1 + down, column + 1 + right] for down, right in NEIGHBOURS
+            )
+            scores = tables.folded[LEFT, left].astype(np.int64) + tables.folded[UPPER, upper]
+            scores[:, : tables.shape.first_size] += tables.corner[corner]
             leaf = np.zeros(len(bounds), dtype=np.int64)
             for base, levels in zip(tables.shape.bases, tables.shape.levels, strict=True):
                 start = base + (leaf << levels)

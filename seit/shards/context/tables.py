@@ -1,6 +1,7 @@
 """The tables of the `context` codec, stored once per store, and how they are serialised.
 
-Shape letters: K codes, R entries of a row (:mod:`seit.shards.context.tree`), three neighbours.
+Shape letters: K codes, R entries of a row (:mod:`seit.shards.context.tree`), R0 those of the first
+group of levels.
 """
 
 import lzma
@@ -19,9 +20,9 @@ PROBABILITY_BITS = 15
 """Probabilities are integers over 2**15."""
 MAX_CODES = 4096
 """Beyond it the tables would be larger than what they save."""
+LEFT, UPPER, UPPER_RIGHT = 0, 1, 2
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, 1))
 """(row, column) of the left, upper and upper right neighbour, relative to a token."""
-_UPPER = 1
 MAX_SCORE = 96
 """Scores are cut to −96 … 96, in eighths of a nat."""
 _VERSION = 1
@@ -33,17 +34,19 @@ _MAX_SQUASHED = (1 << PROBABILITY_BITS) - 1
 class ContextTables:
     """What decoding takes.
 
-    A turn's score is the sum of the weights at its inner node that the three neighbours have, in
-    eighths of a nat; the upper neighbour's weight has the node's bias added, and is cut to an int8
-    (:func:`fold_bias`). ``squash`` maps the score, cut to ±``MAX_SCORE``, to the probability of
-    turn 0. A neighbour outside the grid has the id K.
+    A turn's score is the sum of what the neighbours weigh at its inner node, in eighths of a nat:
+    in the first group of levels all three, deeper down the left and the upper one. To the upper
+    neighbour's weight the node's bias is added, and the sum cut to an int8. ``squash`` maps the
+    score, cut to ±``MAX_SCORE``, to the probability of turn 0. A neighbour outside the grid has the
+    id K.
 
     Attributes:
         num_codes: K.
         paths: uint16 (K,), the leaf of each code.
         squash: uint16 (2·MAX_SCORE + 1,), each 1 … 2**15 − 1.
         bias: int16 (R,).
-        weights: int8 (3, K + 1, R).
+        weights: int8 (2, K + 1, R), of the left and the upper neighbour.
+        corner: int8 (K + 1, R0), of the upper right neighbour.
     """
 
     num_codes: int
@@ -51,6 +54,7 @@ class ContextTables:
     squash: npt.NDArray[np.uint16]
     bias: npt.NDArray[np.int16]
     weights: npt.NDArray[np.int8]
+    corner: npt.NDArray[np.int8]
 
     @cached_property
     def shape(self) -> TreeShape:
@@ -65,7 +69,7 @@ class ContextTables:
         return codes
 
     def to_bytes(self) -> bytes:
-        """Serialise: an .xz stream of header, paths, squash, bias and weights, little-endian."""
+        """Serialise: an .xz stream of header, paths, squash, bias, weights, corner."""
         header = _HEADER.pack(_VERSION, len(NEIGHBOURS), MAX_SCORE, self.num_codes)
         raw = b"".join(
             [
@@ -74,6 +78,7 @@ class ContextTables:
                 self.squash.astype("<u2").tobytes(),
                 self.bias.astype("<i2").tobytes(),
                 self.weights.tobytes(),
+                self.corner.tobytes(),
             ]
         )
         return lzma.compress(raw, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, preset=6)
@@ -92,9 +97,10 @@ class ContextTables:
             "paths": num_codes,
             "squash": 2 * MAX_SCORE + 1,
             "bias": shape.row_size,
-            "weights": len(NEIGHBOURS) * (num_codes + 1) * shape.row_size,
+            "weights": 2 * (num_codes + 1) * shape.row_size,
+            "corner": (num_codes + 1) * shape.first_size,
         }
-        types = {"paths": "<u2", "squash": "<u2", "bias": "<i2", "weights": "i1"}
+        types = {"paths": "<u2", "squash": "<u2", "bias": "<i2", "weights": "i1", "corner": "i1"}
         num_bytes = sum(np.dtype(types[name]).itemsize * size for name, size in sizes.items())
         raw = _decompress(data, _HEADER.size + num_bytes)
         expected = (_VERSION, len(NEIGHBOURS), MAX_SCORE, num_codes)
@@ -106,16 +112,21 @@ class ContextTables:
             arrays[name] = np.frombuffer(raw, dtype, size, offset).astype(dtype.newbyteorder("="))
             offset += size * dtype.itemsize
         _check(arrays["paths"], arrays["squash"], shape.num_leaves)
-        weights = arrays["weights"].reshape(len(NEIGHBOURS), num_codes + 1, shape.row_size)
-        return cls(num_codes, arrays["paths"], arrays["squash"], arrays["bias"], weights)
+        return cls(
+            num_codes=num_codes,
+            paths=arrays["paths"],
+            squash=arrays["squash"],
+            bias=arrays["bias"],
+            weights=arrays["weights"].reshape(2, num_codes + 1, shape.row_size),
+            corner=arrays["corner"].reshape(num_codes + 1, shape.first_size),
+        )
 
-
-def fold_bias(tables: ContextTables) -> npt.NDArray[np.int8]:
-    """The weights with the bias in those of the upper neighbour: int8 (3, K + 1, R)."""
-    weights = tables.weights.copy()
-    upper = tables.weights[_UPPER].astype(np.int32) + tables.bias
-    weights[_UPPER] = np.clip(upper, -128, 127)
-    return weights
+    @cached_property
+    def folded(self) -> npt.NDArray[np.int8]:
+        """The weights with the bias in those of the upper neighbour: int8 (2, K + 1, R)."""
+        folded = self.weights.copy()
+        folded[UPPER] = np.clip(self.weights[UPPER].astype(np.int32) + self.bias, -128, 127)
+        return folded
 
 
 def make_squash() -> npt.NDArray[np.uint16]:

@@ -48,6 +48,11 @@ class TreeShape:
         """R, entries of a row."""
         return self._starts[-1]
 
+    @property
+    def first_size(self) -> int:
+        """R0, entries of the first group: a row's first ones."""
+        return 1 << self.levels[0]
+
     @cached_property
     def _starts(self) -> list[int]:
         starts, depth = [0], 0

@@ -13,7 +13,7 @@ from seit.shards.card import CARD_NAME
 from seit.shards.copying import copy_store
 from seit.shards.folders import LocalFolder, Location, open_folder
 from seit.shards.official import export_official, find_official, import_official
-from seit.shards.recode import check_names, recode
+from seit.shards.recoding import check_names, recode
 from seit.shards.store import open_store
 
 OFFICIAL = "official"
@@ -59,7 +59,7 @@ def convert(
     Args:
         source: a path or URL of a store, or a local folder with official files.
         target: a path or URL, new or empty.
-        codec: ``"packed"`` or ``"context"``; see :func:`seit.shards.recode.recode`.
+        codec: ``"packed"`` or ``"context"``; see :func:`seit.shards.recoding.recode`.
         container: ``"wds"``, ``"zarr"`` or ``"official"``.
         progress: called now and then.
 

@@ -1,0 +1,138 @@
+"""Reading the shards of the WebDataset container: every column of a block stands in one tar.
+
+Shape letters: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
+"""
+
+from collections.abc import Callable, Mapping, Sized
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import DamagedError
+from seit.shards.blocks import MEMBER_SUFFIXES, decode_keys, decode_labels, decode_metadata
+from seit.shards.card import Card
+from seit.shards.codecs import Codec
+from seit.shards.folders import Folder
+from seit.shards.frames import Kind
+from seit.shards.index import BlockPlaces, SplitIndex
+from seit.shards.shard import Shard
+
+_Column = TypeVar("_Column", bound=Sized)
+_DECODERS: Mapping[Kind, Callable[[bytes], Sized]] = {
+    Kind.LABELS: decode_labels,
+    Kind.KEYS: decode_keys,
+    Kind.METADATA: decode_metadata,
+}
+
+
+class TarShard(Shard):
+    """A shard whose blocks the split's index finds, or its tar headers where there is none.
+
+    Args:
+        folder: where the store lies.
+        index: the index of the split.
+        number: of the shard within the split.
+        find_codec: gives what codes its tokens; called when they are first read.
+        first_row: the number within the split of its first sample.
+        places: where the blocks lie, if that is known already.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        index: SplitIndex,
+        number: int,
+        find_codec: Callable[[], Codec],
+        *,
+        first_row: int,
+        places: BlockPlaces | None = None,
+    ) -> None:
+        super().__init__(
+            folder,
+            index.shards[number],
+            files=dict.fromkeys(MEMBER_SUFFIXES, index.shards[number]),
+            finds_own_blocks=index.record is None,
+            find_codec=find_codec,
+            block_samples=index.block_samples,
+            first_row=first_row,
+        )
+        self.index = index
+        self.number = number
+        self._given_places = places
+
+    def within(self, folder: Folder, places: BlockPlaces) -> "TarShard":
+        """The same shard as it lies in another folder, with its blocks at ``places``."""
+        return TarShard(
+            folder,
+            self.index,
+            self.number,
+            self._find_codec,
+            first_row=self.first_row,
+            places=places,
+        )
+
+    @cached_property
+    def places(self) -> BlockPlaces:
+        """Where the blocks lie: as many as the card says.
+
+        Raises:
+            DamagedError: nothing tells it, or something else than the card's blocks is there.
+        """
+        if self._given_places is not None:
+            return self._given_places
+        return self.index.places(self.number)
+
+    def check_places(self, kind: Kind) -> None:  # noqa: ARG002
+        """Find out where the blocks lie: that of one column is that of all.
+
+        Raises:
+            DamagedError: nothing tells it, or something else than the card's blocks is there.
+        """
+        _ = self.places
+
+    def _find(self, block: int, kind: Kind) -> tuple[int, int] | None:
+        return self.places[block].frames.get(kind)
+
+    def _decode(self, kind: Kind, data: bytes | None, count: int) -> Any:
+        if data is None:
+            assert kind is Kind.METADATA, "the places of the other columns are checked"
+            return ({},) * count
+        decode = self.codec.decode if kind is Kind.TOKENS else _DECODERS[kind]
+        return _checked(decode(data), kind, count)
+
+    def _decode_packed(self, data: bytes | None, count: int) -> npt.NDArray[np.uint8]:
+        assert data is not None, "the places of tokens are checked"
+        return _checked(self.codec.decode_packed(data), Kind.TOKENS, count)
+
+    def _decode_rows(
+        self, data: bytes | None, rows: npt.NDArray[np.integer], count: int
+    ) -> npt.NDArray[np.unsignedinteger]:
+        assert data is not None, "the places of tokens are checked"
+        if len(rows) == count:
+            tokens_NHW = _checked(self.codec.decode(data), Kind.TOKENS, count)
+            return np.asarray(tokens_NHW[rows])
+        try:
+            return self.codec.decode_rows(data, rows)
+        except IndexError as error:
+            raise DamagedError("it holds fewer samples of tokens than the card says") from error
+
+
+def open_tar_shards(
+    folder: Folder, card: Card, split: str, find_codec: Callable[[], Codec]
+) -> tuple[TarShard, ...]:
+    """The shards of a split that lies in ``folder`` as the card says; nothing is read yet."""
+    index = SplitIndex(folder, card, split)
+    shards = []
+    first_row = 0
+    for number, record in enumerate(index.shards):
+        shards.append(TarShard(folder, index, number, find_codec, first_row=first_row))
+        first_row += record.samples
+    return tuple(shards)
+
+
+def _checked(column: _Column, kind: Kind, count: int) -> _Column:
+    if len(column) != count:
+        raise DamagedError(f"{len(column)} {kind.name.lower()} where the card says {count} samples")
+    return column

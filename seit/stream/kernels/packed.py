@@ -1,0 +1,91 @@
+"""Packed samples → ids in one pass over memory, gathered from resident rows on the way.
+
+Shape letters: N resident samples, B batch, S bytes per packed sample, L tokens, K codes.
+"""
+
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from seit.errors import UsageError
+from seit.shards.packed import planes, sample_bytes, token_bits
+
+_MAX_BLOCK = 1024
+_LOG = logging.getLogger(__name__)
+
+
+def unpack_triton(
+    packed_NS: Tensor, *, length: int, num_codes: int, rows: Tensor | None = None
+) -> Tensor:
+    """As :func:`seit.stream.unpack.unpack` of ``packed_NS[rows]``, without a copy of those rows.
+
+    Args:
+        packed_NS: uint8 (N, S).
+        length: L.
+        num_codes: K.
+        rows: int64 (B,), each 0 … N − 1, on the same device; all rows in order if None. They are
+            not checked, since that would wait for the device: another row reads as zeros.
+
+    Returns:
+        Ids (B, L), int16 where K ≤ 32,768, else int32.
+
+    Raises:
+        UsageError: ``packed_NS`` is not uint8 (N, S).
+    """
+    from seit.stream.kernels.programs import unpack_program
+
+    bits = token_bits(num_codes)
+    expected = sample_bytes(length, bits)
+    if packed_NS.dtype != torch.uint8 or packed_NS.shape[1:] != (expected,):
+        raise UsageError(
+            f"found {packed_NS.dtype} {tuple(packed_NS.shape)} where {length} tokens of {bits} "
+            f"bits are torch.uint8 (N, {expected}); pass packed samples of this length"
+        )
+    packed_NS = packed_NS.contiguous()
+    count = len(packed_NS) if rows is None else len(rows)
+    dtype = torch.int16 if bits <= 15 else torch.int32
+    tokens_BL = torch.empty(count, length, dtype=dtype, device=packed_NS.device)
+    block = min(_MAX_BLOCK, 1 << (length - 1).bit_length())
+    with torch.cuda.device_of(packed_NS):
+        unpack_program[(count * -(-length // block),)](
+            packed_NS,
+            None if rows is None else rows.contiguous(),
+            tokens_BL,
+            len(packed_NS),
+            length,
+            expected,
+            PLANES=_place_planes(length, bits),
+            BLOCK=block,
+            # Said only because Triton 3.9 warns where it is not: there are no floats.
+            enable_fp_fusion=True,
+        )
+    return tokens_BL
+
+
+def _place_planes(length: int, bits: int) -> tuple[tuple[int, int, int], ...]:
+    """(shift, width, first byte) of each plane of a sample."""
+    placed, offset = [], 0
+    for shift, width in planes(bits):
+        placed.append((shift, width, offset))
+        offset += -(-length * width // 8)
+    return tuple(placed)
+
+
+@cache
+def triton_serves(device: torch.device) -> bool:
+    """Whether the kernels run on ``device``: it is CUDA, and Triton compiles for it.
+
+    Found out once, by unpacking one token; the log says it if a CUDA device has to do without.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        one = torch.ones(1, 1, dtype=torch.uint8, device=device)
+        unpack_triton(one, length=1, num_codes=2)
+    except Exception as error:  # whatever the compiler, the driver or the linker says
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        _LOG.warning("tokens are decoded without Triton on %s, more slowly: %s", device, reason)
+        return False
+    return True
