@@ -240,6 +240,9 @@ def test_the_card_of_an_import(files, tmp_path):
     assert card.tokenizer.name == "official"
     assert (card.tokenizer.grid, card.tokenizer.codebook_dim) == (GRID, 4)
     assert (tmp_path / "store" / "skipped.jsonl").read_bytes() == b""
+    assert [record.file for record in card.files] == [
+        *("codebook.safetensors", "skipped.jsonl", "train/blocks.index", "val/blocks.index"),
+    ]
 
 
 def test_the_tokenizer_of_seit_is_known_by_its_codebook(files, tmp_path):

@@ -2,11 +2,13 @@ import gc
 import hashlib
 import io
 import json
+import pickle
 import tarfile
 import time
 import warnings
 from itertools import islice
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,14 @@ from stores import build_store, edit_card, record_of, replace_shard, sealed
 
 import seit
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.shards import PackedCodec, TokenLayout, read_card
+from seit.shards import (
+    PackedCodec,
+    RemoteFolder,
+    TokenLayout,
+    copy_store,
+    read_card,
+    verify_store,
+)
 from seit.shards.ahead import map_ahead
 from seit.shards.blocks import decode_keys, decode_labels, decode_metadata
 from seit.shards.frames import Kind
@@ -82,6 +91,14 @@ def test_columns_come_back(store_and_columns):
         assert split.labels.dtype == np.int64
         assert split.keys == tuple(columns.keys)
         assert [sample.metadata for sample in split] == columns.metadata
+
+
+def test_an_open_store_may_be_sent_to_other_processes(store_and_columns):
+    store, written = store_and_columns
+    for again in (pickle.loads(pickle.dumps(store)), pickle.loads(pickle.dumps(store["train"]))):
+        split = again["train"] if len(again) == 2 else again
+        np.testing.assert_array_equal(split.tokens[:], written["train"].tokens)
+        assert split.keys == tuple(written["train"].keys)
 
 
 def test_large_codebooks_give_uint32(store_and_columns):
@@ -451,6 +468,47 @@ def test_sealed_nonsense_about_zarr_groups_is_damage(tmp_path, change, reason):
     edit_card(tmp_path, change)
     with pytest.raises(DamagedError, match=rf"store\.json: .*{reason}"):
         seit.open(tmp_path)
+
+
+@pytest.fixture
+def memory():
+    """A folder of fsspec's file system in memory."""
+    filesystem = fsspec.filesystem("memory")
+    yield "memory://store"
+    filesystem.rm("/store", recursive=True)
+
+
+@pytest.mark.parametrize(("codec", "container"), [("context", "wds"), ("context", "zarr")])
+def test_bytes_that_change_on_the_way_are_asked_for_again(
+    tmp_path, memory, monkeypatch, codec, container
+):
+    shards = {"train": (6, 6, 2)}
+    columns = build_store(
+        tmp_path / "store",
+        shards=shards,
+        block_samples=3,
+        with_metadata=True,
+        codec=codec,
+        container=container,
+    )["train"]
+    copy_store(tmp_path / "store", memory)
+    assert verify_store(memory) == verify_store(tmp_path / "store")
+    store = seit.open(memory, cache_dir=tmp_path / "cache")
+    _ = store.codec
+    changed = set()
+    read = RemoteFolder.read
+
+    def change(self, name, offset=0, size=None):
+        data = bytearray(read(self, name, offset, size))
+        if "index" not in name and (name, offset) not in changed:
+            changed.add((name, offset))
+            data[len(data) // 2] ^= 16
+        return bytes(data)
+
+    monkeypatch.setattr(RemoteFolder, "read", change)
+    assert [sample.key for sample in store["train"]] == columns.keys
+    np.testing.assert_array_equal(store["train"].tokens[:], columns.tokens)
+    assert len(changed) >= {"wds": 5, "zarr": 3 * 4 + 5 * 4}[container]
 
 
 def test_zarr_shards_with_other_blocks_than_the_card_says(tmp_path):

@@ -1,3 +1,5 @@
+import base64
+import lzma
 import random
 import re
 import shutil
@@ -6,17 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 from stores import Columns, build_store, edit_card, record_of, replace_shard, write_shard
 
 import seit
 from seit.errors import DamagedError, UsageError
-from seit.shards import PackedCodec, TokenLayout, verify_store, write_index
+from seit.shards import PackedCodec, TokenLayout, copy_store, verify_store, write_index
 from seit.shards.blocks import MEMBER_SUFFIXES
 from seit.shards.frames import Kind
 from seit.shards.index import encode_index
 from seit.shards.packed import pack
 
 SHARDS = {"train": (7, 3, 6), "val": (4, 4)}
+EVEN_SHARDS = {"train": (6, 6, 4), "val": (6, 2)}
+FORMS = [("packed", "wds"), ("context", "wds"), ("packed", "zarr"), ("context", "zarr")]
+ids = "-".join
+FLIP_STEPS = {".tar": 7, ".json": 17, ".safetensors": 5}
+"""Of such files one byte in so many is flipped; of others every one."""
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +32,22 @@ def intact(tmp_path_factory):
     path = tmp_path_factory.mktemp("intact")
     build_store(path, shards=SHARDS, block_samples=3, with_metadata=True)
     return path
+
+
+@pytest.fixture(scope="module", params=FORMS, ids=ids)
+def form(request, tmp_path_factory):
+    """A store of each form, and what was written."""
+    codec, container = request.param
+    path = tmp_path_factory.mktemp("-".join(request.param))
+    columns = build_store(
+        path,
+        shards=EVEN_SHARDS,
+        block_samples=3,
+        with_metadata=True,
+        codec=codec,
+        container=container,
+    )
+    return path, columns
 
 
 @pytest.fixture
@@ -61,30 +85,34 @@ def test_an_intact_store_is_ok(intact):
     assert seen == [(number + 1, 9) for number in range(9)]
 
 
-def test_every_flipped_byte_of_every_file_is_found(tmp_path):
-    build_store(tmp_path)
-    shard = tmp_path / "train" / "00000.tar"
-    content = shard.read_bytes()
-    num_members = 3
-    replace_shard(tmp_path, "train/00000.tar", content[: 1024 * num_members + 1024])
+@pytest.mark.parametrize(("codec", "container"), FORMS)
+def test_flipped_bytes_of_every_file_are_found(tmp_path, codec, container):
+    shards = {"train": (4,)}
+    build_store(tmp_path, shards=shards, block_samples=2, codec=codec, container=container)
+    if container == "wds":
+        content = (tmp_path / "train" / "00000.tar").read_bytes()
+        num_members = 6
+        replace_shard(tmp_path, "train/00000.tar", content[: 1024 * num_members + 1024])
     assert verify_store(tmp_path).ok
     paths = files_of(tmp_path)
-    assert len(paths) == 5
+    assert len(paths) == {"wds": 5, "zarr": 10}[container]
     for path in paths:
         data = path.read_bytes()
+        step = FLIP_STEPS.get(path.suffix, 1)
         with path.open("r+b", buffering=0) as file:
-            for place, byte in enumerate(data):
+            for place in range(len(data) % step, len(data), step):
                 file.seek(place)
-                file.write(bytes([byte ^ (1 << place % 8)]))
+                file.write(bytes([data[place] ^ (1 << place // step % 8)]))
                 damage = verify_store(tmp_path).damage
-                assert [entry.file for entry in damage] == [str(path.relative_to(tmp_path))], place
+                assert {entry.file for entry in damage} == {str(path.relative_to(tmp_path))}, place
                 file.seek(place)
-                file.write(bytes([byte]))
+                file.write(data[place : place + 1])
     assert verify_store(tmp_path).ok
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_random_damage_is_found(intact, store, seed):
+@pytest.mark.parametrize("seed", range(12))
+def test_random_damage_is_found(form, tmp_path, seed):
+    store = shutil.copytree(form[0], tmp_path / "store")
     rng = random.Random(seed)
     path = rng.choice(files_of(store))
     data = bytearray(path.read_bytes())
@@ -470,18 +498,30 @@ def agree(record, body):
             entry.update(bytes=record.bytes, sha256=record.sha256)
 
 
-@pytest.fixture(scope="module")
-def larger(tmp_path_factory):
+@pytest.fixture(scope="module", params=FORMS, ids=ids)
+def larger(request, tmp_path_factory):
+    codec, container = request.param
     path = tmp_path_factory.mktemp("larger")
     shards = {"train": (40, 40, 33, 40, 40, 7), "val": (24, 24)}
-    build_store(path, shards=shards, block_samples=8, with_metadata=True, grid=(8, 8))
+    if container == "zarr":
+        shards = {"train": (40, 40, 40, 40, 40, 7), "val": (24, 24)}
+    build_store(
+        path,
+        shards=shards,
+        block_samples=8,
+        with_metadata=True,
+        grid=(8, 8),
+        codec=codec,
+        container=container,
+    )
     return path
 
 
 def shard_damage(rng, store):
     """Damage shards at random; returns the names of those whose bytes are others now."""
     before = contents(store)
-    paths = sorted(store.rglob("*.tar"))
+    paths = sorted([*store.rglob("*.tar"), *store.glob("*/*/c/**/*")])
+    paths = [path for path in paths if path.is_file()]
     one, other = rng.sample(paths, 2)
     data = bytearray(one.read_bytes())
     match rng.randrange(6):
@@ -499,14 +539,14 @@ def shard_damage(rng, store):
         case 4:
             other.write_bytes(data)
         case 5:
-            start = rng.randrange(len(data) // 512) * 512
+            start = rng.randrange(len(data) // 512 + 1) * 512
             data[start : start + 512] = bytes(512)
             one.write_bytes(data)
     after = contents(store)
     return {name for name in before if before[name] != after.get(name)}
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 def test_damaged_shards_are_found_read_past_and_repaired(larger, tmp_path, seed):
     store = shutil.copytree(larger, tmp_path / "store")
     changed = shard_damage(random.Random(seed), store)
@@ -521,3 +561,168 @@ def test_damaged_shards_are_found_read_past_and_repaired(larger, tmp_path, seed)
     result = verify_store(store, repair_from=larger)
     assert (result.ok, set(result.repaired)) == (True, changed)
     assert contents(store) == contents(larger)
+
+
+# Zarr groups, and the tables of the context codec
+
+
+@pytest.fixture
+def zarr_store(tmp_path):
+    build_store(tmp_path, shards=EVEN_SHARDS, block_samples=3, with_metadata=True, container="zarr")
+    return tmp_path
+
+
+def test_a_store_of_each_form_is_intact(form):
+    path, columns = form
+    seen = []
+    result = verify_store(path, progress=lambda done, total: seen.append((done, total)))
+    assert result.ok
+    assert result.blocks == 2 + 2 + 2 + 2 + 1
+    assert result.bytes == sum(file.stat().st_size for file in files_of(path))
+    total = len(files_of(path)) - 1
+    assert seen == [(number + 1, total) for number in range(total)]
+    split = seit.open(path, on_damage="skip")["train"]
+    assert (split.keys, split.skipped_samples) == (tuple(columns["train"].keys), 0)
+
+
+def test_a_store_of_each_form_is_copied_and_repaired(form, tmp_path):
+    path, _ = form
+    store = tmp_path / "store"
+    assert copy_store(path, store) == sum(file.stat().st_size for file in files_of(path))
+    assert contents(store) == contents(path)
+    names = sorted(contents(store))
+    for number, name in enumerate(names):
+        if number % 2:
+            (store / name).unlink()
+        elif name != "store.json":
+            flip(store / name, 0)
+    result = verify_store(store, repair_from=path)
+    assert result.ok
+    assert set(result.repaired) >= {name for name in names if name != "store.json"}
+    assert contents(store) == contents(path)
+
+
+def column_file(kind, shard):
+    tail = "/0/0" if kind is Kind.TOKENS else ""
+    return f"train.zarr/{kind.name.lower()}/c/{shard}{tail}"
+
+
+@pytest.mark.parametrize("kind", list(MEMBER_SUFFIXES))
+def test_a_damaged_chunk_is_named(zarr_store, kind):
+    name = column_file(kind, 1)
+    flip(zarr_store / name, 25 if kind is Kind.TOKENS else 2)
+    (damage,) = verify_store(zarr_store).damage
+    assert (damage.file, damage.block) == (name, 0)
+    assert "checksum of " in damage.reason
+    split = seit.open(zarr_store)["train"]
+    message = rf"^{name}, block 0: the checksum of .* \(samples 6 to 8\); `seit verify` lists"
+    for read in (lambda: split[7], lambda: list(split)):
+        with pytest.raises(DamagedError, match=message):
+            read()
+    assert split[5].key == "train/bilder/ü5.jpg"
+    assert split[9].key == "train/bilder/ü9.jpg"
+
+
+@pytest.mark.parametrize("kind", list(MEMBER_SUFFIXES))
+def test_a_lost_column_loses_its_blocks(zarr_store, kind):
+    name = column_file(kind, 1)
+    flip(zarr_store / name, -1)
+    (damage,) = verify_store(zarr_store).damage
+    assert (damage.file, damage.block) == (name, None)
+    assert "no intact shard: the checksum of the index" in damage.reason
+    (zarr_store / name).unlink()
+    (damage,) = verify_store(zarr_store).damage
+    assert (damage.file, damage.block, damage.reason) == (name, None, "is missing")
+    split = seit.open(zarr_store, on_damage="skip")["train"]
+    found = [(entry.file, entry.block, list(entry.rows)) for entry in split.damaged_blocks]
+    tokens = "train.zarr/tokens/c/1/0/0"
+    assert found == [(tokens, 0, [6, 7, 8]), (tokens, 1, [9, 10, 11])]
+    assert name in split.damaged_blocks[0].reason
+    assert split.rows.tolist() == [*range(6), *range(12, 16)]
+
+
+@pytest.mark.parametrize(("codec", "container"), FORMS)
+def test_samples_of_damaged_blocks_are_skipped_in_every_form(tmp_path, codec, container):
+    columns = build_store(
+        tmp_path,
+        shards=EVEN_SHARDS,
+        block_samples=3,
+        with_metadata=True,
+        codec=codec,
+        container=container,
+    )["train"]
+    shard = seit.open(tmp_path)["train"].shards[1]
+    offset, _ = shard._find(1, Kind.TOKENS)
+    flip(tmp_path / shard.files[Kind.TOKENS].file, offset + 21)
+    split = seit.open(tmp_path, on_damage="skip")["train"]
+    left = [*range(9), *range(12, 16)]
+    assert split.rows.tolist() == left
+    assert [sample.key for sample in split] == [columns.keys[row] for row in left]
+    assert [sample.metadata for sample in split] == [columns.metadata[row] for row in left]
+    np.testing.assert_array_equal(split.labels, columns.labels[left])
+    np.testing.assert_array_equal(np.stack(list(split.tokens)), columns.tokens[left])
+    np.testing.assert_array_equal(
+        split.packed(), pack(columns.tokens[left].reshape(len(left), -1), 4)
+    )
+    (damage,) = split.damaged_blocks
+    assert (damage.file, damage.block) == (shard.record.file, 1)
+
+
+def reseal(store, name, data):
+    """Put other bytes in place of a file that is no shard, and have the card agree with them."""
+    (store / name).write_bytes(data)
+    edit_card(store, partial(agree, record_of(store, name)))
+
+
+def test_sealed_documents_that_say_something_else_are_damage(zarr_store):
+    for name in ("zarr.json", "labels/zarr.json"):
+        path = zarr_store / "train.zarr" / name
+        reseal(zarr_store, f"train.zarr/{name}", path.read_bytes().replace(b"}", b"} ", 1))
+    assert verify_store(zarr_store).ok
+    path = zarr_store / "train.zarr" / "labels" / "zarr.json"
+    document = path.read_bytes().replace(b'"fill_value": -1', b'"fill_value": 0')
+    reseal(zarr_store, "train.zarr/labels/zarr.json", document)
+    edit_card(zarr_store, lambda body: body.update(classes=["ant", "bee", "cat", "dog"]))
+    found = [(entry.file, entry.reason) for entry in verify_store(zarr_store).damage]
+    assert [file for file, _ in found] == [
+        *("train.zarr/zarr.json", "train.zarr/labels/zarr.json", "val.zarr/zarr.json"),
+    ]
+    assert "does not describe what the card does ('fill_value' is another)" in found[1][1]
+
+
+def test_keys_that_occur_twice_in_a_group_are_damage(zarr_store):
+    first = (zarr_store / "train.zarr" / "keys" / "c" / "0").read_bytes()
+    reseal(zarr_store, "train.zarr/keys/c/1", first)
+    found = [(entry.file, entry.block, entry.reason) for entry in verify_store(zarr_store).damage]
+    assert len(found) == 6
+    reason = "the key 'train/bilder/ü0.jpg' of sample 6 is that of sample 0 too"
+    assert found[0] == ("train.zarr/keys/c/1", 0, reason)
+
+
+@pytest.mark.parametrize("container", ["wds", "zarr"])
+def test_lost_tables_are_damage_of_the_codebook_alone(tmp_path, container):
+    build_store(tmp_path, codec="context", container=container)
+    path = tmp_path / "codebook.safetensors"
+    whole = path.read_bytes()
+    reseal(tmp_path, path.name, save({"codebook": load(whole)["codebook"]}))
+    (damage,) = verify_store(tmp_path).damage
+    assert damage.file == "codebook.safetensors"
+    assert "holds no tensor 'codec.tables'" in damage.reason
+    path.unlink()
+    (damage,) = verify_store(tmp_path).damage
+    assert (damage.file, damage.reason) == ("codebook.safetensors", "is missing")
+
+
+def test_tables_that_another_compressor_wrote_are_intact(tmp_path):
+    build_store(tmp_path, codec="context", container="zarr")
+    path = tmp_path / "codebook.safetensors"
+    tensors = load(path.read_bytes())
+    old = tensors["codec.tables"].tobytes()
+    new = lzma.compress(lzma.decompress(old), format=lzma.FORMAT_XZ, preset=0)
+    assert new != old
+    tensors["codec.tables"] = np.frombuffer(new, dtype=np.uint8)
+    reseal(tmp_path, path.name, save(tensors))
+    document = tmp_path / "train.zarr" / "tokens" / "zarr.json"
+    replaced = document.read_bytes().replace(base64.b64encode(old), base64.b64encode(new))
+    reseal(tmp_path, "train.zarr/tokens/zarr.json", replaced)
+    assert verify_store(tmp_path).ok

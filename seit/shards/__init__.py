@@ -15,6 +15,7 @@ from seit.shards.converting import Conversion, convert
 from seit.shards.copying import copy_store
 from seit.shards.folders import Folder, LocalFolder, RemoteFolder, RetryPolicy, open_folder
 from seit.shards.index import write_index
+from seit.shards.pipelines import BlockDecoder, shard_urls
 from seit.shards.recoding import CODECS, CONTAINERS, recode
 from seit.shards.shard import BlockColumns, DamagedBlock, Shard
 from seit.shards.split import Sample, Split
@@ -33,6 +34,7 @@ __all__ = [
     "TOKENIZER_NAME",
     "Block",
     "BlockColumns",
+    "BlockDecoder",
     "Card",
     "Codec",
     "Conversion",
@@ -59,6 +61,7 @@ __all__ = [
     "open_store",
     "read_card",
     "recode",
+    "shard_urls",
     "verify_store",
     "write_index",
 ]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards.ahead import map_ahead
 from seit.shards.codecs import MAX_BLOCK_TOKENS, Codec
+from seit.shards.folders import LocalFolder
 from seit.shards.frames import Kind
 from seit.shards.shard import BlockColumns, DamagedBlock, Shard
 from seit.shards.tar_shard import open_tar_shards
@@ -24,6 +25,8 @@ from seit.shards.zarr import ZarrGroup, open_zarr_shards
 if TYPE_CHECKING:
     from seit.shards.store import Store
 
+_DENSE_SHARE = 0.25
+"""Of the samples of a block: to decode fewer from a local disk is not worth other threads."""
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
@@ -223,7 +226,10 @@ class Split(Sequence[Sample]):
             shard, block = divmod(int(places[chosen[0]]), 1 << 40)
             return self.shards[shard].open_token_rows(block, rows[chosen] % per_block)
 
-        for chosen, tokens_nHW in zip(chosen_of, self._map(read, chosen_of), strict=True):
+        is_sparse = _DENSE_SHARE * per_block * len(chosen_of) > len(positions)
+        is_quick = is_sparse and isinstance(self.store.folder, LocalFolder)
+        found = map(read, chosen_of) if is_quick else self._map(read, chosen_of)
+        for chosen, tokens_nHW in zip(chosen_of, found, strict=True):
             out[chosen] = tokens_nHW
         return out
 
