@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -14,3 +16,24 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         result = make(function, nogil=True, error_model="numpy")
     return result
+
+
+def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
+    """Ask the processor to fetch the cache line of a one-dimensional array's element."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_type, _ = signature.args
+        data = context.make_array(array_type)(context, builder, arguments[0]).data
+        byte_pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), byte_pointer)
+        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte_pointer], kind)
+        read, some_locality, is_data = (ir.Constant(flag, value) for value in (0, 2, 1))
+        builder.call(function, [place, read, some_locality, is_data])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""``prefetch(array, index)``, in compiled code: fetch a cache line that will be needed soon."""

@@ -90,7 +90,9 @@ def unpack(
         tokens_NL = unpack_reference(packed_NS, length=length, num_codes=num_codes)
         largest = int(tokens_NL.max(initial=0))
     else:
-        tokens_NL, largest = _unpack_compiled(packed_NS, length=length, num_codes=num_codes)
+        tokens_NL = np.zeros((len(packed_NS), length), dtype=token_dtype(num_codes))
+        rows_N = np.arange(len(packed_NS))
+        largest = unpack_rows(packed_NS, rows_N, tokens_NL, num_codes=num_codes)
     if largest >= num_codes:
         raise DamagedError(
             f"found token id {largest} where ids are below {num_codes}; "
@@ -119,24 +121,31 @@ def unpack_reference(
     return tokens_NL
 
 
-def _unpack_compiled(
-    packed_NS: npt.NDArray[np.uint8], *, length: int, num_codes: int
-) -> tuple[npt.NDArray[np.unsignedinteger], int]:
-    """The ids and the largest of them."""
+def unpack_rows(
+    packed_NS: npt.NDArray[np.uint8],
+    rows_n: npt.NDArray[np.integer],
+    ids_nL: npt.NDArray[np.integer],
+    *,
+    num_codes: int,
+) -> int:
+    """Unpack the rows ``rows_n`` of uint8 (N, S) into ``ids_nL``, zeros that K fits into.
+
+    Returns:
+        The largest id; it is not compared with K.
+    """
     from seit.shards.packed_kernels import unpack_planes
 
-    shifts, widths, spread = _spread_tables(num_codes)
-    tokens_NL = np.zeros((len(packed_NS), length), dtype=token_dtype(num_codes))
-    return tokens_NL, int(unpack_planes(packed_NS, shifts, widths, spread, tokens_NL))
+    tables = _spread_tables(num_codes, ids_nL.dtype)
+    return int(unpack_planes(np.ascontiguousarray(packed_NS), rows_n, *tables, ids_nL))
 
 
 @lru_cache(maxsize=16)
 def _spread_tables(
-    num_codes: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.unsignedinteger]]:
+    num_codes: int, dtype: np.dtype[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.integer]]:
     """Shifts and widths of the planes, and what each byte of one adds to its tokens' ids."""
     shifts, widths = np.array(list(planes(token_bits(num_codes))), dtype=np.int64).T.copy()
-    spread = np.zeros((len(shifts), 256, 8), dtype=token_dtype(num_codes))
+    spread = np.zeros((len(shifts), 256, 8), dtype=dtype)
     for plane, (shift, width) in enumerate(zip(shifts, widths, strict=True)):
         for lane in range(8 // width):
             bits = (np.arange(256) >> (width * lane)) & ((1 << width) - 1)

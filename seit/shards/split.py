@@ -172,6 +172,27 @@ class Split(Sequence[Sample]):
             return 0
         return sum(len(damaged.rows) for damaged in self.damaged_blocks)
 
+    @cached_property
+    def block_sizes(self) -> npt.NDArray[np.int64]:
+        """Samples of every block that the card promises, in order: int64 (m,)."""
+        per_block = self.store.card.block_samples
+        parts = []
+        for shard in self.shards:
+            sizes = np.full(shard.num_blocks, per_block, dtype=np.int64)
+            if shard.record.samples % per_block:
+                sizes[-1] = shard.record.samples % per_block
+            parts.append(sizes)
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def block_at(self, number: int) -> tuple[Shard, int]:
+        """The shard that holds the split's block ``number``, and its number within that."""
+        shard = int(np.searchsorted(self._first_blocks, number, side="right")) - 1
+        return self.shards[shard], number - int(self._first_blocks[shard])
+
+    @cached_property
+    def _first_blocks(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([0, *(shard.num_blocks for shard in self.shards)], dtype=np.int64)
+
     def blocks(self) -> Iterator[tuple[Shard, int]]:
         """All blocks that the card promises in order, as (shard, block number within it)."""
         for shard in self.shards:

@@ -1,9 +1,29 @@
-"""Store → batches on the device: order, resident loader, pixel source."""
+"""Store → batches on the device: orders, resident and streaming loaders, pixel source."""
 
-from seit.stream.batches import Batch, Loader
-from seit.stream.order import sample_at
+from seit.stream.batches import Batch, Loader, Rank
+from seit.stream.loaders import loader
+from seit.stream.mixing import MixedLoader
+from seit.stream.order import GlobalOrder, Order, StoredOrder, WindowOrder, sample_at
 from seit.stream.pixels import PixelLoader
-from seit.stream.resident import ResidentLoader, loader
+from seit.stream.resident import ResidentLoader
+from seit.stream.streaming import StreamingLoader
+from seit.stream.subsets import select
 from seit.stream.unpack import unpack
 
-__all__ = ["Batch", "Loader", "PixelLoader", "ResidentLoader", "loader", "sample_at", "unpack"]
+__all__ = [
+    "Batch",
+    "GlobalOrder",
+    "Loader",
+    "MixedLoader",
+    "Order",
+    "PixelLoader",
+    "Rank",
+    "ResidentLoader",
+    "StoredOrder",
+    "StreamingLoader",
+    "WindowOrder",
+    "loader",
+    "sample_at",
+    "select",
+    "unpack",
+]

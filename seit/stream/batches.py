@@ -1,12 +1,13 @@
 """What a loader yields, and how it walks through an epoch.
 
-Legend: B batch, H W token grid or image.
+Legend: B batch, b the part of it that is a rank's, H W token grid or image, n samples.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +15,22 @@ import torch
 from torch import Tensor
 
 from seit.errors import UsageError
-from seit.stream.order import sample_at
+from seit.stream.order import GlobalOrder, Order, StoredOrder
+
+STATE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on the loader's device.
+    """A batch on the loader's device; of several ranks, the part of one.
 
     Attributes:
-        tokens: ids (B, H, W), int16 (int32 where K > 32,768); uint8 (B, 3, H, W) of a pixel source.
-        labels: int64 (B,), −1 for an unlabelled sample.
-        positions: int64 (B,), each sample's global position in the epoch's order.
+        tokens: ids (b, H, W), int16 (int32 where K > 32,768); uint8 (b, 3, H, W) of a pixel source.
+        labels: int64 (b,), −1 for an unlabelled sample.
+        positions: int64 (b,), each sample's global position in the epoch's order.
         epoch: the epoch that the batch belongs to.
-        indices: int64 (B,) on the host, the samples' rows in the split.
-        all_keys: the keys of the split that ``indices`` points into.
+        indices: int64 (b,) on the host, the samples' rows in the split.
+        find_keys: looks up the samples' keys.
     """
 
     tokens: Tensor
@@ -35,63 +38,127 @@ class Batch:
     positions: Tensor
     epoch: int
     indices: npt.NDArray[np.int64]
-    all_keys: Sequence[str]
+    find_keys: Callable[[], list[str]]
 
     @property
     def keys(self) -> list[str]:
         """The samples' keys, looked up when asked for."""
-        return [self.all_keys[index] for index in self.indices.tolist()]
+        return self.find_keys()
 
     def __len__(self) -> int:
         return len(self.indices)
 
 
+class Samples(NamedTuple):
+    """Some samples of a split: see the attributes of :class:`Batch`."""
+
+    tokens: Tensor
+    labels: Tensor
+    indices: npt.NDArray[np.int64]
+    find_keys: Callable[[], list[str]]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which part of every global batch is a process's own.
+
+    Of a shuffled batch of B samples, rank r of R has the r-th of R equal parts of the first half,
+    and the mirror image of that in the second: sample i and sample B − 1 − i are always in one
+    rank, at mirrored places of its own part. So an augmentation that takes a sample's partner from
+    the mirrored batch gives the same with any number of ranks.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise UsageError(
+                f"rank {self.rank} of {self.world_size} is none; ranks go from 0 to world_size - 1"
+            )
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse a global batch that does not fall into mirrored parts.
+
+        Raises:
+            UsageError: several ranks share a batch that is no multiple of twice their number.
+        """
+        if self.world_size > 1 and batch_size % (2 * self.world_size):
+            raise UsageError(
+                f"a batch of {batch_size} does not fall into mirrored parts for {self.world_size} "
+                f"ranks; make it a multiple of {2 * self.world_size}"
+            )
+
+    def part_of_batch(self, batch_size: int) -> npt.NDArray[np.int64]:
+        """The numbers within a global batch of the rank's samples: int64 (b,)."""
+        if self.world_size == 1:
+            return np.arange(batch_size)
+        size = batch_size // (2 * self.world_size)
+        first = np.arange(self.rank * size, (self.rank + 1) * size)
+        return np.concatenate([first, batch_size - 1 - first[::-1]])
+
+    def part_of_split(self, num_samples: int) -> range:
+        """The positions that the rank evaluates: every sample is one rank's, and one's only."""
+        bounds = (self.rank * num_samples, (self.rank + 1) * num_samples)
+        return range(bounds[0] // self.world_size, bounds[1] // self.world_size)
+
+
 class Loader(ABC):
     """Batches of one split, in an order that depends on (seed, epoch) alone.
 
-    Shuffled epochs drop the last incomplete batch; ordered ones keep it. Iterating yields one
-    epoch and the next iteration the next one; :meth:`steps` yields batches without an end.
+    Shuffled epochs drop the last incomplete batch, which is the same global sequence of batches
+    for any number of ranks; in stored order every sample comes once, each in one rank. Iterating
+    yields one epoch and the next iteration the next one; :meth:`steps` yields batches without an
+    end.
+
+    Args:
+        order: which sample stands where.
+        batch_size: of the global batch, over all ranks.
+        device: where batches are wanted.
+        rank: which part of them is wanted.
 
     Raises:
-        UsageError: the split is empty, or smaller than one shuffled batch.
+        UsageError: the split is empty, or smaller than one shuffled batch, or the batch does not
+            fall into parts for the ranks.
     """
 
     def __init__(
         self,
+        order: Order,
         *,
-        labels: npt.NDArray[np.int64],
-        keys: Sequence[str],
         batch_size: int,
-        shuffle: bool,
-        seed: int,
         device: str | torch.device,
+        rank: Rank | None = None,
     ) -> None:
+        self.order = order
+        self.batch_size = batch_size
+        self.rank = rank or Rank()
+        self.device = torch.device(device)
+        self.shuffle = order.shuffles
+        self.next_epoch = 0
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; at least 1 is needed")
-        if not len(labels):
+        if not order.num_samples:
             raise UsageError("the split is empty; choose another one")
-        if shuffle and batch_size > len(labels):
-            raise UsageError(
-                f"a batch of {batch_size} is larger than the {len(labels)} samples of the split; "
-                f"pass --batch-size {len(labels)} or less"
-            )
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.device = torch.device(device)
-        self.next_epoch = 0
-        self._all_keys = keys
-        self._labels = torch.from_numpy(labels).to(self.device)
+        if self.shuffle:
+            self.rank.check_batch_size(batch_size)
+            self._part = self.rank.part_of_batch(batch_size)
+            if batch_size > order.num_samples:
+                raise UsageError(
+                    f"a batch of {batch_size} is larger than the {order.num_samples} samples of "
+                    f"the split; pass --batch-size {order.num_samples} or less"
+                )
 
     @property
     def num_samples(self) -> int:
-        """Samples of the split."""
-        return len(self._labels)
+        """Samples of an epoch, over all ranks, the incomplete batch counted."""
+        return self.order.num_samples
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        whole, rest = divmod(self.num_samples, self.batch_size)
-        return whole if self.shuffle or not rest else whole + 1
+        if self.shuffle:
+            return self.num_samples // self.batch_size
+        return -(-len(self.rank.part_of_split(self.num_samples)) // self._stored_batch)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.next_epoch
@@ -109,24 +176,109 @@ class Loader(ABC):
             epoch, number = divmod(step, len(self))
             yield self._batch(epoch, number)
 
+    def state(self, step: int) -> dict[str, Any]:
+        """What it takes to go on after ``step`` steps, as JSON; the ranks may be others then."""
+        return {"version": STATE_VERSION, "step": step, **self._identity()}
+
+    def resume(self, state: Mapping[str, Any]) -> int:
+        """The step to go on from, which :meth:`steps` takes, with the state of an earlier loader.
+
+        Raises:
+            UsageError: that one had another order, seed, batch or split.
+        """
+        expected = {"version": STATE_VERSION, **self._identity()}
+        for name, value in expected.items():
+            if state.get(name) != value:
+                raise UsageError(
+                    f"the state is of a loader whose {name} is {state.get(name)!r}, not {value!r}; "
+                    "make the loader as it was"
+                )
+        step = state.get("step")
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise UsageError(f"the state's step is {step!r}; it counts from 0")
+        return step
+
+    def close(self) -> None:  # noqa: B027 — most loaders do not read ahead
+        """Stop reading ahead; the loader can be used again."""
+
     @abstractmethod
-    def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """The tokens (or pixels) of the rows ``indices``, on the device."""
+    def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
+        """The samples at ``positions`` (b,) of an epoch, on the device."""
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "order": self.order.name,
+            "batch_size": self.batch_size,
+            "num_samples": self.num_samples,
+            **self.order.settings,
+        }
+
+    @property
+    def _stored_batch(self) -> int:
+        return -(-self.batch_size // self.rank.world_size)
 
     def _batch(self, epoch: int, number: int) -> Batch:
-        start = number * self.batch_size
-        positions = np.arange(start, min(start + self.batch_size, self.num_samples))
-        indices = (
-            sample_at(positions, self.num_samples, seed=self.seed, epoch=epoch)
-            if self.shuffle
-            else positions
-        )
-        rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
+        if self.shuffle:
+            positions = number * self.batch_size + self._part
+        else:
+            part = self.rank.part_of_split(self.num_samples)
+            start = number * self._stored_batch
+            positions = np.array(part[start : start + self._stored_batch], dtype=np.int64)
+        samples = self.load(positions, epoch)
         return Batch(
-            tokens=self.read(indices),
-            labels=self._labels[rows],
+            tokens=samples.tokens,
+            labels=samples.labels,
             positions=torch.from_numpy(positions).to(self.device, non_blocking=True),
             epoch=epoch,
+            indices=samples.indices,
+            find_keys=samples.find_keys,
+        )
+
+
+class IndexedLoader(Loader):
+    """A loader of samples that can be read in any order, whose labels and keys are all known.
+
+    Args:
+        labels: int64 (n,).
+        keys: of the n samples.
+        batch_size: of the global batch.
+        shuffle: whether each epoch is a fresh permutation.
+        seed: of the permutations.
+        device: where batches are wanted.
+        order: another order than `global`, or than the stored one.
+        rank: which part of each batch is wanted.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: npt.NDArray[np.int64],
+        keys: Sequence[str],
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        device: str | torch.device,
+        order: Order | None = None,
+        rank: Rank | None = None,
+    ) -> None:
+        if order is None:
+            count = len(labels)
+            order = GlobalOrder(count, seed=seed) if shuffle else StoredOrder(count)
+        super().__init__(order, batch_size=batch_size, device=device, rank=rank)
+        self._keys = keys
+        self._labels = torch.from_numpy(labels).to(self.device)
+
+    @abstractmethod
+    def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """The tokens (or pixels) of the rows ``indices`` (b,), on the device."""
+
+    def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
+        """The samples at ``positions`` (b,) of an epoch, on the device."""
+        indices = self.order.indices(positions, epoch)
+        rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
+        return Samples(
+            tokens=self.read(indices),
+            labels=self._labels[rows],
             indices=indices,
-            all_keys=self._all_keys,
+            find_keys=lambda: [self._keys[index] for index in indices.tolist()],
         )

@@ -8,19 +8,176 @@ after Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002) with rou
 mixing function; cells beyond n are walked on until one below n is met. Six rounds do for large n;
 on a few dozen samples they would favour some pairs of neighbours by 10 %, so small n have twelve.
 
-Shape letters: B positions.
+Two orders are made of it. `global`: any permutation of the split; needs random access to it.
+`window`: the blocks are permuted, and the samples of so many blocks at a time among themselves;
+needs no more than these blocks at a time, each read once.
+
+Shape letters: B positions, n samples, m blocks.
 """
 
 import math
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from seit.errors import UsageError
 
 _ROUNDS = 6
 _SMALL_ROUNDS = 12
 _SMALL_SAMPLES = 1 << 16
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+_BLOCK_STREAM = 0x626C6F636B73
+"""Sets the permutation of blocks apart from those of samples."""
+WINDOW_BLOCKS = 64
+"""Blocks of a window by default: 65,536 samples, 84 MB of packed tokens at 1,280 bytes each."""
+
+
+class Order(ABC):
+    """Which sample stands at which position of an epoch."""
+
+    name: str
+    num_samples: int
+    shuffles: bool = True
+    """Whether epochs differ, and leave out the last incomplete batch."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What besides the samples decides the order, as JSON."""
+        return {}
+
+    @abstractmethod
+    def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
+        """The rows of the split at ``positions`` (B,), each in 0 … n−1: int64 (B,)."""
+
+
+class StoredOrder(Order):
+    """The samples as they are stored, in every epoch."""
+
+    name = "stored"
+    shuffles = False
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_samples = num_samples
+
+    def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
+        """The positions themselves."""
+        del epoch
+        return positions.astype(np.int64)
+
+
+class GlobalOrder(Order):
+    """`global`: a fresh permutation of all samples in each epoch."""
+
+    name = "global"
+
+    def __init__(self, num_samples: int, *, seed: int) -> None:
+        self.num_samples = num_samples
+        self._seed = seed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The seed."""
+        return {"seed": self._seed}
+
+    def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
+        """See :func:`sample_at`."""
+        return sample_at(positions, self.num_samples, seed=self._seed, epoch=epoch)
+
+
+class WindowOrder(Order):
+    """`window`: blocks permuted, then the samples of ``window_blocks`` blocks at a time.
+
+    A sample's neighbours in the epoch come from so many blocks. Costs O(m) memory.
+
+    Args:
+        block_sizes: int (m,), samples of each block of the split, in its order.
+        seed: of the run.
+        window_blocks: blocks of a window; the last window may have fewer.
+        shuffles: False for the stored order, window by window.
+
+    Raises:
+        UsageError: a window would have no block.
+    """
+
+    def __init__(
+        self,
+        block_sizes: npt.NDArray[np.integer],
+        *,
+        seed: int,
+        window_blocks: int = WINDOW_BLOCKS,
+        shuffles: bool = True,
+    ) -> None:
+        if window_blocks < 1:
+            raise UsageError(f"window_blocks is {window_blocks}; a window has at least one block")
+        self._sizes = block_sizes.astype(np.int64)
+        self._firsts = np.cumsum(self._sizes) - self._sizes
+        self._seed = seed
+        self.name = "window" if shuffles else "stored"
+        self.shuffles = shuffles
+        self.window_blocks = window_blocks
+        self.num_samples = int(self._sizes.sum())
+        self._epoch: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The seed and the window."""
+        if not self.shuffles:
+            return {}
+        return {"seed": self._seed, "window_blocks": self.window_blocks}
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of an epoch."""
+        return -(-len(self._sizes) // self.window_blocks)
+
+    def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
+        """The rows of the split at ``positions`` (B,): int64 (B,)."""
+        windows, places = self.place(positions, epoch)
+        blocks, starts = self._permuted(epoch)
+        slots = windows * self.window_blocks
+        inside = starts[slots] + places
+        slots = np.searchsorted(starts, inside, side="right") - 1
+        return self._firsts[blocks[slots]] + inside - starts[slots]
+
+    def place(
+        self, positions: npt.NDArray[np.integer], epoch: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The window of each of ``positions`` (B,), and its place in that window's samples."""
+        _, starts = self._permuted(epoch)
+        bounds = np.append(starts[:: self.window_blocks][: self.num_windows], self.num_samples)
+        windows = np.searchsorted(bounds, positions, side="right") - 1
+        if not self.shuffles:
+            return windows, positions - bounds[windows]
+        places = np.empty(len(windows), dtype=np.int64)
+        for window in np.unique(windows).tolist():
+            chosen = windows == window
+            places[chosen] = sample_at(
+                positions[chosen] - bounds[window],
+                int(bounds[window + 1] - bounds[window]),
+                seed=_mix_int((self._seed & _MASK) ^ _mix_int(window + 1)),
+                epoch=epoch,
+            )
+        return windows, places
+
+    def blocks_of(self, window: int, epoch: int) -> npt.NDArray[np.int64]:
+        """The numbers of a window's blocks, in the order in which ``place`` counts samples."""
+        blocks, _ = self._permuted(epoch)
+        return blocks[window * self.window_blocks : (window + 1) * self.window_blocks]
+
+    def _permuted(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The blocks in the epoch's order (m,), and the position of each one's first sample."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            seed = self._seed ^ _BLOCK_STREAM
+            count = len(self._sizes)
+            blocks = np.arange(count)
+            if self.shuffles:
+                blocks = sample_at(blocks, count, seed=seed, epoch=epoch)
+            sizes = self._sizes[blocks]
+            self._epoch = epoch, blocks, np.cumsum(sizes) - sizes
+        return self._epoch[1], self._epoch[2]
 
 
 def sample_at(
@@ -34,17 +191,34 @@ def sample_at(
         seed: of the run.
         epoch: from 0.
     """
+    from seit.stream.order_kernels import permute
+
     assert num_samples > 0, "an empty split has no order"
-    width = math.isqrt(num_samples - 1) + 1
-    height = -(-num_samples // width)
-    num_rounds = _SMALL_ROUNDS if num_samples < _SMALL_SAMPLES else _ROUNDS
-    keys = _round_keys(seed, epoch, num_rounds)
+    width, height, keys = _network(num_samples, seed, epoch)
+    found: npt.NDArray[np.int64] = permute(
+        positions.astype(np.uint64), num_samples, width, height, keys
+    )
+    return found
+
+
+def sample_at_reference(
+    positions: npt.NDArray[np.integer], num_samples: int, *, seed: int, epoch: int
+) -> npt.NDArray[np.int64]:
+    """:func:`sample_at` in plain numpy."""
+    width, height, keys = _network(num_samples, seed, epoch)
     out = positions.astype(np.uint64)
     pending = np.arange(len(out))
     while len(pending):
-        out[pending] = _feistel(out[pending], width, height, keys)
+        out[pending] = _feistel(out[pending], width, height, keys.tolist())
         pending = pending[out[pending] >= np.uint64(num_samples)]
     return out.astype(np.int64)
+
+
+def _network(num_samples: int, seed: int, epoch: int) -> tuple[int, int, npt.NDArray[np.uint64]]:
+    """Width and height of the Feistel network's cells, and its round keys."""
+    width = math.isqrt(num_samples - 1) + 1
+    num_rounds = _SMALL_ROUNDS if num_samples < _SMALL_SAMPLES else _ROUNDS
+    return width, -(-num_samples // width), _round_keys(seed, epoch, num_rounds)
 
 
 def _feistel(
@@ -60,13 +234,13 @@ def _feistel(
     return high * columns + low
 
 
-def _round_keys(seed: int, epoch: int, num_rounds: int) -> list[int]:
+def _round_keys(seed: int, epoch: int, num_rounds: int) -> npt.NDArray[np.uint64]:
     state = _mix_int(_mix_int(seed & _MASK) ^ (epoch & _MASK))
     keys = []
     for _ in range(num_rounds):
         state = (state + _GOLDEN) & _MASK
         keys.append(_mix_int(state))
-    return keys
+    return np.array(keys, dtype=np.uint64)
 
 
 def _mix(values: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seit.errors import SeitError, UsageError
 from seit.shards import Split
-from seit.stream.batches import Loader
+from seit.stream.batches import IndexedLoader
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import Instance, list_corpus
 
@@ -23,7 +23,7 @@ RESIDENT_BYTES = 2 << 30
 """Splits whose decoded pixels take up to 2 GiB are decoded once; larger ones at each step."""
 
 
-class PixelLoader(Loader):
+class PixelLoader(IndexedLoader):
     """Batches of pixels uint8 (B, 3, S, S): what the tokenizer saw of the same instances.
 
     ``resident`` says whether to decode the split once and keep it; None keeps up to 2 GiB.

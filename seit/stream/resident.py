@@ -3,25 +3,33 @@
 ImageNet-1k is 1.6 GB at 1,024 tokens of 10 bits, so most corpora fit. A batch costs one gather of
 its packed rows and a few shifts and masks, on the device; there are no worker processes.
 
-Legend: B batch, H W grid, N samples, S bytes per packed sample.
+Legend: b samples of a batch, H W grid, N samples, n of a subset, S bytes per packed sample.
 """
+
+import hashlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seit.errors import DamagedError
-from seit.shards import Split
+from seit.errors import DamagedError, UsageError
+from seit.shards import Split, TokenLayout
 from seit.shards.packed import unpack as unpack_numpy
-from seit.stream.batches import Loader
-from seit.stream.unpack import unpack
+from seit.stream.batches import IndexedLoader, Rank
+from seit.stream.order import GlobalOrder, Order, StoredOrder
+from seit.stream.unpack import unpack_rows
 
 _CHECK_ROWS = 4096
 
 
-class ResidentLoader(Loader):
-    """Batches of ids (B, H, W) from a split held in memory; see :func:`loader`."""
+class ResidentLoader(IndexedLoader):
+    """Batches of ids (b, H, W) from a split held in memory; see :func:`seit.stream.loader`.
+
+    ``subset`` int (n,) are the rows that it is of, None for all; they must be those that the split
+    gives (``Split.rows``), which leaves out damaged ones where the store skips them.
+    """
 
     def __init__(
         self,
@@ -31,53 +39,81 @@ class ResidentLoader(Loader):
         shuffle: bool,
         seed: int,
         device: str | torch.device,
+        order: Order | None = None,
+        subset: npt.NDArray[np.integer] | None = None,
+        rank: Rank | None = None,
     ) -> None:
+        labels, packed_NS = split.labels, split.packed()
+        keys = split.keys
+        self._layout = split.layout
+        if not len(packed_NS) == len(labels) == len(keys):
+            raise DamagedError(f"{split!r} holds {len(labels)} labels and {len(keys)} keys")
+        if order is None:
+            count = len(labels) if subset is None else len(subset)
+            order = GlobalOrder(count, seed=seed) if shuffle else StoredOrder(count)
         super().__init__(
-            labels=split.labels,
-            keys=split.keys,
+            labels=labels,
+            keys=keys,
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
             device=device,
+            order=order if subset is None else SubsetOrder(order, _checked(subset, len(labels))),
+            rank=rank,
         )
-        packed_NS = split.packed()
-        self._layout = split.layout
-        if len(packed_NS) != self.num_samples:
-            raise DamagedError(f"{split!r} holds {self.num_samples} labels")
-        if self._layout.num_codes != 1 << self._layout.bits:
-            for start in range(0, len(packed_NS), _CHECK_ROWS):
-                unpack_numpy(
-                    packed_NS[start : start + _CHECK_ROWS],
-                    length=self._layout.length,
-                    num_codes=self._layout.num_codes,
-                )
+        if self.device.type != "cpu":  # on a CPU ids are checked when they are unpacked
+            check_ids(packed_NS, self._layout)
         self._packed_NS = torch.from_numpy(packed_NS).to(self.device)
 
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Ids (B, H, W) of the rows ``indices``."""
-        rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
-        tokens_BL = unpack(
-            self._packed_NS[rows], length=self._layout.length, num_codes=self._layout.num_codes
+        """Ids (b, H, W) of the rows ``indices``."""
+        tokens_bL = unpack_rows(
+            self._packed_NS,
+            indices,
+            length=self._layout.length,
+            num_codes=self._layout.num_codes,
         )
-        return tokens_BL.view(-1, *self._layout.grid)
+        return tokens_bL.view(-1, *self._layout.grid)
 
 
-def loader(
-    split: Split,
-    *,
-    batch_size: int,
-    device: str | torch.device = "cpu",
-    shuffle: bool = True,
-    seed: int = 0,
-) -> ResidentLoader:
-    """Load ``split`` into the memory of ``device`` and yield batches of it.
+class SubsetOrder(Order):
+    """Another order over some rows of a split, int64 (n,)."""
 
-    Shuffled, each epoch is a fresh permutation of all samples that depends on ``seed`` and the
-    epoch alone, and the last incomplete batch is left out; otherwise samples come in their order,
-    all of them.
+    def __init__(self, order: Order, rows: npt.NDArray[np.int64]) -> None:
+        self.num_samples = len(rows)
+        self.name = order.name
+        self.shuffles = order.shuffles
+        self._order = order
+        self._rows = rows
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the order, and a checksum of the rows."""
+        checksum = hashlib.sha256(self._rows.astype("<i8").tobytes()).hexdigest()
+        return {**self._order.settings, "subset": checksum}
+
+    def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
+        """The rows of the split at ``positions`` (b,): int64 (b,)."""
+        return self._rows[self._order.indices(positions, epoch)]
+
+
+def check_ids(packed_NS: npt.NDArray[np.uint8], layout: TokenLayout) -> None:
+    """Refuse packed samples that hold an id which is no code.
 
     Raises:
-        UsageError: the split is empty or smaller than a shuffled batch.
-        DamagedError: a shard is damaged.
+        DamagedError: they do.
     """
-    return ResidentLoader(split, batch_size=batch_size, shuffle=shuffle, seed=seed, device=device)
+    if layout.num_codes == 1 << layout.bits:
+        return
+    for start in range(0, len(packed_NS), _CHECK_ROWS):
+        rows = packed_NS[start : start + _CHECK_ROWS]
+        unpack_numpy(rows, length=layout.length, num_codes=layout.num_codes)
+
+
+def _checked(subset: npt.NDArray[np.integer], num_samples: int) -> npt.NDArray[np.int64]:
+    rows = np.asarray(subset)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise UsageError(f"subset is {rows.dtype} {rows.shape}; it takes row numbers, int (n,)")
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < num_samples:
+        raise UsageError(f"subset holds a row that is none of the {num_samples} of the split")
+    return rows.astype(np.int64)
