@@ -24,7 +24,7 @@ from seit.shards.shard import BlockColumns
 from seit.shards.split import Split
 from seit.shards.store import CODEBOOK_NAME, CODEBOOK_TENSOR, TABLES_TENSOR, Store
 from seit.shards.wds import ShardWriter
-from seit.shards.zarr_split import write_zarr_split
+from seit.shards.zarr import write_zarr_split
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
