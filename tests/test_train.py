@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import seit
@@ -305,3 +306,35 @@ def test_run_json_tells_how_it_was_made(finished, store):
     assert info["status"] == "finished"
     assert {"torch", "timm", "seit", "device"} <= info["environment"].keys()
     assert info["identity"]["classes"] == list(store.classes)
+
+
+def brief(store, out, **data):
+    """The weights after a few steps."""
+    config = replace(
+        CONFIG,
+        data=replace(CONFIG.data, **data),
+        schedule=replace(CONFIG.schedule, steps=7),
+    )
+    result = train(config, store, out=out)
+    assert result.steps == 7
+    return load_file(out / "model.safetensors")
+
+
+def test_a_streamed_run_is_the_resident_one(store, tmp_path):
+    window = {"order": "window", "window_blocks": 1}
+    streamed = brief(store, tmp_path / "streamed", mode="streaming", **window)
+    resident = brief(store, tmp_path / "resident", mode="resident", **window)
+    assert all(torch.equal(streamed[name], resident[name]) for name in resident)
+
+
+def test_a_fraction_of_the_labels(store, tmp_path):
+    few = brief(store, tmp_path / "few", fraction=0.25, batch_size=16)
+    again = brief(store, tmp_path / "again", fraction=0.25, batch_size=16)
+    assert all(torch.equal(few[name], again[name]) for name in few)
+    with pytest.raises(UsageError, match="larger than the 48 samples"):
+        brief(store, tmp_path / "too-few", fraction=0.25, batch_size=64)
+
+
+def test_streaming_takes_the_order_window(store, tmp_path):
+    with pytest.raises(UsageError, match="pass order='window'"):
+        brief(store, tmp_path / "run", mode="streaming")

@@ -15,6 +15,7 @@ needs no more than these blocks at a time, each read once.
 Shape letters: B positions, n samples, m blocks.
 """
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -180,6 +181,31 @@ class WindowOrder(Order):
         return self._epoch[1], self._epoch[2]
 
 
+class SubsetOrder(Order):
+    """Another order over some rows, int (n,), of a split of ``num_rows`` samples.
+
+    Raises:
+        UsageError: they are no such rows.
+    """
+
+    def __init__(self, order: Order, rows: npt.NDArray[np.integer], num_rows: int) -> None:
+        self.num_samples = len(rows)
+        self.name = order.name
+        self.shuffles = order.shuffles
+        self._order = order
+        self._rows = _checked(rows, num_rows)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the order, and a checksum of the rows."""
+        checksum = hashlib.sha256(self._rows.astype("<i8").tobytes()).hexdigest()
+        return {**self._order.settings, "subset": checksum}
+
+    def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
+        """The rows of the split at ``positions`` (b,): int64 (b,)."""
+        return self._rows[self._order.indices(positions, epoch)]
+
+
 def sample_at(
     positions: npt.NDArray[np.integer], num_samples: int, *, seed: int, epoch: int
 ) -> npt.NDArray[np.int64]:
@@ -212,6 +238,15 @@ def sample_at_reference(
         out[pending] = _feistel(out[pending], width, height, keys.tolist())
         pending = pending[out[pending] >= np.uint64(num_samples)]
     return out.astype(np.int64)
+
+
+def _checked(subset: npt.NDArray[np.integer], num_samples: int) -> npt.NDArray[np.int64]:
+    rows = np.asarray(subset)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise UsageError(f"subset is {rows.dtype} {rows.shape}; it takes row numbers, int (n,)")
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < num_samples:
+        raise UsageError(f"subset holds a row that is none of the {num_samples} of the split")
+    return rows.astype(np.int64)
 
 
 def _network(num_samples: int, seed: int, epoch: int) -> tuple[int, int, npt.NDArray[np.uint64]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from seit.errors import SeitError, UsageError
 from seit.shards import Split
 from seit.stream.batches import IndexedLoader
+from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import Instance, list_corpus
 
@@ -27,6 +28,7 @@ class PixelLoader(IndexedLoader):
     """Batches of pixels uint8 (B, 3, S, S): what the tokenizer saw of the same instances.
 
     ``resident`` says whether to decode the split once and keep it; None keeps up to 2 GiB.
+    ``subset`` int (n,) are the rows that it is of, None for all.
 
     Raises:
         UsageError: SRC lacks instances of the split.
@@ -43,7 +45,12 @@ class PixelLoader(IndexedLoader):
         device: str | torch.device,
         resident: bool | None = None,
         workers: int | None = None,
+        subset: npt.NDArray[np.integer] | None = None,
     ) -> None:
+        order: Order | None = None
+        if subset is not None:
+            order = GlobalOrder(len(subset), seed=seed) if shuffle else StoredOrder(len(subset))
+            order = SubsetOrder(order, subset, len(split))
         super().__init__(
             labels=split.labels,
             keys=split.keys,
@@ -51,6 +58,7 @@ class PixelLoader(IndexedLoader):
             shuffle=shuffle,
             seed=seed,
             device=device,
+            order=order,
         )
         job = split.store.card.job
         self._instances = _match(split, source)

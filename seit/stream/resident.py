@@ -6,19 +6,16 @@ its packed rows and a few shifts and masks, on the device; there are no worker p
 Legend: b samples of a batch, H W grid, N samples, n of a subset, S bytes per packed sample.
 """
 
-import hashlib
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seit.errors import DamagedError, UsageError
+from seit.errors import DamagedError
 from seit.shards import Split, TokenLayout
 from seit.shards.packed import unpack as unpack_numpy
 from seit.stream.batches import IndexedLoader, Rank
-from seit.stream.order import GlobalOrder, Order, StoredOrder
+from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 from seit.stream.unpack import unpack_rows
 
 _CHECK_ROWS = 4096
@@ -58,7 +55,7 @@ class ResidentLoader(IndexedLoader):
             shuffle=shuffle,
             seed=seed,
             device=device,
-            order=order if subset is None else SubsetOrder(order, _checked(subset, len(labels))),
+            order=order if subset is None else SubsetOrder(order, subset, len(labels)),
             rank=rank,
         )
         if self.device.type != "cpu":  # on a CPU ids are checked when they are unpacked
@@ -76,27 +73,6 @@ class ResidentLoader(IndexedLoader):
         return tokens_bL.view(-1, *self._layout.grid)
 
 
-class SubsetOrder(Order):
-    """Another order over some rows of a split, int64 (n,)."""
-
-    def __init__(self, order: Order, rows: npt.NDArray[np.int64]) -> None:
-        self.num_samples = len(rows)
-        self.name = order.name
-        self.shuffles = order.shuffles
-        self._order = order
-        self._rows = rows
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of the order, and a checksum of the rows."""
-        checksum = hashlib.sha256(self._rows.astype("<i8").tobytes()).hexdigest()
-        return {**self._order.settings, "subset": checksum}
-
-    def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
-        """The rows of the split at ``positions`` (b,): int64 (b,)."""
-        return self._rows[self._order.indices(positions, epoch)]
-
-
 def check_ids(packed_NS: npt.NDArray[np.uint8], layout: TokenLayout) -> None:
     """Refuse packed samples that hold an id which is no code.
 
@@ -108,12 +84,3 @@ def check_ids(packed_NS: npt.NDArray[np.uint8], layout: TokenLayout) -> None:
     for start in range(0, len(packed_NS), _CHECK_ROWS):
         rows = packed_NS[start : start + _CHECK_ROWS]
         unpack_numpy(rows, length=layout.length, num_codes=layout.num_codes)
-
-
-def _checked(subset: npt.NDArray[np.integer], num_samples: int) -> npt.NDArray[np.int64]:
-    rows = np.asarray(subset)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise UsageError(f"subset is {rows.dtype} {rows.shape}; it takes row numbers, int (n,)")
-    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < num_samples:
-        raise UsageError(f"subset holds a row that is none of the {num_samples} of the split")
-    return rows.astype(np.int64)

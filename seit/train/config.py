@@ -8,6 +8,8 @@ from typing import Any, Literal
 from seit.augment import AugmentConfig
 from seit.errors import UsageError
 from seit.settings import flatten, to_mapping
+from seit.stream.loaders import Mode, OrderName
+from seit.stream.order import WINDOW_BLOCKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,15 @@ class DataConfig:
     """The split that is evaluated."""
     pixels: str | None = None
     """Train on the decoded pixels of this SRC instead of the tokens: the baseline."""
+    fraction: float = 1.0
+    """Share of each class's training samples that is used, chosen by the seed: 0.01 for 1 %."""
+    order: OrderName = "global"
+    """`global` permutes all samples; `window` blocks, then samples within a window of them."""
+    window_blocks: int = WINDOW_BLOCKS
+    """Blocks of a window of the order `window`, usually of 1,024 samples each."""
+    mode: Mode = "auto"
+    """`resident` keeps splits in memory, `streaming` two windows of them, which takes the order
+    `window`; `auto` is resident where that takes up to half of the free memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

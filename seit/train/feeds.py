@@ -13,7 +13,7 @@ from seit.augment import Augmented, PixelAugment, TokenAugment
 from seit.errors import UsageError
 from seit.models import Stem, build_backbone
 from seit.shards import Split, Store
-from seit.stream import Loader, PixelLoader, loader
+from seit.stream import Loader, PixelLoader, loader, select
 from seit.train.config import ModelConfig, TrainConfig
 
 PIXEL_FLIP_PROB = 0.5
@@ -129,15 +129,28 @@ def build_model(
 def _load(
     split: Split, config: TrainConfig, device: torch.device, *, batch_size: int, shuffle: bool
 ) -> Loader:
-    if config.data.pixels is None:
+    data, seed = config.data, config.run.seed
+    subset = None
+    if shuffle and data.fraction < 1:
+        subset = select(split, fraction=data.fraction, seed=seed)
+    if data.pixels is None:
         return loader(
-            split, batch_size=batch_size, device=device, shuffle=shuffle, seed=config.run.seed
+            split,
+            batch_size=batch_size,
+            device=device,
+            shuffle=shuffle,
+            seed=seed,
+            order=data.order,
+            mode=data.mode,
+            window_blocks=data.window_blocks,
+            subset=subset,
         )
     return PixelLoader(
         split,
-        config.data.pixels,
+        data.pixels,
         batch_size=batch_size,
         shuffle=shuffle,
-        seed=config.run.seed,
+        seed=seed,
         device=device,
+        subset=subset,
     )
