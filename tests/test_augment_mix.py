@@ -1,4 +1,4 @@
-"""Emb-Noise and CutMix, against loops over samples and closed forms."""
+"""Emb-Noise, ColorAdapt, CutMix and Mixup, against loops over samples and closed forms."""
 
 import math
 
@@ -13,8 +13,10 @@ from seit.augment import (
     add_noise_,
     beta_weights,
     codebook_unit,
+    color_adapt_,
     cutmix,
     cutmix_boxes,
+    mixup,
     noise,
 )
 from seit.errors import UsageError
@@ -77,7 +79,7 @@ def test_drawing_for_all_or_for_the_chosen_is_the_same(prob):
     assert torch.equal(few, noise._add_masked(x.clone(), random, chosen, 0.7, 0.4))
 
 
-@pytest.mark.parametrize("alpha", [0.02, 0.2, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("alpha", [0.02, 0.2, 0.5, 0.8, 1.0, 1.001, 1.7, 8.0, 4000.0])
 def test_weights_have_the_moments_of_a_beta_distribution(alpha):
     lam = beta_weights(draws(20_000), alpha=alpha).double()
     assert ((lam >= 0) & (lam <= 1)).all()
@@ -97,9 +99,34 @@ def test_weights_have_known_distributions():
     assert kolmogorov_smirnov(beta_weights(draws(20_000), alpha=0.8), empirical) < 2.05
 
 
-@pytest.mark.parametrize("alpha", [0, -1, 1.5, math.nan])
+def semicircle(x):
+    """The distribution function of Beta(3/2, 3/2)."""
+    y = 2 * x - 1
+    return 0.5 + (y * np.sqrt(1 - y * y) + np.arcsin(y)) / math.pi
+
+
+def beta_of_integers(alpha):
+    """That of Beta(alpha, alpha): how probable at least alpha of 2 · alpha − 1 successes are."""
+    n = 2 * alpha - 1
+    terms = range(alpha, n + 1)
+    return lambda x: sum(math.comb(n, j) * x**j * (1 - x) ** (n - j) for j in terms)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "law"),
+    [(1.5, semicircle), (2, beta_of_integers(2)), (3, beta_of_integers(3)), (20.0, None)],
+)
+def test_weights_of_larger_alphas_have_known_distributions(alpha, law):
+    lam = beta_weights(draws(8000), alpha=alpha)
+    assert kolmogorov_smirnov(lam, law or beta_of_integers(int(alpha))) < 1.95
+    other = beta_weights(draws(8000), alpha=alpha, op=Op.MIXUP_WEIGHT)
+    assert kolmogorov_smirnov(other, law or beta_of_integers(int(alpha))) < 1.95
+    assert abs(np.corrcoef(lam, other)[0, 1]) < 4 / math.sqrt(8000)
+
+
+@pytest.mark.parametrize("alpha", [0, -1, math.inf, math.nan])
 def test_other_alphas_are_refused(alpha):
-    with pytest.raises(UsageError, match=r"cutmix_alpha.*expected"):
+    with pytest.raises(UsageError, match=r"alpha .*expected"):
         beta_weights(draws(1), alpha=alpha)
 
 
@@ -154,3 +181,61 @@ def test_boxes_lie_in_the_grid_and_their_centres_everywhere():
             covered[y, x] = ((top <= y) & (y < bottom) & (left <= x) & (x < right)).double().mean()
     assert (covered > 0.1).all()
     assert covered[3, 4] > covered[0, 0]
+
+
+@pytest.mark.parametrize("partner", [None, [3, 0, 1, 2, 5, 4, 6, 7]])
+def test_mixup_equals_a_loop(partner):
+    x = normal_batch(8, 3, 5, 6)
+    selected = torch.arange(8) % 3 != 0
+    indices = None if partner is None else torch.tensor(partner)
+    blended, weight = mixup(x, draws(8), alpha=0.8, selected=selected, partner=indices)
+    lam = beta_weights(draws(8), alpha=0.8, op=Op.MIXUP_WEIGHT).double().numpy()
+    for b in range(8):
+        other = 7 - b if partner is None else partner[b]
+        own = lam[b] if selected[b] else 1.0
+        expected = own * x[b].double().numpy() + (1 - own) * x[other].double().numpy()
+        np.testing.assert_allclose(blended[b], expected, atol=1e-6)
+        assert weight[b].item() == own
+    assert torch.equal(blended[~selected], x[~selected])
+
+
+def adapted_in_numpy(own, other, unit):
+    """AdaIN of one sample (C, h, w) with the documented floor of the variance."""
+    result = np.empty_like(own)
+    for channel in range(len(own)):
+        deviations = [
+            math.sqrt(((cells - cells.mean()) ** 2).mean() + 1e-5 * unit**2)
+            for cells in (own[channel], other[channel])
+        ]
+        centred = (own[channel] - own[channel].mean()) / deviations[0]
+        result[channel] = centred * deviations[1] + other[channel].mean()
+    return result
+
+
+@pytest.mark.parametrize("partner", [None, [3, 0, 1, 2, 5, 4, 6, 7]])
+@pytest.mark.parametrize("unit", [1.0, 0.01, 300.0])
+def test_color_adapt_equals_a_loop(partner, unit):
+    x = unit * (normal_batch(8, 3, 5, 6) * torch.arange(1, 9)[:, None, None, None] + 2)
+    x[5, 1] = 7 * unit  # a channel that is constant
+    selected = torch.arange(8) % 3 != 0
+    indices = None if partner is None else torch.tensor(partner)
+    adapted = color_adapt_(x.clone(), selected=selected, unit=unit, partner=indices)
+    for b in range(8):
+        other = 7 - b if partner is None else partner[b]
+        own = x[b].double().numpy()
+        expected = adapted_in_numpy(own, x[other].double().numpy(), unit) if selected[b] else own
+        np.testing.assert_allclose(adapted[b], expected, atol=1e-4 * unit, rtol=1e-5)
+    assert torch.equal(adapted[~selected], x[~selected])
+
+
+def test_color_adapt_gives_the_partners_statistics():
+    x = normal_batch(6, 4, 14, 14) * torch.arange(1, 7)[:, None, None, None] + 5
+    everyone = torch.ones(6, dtype=torch.bool)
+    adapted = color_adapt_(x.clone(), selected=everyone, unit=1.0)
+    for statistic in (torch.mean, torch.std):
+        theirs = statistic(x.flip(0), dim=(2, 3))
+        torch.testing.assert_close(statistic(adapted, dim=(2, 3)), theirs, rtol=1e-4, atol=1e-4)
+    own = color_adapt_(x.clone(), selected=everyone, unit=1.0, partner=torch.arange(6))
+    torch.testing.assert_close(own, x)
+    constant = torch.full((2, 1, 3, 3), 4.0)
+    assert torch.equal(color_adapt_(constant.clone(), selected=everyone[:2], unit=0), constant)

@@ -12,7 +12,15 @@ from seit.augment import (
     PixelAugment,
     SampleRandom,
     TokenAugment,
+    TokenWarper,
+    codebook_unit,
+    color_adapt_,
+    cutmix,
+    mask_bands,
+    mixup,
     random_crop_boxes,
+    random_warps,
+    time_roll,
 )
 from seit.errors import UsageError
 
@@ -140,6 +148,157 @@ def test_cutmix_over_ranks_is_the_same_with_the_same_partners():
         torch.testing.assert_close(joined, getattr(whole, name), atol=1e-5, rtol=0)
 
 
+class RollingWarper(TokenWarper):
+    """Warps by taking the tokens of the upper left corner, one more each."""
+
+    def warp_tokens(self, tokens, warps, size):
+        assert warps.shape == (len(tokens), 2, 3)
+        return (tokens[:, : size[0], : size[1]] + 1) % K
+
+
+EVERYTHING = AugmentConfig(
+    noise_prob=0.4,
+    color_adapt_prob=0.4,
+    cutmix_prob=0.5,
+    mixup_prob=0.4,
+    freq_masks=1,
+    time_masks=2,
+    time_roll=0.5,
+    token_adapt="network",
+)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ascending", [True, False])
+def test_ranks_that_hold_mirrored_pairs_make_the_global_batch(ranks, ascending):
+    """In ascending order the partners are a rank's own mirrored batch; else they are passed."""
+    augment = TokenAugment(codebook(), (32, 32), EVERYTHING, warper=RollingWarper())
+    tokens, labels = token_batch(12)
+    whole = run(augment, tokens, labels)
+    met = []
+    for rank in range(ranks):
+        pairs = torch.arange(rank, 6, ranks)
+        held = torch.cat((pairs, 11 - pairs))
+        held = held.sort().values if ascending else held
+        place = {position: row for row, position in enumerate(held.tolist())}
+        partner = torch.tensor([place[11 - position] for position in held.tolist()])
+        out = augment(
+            tokens[held],
+            labels[held],
+            positions=held,
+            seed=1,
+            epoch=2,
+            partner=None if ascending else partner,
+        )
+        torch.testing.assert_close(out.inputs, whole.inputs[held], atol=1e-5, rtol=0)
+        for name in ("labels", "partner_labels", "weight"):
+            assert torch.equal(getattr(out, name), getattr(whole, name)[held])
+        met += held.tolist()
+    assert sorted(met) == list(range(12))
+
+
+def test_the_operations_follow_each_other_as_documented():
+    """The whole pipeline, put together from its parts for each sample."""
+    B, config = 24, EVERYTHING
+    augment = TokenAugment(
+        codebook(),
+        (32, 32),
+        dataclasses.replace(config, synonym_prob=0, swap_prob=0),
+        warper=RollingWarper(),
+    )
+    tokens, labels = token_batch(B)
+    out = run(augment, tokens, labels)
+    random = SampleRandom(1, 2, torch.arange(B))
+    unit = codebook_unit(codebook())
+    rolled = time_roll(tokens, random, max_share=0.5)
+    warps = random_warps(random, (64, 64), augment.geometry)
+    adapted = random.uniform(Op.ADAPT_GATE) < 0.5
+    x = augment.random_crop(codebook()[rolled].permute(0, 3, 1, 2), random)
+    through = codebook()[RollingWarper().warp_tokens(rolled, warps, (28, 28))].permute(0, 3, 1, 2)
+    x = torch.where(adapted[:, None, None, None], through, x)
+    gate = random.uniform(Op.NOISE_GATE)
+    noised, recoloured = gate < 0.4, (gate >= 0.4) & (gate < 0.8)
+    coloured = color_adapt_(x.clone(), selected=recoloured, unit=unit)
+    noise = random.normal(Op.NOISE_CHANNEL, (C, 1, 1)) + random.normal(
+        Op.NOISE_ELEMENT, (C, 28, 28)
+    )
+    x = torch.where(noised[:, None, None, None], x + unit * noise, coloured)
+    x = mask_bands(
+        x, random, fill=codebook().mean(0), freq_masks=1, freq_max=0.2, time_masks=2, time_max=0.2
+    )
+    gate = random.uniform(Op.CUTMIX_GATE)
+    blending = (gate >= 0.5) & (gate < 0.9)
+    pasted = cutmix(x, random, prob=0.5, alpha=1.0)
+    blended, own_share = mixup(x, random, alpha=0.8, selected=blending)
+    expected = torch.where(blending[:, None, None, None], blended, pasted.inputs)
+    torch.testing.assert_close(out.inputs, expected, atol=2e-5, rtol=0)
+    assert torch.equal(out.weight, torch.where(blending, own_share, pasted.weight))
+    for share in (adapted, noised, recoloured, blending):
+        assert 0 < share.sum() < B
+
+
+def test_shares_of_what_excludes_each_other():
+    B = 2000
+    config = dataclasses.replace(
+        NOTHING, crop_size=4, color_adapt_prob=0.3, noise_prob=0.2, cutmix_prob=0.3, mixup_prob=0.4
+    )
+    tokens, labels = token_batch(B, (4, 4))
+    tokens[:] = tokens[:, :1, :1]  # constant grids: only their own or their partner's value occur
+    calm = dataclasses.replace(config, cutmix_prob=0, mixup_prob=0, noise_std=0.5)
+    x = run(TokenAugment(codebook(), (4, 4), calm), tokens, labels).inputs
+    own = codebook()[tokens].permute(0, 3, 1, 2)
+    same_code = tokens[:, 0, 0] == tokens.flip(0)[:, 0, 0]
+    coloured = (x - own.flip(0)).abs().flatten(1).amax(1) < 1e-4
+    plain = (x - own).abs().flatten(1).amax(1) < 1e-4
+    noised = ~coloured & ~plain
+    mixing = dataclasses.replace(config, color_adapt_prob=0, noise_prob=0)
+    weight = run(TokenAugment(codebook(), (4, 4), mixing), tokens, labels).weight
+    gate = SampleRandom(1, 2, torch.arange(B)).uniform(Op.CUTMIX_GATE)
+    assert (weight[gate >= 0.7] == 1).all()
+    blended = (weight * 16 % 1 != 0).double().mean()  # a box covers whole cells of the 16
+    for share, expected in (
+        (coloured[~same_code], 0.3),
+        (noised, 0.2),
+        (blended, 0.4),
+    ):
+        spread = math.sqrt(expected * (1 - expected) / B)
+        assert abs(share.double().mean() - expected) < 4.5 * spread
+
+
+def test_pixels_are_blended_too():
+    config = dataclasses.replace(NOTHING, mixup_prob=1.0, mixup_alpha=2.0)
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    out = run(PixelAugment((32, 32), config), pixels, torch.arange(6))
+    plain = run(PixelAugment((32, 32), NOTHING), pixels, torch.arange(6)).inputs
+    weight = out.weight[:, None, None, None]
+    torch.testing.assert_close(out.inputs, weight * plain + (1 - weight) * plain.flip(0))
+
+
+def test_adapted_samples_get_the_networks_tokens_and_its_share():
+    B = 600
+    config = dataclasses.replace(NOTHING, token_adapt="network", token_adapt_prob=0.3)
+    augment = TokenAugment(codebook(), (8, 8), config, warper=RollingWarper())
+    tokens, labels = token_batch(B, (8, 8))
+    x = run(augment, tokens, labels).inputs
+    expected = codebook()[(tokens[:, :7, :7] + 1) % K].permute(0, 3, 1, 2)
+    adapted = (x == expected).flatten(1).all(dim=1)
+    assert torch.equal(adapted, SampleRandom(1, 2, torch.arange(B)).uniform(Op.ADAPT_GATE) < 0.3)
+    for prob in (0.0, 1.0):
+        edge = dataclasses.replace(config, token_adapt_prob=prob)
+        augment = TokenAugment(codebook(), (8, 8), edge, warper=RollingWarper())
+        same = (run(augment, tokens, labels).inputs == expected).flatten(1).all(dim=1)
+        assert same.double().mean() == prob
+
+
+def test_a_network_that_is_configured_must_be_passed():
+    config = dataclasses.replace(NOTHING, token_adapt="network.safetensors")
+    augment = TokenAugment(codebook(), (8, 8), config)
+    tokens, labels = token_batch(2, (8, 8))
+    assert augment.evaluate(tokens).shape == (2, C, 7, 7)
+    with pytest.raises(UsageError, match=r"token_adapt is 'network.safetensors'.*expected"):
+        run(augment, tokens, labels)
+
+
 def test_draws_depend_on_seed_epoch_and_position_only():
     augment = TokenAugment(codebook(), (32, 32), AugmentConfig())
     tokens, labels = token_batch(4)
@@ -252,7 +411,19 @@ def test_pixels_mix_like_tokens():
         {"noise_std": math.inf},
         {"cutmix_prob": 2.0},
         {"cutmix_alpha": 0.0},
-        {"cutmix_alpha": 2.0},
+        {"cutmix_alpha": math.inf},
+        {"mixup_alpha": 0.0},
+        {"mixup_alpha": math.nan},
+        {"mixup_prob": -0.5},
+        {"cutmix_prob": 0.8, "mixup_prob": 0.4},
+        {"color_adapt_prob": 2.0},
+        {"noise_prob": 0.8, "color_adapt_prob": 0.4},
+        {"token_adapt_prob": 1.5},
+        {"freq_masks": -1},
+        {"freq_mask_max": 1.5},
+        {"time_masks": 65},
+        {"time_mask_max": math.nan},
+        {"time_roll": 0.6},
         {"flip_prob": -0.5},
         {"crop_size": -1},
         {"crop_scale": (0.0, 1.0)},
@@ -291,8 +462,8 @@ def test_batches_of_another_shape_are_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_augments_like_the_cpu_and_is_never_waited_for():
     tokens, labels = token_batch(16)
-    config = AugmentConfig(flip_prob=0.5, cutmix_alpha=0.8)
-    augment = TokenAugment(codebook(), (32, 32), config)
+    everything = dataclasses.replace(EVERYTHING, token_adapt="", flip_prob=0.5, mixup_alpha=2.0)
+    augment = TokenAugment(codebook(), (32, 32), dataclasses.replace(everything, cutmix_alpha=0.8))
     expected = run(augment, tokens, labels)
     augment.cuda()
     batch = [tensor.cuda() for tensor in (tokens, labels, torch.arange(16))]

@@ -1,9 +1,10 @@
-"""The Triton decoders on a CUDA device: run their tests, time them, print JSON.
+"""The Triton kernels on a CUDA device: run their tests, time them, print JSON.
 
     uv run python tools/gpu_check.py
 
 Unpacking stands beside a plain copy that moves as many bytes, and beside the same in torch; context
-decoding beside the processor's decoder. Each figure is the median of the repeats of one run.
+decoding beside the processor's decoder; the fused augmentation beside a copy and beside the same in
+torch. Each figure is the median of the repeats of one run.
 """
 
 import argparse
@@ -13,11 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from seit.augment import AugmentConfig, SampleRandom, TokenAugment
+from seit.augment.kernels import FusedAugment, draw_plan, fused_embed
 from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables
 from seit.shards.packed import sample_bytes, token_bits
@@ -32,17 +36,21 @@ from seit.stream.kernels import (
 from seit.train.run import environment
 
 ROOT = Path(__file__).parents[1]
+KERNEL_TESTS = ("tests/test_kernels.py", "tests/test_fused.py")
 GRID = (32, 32)
 LENGTH = GRID[0] * GRID[1]
 RESIDENT_SAMPLES = 1 << 19
 UNPACK_BATCHES = (1024, 65536)
 CONTEXT_BATCHES = (1024, 8192, 65536)
 CODED_SAMPLES = 2048
+FUSED_BATCHES = (256, 1024, 4096)
+FUSED_CODES, FUSED_CHANNELS = 391, 32
+FUSED_RESIDENT_SAMPLES = 1 << 17
 
 
 def run_tests() -> dict[str, object]:
     """The tests marked gpu: how they ended."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/test_kernels.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *KERNEL_TESTS]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = result.stdout.strip().splitlines() or [result.stderr.strip()]
     return {"passed": result.returncode == 0, "summary": lines[-1]}
@@ -136,6 +144,85 @@ def time_context(num_codes: int, repeats: int) -> dict[str, object]:
     }
 
 
+def copy_rate(num_bytes: int, repeats: int) -> float:
+    """GB/s, read and written, of a plain copy that moves ``num_bytes``."""
+    source = torch.zeros(num_bytes // 2, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return num_bytes / seconds(lambda: target.copy_(source), repeats) / 1e9
+
+
+def time_fused(repeats: int) -> list[dict[str, object]]:
+    """The fused kernel alone, from ids and from packed rows, and whole augmentations of batches."""
+    size = sample_bytes(LENGTH, token_bits(FUSED_CODES))
+    packed_NS = torch.randint(256, (FUSED_RESIDENT_SAMPLES, size), dtype=torch.uint8, device="cuda")
+    codebook = torch.randn((FUSED_CODES, FUSED_CHANNELS), device="cuda")
+    return [time_fused_batch(batch, packed_NS, codebook, repeats) for batch in FUSED_BATCHES]
+
+
+def time_fused_batch(
+    batch: int, packed_NS: torch.Tensor, codebook: torch.Tensor, repeats: int
+) -> dict[str, object]:
+    """Figures of one batch of random rows, bfloat16 inputs, noise and CutMix on."""
+    config = AugmentConfig(synonym_prob=0, swap_prob=0)
+    in_torch = TokenAugment(codebook, GRID, config)
+    fused = FusedAugment(codebook, GRID, config, dtype=torch.bfloat16)
+    rows = torch.randint(len(packed_NS), (batch,), device="cuda")
+    ids = unpack_triton(packed_NS, length=LENGTH, num_codes=FUSED_CODES, rows=rows)
+    ids = ids.clamp_(max=FUSED_CODES - 1).view(-1, *GRID)
+    positions = torch.arange(batch, device="cuda")
+    labels = torch.zeros(batch, dtype=torch.int64, device="cuda")
+    plan = draw_plan(
+        SampleRandom(0, 0, positions),
+        config,
+        grid=GRID,
+        size=in_torch.output_size,
+        num_channels=FUSED_CHANNELS,
+        unit=in_torch.noise_unit,
+    )
+    whole = {"positions": positions, "seed": 0, "epoch": 0}
+    expected = in_torch(ids, labels, **whole).inputs
+    embed = partial(
+        fused_embed, plan=plan, grid=GRID, size=in_torch.output_size, dtype=torch.bfloat16
+    )
+    from_rows = partial(embed, packed_NS, rows=rows)
+    kernels = {
+        "ids": partial(embed, ids, codebook),
+        "ids, channels last": partial(embed, ids, codebook, channels_last=True),
+        "rows": partial(from_rows, codebook),
+        "rows, channels last": partial(from_rows, codebook, channels_last=True),
+        "ids, bfloat16 codebook": partial(embed, ids, codebook.bfloat16()),
+    }
+    figures = {}
+    for name, work in kernels.items():
+        tolerance = 2**-6 if "bfloat16" in name else 2**-8
+        if not torch.allclose(work().float(), expected, rtol=tolerance, atol=10 * tolerance):
+            raise SystemExit(f"the inputs of the fused kernel ({name}) are not those of torch")
+        read = batch * packed_NS.shape[1] if name.startswith("rows") else ids.nbytes
+        figures[name] = kernel_figures(work, batch, read + expected.numel() * 2, repeats)
+    return {
+        "batch": batch,
+        "kernel": figures,
+        "whole_samples_per_second": {
+            "fused": batch / seconds(partial(fused, ids, labels, **whole), repeats),
+            "torch": batch / seconds(partial(in_torch, ids, labels, **whole), repeats),
+        },
+    }
+
+
+def kernel_figures(
+    work: Callable[[], object], batch: int, bytes_moved: int, repeats: int
+) -> dict[str, float]:
+    """Samples per second; and tokens read and inputs written, as a share of what a copy moves."""
+    duration = seconds(work, repeats)
+    rate = bytes_moved / duration / 1e9
+    return {
+        "samples_per_second": batch / duration,
+        "bytes_moved": bytes_moved,
+        "gb_per_second": rate,
+        "share_of_copy": rate / copy_rate(bytes_moved, repeats),
+    }
+
+
 def main() -> None:
     """Run the tests and the timings and print their JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,6 +246,7 @@ def main() -> None:
         "tests": tests,
         "unpack": time_unpacking(arguments.codes, arguments.repeats),
         "context": time_context(arguments.codes, arguments.repeats),
+        "fused": time_fused(arguments.repeats),
         "environment": {
             **environment(device),
             "triton": triton.__version__,

@@ -94,7 +94,8 @@ def main() -> None:
     for golden in STORES:
         shutil.rmtree(folder / golden.name, ignore_errors=True)
         make_store(golden, folder)
-    text = _json_lines("variants", list_damage(folder))
+    lines = [json.dumps(variant, ensure_ascii=False) for variant in list_damage(folder)]
+    text = '{"variants": [\n' + ",\n".join(lines) + "\n]}\n"
     (folder / "damaged.json").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size:,} bytes")
@@ -157,7 +158,7 @@ def _scattered(number: int, layout: TokenLayout) -> np.ndarray:
 def _smooth(number: int, layout: TokenLayout) -> np.ndarray:
     """Ids that are one, and another from the middle of the grid on."""
     places = np.arange(layout.length)
-    return (7 * number + 3 * (places >= layout.length // 2 + number)) % layout.num_codes
+    return (7 * number + 3 * (places >= layout.length // 2 + number % 9)) % layout.num_codes
 
 
 def make_codebook(num_codes: int) -> np.ndarray:
@@ -186,7 +187,7 @@ def make_tables(num_codes: int) -> ContextTables:
             depth += levels
     rows = np.arange(shape.row_size)
     bias = rows * 29 % 21 - 10 + 100 * (rows % 13 == 3) - 120 * (rows % 13 == 9)
-    weights[LEFT, num_codes] = np.where(abs(bias) > 90, -60 * np.sign(bias), 0)
+    weights[LEFT, num_codes] = np.where(abs(bias) > 90, -100 * np.sign(bias), 0)
     return ContextTables(
         num_codes=num_codes,
         paths=paths.astype(np.uint16),
@@ -204,3 +205,7 @@ def _describe(block: Block) -> dict[str, object]:
         "keys": list(block.keys),
         "metadata": list(block.metadata or ({},) * len(block.keys)),
     }
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,8 @@
 Every random draw is a function of (seed, epoch, global position of the sample) alone.
 """
 
+from seit.augment.beta import beta_weights
+from seit.augment.color import color_adapt_
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import (
     CropBoxes,
@@ -12,8 +14,11 @@ from seit.augment.crop import (
     resample,
     resize_matrices,
 )
-from seit.augment.cutmix import Mixed, beta_weights, cutmix, cutmix_boxes
+from seit.augment.cutmix import Mixed, cutmix, cutmix_boxes
 from seit.augment.flip import random_flip
+from seit.augment.geometry import Geometry, TokenWarper, random_warps, warp
+from seit.augment.masks import mask_bands, random_bands, time_roll
+from seit.augment.mixup import mixup
 from seit.augment.noise import add_noise_, codebook_unit
 from seit.augment.philox import Op, SampleRandom, philox4x32
 from seit.augment.pipeline import Augmented, TokenAugment
@@ -25,24 +30,33 @@ __all__ = [
     "AugmentConfig",
     "Augmented",
     "CropBoxes",
+    "Geometry",
     "Interpolation",
     "Mixed",
     "Op",
     "PixelAugment",
     "SampleRandom",
     "TokenAugment",
+    "TokenWarper",
     "add_noise_",
     "beta_weights",
     "center_crop",
     "codebook_unit",
+    "color_adapt_",
     "cutmix",
     "cutmix_boxes",
+    "mask_bands",
+    "mixup",
     "nearest_codes",
     "philox4x32",
+    "random_bands",
     "random_crop_boxes",
     "random_flip",
+    "random_warps",
     "replace_synonyms",
     "resample",
     "resize_matrices",
     "swap_squares",
+    "time_roll",
+    "warp",
 ]

@@ -6,6 +6,24 @@ from dataclasses import dataclass, fields
 from seit.augment.crop import Interpolation
 from seit.errors import UsageError
 
+_EXCLUSIVE_SHARES = (
+    ("synonym_prob", "swap_prob"),
+    ("noise_prob", "color_adapt_prob"),
+    ("cutmix_prob", "mixup_prob"),
+)
+_LIMITS: dict[str, tuple[float, float]] = {
+    "swap_max": (0, 0.5),
+    "noise_scale": (0, math.inf),
+    "noise_std": (0, math.inf),
+    "crop_size": (0, math.inf),
+    "synonym_top": (1, math.inf),
+    "freq_masks": (0, 64),
+    "freq_mask_max": (0, 1),
+    "time_masks": (0, 64),
+    "time_mask_max": (0, 1),
+    "time_roll": (0, 0.5),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
@@ -36,32 +54,56 @@ class AugmentConfig:
     swap_max: float = 0.25
     """Largest side of such a square, as a fraction of the grid's shorter side, 0–0.5."""
     noise_prob: float = 0.5
-    """Share of samples whose embedding is noised."""
+    """Share of samples whose embedding is noised; with ``color_adapt_prob`` at most 1, as a sample
+    meets one of the two or neither."""
     noise_scale: float = 1.0
     """Standard deviation of the shift of a channel, in RMS deviations of the codebook."""
     noise_std: float = 1.0
     """Standard deviation of the noise of an element, in RMS deviations of the codebook."""
+    color_adapt_prob: float = 0.0
+    """Share of samples that take over the channel statistics of their partner."""
     cutmix_prob: float = 1.0
-    """Share of samples into which a box of another is pasted."""
+    """Share of samples into which a box of another is pasted; with ``mixup_prob`` at most 1, as a
+    sample meets one of the two or neither."""
     cutmix_alpha: float = 1.0
-    """Both parameters of the Beta distribution of CutMix's area, above 0, at most 1."""
+    """Both parameters of the Beta distribution of CutMix's area, above 0."""
+    mixup_prob: float = 0.0
+    """Share of samples blended with another."""
+    mixup_alpha: float = 0.8
+    """Both parameters of the Beta distribution of Mixup's weight, above 0."""
     flip_prob: float = 0.0
     """Share of samples mirrored horizontally; for pixels, as token grids do not mirror well."""
+    token_adapt: str = ""
+    """File of a trained TokenAdapt network, through which token grids are flipped, rotated,
+    shifted, sheared and cropped; empty for none. For tokens alone."""
+    token_adapt_prob: float = 0.5
+    """Share of samples that go through that network; the others are cropped by resampling."""
+    freq_masks: int = 0
+    """Bands of rows (frequencies) that are masked in each grid of a spectrogram, at most 64."""
+    freq_mask_max: float = 0.2
+    """Widest of them, as a fraction of the rows, 0–1."""
+    time_masks: int = 0
+    """Bands of columns (times) that are masked in each grid, at most 64."""
+    time_mask_max: float = 0.2
+    """Widest of them, as a fraction of the columns, 0–1."""
+    time_roll: float = 0.0
+    """Largest circular shift of a grid along its columns, as a fraction of them, 0–0.5."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.name.endswith(("_prob", "_rate")):
                 _check_between(field.name, getattr(self, field.name), 0, 1)
-        _check_between("synonym_prob + swap_prob", self.synonym_prob + self.swap_prob, 0, 1)
-        _check_between("swap_max", self.swap_max, 0, 0.5)
-        for name in ("noise_scale", "noise_std", "crop_size"):
-            _check_between(name, getattr(self, name), 0, math.inf)
-        _check_between("synonym_top", self.synonym_top, 1, math.inf)
-        if not 0 < self.cutmix_alpha <= 1:
-            raise UsageError(
-                f"cutmix_alpha is {self.cutmix_alpha}; expected above 0, at most 1: use 1.0, or "
-                "switch CutMix off with cutmix_prob 0"
-            )
+        for first, second in _EXCLUSIVE_SHARES:
+            total = getattr(self, first) + getattr(self, second)
+            _check_between(f"{first} + {second}", total, 0, 1)
+        for name, (low, high) in _LIMITS.items():
+            _check_between(name, getattr(self, name), low, high)
+        for name in ("cutmix_alpha", "mixup_alpha"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}; expected above 0 and finite: use 1.0, or "
+                    f"switch it off with {name.removesuffix('_alpha')}_prob 0"
+                )
         _check_range("crop_scale", self.crop_scale, 1)
         _check_range("crop_ratio", self.crop_ratio, math.inf)
         if self.interpolation not in ("bicubic", "bilinear"):

@@ -1,6 +1,6 @@
 """CutMix: a box of another sample is pasted in, and the labels are mixed by area.
 
-Legend: B batch, C channels, h w grid, T tries.
+Legend: B batch, C channels, h w grid.
 """
 
 from typing import NamedTuple
@@ -8,10 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seit.augment.beta import beta_weights
 from seit.augment.philox import Op, SampleRandom
-from seit.errors import UsageError
-
-_NUM_TRIES = 32
 
 
 class Mixed(NamedTuple):
@@ -23,41 +21,6 @@ class Mixed(NamedTuple):
     """(B,) float32, 0–1: the weight of the sample's own label, the partner's being the rest."""
     boxes: Tensor
     """(B, 4) int64: top, left, bottom, right of what was pasted (ends excluded); may be empty."""
-
-
-def beta_weights(random: SampleRandom, *, alpha: float) -> Tensor:
-    """One draw per sample of the symmetric Beta(alpha, alpha) distribution.
-
-    alpha = 1 is exactly uniform. Below it Jöhnk's method accepts the first of 32 pairs with
-    u^(1/alpha) + v^(1/alpha) ≤ 1; at least half are accepted, so one sample in 2³² or fewer takes
-    its last pair although it was not. Computed from logarithms, as the powers of a small alpha
-    underflow.
-
-    Args:
-        random: the samples' draws.
-        alpha: above 0, at most 1.
-
-    Returns:
-        (B,) float32, 0–1.
-
-    Raises:
-        UsageError: for another alpha.
-    """
-    if not 0 < alpha <= 1:
-        raise UsageError(
-            f"cutmix_alpha is {alpha}; expected above 0 and at most 1: use 1.0, the value of the "
-            "paper, or switch CutMix off with cutmix_prob 0"
-        )
-    if alpha == 1:
-        return random.uniform(Op.CUTMIX_WEIGHT)
-    # 1 - u is in (0, 1], so its logarithm is finite.
-    log_x, log_y = (
-        (1 - random.uniform(Op.CUTMIX_WEIGHT, (2, _NUM_TRIES))).log().div(alpha).unbind(1)
-    )
-    accepted = torch.logaddexp(log_x, log_y) <= 0
-    accepted[:, -1] = True
-    chosen = accepted.to(torch.uint8).argmax(dim=1, keepdim=True)
-    return torch.sigmoid(log_x.gather(1, chosen) - log_y.gather(1, chosen)).squeeze(1)
 
 
 def cutmix_boxes(

@@ -52,6 +52,12 @@ class Op(IntEnum):
     CUTMIX_GATE = 10
     CUTMIX_WEIGHT = 11
     CUTMIX_BOX = 12
+    MIXUP_WEIGHT = 13
+    ADAPT_GATE = 14
+    ADAPT_GEOMETRY = 15
+    TIME_ROLL = 16
+    FREQ_MASK = 17
+    TIME_MASK = 18
 
 
 def philox4x32(counter: Words, key: tuple[int, int]) -> Words:

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seit.augment.color import color_adapt_
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import center_crop, random_crop_boxes, resample, resize_matrices
 from seit.augment.cutmix import cutmix
 from seit.augment.flip import random_flip
+from seit.augment.geometry import Geometry, TokenWarper, random_warps
+from seit.augment.masks import mask_bands, time_roll
+from seit.augment.mixup import mixup
 from seit.augment.noise import add_noise_, codebook_unit
 from seit.augment.philox import Op, SampleRandom
 from seit.augment.swap import swap_squares
@@ -28,13 +32,13 @@ class Augmented(NamedTuple):
     labels: Tensor
     """(B,) int64, the samples' own labels."""
     partner_labels: Tensor
-    """(B,) int64, the labels of what was pasted in."""
+    """(B,) int64, the labels of what was pasted or blended in."""
     weight: Tensor
     """(B,) float32, 0–1: loss = weight · loss(labels) + (1 − weight) · loss(partner_labels)."""
 
 
 class CropAndMix(nn.Module):
-    """What tokens and pixels share: the crop's geometry, and CutMix with its labels."""
+    """What tokens and pixels share: the crop's geometry, CutMix and Mixup with their labels."""
 
     def __init__(self, grid: tuple[int, int], channels: int, config: AugmentConfig) -> None:
         super().__init__()
@@ -58,16 +62,21 @@ class CropAndMix(nn.Module):
     def mix(
         self, x: Tensor, labels: Tensor, random: SampleRandom, partner: Tensor | None
     ) -> Augmented:
-        """CutMix on (B, C, h, w), and the labels that go with it."""
-        mixed = cutmix(
-            x,
-            random,
-            prob=self.config.cutmix_prob,
-            alpha=self.config.cutmix_alpha,
-            partner=partner,
+        """One of {CutMix, Mixup, nothing} per sample of (B, C, h, w), and the labels with it."""
+        config = self.config
+        inputs, weight, _ = cutmix(
+            x, random, prob=config.cutmix_prob, alpha=config.cutmix_alpha, partner=partner
         )
+        if config.mixup_prob > 0:
+            u = random.uniform(Op.CUTMIX_GATE)
+            selected = _second_share(u, config.cutmix_prob, config.mixup_prob)
+            blended, own_share = mixup(
+                x, random, alpha=config.mixup_alpha, selected=selected, partner=partner
+            )
+            inputs = torch.where(selected[:, None, None, None], blended, inputs)
+            weight = torch.where(selected, own_share, weight)
         partner_labels = labels.flip(0) if partner is None else labels.index_select(0, partner)
-        return Augmented(mixed.inputs, labels, partner_labels, mixed.weight)
+        return Augmented(inputs, labels, partner_labels, weight)
 
     def check_batch(self, x: Tensor, expected: tuple[int, ...]) -> None:
         """Refuse a batch that is not (B, *expected) integers."""
@@ -80,19 +89,24 @@ class CropAndMix(nn.Module):
 
 
 class TokenAugment(CropAndMix):
-    """Token grids → augmented embeddings, on the batch's device and without waiting for it.
+    """Token grids → augmented embeddings, on the batch's device.
 
-    The order of SeiT (arXiv 2303.11114): one of {synonyms, code swap, nothing} per sample, look-up
-    in the codebook, random resized crop, Emb-Noise, CutMix. Crops and boxes are the sample's own;
-    the official code draws CutMix's box once per batch. Whether anything is augmented depends on
-    which of :meth:`forward` and :meth:`evaluate` is called, never on ``training``.
+    The order of SeiT and SeiT++ (arXiv 2303.11114, 2312.10105): one of {synonyms, code swap,
+    nothing} per sample; time roll; flip; look-up in the codebook and random resized crop, or both
+    through TokenAdapt; one of {Emb-Noise, ColorAdapt, nothing}; masks; one of {CutMix, Mixup,
+    nothing}. Every choice is the sample's own; the official code makes most of them once per
+    batch. Whether anything is augmented depends on which of :meth:`forward` and :meth:`evaluate`
+    is called, never on ``training``. Only TokenAdapt waits for the device, to learn how many
+    samples it is for.
 
-    Holds about four times the batch's embedding, in float32, at its widest moment.
+    Holds about four times the batch's embedding, in float32, at its widest moment, and what
+    TokenAdapt needs.
 
     Args:
         codebook: (K, C) floating point; kept as float32, as a buffer that is not saved.
         grid: (H, W).
         config: the augmentations.
+        warper: the network that ``config.token_adapt`` names; :meth:`evaluate` does without.
 
     Raises:
         UsageError: for a codebook that is not (K, C), or a crop larger than the grid.
@@ -100,8 +114,16 @@ class TokenAugment(CropAndMix):
 
     codebook: Tensor
     synonyms: Tensor
+    mask: Tensor
 
-    def __init__(self, codebook: Tensor, grid: tuple[int, int], config: AugmentConfig) -> None:
+    def __init__(
+        self,
+        codebook: Tensor,
+        grid: tuple[int, int],
+        config: AugmentConfig,
+        *,
+        warper: TokenWarper | None = None,
+    ) -> None:
         if codebook.ndim != 2:
             raise UsageError(
                 f"the codebook is {tuple(codebook.shape)}; expected (K, C): augmentation of "
@@ -111,7 +133,10 @@ class TokenAugment(CropAndMix):
         K = codebook.shape[0]
         codes = codebook.detach().to(torch.float32)
         self.noise_unit = codebook_unit(codes)
+        self.warper = warper
+        self.geometry = Geometry(crop_scale=config.crop_scale, crop_ratio=config.crop_ratio)
         self.register_buffer("codebook", codes, persistent=False)
+        self.register_buffer("mask", codes.mean(dim=0), persistent=False)
         if config.synonym_prob > 0 and K > 1:
             table = nearest_codes(codes, top=min(config.synonym_top, K - 1))
         else:
@@ -136,29 +161,21 @@ class TokenAugment(CropAndMix):
             positions: (B,) int64, each sample's global position in the epoch's order.
             seed: 0 to 2⁶⁴ − 1.
             epoch: 0 to 2³² − 1.
-            partner: (B,) int64, 0 to B − 1: whose box each sample receives in CutMix; the mirrored
-                batch when None.
+            partner: (B,) int64, 0 to B − 1: with whom each sample is mixed, and whose colours it
+                takes; the mirrored batch when None.
 
         Returns:
             Inputs, both labels and their weights.
 
         Raises:
-            UsageError: for tokens of another grid, or positions that are not (B,).
+            UsageError: for tokens of another grid, positions that are not (B,), or a configured
+                TokenAdapt network that was not passed.
         """
         self.check_batch(tokens, self.grid)
         random = sample_random(tokens, positions, seed, epoch)
-        x = self._embed(self._edit(tokens.to(torch.int64), random))
-        x = self.random_crop(x, random)
-        config = self.config
-        x = add_noise_(
-            x,
-            random,
-            prob=config.noise_prob,
-            scale=config.noise_scale,
-            std=config.noise_std,
-            unit=self.noise_unit,
-        )
-        return self.mix(x, labels, random, partner)
+        tokens = self._edit(tokens.to(torch.int64), random)
+        x = self._recolor_(self._crop(tokens, random), random, partner)
+        return self.mix(self._mask(x, random), labels, random, partner)
 
     def evaluate(self, tokens: Tensor) -> Tensor:
         """The middle of every grid, embedded: nothing random, no noise.
@@ -176,22 +193,84 @@ class TokenAugment(CropAndMix):
         return self._embed(center_crop(tokens, self.output_size).to(torch.int64)).contiguous()
 
     def _edit(self, tokens: Tensor, random: SampleRandom) -> Tensor:
-        """One of {synonyms, code swap, nothing} per sample, then flips."""
+        """One of {synonyms, code swap, nothing} per sample, then time roll and flip."""
         config = self.config
         u = random.uniform(Op.EDIT)
         synonym = u < config.synonym_prob
-        swap = (u < config.synonym_prob + config.swap_prob) & ~synonym
+        swap = _second_share(u, config.synonym_prob, config.swap_prob)
         if config.synonym_prob > 0:
             tokens = replace_synonyms(
                 tokens, self.synonyms, random, rate=config.synonym_rate, selected=synonym
             )
         if config.swap_prob > 0:
             tokens = swap_squares(tokens, random, max_side=config.swap_max, selected=swap)
+        if config.time_roll > 0:
+            tokens = time_roll(tokens, random, max_share=config.time_roll)
         return random_flip(tokens, random, prob=config.flip_prob)
+
+    def _crop(self, tokens: Tensor, random: SampleRandom) -> Tensor:
+        """(B, H, W) int64 → (B, C, h, w), for a share of the samples through TokenAdapt."""
+        config = self.config
+        if self.warper is None:
+            if config.token_adapt:
+                raise UsageError(
+                    f"token_adapt is {config.token_adapt!r} but the augmentation was built without "
+                    "the network; expected one: load it with load_tokenadapt and pass it as warper"
+                )
+            return self.random_crop(self._embed(tokens), random)
+        adapted = random.uniform(Op.ADAPT_GATE) < config.token_adapt_prob
+        x = self.codebook.new_empty((len(tokens), self.channels, *self.output_size))
+        plain, warped = (~adapted).nonzero().squeeze(1), adapted.nonzero().squeeze(1)
+        if len(plain):
+            x[plain] = self.random_crop(self._embed(tokens[plain]), random.select(plain))
+        if len(warped):
+            H, W = self.grid
+            warps = random_warps(random.select(warped), (2 * H, 2 * W), self.geometry)
+            x[warped] = self._embed(
+                self.warper.warp_tokens(tokens[warped], warps, self.output_size)
+            )
+        return x
+
+    def _recolor_(self, x: Tensor, random: SampleRandom, partner: Tensor | None) -> Tensor:
+        """One of {Emb-Noise, ColorAdapt, nothing} per sample of (B, C, h, w), in place."""
+        config = self.config
+        if config.color_adapt_prob > 0:
+            # First, so that nobody takes over the statistics of noise.
+            u = random.uniform(Op.NOISE_GATE)
+            selected = _second_share(u, config.noise_prob, config.color_adapt_prob)
+            x = color_adapt_(x, selected=selected, unit=self.noise_unit, partner=partner)
+        return add_noise_(
+            x,
+            random,
+            prob=config.noise_prob,
+            scale=config.noise_scale,
+            std=config.noise_std,
+            unit=self.noise_unit,
+        )
+
+    def _mask(self, x: Tensor, random: SampleRandom) -> Tensor:
+        """Frequency and time masks on (B, C, h, w)."""
+        config = self.config
+        if config.freq_masks == 0 and config.time_masks == 0:
+            return x
+        return mask_bands(
+            x,
+            random,
+            fill=self.mask,
+            freq_masks=config.freq_masks,
+            freq_max=config.freq_mask_max,
+            time_masks=config.time_masks,
+            time_max=config.time_mask_max,
+        )
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """(B, H, W) int64 → (B, C, H, W) float32, channels last in memory."""
         return F.embedding(tokens, self.codebook).permute(0, 3, 1, 2)
+
+
+def _second_share(u: Tensor, first: float, second: float) -> Tensor:
+    """(B,) bool: which samples meet the second of two operations that exclude each other."""
+    return (u >= first) & (u < first + second)
 
 
 def _output_size(grid: tuple[int, int], crop_size: int) -> tuple[int, int]:

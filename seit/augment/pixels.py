@@ -1,4 +1,4 @@
-"""The same crops, flips and CutMix for pixels.
+"""The same crops, flips, CutMix and Mixup for pixels.
 
 Legend: B batch, H W image, h w cropped image.
 """
@@ -20,10 +20,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class PixelAugment(CropAndMix):
     """Pixels → augmented, normalised pixels: the baseline that tokens are compared with.
 
-    Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual) and CutMix with the same
-    draws as :class:`TokenAugment`; edits of tokens and noise do not apply. Crops are resized with
-    antialiasing in uint8, one after the other as torchvision's RandomResizedCrop does: on CPUs
-    that is several times faster than batched matrices, which pay off on small token grids only.
+    Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual), CutMix and Mixup with the
+    same draws as :class:`TokenAugment`; all else is for tokens and does not apply. Crops are
+    resized with antialiasing in uint8, one after the other as torchvision's RandomResizedCrop
+    does: on CPUs that is several times faster than batched matrices, which pay off on small token
+    grids only.
 
     Args:
         size: (H, W) of the stored images.

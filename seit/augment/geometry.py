@@ -1,0 +1,146 @@
+"""Flips, rotations, shifts, shears and crops in one resampling: the geometry of TokenAdapt.
+
+Legend: B batch, C channels, H W grid, h w warped grid.
+
+A warp is an affine map from where a cell is in the result to where it comes from, both counted
+from −1 to 1 between the outer edges, as (x, y): what ``F.affine_grid`` takes. So one warp fits an
+image, its token grid and any grid between.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seit.augment.crop import random_crop_boxes
+from seit.augment.philox import Op, SampleRandom
+from seit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """The distribution of warps; the defaults are TokenAdapt's (SeiT++, arXiv 2312.10105).
+
+    Raises:
+        UsageError: for a value outside its range.
+    """
+
+    flip_prob: float = 0.5
+    """Share of samples mirrored horizontally."""
+    affine_prob: float = 0.5
+    """Share of samples that may be rotated, shifted and sheared."""
+    part_prob: float = 0.5
+    """Of these, the share rotated, the share shifted and the share sheared, independently."""
+    max_degrees: float = 30.0
+    """Largest rotation either way, 0–180."""
+    max_shift: float = 0.2
+    """Largest shift either way along each axis, as a fraction of that axis, 0–1."""
+    max_shear: float = 15.0
+    """Largest shear either way along each axis, in degrees, 0–80."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Lowest and highest share of the area that the crop covers, above 0, at most 1."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Lowest and highest width / height of the crop."""
+
+    def __post_init__(self) -> None:
+        most = {"max_degrees": 180.0, "max_shift": 1.0, "max_shear": 80.0}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                high = 1.0 if field.name == "crop_scale" else 1e6
+                if len(value) != 2 or not 0 < value[0] <= value[1] <= high:
+                    raise UsageError(
+                        f"{field.name} is {value}; expected two numbers, the lower first, above 0 "
+                        f"and at most {high:g}: choose a range within"
+                    )
+            elif not 0 <= value <= most.get(field.name, 1.0):
+                raise UsageError(
+                    f"{field.name} is {value}; expected 0 to {most.get(field.name, 1.0):g}: choose "
+                    "a value within"
+                )
+
+
+def random_warps(random: SampleRandom, size: tuple[int, int], geometry: Geometry) -> Tensor:
+    """A warp per sample: flip, then rotation, shift and shear, then a random resized crop.
+
+    The maps are those of torchvision's ``hflip``, ``affine`` and ``resized_crop`` in turn, the
+    crop's boxes those of :func:`random_crop_boxes`. The official code draws flip and affine map
+    once for half a batch; here each sample has its own.
+
+    Args:
+        random: the samples' draws.
+        size: (H, W), in whose cells the crop is rounded and rotations keep their angles.
+        geometry: the distribution.
+
+    Returns:
+        (B, 2, 3) float32.
+    """
+    H, W = size
+    u = random.uniform(Op.ADAPT_GEOMETRY, (10,))
+    mirror = torch.where(u[:, 0] < geometry.flip_prob, -1.0, 1.0)
+    parts = (u[:, 1:2] < geometry.affine_prob) & (u[:, 2:5] < geometry.part_prob)
+    signed = 2 * u[:, 5:] - 1
+    zero = signed.new_zeros(())
+    angle = torch.where(parts[:, 0], signed[:, 0] * math.radians(geometry.max_degrees), zero)
+    shift = torch.where(parts[:, 1:2], signed[:, 1:3] * geometry.max_shift, zero)
+    shear = torch.where(
+        parts[:, 2:3], (signed[:, 3:] * math.radians(geometry.max_shear)).tan(), zero
+    )
+    box = random_crop_boxes(random, size, scale=geometry.crop_scale, ratio=geometry.crop_ratio)
+    # In cells, from the grid's centre: result → place in the crop → before the affine map → flip.
+    half = torch.stack((box.width, box.height), dim=1) / 2
+    centre = torch.stack((box.left, box.top), dim=1) + half - half.new_tensor((W / 2, H / 2))
+    back = _inverse_linear(angle, shear)
+    origin = centre - shift * half.new_tensor((W, H))
+    warps = torch.cat((back * half[:, None], (back @ origin[..., None])), dim=2)
+    warps[:, 0] *= mirror[:, None]
+    return warps / half.new_tensor((W / 2, H / 2))[:, None]
+
+
+def _inverse_linear(angle: Tensor, shear: Tensor) -> Tensor:
+    """(B, 2, 2): undoes a shear along x, then along y, then a rotation; all have determinant 1."""
+    cos, sin = angle.cos(), angle.sin()
+    shear_x, shear_y = shear.unbind(1)
+    a, c = cos + sin * shear_y, sin - cos * shear_y
+    b, d = -a * shear_x - sin, -c * shear_x + cos
+    return torch.stack((d, -b, -c, a), dim=1).view(-1, 2, 2)
+
+
+def warp(x: Tensor, warps: Tensor, size: tuple[int, int], *, nearest: bool = False) -> Tensor:
+    """Resample each sample along its warp; what comes from outside is 0.
+
+    Args:
+        x: (B, C, H, W) floating point.
+        warps: (B, 2, 3), from :func:`random_warps`.
+        size: (h, w).
+        nearest: take the nearest cell instead of interpolating linearly between four.
+
+    Returns:
+        (B, C, h, w), of the same dtype.
+    """
+    places = F.affine_grid(warps, [len(x), 1, *size], align_corners=False)
+    inside = (places.abs() <= 1).all(dim=-1)
+    mode = "nearest" if nearest else "bilinear"
+    # Cells beyond the border repeat it, so that an image's edge is not mixed with the outside.
+    y = F.grid_sample(x, places.to(x.dtype), mode=mode, padding_mode="border", align_corners=False)
+    return y * inside[:, None]
+
+
+class TokenWarper(nn.Module, ABC):
+    """What warps token grids as if their images had been warped: ``seit.models.TokenAdapt``."""
+
+    @abstractmethod
+    def warp_tokens(self, tokens: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
+        """The tokens of the warped images.
+
+        Args:
+            tokens: (B, H, W) int64, 0 to K − 1.
+            warps: (B, 2, 3), from :func:`random_warps`.
+            size: (h, w).
+
+        Returns:
+            (B, h, w) int64, 0 to K − 1.
+        """

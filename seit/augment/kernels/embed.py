@@ -1,0 +1,148 @@
+"""Tokens → augmented embeddings in one pass over the output.
+
+Shape letters: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
+K codes, C codebook dim.
+"""
+
+import torch
+from torch import Tensor
+
+from seit.augment.crop import Interpolation
+from seit.augment.kernels.plan import Plan
+from seit.errors import UsageError
+from seit.shards.packed import sample_bytes, token_bits
+from seit.stream.kernels.packed import _place_planes
+
+_MAX_CHANNELS = 64
+_TILE_ELEMENTS = 1024
+"""Of a program, eight of a thread: more take so many registers that fewer threads run."""
+_MIN_TILE, _MAX_TILE = 16, 128
+_NUM_WARPS = 4
+_UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
+
+
+def fused_embed(
+    tokens: Tensor,
+    codebook_KC: Tensor,
+    plan: Plan,
+    *,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    rows: Tensor | None = None,
+    mode: Interpolation = "bicubic",
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> Tensor:
+    """Look up, crop and resize, add noise and paste boxes, by one Triton program.
+
+    Equal to :class:`seit.augment.TokenAugment` after its edits of ids, up to the order of additions
+    in float32: within 1e-5 of the codebook's RMS, and then rounded to ``dtype``. Reads
+    each sample's tokens twice at most, writes each output once and keeps nothing in between.
+    Differentiates nothing.
+
+    Values are not checked, since that would wait for the device: an id that is no code is read as
+    the last code, a row that does not exist as zeros, a partner as the nearest sample.
+
+    Args:
+        tokens: ids, integers (B, H, W); or with ``rows`` packed samples, uint8 (N, S).
+        codebook_KC: float32, bfloat16 or float16, on the device of ``tokens``.
+        plan: the samples' draws, likewise.
+        grid: (H, W).
+        size: (h, w).
+        rows: (B,) int64, each 0 … N − 1: which of the packed samples the batch is.
+        mode: how crops are resized.
+        dtype: of the result: float32, bfloat16 or float16.
+        channels_last: whether the result lies channels last in memory.
+
+    Returns:
+        (B, C, h, w), contiguous in the memory format asked for.
+
+    Raises:
+        UsageError: tensors of other shapes or dtypes.
+    """
+    from seit.augment.kernels.programs import embed_program
+
+    _check_plan(plan, codebook_KC)
+    (H, W), (h, w) = grid, size
+    K, C = codebook_KC.shape
+    bits = token_bits(K)
+    _check_tokens(tokens, len(plan.columns), grid=grid, rows=rows, bits=bits)
+    num_samples = len(plan.columns)
+    out = torch.empty(
+        (num_samples, C, h, w),
+        dtype=dtype,
+        device=tokens.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+    channels = min(_MAX_CHANNELS, _power_of_two(C))
+    tile = min(_MAX_TILE, _TILE_ELEMENTS // channels, max(_MIN_TILE, _power_of_two(h * w)))
+    programs = num_samples * -(-h * w // tile) * -(-C // channels)
+    with torch.cuda.device_of(tokens):
+        embed_program[(programs,)](
+            tokens.contiguous().view(_UNSIGNED[tokens.element_size()]),
+            None if rows is None else rows.contiguous(),
+            codebook_KC.detach().contiguous(),
+            plan.columns,
+            plan.shift,
+            plan.positions,
+            out,
+            num_samples,
+            len(tokens),
+            K,
+            *map(_signed, plan.key),
+            plan.std,
+            STRIDE=H * W if rows is None else tokens.shape[1],
+            PLANES=() if rows is None else _place_planes(H * W, bits),
+            GRID=(H, W),
+            SIZE=(h, w),
+            C=C,
+            CUBIC=mode == "bicubic",
+            MIXES=plan.mixes,
+            NOISE=plan.shift is not None,
+            CHANNELS_LAST=channels_last,
+            TILE=tile,
+            CHANNELS=channels,
+            num_warps=_NUM_WARPS,
+            enable_fp_fusion=False,
+        )
+    return out
+
+
+def _check_plan(plan: Plan, codebook_KC: Tensor) -> None:
+    shape = tuple(codebook_KC.shape)
+    channels = shape[-1:] if plan.shift is None else plan.shift.shape[1:]
+    if len(shape) != 2 or not codebook_KC.is_floating_point() or shape[1:] != channels:
+        raise UsageError(
+            f"the codebook is {codebook_KC.dtype} {shape}; expected floating point (K, C), with "
+            f"{tuple(channels)} channels: pass the codebook that the plan was drawn for"
+        )
+
+
+def _check_tokens(
+    tokens: Tensor, num_samples: int, *, grid: tuple[int, int], rows: Tensor | None, bits: int
+) -> None:
+    H, W = grid
+    if rows is None:
+        expected = f"integers ({num_samples}, {H}, {W})"
+        fits = tokens.shape == (num_samples, H, W) and not tokens.is_floating_point()
+    else:
+        size = sample_bytes(H * W, bits)
+        expected = f"torch.uint8 (N, {size}) and {num_samples} rows of torch.int64"
+        fits = tokens.dtype == torch.uint8 and tokens.shape[1:] == (size,)
+        fits = fits and rows.shape == (num_samples,) and rows.dtype == torch.int64
+    if not fits:
+        found = "" if rows is None else f" and {len(rows)} rows of {rows.dtype}"
+        raise UsageError(
+            f"the tokens are {tokens.dtype} {tuple(tokens.shape)}{found}; expected {expected}: "
+            "pass the samples that the plan was drawn for, of this grid"
+        )
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not below ``number``."""
+    return 1 << (number - 1).bit_length()
+
+
+def _signed(word: int) -> int:
+    """The same 32 bits as a signed integer, so that every key has the same type in Triton."""
+    return word - (1 << 32) if word >> 31 else word

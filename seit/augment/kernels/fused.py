@@ -1,0 +1,190 @@
+"""Token augmentation whose look-up, crop, noise and CutMix are one kernel.
+
+Legend: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
+K codes, C codebook dim.
+"""
+
+import logging
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from seit.augment.config import AugmentConfig
+from seit.augment.geometry import TokenWarper
+from seit.augment.kernels.embed import fused_embed
+from seit.augment.kernels.plan import draw_plan
+from seit.augment.philox import SampleRandom
+from seit.augment.pipeline import Augmented, TokenAugment, sample_random
+from seit.stream.kernels import triton_serves, unpack_triton
+from seit.stream.unpack import unpack
+
+_EDITS = frozenset({"synonym_prob", "swap_prob", "time_roll", "flip_prob"})
+"""Settings above 0 that change ids, which torch does before the kernel runs."""
+_FUSED = _EDITS | {
+    "crop_size", "crop_scale", "crop_ratio", "interpolation", "synonym_rate", "synonym_top",
+    "swap_max", "noise_prob", "noise_scale", "noise_std", "cutmix_prob", "cutmix_alpha",
+}  # fmt: skip
+"""Settings that may have any value. All others must be at their defaults, which are off."""
+_LOG = logging.getLogger(__name__)
+
+
+class FusedAugment(TokenAugment):
+    """:class:`TokenAugment` by one pass over its output, on CUDA devices that Triton serves.
+
+    The same draws and, up to rounding, the same inputs. Ids are edited in torch before. Elsewhere,
+    and where ``config`` asks for an operation that the kernel does not have (which the log says
+    once), all is done in torch; ``dtype`` and ``channels_last`` hold everywhere.
+
+    Args:
+        codebook: (K, C) floating point; kept as float32, as a buffer that is not saved.
+        grid: (H, W).
+        config: the augmentations.
+        warper: the network that ``config.token_adapt`` names; with one nothing is fused.
+        dtype: of the inputs: float32, bfloat16 or float16.
+        channels_last: whether the inputs lie channels last in memory, as convolutions prefer.
+
+    Raises:
+        UsageError: for a codebook that is not (K, C), or a crop larger than the grid.
+    """
+
+    def __init__(
+        self,
+        codebook: Tensor,
+        grid: tuple[int, int],
+        config: AugmentConfig,
+        *,
+        warper: TokenWarper | None = None,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__(codebook, grid, config, warper=warper)
+        self.dtype = dtype
+        self.channels_last = channels_last
+        self._edits = any(getattr(config, name) > 0 for name in _EDITS)
+        self._unfused = _unfused_settings(config)
+        if self._unfused:
+            _LOG.warning(
+                "augmentation is not fused, and slower, since the kernel does not do %s",
+                ", ".join(self._unfused),
+            )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        *,
+        positions: Tensor,
+        seed: int,
+        epoch: int,
+        partner: Tensor | None = None,
+    ) -> Augmented:
+        """As :meth:`TokenAugment.forward`; the inputs are of ``dtype``, in the layout asked for."""
+        if not self._fuses(tokens.device):
+            augmented = super().forward(
+                tokens, labels, positions=positions, seed=seed, epoch=epoch, partner=partner
+            )
+            return augmented._replace(inputs=self._lay_out(augmented.inputs))
+        self.check_batch(tokens, self.grid)
+        random = sample_random(tokens, positions, seed, epoch)
+        if self._edits:
+            tokens = self._edit(tokens.to(torch.int64), random)
+        return self._embed_fused(tokens, None, labels, random, partner)
+
+    def augment_rows(
+        self,
+        packed_NS: Tensor,
+        rows: Tensor,
+        labels: Tensor,
+        *,
+        positions: Tensor,
+        seed: int,
+        epoch: int,
+        partner: Tensor | None = None,
+    ) -> Augmented:
+        """As :meth:`forward` of rows of a resident split, unpacked inside the kernel.
+
+        Where ids are edited, or not fused at all, they are unpacked before.
+
+        Args:
+            packed_NS: uint8 (N, S), on the device.
+            rows: (B,) int64, each 0 … N − 1, on the device.
+            labels: (B,) int64.
+            positions: (B,) int64, each sample's global position in the epoch's order.
+            seed: 0 to 2⁶⁴ − 1.
+            epoch: 0 to 2³² − 1.
+            partner: (B,) int64, 0 to B − 1; the mirrored batch when None.
+
+        Returns:
+            Inputs, both labels and their weights.
+
+        Raises:
+            UsageError: for packed samples of another size, or positions that are not (B,).
+        """
+        if self._edits or not self._fuses(packed_NS.device):
+            tokens = self._unpack(packed_NS, rows)
+            augmented: Augmented = self(
+                tokens, labels, positions=positions, seed=seed, epoch=epoch, partner=partner
+            )
+            return augmented
+        random = sample_random(rows, positions, seed, epoch)
+        return self._embed_fused(packed_NS, rows, labels, random, partner)
+
+    def evaluate(self, tokens: Tensor) -> Tensor:
+        """As :meth:`TokenAugment.evaluate`; of ``dtype``, in the layout asked for."""
+        return self._lay_out(super().evaluate(tokens))
+
+    def _fuses(self, device: torch.device) -> bool:
+        return not self._unfused and self.warper is None and triton_serves(device)
+
+    def _embed_fused(
+        self,
+        tokens: Tensor,
+        rows: Tensor | None,
+        labels: Tensor,
+        random: SampleRandom,
+        partner: Tensor | None,
+    ) -> Augmented:
+        plan = draw_plan(
+            random,
+            self.config,
+            grid=self.grid,
+            size=self.output_size,
+            num_channels=self.channels,
+            unit=self.noise_unit,
+            partner=partner,
+        )
+        inputs = fused_embed(
+            tokens,
+            self.codebook,
+            plan,
+            grid=self.grid,
+            size=self.output_size,
+            rows=rows,
+            mode=self.config.interpolation,
+            dtype=self.dtype,
+            channels_last=self.channels_last,
+        )
+        partner_labels = labels.flip(0) if partner is None else labels.index_select(0, partner)
+        return Augmented(inputs, labels, partner_labels, plan.weight)
+
+    def _unpack(self, packed_NS: Tensor, rows: Tensor) -> Tensor:
+        length, num_codes = self.grid[0] * self.grid[1], len(self.codebook)
+        if triton_serves(packed_NS.device):
+            ids = unpack_triton(packed_NS, length=length, num_codes=num_codes, rows=rows)
+        else:
+            ids = unpack(packed_NS[rows], length=length, num_codes=num_codes)
+        return ids.view(-1, *self.grid)
+
+    def _lay_out(self, inputs: Tensor) -> Tensor:
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return inputs.to(self.dtype, memory_format=layout)
+
+
+def _unfused_settings(config: AugmentConfig) -> tuple[str, ...]:
+    """The settings of ``config`` that ask for more than the kernel does, as ``name = value``."""
+    return tuple(
+        f"{field.name} = {getattr(config, field.name)!r}"
+        for field in fields(config)
+        if field.name not in _FUSED and getattr(config, field.name) != field.default
+    )

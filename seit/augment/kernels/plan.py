@@ -1,0 +1,100 @@
+"""What the fused kernel needs to know of each sample, drawn before it runs.
+
+Legend: B batch, C codebook dim, H W grid, h w cropped grid.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seit.augment.config import AugmentConfig
+from seit.augment.crop import random_crop_boxes
+from seit.augment.cutmix import cutmix_boxes
+from seit.augment.philox import Op, SampleRandom
+
+PLAN_COLUMNS = 10
+"""Top, left, height and width of the crop; top, left, bottom and right of the CutMix box; the
+partner; whether the sample is noised."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The draws of a batch, all tensors on one device.
+
+    Attributes:
+        columns: (B, 10) int32, see :data:`PLAN_COLUMNS`.
+        positions: (B,) int64, of the samples in the epoch.
+        key: of the generator, two integers of 32 bits.
+        shift: (B, C) float32, what noise adds to each channel, 0 where a sample is not noised;
+            None where no sample ever is.
+        std: standard deviation of an element's noise, in the codebook's unit.
+        mixes: whether any sample may receive a box.
+        weight: (B,) float32, 0–1, of the sample's own label.
+    """
+
+    columns: Tensor
+    positions: Tensor
+    key: tuple[int, int]
+    shift: Tensor | None
+    std: float
+    mixes: bool
+    weight: Tensor
+
+
+def draw_plan(
+    random: SampleRandom,
+    config: AugmentConfig,
+    *,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    num_channels: int,
+    unit: float,
+    partner: Tensor | None = None,
+) -> Plan:
+    """Draw crops, noise gates, channel shifts and CutMix boxes as :class:`TokenAugment` does.
+
+    Args:
+        random: the samples' draws.
+        config: the augmentations; crop, noise and CutMix are read.
+        grid: (H, W).
+        size: (h, w).
+        num_channels: C.
+        unit: what the amplitudes of noise count.
+        partner: (B,) integers, 0 to B − 1; the mirrored batch when None.
+
+    Returns:
+        The plan, on the device of ``random``.
+    """
+    num_samples, device = len(random), random.positions.device
+    crops = random_crop_boxes(random, grid, scale=config.crop_scale, ratio=config.crop_ratio)
+    noised, shift = _draw_noise(random, config, num_channels, unit)
+    if config.cutmix_prob > 0:
+        boxes = cutmix_boxes(random, size, prob=config.cutmix_prob, alpha=config.cutmix_alpha)
+    else:
+        boxes = torch.zeros((num_samples, 4), dtype=torch.int64, device=device)
+    if partner is None:
+        partner = torch.arange(num_samples - 1, -1, -1, device=device)
+    top, left, bottom, right = boxes.unbind(1)
+    columns = torch.stack((*crops, top, left, bottom, right, partner.to(device), noised), dim=1)
+    pasted = ((bottom - top) * (right - left)).to(torch.float32)
+    return Plan(
+        columns=columns.to(torch.int32),
+        positions=random.positions.contiguous(),
+        key=random.key,
+        shift=shift,
+        std=config.noise_std * unit,
+        mixes=config.cutmix_prob > 0,
+        weight=1 - pasted / (size[0] * size[1]),
+    )
+
+
+def _draw_noise(
+    random: SampleRandom, config: AugmentConfig, num_channels: int, unit: float
+) -> tuple[Tensor, Tensor | None]:
+    """Which samples are noised, (B,) int64, and the shifts of their channels."""
+    if config.noise_prob == 0 or (config.noise_scale == 0 and config.noise_std == 0):
+        return torch.zeros_like(random.positions), None
+    noised = random.uniform(Op.NOISE_GATE) < config.noise_prob
+    shift = random.normal(Op.NOISE_CHANNEL, (num_channels,)) * (config.noise_scale * unit)
+    return noised.to(torch.int64), (shift * noised[:, None]).contiguous()

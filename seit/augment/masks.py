@@ -1,0 +1,89 @@
+"""Frequency masks, time masks and time roll, for grids of spectrograms.
+
+Rows are frequency, columns are time. After SpecAugment (Park et al., arXiv 1904.08779).
+
+Legend: B batch, C codebook dim, H W grid, h w cropped grid, M masks.
+"""
+
+import torch
+from torch import Tensor
+
+from seit.augment.philox import Op, SampleRandom
+
+
+def random_bands(
+    random: SampleRandom, op: Op, size: int, *, num_masks: int, max_share: float
+) -> Tensor:
+    """For each sample the cells of an axis that its bands cover.
+
+    Each band is 0 to ⌊``max_share`` · ``size``⌋ cells wide, every width as likely as any other,
+    and lies uniformly where it fits; bands may overlap.
+
+    Args:
+        random: the samples' draws.
+        op: what the draws are for.
+        size: cells of the axis.
+        num_masks: M, bands of a sample.
+        max_share: widest band as a fraction of the axis, 0–1.
+
+    Returns:
+        (B, size) bool.
+    """
+    shape = (num_masks, 2)
+    width = random.randint(op, int(max_share * size) + 1, shape)[..., :1]
+    start = random.randint(op, size + 1 - width, shape)[..., 1:]
+    cells = torch.arange(size, device=width.device)
+    return ((cells >= start) & (cells < start + width)).any(dim=1)
+
+
+def mask_bands(
+    x: Tensor,
+    random: SampleRandom,
+    *,
+    fill: Tensor,
+    freq_masks: int,
+    freq_max: float,
+    time_masks: int,
+    time_max: float,
+) -> Tensor:
+    """Put ``fill`` into bands of rows and columns of each sample's own.
+
+    SpecAugment masks with 0 on spectrograms whose mean is 0; the mean of the codebook is the same
+    for embedded tokens, so that is what ``fill`` should be.
+
+    Args:
+        x: (B, C, h, w).
+        random: the samples' draws.
+        fill: (C,), the embedding of a masked cell.
+        freq_masks: bands of rows.
+        freq_max: widest of them as a fraction of h, 0–1.
+        time_masks: bands of columns.
+        time_max: widest of them as a fraction of w, 0–1.
+
+    Returns:
+        (B, C, h, w).
+    """
+    h, w = x.shape[2:]
+    rows = random_bands(random, Op.FREQ_MASK, h, num_masks=freq_masks, max_share=freq_max)
+    columns = random_bands(random, Op.TIME_MASK, w, num_masks=time_masks, max_share=time_max)
+    covered = rows[:, None, :, None] | columns[:, None, None, :]
+    return torch.where(covered, fill[:, None, None], x)
+
+
+def time_roll(tokens: Tensor, random: SampleRandom, *, max_share: float) -> Tensor:
+    """Shift each grid along time, what leaves at one end coming in at the other.
+
+    Args:
+        tokens: (B, H, W) integers.
+        random: the samples' draws.
+        max_share: largest shift either way as a fraction of W, 0–0.5; all whole numbers of
+            columns up to it are equally likely.
+
+    Returns:
+        (B, H, W), of the same dtype.
+    """
+    W = tokens.shape[2]
+    most = int(max_share * W)
+    shift = random.randint(Op.TIME_ROLL, 2 * most + 1) - most
+    columns = (torch.arange(W, device=tokens.device) - shift[:, None]) % W
+    return tokens.gather(2, columns[:, None].expand_as(tokens))

@@ -1,0 +1,221 @@
+"""TokenAdapt: the network through which token grids are flipped, rotated, sheared and cropped.
+
+The tokens of a warped image are not the warped tokens of the image. TokenAdapt (SeiT++, arXiv
+2312.10105, section 3.2) lifts a grid to a map of twice its sides in which warping does make sense,
+warps the map, and reads tokens from it: T(A(x)) ≈ g(A(f(T(x)))).
+
+Legend: B batch, H W grid, h w warped grid, L = H · W, K codes, C codebook dim, D model dim.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from timm.layers import build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from seit.augment import TokenWarper, codebook_unit, warp
+from seit.errors import DamagedError, UsageError
+from seit.files import write_atomically
+from seit.shards import Store
+
+_METADATA_KEY = "seit"
+_FORMAT = "seit-tokenadapt"
+_VERSION = 1
+_MAX_DIM = 8192
+_MAX_HEADS = 256
+_SHARPNESS = 8.0
+"""Difference of the first logits of unlike codes, about."""
+_GROUP_CELLS = 1 << 16
+"""Cells that are warped at a time when no gradient is wanted: what bounds the memory."""
+
+
+class TokenAdapt(TokenWarper):
+    """The networks f (lift) and g (read) on both sides of a warp.
+
+    f is a linear map of embedded tokens to D, one transformer block and a transposed 2×2
+    convolution to C channels; g a 2×2 convolution of stride 2 to D, one block and a linear map to
+    K logits. Blocks are pre-norm, with tanh in an MLP four times as wide, and see fixed sine and
+    cosine positions, so that f and g take grids of any size.
+
+    Different from the paper: embedded tokens are centred and divided by their RMS deviation first,
+    as codebooks differ in scale; and training starts from copying instead of from noise. The four
+    linear maps begin as a projection and its transpose, the blocks as identities and the head as a
+    search of the nearest code, so that an untrained network reads off the interpolated embedding.
+
+    Costs about 5.6 billion multiplications a sample at 32×32 tokens and the published width.
+
+    Args:
+        codebook: (K, C) floating point; a buffer that is not saved.
+        dim: D, a multiple of 4 and of ``num_heads``.
+        num_heads: heads of both blocks.
+
+    Raises:
+        UsageError: for a codebook that is not (K, C), or sizes that do not fit.
+    """
+
+    codes: Tensor
+
+    def __init__(self, codebook: Tensor, *, dim: int = 384, num_heads: int = 6) -> None:
+        super().__init__()
+        if codebook.ndim != 2:
+            raise UsageError(
+                f"the codebook is {tuple(codebook.shape)}; expected (K, C): pass one level of it"
+            )
+        if not 4 <= dim <= _MAX_DIM or dim % 4:
+            raise UsageError(
+                f"dim is {dim}; expected a multiple of 4, 4 to {_MAX_DIM}: 384 is the paper's"
+            )
+        if not 1 <= num_heads <= _MAX_HEADS or dim % num_heads:
+            raise UsageError(
+                f"num_heads is {num_heads} at dim {dim}; expected a divisor of it, 1 to "
+                f"{_MAX_HEADS}: 6 is the paper's"
+            )
+        K, C = codebook.shape
+        self.dim, self.num_heads = dim, num_heads
+        self.register_buffer("codes", _standardised(codebook), persistent=False)
+        self.lift = nn.Linear(C, dim)
+        self.lift_block = _block(dim, num_heads)
+        self.expand = nn.ConvTranspose2d(dim, C, 2, 2)
+        self.reduce = nn.Conv2d(C, dim, 2, 2)
+        self.read_block = _block(dim, num_heads)
+        self.head = nn.Linear(dim, K)
+        if not codebook.is_meta:
+            self._start_from_copying()
+
+    @override
+    def forward(self, tokens: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, h, w) of the warped grids' tokens; arguments as in ``warp_tokens``."""
+        h, w = size
+        lifted = self._attend(self.lift_block, self.lift(F.embedding(tokens, self.codes)))
+        warped = warp(self.expand(lifted.permute(0, 3, 1, 2)), warps, (2 * h, 2 * w))
+        read = self._attend(self.read_block, self.reduce(warped).permute(0, 2, 3, 1))
+        logits: Tensor = self.head(read)
+        return logits.permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    @override
+    def warp_tokens(self, tokens: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
+        group = max(1, _GROUP_CELLS // max(tokens[0].numel(), size[0] * size[1]))
+        parts = zip(tokens.split(group), warps.split(group), strict=True)
+        return torch.cat([self(*part, size).argmax(dim=1) for part in parts])
+
+    def _attend(self, block: nn.Module, x: Tensor) -> Tensor:
+        """One block over the cells of (B, H, W, D)."""
+        H, W = x.shape[1:3]
+        places = build_sincos2d_pos_embed([H, W], self.dim, device=x.device).to(x.dtype)
+        attended: Tensor = block(x.flatten(1, 2) + places) - places
+        return attended.view_as(x)
+
+    @torch.no_grad()
+    def _start_from_copying(self) -> None:
+        projection = nn.init.orthogonal_(self.lift.weight)
+        self.expand.weight.copy_(projection[..., None, None].expand_as(self.expand.weight))
+        self.reduce.weight.copy_(projection[..., None, None].expand_as(self.reduce.weight) / 4)
+        # Logits −τ/2 · |code − x|² up to a constant.
+        sharpness = _SHARPNESS / self.codes.shape[1]
+        self.head.weight.copy_(sharpness * self.codes @ projection.T)
+        self.head.bias.copy_(-sharpness / 2 * self.codes.square().sum(dim=1))
+        for layer in (self.lift, self.expand, self.reduce):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("proj.weight", "fc2.weight")):
+                nn.init.zeros_(parameter)
+
+
+def save_tokenadapt(network: TokenAdapt, path: Path, *, fingerprint: str) -> None:
+    """Write a network to one safetensors file.
+
+    Args:
+        network: the network.
+        path: the file; replaced where there is one.
+        fingerprint: of the tokenizer whose tokens it was trained on.
+
+    Raises:
+        SeitError: the file cannot be written.
+    """
+    card = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "fingerprint": fingerprint,
+        "dim": network.dim,
+        "num_heads": network.num_heads,
+    }
+    tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+    write_atomically(path, save(tensors, {_METADATA_KEY: json.dumps(card, sort_keys=True)}))
+
+
+def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
+    """Load a network for the tokens of a store, on the CPU and without gradients.
+
+    Raises:
+        UsageError: there is no such file, or it was trained for another tokenizer.
+        DamagedError: it is not what was written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"no TokenAdapt file at {path}; correct augment.token_adapt or train one")
+    card, tensors = _read(path)
+    found, expected = card["fingerprint"], store.card.tokenizer.fingerprint
+    if found != expected:
+        raise UsageError(
+            f"{path} was trained for the tokenizer {found[:12]}…, but {store.folder} was made by "
+            f"{expected[:12]}…; train one on this store"
+        )
+    codebook = torch.from_numpy(store.codebook)
+    try:
+        with torch.device("meta"):
+            network = TokenAdapt(codebook.to("meta"), dim=card["dim"], num_heads=card["num_heads"])
+    except UsageError as error:
+        raise DamagedError(f"{path} names impossible sizes ({error})") from error
+    wanted = {key: (value.shape, value.dtype) for key, value in network.state_dict().items()}
+    if {key: (value.shape, value.dtype) for key, value in tensors.items()} != wanted:
+        raise DamagedError(
+            f"{path} holds other tensors than a TokenAdapt network of dim {card['dim']} for a "
+            f"codebook of {tuple(codebook.shape)} has; restore it from a copy or train it again"
+        )
+    network.load_state_dict(tensors, assign=True)
+    network.codes = _standardised(codebook)
+    return network.eval().requires_grad_(False)
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """The card and the tensors of a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})[_METADATA_KEY])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        kinds = {"format": str, "version": int, "fingerprint": str, "dim": int, "num_heads": int}
+        sound = all(type(card[key]) is kind for key, kind in kinds.items())
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"{path} is no intact TokenAdapt file ({error}); restore it from a copy or train it "
+            "again"
+        ) from error
+    if not sound or card["format"] != _FORMAT:
+        raise DamagedError(f"{path} is no TokenAdapt file; pass one that train_tokenadapt wrote")
+    if card["version"] != _VERSION:
+        raise UsageError(
+            f"{path} is version {card['version']}; this seit knows {_VERSION}: upgrade seit"
+        )
+    return card, tensors
+
+
+def _standardised(codebook: Tensor) -> Tensor:
+    """Codes of mean 0 and RMS 1, float32."""
+    codes = codebook.detach().to(torch.float32)
+    if codes.is_meta:
+        return codes
+    return (codes - codes.mean(dim=0)) / (codebook_unit(codes) or 1.0)
+
+
+def _block(dim: int, num_heads: int) -> Block:
+    return Block(dim, num_heads, mlp_ratio=4.0, qkv_bias=True, act_layer=nn.Tanh)
