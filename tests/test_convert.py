@@ -90,6 +90,18 @@ def test_too_many_codes_stay_packed(tmp_path):
     same_content(tmp_path / "coded", columns)
 
 
+@pytest.mark.parametrize("container", ["wds", "zarr"])
+def test_stores_without_samples_and_with_blocks_of_one(tmp_path, container):
+    for name, shards, block_samples in [("none", (0,), 8), ("ones", (5,), 1)]:
+        columns = build_store(
+            tmp_path / name, shards={"train": shards}, block_samples=block_samples
+        )
+        target = tmp_path / f"{name}-{container}"
+        convert(tmp_path / name, target, codec="context", container=container)
+        np.testing.assert_array_equal(seit.open(target)["train"].tokens[:], columns["train"].tokens)
+        assert verify_store(target).ok
+
+
 def test_without_a_form_all_files_are_copied_as_they_are(source, tmp_path):
     path, _ = source
     convert(path, tmp_path / "copy")

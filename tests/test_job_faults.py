@@ -24,6 +24,7 @@ from seit.shards import verify_store
 
 NUM_IMAGES = 2400
 OPTIONS = ("--size", "64", "--codes", "64", "--shard-samples", "1024", "--json")
+PACKED = ("--codec", "packed")
 WAIT_SECONDS = 60
 
 
@@ -70,8 +71,9 @@ def tree(folder):
     }
 
 
-def command(source, store, *options):
-    return [sys.executable, "-m", "seit", "tokenize", str(source), str(store), *OPTIONS, *options]
+def command(source, store, *options, codec=PACKED):
+    words = [sys.executable, "-m", "seit", "tokenize", str(source), str(store)]
+    return [*words, *OPTIONS, *codec, *options]
 
 
 def default_signals():
@@ -80,10 +82,10 @@ def default_signals():
 
 
 @contextmanager
-def running(source, store, *options):
+def running(source, store, *options, codec=PACKED):
     """The job as a process; killed at the end, if it still lives."""
     job = subprocess.Popen(
-        command(source, store, *options),
+        command(source, store, *options, codec=codec),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -96,9 +98,10 @@ def running(source, store, *options):
         job.communicate()
 
 
-def finish(source, store):
+def finish(source, store, codec=PACKED):
     """Run the job to its end: the JSON object that it prints."""
-    done = subprocess.run(command(source, store), capture_output=True, text=True, check=False)
+    words = command(source, store, codec=codec)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -139,12 +142,14 @@ MOMENTS = {
     "last shard": lambda store: (store / "val" / "00000.tar.partial").exists(),
     "sealing": lambda store: (store / "codebook.safetensors").exists(),
     "card": lambda store: (store / "store.json").exists(),
+    "packed card": lambda store: (store / ".tokenize" / "packed" / "store.json").exists(),
+    "coded shard": lambda store: (store / "train" / "00000.tar").exists(),
 }
 
 
-def kill_at(moment, source, store):
+def kill_at(moment, source, store, codec=PACKED):
     """Run the job and `kill -9` it at a moment; whether it lived to see it and died of it."""
-    with running(source, store) as job:
+    with running(source, store, codec=codec) as job:
         reached = wait_until(job, lambda: MOMENTS[moment](store))
         job.kill()
         job.communicate()
@@ -175,8 +180,21 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(corpus, undisturbed,
     assert tree(store) == undisturbed
 
 
+def test_killed_while_shards_are_coded_anew_it_ends_with_the_same_bytes(corpus, tmp_path):
+    """The job of the default codec, killed before, in and after the coding of its shards."""
+    finish(corpus, tmp_path / "undisturbed", codec=())
+    store = tmp_path / "store"
+    for moment in ("between shards", "packed card", "coded shard"):
+        kill_at(moment, corpus, store, codec=())
+        if (store / "store.json").exists():
+            break
+    finish(corpus, store, codec=())
+    assert tree(store) == tree(tmp_path / "undisturbed")
+    assert verify_store(store).ok
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", list(MOMENTS)[:6])
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(corpus, undisturbed, tmp_path, moment):
     store = tmp_path / "store"
     kill_at(moment, corpus, store)

@@ -32,7 +32,7 @@ from seit.testing import (
 
 FORMS = [(codec, container) for codec in ("packed", "context") for container in ("wds", "zarr")]
 ANY = settings(phases=[Phase.generate], max_examples=2000, deadline=None, database=None)
-SMALL = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SMALL = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def find(strategy, condition=lambda _: True):

@@ -36,7 +36,7 @@ from seit.train.run import environment
 
 TOOLS = Path(__file__).parent
 WRITE_SECONDS = 900
-CHECK_SECONDS = 120
+CHECK_SECONDS = 60
 GRACE_SECONDS = 90
 """To import, to fill a shuffle buffer, and to end."""
 

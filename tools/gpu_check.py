@@ -194,8 +194,8 @@ def time_fused_batch(
     }
     figures = {}
     for name, work in kernels.items():
-        tolerance = 2**-6 if "bfloat16" in name else 2**-8
-        if not torch.allclose(work().float(), expected, rtol=tolerance, atol=10 * tolerance):
+        tolerance = 0.03 if "bfloat16" in name else 1e-4
+        if not torch.allclose(work().float(), expected, rtol=2**-7, atol=tolerance):
             raise SystemExit(f"the inputs of the fused kernel ({name}) are not those of torch")
         read = batch * packed_NS.shape[1] if name.startswith("rows") else ids.nbytes
         figures[name] = kernel_figures(work, batch, read + expected.numel() * 2, repeats)

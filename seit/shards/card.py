@@ -218,6 +218,7 @@ def read_card(location: Location) -> Card:
             f"{path} is of store version {version}; this seit reads version {FORMAT_VERSION}: "
             "upgrade seit"
         )
+    _refuse_unknown(body, path)
     try:
         card = _parse(body)
         canonical = card.to_text()
@@ -225,12 +226,6 @@ def read_card(location: Location) -> Card:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
     if canonical != text:
         raise DamagedError(f"{path} is not the canonical text of a card; write it again")
-    if card.codec not in CODECS:
-        raise UsageError(f"{path} names the codec {card.codec!r}, which this seit lacks: upgrade")
-    if card.container not in CONTAINERS:
-        raise UsageError(
-            f"{path} names the container {card.container!r}, which this seit lacks: upgrade"
-        )
     return card
 
 
@@ -239,6 +234,22 @@ def _no_store_at(folder: Folder) -> str:
         return f"no store at {folder}: it holds no {CARD_NAME}; check the address"
     what = f"holds no {CARD_NAME}" if folder.path.is_dir() else "is not a folder"
     return f"no store at {folder}: it {what}; make one with `seit tokenize SRC {folder}`"
+
+
+def _refuse_unknown(body: Mapping[str, Any], path: str) -> None:
+    """Refuse by name a codec or container of a later seit, whatever else the card says of it.
+
+    Raises:
+        UsageError: the card names one that is unknown.
+    """
+    codec = body.get("codec")
+    names = {
+        "codec": (codec.get("name") if isinstance(codec, dict) else None, CODECS),
+        "container": (body.get("container"), CONTAINERS),
+    }
+    for what, (name, known) in names.items():
+        if isinstance(name, str) and name not in known:
+            raise UsageError(f"{path} names the {what} {name!r}, which this seit lacks: upgrade")
 
 
 def _dump(body: Mapping[str, Any]) -> str:

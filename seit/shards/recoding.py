@@ -51,8 +51,8 @@ def recode(
         SeitError: the disk is full.
     """
     check_names(codec, container)
-    wants_context = codec == ContextCodec.name and source.card.layout.num_codes <= MAX_CODES
-    if wants_context:
+    serves = source.card.layout.num_codes <= MAX_CODES and source.card.samples > 0
+    if codec == ContextCodec.name and serves:
         fitted = fit_codec(source)
         card = _write(source, target, fitted, container, progress)
         if _content_bytes(card) < _packed_bytes(source):

@@ -123,6 +123,7 @@ class _Verifier:
         for record in store.card.files:
             if record not in columns:
                 self._check(record, partial(check_file, self.folder, record))
+        self._check_codebook(store)
         codec = self._find_codec(store)
         for split in store.values():
             self._verify_split(store, split, codec)
@@ -147,6 +148,13 @@ class _Verifier:
                 raise
         self.repaired.append(CARD_NAME)
         return open_store(self.folder, cache_bytes=0)
+
+    def _check_codebook(self, store: Store) -> None:
+        try:
+            _ = store.codebook
+        except DamagedError as error:
+            if CODEBOOK_NAME not in self._damaged_files():
+                self.damage.append(Damage(CODEBOOK_NAME, None, str(error)))
 
     def _find_codec(self, store: Store) -> Codec | None:
         """What codes the tokens; None where its tables are lost, so that no tokens are checked."""

@@ -134,8 +134,7 @@ class TokenDataset(Dataset[Item]):
         layout, packed_NS = self._split.layout, self._columns.packed
         if packed_NS is None:
             found = self._split.read_tokens(self._columns.rows[places])
-            signed = found.view(np.dtype(f"i{found.itemsize}"))
-            return torch.from_numpy(signed).to(self._dtype)
+            return torch.from_numpy(found).to(self._dtype)
         tokens_nL = unpack_rows(packed_NS, places, length=layout.length, num_codes=layout.num_codes)
         return tokens_nL.view(-1, *layout.grid).to(self._dtype)
 

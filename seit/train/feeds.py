@@ -12,6 +12,7 @@ from torch import Tensor
 from seit.augment import Augmented, PixelAugment, TokenAugment
 from seit.errors import UsageError
 from seit.models import Stem, build_backbone
+from seit.models.tokenadapt import load_tokenadapt
 from seit.shards import Split, Store
 from seit.stream import Loader, PixelLoader, loader, select
 from seit.train.config import ModelConfig, TrainConfig
@@ -57,9 +58,9 @@ class Feed:
 
 
 def make_augment(
-    store: Store, config: TrainConfig, device: torch.device
+    store: Store, config: TrainConfig, device: torch.device, *, with_train: bool = True
 ) -> TokenAugment | PixelAugment:
-    """The augmentation that a run uses, on its device."""
+    """The augmentation that a run uses, on its device; TokenAdapt's network only to train."""
     if config.data.pixels is not None:
         size = int(store.card.tokenizer.preprocessing["size"])
         settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
@@ -70,7 +71,11 @@ def make_augment(
             f"{store.card.tokenizer.name!r} do not mirror as images do; set it to 0"
         )
     codebook = torch.from_numpy(store.codebook)
-    return TokenAugment(codebook, store.card.tokenizer.grid, config.augment).to(device)
+    grid, settings = store.card.tokenizer.grid, config.augment
+    warper = None
+    if with_train and settings.token_adapt:
+        warper = load_tokenadapt(settings.token_adapt, store)
+    return TokenAugment(codebook, grid, settings, warper=warper).to(device)
 
 
 def make_feed(
@@ -99,9 +104,8 @@ def make_feed(
             "folder or a --val-fraction"
         )
     evaluation = _load(store[data.val_split], config, device, batch_size=EVAL_BATCH, shuffle=False)
-    return Feed(
-        train, evaluation, make_augment(store, config, device), store.classes, config.run.seed
-    )
+    augment = make_augment(store, config, device, with_train=with_train)
+    return Feed(train, evaluation, augment, store.classes, config.run.seed)
 
 
 def build_model(

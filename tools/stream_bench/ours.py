@@ -3,6 +3,7 @@
 Legend: b samples of a batch, N samples, L tokens per sample.
 """
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def write_packed(work: Path, folder: Path) -> None:
 
 def write_context(work: Path, folder: Path) -> None:
     """A store of tokens coded with their context."""
-    convert(work / "formats" / "store", folder, codec="context")
+    with tempfile.TemporaryDirectory(dir=work) as packed:
+        write_packed(work, Path(packed))
+        convert(packed, folder, codec="context")
 
 
 def open_loader(folder: Path, batch_size: int, **settings: Any) -> Start:

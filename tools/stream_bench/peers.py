@@ -365,6 +365,7 @@ def open_ffcv_random(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 FULL = "all samples"
+FFCV = ("ffcv", "numpy", "pillow", "pkgconfig", "setuptools", "torchvision")
 PEERS: dict[str, Peer] = {
     "npy_batch": Peer(link_arrays, open_npy_batch, FULL, workers=(0,)),
     "npy_item": Peer(link_arrays, open_npy_item, FULL),
@@ -373,10 +374,6 @@ PEERS: dict[str, Peer] = {
     "litdata": Peer(write_litdata, open_litdata, "chunks, windows of them", ("litdata",)),
     "mosaicml": Peer(write_mosaicml, open_mosaicml, "py1e", ("mosaicml-streaming",)),
     "datasets": Peer(write_datasets, open_datasets, FULL, ("datasets",)),
-    "ffcv_quasi": Peer(
-        write_ffcv, open_ffcv, "pages", ("ffcv", "setuptools", "pkgconfig"), workers=(1, 2)
-    ),
-    "ffcv_random": Peer(
-        write_ffcv, open_ffcv_random, FULL, ("ffcv", "setuptools", "pkgconfig"), workers=(1, 2)
-    ),
+    "ffcv_quasi": Peer(write_ffcv, open_ffcv, "pages", FFCV, workers=(1, 2)),
+    "ffcv_random": Peer(write_ffcv, open_ffcv_random, FULL, FFCV, workers=(1, 2)),
 }

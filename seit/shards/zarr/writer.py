@@ -13,7 +13,13 @@ from seit.shards.blocks import BLOCK_SAMPLES, MEMBER_SUFFIXES, Block
 from seit.shards.card import FileRecord, ShardRecord
 from seit.shards.codecs import Codec
 from seit.shards.frames import Kind
-from seit.shards.zarr.chunking import SHARD_SAMPLES, Chunking, document_file, shard_file
+from seit.shards.zarr.chunking import (
+    MAX_SHARD_BLOCKS,
+    SHARD_SAMPLES,
+    Chunking,
+    document_file,
+    shard_file,
+)
 from seit.shards.zarr.chunks import Place, encode_chunks, encode_index
 from seit.shards.zarr.documents import document_text, zarr_documents
 
@@ -47,7 +53,8 @@ def write_zarr_split(
         SeitError: a block is too large for any reader, or the disk is full.
     """
     if shard_samples is None:
-        shard_samples = block_samples * max(1, SHARD_SAMPLES // max(1, block_samples))
+        blocks = max(1, SHARD_SAMPLES // max(1, block_samples))
+        shard_samples = block_samples * min(blocks, MAX_SHARD_BLOCKS)
     chunking = Chunking.plan(num_samples, block_samples=block_samples, shard_samples=shard_samples)
     partial = folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}")
     with explained_writes(folder):
