@@ -61,12 +61,6 @@ class Bench:
     seconds: float
     unavailable: dict[str, str] = field(default_factory=dict)
 
-    def folder_of(self, peer: Peer, name: str) -> Path:
-        """Where the samples lie in the format of a loader; some share one."""
-        shared = {PEERS["ffcv_random"].write: "ffcv_quasi", PEERS["npy_item"].write: "npy_batch"}
-        shared |= {OURS["resident_global"].write: "store"}
-        return self.work / "formats" / shared.get(peer.write, name)
-
     def python_of(self, peer: Peer) -> str:
         """The interpreter of a peer's environment, which is made where it is missing."""
         if not peer.packages:
@@ -112,13 +106,13 @@ class Bench:
         return self.run(
             action,
             peer,
-            *("--name", name, "--folder", self.folder_of(peer, name)),
+            *("--name", name, "--folder", self.work / "formats" / peer.format),
             *("--batch-size", self.batch_size, "--workers", workers, "--seconds", seconds),
         )
 
     def prepare(self, name: str, peer: Peer) -> dict[str, Any] | None:
         """Have a peer's format written; what that cost, None where it cannot be."""
-        folder = self.folder_of(peer, name)
+        folder = self.work / "formats" / peer.format
         note = folder.with_suffix(".json")
         try:
             if not note.exists():

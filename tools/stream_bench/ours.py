@@ -28,9 +28,9 @@ from seit.shards import (
     convert,
     write_index,
 )
-from seit.shards.packed import unpack_rows
 from seit.stream import Loader
 from seit.stream.datasets import TokenDataset
+from seit.stream.unpack import unpack_rows
 
 SHARD_BLOCKS = 20
 NUM_CODES = 1024
@@ -147,26 +147,25 @@ def open_gather(folder: Path, batch_size: int, workers: int) -> Start:
     """The compiled gather alone: the order is there before, and there are no labels."""
     del workers
     split = seit.open(folder)["train"]
-    packed_NS, layout = split.packed(), split.layout
-    order = np.random.default_rng(0).permutation(len(packed_NS))
+    packed = torch.from_numpy(split.packed())
+    shape = {"length": split.layout.length, "num_codes": split.layout.num_codes}
+    order = np.random.default_rng(0).permutation(len(packed))
 
     def start() -> Batches:
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
-            tokens = torch.zeros(len(rows), layout.length, dtype=torch.int16)
-            unpack_rows(packed_NS, rows, tokens.numpy(), num_codes=layout.num_codes)
-            yield tokens, rows
+            yield unpack_rows(packed, rows, **shape), rows
 
     return start
 
 
 OURS: dict[str, Peer] = {
-    "resident_global": Peer(write_packed, open_global, FULL, workers=(0,)),
-    "resident_window": Peer(write_packed, open_window, BLOCK_WINDOW, workers=(0,)),
-    "streaming_packed": Peer(write_packed, open_streaming, BLOCK_WINDOW, workers=(0,)),
-    "streaming_context": Peer(write_context, open_streaming, BLOCK_WINDOW, workers=(0,)),
-    "token_dataset": Peer(write_packed, open_dataset, FULL),
+    "resident_global": Peer("store", write_packed, open_global, FULL, workers=(0,)),
+    "resident_window": Peer("store", write_packed, open_window, BLOCK_WINDOW, workers=(0,)),
+    "streaming_packed": Peer("store", write_packed, open_streaming, BLOCK_WINDOW, workers=(0,)),
+    "streaming_context": Peer("context", write_context, open_streaming, BLOCK_WINDOW, workers=(0,)),
+    "token_dataset": Peer("store", write_packed, open_dataset, FULL),
 }
 LIMITS: dict[str, Peer] = {
-    "gather": Peer(write_packed, open_gather, FULL, workers=(0,)),
+    "gather": Peer("store", write_packed, open_gather, FULL, workers=(0,)),
 }

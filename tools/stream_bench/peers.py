@@ -31,6 +31,7 @@ class Peer:
     """Another way to keep and read tokens.
 
     Attributes:
+        format: the name of its folder; loaders of one format share it.
         write: from the arrays in the work folder into a folder.
         open: (folder, batch size, workers) → what starts an epoch; imports happen here.
         shuffle: how well it shuffles.
@@ -39,6 +40,7 @@ class Peer:
         num_codes: what ids were folded to, if they had to be.
     """
 
+    format: str
     write: Callable[[Path, Path], None]
     open: Callable[[Path, int, int], Start]
     shuffle: str
@@ -161,9 +163,6 @@ class Escaped:
 
 def open_official(folder: Path, batch_size: int, workers: int) -> Start:
     """As the training code of naver-ai/seit reads its files, but with a quicker collate."""
-    import torch
-
-    del torch
     made: list[Any] = []
 
     def start() -> Batches:
@@ -367,13 +366,17 @@ def open_ffcv_random(folder: Path, batch_size: int, workers: int) -> Start:
 FULL = "all samples"
 FFCV = ("ffcv", "numpy", "pillow", "pkgconfig", "setuptools", "torchvision")
 PEERS: dict[str, Peer] = {
-    "npy_batch": Peer(link_arrays, open_npy_batch, FULL, workers=(0,)),
-    "npy_item": Peer(link_arrays, open_npy_item, FULL),
-    "official": Peer(write_official, open_official, FULL, num_codes=FOLDED_CODES),
-    "webdataset": Peer(write_webdataset, open_webdataset, f"shards, {SHUFFLE_BUFFER} samples"),
-    "litdata": Peer(write_litdata, open_litdata, "chunks, windows of them", ("litdata",)),
-    "mosaicml": Peer(write_mosaicml, open_mosaicml, "py1e", ("mosaicml-streaming",)),
-    "datasets": Peer(write_datasets, open_datasets, FULL, ("datasets",)),
-    "ffcv_quasi": Peer(write_ffcv, open_ffcv, "pages", FFCV, workers=(1, 2)),
-    "ffcv_random": Peer(write_ffcv, open_ffcv_random, FULL, FFCV, workers=(1, 2)),
+    "npy_batch": Peer("npy", link_arrays, open_npy_batch, FULL, workers=(0,)),
+    "npy_item": Peer("npy", link_arrays, open_npy_item, FULL),
+    "official": Peer("official", write_official, open_official, FULL, num_codes=FOLDED_CODES),
+    "webdataset": Peer(
+        "webdataset", write_webdataset, open_webdataset, f"shards, {SHUFFLE_BUFFER} samples"
+    ),
+    "litdata": Peer(
+        "litdata", write_litdata, open_litdata, "chunks, windows of them", ("litdata",)
+    ),
+    "mosaicml": Peer("mosaicml", write_mosaicml, open_mosaicml, "py1e", ("mosaicml-streaming",)),
+    "datasets": Peer("datasets", write_datasets, open_datasets, FULL, ("datasets",)),
+    "ffcv_quasi": Peer("ffcv", write_ffcv, open_ffcv, "pages", FFCV, workers=(1, 2)),
+    "ffcv_random": Peer("ffcv", write_ffcv, open_ffcv_random, FULL, FFCV, workers=(1, 2)),
 }

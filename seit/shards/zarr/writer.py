@@ -53,8 +53,8 @@ def write_zarr_split(
         SeitError: a block is too large for any reader, or the disk is full.
     """
     if shard_samples is None:
-        blocks = max(1, SHARD_SAMPLES // max(1, block_samples))
-        shard_samples = block_samples * min(blocks, MAX_SHARD_BLOCKS)
+        shard_blocks = max(1, SHARD_SAMPLES // max(1, block_samples))
+        shard_samples = block_samples * min(shard_blocks, MAX_SHARD_BLOCKS)
     chunking = Chunking.plan(num_samples, block_samples=block_samples, shard_samples=shard_samples)
     partial = folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}")
     with explained_writes(folder):
