@@ -3,7 +3,8 @@
 Five ideas: ``store = seit.open(path)``; ``split = store["train"]``;
 ``seit.loader(split, batch_size=…)``; ``seit.create_model("vit_small_patch16_224", store)``;
 ``seit.train(config, store, out=…)``. Each is imported when first used, so that ``import seit`` is
-quick. Stores are made by ``seit.tokenize.tokenize(source, store)``.
+quick; so are the rooms behind them, such as ``seit.shards`` and ``seit.stream``. Stores are made by
+``seit.tokenize.tokenize(source, store)``.
 """
 
 from importlib import import_module
@@ -24,9 +25,12 @@ _HOMES = {
     "open": ("seit.shards", "open_store"),
     "train": ("seit.train", "train"),
 }
+_ROOMS = ("augment", "models", "shards", "stream", "testing", "tokenize", "tokenizers")
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"seit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'seit' has no attribute {name!r}")
     module, attribute = _HOMES[name]
