@@ -90,7 +90,7 @@ def unpack(
         tokens_NL = unpack_reference(packed_NS, length=length, num_codes=num_codes)
         largest = int(tokens_NL.max(initial=0))
     else:
-        tokens_NL = np.zeros((len(packed_NS), length), dtype=token_dtype(num_codes))
+        tokens_NL = np.empty((len(packed_NS), length), dtype=token_dtype(num_codes))
         rows_N = np.arange(len(packed_NS))
         largest = unpack_rows(packed_NS, rows_N, tokens_NL, num_codes=num_codes)
     if largest >= num_codes:
@@ -128,26 +128,20 @@ def unpack_rows(
     *,
     num_codes: int,
 ) -> int:
-    """Unpack the rows ``rows_n`` of uint8 (N, S) into ``ids_nL``, zeros that K fits into.
+    """Unpack the rows ``rows_n`` of uint8 (N, S) into ``ids_nL``, which K fits into.
 
     Returns:
-        The largest id; it is not compared with K.
+        The largest id, which is not compared with K; 0 where every pattern of bits is an id.
     """
     from seit.shards.packed_kernels import unpack_planes
 
-    tables = _spread_tables(num_codes, ids_nL.dtype)
-    return int(unpack_planes(np.ascontiguousarray(packed_NS), rows_n, *tables, ids_nL))
+    packed_NS = np.ascontiguousarray(packed_NS)
+    return int(unpack_planes(packed_NS, rows_n, *_plane_arrays(num_codes), ids_nL))
 
 
 @lru_cache(maxsize=16)
-def _spread_tables(
-    num_codes: int, dtype: np.dtype[np.integer]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.integer]]:
-    """Shifts and widths of the planes, and what each byte of one adds to its tokens' ids."""
-    shifts, widths = np.array(list(planes(token_bits(num_codes))), dtype=np.int64).T.copy()
-    spread = np.zeros((len(shifts), 256, 8), dtype=dtype)
-    for plane, (shift, width) in enumerate(zip(shifts, widths, strict=True)):
-        for lane in range(8 // width):
-            bits = (np.arange(256) >> (width * lane)) & ((1 << width) - 1)
-            spread[plane, :, lane] = (bits if width < 8 else 0) << shift
-    return shifts, widths, spread
+def _plane_arrays(num_codes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bool]:
+    """Shifts and widths of the planes, and whether their bits can be what is no id."""
+    bits = token_bits(num_codes)
+    shifts, widths = np.array(list(planes(bits)), dtype=np.int64).T.copy()
+    return shifts, widths, num_codes < 1 << bits

@@ -3,7 +3,8 @@
 Shape letters: N samples, L tokens per sample, S bytes per sample.
 """
 
-from numba import njit, uint64
+import numpy as np
+from numba import njit, uint8, uint64
 
 from seit.shards.compiled import compiled, prefetch
 
@@ -12,15 +13,20 @@ _LINE_BYTES = 64
 
 
 @compiled
-def unpack_planes(packed_NS, rows, shifts, widths, spread, ids_NL):
-    """Fill ``ids_NL`` (zeros) from the packed ``rows`` (N,); returns the largest id.
+def unpack_planes(packed_NS, rows, shifts, widths, finds_largest, ids_NL):
+    """Fill ``ids_NL`` from the packed ``rows`` (N,).
 
-    ``spread`` (planes, 256, 8) holds, for each value of a byte of a narrow plane, the bits that it
-    adds to the tokens in it.
+    Every loop is one that vectorises: a narrow plane is spread to a byte a token first, by as many
+    interleaved stores as it has tokens in a byte.
+
+    Returns:
+        The largest id if ``finds_largest``, else 0.
     """
     length = ids_NL.shape[1]
-    largest = ids_NL.dtype.type(0)
+    as_id = ids_NL.dtype.type
+    largest = as_id(0)
     flat, row_bytes = packed_NS.reshape(-1), packed_NS.shape[1]
+    spread = np.empty(length + 7, np.uint8)
     for sample in range(len(ids_NL)):
         if sample + _AHEAD < len(ids_NL):  # rows lie anywhere: have one on its way in time
             start = uint64(rows[sample + _AHEAD] * row_bytes)
@@ -29,29 +35,36 @@ def unpack_planes(packed_NS, rows, shifts, widths, spread, ids_NL):
         ids, rest = ids_NL[sample], packed_NS[rows[sample]]
         for plane in range(len(shifts)):
             per_byte = 8 // widths[plane]
-            whole = length // per_byte
-            table = spread[plane]
+            num_bytes = -(-length // per_byte)
+            values = spread
             if per_byte == 1:
-                shift = ids_NL.dtype.type(shifts[plane])
-                for token in range(length):
-                    ids[token] |= ids_NL.dtype.type(rest[token]) << shift
+                values = rest
             elif per_byte == 2:
-                _spread(ids, rest, table, whole, 2)
+                _spread(spread, rest, num_bytes, 2)
             elif per_byte == 4:
-                _spread(ids, rest, table, whole, 4)
+                _spread(spread, rest, num_bytes, 4)
             else:
-                _spread(ids, rest, table, whole, 8)
-            for token in range(whole * per_byte, length):
-                ids[token] |= table[rest[whole], token - whole * per_byte]
-            rest = rest[-(-length // per_byte) :]
-        for token in range(length):
-            largest = max(largest, ids[token])
+                _spread(spread, rest, num_bytes, 8)
+            shift = as_id(shifts[plane])
+            if plane == 0:
+                for token in range(length):
+                    ids[token] = as_id(values[token]) << shift
+            else:
+                for token in range(length):
+                    ids[token] |= as_id(values[token]) << shift
+            rest = rest[num_bytes:]
+        if finds_largest:
+            for token in range(length):
+                if ids[token] > largest:
+                    largest = ids[token]
     return largest
 
 
 @njit(inline="always")
-def _spread(ids, packed, table, whole, per_byte):
-    for byte in range(whole):
+def _spread(values, packed, num_bytes, per_byte):
+    width = uint8(8 // per_byte)
+    mask = uint8((1 << (8 // per_byte)) - 1)
+    for byte in range(num_bytes):
         value = packed[byte]
         for lane in range(per_byte):
-            ids[per_byte * byte + lane] |= table[value, lane]
+            values[per_byte * byte + lane] = (value >> uint8(lane * width)) & mask

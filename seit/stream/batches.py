@@ -278,7 +278,7 @@ class IndexedLoader(Loader):
         rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
         return Samples(
             tokens=self.read(indices),
-            labels=self._labels[rows],
+            labels=self._labels.index_select(0, rows),
             indices=indices,
             find_keys=lambda: [self._keys[index] for index in indices.tolist()],
         )

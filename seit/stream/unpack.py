@@ -50,7 +50,7 @@ def unpack_rows(
     """
     device = packed_NS.device
     if device.type == "cpu":
-        tokens = torch.zeros(len(rows), length, dtype=id_dtype(num_codes))
+        tokens = torch.empty(len(rows), length, dtype=id_dtype(num_codes))
         largest = unpack_rows_numpy(packed_NS.numpy(), rows, tokens.numpy(), num_codes=num_codes)
         if largest >= num_codes:
             raise DamagedError(
