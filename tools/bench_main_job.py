@@ -22,7 +22,7 @@ from seit import open as open_store
 from seit.recipes import find_recipe
 from seit.settings import build, read_yaml
 from seit.tokenize import TokenizeConfig, tokenize
-from seit.tokenize.job import ENCODE_BATCH
+from seit.tokenize.making import ENCODE_BATCH
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import list_corpus, read_bytes
 from seit.tokenizers import measure_quality

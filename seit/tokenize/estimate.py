@@ -11,7 +11,7 @@ from seit.errors import SeitError
 from seit.shards import TokenLayout
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.fit import fit_tokenizer, pixel_reader, spread_evenly
-from seit.tokenize.job import ENCODE_BATCH
+from seit.tokenize.making import ENCODE_BATCH
 from seit.tokenize.sources import list_corpus
 from seit.tokenize.workspace import check_target
 

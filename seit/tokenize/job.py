@@ -9,17 +9,12 @@ Shape letters: B encode batch, S image side, H W token grid.
 import hashlib
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
@@ -31,23 +26,21 @@ from seit.shards import (
     CONTAINERS,
     SKIPPED_NAME,
     TOKENIZER_NAME,
-    Block,
     Card,
     FileRecord,
     PackedCodec,
-    ShardWriter,
     Store,
     TokenizerInfo,
-    TokenLayout,
     open_store,
     recode,
     write_index,
 )
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.fit import fit_tokenizer, measure, pixel_reader
-from seit.tokenize.pixels import Decoded, PixelReader
+from seit.tokenize.making import ShardMaker
+from seit.tokenize.pixels import PixelReader
 from seit.tokenize.plan import ShardPlan, plan_shards
-from seit.tokenize.sources import Corpus, Instance, list_corpus
+from seit.tokenize.sources import Corpus, list_corpus
 from seit.tokenize.workspace import DoneShard, Workspace, check_target
 from seit.tokenizers import (
     Tokenizer,
@@ -56,9 +49,6 @@ from seit.tokenizers import (
     tokenizer_bytes,
 )
 
-ENCODE_BATCH = 64
-"""Images per call of the tokenizer; the last batch of a shard is padded to it, so that the
-arithmetic is the same whoever makes the shard."""
 Progress = Callable[[int, int, int], None]
 """Called with (inputs done, inputs in all, inputs skipped)."""
 
@@ -154,7 +144,9 @@ class _Run:
         self.workspace = workspace
         self.reader = reader
         self.progress = progress
-        self.layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
+        self.maker = ShardMaker(
+            self.tokenizer, reader, workspace, strict=config.strict, advance=self._advance
+        )
         self.inputs_done = 0
         self.inputs_skipped = 0
 
@@ -166,10 +158,10 @@ class _Run:
         for plan in plan_shards(self.corpus, shard_samples=self.config.shard_samples):
             record = self.workspace.read_done(plan)
             if record is None:
-                record = self._make_shard(plan)
+                record = self.maker.make(plan)
                 made += record.shard.samples if record.shard else 0
             else:
-                self._refuse_skipped(record.skipped)
+                self.maker.refuse_skipped(record.skipped)
                 self._advance(len(plan.instances), len(record.skipped))
             done.append((plan, record))
         seconds = time.perf_counter() - started
@@ -181,80 +173,6 @@ class _Run:
         store = Store(self.workspace.store, card)
         warnings = (*self.corpus.warnings, *_missing_classes(self.corpus, done))
         return _result(store, made / seconds if made else 0.0, warnings)
-
-    def _make_shard(self, plan: ShardPlan) -> DoneShard:
-        skipped: list[tuple[str, str]] = []
-        label_counts: Counter[int] = Counter()
-        source_bytes = 0
-        writer = ShardWriter(
-            self.workspace.shards,
-            split=plan.split,
-            index=plan.index,
-            codec=PackedCodec(self.layout),
-        )
-        good = self._good_inputs(plan, skipped)
-        first = next(good, None)
-        if first is None:
-            record = DoneShard(None, tuple(skipped), {}, 0)
-            self.workspace.write_done(plan, record)
-            return record
-        with writer:
-            for entries, tokens in _blocks(self._encoded(chain([first], good))):
-                instances = [entry.instance for entry in entries]
-                writer.write(
-                    Block(
-                        tokens=tokens,
-                        labels=np.array([entry.label for entry in instances], dtype=np.int32),
-                        keys=tuple(entry.key for entry in instances),
-                        metadata=_metadata(instances),
-                    )
-                )
-                label_counts.update(entry.label for entry in instances)
-                source_bytes += sum(entry.num_bytes for entry in entries)
-        record = DoneShard(writer.record, tuple(skipped), dict(label_counts), source_bytes)
-        self.workspace.write_done(plan, record)
-        return record
-
-    def _good_inputs(self, plan: ShardPlan, skipped: list[tuple[str, str]]) -> Iterator[Decoded]:
-        for entry in self.reader.read(plan.instances):
-            if entry.pixels is None:
-                skipped.append((entry.instance.key, entry.reason))
-                self._refuse_skipped(skipped)
-            self._advance(1, 0 if entry.pixels is not None else 1)
-            if entry.pixels is not None:
-                yield entry
-
-    def _refuse_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        if self.config.strict and skipped:
-            key, reason = skipped[0]
-            raise SeitError(
-                f"{key} cannot be read: {reason}; remove it and start again with --overwrite, or "
-                "run without --strict to skip such files"
-            )
-
-    def _encoded(
-        self, good: Iterable[Decoded]
-    ) -> Iterator[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]]:
-        """Tokenize in batches of a fixed shape: entries and their ids (n, H, W)."""
-        side = self.tokenizer.image_size
-        images_BSS3 = np.zeros((ENCODE_BATCH, side, side, 3), dtype=np.uint8)
-        entries: list[Decoded] = []
-        for entry in good:
-            assert entry.pixels is not None, "only decoded inputs come here"
-            images_BSS3[len(entries)] = entry.pixels
-            entries.append(Decoded(entry.instance, entry.num_bytes, None))
-            if len(entries) == ENCODE_BATCH:
-                yield entries, self._encode(images_BSS3)
-                entries = []
-        if entries:
-            images_BSS3[len(entries) :] = 0
-            yield entries, self._encode(images_BSS3)[: len(entries)]
-
-    def _encode(self, images_BSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger]:
-        with torch.inference_mode():
-            tokens = self.tokenizer.encode(torch.from_numpy(images_BSS3))
-        ids: npt.NDArray[np.unsignedinteger] = tokens.cpu().numpy().astype(self.layout.dtype)
-        return ids
 
     def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
         store = self.workspace.shards
@@ -417,26 +335,3 @@ def _missing_classes(corpus: Corpus, done: list[tuple[ShardPlan, DoneShard]]) ->
         for label, name in enumerate(corpus.classes)
         if label not in present
     )
-
-
-def _metadata(instances: list[Instance]) -> tuple[Mapping[str, Any], ...] | None:
-    if not any(entry.metadata for entry in instances):
-        return None
-    return tuple(dict(entry.metadata) for entry in instances)
-
-
-def _blocks(
-    batches: Iterable[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]],
-) -> Iterator[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]]:
-    """Regroup batches of entries and their ids (n, H, W) into blocks."""
-    entries: list[Decoded] = []
-    tokens: list[npt.NDArray[np.unsignedinteger]] = []
-    for batch_entries, batch_tokens in batches:
-        entries += batch_entries
-        tokens.append(batch_tokens)
-        if len(entries) >= BLOCK_SAMPLES:
-            joined = np.concatenate(tokens)
-            yield entries[:BLOCK_SAMPLES], joined[:BLOCK_SAMPLES]
-            entries, tokens = entries[BLOCK_SAMPLES:], [joined[BLOCK_SAMPLES:]]
-    if entries:
-        yield entries, np.concatenate(tokens)

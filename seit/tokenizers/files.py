@@ -13,9 +13,12 @@ from torch import Tensor
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.conv import ConvTokenizer
 from seit.tokenizers.patch import PatchTokenizer
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {PatchTokenizer.name: PatchTokenizer}
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    kind.name: kind for kind in (PatchTokenizer, ConvTokenizer)
+}
 """The kinds of tokenizer by name."""
 
 _METADATA_KEY = "seit"
