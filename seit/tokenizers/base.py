@@ -1,47 +1,103 @@
-"""What a tokenizer is: images → token grids, and back for looking at.
+"""What a tokenizer is: images or audio → token grids, and back for looking at.
 
-Shape letters: B images, S image side, H W token grid, K codes, C codebook dim.
+Shape letters: B inputs, S image side, T samples of a window of audio, H W token grid, K codes,
+C codebook dim, L levels of a residual tokenizer.
 """
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
+
+Modality: TypeAlias = Literal["image", "audio"]
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Square RGB images uint8 (S, S, 3); ``size`` is S, in pixels."""
+
+    size: int
+    modality: ClassVar[Modality] = "image"
+    dtype: ClassVar[type[np.generic]] = np.uint8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return self.size, self.size, 3
+
+
+@dataclass(frozen=True)
+class AudioInputs:
+    """Mono windows float32 (T,), full scale at −1 and 1.
+
+    Attributes:
+        sample_rate: samples per second.
+        window: T, samples.
+    """
+
+    sample_rate: int
+    window: int
+    modality: ClassVar[Modality] = "audio"
+    dtype: ClassVar[type[np.generic]] = np.float32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return (self.window,)
+
+    @property
+    def seconds(self) -> float:
+        """Duration of a window."""
+        return self.window / self.sample_rate
+
+
+Inputs: TypeAlias = ImageInputs | AudioInputs
+"""What a tokenizer takes; picklable, so that other processes can decode for it."""
 
 
 class Tokenizer(ABC):
-    """Turns uint8 images into grids of ids that index its codebook.
+    """Turns inputs into grids of ids that index its codebook.
+
+    A residual tokenizer has L > 1 levels: the rows of its grid are L blocks of H rows, block l
+    holding the ids of level l, and the vector of a position is the sum over the levels.
 
     Attributes:
         name: the registered name of the kind of tokenizer.
-        image_size: side S of the square images that it takes, in pixels.
-        codebook: float32 (K, C), the vectors that training embeds ids with.
+        modality: what it takes.
         flip_equivariant: whether the grid of a mirrored image is the mirrored grid.
+        codebook: float32 (K, C), or (L, K, C): the vectors that training embeds ids with.
     """
 
     name: ClassVar[str]
+    modality: ClassVar[Modality]
     flip_equivariant: ClassVar[bool] = False
-    modality: ClassVar[str] = "image"
 
-    image_size: int
     codebook: Tensor
 
     @property
     @abstractmethod
+    def inputs(self) -> Inputs:
+        """What one input is."""
+
+    @property
+    @abstractmethod
     def grid(self) -> tuple[int, int]:
-        """The token grid (H, W) of one image."""
+        """The token grid (H, W) of one input, as it is stored: (L·H, W) with several levels."""
 
     @abstractmethod
-    def encode(self, images: Tensor) -> Tensor:
-        """Tokenize images uint8 (B, S, S, 3), RGB, into ids int64 (B, H, W)."""
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Tokenize inputs (B, …), of the shape and dtype of :attr:`inputs`, into ids int64."""
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
-        """Reconstruct images uint8 (B, S, S, 3) from ids int (B, H, W)."""
+        """What ids (B, …) keep of their inputs, for looking at; each kind says in which form."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -66,19 +122,24 @@ class Tokenizer(ABC):
     def to(self, device: str | torch.device) -> Self:
         """A copy of the tokenizer whose weights lie on ``device``."""
 
+    @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """How pixels reach the tokenizer, for the store's card."""
-        return {
-            "color": "RGB",
-            "resize": "shorter side, bicubic",
-            "crop": "centre",
-            "size": self.image_size,
-        }
+        """How files reach the tokenizer, for the store's card."""
+
+    @property
+    def levels(self) -> int:
+        """L: how many codes make one position."""
+        return self.codebook.shape[0] if self.codebook.ndim == 3 else 1
 
     @property
     def num_codes(self) -> int:
-        """K."""
-        return self.codebook.shape[0]
+        """K, of each level."""
+        return self.codebook.shape[-2]
+
+    @property
+    def codebook_dim(self) -> int:
+        """C."""
+        return self.codebook.shape[-1]
 
     @property
     def fingerprint(self) -> str:
@@ -88,3 +149,57 @@ class Tokenizer(ABC):
             digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+class ImageTokenizer(Tokenizer):
+    """A tokenizer of images: uint8 (B, S, S, 3), RGB, and back.
+
+    Attributes:
+        image_size: side S of the square images that it takes, in pixels.
+    """
+
+    modality: ClassVar[Modality] = "image"
+
+    image_size: int
+
+    @property
+    @override
+    def inputs(self) -> ImageInputs:
+        return ImageInputs(self.image_size)
+
+    @override
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "color": "RGB",
+            "resize": "shorter side, bicubic",
+            "crop": "centre",
+            "size": self.image_size,
+        }
+
+
+class AudioTokenizer(Tokenizer):
+    """A tokenizer of audio: float32 (B, T), mono, full scale at −1 and 1.
+
+    Attributes:
+        sample_rate: of what it takes, samples per second.
+        window: T, samples; longer clips become several windows.
+    """
+
+    modality: ClassVar[Modality] = "audio"
+
+    sample_rate: int
+    window: int
+
+    @property
+    @override
+    def inputs(self) -> AudioInputs:
+        return AudioInputs(self.sample_rate, self.window)
+
+    @override
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "channels": "mean",
+            "resample": "soxr HQ",
+            "sample_rate": self.sample_rate,
+            "window": self.window,
+        }

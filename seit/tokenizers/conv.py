@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from seit.errors import DamagedError
 from seit.tokenizers.autoencoder import Autoencoder, NetworkConfig
-from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.base import ImageTokenizer
 from seit.tokenizers.kmeans import assign
 
 _MAX_IMAGE_SIZE = 1 << 14
@@ -30,7 +30,7 @@ def to_images(planes: Tensor) -> Tensor:
     return values.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-class ConvTokenizer(Tokenizer):
+class ConvTokenizer(ImageTokenizer):
     """Nearest codes of a small ConvNet's latents; see :mod:`seit.tokenizers.autoencoder`.
 
     Images are encoded one at a time on a CPU, so that tokens do not depend on what they are

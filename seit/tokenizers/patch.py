@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
-from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.base import ImageTokenizer
 from seit.tokenizers.kmeans import assign, fit_kmeans
 
 _MAX_FIT_PATCHES = 131_072
@@ -29,7 +29,7 @@ _MAX_IMAGE_SIZE = 1 << 14
 _EIGENVALUE_FLOOR = 1e-4
 
 
-class PatchTokenizer(Tokenizer):
+class PatchTokenizer(ImageTokenizer):
     """Nearest-centre codes of whitened patches; see the module's docstring.
 
     ``codebook`` holds the centres in whitened coordinates (K, C), scaled to unit mean square.
