@@ -4,13 +4,13 @@ import dataclasses
 import importlib
 import logging
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from triton_programs import CPU, DEVICES, EDIT, EMBED, PHILOX, PLAN, compile_for_cuda, programs
 
 import seit.augment
 from seit.augment import AugmentConfig, SampleRandom, TokenAugment, codebook_unit
@@ -18,33 +18,12 @@ from seit.augment.kernels import FusedAugment, draw_plan, fused, fused_embed
 from seit.errors import UsageError
 from seit.shards.packed import pack, token_bits
 
-PROGRAMS = ("seit.augment.kernels.programs", "seit.stream.kernels.programs")
-CPU = torch.device("cpu")
-HAS_CUDA = torch.cuda.is_available()
-CUDA = pytest.param(
-    "cuda",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not HAS_CUDA, reason="needs a CUDA device")],
-)
 NO_EDITS = AugmentConfig(synonym_prob=0, swap_prob=0)
 FAR = 1 << 40
 """A position whose upper half counts too."""
 
 
-@contextmanager
-def programs(*, interpret):
-    """Triton decides when a program is defined who runs it; nothing else may see the setting."""
-    pytest.importorskip("triton")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in PROGRAMS:
-            patch.setitem(sys.modules, name, None)  # what was there comes back
-            del sys.modules[name]
-        with pytest.MonkeyPatch.context() as setting:
-            setting.setenv("TRITON_INTERPRET", "1" if interpret else "0")
-            modules = [importlib.import_module(name) for name in PROGRAMS]
-        yield modules[0]
-
-
-@pytest.fixture(scope="module", params=["interpreter", *([CUDA] if HAS_CUDA else [])])
+@pytest.fixture(scope="module", params=DEVICES)
 def device(request):
     interpret = request.param == "interpreter"
     with programs(interpret=interpret), pytest.MonkeyPatch.context() as patch:
@@ -363,43 +342,68 @@ POINTERS = {
     "batch": "i32", "num_rows": "i32", "num_codes": "i32", "key_a": "i32", "key_b": "i32",
     "std": "fp32",
 }  # fmt: skip
+PLAN_POINTERS = {
+    "positions": "*i64", "aspect": "*fp32", "columns": "*i32", "weight": "*fp32", "batch": "i32",
+    "key_a": "i32", "key_b": "i32", "scale_low": "fp32", "scale_range": "fp32",
+    "noise_prob": "fp32", "noise_scale": "fp32", "cutmix_prob": "fp32", "GRID": (32, 32),
+    "SIZE": (28, 28), "FALLBACK": (32, 32), "C": 30, "BLOCK": 32,
+}  # fmt: skip
+EDIT_POINTERS = {
+    "positions": "*i64", "synonyms": "*i64", "out": "*i16", "num_rows": "i32", "num_codes": "i32",
+    "key_a": "i32", "key_b": "i32", "synonym_prob": "fp32", "synonym_rate": "fp32",
+    "synonym_scale": "fp32", "swap_end": "fp32", "swap_side": "fp32", "flip_prob": "fp32",
+    "GRID": (32, 32), "TILE": 256,
+}  # fmt: skip
 SIGNATURES = {
-    "ids": {
+    "ids": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u16", "rows": None, "STRIDE": 1024, "PLANES": (),
         "GRID": (32, 32), "SIZE": (28, 28), "C": 32, "CUBIC": True, "MIXES": True, "NOISE": True,
         "CHANNELS_LAST": False, "TILE": 32, "CHANNELS": 32,
-    },
-    "packed, odd, channels last": {
+    }),
+    "packed, odd, channels last": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u8", "rows": "*i64", "STRIDE": 72,
         "PLANES": ((0, 8, 0), (8, 1, 64)), "GRID": (8, 8), "SIZE": (7, 7), "C": 3,
         "CUBIC": False, "MIXES": True, "NOISE": True,
         "CHANNELS_LAST": True, "TILE": 64, "CHANNELS": 4,
-    },
-    "neither noise nor CutMix": {
+    }),
+    "neither noise nor CutMix": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u16", "rows": None, "shift": None, "STRIDE": 64, "PLANES": (),
         "GRID": (8, 8), "SIZE": (7, 7), "C": 1, "CUBIC": False, "MIXES": False, "NOISE": False,
         "CHANNELS_LAST": False, "TILE": 64, "CHANNELS": 1,
-    },
+    }),
+    "words": (PHILOX, "draw_program", {
+        "positions": "*i64", "out": "*i64", "total": "i32", "per_sample": "i32", "count": "i32",
+        "key_a": "i32", "key_b": "i32", "op": "i32", "UNIFORM": False, "BLOCK": 256,
+    }),
+    "uniform numbers": (PHILOX, "draw_program", {
+        "positions": "*i64", "out": "*fp32", "total": "i32", "per_sample": "i32", "count": "i32",
+        "key_a": "i32", "key_b": "i32", "op": "i32", "UNIFORM": True, "BLOCK": 256,
+    }),
+    "plan": (PLAN, "plan_program", {
+        **PLAN_POINTERS, "share": "*fp32", "partner": "*i64", "shift": "*fp32",
+    }),
+    "plan of crops alone": (PLAN, "plan_program", {
+        **PLAN_POINTERS, "share": None, "partner": None, "shift": None,
+    }),
+    "edits of packed": (EDIT, "edit_program", {
+        **EDIT_POINTERS, "tokens": "*u8", "rows": "*i64", "STRIDE": 1152,
+        "PLANES": ((0, 8, 0), (8, 1, 1024)), "SYNONYMS": 5, "SWAPS": True, "ROLL": 3,
+        "FLIPS": True,
+    }),
+    "flips of ids": (EDIT, "edit_program", {
+        **EDIT_POINTERS, "tokens": "*u64", "rows": None, "STRIDE": 1024, "PLANES": (),
+        "SYNONYMS": 0, "SWAPS": False, "ROLL": 0, "FLIPS": True,
+    }),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_the_program_compiles_for_cuda(name, tmp_path, monkeypatch):
+def test_programs_compile_for_cuda(name, tmp_path, monkeypatch):
     """The interpreter knows no types; the compiler, which needs no device, does."""
-    triton = pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    arguments = SIGNATURES[name]
-    with programs(interpret=False) as module:
-        program = module.embed_program
-        assert set(arguments) == set(program.arg_names)
-        kinds = {
-            key: arguments[key] if isinstance(arguments[key], str) else "constexpr"
-            for key in program.arg_names
-        }
-        fixed = {key: value for key, value in arguments.items() if not isinstance(value, str)}
-        compiled = triton.compile(
-            triton.compiler.ASTSource(program, kinds, fixed),
-            target=importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32),
-            options={"enable_fp_fusion": False},
+    module, program, arguments = SIGNATURES[name]
+    with programs(interpret=False) as modules:
+        compiled = compile_for_cuda(
+            getattr(modules[module], program), arguments, capability=90, fuses=False
         )
     assert compiled.asm["cubin"]

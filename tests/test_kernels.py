@@ -3,7 +3,6 @@
 import importlib
 import logging
 import sys
-from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_context import random_tables, random_tokens, smooth_tokens, streams
+from triton_programs import CPU, CUDA, DEVICES, STREAM, compile_for_cuda, programs
 
 import seit.stream
 from seit.errors import UsageError
@@ -28,29 +28,8 @@ from seit.stream.kernels import (
     unpack_triton,
 )
 
-PROGRAMS = "seit.stream.kernels.programs"
-CPU = torch.device("cpu")
-HAS_CUDA = torch.cuda.is_available()
-CUDA = pytest.param(
-    "cuda",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not HAS_CUDA, reason="needs a CUDA device")],
-)
 
-
-@contextmanager
-def programs(*, interpret):
-    """Triton decides when a program is defined who runs it; nothing else may see the setting."""
-    pytest.importorskip("triton")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, PROGRAMS, None)  # what was there comes back
-        del sys.modules[PROGRAMS]
-        with pytest.MonkeyPatch.context() as setting:
-            setting.setenv("TRITON_INTERPRET", "1" if interpret else "0")
-            module = importlib.import_module(PROGRAMS)
-        yield module
-
-
-@pytest.fixture(scope="module", params=["interpreter", *([CUDA] if HAS_CUDA else [])])
+@pytest.fixture(scope="module", params=DEVICES)
 def device(request):
     with programs(interpret=request.param == "interpreter"):
         yield CPU if request.param == "interpreter" else torch.device("cuda")
@@ -294,15 +273,8 @@ SIGNATURES = {
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_programs_compile_for_cuda(name, tmp_path, monkeypatch):
     """The interpreter knows no types; the compiler, which needs no device, does."""
-    triton = pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    arguments = SIGNATURES[name]
-    kinds = {key: kind if isinstance(kind, str) else "constexpr" for key, kind in arguments.items()}
-    fixed = {key: value for key, value in arguments.items() if not isinstance(value, str)}
-    with programs(interpret=False) as module:
-        compiled = triton.compile(
-            triton.compiler.ASTSource(getattr(module, name), kinds, fixed),
-            target=importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 80, 32),
-            options={"enable_fp_fusion": True},
-        )
+    with programs(interpret=False) as modules:
+        program = getattr(modules[STREAM], name)
+        compiled = compile_for_cuda(program, SIGNATURES[name], capability=80, fuses=True)
     assert compiled.asm["cubin"]

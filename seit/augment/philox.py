@@ -8,6 +8,7 @@ Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
 pure function of (seed, epoch, position in the epoch): however an epoch is cut into batches and
 spread over ranks, each sample meets the same augmentation. Word j of block i is draw 4·i + j of
 its sample; a longer draw begins with the shorter one. ``tl.philox`` of Triton gives the same words.
+On CUDA devices a Triton kernel makes the words, one launch a draw.
 """
 
 import math
@@ -21,11 +22,14 @@ from seit.errors import UsageError
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+"""Of the first and the third word of the counter, in each round."""
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+"""What each word of the key grows by from round to round."""
+NUM_ROUNDS = 10
+UNIT_24 = 2.0**-24
+"""What the upper 24 bits of a word count in a uniform number."""
 _LOW32 = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
-_UNIT_24 = 2.0**-24
 # So many blocks at a time keep a CPU's caches warm and the memory of a long draw low.
 _CPU_CHUNK_BLOCKS = 1 << 17
 # Draws of at most so many blocks come from one table of all operations, made on first use: a dozen
@@ -73,19 +77,19 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
     a, b, c, d = counter
     p, q = torch.empty_like(a), torch.empty_like(c)
     key_a, key_b = key
-    for _ in range(_ROUNDS):
+    for _ in range(NUM_ROUNDS):
         # A 32×32-bit product fills 64 bits; int64 keeps them all, whatever it thinks of the sign.
         # Only factors need their upper halves cleared: b and d carry theirs until the xor drops it.
-        torch.mul(a, _MULTIPLIERS[0], out=p)
-        torch.mul(c, _MULTIPLIERS[1], out=q)
+        torch.mul(a, MULTIPLIERS[0], out=p)
+        torch.mul(c, MULTIPLIERS[1], out=q)
         torch.bitwise_right_shift(q, 32, out=a)
         a.bitwise_xor_(b).bitwise_xor_(key_a).bitwise_and_(_LOW32)
         torch.bitwise_right_shift(p, 32, out=c)
         c.bitwise_xor_(d).bitwise_xor_(key_b).bitwise_and_(_LOW32)
         b, q = q, b
         d, p = p, d
-        key_a = (key_a + _KEY_STEPS[0]) & _LOW32
-        key_b = (key_b + _KEY_STEPS[1]) & _LOW32
+        key_a = (key_a + KEY_STEPS[0]) & _LOW32
+        key_b = (key_b + KEY_STEPS[1]) & _LOW32
     return a, b.bitwise_and_(_LOW32), c, d.bitwise_and_(_LOW32)
 
 
@@ -123,6 +127,7 @@ class SampleRandom:
         self.key = (seed & _LOW32 ^ _scramble(seed >> 32), epoch)
         self.positions = positions.to(torch.int64)
         self._short: Words | None = None
+        self._has_kernel = _kernel_serves(positions.device)
 
     def __len__(self) -> int:
         """B, the number of samples."""
@@ -132,6 +137,7 @@ class SampleRandom:
         """The draws of some of the samples; ``index`` is (n,) int64 or (B,) bool."""
         other = object.__new__(SampleRandom)
         other.key, other.positions, other._short = self.key, self.positions[index], None
+        other._has_kernel = self._has_kernel
         if self._short is not None:
             a, b, c, d = self._short
             other._short = a[index], b[index], c[index], d[index]
@@ -139,6 +145,8 @@ class SampleRandom:
 
     def uniform(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
         """``(B, *shape)`` float32 in [0, 1): the upper 24 bits of a word, times 2⁻²⁴."""
+        if self._has_kernel:
+            return self._draw_by_kernel(op, shape, torch.float32)
         return self._draw(op, shape, torch.float32, _to_uniform)
 
     def normal(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
@@ -157,7 +165,15 @@ class SampleRandom:
             high: 1 to 2³¹ − 1, an integer or a tensor that broadcasts to ``(B, *shape)``.
             shape: the draws of one sample.
         """
+        if self._has_kernel:
+            return (self._draw_by_kernel(op, shape, torch.int64) * high) >> 32
         return (self._draw(op, shape, torch.int64, _to_words) * high) >> 32
+
+    def _draw_by_kernel(self, op: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        from seit.augment.kernels.draws import draw_triton
+
+        count = math.prod(shape)
+        return draw_triton(self, op, count, dtype=dtype).view(len(self), *shape)
 
     def _draw(
         self,
@@ -170,7 +186,11 @@ class SampleRandom:
         blocks = -(-count // 4)
         device = self.positions.device
         out = torch.empty((B, blocks, 4), dtype=dtype, device=device)
-        if blocks <= _SHORT_BLOCKS and op < len(Op):
+        if self._has_kernel:
+            words = self._draw_by_kernel(op, (blocks, 4), torch.int64)
+            a, b, c, d = words.unbind(2)
+            convert((a, b, c, d), out)
+        elif blocks <= _SHORT_BLOCKS and op < len(Op):
             a, b, c, d = (word[:, op, :blocks] for word in self._short_words())
             convert((a, b, c, d), out)
         else:
@@ -200,6 +220,15 @@ class SampleRandom:
         return philox4x32(counter, self.key)
 
 
+def _kernel_serves(device: torch.device) -> bool:
+    """Whether draws are made by a Triton kernel: on CUDA devices, where there is Triton."""
+    if device.type != "cuda":
+        return False
+    from seit.stream.kernels import triton_serves
+
+    return triton_serves(device)
+
+
 def _to_words(words: Words, out: Tensor) -> None:
     torch.stack(words, dim=-1, out=out)
 
@@ -207,14 +236,14 @@ def _to_words(words: Words, out: Tensor) -> None:
 def _to_uniform(words: Words, out: Tensor) -> None:
     for j, word in enumerate(words):
         out[..., j] = word >> 8
-    out.mul_(_UNIT_24)
+    out.mul_(UNIT_24)
 
 
 def _to_normal(words: Words, out: Tensor) -> None:
     for j in (0, 2):
         # 1 is added so that the logarithm never meets 0: radius² = −2 ln u, u in (0, 1].
         radius = (words[j] >> 8).add_(1).to(torch.float32)
-        radius.mul_(_UNIT_24).log_().mul_(-2.0).sqrt_()
-        angle = (words[j + 1] >> 8).to(torch.float32).mul_(2 * math.pi * _UNIT_24)
+        radius.mul_(UNIT_24).log_().mul_(-2.0).sqrt_()
+        angle = (words[j + 1] >> 8).to(torch.float32).mul_(2 * math.pi * UNIT_24)
         torch.mul(radius, angle.cos(), out=out[..., j])
         torch.mul(radius, angle.sin_(), out=out[..., j + 1])

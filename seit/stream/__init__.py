@@ -1,6 +1,7 @@
 """Store → batches on the device: orders, resident and streaming loaders, pixel source."""
 
-from seit.stream.batches import Batch, Loader, Rank
+from seit.stream.batches import Batch, Loader, Rank, RowBatch
+from seit.stream.datasets import StreamDataset, TokenDataset
 from seit.stream.loaders import loader
 from seit.stream.mixing import MixedLoader
 from seit.stream.order import GlobalOrder, Order, StoredOrder, WindowOrder, sample_at
@@ -19,8 +20,11 @@ __all__ = [
     "PixelLoader",
     "Rank",
     "ResidentLoader",
+    "RowBatch",
     "StoredOrder",
+    "StreamDataset",
     "StreamingLoader",
+    "TokenDataset",
     "WindowOrder",
     "loader",
     "sample_at",

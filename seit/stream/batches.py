@@ -1,6 +1,7 @@
 """What a loader yields, and how it walks through an epoch.
 
-Legend: B batch, b the part of it that is a rank's, H W token grid or image, n samples.
+Legend: B batch, b the part of it that is a rank's, H W token grid or image, n samples, N those of
+a split, S bytes per packed sample.
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from seit.errors import UsageError
+from seit.shards import Split
 from seit.stream.order import GlobalOrder, Order, StoredOrder
 
 STATE_VERSION = 1
@@ -47,6 +49,25 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """A batch as rows of a resident split: its ids need not be unpacked to be used.
+
+    Attributes:
+        packed: uint8 (N, S), all samples of the split, on the loader's device.
+        rows: int64 (b,), those of the batch, on the device.
+        labels: int64 (b,), −1 for an unlabelled sample.
+        positions: int64 (b,), each sample's global position in the epoch's order.
+        epoch: the epoch that the batch belongs to.
+    """
+
+    packed: Tensor
+    rows: Tensor
+    labels: Tensor
+    positions: Tensor
+    epoch: int
 
 
 class Samples(NamedTuple):
@@ -217,13 +238,16 @@ class Loader(ABC):
     def _stored_batch(self) -> int:
         return -(-self.batch_size // self.rank.world_size)
 
-    def _batch(self, epoch: int, number: int) -> Batch:
+    def _positions(self, number: int) -> npt.NDArray[np.int64]:
+        """Which positions (b,) of an epoch are the rank's part of a batch."""
         if self.shuffle:
-            positions = number * self.batch_size + self._part
-        else:
-            part = self.rank.part_of_split(self.num_samples)
-            start = number * self._stored_batch
-            positions = np.array(part[start : start + self._stored_batch], dtype=np.int64)
+            return number * self.batch_size + self._part
+        part = self.rank.part_of_split(self.num_samples)
+        start = number * self._stored_batch
+        return np.array(part[start : start + self._stored_batch], dtype=np.int64)
+
+    def _batch(self, epoch: int, number: int) -> Batch:
+        positions = self._positions(number)
         samples = self.load(positions, epoch)
         return Batch(
             tokens=samples.tokens,
@@ -232,6 +256,19 @@ class Loader(ABC):
             epoch=epoch,
             indices=samples.indices,
             find_keys=samples.find_keys,
+        )
+
+
+def check_labelled(labels: npt.NDArray[np.integer], split: Split) -> None:
+    """Refuse samples of a split without a label.
+
+    Raises:
+        UsageError: any of ``labels`` is −1.
+    """
+    if labels.min(initial=0) < 0:
+        raise UsageError(
+            f"split {split.name!r} of {split.store.folder} holds samples without a label; "
+            "tokenize a class-per-folder tree or a manifest with labels to train a classifier"
         )
 
 

@@ -33,6 +33,7 @@ def loader(
     subset: npt.NDArray[np.integer] | None = None,
     rank: int = 0,
     world_size: int = 1,
+    labelled: bool = False,
 ) -> Loader:
     """Yield batches of ``split`` on ``device``.
 
@@ -54,10 +55,13 @@ def loader(
         subset: rows int (n,) of the split, such as :func:`select` gives; resident only.
         rank: of this process; see :class:`~seit.stream.batches.Rank`.
         world_size: processes that share each batch.
+        labelled: whether a sample without a label is an error: of a resident split at once, of a
+            streamed one when its block is read.
 
     Raises:
         UsageError: the split is empty or smaller than a shuffled batch, ``order`` cannot be had
-            in ``mode``, or the batch does not fall into parts for the ranks.
+            in ``mode``, the batch does not fall into parts for the ranks, or a sample has no label
+            although all should have one.
         DamagedError: a shard is damaged.
     """
     if order not in ("global", "window") or mode not in ("auto", "resident", "streaming"):
@@ -81,6 +85,7 @@ def loader(
             window_blocks=window_blocks,
             shuffle=shuffle,
             rank=part,
+            labelled=labelled,
         )
     windows: Order | None = None
     if shuffle and order == "window":
@@ -99,6 +104,7 @@ def loader(
         order=windows,
         subset=subset,
         rank=part,
+        labelled=labelled,
     )
 
 

@@ -168,6 +168,12 @@ class WindowOrder(Order):
         blocks, _ = self._permuted(epoch)
         return blocks[window * self.window_blocks : (window + 1) * self.window_blocks]
 
+    def positions_of(self, window: int, epoch: int) -> range:
+        """The positions of an epoch whose samples a window holds."""
+        _, starts = self._permuted(epoch)
+        bounds = np.append(starts[:: self.window_blocks][: self.num_windows], self.num_samples)
+        return range(int(bounds[window]), int(bounds[window + 1]))
+
     def _permuted(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The blocks in the epoch's order (m,), and the position of each one's first sample."""
         if self._epoch is None or self._epoch[0] != epoch:

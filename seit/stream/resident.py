@@ -6,6 +6,9 @@ its packed rows and a few shifts and masks, on the device; there are no worker p
 Legend: b samples of a batch, H W grid, N samples, n of a subset, S bytes per packed sample.
 """
 
+from collections.abc import Iterator
+from itertools import count
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,7 +17,8 @@ from torch import Tensor
 from seit.errors import DamagedError
 from seit.shards import Split, TokenLayout
 from seit.shards.packed import unpack as unpack_numpy
-from seit.stream.batches import IndexedLoader, Rank
+from seit.stream.batches import IndexedLoader, Rank, RowBatch, check_labelled
+from seit.stream.decoding import decode_on
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 from seit.stream.unpack import unpack_rows
 
@@ -25,7 +29,10 @@ class ResidentLoader(IndexedLoader):
     """Batches of ids (b, H, W) from a split held in memory; see :func:`seit.stream.loader`.
 
     ``subset`` int (n,) are the rows that it is of, None for all; they must be those that the split
-    gives (``Split.rows``), which leaves out damaged ones where the store skips them.
+    gives (``Split.rows``), which leaves out damaged ones where the store skips them. ``labelled``
+    says whether a sample without a label is an error.
+
+    Context-coded tokens are decoded on the device if Triton serves that.
     """
 
     def __init__(
@@ -39,15 +46,19 @@ class ResidentLoader(IndexedLoader):
         order: Order | None = None,
         subset: npt.NDArray[np.integer] | None = None,
         rank: Rank | None = None,
+        labelled: bool = False,
     ) -> None:
-        labels, packed_NS = split.labels, split.packed()
+        labels = split.labels
+        if labelled:
+            check_labelled(labels, split)
+        packed_NS = decode_on(split, torch.device(device)).packed()
         keys = split.keys
         self._layout = split.layout
         if not len(packed_NS) == len(labels) == len(keys):
             raise DamagedError(f"{split!r} holds {len(labels)} labels and {len(keys)} keys")
         if order is None:
-            count = len(labels) if subset is None else len(subset)
-            order = GlobalOrder(count, seed=seed) if shuffle else StoredOrder(count)
+            size = len(labels) if subset is None else len(subset)
+            order = GlobalOrder(size, seed=seed) if shuffle else StoredOrder(size)
         super().__init__(
             labels=labels,
             keys=keys,
@@ -61,6 +72,21 @@ class ResidentLoader(IndexedLoader):
         if self.device.type != "cpu":  # on a CPU ids are checked when they are unpacked
             check_ids(packed_NS, self._layout)
         self._packed_NS = torch.from_numpy(packed_NS).to(self.device)
+
+    def row_steps(self, start: int = 0) -> Iterator[RowBatch]:
+        """As :meth:`steps`, the batches as rows of the packed split."""
+        for step in count(start):
+            epoch, number = divmod(step, len(self))
+            positions = self._positions(number)
+            rows = torch.from_numpy(self.order.indices(positions, epoch))
+            rows = rows.to(self.device, non_blocking=True)
+            yield RowBatch(
+                packed=self._packed_NS,
+                rows=rows,
+                labels=self._labels.index_select(0, rows),
+                positions=torch.from_numpy(positions).to(self.device, non_blocking=True),
+                epoch=epoch,
+            )
 
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Ids (b, H, W) of the rows ``indices``."""

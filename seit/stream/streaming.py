@@ -2,9 +2,10 @@
 
 Blocks are read ahead by threads from a disk or an object store, in the order `window`, of which
 they are two windows at most: the one that batches are taken from, and the next. What is held is
-O(blocks) for the order and two windows of packed samples, whatever the size of the split.
+O(blocks) for the order and two windows of packed samples, whatever the size of the split. Of
+several ranks each holds its own samples alone, and decodes no others where each is coded by itself.
 
-Legend: b samples of a batch, H W grid, n samples of a window, S bytes per packed sample.
+Legend: b samples of a batch, H W grid, n samples of a window or a block, S bytes per packed sample.
 """
 
 import os
@@ -17,9 +18,11 @@ import numpy.typing as npt
 import torch
 
 from seit.errors import DamagedError
-from seit.shards import Split
+from seit.shards import PackedCodec, Shard, Split
 from seit.shards.frames import Kind
-from seit.stream.batches import Loader, Rank, Samples
+from seit.shards.packed import pack
+from seit.stream.batches import Loader, Rank, Samples, check_labelled
+from seit.stream.decoding import decode_on
 from seit.stream.order import WindowOrder
 from seit.stream.unpack import unpack_rows
 
@@ -28,7 +31,7 @@ _MAX_THREADS = 16
 
 @dataclass(frozen=True)
 class _BlockData:
-    """A block's columns but its tokens: int64 (n,), n keys, and n rows of the split."""
+    """Columns of a block's samples but their tokens: int64 (n,), n keys, n rows of the split."""
 
     labels: npt.NDArray[np.int64]
     keys: tuple[str, ...]
@@ -37,8 +40,12 @@ class _BlockData:
 
 @dataclass(frozen=True)
 class _Coming:
-    """A window that threads read: its packed samples uint8 (n, S), and each block's rest."""
+    """A window that threads read: its packed samples uint8 (n, S), and each block's rest.
 
+    ``places`` int64 (n,), ascending, are those of the samples within the window; None for all.
+    """
+
+    places: npt.NDArray[np.int64] | None
     packed: npt.NDArray[np.uint8]
     blocks: "list[Future[_BlockData]]"
 
@@ -46,27 +53,36 @@ class _Coming:
 class _Window:
     """The samples of a window, in the order in which the order counts them.
 
-    Of a damaged block there is nothing but its room in ``packed``, which no place leads to.
+    Of a damaged block there is nothing but its room in ``packed``, which no place leads to. Of a
+    window without damage only some samples may be there, those at ``coming.places``.
     """
 
     def __init__(
         self,
-        packed: npt.NDArray[np.uint8],
+        coming: _Coming,
         blocks: list[_BlockData | DamagedError],
-        sizes: list[int],
+        sizes: npt.NDArray[np.int64],
     ) -> None:
         whole = np.repeat([isinstance(block, _BlockData) for block in blocks], sizes)
-        intact = np.flatnonzero(whole)
-        if not len(intact):
+        if not whole.any():
             raise next(error for error in blocks if isinstance(error, DamagedError))
         good = [block for block in blocks if isinstance(block, _BlockData)]
-        self.packed = packed
+        self.packed = coming.packed
         self.labels = np.concatenate([block.labels for block in good])
         self.rows = np.concatenate([block.rows for block in good])
         self.keys = list(chain.from_iterable(block.keys for block in good))
-        self.numbers = _numbers_of_intact(whole)
-        self.packed_rows = intact
-        self.num_damaged = len(whole) - len(intact)
+        self.num_damaged = int(len(whole) - whole.sum())
+        if coming.places is None:
+            self.numbers = _numbers_of_intact(whole)
+            self.packed_rows = np.flatnonzero(whole)
+        else:
+            self.numbers = np.full(len(whole), -1)
+            self.packed_rows = np.arange(len(coming.places))
+            self.numbers[coming.places] = self.packed_rows
+
+    def holds(self, places: npt.NDArray[np.int64]) -> bool:
+        """Whether the samples at ``places`` are there."""
+        return bool((self.numbers[places] >= 0).all())
 
 
 class StreamingLoader(Loader):
@@ -75,8 +91,12 @@ class StreamingLoader(Loader):
     The batches are those of a resident loader in the same order. In a store that was opened with
     ``on_damage="skip"`` the places of a damaged block's samples are taken by the next intact ones
     of its window, so that batches keep their size; ``skipped_samples`` counts them. Otherwise
-    damage is an error when its batch is due. Every rank reads all blocks, of which it uses its
-    part of each batch.
+    damage is an error when its batch is due, unless it is in a sample of another rank.
+
+    Every rank reads all blocks that hold samples of its own, which in a shuffled split are nearly
+    all, and keeps its own alone: 1 / ranks of a window's memory. Context-coded samples of other
+    ranks are not decoded; blocks of packed ones are checked as a whole. Where damage is skipped
+    every rank holds all samples, as any may take the place of a damaged one.
 
     Args:
         split: of a store.
@@ -86,6 +106,7 @@ class StreamingLoader(Loader):
         window_blocks: blocks that are shuffled together.
         shuffle: False for the stored order.
         rank: which part of each batch is wanted.
+        labelled: whether a sample without a label is an error.
     """
 
     def __init__(
@@ -98,12 +119,16 @@ class StreamingLoader(Loader):
         window_blocks: int,
         shuffle: bool = True,
         rank: Rank | None = None,
+        labelled: bool = False,
     ) -> None:
         self._windows = WindowOrder(
             split.block_sizes, seed=seed, window_blocks=window_blocks, shuffles=shuffle
         )
         super().__init__(self._windows, batch_size=batch_size, device=device, rank=rank)
-        self._split = split
+        self._split = decode_on(split, self.device)
+        self._labelled = labelled
+        self._codes_samples = split.store.card.codec != PackedCodec.name
+        self._own_only = self.rank.world_size > 1 and not split.store.skips_damage
         self._skips_damage = split.store.skips_damage
         self._pool: ThreadPoolExecutor | None = None
         self._open: dict[tuple[int, int], _Window] = {}
@@ -117,11 +142,11 @@ class StreamingLoader(Loader):
         windows, places = self._windows.place(positions, epoch)
         numbers = np.unique(windows).tolist()
         if len(numbers) == 1:
-            samples = self._samples(self._window(epoch, numbers[0]), places)
+            samples = self._samples((epoch, numbers[0]), places)
         else:
             chosen = [np.flatnonzero(windows == number) for number in numbers]
             parts = [
-                self._samples(self._window(epoch, number), places[slots])
+                self._samples((epoch, number), places[slots])
                 for number, slots in zip(numbers, chosen, strict=True)
             ]
             samples = _join(parts, np.argsort(np.concatenate(chosen)))
@@ -131,9 +156,13 @@ class StreamingLoader(Loader):
             labels=samples.labels.to(self.device, non_blocking=True),
         )
 
-    def _samples(self, window: _Window, places: npt.NDArray[np.int64]) -> Samples:
-        """Samples of one window, on the host; tokens are (b, L)."""
-        layout = self._split.layout
+    def _samples(self, key: tuple[int, int], places: npt.NDArray[np.int64]) -> Samples:
+        """Samples of one window (epoch, number), on the host; tokens are (b, L)."""
+        layout, window = self._split.layout, self._window(*key)
+        if not window.holds(places):  # somebody loads what is not this rank's: a mixture does
+            self._own_only = False
+            self._drop()
+            window = self._window(*key)
         numbers, keys = window.numbers[places], window.keys
         return Samples(
             tokens=unpack_rows(
@@ -149,12 +178,16 @@ class StreamingLoader(Loader):
 
     def close(self) -> None:
         """Stop reading ahead and forget what was read; the loader can be used again."""
-        for coming in self._coming.values():
-            for future in coming.blocks:
-                future.cancel()
+        self._drop()
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
+
+    def _drop(self) -> None:
+        """Forget what was read, and what is being read as soon as that is done."""
+        for coming in self._coming.values():
+            for future in coming.blocks:
+                future.cancel()
         self._open.clear()
         self._coming.clear()
         self._spare.clear()
@@ -167,7 +200,7 @@ class StreamingLoader(Loader):
             self._order(*self._after(epoch, number))
             blocks = [self._result(future) for future in coming.blocks]
             sizes = self._split.block_sizes[self._windows.blocks_of(number, epoch)]
-            window = _Window(coming.packed, blocks, sizes.tolist())
+            window = _Window(coming, blocks, sizes)
             self.skipped_samples += window.num_damaged
             self._open[epoch, number] = window
         return self._open[epoch, number]
@@ -186,21 +219,42 @@ class StreamingLoader(Loader):
                 future.cancel()
 
     def _order(self, epoch: int, number: int) -> None:
-        """Have threads read a window's blocks."""
+        """Have threads read a window's blocks, or what the rank needs of them."""
         if (epoch, number) in self._coming or (epoch, number) in self._open:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
         pool = self._pool
         blocks = self._windows.blocks_of(number, epoch)
-        starts = np.cumsum(self._split.block_sizes[blocks])
-        packed = self._take_buffer(int(starts[-1]))
-        rooms = np.split(packed, starts[:-1])
+        ends = np.cumsum(self._split.block_sizes[blocks])
+        starts = ends - self._split.block_sizes[blocks]
+        places = self._own_places(epoch, number) if self._own_only else None
+        bounds = ends if places is None else np.searchsorted(places, ends)
+        packed = self._take_buffer(int(bounds[-1]))
+        rooms = np.split(packed, bounds[:-1])
+        rows: list[npt.NDArray[np.int64] | None] = [None] * len(blocks)
+        if places is not None:
+            of_blocks = np.split(places, bounds[:-1])
+            rows = [part - start for part, start in zip(of_blocks, starts, strict=True)]
         futures = [
-            pool.submit(self._read, block, room)
-            for block, room in zip(blocks.tolist(), rooms, strict=True)
+            pool.submit(self._read, block, chosen, room)
+            for block, chosen, room in zip(blocks.tolist(), rows, rooms, strict=True)
         ]
-        self._coming[epoch, number] = _Coming(packed, futures)
+        self._coming[epoch, number] = _Coming(places, packed, futures)
+
+    def _own_places(self, epoch: int, number: int) -> npt.NDArray[np.int64]:
+        """The places within a window of the samples that are this rank's, ascending."""
+        window = self._windows.positions_of(number, epoch)
+        if self.shuffle:
+            end = min(window.stop, len(self) * self.batch_size)
+            positions = np.arange(window.start, max(window.start, end))
+            is_own = np.zeros(self.batch_size, dtype=bool)
+            is_own[self._part] = True
+            positions = positions[is_own[positions % self.batch_size]]
+        else:
+            own = self.rank.part_of_split(self.num_samples)
+            positions = np.arange(max(window.start, own.start), min(window.stop, own.stop))
+        return np.sort(self._windows.place(positions, epoch)[1])
 
     def _take_buffer(self, num_samples: int) -> npt.NDArray[np.uint8]:
         """Room for a window, uint8 (n, S): that of one used up, whose pages are there already."""
@@ -211,23 +265,42 @@ class StreamingLoader(Loader):
                 return whole[:num_samples]
         return np.empty((num_samples, self._split.layout.sample_bytes), dtype=np.uint8)
 
-    def _read(self, number: int, room: npt.NDArray[np.uint8]) -> _BlockData:
-        """Read a block: its packed samples into ``room`` (n, S)."""
+    def _read(
+        self, number: int, chosen: npt.NDArray[np.int64] | None, room: npt.NDArray[np.uint8]
+    ) -> _BlockData:
+        """Read a block, or ``chosen`` (n,) of its samples: packed ones into ``room`` (n, S)."""
         shard, block = self._split.block_at(number)
         rows = shard.rows_of(block)
+        if chosen is None:
+            chosen = np.arange(len(rows))
+        if not len(chosen):
+            return _BlockData(labels=np.empty(0, np.int64), keys=(), rows=np.empty(0, np.int64))
         labels = shard.open_block(block, Kind.LABELS).astype(np.int64)
+        self._check_labels(labels, shard, block)
+        is_part = len(chosen) < len(rows)
+        if is_part and self._codes_samples:
+            layout = self._split.layout
+            tokens_nHW = shard.open_token_rows(block, chosen)
+            room[:] = pack(tokens_nHW.reshape(-1, layout.length), layout.bits)
+        else:
+            packed_nS = shard.open_packed(block)
+            room[:] = packed_nS[chosen] if is_part else packed_nS
+        keys = shard.open_block(block, Kind.KEYS)
+        return _BlockData(
+            labels=labels[chosen],
+            keys=tuple(keys[row] for row in chosen.tolist()) if is_part else keys,
+            rows=rows.start + chosen,
+        )
+
+    def _check_labels(self, labels: npt.NDArray[np.int64], shard: Shard, block: int) -> None:
         low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
         if low < -1 or (high >= len(self._split.classes) and high > 0):
             raise DamagedError(
                 f"{shard.record.file}, block {block}: labels from {low} to {high} for "
                 f"{len(self._split.classes)} classes; `seit verify` lists all damage"
             )
-        room[:] = shard.open_packed(block)
-        return _BlockData(
-            labels=labels,
-            keys=shard.open_block(block, Kind.KEYS),
-            rows=np.arange(rows.start, rows.stop, dtype=np.int64),
-        )
+        if self._labelled:
+            check_labelled(labels, self._split)
 
     def _result(self, future: "Future[_BlockData]") -> _BlockData | DamagedError:
         try:

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from seit.augment import Augmented, PixelAugment, TokenAugment
+from seit.augment.kernels import FusedAugment
 from seit.errors import UsageError
 from seit.models import Stem, build_backbone
 from seit.models.tokenadapt import load_tokenadapt
 from seit.shards import Split, Store
-from seit.stream import Loader, PixelLoader, loader, select
+from seit.shards.frames import Kind
+from seit.stream import Loader, PixelLoader, ResidentLoader, loader, select
+from seit.stream.batches import check_labelled
+from seit.stream.kernels import triton_serves
 from seit.train.config import ModelConfig, TrainConfig
 
 PIXEL_FLIP_PROB = 0.5
@@ -40,16 +44,15 @@ class Feed:
     seed: int
 
     def train_inputs(self, start: int) -> Iterator[Augmented]:
-        """Augmented batches from step ``start`` on, without an end."""
+        """Augmented batches from step ``start`` on, without an end.
+
+        Where both the loader and the augmentation can, rows of the resident split are handed over,
+        and ids are unpacked inside the augmentation's kernels.
+        """
         assert self.train is not None, "this feed only evaluates"
-        for batch in self.train.steps(start):
-            yield self.augment(
-                batch.tokens,
-                batch.labels,
-                positions=batch.positions,
-                seed=self.seed,
-                epoch=batch.epoch,
-            )
+        if isinstance(self.train, ResidentLoader) and isinstance(self.augment, FusedAugment):
+            return _augment_rows(self.train, self.augment, start, self.seed)
+        return _augment_ids(self.train, self.augment, start, self.seed)
 
     def evaluation_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (B, C, h, w) and labels (B,) of every sample of the evaluated split, once."""
@@ -57,10 +60,37 @@ class Feed:
             yield self.augment.evaluate(batch.tokens), batch.labels
 
 
+def _augment_ids(
+    loader: Loader, augment: TokenAugment | PixelAugment, start: int, seed: int
+) -> Iterator[Augmented]:
+    for batch in loader.steps(start):
+        yield augment(
+            batch.tokens, batch.labels, positions=batch.positions, seed=seed, epoch=batch.epoch
+        )
+
+
+def _augment_rows(
+    loader: ResidentLoader, augment: FusedAugment, start: int, seed: int
+) -> Iterator[Augmented]:
+    for batch in loader.row_steps(start):
+        yield augment.augment_rows(
+            batch.packed,
+            batch.rows,
+            batch.labels,
+            positions=batch.positions,
+            seed=seed,
+            epoch=batch.epoch,
+        )
+
+
 def make_augment(
     store: Store, config: TrainConfig, device: torch.device, *, with_train: bool = True
 ) -> TokenAugment | PixelAugment:
-    """The augmentation that a run uses, on its device; TokenAdapt's network only to train."""
+    """The augmentation that a run uses, on its device; TokenAdapt's network only to train.
+
+    On CUDA devices that Triton serves it is fused: its inputs lie channels last, which the stem's
+    convolution wants, in the dtype that the convolution computes in. Otherwise it is the reference.
+    """
     if config.data.pixels is not None:
         size = int(store.card.tokenizer.preprocessing["size"])
         settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
@@ -75,13 +105,28 @@ def make_augment(
     warper = None
     if with_train and settings.token_adapt:
         warper = load_tokenadapt(settings.token_adapt, store)
-    return TokenAugment(codebook, grid, settings, warper=warper).to(device)
+    if not triton_serves(device):
+        return TokenAugment(codebook, grid, settings, warper=warper).to(device)
+    dtype = torch.bfloat16 if computes_in_bfloat16(config, device) else torch.float32
+    return FusedAugment(
+        codebook, grid, settings, warper=warper, dtype=dtype, channels_last=True
+    ).to(device)
+
+
+def computes_in_bfloat16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether forward passes compute in bf16: the config or a CUDA device asks for it."""
+    return config.run.precision == "bf16" or (
+        config.run.precision == "auto" and device.type == "cuda"
+    )
 
 
 def make_feed(
     store: Store, config: TrainConfig, device: torch.device, *, with_train: bool = True
 ) -> Feed:
     """Load the splits that ``config`` names.
+
+    Labels are checked as they are read: those of a resident split here, those of a streamed one
+    block by block in training.
 
     Raises:
         UsageError: the training split is missing, too small or not all labelled, or nothing of
@@ -91,13 +136,13 @@ def make_feed(
     train = None
     if with_train:
         split = store[data.train_split]
-        if not store.classes or (split.labels < 0).any():
+        if not store.classes:
             raise UsageError(
-                f"split {data.train_split!r} of {store.folder} holds samples without a label; "
-                "tokenize a class-per-folder tree or a manifest with labels to train a classifier"
+                f"{store.folder} has no classes; tokenize a class-per-folder tree or a manifest "
+                "with labels to train a classifier"
             )
         train = _load(split, config, device, batch_size=data.batch_size, shuffle=True)
-    if data.val_split not in store or not (store[data.val_split].labels >= 0).any():
+    if data.val_split not in store or not _has_labels(store[data.val_split]):
         raise UsageError(
             f"{store.folder} has no labelled samples in a split {data.val_split!r} to evaluate on; "
             f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
@@ -106,6 +151,12 @@ def make_feed(
     evaluation = _load(store[data.val_split], config, device, batch_size=EVAL_BATCH, shuffle=False)
     augment = make_augment(store, config, device, with_train=with_train)
     return Feed(train, evaluation, augment, store.classes, config.run.seed)
+
+
+def _has_labels(split: Split) -> bool:
+    """Whether any sample has a label; reads blocks until one has."""
+    blocks = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS))
+    return any((labels >= 0).any() for labels in blocks)
 
 
 def build_model(
@@ -148,7 +199,10 @@ def _load(
             mode=data.mode,
             window_blocks=data.window_blocks,
             subset=subset,
+            labelled=shuffle,
         )
+    if shuffle:
+        check_labelled(split.labels, split)
     return PixelLoader(
         split,
         data.pixels,

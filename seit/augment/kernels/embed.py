@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from seit.augment.crop import Interpolation
+from seit.augment.kernels.draws import signed_word
 from seit.augment.kernels.plan import Plan
+from seit.augment.kernels.tokens import TokenSource
 from seit.errors import UsageError
-from seit.shards.packed import sample_bytes, token_bits
-from seit.stream.kernels.packed import _place_planes
 
 _MAX_CHANNELS = 64
 _TILE_ELEMENTS = 1024
 """Of a program, eight of a thread: more take so many registers that fewer threads run."""
 _MIN_TILE, _MAX_TILE = 16, 128
 _NUM_WARPS = 4
-_UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
 def fused_embed(
@@ -63,11 +62,10 @@ def fused_embed(
     from seit.augment.kernels.programs import embed_program
 
     _check_plan(plan, codebook_KC)
-    (H, W), (h, w) = grid, size
+    h, w = size
     K, C = codebook_KC.shape
-    bits = token_bits(K)
-    _check_tokens(tokens, len(plan.columns), grid=grid, rows=rows, bits=bits)
     num_samples = len(plan.columns)
+    source = TokenSource.of(tokens, rows, num_samples=num_samples, grid=grid, num_codes=K)
     out = torch.empty(
         (num_samples, C, h, w),
         dtype=dtype,
@@ -79,8 +77,8 @@ def fused_embed(
     programs = num_samples * -(-h * w // tile) * -(-C // channels)
     with torch.cuda.device_of(tokens):
         embed_program[(programs,)](
-            tokens.contiguous().view(_UNSIGNED[tokens.element_size()]),
-            None if rows is None else rows.contiguous(),
+            source.tokens,
+            source.rows,
             codebook_KC.detach().contiguous(),
             plan.columns,
             plan.shift,
@@ -89,12 +87,12 @@ def fused_embed(
             num_samples,
             len(tokens),
             K,
-            *map(_signed, plan.key),
+            *map(signed_word, plan.key),
             plan.std,
-            STRIDE=H * W if rows is None else tokens.shape[1],
-            PLANES=() if rows is None else _place_planes(H * W, bits),
-            GRID=(H, W),
-            SIZE=(h, w),
+            STRIDE=source.stride,
+            PLANES=source.planes,
+            GRID=grid,
+            SIZE=size,
             C=C,
             CUBIC=mode == "bicubic",
             MIXES=plan.mixes,
@@ -118,31 +116,6 @@ def _check_plan(plan: Plan, codebook_KC: Tensor) -> None:
         )
 
 
-def _check_tokens(
-    tokens: Tensor, num_samples: int, *, grid: tuple[int, int], rows: Tensor | None, bits: int
-) -> None:
-    H, W = grid
-    if rows is None:
-        expected = f"integers ({num_samples}, {H}, {W})"
-        fits = tokens.shape == (num_samples, H, W) and not tokens.is_floating_point()
-    else:
-        size = sample_bytes(H * W, bits)
-        expected = f"torch.uint8 (N, {size}) and {num_samples} rows of torch.int64"
-        fits = tokens.dtype == torch.uint8 and tokens.shape[1:] == (size,)
-        fits = fits and rows.shape == (num_samples,) and rows.dtype == torch.int64
-    if not fits:
-        found = "" if rows is None else f" and {len(rows)} rows of {rows.dtype}"
-        raise UsageError(
-            f"the tokens are {tokens.dtype} {tuple(tokens.shape)}{found}; expected {expected}: "
-            "pass the samples that the plan was drawn for, of this grid"
-        )
-
-
 def _power_of_two(number: int) -> int:
     """The least power of two that is not below ``number``."""
     return 1 << (number - 1).bit_length()
-
-
-def _signed(word: int) -> int:
-    """The same 32 bits as a signed integer, so that every key has the same type in Triton."""
-    return word - (1 << 32) if word >> 31 else word

@@ -1,10 +1,11 @@
-"""Token augmentation whose look-up, crop, noise and CutMix are one kernel.
+"""Token augmentation by a few kernels, of which one does look-up, crop, noise and CutMix.
 
 Legend: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
 K codes, C codebook dim.
 """
 
 import logging
+import math
 from dataclasses import fields
 
 import torch
@@ -12,40 +13,47 @@ from torch import Tensor
 
 from seit.augment.config import AugmentConfig
 from seit.augment.geometry import TokenWarper
+from seit.augment.kernels.edit import edit_triton, edits_ids
 from seit.augment.kernels.embed import fused_embed
-from seit.augment.kernels.plan import draw_plan
+from seit.augment.kernels.plan import draw_plan_triton
+from seit.augment.kernels.tokens import TokenSource
 from seit.augment.philox import SampleRandom
 from seit.augment.pipeline import Augmented, TokenAugment, sample_random
 from seit.stream.kernels import triton_serves, unpack_triton
 from seit.stream.unpack import unpack
 
-_EDITS = frozenset({"synonym_prob", "swap_prob", "time_roll", "flip_prob"})
-"""Settings above 0 that change ids, which torch does before the kernel runs."""
-_FUSED = _EDITS | {
-    "crop_size", "crop_scale", "crop_ratio", "interpolation", "synonym_rate", "synonym_top",
-    "swap_max", "noise_prob", "noise_scale", "noise_std", "cutmix_prob", "cutmix_alpha",
-}  # fmt: skip
-"""Settings that may have any value. All others must be at their defaults, which are off."""
+_FUSED = frozenset({
+    "crop_size", "crop_scale", "crop_ratio", "interpolation", "synonym_prob", "synonym_rate",
+    "synonym_top", "swap_prob", "swap_max", "time_roll", "flip_prob", "noise_prob", "noise_scale",
+    "noise_std", "cutmix_prob", "cutmix_alpha",
+})  # fmt: skip
+"""Settings that the kernels serve."""
+_DETAILS = frozenset({"mixup_alpha", "token_adapt_prob", "freq_mask_max", "time_mask_max"})
+"""Settings that mean nothing where what they belong to is off. All others must be at their
+defaults, which are off."""
 _LOG = logging.getLogger(__name__)
 
 
 class FusedAugment(TokenAugment):
     """:class:`TokenAugment` by one pass over its output, on CUDA devices that Triton serves.
 
-    The same draws and, up to rounding, the same inputs. Ids are edited in torch before. Elsewhere,
-    and where ``config`` asks for an operation that the kernel does not have (which the log says
-    once), all is done in torch; ``dtype`` and ``channels_last`` hold everywhere.
+    The same draws and, up to rounding, the same inputs. A batch takes four launches: ratios of
+    crops and shares of boxes are drawn, then the plan; ids are edited if ``config`` edits any, in
+    a pass that also unpacks them; and the rest is one pass. Elsewhere, and where ``config`` asks
+    for an operation that the kernels do not have (which the log says once), all is done in torch;
+    ``dtype`` and ``channels_last`` hold everywhere.
 
     Args:
-        codebook: (K, C) floating point; kept as float32, as a buffer that is not saved.
-        grid: (H, W).
+        codebook: (K, C), or (L, K, C), floating point; kept as float32, as a buffer that is not
+            saved. With L levels nothing is fused.
+        grid: (H, W), or (L·H, W).
         config: the augmentations.
         warper: the network that ``config.token_adapt`` names; with one nothing is fused.
         dtype: of the inputs: float32, bfloat16 or float16.
         channels_last: whether the inputs lie channels last in memory, as convolutions prefer.
 
     Raises:
-        UsageError: for a codebook that is not (K, C), or a crop larger than the grid.
+        UsageError: as :class:`TokenAugment`.
     """
 
     def __init__(
@@ -61,13 +69,10 @@ class FusedAugment(TokenAugment):
         super().__init__(codebook, grid, config, warper=warper)
         self.dtype = dtype
         self.channels_last = channels_last
-        self._edits = any(getattr(config, name) > 0 for name in _EDITS)
         self._unfused = _unfused_settings(config)
-        if self._unfused:
-            _LOG.warning(
-                "augmentation is not fused, and slower, since the kernel does not do %s",
-                ", ".join(self._unfused),
-            )
+        if self.levels > 1:
+            self._unfused = (*self._unfused, f"codebooks of {self.levels} levels")
+        self._is_said = False
 
     def forward(
         self,
@@ -87,8 +92,6 @@ class FusedAugment(TokenAugment):
             return augmented._replace(inputs=self._lay_out(augmented.inputs))
         self.check_batch(tokens, self.grid)
         random = sample_random(tokens, positions, seed, epoch)
-        if self._edits:
-            tokens = self._edit(tokens.to(torch.int64), random)
         return self._embed_fused(tokens, None, labels, random, partner)
 
     def augment_rows(
@@ -102,9 +105,9 @@ class FusedAugment(TokenAugment):
         epoch: int,
         partner: Tensor | None = None,
     ) -> Augmented:
-        """As :meth:`forward` of rows of a resident split, unpacked inside the kernel.
+        """As :meth:`forward` of rows of a resident split, unpacked inside the kernels.
 
-        Where ids are edited, or not fused at all, they are unpacked before.
+        Where nothing is fused, they are unpacked before.
 
         Args:
             packed_NS: uint8 (N, S), on the device.
@@ -121,7 +124,7 @@ class FusedAugment(TokenAugment):
         Raises:
             UsageError: for packed samples of another size, or positions that are not (B,).
         """
-        if self._edits or not self._fuses(packed_NS.device):
+        if not self._fuses(packed_NS.device):
             tokens = self._unpack(packed_NS, rows)
             augmented: Augmented = self(
                 tokens, labels, positions=positions, seed=seed, epoch=epoch, partner=partner
@@ -135,7 +138,15 @@ class FusedAugment(TokenAugment):
         return self._lay_out(super().evaluate(tokens))
 
     def _fuses(self, device: torch.device) -> bool:
-        return not self._unfused and self.warper is None and triton_serves(device)
+        if not triton_serves(device):
+            return False
+        if self._unfused and not self._is_said:
+            self._is_said = True
+            _LOG.warning(
+                "augmentation is not fused, and slower, since the kernels do not do %s",
+                ", ".join(self._unfused),
+            )
+        return not self._unfused
 
     def _embed_fused(
         self,
@@ -145,7 +156,16 @@ class FusedAugment(TokenAugment):
         random: SampleRandom,
         partner: Tensor | None,
     ) -> Augmented:
-        plan = draw_plan(
+        if edits_ids(self.config):
+            source = TokenSource.of(
+                tokens,
+                rows,
+                num_samples=len(random),
+                grid=self.grid,
+                num_codes=len(self.codebook),
+            )
+            tokens, rows = edit_triton(source, self.synonyms, random, self.config), None
+        plan = draw_plan_triton(
             random,
             self.config,
             grid=self.grid,
@@ -169,12 +189,12 @@ class FusedAugment(TokenAugment):
         return Augmented(inputs, labels, partner_labels, plan.weight)
 
     def _unpack(self, packed_NS: Tensor, rows: Tensor) -> Tensor:
-        length, num_codes = self.grid[0] * self.grid[1], len(self.codebook)
+        length, num_codes = math.prod(self.stored_grid), len(self.codebook) // self.levels
         if triton_serves(packed_NS.device):
             ids = unpack_triton(packed_NS, length=length, num_codes=num_codes, rows=rows)
         else:
             ids = unpack(packed_NS[rows], length=length, num_codes=num_codes)
-        return ids.view(-1, *self.grid)
+        return ids.view(-1, *self.stored_grid)
 
     def _lay_out(self, inputs: Tensor) -> Tensor:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
@@ -182,9 +202,9 @@ class FusedAugment(TokenAugment):
 
 
 def _unfused_settings(config: AugmentConfig) -> tuple[str, ...]:
-    """The settings of ``config`` that ask for more than the kernel does, as ``name = value``."""
+    """The settings of ``config`` that ask for more than the kernels do, as ``name = value``."""
     return tuple(
         f"{field.name} = {getattr(config, field.name)!r}"
         for field in fields(config)
-        if field.name not in _FUSED and getattr(config, field.name) != field.default
+        if field.name not in _FUSED | _DETAILS and getattr(config, field.name) != field.default
     )

@@ -9,23 +9,15 @@ Shape letters: B batch, T cells of a tile, C codebook dim, S bytes per packed sa
 h w cropped grid, K codes.
 """
 
-import math
-
 import triton
 import triton.language as tl
 
+from seit.augment.kernels.philox_programs import box_muller, random_words
 from seit.augment.kernels.plan import PLAN_COLUMNS
-from seit.augment.philox import _KEY_STEPS, _MULTIPLIERS, _ROUNDS, Op
+from seit.augment.philox import Op
 
 _PLAN_COLUMNS = tl.constexpr(PLAN_COLUMNS)
 _NOISE_ELEMENT = tl.constexpr(int(Op.NOISE_ELEMENT))
-_MULTIPLIER_A = tl.constexpr(_MULTIPLIERS[0])
-_MULTIPLIER_B = tl.constexpr(_MULTIPLIERS[1])
-_KEY_STEP_A = tl.constexpr(_KEY_STEPS[0])
-_KEY_STEP_B = tl.constexpr(_KEY_STEPS[1])
-_NUM_ROUNDS = tl.constexpr(_ROUNDS)
-_UNIT_24 = tl.constexpr(2.0**-24)
-_RADIANS = tl.constexpr(2 * math.pi * 2.0**-24)
 _CUBIC_A = tl.constexpr(-0.75)
 
 
@@ -76,7 +68,7 @@ def embed_program(
     column = cell % SIZE[1]
 
     own = plan + sample * _PLAN_COLUMNS
-    place = _find_row(rows, sample, num_rows, STRIDE)
+    place = find_row(rows, sample, num_rows, STRIDE)
     y_start, y_step, y_last, x_start, x_step, x_last = _load_crop(own, SIZE)
     partner = sample
     inside = cell < 0
@@ -86,7 +78,7 @@ def embed_program(
         inside = (row >= top) & (row < bottom)
         inside &= (column >= tl.load(own + 5)) & (column < tl.load(own + 7))
         partner = tl.minimum(tl.maximum(tl.load(own + 8), 0), batch - 1)
-        place_p = _find_row(rows, partner, num_rows, STRIDE)
+        place_p = find_row(rows, partner, num_rows, STRIDE)
         y_start_p, y_step_p, y_last_p, x_start_p, x_step_p, x_last_p = _load_crop(
             plan + partner * _PLAN_COLUMNS, SIZE
         )
@@ -108,7 +100,7 @@ def embed_program(
         line = _tap_cell(y, i, y_start, y_last, GRID[0], CUBIC) * GRID[1]
         for j in tl.static_range(NUM_TAPS):
             token = line + _tap_cell(x, j, x_start, x_last, GRID[1], CUBIC)
-            code = tl.minimum(_load_id(tokens, place, token, PLANES), last_code)
+            code = tl.minimum(load_id(tokens, place, token, PLANES), last_code)
             values = tl.load(
                 codebook + code[:, None] * C + channel[None, :],
                 mask=(channel < C)[None, :],
@@ -158,7 +150,7 @@ def embed_program(
 
 
 @triton.jit
-def _find_row(rows, sample, num_rows, STRIDE: tl.constexpr):
+def find_row(rows, sample, num_rows, STRIDE: tl.constexpr):
     """Where a sample's tokens begin; -1 if it has a row that is not there."""
     row = sample.to(tl.int64)
     if rows is not None:
@@ -206,7 +198,7 @@ def _weigh(fraction, TAP: tl.constexpr, CUBIC: tl.constexpr):
 
 
 @triton.jit
-def _load_id(tokens, place, token, PLANES: tl.constexpr):
+def load_id(tokens, place, token, PLANES: tl.constexpr):
     """The ids of tokens of samples, uint32: packed or, without planes, unsigned as they are."""
     if len(PLANES) == 0:
         ids = tl.load(tokens + place + token)
@@ -243,60 +235,13 @@ def _normals(
     if NUM_CELLS % 4 == 0:
         quad = first_cell // 4 + tl.arange(0, TILE // 4)
         block = channel[None, :] * (NUM_CELLS // 4) + quad[:, None]
-        a, b, c, d = _random_words(block, position, key_a, key_b)
-        z0, z1 = _box_muller(a, b)
-        z2, z3 = _box_muller(c, d)
+        a, b, c, d = random_words(block, position, key_a, key_b, _NOISE_ELEMENT)
+        z0, z1 = box_muller(a, b)
+        z2, z3 = box_muller(c, d)
         four = tl.join(tl.join(z0, z2), tl.join(z1, z3)).reshape(TILE // 4, CHANNELS, 4)
         return four.permute(0, 2, 1).reshape(TILE, CHANNELS)
     element = channel[None, :] * NUM_CELLS + (first_cell + tl.arange(0, TILE))[:, None]
-    a, b, c, d = _random_words(element // 4, position, key_a, key_b)
+    a, b, c, d = random_words(element // 4, position, key_a, key_b, _NOISE_ELEMENT)
     second = element % 4 >= 2
-    z0, z1 = _box_muller(tl.where(second, c, a), tl.where(second, d, b))
+    z0, z1 = box_muller(tl.where(second, c, a), tl.where(second, d, b))
     return tl.where(element % 2 == 0, z0, z1)
-
-
-@triton.jit
-def _random_words(block, position, key_a, key_b):
-    """Four uint32 of each block: :func:`seit.augment.philox.philox4x32`."""
-    a = block.to(tl.uint32)
-    b = tl.full(block.shape, _NOISE_ELEMENT, tl.uint32)
-    c = tl.full(block.shape, 0, tl.uint32) + position.to(tl.uint32)
-    d = tl.full(block.shape, 0, tl.uint32) + (position >> 32).to(tl.uint32)
-    # A vector of one, whose sums wrap silently in the interpreter too.
-    key_a = tl.full([1, 1], 0, tl.uint32) + key_a.to(tl.uint32)
-    key_b = tl.full([1, 1], 0, tl.uint32) + key_b.to(tl.uint32)
-    for _ in tl.static_range(_NUM_ROUNDS):
-        p = a.to(tl.uint64) * _MULTIPLIER_A
-        q = c.to(tl.uint64) * _MULTIPLIER_B
-        a = (q >> 32).to(tl.uint32) ^ b ^ key_a
-        c = (p >> 32).to(tl.uint32) ^ d ^ key_b
-        b = q.to(tl.uint32)
-        d = p.to(tl.uint32)
-        key_a += _KEY_STEP_A
-        key_b += _KEY_STEP_B
-    return a, b, c, d
-
-
-@triton.jit
-def _box_muller(radius_word, angle_word):
-    """Two normals of two words, as :meth:`seit.augment.philox.SampleRandom.normal` makes them.
-
-    The angle is reduced to ±π/4 in integers, without an error, so that short polynomials do: least
-    squares over Chebyshev points, within 1.1e-7 of sine and cosine.
-    """
-    u = ((radius_word >> 8) + 1).to(tl.float32) * _UNIT_24
-    radius = tl.sqrt(tl.log(u) * -2.0)
-    turns = (angle_word >> 8).to(tl.int32)
-    quarter = (turns + (1 << 21)) >> 22
-    x = (turns - (quarter << 22)).to(tl.float32) * _RADIANS
-    z = x * x
-    sine = tl.fma(tl.fma(z, -1.958795e-4, 8.3327487e-3), z, -1.6666665e-1)
-    sine = tl.fma(sine * z, x, x)
-    cosine = tl.fma(tl.fma(z, 2.4546505e-5, -1.3888292e-3), z, 4.1666645e-2)
-    cosine = tl.fma(cosine * z, z, tl.fma(z, -0.5, 1.0))
-    swapped = quarter & 1 != 0
-    first = tl.where(swapped, sine, cosine)
-    second = tl.where(swapped, cosine, sine)
-    first = tl.where((quarter + 1) & 2 != 0, -first, first)
-    second = tl.where(quarter & 2 != 0, -second, second)
-    return radius * first, radius * second

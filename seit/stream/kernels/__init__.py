@@ -5,12 +5,13 @@ is missing, :func:`triton_serves` says so once in the log and the other decoders
 """
 
 from seit.stream.kernels.context import ContextDecoder, DeviceTables, decode_context_triton
-from seit.stream.kernels.packed import triton_serves, unpack_triton
+from seit.stream.kernels.packed import place_planes, triton_serves, unpack_triton
 
 __all__ = [
     "ContextDecoder",
     "DeviceTables",
     "decode_context_triton",
+    "place_planes",
     "triton_serves",
     "unpack_triton",
 ]

@@ -56,7 +56,7 @@ def unpack_triton(
             len(packed_NS),
             length,
             expected,
-            PLANES=_place_planes(length, bits),
+            PLANES=place_planes(length, bits),
             BLOCK=block,
             # Said only because Triton 3.9 warns where it is not: there are no floats.
             enable_fp_fusion=True,
@@ -64,8 +64,8 @@ def unpack_triton(
     return tokens_BL
 
 
-def _place_planes(length: int, bits: int) -> tuple[tuple[int, int, int], ...]:
-    """(shift, width, first byte) of each plane of a sample."""
+def place_planes(length: int, bits: int) -> tuple[tuple[int, int, int], ...]:
+    """Where the planes of a sample of L tokens lie: (shift, width, first byte) of each."""
     placed, offset = [], 0
     for shift, width in planes(bits):
         placed.append((shift, width, offset))
