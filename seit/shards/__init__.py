@@ -13,10 +13,15 @@ from seit.shards.card import (
 from seit.shards.codecs import Codec, PackedCodec, TokenLayout
 from seit.shards.converting import Conversion, convert
 from seit.shards.copying import copy_store
+from seit.shards.deleting import Deletion, delete_samples
+from seit.shards.filtering import filter_store
 from seit.shards.folders import Folder, LocalFolder, RemoteFolder, RetryPolicy, open_folder
 from seit.shards.index import write_index
+from seit.shards.merging import merge_stores
 from seit.shards.pipelines import BlockDecoder, shard_urls
 from seit.shards.recoding import CODECS, CONTAINERS, recode
+from seit.shards.rewriting import Rewritten
+from seit.shards.selecting import read_keys
 from seit.shards.shard import BlockColumns, DamagedBlock, Shard
 from seit.shards.split import Sample, Split
 from seit.shards.store import CODEBOOK_NAME, SKIPPED_NAME, TOKENIZER_NAME, Store, open_store
@@ -40,12 +45,14 @@ __all__ = [
     "Conversion",
     "Damage",
     "DamagedBlock",
+    "Deletion",
     "FileRecord",
     "Folder",
     "LocalFolder",
     "PackedCodec",
     "RemoteFolder",
     "RetryPolicy",
+    "Rewritten",
     "Sample",
     "Shard",
     "ShardRecord",
@@ -57,9 +64,13 @@ __all__ = [
     "Verification",
     "convert",
     "copy_store",
+    "delete_samples",
+    "filter_store",
+    "merge_stores",
     "open_folder",
     "open_store",
     "read_card",
+    "read_keys",
     "recode",
     "shard_urls",
     "verify_store",

@@ -82,7 +82,10 @@ def fit_codec(store: Store) -> ContextCodec:
         parts.append(split.read_tokens(inside))
         first += len(split)
     tokens_NHW = np.concatenate([np.empty((0, *layout.grid), layout.dtype), *parts])
-    return ContextCodec(layout, fit_tables(tokens_NHW, store.codebook, total_samples=total))
+    codebook = store.codebook
+    if codebook.ndim == 3:  # all levels share the tables, so codes are alike that are so in each
+        codebook = np.concatenate(list(codebook), axis=1)
+    return ContextCodec(layout, fit_tables(tokens_NHW, codebook, total_samples=total))
 
 
 def _write(

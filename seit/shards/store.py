@@ -1,6 +1,6 @@
 """Opening a store: ``seit.open(location)["train"]``.
 
-Shape letters: K codes, C dimension of a codebook vector.
+Shape letters: K codes, C dimension of a codebook vector, L levels of a residual tokenizer.
 """
 
 import hashlib
@@ -96,11 +96,13 @@ class Store(Mapping[str, Split]):
 
     @cached_property
     def codebook(self) -> npt.NDArray[np.float32]:
-        """The codebook float32 (K, C)."""
+        """The codebook float32 (K, C); of a residual tokenizer (L, K, C), L dividing the rows."""
         codebook = self._read_tensor(CODEBOOK_TENSOR)
         info = self.card.tokenizer
         shape = (info.codebook_size, info.codebook_dim)
-        if codebook.shape != shape or codebook.dtype != np.float32:
+        levels = codebook.shape[0] if codebook.ndim == 3 else 1
+        fits = codebook.ndim in (2, 3) and codebook.shape[-2:] == shape
+        if not fits or not levels or info.grid[0] % levels or codebook.dtype != np.float32:
             raise DamagedError(
                 f"{self.folder.locate(CODEBOOK_NAME)} holds a codebook {codebook.dtype} "
                 f"{codebook.shape} where the card says float32 {shape}"

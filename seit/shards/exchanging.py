@@ -1,0 +1,39 @@
+"""Putting a folder in the place of another in one step, where the system can."""
+
+import ctypes
+import errno
+import os
+import sys
+from pathlib import Path
+
+_CURRENT_FOLDER = -100
+"""``AT_FDCWD`` of Linux."""
+_EXCHANGE = 2
+"""``RENAME_EXCHANGE`` of Linux and ``RENAME_SWAP`` of macOS."""
+_UNABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def exchange_folders(one: Path, other: Path) -> bool:
+    """Give two folders each other's name: nobody ever sees one name without a folder.
+
+    Returns:
+        False when the system or the file system cannot do it; nothing was changed then.
+
+    Raises:
+        OSError: it is not allowed, or one is the place where a disk is mounted.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "darwin":
+        function, arguments = getattr(library, "renamex_np", None), (*names, _EXCHANGE)
+    else:
+        function = getattr(library, "renameat2", None)
+        arguments = (_CURRENT_FOLDER, names[0], _CURRENT_FOLDER, names[1], _EXCHANGE)
+    if function is None:
+        return False
+    if function(*arguments) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNABLE:
+        return False
+    raise OSError(code, os.strerror(code), str(one))
