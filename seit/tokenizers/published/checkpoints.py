@@ -1,0 +1,372 @@
+"""Reading published checkpoints: files → tensors by name, and nothing else.
+
+Pickled files go through PyTorch's restricted reader, which builds tensors and plain containers and
+runs no code. What training frameworks leave beside the weights (callbacks, settings, NumPy
+numbers) becomes an empty stand-in; any other class or function in a file makes it refused.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import BadZipFile, is_zipfile
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from seit.errors import SeitError, UsageError
+
+HUB_PREFIX = "hf://"
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".th")
+MAX_FILE_BYTES = 1 << 34
+"""A checkpoint of the largest network here with its optimizer and discriminator is a third."""
+MAX_WEIGHT_BYTES = 1 << 32
+_MAX_CODES_VALUES = 1 << 26
+_NAMED = 3
+_CONTAINERS = ("ema", "model", "state_dict")
+_HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:/(.+))?")
+_BESIDE_WEIGHTS = re.compile(
+    r"(?:pytorch_lightning|lightning|lightning_fabric|omegaconf|numpy|typing)\.[\w.]+"
+    r"|argparse\.Namespace|collections\.defaultdict|pathlib\.\w+Path"
+    r"|(?:builtins|__builtin__)\.(?:int|float|bool|str|bytes|list|tuple|dict|set|slice)"
+)
+
+
+class _StandIn:
+    """What an object that is no weight becomes: nothing of it is kept."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_StandIn":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+class _DictStandIn:
+    """The same for what is filled like a dict."""
+
+    def __new__(cls, *_: Any, **__: Any) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
+
+
+def _stand_in(name: str) -> tuple[type, str]:
+    filled = re.search(r"(?:defaultdict|AttributeDict)$", name)
+    return (_DictStandIn if filled else _StandIn), name
+
+
+class StateDict(Mapping[str, Tensor]):
+    """The tensors of a checkpoint by name, and what to call it in messages.
+
+    Args:
+        tensors: the weights.
+        origin: a file, or whatever a message shall name.
+        kind: the kind of tokenizer that is looked for in it.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, origin: str, kind: str) -> None:
+        self._tensors = dict(tensors)
+        self.origin = origin
+        self.kind = kind
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def shape(self, key: str, num_dims: int) -> tuple[int, ...]:
+        """The shape of a tensor that decides the architecture.
+
+        Raises:
+            UsageError: it is missing, or has another number of dimensions, or is empty.
+        """
+        if key not in self._tensors:
+            raise self.refusal(f"it lacks {key}")
+        shape = tuple(self._tensors[key].shape)
+        if len(shape) != num_dims or 0 in shape:
+            raise self.refusal(f"{key} is of shape {shape} instead of {num_dims} dimensions")
+        return shape
+
+    def count(self, prefix: str) -> int:
+        """How many of ``prefix.0``, ``prefix.1`` … hold something, up to the first without."""
+        start = len(prefix) + 1
+        found = {
+            key[start:].split(".", 1)[0] for key in self._tensors if key.startswith(f"{prefix}.")
+        }
+        number = 0
+        while str(number) in found:
+            number += 1
+        return number
+
+    def holds(self, prefix: str) -> bool:
+        """Whether some tensor's name starts with ``prefix.``."""
+        return any(key.startswith(f"{prefix}.") for key in self._tensors)
+
+    def renamed(self, rename: Callable[[str], str | None]) -> "StateDict":
+        """The same with other names; tensors whose new name is None are left out.
+
+        Raises:
+            UsageError: two tensors get one name.
+        """
+        tensors: dict[str, Tensor] = {}
+        for key, tensor in self._tensors.items():
+            name = rename(key)
+            if name is None:
+                continue
+            if name in tensors:
+                raise self.refusal(f"{key} and another tensor are both {name}")
+            tensors[name] = tensor
+        return self.replaced(tensors)
+
+    def replaced(self, tensors: Mapping[str, Tensor]) -> "StateDict":
+        """Other tensors of the same origin."""
+        return StateDict(tensors, origin=self.origin, kind=self.kind)
+
+    def refusal(self, reason: str) -> UsageError:
+        """The error that says that this is no checkpoint of the kind."""
+        return UsageError(f"{self.origin} is no {self.kind} checkpoint that seit knows: {reason}")
+
+
+def load_strictly(network: nn.Module, weights: StateDict) -> None:
+    """Give a network on the ``meta`` device its float32 weights: all of them and no others.
+
+    Raises:
+        UsageError: tensors are missing, unknown, misshaped or no floats; the first are named.
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    missing = [key for key in expected if key not in weights]
+    unknown = [key for key in weights if key not in expected]
+    misshaped = [
+        f"{key} {tuple(weights[key].shape)} instead of {shape}"
+        for key, shape in expected.items()
+        if key in weights and tuple(weights[key].shape) != shape
+    ]
+    others = [key for key in weights if not weights[key].is_floating_point()]
+    complaints = {
+        "it lacks": missing,
+        "it has unknown": unknown,
+        "its shapes are wrong:": misshaped,
+        "these are no floats:": others,
+    }
+    text = "; ".join(f"{what} {_first(names)}" for what, names in complaints.items() if names)
+    if text:
+        raise weights.refusal(text)
+    num_bytes = 4 * sum(weights[key].numel() for key in expected)
+    if num_bytes > MAX_WEIGHT_BYTES:
+        raise weights.refusal(f"its weights take {num_bytes:,} bytes of {MAX_WEIGHT_BYTES:,}")
+    # A copy each: views of a mapped file would change with it.
+    tensors = {key: _own(weights[key]) for key in expected}
+    network.load_state_dict(tensors, strict=True, assign=True)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def read_checkpoint(path: str | Path, *, kind: str) -> StateDict:
+    """Read the tensors of a checkpoint: of its ``ema``, ``model`` or ``state_dict`` if it has one.
+
+    Args:
+        path: a file, a folder that holds one, or ``hf://owner/name[/file]``.
+        kind: of tokenizer, for messages.
+
+    Raises:
+        UsageError: there is no such file, it is too large, or it is no such checkpoint.
+    """
+    file = find_weights(path)
+    loaded = _read(file)
+    for name in _CONTAINERS:
+        inner = loaded.get(name) if isinstance(loaded, Mapping) else None
+        if isinstance(inner, Mapping) and any(isinstance(x, Tensor) for x in inner.values()):
+            loaded = inner
+            break
+    if not isinstance(loaded, Mapping):
+        raise UsageError(f"{file} holds no weights by name but a {type(loaded).__name__}")
+    tensors = {key: x for key, x in loaded.items() if isinstance(key, str) and is_dense(x)}
+    if not tensors:
+        raise UsageError(f"{file} holds no weights by name")
+    size = file.stat().st_size
+    stretched = [key for key, x in tensors.items() if x.numel() * x.element_size() > size]
+    if stretched:
+        raise UsageError(
+            f"{_first(stretched)} of {file} would take more than the {size:,} bytes of the file; "
+            "it is damaged or no checkpoint"
+        )
+    return StateDict(tensors, origin=str(file), kind=kind)
+
+
+def is_dense(value: object) -> bool:
+    """Whether a value is a tensor that lies in memory as numbers, one after the other."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+    )
+
+
+def read_codes(path: str | Path) -> Tensor:
+    """Read one tensor: codes (n, C), or the numbers (n,) of the codes that are in use.
+
+    Raises:
+        UsageError: the file holds something else.
+    """
+    file = find_weights(path, suffixes=(*WEIGHT_SUFFIXES, ".npy"))
+    if file.suffix == ".npy":
+        try:
+            array = np.load(file, allow_pickle=False, mmap_mode="r")
+        except (ValueError, OSError, EOFError) as error:
+            raise UsageError(f"{file} cannot be read as a NumPy array ({error})") from error
+        if array.dtype.kind not in "iuf":
+            raise UsageError(f"{file} holds {array.dtype} values; codes are numbers")
+        kind = np.float32 if array.dtype.kind == "f" else np.int64
+        found: Any = torch.from_numpy(array.astype(kind)) if array.nbytes < MAX_FILE_BYTES else None
+    else:
+        found = _read(file)
+    if isinstance(found, Mapping) and len(found) == 1:
+        found = next(iter(found.values()))
+    if not is_dense(found) or found.ndim not in (1, 2) or not found.numel():
+        raise UsageError(f"{file} holds no single tensor of codes (n, C) or of their numbers (n,)")
+    if found.numel() > _MAX_CODES_VALUES:
+        raise UsageError(f"{file} holds codes of shape {tuple(found.shape)}, too many to be true")
+    codes: Tensor = found
+    return codes.detach().clone()
+
+
+def find_weights(
+    path: str | Path, *, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES, contains: str = ""
+) -> Path:
+    """The one file of weights at a path, in a folder, or on the hub.
+
+    Args:
+        path: a file, a folder, or ``hf://owner/name[/file]``, which is downloaded.
+        suffixes: how its name may end.
+        contains: what its name holds, where a folder has several.
+
+    Raises:
+        UsageError: there is no such file, or several are there, or it is too large.
+    """
+    local = fetch(path, suffixes)
+    if local.is_dir():
+        found = sorted(
+            entry
+            for entry in local.iterdir()
+            if entry.suffix in suffixes and contains in entry.name and entry.is_file()
+        )
+        if len(found) > 1:  # of the same weights in two formats, the one without pickles
+            found = [entry for entry in found if entry.suffix == suffixes[0]] or found
+        if len(found) != 1:
+            names = ", ".join(entry.name for entry in found[:8]) or "none"
+            what = f" with {contains!r} in its name" if contains else ""
+            raise UsageError(f"{local} should hold one file of weights{what}; it holds {names}")
+        local = found[0]
+    if not local.is_file():
+        raise UsageError(
+            f"there is no file {path}; give a file, a folder that holds one, or "
+            f"{HUB_PREFIX}owner/name/file"
+        )
+    if local.stat().st_size > MAX_FILE_BYTES:
+        raise UsageError(f"{local} is larger than {MAX_FILE_BYTES:,} bytes; is it a checkpoint?")
+    return local
+
+
+def fetch(path: str | Path, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES) -> Path:
+    """A local path for ``path``; what ``hf://owner/name[/file]`` names is downloaded once.
+
+    Raises:
+        UsageError: the name is no such, or the hub has no such repository or file.
+        SeitError: the hub does not answer.
+    """
+    if not str(path).startswith(HUB_PREFIX):
+        return Path(path)
+    match = _HUB_NAME.fullmatch(str(path))
+    if match is None:
+        raise UsageError(f"{path} is no name on the hub; write {HUB_PREFIX}owner/name[/file]")
+    repository, file = match.groups()
+    try:
+        from huggingface_hub import hf_hub_download, snapshot_download
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    except ImportError as error:
+        raise UsageError("names on the hub need `pip install 'seit[published]'`") from error
+    try:
+        if file is not None:
+            return Path(hf_hub_download(repository, file))
+        patterns = ["*.json", *(f"*{suffix}" for suffix in suffixes[:1])]
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except (EntryNotFoundError, HfHubHTTPError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} cannot be had from the hub: {reason}") from error
+    except OSError as error:
+        raise SeitError(f"the hub does not answer ({error}); try again, or give a file") from error
+
+
+def _read(file: Path) -> Any:
+    """The content of a safetensors file or of a pickled one, without running any of its code."""
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as opened:
+                return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UsageError(f"{file} is no intact safetensors file ({error})") from error
+    try:
+        is_zip = is_zipfile(file)
+        foreign = get_unsafe_globals_in_checkpoint(os.fspath(file)) if is_zip else []
+        _refuse_foreign(foreign, file)
+        with warnings.catch_warnings(), safe_globals([*map(_stand_in, foreign)]):
+            warnings.simplefilter("ignore")  # it remarks on pickles that torch did not write
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+    except SeitError:
+        raise
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        _refuse_foreign([found[1]] if found else [], file, however=True)
+        raise UsageError(f"{file} is no intact checkpoint") from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        AssertionError,
+        BadZipFile,
+        EOFError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        OSError,
+        RecursionError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UsageError(f"{file} is no intact checkpoint ({reason})") from error
+
+
+def _refuse_foreign(names: list[str], file: Path, *, however: bool = False) -> None:
+    """Refuse a pickled file that names classes or functions besides those of training frameworks.
+
+    Raises:
+        UsageError: it does, or ``however`` it names any.
+    """
+    foreign = [name for name in names if however or not _BESIDE_WEIGHTS.fullmatch(name)]
+    if foreign:
+        raise UsageError(
+            f"{file} is pickled code, not only weights (it names {_first(foreign)}), and seit "
+            "never runs such files; whoever can run the code it came from must convert it once: "
+            "safetensors.torch.save_file(model.state_dict(), FILE)"
+        )

@@ -1,0 +1,492 @@
+"""`encodec`, `dac` and `mimi`: neural audio codecs, run by the library transformers.
+
+Each frame of sound gets one code of each level; a grid is (levels, frames). The weights are kept
+under the names that the published files have, which any transformers can read.
+
+Shape letters: B windows, T samples of a window, L levels, F frames, K codes, C codebook dim.
+"""
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from seit.errors import DamagedError, UsageError
+from seit.tokenizers.base import AudioTokenizer
+from seit.tokenizers.published.checkpoints import (
+    MAX_WEIGHT_BYTES,
+    StateDict,
+    fetch,
+    read_checkpoint,
+)
+from seit.tokenizers.published.references import ReferableTokenizer
+
+CONFIG_NAME = "config.json"
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_COUNT = 1024
+_MAX_SIZE = 1 << 20
+_MAX_SECONDS = 120.0
+_MAX_LEVELS = 64
+_MAX_WINDOW = 1 << 24
+_NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path", "architectures", "torch_dtype")
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a codec tokenizer takes and gives.
+
+    Attributes:
+        samples: T.
+        levels: L that are kept.
+        frames: F.
+    """
+
+    samples: int
+    levels: int
+    frames: int
+
+
+class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
+    """A codec's first levels; one window at a time. :meth:`decode` gives sound float32 (B, T).
+
+    ``codebook`` is (L, K, C). Where levels have spaces of their own, each gets dimensions of its
+    own and zeros elsewhere, so that their sum holds all of them.
+
+    Attributes:
+        default_seconds, default_levels: what is taken unless asked otherwise; None for all levels.
+    """
+
+    model_type: ClassVar[str]
+    default_seconds: ClassVar[float]
+    default_levels: ClassVar[int | None]
+
+    def __init__(
+        self,
+        codebook: Tensor,
+        model: Any,
+        *,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        window: Window,
+        referred: str | None = None,
+    ) -> None:
+        """Hold a transformers model (None of a reference) and the published weights of it."""
+        self.codebook = codebook.contiguous()
+        self.window = window.samples
+        self.sample_rate = int(config["sampling_rate"])
+        self._frames = window.frames
+        self._levels = window.levels
+        self._model = model
+        self._config = dict(config)
+        self._weights = dict(weights)
+        self._referred = referred
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, seconds: float | None = None, levels: int | None = None
+    ) -> Self:
+        """Build it from a folder with ``config.json`` and weights, or from ``hf://owner/name``.
+
+        Raises:
+            UsageError: there is none, or it is of another kind, or has fewer levels.
+        """
+        folder = fetch(path)
+        config = cls._checked_config(_read_config(folder / CONFIG_NAME), str(folder))
+        found = read_checkpoint(folder, kind=cls.name)
+        weights = found.replaced({key: tensor.clone() for key, tensor in found.items()})
+        model = cls._build(config, weights)
+        codebook = cls._codebook(model)
+        if levels is None:
+            levels = min(cls.default_levels or len(codebook), len(codebook))
+        if not 1 <= levels <= len(codebook):
+            raise UsageError(f"levels is {levels}; this {cls.name} has 1 to {len(codebook)}")
+        seconds = cls.default_seconds if seconds is None else seconds
+        if not 0 < seconds <= _MAX_SECONDS:
+            raise UsageError(f"seconds is {seconds:g}; windows last up to {_MAX_SECONDS:g} s")
+        hop = cls._hop(model.config)
+        samples = math.ceil(seconds * config["sampling_rate"] / hop) * hop
+        frames = cls._encode(model, torch.zeros(1, 1, samples), levels).shape[-1]
+        window = Window(samples, levels, frames)
+        kept = _kept(codebook[:levels])
+        return cls(kept, model, config=config, weights=weights, window=window)
+
+    @property
+    @override
+    def grid(self) -> tuple[int, int]:
+        return self._levels, self._frames
+
+    @override
+    @torch.no_grad()
+    def encode(self, waves: Tensor, /) -> Tensor:
+        if self._model is None:
+            raise self.missing_weights()
+        waves = waves.to(self.codebook.device)
+        return torch.cat(
+            [self._encode(self._model, wave[None, None], self._levels) for wave in waves]
+        )
+
+    @override
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, /) -> Tensor:
+        if self._model is None:
+            raise self.missing_weights()
+        tokens = tokens.to(self.codebook.device).long()
+        waves = [self._decode(self._model, ids[None]).reshape(-1)[: self.window] for ids in tokens]
+        return torch.stack(
+            [torch.nn.functional.pad(wave, (0, self.window - len(wave))) for wave in waves]
+        )
+
+    @classmethod
+    @abstractmethod
+    def _classes(cls) -> tuple[Any, Any]:
+        """The classes of transformers for the configuration and the model."""
+
+    @classmethod
+    @abstractmethod
+    def _hop(cls, config: Any) -> int:
+        """Samples between frames."""
+
+    @classmethod
+    @abstractmethod
+    def _codebook(cls, model: Any) -> Tensor:
+        """The codes of all levels float32 (L, K, C)."""
+
+    @classmethod
+    @abstractmethod
+    def _encode(cls, model: Any, waves: Tensor, levels: int) -> Tensor:
+        """Waves (1, 1, T) → ids int64 (1, L, F)."""
+
+    @classmethod
+    @abstractmethod
+    def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
+        """Ids (1, L, F) → waves (1, 1, about T)."""
+
+    @classmethod
+    def _check_kind(cls, config: Any, origin: str) -> None:
+        """Refuse models of the kind that cannot be a tokenizer here.
+
+        Raises:
+            UsageError: it is one.
+        """
+
+    @classmethod
+    def _checked_config(cls, config: Mapping[str, Any], origin: str) -> dict[str, Any]:
+        found = config.get("model_type")
+        if found != cls.model_type:
+            raise UsageError(f"{origin} holds a model of type {found!r}, not {cls.model_type!r}")
+        kept = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MODEL}
+        for key, value in kept.items():
+            numbers = value if isinstance(value, list) else [value]
+            limit = _MAX_COUNT if key.startswith(("num_", "n_")) else _MAX_SIZE
+            if len(numbers) > _MAX_LEVELS or any(
+                isinstance(number, int | float) and not abs(number) <= limit for number in numbers
+            ):
+                raise UsageError(f"{origin} has {key} {value}, which is too much to be true")
+        rate = kept.get("sampling_rate")
+        if type(rate) is not int or rate < 1:
+            raise UsageError(f"{origin} has no sampling_rate in its {CONFIG_NAME}")
+        return kept
+
+    @classmethod
+    def _build(cls, values: Mapping[str, Any], weights: StateDict) -> Any:
+        """The model with its weights, all of them and no others.
+
+        Raises:
+            UsageError: they do not fit, or transformers is missing.
+        """
+        with _quiet_transformers():
+            config_class, model_class = cls._classes()
+            try:
+                config = config_class.from_dict(dict(values))
+                cls._check_kind(config, weights.origin)
+                with torch.device("meta"):
+                    shell = model_class(config)
+                if 4 * sum(x.numel() for x in shell.state_dict().values()) > MAX_WEIGHT_BYTES:
+                    raise weights.refusal("its configuration asks for too many weights")
+                model, report = model_class.from_pretrained(
+                    None, config=config, state_dict=dict(weights), output_loading_info=True
+                )
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise weights.refusal(reason) from error
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if names := sorted(map(str, report[what])):
+                raise weights.refusal(f"{what.replace('_', ' ')}: {', '.join(names[:3])}")
+        return model.float().eval().requires_grad_(False)
+
+    @override
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self._weights)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {
+            "config": self._config,
+            "window": self.window,
+            "levels": self._levels,
+            "frames": self._frames,
+        }
+
+    @override
+    def preprocessing(self) -> dict[str, Any]:
+        return {**super().preprocessing(), "values": "-1 to 1"}
+
+    @classmethod
+    @override
+    def restore(
+        cls, codebook: Tensor, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+    ) -> Self:
+        config, window = cls._parse(codebook, settings)
+        try:
+            model = cls._build(config, StateDict(tensors, origin="the file", kind=cls.name))
+            found = _kept(cls._codebook(model)[: window.levels])
+        except UsageError as error:
+            raise DamagedError(f"a {cls.name} tokenizer cannot be built: {error}") from error
+        if not torch.equal(found, codebook):
+            raise DamagedError(f"the codebook of a {cls.name} tokenizer is not that of its weights")
+        return cls(codebook, model, config=config, weights=tensors, window=window)
+
+    @classmethod
+    @override
+    def reference(cls, codebook: Tensor, settings: Mapping[str, Any], fingerprint: str) -> Self:
+        config, window = cls._parse(codebook, settings)
+        return cls(codebook, None, config=config, weights={}, window=window, referred=fingerprint)
+
+    @classmethod
+    def _parse(cls, codebook: Tensor, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Window]:
+        try:
+            config = cls._checked_config(settings["config"], f"a {cls.name} tokenizer")
+            sizes = [settings[key] for key in ("window", "levels", "frames")]
+        except (AttributeError, KeyError, TypeError, UsageError) as error:
+            raise DamagedError(
+                f"the settings of a {cls.name} tokenizer are no such: {error}"
+            ) from (error)
+        if not all(type(size) is int and 1 <= size <= _MAX_WINDOW for size in sizes):
+            raise DamagedError(f"a {cls.name} tokenizer has window, levels and frames {sizes}")
+        window = Window(*sizes)
+        if _levels_of(codebook) != window.levels or window.frames > window.samples:
+            raise DamagedError(f"a {cls.name} tokenizer has codes {tuple(codebook.shape)}")
+        return config, window
+
+    @override
+    def to(self, device: str | torch.device) -> Self:
+        model = self._model
+        if model is not None:
+            weights = StateDict(self._weights, origin="a copy", kind=self.name)
+            model = self._build(self._config, weights).to(device)
+        return type(self)(
+            self.codebook.to(device),
+            model,
+            config=self._config,
+            weights=self._weights,
+            window=Window(self.window, self._levels, self._frames),
+            referred=self._referred,
+        )
+
+
+def _levels_of(codebook: Tensor) -> int:
+    return codebook.shape[0] if codebook.ndim == 3 else 1
+
+
+def _kept(codebook_LKC: Tensor) -> Tensor:
+    """(L, K, C), and (K, C) of one level, without dimensions that no level uses."""
+    used_C = (codebook_LKC != 0).any(0).any(0)
+    used = int(used_C.nonzero().max()) + 1 if bool(used_C.any()) else codebook_LKC.shape[2]
+    kept = codebook_LKC[..., :used].clone()
+    return kept[0] if len(kept) == 1 else kept
+
+
+class EncodecTokenizer(CodecTokenizer):
+    """EnCodec for mono sound, such as the model for 24 kHz; see the module's docstring."""
+
+    name: ClassVar[str] = "encodec"
+    model_type: ClassVar[str] = "encodec"
+    default_seconds: ClassVar[float] = 5.0
+    default_levels: ClassVar[int | None] = 2
+
+    @classmethod
+    @override
+    def _classes(cls) -> tuple[Any, Any]:
+        from transformers import EncodecConfig, EncodecModel
+
+        return EncodecConfig, EncodecModel
+
+    @classmethod
+    @override
+    def _check_kind(cls, config: Any, origin: str) -> None:
+        if config.normalize or config.audio_channels != 1 or config.chunk_length_s is not None:
+            raise UsageError(
+                f"{origin} is an EnCodec for chunks or several channels or with loudness apart, "
+                "which a grid of ids cannot hold; use the one for 24 kHz"
+            )
+
+    @classmethod
+    @override
+    def _hop(cls, config: Any) -> int:
+        return math.prod(config.upsampling_ratios)
+
+    @classmethod
+    @override
+    def _codebook(cls, model: Any) -> Tensor:
+        return torch.stack([layer.codebook.embed for layer in model.quantizer.layers]).detach()
+
+    @classmethod
+    @override
+    def _encode(cls, model: Any, waves: Tensor, levels: int) -> Tensor:
+        bandwidth = max(model.config.target_bandwidths)
+        ids: Tensor = model.encode(waves, bandwidth=bandwidth).audio_codes[0]
+        return ids[:, :levels]
+
+    @classmethod
+    @override
+    def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
+        waves: Tensor = model.decode(tokens[None], [None]).audio_values
+        return waves
+
+
+class DacTokenizer(CodecTokenizer):
+    """Descript Audio Codec; each level has a space of its own; see the module's docstring."""
+
+    name: ClassVar[str] = "dac"
+    model_type: ClassVar[str] = "dac"
+    default_seconds: ClassVar[float] = 1.0
+    default_levels: ClassVar[int | None] = None
+
+    @classmethod
+    @override
+    def _classes(cls) -> tuple[Any, Any]:
+        from transformers import DacConfig, DacModel
+
+        return DacConfig, DacModel
+
+    @classmethod
+    @override
+    def _hop(cls, config: Any) -> int:
+        return math.prod(config.downsampling_ratios)
+
+    @classmethod
+    @override
+    def _codebook(cls, model: Any) -> Tensor:
+        return _side_by_side(
+            [layer.codebook.weight.detach() for layer in model.quantizer.quantizers]
+        )
+
+    @classmethod
+    @override
+    def _encode(cls, model: Any, waves: Tensor, levels: int) -> Tensor:
+        ids: Tensor = model.encode(waves, n_quantizers=levels).audio_codes
+        return ids
+
+    @classmethod
+    @override
+    def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
+        waves: Tensor = model.decode(audio_codes=tokens).audio_values
+        return waves
+
+
+class MimiTokenizer(CodecTokenizer):
+    """Mimi: one level of meaning, then levels of sound in another space; see the module."""
+
+    name: ClassVar[str] = "mimi"
+    model_type: ClassVar[str] = "mimi"
+    default_seconds: ClassVar[float] = 10.0
+    default_levels: ClassVar[int | None] = 8
+
+    @classmethod
+    @override
+    def _classes(cls) -> tuple[Any, Any]:
+        from transformers import MimiConfig, MimiModel
+
+        return MimiConfig, MimiModel
+
+    @classmethod
+    @override
+    def _hop(cls, config: Any) -> int:
+        return round(float(config.sampling_rate / config.frame_rate))
+
+    @classmethod
+    @override
+    def _codebook(cls, model: Any) -> Tensor:
+        quantizer = model.quantizer
+        meaning, sound = (
+            torch.stack([layer.codebook.embed for layer in part.layers]).detach()
+            for part in (
+                quantizer.semantic_residual_vector_quantizer,
+                quantizer.acoustic_residual_vector_quantizer,
+            )
+        )
+        return torch.cat(
+            [
+                torch.cat([meaning, torch.zeros_like(meaning)], dim=2),
+                torch.cat([torch.zeros_like(sound), sound], dim=2),
+            ]
+        )
+
+    @classmethod
+    @override
+    def _encode(cls, model: Any, waves: Tensor, levels: int) -> Tensor:
+        ids: Tensor = model.encode(waves, num_quantizers=levels).audio_codes
+        return ids
+
+    @classmethod
+    @override
+    def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
+        waves: Tensor = model.decode(tokens).audio_values
+        return waves
+
+
+def _side_by_side(codes: list[Tensor]) -> Tensor:
+    """Codes (K, C) of L levels → (L, K, L·C): each level has the C dimensions of its number."""
+    num_codes, dim = codes[0].shape
+    codebook = torch.zeros(len(codes), num_codes, len(codes) * dim)
+    for level, codes_KC in enumerate(codes):
+        codebook[level, :, level * dim : (level + 1) * dim] = codes_KC
+    return codebook
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise UsageError(f"{path} is larger than {_MAX_CONFIG_BYTES} bytes")
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror}); give a folder with {CONFIG_NAME} and "
+            "weights, as transformers saves them, or hf://owner/name"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no mapping of settings")
+    return values
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hold back the progress bars and remarks of transformers while a model is built.
+
+    Raises:
+        UsageError: transformers is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError("audio codecs need `pip install 'seit[published]'`") from error
+    logging: Any = transformers.utils.logging
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()
