@@ -453,7 +453,7 @@ def test_batches_of_another_shape_are_refused():
     with pytest.raises(UsageError, match="crop_size is 40"):
         TokenAugment(codebook(), (32, 32), AugmentConfig(crop_size=40))
     with pytest.raises(UsageError, match="codebook"):
-        TokenAugment(torch.zeros(2, 3, 4), (32, 32), AugmentConfig())
+        TokenAugment(torch.zeros(3, 3, 4), (32, 32), AugmentConfig())
     with pytest.raises(UsageError, match=r"expected \(B, 3, 32, 32\)"):
         PixelAugment((32, 32), AugmentConfig()).evaluate(torch.zeros(1, 32, 32, 3).byte())
 

@@ -360,7 +360,7 @@ def test_wrong_input_leaves_no_trace(tmp_path):
         ("broken link", "leads nowhere"),
         ("link loop", "cannot be used"),
         ("long name", "cannot be used"),
-        ("url", "not supported yet"),
+        ("url", "--workdir"),
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -302,8 +302,8 @@ def test_wrong_sources(tmp_path: Path) -> None:
     assert "is missing too" in usage(tmp_path / "zzz" / "train")
     assert f"give the folder it is in: {tmp_path}" in usage(tmp_path / "one.jpg")
     assert "is no corpus" in usage(tmp_path / "notes.txt")
-    for url in ("s3://bucket/x", "hf://datasets/x", "https://host/x.tar"):
-        assert "not supported yet; copy or mount" in usage(url)
+    assert "holds no files" in usage("memory://nothing/here")
+    assert "cannot be opened" in usage("what://host/x")
     assert "is no manifest" in usage(tmp_path / "imagenette", root=tmp_path)
     plant(tmp_path, {"store/store.json": "{}"})
     assert "token store already" in usage(tmp_path / "store")

@@ -8,8 +8,8 @@ from safetensors.torch import save
 
 from seit.errors import DamagedError, UsageError
 from seit.tokenizers import (
+    ImageTokenizer,
     PatchTokenizer,
-    Tokenizer,
     codebook_bytes,
     load_tokenizer,
     measure_quality,
@@ -325,7 +325,7 @@ def test_a_missing_tokenizer_says_what_to_do(tmp_path):
         load_tokenizer(tmp_path / "nowhere")
 
 
-class Shifted(Tokenizer):
+class Shifted(ImageTokenizer):
     """Looks up ids by the red value of each image's first pixel; decodes to a shifted copy."""
 
     name = "shifted"

@@ -16,9 +16,9 @@ from seit.recipes import find_recipe
 from seit.settings import build, read_yaml
 from seit.tokenize import TokenizeConfig, tokenize
 from seit.tokenize.config import DEFAULT_SIZE
-from seit.tokenize.fit import FIT_IMAGES, pixel_reader, sample_images
+from seit.tokenize.fit import FIT_INPUTS, make_reader, sample_inputs
 from seit.tokenize.sources import list_corpus
-from seit.tokenizers import PatchTokenizer, save_tokenizer
+from seit.tokenizers import ImageInputs, PatchTokenizer, save_tokenizer
 from seit.train import TrainConfig, train
 from seit.train.run import environment
 
@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with pixel_reader(TokenizeConfig(size=DEFAULT_SIZE)) as reader:
+    with make_reader(TokenizeConfig(inputs=ImageInputs(DEFAULT_SIZE))) as reader:
         corpus = list_corpus(arguments.photos)
-        images = sample_images(corpus, reader, count=FIT_IMAGES, split="train")
+        images = sample_inputs(corpus, reader, count=FIT_INPUTS, split="train")
     config = build(TrainConfig, read_yaml(find_recipe(arguments.recipe).path), origin="recipe")
     config = replace(
         config,

@@ -18,7 +18,8 @@ from seit.augment.philox import Op, SampleRandom
 
 Interpolation = Literal["bicubic", "bilinear"]
 
-_NUM_TRIES = 10
+NUM_TRIES = 10
+"""Shapes drawn for a random crop, of which the first that fits is taken."""
 _CUBIC_A = -0.75
 
 
@@ -54,17 +55,16 @@ def random_crop_boxes(
         Boxes that lie within the grid, at least one cell large.
     """
     H, W = size
-    u = random.uniform(Op.CROP_SHAPE, (2, _NUM_TRIES))
+    u = random.uniform(Op.CROP_SHAPE, (2, NUM_TRIES))
     area = (scale[0] + (scale[1] - scale[0]) * u[:, 0]) * (H * W)
-    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = torch.exp(log_low + (log_high - log_low) * u[:, 1])
+    aspect = aspect_ratios(u[:, 1], ratio)
     heights = (area / aspect).sqrt().round().to(torch.int64)
     widths = (area * aspect).sqrt().round().to(torch.int64)
     fits = (heights > 0) & (heights <= H) & (widths > 0) & (widths <= W)
     first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
     found = fits.any(dim=1)
 
-    fallback_height, fallback_width = _fallback_shape(H, W, ratio)
+    fallback_height, fallback_width = fallback_shape(H, W, ratio)
     height = torch.where(found, heights.gather(1, first).squeeze(1), fallback_height)
     width = torch.where(found, widths.gather(1, first).squeeze(1), fallback_width)
     room = torch.stack((H - height, W - width), dim=1)
@@ -72,7 +72,13 @@ def random_crop_boxes(
     return CropBoxes(corner[:, 0], corner[:, 1], height, width)
 
 
-def _fallback_shape(H: int, W: int, ratio: tuple[float, float]) -> tuple[int, int]:
+def aspect_ratios(u: Tensor, ratio: tuple[float, float]) -> Tensor:
+    """Of uniform numbers in [0, 1), as many ratios within bounds, uniform in their logarithms."""
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    return torch.exp(log_low + (log_high - log_low) * u)
+
+
+def fallback_shape(H: int, W: int, ratio: tuple[float, float]) -> tuple[int, int]:
     """The largest shape whose ratio lies within bounds, rounded, but at least one cell."""
     low, high = ratio
     if low * H > W:

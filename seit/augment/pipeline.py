@@ -1,8 +1,10 @@
 """From stored grids to the network's inputs: the augmentations in their order.
 
-Legend: B batch, H W grid, h w cropped grid, K codes, C channels (of tokens: codebook dim).
+Legend: B batch, H W grid, h w cropped grid, K codes, C channels (of tokens: codebook dim), L levels
+of a residual tokenizer.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -102,14 +104,20 @@ class TokenAugment(CropAndMix):
     Holds about four times the batch's embedding, in float32, at its widest moment, and what
     TokenAdapt needs.
 
+    Of a residual tokenizer a grid is (L·H, W), level l in rows l·H … (l + 1)·H − 1, and the
+    embedding of a cell is the sum over its levels. Synonyms are found and drawn level by level,
+    squares are swapped in all levels alike, and what comes after the look-up is the same.
+
     Args:
-        codebook: (K, C) floating point; kept as float32, as a buffer that is not saved.
-        grid: (H, W).
+        codebook: (K, C), or (L, K, C), floating point; kept as float32, as a buffer (L·K, C) that
+            is not saved.
+        grid: (H, W), or (L·H, W): of the grids that come in.
         config: the augmentations.
         warper: the network that ``config.token_adapt`` names; :meth:`evaluate` does without.
 
     Raises:
-        UsageError: for a codebook that is not (K, C), or a crop larger than the grid.
+        UsageError: for a codebook that is neither, or does not fit the grid or the warper, or a
+            crop larger than the grid.
     """
 
     codebook: Tensor
@@ -124,23 +132,36 @@ class TokenAugment(CropAndMix):
         *,
         warper: TokenWarper | None = None,
     ) -> None:
-        if codebook.ndim != 2:
+        self.levels = codebook.shape[0] if codebook.ndim == 3 else 1
+        """L."""
+        if codebook.ndim not in (2, 3) or not self.levels or grid[0] % self.levels:
             raise UsageError(
-                f"the codebook is {tuple(codebook.shape)}; expected (K, C): augmentation of "
-                "residual codebooks is not supported, use a tokenizer with one level"
+                f"the codebook is {tuple(codebook.shape)} for a grid of {grid[0]} × {grid[1]}; "
+                "expected (K, C), or (levels, K, C) and rows that are a multiple of the levels"
             )
-        super().__init__(grid, codebook.shape[1], config)
-        K = codebook.shape[0]
+        if warper is not None and self.levels > 1:
+            raise UsageError(
+                f"TokenAdapt was passed for a codebook of {self.levels} levels; it serves one: "
+                "leave token_adapt empty"
+            )
+        super().__init__((grid[0] // self.levels, grid[1]), codebook.shape[-1], config)
+        self.stored_grid = (grid[0], grid[1])
+        """(L·H, W), of the grids that come in."""
         codes = codebook.detach().to(torch.float32)
-        self.noise_unit = codebook_unit(codes)
+        K, by_level = codebook.shape[-2], codes.view(self.levels, *codebook.shape[-2:])
+        self.noise_unit = math.hypot(*map(codebook_unit, by_level))
         self.warper = warper
         self.geometry = Geometry(crop_scale=config.crop_scale, crop_ratio=config.crop_ratio)
-        self.register_buffer("codebook", codes, persistent=False)
-        self.register_buffer("mask", codes.mean(dim=0), persistent=False)
+        self.register_buffer("codebook", by_level.flatten(0, 1), persistent=False)
+        self.register_buffer("mask", by_level.mean(dim=1).sum(dim=0), persistent=False)
         if config.synonym_prob > 0 and K > 1:
-            table = nearest_codes(codes, top=min(config.synonym_top, K - 1))
+            top = min(config.synonym_top, K - 1)
+            tables = [
+                nearest_codes(level, top=top) + number * K for number, level in enumerate(by_level)
+            ]
+            table = torch.cat(tables)
         else:
-            table = torch.arange(K, device=codes.device)[:, None]
+            table = torch.arange(self.levels * K, device=codes.device)[:, None]
         self.register_buffer("synonyms", table, persistent=False)
 
     def forward(
@@ -156,7 +177,7 @@ class TokenAugment(CropAndMix):
         """Augment a training batch.
 
         Args:
-            tokens: (B, H, W), any integer dtype, 0 to K − 1.
+            tokens: (B, H, W) or (B, L·H, W), any integer dtype, 0 to K − 1.
             labels: (B,) int64.
             positions: (B,) int64, each sample's global position in the epoch's order.
             seed: 0 to 2⁶⁴ − 1.
@@ -171,9 +192,9 @@ class TokenAugment(CropAndMix):
             UsageError: for tokens of another grid, positions that are not (B,), or a configured
                 TokenAdapt network that was not passed.
         """
-        self.check_batch(tokens, self.grid)
+        self.check_batch(tokens, self.stored_grid)
         random = sample_random(tokens, positions, seed, epoch)
-        tokens = self._edit(tokens.to(torch.int64), random)
+        tokens = self._edit(self._rows_of_codebook(tokens), random)
         x = self._recolor_(self._crop(tokens, random), random, partner)
         return self.mix(self._mask(x, random), labels, random, partner)
 
@@ -181,7 +202,7 @@ class TokenAugment(CropAndMix):
         """The middle of every grid, embedded: nothing random, no noise.
 
         Args:
-            tokens: (B, H, W), any integer dtype, 0 to K − 1.
+            tokens: (B, H, W) or (B, L·H, W), any integer dtype, 0 to K − 1.
 
         Returns:
             (B, C, h, w) float32.
@@ -189,8 +210,20 @@ class TokenAugment(CropAndMix):
         Raises:
             UsageError: for tokens of another grid.
         """
-        self.check_batch(tokens, self.grid)
-        return self._embed(center_crop(tokens, self.output_size).to(torch.int64)).contiguous()
+        self.check_batch(tokens, self.stored_grid)
+        cells = tokens.unflatten(1, (self.levels, -1))
+        cropped = center_crop(cells, self.output_size).flatten(1, 2)
+        return self._embed(self._rows_of_codebook(cropped)).contiguous()
+
+    def _rows_of_codebook(self, tokens: Tensor) -> Tensor:
+        """Ids (B, L·H, W) → int64, with l·K added on level l: rows of ``self.codebook``."""
+        tokens = tokens.to(torch.int64)
+        if self.levels == 1:
+            return tokens
+        num_codes = len(self.codebook) // self.levels
+        starts = torch.arange(self.levels, device=tokens.device) * num_codes
+        rows = starts.repeat_interleave(tokens.shape[1] // self.levels)
+        return tokens + rows[:, None]
 
     def _edit(self, tokens: Tensor, random: SampleRandom) -> Tensor:
         """One of {synonyms, code swap, nothing} per sample, then time roll and flip."""
@@ -203,10 +236,22 @@ class TokenAugment(CropAndMix):
                 tokens, self.synonyms, random, rate=config.synonym_rate, selected=synonym
             )
         if config.swap_prob > 0:
-            tokens = swap_squares(tokens, random, max_side=config.swap_max, selected=swap)
+            tokens = self._swap(tokens, random, swap)
         if config.time_roll > 0:
             tokens = time_roll(tokens, random, max_share=config.time_roll)
         return random_flip(tokens, random, prob=config.flip_prob)
+
+    def _swap(self, tokens: Tensor, random: SampleRandom, selected: Tensor) -> Tensor:
+        """Code swap on (B, L·H, W), in all levels alike."""
+        max_side = self.config.swap_max
+        if self.levels == 1:
+            return swap_squares(tokens, random, max_side=max_side, selected=selected)
+        H, W = self.grid
+        cells = torch.arange(H * W, device=tokens.device).view(1, H, W).expand(len(tokens), H, W)
+        source = swap_squares(cells, random, max_side=max_side, selected=selected)
+        by_level = tokens.view(len(tokens), self.levels, H * W)
+        source = source.reshape(len(tokens), 1, H * W).expand_as(by_level)
+        return by_level.gather(2, source).view_as(tokens)
 
     def _crop(self, tokens: Tensor, random: SampleRandom) -> Tensor:
         """(B, H, W) int64 → (B, C, h, w), for a share of the samples through TokenAdapt."""
@@ -264,8 +309,11 @@ class TokenAugment(CropAndMix):
         )
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """(B, H, W) int64 → (B, C, H, W) float32, channels last in memory."""
-        return F.embedding(tokens, self.codebook).permute(0, 3, 1, 2)
+        """Rows of the codebook (B, L·H, W) → (B, C, H, W) float32, channels last in memory."""
+        vectors = F.embedding(tokens, self.codebook)
+        if self.levels > 1:
+            vectors = vectors.unflatten(1, (self.levels, -1)).sum(dim=1)
+        return vectors.permute(0, 3, 1, 2)
 
 
 def _second_share(u: Tensor, first: float, second: float) -> Tensor:

@@ -21,6 +21,10 @@ COMMANDS = {
     "info": "Say what a store holds.",
     "verify": "Check that every byte of a store is intact, or restore it from a copy.",
     "convert": "Write a store in another codec or container, or somewhere else.",
+    "merge": "Make one store of several that one tokenizer made.",
+    "filter": "Write a new store with some samples of another.",
+    "delete": "Remove samples from a store for good, in place.",
+    "duplicates": "Find samples that are nearly the same in two splits.",
     "train": "Train a classifier on the tokens of a store.",
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Name the classes of raw image files.",
@@ -30,7 +34,7 @@ COMMANDS = {
 WITH_SETTINGS = ("train",)
 """Commands that take ``--group.field value``."""
 
-RESUMABLE = ("quickstart", "tokenize", "train")
+RESUMABLE = ("quickstart", "tokenize", "delete", "train")
 """Commands that go on where they were stopped."""
 
 app = App(

@@ -15,11 +15,11 @@ def command(
     device: str = "auto",
     json: bool = False,
 ) -> None:
-    """Name the classes of raw image files; they are tokenized first.
+    """Name the classes of raw image or audio files; they are tokenized first.
 
     Args:
         run: A finished run's folder.
-        files: Image files.
+        files: Image files; audio files if the run was trained on audio.
         top: How many classes to name.
         device: auto, cpu, cuda, mps.
         json: Print one JSON object.

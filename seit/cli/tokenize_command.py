@@ -17,7 +17,7 @@ from seit.cli.output import (
 
 def command(
     src: str,
-    store: Path,
+    store: str,
     /,
     *,
     tokenizer: str = "patch-pca-vq",
@@ -25,13 +25,18 @@ def command(
     codes: int = 1024,
     codec: Literal["context", "packed"] = "context",
     container: Literal["wds", "zarr"] = "wds",
-    engine: Literal["local"] = "local",
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    ray_cpus: int = 1,
+    workdir: Path | None = None,
     val_fraction: float = 0.1,
     root: Path | None = None,
     shard_samples: int = 8192,
     max_pixels: int = 178_956_970,
     workers: int | None = None,
+    decoders: Literal["auto", "threads", "processes"] = "auto",
     device: str = "cpu",
+    compile: bool = False,  # noqa: A002 - the name of the option
     seed: int = 0,
     strict: bool = False,
     overwrite: bool = False,
@@ -49,13 +54,18 @@ def command(
         codes: Codebook size of a fitted tokenizer.
         codec: How token grids are coded: entropy coded, or at a fixed width.
         container: What shards are: WebDataset tars or Zarr v3 groups.
-        engine: Where the job runs.
+        engine: Where the job runs: on this machine, or in actors of a Ray cluster.
+        ray_address: Of the cluster ("auto", "host:port"); without it Ray runs on this machine.
+        ray_cpus: Cores of each actor.
+        workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
         val_fraction: Share of instances for `val` where SRC has no splits.
         root: Where a manifest's relative paths start, if not at its own folder.
         shard_samples: Images per shard, a multiple of 1024.
         max_pixels: Skip images of more pixels than this.
-        workers: Decoding threads; one a core by default.
+        workers: Decoders, one a core by default; with Ray, actors.
+        decoders: Whether decoders are threads or processes; auto takes processes from 5 on.
         device: Where the tokenizer runs: cpu, cuda, mps or auto.
+        compile: Run the tokenizer through torch.compile; a few ids may become others.
         seed: Of the tokenizer's fit.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job of other settings, at STORE.
@@ -64,7 +74,6 @@ def command(
     """
     from seit.tokenize import TokenizeConfig, estimate, tokenize
 
-    del engine
     config = TokenizeConfig(
         tokenizer=tokenizer,
         size=size,
@@ -74,9 +83,15 @@ def command(
         val_fraction=val_fraction,
         root=root,
         shard_samples=shard_samples,
+        engine=engine,
+        ray_address=ray_address,
+        ray_cpus=ray_cpus,
+        workdir=workdir,
         max_pixels=max_pixels,
         workers=workers,
+        decoders=decoders,
         device=device,
+        compile=compile,
         seed=seed,
         strict=strict,
         overwrite=overwrite,

@@ -1,4 +1,4 @@
-"""`seit tokenizer fit | list | info | eval`."""
+"""`seit tokenizer fit | train | import | list | info | eval`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,8 +7,14 @@ from typing import Any
 from cyclopts import App
 
 from seit.cli.output import print_json, print_table, warn
+from seit.cli.tokenizer_eval import evaluate
+from seit.cli.tokenizer_import import import_published
+from seit.cli.tokenizer_train import train
 
 command = App(name="tokenizer", help="Make or inspect a tokenizer.")
+command.command(train)
+command.command(import_published, name="import")
+command.command(evaluate, name="eval")
 
 
 @command.command
@@ -17,92 +23,81 @@ def fit(
     file: Path,
     /,
     *,
-    size: int = 256,
+    tokenizer: str = "patch-pca-vq",
+    size: int | None = None,
     codes: int = 1024,
     seed: int = 0,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Fit the patch tokenizer on a sample of SRC and save it to FILE.
+    """Fit a tokenizer on a sample of SRC and save it to FILE.
 
     Args:
         src: What `seit tokenize` takes.
         file: A new .safetensors file.
-        size: Pixels of the square that images are resized and cropped to.
+        tokenizer: The name of a kind that is fitted; see `seit tokenizer list`.
+        size: Pixels of the square that images are resized and cropped to; 256 by default.
         codes: Codebook size.
         seed: Of the fit.
         overwrite: Replace FILE.
         json: Print the quality as one JSON object.
     """
+    from seit.errors import UsageError
     from seit.files import check_new_file
     from seit.tokenize import TokenizeConfig, fit_and_measure
-    from seit.tokenizers import save_tokenizer
+    from seit.tokenizers import PRESETS, save_tokenizer
 
     check_new_file(file, overwrite=overwrite)
-    config = TokenizeConfig(size=size, codes=codes, seed=seed)
-    tokenizer, quality, warnings = fit_and_measure(src, config)
-    save_tokenizer(tokenizer, file)
+    if tokenizer not in PRESETS:
+        raise UsageError(f"{tokenizer!r} is not fitted; choose one of {', '.join(PRESETS)}")
+    config = TokenizeConfig(tokenizer=tokenizer, size=size, codes=codes, seed=seed)
+    fitted, quality, warnings = fit_and_measure(src, config)
+    save_tokenizer(fitted, file)
     warn(warnings)
-    _print({"file": str(file), "fingerprint": tokenizer.fingerprint, **asdict(quality)}, json)
+    _print({"file": str(file), "fingerprint": fitted.fingerprint, **asdict(quality)}, json)
 
 
 @command.command(name="list")
 def list_(*, json: bool = False) -> None:
-    """List the tokenizers that can be named.
+    """List the tokenizers that can be named: fitted on a corpus, or shipped with their weights.
 
     Args:
         json: Print one JSON object.
     """
-    from seit.tokenizers import TOKENIZERS
+    from seit.tokenizers import PRESETS
+    from seit.tokenizers.shipped import list_shipped
 
-    names = {
-        name: (kind.__doc__ or "").splitlines()[0].split(";")[0].rstrip(".")
-        for name, kind in TOKENIZERS.items()
-    }
-    _print(names, json)
+    shipped = {name: tokenizer.summary for name, tokenizer in list_shipped().items()}
+    _print({**{name: preset.summary for name, preset in PRESETS.items()}, **shipped}, json)
 
 
 @command.command
-def info(file: Path, /, *, json: bool = False) -> None:
-    """Say what a tokenizer file holds.
+def info(tokenizer: str, /, *, json: bool = False) -> None:
+    """Say what a tokenizer holds.
 
     Args:
-        file: A tokenizer file.
+        tokenizer: A shipped tokenizer's name, or a tokenizer file.
         json: Print one JSON object.
     """
-    from seit.tokenizers import load_tokenizer
+    from seit.tokenizers.shipped import list_shipped, open_tokenizer
 
-    tokenizer = load_tokenizer(file)
+    found = open_tokenizer(tokenizer)
+    shipped = list_shipped().get(tokenizer)
+    path = shipped.path if shipped else Path(tokenizer)
     _print(
         {
-            "name": tokenizer.name,
-            "fingerprint": tokenizer.fingerprint,
-            "grid": list(tokenizer.grid),
-            "codebook_size": tokenizer.num_codes,
-            "codebook_dim": tokenizer.codebook.shape[1],
-            "bytes": file.stat().st_size,
-            **tokenizer.settings(),
+            "name": found.name,
+            "fingerprint": found.fingerprint,
+            "grid": list(found.grid),
+            "codebook_size": found.num_codes,
+            "codebook_dim": found.codebook_dim,
+            "levels": found.levels,
+            "bytes": path.stat().st_size,
+            **found.settings(),
+            **({"card": dict(shipped.card)} if shipped else {}),
         },
         json,
     )
-
-
-@command.command(name="eval")
-def eval_(file: Path, src: str, /, *, images: int = 256, json: bool = False) -> None:
-    """Measure PSNR and codebook usage of a tokenizer on images of SRC (its val split, if any).
-
-    Args:
-        file: A tokenizer file.
-        src: What `seit tokenize` takes.
-        images: How many images to look at, evenly spread.
-        json: Print one JSON object.
-    """
-    from seit.tokenize import measure_on_corpus
-    from seit.tokenizers import load_tokenizer
-
-    quality, warnings = measure_on_corpus(load_tokenizer(file), src, images=images)
-    warn(warnings)
-    _print(asdict(quality), json)
 
 
 def _print(values: dict[str, Any], json: bool) -> None:

@@ -34,8 +34,8 @@ def create_model(
     """Create the timm model ``name`` for the tokens of ``store``.
 
     Its forward takes embedded tokens float (B, C, h, w), C the codebook's dim and h, w 7/8 of the
-    store's grid, as ``seit.augment.TokenAugment`` makes them, and returns logits
-    (B, ``num_classes``). Names of parameters are timm's.
+    grid (of one level, where the tokenizer has several), as ``seit.augment.TokenAugment`` makes
+    them, and returns logits (B, ``num_classes``). Names of parameters are timm's.
 
     Args:
         name: a ViT or DeiT of timm, such as ``vit_small_patch16_224``; its patch size is ignored.
@@ -47,7 +47,8 @@ def create_model(
     Raises:
         UsageError: timm has no such model, it is not a ViT, or an argument does not fit it.
     """
-    height, width = store.card.tokenizer.grid
+    rows, width = store.card.tokenizer.grid
+    height = rows // (store.codebook.shape[0] if store.codebook.ndim == 3 else 1)
     return build_backbone(
         name,
         channels=store.card.tokenizer.codebook_dim,

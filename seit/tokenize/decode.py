@@ -20,7 +20,10 @@ library's own remarks on damaged files go straight to stderr and cannot be held 
 import io
 import threading
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +45,9 @@ from seit.errors import UnreadableError, UsageError
 
 MAX_PIXELS = 178_956_970
 """Pixels (width × height) an image may have: 0.7 GB decoded, three times that in rare modes."""
+
+LARGE_PIXELS = 1 << 25
+"""Pixels from which on an image is decoded inside of ``exclusive``: 0.1 to 0.4 GB."""
 
 _FORMATS: dict[str, type[ImageFile.ImageFile]] = {
     # The plain JPEG class also reads multi-picture files (MPO): their first picture is a JPEG.
@@ -69,7 +75,13 @@ _BITS_PER_SAMPLE_TAG = 0x0102
 _PHOTOMETRIC_TAG = 0x0106
 
 
-def decode_image(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes,
+    *,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    exclusive: AbstractContextManager[Any] | None = None,
+) -> NDArray[np.uint8]:
     """Decode one image to an upright RGB square: shorter side to ``size``, then the centre.
 
     The resampling is Pillow's antialiased bicubic, whose box is the exact (fractional) centre
@@ -80,6 +92,8 @@ def decode_image(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> NDA
         data: the bytes of one image file.
         size: side of the result in pixels, at least 1.
         max_pixels: largest width × height accepted, in pixels; checked before decoding.
+        exclusive: held while an image of more than ``LARGE_PIXELS`` is decoded, so that those who
+            share it need the memory for one such image at a time.
 
     Returns:
         uint8 (size, size, 3), 0–255, RGB, C-contiguous and writable.
@@ -91,10 +105,30 @@ def decode_image(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> NDA
         raise UsageError(f"size is {size}; expected at least 1 pixel")
     try:
         with _quiet, _open(data, max_pixels) as image:
-            return _square(image, size)
+            is_large = image.size[0] * image.size[1] > LARGE_PIXELS
+            with exclusive if exclusive and is_large else nullcontext():
+                return _square(image, size)
     except UnreadableError:
         raise
     except Exception as error:  # Pillow raises nearly anything on hostile bytes
+        reason = _reason(error)
+    raise UnreadableError(reason)
+
+
+def decode_whole(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode one image to upright RGB at its own size: uint8 (height, width, 3), 0–255.
+
+    Raises:
+        UnreadableError: with a short reason, for whatever bytes are not such an image.
+    """
+    try:
+        with _quiet, _open(data, max_pixels) as image:
+            image.load()
+            pixels = _rgb(image, lambda source: source)
+            return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+    except UnreadableError:
+        raise
+    except Exception as error:  # as above
         reason = _reason(error)
     raise UnreadableError(reason)
 
@@ -144,19 +178,28 @@ def _square(image: ImageFile.ImageFile, size: int) -> NDArray[np.uint8]:
     def resized(source: Image.Image) -> Image.Image:
         return source.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
+    return np.ascontiguousarray(_upright(_rgb(image, resized), orientation))
+
+
+def _rgb(
+    image: ImageFile.ImageFile, resized: Callable[[Image.Image], Image.Image]
+) -> NDArray[np.uint8]:
+    """The colours of a loaded image, uint8 (H, W, 3), after ``resized``."""
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(resized(_grey_255(image))).clip(0, 255)
-        pixels = np.repeat(np.rint(values).astype(np.uint8)[..., None], 3, axis=2)
-    elif image.has_transparency_data:
+        rounded: NDArray[np.uint8] = np.rint(values).astype(np.uint8)
+        return np.repeat(rounded[..., None], 3, axis=2)
+    if image.has_transparency_data:
         rgba = np.array(resized(_as_mode(image, "RGBA").convert("RGBa")), dtype=np.uint16)
         # premultiplied: colour + (1 − alpha) · white
-        pixels = np.minimum(rgba[..., :3] + (255 - rgba[..., 3:]), 255).astype(np.uint8)
-    elif image.mode in ("1", "L"):
+        composed: NDArray[np.uint8] = np.minimum(rgba[..., :3] + (255 - rgba[..., 3:]), 255).astype(
+            np.uint8
+        )
+        return composed
+    if image.mode in ("1", "L"):
         grey = np.asarray(resized(_as_mode(image, "L")))
-        pixels = np.repeat(grey[..., None], 3, axis=2)
-    else:
-        pixels = np.array(resized(_as_mode(image, "RGB")))
-    return np.ascontiguousarray(_upright(pixels, orientation))
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(resized(_as_mode(image, "RGB")))
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

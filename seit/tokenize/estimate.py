@@ -9,8 +9,9 @@ import torch
 from seit.devices import choose_device
 from seit.errors import SeitError
 from seit.shards import TokenLayout
+from seit.shards.folders import is_url
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
-from seit.tokenize.fit import fit_tokenizer, pixel_reader, spread_evenly
+from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
 from seit.tokenize.making import ENCODE_BATCH
 from seit.tokenize.sources import list_corpus
 from seit.tokenize.workspace import check_target
@@ -23,13 +24,14 @@ class Estimate:
     """What a job is expected to do.
 
     Attributes:
-        samples: instances listed; those that turn out unreadable are skipped.
+        samples: instances listed, or windows that their audio makes; those that turn out
+            unreadable are skipped.
         classes: classes found.
         splits: instances by split.
         bytes: expected size of the store when packed; the `context` codec makes it smaller.
         bytes_per_sample: `bytes` over `samples`.
         seconds: expected duration at the rate measured on a sample of the corpus.
-        samples_per_second: that rate, decode included.
+        samples_per_second: that rate in instances, decode included.
         unreadable_fraction: share of the sample that could not be read, 0–1.
         warnings: one line each.
     """
@@ -50,30 +52,35 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
 
     Raises:
         UsageError: wrong input, or ``store`` holds something else.
-        SeitError: no image is readable.
+        SeitError: no input is readable.
     """
-    check_target(Path(store), source)
+    if not is_url(str(store)):
+        check_target(Path(store), source)
     device = choose_device(config.device)
     config, given = resolve_tokenizer(config)
-    corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
-    with pixel_reader(config) as reader:
+    corpus = list_corpus(
+        source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
+    )
+    with make_reader(config) as reader:
         started = time.perf_counter()
         tokenizer = given or fit_tokenizer(corpus, config, reader)
         fit_seconds = time.perf_counter() - started
         tokenizer = tokenizer.to(device)
         chosen = spread_evenly(corpus.instances, SAMPLE)
         started = time.perf_counter()
-        good = [entry.pixels for entry in reader.read(chosen) if entry.pixels is not None]
+        read = [entry.samples for entry in reader.read(chosen) if entry.samples]
+        good = [sample.values for samples in read for sample in samples]
         with torch.inference_mode():
             for start in range(0, len(good), ENCODE_BATCH):
                 batch = [torch.from_numpy(array) for array in good[start : start + ENCODE_BATCH]]
                 tokenizer.encode(torch.stack(batch))
         rate = len(chosen) / (time.perf_counter() - started)
     if not good:
-        raise SeitError(f"none of {len(chosen)} sampled files of {source} is a readable image")
+        what = "an image" if config.modality == "image" else "audio"
+        raise SeitError(f"none of {len(chosen)} sampled files of {source} can be read as {what}")
     layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
-    unreadable = 1 - len(good) / len(chosen)
-    count = len(corpus.instances)
+    unreadable = 1 - len(read) / len(chosen)
+    count = round(len(corpus.instances) * len(good) / len(read))
     key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
     weights = tokenizer.codebook.nbytes + sum(t.nbytes for t in tokenizer.tensors().values())
     num_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3)) + weights
@@ -83,7 +90,7 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
         splits={split: len(entries) for split, entries in corpus.by_split().items()},
         bytes=num_bytes,
         bytes_per_sample=num_bytes / count,
-        seconds=fit_seconds + count / rate,
+        seconds=fit_seconds + len(corpus.instances) / rate,
         samples_per_second=rate,
         unreadable_fraction=unreadable,
         warnings=corpus.warnings,

@@ -1,110 +1,148 @@
-"""Fitting a tokenizer to a corpus, and measuring one on it, from a sample of its images.
+"""Fitting a tokenizer to a corpus, and measuring one on it, from a sample of its inputs."""
 
-Shape letters: S image side.
-"""
-
+import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from seit.errors import SeitError, UsageError
+from seit.tokenize.audio import AudioReader
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.pixels import PixelReader
-from seit.tokenize.sources import Corpus, Instance, list_corpus
-from seit.tokenizers import PatchTokenizer, Quality, Tokenizer, measure_quality
+from seit.tokenize.reading import Reader
+from seit.tokenize.sources import Corpus, list_corpus
+from seit.tokenizers import (
+    PRESETS,
+    AudioInputs,
+    AudioQuality,
+    AudioTokenizer,
+    ImageInputs,
+    Quality,
+    Tokenizer,
+    measure_audio_quality,
+    measure_quality,
+)
 
-FIT_IMAGES = 512
-QUALITY_IMAGES = 128
+_T = TypeVar("_T")
+FIT_INPUTS = 512
+QUALITY_INPUTS = 128
+THREADS_THAT_SCALE = 4
+"""So many threads decode faster than as many processes; more of them wait for one another."""
 
 
-def pixel_reader(config: TokenizeConfig) -> PixelReader:
-    """A reader for a config whose image size is settled."""
-    assert config.size is not None, "resolve_tokenizer settles the size"
-    return PixelReader(size=config.size, max_pixels=config.max_pixels, workers=config.workers)
+def make_reader(config: TokenizeConfig) -> Reader:
+    """A reader for a config whose inputs are settled.
+
+    Raises:
+        UsageError: they are audio, and what reads it is not installed.
+    """
+    workers = config.workers or os.cpu_count() or 1
+    processes = config.decoders == "processes"
+    if config.decoders == "auto":
+        processes = workers > THREADS_THAT_SCALE
+    inputs = config.inputs
+    if isinstance(inputs, AudioInputs):
+        return AudioReader(
+            sample_rate=inputs.sample_rate,
+            window=inputs.window,
+            max_seconds=config.max_seconds,
+            workers=workers,
+            processes=processes,
+        )
+    assert isinstance(inputs, ImageInputs), "resolve_tokenizer settles the inputs"
+    return PixelReader(
+        size=inputs.size, max_pixels=config.max_pixels, workers=workers, processes=processes
+    )
 
 
-def fit_tokenizer(corpus: Corpus, config: TokenizeConfig, reader: PixelReader) -> Tokenizer:
+def fit_tokenizer(corpus: Corpus, config: TokenizeConfig, reader: Reader) -> Tokenizer:
     """Fit the named tokenizer on a sample of the corpus.
 
     Raises:
-        SeitError: no image is readable, or too few are.
+        SeitError: no input is readable, or too few are.
     """
-    images = sample_images(corpus, reader, count=FIT_IMAGES, split="train")
-    return PatchTokenizer.fit(images, num_codes=config.codes, seed=config.seed)
+    inputs = sample_inputs(corpus, reader, count=FIT_INPUTS, split="train")
+    return PRESETS[config.tokenizer].fit(inputs, num_codes=config.codes, seed=config.seed)
 
 
-def sample_images(corpus: Corpus, reader: PixelReader, *, count: int, split: str) -> torch.Tensor:
-    """Decode about ``count`` images, evenly spread over ``split``: uint8 (n, S, S, 3), n ≥ 1.
+def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> torch.Tensor:
+    """Decode about ``count`` images or windows, evenly spread over ``split``: (n, …), n ≥ 1.
 
-    Where the split is absent or has no readable image, the rest of the corpus serves.
+    Where the split is absent or has nothing readable, the rest of the corpus serves.
 
     Raises:
-        SeitError: no image of the corpus is readable.
+        SeitError: nothing of the corpus is readable.
     """
     preferred = corpus.by_split().get(split, ())
     for candidates in (spread_evenly(preferred, count), preferred, corpus.instances):
-        pixels = [
-            entry.pixels
-            for entry in islice(
-                (entry for entry in reader.read(candidates) if entry.pixels is not None), count
-            )
-        ]
-        if pixels:
-            return torch.from_numpy(np.stack([array for array in pixels if array is not None]))
+        share = -(-count // max(1, len(candidates)))
+        samples = (
+            sample.values
+            for entry in reader.read(candidates)
+            for sample in spread_evenly(entry.samples, share)
+        )
+        values = list(islice(samples, count))
+        if values:
+            return torch.from_numpy(np.stack(values))
     first = next(reader.read(corpus.instances[:1]))
+    what = "audio" if isinstance(reader, AudioReader) else "an image"
     raise SeitError(
-        f"none of the {len(corpus.instances)} files of {corpus.source} can be read as an image "
+        f"none of the {len(corpus.instances)} files of {corpus.source} can be read as {what} "
         f"({first.instance.key}: {first.reason}); check that SRC is the right folder"
     )
 
 
-def spread_evenly(instances: Sequence[Instance], count: int) -> list[Instance]:
-    """At most ``count`` of the instances, at even distances."""
-    if len(instances) <= count:
-        return list(instances)
-    return [instances[i * len(instances) // count] for i in range(count)]
+def spread_evenly(entries: Sequence[_T], count: int) -> list[_T]:
+    """At most ``count`` of the entries, at even distances."""
+    if len(entries) <= count:
+        return list(entries)
+    return [entries[i * len(entries) // count] for i in range(count)]
 
 
 def fit_and_measure(
     source: str | Path, config: TokenizeConfig
-) -> tuple[Tokenizer, Quality, tuple[str, ...]]:
+) -> tuple[Tokenizer, Quality | AudioQuality, tuple[str, ...]]:
     """Fit the named tokenizer on a corpus; also its quality there, and warnings.
 
     Raises:
         UsageError: wrong input.
-        SeitError: no image is readable, or too few are.
+        SeitError: nothing is readable, or too little is.
     """
-    config, _ = resolve_tokenizer(config)
-    corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
-    with pixel_reader(config) as reader:
-        tokenizer = fit_tokenizer(corpus, config, reader)
+    config, given = resolve_tokenizer(config)
+    corpus = list_corpus(
+        source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
+    )
+    with make_reader(config) as reader:
+        tokenizer = given or fit_tokenizer(corpus, config, reader)
         return tokenizer, measure(tokenizer, corpus, reader), corpus.warnings
 
 
 def measure(
-    tokenizer: Tokenizer, corpus: Corpus, reader: PixelReader, *, images: int = QUALITY_IMAGES
-) -> Quality:
-    """The quality of a tokenizer on images of the corpus, of its val split if it has one."""
-    pixels = sample_images(corpus, reader, count=images, split="val")
+    tokenizer: Tokenizer, corpus: Corpus, reader: Reader, *, images: int = QUALITY_INPUTS
+) -> Quality | AudioQuality:
+    """The quality of a tokenizer on inputs of the corpus, of its val split if it has one."""
+    inputs = sample_inputs(corpus, reader, count=images, split="val")
     with torch.inference_mode():
-        return measure_quality(tokenizer, pixels)
+        if isinstance(tokenizer, AudioTokenizer):
+            return measure_audio_quality(tokenizer, inputs)
+        return measure_quality(tokenizer, inputs)
 
 
 def measure_on_corpus(
     tokenizer: Tokenizer, source: str | Path, *, images: int
-) -> tuple[Quality, tuple[str, ...]]:
-    """The quality of a tokenizer on images of ``source``, and warnings.
+) -> tuple[Quality | AudioQuality, tuple[str, ...]]:
+    """The quality of a tokenizer on ``images`` inputs of ``source``, and warnings.
 
     Raises:
         UsageError: wrong input.
-        SeitError: no image is readable.
+        SeitError: nothing is readable.
     """
     if images < 1:
         raise UsageError(f"images is {images}; at least one is needed")
-    corpus = list_corpus(source)
-    config = TokenizeConfig(size=tokenizer.image_size)
-    with pixel_reader(config) as reader:
+    corpus = list_corpus(source, modality=tokenizer.modality)
+    with make_reader(TokenizeConfig(inputs=tokenizer.inputs)) as reader:
         return measure(tokenizer, corpus, reader, images=images), corpus.warnings

@@ -16,6 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import write_atomically
@@ -35,12 +37,15 @@ from seit.shards import (
     recode,
     write_index,
 )
+from seit.shards.folders import is_url
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
-from seit.tokenize.fit import fit_tokenizer, measure, pixel_reader
-from seit.tokenize.making import ShardMaker
-from seit.tokenize.pixels import PixelReader
+from seit.tokenize.engines import Engine, Work, choose_engine
+from seit.tokenize.fit import fit_tokenizer, make_reader, measure
+from seit.tokenize.making import refuse_skipped
 from seit.tokenize.plan import ShardPlan, plan_shards
+from seit.tokenize.reading import Reader
 from seit.tokenize.sources import Corpus, list_corpus
+from seit.tokenize.uploading import find_remote, staging_folder, upload
 from seit.tokenize.workspace import DoneShard, Workspace, check_target
 from seit.tokenizers import (
     Tokenizer,
@@ -93,22 +98,29 @@ def tokenize(
 ) -> TokenizeResult:
     """Tokenize the corpus at ``source`` into a store at ``store``; resumes an interrupted job.
 
+    Both are paths or URLs. A store that is to be behind a URL is made in ``config.workdir``.
+
     Raises:
         UsageError: wrong input, or ``store`` holds something else; nothing was changed.
         SeitError: the disk is full, an input is unreadable and ``strict`` was asked for, or no
             input is readable. Finished shards are kept for the next call.
     """
     config = config or TokenizeConfig()
+    if is_url(str(store)):
+        return _tokenize_to_url(source, str(store), config, progress)
     store = Path(store)
     check_target(store, source)
-    choose_device(config.device)
+    device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
+    engine = choose_engine(config.engine)
     config, given = resolve_tokenizer(config)
-    corpus = list_corpus(source, val_fraction=config.val_fraction, root=config.root)
+    corpus = list_corpus(
+        source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
+    )
     job = _describe_job(corpus, config, given)
     workspace = Workspace(store, staged=(config.codec, config.container) != ("packed", "wds"))
     if (store / CARD_NAME).is_file() and not config.overwrite:
         return _finished(workspace, job, corpus, config)
-    with workspace.locked(), pixel_reader(config) as reader:
+    with workspace.locked(), make_reader(config) as reader:
         has_card = (store / CARD_NAME).is_file()
         if has_card and not config.overwrite:  # another job ended while this one was listing
             return _finished(workspace, job, corpus, config)
@@ -122,8 +134,26 @@ def tokenize(
         else:
             _check_same_job(earlier, job, store)
         # Read back even when just fitted, so that a resumed job encodes with the very same weights.
-        tokenizer = load_tokenizer(workspace.tokenizer_path)
-        return _Run(config, corpus, tokenizer, workspace, reader, progress).finish(job)
+        tokenizer = load_tokenizer(workspace.tokenizer_path).to(device)
+        run = _Run(config, corpus, tokenizer, workspace, reader, progress)
+        return run.finish(engine, job)
+
+
+def _tokenize_to_url(
+    source: str | Path, url: str, config: TokenizeConfig, progress: Progress | None
+) -> TokenizeResult:
+    staging = staging_folder(url, config.workdir)
+    found = find_remote(url, staging, overwrite=config.overwrite)
+    if found:
+        config, given = resolve_tokenizer(config)
+        corpus = list_corpus(
+            source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
+        )
+        _check_same_job(dict(found.card.job), _describe_job(corpus, config, given), url)
+        return _result(found, 0.0, corpus.warnings)
+    result = tokenize(source, staging, config, progress=progress)
+    upload(staging, url)
+    return result
 
 
 class _Run:
@@ -135,35 +165,46 @@ class _Run:
         corpus: Corpus,
         tokenizer: Tokenizer,
         workspace: Workspace,
-        reader: PixelReader,
+        reader: Reader,
         progress: Progress | None,
     ) -> None:
         self.config = config
         self.corpus = corpus
-        self.tokenizer = tokenizer.to(choose_device(config.device))
+        self.tokenizer = tokenizer
         self.workspace = workspace
         self.reader = reader
         self.progress = progress
-        self.maker = ShardMaker(
-            self.tokenizer, reader, workspace, strict=config.strict, advance=self._advance
-        )
         self.inputs_done = 0
         self.inputs_skipped = 0
 
-    def finish(self, job: dict[str, Any]) -> TokenizeResult:
+    def finish(self, engine: Engine, job: dict[str, Any]) -> TokenizeResult:
         """Make the shards that are missing, then seal the store."""
         started = time.perf_counter()
         made = 0
-        done: list[tuple[ShardPlan, DoneShard]] = []
-        for plan in plan_shards(self.corpus, shard_samples=self.config.shard_samples):
-            record = self.workspace.read_done(plan)
-            if record is None:
-                record = self.maker.make(plan)
-                made += record.shard.samples if record.shard else 0
-            else:
-                self.maker.refuse_skipped(record.skipped)
+        plans = list(plan_shards(self.corpus, shard_samples=self.config.shard_samples))
+        records = [self.workspace.read_done(plan) for plan in plans]
+        missing = [number for number, record in enumerate(records) if record is None]
+        for plan, record in zip(plans, records, strict=True):
+            if record is not None:
+                if self.config.strict:
+                    refuse_skipped(record.skipped)
                 self._advance(len(plan.instances), len(record.skipped))
-            done.append((plan, record))
+        work = Work(
+            config=self.config,
+            workspace=self.workspace,
+            tokenizer=self.tokenizer,
+            reader=self.reader,
+            advance=self._advance,
+        )
+        for number, record in engine(work, [plans[number] for number in missing]):
+            records[missing[number]] = record
+            made += record.shard.samples if record.shard else 0
+        done = [
+            (plan, record)
+            for plan, record in zip(plans, records, strict=True)
+            if record is not None
+        ]
+        assert len(done) == len(plans), "an engine makes all shards that it is given"
         seconds = time.perf_counter() - started
         if not any(record.shard for _, record in done):
             self.workspace.abandon()
@@ -204,7 +245,7 @@ class _Run:
                 preprocessing=self.tokenizer.preprocessing(),
                 grid=self.tokenizer.grid,
                 codebook_size=self.tokenizer.num_codes,
-                codebook_dim=self.tokenizer.codebook.shape[1],
+                codebook_dim=self.tokenizer.codebook_dim,
                 flip_equivariant=self.tokenizer.flip_equivariant,
             ),
             codec=PackedCodec.name,
@@ -260,19 +301,23 @@ def _describe_job(
         "shard_samples": config.shard_samples,
         "max_pixels": config.max_pixels,
         "seed": config.seed,
+        **({"max_seconds": config.max_seconds} if config.modality == "audio" else {}),
+        **({"compile": True} if config.compile else {}),
     }
 
 
-def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path) -> None:
+def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | str) -> None:
     if earlier == job:
         return
     # The splits are part of the source's fingerprint, so another setting may change it too.
-    settings = [key for key in job if earlier.get(key) != job[key] and key != "source"]
+    settings = [key for key in {**job, **earlier} if earlier.get(key) != job.get(key)]
     if not earlier:
         reason = "its record is damaged"
-    elif settings:
+    elif settings != ["source"]:
         reason = ", ".join(
-            f"{key} was {earlier.get(key)!r} and is {job[key]!r}" for key in settings
+            f"{key} was {earlier.get(key)!r} and is {job.get(key)!r}"
+            for key in settings
+            if key != "source"
         )
     else:
         reason = "the files of SRC are not the same any more"

@@ -1,28 +1,35 @@
 """One shard of a job: its inputs are read, tokenized in batches of one shape, and written.
 
-Shape letters: B encode batch, S image side, H W token grid.
+Shape letters: B encode batch, H W token grid.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from seit.errors import SeitError
 from seit.shards import BLOCK_SAMPLES, Block, PackedCodec, ShardWriter, TokenLayout
-from seit.tokenize.pixels import Decoded, PixelReader
+from seit.tokenize.encoding import BatchEncoder
 from seit.tokenize.plan import ShardPlan
+from seit.tokenize.reading import Decoded, Reader
 from seit.tokenize.sources import Instance
 from seit.tokenize.workspace import DoneShard, Workspace
 from seit.tokenizers import Tokenizer
 
 ENCODE_BATCH = 64
-"""Images per call of the tokenizer; the last batch of a shard is padded to it, so that the
+"""Inputs per call of the tokenizer; the last batch of a shard is padded to it, so that the
 arithmetic is the same whoever makes the shard."""
+
+
+class _Sample(NamedTuple):
+    """What is written of a sample beside its tokens; ``num_bytes`` is the share of its file."""
+
+    instance: Instance
+    num_bytes: int
 
 
 class ShardMaker:
@@ -31,7 +38,8 @@ class ShardMaker:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        reader: PixelReader,
+        encoder: BatchEncoder,
+        reader: Reader,
         workspace: Workspace,
         *,
         strict: bool,
@@ -39,6 +47,7 @@ class ShardMaker:
     ) -> None:
         """``advance`` is told of inputs done and, among them, inputs skipped."""
         self.tokenizer = tokenizer
+        self.encoder = encoder
         self.reader = reader
         self.workspace = workspace
         self.layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
@@ -67,8 +76,8 @@ class ShardMaker:
             self.workspace.write_done(plan, record)
             return record
         with writer:
-            for entries, tokens in _blocks(self._encoded(chain([first], good))):
-                instances = [entry.instance for entry in entries]
+            for samples, tokens in _blocks(self._encoded(_samples(chain([first], good)))):
+                instances = [entry.instance for entry in samples]
                 writer.write(
                     Block(
                         tokens=tokens,
@@ -78,52 +87,59 @@ class ShardMaker:
                     )
                 )
                 label_counts.update(entry.label for entry in instances)
-                source_bytes += sum(entry.num_bytes for entry in entries)
+                source_bytes += sum(entry.num_bytes for entry in samples)
         record = DoneShard(writer.record, tuple(skipped), dict(label_counts), source_bytes)
         self.workspace.write_done(plan, record)
         return record
 
     def _good_inputs(self, plan: ShardPlan, skipped: list[tuple[str, str]]) -> Iterator[Decoded]:
         for entry in self.reader.read(plan.instances):
-            if entry.pixels is None:
+            if not entry.samples:
                 skipped.append((entry.instance.key, entry.reason))
-                self.refuse_skipped(skipped)
-            self._advance(1, 0 if entry.pixels is not None else 1)
-            if entry.pixels is not None:
+                if self._strict:
+                    refuse_skipped(skipped)
+            self._advance(1, 0 if entry.samples else 1)
+            if entry.samples:
                 yield entry
 
-    def refuse_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        """Stop at the first (key, reason) of unreadable inputs, if that is asked for."""
-        if self._strict and skipped:
-            key, reason = skipped[0]
-            raise SeitError(
-                f"{key} cannot be read: {reason}; remove it and start again with --overwrite, or "
-                "run without --strict to skip such files"
-            )
-
     def _encoded(
-        self, good: Iterable[Decoded]
-    ) -> Iterator[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]]:
-        """Tokenize in batches of a fixed shape: entries and their ids (n, H, W)."""
-        side = self.tokenizer.image_size
-        images_BSS3 = np.zeros((ENCODE_BATCH, side, side, 3), dtype=np.uint8)
-        entries: list[Decoded] = []
-        for entry in good:
-            assert entry.pixels is not None, "only decoded inputs come here"
-            images_BSS3[len(entries)] = entry.pixels
-            entries.append(Decoded(entry.instance, entry.num_bytes, None))
-            if len(entries) == ENCODE_BATCH:
-                yield entries, self._encode(images_BSS3)
-                entries = []
-        if entries:
-            images_BSS3[len(entries) :] = 0
-            yield entries, self._encode(images_BSS3)[: len(entries)]
+        self, samples: Iterable[tuple[_Sample, npt.NDArray[Any]]]
+    ) -> Iterator[tuple[list[_Sample], npt.NDArray[np.unsignedinteger]]]:
+        """Tokenize in batches of a fixed shape: samples and their ids (n, H, W)."""
+        for group, ids_BHW in self.encoder.encode(self._batches(samples)):
+            yield group, ids_BHW[: len(group)].astype(self.layout.dtype)
 
-    def _encode(self, images_BSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger]:
-        with torch.inference_mode():
-            tokens = self.tokenizer.encode(torch.from_numpy(images_BSS3))
-        ids: npt.NDArray[np.unsignedinteger] = tokens.cpu().numpy().astype(self.layout.dtype)
-        return ids
+    def _batches(
+        self, samples: Iterable[tuple[_Sample, npt.NDArray[Any]]]
+    ) -> Iterator[tuple[list[_Sample], npt.NDArray[Any]]]:
+        """Samples and what the tokenizer takes of them (B, …); zeros fill up the last batch."""
+        inputs = self.tokenizer.inputs
+        iterator = iter(samples)
+        while group := list(islice(iterator, ENCODE_BATCH)):
+            batch = np.zeros((ENCODE_BATCH, *inputs.shape), dtype=inputs.dtype)
+            for row, (_, values) in enumerate(group):
+                batch[row] = values
+            yield [sample for sample, _ in group], batch
+
+
+def refuse_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Stop at the first (key, reason) of unreadable inputs, as --strict asks.
+
+    Raises:
+        SeitError: there is one.
+    """
+    for key, reason in skipped:
+        raise SeitError(
+            f"{key} cannot be read: {reason}; remove it and start again with --overwrite, or "
+            "run without --strict to skip such files"
+        )
+
+
+def _samples(good: Iterable[Decoded]) -> Iterator[tuple[_Sample, npt.NDArray[Any]]]:
+    """The samples of inputs one after another; the first of an input answers for its bytes."""
+    for entry in good:
+        for number, sample in enumerate(entry.samples):
+            yield _Sample(sample.instance, 0 if number else entry.num_bytes), sample.values
 
 
 def _metadata(instances: list[Instance]) -> tuple[Mapping[str, Any], ...] | None:
@@ -133,17 +149,17 @@ def _metadata(instances: list[Instance]) -> tuple[Mapping[str, Any], ...] | None
 
 
 def _blocks(
-    batches: Iterable[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]],
-) -> Iterator[tuple[list[Decoded], npt.NDArray[np.unsignedinteger]]]:
-    """Regroup batches of entries and their ids (n, H, W) into blocks."""
-    entries: list[Decoded] = []
+    batches: Iterable[tuple[list[_Sample], npt.NDArray[np.unsignedinteger]]],
+) -> Iterator[tuple[list[_Sample], npt.NDArray[np.unsignedinteger]]]:
+    """Regroup batches of samples and their ids (n, H, W) into blocks."""
+    samples: list[_Sample] = []
     tokens: list[npt.NDArray[np.unsignedinteger]] = []
-    for batch_entries, batch_tokens in batches:
-        entries += batch_entries
+    for batch_samples, batch_tokens in batches:
+        samples += batch_samples
         tokens.append(batch_tokens)
-        if len(entries) >= BLOCK_SAMPLES:
+        if len(samples) >= BLOCK_SAMPLES:
             joined = np.concatenate(tokens)
-            yield entries[:BLOCK_SAMPLES], joined[:BLOCK_SAMPLES]
-            entries, tokens = entries[BLOCK_SAMPLES:], [joined[BLOCK_SAMPLES:]]
-    if entries:
-        yield entries, np.concatenate(tokens)
+            yield samples[:BLOCK_SAMPLES], joined[:BLOCK_SAMPLES]
+            samples, tokens = samples[BLOCK_SAMPLES:], [joined[BLOCK_SAMPLES:]]
+    if samples:
+        yield samples, np.concatenate(tokens)

@@ -1,63 +1,62 @@
-"""Inputs → pixels: read and decode instances in parallel, in order, with bounded memory.
+"""Images → pixels: what decodes them for tokenizers and for baselines.
 
-Shape letters: B batch, S image side.
+Shape letters: S image side.
 """
 
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from typing_extensions import override
 
 from seit.errors import UnreadableError
 from seit.tokenize.decode import decode_image
+from seit.tokenize.reading import LARGE_FILE_BYTES, Decoded, Reader, Sample
 from seit.tokenize.sources import Instance, read_bytes
+
+_AHEAD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """An instance and its pixels uint8 (S, S, 3), or the reason why it has none."""
+class ImageDecoder:
+    """Reads an instance and decodes it; one that is unreadable comes with the reason."""
 
-    instance: Instance
-    num_bytes: int
-    pixels: npt.NDArray[np.uint8] | None
-    reason: str = ""
+    size: int
+    max_pixels: int
 
-
-class PixelReader:
-    """Decodes instances in a pool of threads (Pillow frees the interpreter while it decodes)."""
-
-    def __init__(self, *, size: int, max_pixels: int, workers: int | None = None) -> None:
-        self._size = size
-        self._max_pixels = max_pixels
-        self._workers = workers or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
-
-    def __enter__(self) -> "PixelReader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:
-        """Yield the instances in their order, decoded; at most ``ahead`` are held at a time."""
-        pending: deque[Future[Decoded]] = deque()
-        for instance in instances:
-            pending.append(self._pool.submit(self._decode, instance))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-    def _decode(self, instance: Instance) -> Decoded:
+    def __call__(self, item: Instance, /, *, exclusive: AbstractContextManager[Any]) -> Decoded:
+        """Decode; what takes very much memory is done inside of ``exclusive``."""
+        is_large = item.num_bytes >= LARGE_FILE_BYTES
         num_bytes = 0
         try:
-            data = read_bytes(instance)
-            num_bytes = len(data)
-            pixels = decode_image(data, size=self._size, max_pixels=self._max_pixels)
+            with exclusive if is_large else nullcontext():
+                data = read_bytes(item)
+                num_bytes = len(data)
+                pixels = decode_image(
+                    data,
+                    size=self.size,
+                    max_pixels=self.max_pixels,
+                    exclusive=None if is_large else exclusive,
+                )
         except UnreadableError as error:
-            return Decoded(instance, num_bytes, None, str(error))
-        return Decoded(instance, num_bytes, pixels)
+            return Decoded(item, num_bytes, reason=str(error))
+        return Decoded(item, num_bytes, (Sample(item, pixels),))
+
+
+class PixelReader(Reader):
+    """Decodes images in a pool of threads (Pillow works without the lock) or of processes."""
+
+    def __init__(
+        self, *, size: int, max_pixels: int, workers: int | None = None, processes: bool = False
+    ) -> None:
+        super().__init__(ImageDecoder(size, max_pixels), workers=workers, processes=processes)
+        self._image_bytes = 3 * size * size
+
+    @override
+    def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:
+        """Yield the instances in their order, decoded; at most ``ahead`` are held at a time.
+
+        Of large images fewer are held: they take up to 64 MB, or what a single one takes.
+        """
+        return super().read(instances, ahead=max(1, min(ahead, _AHEAD_BYTES // self._image_bytes)))

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from seit.errors import SeitError, UsageError
 from seit.files import explained_writes, write_atomically
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
+from seit.shards.folders import is_url
 from seit.tokenize.plan import ShardPlan
 from seit.tokenizers import Tokenizer, save_tokenizer
 
@@ -43,6 +44,20 @@ class DoneShard:
     skipped: tuple[tuple[str, str], ...]
     label_counts: Mapping[int, int]
     source_bytes: int
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Read what JSON holds of the fields.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        return cls(
+            shard=ShardRecord(**entry["shard"]) if entry["shard"] else None,
+            skipped=tuple((key, reason) for key, reason in entry["skipped"]),
+            label_counts={int(label): n for label, n in entry["label_counts"].items()},
+            source_bytes=int(entry["source_bytes"]),
+        )
 
 
 class Workspace:
@@ -123,15 +138,11 @@ class Workspace:
         """The record of a shard that is finished and still in place, or None."""
         try:
             entry = json.loads((self._done / f"{plan.name}.json").read_bytes())
-            shard = ShardRecord(**entry["shard"]) if entry["shard"] else None
+            done = DoneShard.from_json(entry)
+            shard = done.shard
             if shard and (self.shards / shard.file).stat().st_size != shard.bytes:
                 return None
-            return DoneShard(
-                shard=shard,
-                skipped=tuple((key, reason) for key, reason in entry["skipped"]),
-                label_counts={int(label): n for label, n in entry["label_counts"].items()},
-                source_bytes=int(entry["source_bytes"]),
-            )
+            return done
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -182,7 +193,7 @@ def check_target(store: Path, source: str | Path) -> None:
             things in it.
     """
     if _URL.match(str(store)):
-        raise UsageError(f"{store} is a remote address, which is not supported yet; name a folder")
+        raise UsageError(f"{store} is a remote address as a path; pass it as text, not as a Path")
     try:
         _check_apart(store, source)
         if store.is_symlink() and not store.exists():
@@ -201,6 +212,8 @@ def check_target(store: Path, source: str | Path) -> None:
 
 
 def _check_apart(store: Path, source: str | Path) -> None:
+    if is_url(str(source)):
+        return
     inner, outer = store.resolve(), Path(source).resolve()
     if inner == outer or outer in inner.parents:
         raise UsageError(f"STORE {store} lies inside SRC {source}; choose a folder outside it")

@@ -216,4 +216,5 @@ class Autoencoder(nn.Module):
         encoder.bias.copy_(-mean_D @ analysis_DC)
         decoder.weight.copy_(synthesis_CD.T[:, :, None, None])
         decoder.bias.copy_(mean_D)
-        return centred_ND @ analysis_DC
+        latents_NC: Tensor = centred_ND @ analysis_DC
+        return latents_NC

@@ -9,14 +9,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-Modality: TypeAlias = Literal["image", "audio"]
+from seit.modality import Modality
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class Tokenizer(ABC):
         """The token grid (H, W) of one input, as it is stored: (L·H, W) with several levels."""
 
     @abstractmethod
-    def encode(self, inputs: Tensor) -> Tensor:
+    def encode(self, inputs: Tensor, /) -> Tensor:
         """Tokenize inputs (B, …), of the shape and dtype of :attr:`inputs`, into ids int64."""
 
     @abstractmethod
-    def decode(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, /) -> Tensor:
         """What ids (B, …) keep of their inputs, for looking at; each kind says in which form."""
 
     @abstractmethod

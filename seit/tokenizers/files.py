@@ -14,21 +14,41 @@ from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.conv import ConvTokenizer
+from seit.tokenizers.dmel import DMelTokenizer
+from seit.tokenizers.melvq import MelTokenizer, ResidualMelTokenizer
 from seit.tokenizers.patch import PatchTokenizer
+from seit.tokenizers.published import KINDS, ReferableTokenizer
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {
-    kind.name: kind for kind in (PatchTokenizer, ConvTokenizer)
-}
+_FITTED: tuple[type[Tokenizer], ...] = (
+    PatchTokenizer,
+    ConvTokenizer,
+    MelTokenizer,
+    ResidualMelTokenizer,
+    DMelTokenizer,
+)
+TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _FITTED} | dict(KINDS)
 """The kinds of tokenizer by name."""
+
+MAX_STORED_WEIGHT_BYTES = 64_000_000
+"""Weights above this are left out of stores, which would carry more of them than of tokens."""
 
 _METADATA_KEY = "seit"
 _FORMAT = "seit-tokenizer"
 _VERSION = 1
 
 
-def tokenizer_bytes(tokenizer: Tokenizer, *, with_codebook: bool) -> bytes:
-    """The bytes of a tokenizer file; a store keeps the codebook in a file of its own."""
-    tensors = {key: tensor.cpu().contiguous() for key, tensor in tokenizer.tensors().items()}
+def tokenizer_bytes(
+    tokenizer: Tokenizer, *, with_codebook: bool, with_weights: bool = True
+) -> bytes:
+    """The bytes of a tokenizer file; a store keeps the codebook in a file of its own.
+
+    Without weights it becomes a reference: see :mod:`seit.tokenizers.published.references`.
+    """
+    is_reference = isinstance(tokenizer, ReferableTokenizer) and not (
+        with_weights and tokenizer.has_weights
+    )
+    weights = {} if is_reference else tokenizer.tensors()
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in weights.items()}
     if with_codebook:
         tensors["codebook"] = tokenizer.codebook.cpu().contiguous()
     card = {
@@ -37,12 +57,20 @@ def tokenizer_bytes(tokenizer: Tokenizer, *, with_codebook: bool) -> bytes:
         "name": tokenizer.name,
         "fingerprint": tokenizer.fingerprint,
         "settings": tokenizer.settings(),
+        **({"reference": True} if is_reference else {}),
     }
     return save(tensors, {_METADATA_KEY: json.dumps(card, sort_keys=True)})
 
 
+def stored_tokenizer_bytes(tokenizer: Tokenizer) -> bytes:
+    """The bytes of a store's tokenizer file: without the codebook, and without large weights."""
+    num_bytes = sum(tensor.nbytes for tensor in tokenizer.tensors().values())
+    with_weights = num_bytes <= MAX_STORED_WEIGHT_BYTES
+    return tokenizer_bytes(tokenizer, with_codebook=False, with_weights=with_weights)
+
+
 def codebook_bytes(tokenizer: Tokenizer) -> bytes:
-    """The bytes of a store's codebook file: the tensor ``codebook`` float32 (K, C)."""
+    """The bytes of a store's codebook file: the tensor ``codebook`` float32 (K, C) or (L, K, C)."""
     return save({"codebook": tokenizer.codebook.cpu().contiguous()})
 
 
@@ -54,7 +82,9 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
 def load_tokenizer(
     path: str | Path, *, codebook: npt.NDArray[np.float32] | None = None
 ) -> Tokenizer:
-    """Load a tokenizer file; ``codebook`` (K, C) is given when it lies elsewhere.
+    """Load a tokenizer file; ``codebook`` (K, C) or (L, K, C) is given when it lies elsewhere.
+
+    What a store left the weights of out comes back as a reference, which cannot encode or decode.
 
     Raises:
         UsageError: there is no such file, or it holds a tokenizer that this seit does not know.
@@ -81,9 +111,17 @@ def load_tokenizer(
         )
     inner = tensors.pop("codebook", None)
     table = torch.from_numpy(codebook.copy()) if codebook is not None else inner
-    if table is None or table.ndim != 2 or table.dtype != torch.float32 or not table.numel():
+    if (
+        table is None
+        or table.ndim not in (2, 3)
+        or table.dtype != torch.float32
+        or not table.numel()
+    ):
         raise DamagedError(f"{path} comes without a float32 (K, C) codebook; fit it again")
-    tokenizer = TOKENIZERS[name].restore(table, tensors, settings)
+    kind = TOKENIZERS[name]
+    if card.get("reference") is True and issubclass(kind, ReferableTokenizer):
+        return kind.reference(table, settings, str(fingerprint))
+    tokenizer = kind.restore(table, tensors, settings)
     if tokenizer.fingerprint != fingerprint:
         raise DamagedError(f"{path} does not match its fingerprint; restore it from a copy")
     return tokenizer

@@ -20,13 +20,13 @@ from typing_extensions import override
 from seit.errors import DamagedError, UsageError
 from seit.tokenizers.base import ImageTokenizer
 from seit.tokenizers.kmeans import assign, fit_kmeans
+from seit.tokenizers.pca import fit_components
 
 _MAX_FIT_PATCHES = 131_072
 _CPU_IMAGES = 4
 """Images at a time on a CPU, so that what is between pixels and ids stays in the cache."""
 _MAX_CODES = _MAX_FIT_PATCHES // 2
 _MAX_IMAGE_SIZE = 1 << 14
-_EIGENVALUE_FLOOR = 1e-4
 
 
 class PatchTokenizer(ImageTokenizer):
@@ -94,25 +94,14 @@ class PatchTokenizer(ImageTokenizer):
             )
         chosen = torch.randperm(available, generator=generator)[:_MAX_FIT_PATCHES].sort().values
         patches_ND = _to_patches(images, patch_size).flatten(0, 2)[chosen].float() / 255
-        mean_D = patches_ND.mean(0)
-        centred_ND = patches_ND - mean_D
-        covariance_DD = (centred_ND.T @ centred_ND).double() / len(centred_ND)
-        values_D, vectors_DD = torch.linalg.eigh(covariance_DD)
-        values_C = values_D.flip(0)[:dim].clamp(min=0)
-        vectors_DC = vectors_DD.flip(1)[:, :dim]
-        vectors_DC = vectors_DC * vectors_DC.sum(0).sign().where(vectors_DC.sum(0) != 0, 1)
-        floor = max(float(values_C[0]) * _EIGENVALUE_FLOOR, 1e-9)
-        scale_C = (values_C + floor).pow(-whitening / 2)
-        points_NC = centred_ND @ (vectors_DC * scale_C).float()
-        unit = points_NC.square().mean().sqrt().clamp(min=1e-6)
-        codebook = fit_kmeans(points_NC / unit, num_codes, seed=seed)
+        components = fit_components(patches_ND, dim=dim, whitening=whitening)
         return cls(
-            codebook,
+            fit_kmeans(components.points, num_codes, seed=seed),
             image_size=images.shape[1],
             patch_size=patch_size,
-            mean=mean_D,
-            analysis=(vectors_DC * scale_C).float() / unit,
-            synthesis=((vectors_DC / scale_C).T.float() * unit).contiguous(),
+            mean=components.mean,
+            analysis=components.analysis,
+            synthesis=components.synthesis,
         )
 
     @property

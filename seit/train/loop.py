@@ -22,7 +22,7 @@ from seit.shards import Store, open_store
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation, evaluate
-from seit.train.feeds import Feed, build_model, make_feed
+from seit.train.feeds import Feed, build_model, computes_in_bfloat16, make_feed
 from seit.train.optim import learning_rate, make_optimizer, num_steps
 from seit.train.report import write_run_report
 from seit.train.run import Run, environment
@@ -120,9 +120,7 @@ def train(
 
 def make_autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """The arithmetic of forward passes: bf16 where the config or a CUDA device asks for it."""
-    wanted = config.run.precision == "bf16" or (
-        config.run.precision == "auto" and device.type == "cuda"
-    )
+    wanted = computes_in_bfloat16(config, device)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
@@ -285,6 +283,6 @@ def _recorded_result(out: str | Path, config: TrainConfig, store: Store) -> Trai
 
 
 def _patch_size(store: Store) -> int:
-    """Pixels per token along a side."""
-    size = int(store.card.tokenizer.preprocessing["size"])
-    return size // store.card.tokenizer.grid[0]
+    """Pixels per token along a side; 1 where the tokens are none of images."""
+    rows = store.card.tokenizer.grid[0]
+    return int(store.card.tokenizer.preprocessing.get("size", rows)) // rows

@@ -1,23 +1,28 @@
-"""Using a finished run: evaluate it on a store, or name the class of raw images.
+"""Using a finished run: evaluate it on a store, or name the class of raw images or audio.
 
 Legend: B batch, N classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from seit.augment import PixelAugment, TokenAugment
 from seit.devices import choose_device
-from seit.errors import SeitError, UsageError
+from seit.errors import SeitError, UnreadableError, UsageError
 from seit.models import load_weights
 from seit.shards import Store, open_store
+from seit.tokenize.audio import decode_audio
 from seit.tokenize.decode import decode_image
-from seit.tokenizers import Tokenizer, load_tokenizer
+from seit.tokenize.sources.media import NOUNS
+from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation, evaluate
 from seit.train.feeds import EVAL_BATCH, PIXEL_FLIP_PROB, build_model, make_feed
@@ -73,11 +78,13 @@ def evaluate_run(
 def predict(
     run_path: str | Path, files: Sequence[str | Path], *, top: int = 5, device: str = "auto"
 ) -> list[Prediction]:
-    """Decode image files, tokenize them as the run's store was, and name their classes.
+    """Decode files, tokenize them as the run's store was, and name their classes.
+
+    The probabilities of an audio file of several windows are the mean over them.
 
     Raises:
         UsageError: a file is missing.
-        SeitError: a file is not a readable image.
+        SeitError: a file is no readable image (no readable audio).
     """
     run = Run.open(run_path)
     config = run.config
@@ -85,38 +92,49 @@ def predict(
     tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(target)
     augment = _augment(config, tokenizer, target)
     model = _load_model(run, config, augment, tokenizer, target).eval()
-    predictions: list[Prediction] = []
-    for start in range(0, len(files), EVAL_BATCH):
-        chunk = files[start : start + EVAL_BATCH]
-        images = torch.from_numpy(
-            np.stack([_read_pixels(Path(file), tokenizer.image_size) for file in chunk])
-        ).to(target)
+    totals = torch.zeros(len(files), len(run.classes), dtype=torch.float64)
+    counts = torch.zeros(len(files), 1, dtype=torch.float64)
+    inputs = _inputs([Path(file) for file in files], tokenizer.inputs)
+    while batch := list(islice(inputs, EVAL_BATCH)):
+        numbers = torch.tensor([number for number, _ in batch])
+        values = torch.from_numpy(np.stack([entry for _, entry in batch])).to(target)
         with torch.inference_mode(), make_autocast(config, target):
             if isinstance(augment, PixelAugment):
-                inputs = augment.evaluate(images.permute(0, 3, 1, 2))
+                embedded = augment.evaluate(values.permute(0, 3, 1, 2))
             else:
-                inputs = augment.evaluate(tokenizer.encode(images))
-            probabilities = model(inputs).float().softmax(1)
-        best = probabilities.topk(min(top, len(run.classes)), dim=1)
+                embedded = augment.evaluate(tokenizer.encode(values))
+            probabilities = model(embedded).float().softmax(1)
+        totals.index_add_(0, numbers, probabilities.double().cpu())
+        counts.index_add_(0, numbers, torch.ones(len(batch), 1, dtype=torch.float64))
+    best = (totals / counts).topk(min(top, len(run.classes)), dim=1)
+    return [
+        Prediction(
+            str(file),
+            tuple((run.classes[n], value) for n, value in zip(indices, values, strict=True)),
+        )
         for file, values, indices in zip(
-            chunk, best.values.tolist(), best.indices.tolist(), strict=True
-        ):
-            named = tuple(
-                (run.classes[index], value) for index, value in zip(indices, values, strict=True)
-            )
-            predictions.append(Prediction(str(file), named))
-    return predictions
+            files, best.values.tolist(), best.indices.tolist(), strict=True
+        )
+    ]
 
 
-def _read_pixels(path: Path, size: int) -> "np.typing.NDArray[np.uint8]":
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}; pass image files")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise UsageError(f"{path} is larger than {MAX_FILE_BYTES} bytes; is it an image?")
-    try:
-        return decode_image(path.read_bytes(), size=size)
-    except SeitError as error:
-        raise SeitError(f"{path} cannot be read: {error}") from error
+def _inputs(paths: Sequence[Path], inputs: Inputs) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """What the tokenizer takes of each file, and the file's number."""
+    for number, path in enumerate(paths):
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}; pass {NOUNS[inputs.modality][0]} files")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_FILE_BYTES} bytes; is it the right file?")
+        data = path.read_bytes()
+        try:
+            if isinstance(inputs, ImageInputs):
+                yield number, decode_image(data, size=inputs.size)
+                continue
+            windows = decode_audio(data, sample_rate=inputs.sample_rate, window=inputs.window)
+        except UnreadableError as error:
+            raise SeitError(f"{path} cannot be read: {error}") from error
+        for window in windows:
+            yield number, window.values
 
 
 def _augment(
@@ -124,7 +142,8 @@ def _augment(
 ) -> TokenAugment | PixelAugment:
     if config.data.pixels is not None:
         settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
-        return PixelAugment((tokenizer.image_size, tokenizer.image_size), settings).to(device)
+        height, width, _ = tokenizer.inputs.shape
+        return PixelAugment((height, width), settings).to(device)
     return TokenAugment(tokenizer.codebook, tokenizer.grid, config.augment).to(device)
 
 
@@ -135,11 +154,12 @@ def _load_model(
     tokenizer: Tokenizer,
     device: torch.device,
 ) -> nn.Module:
+    inputs = tokenizer.inputs
     model = build_model(
         config.model,
         augment,
         num_classes=len(run.classes),
-        patch_size=tokenizer.image_size // tokenizer.grid[0],
+        patch_size=inputs.size // tokenizer.grid[0] if isinstance(inputs, ImageInputs) else 1,
     )
     load_weights(model, run.load_weights(), origin=str(run.path))
     return model.to(device)

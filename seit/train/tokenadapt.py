@@ -24,7 +24,7 @@ from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
 from seit.shards import Store, open_store
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import Instance, list_corpus
-from seit.tokenizers import Tokenizer
+from seit.tokenizers import ImageTokenizer, Tokenizer
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, the loss)."""
@@ -159,6 +159,8 @@ def train_tokenadapt(
     store = store if isinstance(store, Store) else open_store(store)
     device = choose_device(config.device)
     tokenizer = store.load_tokenizer().to(device)
+    if not isinstance(tokenizer, ImageTokenizer):
+        raise UsageError(f"{store.folder} was made of audio; TokenAdapt learns from images")
     torch.manual_seed(config.seed)
     network = TokenAdapt(tokenizer.codebook, dim=config.dim, num_heads=config.num_heads).to(device)
     with PixelReader(

@@ -1,4 +1,4 @@
-"""List a corpus of images: class folders, a manifest (CSV, Parquet) or WebDataset tars.
+"""List a corpus of images or audio: class folders, a manifest (CSV, Parquet) or WebDataset tars.
 
 ``list_corpus`` finds out which, and returns every instance with its key, split and label, in an
 order that depends on nothing but the corpus; ``read_bytes`` fetches one. Nothing is decoded here.

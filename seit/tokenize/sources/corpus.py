@@ -29,7 +29,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One image of a corpus; its bytes are read later, by ``read_bytes``.
+    """One image or clip of a corpus; its bytes are read later, by ``read_bytes``.
 
     Attributes:
         key: unique name, any text without surrogates: for folders and manifests the POSIX path
@@ -39,7 +39,7 @@ class Instance:
         label: index into ``Corpus.classes``, or −1 when unlabelled.
         location: where the bytes are.
         metadata: extra columns of a manifest or fields of a tar's .json, as (name, JSON value).
-        num_bytes: size of the encoded image when it was listed, −1 when it could not be found.
+        num_bytes: size of the file when it was listed, −1 when it could not be found.
     """
 
     key: str

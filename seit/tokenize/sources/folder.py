@@ -1,11 +1,13 @@
 """Folders: SRC/{train,val}/<class>/…, SRC/<class>/… or images directly in SRC."""
 
 from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from seit.errors import UsageError
 from seit.tokenize.sources.corpus import SPLIT_NAMES, Corpus, Draft, assemble, examples, shown
-from seit.tokenize.sources.walk import Remarks, as_text, entries, walk
+from seit.tokenize.sources.walk import Entry, Remarks, as_text, walk
 
 
 def list_folder(source: Path, *, val_fraction: float) -> Corpus:
@@ -22,8 +24,23 @@ def list_folder(source: Path, *, val_fraction: float) -> Corpus:
     """
     root = str(source.absolute())
     remarks = Remarks()
-    top = entries(root, "", Remarks())
+    walked = walk(root, remarks)
+    return list_tree(str(source), root, walked, remarks, val_fraction=val_fraction)
+
+
+def list_tree(
+    source: str,
+    root: str,
+    walked: Iterable[tuple[str, list[Entry]]],
+    remarks: Remarks,
+    *,
+    val_fraction: float,
+) -> Corpus:
+    """List the folders of a walk, which begins at ``root``; see :func:`list_folder`."""
+    iterator = iter(walked)
+    _, top = next(iterator, ("", []))
     folders = [entry.name for entry in top if entry.is_folder]
+    inner: list[str] = []  # the folders in the only folder
     has_splits = bool(folders) and all(name.lower() in SPLIT_NAMES for name in folders)
 
     drafts: list[Draft] = []
@@ -32,7 +49,9 @@ def list_folder(source: Path, *, val_fraction: float) -> Corpus:
     odd: list[str] = []  # keys whose files have names that are not UTF-8
     occupied: set[str] = set()
     class_folders: set[str] = set()
-    for relative, found in walk(root, remarks):
+    for relative, found in chain([("", top)], iterator):
+        if [relative] == [f"{name}/" for name in folders]:
+            inner = [entry.name for entry in found if entry.is_folder]
         parts = relative.split("/")[:-1]
         split = SPLIT_NAMES[parts[0].lower()] if has_splits and parts else None
         below = parts[has_splits:]
@@ -60,21 +79,21 @@ def list_folder(source: Path, *, val_fraction: float) -> Corpus:
     ]
     if outside:
         tables = [name for name in outside if name.lower().endswith((".csv", ".parquet"))]
-        hint = f"; to list by a table, give {shown(str(source / tables[0]))}" if tables else ""
+        hint = f"; to list by a table, give {shown(f'{source}/{tables[0]}')}" if tables else ""
         warnings.append(
             f"left out, as they lie beside the split folders: {examples(outside)}{hint}"
         )
     if beside and classes:
         warnings.append(f"unlabelled, as they lie beside the class folders: {examples(beside)}")
-    warnings += _look_like_splits(root, folders, has_splits)
+    warnings += _look_like_splits(folders, inner, has_splits)
     if odd:
         warnings.append(f"names that are not UTF-8 have their odd bytes as %XX: {examples(odd)}")
         drafts = _unique(drafts, warnings)
     if not drafts:
         why = f" ({'; '.join(warnings)})" if warnings else ""
-        raise UsageError(f"{shown(str(source))} has no files to list{why}; expected images")
+        raise UsageError(f"{shown(source)} has no files to list{why}; expected images")
     return assemble(
-        as_text(str(source)),
+        as_text(source),
         "folder",
         drafts,
         classes=classes,
@@ -83,7 +102,7 @@ def list_folder(source: Path, *, val_fraction: float) -> Corpus:
     )
 
 
-def _look_like_splits(root: str, folders: list[str], has_splits: bool) -> list[str]:
+def _look_like_splits(folders: list[str], inner: list[str], has_splits: bool) -> list[str]:
     """Warn when split folders were probably meant, but are read as classes."""
     if has_splits:
         return []
@@ -91,11 +110,9 @@ def _look_like_splits(root: str, folders: list[str], has_splits: bool) -> list[s
     if len(splits) > 1:
         others = examples([name for name in folders if name not in splits])
         return [f"{', '.join(splits)} are read as classes, because {others} lies beside them"]
-    if len(folders) == 1:
-        inner = [e.name for e in entries(f"{root}/{folders[0]}", "", Remarks()) if e.is_folder]
-        if inner and all(name.lower() in SPLIT_NAMES for name in inner):
-            name = shown(folders[0])
-            return [f"{name} is read as the only class, but holds splits; give {name} itself?"]
+    if inner and all(name.lower() in SPLIT_NAMES for name in inner):
+        name = shown(folders[0])
+        return [f"{name} is read as the only class, but holds splits; give {name} itself?"]
     return []
 
 

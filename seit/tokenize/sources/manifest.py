@@ -1,9 +1,10 @@
-"""Manifests: a CSV or Parquet table with a path, perhaps a label and a split, for each image."""
+"""Manifests: a CSV or Parquet table with a path, perhaps a label and a split, for each file."""
 
 import os
 import posixpath
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from seit.errors import UsageError
@@ -17,10 +18,11 @@ from seit.tokenize.sources.corpus import (
     nearest,
     shown,
 )
+from seit.tokenize.sources.remote_files import is_url
 from seit.tokenize.sources.tables import read_table
 from seit.tokenize.sources.walk import as_text
 
-PATH_COLUMNS = ("path", "file", "filename", "image")
+PATH_COLUMNS = ("path", "file", "filename", "image", "audio")
 LABEL_COLUMNS = ("label", "class", "category")
 SPLIT_COLUMN = "split"
 
@@ -28,19 +30,28 @@ SPLIT_COLUMN = "split"
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def list_manifest(source: Path, *, val_fraction: float, root: Path | None) -> Corpus:
+def list_manifest(
+    path: Path,
+    *,
+    val_fraction: float,
+    base: str,
+    source: str | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Corpus:
     """List a table; column names are matched in lower case, the first of each tuple above wins.
 
-    Relative paths start at ``root``, or else at the manifest's folder, and may not leave it.
-    Absolute paths are allowed; their key is the path as written. Without a split column the split
-    comes from a hash of the key. Further columns are kept as metadata. A missing file is an
-    instance all the same (``num_bytes`` −1): reading it says what is wrong.
+    Relative paths start at ``base``, an absolute path or a URL, and may not leave it. Absolute
+    paths and URLs are allowed; their key is what is written. ``source`` names the manifest where
+    ``path`` is a copy, and ``sizes`` has the bytes of all files below a URL. Without a split column
+    the split comes from a hash of the key. Further columns are kept as metadata. A missing file is
+    an instance all the same (``num_bytes`` −1): reading it says what is wrong.
 
     Raises:
         UsageError: no path column, no rows, or a row without a usable path or split, or whose path
             was given before; the message names the line.
     """
-    columns, rows = read_table(source)
+    source = source or str(path)
+    columns, rows = read_table(path)
     lower = [name.lower() for name in columns]
     path_index = next((lower.index(name) for name in PATH_COLUMNS if name in lower), None)
     if path_index is None:
@@ -54,7 +65,6 @@ def list_manifest(source: Path, *, val_fraction: float, root: Path | None) -> Co
     special = {path_index, label_index, split_index}
     extra = [(index, name) for index, name in enumerate(columns) if index not in special]
 
-    base = str((root or source.parent).absolute())
     places: dict[str, str] = {}  # key → where it was given
     labels: list[str | None] = []
     drafts: list[Draft] = []
@@ -65,9 +75,10 @@ def list_manifest(source: Path, *, val_fraction: float, root: Path | None) -> Co
         if key in places:
             raise UsageError(f"{source}: {shown(key)} is in {places[key]} and in {place}; drop one")
         places[key] = place
-        location = key if key.startswith("/") else f"{base}/{key}"
-        num_bytes = _num_bytes(location)
-        if num_bytes < 0:
+        location = key if key.startswith("/") or is_url(key) else f"{base}/{key}"
+        is_far = is_url(location)
+        num_bytes = (sizes or {}).get(key, -1) if is_far else _num_bytes(location)
+        if num_bytes < 0 and (not is_far or (sizes is not None and not is_url(key))):
             missing.append(key)
         split = None if split_index is None else _split(values[split_index], where)
         labels.append(None if label_index is None else _label(values[label_index]))
@@ -84,7 +95,7 @@ def list_manifest(source: Path, *, val_fraction: float, root: Path | None) -> Co
             f"(relative paths start at {shown(base)})"
         )
     return assemble(
-        as_text(str(source)),
+        as_text(source),
         "manifest",
         drafts,
         classes=classes,
@@ -98,7 +109,7 @@ def _key(value: object, where: str) -> str:
         raise UsageError(f"{where} has a {type(value).__name__} for a path; expected text")
     if not value or "\0" in value:
         raise UsageError(f"{where} has {'an empty' if not value else 'a NUL byte in its'} path")
-    if value.startswith("/"):
+    if value.startswith("/") or is_url(value):
         return value
     key = posixpath.normpath(value)
     if key == ".." or key.startswith("../"):

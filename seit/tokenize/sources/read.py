@@ -6,26 +6,47 @@ from pathlib import Path
 
 from seit.errors import UnreadableError
 from seit.tokenize.sources.corpus import Instance, shown
+from seit.tokenize.sources.remote_files import is_url, read_remote, remote_size
 
 MAX_FILE_BYTES = 1 << 30
-"""Largest encoded image that is read, in bytes."""
+"""Largest file that is read, in bytes."""
 
 
 def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Return the encoded image of an instance; safe to call from many threads.
+    """Return the file of an instance; safe to call from many threads.
 
     Raises:
         UnreadableError: the file is gone, is not a plain file, is larger than ``max_bytes``, is
-            shorter than when it was listed in its tar, or the system fails to read it.
+            shorter than when it was listed, or the system fails to read it.
+        SeitError: a remote place does not answer, in spite of retries.
     """
     location = instance.location
     try:
+        if is_url(location if isinstance(location, str) else location[0]):
+            return _read_remote(instance, max_bytes)
         if isinstance(location, str):
             return _read(location, 0, None, max_bytes)
         return _read(*location, max_bytes)
     except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableError(f"cannot be read: {reason}") from None
+
+
+def _read_remote(instance: Instance, max_bytes: int) -> bytes:
+    location = instance.location
+    if isinstance(location, str):
+        url, offset, wanted = location, 0, instance.num_bytes
+        if wanted < 0:
+            wanted = remote_size(url)
+    else:
+        url, offset, wanted = location
+    if wanted > max_bytes:
+        raise UnreadableError(f"{wanted:,} bytes is more than the limit of {max_bytes:,}")
+    data = read_remote(url, offset, wanted) if wanted else b""
+    if len(data) < wanted:
+        missing = wanted - len(data)
+        raise UnreadableError(f"{shown(url.rpartition('/')[2])} ends {missing:,} bytes early")
+    return data
 
 
 def _read(path: str, offset: int, size: int | None, max_bytes: int) -> bytes:

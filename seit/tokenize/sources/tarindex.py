@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from seit.errors import DamagedError, UsageError
+from seit.tokenize.sources.remote_files import RemoteFile, is_url
 
 BLOCK_BYTES = 512
 _PLAIN = (b"0", b"\0", b"7")  # 7: contiguous, which nobody tells apart
@@ -36,6 +37,20 @@ class Member(NamedTuple):
     num_bytes: int
 
 
+class _LocalFile:
+    """A file that is read in ranges."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.num_bytes = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
 class TarIndex:
     """An open tar file; iterate to get its plain-file members, in order.
 
@@ -44,18 +59,19 @@ class TarIndex:
     """
 
     def __init__(self, path: str, shown: str) -> None:
+        """Open the tar at a path or a URL."""
         self._shown = shown
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._num_bytes = os.fstat(self._descriptor).st_size
+        self._file: RemoteFile | _LocalFile = RemoteFile(path) if is_url(path) else _LocalFile(path)
+        self._num_bytes = self._file.num_bytes
         self.is_ended = False
 
     def close(self) -> None:
         """Close the file; the index is of no use afterwards."""
-        os.close(self._descriptor)
+        self._file.close()
 
     def read(self, member: Member) -> bytes:
         """Return the content of a member, which the caller has found to be small."""
-        return os.pread(self._descriptor, member.num_bytes, member.offset)
+        return self._file.read(member.offset, member.num_bytes)
 
     def __iter__(self) -> Iterator[Member]:
         """Yield the members.
@@ -70,7 +86,7 @@ class TarIndex:
         is_sparse = False
         while offset < self._num_bytes or offset == 0:
             start = offset
-            header = os.pread(self._descriptor, BLOCK_BYTES, offset)
+            header = self._file.read(offset, BLOCK_BYTES)
             if offset == 0:
                 self._check_kind(header)
             if len(header) < BLOCK_BYTES:
@@ -96,7 +112,7 @@ class TarIndex:
             if kind in b"LxKg":
                 if size > MAX_HEADER_BYTES:
                     raise self._damaged(start, f"a name record of {size:,} bytes")
-                record = os.pread(self._descriptor, size, content)
+                record = self._file.read(content, size)
                 if kind == b"L":
                     long_name = record.split(b"\0", 1)[0]
                 elif kind == b"x":

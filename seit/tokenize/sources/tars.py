@@ -1,12 +1,16 @@
-"""WebDataset shards: images and their labels as neighbouring members of tar files."""
+"""WebDataset shards: images or audio and their labels as neighbouring members of tar files."""
 
 import json
 import os
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Self
 
 from seit.errors import UsageError
+from seit.modality import Modality
 from seit.tokenize.sources.corpus import (
     SPLIT_NAMES,
     Corpus,
@@ -16,11 +20,9 @@ from seit.tokenize.sources.corpus import (
     name_classes,
     shown,
 )
+from seit.tokenize.sources.media import EXTENSIONS, NOUNS, other, proposal
 from seit.tokenize.sources.tarindex import Member, TarIndex
 from seit.tokenize.sources.walk import as_text
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
-"""What counts as the image of a sample; when it has several, the first of this list wins."""
 
 MAX_SIDE_BYTES = 1 << 20
 """Largest .cls or .json member that is read, in bytes."""
@@ -30,18 +32,36 @@ _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
 
 
+class TarFile(NamedTuple):
+    """Where a tar is, its path below the corpus, and the name of the folder it is in."""
+
+    location: str
+    relative: str
+    folder: str
+
+
 @dataclass
 class _Found:
     """What the tars hold beside good samples, for the warnings."""
 
-    no_image: list[str] = field(default_factory=list)
+    modality: Modality
+    without: list[str] = field(default_factory=list)
+    others: int = 0
     doubles: list[str] = field(default_factory=list)
     bad_side: list[str] = field(default_factory=list)
     unended: list[str] = field(default_factory=list)
 
+    def add(self, other: Self) -> None:
+        """Take over what another tar held."""
+        self.without += other.without
+        self.others += other.others
+        self.doubles += other.doubles
+        self.bad_side += other.bad_side
+        self.unended += other.unended
+
     def lines(self) -> list[str]:
         told = (
-            (self.no_image, "left out, as they have no image member"),
+            (self.without, f"left out, as they have no {NOUNS[self.modality][0]} member"),
             (self.doubles, "left out, as their tars have members of that name already"),
             (self.bad_side, "ignored, as their labels or fields cannot be read"),
             (self.unended, "without an end-of-archive block, so perhaps cut short"),
@@ -49,7 +69,14 @@ class _Found:
         return [f"{len(names)} {what}: {examples(names)}" for names, what in told if names]
 
 
-def list_tars(source: str, paths: list[Path], base: Path, *, val_fraction: float) -> Corpus:
+def list_tars(
+    source: str,
+    paths: list[Path],
+    base: Path,
+    *,
+    val_fraction: float,
+    modality: Modality = "image",
+) -> Corpus:
     """List the samples of tar files, in the order of the files and their members.
 
     A sample's key is the tar's path below ``base``, a slash, and the members' common name up to the
@@ -59,24 +86,44 @@ def list_tars(source: str, paths: list[Path], base: Path, *, val_fraction: float
     word, else a hash of the key. Only headers and these small members are read.
 
     Raises:
-        UsageError: a file is not an uncompressed tar or cannot be opened, or there are no images.
+        UsageError: a file is not an uncompressed tar or cannot be opened, or there are no images
+            (no audio).
         DamagedError: a tar is truncated or corrupt.
     """
-    found = _Found()
+    files = [
+        TarFile(
+            str(path.absolute()),
+            as_text(path.relative_to(base).as_posix()),
+            path.absolute().parent.name,
+        )
+        for path in paths
+    ]
+    return list_tar_files(source, files, val_fraction=val_fraction, modality=modality)
+
+
+def list_tar_files(
+    source: str,
+    files: Sequence[TarFile],
+    *,
+    val_fraction: float,
+    modality: Modality,
+    requests: int = 1,
+) -> Corpus:
+    """List the samples of tars, ``requests`` of them at a time; see :func:`list_tars`."""
+    found = _Found(modality)
     drafts: list[Draft] = []
-    for path in paths:
-        relative = as_text(path.relative_to(base).as_posix())
-        split = _split_of(relative, path)
-        try:
-            drafts += _list_one(str(path.absolute()), relative, split, found)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UsageError(f"{shown(str(path))} cannot be read: {reason}") from None
+    with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
+        for of_one, remarks in pool.map(lambda file: _list_one(file, modality), files):
+            drafts += of_one
+            found.add(remarks)
     if not drafts:
+        if found.others:
+            raise UsageError(proposal(source, other(modality), found.others))
         why = f" ({'; '.join(found.lines())})" if found.lines() else ""
-        extensions = ", ".join(IMAGE_EXTENSIONS)
+        extensions = ", ".join(EXTENSIONS[modality])
         raise UsageError(
-            f"{source} holds no images{why}; expected members named *.{{{extensions}}}"
+            f"{source} holds no {NOUNS[modality][1]}{why}; expected members named "
+            f"*.{{{extensions}}}"
         )
     names, classes = name_classes([draft.class_name for draft in drafts])
     drafts = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
@@ -90,14 +137,25 @@ def list_tars(source: str, paths: list[Path], base: Path, *, val_fraction: float
     )
 
 
-def _split_of(relative: str, path: Path) -> str | None:
-    word = _SPLIT_WORD.search(PurePosixPath(relative).stem.lower())
+def _split_of(file: TarFile) -> str | None:
+    word = _SPLIT_WORD.search(PurePosixPath(file.relative).stem.lower())
     if word:
         return SPLIT_NAMES[word[1]]
-    return SPLIT_NAMES.get(path.absolute().parent.name.lower())
+    return SPLIT_NAMES.get(file.folder.lower())
 
 
-def _list_one(path: str, relative: str, split: str | None, found: _Found) -> list[Draft]:
+def _list_one(file: TarFile, modality: Modality) -> tuple[list[Draft], _Found]:
+    found = _Found(modality)
+    try:
+        return _drafts_of(file, found), found
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UsageError(f"{shown(file.location)} cannot be read: {reason}") from None
+
+
+def _drafts_of(file: TarFile, found: _Found) -> list[Draft]:
+    path, relative, _ = file
+    split = _split_of(file)
     tar = TarIndex(path, shown(relative))
     try:
         samples: dict[str, dict[str, Member]] = {}
@@ -116,24 +174,29 @@ def _list_one(path: str, relative: str, split: str | None, found: _Found) -> lis
         drafts = []
         for name, sample in samples.items():
             key = f"{relative}/{name}"
-            image = _image(sample)
-            if image is None:
-                found.no_image.append(key)
+            medium = _medium(sample, found.modality)
+            if medium is None:
+                found.without.append(key)
+                found.others += _medium(sample, other(found.modality)) is not None
                 continue
             label, metadata = _side(tar, key, sample, found)
-            location = (path, image.offset, image.num_bytes)
-            drafts.append(Draft(key, split, label, location, image.num_bytes, metadata))
+            location = (path, medium.offset, medium.num_bytes)
+            drafts.append(Draft(key, split, label, location, medium.num_bytes, metadata))
         return drafts
     finally:
         tar.close()
 
 
-def _image(sample: dict[str, Member]) -> Member | None:
-    """Pick the image: a field that is an image extension, else the only one that ends in one."""
-    for extension in IMAGE_EXTENSIONS:
+def _medium(sample: dict[str, Member], modality: Modality) -> Member | None:
+    """Pick the image or audio: a field that is an extension of it, else the only one that ends so.
+
+    When there are several, the first of the list of extensions wins.
+    """
+    extensions = EXTENSIONS[modality]
+    for extension in extensions:
         if extension in sample:
             return sample[extension]
-    ends = [member for name, member in sample.items() if name.split(".")[-1] in IMAGE_EXTENSIONS]
+    ends = [member for name, member in sample.items() if name.split(".")[-1] in extensions]
     return ends[0] if len(ends) == 1 else None
 
 

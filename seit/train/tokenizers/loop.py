@@ -1,41 +1,41 @@
 """The loop that trains a learned tokenizer."""
 
-import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from typing_extensions import override
 
 from seit.devices import choose_device
-from seit.errors import SeitError, UsageError
-from seit.files import explained_writes, write_atomically
-from seit.tokenize.sources import list_corpus
-from seit.tokenizers import save_tokenizer
-from seit.tokenizers.autoencoder import Autoencoder, NetworkConfig, unfold
+from seit.errors import DamagedError, SeitError, UsageError
+from seit.tokenize.sources import Corpus, Instance, list_corpus
+from seit.tokenizers import load_tokenizer, save_tokenizer
+from seit.tokenizers.autoencoder import Autoencoder, unfold
 from seit.tokenizers.conv import ConvTokenizer, to_planes
-from seit.tokenizers.kmeans import fit_kmeans
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
+from seit.train.tokenizers.adversary import Adversary
 from seit.train.tokenizers.config import TokenizerConfig
-from seit.train.tokenizers.crops import Crops
-from seit.train.tokenizers.losses import ms_ssim
-from seit.train.tokenizers.quantizers import LearnedQuantizer, Quantizer
+from seit.train.tokenizers.crops import CropBatch, Crops
+from seit.train.tokenizers.evaluate import measure_instances, sample_pictures
+from seit.train.tokenizers.folder import TrainingFolder
+from seit.train.tokenizers.losses import reconstruction
+from seit.train.tokenizers.model import Model
 
-Progress = Callable[[int, int, dict[str, float]], None]
+Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (steps done, steps in all, the latest figures)."""
 
-CONFIG_NAME = "config.json"
-METRICS_NAME = "metrics.jsonl"
-WEIGHTS_NAME = "tokenizer.safetensors"
 _START_BATCHES = 64
 _START_PATCHES = 131_072
 _LOG_EVERY = 50
 _CLIP_GRAD = 1.0
+_ADVERSARY = "adversary."
 
 
 @dataclass(frozen=True)
@@ -46,89 +46,125 @@ class TokenizerResult:
         file: the tokenizer.
         fingerprint: of it.
         steps: in all.
-        psnr_db: of the training crops of the last steps, in dB.
+        psnr_db: on held-out images, in dB.
+        ssim: on held-out images.
+        codebook_usage: fraction of the codes that occur there, 0–1.
         seconds: duration of this call.
+        warnings: about the corpus, one line each.
     """
 
     file: str
     fingerprint: str
     steps: int
     psnr_db: float
+    ssim: float
+    codebook_usage: float
     seconds: float
-
-
-class Model(nn.Module):
-    """What is trained: the network and its quantiser."""
-
-    def __init__(self, config: TokenizerConfig) -> None:
-        super().__init__()
-        self.quantizer: Quantizer = LearnedQuantizer(config)
-        self.network = Autoencoder(
-            NetworkConfig(
-                dim=self.quantizer.dim,
-                encoder_width=config.encoder_width,
-                encoder_blocks=config.encoder_blocks,
-                decoder_width=config.decoder_width,
-                decoder_blocks=config.decoder_blocks,
-            )
-        )
+    warnings: tuple[str, ...] = ()
 
 
 def train_tokenizer(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     config: TokenizerConfig,
     out: str | Path,
     *,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> TokenizerResult:
-    """Train a `conv-vq` tokenizer on a corpus and leave it in the folder ``out``.
+    """Train a `conv-vq` tokenizer on one or more corpora and leave it in the folder ``out``.
 
     Equal arguments give equal weights on the same CPU with the same number of threads, also when
-    the training was interrupted and resumed.
+    the training was interrupted and resumed. A finished one is not repeated: its result is
+    returned. The codes of the file are numbered by how often images use them.
 
     Raises:
-        UsageError: settings, corpus and folder do not fit together; nothing was changed.
+        UsageError: settings, corpora and folder do not fit together; nothing was changed.
         SeitError: the loss is not finite any more, or a file cannot be written.
     """
     started = time.perf_counter()
-    folder = Path(out)
-    _enter(folder, config, resume=resume)
+    sources = [source] if isinstance(source, str | Path) else list(source)
     device = choose_device(config.device)
-    corpus = list_corpus(source)
-    splits = corpus.by_split()
-    crops = Crops(splits.get("train") or next(iter(splits.values())), config)
-    torch.manual_seed(config.seed)
-    training = _Training(config, crops, device, folder, progress)
-    tokenizer = training.finish()
-    path = folder / WEIGHTS_NAME
-    save_tokenizer(tokenizer, path)
+    corpora = [list_corpus(one) for one in sources]
+    instances, num_classes = _join(corpora)
+    if config.classes and not num_classes:
+        raise UsageError("classes is above 0 but no image has a label; set it to 0")
+    fingerprints = [corpus.fingerprint for corpus in corpora]
+    folder = TrainingFolder.enter(out, config, fingerprints, resume=resume)
+    if folder.evaluation is None:
+        train = instances.get("train") or next(iter(instances.values()))
+        torch.manual_seed(config.seed)
+        training = _Training(config, train, num_classes, device, folder, progress)
+        tokenizer = training.finish().to(device)
+        held_out = instances.get("val") or train
+        measured = measure_instances(tokenizer, held_out, count=config.eval_images)
+        folder.write_evaluation(
+            {
+                "fingerprint": tokenizer.fingerprint,
+                "steps": config.steps,
+                "split": "val" if "val" in instances else "train",
+                **asdict(measured),
+            }
+        )
+    warnings = tuple(text for corpus in corpora for text in corpus.warnings)
+    return _result(folder, time.perf_counter() - started, warnings)
+
+
+def _join(corpora: Sequence[Corpus]) -> tuple[dict[str, list[Instance]], int]:
+    """The instances of all corpora by split, their classes numbered on, and how many those are."""
+    joined: dict[str, list[Instance]] = {}
+    num_classes = 0
+    for corpus in corpora:
+        for split, instances in corpus.by_split().items():
+            joined.setdefault(split, []).extend(
+                replace(one, label=one.label + num_classes) if one.label >= 0 else one
+                for one in instances
+            )
+        num_classes += len(corpus.classes)
+    return joined, num_classes
+
+
+def _result(folder: TrainingFolder, seconds: float, warnings: tuple[str, ...]) -> TokenizerResult:
+    evaluation = folder.evaluation
+    assert evaluation is not None, "the training has finished"
+    fingerprint = load_tokenizer(folder.weights).fingerprint
+    if evaluation.get("fingerprint") != fingerprint:
+        raise DamagedError(f"{folder.weights} is not what {folder.path} came to; train it again")
     return TokenizerResult(
-        file=str(path),
-        fingerprint=tokenizer.fingerprint,
-        steps=config.steps,
-        psnr_db=training.figures.get("psnr_db", math.nan),
-        seconds=time.perf_counter() - started,
+        file=str(folder.weights),
+        fingerprint=fingerprint,
+        steps=evaluation["steps"],
+        psnr_db=evaluation["psnr_db"],
+        ssim=evaluation["ssim"],
+        codebook_usage=evaluation["codebook_usage"],
+        seconds=seconds,
+        warnings=warnings,
     )
 
 
-def _enter(folder: Path, config: TokenizerConfig, *, resume: bool) -> None:
-    path = folder / CONFIG_NAME
-    settings = json.dumps(asdict(config), indent=2) + "\n"
-    if path.is_file():
-        if not resume:
-            raise UsageError(f"{folder} already holds a training; pass --resume to go on with it")
-        if path.read_text() != settings:
-            raise UsageError(
-                f"{folder} was begun with other settings; repeat those of {path} or choose "
-                "another folder"
+@dataclass(frozen=True)
+class _State(TrainState):
+    """Also the adversary's, where there is one."""
+
+    adversary: Adversary | None
+
+    @override
+    def tensors(self) -> dict[str, Tensor]:
+        tensors = super().tensors()
+        for key, value in (self.adversary.tensors() if self.adversary else {}).items():
+            tensors[f"{_ADVERSARY}{key}"] = value.detach().cpu().contiguous()
+        return tensors
+
+    @override
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        super().restore(tensors)
+        if self.adversary:
+            self.adversary.restore(
+                {
+                    key.removeprefix(_ADVERSARY): value
+                    for key, value in tensors.items()
+                    if key.startswith(_ADVERSARY)
+                }
             )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} already holds something else; choose a new folder")
-    with explained_writes(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, settings.encode())
 
 
 class _Training:
@@ -137,112 +173,127 @@ class _Training:
     def __init__(
         self,
         config: TokenizerConfig,
-        crops: Crops,
+        instances: Sequence[Instance],
+        num_classes: int,
         device: torch.device,
-        folder: Path,
+        folder: TrainingFolder,
         progress: Progress | None,
     ) -> None:
         self.config = config
-        self.crops = crops
+        self.instances = instances
+        self.crops = Crops(instances, config)
         self.device = device
         self.folder = folder
         self.progress = progress
-        self.model = Model(config).to(device)
+        self.model = Model(config, num_classes=num_classes).to(device)
+        planes = self.model.network.config.planes
+        self.adversary = Adversary(config, planes, device) if config.adversarial else None
         self.figures: dict[str, float] = {}
 
     def finish(self) -> ConvTokenizer:
-        config = self.config
-        checkpoints = self.folder / "checkpoints"
-        found = list_checkpoints(checkpoints)
+        """Take the steps that are left, and write the tokenizer's file."""
+        found = list_checkpoints(self.folder.checkpoints)
         if not found:
             self._start()
-        network = self.model.network
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        config, model = self.config, self.model
+        self.average = AveragedModel(model.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0
+            model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0
         )
-        state = TrainState(self.model, self.average, self.optimizer)
+        state = _State(model, self.average, self.optimizer, self.adversary)
         step = load_checkpoint(found[-1], state) if found else 0
-        self.model.train()
-        mark, since = time.perf_counter(), step
-        sums = torch.zeros(4)
-        for batch in self.crops.batches(step, config.steps):
-            sums += self._step(step, batch)
-            step += 1
-            if step % _LOG_EVERY == 0 or step == config.steps:
-                seconds = time.perf_counter() - mark
-                self._log(step, (sums / (step - since)).tolist(), (step - since) / seconds)
-                sums.zero_()
-                mark, since = time.perf_counter(), step
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save_checkpoint(checkpoints, step, state)
-            if self.progress:
-                self.progress(step, config.steps, self.figures)
-        return self._tokenizer()
+        self.folder.rewind_metrics(step)
+        model.train()
+        self._run(step, state)
+        return self._export()
 
     @torch.no_grad()
     def _start(self) -> None:
         """Set network and codes to the principal components and k-means centres of patches."""
-        planes = [to_planes(self.crops.batch(-1 - i & 0xFFFFFFFF)) for i in range(_START_BATCHES)]
+        planes = [
+            to_planes(self.crops.batch(-1 - i & 0xFFFFFFFF).images) for i in range(_START_BATCHES)
+        ]
         network = self.model.network
         patches = unfold(torch.cat(planes), *network.config.patch)
         patches_ND = patches.permute(0, 2, 3, 1).flatten(0, 2)[:_START_PATCHES]
         latents_NC = network.cpu().start_from_patches(patches_ND, whitening=self.config.whitening)
-        self.model.quantizer.cpu().start(
-            fit_kmeans(latents_NC, self.config.codes, seed=self.config.seed)
-        )
+        self.model.quantizer.cpu().start(latents_NC, seed=self.config.seed)
         self.model.to(self.device)
 
-    def _step(self, step: int, batch: Tensor) -> Tensor:
+    def _run(self, step: int, state: _State) -> None:
         config = self.config
+        mark, since = time.perf_counter(), step
+        sums: defaultdict[str, float] = defaultdict(float)
+        for batch in self.crops.batches(step, config.steps):
+            for name, figure in self._step(step, batch).items():
+                sums[name] += figure
+            step += 1
+            saves = step % config.checkpoint_every == 0 or step == config.steps
+            if saves or not step % _LOG_EVERY:
+                _check_finite(sums["loss"], step)
+            if step % _LOG_EVERY == 0 or step == config.steps:
+                seconds, count = time.perf_counter() - mark, step - since
+                self.figures = {name: total / count for name, total in sums.items()}
+                self.figures["crops_per_second"] = count * config.batch_size / seconds
+                self.folder.append_metrics({"step": step, **self.figures})
+                sums.clear()
+                mark, since = time.perf_counter(), step
+            if saves:
+                save_checkpoint(self.folder.checkpoints, step, state)
+            if self.progress:
+                self.progress(step, config.steps, self.figures)
+
+    def _step(self, step: int, batch: CropBatch) -> dict[str, float]:
+        """Take one step; returns its figures."""
+        lr = _learning_rate(step, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(step, config)
-        planes = to_planes(batch.to(self.device))
+            group["lr"] = lr
+        planes = to_planes(batch.images.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            latents = self.model.network.encoder(planes)
-            quantized = self.model.quantizer(latents.float())
-            rebuilt = self.model.network.decoder(quantized.latents).float()
-        # Planes go from -1 to 1; the losses are of values from 0 to 1.
-        error = (rebuilt - planes) / 2
-        squared = error.square()
-        similarity = ms_ssim(rebuilt / 2 + 0.5, planes / 2 + 0.5).mean()
-        loss = (
-            config.l1 * error.abs().mean()
-            + config.l2 * squared.mean()
-            + config.ssim * (1 - similarity)
-            + quantized.loss
-        )
+            rebuilt = self.model(planes)
+        distance = reconstruction(rebuilt.planes, planes, self.config)
+        losses = self.model.semantic_losses(rebuilt, planes, batch.labels.to(self.device))
+        adversary = self.adversary
+        if adversary is not None and adversary.has_begun(step):
+            losses["adversarial_loss"] = adversary.loss(rebuilt.planes)
+        loss = distance.loss + rebuilt.quantized.loss
+        loss = sum(losses.values(), start=loss)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.network.parameters(), _CLIP_GRAD)
+        nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_GRAD)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model.network)
-        psnr = -10 * squared.detach().mean((1, 2, 3)).clamp(min=1e-12).log10().mean()
-        used = quantized.ids.unique().numel() / config.codes
-        return torch.tensor([float(loss.detach()), float(psnr), float(similarity.detach()), used])
-
-    def _log(self, step: int, figures: list[float], steps_per_second: float) -> None:
-        loss, psnr, similarity, used = figures
-        if not math.isfinite(loss):
-            raise SeitError(f"the loss became {loss} before step {step}; lower lr and start again")
-        self.figures = {
-            "loss": loss,
-            "psnr_db": psnr,
-            "ms_ssim": similarity,
-            "codes_used_a_batch": used,
-            "crops_per_second": steps_per_second * self.config.batch_size,
+        if adversary is not None and adversary.has_begun(step):
+            losses["discriminator_loss"] = adversary.learn(planes, rebuilt.planes, lr=lr)
+        levels = rebuilt.quantized.ids.unbind(1)
+        used = sum(ids.unique().numel() for ids in levels) / len(levels)
+        return {
+            "loss": float(loss.detach()),
+            "psnr_db": float(distance.psnr_db),
+            "ms_ssim": float(distance.ms_ssim),
+            "codes_used_a_batch": used / self.config.num_codes,
+            **{name: float(value.detach()) for name, value in losses.items()},
         }
-        line = json.dumps({"step": step, **self.figures}) + "\n"
-        with explained_writes(self.folder), (self.folder / METRICS_NAME).open("a") as file:
-            file.write(line)
 
-    def _tokenizer(self) -> ConvTokenizer:
-        network = cast(Autoencoder, self.average.module)
-        return ConvTokenizer(
-            self.model.quantizer.codebook().cpu(),
-            network.cpu(),
+    def _export(self) -> ConvTokenizer:
+        quantizer = self.model.quantizer
+        tokenizer = ConvTokenizer(
+            quantizer.codebook().cpu(),
+            cast(Autoencoder, self.average.module).cpu(),
             image_size=self.config.size,
+            bound=quantizer.bound,
         )
+        pictures = sample_pictures(
+            self.instances, size=self.config.size, count=self.config.eval_images
+        )
+        tokenizer = tokenizer.sorted_by_use(pictures)
+        save_tokenizer(tokenizer, self.folder.weights)
+        return tokenizer
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise SeitError(f"the loss became {loss} before step {step}; lower lr and start again")
 
 
 def _learning_rate(step: int, config: TokenizerConfig) -> float:

@@ -1,65 +1,40 @@
-"""Losses of reconstruction that need no network.
+"""What a reconstruction costs, and how a discriminator learns to tell it from a photograph.
 
 Shape letters: B batch, P planes, Y X height and width.
 """
 
-import torch
+from typing import NamedTuple
+
 from torch import Tensor
 from torch.nn import functional
 
-_WINDOW = 11
-_SIGMA = 1.5
-_C1, _C2 = 0.01**2, 0.03**2
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the five scales of MS-SSIM, finest first, as published."""
+from seit.tokenizers.similarity import ms_ssim
+from seit.train.tokenizers.config import TokenizerConfig
 
 
-def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
-    """The multi-scale structural similarity of planes (B, P, Y, X) with values 0–1.
+class Reconstruction(NamedTuple):
+    """The distance of reconstructions to their originals."""
 
-    Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality assessment"
-    (2003): Gaussian windows of 11 (σ 1.5), valid parts only. Small images have as many scales as
-    windows fit; the published weights of those are then scaled to sum 1.
-
-    Returns:
-        float (B,), at most 1; equal planes give 1.
-    """
-    levels = num_scales(first.shape[-2:])
-    weights = torch.tensor(SCALE_WEIGHTS[:levels])
-    weights = (weights / weights.sum()).to(first)
-    product = torch.ones(len(first), device=first.device, dtype=first.dtype)
-    for level in range(levels):
-        luminance, contrast = _ssim(first, second)
-        if level + 1 == levels:
-            contrast = luminance * contrast
-        product = product * contrast.mean((1, 2, 3)).clamp(min=1e-6) ** weights[level]
-        first, second = functional.avg_pool2d(first, 2), functional.avg_pool2d(second, 2)
-    return product
+    loss: Tensor
+    """Scalar: the weighted sum."""
+    psnr_db: Tensor
+    """Scalar: mean over the batch, values not yet rounded; without gradient."""
+    ms_ssim: Tensor
+    """Scalar, likewise."""
 
 
-def num_scales(size: tuple[int, int] | torch.Size) -> int:
-    """How many scales planes of this (Y, X) have: 1 to 5."""
-    side = min(size)
-    assert side >= _WINDOW, "planes smaller than the window"
-    return min(len(SCALE_WEIGHTS), (side // _WINDOW).bit_length())
+def reconstruction(rebuilt: Tensor, planes: Tensor, config: TokenizerConfig) -> Reconstruction:
+    """Compare planes (B, P, Y, X) with values −1…1; the losses are of values 0–1."""
+    error = (rebuilt - planes) / 2
+    squared = error.square()
+    similarity = ms_ssim(rebuilt / 2 + 0.5, planes / 2 + 0.5).mean()
+    loss = (
+        config.l1 * error.abs().mean() + config.l2 * squared.mean() + config.ssim * (1 - similarity)
+    )
+    psnr = -10 * squared.detach().mean((1, 2, 3)).clamp(min=1e-12).log10().mean()
+    return Reconstruction(loss, psnr, similarity.detach())
 
 
-def _ssim(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance term, and contrast and structure term, at each place."""
-    planes = first.shape[1]
-    stacked = torch.cat((first, second, first * first, second * second, first * second), 1)
-    means, others, squares, other_squares, products = _blur(stacked).split(planes, 1)
-    mean_product = means * others
-    sigma = squares - means * means + other_squares - others * others
-    luminance = (2 * mean_product + _C1) / (means * means + others * others + _C1)
-    contrast = (2 * (products - mean_product) + _C2) / (sigma + _C2)
-    return luminance, contrast
-
-
-def _blur(planes: Tensor) -> Tensor:
-    """Separable Gaussian window over the valid part."""
-    places = torch.arange(_WINDOW, device=planes.device, dtype=planes.dtype) - _WINDOW // 2
-    window = torch.exp(-(places**2) / (2 * _SIGMA**2))
-    window = (window / window.sum()).expand(planes.shape[1], 1, -1)
-    planes = functional.conv2d(planes, window[:, :, :, None], groups=planes.shape[1])
-    return functional.conv2d(planes, window[:, :, None, :], groups=planes.shape[1])
+def hinge(real: Tensor, made: Tensor) -> Tensor:
+    """The hinge loss of a discriminator's scores, of originals and of reconstructions."""
+    return (functional.relu(1 - real).mean() + functional.relu(1 + made).mean()) / 2

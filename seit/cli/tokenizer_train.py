@@ -1,0 +1,136 @@
+"""`seit tokenizer train SRC OUT`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from seit.cli.output import (
+    human_seconds,
+    print_json,
+    print_lines,
+    print_table,
+    progress_bar,
+    warn,
+)
+from seit.errors import UsageError
+
+_NOTES = {
+    "loss": "loss {:.4f}",
+    "psnr_db": "{:.2f} dB",
+    "ms_ssim": "MS-SSIM {:.3f}",
+    "codes_used_a_batch": "{:.0%} of the codes",
+}
+
+
+def train(
+    src: str,
+    out: Path,
+    /,
+    *,
+    also: list[str] | None = None,
+    config: Path | None = None,
+    size: int | None = None,
+    quantizer: Literal["vq", "rvq", "fsq", "lfq"] | None = None,
+    codes: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Train the small learned tokenizer on SRC and leave OUT/tokenizer.safetensors.
+
+    `--dry-run` prints all settings; each can be given by --set NAME=VALUE. An interrupted training
+    goes on bit for bit with --resume.
+
+    Args:
+        src: What `seit tokenize` takes.
+        out: A new folder.
+        also: Further such sources, each after an --also.
+        config: A YAML file of settings; flags win over it.
+        size: Pixels of the square images that the tokenizer will take.
+        quantizer: How latents become codes.
+        codes: Codebook size, of each level.
+        steps: Of the training.
+        batch_size: Crops a step.
+        seed: Of crops and weights.
+        device: auto, cpu, cuda, mps.
+        set_: NAME=VALUE of any setting.
+        resume: Go on with the interrupted training at OUT.
+        dry_run: Print the settings as YAML and stop.
+        json: Print the result as one JSON object.
+    """
+    from seit.settings import build, merge, nest, parse_value, read_yaml
+    from seit.train.tokenizers.config import TokenizerConfig
+
+    flags: dict[str, Any] = {}
+    for text in set_ or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, not {text!r}")
+        flags[name] = parse_value(value)
+    named = {
+        "size": size,
+        "quantizer": quantizer,
+        "codes": codes,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+    }
+    flags.update({name: value for name, value in named.items() if value is not None})
+    settings = build(
+        TokenizerConfig,
+        merge(read_yaml(config) if config else {}, nest(flags, origin="command line")),
+        origin="settings",
+    )
+    if dry_run:
+        return _print_settings(settings, json)
+    from seit.train.tokenizers import train_tokenizer
+
+    with progress_bar("training", "steps") as bar:
+        result = train_tokenizer(
+            [src, *(also or ())],
+            settings,
+            out,
+            resume=resume,
+            progress=lambda done, total, figures: bar(done, total, _note(figures)),
+        )
+    warn(result.warnings)
+    if json:
+        return print_json(asdict(result))
+    return print_table(
+        [
+            ("file", result.file),
+            ("fingerprint", result.fingerprint),
+            ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
+            (
+                "held out",
+                f"{result.psnr_db:.2f} dB, SSIM {result.ssim:.3f}, "
+                f"{result.codebook_usage:.0%} of the codes in use",
+            ),
+        ]
+    )
+
+
+def _note(figures: Mapping[str, float]) -> str:
+    return ", ".join(text.format(figures[key]) for key, text in _NOTES.items() if key in figures)
+
+
+def _print_settings(settings: Any, json: bool) -> None:
+    import yaml
+
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+    }
+    if json:
+        print_json(values)
+    else:
+        print_lines(yaml.safe_dump(values, sort_keys=False).splitlines())

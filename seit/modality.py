@@ -1,0 +1,5 @@
+"""What a corpus consists of, and a tokenizer takes."""
+
+from typing import Literal, TypeAlias
+
+Modality: TypeAlias = Literal["image", "audio"]

@@ -1,0 +1,49 @@
+"""A process of a decoding pool: reads lists of inputs from stdin, writes lists of results.
+
+It ends with its stdin, so it never outlives the job.
+"""
+
+import fcntl
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seit.errors import SeitError
+
+
+def main() -> None:
+    """Serve until the pool is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which ends this process
+    requests = sys.stdin.buffer
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+        decoder, lock_path = pickle.load(requests)  # noqa: S301 - from the job itself
+        while True:
+            try:
+                items = pickle.load(requests)  # noqa: S301
+            except EOFError:
+                return
+            try:
+                answer: object = [
+                    decoder(item, exclusive=_locked(Path(lock_path))) for item in items
+                ]
+            except SeitError as error:
+                answer = error
+            pickle.dump(answer, answers, protocol=5)
+            answers.flush()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that all processes of the pool share, and that dies with its holder."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    main()

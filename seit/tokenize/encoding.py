@@ -1,0 +1,85 @@
+"""Batches of inputs → ids: encoded in threads of their own, in order, while others are read.
+
+A batch is always encoded by one thread of the CPU, so that ids do not depend on how many cores a
+machine has; several batches are encoded at a time. On a GPU the copies from and to it overlap with
+the arithmetic of another batch.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seit.errors import SeitError
+from seit.tokenizers import Tokenizer
+
+_T = TypeVar("_T")
+_GPU_THREADS = 2
+_WAITING_BYTES = 512 << 20
+"""Batches that wait or are being encoded take no more than this, unless a single one does."""
+
+
+class BatchEncoder:
+    """Runs a tokenizer over batches; use it in a ``with``."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, workers: int | None = None, compiled: bool = False
+    ) -> None:
+        """``workers`` batches are encoded at a time on a CPU; None for one a core."""
+        self._device = tokenizer.codebook.device
+        is_cpu = self._device.type == "cpu"
+        self._workers = (workers or os.cpu_count() or 1) if is_cpu else _GPU_THREADS
+        self._compiled = compiled
+        self._encode: Any = tokenizer.encode
+        if compiled:
+            self._encode = torch.compile(tokenizer.encode, dynamic=False)
+
+    def __enter__(self) -> "BatchEncoder":
+        self._threads_before = torch.get_num_threads()
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="encode")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads_before)
+
+    def encode(
+        self, batches: Iterable[tuple[_T, npt.NDArray[Any]]]
+    ) -> Iterator[tuple[_T, npt.NDArray[np.int64]]]:
+        """Yield what came with each batch and its ids int64 (B, H, W), in the order of the batches.
+
+        Raises:
+            SeitError: the tokenizer cannot be compiled here.
+        """
+        waiting: deque[tuple[_T, Future[npt.NDArray[np.int64]]]] = deque()
+        for companion, batch in batches:
+            waiting.append((companion, self._pool.submit(self._run, batch)))
+            if len(waiting) > min(self._workers, _WAITING_BYTES // max(1, batch.nbytes)):
+                first, ids = waiting.popleft()
+                yield first, ids.result()
+        while waiting:
+            first, ids = waiting.popleft()
+            yield first, ids.result()
+
+    def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        inputs = torch.from_numpy(batch)
+        if self._device.type == "cuda":
+            inputs = inputs.pin_memory().to(self._device, non_blocking=True)
+        try:
+            with torch.inference_mode():
+                ids: npt.NDArray[np.int64] = self._encode(inputs).cpu().numpy()
+        except Exception as error:
+            if not self._compiled:
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SeitError(
+                f"the compiled tokenizer fails ({reason[:200]}); run without --compile"
+            ) from error
+        return ids

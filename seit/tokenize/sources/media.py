@@ -1,0 +1,71 @@
+"""Images and audio by the names of their files, for listings and for messages."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from seit.errors import UsageError
+from seit.modality import Modality
+from seit.tokenize.sources.corpus import Instance, shown
+
+EXTENSIONS: dict[Modality, tuple[str, ...]] = {
+    "image": ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"),
+    "audio": ("flac", "wav", "ogg", "mp3", "opus", "oga", "aif", "aiff", "aifc"),
+}
+NOUNS: dict[Modality, tuple[str, str]] = {"image": ("image", "images"), "audio": ("audio", "audio")}
+"""For "no … member" and "holds no …"."""
+
+_PROPOSED: dict[Modality, str] = {
+    "image": "an image tokenizer, such as --tokenizer patch-pca-vq",
+    "audio": "an audio tokenizer, such as --tokenizer mel-vq-5s (or -1s, -10s: seconds a window)",
+}
+
+
+def other(modality: Modality) -> Modality:
+    """The modality that it is not."""
+    return "audio" if modality == "image" else "image"
+
+
+def proposal(source: str, found: Modality, count: int) -> str:
+    """The message to who named a tokenizer of the other modality than a source holds."""
+    return (
+        f"{shown(source)} holds {count:,} {'audio files' if found == 'audio' else 'images'} and no "
+        f"{NOUNS[other(found)][1]}; pass {_PROPOSED[found]}"
+    )
+
+
+def is_medium(name: str) -> bool:
+    """Whether a file has the name of an image or of audio."""
+    return name.rpartition(".")[2].lower() in chain(*EXTENSIONS.values())
+
+
+def check_media(source: str, instances: Sequence[Instance], modality: Modality) -> None:
+    """Refuse files whose names say that all images or audio among them are of the other kind.
+
+    Raises:
+        UsageError: the message proposes a tokenizer.
+    """
+    if sum(1 for _ in _of(instances, modality)):
+        return
+    found = sum(1 for _ in _of(instances, other(modality)))
+    if found:
+        raise UsageError(proposal(source, other(modality), found))
+
+
+def _of(instances: Sequence[Instance], modality: Modality) -> list[Instance]:
+    extensions = EXTENSIONS[modality]
+    return [entry for entry in instances if entry.key.rpartition(".")[2].lower() in extensions]
+
+
+def check_window_keys(instances: Sequence[Instance]) -> None:
+    """Refuse keys that the windows of another clip might have.
+
+    Raises:
+        UsageError: a key is that of another instance, ``#`` and a number.
+    """
+    keys = {entry.key for entry in instances}
+    for key in keys:
+        stem, sign, number = key.rpartition("#")
+        if sign and number.isascii() and number.isdigit() and stem in keys:
+            raise UsageError(
+                f"{shown(key)} has the name of a window of {shown(stem)}; rename one of them"
+            )

@@ -1,0 +1,89 @@
+"""Tokenizers that a job can name: fitted on its corpus, or ready as they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from seit.modality import Modality
+from seit.tokenizers.base import AudioInputs, ImageInputs, Inputs, Tokenizer
+from seit.tokenizers.dmel import DMelTokenizer
+from seit.tokenizers.mel import MelConfig
+from seit.tokenizers.melvq import MelTokenizer, ResidualMelTokenizer
+from seit.tokenizers.patch import PatchTokenizer
+
+MEL_CONFIGS: Mapping[str, MelConfig] = {
+    "1s": MelConfig(window=16_000, hop=125, taper=512, frames=128, patch=(4, 4)),
+    "5s": MelConfig(window=80_000, hop=160, taper=640, frames=512, patch=(4, 16)),
+    "10s": MelConfig(window=160_000, hop=320, taper=1024, frames=512, patch=(4, 16)),
+}
+"""By the length of a window; each gives a grid of 32 × 32. 500 frames are filled up to 512."""
+
+RESIDUAL_LEVELS = 2
+DEFAULT_IMAGES = PatchTokenizer.name
+DEFAULT_AUDIO = f"{MelTokenizer.name}-5s"
+"""What messages propose for images and for audio."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A name's tokenizer.
+
+    Attributes:
+        summary: what it is, in one line.
+        kind: its class.
+        mel: the shape of its spectrograms; None for images.
+    """
+
+    summary: str
+    kind: type[Tokenizer]
+    mel: MelConfig | None = None
+
+    @property
+    def modality(self) -> Modality:
+        """What it takes."""
+        return self.kind.modality
+
+    def inputs(self, *, size: int) -> Inputs:
+        """What one input is; ``size`` is that of images, in pixels."""
+        if self.mel is None:
+            return ImageInputs(size)
+        return AudioInputs(self.mel.sample_rate, self.mel.window)
+
+    def ready(self) -> Tokenizer | None:
+        """The tokenizer, if it needs no fit."""
+        if self.mel is None or self.kind is not DMelTokenizer:
+            return None
+        return DMelTokenizer(self.mel)
+
+    def fit(self, inputs: Tensor, *, num_codes: int, seed: int) -> Tokenizer:
+        """Fit it on inputs (B, …).
+
+        Raises:
+            UsageError: there are too few for so many codes.
+        """
+        if self.mel is None:
+            return PatchTokenizer.fit(inputs, num_codes=num_codes, seed=seed)
+        if self.kind is ResidualMelTokenizer:
+            return ResidualMelTokenizer.fit(
+                inputs, self.mel, num_codes=num_codes, levels=RESIDUAL_LEVELS, seed=seed
+            )
+        return MelTokenizer.fit(inputs, self.mel, num_codes=num_codes, seed=seed)
+
+
+def _presets() -> dict[str, Preset]:
+    presets = {PatchTokenizer.name: Preset("images, fitted on the corpus", PatchTokenizer)}
+    for length, mel in MEL_CONFIGS.items():
+        summaries: dict[type[Tokenizer], str] = {
+            MelTokenizer: "fitted on the corpus",
+            ResidualMelTokenizer: f"fitted on the corpus, in {RESIDUAL_LEVELS} levels",
+            DMelTokenizer: "16 levels of loudness, not fitted",
+        }
+        for kind, summary in summaries.items():
+            name = f"{kind.name}-{length}"
+            presets[name] = Preset(f"audio in windows of {length[:-1]} s, {summary}", kind, mel)
+    return presets
+
+
+PRESETS: Mapping[str, Preset] = _presets()
+"""By name."""

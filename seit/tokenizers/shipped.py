@@ -1,0 +1,125 @@
+"""Tokenizers that travel with the package: weights and a card each, in the folder ``tokenizers``.
+
+A card is YAML beside ``NAME.safetensors``, written by ``tools/make_tokenizer_card.py``:
+
+    summary: one line
+    kind: conv-vq
+    fingerprint: sha256 of the tokenizer
+    licence: of the weights
+    image_size: 256
+    grid: [32, 32]
+    levels: 1
+    codes: 1024
+    codebook_dim: 16
+    training: {data: [what it saw], steps: …, seed: …}
+    quality: {kodak: {images: 144, psnr_db: …}, …}
+    speed: {images_per_second: …, threads: 1, processor: …}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from seit.errors import DamagedError, UsageError
+from seit.recipes import data_folder
+from seit.settings import read_yaml
+from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.files import load_tokenizer
+from seit.tokenizers.presets import PRESETS
+
+_REQUIRED: Mapping[str, type] = {
+    "summary": str,
+    "kind": str,
+    "fingerprint": str,
+    "licence": str,
+    "grid": list,
+    "codes": int,
+    "training": dict,
+    "quality": dict,
+}
+
+
+@dataclass(frozen=True)
+class ShippedTokenizer:
+    """A tokenizer of the package.
+
+    Attributes:
+        name: what it is called.
+        path: its file.
+        card: where it comes from and what it was measured to do.
+    """
+
+    name: str
+    path: Path
+    card: Mapping[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """One line: what it is, its codes and grid, and its PSNR on Kodak's pictures."""
+        height, width = self.card["grid"]
+        parts = [self.card["summary"], f"{self.card['codes']:,} codes", f"{height} × {width}"]
+        kodak = self.card["quality"].get("kodak", {})
+        if "psnr_db" in kodak:
+            parts.append(f"{kodak['psnr_db']:.2f} dB on Kodak")
+        return ", ".join(parts)
+
+    def load(self) -> Tokenizer:
+        """Load it.
+
+        Raises:
+            DamagedError: the file is not the one that the card is about.
+        """
+        tokenizer = load_tokenizer(self.path)
+        if tokenizer.fingerprint != self.card["fingerprint"]:
+            raise DamagedError(f"{self.path} is not the tokenizer of its card; install seit again")
+        return tokenizer
+
+
+def list_shipped() -> dict[str, ShippedTokenizer]:
+    """The tokenizers of the package by name, in alphabetical order.
+
+    Raises:
+        DamagedError: a card is not what was written.
+    """
+    cards = sorted(data_folder("tokenizers").glob("*.yaml"))
+    weights = [path.with_suffix(".safetensors") for path in cards]
+    return {
+        path.stem: ShippedTokenizer(card.stem, path, _read_card(card))
+        for card, path in zip(cards, weights, strict=True)
+        if path.is_file()
+    }
+
+
+def open_tokenizer(name: str | Path) -> Tokenizer:
+    """Load the tokenizer of the package that has this name, or else the file of this path.
+
+    Raises:
+        UsageError: there is neither.
+        DamagedError: the file is not what was written.
+    """
+    shipped = list_shipped()
+    if str(name) in shipped:
+        return shipped[str(name)].load()
+    if not Path(name).is_file():
+        known = [*PRESETS, *shipped]
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"pass a file or one of {', '.join(known)}"
+        raise UsageError(
+            f"no tokenizer is named {str(name)!r} and no such tokenizer file exists; {hint}"
+        )
+    return load_tokenizer(name)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = read_yaml(path)
+    except UsageError as error:
+        raise DamagedError(f"a tokenizer's card is damaged: {error}") from error
+    for key, kind in _REQUIRED.items():
+        if not isinstance(card.get(key), kind):
+            raise DamagedError(f"{path} has no {key}, or a wrong one; install seit again")
+    if len(card["grid"]) != 2:
+        raise DamagedError(f"{path} has no grid of two sides; install seit again")
+    return card

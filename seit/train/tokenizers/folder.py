@@ -1,0 +1,120 @@
+"""The folder of a training: what it leaves behind, and how it is entered again.
+
+``config.json`` (all settings), ``metrics.jsonl``, ``checkpoints/``, ``tokenizer.safetensors`` and,
+when all is done, ``eval.json``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seit.errors import DamagedError, UsageError
+from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
+from seit.settings import to_mapping
+from seit.train.tokenizers.config import TokenizerConfig
+
+CONFIG_NAME = "config.json"
+METRICS_NAME = "metrics.jsonl"
+WEIGHTS_NAME = "tokenizer.safetensors"
+EVAL_NAME = "eval.json"
+
+
+class TrainingFolder:
+    """The folder of a training."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.weights = self.path / WEIGHTS_NAME
+
+    @classmethod
+    def enter(
+        cls, path: str | Path, config: TokenizerConfig, corpora: Sequence[str], *, resume: bool
+    ) -> "TrainingFolder":
+        """Make a new training's folder, or enter that of an interrupted or finished one.
+
+        Args:
+            path: of the folder.
+            config: its settings.
+            corpora: the fingerprints of what it sees.
+            resume: whether a training may be there.
+
+        Raises:
+            UsageError: the folder holds something else, a training and ``resume`` is False, or one
+                with other settings or of other corpora.
+        """
+        folder = cls(path)
+        if (folder.path / CONFIG_NAME).is_file():
+            if not resume:
+                raise UsageError(
+                    f"{folder.path} already holds a training; pass --resume to go on with it, or "
+                    "choose another folder"
+                )
+            folder._check_same(config, corpora)
+            return folder
+        if folder.path.exists() and (not folder.path.is_dir() or folder._is_used()):
+            raise UsageError(f"{folder.path} already holds something else; choose a new folder")
+        with explained_writes(folder.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+        folder._write(CONFIG_NAME, {"corpora": list(corpora), "settings": to_mapping(config)})
+        return folder
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """What ``eval.json`` says, which a finished training has."""
+        return self._read(EVAL_NAME) if (self.path / EVAL_NAME).is_file() else None
+
+    def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
+        """Note that the training has finished."""
+        self._write(EVAL_NAME, evaluation)
+
+    def append_metrics(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        with explained_writes(self.path), (self.path / METRICS_NAME).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines after ``step``, which a resumed training writes again, and a torn one."""
+        path = self.path / METRICS_NAME
+        kept = []
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if entry["step"] <= step:
+                kept.append(line + "\n")
+        write_atomically(path, "".join(kept).encode())
+
+    def _is_used(self) -> bool:
+        return any(entry.suffix != PARTIAL_SUFFIX for entry in self.path.iterdir())
+
+    def _check_same(self, config: TokenizerConfig, corpora: Sequence[str]) -> None:
+        begun = self._read(CONFIG_NAME)
+        settings = begun.get("settings")
+        if not isinstance(settings, dict):
+            raise DamagedError(f"{self.path / CONFIG_NAME} has no settings; start a new training")
+        differences = config.differences(settings)
+        if differences:
+            raise UsageError(
+                f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
+                "repeat the first command or choose another folder"
+            )
+        if begun.get("corpora") != list(corpora):
+            raise UsageError(
+                f"{self.path} was begun on other images; pass the same unchanged SRC or choose "
+                "another folder"
+            )
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedError(
+                f"{path} cannot be read ({error}); restore it from a copy"
+            ) from error
+
+    def _write(self, name: str, values: Mapping[str, Any]) -> None:
+        write_atomically(self.path / name, json.dumps(values, indent=2).encode() + b"\n")

@@ -1,0 +1,141 @@
+"""Put a trained tokenizer into `tokenizers/` with its card: what it is and what it can do.
+
+    uv run python tools/make_tokenizer_card.py TRAINING NAME --summary TEXT --licence TEXT \
+        --data TEXT … --sort-on PHOTOS --tiles kodak=KODAK --squares imagenette=PHOTOS
+
+TRAINING is the folder of a `seit tokenizer train`. With --sort-on, codes are numbered by how often
+they stand for patches of these photographs; a training's own file is in such an order already.
+Each of --tiles is cut at its own resolution, each of --squares is resized and cropped.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from seit.files import write_atomically
+from seit.recipes import data_folder
+from seit.tokenize.sources import list_corpus
+from seit.tokenizers import load_tokenizer, save_tokenizer
+from seit.tokenizers.conv import ConvTokenizer
+from seit.tokenizers.shipped import list_shipped
+from seit.train.tokenizers.evaluate import measure_instances, sample_pictures
+
+SORT_IMAGES = 1024
+MEASURED_IMAGES = 512
+TIMED_IMAGES = 32
+TIMED_ROUNDS = 8
+PROTOCOLS = {
+    "tiles": "tiles without overlap at native resolution",
+    "squares": "shorter side resized, centre cropped",
+}
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """The settings of a training."""
+    config = json.loads((folder / "config.json").read_text())
+    return dict(config.get("settings", config))
+
+
+def measure_on(tokenizer: ConvTokenizer, folder: str, protocol: str) -> dict[str, Any]:
+    """Figures on the val split of a folder, if it has one."""
+    corpus = list_corpus(folder, val_fraction=0.0)
+    instances = corpus.by_split().get("val") or corpus.instances
+    measured = asdict(
+        measure_instances(tokenizer, instances, count=MEASURED_IMAGES, tile=protocol == "tiles")
+    )
+    del measured["images_per_second"]
+    rounded = {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in measured.items()
+    }
+    return {"protocol": PROTOCOLS[protocol], **rounded}
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def speed(tokenizer: ConvTokenizer) -> dict[str, Any]:
+    """Images that one thread encodes per second: the best of several rounds."""
+    torch.set_num_threads(1)
+    side = tokenizer.image_size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (TIMED_IMAGES, side, side, 3), generator=generator)
+    images = images.to(torch.uint8)
+    best = 0.0
+    for _ in range(TIMED_ROUNDS):
+        started = time.perf_counter()
+        tokenizer.encode(images)
+        best = max(best, TIMED_IMAGES / (time.perf_counter() - started))
+    return {"images_per_second": round(best, 1), "threads": 1, "processor": processor()}
+
+
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """NAME=DIR … as a mapping."""
+    return dict(text.split("=", 1) for text in texts)
+
+
+def main() -> None:
+    """Write NAME.safetensors and NAME.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("training", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--summary", required=True, help="one line, without codes and grid")
+    parser.add_argument("--licence", required=True, help="of the weights")
+    parser.add_argument("--data", nargs="+", required=True, help="what it was trained on")
+    parser.add_argument("--sort-on")
+    parser.add_argument("--tiles", nargs="*", default=[], metavar="NAME=DIR")
+    parser.add_argument("--squares", nargs="*", default=[], metavar="NAME=DIR")
+    parser.add_argument("--out", type=Path, default=data_folder("tokenizers"))
+    options = parser.parse_args()
+
+    settings = read_training(options.training)
+    tokenizer = load_tokenizer(options.training / "tokenizer.safetensors")
+    assert isinstance(tokenizer, ConvTokenizer), "the training made another kind"
+    if options.sort_on:
+        instances = list_corpus(options.sort_on).by_split()["train"]
+        size = tokenizer.image_size
+        tokenizer = tokenizer.sorted_by_use(
+            sample_pictures(instances, size=size, count=SORT_IMAGES)
+        )
+    weights = options.out / f"{options.name}.safetensors"
+    save_tokenizer(tokenizer, weights)
+    card = {
+        "summary": options.summary,
+        "kind": tokenizer.name,
+        "fingerprint": tokenizer.fingerprint,
+        "licence": options.licence,
+        "image_size": tokenizer.image_size,
+        "grid": list(tokenizer.grid),
+        "levels": tokenizer.levels,
+        "codes": tokenizer.num_codes,
+        "codebook_dim": tokenizer.codebook_dim,
+        "bytes": weights.stat().st_size,
+        "training": {"data": options.data, **settings},
+        "quality": {
+            name: measure_on(tokenizer, folder, protocol)
+            for protocol in PROTOCOLS
+            for name, folder in pairs(getattr(options, protocol)).items()
+        },
+        "speed": speed(tokenizer),
+    }
+    text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=100)
+    write_atomically(weights.with_suffix(".yaml"), text.encode())
+    if options.out == data_folder("tokenizers"):
+        print(list_shipped()[options.name].summary)
+
+
+if __name__ == "__main__":
+    main()
