@@ -261,7 +261,7 @@ def hostile(tiny, *, card=None, settings=None, drop=(), **tensors):
     [
         ({"card": {"format": "other"}}, UsageError),
         ({"card": {"version": 2}}, UsageError),
-        ({"card": {"name": "vqgan"}}, UsageError),
+        ({"card": {"name": "cosmos"}}, UsageError),
         ({"card": {"name": ["patch-pca-vq"]}}, UsageError),
         ({"card": {"fingerprint": None}}, DamagedError),
         ({"card": {"settings": []}}, DamagedError),

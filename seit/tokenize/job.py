@@ -51,7 +51,7 @@ from seit.tokenizers import (
     Tokenizer,
     codebook_bytes,
     load_tokenizer,
-    tokenizer_bytes,
+    stored_tokenizer_bytes,
 )
 
 Progress = Callable[[int, int, int], None]
@@ -225,7 +225,7 @@ class _Run:
         )
         files = {
             CODEBOOK_NAME: codebook_bytes(self.tokenizer),
-            TOKENIZER_NAME: tokenizer_bytes(self.tokenizer, with_codebook=False),
+            TOKENIZER_NAME: stored_tokenizer_bytes(self.tokenizer),
             SKIPPED_NAME: skipped.encode(),
         }
         for name, data in files.items():

@@ -14,6 +14,7 @@ from seit.tokenizers.files import (
     codebook_bytes,
     load_tokenizer,
     save_tokenizer,
+    stored_tokenizer_bytes,
     tokenizer_bytes,
 )
 from seit.tokenizers.mel import MelConfig, MelFrontEnd, mel_pictures
@@ -47,5 +48,6 @@ __all__ = [
     "measure_quality",
     "mel_pictures",
     "save_tokenizer",
+    "stored_tokenizer_bytes",
     "tokenizer_bytes",
 ]
