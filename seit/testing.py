@@ -244,7 +244,7 @@ def write_store(
             preprocessing={},
             grid=layout.grid,
             codebook_size=layout.num_codes,
-            codebook_dim=codebook.shape[1],
+            codebook_dim=codebook.shape[-1],
             flip_equivariant=False,
         ),
         codec=codec,

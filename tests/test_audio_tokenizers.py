@@ -141,7 +141,7 @@ def test_filters_of_the_presets_have_unit_area_and_none_is_empty(config):
 
 
 def test_a_tone_of_full_scale():
-    """|X| = taper / 4 at the middle of a bin, times the filter's height there."""
+    """|X|² is taper² / 16 at the tone's own frequency; the filter weighs what lies around it."""
     config = MEL_CONFIGS["5s"]
     bin_ = 192  # 3 kHz
     wave = torch.sin(2 * math.pi * 3000 * torch.arange(config.window).double() / 16_000).float()
@@ -149,11 +149,11 @@ def test_a_tone_of_full_scale():
     filters = mel_filters(16_000, fft=config.fft, bands=config.bands)
     loudest = int(levels.argmax())
     assert filters[loudest, bin_] > 0
-    # The main lobe spreads over neighbouring bins, which the filter sums.
-    spread = np.abs(np.fft.rfft(np.pad(np.hanning(641)[:-1], (0, 384)) * 2)) ** 2 / 4
-    bins = np.arange(513)
-    power = (config.taper / 2) ** 2 * spread[np.abs(bins - bin_)] / spread[0] / 4 * 4 / 4
-    expected = 10 * np.log10(4 * filters[loudest] @ power / 4)
+    # The window spreads it over neighbouring bins, which the filter sums.
+    hann = np.sin(math.pi * np.arange(config.taper) / config.taper) ** 2
+    spread = np.abs(np.fft.rfft(hann, config.fft)) ** 2
+    power = config.taper**2 / 16 * spread[np.abs(np.arange(513) - bin_)] / spread[0]
+    expected = 10 * math.log10(filters[loudest] @ power)
     assert float(levels[loudest]) == pytest.approx(expected, abs=0.1)
     assert FLOOR_DB < float(levels.max()) < FLOOR_DB + RANGE_DB
 
@@ -203,19 +203,8 @@ def test_planes_are_standardised_by_band(waves):
 
 def test_a_learned_network_can_take_the_planes(waves):
     """The seam for a learned tokenizer: the autoencoder on the same planes and patches."""
-    network = Autoencoder(
-        NetworkConfig(
-            planes=1,
-            patch=SMALL.patch,
-            dim=6,
-            encoder_width=8,
-            encoder_blocks=1,
-            decoder_width=8,
-            decoder_blocks=1,
-            fine_width=8,
-            fine_blocks=1,
-        )  # fmt: skip
-    )
+    widths = {f"{part}_width": 8 for part in ("encoder", "decoder", "fine")}
+    network = Autoencoder(NetworkConfig(planes=1, patch=SMALL.patch, dim=6, **widths))
     planes = MelFrontEnd.fit(SMALL, waves).planes(waves)
     latents = network.encoder(planes)
     assert latents.shape == (24, 6, *SMALL.grid)
@@ -230,7 +219,7 @@ def test_a_learned_network_can_take_the_planes(waves):
     ],
 )  # fmt: skip
 def test_shapes_that_cannot_be_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected|fall|many"):
+    with pytest.raises(ValueError, match=r"expected|fall|many"):
         replace(SMALL, **wrong)
 
 
@@ -473,8 +462,8 @@ def test_stores_give_residual_codebooks(tmp_path, levels):
     store = open_store(tmp_path / "s")
     assert np.array_equal(store.codebook, codebook)
     model = create_model("vit_tiny_patch16_224", store, stem="2/2/0", depth=1)
-    augment = TokenAugment(torch.from_numpy(store.codebook), store.card.tokenizer.grid,
-                           AugmentConfig())  # fmt: skip
+    codebook = torch.from_numpy(store.codebook)
+    augment = TokenAugment(codebook, store.card.tokenizer.grid, AugmentConfig())
     inputs = augment.evaluate(torch.from_numpy(block.tokens.astype(np.int64)))
     assert inputs.shape == (4, 5, 14, 7)
     assert model(inputs).shape == (4, 1)

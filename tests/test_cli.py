@@ -18,7 +18,10 @@ from seit.recipes import list_recipes
 from seit.settings import flatten, setting_names
 from seit.train import TrainConfig
 
-SUBCOMMANDS = {"tokenizer": ("fit", "list", "info", "eval"), "recipes": ("list", "show", "copy")}
+SUBCOMMANDS = {
+    "tokenizer": ("fit", "train", "import", "list", "info", "eval"),
+    "recipes": ("list", "show", "copy"),
+}
 CLASSES = ("blue", "green", "red")
 TINY = (
     *("--model.embed_dim=48", "--model.depth=1", "--model.num_heads=3", "--model.stem", "4/4/0"),
@@ -397,7 +400,7 @@ def test_tokenizers(answer, refused, corpus, tmp_path):
     assert found["fingerprint"] == fitted["fingerprint"]
     assert (found["grid"], found["codebook_size"], found["codebook_dim"]) == ([8, 8], 64, 16)
     assert found["bytes"] == file.stat().st_size
-    measured = answer("tokenizer", "eval", file, corpus, "--images=20")
+    measured = answer("tokenizer", "eval", file, corpus, "--images=20")["rows"][str(file)]
     assert 10 < measured["psnr_db"] < 60
     assert measured["images"] <= 20
     assert "images" in refused("tokenizer", "eval", file, corpus, "--images=0")

@@ -300,14 +300,14 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import seit
 from seit.errors import UsageError
-from seit.shards import delete_samples, deleting, verify_store
+from seit.shards import delete_samples, replacing, verify_store
 
 original, folder, keys, exchanges = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:5], sys.argv[5]
 events = set(sys.argv[6:])
 path = folder / "store"
 os.fsync = lambda _: None  # which takes long, and matters when the power goes
 if exchanges == "no":
-    deleting.exchange_folders = lambda one, other: False
+    replacing.exchange_folders = lambda one, other: False
 
 
 def state():

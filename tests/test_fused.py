@@ -10,11 +10,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton_programs import CPU, DEVICES, EDIT, EMBED, PHILOX, PLAN, compile_for_cuda, programs
 
 import seit.augment
-from seit.augment import AugmentConfig, SampleRandom, TokenAugment, codebook_unit
-from seit.augment.kernels import FusedAugment, draw_plan, fused, fused_embed
+from seit.augment import AugmentConfig, SampleRandom, TokenAugment, codebook_unit, philox
+from seit.augment.kernels import (
+    FusedAugment,
+    TokenSource,
+    draw_plan,
+    draw_plan_triton,
+    edit_triton,
+    fused,
+    fused_embed,
+)
 from seit.errors import UsageError
 from seit.shards.packed import pack, token_bits
 
@@ -134,7 +143,7 @@ def test_dtypes_and_layouts(device, dtype, channels_last):
     )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_combination(device, data):
     draw = data.draw
@@ -166,6 +175,87 @@ def test_any_combination(device, data):
         partner=draw(st.none() | partner),
         seed=draw(st.sampled_from([0, 1, (1 << 31) + 7, (1 << 64) - 1])),
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"cutmix_prob": 0.5, "cutmix_alpha": 0.4, "noise_prob": 0.3},
+        {"cutmix_prob": 0, "noise_prob": 0, "crop_scale": (0.9, 1.0), "crop_ratio": (0.2, 5.0)},
+    ],
+)
+@pytest.mark.parametrize("grid", [(5, 7), (32, 32)])
+def test_a_plan_is_drawn_bit_for_bit(device, grid, change):
+    config, B = dataclasses.replace(AugmentConfig(), **change), 70
+    partner = None if change else torch.arange(B).roll(3)
+    settings = {"grid": grid, "size": (4, 5), "num_channels": 5, "unit": 1.7}
+    for seed in (0, (1 << 64) - 1):
+        random = SampleRandom(seed, 3, torch.arange(B) + FAR)
+        expected = draw_plan(random, config, **settings, partner=partner)
+        on_device = SampleRandom(seed, 3, random.positions.to(device))
+        found = draw_plan_triton(on_device, config, **settings, partner=partner)
+        assert torch.equal(found.columns.cpu(), expected.columns)
+        assert torch.equal(found.weight.cpu(), expected.weight)
+        assert (found.key, found.std, found.mixes) == (expected.key, expected.std, expected.mixes)
+        if expected.shift is None:
+            assert found.shift is None
+        else:
+            torch.testing.assert_close(found.shift.cpu(), expected.shift, atol=1e-5, rtol=0)
+
+
+def test_a_plan_takes_few_operations(device, monkeypatch):
+    settings = {"grid": (5, 7), "size": (4, 6), "num_channels": 3, "unit": 1.0}
+    counts = []
+    for draw, has_kernel in ((draw_plan, False), (draw_plan_triton, True)):
+        monkeypatch.setattr(philox, "_kernel_serves", lambda device, found=has_kernel: found)
+        random = SampleRandom(0, 0, torch.arange(4).to(device))
+        with CountOperations() as counter:
+            draw(random, AugmentConfig(), **settings)
+        counts.append(counter.count)
+    assert counts[0] > 150
+    assert counts[1] < 10
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts what torch computes, but not the tensors and copies that the interpreter makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ not in {
+            "empty",
+            "new_empty",
+            "set_",
+            "copy_",
+        }
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"synonym_prob": 0.5, "swap_prob": 0.5, "swap_max": 0.5},
+        {"synonym_prob": 0.3, "swap_prob": 0.3, "time_roll": 0.5, "flip_prob": 0.5},
+        {"synonym_prob": 1, "synonym_rate": 0.7, "swap_prob": 0},
+    ],
+)
+@pytest.mark.parametrize("K", [2, 391])
+def test_ids_are_edited_bit_for_bit(device, K, change):
+    config, grid, B = AugmentConfig(**change), (5, 7), 9
+    augment = TokenAugment(codebook(K, 3), grid, config)
+    tokens, _ = batch(B, grid, K)
+    random = SampleRandom(7, 3, torch.arange(B) + FAR)
+    expected = augment._edit(tokens.long(), random)
+    on_device = SampleRandom(7, 3, random.positions.to(device))
+    packed_NS, rows = (part.to(device) for part in pack_rows(tokens, K))
+    for some, of in ((tokens.to(device), None), (packed_NS, rows)):
+        source = TokenSource.of(some, of, num_samples=B, grid=grid, num_codes=K)
+        found = edit_triton(source, augment.synonyms.to(device), on_device, config)
+        assert found.dtype == torch.int16
+        assert torch.equal(found.cpu().long(), expected)
 
 
 def test_several_tiles_and_blocks_of_channels(device):
@@ -325,6 +415,20 @@ def test_operations_that_the_kernel_does_not_have_are_left_to_torch(device, capl
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("augmentation is not fused")
     assert f"{next(iter(change))} = {next(iter(change.values()))}" in message
+
+
+def test_several_levels_are_left_to_torch(device, caplog):
+    codes = torch.stack([codebook(40, 3), codebook(40, 3)]).to(device)
+    tokens, labels = batch(3, (6, 7), 40)
+    kwargs = to_device(device, draws(3))
+    packed_NS, rows = (part.to(device) for part in pack_rows(tokens, 40))
+    augment = FusedAugment(codes, (6, 7), AugmentConfig()).to(device)
+    with caplog.at_level(logging.WARNING):
+        found = augment.augment_rows(packed_NS, rows, labels.to(device), **kwargs)
+    expected = TokenAugment(codes, (6, 7), AugmentConfig())
+    expected = expected(tokens.to(device), labels.to(device), **kwargs)
+    assert torch.equal(found.inputs, expected.inputs)
+    assert "do not do codebooks of 2 levels" in caplog.text
 
 
 def test_triton_is_imported_late(monkeypatch):

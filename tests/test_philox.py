@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from triton_programs import CPU, DEVICES, programs
 
 from seit.augment import Op, SampleRandom, philox, philox4x32
+from seit.augment.kernels import draw_triton
 from seit.errors import UsageError
 
 WORD = st.integers(0, 2**32 - 1)
@@ -88,6 +90,45 @@ def test_draws_are_words_of_the_documented_counter(count):
         expected += [radius * math.cos(angle), radius * math.sin(angle)]
     complete = count - count % 2
     np.testing.assert_allclose(normal[:complete], expected[:complete], atol=3e-6)
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request):
+    with programs(interpret=request.param == "interpreter"):
+        yield CPU if request.param == "interpreter" else torch.device("cuda")
+
+
+@pytest.mark.parametrize("seed", [0, 77, (1 << 31) + 7, 2**64 - 1])
+@pytest.mark.parametrize("count", [1, 4, 33, 300])
+def test_the_kernel_draws_bit_for_bit_the_same(device, seed, count):
+    places = positions(0, 1, 2**32 - 1, 2**32, 5 * 2**32 + 9, 2**63 - 1)
+    random = SampleRandom(seed, 3, places)
+    on_device = SampleRandom(seed, 3, places.to(device))
+    words = torch.stack(random._words(torch.tensor([Op.SYNONYM]), places, -(-count // 4)), dim=-1)
+    found = draw_triton(on_device, Op.SYNONYM, count, dtype=torch.int64)
+    assert torch.equal(found.cpu(), words.flatten(1)[:, :count])
+    found = draw_triton(on_device, Op.SYNONYM, count, dtype=torch.float32)
+    assert torch.equal(found.cpu(), random.uniform(Op.SYNONYM, (count,)))
+
+
+def test_draws_by_the_kernel_are_those_of_torch(device, monkeypatch):
+    places, high = torch.arange(9), torch.arange(1, 13).view(4, 3)
+    in_torch = SampleRandom(5, 1, places)
+    monkeypatch.setattr(philox, "_kernel_serves", lambda device: True)
+    by_kernel = SampleRandom(5, 1, places.to(device))
+    assert by_kernel._has_kernel
+    assert not in_torch._has_kernel
+    for op in (Op.CROP_PLACE, Op.SYNONYM):
+        found = by_kernel.randint(op, high.to(device), (4, 3))
+        assert torch.equal(found.cpu(), in_torch.randint(op, high, (4, 3)))
+        assert torch.equal(by_kernel.uniform(op).cpu(), in_torch.uniform(op))
+        found = by_kernel.normal(op, (5, 9))
+        torch.testing.assert_close(found.cpu(), in_torch.normal(op, (5, 9)), atol=3e-6, rtol=0)
+    chosen = by_kernel.select((places > 4).to(device))
+    assert torch.equal(
+        chosen.uniform(Op.EDIT, (7,)).cpu(), in_torch.select(places > 4).uniform(Op.EDIT, (7,))
+    )
+    assert by_kernel.select(places[:0].to(device)).uniform(Op.EDIT, (7,)).shape == (0, 7)
 
 
 def test_a_longer_draw_begins_with_the_shorter_one():

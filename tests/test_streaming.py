@@ -1,16 +1,25 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 import tracemalloc
 from itertools import islice
 
+import google_crc32c
 import numpy as np
 import pytest
 import torch
 from stores import build_store
+from triton_programs import programs
 
 import seit
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.stream import MixedLoader, Rank, StreamingLoader, WindowOrder, loader, select
+from seit.shards import Shard
+from seit.stream import MixedLoader, Rank, StreamingLoader, WindowOrder, decoding, loader, select
+from seit.stream.kernels import context, decode_context_triton
 from seit.stream.order import sample_at_reference
 
 FORMS = [("packed", "wds"), ("context", "zarr")]
@@ -376,3 +385,181 @@ def test_a_stream_holds_two_windows_at_most(split):
         assert len(stream._open) <= 2
         assert len(stream._coming) <= 2
     stream.close()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_a_rank_holds_and_decodes_its_own_samples_alone(split, monkeypatch, world_size, shuffle):
+    decoded = []
+
+    def open_token_rows(shard, block, rows):
+        decoded.extend((shard.rows_of(block).start + rows).tolist())
+        return Shard.open_token_rows(shard, block, rows)
+
+    options = {"batch_size": 16, "order": "window", "mode": "streaming", "window_blocks": 7}
+    for rank in range(world_size):
+        part = loader(split, rank=rank, world_size=world_size, shuffle=shuffle, **options)
+        monkeypatch.setattr(type(split.shards[0]), "open_token_rows", open_token_rows)
+        batches = list(part)
+        monkeypatch.undo()
+        own = rows_of(batches)
+        for batch in batches:
+            check_batch(batch, split)
+        held = sum(len(window.packed_rows) for window in part._open.values())
+        assert held <= 7 * 8 if not shuffle else -(-7 * 8 // world_size) + 16
+        part.close()
+        if split.store.card.codec == "context" and shuffle:
+            # The window after the last one is that of the next epoch.
+            assert set(own) <= set(decoded)
+            assert len(decoded) <= len(own) + -(-2 * 7 * 8 // world_size) + 32
+        decoded.clear()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_rank_without_samples_in_a_block_does_not_read_it(damaged, world_size):
+    """Of stored order each rank has one part; damage in another rank's part is not its affair."""
+    split = seit.open(damaged)["train"]
+    options = {"batch_size": 12, "shuffle": False, "mode": "streaming", "window_blocks": 1}
+    last = loader(split, rank=world_size - 1, world_size=world_size, **options)
+    assert rows_of(last).tolist() == list(range(104))[104 * (world_size - 1) // world_size :]
+    last.close()
+    first = loader(split, rank=0, world_size=world_size, **options)
+    with pytest.raises(DamagedError, match="block 3"):
+        list(first)
+    first.close()
+
+
+def test_damage_that_is_skipped_moves_all_ranks_alike(damaged):
+    split = seit.open(damaged, on_damage="skip")["train"]
+    options = {"batch_size": 8, "order": "window", "mode": "streaming", "window_blocks": 4}
+    whole = list(loader(split, **options))
+    ranks = [list(loader(split, rank=rank, world_size=2, **options)) for rank in range(2)]
+    for number, batch in enumerate(whole):
+        pieces = [part[number] for part in ranks]
+        order = torch.cat([piece.positions for piece in pieces]).argsort()
+        assert torch.equal(torch.cat([piece.tokens for piece in pieces])[order], batch.tokens)
+
+
+def test_a_rank_is_given_what_is_not_its_own_when_asked(split):
+    part = loader(
+        split, batch_size=8, order="window", mode="streaming", window_blocks=2, world_size=2
+    )
+    whole = loader(split, batch_size=8, order="window", window_blocks=2)
+    next(part.steps())
+    positions = np.arange(NUM_SAMPLES)
+    found, expected = part.load(positions, 1), whole.load(positions, 1)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert found.find_keys() == expected.find_keys()
+    part.close()
+
+
+@pytest.fixture
+def by_interpreter(monkeypatch):
+    """Context streams are decoded by Triton, as if the processor were a CUDA device."""
+    used, lock = [], threading.Lock()
+
+    def decode(*arguments):
+        with lock:  # the interpreter serves one thread
+            used.append(arguments)
+            return decode_context_triton(*arguments)
+
+    monkeypatch.setattr(decoding, "triton_serves", lambda device: True)
+    monkeypatch.setattr(context, "triton_serves", lambda device: True)
+    monkeypatch.setattr(context, "decode_context_triton", decode)
+    with programs(interpret=True):
+        yield used
+
+
+@pytest.mark.parametrize("mode", ["resident", "streaming"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_context_streams_are_decoded_by_triton(tmp_path, by_interpreter, mode, world_size):
+    shards = {"train": (16, 5)}
+    build_store(
+        tmp_path, grid=(3, 4), num_codes=40, shards=shards, block_samples=8, codec="context"
+    )
+    split = seit.open(tmp_path)["train"]
+    options = {"batch_size": 4, "order": "window", "mode": mode, "window_blocks": 2}
+    part = loader(split, world_size=world_size, **options)
+    batches = list(part)
+    part.close()
+    assert by_interpreter
+    for batch in batches:
+        check_batch(batch, split)
+
+
+def test_packed_stores_have_nothing_to_decode(tmp_path, by_interpreter):
+    build_store(tmp_path, shards={"train": (9,)})
+    split = seit.open(tmp_path)["train"]
+    assert decoding.decode_on(split, torch.device("cpu")) is split
+
+
+def test_damaged_streams_are_named_by_triton_too(tmp_path, by_interpreter):
+    build_store(tmp_path, grid=(3, 4), num_codes=40, shards={"train": (9,)}, codec="context")
+    split = seit.open(tmp_path)["train"]
+    offset, size = split.shards[0].places[0].frames[seit.shards.frames.Kind.TOKENS]
+    shard = tmp_path / "train" / "00000.tar"
+    data = bytearray(shard.read_bytes())
+    frame = data[offset : offset + size]
+    frame[-6] ^= 0x55  # in the last word of the last stream; the checksum is made to fit
+    frame[-4:] = google_crc32c.value(bytes(frame[:-4])).to_bytes(4, "little")
+    data[offset : offset + size] = frame
+    shard.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"block 0: .*stream of sample 8 is not whole"):
+        loader(seit.open(tmp_path)["train"], batch_size=4, mode="resident")
+
+
+READER = """
+import json, sys, time
+import seit
+store, rank, world_size, order, mode, out = sys.argv[1:]
+options = {"batch_size": 24, "order": order, "mode": mode, "seed": 3, "window_blocks": 5}
+options |= {"rank": int(rank), "world_size": int(world_size)}
+loader = seit.loader(seit.open(store)["train"], **options)
+with open(out, "a") as log:
+    for step, batch in enumerate(loader.epoch(0)):
+        rows = batch.indices.tolist()
+        log.write(json.dumps({"rows": rows, "state": loader.state(step + 1)}) + "\\n")
+        log.flush()
+        time.sleep(0.05)
+"""
+
+
+def test_an_epoch_survives_a_killed_rank(split, tmp_path):
+    """Two processes read; one is killed, the other stops; three go on from the last common step."""
+    logs = [tmp_path / f"{rank}.jsonl" for rank in range(2)]
+    is_coded = split.store.card.codec == "context"
+    order, mode = ("window", "streaming") if is_coded else ("global", "resident")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, split.store.path, str(rank), "2", order, mode, log],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for rank, log in enumerate(logs)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while not all(log.exists() and log.read_bytes().count(b"\n") >= 2 for log in logs):
+            assert time.monotonic() < deadline, "the readers do not start"
+            assert all(process.poll() in (None, 0) for process in processes)
+            time.sleep(0.01)
+        processes[1].send_signal(signal.SIGKILL)
+        assert processes[1].wait(timeout=20) in (-signal.SIGKILL, 0)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(timeout=20)
+    delivered = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
+    common = min(len(steps) for steps in delivered)
+    assert 2 <= common <= NUM_SAMPLES // 24
+    state = delivered[1][common - 1]["state"]
+    assert state == delivered[0][common - 1]["state"]
+    rows = [row for steps in delivered for step in steps[:common] for row in step["rows"]]
+    options = {"batch_size": 24, "order": order, "mode": mode, "seed": 3, "window_blocks": 5}
+    for rank in range(3):
+        part = loader(split, rank=rank, world_size=3, **options)
+        for batch in part.epoch(0, start=part.resume(state)):
+            rows += batch.indices.tolist()
+        part.close()
+    undisturbed = rows_of(loader(split, **options).epoch(0)).tolist()
+    assert sorted(rows) == sorted(undisturbed)
+    assert len(set(rows)) == len(rows) == NUM_SAMPLES // 24 * 24

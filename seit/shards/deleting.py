@@ -16,8 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +25,20 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
+from seit.files import PARTIAL_SUFFIX, explained_writes
 from seit.shards.card import CARD_NAME, Card, FileRecord, ShardRecord, read_card
 from seit.shards.cutting import even_blocks
-from seit.shards.exchanging import exchange_folders
 from seit.shards.folders import LocalFolder, Location, open_folder
 from seit.shards.index import index_name, write_index
 from seit.shards.recoding import recode
+from seit.shards.replacing import (
+    LOCK_NAME,
+    end_earlier,
+    flush_folders,
+    locked,
+    replace_folder,
+    write_record,
+)
 from seit.shards.rewriting import (
     Contents,
     Progress,
@@ -51,11 +57,8 @@ from seit.shards.wds import ShardWriter
 from seit.shards.zarr import ZarrGroup, write_zarr_split
 from seit.shards.zarr.chunking import group_name
 
-_RECORD_NAME = "request.json"
-_LOCK_NAME = "lock"
 _JOB_FOLDER = ".tokenize"
 """Where a tokenize job works; it may hold samples, and a lock that tells whether it still runs."""
-_LOCK_ATTEMPTS = 20
 _UNLINKABLE = (
     errno.EPERM,
     errno.EACCES,
@@ -136,11 +139,11 @@ def delete_samples(
     work = path.with_name(f".{path.name}.deleting")
     if not path.is_dir() and not work.is_dir():
         read_card(path)  # says that there is no store
-    with _locked(work, path):
+    with locked(work, path):
         request = _digest(key_set, refit=refit)
-        ended = _end_earlier(path, work)
+        ended = end_earlier(path, work)
         if ended is not None and ended["request"] == request:
-            return Deletion(**ended["deletion"])
+            return Deletion(**ended["outcome"])
         return _Removal(path, work, key_set, progress).run(
             request, allows_missing=missing == "ok", refit=refit
         )
@@ -186,15 +189,10 @@ class _Removal:
             bytes=open_store(self.new if is_changed else self.path).num_bytes,
         )
         if is_changed:
-            _flush_folders(self.new)
-            record = {
-                "request": request,
-                "seal": read_card(self.new).seal,
-                "deletion": asdict(deletion),
-            }
-            write_atomically(self.work / _RECORD_NAME, json.dumps(record).encode())
-            _replace(self.path, self.work)
-            _end_earlier(self.path, self.work)
+            flush_folders(self.new)
+            write_record(self.work, request, asdict(deletion), seal=read_card(self.new).seal)
+            replace_folder(self.path, self.work)
+            end_earlier(self.path, self.work)
         return deletion
 
     def _refit(
@@ -368,7 +366,7 @@ def _check_folder(path: Path, card: Card) -> None:
                 f"{path} holds {name!r}, which the card does not name and which may tell of the "
                 "samples; move it elsewhere"
             )
-    lock = path / _JOB_FOLDER / _LOCK_NAME
+    lock = path / _JOB_FOLDER / LOCK_NAME
     if lock.exists():
         descriptor = os.open(lock, os.O_RDWR)
         try:
@@ -379,118 +377,5 @@ def _check_folder(path: Path, card: Card) -> None:
             os.close(descriptor)
 
 
-def _replace(path: Path, work: Path) -> None:
-    """Put the new store in the place of the old one.
-
-    Raises:
-        SeitError: that cannot be done; the store is as it was.
-    """
-    try:
-        if not exchange_folders(path, work / "new"):
-            path.rename(work / "old")
-            (work / "new").rename(path)
-    except OSError as error:
-        if not path.exists():
-            (work / "old").rename(path)
-        (work / _RECORD_NAME).unlink()
-        raise SeitError(
-            f"{path} could not be replaced ({error.strerror or error}) and is as it was; where a "
-            "disk is mounted, move the store into a folder of it"
-        ) from error
-    _flush(path.parent)
-    _flush(work)
-
-
-def _end_earlier(path: Path, work: Path) -> dict[str, Any] | None:
-    """End what an earlier call left in ``work``; its record if the store is what it made.
-
-    Raises:
-        SeitError: the old store could not be removed.
-    """
-    record = _read_record(work)
-    made = work / ("new" if record else "old")
-    if not path.exists() and made.exists():  # killed between two renames
-        with explained_writes(path):
-            made.rename(path)
-            _flush(path.parent)
-    is_done = record is not None and read_card(path).seal == record["seal"]
-    try:
-        for name in ("new", "old", "packed", "shards"):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(work / name)
-        (work / _RECORD_NAME).unlink(missing_ok=True)
-    except OSError as error:
-        raise SeitError(
-            f"{work} could not be removed ({error.strerror or error}), which may hold samples that "
-            "were deleted; make the same call again, or remove it"
-        ) from error
-    return record if is_done else None
-
-
-def _read_record(work: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads((work / _RECORD_NAME).read_bytes())
-        _ = record["request"], record["seal"], Deletion(**record["deletion"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return dict(record)
-
-
 def _digest(keys: KeySet, *, refit: bool) -> str:
     return hashlib.sha256(json.dumps([sorted(keys.wanted), refit]).encode()).hexdigest()
-
-
-@contextmanager
-def _locked(work: Path, path: Path) -> Iterator[None]:
-    """Hold the store against a second call; ``work`` goes unless something has to be ended.
-
-    Raises:
-        SeitError: another call is at work.
-    """
-    lock = _lock(work, path)
-    try:
-        yield
-    finally:
-        if not (work / _RECORD_NAME).exists() and not (work / "old").exists():
-            shutil.rmtree(work, ignore_errors=True)
-        os.close(lock)
-
-
-def _lock(work: Path, path: Path) -> int:
-    for _ in range(_LOCK_ATTEMPTS):
-        with explained_writes(work):
-            work.mkdir(exist_ok=True)
-            try:
-                lock = os.open(work / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:
-                continue  # a call that ends removes its folder
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            break
-        except OSError as error:
-            os.close(lock)
-            raise SeitError(
-                f"{work}/{_LOCK_NAME} cannot be locked ({error.strerror}); move the store to a "
-                "file system that has locks"
-            ) from error
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(lock), (work / _LOCK_NAME).stat()):
-                return lock
-        os.close(lock)
-    raise SeitError(f"another call is deleting samples of {path}; wait for it or stop it first")
-
-
-def _flush_folders(folder: Path) -> None:
-    """Have the disk know the names of all files below a folder."""
-    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _flush(path)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,8 +23,7 @@ def decode_on(split: Split, device: torch.device) -> Split:
     That is so for context-coded tokens on CUDA devices which Triton serves; where Triton is
     missing the log says so once. Other splits come back as they are.
     """
-    card = split.store.card
-    if card.codec != ContextCodec.name or device.type == "cpu" or not triton_serves(device):
+    if split.store.card.codec != ContextCodec.name or not triton_serves(device):
         return split
     return _DeviceSplit(split, device)
 

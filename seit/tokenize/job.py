@@ -45,6 +45,7 @@ from seit.tokenize.making import refuse_skipped
 from seit.tokenize.plan import ShardPlan, plan_shards
 from seit.tokenize.reading import Reader
 from seit.tokenize.sources import Corpus, list_corpus
+from seit.tokenize.sources.media import NOUNS
 from seit.tokenize.uploading import find_remote, staging_folder, upload
 from seit.tokenize.workspace import DoneShard, Workspace, check_target
 from seit.tokenizers import (
@@ -208,11 +209,13 @@ class _Run:
         seconds = time.perf_counter() - started
         if not any(record.shard for _, record in done):
             self.workspace.abandon()
-            raise SeitError(f"no image of {self.corpus.source} could be read; no store was made")
+            noun = NOUNS[self.config.modality][0]
+            raise SeitError(f"no {noun} of {self.corpus.source} could be read; no store was made")
         card = self._seal(done, job)
         self.workspace.remove()
         store = Store(self.workspace.store, card)
-        warnings = (*self.corpus.warnings, *_missing_classes(self.corpus, done))
+        noun = NOUNS[self.config.modality][0]
+        warnings = (*self.corpus.warnings, *_missing_classes(self.corpus, done, noun))
         return _result(store, made / seconds if made else 0.0, warnings)
 
     def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
@@ -373,10 +376,12 @@ def _result(store: Store, samples_per_second: float, warnings: tuple[str, ...]) 
     )
 
 
-def _missing_classes(corpus: Corpus, done: list[tuple[ShardPlan, DoneShard]]) -> tuple[str, ...]:
+def _missing_classes(
+    corpus: Corpus, done: list[tuple[ShardPlan, DoneShard]], noun: str
+) -> tuple[str, ...]:
     present = {label for _, record in done for label in record.label_counts}
     return tuple(
-        f"class {name!r} has no readable image; it stays in the list of classes without samples"
+        f"class {name!r} has no readable {noun}; it stays in the list of classes without samples"
         for label, name in enumerate(corpus.classes)
         if label not in present
     )

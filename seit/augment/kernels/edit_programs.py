@@ -64,14 +64,14 @@ def edit_program(
     row = token // GRID[1]
     column = token % GRID[1]
     if FLIPS:
-        a, b, c, d = random_words(one, position, key_a, key_b, _FLIP)
-        column = tl.where(to_uniform(a) < flip_prob, GRID[1] - 1 - column, column)
+        words = random_words(one, position, key_a, key_b, _FLIP)
+        column = tl.where(to_uniform(words[0]) < flip_prob, GRID[1] - 1 - column, column)
     if ROLL > 0:
-        a, b, c, d = random_words(one, position, key_a, key_b, _TIME_ROLL)
-        shift = to_integer(a, one + (2 * ROLL + 1)) - ROLL
+        words = random_words(one, position, key_a, key_b, _TIME_ROLL)
+        shift = to_integer(words[0], one + (2 * ROLL + 1)) - ROLL
         column = (column - shift + GRID[1]) % GRID[1]
-    a, b, c, d = random_words(one, position, key_a, key_b, _EDIT)
-    choice = to_uniform(a)
+    words = random_words(one, position, key_a, key_b, _EDIT)
+    choice = to_uniform(words[0])
     source = row * GRID[1] + column
     if SWAPS:
         source = _swap(
@@ -110,21 +110,20 @@ def _take_word(words, lane):
 def _swap(source, row, column, selected, position, key_a, key_b, swap_side, GRID: tl.constexpr):
     """Where tokens come from when two squares change places: `seit.augment.swap`."""
     one = tl.arange(0, 1)
-    a, b, c, d = random_words(one, position, key_a, key_b, _SWAP_SIDE)
-    side = (to_uniform(a) * swap_side).to(tl.int32)
-    a, b, c, d = random_words(one, position, key_a, key_b, _SWAP_PLACE)
-    first_row = to_integer(a, GRID[0] + 1 - side)
-    first_column = to_integer(b, GRID[1] + 1 - side)
+    words = random_words(one, position, key_a, key_b, _SWAP_SIDE)
+    side = (to_uniform(words[0]) * swap_side).to(tl.int32)
+    # Word 2n and the next are a place: of the first square, then of each candidate.
+    words = random_words(one, position, key_a, key_b, _SWAP_PLACE)
+    first_row = to_integer(words[0], GRID[0] + 1 - side)
+    first_column = to_integer(words[1], GRID[1] + 1 - side)
     second_row = first_row
     second_column = first_column
     found = one < 0
     for number in tl.static_range(1, 1 + _NUM_CANDIDATES):
-        a, b, c, d = random_words(one + number // 2, position, key_a, key_b, _SWAP_PLACE)
-        if number % 2 == 1:
-            a = c
-            b = d
-        other_row = to_integer(a, GRID[0] + 1 - side)
-        other_column = to_integer(b, GRID[1] + 1 - side)
+        if number % 2 == 0:
+            words = random_words(one + number // 2, position, key_a, key_b, _SWAP_PLACE)
+        other_row = to_integer(words[2 * (number % 2)], GRID[0] + 1 - side)
+        other_column = to_integer(words[2 * (number % 2) + 1], GRID[1] + 1 - side)
         down = other_row - first_row
         right = other_column - first_column
         taken = (down * down + right * right > side * side) & (found == 0)

@@ -62,16 +62,21 @@ def plan_program(
 
     height = first
     width = first
-    for t in tl.static_range(_NUM_TRIES):
-        a, b, c, d = random_words(first + t // 4, position, key_a, key_b, _CROP_SHAPE)
-        word = a if t % 4 == 0 else (b if t % 4 == 1 else (c if t % 4 == 2 else d))
-        area = (to_uniform(word) * scale_range + scale_low) * (GRID[0] * GRID[1] * 1.0)
-        ratio = tl.load(aspect + sample * _NUM_TRIES + t, mask=live, other=1.0)
-        rows = _round(tl.sqrt_rn(tl.div_rn(area, ratio)))
-        cells = _round(tl.sqrt_rn(area * ratio))
-        fits = (rows > 0) & (rows <= GRID[0]) & (cells > 0) & (cells <= GRID[1]) & (height == 0)
-        height = tl.where(fits, rows, height)
-        width = tl.where(fits, cells, width)
+    for block in tl.static_range((_NUM_TRIES + 3) // 4):
+        words = random_words(first + block, position, key_a, key_b, _CROP_SHAPE)
+        for lane in tl.static_range(4):
+            if 4 * block + lane < _NUM_TRIES:
+                area = (to_uniform(words[lane]) * scale_range + scale_low) * (
+                    GRID[0] * GRID[1] * 1.0
+                )
+                ratio = aspect + sample * _NUM_TRIES + 4 * block + lane
+                ratio = tl.load(ratio, mask=live, other=1.0)
+                rows = _round(tl.sqrt_rn(tl.div_rn(area, ratio)))
+                cells = _round(tl.sqrt_rn(area * ratio))
+                fits = (rows > 0) & (rows <= GRID[0]) & (cells > 0) & (cells <= GRID[1])
+                fits &= height == 0
+                height = tl.where(fits, rows, height)
+                width = tl.where(fits, cells, width)
     found = height > 0
     height = tl.where(found, height, FALLBACK[0])
     width = tl.where(found, width, FALLBACK[1])

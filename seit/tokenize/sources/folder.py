@@ -91,7 +91,7 @@ def list_tree(
         drafts = _unique(drafts, warnings)
     if not drafts:
         why = f" ({'; '.join(warnings)})" if warnings else ""
-        raise UsageError(f"{shown(source)} has no files to list{why}; expected images")
+        raise UsageError(f"{shown(source)} has no files to list{why}; expected images or audio")
     return assemble(
         as_text(source),
         "folder",

@@ -1,0 +1,147 @@
+"""Replacing a store by a new one so that a kill at any moment leaves the one or the other.
+
+``.STORE.deleting`` beside it holds a lock; ``new``, the store that is made; ``old``, where folders
+cannot be exchanged; and a record, which is there from when ``new`` is complete until what it
+replaced is gone. By its seal it tells whether STORE is the new one already.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from seit.errors import SeitError
+from seit.files import explained_writes, write_atomically
+from seit.shards.card import read_card
+from seit.shards.exchanging import exchange_folders
+
+LOCK_NAME = "lock"
+_RECORD_NAME = "record.json"
+_LOCK_ATTEMPTS = 20
+
+
+def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: str) -> None:
+    """Note that the store ``new`` with this seal is complete, what asked for it, and the outcome.
+
+    Raises:
+        SeitError: the disk is full.
+    """
+    record = {"request": request, "seal": seal, "outcome": dict(outcome)}
+    write_atomically(work / _RECORD_NAME, json.dumps(record).encode())
+
+
+def replace_folder(path: Path, work: Path) -> None:
+    """Put the new store in the place of the old one.
+
+    Raises:
+        SeitError: that cannot be done; the store is as it was.
+    """
+    try:
+        if not exchange_folders(path, work / "new"):
+            path.rename(work / "old")
+            (work / "new").rename(path)
+    except OSError as error:
+        if not path.exists():
+            (work / "old").rename(path)
+        (work / _RECORD_NAME).unlink()
+        raise SeitError(
+            f"{path} could not be replaced ({error.strerror or error}) and is as it was; where a "
+            "disk is mounted, move the store into a folder of it"
+        ) from error
+    _flush(path.parent)
+    _flush(work)
+
+
+def end_earlier(path: Path, work: Path) -> dict[str, Any] | None:
+    """End what an earlier call left in ``work``; its record if the store is what it made.
+
+    Raises:
+        SeitError: the old store could not be removed.
+    """
+    record = _read_record(work)
+    made = work / ("new" if record else "old")
+    if not path.exists() and made.exists():  # killed between two renames
+        with explained_writes(path):
+            made.rename(path)
+            _flush(path.parent)
+    is_done = record is not None and read_card(path).seal == record["seal"]
+    try:
+        for name in ("new", "old", "packed", "shards"):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(work / name)
+        (work / _RECORD_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise SeitError(
+            f"{work} could not be removed ({error.strerror or error}), which may hold samples that "
+            "were deleted; make the same call again, or remove it"
+        ) from error
+    return record if is_done else None
+
+
+def _read_record(work: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((work / _RECORD_NAME).read_bytes())
+        _ = record["request"], record["seal"], dict(record["outcome"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(record)
+
+
+@contextmanager
+def locked(work: Path, path: Path) -> Iterator[None]:
+    """Hold the store against a second call; ``work`` goes unless something has to be ended.
+
+    Raises:
+        SeitError: another call is at work.
+    """
+    lock = _lock(work, path)
+    try:
+        yield
+    finally:
+        if not (work / _RECORD_NAME).exists() and not (work / "old").exists():
+            shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(work: Path, path: Path) -> int:
+    for _ in range(_LOCK_ATTEMPTS):
+        with explained_writes(work):
+            work.mkdir(exist_ok=True)
+            try:
+                lock = os.open(work / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                continue  # a call that ends removes its folder
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            break
+        except OSError as error:
+            os.close(lock)
+            raise SeitError(
+                f"{work}/{LOCK_NAME} cannot be locked ({error.strerror}); move the store to a "
+                "file system that has locks"
+            ) from error
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(lock), (work / LOCK_NAME).stat()):
+                return lock
+        os.close(lock)
+    raise SeitError(f"another call is deleting samples of {path}; wait for it or stop it first")
+
+
+def flush_folders(folder: Path) -> None:
+    """Have the disk know the names of all files below a folder."""
+    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        _flush(path)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
