@@ -168,8 +168,9 @@ def test_a_last_window_of_less_than_a_tenth_is_left_out(samples, valid):
         (encoded(np.zeros(100), rate=500), "500 samples a second; expected 1,000 to 384,000"),
         (encoded(np.zeros(100), rate=1_000_000), "1,000,000 samples a second"),
         (encoded(np.full(50, np.nan), subtype="FLOAT"), "no numbers"),
-        (encoded(np.full(50, np.inf), subtype="FLOAT"), "no numbers"),
-        (encoded(np.full(50, 3e4), subtype="FLOAT"), "values reach 3e.04; expected -1|−1 to 1"),
+        (encoded(np.full((50, 2), (np.inf, -np.inf)), subtype="FLOAT"), "no numbers"),
+        (encoded(np.full((50, 2), 3e38), subtype="FLOAT"), r"values reach 3e\+38"),
+        (encoded(np.full(50, 3e4), subtype="FLOAT"), "values reach 3e.04; expected −1 to 1"),
     ],
 )
 def test_unreadable_bytes_say_why(data, reason):

@@ -217,6 +217,9 @@ def test_a_plan_takes_few_operations(device, monkeypatch):
     assert counts[1] < 10
 
 
+MEMORY_OPERATIONS = {"empty", "new_empty", "set_", "copy_", "slice", "view"}
+
+
 class CountOperations(TorchDispatchMode):
     """Counts what torch computes, but not the tensors and copies that the interpreter makes."""
 

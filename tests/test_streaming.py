@@ -453,6 +453,20 @@ def test_a_rank_is_given_what_is_not_its_own_when_asked(split):
     part.close()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["resident", "streaming"])
+def test_a_cuda_device_gets_the_same_batches(split, mode):
+    options = {"batch_size": 16, "order": "window", "mode": mode, "window_blocks": 4}
+    on_device, on_host = loader(split, device="cuda", **options), loader(split, **options)
+    for found, expected in zip(on_device, on_host, strict=True):
+        assert found.tokens.is_cuda
+        assert torch.equal(found.tokens.cpu(), expected.tokens)
+        assert torch.equal(found.labels.cpu(), expected.labels)
+    on_device.close()
+    on_host.close()
+
+
 @pytest.fixture
 def by_interpreter(monkeypatch):
     """Context streams are decoded by Triton, as if the processor were a CUDA device."""

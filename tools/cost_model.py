@@ -31,14 +31,15 @@ class Rate:
     source_bytes_per_image: float
 
 
-def measure(source: str, *, tokenizer: str, codec: str, cores: int) -> Rate:
-    """Run a small job on ``cores`` cores; shards and card included, fitting not."""
+def measure(source: str, *, tokenizer: str, codec: str) -> Rate:
+    """Run a small job on all cores; fitting, and what a store has but once, are left out."""
+    cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
-        config = TokenizeConfig(tokenizer=tokenizer, codec=codec, workers=cores)
+        config = TokenizeConfig(tokenizer=tokenizer, codec=codec)
         result = tokenize(source, Path(folder) / "store", config)
     return Rate(
         images_per_second_and_core=result.samples_per_second / cores,
-        bytes_per_image=result.bytes_per_sample,
+        bytes_per_image=result.payload_bytes_per_sample,
         source_bytes_per_image=result.source_bytes_per_sample,
     )
 
@@ -76,7 +77,6 @@ def main() -> None:
     parser.add_argument("--source", help="a sample of the corpus; measures what is not given")
     parser.add_argument("--tokenizer", default="patch-pca-vq")
     parser.add_argument("--codec", default="context", choices=("context", "packed"))
-    parser.add_argument("--measured-cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rate", type=float, help="images per second and core")
     parser.add_argument("--bytes-per-image", type=float, help="of the store")
     parser.add_argument("--source-bytes-per-image", type=float, default=0.0)
@@ -90,7 +90,6 @@ def main() -> None:
             arguments.source,
             tokenizer=arguments.tokenizer,
             codec=arguments.codec,
-            cores=arguments.measured_cores,
         )
     elif arguments.rate and arguments.bytes_per_image:
         rate = Rate(arguments.rate, arguments.bytes_per_image, arguments.source_bytes_per_image)

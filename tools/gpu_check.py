@@ -3,8 +3,9 @@
     uv run python tools/gpu_check.py
 
 Unpacking stands beside a plain copy that moves as many bytes, and beside the same in torch; context
-decoding beside the processor's decoder; the fused augmentation beside a copy and beside the same in
-torch. Each figure is the median of the repeats of one run.
+decoding beside the processor's decoder, for a batch and for the blocks of a split; the fused
+augmentation beside a copy and beside the same in torch, with its plan and its edits of ids by
+themselves. Each figure is the median of the repeats of one run.
 """
 
 import argparse
@@ -21,11 +22,22 @@ import numpy as np
 import torch
 
 from seit.augment import AugmentConfig, SampleRandom, TokenAugment
-from seit.augment.kernels import FusedAugment, draw_plan, fused_embed
+from seit.augment.kernels import (
+    FusedAugment,
+    TokenSource,
+    draw_plan,
+    draw_plan_triton,
+    edit_triton,
+    fused_embed,
+)
+from seit.shards import TokenLayout
+from seit.shards.ahead import map_ahead
+from seit.shards.context import ContextCodec
 from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables
 from seit.shards.packed import sample_bytes, token_bits
 from seit.stream import unpack
+from seit.stream.decoding import DeviceContextCodec
 from seit.stream.kernels import (
     ContextDecoder,
     DeviceTables,
@@ -36,13 +48,20 @@ from seit.stream.kernels import (
 from seit.train.run import environment
 
 ROOT = Path(__file__).parents[1]
-KERNEL_TESTS = ("tests/test_kernels.py", "tests/test_fused.py")
+KERNEL_TESTS = (
+    "tests/test_kernels.py",
+    "tests/test_fused.py",
+    "tests/test_philox.py",
+    "tests/test_feeds.py",
+    "tests/test_streaming.py",
+)
 GRID = (32, 32)
 LENGTH = GRID[0] * GRID[1]
 RESIDENT_SAMPLES = 1 << 19
 UNPACK_BATCHES = (1024, 65536)
 CONTEXT_BATCHES = (1024, 8192, 65536)
 CODED_SAMPLES = 2048
+SPLIT_BLOCKS, BLOCK_SAMPLES = 64, 1024
 FUSED_BATCHES = (256, 1024, 4096)
 FUSED_CODES, FUSED_CHANNELS = 391, 32
 FUSED_RESIDENT_SAMPLES = 1 << 17
@@ -144,6 +163,29 @@ def time_context(num_codes: int, repeats: int) -> dict[str, object]:
     }
 
 
+def time_split(num_codes: int) -> dict[str, float]:
+    """Samples per second of making a context-coded split resident, by all threads."""
+    tokens = smooth_tokens(num_codes, BLOCK_SAMPLES)
+    codebook = np.arange(num_codes, dtype=np.float64)[:, None]
+    tables = fit_tables(tokens, codebook, total_samples=1_000_000)
+    layout = TokenLayout(GRID, num_codes)
+    codecs = {
+        "processor": ContextCodec(layout, tables),
+        "device": DeviceContextCodec(layout, tables, torch.device("cuda")),
+    }
+    frame = codecs["processor"].encode(tokens)
+    expected = codecs["processor"].decode_packed(frame)
+    rates = {}
+    for name, codec in codecs.items():
+        if not np.array_equal(codec.decode_packed(frame), expected):
+            raise SystemExit("the decoded blocks are not those that were coded")
+        started = time.perf_counter()
+        for _ in map_ahead(codec.decode_packed, [frame] * SPLIT_BLOCKS):
+            pass
+        rates[name] = SPLIT_BLOCKS * BLOCK_SAMPLES / (time.perf_counter() - started)
+    return rates
+
+
 def copy_rate(num_bytes: int, repeats: int) -> float:
     """GB/s, read and written, of a plain copy that moves ``num_bytes``."""
     source = torch.zeros(num_bytes // 2, dtype=torch.uint8, device="cuda")
@@ -180,6 +222,7 @@ def time_fused_batch(
         unit=in_torch.noise_unit,
     )
     whole = {"positions": positions, "seed": 0, "epoch": 0}
+    recipe = time_recipe(packed_NS, rows, codebook, repeats)
     expected = in_torch(ids, labels, **whole).inputs
     embed = partial(
         fused_embed, plan=plan, grid=GRID, size=in_torch.output_size, dtype=torch.bfloat16
@@ -206,6 +249,55 @@ def time_fused_batch(
             "fused": batch / seconds(partial(fused, ids, labels, **whole), repeats),
             "torch": batch / seconds(partial(in_torch, ids, labels, **whole), repeats),
         },
+        "recipe": recipe,
+    }
+
+
+def time_recipe(
+    packed_NS: torch.Tensor, rows: torch.Tensor, codebook: torch.Tensor, repeats: int
+) -> dict[str, dict[str, float]]:
+    """The augmentation of the default settings from packed rows to inputs, and its first steps."""
+    config, batch = AugmentConfig(), len(rows)
+    in_torch = TokenAugment(codebook, GRID, config)
+    fused = FusedAugment(codebook, GRID, config, dtype=torch.bfloat16, channels_last=True)
+    positions = torch.arange(batch, device="cuda")
+    labels = torch.zeros(batch, dtype=torch.int64, device="cuda")
+    shape = {"grid": GRID, "size": in_torch.output_size, "num_channels": FUSED_CHANNELS}
+
+    def unpack_rows() -> torch.Tensor:
+        ids = unpack_triton(packed_NS, length=LENGTH, num_codes=FUSED_CODES, rows=rows)
+        return ids.clamp_(max=FUSED_CODES - 1).view(-1, *GRID)
+
+    def draw(by: Callable[..., object]) -> object:
+        return by(SampleRandom(0, 0, positions), config, unit=in_torch.noise_unit, **shape)
+
+    def edit_by_triton() -> torch.Tensor:
+        source = TokenSource.of(
+            packed_NS, rows, num_samples=batch, grid=GRID, num_codes=FUSED_CODES
+        )
+        return edit_triton(source, in_torch.synonyms, SampleRandom(0, 0, positions), config)
+
+    def run_torch() -> torch.Tensor:
+        return in_torch(unpack_rows(), labels, positions=positions, seed=0, epoch=0).inputs
+
+    def run_fused() -> torch.Tensor:
+        return fused.augment_rows(
+            packed_NS, rows, labels, positions=positions, seed=0, epoch=0
+        ).inputs
+
+    if not torch.allclose(run_fused().float(), run_torch(), rtol=2**-7, atol=1e-4):
+        raise SystemExit("the inputs of the fused recipe are not those of torch")
+    work = {
+        "plan": {"triton": partial(draw, draw_plan_triton), "torch": partial(draw, draw_plan)},
+        "edits": {
+            "triton": edit_by_triton,
+            "torch": lambda: in_torch._edit(unpack_rows().long(), SampleRandom(0, 0, positions)),
+        },
+        "all": {"triton": run_fused, "torch": run_torch},
+    }
+    return {
+        step: {name: batch / seconds(run, repeats) for name, run in runs.items()}
+        for step, runs in work.items()
     }
 
 
@@ -246,6 +338,7 @@ def main() -> None:
         "tests": tests,
         "unpack": time_unpacking(arguments.codes, arguments.repeats),
         "context": time_context(arguments.codes, arguments.repeats),
+        "split": time_split(arguments.codes),
         "fused": time_fused(arguments.repeats),
         "environment": {
             **environment(device),

@@ -5,7 +5,9 @@ block by block, mix all channels down to their mean, resample, cut into windows.
 the memory of its windows and of one block, whatever its header says.
 
 libsndfile decodes WAV, FLAC, Ogg (Vorbis, Opus), MP3 and AIFF; soxr resamples. Both come with
-``pip install 'seit[audio]'``.
+``pip install 'seit[audio]'``. A WAV or FLAC file that ends early is unreadable; formats that are
+made to be streamed, MP3 and Ogg, are read as far as they go. (What the MP3 library remarks on
+damaged files goes straight to stderr and cannot be held back from here.)
 
 Safety. Whatever the bytes, the only error is ``UnreadableError``.
 
@@ -240,13 +242,12 @@ def _mono_blocks(file: Any, max_seconds: float) -> Iterator[npt.NDArray[np.float
         left -= len(block)
         if left < 0:
             raise UnreadableError(f"it lasts longer than the limit of {max_seconds:,.0f} seconds")
-        mono = block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(block).all():
             raise UnreadableError("it holds values that are no numbers (NaN or infinite)")
         peak = float(np.abs(block).max())
         if peak > MAX_AMPLITUDE:
             raise UnreadableError(f"its values reach {peak:.3g}; expected −1 to 1")
-        yield mono
+        yield block.mean(axis=1, dtype=np.float32)
     if file.format == "FLAC" and limit - left < file.frames:
         raise UnreadableError(
             f"the file is truncated ({limit - left:,} of {file.frames:,} samples)"
