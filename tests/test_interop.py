@@ -8,8 +8,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 import seit
 from seit.errors import DamagedError, UsageError
-from seit.stream import loader
-from seit.stream.datasets import StreamDataset, TokenDataset
+from seit.stream import StreamDataset, TokenDataset, loader
 
 NUM_SAMPLES = 203
 FORMS = [("packed", "wds"), ("context", "zarr")]

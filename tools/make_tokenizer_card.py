@@ -5,7 +5,8 @@
 
 TRAINING is the folder of a `seit tokenizer train`. With --sort-on, codes are numbered by how often
 they stand for patches of these photographs; a training's own file is in such an order already.
-Each of --tiles is cut at its own resolution, each of --squares is resized and cropped.
+Each of --tiles is cut at its own resolution, each of --squares is resized and cropped. A tokenizer
+of audio has --windows CORPUS=CLIPS instead of both.
 """
 
 import argparse
@@ -23,8 +24,10 @@ import yaml
 from seit.files import write_atomically
 from seit.recipes import data_folder
 from seit.tokenize.sources import list_corpus
-from seit.tokenizers import load_tokenizer, save_tokenizer
+from seit.tokenize.fit import measure_on_corpus
+from seit.tokenizers import ImageTokenizer, load_tokenizer, save_tokenizer
 from seit.tokenizers.conv import ConvTokenizer
+from seit.tokenizers.learned import LearnedTokenizer
 from seit.tokenizers.shipped import list_shipped
 from seit.train.tokenizers.evaluate import measure_instances, sample_pictures
 
@@ -35,6 +38,7 @@ TIMED_ROUNDS = 8
 PROTOCOLS = {
     "tiles": "tiles without overlap at native resolution",
     "squares": "shorter side resized, centre cropped",
+    "windows": "windows evenly spread; PSNR of log-mel levels over a range of 100 dB",
 }
 
 
@@ -44,19 +48,28 @@ def read_training(folder: Path) -> dict[str, Any]:
     return dict(config.get("settings", config))
 
 
-def measure_on(tokenizer: ConvTokenizer, folder: str, protocol: str) -> dict[str, Any]:
+def measure_on(tokenizer: LearnedTokenizer, folder: str, protocol: str) -> dict[str, Any]:
     """Figures on the val split of a folder, if it has one."""
+    if isinstance(tokenizer, ConvTokenizer):
+        measured = measure_pictures(tokenizer, folder, protocol)
+    else:
+        measured = asdict(measure_on_corpus(tokenizer, folder, images=MEASURED_IMAGES)[0])
+    rounded = {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in measured.items()
+    }
+    return {"protocol": PROTOCOLS[protocol], **rounded}
+
+
+def measure_pictures(tokenizer: ConvTokenizer, folder: str, protocol: str) -> dict[str, Any]:
+    """Those of images, but for the speed."""
     corpus = list_corpus(folder, val_fraction=0.0)
     instances = corpus.by_split().get("val") or corpus.instances
     measured = asdict(
         measure_instances(tokenizer, instances, count=MEASURED_IMAGES, tile=protocol == "tiles")
     )
     del measured["images_per_second"]
-    rounded = {
-        key: round(value, 4) if isinstance(value, float) else value
-        for key, value in measured.items()
-    }
-    return {"protocol": PROTOCOLS[protocol], **rounded}
+    return measured
 
 
 def processor() -> str:
@@ -67,19 +80,28 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def speed(tokenizer: ConvTokenizer) -> dict[str, Any]:
-    """Images that one thread encodes per second: the best of several rounds."""
+def speed(tokenizer: LearnedTokenizer) -> dict[str, Any]:
+    """Images or windows that one thread encodes per second: the best of several rounds."""
     torch.set_num_threads(1)
-    side = tokenizer.image_size
+    shape = (TIMED_IMAGES, *tokenizer.inputs.shape)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (TIMED_IMAGES, side, side, 3), generator=generator)
-    images = images.to(torch.uint8)
+    if isinstance(tokenizer, ImageTokenizer):
+        what, inputs = "images", torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
+    else:
+        what, inputs = "windows", 0.1 * torch.randn(shape, generator=generator)
     best = 0.0
     for _ in range(TIMED_ROUNDS):
         started = time.perf_counter()
-        tokenizer.encode(images)
+        tokenizer.encode(inputs)
         best = max(best, TIMED_IMAGES / (time.perf_counter() - started))
-    return {"images_per_second": round(best, 1), "threads": 1, "processor": processor()}
+    return {f"{what}_per_second": round(best, 1), "threads": 1, "processor": processor()}
+
+
+def input_fields(tokenizer: LearnedTokenizer) -> dict[str, Any]:
+    """What the card says of inputs."""
+    if isinstance(tokenizer, ImageTokenizer):
+        return {"image_size": tokenizer.image_size}
+    return asdict(tokenizer.inputs)
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:
@@ -98,13 +120,18 @@ def main() -> None:
     parser.add_argument("--sort-on")
     parser.add_argument("--tiles", nargs="*", default=[], metavar="NAME=DIR")
     parser.add_argument("--squares", nargs="*", default=[], metavar="NAME=DIR")
+    parser.add_argument("--windows", nargs="*", default=[], metavar="NAME=DIR")
     parser.add_argument("--out", type=Path, default=data_folder("tokenizers"))
     options = parser.parse_args()
 
     settings = read_training(options.training)
     tokenizer = load_tokenizer(options.training / "tokenizer.safetensors")
-    assert isinstance(tokenizer, ConvTokenizer), "the training made another kind"
+    assert isinstance(tokenizer, LearnedTokenizer), "the training made another kind"
+    of_images = isinstance(tokenizer, ConvTokenizer)
+    if of_images == bool(options.windows):
+        parser.error("give --tiles and --squares for images, --windows for audio")
     if options.sort_on:
+        assert isinstance(tokenizer, ConvTokenizer), "audio is in order already"
         instances = list_corpus(options.sort_on).by_split()["train"]
         size = tokenizer.image_size
         tokenizer = tokenizer.sorted_by_use(
@@ -117,7 +144,7 @@ def main() -> None:
         "kind": tokenizer.name,
         "fingerprint": tokenizer.fingerprint,
         "licence": options.licence,
-        "image_size": tokenizer.image_size,
+        **input_fields(tokenizer),
         "grid": list(tokenizer.grid),
         "levels": tokenizer.levels,
         "codes": tokenizer.num_codes,

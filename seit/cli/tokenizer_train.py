@@ -105,6 +105,7 @@ def train(
     warn(result.warnings)
     if json:
         return print_json(asdict(result))
+    similarity = "" if result.ssim is None else f"SSIM {result.ssim:.3f}, "
     return print_table(
         [
             ("file", result.file),
@@ -112,7 +113,7 @@ def train(
             ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
             (
                 "held out",
-                f"{result.psnr_db:.2f} dB, SSIM {result.ssim:.3f}, "
+                f"{result.psnr_db:.2f} dB, {similarity}"
                 f"{result.codebook_usage:.0%} of the codes in use",
             ),
         ]

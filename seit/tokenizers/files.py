@@ -15,6 +15,7 @@ from seit.files import write_atomically
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.conv import ConvTokenizer
 from seit.tokenizers.dmel import DMelTokenizer
+from seit.tokenizers.melconv import MelConvTokenizer
 from seit.tokenizers.melvq import MelTokenizer, ResidualMelTokenizer
 from seit.tokenizers.patch import PatchTokenizer
 from seit.tokenizers.published import KINDS, ReferableTokenizer
@@ -25,6 +26,7 @@ _FITTED: tuple[type[Tokenizer], ...] = (
     MelTokenizer,
     ResidualMelTokenizer,
     DMelTokenizer,
+    MelConvTokenizer,
 )
 TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _FITTED} | dict(KINDS)
 """The kinds of tokenizer by name."""

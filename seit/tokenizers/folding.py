@@ -1,10 +1,10 @@
 """The encoder of :mod:`seit.tokenizers.autoencoder` as few matrix products, for tokenizing.
 
-The scaling of bytes, both maps of single patches, the affine parts of layer norms and the scales of
+Values' scaling, both maps of single patches, the affine parts of layer norms and the scales of
 residuals are folded into the weights of the next or last linear layer, and values stay in one
-layout from bytes to latents. That is the same function up to rounding, and faster on a CPU.
+layout from planes to latents. That is the same function up to rounding, and faster on a CPU.
 
-Shape letters: B images, Y X height and width, P colours, H W grid, D values of a patch, E channels,
+Shape letters: B inputs, Y X height and width, P planes, H W grid, D values of a patch, E channels,
 F those within a block, C latent dim, N = B·H·W.
 """
 
@@ -38,28 +38,31 @@ class _FoldedBlock:
 
 
 class FoldedEncoder:
-    """Images uint8 (B, Y, X, P) → latents float32 (B, H, W, C), as :class:`Encoder` gives them."""
+    """Values (B, Y, X, P) → latents float32 (B, H, W, C), as :class:`Encoder` gives them."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        """Hold the weights of an encoder whose input is −1…1; later changes of it are not seen."""
+    def __init__(self, encoder: Encoder, *, divisor: float, offset: float) -> None:
+        """Hold the weights of an encoder of ``values / divisor + offset``.
+
+        Later changes of the encoder are not seen.
+        """
         self._patch = encoder.patch
         self._dim = encoder.linear.out_channels
         weight_OD, bias_O = _joined(encoder.linear, encoder.stem)
-        self._patches_OD = (weight_OD / 127.5).float()
-        self._patches_O = (bias_O - weight_OD.sum(1)).float()
+        self._patches_OD = (weight_OD / divisor).float()
+        self._patches_O = (bias_O + offset * weight_OD.sum(1)).float()
         *blocks, norm = encoder.blocks
         assert isinstance(norm, ChannelNorm)
         self._blocks = [_FoldedBlock(block) for block in blocks if isinstance(block, Block)]
         head_CE, head_C = _after_norm(norm, *_double(encoder.head))
         self._head_CE, self._head_C = head_CE.float(), head_C.float()
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Encode images that lie on the encoder's device."""
-        batch, height, width, planes = images.shape
+    def __call__(self, values: Tensor) -> Tensor:
+        """Encode values that lie on the encoder's device."""
+        batch, height, width, planes = values.shape
         high, wide = self._patch
         grid = batch, height // high, width // wide
         patches_ND = (
-            images.reshape(batch, grid[1], high, grid[2], wide, planes)
+            values.reshape(batch, grid[1], high, grid[2], wide, planes)
             .permute(0, 1, 3, 5, 2, 4)
             .reshape(-1, planes * high * wide)
         )

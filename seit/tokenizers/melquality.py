@@ -12,6 +12,7 @@ from torch import Tensor
 from seit.tokenizers.base import AudioTokenizer
 from seit.tokenizers.dmel import DMelTokenizer
 from seit.tokenizers.mel import RANGE_DB, MelConfig, MelFrontEnd
+from seit.tokenizers.melconv import MelConvTokenizer
 from seit.tokenizers.melvq import MelTokenizer
 
 _BATCH = 16
@@ -66,7 +67,7 @@ def measure_audio_quality(tokenizer: AudioTokenizer, waves: Tensor) -> AudioQual
 
 def _front_end(tokenizer: AudioTokenizer) -> MelFrontEnd:
     """The tokenizer's own, or a usual one where it has none."""
-    if isinstance(tokenizer, MelTokenizer | DMelTokenizer):
+    if isinstance(tokenizer, MelTokenizer | MelConvTokenizer | DMelTokenizer):
         return tokenizer.front_end
     rate, window = tokenizer.sample_rate, tokenizer.window
     hop = max(1, rate // _FRAMES_PER_SECOND)

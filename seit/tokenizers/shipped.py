@@ -57,12 +57,14 @@ class ShippedTokenizer:
 
     @property
     def summary(self) -> str:
-        """One line: what it is, its codes and grid, and its PSNR on Kodak's pictures."""
+        """One line: what it is, its codes and grid, and its PSNR on the first that was measured."""
         height, width = self.card["grid"]
         parts = [self.card["summary"], f"{self.card['codes']:,} codes", f"{height} × {width}"]
-        kodak = self.card["quality"].get("kodak", {})
-        if "psnr_db" in kodak:
-            parts.append(f"{kodak['psnr_db']:.2f} dB on Kodak")
+        for name, figures in self.card["quality"].items():
+            if isinstance(figures, dict) and "psnr_db" in figures:
+                shown = name.capitalize() if name.islower() else name
+                parts.append(f"{figures['psnr_db']:.2f} dB on {shown}")
+                break
         return ", ".join(parts)
 
     def load(self) -> Tokenizer:

@@ -37,9 +37,9 @@ _LOG = logging.getLogger(__name__)
 class FusedAugment(TokenAugment):
     """:class:`TokenAugment` by one pass over its output, on CUDA devices that Triton serves.
 
-    The same draws and, up to rounding, the same inputs. A batch takes four launches: ratios of
-    crops and shares of boxes are drawn, then the plan; ids are edited if ``config`` edits any, in
-    a pass that also unpacks them; and the rest is one pass. Elsewhere, and where ``config`` asks
+    The same draws and, up to rounding, the same inputs. A batch takes three launches for
+    its plan, one that edits ids (and unpacks them) if ``config`` edits any, and one for the rest,
+    which unpacks what is not edited. Elsewhere, and where ``config`` asks
     for an operation that the kernels do not have (which the log says once), all is done in torch;
     ``dtype`` and ``channels_last`` hold everywhere.
 

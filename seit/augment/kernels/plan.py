@@ -109,7 +109,7 @@ def draw_plan_triton(
 
     What takes an exponential or a logarithm is left to torch, where it is the same on a device
     with or without Triton: a crop may not differ by a cell. With the default settings these are
-    four operations and three launches.
+    three operations, beside three launches.
     """
     from seit.augment.kernels.plan_programs import plan_program
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from seit.errors import UsageError
 from seit.settings import build, setting_names
 from seit.tokenizers.bounds import MAX_CODES
+from seit.tokenizers.mel import MelConfig
+from seit.tokenizers.presets import MEL_CONFIGS
 
 _MAX_DEPTH = 16
 _LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog")
@@ -18,6 +20,8 @@ class TokenizerConfig:
     """Settings of a training; together with the corpus they give the weights.
 
     Attributes:
+        audio: length of the windows of an audio tokenizer, as of the presets: `1s`, `5s` or
+            `10s`; `none` for images.
         size: side of the square images that it will take, in pixels, a multiple of 8.
         quantizer: `vq` (a codebook moved by averages, dead codes restarted), `rvq` (several of
             these, each for what those before leave over), `fsq` (Mentzer et al. 2023) or `lfq`
@@ -27,10 +31,11 @@ class TokenizerConfig:
         depth: levels of `rvq`, at least 2.
         dim: latent dim C of `vq` and `rvq`; that of the others follows from K.
         encoder_width, encoder_blocks, decoder_width, decoder_blocks: of the network.
-        crop: side of the training crops in pixels, a multiple of 8.
+        crop: side of the training crops in pixels, a multiple of 8; of audio, frames of a crop,
+            whole patches.
         scale: crops are taken from images whose shorter side is `size` times a factor from this
-            range, uniform in its logarithm.
-        crops_per_image: crops from each decoded image.
+            range, uniform in its logarithm. Neither says anything about audio.
+        crops_per_image: crops from each decoded image or window.
         batch_size: crops a step.
         steps: of AdamW.
         lr: peak learning rate; a linear warm-up of `warmup_steps` and a cosine to 0 around it.
@@ -50,7 +55,7 @@ class TokenizerConfig:
             (as Wei et al. 2022) of each patch from its quantised latents.
         whitening: of the principal components that the network starts from, 0–1.
         checkpoint_every: steps between checkpoints.
-        eval_images: images of the val split that the finished tokenizer is measured on.
+        eval_images: images or windows of the val split that the finished tokenizer is measured on.
         seed: of crops and weights.
         device: cpu, cuda, cuda:1, mps or auto.
 
@@ -58,6 +63,7 @@ class TokenizerConfig:
         UsageError: for a value outside its range.
     """
 
+    audio: Literal["none", "1s", "5s", "10s"] = "none"
     size: int = 256
     quantizer: Literal["vq", "rvq", "fsq", "lfq"] = "vq"
     codes: int = 1024
@@ -126,7 +132,14 @@ class TokenizerConfig:
         low, high = self.scale
         if not 0 < low <= high < math.inf:
             raise UsageError(f"scale is {self.scale}; expected 0 < least ≤ most")
-        if self.crop > low * self.size:
+        mel = self.mel
+        if mel is not None:
+            if self.crop > mel.frames or self.crop % mel.patch[1]:
+                raise UsageError(
+                    f"crop is {self.crop}; windows of {self.audio} have {mel.frames} frames, and a "
+                    f"crop a multiple of {mel.patch[1]} of them"
+                )
+        elif self.crop > low * self.size:
             raise UsageError(
                 f"crops of {self.crop} px do not fit into images of {low * self.size:.0f} px, the "
                 "least that scale gives; lower crop or raise scale"
@@ -141,6 +154,11 @@ class TokenizerConfig:
             raise UsageError(f"codes is {self.codes}; lfq has a power of two, such as 1024")
         if not 2 <= self.depth <= _MAX_DEPTH:
             raise UsageError(f"depth is {self.depth}; rvq has 2 to {_MAX_DEPTH} levels")
+
+    @property
+    def mel(self) -> MelConfig | None:
+        """The shape of the spectrograms; None for images."""
+        return MEL_CONFIGS.get(self.audio)
 
     @property
     def num_codes(self) -> int:

@@ -16,6 +16,7 @@ from seit.errors import SeitError, UnreadableError
 from seit.shards.ahead import map_ahead
 from seit.tokenize.decode import decode_image
 from seit.tokenize.sources import Instance, read_bytes
+from seit.tokenizers.conv import to_planes
 from seit.train.tokenizers.config import TokenizerConfig
 
 _ATTEMPTS = 16
@@ -28,6 +29,10 @@ class CropBatch(NamedTuple):
     """uint8 (B, S, S, 3)."""
     labels: Tensor
     """int64 (B,), −1 where the image has no class."""
+
+    def planes(self, device: torch.device) -> Tensor:
+        """float32 (B, 3, S, S), −1…1, on ``device``."""
+        return to_planes(self.images.to(device))
 
 
 class Crops:

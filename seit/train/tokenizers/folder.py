@@ -1,7 +1,8 @@
 """The folder of a training: what it leaves behind, and how it is entered again.
 
 ``config.json`` (all settings), ``metrics.jsonl``, ``checkpoints/``, ``tokenizer.safetensors`` and,
-when all is done, ``eval.json``.
+when all is done, ``eval.json``; of audio also ``front_end.safetensors``, what spectrograms are
+standardised with.
 """
 
 import json
@@ -9,15 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
 from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
 from seit.settings import to_mapping
+from seit.tokenizers.mel import MelConfig, MelFrontEnd
 from seit.train.tokenizers.config import TokenizerConfig
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 WEIGHTS_NAME = "tokenizer.safetensors"
 EVAL_NAME = "eval.json"
+FRONT_END_NAME = "front_end.safetensors"
 
 
 class TrainingFolder:
@@ -68,6 +74,25 @@ class TrainingFolder:
     def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Note that the training has finished."""
         self._write(EVAL_NAME, evaluation)
+
+    def read_front_end(self, config: MelConfig) -> MelFrontEnd | None:
+        """The front end that the training began with, if it has.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        path = self.path / FRONT_END_NAME
+        if not path.is_file():
+            return None
+        try:
+            tensors = load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise DamagedError(f"{path} cannot be read ({error}); restore it from a copy") from None
+        return MelFrontEnd.restore(tensors, config.to_json())
+
+    def write_front_end(self, front_end: MelFrontEnd) -> None:
+        """Keep the front end that the training begins with."""
+        write_atomically(self.path / FRONT_END_NAME, save(front_end.tensors()))
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""

@@ -4,7 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,15 +15,15 @@ from typing_extensions import override
 
 from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.modality import Modality
 from seit.tokenize.sources import Corpus, Instance, list_corpus
 from seit.tokenizers import load_tokenizer, save_tokenizer
 from seit.tokenizers.autoencoder import Autoencoder, unfold
-from seit.tokenizers.conv import ConvTokenizer, to_planes
+from seit.tokenizers.learned import LearnedTokenizer
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
 from seit.train.tokenizers.adversary import Adversary
 from seit.train.tokenizers.config import TokenizerConfig
-from seit.train.tokenizers.crops import CropBatch, Crops
-from seit.train.tokenizers.evaluate import measure_instances, sample_pictures
+from seit.train.tokenizers.domains import Batch, Domain, make_domain
 from seit.train.tokenizers.folder import TrainingFolder
 from seit.train.tokenizers.losses import reconstruction
 from seit.train.tokenizers.model import Model
@@ -46,8 +46,8 @@ class TokenizerResult:
         file: the tokenizer.
         fingerprint: of it.
         steps: in all.
-        psnr_db: on held-out images, in dB.
-        ssim: on held-out images.
+        psnr_db: on held-out images, in dB; of audio, of its log-mel levels.
+        ssim: on held-out images; None for audio.
         codebook_usage: fraction of the codes that occur there, 0–1.
         seconds: duration of this call.
         warnings: about the corpus, one line each.
@@ -57,7 +57,7 @@ class TokenizerResult:
     fingerprint: str
     steps: int
     psnr_db: float
-    ssim: float
+    ssim: float | None
     codebook_usage: float
     seconds: float
     warnings: tuple[str, ...] = ()
@@ -71,11 +71,11 @@ def train_tokenizer(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> TokenizerResult:
-    """Train a `conv-vq` tokenizer on one or more corpora and leave it in the folder ``out``.
+    """Train a `conv-vq` or, of audio, a `mel-conv` tokenizer and leave it in the folder ``out``.
 
     Equal arguments give equal weights on the same CPU with the same number of threads, also when
     the training was interrupted and resumed. A finished one is not repeated: its result is
-    returned. The codes of the file are numbered by how often images use them.
+    returned. The codes of the file are numbered by how often inputs use them.
 
     Raises:
         UsageError: settings, corpora and folder do not fit together; nothing was changed.
@@ -84,25 +84,26 @@ def train_tokenizer(
     started = time.perf_counter()
     sources = [source] if isinstance(source, str | Path) else list(source)
     device = choose_device(config.device)
-    corpora = [list_corpus(one) for one in sources]
+    modality: Modality = "image" if config.mel is None else "audio"
+    corpora = [list_corpus(one, modality=modality) for one in sources]
     instances, num_classes = _join(corpora)
     if config.classes and not num_classes:
-        raise UsageError("classes is above 0 but no image has a label; set it to 0")
+        raise UsageError(f"classes is above 0 but no {modality} has a label; set it to 0")
     fingerprints = [corpus.fingerprint for corpus in corpora]
     folder = TrainingFolder.enter(out, config, fingerprints, resume=resume)
     if folder.evaluation is None:
         train = instances.get("train") or next(iter(instances.values()))
         torch.manual_seed(config.seed)
-        training = _Training(config, train, num_classes, device, folder, progress)
+        domain = make_domain(train, config, folder)
+        training = _Training(config, domain, num_classes, device, folder, progress)
         tokenizer = training.finish().to(device)
         held_out = instances.get("val") or train
-        measured = measure_instances(tokenizer, held_out, count=config.eval_images)
         folder.write_evaluation(
             {
                 "fingerprint": tokenizer.fingerprint,
                 "steps": config.steps,
                 "split": "val" if "val" in instances else "train",
-                **asdict(measured),
+                **domain.measure(tokenizer, held_out),
             }
         )
     warnings = tuple(text for corpus in corpora for text in corpus.warnings)
@@ -134,7 +135,7 @@ def _result(folder: TrainingFolder, seconds: float, warnings: tuple[str, ...]) -
         fingerprint=fingerprint,
         steps=evaluation["steps"],
         psnr_db=evaluation["psnr_db"],
-        ssim=evaluation["ssim"],
+        ssim=evaluation.get("ssim"),
         codebook_usage=evaluation["codebook_usage"],
         seconds=seconds,
         warnings=warnings,
@@ -173,15 +174,14 @@ class _Training:
     def __init__(
         self,
         config: TokenizerConfig,
-        instances: Sequence[Instance],
+        domain: Domain,
         num_classes: int,
         device: torch.device,
         folder: TrainingFolder,
         progress: Progress | None,
     ) -> None:
         self.config = config
-        self.instances = instances
-        self.crops = Crops(instances, config)
+        self.domain = domain
         self.device = device
         self.folder = folder
         self.progress = progress
@@ -190,7 +190,7 @@ class _Training:
         self.adversary = Adversary(config, planes, device) if config.adversarial else None
         self.figures: dict[str, float] = {}
 
-    def finish(self) -> ConvTokenizer:
+    def finish(self) -> LearnedTokenizer:
         """Take the steps that are left, and write the tokenizer's file."""
         found = list_checkpoints(self.folder.checkpoints)
         if not found:
@@ -210,9 +210,8 @@ class _Training:
     @torch.no_grad()
     def _start(self) -> None:
         """Set network and codes to the principal components and k-means centres of patches."""
-        planes = [
-            to_planes(self.crops.batch(-1 - i & 0xFFFFFFFF).images) for i in range(_START_BATCHES)
-        ]
+        batches, cpu = self.domain.batches, torch.device("cpu")
+        planes = [batches.batch(-1 - i & 0xFFFFFFFF).planes(cpu) for i in range(_START_BATCHES)]
         network = self.model.network
         patches = unfold(torch.cat(planes), *network.config.patch)
         patches_ND = patches.permute(0, 2, 3, 1).flatten(0, 2)[:_START_PATCHES]
@@ -224,7 +223,7 @@ class _Training:
         config = self.config
         mark, since = time.perf_counter(), step
         sums: defaultdict[str, float] = defaultdict(float)
-        for batch in self.crops.batches(step, config.steps):
+        for batch in self.domain.batches.batches(step, config.steps):
             for name, figure in self._step(step, batch).items():
                 sums[name] += figure
             step += 1
@@ -243,12 +242,12 @@ class _Training:
             if self.progress:
                 self.progress(step, config.steps, self.figures)
 
-    def _step(self, step: int, batch: CropBatch) -> dict[str, float]:
+    def _step(self, step: int, batch: Batch) -> dict[str, float]:
         """Take one step; returns its figures."""
         lr = _learning_rate(step, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        planes = to_planes(batch.images.to(self.device))
+        planes = batch.planes(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             rebuilt = self.model(planes)
         distance = reconstruction(rebuilt.planes, planes, self.config)
@@ -275,18 +274,10 @@ class _Training:
             **{name: float(value.detach()) for name, value in losses.items()},
         }
 
-    def _export(self) -> ConvTokenizer:
+    def _export(self) -> LearnedTokenizer:
         quantizer = self.model.quantizer
-        tokenizer = ConvTokenizer(
-            quantizer.codebook().cpu(),
-            cast(Autoencoder, self.average.module).cpu(),
-            image_size=self.config.size,
-            bound=quantizer.bound,
-        )
-        pictures = sample_pictures(
-            self.instances, size=self.config.size, count=self.config.eval_images
-        )
-        tokenizer = tokenizer.sorted_by_use(pictures)
+        network = cast(Autoencoder, self.average.module).cpu()
+        tokenizer = self.domain.tokenizer(quantizer.codebook().cpu(), network, quantizer.bound)
         save_tokenizer(tokenizer, self.folder.weights)
         return tokenizer
 

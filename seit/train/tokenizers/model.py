@@ -13,6 +13,8 @@ from seit.train.tokenizers.config import TokenizerConfig
 from seit.train.tokenizers.quantizers import Quantized, make_quantizer
 from seit.train.tokenizers.semantics import ClassHead, HogHead
 
+IMAGE_PLANES, IMAGE_PATCH = 3, (8, 8)
+
 
 class Rebuilt(NamedTuple):
     """What the model makes of planes."""
@@ -29,8 +31,11 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.quantizer = make_quantizer(config)
+        mel = config.mel
         self.network = Autoencoder(
             NetworkConfig(
+                planes=IMAGE_PLANES if mel is None else 1,
+                patch=IMAGE_PATCH if mel is None else mel.patch,
                 dim=self.quantizer.dim,
                 encoder_width=config.encoder_width,
                 encoder_blocks=config.encoder_blocks,
