@@ -181,7 +181,7 @@ def test_unknown_names_come_with_the_nearest(refused, arguments, words):
         ("tokenize", "a", "b", "--tokenizer", "patch-pca"),
         ("tokenize", "a", "b", "--device", "abacus"),
         ("tokenize", "missing", "b"),
-        ("tokenize", "s3://bucket/photos", "b"),
+        ("tokenize", "nowhere://bucket/photos", "b"),
         ("tokenizer", "fit", "missing", "file"),
         ("tokenizer", "fit", "missing", "no/such/folder/file"),
         ("tokenizer", "info", "missing"),

@@ -71,6 +71,8 @@ def bucket(tmp_path_factory):
         patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
         patch.setenv("SEIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         filesystem = fsspec.filesystem("s3")
+        if filesystem.exists("bucket"):  # servers of one process share what they hold
+            filesystem.rm("bucket", recursive=True)
         filesystem.mkdir("bucket")
         yield filesystem
     server.stop()

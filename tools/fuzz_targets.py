@@ -177,7 +177,8 @@ def fuzz_packed(case: int, effort: int, data: bytes) -> None:
         found = np.zeros_like(expected)
         largest = unpack_rows(packed_NS, np.arange(len(found)), found, num_codes=layout.num_codes)
         assert np.array_equal(found, expected), "the compiled loops read other ids"
-        assert largest == expected.max(initial=0), "the compiled loops find another largest id"
+        if layout.num_codes < 1 << layout.bits:
+            assert largest == expected.max(initial=0), "the compiled loops find another largest id"
     _check_tokens(codec, frame, codec.decode(frame))
 
 

@@ -23,8 +23,8 @@ import yaml
 
 from seit.files import write_atomically
 from seit.recipes import data_folder
-from seit.tokenize.sources import list_corpus
 from seit.tokenize.fit import measure_on_corpus
+from seit.tokenize.sources import list_corpus
 from seit.tokenizers import ImageTokenizer, load_tokenizer, save_tokenizer
 from seit.tokenizers.conv import ConvTokenizer
 from seit.tokenizers.learned import LearnedTokenizer
