@@ -1,8 +1,9 @@
 """`seit tokenize SRC STORE`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from seit.cli.output import (
     human_bytes,
@@ -33,6 +34,7 @@ def command(
     root: Path | None = None,
     shard_samples: int = 8192,
     max_pixels: int = 178_956_970,
+    views: int = 1,
     workers: int | None = None,
     decoders: Literal["auto", "threads", "processes"] = "auto",
     device: str = "cpu",
@@ -40,6 +42,8 @@ def command(
     seed: int = 0,
     strict: bool = False,
     overwrite: bool = False,
+    update: bool = False,
+    update_changed_since: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -62,18 +66,28 @@ def command(
         root: Where a manifest's relative paths start, if not at its own folder.
         shard_samples: Images per shard, a multiple of 1024.
         max_pixels: Skip images of more pixels than this.
+        views: Samples of each training image: itself and random crops of it, as `KEY#v1`, ….
         workers: Decoders, one a core by default; with Ray, actors.
         decoders: Whether decoders are threads or processes; auto takes processes from 5 on.
         device: Where the tokenizer runs: cpu, cuda, mps or auto.
         compile: Run the tokenizer through torch.compile; a few ids may become others.
-        seed: Of the tokenizer's fit.
+        seed: Of the tokenizer's fit and of the views.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job of other settings, at STORE.
+        update: Bring the store at STORE up to date with SRC: tokenize what is new or changed (its
+            size, split, class or metadata), drop what is gone, keep all other tokens.
+        update_changed_since: With --update, files modified at or after this date changed too.
         dry_run: Estimate bytes and time from a sample; write nothing.
         json: Print the result as one JSON object.
     """
-    from seit.tokenize import TokenizeConfig, estimate, tokenize
+    from seit.errors import UsageError
+    from seit.tokenize import TokenizeConfig, TokenizeResult, estimate, tokenize
+    from seit.tokenize import update as update_store
 
+    if update_changed_since is not None and not update:
+        raise UsageError("--update-changed-since goes with --update; pass both")
+    if update and dry_run:
+        raise UsageError("--dry-run estimates a whole job, not an update; leave one of them out")
     config = TokenizeConfig(
         tokenizer=tokenizer,
         size=size,
@@ -88,6 +102,7 @@ def command(
         ray_cpus=ray_cpus,
         workdir=workdir,
         max_pixels=max_pixels,
+        views=views,
         workers=workers,
         decoders=decoders,
         device=device,
@@ -117,18 +132,22 @@ def command(
             ]
         )
     with progress_bar("tokenizing", "images") as bar:
-        result = tokenize(
-            src,
-            store,
-            config,
-            progress=lambda done, total, skipped: bar(
-                done, total, f"{skipped} skipped" if skipped else ""
-            ),
-        )
+
+        def progress(done: int, total: int, skipped: int) -> None:
+            bar(done, total, f"{skipped} skipped" if skipped else "")
+
+        if update:
+            result: TokenizeResult = update_store(
+                src, store, config, changed_since=update_changed_since, progress=progress
+            )
+        else:
+            result = tokenize(src, store, config, progress=progress)
     warn(result.warnings)
     if result.skipped:
         say(f"warning: {result.skipped:,} files were skipped; {store}/skipped.jsonl says why")
-    if not result.samples_per_second:
+    if update:
+        say(_changes(asdict(result), store))
+    elif not result.samples_per_second:
         say(f"{store} is complete already; nothing was left to do")
     if json:
         return print_json(asdict(result))
@@ -150,6 +169,15 @@ def command(
                 "the codes in use",
             ),
         ]
+    )
+
+
+def _changes(result: Mapping[str, Any], store: str) -> str:
+    if not result["added"] + result["changed"] + result["removed"]:
+        return f"{store} is up to date already; nothing was changed"
+    return (
+        f"{result['added']:,} files added, {result['changed']:,} changed, "
+        f"{result['removed']:,} removed, {result['kept']:,} kept"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from seit.errors import UsageError
 from seit.modality import Modality
 from seit.shards import BLOCK_SAMPLES
+from seit.tokenize.views import MAX_VIEWS
 from seit.tokenizers import (
     PRESETS,
     TOKENIZERS,
@@ -37,6 +38,7 @@ class TokenizeConfig:
         shard_samples: inputs per shard, a multiple of the 1,024 of a block.
         max_pixels: larger images are skipped as decompression bombs (width × height).
         max_seconds: longer audio is skipped.
+        views: samples that an image of the training split makes: itself, and random crops of it.
         strict: stop at the first unreadable input instead of skipping it.
         workers: inputs that are decoded at a time; None for one a core. On a cluster, the actors;
             None for as many as it has room for.
@@ -66,6 +68,7 @@ class TokenizeConfig:
     shard_samples: int = 8 * BLOCK_SAMPLES
     max_pixels: int = 178_956_970
     max_seconds: float = 600.0
+    views: int = 1
     strict: bool = False
     workers: int | None = None
     decoders: Literal["auto", "threads", "processes"] = "auto"
@@ -97,6 +100,8 @@ class TokenizeConfig:
             raise UsageError(
                 f"max_seconds is {self.max_seconds}; expected above 0, to {MAX_SECONDS}"
             )
+        if not 1 <= self.views <= MAX_VIEWS:
+            raise UsageError(f"views is {self.views}; expected 1 to {MAX_VIEWS}")
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"seed is {self.seed}; it goes from 0 to 2^63 - 1")
         if self.workers is not None and self.workers < 1:
@@ -130,7 +135,7 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
         if preset.modality == "image":
             size = config.size or DEFAULT_SIZE
             return replace(config, size=size, inputs=preset.inputs(size=size)), None
-        _refuse_size(config)
+        _refuse_image_settings(config)
         return replace(config, inputs=preset.inputs(size=DEFAULT_SIZE)), preset.ready()
     if config.tokenizer in TOKENIZERS and not Path(config.tokenizer).is_file():
         raise UsageError(
@@ -140,7 +145,7 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
     tokenizer = open_tokenizer(config.tokenizer)
     inputs = tokenizer.inputs
     if not isinstance(inputs, ImageInputs):
-        _refuse_size(config)
+        _refuse_image_settings(config)
         return replace(config, inputs=inputs), tokenizer
     if config.size not in (None, inputs.size):
         raise UsageError(
@@ -150,7 +155,11 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
     return replace(config, size=inputs.size, inputs=inputs), tokenizer
 
 
-def _refuse_size(config: TokenizeConfig) -> None:
+def _refuse_image_settings(config: TokenizeConfig) -> None:
+    if config.views > 1:
+        raise UsageError(
+            f"{config.tokenizer} takes audio but views is {config.views}; only images have views"
+        )
     if config.size is not None:
         raise UsageError(
             f"{config.tokenizer} takes audio but size is {config.size}; leave --size out"

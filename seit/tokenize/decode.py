@@ -20,7 +20,7 @@ library's own remarks on damaged files go straight to stderr and cannot be held 
 import io
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
@@ -42,6 +42,7 @@ from PIL import (
 )
 
 from seit.errors import UnreadableError, UsageError
+from seit.tokenize.views import Crop
 
 MAX_PIXELS = 178_956_970
 """Pixels (width × height) an image may have: 0.7 GB decoded, three times that in rare modes."""
@@ -70,6 +71,8 @@ _NOT_IMAGES = (
     (b"%!ps", "PostScript"),
     (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
 )
+_CROP_ZOOM = 4
+"""A crop may show half of a side, and takes twice the pixels that it needs."""
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 0x0102
 _PHOTOMETRIC_TAG = 0x0106
@@ -111,6 +114,38 @@ def decode_image(
     except UnreadableError:
         raise
     except Exception as error:  # Pillow raises nearly anything on hostile bytes
+        reason = _reason(error)
+    raise UnreadableError(reason)
+
+
+def decode_crops(
+    data: bytes,
+    crops: Sequence[Crop],
+    *,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    exclusive: AbstractContextManager[Any] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Decode an image once and resize crops of it, as ``decode_image`` does the centre.
+
+    Returns:
+        one uint8 (size, size, 3), 0–255, RGB a crop.
+
+    Raises:
+        UnreadableError: with a short reason, for whatever bytes are not such an image.
+    """
+    try:
+        with _quiet, _open(data, max_pixels) as image:
+            is_large = image.size[0] * image.size[1] > LARGE_PIXELS
+            with exclusive if exclusive and is_large else nullcontext():
+                width, height = _load(image, _CROP_ZOOM * size)
+                orientation = _orientation(image)
+                return [
+                    _resized_crop(image, crop, (width, height), size, orientation) for crop in crops
+                ]
+    except UnreadableError:
+        raise
+    except Exception as error:  # as above
         reason = _reason(error)
     raise UnreadableError(reason)
 
@@ -159,17 +194,22 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     raise UnreadableError(failure or f"not an image ({kind or 'unknown format'})")
 
 
-def _square(image: ImageFile.ImageFile, size: int) -> NDArray[np.uint8]:
-    width, height = map(float, image.size)
+def _load(image: ImageFile.ImageFile, side: int) -> tuple[float, float]:
+    """Decode the pixels, of a JPEG no more of them than ``side`` needs; their width and height."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        # Twice the size needed: DCT scaling alone is a poorer filter than the bicubic one.
-        drafted = image.draft(None, (2 * size, 2 * size))
+        width, height = map(float, image.size)
+        drafted = image.draft(None, (side, side))
         if drafted is not None:
             width, height = drafted[1][2:]  # fractional: the last DCT block may be partial
         image.load()
-    else:
-        image.load()
-        width, height = map(float, image.size)  # TIFF turns itself upright while loading
+        return width, height
+    image.load()
+    return float(image.size[0]), float(image.size[1])  # TIFF turns itself upright while loading
+
+
+def _square(image: ImageFile.ImageFile, size: int) -> NDArray[np.uint8]:
+    # Twice the size needed: DCT scaling alone is a poorer filter than the bicubic one.
+    width, height = _load(image, 2 * size)
     orientation = _orientation(image)
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -179,6 +219,23 @@ def _square(image: ImageFile.ImageFile, size: int) -> NDArray[np.uint8]:
         return source.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
     return np.ascontiguousarray(_upright(_rgb(image, resized), orientation))
+
+
+def _resized_crop(
+    image: ImageFile.ImageFile,
+    crop: Crop,
+    shape: tuple[float, float],
+    size: int,
+    orientation: int,
+) -> NDArray[np.uint8]:
+    left, top, right, bottom = crop.box(*shape)
+    box = (left, top, min(right, image.size[0]), min(bottom, image.size[1]))
+
+    def resized(source: Image.Image) -> Image.Image:
+        return source.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+    pixels = _upright(_rgb(image, resized), orientation)
+    return np.ascontiguousarray(pixels[:, ::-1] if crop.flips else pixels)
 
 
 def _rgb(

@@ -55,7 +55,12 @@ def make_reader(config: TokenizeConfig) -> Reader:
         )
     assert isinstance(inputs, ImageInputs), "resolve_tokenizer settles the inputs"
     return PixelReader(
-        size=inputs.size, max_pixels=config.max_pixels, workers=workers, processes=processes
+        size=inputs.size,
+        max_pixels=config.max_pixels,
+        views=config.views,
+        seed=config.seed,
+        workers=workers,
+        processes=processes,
     )
 
 

@@ -38,15 +38,18 @@ from seit.shards import (
     write_index,
 )
 from seit.shards.folders import is_url
+from seit.shards.rewriting import EDITS_ENTRY
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.engines import Engine, Work, choose_engine
 from seit.tokenize.fit import fit_tokenizer, make_reader, measure
+from seit.tokenize.inputlist import INPUTS_NAME, list_inputs
 from seit.tokenize.making import refuse_skipped
 from seit.tokenize.plan import ShardPlan, plan_shards
 from seit.tokenize.reading import Reader
 from seit.tokenize.sources import Corpus, list_corpus
 from seit.tokenize.sources.media import NOUNS
 from seit.tokenize.uploading import find_remote, staging_folder, upload
+from seit.tokenize.views import check_view_keys
 from seit.tokenize.workspace import DoneShard, Workspace, check_target
 from seit.tokenizers import (
     Tokenizer,
@@ -111,13 +114,45 @@ def tokenize(
         return _tokenize_to_url(source, str(store), config, progress)
     store = Path(store)
     check_target(store, source)
-    device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
-    engine = choose_engine(config.engine)
     config, given = resolve_tokenizer(config)
+    corpus = list_source(source, config)
+    try:
+        return tokenize_corpus(corpus, store, config, given, progress=progress)
+    except NothingReadableError as error:
+        raise SeitError(str(error)) from None
+
+
+def list_source(source: str | Path, config: TokenizeConfig) -> Corpus:
+    """List the corpus of a job whose tokenizer is settled.
+
+    Raises:
+        UsageError: the source is wrong, or a key could be that of another's window or view.
+    """
     corpus = list_corpus(
         source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
     )
-    job = _describe_job(corpus, config, given)
+    if config.views > 1:
+        check_view_keys(corpus.instances)
+    return corpus
+
+
+def tokenize_corpus(
+    corpus: Corpus,
+    store: Path,
+    config: TokenizeConfig,
+    given: Tokenizer | None,
+    *,
+    progress: Progress | None = None,
+) -> TokenizeResult:
+    """Tokenize what is listed already, as `tokenize` does; config and tokenizer are settled.
+
+    Raises:
+        NothingReadableError: no input is readable.
+        UsageError, SeitError: as `tokenize`.
+    """
+    device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
+    engine = choose_engine(config.engine)
+    job = describe_job(corpus, config, given)
     workspace = Workspace(store, staged=(config.codec, config.container) != ("packed", "wds"))
     if (store / CARD_NAME).is_file() and not config.overwrite:
         return _finished(workspace, job, corpus, config)
@@ -147,14 +182,20 @@ def _tokenize_to_url(
     found = find_remote(url, staging, overwrite=config.overwrite)
     if found:
         config, given = resolve_tokenizer(config)
-        corpus = list_corpus(
-            source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
-        )
-        _check_same_job(dict(found.card.job), _describe_job(corpus, config, given), url)
-        return _result(found, 0.0, corpus.warnings)
+        corpus = list_source(source, config)
+        _check_same_job(dict(found.card.job), describe_job(corpus, config, given), url)
+        return result_of(found, 0.0, corpus.warnings)
     result = tokenize(source, staging, config, progress=progress)
     upload(staging, url)
     return result
+
+
+class NothingReadableError(SeitError):
+    """None of a job's inputs could be read; ``skipped`` is what `skipped.jsonl` would hold."""
+
+    def __init__(self, message: str, skipped: list[bytes]) -> None:
+        super().__init__(message)
+        self.skipped = skipped
 
 
 class _Run:
@@ -210,26 +251,24 @@ class _Run:
         if not any(record.shard for _, record in done):
             self.workspace.abandon()
             noun = NOUNS[self.config.modality][0]
-            raise SeitError(f"no {noun} of {self.corpus.source} could be read; no store was made")
+            raise NothingReadableError(
+                f"no {noun} of {self.corpus.source} could be read; no store was made",
+                _skipped_lines(done),
+            )
         card = self._seal(done, job)
         self.workspace.remove()
         store = Store(self.workspace.store, card)
         noun = NOUNS[self.config.modality][0]
         warnings = (*self.corpus.warnings, *_missing_classes(self.corpus, done, noun))
-        return _result(store, made / seconds if made else 0.0, warnings)
+        return result_of(store, made / seconds if made else 0.0, warnings)
 
     def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
         store = self.workspace.shards
-        skipped = "".join(
-            json.dumps({"key": key, "split": plan.split, "reason": reason}, ensure_ascii=False)
-            + "\n"
-            for plan, record in done
-            for key, reason in record.skipped
-        )
         files = {
             CODEBOOK_NAME: codebook_bytes(self.tokenizer),
             TOKENIZER_NAME: stored_tokenizer_bytes(self.tokenizer),
-            SKIPPED_NAME: skipped.encode(),
+            SKIPPED_NAME: b"".join(_skipped_lines(done)),
+            INPUTS_NAME: list_inputs(self.corpus),
         }
         for name, data in files.items():
             write_atomically(store / name, data)
@@ -289,9 +328,16 @@ class _Run:
             self.progress(self.inputs_done, len(self.corpus.instances), self.inputs_skipped)
 
 
-def _describe_job(
-    corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None
-) -> dict[str, Any]:
+def _skipped_lines(done: list[tuple[ShardPlan, DoneShard]]) -> list[bytes]:
+    entries = (
+        {"key": key, "split": plan.split, "reason": reason}
+        for plan, record in done
+        for key, reason in record.skipped
+    )
+    return [json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries]
+
+
+def describe_job(corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None) -> dict[str, Any]:
     """All that decides the bytes of the store; jobs with equal descriptions make equal stores."""
     return {
         "source": corpus.fingerprint,
@@ -306,6 +352,7 @@ def _describe_job(
         "seed": config.seed,
         **({"max_seconds": config.max_seconds} if config.modality == "audio" else {}),
         **({"compile": True} if config.compile else {}),
+        **({"views": config.views} if config.views > 1 else {}),
     }
 
 
@@ -314,6 +361,11 @@ def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | 
         return
     # The splits are part of the source's fingerprint, so another setting may change it too.
     settings = [key for key in {**job, **earlier} if earlier.get(key) != job.get(key)]
+    if EDITS_ENTRY in earlier:
+        raise UsageError(
+            f"{store} was updated, merged, filtered or had samples deleted after it was made; pass "
+            "--update to bring it up to date with SRC, choose another STORE, or pass --overwrite"
+        )
     if not earlier:
         reason = "its record is damaged"
     elif settings != ["source"]:
@@ -345,7 +397,7 @@ def _finished(
     if workspace.path.is_dir():  # the job was killed after it had written the card
         with suppress(SeitError), workspace.locked():
             workspace.remove()
-    return _result(store, 0.0, corpus.warnings)
+    return result_of(store, 0.0, corpus.warnings)
 
 
 def _check_sizes(store: Store) -> None:
@@ -359,7 +411,8 @@ def _check_sizes(store: Store) -> None:
             )
 
 
-def _result(store: Store, samples_per_second: float, warnings: tuple[str, ...]) -> TokenizeResult:
+def result_of(store: Store, samples_per_second: float, warnings: tuple[str, ...]) -> TokenizeResult:
+    """What a job tells of a finished store."""
     card = store.card
     return TokenizeResult(
         samples=card.samples,

@@ -5,25 +5,32 @@ Shape letters: S image side.
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from typing_extensions import override
 
 from seit.errors import UnreadableError
-from seit.tokenize.decode import decode_image
+from seit.tokenize.decode import decode_crops, decode_image
 from seit.tokenize.reading import LARGE_FILE_BYTES, Decoded, Reader, Sample
 from seit.tokenize.sources import Instance, read_bytes
+from seit.tokenize.views import Crop, view_key
 
 _AHEAD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class ImageDecoder:
-    """Reads an instance and decodes it; one that is unreadable comes with the reason."""
+    """Reads an instance and decodes it; one that is unreadable comes with the reason.
+
+    Instances of the training split make ``views`` samples; all views but the first depend on
+    ``seed``.
+    """
 
     size: int
     max_pixels: int
+    views: int = 1
+    seed: int = 0
 
     def __call__(self, item: Instance, /, *, exclusive: AbstractContextManager[Any]) -> Decoded:
         """Decode; what takes very much memory is done inside of ``exclusive``."""
@@ -33,25 +40,48 @@ class ImageDecoder:
             with exclusive if is_large else nullcontext():
                 data = read_bytes(item)
                 num_bytes = len(data)
+                # Held already where the file is large.
+                inner = None if is_large else exclusive
                 pixels = decode_image(
-                    data,
-                    size=self.size,
-                    max_pixels=self.max_pixels,
-                    exclusive=None if is_large else exclusive,
+                    data, size=self.size, max_pixels=self.max_pixels, exclusive=inner
                 )
+                views = [Sample(item, pixels), *self._crops(item, data, inner)]
         except UnreadableError as error:
             return Decoded(item, num_bytes, reason=str(error))
-        return Decoded(item, num_bytes, (Sample(item, pixels),))
+        return Decoded(item, num_bytes, tuple(views))
+
+    def _crops(
+        self, item: Instance, data: bytes, exclusive: AbstractContextManager[Any] | None
+    ) -> list[Sample]:
+        if self.views == 1 or item.split != "train":
+            return []
+        numbers = range(1, self.views)
+        crops = [Crop.draw(seed=self.seed, key=item.key, view=number) for number in numbers]
+        decoded = decode_crops(
+            data, crops, size=self.size, max_pixels=self.max_pixels, exclusive=exclusive
+        )
+        return [
+            Sample(replace(item, key=view_key(item.key, number)), pixels)
+            for number, pixels in zip(numbers, decoded, strict=True)
+        ]
 
 
 class PixelReader(Reader):
     """Decodes images in a pool of threads (Pillow works without the lock) or of processes."""
 
     def __init__(
-        self, *, size: int, max_pixels: int, workers: int | None = None, processes: bool = False
+        self,
+        *,
+        size: int,
+        max_pixels: int,
+        views: int = 1,
+        seed: int = 0,
+        workers: int | None = None,
+        processes: bool = False,
     ) -> None:
-        super().__init__(ImageDecoder(size, max_pixels), workers=workers, processes=processes)
-        self._image_bytes = 3 * size * size
+        decoder = ImageDecoder(size, max_pixels, views, seed)
+        super().__init__(decoder, workers=workers, processes=processes)
+        self._image_bytes = 3 * size * size * views
 
     @override
     def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:

@@ -12,8 +12,8 @@ from seit.shards import TokenLayout
 from seit.shards.folders import is_url
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
+from seit.tokenize.job import list_source
 from seit.tokenize.making import ENCODE_BATCH
-from seit.tokenize.sources import list_corpus
 from seit.tokenize.workspace import check_target
 
 SAMPLE = 2 * ENCODE_BATCH
@@ -58,9 +58,7 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
         check_target(Path(store), source)
     device = choose_device(config.device)
     config, given = resolve_tokenizer(config)
-    corpus = list_corpus(
-        source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
-    )
+    corpus = list_source(source, config)
     with make_reader(config) as reader:
         started = time.perf_counter()
         tokenizer = given or fit_tokenizer(corpus, config, reader)
