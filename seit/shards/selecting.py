@@ -22,7 +22,7 @@ from seit.shards.frames import Kind
 from seit.shards.shard import BlockColumns, Shard
 from seit.shards.split import Split
 
-_VIEW = re.compile(r"#[0-9]+\Z")
+_VIEW = re.compile(r"#v?[0-9]+\Z")
 _SHOWN_KEYS = 5
 _MAX_KEY_FILE_BYTES = 1 << 30
 
