@@ -172,10 +172,11 @@ def test_nothing_of_a_deleted_sample_is_left(tmp_path):
 
 
 def test_a_key_stands_for_its_views(tmp_path):
-    keys = ["a.wav", "a.wav#0", "a.wav#17", "a.wav#v1", "a.wav#x", "a.wav#", "b.wav#0", "aa.wav#0", "c#1"]
+    taken = ["a.wav", "a.wav#0", "a.wav#17", "a.wav#v1", "c#1"]
+    keys = [*taken, "a.wav#x", "a.wav#", "b.wav#0", "aa.wav#0"]
     path = make_keyed(tmp_path / "store", keys)
     result = delete_samples(path, ["a.wav", "c#1"])
-    assert result.samples == 4
+    assert result.samples == len(taken)
     assert keys_of(path) == ["a.wav#x", "a.wav#", "b.wav#0", "aa.wav#0"]
 
 
