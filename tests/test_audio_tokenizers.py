@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 
 from seit.augment import AugmentConfig, TokenAugment
 from seit.errors import DamagedError, UsageError
-from seit.shards import Block, TokenLayout
+from seit.shards import Block, TokenLayout, convert
 from seit.testing import write_store
 from seit.tokenizers import (
     PRESETS,
@@ -467,6 +467,8 @@ def test_stores_give_residual_codebooks(tmp_path, levels):
     inputs = augment.evaluate(torch.from_numpy(block.tokens.astype(np.int64)))
     assert inputs.shape == (4, 5, 14, 7)
     assert model(inputs).shape == (4, 1)
+    with pytest.raises(UsageError, match=f"has {levels} levels of codes; .* one level"):
+        convert(tmp_path / "s", tmp_path / "official", container="official")
 
 
 def test_stores_whose_levels_do_not_divide_the_rows_are_damaged(tmp_path):

@@ -260,7 +260,7 @@ def test_what_cannot_be_deleted_from_is_refused_and_stays(tmp_path):
 def test_a_second_call_and_a_running_job_are_told_of(tmp_path):
     path = make_keyed(tmp_path / "store", ["a", "b"])
     for lock, message in [
-        (tmp_path / ".store.deleting" / "lock", "another call is deleting"),
+        (tmp_path / ".store.deleting" / "lock", "another call is changing"),
         (path / ".tokenize" / "lock", "a job is writing"),
     ]:
         lock.parent.mkdir()

@@ -1,18 +1,15 @@
 """From any form of a store to any other: copies, other codecs and containers, official files."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from seit.errors import SeitError, UsageError
-from seit.files import explained_writes
+from seit.errors import UsageError
 from seit.shards.card import CARD_NAME
 from seit.shards.copying import copy_store
 from seit.shards.folders import LocalFolder, Location, open_folder
 from seit.shards.official import export_official, find_official, import_official
+from seit.shards.placing import place_store, work_folder
 from seit.shards.recoding import check_names, recode
 from seit.shards.store import open_store
 
@@ -73,18 +70,18 @@ def convert(
         return _export(source, target, codec, progress)
     check_names(codec or "packed", container or "wds")
     if official := _official_folder(source):
-        with _new_folder(target) as folder:
+        with work_folder(target) as folder:
             splits, codebook = find_official(official)
             imported = folder / "imported"
             import_official(splits, codebook, imported, progress=progress)
             _recode(imported, folder / "store", codec or "context", container or "wds", progress)
-            _place(folder / "store", target)
+            place_store(folder / "store", target)
     elif codec is None and container is None:
         copy_store(source, target, progress=progress)
     else:
-        with _new_folder(target) as folder:
+        with work_folder(target) as folder:
             _recode(source, folder / "store", codec, container, progress)
-            _place(folder / "store", target)
+            place_store(folder / "store", target)
     store = open_store(target)
     samples = store.card.samples
     return Conversion(
@@ -133,41 +130,3 @@ def _official_folder(source: Location) -> Path | None:
     if not isinstance(folder, LocalFolder) or folder.exists(CARD_NAME):
         return None
     return folder.path if any(folder.path.glob("*.data.bin.gz")) else None
-
-
-@contextmanager
-def _new_folder(target: Location) -> Iterator[Path]:
-    """A folder to work in: beside a local target, else where temporary files are."""
-    place = open_folder(target)
-    if not isinstance(place, LocalFolder):
-        if next(iter(place.names()), None) is not None:
-            raise UsageError(f"{place} is not empty; convert into a new or empty place")
-        with tempfile.TemporaryDirectory(prefix="seit-") as name:
-            yield Path(name)
-        return
-    path = place.path
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} is not empty; convert into a new or empty folder")
-    work = path.with_name(f".{path.name}.unfinished")
-    with explained_writes(path):
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _place(store: Path, target: Location) -> None:
-    """Move a finished local store to where it belongs."""
-    place = open_folder(target)
-    if not isinstance(place, LocalFolder):
-        copy_store(store, target)
-        return
-    with explained_writes(place.path):
-        if place.path.is_dir():
-            place.path.rmdir()
-        try:
-            store.rename(place.path)
-        except OSError as error:
-            raise SeitError(f"{place.path} could not be made: {error.strerror}") from error

@@ -21,12 +21,15 @@ def even_blocks(pieces: Iterable[Block], size: int) -> Iterator[Block]:
         rest = held % size
         for start in range(0, held - rest, size):
             yield _slice(joined, start, start + size)
-        waiting, held = [_slice(joined, len(joined.keys) - rest, len(joined.keys))], rest
+        waiting = [_slice(joined, held - rest, held)] if rest else []
+        held = rest
     if held:
         yield _join(waiting)
 
 
 def _join(blocks: Sequence[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
     metadata: tuple[Mapping[str, Any], ...] | None = None
     if any(block.metadata is not None for block in blocks):
         metadata = tuple(

@@ -10,7 +10,6 @@ that the exchange is done, though the keys that it was given are in the store no
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,15 +23,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from seit.errors import DamagedError, SeitError, UsageError
-from seit.files import PARTIAL_SUFFIX, explained_writes
+from seit.errors import DamagedError, UsageError
+from seit.files import explained_writes
 from seit.shards.card import CARD_NAME, Card, FileRecord, ShardRecord, read_card
 from seit.shards.cutting import even_blocks
 from seit.shards.folders import LocalFolder, Location, open_folder
 from seit.shards.index import index_name, write_index
 from seit.shards.recoding import recode
 from seit.shards.replacing import (
-    LOCK_NAME,
+    check_folder,
     end_earlier,
     flush_folders,
     locked,
@@ -57,8 +56,6 @@ from seit.shards.wds import ShardWriter
 from seit.shards.zarr import ZarrGroup, write_zarr_split
 from seit.shards.zarr.chunking import group_name
 
-_JOB_FOLDER = ".tokenize"
-"""Where a tokenize job works; it may hold samples, and a lock that tells whether it still runs."""
 _UNLINKABLE = (
     errno.EPERM,
     errno.EACCES,
@@ -166,7 +163,8 @@ class _Removal:
     def run(self, request: str, *, allows_missing: bool, refit: bool) -> Deletion:
         """Make the new store, put it in the place of the old one, and remove that."""
         store = self.store
-        _check_folder(self.path, store.card)
+        _check_no_links(self.path, store.card)
+        check_folder(self.path, store.card, reason="which may tell of the samples")
         kept = {name: ~match_samples(split, keys=self.keys) for name, split in store.items()}
         lines = skipped_lines(store)
         kept_lines = [line for entry, line in lines if not self.keys.holds(str(entry["key"]))]
@@ -342,39 +340,18 @@ def _is_of_split(file: str, split: str) -> bool:
     return file == index_name(split) or file.startswith(f"{group_name(split)}/")
 
 
-def _check_folder(path: Path, card: Card) -> None:
-    """Refuse a folder in which samples would be left, or that somebody writes to.
+def _check_no_links(path: Path, card: Card) -> None:
+    """Refuse links to files elsewhere, in which samples would be left.
 
     Raises:
-        UsageError: it holds files that the card does not name, or links to files elsewhere.
-        SeitError: a tokenize job is under way.
+        UsageError: there are such.
     """
-    known = {CARD_NAME, *(record.file for record in card.records)}
-    for name in known:
+    for name in (CARD_NAME, *(record.file for record in card.records)):
         if (path / name).resolve() != path / name:
             raise UsageError(
                 f"{path / name} is a link, so that samples would stay where it leads; put the "
                 "file itself there"
             )
-    for name in LocalFolder(path).names():
-        parts = Path(name).parts
-        is_left_over = parts[0] == _JOB_FOLDER or any(
-            part.endswith(PARTIAL_SUFFIX) for part in parts
-        )
-        if name not in known and not is_left_over:
-            raise UsageError(
-                f"{path} holds {name!r}, which the card does not name and which may tell of the "
-                "samples; move it elsewhere"
-            )
-    lock = path / _JOB_FOLDER / LOCK_NAME
-    if lock.exists():
-        descriptor = os.open(lock, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SeitError(f"a job is writing {path}; wait for it or stop it first") from None
-        finally:
-            os.close(descriptor)
 
 
 def _digest(keys: KeySet, *, refit: bool) -> str:

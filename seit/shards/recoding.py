@@ -5,7 +5,7 @@ Shape letters: N samples, n of a block, H W grid.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from seit.shards.blocks import Block
 from seit.shards.card import Card, FileRecord, ShardRecord
 from seit.shards.codecs import Codec, PackedCodec
 from seit.shards.context import MAX_CODES, ContextCodec
+from seit.shards.cutting import even_blocks
 from seit.shards.index import write_index
 from seit.shards.shard import BlockColumns
 from seit.shards.split import Split
@@ -139,7 +140,7 @@ def _write_group(
     shutil.rmtree(folder, ignore_errors=True)
     written = write_zarr_split(
         folder,
-        _even_blocks(split, count),
+        even_blocks(_counted_blocks(split, count), split.store.card.block_samples),
         codec=codec,
         num_samples=len(split),
         classes=split.classes,
@@ -148,22 +149,11 @@ def _write_group(
     return written.shards, list(written.files)
 
 
-def _even_blocks(split: Split, count: "_Counter") -> Iterator[Block]:
-    """The samples of a split in blocks that are all full but the last."""
-    size = split.store.card.block_samples
-    waiting: list[Block] = []
-    held = 0
+def _counted_blocks(split: Split, count: "_Counter") -> Iterator[Block]:
     for shard, number in split.blocks():
         block = _as_block(shard.open_columns(number))
         count.add(len(block.keys))
-        waiting.append(block)
-        held += len(block.keys)
-        while held >= size:
-            joined = _join(waiting)
-            yield _slice(joined, 0, size)
-            waiting, held = [_slice(joined, size, held)], held - size
-    if held:
-        yield _join(waiting)
+        yield block
 
 
 def _as_block(columns: BlockColumns) -> Block:
@@ -173,32 +163,6 @@ def _as_block(columns: BlockColumns) -> Block:
         labels=columns.labels,
         keys=columns.keys,
         metadata=columns.metadata if has_metadata else None,
-    )
-
-
-def _join(blocks: list[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    metadata: tuple[Mapping[str, Any], ...] | None = None
-    if any(block.metadata is not None for block in blocks):
-        metadata = tuple(
-            entry for block in blocks for entry in block.metadata or ({},) * len(block.keys)
-        )
-    return Block(
-        tokens=np.concatenate([block.tokens for block in blocks]),
-        labels=np.concatenate([block.labels for block in blocks]),
-        keys=tuple(key for block in blocks for key in block.keys),
-        metadata=metadata,
-    )
-
-
-def _slice(block: Block, start: int, stop: int) -> Block:
-    metadata = None if block.metadata is None else block.metadata[start:stop]
-    return Block(
-        tokens=block.tokens[start:stop],
-        labels=block.labels[start:stop],
-        keys=block.keys[start:stop],
-        metadata=metadata if metadata and any(metadata) else None,
     )
 
 

@@ -14,11 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from seit.errors import SeitError
-from seit.files import explained_writes, write_atomically
-from seit.shards.card import read_card
+from seit.errors import SeitError, UsageError
+from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
+from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.exchanging import exchange_folders
+from seit.shards.folders import LocalFolder
 
+JOB_FOLDER = ".tokenize"
+"""Where in a store's folder a tokenize job works; it may hold samples, and the job's lock."""
 LOCK_NAME = "lock"
 _RECORD_NAME = "record.json"
 _LOCK_ATTEMPTS = 20
@@ -130,7 +133,43 @@ def _lock(work: Path, path: Path) -> int:
             if os.path.samestat(os.fstat(lock), (work / LOCK_NAME).stat()):
                 return lock
         os.close(lock)
-    raise SeitError(f"another call is deleting samples of {path}; wait for it or stop it first")
+    raise SeitError(f"another call is changing {path}; wait for it or stop it first")
+
+
+def check_folder(path: Path, card: Card, *, reason: str) -> None:
+    """Refuse a folder with things in it that would go with the old store, or that a job writes to.
+
+    Args:
+        path: the store's folder.
+        card: of the store.
+        reason: why files that the card does not name are refused, "… which the card does not
+            name and" this.
+
+    Raises:
+        UsageError: there are such files.
+        SeitError: a job is under way.
+    """
+    known = {CARD_NAME, *(record.file for record in card.records)}
+    for name in LocalFolder(path).names():
+        parts = Path(name).parts
+        is_left_over = parts[0] == JOB_FOLDER or any(
+            part.endswith(PARTIAL_SUFFIX) for part in parts
+        )
+        if name not in known and not is_left_over:
+            raise UsageError(
+                f"{path} holds {name!r}, which the card does not name and {reason}; move it "
+                "elsewhere"
+            )
+    lock = path / JOB_FOLDER / LOCK_NAME
+    if not lock.exists():
+        return
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SeitError(f"a job is writing {path}; wait for it or stop it first") from None
+    finally:
+        os.close(descriptor)
 
 
 def flush_folders(folder: Path) -> None:

@@ -7,10 +7,8 @@ Tokens of files that are as they were are copied, never made again; all shards a
 which takes room for a second store.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.files import PARTIAL_SUFFIX, explained_writes
+from seit.files import explained_writes
 from seit.shards import CARD_NAME, Block, Store, open_store, recode
 from seit.shards.card import read_card
-from seit.shards.folders import LocalFolder, is_url
+from seit.shards.folders import is_url
 from seit.shards.replacing import (
-    LOCK_NAME,
+    check_folder,
     end_earlier,
     flush_folders,
     locked,
@@ -57,7 +55,7 @@ from seit.tokenize.job import (
     tokenize_corpus,
 )
 from seit.tokenize.sources import Instance
-from seit.tokenize.workspace import WORKSPACE_NAME, check_target
+from seit.tokenize.workspace import check_target
 from seit.tokenizers import Tokenizer
 from seit.tokenizers.published.references import ReferableTokenizer
 
@@ -197,7 +195,7 @@ class _Update:
             shutil.rmtree(self.part, ignore_errors=True)
             outcome = ended["outcome"]
             return UpdateResult(**{**outcome, "warnings": tuple(outcome["warnings"])})
-        _check_folder(self.path, self.store)
+        check_folder(self.path, self.store.card, reason="an update would remove")
         changes = self._compare()
         if not changes.fresh and not changes.removed:
             shutil.rmtree(self.part, ignore_errors=True)
@@ -454,33 +452,3 @@ def _modified(entry: Instance) -> float:
         return Path(path).stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _check_folder(path: Path, store: Store) -> None:
-    """Refuse a folder with other things in it, which would go, or that a job writes to.
-
-    Raises:
-        UsageError: the folder holds files that the card does not name.
-        SeitError: a job is under way.
-    """
-    known = {CARD_NAME, *(record.file for record in store.card.records)}
-    for name in LocalFolder(path).names():
-        parts = Path(name).parts
-        is_left_over = parts[0] == WORKSPACE_NAME or any(
-            part.endswith(PARTIAL_SUFFIX) for part in parts
-        )
-        if name not in known and not is_left_over:
-            raise UsageError(
-                f"{path} holds {name!r}, which the card does not name and an update would remove; "
-                "move it elsewhere"
-            )
-    lock = path / WORKSPACE_NAME / LOCK_NAME
-    if not lock.exists():
-        return
-    descriptor = os.open(lock, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SeitError(f"a job is writing {path}; wait for it or stop it first") from None
-    finally:
-        os.close(descriptor)

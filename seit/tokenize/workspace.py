@@ -20,10 +20,10 @@ from seit.errors import SeitError, UsageError
 from seit.files import explained_writes, write_atomically
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
 from seit.shards.folders import is_url
+from seit.shards.replacing import JOB_FOLDER
 from seit.tokenize.plan import ShardPlan
 from seit.tokenizers import Tokenizer, save_tokenizer
 
-WORKSPACE_NAME = ".tokenize"
 _LOCK_ATTEMPTS = 20
 _CARD_HEAD_BYTES = 256
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
@@ -68,7 +68,7 @@ class Workspace:
 
     def __init__(self, store: Path, *, staged: bool) -> None:
         self.store = store
-        self.path = store / WORKSPACE_NAME
+        self.path = store / JOB_FOLDER
         self.staged = staged
         self.shards = self.path / "packed" if staged else store
         """Where shards are made."""
@@ -127,7 +127,7 @@ class Workspace:
             write_atomically(self._replacing, b"")
             with explained_writes(self.store):
                 (self.store / CARD_NAME).unlink(missing_ok=True)
-                _remove_all(self.store, but={WORKSPACE_NAME})
+                _remove_all(self.store, but={JOB_FOLDER})
                 _remove_all(self.path, but={"lock", self._replacing.name})
                 self._done.mkdir()
                 self._replacing.unlink()
@@ -202,7 +202,7 @@ def check_target(store: Path, source: str | Path) -> None:
             raise UsageError(f"{store} is a file; STORE must be a new folder or a store")
         if not store.is_dir() or not any(store.iterdir()):
             return
-        if not (store / WORKSPACE_NAME).is_dir() and not _is_card(store / CARD_NAME):
+        if not (store / JOB_FOLDER).is_dir() and not _is_card(store / CARD_NAME):
             raise UsageError(
                 f"{store} already holds something that is not a store; choose a new or empty folder"
             )

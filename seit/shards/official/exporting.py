@@ -46,7 +46,8 @@ def export_official(
         progress: called after each block.
 
     Raises:
-        UsageError: an id is too large, or a file exists already; nothing was written.
+        UsageError: an id is too large, tokens have several levels, or a file exists already;
+            nothing was written.
         DamagedError: the store is damaged.
         SeitError: a file cannot be written.
     """
@@ -54,6 +55,11 @@ def export_official(
         raise UsageError(
             "the store has ids of more than 16 bits; in the files of naver-ai/seit they are below "
             f"{ID_LIMIT}: tokenize with at most {ID_LIMIT} codes"
+        )
+    if store.codebook.ndim != 2:
+        raise UsageError(
+            f"the store has {len(store.codebook)} levels of codes; the files of naver-ai/seit have "
+            "one: tokenize with a tokenizer of one level"
         )
     for name in store:
         check_split_name(name)
