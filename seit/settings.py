@@ -6,7 +6,7 @@ Flags win over the environment, that over ``--config``, that over ``--recipe``, 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -72,6 +72,21 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """What `--set NAME=VALUE` says, by name.
+
+    Raises:
+        UsageError: a text is of another form.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, not {text!r}")
+        values[name] = parse_value(value)
+    return values
 
 
 def nest(flat: Mapping[str, Any], *, origin: str) -> dict[str, Any]:

@@ -27,21 +27,22 @@ COMMANDS = {
     "duplicates": "Find samples that are nearly the same in two splits.",
     "train": "Train a classifier on the tokens of a store.",
     "eval": "Evaluate a finished run on a split of a store.",
-    "predict": "Name the classes of raw image files.",
+    "predict": "Name the classes of raw images or clips.",
     "recipes": "List, show or copy recipes of runs.",
 }
 
 WITH_SETTINGS = ("train",)
 """Commands that take ``--group.field value``."""
 
-RESUMABLE = ("quickstart", "tokenize", "delete", "train")
+RESUMABLE = ("quickstart", "tokenize", "delete", "train", "tokenizer train")
 """Commands that go on where they were stopped."""
 
 app = App(
     name="seit",
     suppress_keyboard_interrupt=False,
     version=__version__,
-    help="Turn an image corpus into about 1 KB of tokens per instance, once, and train from them.",
+    help="Turn an image or audio corpus into about 1 KB of tokens per instance, once, and train "
+    "from them.",
     default_parameter=Parameter(negative=""),
 )
 for name, summary in COMMANDS.items():
@@ -77,9 +78,11 @@ def run(arguments: Sequence[str]) -> None:
 
 def _advice(name: str, tokens: Sequence[str]) -> str:
     """How to go on after Ctrl-C."""
-    if name not in RESUMABLE:
+    command = " ".join(tokens[:2]) if name == "tokenizer" else name
+    if command not in RESUMABLE:
         return ""
-    flag = " with --resume" if name == "train" and "--resume" not in tokens else ""
+    asks = command.endswith("train") and "--resume" not in tokens
+    flag = " with --resume" if asks else ""
     return f"; finished work is kept: run the same command again{flag} to go on"
 
 

@@ -47,7 +47,7 @@ def command(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Tokenize the images of SRC into STORE. An interrupted job goes on when run again.
+    """Tokenize the images or sounds of SRC into STORE. An interrupted job goes on when run again.
 
     Args:
         src: A folder of class folders (with or without train/ and val/), a folder of images, a

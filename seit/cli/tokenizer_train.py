@@ -15,7 +15,6 @@ from seit.cli.output import (
     progress_bar,
     warn,
 )
-from seit.errors import UsageError
 
 _NOTES = {
     "loss": "loss {:.4f}",
@@ -66,15 +65,10 @@ def train(
         dry_run: Print the settings as YAML and stop.
         json: Print the result as one JSON object.
     """
-    from seit.settings import build, merge, nest, parse_value, read_yaml
+    from seit.settings import build, merge, nest, parse_assignments, read_yaml
     from seit.train.tokenizers.config import TokenizerConfig
 
-    flags: dict[str, Any] = {}
-    for text in set_ or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes NAME=VALUE, not {text!r}")
-        flags[name] = parse_value(value)
+    flags = parse_assignments(set_ or ())
     named = {
         "size": size,
         "quantizer": quantizer,

@@ -55,15 +55,10 @@ def command(
         json: Print the result as one JSON object.
     """
     from seit.recipes import find_recipe
-    from seit.settings import build, from_environment, merge, nest, parse_value, read_yaml
+    from seit.settings import build, from_environment, merge, nest, parse_assignments, read_yaml
     from seit.train.config import TrainConfig
 
-    flags: dict[str, Any] = {}
-    for text in set_ or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes NAME=VALUE, not {text!r}")
-        flags[name] = parse_value(value)
+    flags = parse_assignments(set_ or ())
     named = {
         "model.name": model,
         "schedule.epochs": epochs,

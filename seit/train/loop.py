@@ -284,5 +284,6 @@ def _recorded_result(out: str | Path, config: TrainConfig, store: Store) -> Trai
 
 def _patch_size(store: Store) -> int:
     """Pixels per token along a side; 1 where the tokens are none of images."""
-    rows = store.card.tokenizer.grid[0]
+    levels = len(store.codebook) if store.codebook.ndim == 3 else 1
+    rows = store.card.tokenizer.grid[0] // levels
     return int(store.card.tokenizer.preprocessing.get("size", rows)) // rows
