@@ -399,3 +399,39 @@ def test_the_command(photos, tmp_path, capsys):
             run(*more)
         assert left.value.code == 2
         assert message in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------- starting from a tokenizer
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "rvq", "fsq"])
+def test_a_training_starts_from_another_ones_weights(photos, tmp_path, quantizer):
+    config = replace(TINY, quantizer=quantizer, steps=4, ema=0.0)
+    first = train_tokenizer(photos, config, tmp_path / "first")
+    still = replace(config, steps=1, lr=1e-12, warmup_steps=0)
+    second = train_tokenizer(photos, still, tmp_path / "second", init_from=first.file)
+    assert second.psnr_db == pytest.approx(first.psnr_db, abs=0.3)
+    ours, theirs = (load_tokenizer(result.file).tensors() for result in (second, first))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_what_a_training_can_start_from(photos, finished, tmp_path):
+    result, _ = finished
+    other = replace(TINY, dim=5, encoder_width=9)
+    with pytest.raises(UsageError, match=r"its dim is 4, not 5; its encoder_width is 8, not 9"):
+        train_tokenizer(photos, other, tmp_path / "run", init_from=result.file)
+    with pytest.raises(UsageError, match=r"is a mel-conv tokenizer; .* starts from a conv-vq one"):
+        train_tokenizer(photos, TINY, tmp_path / "run", init_from="mel-conv-5s")
+    with pytest.raises(UsageError, match="no tokenizer is named"):
+        train_tokenizer(photos, TINY, tmp_path / "run", init_from=str(tmp_path / "none"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_goes_on_with_the_start_that_it_had(photos, finished, tmp_path):
+    result, _ = finished
+    config = replace(TINY, steps=1)
+    first = train_tokenizer(photos, config, tmp_path / "run", init_from=result.file)
+    again = train_tokenizer(photos, config, tmp_path / "run", resume=True, init_from=result.file)
+    assert again.fingerprint == first.fingerprint
+    with pytest.raises(UsageError, match="not begun from that tokenizer"):
+        train_tokenizer(photos, config, tmp_path / "run", resume=True)

@@ -39,6 +39,7 @@ def train(
     seed: int | None = None,
     device: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    init_from: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -61,6 +62,7 @@ def train(
         seed: Of crops and weights.
         device: auto, cpu, cuda, mps.
         set_: NAME=VALUE of any setting.
+        init_from: A tokenizer of the same shape to start from: a shipped one's name, or a file.
         resume: Go on with the interrupted training at OUT.
         dry_run: Print the settings as YAML and stop.
         json: Print the result as one JSON object.
@@ -94,6 +96,7 @@ def train(
             settings,
             out,
             resume=resume,
+            init_from=init_from,
             progress=lambda done, total, figures: bar(done, total, _note(figures)),
         )
     warn(result.warnings)

@@ -123,6 +123,10 @@ class LearnedTokenizer(Tokenizer):
         codes_LKC = self._codes.gather(1, order_LK[..., None].expand(-1, -1, self.codebook_dim))
         return self._with_codebook(codes_LKC.view_as(self.codebook))
 
+    def network_weights(self) -> dict[str, Tensor]:
+        """The network's weights, float32, for a training that starts from them."""
+        return {key: value.clone() for key, value in self._network.state_dict().items()}
+
     def _with_codebook(self, codebook: Tensor) -> Self:
         network = Autoencoder(self._network.config)
         network.load_state_dict(self._network.state_dict())

@@ -6,7 +6,7 @@ standardised with.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,15 @@ class TrainingFolder:
 
     @classmethod
     def enter(
-        cls, path: str | Path, config: TokenizerConfig, corpora: Sequence[str], *, resume: bool
+        cls, path: str | Path, config: TokenizerConfig, begins: Mapping[str, Any], *, resume: bool
     ) -> "TrainingFolder":
         """Make a new training's folder, or enter that of an interrupted or finished one.
 
         Args:
             path: of the folder.
             config: its settings.
-            corpora: the fingerprints of what it sees.
+            begins: what it begins with: the fingerprints of its `corpora` and, where it starts
+                from a tokenizer, as `init_from` that one's.
             resume: whether a training may be there.
 
         Raises:
@@ -57,13 +58,13 @@ class TrainingFolder:
                     f"{folder.path} already holds a training; pass --resume to go on with it, or "
                     "choose another folder"
                 )
-            folder._check_same(config, corpora)
+            folder._check_same(config, begins)
             return folder
         if folder.path.exists() and (not folder.path.is_dir() or folder._is_used()):
             raise UsageError(f"{folder.path} already holds something else; choose a new folder")
         with explained_writes(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
-        folder._write(CONFIG_NAME, {"corpora": list(corpora), "settings": to_mapping(config)})
+        folder._write(CONFIG_NAME, {**begins, "settings": to_mapping(config)})
         return folder
 
     @property
@@ -115,7 +116,7 @@ class TrainingFolder:
     def _is_used(self) -> bool:
         return any(entry.suffix != PARTIAL_SUFFIX for entry in self.path.iterdir())
 
-    def _check_same(self, config: TokenizerConfig, corpora: Sequence[str]) -> None:
+    def _check_same(self, config: TokenizerConfig, begins: Mapping[str, Any]) -> None:
         begun = self._read(CONFIG_NAME)
         settings = begun.get("settings")
         if not isinstance(settings, dict):
@@ -126,7 +127,12 @@ class TrainingFolder:
                 f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
                 "repeat the first command or choose another folder"
             )
-        if begun.get("corpora") != list(corpora):
+        if begun.get("init_from") != begins.get("init_from"):
+            raise UsageError(
+                f"{self.path} was not begun from that tokenizer; pass the same --init-from as "
+                "before or choose another folder"
+            )
+        if begun.get("corpora") != begins["corpora"]:
             raise UsageError(
                 f"{self.path} was begun on other images; pass the same unchanged SRC or choose "
                 "another folder"

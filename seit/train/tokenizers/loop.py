@@ -19,7 +19,10 @@ from seit.modality import Modality
 from seit.tokenize.sources import Corpus, Instance, list_corpus
 from seit.tokenizers import load_tokenizer, save_tokenizer
 from seit.tokenizers.autoencoder import Autoencoder, unfold
+from seit.tokenizers.conv import ConvTokenizer
 from seit.tokenizers.learned import LearnedTokenizer
+from seit.tokenizers.melconv import MelConvTokenizer
+from seit.tokenizers.shipped import open_tokenizer
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
 from seit.train.tokenizers.adversary import Adversary
 from seit.train.tokenizers.config import TokenizerConfig
@@ -69,9 +72,19 @@ def train_tokenizer(
     out: str | Path,
     *,
     resume: bool = False,
+    init_from: str | Path | None = None,
     progress: Progress | None = None,
 ) -> TokenizerResult:
     """Train a `conv-vq` or, of audio, a `mel-conv` tokenizer and leave it in the folder ``out``.
+
+    Args:
+        source: what `seit tokenize` takes; several are joined.
+        config: the settings.
+        out: a new folder, or with ``resume`` that of an interrupted or finished training.
+        resume: go on with what is there.
+        init_from: a learned tokenizer, by name or file, whose network and codes to start from
+            instead of principal components and k-means centres.
+        progress: called after each step.
 
     Equal arguments give equal weights on the same CPU with the same number of threads, also when
     the training was interrupted and resumed. A finished one is not repeated: its result is
@@ -90,12 +103,14 @@ def train_tokenizer(
     if config.classes and not num_classes:
         raise UsageError(f"classes is above 0 but no {modality} has a label; set it to 0")
     fingerprints = [corpus.fingerprint for corpus in corpora]
-    folder = TrainingFolder.enter(out, config, fingerprints, resume=resume)
+    origin = _open_origin(init_from, config) if init_from is not None else None
+    begins = {"corpora": fingerprints, **({"init_from": origin.fingerprint} if origin else {})}
+    folder = TrainingFolder.enter(out, config, begins, resume=resume)
     if folder.evaluation is None:
         train = instances.get("train") or next(iter(instances.values()))
         torch.manual_seed(config.seed)
         domain = make_domain(train, config, folder)
-        training = _Training(config, domain, num_classes, device, folder, progress)
+        training = _Training(config, domain, num_classes, device, folder, progress, origin)
         tokenizer = training.finish().to(device)
         held_out = instances.get("val") or train
         folder.write_evaluation(
@@ -108,6 +123,43 @@ def train_tokenizer(
         )
     warnings = tuple(text for corpus in corpora for text in corpus.warnings)
     return _result(folder, time.perf_counter() - started, warnings)
+
+
+def _open_origin(name: str | Path, config: TokenizerConfig) -> LearnedTokenizer:
+    """The tokenizer to start from.
+
+    Raises:
+        UsageError: it is not what a training with this config makes.
+    """
+    found = open_tokenizer(str(name))
+    kind = ConvTokenizer if config.mel is None else MelConvTokenizer
+    if not isinstance(found, kind):
+        raise UsageError(
+            f"{name} is a {found.name} tokenizer; a training with these settings starts from a "
+            f"{kind.name} one"
+        )
+    model = Model(config, num_classes=0)
+    wanted = {
+        **model.network.config.to_json(),
+        **model.quantizer.bound.to_json(),
+        "codebook": list(model.quantizer.codebook().shape),
+    }
+    settings = found.settings()
+    given = {
+        **settings.pop("network"),
+        **{key: settings[key] for key in model.quantizer.bound.to_json() if key in settings},
+        "codebook": list(found.codebook.shape),
+    }
+    differences = [
+        f"its {key} is {given.get(key)!r}, not {value!r}"
+        for key, value in wanted.items()
+        if given.get(key) != value
+    ]
+    if differences:
+        raise UsageError(
+            f"{name} does not fit the settings: {'; '.join(differences)}; change them to its own"
+        )
+    return found
 
 
 def _join(corpora: Sequence[Corpus]) -> tuple[dict[str, list[Instance]], int]:
@@ -179,8 +231,10 @@ class _Training:
         device: torch.device,
         folder: TrainingFolder,
         progress: Progress | None,
+        origin: LearnedTokenizer | None,
     ) -> None:
         self.config = config
+        self.origin = origin
         self.domain = domain
         self.device = device
         self.folder = folder
@@ -209,7 +263,11 @@ class _Training:
 
     @torch.no_grad()
     def _start(self) -> None:
-        """Set network and codes to the principal components and k-means centres of patches."""
+        """Set network and codes to the origin's, or to components and centres of patches."""
+        if self.origin is not None:
+            self.model.network.load_state_dict(self.origin.network_weights())
+            self.model.quantizer.restore(self.origin.codebook)
+            return
         batches, cpu = self.domain.batches, torch.device("cpu")
         planes = [batches.batch(-1 - i & 0xFFFFFFFF).planes(cpu) for i in range(_START_BATCHES)]
         network = self.model.network

@@ -49,6 +49,9 @@ class Quantizer(nn.Module):
     def start(self, latents_NC: Tensor, *, seed: int) -> None:
         """Begin from the clusters of latents, where the codes are learned."""
 
+    def restore(self, codebook: Tensor) -> None:
+        """Begin from what :meth:`codebook` gave, where the codes are learned."""
+
     def codebook(self) -> Tensor:
         """float32 (K, C) or (L, K, C), as an untrained reader looks codes up."""
         raise NotImplementedError
@@ -70,7 +73,12 @@ class LearnedQuantizer(Quantizer):
     @override
     @torch.no_grad()
     def start(self, latents_NC: Tensor, *, seed: int) -> None:
-        _start_from(self.inner, fit_kmeans(latents_NC, self.inner.codebook_size, seed=seed))
+        self.restore(fit_kmeans(latents_NC, self.inner.codebook_size, seed=seed))
+
+    @override
+    @torch.no_grad()
+    def restore(self, codebook: Tensor) -> None:
+        _start_from(self.inner, codebook)
 
     @override
     def codebook(self) -> Tensor:
@@ -97,6 +105,12 @@ class ResidualQuantizer(Quantizer):
             centres_KC = fit_kmeans(latents_NC, layer.codebook_size, seed=seed + level)
             _start_from(layer, centres_KC)
             latents_NC = latents_NC - centres_KC[assign(latents_NC, centres_KC)]
+
+    @override
+    @torch.no_grad()
+    def restore(self, codebook: Tensor) -> None:
+        for layer, codes_KC in zip(self.inner.layers, codebook, strict=True):
+            _start_from(layer, codes_KC)
 
     @override
     def codebook(self) -> Tensor:
