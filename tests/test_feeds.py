@@ -65,7 +65,7 @@ def fused_batches(store, config, device, count):
     feed = feeds.make_feed(store, config, device)
     assert isinstance(feed.augment, FusedAugment)
     assert isinstance(feed.train, ResidentLoader)
-    return list(islice(feed.train_inputs(3), count))
+    return [batch.augmented for batch in islice(feed.train_batches(3), count)]
 
 
 def reference_batches(store, config, count):
@@ -73,7 +73,7 @@ def reference_batches(store, config, count):
         patch.setattr(feeds, "triton_serves", lambda device: False)
         feed = feeds.make_feed(store, config, CPU)
     assert type(feed.augment) is TokenAugment
-    return list(islice(feed.train_inputs(3), count))
+    return [batch.augmented for batch in islice(feed.train_batches(3), count)]
 
 
 def assert_same(found, expected, codebook):
@@ -180,7 +180,7 @@ def test_unlabelled_samples_of_a_streamed_split_are_refused_when_met(tmp_path):
     data = replace(CONFIG.data, mode="streaming", order="window")
     feed = feeds.make_feed(store, replace(CONFIG, data=data), CPU)
     with pytest.raises(UsageError, match="holds samples without a label"):
-        next(feed.train_inputs(0))
+        next(feed.train_batches(0))
     feed.train.close()
 
 
@@ -190,7 +190,7 @@ def test_a_streamed_split_is_not_read_for_its_labels(tmp_path, monkeypatch):
     data = replace(CONFIG.data, mode="streaming", order="window")
     monkeypatch.setattr("os.sysconf", lambda name: 1)
     feed = feeds.make_feed(store, replace(CONFIG, data=data), CPU)
-    assert (next(feed.train_inputs(0)).labels >= 0).all()
+    assert (next(feed.train_batches(0)).augmented.labels >= 0).all()
     feed.train.close()
 
 

@@ -19,7 +19,8 @@ from seit.tokenize import TokenizeConfig, tokenize
 from seit.train import Run, TrainConfig, evaluate_run, predict, train
 from seit.train import loop as loop_module
 from seit.train.checkpoint import list_checkpoints
-from seit.train.loop import mixed_loss
+from seit.train.config import LossConfig
+from seit.train.losses import classification_loss
 from seit.train.optim import learning_rate
 
 CLASSES = ("blue", "green", "red")
@@ -225,7 +226,7 @@ def test_pixels_of_the_same_instances(store, corpus, tmp_path):
 
 def test_a_diverging_run_says_so(store, tmp_path):
     config = replace(CONFIG, optim=replace(CONFIG.optim, lr=1e30))
-    with pytest.raises(SeitError, match=r"the training loss became \S+ before step"):
+    with pytest.raises(SeitError, match=r"the training loss became \S+ at step"):
         train(config, store, out=tmp_path / "run")
 
 
@@ -272,7 +273,9 @@ def test_mixed_loss_equals_soft_targets():
     target = weight[:, None] * smooth[0] + (1 - weight[:, None]) * smooth[1]
     expected = -(target * logits.log_softmax(1)).sum(1).mean()
     batch = Augmented(torch.empty(0), own, partner, weight)
-    torch.testing.assert_close(mixed_loss(logits, batch, smoothing), expected)
+    torch.testing.assert_close(
+        classification_loss(logits, batch, LossConfig(label_smoothing=smoothing)), expected
+    )
 
 
 def test_evaluation_counts_every_sample_once_and_skips_the_unlabelled():

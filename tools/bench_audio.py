@@ -40,8 +40,9 @@ from seit.tokenizers import PRESETS, MelTokenizer
 from seit.tokenizers.autoencoder import unfold
 from seit.train import TrainConfig
 from seit.train.evaluate import evaluate
-from seit.train.loop import make_autocast, mixed_loss
+from seit.train.losses import classification_loss
 from seit.train.optim import learning_rate, make_optimizer
+from seit.train.precision import make_autocast
 from seit.train.run import environment
 
 EVAL_BATCH = 128
@@ -133,7 +134,7 @@ def fit(
         batch = augment(tokens[rows], labels[rows], positions=positions, seed=seed, epoch=epoch)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config, steps_per_epoch)
-        loss = mixed_loss(model(batch.inputs), batch, config.loss.label_smoothing)
+        loss = classification_loss(model(batch.inputs), batch, config.loss)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_grad)
         optimizer.step()

@@ -62,6 +62,7 @@ class Op(IntEnum):
     TIME_ROLL = 16
     FREQ_MASK = 17
     TIME_MASK = 18
+    DEPTH = 19
 
 
 def philox4x32(counter: Words, key: tuple[int, int]) -> Words:

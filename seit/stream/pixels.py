@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seit.errors import SeitError, UsageError
 from seit.shards import Split
-from seit.stream.batches import IndexedLoader
+from seit.stream.batches import IndexedLoader, Rank
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import Instance, list_corpus
@@ -28,7 +28,7 @@ class PixelLoader(IndexedLoader):
     """Batches of pixels uint8 (B, 3, S, S): what the tokenizer saw of the same instances.
 
     ``resident`` says whether to decode the split once and keep it; None keeps up to 2 GiB.
-    ``subset`` int (n,) are the rows that it is of, None for all.
+    ``subset`` int (n,) are the rows that it is of, None for all; of several ranks each holds all.
 
     Raises:
         UsageError: SRC lacks instances of the split.
@@ -46,6 +46,7 @@ class PixelLoader(IndexedLoader):
         resident: bool | None = None,
         workers: int | None = None,
         subset: npt.NDArray[np.integer] | None = None,
+        rank: Rank | None = None,
     ) -> None:
         order: Order | None = None
         if subset is not None:
@@ -59,6 +60,7 @@ class PixelLoader(IndexedLoader):
             seed=seed,
             device=device,
             order=order,
+            rank=rank,
         )
         job = split.store.card.job
         self._instances = _match(split, source)

@@ -37,10 +37,13 @@ class TrainState:
         if self.average is not None:
             average = self.average.state_dict()
             tensors |= {f"average.{key}": value for key, value in average.items()}
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         for parameter, state in self.optimizer.state.items():
             for key, value in state.items():
-                tensors[f"optimizer.{names[id(parameter)]}.{key}"] = torch.as_tensor(value)
+                tensors[f"optimizer.{self._names[parameter]}.{key}"] = torch.as_tensor(value)
+        for number, group in enumerate(self.optimizer.param_groups):
+            for key, value in group.items():
+                if isinstance(value, Tensor):
+                    tensors[f"groups.{number}.{key}"] = value
         tensors["generator"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["generator.cuda"] = torch.cuda.get_rng_state()
@@ -52,25 +55,44 @@ class TrainState:
         Raises:
             DamagedError: it is another model's.
         """
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            name: {} for name in ("model", "average", "optimizer", "groups")
+        }
         for key, value in tensors.items():
-            group, _, rest = key.partition(".")
-            if group in groups:
-                groups[group][rest] = value
+            part, _, rest = key.partition(".")
+            if part in parts:
+                parts[part][rest] = value
         try:
-            self.model.load_state_dict(groups["model"])
+            self.model.load_state_dict(parts["model"])
             if self.average is not None:
-                self.average.load_state_dict(groups["average"])
-            for name, parameter in self.model.named_parameters():
-                state = self.optimizer.state[parameter]
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    value = groups["optimizer"][f"{name}.{key}"]
-                    state[key] = value if key == "step" else value.to(parameter.device)
-        except (KeyError, RuntimeError) as error:
+                self.average.load_state_dict(parts["average"])
+            self._restore_optimizer(parts["optimizer"], parts["groups"])
+        except (KeyError, RuntimeError, ValueError, IndexError) as error:
             raise DamagedError(f"the checkpoint does not fit this model: {error}") from error
         torch.set_rng_state(tensors["generator"])
         if torch.cuda.is_available() and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
+
+    @property
+    def _names(self) -> dict[Tensor, str]:
+        return {parameter: name for name, parameter in self.model.named_parameters()}
+
+    def _restore_optimizer(
+        self, moments: Mapping[str, Tensor], of_groups: Mapping[str, Tensor]
+    ) -> None:
+        parameters = {name: parameter for parameter, name in self._names.items()}
+        states: dict[Tensor, dict[str, Tensor]] = {}
+        for path, value in moments.items():
+            name, _, key = path.rpartition(".")
+            states.setdefault(parameters[name], {})[key] = value
+        settings = self.optimizer.state_dict()
+        in_order = [one for group in self.optimizer.param_groups for one in group["params"]]
+        # There are none yet where every step so far was passed over.
+        settings["state"] = {number: states[one] for number, one in enumerate(in_order) if states}
+        self.optimizer.load_state_dict(settings)
+        for path, value in of_groups.items():
+            number, _, key = path.partition(".")
+            self.optimizer.param_groups[int(number)][key] = value
 
 
 def save_checkpoint(folder: Path, step: int, state: TrainState) -> Path:

@@ -1,15 +1,31 @@
 """What a training run does: one frozen dataclass, its groups beside it."""
 
-import hashlib
-import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seit.augment import AugmentConfig
 from seit.errors import UsageError
-from seit.settings import flatten, to_mapping
+from seit.settings import build, flatten, to_mapping
 from seit.stream.loaders import Mode, OrderName
 from seit.stream.order import WINDOW_BLOCKS
+
+OF_THE_MACHINE = frozenset(
+    {
+        "data.mode",
+        "run.checkpoint_every",
+        "run.compile",
+        "run.device",
+        "run.eval_every",
+        "run.log_every",
+        "run.loggers",
+    }
+)
+"""Settings that a resumed run may change: they say where and how it runs, not what it does."""
+
+LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
+"""Settings that a resumed run may raise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +33,10 @@ class ModelConfig:
     """The backbone: a timm model, by name, and what to change of its size."""
 
     name: str = "vit_small_patch16_224"
-    """A ViT or DeiT of timm."""
-    stem: str = "4/2/1"
-    """Kernel/stride/padding of the stem adaptor over the token grid."""
+    """A backbone of timm."""
+    stem: str = "auto"
+    """The stem adaptor over the token grid: `auto` finds one that fits the backbone; for a ViT
+    also kernel/stride/padding, such as `4/2/1`, which is its `auto`."""
     drop_path: float = 0.0
     """Stochastic depth of the last block, 0–1, rising linearly from 0 at the first."""
     embed_dim: int | None = None
@@ -33,7 +50,7 @@ class ModelConfig:
         """What `timm.create_model` is told besides the name."""
         sizes = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
         chosen = {key: value for key, value in sizes.items() if value is not None}
-        return {"drop_path_rate": self.drop_path, **chosen}
+        return {**({"drop_path_rate": self.drop_path} if self.drop_path else {}), **chosen}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +78,15 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
+    """The optimiser.
 
+    `adamw` is Loshchilov and Hutter's (arXiv 1711.05101), `lamb` You et al.'s (arXiv 1904.00962),
+    `muon` Jordan's (2024): Newton–Schulz steps for matrices, scaled to AdamW's size, and AdamW for
+    embeddings, heads, norms and biases.
+    """
+
+    name: Literal["adamw", "lamb", "muon"] = "adamw"
+    """Which one."""
     lr: float = 7.5e-4
     """Peak learning rate for a batch of `lr_batch_size`."""
     lr_batch_size: int = 512
@@ -75,6 +99,11 @@ class OptimConfig:
     """Added to the denominator."""
     clip_grad: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from one layer to the one below; 1 keeps it."""
+    accumulate: int = 1
+    """Parts that each rank's share of a batch goes through the network in; the gradient is that
+    of the whole batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +136,29 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Cross-entropy."""
+    """What is minimised: against hard labels, as smoothing, CutMix and Mixup soften them."""
 
+    kind: Literal["ce", "bce"] = "ce"
+    """Cross-entropy, or binary cross-entropy of each class by itself, averaged over the classes
+    (Wightman et al., arXiv 2110.00476)."""
     label_smoothing: float = 0.1
     """Share of the target spread evenly over all classes, 0 to below 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A finished run that teaches (Hinton et al., arXiv 1503.02531; `hard`: arXiv 2012.12877)."""
+
+    teacher: str | None = None
+    """The folder of the teacher's run; None for no teacher. One of the same store's tokens sees
+    the student's own augmented inputs. One of pixels (its `data.pixels`) sees each instance once,
+    centre-cropped, before the training."""
+    kind: Literal["soft", "hard"] = "soft"
+    """Whether the student learns the teacher's probabilities or its best class."""
+    alpha: float = 0.5
+    """Share of the teacher in the loss, 0–1."""
+    temperature: float = 1.0
+    """What logits are divided by for `soft`; its loss is multiplied by the square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +169,20 @@ class RunConfig:
     """Of weights, order and augmentation."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, mps; `auto` takes a GPU where there is one."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of forward and backward; `auto` is bf16 on CUDA and fp32 elsewhere."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of forward and backward; `auto` is bf16 on CUDA and fp32 elsewhere. `fp16` scales
+    the loss and passes over steps whose gradients overflow."""
+    compile: bool = False
+    """Compile the network by `torch.compile`."""
     eval_every: int = 0
-    """Steps between evaluations (and checkpoints); 0 makes ten evenly spread ones."""
+    """Steps between evaluations; 0 makes ten evenly spread ones."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 writes one after each evaluation. Also at SIGTERM and Ctrl-C."""
     log_every: int = 20
     """Steps between lines in `metrics.jsonl`."""
+    loggers: tuple[str, ...] = ("auto",)
+    """Where else figures go: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard where it
+    is installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,25 +203,38 @@ class TrainConfig:
     """The average of the weights."""
     loss: LossConfig = field(default_factory=LossConfig)
     """The loss."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """The teacher."""
     run: RunConfig = field(default_factory=RunConfig)
     """Seed, device and bookkeeping."""
 
     def __post_init__(self) -> None:
-        smoothing = self.loss.label_smoothing
-        _require(0 <= smoothing < 1, "loss.label_smoothing", smoothing, "in 0…1")
-        _require(0 <= self.model.drop_path < 1, "model.drop_path", self.model.drop_path, "in 0…1")
-        _require(self.data.batch_size >= 1, "data.batch_size", self.data.batch_size, "at least 1")
-        _require(self.optim.lr > 0, "optim.lr", self.optim.lr, "above 0")
-        _require(self.optim.clip_grad >= 0, "optim.clip_grad", self.optim.clip_grad, "at least 0")
-        _require(0 <= self.ema.decay < 1, "ema.decay", self.ema.decay, "in 0…1")
-        _require(self.schedule.epochs >= 1, "schedule.epochs", self.schedule.epochs, "at least 1")
-        _require(self.run.eval_every >= 0, "run.eval_every", self.run.eval_every, "at least 0")
-        _require(self.run.log_every >= 1, "run.log_every", self.run.log_every, "at least 1")
-        _require(0 <= self.run.seed < 1 << 63, "run.seed", self.run.seed, "in 0…2^63")
-        for name in ("steps", "warmup_steps"):
-            value = getattr(self.schedule, name)
-            low = 1 if name == "steps" else 0
-            _require(value is None or value >= low, f"schedule.{name}", value, f"at least {low}")
+        in_ranges = {
+            "loss.label_smoothing": 0 <= self.loss.label_smoothing < 1,
+            "model.drop_path": 0 <= self.model.drop_path < 1,
+            "ema.decay": 0 <= self.ema.decay < 1,
+            "distill.alpha": 0 <= self.distill.alpha <= 1,
+            "optim.layer_decay": 0 < self.optim.layer_decay <= 1,
+        }
+        for name, fits in in_ranges.items():
+            _require(fits, name, self, "in 0…1")
+        for name in ("optim.lr", "distill.temperature"):
+            _require(0 < _value(self, name) < math.inf, name, self, "above 0")
+        least = {
+            "data.batch_size": 1,
+            "optim.clip_grad": 0,
+            "optim.accumulate": 1,
+            "schedule.epochs": 1,
+            "schedule.steps": 1,
+            "schedule.warmup_steps": 0,
+            "run.eval_every": 0,
+            "run.checkpoint_every": 0,
+            "run.log_every": 1,
+        }
+        for name, low in least.items():
+            value = _value(self, name)
+            _require(value is None or value >= low, name, self, f"at least {low}")
+        _require(0 <= self.run.seed < 1 << 63, "run.seed", self, "in 0…2^63")
 
     @property
     def peak_lr(self) -> float:
@@ -173,21 +242,35 @@ class TrainConfig:
         scale = self.data.batch_size / self.optim.lr_batch_size if self.optim.lr_batch_size else 1
         return self.optim.lr * scale
 
-    def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """Name the settings in which a run's saved config differs from this one."""
-        mine, theirs = flatten(to_mapping(self)), flatten(earlier)
+    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
+        """Name the settings in which the run of a saved config differs from this one's.
+
+        Settings of the machine do not count, a longer schedule is none, and those that did not
+        exist yet when the config was saved had their defaults.
+
+        Raises:
+            UsageError: what was saved is no such config.
+        """
+        begun = build(TrainConfig, earlier, origin="the config that was saved")
+        mine, theirs = flatten(to_mapping(self)), flatten(to_mapping(begun))
         return [
-            f"{name} was {theirs.get(name)!r} and is {mine.get(name)!r}"
-            for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name)
+            f"{name} was {theirs[name]!r} and is {mine[name]!r}"
+            for name in sorted(mine)
+            if mine[name] != theirs[name]
+            and name not in OF_THE_MACHINE
+            and not (name in LENGTHS and _is_longer(mine[name], theirs[name]))
         ]
 
-    @property
-    def fingerprint(self) -> str:
-        """The sha256 of all settings."""
-        return hashlib.sha256(json.dumps(to_mapping(self), sort_keys=True).encode()).hexdigest()
+
+def _is_longer(value: Any, before: Any) -> bool:
+    return isinstance(value, int) and (not isinstance(before, int) or value > before)
 
 
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
+def _value(config: TrainConfig, name: str) -> Any:
+    group, _, key = name.partition(".")
+    return getattr(getattr(config, group), key)
+
+
+def _require(condition: bool, name: str, config: TrainConfig, expected: str) -> None:
     if not condition:
-        raise UsageError(f"{name} is {value!r}; it must be {expected}")
+        raise UsageError(f"{name} is {_value(config, name)!r}; it must be {expected}")

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seit.train.ranks import Ranks
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -24,6 +26,8 @@ class Evaluation:
         top5: fraction whose label is among the five highest, 0–1.
         loss: mean cross-entropy, in nats.
         confusion: int64 (N, N), rows are labels, columns predictions.
+        predictions: int64 (samples of the split,), the class of the highest logit, in the split's
+            order; −1 for an unlabelled sample.
         seconds: how long it took.
         wait_seconds: the part of it spent waiting for the next batch.
     """
@@ -33,6 +37,7 @@ class Evaluation:
     top5: float
     loss: float
     confusion: npt.NDArray[np.int64]
+    predictions: npt.NDArray[np.int64]
     seconds: float
     wait_seconds: float
 
@@ -48,11 +53,13 @@ def evaluate(
     num_classes: int,
     device: torch.device,
     autocast: torch.autocast,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,), at least one of them not −1.
 
     Samples labelled −1 are left out. All lies on ``device``.
-    The model is in evaluation mode meanwhile; nothing is synchronised until the end.
+    The model is in evaluation mode meanwhile; nothing is synchronised until the end. Each of
+    several ``ranks`` passes its own part of the split, and gets the evaluation of all of it.
     """
     started = time.perf_counter()
     wait_seconds = 0.0
@@ -61,6 +68,7 @@ def evaluate(
     confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     precise = torch.float32 if device.type == "mps" else torch.float64
     totals = torch.zeros(3, dtype=precise, device=device)
+    predictions: list[Tensor] = []
     with torch.inference_mode():
         iterator = iter(batches)
         while True:
@@ -81,8 +89,11 @@ def evaluate(
             totals += torch.stack([(losses * known).sum(), (hits & known).sum(), known.sum()])
             cells = target * num_classes + top[:, 0]
             confusion.index_add_(0, cells, known.long())
+            predictions.append(torch.where(known, top[:, 0], -1))
     model.train(was_training)
-    loss, hits5, samples = totals.tolist()
+    ranks = ranks or Ranks(0, 1, device)
+    loss, hits5, samples = ranks.sum(totals).tolist()
+    confusion = ranks.sum(confusion)
     matrix = confusion.view(num_classes, num_classes).cpu().numpy()
     return Evaluation(
         samples=int(samples),
@@ -90,6 +101,7 @@ def evaluate(
         top5=hits5 / samples,
         loss=loss / samples,
         confusion=matrix,
+        predictions=ranks.join(torch.cat(predictions)).cpu().numpy(),
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,
     )

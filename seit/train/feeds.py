@@ -5,6 +5,7 @@ Legend: B batch, C channels, h w inputs of the network.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +18,24 @@ from seit.models.tokenadapt import load_tokenadapt
 from seit.shards import Split, Store
 from seit.shards.frames import Kind
 from seit.stream import Loader, PixelLoader, ResidentLoader, loader, select
-from seit.stream.batches import check_labelled
+from seit.stream.batches import Rank, check_labelled
 from seit.stream.kernels import triton_serves
 from seit.train.config import ModelConfig, TrainConfig
+from seit.train.precision import compute_dtype
 
 PIXEL_FLIP_PROB = 0.5
 EVAL_BATCH = 256
+
+
+class TrainBatch(NamedTuple):
+    """A training batch, and which samples it is made of."""
+
+    augmented: Augmented
+    positions: Tensor
+    """(B,) int64, each sample's global position in the epoch's order."""
+    epoch: int
+    rows: Tensor
+    """(B,) int64, the samples' rows in the split."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class Feed:
     classes: tuple[str, ...]
     seed: int
 
-    def train_inputs(self, start: int) -> Iterator[Augmented]:
+    def train_batches(self, start: int) -> Iterator[TrainBatch]:
         """Augmented batches from step ``start`` on, without an end.
 
         Where both the loader and the augmentation can, rows of the resident split are handed over,
@@ -62,18 +75,20 @@ class Feed:
 
 def _augment_ids(
     loader: Loader, augment: TokenAugment | PixelAugment, start: int, seed: int
-) -> Iterator[Augmented]:
+) -> Iterator[TrainBatch]:
     for batch in loader.steps(start):
-        yield augment(
+        augmented = augment(
             batch.tokens, batch.labels, positions=batch.positions, seed=seed, epoch=batch.epoch
         )
+        rows = torch.from_numpy(batch.indices).to(loader.device, non_blocking=True)
+        yield TrainBatch(augmented, batch.positions, batch.epoch, rows)
 
 
 def _augment_rows(
     loader: ResidentLoader, augment: FusedAugment, start: int, seed: int
-) -> Iterator[Augmented]:
+) -> Iterator[TrainBatch]:
     for batch in loader.row_steps(start):
-        yield augment.augment_rows(
+        augmented = augment.augment_rows(
             batch.packed,
             batch.rows,
             batch.labels,
@@ -81,6 +96,7 @@ def _augment_rows(
             seed=seed,
             epoch=batch.epoch,
         )
+        yield TrainBatch(augmented, batch.positions, batch.epoch, batch.rows)
 
 
 def make_augment(
@@ -107,21 +123,21 @@ def make_augment(
         warper = load_tokenadapt(settings.token_adapt, store)
     if not triton_serves(device):
         return TokenAugment(codebook, grid, settings, warper=warper).to(device)
-    dtype = torch.bfloat16 if computes_in_bfloat16(config, device) else torch.float32
+    dtype = compute_dtype(config, device)
+    if dtype == torch.float16:  # which gradients are scaled for, not inputs
+        dtype = torch.float32
     return FusedAugment(
         codebook, grid, settings, warper=warper, dtype=dtype, channels_last=True
     ).to(device)
 
 
-def computes_in_bfloat16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether forward passes compute in bf16: the config or a CUDA device asks for it."""
-    return config.run.precision == "bf16" or (
-        config.run.precision == "auto" and device.type == "cuda"
-    )
-
-
 def make_feed(
-    store: Store, config: TrainConfig, device: torch.device, *, with_train: bool = True
+    store: Store,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    rank: Rank | None = None,
+    with_train: bool = True,
 ) -> Feed:
     """Load the splits that ``config`` names.
 
@@ -141,14 +157,16 @@ def make_feed(
                 f"{store.folder} has no classes; tokenize a class-per-folder tree or a manifest "
                 "with labels to train a classifier"
             )
-        train = _load(split, config, device, batch_size=data.batch_size, shuffle=True)
+        train = _load(split, config, device, rank, batch_size=data.batch_size, shuffle=True)
     if data.val_split not in store or not _has_labels(store[data.val_split]):
         raise UsageError(
             f"{store.folder} has no labelled samples in a split {data.val_split!r} to evaluate on; "
             f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
             "folder or a --val-fraction"
         )
-    evaluation = _load(store[data.val_split], config, device, batch_size=EVAL_BATCH, shuffle=False)
+    evaluation = _load(
+        store[data.val_split], config, device, rank, batch_size=EVAL_BATCH, shuffle=False
+    )
     augment = make_augment(store, config, device, with_train=with_train)
     return Feed(train, evaluation, augment, store.classes, config.run.seed)
 
@@ -182,9 +200,15 @@ def build_model(
 
 
 def _load(
-    split: Split, config: TrainConfig, device: torch.device, *, batch_size: int, shuffle: bool
+    split: Split,
+    config: TrainConfig,
+    device: torch.device,
+    rank: Rank | None,
+    *,
+    batch_size: int,
+    shuffle: bool,
 ) -> Loader:
-    data, seed = config.data, config.run.seed
+    data, seed, rank = config.data, config.run.seed, rank or Rank()
     subset = None
     if shuffle and data.fraction < 1:
         subset = select(split, fraction=data.fraction, seed=seed)
@@ -200,6 +224,8 @@ def _load(
             window_blocks=data.window_blocks,
             subset=subset,
             labelled=shuffle,
+            rank=rank.rank,
+            world_size=rank.world_size,
         )
     if shuffle:
         check_labelled(split.labels, split)
@@ -211,4 +237,5 @@ def _load(
         seed=seed,
         device=device,
         subset=subset,
+        rank=rank,
     )

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from seit.augment import PixelAugment, TokenAugment
 from seit.devices import choose_device
 from seit.errors import SeitError, UnreadableError, UsageError
-from seit.models import load_weights
 from seit.shards import Store, open_store
 from seit.tokenize.audio import decode_audio
 from seit.tokenize.decode import decode_image
@@ -25,8 +23,9 @@ from seit.tokenize.sources.media import NOUNS
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation, evaluate
-from seit.train.feeds import EVAL_BATCH, PIXEL_FLIP_PROB, build_model, make_feed
-from seit.train.loop import make_autocast
+from seit.train.feeds import EVAL_BATCH, PIXEL_FLIP_PROB, make_feed
+from seit.train.loading import load_run_model
+from seit.train.precision import make_autocast
 from seit.train.run import TOKENIZER_NAME, Run
 
 MAX_FILE_BYTES = 1 << 30
@@ -65,7 +64,7 @@ def evaluate_run(
     config = replace(config, data=replace(config.data, val_split=split))
     target = choose_device(device)
     feed = make_feed(store, config, target, with_train=False)
-    model = _load_model(run, config, feed.augment, tokenizer, target)
+    model = load_run_model(run, feed.augment, tokenizer, target)
     return evaluate(
         model,
         feed.evaluation_inputs(),
@@ -91,7 +90,7 @@ def predict(
     target = choose_device(device)
     tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(target)
     augment = _augment(config, tokenizer, target)
-    model = _load_model(run, config, augment, tokenizer, target).eval()
+    model = load_run_model(run, augment, tokenizer, target).eval()
     totals = torch.zeros(len(files), len(run.classes), dtype=torch.float64)
     counts = torch.zeros(len(files), 1, dtype=torch.float64)
     inputs = _inputs([Path(file) for file in files], tokenizer.inputs)
@@ -145,21 +144,3 @@ def _augment(
         height, width, _ = tokenizer.inputs.shape
         return PixelAugment((height, width), settings).to(device)
     return TokenAugment(tokenizer.codebook, tokenizer.grid, config.augment).to(device)
-
-
-def _load_model(
-    run: Run,
-    config: TrainConfig,
-    augment: TokenAugment | PixelAugment,
-    tokenizer: Tokenizer,
-    device: torch.device,
-) -> nn.Module:
-    inputs = tokenizer.inputs
-    model = build_model(
-        config.model,
-        augment,
-        num_classes=len(run.classes),
-        patch_size=inputs.size // tokenizer.grid[0] if isinstance(inputs, ImageInputs) else 1,
-    )
-    load_weights(model, run.load_weights(), origin=str(run.path))
-    return model.to(device)

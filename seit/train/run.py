@@ -1,8 +1,8 @@
 """The run folder: what a run leaves behind, and how it is read again.
 
 ``config.yaml`` (all settings), ``run.json`` (identity and result), ``metrics.jsonl``,
-``checkpoints/``, ``model.safetensors`` (the weights to use), ``tokenizer.safetensors``,
-``report.html``.
+``checkpoints/``, ``model.safetensors`` (the weights to use), ``predictions.safetensors`` (the class
+that it gives to each sample of the evaluated split), ``tokenizer.safetensors``, ``report.html``.
 """
 
 import json
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 import yaml
@@ -30,6 +32,7 @@ CONFIG_NAME = "config.yaml"
 RUN_NAME = "run.json"
 METRICS_NAME = "metrics.jsonl"
 WEIGHTS_NAME = "model.safetensors"
+PREDICTIONS_NAME = "predictions.safetensors"
 TOKENIZER_NAME = "tokenizer.safetensors"
 REPORT_NAME = "report.html"
 
@@ -56,16 +59,17 @@ class Run:
                     f"{run.path} already holds a run; pass --resume to go on with it, or another "
                     "--out"
                 )
-            run._check_same(config, store)
+            run.check_same(config, store)
+            if run.config != config:
+                run._write_config(config)
             return run
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise UsageError(f"{run.path} already holds something else; choose a new --out folder")
         with explained_writes(run.path):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
         save_tokenizer(store.load_tokenizer(), run.path / TOKENIZER_NAME)
-        run.write_info({"status": "started", "identity": _identity(config, store)})
-        text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
-        write_atomically(run.path / CONFIG_NAME, text.encode())
+        run.write_info({"status": "started", "identity": _identity(store)})
+        run._write_config(config)
         return run
 
     @staticmethod
@@ -134,6 +138,26 @@ class Run:
         kept = [json.dumps(entry) + "\n" for entry in self.metrics() if entry["step"] <= step]
         write_atomically(self.path / METRICS_NAME, "".join(kept).encode())
 
+    def save_predictions(self, predictions: npt.NDArray[np.int64]) -> None:
+        """Write what the model took each sample of the evaluated split for."""
+        tensors = {"predictions": torch.from_numpy(predictions)}
+        write_atomically(self.path / PREDICTIONS_NAME, save(tensors))
+
+    def load_predictions(self) -> npt.NDArray[np.int64] | None:
+        """What :meth:`save_predictions` wrote; None where an older version made the run.
+
+        Raises:
+            DamagedError: the file is not what was written.
+        """
+        path = self.path / PREDICTIONS_NAME
+        if not path.is_file():
+            return None
+        try:
+            predictions: npt.NDArray[np.int64] = load_file(path)["predictions"].numpy()
+        except (SafetensorError, OSError, KeyError) as error:
+            raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+        return predictions
+
     def save_weights(self, model: nn.Module) -> None:
         """Write the weights to use."""
         tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
@@ -157,14 +181,24 @@ class Run:
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
 
-    def _check_same(self, config: TrainConfig, store: Store) -> None:
-        differences = config.differences(to_mapping(self.config))
+    def _write_config(self, config: TrainConfig) -> None:
+        text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
+        write_atomically(self.path / CONFIG_NAME, text.encode())
+
+    def check_same(self, config: TrainConfig, store: Store) -> None:
+        """Refuse to go on with a run that did something else.
+
+        Raises:
+            UsageError: it had other settings or another store.
+        """
+        differences = config.differences(read_yaml(self.path / CONFIG_NAME))
         if differences:
             raise UsageError(
                 f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
                 "repeat the first command or choose another --out"
             )
-        if self.info["identity"] != _identity(config, store):
+        identity = self.info.get("identity")
+        if not isinstance(identity, dict) or identity | _identity(store) != identity:
             raise UsageError(
                 f"{self.path} was begun on another store than {store.folder}; pass that one or "
                 "choose another --out"
@@ -184,12 +218,8 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
-def _identity(config: TrainConfig, store: Store) -> dict[str, Any]:
-    return {
-        "config": config.fingerprint,
-        "store": store.card.seal,
-        "classes": list(store.classes),
-    }
+def _identity(store: Store) -> dict[str, Any]:
+    return {"store": store.card.seal, "classes": list(store.classes)}
 
 
 def _plain(value: Any) -> Any:
