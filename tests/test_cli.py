@@ -21,6 +21,7 @@ from seit.train import TrainConfig
 SUBCOMMANDS = {
     "tokenizer": ("fit", "train", "import", "list", "info", "eval"),
     "recipes": ("list", "show", "copy"),
+    "runs": ("list", "compare"),
 }
 CLASSES = ("blue", "green", "red")
 TINY = (

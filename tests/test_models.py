@@ -1,3 +1,7 @@
+from copy import deepcopy
+from functools import cache
+from itertools import product
+
 import pytest
 import timm
 import torch
@@ -5,10 +9,52 @@ from stores import build_store
 
 import seit
 from seit.errors import UsageError
-from seit.models import Stem, build_backbone, count_parameters, load_weights
+from seit.models import (
+    Stem,
+    build_backbone,
+    count_parameters,
+    load_weights,
+    takes_patches,
+    vit_stem,
+)
+from seit.models.pyramid import pixels_per_token
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
 NAMES = ["vit_tiny_patch16_224", "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"]
+VIT_KIN = {
+    "deit3_small_patch16_224": {"embed_dim": 48, "depth": 1, "num_heads": 3},
+    "vit_wee_patch16_reg1_gap_256": {"embed_dim": 48, "depth": 1, "num_heads": 3},
+    "beit_base_patch16_224": {"embed_dim": 48, "depth": 1, "num_heads": 3},
+    "eva02_tiny_patch14_224": {"embed_dim": 48, "depth": 1, "num_heads": 3},
+    "cait_xxs24_224": {"embed_dim": 48, "depth": 1, "num_heads": 3},
+}
+PYRAMIDS = {
+    "resnet10t": {},
+    "convnextv2_atto": {"dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)},
+    "regnety_002": {"depth": 6, "w0": 16, "wa": 16.0, "wm": 2.0, "group_size": 8},
+    "efficientnet_b0": {},
+    "swin_tiny_patch4_window7_224": {
+        "embed_dim": 12,
+        "depths": (1, 1, 2, 1),
+        "num_heads": (1, 2, 3, 4),
+    },
+}
+FIRST_STAGES = {
+    "resnet10t": ("layer1", "layer2"),
+    "convnextv2_atto": ("stages.0", "stages.1"),
+    "regnety_002": ("s1", "s2"),
+    "efficientnet_b0": ("blocks.0", "blocks.2"),
+    "swin_tiny_patch4_window7_224": ("layers.0", "layers.1"),
+}
+ADAPTORS = {
+    "resnet10t": "conv1.6",
+    "convnextv2_atto": "stem.0",
+    "regnety_002": "stem.conv",
+    "efficientnet_b0": "conv_stem",
+    "swin_tiny_patch4_window7_224": "patch_embed.proj",
+}
+UP = {name: (8, 8) if name in ("regnety_002", "efficientnet_b0") else (4, 4) for name in PYRAMIDS}
+ENTRIES = list(product(PYRAMIDS, ["up", "later"]))
 STEMS = {"4/2/1": (14, 14), "2/2/0": (14, 14), "4/4/0": (7, 7), "3/1/1": (28, 28)}
 
 
@@ -132,14 +178,248 @@ def test_a_pixel_baseline_is_the_same_network():
     assert model(torch.randn(1, 3, 32, 32)).shape == (1, 2)
 
 
+@cache
+def built(name, stem, size):
+    return build_backbone(
+        name, channels=6, input_size=size, stem=stem, num_classes=3, **PYRAMIDS[name]
+    )
+
+
+def pyramid(name, stem, size=(28, 28)):
+    return deepcopy(built(name, stem, size))
+
+
+@cache
+def plain_pyramid(name):
+    return timm.create_model(name, num_classes=3, **PYRAMIDS[name]).eval()
+
+
+def last_size(model, size):
+    """Rows and columns of the last features, which Swin keeps before the channels."""
+    features = model.eval().forward_features(torch.zeros(1, 6, *size))
+    return tuple(features.shape[1:3] if features.shape[3] > 16 else features.shape[2:])
+
+
+def run_backward(model, size):
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 6, *size, requires_grad=True)
+    logits = model(tokens)
+    assert logits.shape == (2, 3)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2])).backward()
+    assert tokens.grad.any()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize(("name", "stem"), ENTRIES)
+def test_tokens_enter_a_pyramid(name, stem):
+    model = pyramid(name, stem)
+    run_backward(model, (28, 28))
+    assert last_size(model, (28, 28)) == (7, 7)
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_only_the_stem_of_a_pyramid_differs_from_timm(name):
+    ours, theirs = shapes(pyramid(name, "up")), shapes(plain_pyramid(name))
+    adaptor = ADAPTORS[name]
+    assert ours.pop(f"{adaptor}.weight") == (6, theirs.pop(f"{adaptor}.weight")[0], *UP[name])
+    assert ours.pop(f"{adaptor}.bias")
+    theirs.pop(f"{adaptor}.bias", None)
+    deep_stem = {key for key in theirs if key.startswith("conv1.")}
+    assert list(ours.items()) == [pair for pair in theirs.items() if pair[0] not in deep_stem]
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_later_leaves_the_stages_before_out(name):
+    ours, theirs = shapes(pyramid(name, "later")), shapes(plain_pyramid(name))
+    first, entry = FIRST_STAGES[name]
+    keys = list(theirs)
+    begin, enter = (
+        next(place for place, key in enumerate(keys) if key.startswith(f"{stage}."))
+        for stage in (first, entry)
+    )
+    left_out = ("stages.1.downsample.", "layers.1.downsample.")
+    behind = {key: theirs[key] for key in keys[enter:] if not key.startswith(left_out)}
+    stem = {key for key in ours if key not in behind}
+    assert stem <= {*keys[:begin], f"{ADAPTORS[name]}.bias"}
+    assert [pair for pair in ours.items() if pair[0] not in stem] == list(behind.items())
+
+
+def shapes(model):
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(("name", "stem"), ENTRIES)
+def test_behind_the_entry_a_pyramid_is_timms(name, stem):
+    """With a plain model's weights, the same features give the plain model's logits."""
+    model = pyramid(name, stem).eval()
+    plain = plain_pyramid(name)
+    weights = plain.state_dict()
+    ours = model.state_dict()
+    model.load_state_dict({**ours, **{k: v for k, v in weights.items() if _fits(ours, k, v)}})
+    stage = FIRST_STAGES[name][stem == "later"]
+    seen = {}
+
+    def note(module, inputs, output):
+        seen["input"], seen["output"] = inputs[0], output
+
+    handle = plain.get_submodule(stage).register_forward_hook(note)
+    expected = plain(torch.randn(2, 3, 224, 224))
+    handle.remove()
+    if stem == "up":
+        model.get_submodule(stage).register_forward_pre_hook(lambda *_: seen["input"])
+    else:
+        model.get_submodule(stage).register_forward_hook(lambda *_: seen["output"])
+    torch.testing.assert_close(model(torch.zeros(2, 6, 28, 28)), expected)
+
+
+def _fits(state, key, tensor):
+    return key in state and state[key].shape == tensor.shape
+
+
+@pytest.mark.parametrize(("name", "stem"), ENTRIES)
+def test_what_comes_in_has_the_scale_of_normed_features(name, stem):
+    """The first stage sees neither vanishing nor exploding features of standard normal tokens."""
+    torch.manual_seed(0)
+    model = pyramid(name, stem).train()
+    seen = []
+    stage = model.get_submodule(FIRST_STAGES[name][stem == "later"])
+    stage.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(torch.randn(4, 6, 28, 28))
+    assert 0.3 < seen[0].std() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [each for each in ENTRIES if each != ("efficientnet_b0", "later")]
+)
+def test_spectrograms_enter_a_pyramid(name, stem):
+    model = pyramid(name, stem, (14, 56))
+    model.eval()(torch.randn(1, 6, 14, 56))
+    assert last_size(model, (14, 56)) in {(3, 14), (4, 14)}
+
+
+@pytest.mark.parametrize("name", VIT_KIN)
+@pytest.mark.parametrize("size", [(28, 28), (14, 56)])
+def test_the_kin_of_vits_take_tokens(name, size):
+    model = build_backbone(name, channels=6, input_size=size, num_classes=3, **VIT_KIN[name])
+    plain = timm.create_model(name, num_classes=3, global_pool="avg", **VIT_KIN[name]).state_dict()
+    ours = model.state_dict()
+    assert list(ours) == list(plain)
+    different = {key for key in ours if ours[key].shape != plain[key].shape}
+    positions = {"pos_embed", *(key for key in ours if "relative_position" in key)}
+    assert different <= {"patch_embed.proj.weight", *positions}
+    run_backward(model, size)
+
+
+def test_swin_sees_every_token_of_an_odd_grid():
+    """Windows of grids that stages do not divide evenly are padded and masked."""
+    model = pyramid("swin_tiny_patch4_window7_224", "up", (14, 35)).eval()
+    tokens = torch.randn(1, 6, 14, 35, requires_grad=True)
+    model(tokens).sum().backward()
+    assert tokens.grad.abs().sum(dim=1).gt(0).all()
+
+
+@pytest.mark.parametrize(
+    ("grid", "pixels"),
+    [((28, 28), 8), ((14, 56), 8), ((14, 14), 16), ((56, 56), 4), ((7, 7), 16), ((112, 112), 4)],
+)
+def test_a_grid_stands_for_a_picture_of_the_usual_size(grid, pixels):
+    assert pixels_per_token(grid) == pixels
+
+
+def test_a_grid_of_fewer_tokens_enters_at_the_same_resolution():
+    model = pyramid("resnet10t", "up", (14, 14))
+    assert model.conv1[6].stride == (4, 4)
+    assert last_size(model, (14, 14)) == (7, 7)
+    later = pyramid("resnet10t", "later", (14, 14))
+    assert isinstance(later.layer2, torch.nn.Identity)
+    assert last_size(later, (14, 14)) == (7, 7)
+
+
+def test_seeds_give_the_weights_that_they_gave():
+    """What is found out about a model before it is built draws no random numbers."""
+    arguments = {"num_classes": 3, "in_chans": 6, "global_pool": "avg", **SMALL}
+    torch.manual_seed(0)
+    plain = timm.create_model(NAMES[0], img_size=14, patch_size=1, **arguments)
+    torch.manual_seed(0)
+    model = build_backbone(NAMES[0], channels=6, input_size=(28, 28), num_classes=3, **SMALL)
+    assert torch.equal(model.blocks[1].attn.qkv.weight, plain.blocks[1].attn.qkv.weight)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", NAMES[0], "swin_tiny_patch4_window7_224"])
+def test_without_a_stem_it_is_timms_model(name):
+    sizes = {**PYRAMIDS, NAMES[0]: SMALL}[name]
+    torch.manual_seed(0)
+    model = build_backbone(
+        name, channels=3, input_size=(224, 224), stem="none", num_classes=3, **sizes
+    )
+    torch.manual_seed(0)
+    plain = timm.create_model(name, num_classes=3, **sizes)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    pixels = torch.randn(1, 3, 224, 224)
+    assert torch.equal(model.eval()(pixels), plain.eval()(pixels))
+
+
+def test_without_a_stem_it_takes_other_sizes():
+    for name, sizes in ((NAMES[0], SMALL), ("resnet10t", {})):
+        model = build_backbone(
+            name, channels=5, input_size=(32, 64), stem="none", num_classes=2, **sizes
+        )
+        assert model.eval()(torch.zeros(1, 5, 32, 64)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "stem"),
+    [
+        ((28, 28), "4/2/1"),
+        ((14, 14), "4/2/1"),
+        ((14, 56), "4/2/1"),
+        ((13, 14), "3/1/1"),
+        ((7, 7), "3/1/1"),
+        ((1, 300), "3/1/1"),
+    ],
+)
+def test_auto_fits_small_grids(size, stem):
+    assert str(vit_stem("auto", size)) == stem
+
+
+def test_vits_are_told_by_their_features():
+    assert takes_patches(NAMES[0], **SMALL)
+    assert takes_patches("eva02_tiny_patch14_224")
+    assert not takes_patches("resnet10t")
+    assert not takes_patches("swin_tiny_patch4_window7_224")
+
+
+def test_stochastic_depth_is_passed_on():
+    model = build_backbone(
+        "convnextv2_atto",
+        channels=6,
+        input_size=(28, 28),
+        num_classes=3,
+        drop_path_rate=0.3,
+        **PYRAMIDS["convnextv2_atto"],
+    )
+    assert model.stages[3].blocks[0].drop_path.drop_prob == pytest.approx(0.3)
+
+
+def test_a_pyramid_is_exported():
+    model = pyramid("swin_tiny_patch4_window7_224", "up").eval()
+    tokens = torch.randn(1, 6, 28, 28)
+    program = torch.export.export(model, (tokens,), strict=False)
+    torch.testing.assert_close(program.module()(tokens), model(tokens))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "only ViT and DeiT"),
-        ("swin_tiny_patch4_window7_224", "SwinTransformer; only ViT"),
-        ("mixer_s32_224", "only ViT and DeiT"),
-        ("visformer_tiny", "only ViT and DeiT"),
+        ("xcit_nano_12_p16_224", "embeds patches by a ConvPatchEmbed, which no stem can replace"),
         ("vit_tiny_r_s16_p8_224", "embeds patches by a HybridEmbed"),
+        ("naflexvit_base_patch16_gap", "embeds patches by modules of its own"),
+        ("inception_v3", "has no stages that timm's feature_info names"),
+        ("levit_128s", "stages stages.0 … stages.2 .* do not hand on one feature map each"),
+        ("visformer_tiny", r"\(Visformer\) does not run on inputs of 28×28"),
+        ("vgg11", "the stem of a VGG has no convolution"),
         (
             "vit_tiny_patch16_225",
             "has no model 'vit_tiny_patch16_225'; near names: vit_tiny_patch16",
@@ -148,16 +428,58 @@ def test_a_pixel_baseline_is_the_same_network():
     ],
 )
 def test_other_models_are_refused_by_name(store, name, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as refused:
         seit.create_model(name, store)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"no_such": 1}, {"img_size": 224}, {"embed_dim": 50, "num_heads": 3}]
+    ("name", "arguments", "message"),
+    [
+        (NAMES[0], {"no_such": 1}, "a VisionTransformer, which does not take no_such"),
+        ("resnet10t", SMALL, "a ResNet, which does not take embed_dim and depth and num_heads"),
+        ("regnety_002", {"embed_dim": 8}, "a RegNet, which does not take embed_dim"),
+        ("efficientnet_b0", {"depth_multiplier": 2.0}, "does not take depth_multiplier"),
+        ("swin_tiny_patch4_window7_224", {"depth": 1}, "does not take depth"),
+        (NAMES[0], {"embed_dim": 50, "num_heads": 3}, "timm could not build"),
+        (NAMES[0], {"img_size": 224}, "img_size of .* follow from the input and the stem"),
+        ("resnet10t", {"in_chans": 3}, "in_chans of .* follow from the input and the stem"),
+    ],
 )
-def test_arguments_that_do_not_fit_are_a_usage_error(store, arguments):
-    with pytest.raises(UsageError, match="timm could not build"):
-        seit.create_model(NAMES[0], store, depth=1, **arguments)
+def test_arguments_that_do_not_fit_are_a_usage_error(store, name, arguments, message):
+    with pytest.raises(UsageError, match=message) as refused:
+        seit.create_model(name, store, **arguments)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "message"),
+    [
+        ("resnet10t", "4/2/1", "stem is '4/2/1', but 'resnet10t' has stages"),
+        ("resnet10t", "", "its stem is auto, up, later or none"),
+        (NAMES[0], "up", "a ViT has no stages; its stem is auto, none or kernel/stride/padding"),
+        ("densenet121", "later", r"\(DenseNet\) does not run on inputs of 28×28"),
+    ],
+)
+def test_stems_of_another_family_are_refused(store, name, stem, message):
+    with pytest.raises(UsageError, match=message):
+        seit.create_model(name, store, stem=stem)
+
+
+def test_another_resolution_is_refused(monkeypatch, store):
+    """Where a stage cannot be kept from reducing the resolution, it is said and not borne."""
+    monkeypatch.setattr(
+        seit.models.entry, "_keep_resolution", lambda module, stage: stage.input_dim
+    )
+    with pytest.raises(UsageError, match=r"its last features are \(512, 4, 4\), not \(7, 7\)"):
+        seit.create_model("resnet10t", store, stem="later")
+
+
+def test_a_backbone_without_a_classifier_is_refused(monkeypatch, store):
+    plain = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: plain(*a, **k, features_only=True))
+    with pytest.raises(UsageError, match="choose a backbone that is a classifier with one output"):
+        seit.create_model("resnet10t", store, stem="none")
 
 
 @pytest.mark.parametrize(

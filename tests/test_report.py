@@ -15,6 +15,7 @@ from PIL import Image
 from seit.errors import SeitError, UsageError
 from seit.report import (
     Bar,
+    Captioned,
     Figure,
     Section,
     Series,
@@ -192,6 +193,19 @@ def test_a_single_point_has_an_axis_around_it(value):
     ((x, y),) = polylines(parse(chart))[0]
     assert x == 500
     assert 0 < y < 260
+
+
+def test_faint_lines_stand_behind_the_next_full_one():
+    runs = [Series("run", [0, 1, 2], [value, value, value + 1], faint=True) for value in (1, 3)]
+    lines = [*runs, Series("mean", [0, 1, 2], [2, 2, 3]), Series("other", [0, 2], [0, 4])]
+    chart = parse(line_chart(lines, title="t", x_label="x", y_label="y"))
+    classes = [one.get("class") for one in find(chart, "polyline")]
+    assert classes == ["c0 faint", "c0 faint", "c0", "c1"]
+    assert [one.text.strip() for one in find(chart, "tspan", "name")] == ["mean", "other"]
+    assert [words(one) for one in find(chart, "li")] == ["mean", "other"]
+    assert len(find(chart, "circle", "hit")) == 5
+    alone = parse(line_chart(runs, title="t", x_label="x", y_label="y"))
+    assert len(find(alone, "polyline", "faint")) == 2
 
 
 def test_line_chart_refuses_what_it_cannot_draw():
@@ -394,6 +408,16 @@ def test_small_pictures_travel_bit_for_bit():
         np.testing.assert_array_equal(got, picture)
     assert (images[0].get("width"), images[0].get("height")) == ("128", "85")
     assert [one.text for one in find(grid, "div", "row-label")] == ["original", "from tokens"]
+
+
+def test_captions_stand_below_their_pictures():
+    pictures = list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8))
+    row = [Captioned(pictures[0], HOSTILE), pictures[1]]
+    grid = parse(image_grid([("r", row)], title="t"))
+    assert len(find(grid, "img")) == 2
+    (caption,) = find(grid, "div", "caption")
+    assert caption.text.startswith("<script>")
+    np.testing.assert_array_equal(decoded(find(grid, "img")[0])[0], pictures[0])
 
 
 def test_large_pictures_travel_nearly_so_and_no_larger_than_needed():

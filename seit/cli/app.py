@@ -28,13 +28,16 @@ COMMANDS = {
     "train": "Train a classifier on the tokens of a store.",
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Name the classes of raw images or clips.",
+    "runs": "List runs, or compare some of them.",
+    "export": "Write a finished run as safetensors, ONNX and torch.export files with a card.",
+    "frontier": "Accuracy against bytes: tokens, JPEG, smaller pictures and subsets compared.",
     "recipes": "List, show or copy recipes of runs.",
 }
 
-WITH_SETTINGS = ("train",)
+WITH_SETTINGS = ("train", "frontier")
 """Commands that take ``--group.field value``."""
 
-RESUMABLE = ("quickstart", "tokenize", "delete", "train", "tokenizer train")
+RESUMABLE = ("quickstart", "tokenize", "delete", "train", "tokenizer train", "frontier")
 """Commands that go on where they were stopped."""
 
 app = App(
@@ -87,13 +90,18 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
 
 
 def expand_settings(arguments: Sequence[str]) -> list[str]:
-    """Rewrite ``--group.field value`` to ``--set group.field=value``."""
+    """Rewrite ``--group.field value`` to ``--set group.field=value``.
+
+    ``--resume auto`` becomes ``--resume``, which means just that: go on if there is what to.
+    """
     expanded: list[str] = []
     rest = list(arguments)
     while rest:
         token = rest.pop(0)
         if token == "--":  # noqa: S105
             return [*expanded, token, *rest]
+        if token == "--resume" and rest[:1] == ["auto"]:  # noqa: S105
+            rest.pop(0)
         name, equals, value = token.partition("=")
         if not name.startswith("--") or "." not in name:
             expanded.append(token)

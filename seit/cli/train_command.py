@@ -1,13 +1,17 @@
 """`seit train STORE --out RUN`."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from seit.cli.output import human_seconds, print_json, print_table, progress_bar, say
 from seit.errors import UsageError
+
+if TYPE_CHECKING:
+    from seit.train.seeds import SeedsResult
 
 
 def command(
@@ -22,6 +26,7 @@ def command(
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
+    seeds: int = 1,
     device: str | None = None,
     pixels: Path | None = None,
     resume: bool = False,
@@ -41,14 +46,16 @@ def command(
         out: A new folder for the run.
         recipe: A recipe's name; see `seit recipes list`. `small-cpu` unless --config is given.
         config: A YAML file of settings.
-        model: A ViT or DeiT of timm.
+        model: A backbone of timm; of a recipe for another one only drop_path is kept.
         epochs: Passes over the training split.
         steps: Steps, instead of epochs.
         batch_size: Samples per step, over all devices.
         seed: Of weights, order and augmentation.
+        seeds: Repeat the run with so many seeds, each in a folder of OUT, and say how they spread.
         device: auto, cpu, cuda, mps.
         pixels: Train on the pixels of this SRC instead, for comparison.
-        resume: Go on with the interrupted run at OUT.
+        resume: Go on with the run at OUT if there is one (`--resume auto` is the same); its
+            schedule may have become longer.
         init_from: Start from the weights of this finished run.
         dry_run: Print the resolved settings as YAML and stop.
         set_: NAME=VALUE; what `--group.field value` is short for.
@@ -73,10 +80,14 @@ def command(
         flags["schedule.steps"] = None
     if recipe is None and config is None:
         recipe = "small-cpu"
+    base = read_yaml(find_recipe(recipe).path) if recipe else {}
+    if model is not None and base.get("model", {}).get("name") != model:
+        kept = {"drop_path"} & base.get("model", {}).keys()
+        base["model"] = {name: base["model"][name] for name in kept}
     settings = build(
         TrainConfig,
         merge(
-            read_yaml(find_recipe(recipe).path) if recipe else {},
+            base,
             read_yaml(config) if config else {},
             from_environment(TrainConfig),
             nest(flags, origin="command line"),
@@ -87,17 +98,21 @@ def command(
         return _print_settings(settings, json)
     if out is None:
         raise UsageError("--out is missing; name a new folder for the run")
-    from seit.train import train
+    from seit.train import train, train_seeds
 
     with progress_bar("training", "steps") as bar:
-        result = train(
-            settings,
-            store,
-            out=out,
-            resume=resume,
-            init_from=init_from,
-            progress=lambda done, total, figures: bar(done, total, _note(figures)),
-        )
+
+        def show(done: int, total: int, figures: dict[str, float]) -> None:
+            bar(done, total, _note(figures))
+
+        shared: Any = {"out": out, "resume": resume, "init_from": init_from, "progress": show}
+        spread = train_seeds(settings, store, seeds=seeds, **shared) if seeds != 1 else None
+        result = train(settings, store, **shared) if spread is None else None
+    if os.environ.get("RANK", "0") != "0":
+        return None  # the main one of several processes prints
+    if result is None:
+        assert spread is not None
+        return _print_seeds(spread, out, json)
     if json:
         return print_json(asdict(result))
     print_table(
@@ -114,6 +129,21 @@ def command(
         ]
     )
     return say(f"the report is at {out}/report.html")
+
+
+def _print_seeds(spread: "SeedsResult", out: Path, json: bool) -> None:
+    if json:
+        return print_json(
+            {"seeds": {seed: asdict(result) for seed, result in spread.results.items()}}
+            | {name: asdict(figure) for name, figure in spread.spreads.items()}
+        )
+    print_table(
+        [
+            (name, f"{one.mean:.4f} ± {one.std or 0:.4f} ({one.min:.4f} to {one.max:.4f})")
+            for name, one in spread.spreads.items()
+        ]
+    )
+    return say(f"{len(spread.results)} seeds; the report is at {out}/report.html")
 
 
 def _note(figures: dict[str, float]) -> str:

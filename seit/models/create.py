@@ -1,35 +1,24 @@
 """One door to models: timm's, with the stem replaced and everything else unchanged."""
 
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import timm
 import torch
-from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from seit.errors import UsageError
-from seit.models.stem import Stem
+from seit.models.instantiate import instantiate, rehearse, sketch, takes
+from seit.models.pyramid import Plan, parse_entry, plan_pyramid
+from seit.models.vit import check_patch_embed, is_vit, make_vit, vit_stem
 from seit.shards import Store
-
-# What the constructors of timm's other families raise when they are given a ViT's arguments.
-_BUILD_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 CROP_SHARE = 7 / 8
 """Side of the crop that the network sees, of the side of the stored grid (28 of 32)."""
 
 
 def create_model(
-    name: str, store: Store, *, stem: str = "4/2/1", num_classes: int | None = None, **kwargs: Any
+    name: str, store: Store, *, stem: str = "auto", num_classes: int | None = None, **kwargs: Any
 ) -> nn.Module:
     """Create the timm model ``name`` for the tokens of ``store``.
 
@@ -38,14 +27,15 @@ def create_model(
     them, and returns logits (B, ``num_classes``). Names of parameters are timm's.
 
     Args:
-        name: a ViT or DeiT of timm, such as ``vit_small_patch16_224``; its patch size is ignored.
+        name: a model of timm, such as ``vit_small_patch16_224`` or ``resnet50``; the patch size
+            of a ViT is ignored.
         store: gives C, the grid and, unless ``num_classes`` is given, the number of classes.
-        stem: kernel/stride/padding of the stem adaptor.
+        stem: see `build_backbone`.
         num_classes: outputs of the head.
         **kwargs: passed on to ``timm.create_model``.
 
     Raises:
-        UsageError: timm has no such model, it is not a ViT, or an argument does not fit it.
+        UsageError: timm has no such model, tokens cannot enter it, or an argument does not fit it.
     """
     rows, width = store.card.tokenizer.grid
     height = rows // (store.codebook.shape[0] if store.codebook.ndim == 3 else 1)
@@ -64,55 +54,59 @@ def build_backbone(
     *,
     channels: int,
     input_size: tuple[int, int],
-    stem: str,
     num_classes: int,
+    stem: str = "auto",
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a timm ViT over inputs (B, ``channels``, h, w); see `create_model`.
+    """Build a timm model over inputs (B, ``channels``, h, w) that returns (B, ``num_classes``).
 
-    The same function builds pixel baselines: there the stem is the patch embedding, such as
-    ``"16/16/0"`` on 224 px.
+    Args:
+        name: a model of timm.
+        channels: C, of embedded tokens or of pixels.
+        input_size: h and w.
+        num_classes: outputs of the head.
+        stem: ``auto`` is what suits the backbone and the grid. ViTs take kernel/stride/padding of
+            one convolution, and 4/2/1 by themselves, or 3/1/1 where that would leave fewer than
+            49 patches. Hierarchical backbones take ``up`` or ``later``, see `seit.models.entry`.
+            ``none`` leaves timm's stem as it is, for pixels.
+        **kwargs: passed on to ``timm.create_model``.
+
+    Raises:
+        UsageError: timm has no such model, tokens cannot enter it, or an argument does not fit it.
     """
-    adaptor = Stem.parse(stem)
-    rows, columns = adaptor.output_size(input_size)
     if num_classes < 1:
         raise UsageError("the store has no classes to learn; tokenize a labelled corpus")
-    if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; near names: {', '.join(near)}" if near else ""
-        raise UsageError(f"timm {timm.__version__} has no model {name!r}{hint}")
-    pooling = "token" if "distilled" in name else "avg"  # DeiT's two heads read two tokens
-    settings = {"global_pool": pooling, **kwargs}
-    try:
-        model = timm.create_model(
-            name,
-            pretrained=False,
-            in_chans=channels,
-            num_classes=num_classes,
-            img_size=(rows, columns),
-            patch_size=1,
-            **settings,
-        )
-    except _BUILD_ERRORS as error:
+    _check_ours(name, kwargs, stem)
+    original = sketch(name, kwargs)
+    settings = {**kwargs, "in_chans": channels, "num_classes": num_classes}
+    make: Callable[[], nn.Module]
+    plan: Plan | None = None
+    if stem == "none":
+        size = {"img_size": input_size} if takes(original, "img_size") else {}
+        make = partial(instantiate, name, {**settings, **size})
+    elif is_vit(original):
+        check_patch_embed(original, name)
+        adaptor = vit_stem(stem, input_size)
+        make = partial(make_vit, name, settings, stem=adaptor, input_size=input_size)
+    else:
+        entry = parse_entry(stem, name)
+        plan = plan_pyramid(name, settings, original=original, entry=entry, grid=input_size)
+        make = plan.make
+    with torch.device("meta"):
+        rehearsed = make()
+        if plan:
+            plan.guard(rehearsed)
+        rehearse(rehearsed, name, torch.zeros(2, channels, *input_size), num_classes)
+    return make()
+
+
+def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:
+    """Refuse arguments that follow from the input and the stem."""
+    ours = {"in_chans", "img_size"} | (set() if stem == "none" else {"patch_size"})
+    if wrong := sorted(ours & kwargs.keys()):
         raise UsageError(
-            f"timm could not build {name!r} with {settings} ({error}); only ViT and DeiT backbones "
-            "take tokens in this version"
-        ) from error
-    if not isinstance(model, VisionTransformer):
-        raise UsageError(
-            f"{name!r} is a {type(model).__name__}; only ViT and DeiT backbones take tokens in "
-            "this version"
+            f"{' and '.join(wrong)} of {name!r} follow from the input and the stem; leave them out"
         )
-    embed = model.patch_embed
-    if not isinstance(embed, PatchEmbed):
-        raise UsageError(
-            f"{name!r} embeds patches by a {type(embed).__name__}, which no stem can replace; "
-            "choose a plain ViT or DeiT"
-        )
-    embed.proj = adaptor.convolution(channels, model.embed_dim)
-    embed.patch_size = (adaptor.kernel, adaptor.kernel)
-    embed.img_size = input_size
-    return model
 
 
 def count_parameters(model: nn.Module) -> int:

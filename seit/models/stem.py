@@ -10,10 +10,13 @@ Legend: B batch, C codebook dim, h w cropped grid, D model dim.
 
 import re
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import nn
 
 from seit.errors import UsageError
+
+Convolution = TypeVar("Convolution", nn.Conv2d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,15 @@ class Stem:
         Weights start with variance 1 / fan-in, biases at 0.
         """
         conv = nn.Conv2d(channels, dim, self.kernel, self.stride, self.padding)
-        fan_in = channels * self.kernel**2
-        nn.init.trunc_normal_(conv.weight, std=fan_in**-0.5)
-        assert conv.bias is not None
-        nn.init.zeros_(conv.bias)
-        return conv
+        return initialised(conv, fan_in=channels * self.kernel**2)
 
     def __str__(self) -> str:
         return f"{self.kernel}/{self.stride}/{self.padding}"
+
+
+def initialised(adaptor: Convolution, *, fan_in: int) -> Convolution:
+    """The same adaptor with weights of variance 1 / ``fan_in`` and biases of 0."""
+    nn.init.trunc_normal_(adaptor.weight, std=fan_in**-0.5)
+    assert adaptor.bias is not None
+    nn.init.zeros_(adaptor.bias)
+    return adaptor

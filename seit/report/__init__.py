@@ -13,11 +13,12 @@ from seit.report.bars import Bar, bar_chart
 from seit.report.confusion import Confused, confusion_matrix, worst_confused
 from seit.report.lines import Series, line_chart
 from seit.report.page import Section, page, write_page
-from seit.report.pictures import image_grid
+from seit.report.pictures import Captioned, image_grid
 from seit.report.tables import Figure, figures, table
 
 __all__ = [
     "Bar",
+    "Captioned",
     "Confused",
     "Figure",
     "Section",

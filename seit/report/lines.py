@@ -7,6 +7,7 @@ lines x runs over 0–1000 and y over 0–H, downwards; the browser stretches it
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -34,11 +35,16 @@ _NUM_COLOURS = 6  # of the stylesheet: the accent, its counterpart, then quieter
 
 @dataclass(frozen=True)
 class Series:
-    """One line: a name and equally many ``x`` and ``y``; points not finite are skipped."""
+    """One line: a name and equally many ``x`` and ``y``; points not finite are skipped.
+
+    A ``faint`` line stands behind the next one that is not: it has its colour, but neither a
+    label nor tooltips. So the runs of several seeds stand behind their mean.
+    """
 
     name: str
     x: Sequence[float] | npt.NDArray[Any]
     y: Sequence[float] | npt.NDArray[Any]
+    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class _Line:
     colour: str
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
+    faint: bool
 
 
 def line_chart(
@@ -63,15 +70,17 @@ def line_chart(
     """Return a line chart with a label at the end of each line.
 
     ``y_range`` fixes the y axis, in units of y; lines that leave it are cut off. With
-    ``y_format="percent"`` y are fractions (0–1), shown as percentages. The first series wears
-    the accent colour, the second its counterpart. Points are joined in the order given.
+    ``y_format="percent"`` y are fractions (0–1), shown as percentages. The first series that is
+    not faint wears the accent colour, the second its counterpart. Points are joined in the order
+    given.
 
     Raises:
         UsageError: ``x`` and ``y`` of a series differ in length, or ``y_range`` is empty.
     """
     if y_range is not None and not (-math.inf < y_range[0] < y_range[1] < math.inf):
         raise UsageError(f"y_range is {y_range}, expected two finite numbers, the smaller first")
-    lines = [_line(one, index) for index, one in enumerate(series)]
+    full_before = accumulate((not one.faint for one in series), initial=0)
+    lines = [_line(one, index) for one, index in zip(series, full_before, strict=False)]
     drawn = [line for line in lines if line.x.size]
     if not drawn:
         return no_data(title=title, kind="line-chart")
@@ -85,7 +94,8 @@ def line_chart(
     )
     as_text = percent if y_format == "percent" else number
     y_names = y_axis.labels(as_percent=y_format == "percent")
-    H = max(_HEIGHT, round(LABEL_GAP * (len(drawn) + 1)))
+    named = [line for line in drawn if not line.faint]
+    H = max(_HEIGHT, round(LABEL_GAP * (len(named) + 1)))
     inside = bool(y_axis.place(all_y).min() > -1e-9 and y_axis.place(all_y).max() < 1 + 1e-9)
     curves = element(
         "svg",
@@ -100,7 +110,7 @@ def line_chart(
         LineEnd(
             line.name, line.colour, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1]))
         )
-        for line in drawn
+        for line in named
     ]
     left = 14 + text_width(y_names)
     right, narrow_right = label_widths(ends)
@@ -115,7 +125,7 @@ def line_chart(
             curves,
             *(
                 _marks(line, x_axis, y_axis, H=H, x_label=x_label, as_text=as_text)
-                for line in drawn
+                for line in named
             ),
             end_labels(ends, H=H),
             transform=f"translate(0 {_TOP})",
@@ -126,7 +136,9 @@ def line_chart(
         height=_TOP + H + _BOTTOM,
         style=f"--left:{left:.0f}px;--right:{right:.0f}px;--narrow-right:{narrow_right:.0f}px",
     )
-    names = legend([(line.name, line.colour, bool(line.x.size)) for line in lines])
+    names = legend(
+        [(line.name, line.colour, bool(line.x.size)) for line in lines if not line.faint]
+    )
     return frame(chart, names, title=title, kind="line-chart")
 
 
@@ -138,7 +150,7 @@ def _line(series: Series, index: int) -> _Line:
             "expected two sequences of the same length"
         )
     keep = np.isfinite(x) & np.isfinite(y)
-    return _Line(series.name, f"c{index % _NUM_COLOURS}", x[keep], y[keep])
+    return _Line(series.name, f"c{index % _NUM_COLOURS}", x[keep], y[keep], series.faint)
 
 
 def _height(y: Any, axis: Axis, *, H: int) -> Any:
@@ -181,7 +193,9 @@ def _curve(line: _Line, x_axis: Axis, y_axis: Axis, *, H: int) -> Markup:
         x, y = x[keep], y[keep]
     points = zip(1000 * x_axis.place(x), _height(y, y_axis, H=H), strict=True)
     return element(
-        "polyline", points=" ".join(f"{u:.2f},{v:.2f}" for u, v in points), class_=line.colour
+        "polyline",
+        points=" ".join(f"{u:.2f},{v:.2f}" for u, v in points),
+        class_=f"{line.colour} faint" if line.faint else line.colour,
     )
 
 

@@ -6,6 +6,7 @@ Legend: H, W height and width of a picture in pixels.
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,25 @@ JPEG_QUALITY = 92
 """With full colour resolution: its artefacts stay far below those of a tokenizer."""
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """A picture uint8 (H, W, 3), 0–255, and the line of text below it."""
+
+    picture: npt.NDArray[Any]
+    caption: str
+
+
 def image_grid(
-    rows: Sequence[tuple[str, Sequence[npt.NDArray[Any]]]], *, title: str, cell: int = 128
+    rows: Sequence[tuple[str, Sequence[npt.NDArray[Any] | Captioned]]],
+    *,
+    title: str,
+    cell: int = 128,
 ) -> Markup:
     """Return labelled rows of pictures, such as originals over reconstructions.
 
-    Each picture is uint8 (H, W, 3), 0–255, and is shown ``cell`` pixels wide at most. One larger
-    than twice that is scaled down first: no screen would show the rest. Rows may differ in
-    length; columns line up from the left.
+    Each picture is uint8 (H, W, 3), 0–255, with a caption or without, and is shown ``cell`` pixels
+    wide at most. One larger than twice that is scaled down first: no screen would show the rest.
+    Rows may differ in length; columns line up from the left.
 
     Raises:
         UsageError: a picture is not uint8 (H, W, 3), or ``cell`` is below 1.
@@ -46,7 +58,7 @@ def image_grid(
             element(
                 "div",
                 *(
-                    _picture(picture, name=f"{label}, image {column} of {len(pictures)}", cell=cell)
+                    _cell(picture, name=f"{label}, image {column} of {len(pictures)}", cell=cell)
                     for column, picture in enumerate(pictures, start=1)
                 ),
                 class_="row",
@@ -57,6 +69,13 @@ def image_grid(
     ]
     size = f"--columns:{num_columns};--cell:{cell}px"
     return frame(element("div", *body, class_="sheet", style=size), title=title, kind="pictures")
+
+
+def _cell(picture: npt.NDArray[Any] | Captioned, *, name: str, cell: int) -> Markup:
+    if not isinstance(picture, Captioned):
+        return _picture(picture, name=name, cell=cell)
+    image = _picture(picture.picture, name=f"{name}: {picture.caption}", cell=cell)
+    return element("div", image, element("div", picture.caption, class_="caption"))
 
 
 def _picture(picture: npt.NDArray[Any], *, name: str, cell: int) -> Markup:

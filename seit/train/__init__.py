@@ -12,16 +12,19 @@ from seit.train.evaluate import Evaluation
 from seit.train.loop import TrainResult, train
 from seit.train.predict import Prediction, evaluate_run, predict
 from seit.train.run import Run
+from seit.train.seeds import SeedsResult, train_seeds
 
 __all__ = [
     "Evaluation",
     "Prediction",
     "Run",
+    "SeedsResult",
     "TrainConfig",
     "TrainResult",
     "evaluate_run",
     "predict",
     "train",
+    "train_seeds",
 ]
 
 

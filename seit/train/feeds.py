@@ -13,7 +13,7 @@ from torch import Tensor
 from seit.augment import Augmented, PixelAugment, TokenAugment
 from seit.augment.kernels import FusedAugment
 from seit.errors import UsageError
-from seit.models import Stem, build_backbone
+from seit.models import build_backbone, takes_patches, vit_stem
 from seit.models.tokenadapt import load_tokenadapt
 from seit.shards import Split, Store
 from seit.shards.frames import Kind
@@ -182,13 +182,13 @@ def build_model(
 ) -> torch.nn.Module:
     """The backbone for the inputs that ``augment`` makes.
 
-    For pixels the stem becomes a patch embedding that sees as many pixels per patch as the token
-    stem's stride covers, so that both networks have the same sequence length.
+    Pixels enter a ViT by a patch embedding that sees as many of them as the token stem's stride
+    covers, so that both networks have the same sequence length, and other backbones by their own
+    stem.
     """
     stem = config.stem
     if isinstance(augment, PixelAugment):
-        side = Stem.parse(stem).stride * patch_size
-        stem = f"{side}/{side}/0"
+        stem = pixel_stem(config, augment.output_size, patch_size)
     return build_backbone(
         config.name,
         channels=augment.channels,
@@ -197,6 +197,21 @@ def build_model(
         num_classes=num_classes,
         **config.timm_kwargs(),
     )
+
+
+def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> str:
+    """The stem of a pixel baseline; see `build_model`.
+
+    Args:
+        config: of the backbone.
+        size: of the images, in pixels.
+        patch_size: pixels per token along a side.
+    """
+    if not takes_patches(config.name, **config.timm_kwargs()):
+        return "none"
+    grid = (size[0] // patch_size, size[1] // patch_size)
+    side = vit_stem(config.stem, grid).stride * patch_size
+    return f"{side}/{side}/0"
 
 
 def _load(

@@ -254,7 +254,8 @@ class _Training:
     def leave(self, result: TrainResult, evaluation: Evaluation) -> None:
         """Write what a finished run leaves behind."""
         self.run.save_weights(self.stepper.evaluated_model)
-        self.run.save_predictions(evaluation.predictions)
+        labels = self.store[self.config.data.val_split].labels
+        self.run.save_predictions(evaluation.predictions, labels)
         self.run.write_info(
             {
                 **self.run.info,
@@ -265,7 +266,7 @@ class _Training:
                 "confusion": evaluation.confusion.tolist(),
             }
         )
-        write_run_report(self.run)
+        write_run_report(self.run, store=self.store)
         self._close(result)
 
     def _resume(self, state: _State) -> int:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,11 @@ from seit.errors import UsageError
 from seit.stream.batches import Rank
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"  # its name in earlier releases of torch
+)
 _TIMEOUT = timedelta(minutes=30)
 
 
@@ -82,12 +89,19 @@ class Ranks:
             self.sum(torch.zeros((), device=self.device))
 
     def share(self, model: nn.Module) -> nn.Module:
-        """The model, its gradients averaged over the ranks."""
+        """The model, its gradients averaged over the ranks.
+
+        Batch norm sees the batch of all ranks on CUDA devices, of its own rank on others.
+        """
         if self.world_size == 1:
             return model
-        devices = [self.device] if self.device.type == "cuda" else None
+        on_cuda = self.device.type == "cuda"
+        settings: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(
-            model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            nn.SyncBatchNorm.convert_sync_batchnorm(model) if on_cuda else model,
+            device_ids=[self.device] if on_cuda else None,
+            gradient_as_bucket_view=True,
+            **settings,
         )
 
 

@@ -17,6 +17,7 @@ import timm
 import torch
 import yaml
 from safetensors import SafetensorError
+from safetensors.numpy import save as save_numpy
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -138,25 +139,12 @@ class Run:
         kept = [json.dumps(entry) + "\n" for entry in self.metrics() if entry["step"] <= step]
         write_atomically(self.path / METRICS_NAME, "".join(kept).encode())
 
-    def save_predictions(self, predictions: npt.NDArray[np.int64]) -> None:
-        """Write what the model took each sample of the evaluated split for."""
-        tensors = {"predictions": torch.from_numpy(predictions)}
-        write_atomically(self.path / PREDICTIONS_NAME, save(tensors))
-
-    def load_predictions(self) -> npt.NDArray[np.int64] | None:
-        """What :meth:`save_predictions` wrote; None where an older version made the run.
-
-        Raises:
-            DamagedError: the file is not what was written.
-        """
-        path = self.path / PREDICTIONS_NAME
-        if not path.is_file():
-            return None
-        try:
-            predictions: npt.NDArray[np.int64] = load_file(path)["predictions"].numpy()
-        except (SafetensorError, OSError, KeyError) as error:
-            raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
-        return predictions
+    def save_predictions(
+        self, predictions: npt.NDArray[np.int64], labels: npt.NDArray[np.integer]
+    ) -> None:
+        """Write what the model took each sample of the evaluated split for, and what it is."""
+        tensors = {"predictions": predictions, "labels": labels.astype(np.int64)}
+        write_atomically(self.path / PREDICTIONS_NAME, save_numpy(tensors))
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the weights to use."""

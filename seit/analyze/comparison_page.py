@@ -1,0 +1,164 @@
+"""The report of a comparison of runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seit.analyze.comparing import Comparison, Contender, Measured, Verdict
+from seit.analyze.significance import Interval
+from seit.report import Figure, Section, figures, page, table, write_page
+from seit.report.numbers import minus, number
+from seit.train.report import THROUGHPUT, group_curves
+
+MOST_CLASSES = 20
+"""Classes shown, those that changed most; the others are alike or summed up in top-1."""
+_LABELS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "loss": "loss",
+    "steps": "steps",
+    "parameters": "parameters",
+    "samples_per_second": "samples/s",
+    "data_wait_fraction": "waiting for data",
+    "seconds": "seconds",
+}
+_SHARES = ("top1", "top5", "data_wait_fraction")
+
+
+def write_comparison(path: Path, comparison: Comparison, contenders: Sequence[Contender]) -> None:
+    """Write a comparison of ``contenders`` as an HTML page to ``path``."""
+    first, *others = comparison.names
+    groups = {one.name: [run.run.metrics() for run in one.members] for one in contenders}
+    tiles = [
+        Figure(f"top-1 of {name}", show("top1", measured.value), spread_note(measured))
+        for name, measured in zip(comparison.names, comparison.results["top1"], strict=True)
+    ]
+    sentences = "\n\n".join(say_verdict(first, verdict) for verdict in comparison.verdicts)
+    faint = "Faint: the seeds one by one." if max(comparison.runs) > 1 else ""
+    html = page(
+        " and ".join([", ".join([first, *others[:-1]]), others[-1]]),
+        lead=f"Compared with {first}.",
+        sections=[
+            Section("Result", figures(tiles), sentences),
+            Section("All figures", table(result_rows(comparison), header=header(comparison))),
+            _settings(comparison),
+            Section("Learning curves", group_curves(groups), faint),
+            *_class_sections(comparison),
+            Section("Throughput", group_curves(groups, THROUGHPUT)),
+        ],
+    )
+    write_page(path, html)
+
+
+def header(comparison: Comparison, label: str = "") -> list[str]:
+    """The columns of a table of results: each run, and the differences of all but the first."""
+    return [label, *comparison.names, *(f"Δ {name}" for name in comparison.names[1:])]
+
+
+def result_rows(comparison: Comparison) -> list[list[str]]:
+    """Every figure of each run, then the differences from the first."""
+    return [
+        [
+            _LABELS[figure],
+            *(show(figure, one.value) + _plus_minus(figure, one) for one in measured),
+            *(show(figure, one.difference, signed=True) for one in measured[1:]),
+        ]
+        for figure, measured in comparison.results.items()
+    ]
+
+
+def class_rows(comparison: Comparison, most: int = MOST_CLASSES) -> list[list[str]]:
+    """Recall of the classes that changed most by each run, then the differences."""
+    return [
+        [
+            one.name,
+            *(show("top1", value) for value in one.recalls),
+            *(show("top1", value, signed=True) for value in one.differences[1:]),
+        ]
+        for one in (comparison.classes or ())[:most]
+    ]
+
+
+def setting_rows(comparison: Comparison) -> list[list[str]]:
+    """The settings that differ, with the values of each run."""
+    return [
+        [name, *("–" if value is None else str(value) for value in values)]
+        for name, values in comparison.settings.items()
+    ]
+
+
+def say_verdict(first: str, verdict: Verdict) -> str:
+    """How a run's top-1 compares with the first's, in a sentence or two."""
+    text = f"{verdict.name} against {first}: {_points(verdict.difference)} points of top-1"
+    if verdict.kind == "mcnemar":
+        assert verdict.p_value is not None
+        text += (
+            f"; {verdict.only_this:,} samples only {verdict.name} named rightly and "
+            f"{verdict.only_first:,} only {first}, p = {verdict.p_value:.2g} by McNemar's exact "
+            "test."
+        )
+    elif verdict.kind == "welch":
+        assert verdict.interval is not None
+        low, high = _points(verdict.interval.low), _points(verdict.interval.high)
+        text += f", 95 % interval {low} to {high} (Welch, over seeds)."
+    else:
+        assert verdict.intervals is not None
+        parts = [
+            f"{name} {_span(interval)}"
+            for name, interval in zip((first, verdict.name), verdict.intervals, strict=True)
+            if interval is not None
+        ]
+        text += f"; 95 % intervals of each alone: {', '.join(parts)} (Wilson)." if parts else "."
+    if not verdict.same_data:
+        text += " They were evaluated on different stores or splits."
+    return text
+
+
+def show(figure: str, value: float | None, *, signed: bool = False) -> str:
+    """A figure as text, or a difference of it with its sign; differences of shares in points."""
+    if value is None:
+        return "–"
+    if signed and figure in _SHARES:
+        return _points(value)
+    text = f"{value:.2%}" if figure in _SHARES else number(value)
+    return f"+{text}" if signed and value > 0 else minus(text)
+
+
+def spread_note(measured: Measured) -> str:
+    """The deviation over seeds, and the difference from the first."""
+    parts = []
+    if measured.std is not None:
+        parts.append(f"± {measured.std:.2%} over seeds")
+    if measured.difference is not None:
+        parts.append(f"{_points(measured.difference)} points")
+    return ", ".join(parts)
+
+
+def _plus_minus(figure: str, measured: Measured) -> str:
+    return f" ± {show(figure, measured.std)}" if measured.std else ""
+
+
+def _points(share: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    text = minus(f"{100 * share:.2f}")
+    return f"+{text}" if share > 0 else text
+
+
+def _span(interval: Interval) -> str:
+    return f"{interval.low:.2%} to {interval.high:.2%}"
+
+
+def _settings(comparison: Comparison) -> Section:
+    title = "Settings that differ"
+    rows = setting_rows(comparison)
+    if not rows:
+        return Section(title, [], "None.")
+    return Section(title, table(rows, header=["setting", *comparison.names]))
+
+
+def _class_sections(comparison: Comparison) -> list[Section]:
+    rows = class_rows(comparison)
+    if not rows:
+        return []
+    total = len(comparison.classes or ())
+    text = f"The {len(rows)} of {total:,} classes that changed most." if total > len(rows) else ""
+    return [Section("Recall by class", table(rows, header=header(comparison, "class")), text)]

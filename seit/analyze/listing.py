@@ -1,0 +1,79 @@
+"""Finding the runs below a folder."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seit.errors import SeitError, UsageError
+from seit.settings import flatten, read_yaml
+from seit.train.run import CONFIG_NAME, RUN_NAME, Run
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line about a run.
+
+    Attributes:
+        name: its path below the folder that was searched.
+        status: started, finished, or damaged where its files cannot be read.
+        model: the backbone's name.
+        steps: steps done.
+        top1: accuracy, 0–1; of an unfinished run the latest.
+        samples_per_second: training rate.
+        date: of the last change to `run.json`, ISO 8601 in UTC.
+    """
+
+    name: str
+    status: str
+    model: str | None = None
+    steps: int | None = None
+    top1: float | None = None
+    samples_per_second: float | None = None
+    date: str | None = None
+
+
+def list_runs(folder: str | Path) -> list[RunSummary]:
+    """Find all runs at or below ``folder``, by name; links to folders are not followed.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; name one that holds runs")
+    return [_summarize(path, folder) for path in _find(folder)]
+
+
+def _find(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        if {CONFIG_NAME, RUN_NAME} <= set(files):
+            folders.clear()
+            yield Path(place)
+        folders.sort()
+
+
+def _summarize(path: Path, folder: Path) -> RunSummary:
+    run = Run(path)
+    name = str(path.relative_to(folder)) if path != folder else path.resolve().name
+    try:
+        info, settings = run.info, flatten(read_yaml(path / CONFIG_NAME))
+        lines = run.metrics()
+        changed = datetime.fromtimestamp((path / RUN_NAME).stat().st_mtime, UTC)
+    except (SeitError, OSError, UnicodeDecodeError):
+        return RunSummary(name, "damaged")
+    latest: dict[str, Any] = {}
+    for entry in lines:
+        latest.update(entry)
+    latest.update(info.get("result", {}))
+    return RunSummary(
+        name=name,
+        status=str(info.get("status", "started")),
+        model=settings.get("model.name"),
+        steps=latest.get("steps", latest.get("step")),
+        top1=latest.get("top1"),
+        samples_per_second=latest.get("samples_per_second"),
+        date=changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )

@@ -1,0 +1,97 @@
+"""`seit runs list | compare`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from cyclopts import App
+
+from seit.cli.output import print_json, print_lines, say
+
+command = App(name="runs", help="List and compare runs.")
+_MOST_CLASSES = 10
+
+
+@command.command(name="list")
+def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
+    """List the runs below FOLDER.
+
+    Args:
+        folder: Where to look; here by default.
+        json: Print one JSON object.
+    """
+    from seit.analyze.listing import list_runs
+
+    runs = list_runs(folder)
+    if json:
+        return print_json({"runs": [asdict(run) for run in runs]})
+    if not runs:
+        return say(f"there are no runs below {folder}")
+    rows = [
+        [
+            run.name,
+            run.status,
+            run.model or "–",
+            "–" if run.steps is None else f"{run.steps:,}",
+            "–" if run.top1 is None else f"{run.top1:.2%}",
+            "–" if run.samples_per_second is None else f"{run.samples_per_second:.0f}",
+            (run.date or "–").replace("T", " ").removesuffix("Z"),
+        ]
+        for run in runs
+    ]
+    header = ["run", "status", "model", "steps", "top-1", "samples/s", "date (UTC)"]
+    return print_lines(_columns([header, *rows], left=3))
+
+
+@command.command
+def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
+    """Compare finished runs with the first of them: `seit runs compare A B …`.
+
+    Says which settings differ, what came of it, which classes changed most, and whether the
+    difference may be chance. A folder of seeds stands for its runs.
+
+    Args:
+        runs: Folders of runs, or of several seeds.
+        out: A new HTML file for a report with the curves of all.
+        json: Print one JSON object.
+    """
+    from seit.analyze.comparing import compare_contenders, open_contenders
+    from seit.analyze.comparison_page import (
+        class_rows,
+        header,
+        result_rows,
+        say_verdict,
+        setting_rows,
+        write_comparison,
+    )
+    from seit.files import check_new_file
+
+    if out is not None:
+        check_new_file(out)
+    contenders = open_contenders(runs)
+    found = compare_contenders(contenders)
+    if out is not None:
+        write_comparison(out, found, contenders)
+    if json:
+        return print_json(asdict(found))
+    lines = _columns([header(found), *result_rows(found)])
+    if found.settings:
+        rows = setting_rows(found)
+        lines += ["", *_columns([["settings that differ", *found.names], *rows], left=99)]
+    if rows := class_rows(found, _MOST_CLASSES):
+        lines += ["", *_columns([header(found, "recall by class"), *rows])]
+    lines += ["", *(say_verdict(found.names[0], verdict) for verdict in found.verdicts)]
+    print_lines(lines)
+    return say(f"the report is at {out}") if out is not None else None
+
+
+def _columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Lay rows out in columns, the first ``left`` of them aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,112 @@
+"""timm's constructors, with one clear line for what they do not take."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from seit.errors import UsageError
+
+BUILD_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What timm's models raise when arguments or inputs do not fit them."""
+
+_UNKNOWN_ARGUMENT = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
+
+
+def instantiate(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    """Model ``name`` of timm, with fresh weights.
+
+    Raises:
+        UsageError: the settings do not fit it.
+    """
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, **settings)
+    except BUILD_ERRORS as error:
+        raise UsageError(
+            f"timm could not build {name!r} with {dict(settings)} ({_one_line(error)})"
+        ) from error
+    return model
+
+
+def sketch(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    """The same model on the meta device: it has shapes and no memory.
+
+    Raises:
+        UsageError: timm has no such model, or it does not take these settings.
+    """
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise UsageError(f"timm {timm.__version__} has no model {name!r}{hint}")
+    left, unknown = dict(settings), []
+    with torch.device("meta"):
+        while True:
+            try:
+                model = instantiate(name, left)
+            except UsageError as error:
+                match = _UNKNOWN_ARGUMENT.search(str(error.__cause__))
+                if not isinstance(error.__cause__, TypeError) or not match or match[1] not in left:
+                    raise
+                del left[match[1]]
+                unknown.append(match[1])
+            else:
+                break
+    if unknown:
+        raise UsageError(
+            f"{name!r} is a {type(model).__name__}, which does not take {' and '.join(unknown)}; "
+            "leave that out"
+        )
+    return model
+
+
+def takes(model: nn.Module, argument: str) -> bool:
+    """Whether the constructor of a model's class, or of its bases, has such an argument."""
+    return any(
+        argument in inspect.signature(base.__dict__["__init__"]).parameters
+        for base in type(model).__mro__
+        if "__init__" in base.__dict__ and base is not object
+    )
+
+
+def rehearse(model: nn.Module, name: str, inputs: torch.Tensor, num_classes: int) -> None:
+    """Run a sketch, and check that it returns logits (B, ``num_classes``).
+
+    Raises:
+        UsageError: it does not run on these inputs or returns something else.
+    """
+    size = "×".join(map(str, inputs.shape[2:]))
+    try:
+        logits = model(inputs)
+    except BUILD_ERRORS as error:
+        raise UsageError(
+            f"{name!r} ({type(model).__name__}) does not run on inputs of {size} "
+            f"({_one_line(error)}); choose another stem or backbone"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (len(inputs), num_classes):
+        found = (
+            "×".join(map(str, logits.shape))
+            if isinstance(logits, torch.Tensor)
+            else f"a {type(logits).__name__}"
+        )
+        raise UsageError(
+            f"{name!r} ({type(model).__name__}) returns {found} for {len(inputs)} inputs and "
+            f"{num_classes} classes; choose a backbone that is a classifier with one output"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,106 @@
+"""Backbones that embed patches by one convolution and keep their resolution: ViTs and their kin.
+
+Told by structure, not by class: all feature maps have one reduction, and the embedding is timm's
+``PatchEmbed``. VisionTransformer, DeiT, EVA, BEiT, CaiT and MLP-Mixer are such.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from timm.layers import PatchEmbed
+from torch import nn
+
+from seit.errors import UsageError
+from seit.models.hierarchy import feature_entries
+from seit.models.instantiate import instantiate, sketch
+from seit.models.stem import Stem
+
+_USUAL = Stem(4, 2, 1)
+_SMALL = Stem(3, 1, 1)
+_FEWEST_PATCHES = 7 * 7
+"""That the usual stem may leave where none is asked for."""
+
+
+def takes_patches(name: str, **kwargs: Any) -> bool:
+    """Whether timm's model ``name`` has a ViT's stem, written kernel/stride/padding.
+
+    Raises:
+        UsageError: timm has no such model, or it does not take these arguments.
+    """
+    return is_vit(sketch(name, kwargs))
+
+
+def is_vit(model: nn.Module) -> bool:
+    """Whether all features of a model have one resolution."""
+    return len({entry["reduction"] for entry in feature_entries(model)}) == 1
+
+
+def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
+    """The stem of a ViT: ``auto`` is 4/2/1, or 3/1/1 where that would leave under 49 patches.
+
+    Raises:
+        UsageError: it is neither ``auto`` nor kernel/stride/padding.
+    """
+    if stem in ("up", "later"):
+        raise UsageError(
+            f"stem is {stem!r}, but a ViT has no stages; its stem is auto, none or "
+            "kernel/stride/padding, such as 4/2/1"
+        )
+    if stem != "auto":
+        return Stem.parse(stem)
+    if min(input_size) < _USUAL.kernel:
+        return _SMALL
+    rows, columns = _USUAL.output_size(input_size)
+    return _USUAL if rows * columns >= _FEWEST_PATCHES else _SMALL
+
+
+def make_vit(
+    name: str, settings: Mapping[str, Any], *, stem: Stem, input_size: tuple[int, int]
+) -> nn.Module:
+    """A ViT of timm with ``stem`` as its patch embedding.
+
+    Args:
+        name: the model's.
+        settings: what `timm.create_model` is told, ``in_chans`` among it.
+        stem: the convolution.
+        input_size: rows and columns of what comes in.
+
+    Raises:
+        UsageError: the settings do not fit it, or it embeds patches in another way.
+    """
+    pooling = "token" if "distilled" in name else "avg"  # DeiT's two heads read two tokens
+    model = instantiate(
+        name,
+        {
+            "global_pool": pooling,
+            **settings,
+            "img_size": stem.output_size(input_size),
+            "patch_size": 1,
+        },
+    )
+    embed = _patch_embed(model, name)
+    assert isinstance(embed.proj, nn.Conv2d)
+    embed.proj = stem.convolution(settings["in_chans"], embed.proj.out_channels)
+    embed.patch_size = (stem.kernel, stem.kernel)
+    embed.img_size = input_size
+    return model
+
+
+def check_patch_embed(model: nn.Module, name: str) -> None:
+    """Check that a stem can replace the patch embedding of a ViT.
+
+    Raises:
+        UsageError: it embeds patches in another way.
+    """
+    _patch_embed(model, name)
+
+
+def _patch_embed(model: nn.Module, name: str) -> PatchEmbed:
+    embed = getattr(model, "patch_embed", None) or getattr(model, "stem", None)
+    if not isinstance(embed, PatchEmbed):
+        kind = "modules of its own" if embed is None else f"a {type(embed).__name__}"
+        raise UsageError(
+            f"{name!r} embeds patches by {kind}, which no stem can replace; choose a plain ViT or "
+            "DeiT"
+        )
+    return embed

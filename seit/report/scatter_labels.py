@@ -1,0 +1,93 @@
+"""Names beside points, placed so that they cover each other and the points but little."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LINE = 14.0  # pixels; height of a name
+_BASE = 4.0  # pixels from the middle of a name down to its baseline
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other: "Box") -> float:
+        """Return the area that both cover, in square pixels."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(0.0, width) * max(0.0, height)
+
+    @property
+    def area(self) -> float:
+        """In square pixels."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point that wants a name: where it is, the name's width, and how far its mark reaches."""
+
+    x: float
+    y: float
+    width: float
+    reach: float
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where a name goes: offsets of its baseline from the point, and which end is there."""
+
+    dx: float
+    dy: float
+    anchor: str
+    box: Box
+
+
+def place_labels(places: Sequence[Place], *, obstacles: Sequence[Box], around: Box) -> list[Label]:
+    """Choose a side for the name of each point, one after the other.
+
+    Of twelve positions the first is taken that covers least of names placed before, marks and
+    ``obstacles``, and lies inside ``around``. Costs time quadratic in the number of points.
+    """
+    marks = [Box(p.x - p.reach, p.y - p.reach, p.x + p.reach, p.y + p.reach) for p in places]
+    taken: list[Box] = []
+    labels = []
+    for place in places:
+        best = min(
+            _candidates(place),
+            key=lambda label: (
+                sum(label.box.overlap(box) for box in (*taken, *marks, *obstacles))
+                + 2 * (label.box.area - label.box.overlap(around))
+            ),
+        )
+        taken.append(best.box)
+        labels.append(best)
+    return labels
+
+
+def _candidates(place: Place) -> list[Label]:
+    """Right, left, above, below, and then further off, nearest first."""
+    aside, off = place.reach + 3, place.reach + _LINE / 2 + 1
+    offsets = [
+        (aside, 0.0, "start"),
+        (-aside, 0.0, "end"),
+        (0.0, -off, "middle"),
+        (0.0, off, "middle"),
+    ]
+    for steps in (1, 2):
+        for side, anchor in ((aside, "start"), (-aside, "end")):
+            offsets += [(side, -steps * _LINE, anchor), (side, steps * _LINE, anchor)]
+    return [_label(place, dx, dy, anchor) for dx, dy, anchor in offsets]
+
+
+def _label(place: Place, dx: float, dy: float, anchor: str) -> Label:
+    """The label whose middle line lies ``dy`` below the point."""
+    shift = {"start": 0.0, "middle": place.width / 2, "end": place.width}[anchor]
+    left, middle = place.x + dx - shift, place.y + dy
+    box = Box(left, middle - _LINE / 2, left + place.width, middle + _LINE / 2)
+    return Label(dx, dy + _BASE, anchor, box)

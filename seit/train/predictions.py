@@ -1,0 +1,76 @@
+"""What a run took each sample of the evaluated split for, read back from its folder.
+
+Legend: N samples of the split.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from seit.errors import DamagedError
+from seit.settings import flatten, read_yaml
+from seit.train.run import CONFIG_NAME, PREDICTIONS_NAME, Run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classes that a run named, in the order of the split.
+
+    Attributes:
+        store: the seal of the store that was evaluated.
+        split: the name of its split.
+        predicted: int64 (N,), the class of the highest logit; −1 where the sample has no label.
+        labels: int64 (N,), −1 for an unlabelled sample.
+    """
+
+    store: str
+    split: str
+    predicted: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each labelled sample was named rightly: bool (n,), unlabelled ones left out."""
+        known = self.labels >= 0
+        right: npt.NDArray[np.bool_] = (self.predicted == self.labels)[known]
+        return right
+
+    def is_of_same_samples(self, other: "Predictions") -> bool:
+        """Whether both were made of the same samples, in the same order."""
+        return (self.store, self.split) == (other.store, other.split) and np.array_equal(
+            self.labels, other.labels
+        )
+
+
+def read_predictions(run: Run) -> Predictions | None:
+    """Read the predictions in a run's folder; None where it keeps none.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
+    path = run.path / PREDICTIONS_NAME
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        predicted, labels = tensors["predictions"], tensors["labels"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+    info = run.info["identity"]
+    classes = len(info["classes"])
+    split = str(flatten(read_yaml(run.path / CONFIG_NAME)).get("data.val_split", "val"))
+    for what in (predicted, labels):
+        is_fine = what.ndim == 1 and what.dtype.kind == "i" and what.shape == labels.shape
+        if not is_fine or (what.size and not -1 <= what.min() <= what.max() < classes):
+            raise DamagedError(
+                f"{path} holds {predicted.dtype} {predicted.shape} for {len(labels):,} samples of "
+                f"{classes} classes, not a class for each; restore it from a copy"
+            )
+    if (predicted[labels >= 0] < 0).any():
+        raise DamagedError(f"{path} names no class for some samples; restore it from a copy")
+    return Predictions(
+        str(info["store"]), split, predicted.astype(np.int64), labels.astype(np.int64)
+    )

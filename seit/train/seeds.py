@@ -1,0 +1,259 @@
+"""Several seeds: the same run repeated, and what its results spread over.
+
+A folder of seeds holds a run folder for each, `seeds.json` and `report.html`.
+"""
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seit.errors import DamagedError, UsageError
+from seit.files import explained_writes, write_atomically
+from seit.report import Figure, Section, figures, page, table, write_page
+from seit.settings import flatten, to_mapping
+from seit.shards import Store, open_store
+from seit.train.config import TrainConfig
+from seit.train.loop import TrainResult, train
+from seit.train.report import THROUGHPUT, group_curves, settings_section
+from seit.train.run import REPORT_NAME, Run
+
+SEEDS_NAME = "seeds.json"
+FIGURES = ("top1", "top5", "loss")
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with (steps done, steps in all, the latest figures), over all seeds."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over several seeds; ``std`` has n − 1 below it and is None for a single seed."""
+
+    mean: float
+    std: float | None
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """The spread of at least one value."""
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), std, min(values), max(values))
+
+
+@dataclass(frozen=True)
+class SeedsResult:
+    """What the runs came to.
+
+    Attributes:
+        results: of each seed's run.
+        top1: accuracy on the evaluated split, 0–1.
+        top5: the same among the five highest logits.
+        loss: mean cross-entropy there, in nats.
+    """
+
+    results: Mapping[int, TrainResult]
+    top1: Spread
+    top5: Spread
+    loss: Spread
+
+    @property
+    def spreads(self) -> dict[str, Spread]:
+        """The figures by name."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+
+def train_seeds(
+    config: TrainConfig,
+    store: Store | str | Path,
+    out: str | Path,
+    *,
+    seeds: int,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: Progress | None = None,
+) -> SeedsResult:
+    """Repeat a run with ``seeds`` seeds, ``config.run.seed`` and those after it.
+
+    Several processes that `torchrun` started share each run, one seed after the other.
+
+    Args:
+        config: what to do.
+        store: the store, opened or by path.
+        out: a new folder; the run of seed 3 goes to its `seed-3`.
+        seeds: how many, at least 1.
+        resume: go on with the interrupted runs at ``out``, or add seeds to finished ones.
+        init_from: a finished run whose weights to start from.
+        progress: called after each step.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together; nothing was changed.
+        SeitError: as of :func:`seit.train.train`.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds is {seeds}; it must be at least 1")
+    store = store if isinstance(store, Store) else open_store(store)
+    out = Path(out)
+    numbers = [config.run.seed + index for index in range(seeds)]
+    configs = [replace(config, run=replace(config.run, seed=seed)) for seed in numbers]
+    is_main = os.environ.get("RANK", "0") == "0"
+    if is_main:
+        _enter(out, config, store, numbers, resume=resume)
+    results: dict[int, TrainResult] = {}
+    for index, (seed, own) in enumerate(zip(numbers, configs, strict=True)):
+        results[seed] = train(
+            own,
+            store,
+            out=folder_of(out, seed),
+            resume=True,
+            init_from=init_from,
+            progress=_counting(progress, index, seeds),
+        )
+        if is_main:
+            _write(out, config, store, results, numbers)
+    summary = _summarize(results)
+    if is_main:
+        _write_report(out, config, summary)
+    return summary
+
+
+def folder_of(out: Path, seed: int) -> Path:
+    """Where the run of ``seed`` lies in a folder of seeds."""
+    return out / f"seed-{seed}"
+
+
+def read_seeds(out: Path) -> dict[str, Any] | None:
+    """What `seeds.json` says: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
+    path = out / SEEDS_NAME
+    if not path.is_file():
+        return None
+    try:
+        found = dict(json.loads(path.read_bytes()))
+        if not {"status", "config", "store", "runs", "summary"} <= found.keys():
+            raise ValueError(f"it holds {', '.join(found)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedError(f"{path} cannot be read ({error}); restore it from a copy") from error
+    return found
+
+
+def _enter(
+    out: Path, config: TrainConfig, store: Store, numbers: Sequence[int], *, resume: bool
+) -> None:
+    """Make a new folder of seeds, or check that the one at ``out`` may be gone on with."""
+    known = read_seeds(out)
+    if known is None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} already holds something else; choose a new --out folder")
+        with explained_writes(out):
+            out.mkdir(parents=True, exist_ok=True)
+        return _write(out, config, store, {}, numbers)
+    if not resume:
+        raise UsageError(
+            f"{out} already holds runs of several seeds; pass --resume to go on with them, or "
+            "another --out"
+        )
+    differences = config.differences(known["config"])
+    if differences:
+        raise UsageError(
+            f"{out} cannot be resumed with other settings ({'; '.join(differences)}); repeat the "
+            "first command or choose another --out"
+        )
+    if known["store"] != store.card.seal:
+        raise UsageError(
+            f"{out} was begun on another store than {store.folder}; pass that one or choose "
+            "another --out"
+        )
+    if len(known["runs"]) > len(numbers):
+        raise UsageError(
+            f"{out} holds {len(known['runs'])} seeds, more than {len(numbers)}; pass at least as "
+            "many, or choose another --out"
+        )
+    return None
+
+
+def _counting(progress: Progress | None, index: int, seeds: int) -> Progress | None:
+    """Progress of the run number ``index``, told as progress of all."""
+    if progress is None:
+        return None
+
+    def tell(done: int, total: int, latest: dict[str, float]) -> None:
+        progress(index * total + done, seeds * total, latest)
+
+    return tell
+
+
+def _summarize(results: Mapping[int, TrainResult]) -> SeedsResult:
+    spreads = {
+        name: Spread.of([getattr(one, name) for one in results.values()]) for name in FIGURES
+    }
+    return SeedsResult(dict(results), **spreads)
+
+
+def _write(
+    out: Path,
+    config: TrainConfig,
+    store: Store,
+    results: Mapping[int, TrainResult],
+    numbers: Sequence[int],
+) -> None:
+    spreads = _summarize(results).spreads if results else {}
+    document = {
+        "status": "finished" if len(results) == len(numbers) else "started",
+        "config": to_mapping(config),
+        "store": store.card.seal,
+        "runs": [
+            {"seed": seed, "folder": folder_of(out, seed).name, **asdict(result)}
+            for seed, result in results.items()
+        ],
+        "summary": {name: asdict(spread) for name, spread in spreads.items()},
+    }
+    write_atomically(out / SEEDS_NAME, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _write_report(out: Path, config: TrainConfig, summary: SeedsResult) -> None:
+    seeds = list(summary.results)
+    runs = [Run.open(folder_of(out, seed)) for seed in seeds]
+    rows = [
+        [
+            f"{seed}",
+            f"{one.top1:.2%}",
+            f"{one.top5:.2%}",
+            f"{one.loss:.4f}",
+            f"{one.samples_per_second:.0f}",
+        ]
+        for seed, one in summary.results.items()
+    ]
+    header = ["seed", "top-1", "top-5", "loss", "samples/s"]
+    groups = {"mean" if len(runs) > 1 else f"seed {seeds[0]}": [run.metrics() for run in runs]}
+    settings = flatten(to_mapping(config))
+    settings["run.seed"] = ", ".join(map(str, seeds))
+    environment = runs[0].info["environment"]
+    html = page(
+        f"Seeds {out.name}",
+        lead=f"{config.model.name}, {len(runs)} runs that differ in nothing but the seed.",
+        sections=[
+            Section("Result", figures([_tile(name, summary.spreads[name]) for name in FIGURES])),
+            Section("Learning curves", group_curves(groups), "Faint: the seeds one by one."),
+            Section("Seeds", table(rows, header=header)),
+            Section("Throughput", group_curves(groups, THROUGHPUT)),
+            settings_section(settings),
+        ],
+        footer=", ".join(f"{key} {value}" for key, value in environment.items()),
+    )
+    write_page(out / REPORT_NAME, html)
+
+
+def _tile(name: str, spread: Spread) -> Figure:
+    label = {"top1": "top-1", "top5": "top-5", "loss": "loss"}[name]
+    form = "{:.4f}" if name == "loss" else "{:.2%}"
+    value = form.format(spread.mean)
+    note = f"{form.format(spread.min)} to {form.format(spread.max)}"
+    if spread.std is not None:
+        note = f"± {form.format(spread.std)}, {note}"
+    return Figure(label, value, note)
