@@ -21,7 +21,7 @@ def command(
     store: str,
     /,
     *,
-    tokenizer: str = "patch-pca-vq",
+    tokenizer: str = "auto",
     size: int | None = None,
     codes: int = 1024,
     codec: Literal["context", "packed"] = "context",
@@ -53,7 +53,9 @@ def command(
         src: A folder of class folders (with or without train/ and val/), a folder of images, a
             CSV or Parquet manifest, or WebDataset tars.
         store: A new or empty folder outside SRC.
-        tokenizer: A name (fitted on SRC) or a tokenizer file; see `seit tokenizer list`.
+        tokenizer: A name (shipped, or fitted on SRC) or a tokenizer file; see `seit tokenizer
+            list`. Without one the shipped conv-vq-f8-1024 for images of 256 px and 1,024 codes,
+            else patch-pca-vq, which is fitted.
         size: Pixels of the square that images are resized and cropped to; 256 by default.
         codes: Codebook size of a fitted tokenizer.
         codec: How token grids are coded: entropy coded, or at a fixed width.

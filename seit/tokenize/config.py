@@ -22,12 +22,19 @@ DEFAULT_SIZE = 256
 MAX_SECONDS = 86_400
 
 
+AUTO = "auto"
+"""The name of no tokenizer: let the package choose one."""
+_SHIPPED, _SHIPPED_CODES = "conv-vq-f8-1024", 1024
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
     """What a job does.
 
     Attributes:
-        tokenizer: a name (`seit tokenizer list`) that is fitted on the corpus, or a file's path.
+        tokenizer: a name (`seit tokenizer list`), one that is shipped or is fitted on the corpus,
+            or a file's path. `auto` is `conv-vq-f8-1024`, which is shipped, where that serves
+            ``size`` and ``codes``, else `patch-pca-vq`, which is fitted.
         size: images are resized (shorter side) and centre-cropped to this many pixels; None for
             256, or what a tokenizer file was made for. Audio has none.
         codes: codebook size K of a tokenizer that is fitted.
@@ -59,7 +66,7 @@ class TokenizeConfig:
         inputs: what files are made into; not for callers, `resolve_tokenizer` settles it.
     """
 
-    tokenizer: str = PatchTokenizer.name
+    tokenizer: str = AUTO
     size: int | None = None
     codes: int = 1024
     codec: Literal["context", "packed"] = "context"
@@ -130,6 +137,9 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
     Raises:
         UsageError: there is no such tokenizer, or it takes another image size.
     """
+    if config.tokenizer == AUTO:
+        serves = config.size in (None, DEFAULT_SIZE) and config.codes == _SHIPPED_CODES
+        config = replace(config, tokenizer=_SHIPPED if serves else PatchTokenizer.name)
     preset = PRESETS.get(config.tokenizer)
     if preset:
         if preset.modality == "image":
