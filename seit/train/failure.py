@@ -8,6 +8,7 @@ the samples' keys, and the checkpoint to start from in order to see it happen ag
 import json
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from safetensors.torch import save
@@ -47,7 +48,8 @@ def report_failure(
         rate: its learning rate.
         checkpoint: the last one that was written.
     """
-    batch = next(feed.train_batches(step))
+    with closing(feed.train_batches(step)) as batches:
+        batch = next(batches)
     keys = split.keys
     metadata = {
         "step": step,

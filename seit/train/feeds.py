@@ -3,7 +3,7 @@
 Legend: B batch, C channels, h w inputs of the network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from seit.shards.frames import Kind
 from seit.stream import Loader, PixelLoader, ResidentLoader, loader, select
 from seit.stream.batches import Rank, check_labelled
 from seit.stream.kernels import triton_serves
+from seit.train.ahead import read_ahead
 from seit.train.config import ModelConfig, TrainConfig
 from seit.train.precision import compute_dtype
 
@@ -56,16 +57,18 @@ class Feed:
     classes: tuple[str, ...]
     seed: int
 
-    def train_batches(self, start: int) -> Iterator[TrainBatch]:
+    def train_batches(self, start: int) -> Generator[TrainBatch]:
         """Augmented batches from step ``start`` on, without an end.
 
+        On a CPU the next one is made ahead; close the iterator before the loader is used otherwise.
         Where both the loader and the augmentation can, rows of the resident split are handed over,
         and ids are unpacked inside the augmentation's kernels.
         """
         assert self.train is not None, "this feed only evaluates"
         if isinstance(self.train, ResidentLoader) and isinstance(self.augment, FusedAugment):
             return _augment_rows(self.train, self.augment, start, self.seed)
-        return _augment_ids(self.train, self.augment, start, self.seed)
+        batches = _augment_ids(self.train, self.augment, start, self.seed)
+        return read_ahead(batches) if self.train.device.type == "cpu" else batches
 
     def evaluation_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (B, C, h, w) and labels (B,) of every sample of the evaluated split, once."""
@@ -75,7 +78,7 @@ class Feed:
 
 def _augment_ids(
     loader: Loader, augment: TokenAugment | PixelAugment, start: int, seed: int
-) -> Iterator[TrainBatch]:
+) -> Generator[TrainBatch]:
     for batch in loader.steps(start):
         augmented = augment(
             batch.tokens, batch.labels, positions=batch.positions, seed=seed, epoch=batch.epoch
@@ -86,7 +89,7 @@ def _augment_ids(
 
 def _augment_rows(
     loader: ResidentLoader, augment: FusedAugment, start: int, seed: int
-) -> Iterator[TrainBatch]:
+) -> Generator[TrainBatch]:
     for batch in loader.row_steps(start):
         augmented = augment.augment_rows(
             batch.packed,

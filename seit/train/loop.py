@@ -2,9 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint,
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation, evaluate
 from seit.train.failure import first_failure, report_failure
-from seit.train.feeds import Feed, build_model, make_feed
+from seit.train.feeds import Feed, TrainBatch, build_model, make_feed
 from seit.train.loggers import Logger, make_loggers
 from seit.train.optim import learning_rate, num_steps
 from seit.train.ranks import Ranks, join_ranks
@@ -168,6 +170,15 @@ class _State(TrainState):
         self.scaler.load_state_dict(values)
 
 
+class _NotFiniteError(Exception):
+    """A loss is not finite: that of ``step`` (from 0), the last of ``losses``."""
+
+    def __init__(self, step: int, losses: Sequence[float]) -> None:
+        super().__init__(step)
+        self.step = step
+        self.losses = losses
+
+
 class _Training:
     """The state of one call of :func:`train`."""
 
@@ -222,15 +233,28 @@ class _Training:
             self.ranks.device,
         )
         step = self._resume(state)
-        batches = self.feed.train_batches(step)
         stepper.model.train()
+        try:
+            with closing(self.feed.train_batches(step)) as batches:
+                evaluation = self._run(step, batches, state, stop)
+        except _NotFiniteError as failed:
+            self._fail(failed)
+        if evaluation is None:
+            self._close(None)
+            raise KeyboardInterrupt
+        return evaluation
+
+    def _run(
+        self, step: int, batches: Iterator[TrainBatch], state: _State, stop: Stop
+    ) -> Evaluation | None:
+        """Take the steps that are left; None where it was asked to stop before the end."""
         evaluation: Evaluation | None = None
         mark = time.perf_counter()
         while step < self.total:
             waited = time.perf_counter()
             batch = next(batches)
             self.wait_seconds += time.perf_counter() - waited
-            loss = stepper.step(step, batch, steps_per_epoch=self.steps_per_epoch)
+            loss = self.stepper.step(step, batch, steps_per_epoch=self.steps_per_epoch)
             self.losses.append(loss)
             step += 1
             self.steps_here += 1
@@ -247,8 +271,7 @@ class _Training:
             if self.progress:
                 self.progress(step, self.total, self.latest)
             if stops and step < self.total:
-                self._close(None)
-                raise KeyboardInterrupt
+                return None
         return evaluation or self._evaluate(step, record=False)
 
     def leave(self, result: TrainResult, evaluation: Evaluation) -> None:
@@ -297,19 +320,19 @@ class _Training:
         """Look at the losses since the last line of the metrics, and write the next one.
 
         Raises:
-            SeitError: one is not finite.
+            _NotFiniteError: one is not finite.
         """
         mean = self.ranks.sum(torch.stack(self.losses)) / self.ranks.world_size
         self.losses[:] = mean.unbind()
         losses = mean.tolist()
         failed = first_failure(losses)
         if failed is not None:
-            self._fail(step - len(losses) + failed, losses[: failed + 1])
+            raise _NotFiniteError(step - len(losses) + failed, losses[: failed + 1])
         if write:
             self._log(step, sum(losses) / len(losses), seconds)
             self.losses.clear()
 
-    def _fail(self, step: int, losses: Sequence[float]) -> None:
+    def _fail(self, failed: "_NotFiniteError") -> NoReturn:
         found = list_checkpoints(self.run.checkpoints)
         error = SeitError("the training loss is not finite any more; the main rank says where")
         if self.ranks.is_main:
@@ -317,9 +340,9 @@ class _Training:
                 self.run,
                 self.feed,
                 self.store[self.config.data.train_split],
-                step=step,
-                losses=losses,
-                rate=learning_rate(step, self.config, self.steps_per_epoch),
+                step=failed.step,
+                losses=failed.losses,
+                rate=learning_rate(failed.step, self.config, self.steps_per_epoch),
                 checkpoint=found[-1] if found else None,
             )
             self._close(None)
