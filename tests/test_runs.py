@@ -286,7 +286,7 @@ def test_loggers_that_are_not_there_are_said_so(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"'tensorbord'; there are auto, tensorboard, wandb"):
         make_loggers(("tensorbord",), tmp_path, {})
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UsageError, match=r"pip install 'seit\[wandb\]'"):
+    with pytest.raises(UsageError, match="pip install wandb"):
         make_loggers(("wandb",), tmp_path, {})
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert make_loggers(("auto",), tmp_path, {}) == ()

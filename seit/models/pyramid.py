@@ -18,8 +18,8 @@ from seit.models.entry import Entry, enter
 from seit.models.hierarchy import Hierarchy, measure, size_and_dim
 from seit.models.instantiate import instantiate, sketch, takes
 
-AUTO: Entry = "up"
-"""What the comparison in docs/backbones.md speaks for."""
+_ENTRIES: dict[str, Entry] = {"auto": "later", "up": "up", "later": "later"}
+"""For ``auto``, the comparison in docs/backbones.md decided."""
 
 _PIXELS = 224 * 224
 _PIXELS_PER_TOKEN = (4, 8, 16)
@@ -32,10 +32,8 @@ def parse_entry(stem: str, name: str) -> Entry:
     Raises:
         UsageError: it is something else.
     """
-    if stem == "up" or (stem == "auto" and AUTO == "up"):
-        return "up"
-    if stem == "later" or stem == "auto":
-        return "later"
+    if stem in _ENTRIES:
+        return _ENTRIES[stem]
     raise UsageError(
         f"stem is {stem!r}, but {name!r} has stages of several resolutions; its stem is auto, up, "
         "later or none"

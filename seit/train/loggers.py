@@ -256,7 +256,7 @@ def _import(name: str) -> Any:
     except ImportError as error:
         raise UsageError(
             f"run.loggers names {name!r}, which cannot be imported ({error}); "
-            f"`pip install 'seit[{name}]'` installs it"
+            f"`pip install {name}` installs it"
         ) from error
 
 
