@@ -34,6 +34,7 @@ from seit.train.depth import Depth
 from seit.train.losses import classification_loss, distillation_loss
 from seit.train.optim import make_optimizer, set_learning_rate
 from seit.train.predictions import read_predictions
+from seit.train.stopping import listen
 
 STEPS = 9
 CONFIG = build(
@@ -254,9 +255,32 @@ def test_a_run_killed_at_random_moments_goes_on_bit_for_bit(store, finished, tmp
     same_figures(Run.open(out), finished)
 
 
+@pytest.fixture
+def handled():
+    """Signals as a terminal's programs have them, whatever started the tests."""
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_signals_that_are_ignored_stay_so(handled):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with listen() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_asked_to_stop_saves_the_step_that_it_was_at(store, finished, tmp_path, number):
+def test_a_run_asked_to_stop_saves_the_step_that_it_was_at(
+    store, finished, tmp_path, number, handled
+):
     out = tmp_path / "run"
+    as_before = signal.getsignal(number)
     config = changed(run={"checkpoint_every": 1000})
 
     def ask(step, *_):
@@ -267,7 +291,7 @@ def test_a_run_asked_to_stop_saves_the_step_that_it_was_at(store, finished, tmp_
         train(config, store, out=out, progress=ask)
     steps = [path.name for path in list_checkpoints(out / "checkpoints")]
     assert steps == ["step-00000006.safetensors"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is as_before
     train(config, store, out=out, resume=True)
     same_weights(Run.open(out), finished)
     same_figures(Run.open(out), finished)

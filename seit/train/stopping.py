@@ -30,12 +30,14 @@ def listen() -> Iterator[Stop]:
         yield stop
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    # A shell starts background jobs with some signals ignored: they stay so.
+    before = {number: now for number, now in before.items() if now is not signal.SIG_IGN}
 
     def note(_number: int, _frame: FrameType | None) -> None:
         stop.requested = True
         _restore(before)
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield stop
