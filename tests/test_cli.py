@@ -366,6 +366,14 @@ def test_every_recipe_resolves_and_prints_what_it_says(resolved, call, name):
     assert yaml.safe_load(out) == found, "without --json the same, as YAML"
 
 
+@pytest.mark.parametrize("flag", ["--model", "--model.name"])
+def test_another_model_has_its_own_sizes(resolved, flag):
+    model = resolved("--recipe=seit-vit-base", flag, "resnet18")["model"]
+    assert (model["name"], model["stem"], model["drop_path"]) == ("resnet18", "auto", 0.1)
+    model = resolved("--recipe=small-cpu", flag, "resnet18", "--model.stem", "up")["model"]
+    assert (model["embed_dim"], model["depth"], model["stem"]) == (None, None, "up")
+
+
 def test_dry_run_writes_nothing(call, tmp_path, corpus, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call("train", "x", "--out", "run", "--dry-run")[0] == 0

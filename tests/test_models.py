@@ -515,3 +515,13 @@ def test_weights_of_another_model_are_refused(store):
     load_weights(model, model.state_dict(), origin="itself")
     with pytest.raises(UsageError, match=r"weights of run 7 do not fit this model: .*blocks\.2"):
         load_weights(model, other.state_dict(), origin="run 7")
+
+
+def test_a_stochastic_depth_of_zero_is_no_argument_where_there_is_none():
+    sizes = {"channels": 6, "input_size": (28, 28), "num_classes": 2}
+    with torch.device("meta"):
+        build_backbone("densenet121", stem="up", drop_path_rate=0.0, **sizes)
+        swin = build_backbone("swin_tiny_patch4_window7_224", drop_path_rate=0.0, **sizes)
+    assert not any(getattr(module, "drop_prob", 0) for module in swin.modules())
+    with pytest.raises(UsageError, match="does not take drop_path_rate"):
+        build_backbone("densenet121", stem="up", drop_path_rate=0.1, **sizes)

@@ -344,6 +344,22 @@ def test_a_schedule_may_be_extended(store, finished, tmp_path):
         train(CONFIG, store, out=tmp_path / "ended", resume=True)
 
 
+def test_an_extension_that_is_stopped_goes_on(store, finished, tmp_path):
+    out, longer = tmp_path / "run", changed(schedule={"steps": STEPS + 4})
+
+    def stop(step, *_):
+        if step == STEPS + 2:
+            raise KeyboardInterrupt
+
+    train(CONFIG, store, out=out)
+    with pytest.raises(KeyboardInterrupt):
+        train(longer, store, out=out, resume=True, progress=stop)
+    assert Run.open(out).info["status"] == "started"
+    assert train(longer, store, out=out, resume=True).steps == STEPS + 4
+    assert Run.open(out).metrics()[-1]["step"] == STEPS + 4
+    assert train(longer, store, out=out, resume=True).steps == STEPS + 4
+
+
 def test_what_a_resumed_run_may_change(finished):
     saved = to_mapping(CONFIG)
     machine = changed(run={"device": "auto", "log_every": 7, "compile": True, "eval_every": 1})

@@ -81,9 +81,9 @@ def command(
     if recipe is None and config is None:
         recipe = "small-cpu"
     base = read_yaml(find_recipe(recipe).path) if recipe else {}
-    if model is not None and base.get("model", {}).get("name") != model:
-        kept = {"drop_path"} & base.get("model", {}).keys()
-        base["model"] = {name: base["model"][name] for name in kept}
+    of_recipe = base.get("model", {})
+    if flags.get("model.name", of_recipe.get("name")) != of_recipe.get("name"):
+        base["model"] = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
     settings = build(
         TrainConfig,
         merge(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seit.errors import UsageError
-from seit.models.instantiate import instantiate, rehearse, sketch, takes
+from seit.models.instantiate import instantiate, rehearse, settle, sketch, takes
 from seit.models.pyramid import Plan, parse_entry, plan_pyramid
 from seit.models.vit import check_patch_embed, is_vit, make_vit, vit_stem
 from seit.shards import Store
@@ -77,6 +77,7 @@ def build_backbone(
     if num_classes < 1:
         raise UsageError("the store has no classes to learn; tokenize a labelled corpus")
     _check_ours(name, kwargs, stem)
+    kwargs = settle(name, kwargs)
     original = sketch(name, kwargs)
     settings = {**kwargs, "in_chans": channels, "num_classes": num_classes}
     make: Callable[[], nn.Module]

@@ -73,6 +73,20 @@ def sketch(name: str, settings: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+def settle(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, less a stochastic depth of 0 for a model that has none.
+
+    Networks that have one may have another default than 0.
+
+    Raises:
+        UsageError: as of `sketch`.
+    """
+    rest = {key: value for key, value in settings.items() if key != "drop_path_rate"}
+    if settings.get("drop_path_rate") == 0 and not takes(sketch(name, rest), "drop_path_rate"):
+        return rest
+    return dict(settings)
+
+
 def takes(model: nn.Module, argument: str) -> bool:
     """Whether the constructor of a model's class, or of its bases, has such an argument."""
     return any(

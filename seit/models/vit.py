@@ -12,7 +12,7 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.models.hierarchy import feature_entries
-from seit.models.instantiate import instantiate, sketch
+from seit.models.instantiate import instantiate, settle, sketch
 from seit.models.stem import Stem
 
 _USUAL = Stem(4, 2, 1)
@@ -27,7 +27,7 @@ def takes_patches(name: str, **kwargs: Any) -> bool:
     Raises:
         UsageError: timm has no such model, or it does not take these arguments.
     """
-    return is_vit(sketch(name, kwargs))
+    return is_vit(sketch(name, settle(name, kwargs)))
 
 
 def is_vit(model: nn.Module) -> bool:

@@ -2,7 +2,8 @@
 
 A checkpoint is one safetensors file ``checkpoints/step-00001200.safetensors``: weights, average,
 optimiser moments and the state of torch's generator as tensors, the step as metadata. The
-order of samples and their augmentation are functions of the step and need no state.
+order of samples and their augmentation are functions of the step and need no state; the generator
+is kept for what draws from it from step to step, as the training of tokenizers does.
 """
 
 import json

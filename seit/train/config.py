@@ -50,7 +50,7 @@ class ModelConfig:
         """What `timm.create_model` is told besides the name."""
         sizes = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
         chosen = {key: value for key, value in sizes.items() if value is not None}
-        return {**({"drop_path_rate": self.drop_path} if self.drop_path else {}), **chosen}
+        return {"drop_path_rate": self.drop_path, **chosen}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def evaluate(
     confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     precise = torch.float32 if device.type == "mps" else torch.float64
     totals = torch.zeros(3, dtype=precise, device=device)
-    predictions: list[Tensor] = []
+    predictions = [torch.empty(0, dtype=torch.int64, device=device)]
     with torch.inference_mode():
         iterator = iter(batches)
         while True:

@@ -71,14 +71,6 @@ class Ranks:
             dist.broadcast(part, rank)
         return torch.cat(parts)
 
-    def agree(self, *values: int) -> tuple[int, ...]:
-        """The main rank's values, for all."""
-        if self.world_size == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.int64, device=self.device)
-        dist.broadcast(tensor, 0)
-        return tuple(tensor.tolist())
-
     def any(self, flag: bool) -> bool:
         """Whether a flag is set on any rank."""
         return bool(self.sum(torch.tensor(int(flag), device=self.device)))

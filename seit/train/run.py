@@ -61,6 +61,8 @@ class Run:
                     "--out"
                 )
             run.check_same(config, store)
+            if run.config.schedule != config.schedule:  # a longer one: it has not finished that
+                run.write_info({**run.info, "status": "started"})
             if run.config != config:
                 run._write_config(config)
             return run
