@@ -45,14 +45,26 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
         UsageError: a setting is unknown (the nearest name is given) or of the wrong type.
     """
     known = set(setting_names(kind))
-    for name in flatten(values):
+    flat = flatten(values)
+    for name in flat:
         if name not in known:
             raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
+    single = {name: [flat[name]] for name in _names_of_lists(kind) if type(flat.get(name)) is str}
     try:
-        return msgspec.convert(values, kind, strict=False)
+        return msgspec.convert(merge(values, nest(single, origin=origin)), kind, strict=False)
     except msgspec.ValidationError as error:
         text = str(error).replace("`$.", "`").replace("`", "")
         raise UsageError(f"{origin}: {text[0].lower()}{text[1:]}") from error
+
+
+def _names_of_lists(kind: type, prefix: str = "") -> Iterator[str]:
+    """Yield the settings that are any number of texts; one of them needs no brackets."""
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield from _names_of_lists(hint, f"{prefix}{name}.")
+        elif hint == tuple[str, ...]:
+            yield f"{prefix}{name}"
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -366,6 +366,13 @@ def test_every_recipe_resolves_and_prints_what_it_says(resolved, call, name):
     assert yaml.safe_load(out) == found, "without --json the same, as YAML"
 
 
+@pytest.mark.parametrize(
+    ("text", "loggers"), [("wandb", ["wandb"]), ("auto,wandb", ["auto", "wandb"]), ("[]", [])]
+)
+def test_a_list_of_one_needs_no_brackets(resolved, text, loggers):
+    assert resolved("--run.loggers", text)["run"]["loggers"] == loggers
+
+
 @pytest.mark.parametrize("flag", ["--model", "--model.name"])
 def test_another_model_has_its_own_sizes(resolved, flag):
     model = resolved("--recipe=seit-vit-base", flag, "resnet18")["model"]

@@ -368,6 +368,13 @@ def test_seeds_are_gone_on_with_and_added_to(seeded, store):
     assert list(more.results) == [0, 1, 2]
 
 
+def test_a_refused_attempt_is_not_in_the_way(store, tmp_path):
+    large = replace(CONFIG, data=replace(CONFIG.data, batch_size=1000))
+    with pytest.raises(UsageError, match="is larger than"):
+        train_seeds(large, store, tmp_path / "sweep", seeds=2)
+    assert list(train_seeds(CONFIG, store, tmp_path / "sweep", seeds=1).results) == [0]
+
+
 # -------------------------------------------------------------------------------- the statistics
 
 

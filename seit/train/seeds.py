@@ -22,6 +22,7 @@ from seit.train.report import THROUGHPUT, group_curves, settings_section
 from seit.train.run import REPORT_NAME, Run
 
 SEEDS_NAME = "seeds.json"
+_PREFIX = "seed-"
 FIGURES = ("top1", "top5", "loss")
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the latest figures), over all seeds."""
@@ -121,7 +122,7 @@ def train_seeds(
 
 def folder_of(out: Path, seed: int) -> Path:
     """Where the run of ``seed`` lies in a folder of seeds."""
-    return out / f"seed-{seed}"
+    return out / f"{_PREFIX}{seed}"
 
 
 def read_seeds(out: Path) -> dict[str, Any] | None:
@@ -147,6 +148,8 @@ def _enter(
 ) -> None:
     """Make a new folder of seeds, or check that the one at ``out`` may be gone on with."""
     known = read_seeds(out)
+    if known is not None and not any(Run.exists(run) for run in out.glob(f"{_PREFIX}*")):
+        return _write(out, config, store, {}, numbers)  # an attempt that was refused began no run
     if known is None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(f"{out} already holds something else; choose a new --out folder")
