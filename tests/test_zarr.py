@@ -190,6 +190,11 @@ def index_of(*places):
     return seal(b"".join(struct.pack("<QQ", *place) for place in places))
 
 
+def folded(data):
+    """``data`` zipped to the same bytes at any time, so that test ids are the same everywhere."""
+    return gzip.compress(data, mtime=0)
+
+
 def strings(*texts, count=None):
     """A chunk of strings before it is zipped."""
     head = struct.pack("<I", len(texts) if count is None else count)
@@ -863,29 +868,29 @@ FOUR = strings(b"{}", b"{}", b"{}", b"{}")
         (Kind.KEYS, b"", "too short"),
         (Kind.KEYS, b"abc", "too short"),
         (Kind.KEYS, seal(b""), "too short"),
-        (Kind.KEYS, gzip.compress(FOUR), "checksum of the strings"),
-        (Kind.KEYS, seal(gzip.compress(FOUR)[:-1]), "may not unfold|do not unfold|unfold to"),
-        (Kind.KEYS, seal(gzip.compress(FOUR)[:-4] + b"\xff" * 4), "may not unfold"),
-        (Kind.KEYS, seal(gzip.compress(FOUR)[:-4] + b"\x05\0\0\0"), "unfold"),
-        (Kind.KEYS, seal(gzip.compress(FOUR)[:-8] + bytes(4) + b"\x1c\0\0\0"), "do not unfold"),
-        (Kind.KEYS, seal(gzip.compress(FOUR) * 2), "unfold to"),
-        (Kind.KEYS, seal(b"\0" + gzip.compress(FOUR)), "do not unfold"),
-        (Kind.KEYS, seal(gzip.compress(b"")), "does not say that it holds 4"),
-        (Kind.KEYS, seal(gzip.compress(strings(b"", b"", b""))), "does not say that it holds 4"),
-        (Kind.KEYS, seal(gzip.compress(strings(*[b""] * 5))), "does not say that it holds 4"),
-        (Kind.KEYS, seal(gzip.compress(strings(b"", count=4))), "end too early"),
-        (Kind.KEYS, seal(gzip.compress(FOUR + b"x")), "do not add up"),
-        (Kind.KEYS, seal(gzip.compress(FOUR[:-1])), "do not add up"),
-        (Kind.KEYS, seal(gzip.compress(FOUR[:4] + b"\xff" * 4 + FOUR[8:])), "end too early"),
-        (Kind.KEYS, seal(gzip.compress(strings(b"\xff", b"", b"", b""))), "not UTF-8"),
-        (Kind.METADATA, seal(gzip.compress(strings(b"{}", b"{", b"{}", b"{}"))), "not JSON"),
+        (Kind.KEYS, folded(FOUR), "checksum of the strings"),
+        (Kind.KEYS, seal(folded(FOUR)[:-1]), "may not unfold|do not unfold|unfold to"),
+        (Kind.KEYS, seal(folded(FOUR)[:-4] + b"\xff" * 4), "may not unfold"),
+        (Kind.KEYS, seal(folded(FOUR)[:-4] + b"\x05\0\0\0"), "unfold"),
+        (Kind.KEYS, seal(folded(FOUR)[:-8] + bytes(4) + b"\x1c\0\0\0"), "do not unfold"),
+        (Kind.KEYS, seal(folded(FOUR) * 2), "unfold to"),
+        (Kind.KEYS, seal(b"\0" + folded(FOUR)), "do not unfold"),
+        (Kind.KEYS, seal(folded(b"")), "does not say that it holds 4"),
+        (Kind.KEYS, seal(folded(strings(b"", b"", b""))), "does not say that it holds 4"),
+        (Kind.KEYS, seal(folded(strings(*[b""] * 5))), "does not say that it holds 4"),
+        (Kind.KEYS, seal(folded(strings(b"", count=4))), "end too early"),
+        (Kind.KEYS, seal(folded(FOUR + b"x")), "do not add up"),
+        (Kind.KEYS, seal(folded(FOUR[:-1])), "do not add up"),
+        (Kind.KEYS, seal(folded(FOUR[:4] + b"\xff" * 4 + FOUR[8:])), "end too early"),
+        (Kind.KEYS, seal(folded(strings(b"\xff", b"", b"", b""))), "not UTF-8"),
+        (Kind.METADATA, seal(folded(strings(b"{}", b"{", b"{}", b"{}"))), "not JSON"),
         (
             Kind.METADATA,
-            seal(gzip.compress(strings(b"{}", b"[]", b"{}", b"{}"))),
+            seal(folded(strings(b"{}", b"[]", b"{}", b"{}"))),
             "one JSON object",
         ),
-        (Kind.METADATA, seal(gzip.compress(strings(b'{"a":NaN}', *[b"{}"] * 3))), "not JSON"),
-        (Kind.METADATA, seal(gzip.compress(strings(b"[" * 100_000, *[b"{}"] * 3))), "not JSON"),
+        (Kind.METADATA, seal(folded(strings(b'{"a":NaN}', *[b"{}"] * 3))), "not JSON"),
+        (Kind.METADATA, seal(folded(strings(b"[" * 100_000, *[b"{}"] * 3))), "not JSON"),
     ],
 )
 def test_sealed_chunks_of_the_wrong_form(group, kind, chunk, reason):
@@ -896,9 +901,9 @@ def test_sealed_chunks_of_the_wrong_form(group, kind, chunk, reason):
 
 @pytest.mark.parametrize("claim", [None, 0, 1000, MAX_RAW_BYTES, MAX_RAW_BYTES + 1, 2**32 - 1])
 def test_a_gzip_bomb_reserves_no_memory(group, claim):
-    bomb = gzip.compress(bytes(1 << 24), 9)
+    bomb = folded(bytes(1 << 24), 9)
     if claim is None:
-        bomb = gzip.compress(b"x" * 100)[:-4] + struct.pack("<I", MAX_RAW_BYTES)
+        bomb = folded(b"x" * 100)[:-4] + struct.pack("<I", MAX_RAW_BYTES)
     else:
         bomb = bomb[:-4] + struct.pack("<I", claim)
     bomb = bomb[:2000] + bomb[-8:] if claim == MAX_RAW_BYTES else bomb
@@ -919,7 +924,7 @@ def test_a_gzip_bomb_reserves_no_memory(group, claim):
 )
 @settings(max_examples=200, deadline=None)
 def test_sealed_bytes_decode_or_are_damage(intact, raw, kind, zipped):
-    chunk = seal(gzip.compress(raw) if zipped else raw)
+    chunk = seal(folded(raw) if zipped else raw)
     data = chunk + index_of((0, len(chunk)), MISSING)
     (shard, *_) = intact.open_as(data)
     try:
