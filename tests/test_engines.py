@@ -258,7 +258,7 @@ def test_a_cluster_makes_the_same_bytes_though_an_actor_is_killed(
     killed = []
 
     def kill_a_maker():
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240  # an engine starts slowly on a busy machine
         while time.monotonic() < deadline and not killed:
             for partial in store.glob(".tokenize/actors/*/*/*.partial"):
                 killed.append(int(partial.parts[-3].split("-")[0]))
