@@ -37,8 +37,8 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
     """Build a configuration from a nested mapping.
 
     Args:
-        kind: a dataclass whose fields may be dataclasses.
-        values: settings; those left out keep their defaults.
+        kind: a dataclass whose fields may be dataclasses, all with defaults.
+        values: settings; those left out keep the defaults that they have in ``kind()``.
         origin: where the values come from, for messages.
 
     Raises:
@@ -51,7 +51,8 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
             raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
     single = {name: [flat[name]] for name in _names_of_lists(kind) if type(flat.get(name)) is str}
     try:
-        return msgspec.convert(merge(values, nest(single, origin=origin)), kind, strict=False)
+        settled = merge(to_mapping(kind()), values, nest(single, origin=origin))
+        return msgspec.convert(settled, kind, strict=False)
     except msgspec.ValidationError as error:
         text = str(error).replace("`$.", "`").replace("`", "")
         raise UsageError(f"{origin}: {text[0].lower()}{text[1:]}") from error

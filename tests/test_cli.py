@@ -15,7 +15,7 @@ import seit
 from seit.cli import main
 from seit.cli.app import COMMANDS, expand_settings
 from seit.recipes import list_recipes
-from seit.settings import flatten, setting_names
+from seit.settings import flatten, merge, setting_names
 from seit.train import TrainConfig
 
 SUBCOMMANDS = {
@@ -355,15 +355,18 @@ def test_environment_that_is_wrong(refused, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in list_recipes()])
-def test_every_recipe_resolves_and_prints_what_it_says(resolved, call, name):
-    found = resolved("--recipe", name)
+def test_every_recipe_resolves_and_prints_what_it_says(answer, call, refused, name):
     code, out, err = call("recipes", "show", name)
     assert (code, err) == (0, "")
-    for group, values in yaml.safe_load(out).items():
-        assert found[group] == {**found[group], **values}
-    code, out, _ = call("train", "x", "--recipe", name, "--dry-run")
+    shown = yaml.safe_load(out)
+    right, wrong = ("pretrain", "train") if "objective" in shown else ("train", "pretrain")
+    assert f"seit {right} STORE" in out.splitlines()[0], "it opens with the command that runs it"
+    found = answer(right, "no-store-needed", "--recipe", name, "--dry-run")
+    assert merge(found, shown) == found
+    code, out, _ = call(right, "x", "--recipe", name, "--dry-run")
     assert code == 0
     assert yaml.safe_load(out) == found, "without --json the same, as YAML"
+    assert f"one of `seit {right}`" in refused(wrong, "x", "--recipe", name, "--dry-run")
 
 
 @pytest.mark.parametrize(

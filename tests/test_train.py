@@ -17,9 +17,9 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.settings import build
 from seit.tokenize import TokenizeConfig, tokenize
 from seit.train import Run, TrainConfig, evaluate_run, predict, train
-from seit.train import loop as loop_module
 from seit.train.checkpoint import list_checkpoints
 from seit.train.config import LossConfig
+from seit.train.evaluate import evaluate
 from seit.train.losses import classification_loss
 from seit.train.optim import learning_rate
 
@@ -288,7 +288,7 @@ def test_evaluation_counts_every_sample_once_and_skips_the_unlabelled():
     labels = torch.randint(7, (23,), generator=generator)
     labels[4] = -1
     batches = list(zip(logits.split(10), labels.split(10), strict=True))
-    result = loop_module.evaluate(
+    result = evaluate(
         Fixed(),
         batches,
         num_classes=7,

@@ -536,7 +536,7 @@ def test_a_run_of_pixels_teaches_one_of_tokens(store, pictures, tmp_path):
 
 
 def test_a_run_that_diverges_leaves_the_batch(store, tmp_path, monkeypatch):
-    from seit.train import stepping
+    from seit.train import classify
 
     def explode(logits, batch, config):
         loss = classification_loss(logits, batch, config)
@@ -544,7 +544,7 @@ def test_a_run_that_diverges_leaves_the_batch(store, tmp_path, monkeypatch):
         return loss * (float("nan") if explode.calls > 4 else 1)
 
     explode.calls = 0
-    monkeypatch.setattr(stepping, "classification_loss", explode)
+    monkeypatch.setattr(classify, "classification_loss", explode)
     out = tmp_path / "run"
     with pytest.raises(SeitError, match=r"the training loss became nan at step 5; lower optim.lr"):
         train(CONFIG, store, out=out)

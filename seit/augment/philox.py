@@ -63,6 +63,13 @@ class Op(IntEnum):
     FREQ_MASK = 17
     TIME_MASK = 18
     DEPTH = 19
+    MASK_ORDER = 20
+    MASK_SHARE = 21
+    CORRUPT_BLOCK = 22
+    CORRUPT_CHOICE = 23
+    CORRUPT_NOISE = 24
+    CORRUPT_ORDER = 25
+    ROTATE = 26
 
 
 def philox4x32(counter: Words, key: tuple[int, int]) -> Words:

@@ -26,6 +26,7 @@ COMMANDS = {
     "delete": "Remove samples from a store for good, in place.",
     "duplicates": "Find samples that are nearly the same in two splits.",
     "train": "Train a classifier on the tokens of a store.",
+    "pretrain": "Learn from the tokens of a store without labels.",
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Name the classes of raw images or clips.",
     "runs": "List runs, or compare some of them.",
@@ -34,10 +35,18 @@ COMMANDS = {
     "recipes": "List, show or copy recipes of runs.",
 }
 
-WITH_SETTINGS = ("train", "frontier")
+WITH_SETTINGS = ("train", "pretrain", "frontier")
 """Commands that take ``--group.field value``."""
 
-RESUMABLE = ("quickstart", "tokenize", "delete", "train", "tokenizer train", "frontier")
+RESUMABLE = (
+    "quickstart",
+    "tokenize",
+    "delete",
+    "train",
+    "pretrain",
+    "tokenizer train",
+    "frontier",
+)
 """Commands that go on where they were stopped."""
 
 app = App(

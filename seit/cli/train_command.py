@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from seit.cli.output import human_seconds, print_json, print_table, progress_bar, say
+from seit.cli.run_settings import print_settings, progress_note, run_settings
 from seit.errors import UsageError
 
 if TYPE_CHECKING:
     from seit.train.seeds import SeedsResult
+
+NOTES = {
+    "loss": "loss {:.3f}",
+    "val_top1": "top-1 {:.3f}",
+    "samples_per_second": "{:.0f} samples/s",
+    "data_wait_fraction": "wait {:.0%}",
+}
 
 
 def command(
@@ -56,46 +64,34 @@ def command(
         pixels: Train on the pixels of this SRC instead, for comparison.
         resume: Go on with the run at OUT if there is one (`--resume auto` is the same); its
             schedule may have become longer.
-        init_from: Start from the weights of this finished run.
+        init_from: Start from the weights of this finished run, of `seit pretrain` too, and with
+            its backbone.
         dry_run: Print the resolved settings as YAML and stop.
         set_: NAME=VALUE; what `--group.field value` is short for.
         json: Print the result as one JSON object.
     """
-    from seit.recipes import find_recipe
-    from seit.settings import build, from_environment, merge, nest, parse_assignments, read_yaml
     from seit.train.config import TrainConfig
 
-    flags = parse_assignments(set_ or ())
-    named = {
-        "model.name": model,
-        "schedule.epochs": epochs,
-        "schedule.steps": steps,
-        "data.batch_size": batch_size,
-        "run.seed": seed,
-        "run.device": device,
-        "data.pixels": str(pixels) if pixels else None,
-    }
-    flags.update({name: value for name, value in named.items() if value is not None})
-    if epochs is not None and steps is None:
-        flags["schedule.steps"] = None
     if recipe is None and config is None:
         recipe = "small-cpu"
-    base = read_yaml(find_recipe(recipe).path) if recipe else {}
-    of_recipe = base.get("model", {})
-    if flags.get("model.name", of_recipe.get("name")) != of_recipe.get("name"):
-        base["model"] = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
-    settings = build(
+    settings = run_settings(
         TrainConfig,
-        merge(
-            base,
-            read_yaml(config) if config else {},
-            from_environment(TrainConfig),
-            nest(flags, origin="command line"),
-        ),
-        origin="settings",
+        recipe=recipe,
+        config=config,
+        init_from=init_from,
+        named={
+            "model.name": model,
+            "schedule.epochs": epochs,
+            "schedule.steps": steps,
+            "data.batch_size": batch_size,
+            "run.seed": seed,
+            "run.device": device,
+            "data.pixels": str(pixels) if pixels else None,
+        },
+        assigned=set_,
     )
     if dry_run:
-        return _print_settings(settings, json)
+        return print_settings(settings, json=json)
     if out is None:
         raise UsageError("--out is missing; name a new folder for the run")
     from seit.train import train, train_seeds
@@ -103,7 +99,7 @@ def command(
     with progress_bar("training", "steps") as bar:
 
         def show(done: int, total: int, figures: dict[str, float]) -> None:
-            bar(done, total, _note(figures))
+            bar(done, total, progress_note(figures, NOTES))
 
         shared: Any = {"out": out, "resume": resume, "init_from": init_from, "progress": show}
         spread = train_seeds(settings, store, seeds=seeds, **shared) if seeds != 1 else None
@@ -144,31 +140,3 @@ def _print_seeds(spread: "SeedsResult", out: Path, json: bool) -> None:
         ]
     )
     return say(f"{len(spread.results)} seeds; the report is at {out}/report.html")
-
-
-def _note(figures: dict[str, float]) -> str:
-    notes = {
-        "loss": "loss {:.3f}",
-        "val_top1": "top-1 {:.3f}",
-        "samples_per_second": "{:.0f} samples/s",
-        "data_wait_fraction": "wait {:.0%}",
-    }
-    return ", ".join(text.format(figures[key]) for key, text in notes.items() if key in figures)
-
-
-def _print_settings(settings: Any, json: bool) -> None:
-    import yaml
-
-    from seit.cli.output import print_lines
-    from seit.settings import to_mapping
-
-    if json:
-        print_json(to_mapping(settings))
-    else:
-        print_lines(yaml.safe_dump(_lists(to_mapping(settings)), sort_keys=False).splitlines())
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value

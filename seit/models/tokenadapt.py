@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from seit.augment import TokenWarper, codebook_unit, warp
+from seit.augment import TokenWarper, warp
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
+from seit.models.codebook import standardised
 from seit.shards import Store
 
 _METADATA_KEY = "seit"
@@ -80,7 +81,7 @@ class TokenAdapt(TokenWarper):
             )
         K, C = codebook.shape
         self.dim, self.num_heads = dim, num_heads
-        self.register_buffer("codes", _standardised(codebook), persistent=False)
+        self.register_buffer("codes", standardised(codebook), persistent=False)
         self.lift = nn.Linear(C, dim)
         self.lift_block = _block(dim, num_heads)
         self.expand = nn.ConvTranspose2d(dim, C, 2, 2)
@@ -183,7 +184,7 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
             f"codebook of {tuple(codebook.shape)} has; restore it from a copy or train it again"
         )
     network.load_state_dict(tensors, assign=True)
-    network.codes = _standardised(codebook)
+    network.codes = standardised(codebook)
     return network.eval().requires_grad_(False)
 
 
@@ -207,14 +208,6 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
             f"{path} is version {card['version']}; this seit knows {_VERSION}: upgrade seit"
         )
     return card, tensors
-
-
-def _standardised(codebook: Tensor) -> Tensor:
-    """Codes of mean 0 and RMS 1, float32."""
-    codes = codebook.detach().to(torch.float32)
-    if codes.is_meta:
-        return codes
-    return (codes - codes.mean(dim=0)) / (codebook_unit(codes) or 1.0)
 
 
 def _block(dim: int, num_heads: int) -> Block:

@@ -17,6 +17,7 @@ from seit.models.stem import Stem
 
 _USUAL = Stem(4, 2, 1)
 _SMALL = Stem(3, 1, 1)
+_DISJOINT = Stem(2, 2, 0)
 _FEWEST_PATCHES = 7 * 7
 """That the usual stem may leave where none is asked for."""
 
@@ -52,6 +53,20 @@ def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
         return _SMALL
     rows, columns = _USUAL.output_size(input_size)
     return _USUAL if rows * columns >= _FEWEST_PATCHES else _SMALL
+
+
+def disjoint_stem(stem: str, input_size: tuple[int, int]) -> Stem:
+    """The stem of a ViT that is pre-trained, whose patches may not overlap.
+
+    ``auto`` is 2/2/0, or 1/1/0 where that would leave under 49 patches.
+
+    Raises:
+        UsageError: it is neither ``auto`` nor kernel/stride/padding.
+    """
+    if stem != "auto":
+        return vit_stem(stem, input_size)
+    rows, columns = (size // _DISJOINT.stride for size in input_size)
+    return _DISJOINT if rows * columns >= _FEWEST_PATCHES else Stem(1, 1, 0)
 
 
 def make_vit(

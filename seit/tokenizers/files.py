@@ -31,6 +31,8 @@ _FITTED: tuple[type[Tokenizer], ...] = (
 TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _FITTED} | dict(KINDS)
 """The kinds of tokenizer by name."""
 
+_STORED_CODEBOOK = "codebook.safetensors"
+"""Where a store keeps its codebook, beside its tokenizer file."""
 MAX_STORED_WEIGHT_BYTES = 64_000_000
 """Weights above this are left out of stores, which would carry more of them than of tokens."""
 
@@ -86,6 +88,7 @@ def load_tokenizer(
 ) -> Tokenizer:
     """Load a tokenizer file; ``codebook`` (K, C) or (L, K, C) is given when it lies elsewhere.
 
+    Without one, that of a store's tokenizer file is looked for beside it, where stores have it.
     What a store left the weights of out comes back as a reference, which cannot encode or decode.
 
     Raises:
@@ -112,6 +115,8 @@ def load_tokenizer(
             f"{', '.join(TOKENIZERS)}: upgrade seit"
         )
     inner = tensors.pop("codebook", None)
+    if inner is None and codebook is None:
+        inner = _codebook_beside(path)
     table = torch.from_numpy(codebook.copy()) if codebook is not None else inner
     if (
         table is None
@@ -127,3 +132,15 @@ def load_tokenizer(
     if tokenizer.fingerprint != fingerprint:
         raise DamagedError(f"{path} does not match its fingerprint; restore it from a copy")
     return tokenizer
+
+
+def _codebook_beside(path: Path) -> Tensor | None:
+    """The codebook that a store keeps beside its tokenizer file, if there is one."""
+    beside = path.with_name(_STORED_CODEBOOK)
+    if not beside.is_file():
+        return None
+    try:
+        with safe_open(beside, framework="pt") as file:
+            return file.get_tensor("codebook") if "codebook" in file.keys() else None  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(f"{beside} is damaged ({error}); restore it from a copy") from error

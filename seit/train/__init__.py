@@ -7,9 +7,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from seit.train.classify import TrainResult, train
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation
-from seit.train.loop import TrainResult, train
 from seit.train.predict import Prediction, evaluate_run, predict
 from seit.train.run import Run
 from seit.train.seeds import SeedsResult, train_seeds

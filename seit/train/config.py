@@ -1,7 +1,7 @@
-"""What a training run does: one frozen dataclass, its groups beside it."""
+"""What a run does: frozen dataclasses, one of each objective, and the groups that they share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from seit.errors import UsageError
 from seit.settings import build, flatten, to_mapping
 from seit.stream.loaders import Mode, OrderName
 from seit.stream.order import WINDOW_BLOCKS
+from seit.train.sparsity import SparsityConfig
 
 OF_THE_MACHINE = frozenset(
     {
@@ -186,8 +187,8 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A run: what `seit train` does with a store."""
+class LoopConfig:
+    """What every run has, whatever it learns."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The backbone."""
@@ -201,25 +202,15 @@ class TrainConfig:
     """Length and learning rates."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """The average of the weights."""
-    loss: LossConfig = field(default_factory=LossConfig)
-    """The loss."""
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    """The teacher."""
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    """Weights that are held at zero."""
     run: RunConfig = field(default_factory=RunConfig)
     """Seed, device and bookkeeping."""
 
     def __post_init__(self) -> None:
-        in_ranges = {
-            "loss.label_smoothing": 0 <= self.loss.label_smoothing < 1,
-            "model.drop_path": 0 <= self.model.drop_path < 1,
-            "ema.decay": 0 <= self.ema.decay < 1,
-            "distill.alpha": 0 <= self.distill.alpha <= 1,
-            "optim.layer_decay": 0 < self.optim.layer_decay <= 1,
-        }
-        for name, fits in in_ranges.items():
-            _require(fits, name, self, "in 0…1")
-        for name in ("optim.lr", "distill.temperature"):
-            _require(0 < _value(self, name) < math.inf, name, self, "above 0")
+        require_shares(self, "model.drop_path", "ema.decay", fits=lambda share: 0 <= share < 1)
+        require_shares(self, "optim.layer_decay", fits=lambda share: 0 < share <= 1)
+        require_setting(0 < self.optim.lr < math.inf, "optim.lr", self, "above 0")
         least = {
             "data.batch_size": 1,
             "optim.clip_grad": 0,
@@ -233,8 +224,8 @@ class TrainConfig:
         }
         for name, low in least.items():
             value = _value(self, name)
-            _require(value is None or value >= low, name, self, f"at least {low}")
-        _require(0 <= self.run.seed < 1 << 63, "run.seed", self, "in 0…2^63")
+            require_setting(value is None or value >= low, name, self, f"at least {low}")
+        require_setting(0 <= self.run.seed < 1 << 63, "run.seed", self, "in 0…2^63")
 
     @property
     def peak_lr(self) -> float:
@@ -251,7 +242,7 @@ class TrainConfig:
         Raises:
             UsageError: what was saved is no such config.
         """
-        begun = build(TrainConfig, earlier, origin="the config that was saved")
+        begun = build(type(self), earlier, origin="the config that was saved")
         mine, theirs = flatten(to_mapping(self)), flatten(to_mapping(begun))
         return [
             f"{name} was {theirs[name]!r} and is {mine[name]!r}"
@@ -262,15 +253,50 @@ class TrainConfig:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
+    """A run that learns classes: what `seit train` does with a store."""
+
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The loss."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """The teacher."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_shares(self, "loss.label_smoothing", fits=lambda share: 0 <= share < 1)
+        require_shares(self, "distill.alpha", fits=lambda share: 0 <= share <= 1)
+        require_setting(
+            0 < self.distill.temperature < math.inf, "distill.temperature", self, "above 0"
+        )
+
+
 def _is_longer(value: Any, before: Any) -> bool:
     return isinstance(value, int) and (not isinstance(before, int) or value > before)
 
 
-def _value(config: TrainConfig, name: str) -> Any:
-    group, _, key = name.partition(".")
-    return getattr(getattr(config, group), key)
+def _value(config: LoopConfig, name: str) -> Any:
+    value: Any = config
+    for key in name.split("."):
+        value = getattr(value, key)
+    return value
 
 
-def _require(condition: bool, name: str, config: TrainConfig, expected: str) -> None:
+def require_setting(condition: bool, name: str, config: LoopConfig, expected: str) -> None:
+    """Refuse the setting ``name`` of a config, which must be as ``expected`` says.
+
+    Raises:
+        UsageError: the condition does not hold.
+    """
     if not condition:
         raise UsageError(f"{name} is {_value(config, name)!r}; it must be {expected}")
+
+
+def require_shares(config: LoopConfig, *names: str, fits: Callable[[float], bool]) -> None:
+    """Refuse settings that are no shares in 0…1, as ``fits`` draws its ends.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name in names:
+        require_setting(fits(_value(config, name)), name, config, "in 0…1")

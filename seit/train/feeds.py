@@ -21,10 +21,12 @@ from seit.stream import Loader, PixelLoader, ResidentLoader, loader, select
 from seit.stream.batches import Rank, check_labelled
 from seit.stream.kernels import triton_serves
 from seit.train.ahead import read_ahead
-from seit.train.config import ModelConfig, TrainConfig
+from seit.train.config import LoopConfig, ModelConfig
 from seit.train.precision import compute_dtype
 
 PIXEL_FLIP_PROB = 0.5
+SECOND_VIEW = 1 << 63
+"""Added to the seed, which is below it, for the draws of a second view."""
 EVAL_BATCH = 256
 
 
@@ -37,6 +39,8 @@ class TrainBatch(NamedTuple):
     epoch: int
     rows: Tensor
     """(B,) int64, the samples' rows in the split."""
+    second: Augmented | None = None
+    """Another view of the same samples, drawn independently, where two are asked for."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,28 @@ class Feed:
 
     Attributes:
         train: the shuffled training batches; None where only evaluation is wanted.
-        evaluation: the batches of the evaluated split, each sample once.
+        evaluation: the batches of the evaluated split, each sample once; None where a store has no
+            such split and needs none.
         augment: batches → inputs (B, C, h, w).
         classes: class names.
         seed: of the augmentation.
+        views: of each training sample, 1 or 2.
     """
 
     train: Loader | None
-    evaluation: Loader
+    evaluation: Loader | None
     augment: TokenAugment | PixelAugment
     classes: tuple[str, ...]
     seed: int
+    views: int = 1
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        """The seed of each view."""
+        return (self.seed, self.seed + SECOND_VIEW)[: self.views]
 
     def train_batches(self, start: int) -> Generator[TrainBatch]:
-        """Augmented batches from step ``start`` on, without an end.
+        """Augmented batches from step ``start`` on, without an end; two views if ``views`` is 2.
 
         On a CPU the next one is made ahead; close the iterator before the loader is used otherwise.
         Where both the loader and the augmentation can, rows of the resident split are handed over,
@@ -66,44 +78,51 @@ class Feed:
         """
         assert self.train is not None, "this feed only evaluates"
         if isinstance(self.train, ResidentLoader) and isinstance(self.augment, FusedAugment):
-            return _augment_rows(self.train, self.augment, start, self.seed)
-        batches = _augment_ids(self.train, self.augment, start, self.seed)
+            return _augment_rows(self.train, self.augment, start, self._seeds)
+        batches = _augment_ids(self.train, self.augment, start, self._seeds)
         return read_ahead(batches) if self.train.device.type == "cpu" else batches
 
     def evaluation_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (B, C, h, w) and labels (B,) of every sample of the evaluated split, once."""
+        assert self.evaluation is not None, "this feed only trains"
         for batch in self.evaluation.epoch(0):
             yield self.augment.evaluate(batch.tokens), batch.labels
 
 
 def _augment_ids(
-    loader: Loader, augment: TokenAugment | PixelAugment, start: int, seed: int
+    loader: Loader, augment: TokenAugment | PixelAugment, start: int, seeds: tuple[int, ...]
 ) -> Generator[TrainBatch]:
     for batch in loader.steps(start):
-        augmented = augment(
-            batch.tokens, batch.labels, positions=batch.positions, seed=seed, epoch=batch.epoch
-        )
+        views = [
+            augment(
+                batch.tokens, batch.labels, positions=batch.positions, seed=seed, epoch=batch.epoch
+            )
+            for seed in seeds
+        ]
         rows = torch.from_numpy(batch.indices).to(loader.device, non_blocking=True)
-        yield TrainBatch(augmented, batch.positions, batch.epoch, rows)
+        yield TrainBatch(views[0], batch.positions, batch.epoch, rows, *views[1:])
 
 
 def _augment_rows(
-    loader: ResidentLoader, augment: FusedAugment, start: int, seed: int
+    loader: ResidentLoader, augment: FusedAugment, start: int, seeds: tuple[int, ...]
 ) -> Generator[TrainBatch]:
     for batch in loader.row_steps(start):
-        augmented = augment.augment_rows(
-            batch.packed,
-            batch.rows,
-            batch.labels,
-            positions=batch.positions,
-            seed=seed,
-            epoch=batch.epoch,
-        )
-        yield TrainBatch(augmented, batch.positions, batch.epoch, batch.rows)
+        views = [
+            augment.augment_rows(
+                batch.packed,
+                batch.rows,
+                batch.labels,
+                positions=batch.positions,
+                seed=seed,
+                epoch=batch.epoch,
+            )
+            for seed in seeds
+        ]
+        yield TrainBatch(views[0], batch.positions, batch.epoch, batch.rows, *views[1:])
 
 
 def make_augment(
-    store: Store, config: TrainConfig, device: torch.device, *, with_train: bool = True
+    store: Store, config: LoopConfig, device: torch.device, *, with_train: bool = True
 ) -> TokenAugment | PixelAugment:
     """The augmentation that a run uses, on its device; TokenAdapt's network only to train.
 
@@ -136,13 +155,13 @@ def make_augment(
 
 def make_feed(
     store: Store,
-    config: TrainConfig,
+    config: LoopConfig,
     device: torch.device,
     *,
     rank: Rank | None = None,
     with_train: bool = True,
 ) -> Feed:
-    """Load the splits that ``config`` names.
+    """Load the splits that ``config`` names, to train and evaluate a classifier.
 
     Labels are checked as they are read: those of a resident split here, those of a streamed one
     block by block in training.
@@ -160,21 +179,51 @@ def make_feed(
                 f"{store.folder} has no classes; tokenize a class-per-folder tree or a manifest "
                 "with labels to train a classifier"
             )
-        train = _load(split, config, device, rank, batch_size=data.batch_size, shuffle=True)
-    if data.val_split not in store or not _has_labels(store[data.val_split]):
+        train = _load_train(split, config, device, rank, labelled=True)
+    if data.val_split not in store or not has_labels(store[data.val_split]):
         raise UsageError(
             f"{store.folder} has no labelled samples in a split {data.val_split!r} to evaluate on; "
             f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
             "folder or a --val-fraction"
         )
-    evaluation = _load(
-        store[data.val_split], config, device, rank, batch_size=EVAL_BATCH, shuffle=False
-    )
+    evaluation = _load_evaluation(store[data.val_split], config, device, rank)
     augment = make_augment(store, config, device, with_train=with_train)
     return Feed(train, evaluation, augment, store.classes, config.run.seed)
 
 
-def _has_labels(split: Split) -> bool:
+def make_unlabelled_feed(
+    store: Store, config: LoopConfig, device: torch.device, *, rank: Rank, views: int
+) -> Feed:
+    """Load the splits that ``config`` names, to learn without labels.
+
+    A store may lack the evaluated one.
+
+    Raises:
+        UsageError: the training split is missing or too small.
+    """
+    data = config.data
+    train = _load_train(store[data.train_split], config, device, rank, labelled=False)
+    evaluation = None
+    if data.val_split in store and len(store[data.val_split]):
+        evaluation = _load_evaluation(store[data.val_split], config, device, rank)
+    augment = make_augment(store, config, device)
+    return Feed(train, evaluation, augment, store.classes, config.run.seed, views)
+
+
+def _load_train(
+    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None, *, labelled: bool
+) -> Loader:
+    size = config.data.batch_size
+    return _load(split, config, device, rank, batch_size=size, shuffle=True, labelled=labelled)
+
+
+def _load_evaluation(
+    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None
+) -> Loader:
+    return _load(split, config, device, rank, batch_size=EVAL_BATCH, shuffle=False, labelled=False)
+
+
+def has_labels(split: Split) -> bool:
     """Whether any sample has a label; reads blocks until one has."""
     blocks = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS))
     return any((labels >= 0).any() for labels in blocks)
@@ -219,12 +268,13 @@ def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> s
 
 def _load(
     split: Split,
-    config: TrainConfig,
+    config: LoopConfig,
     device: torch.device,
     rank: Rank | None,
     *,
     batch_size: int,
     shuffle: bool,
+    labelled: bool,
 ) -> Loader:
     data, seed, rank = config.data, config.run.seed, rank or Rank()
     subset = None
@@ -241,11 +291,11 @@ def _load(
             mode=data.mode,
             window_blocks=data.window_blocks,
             subset=subset,
-            labelled=shuffle,
+            labelled=labelled,
             rank=rank.rank,
             world_size=rank.world_size,
         )
-    if shuffle:
+    if labelled:
         check_labelled(split.labels, split)
     return PixelLoader(
         split,

@@ -2,148 +2,113 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from seit.errors import DamagedError, SeitError
-from seit.models import count_parameters, load_weights
+from seit.models import count_parameters
 from seit.settings import to_mapping
-from seit.shards import Store, open_store
+from seit.shards import Store
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
-from seit.train.config import TrainConfig
-from seit.train.evaluate import Evaluation, evaluate
+from seit.train.config import LoopConfig
 from seit.train.failure import first_failure, report_failure
-from seit.train.feeds import Feed, TrainBatch, build_model, make_feed
+from seit.train.feeds import TrainBatch
 from seit.train.loggers import Logger, make_loggers
+from seit.train.objective import LoopFigures, Objective
 from seit.train.optim import learning_rate, num_steps
 from seit.train.ranks import Ranks, join_ranks
-from seit.train.report import write_run_report
 from seit.train.run import Run, environment
 from seit.train.stepping import Stepper
 from seit.train.stopping import Stop, listen
-from seit.train.teacher import make_teacher
 
 NUM_EVALUATIONS = 10
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the latest figures)."""
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run came to.
-
-    Attributes:
-        top1: accuracy of the evaluated weights on the validation split, 0–1.
-        top5: the same among the five highest logits.
-        loss: mean cross-entropy there, in nats.
-        steps: steps of the whole run.
-        samples_per_second: training rate of this call, evaluation left out.
-        data_wait_fraction: share of that time spent waiting for the next augmented batch.
-        seconds: duration of this call.
-        parameters: trainable parameters.
-    """
-
-    top1: float
-    top5: float
-    loss: float
-    steps: int
-    samples_per_second: float
-    data_wait_fraction: float
-    seconds: float
-    parameters: int
-
-
-def train(
-    config: TrainConfig,
-    store: Store | str | Path,
+def run_objective(
+    make: Callable[[Ranks], Objective[Result]],
+    config: LoopConfig,
+    store: Store,
     *,
-    out: str | Path,
-    resume: bool = False,
-    init_from: str | Path | None = None,
-    progress: Progress | None = None,
-) -> TrainResult:
-    """Train a classifier on ``store`` and leave a run folder at ``out``.
+    out: Path,
+    resume: bool,
+    recorded: Callable[[Mapping[str, Any]], Result],
+    progress: Progress | None,
+    beside: Collection[str] = (),
+) -> Result:
+    """Train an objective on ``store`` and leave a run folder at ``out``.
 
     Args:
-        config: what to do.
-        store: the store, opened or by path.
+        make: builds the objective, torch's generator seeded; what it refuses leaves no folder.
+        config: its settings.
+        store: what it learns from.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: go on where that run stopped, if there is one; the result is bit for bit that of an
-            undisturbed run on the same CPU with as many ranks. A finished run is left as it is and
-            its result returned, unless ``config`` has a longer schedule.
-        init_from: a finished run whose weights to start from.
+        resume: go on where that run stopped, if there is one.
+        recorded: what `run.json` tells of a finished run → its result.
         progress: called after each step, on the main rank.
+        beside: what else a new folder may hold.
 
     Raises:
         UsageError: settings, store and folder do not fit together; nothing was changed.
         SeitError: the loss is not finite any more, or a file cannot be written.
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
-    store = store if isinstance(store, Store) else open_store(store)
     with join_ranks(config.run.device) as ranks:
-        return _train(config, store, Path(out), resume, init_from, progress, ranks)
+        started = time.perf_counter()
+        if resume and (found := _recorded_result(out, config, store)) is not None:
+            return recorded(found)
+        torch.manual_seed(config.run.seed)
+        objective = make(ranks)
+        run = _enter(out, config, store, ranks, resume=resume, beside=beside)
+        objective.begin(run)
+        training = _Training(
+            objective, store, Stepper(objective, ranks), run, progress if ranks.is_main else None
+        )
+        with listen() as stop:
+            training.finish(stop)
+        result = objective.result(
+            LoopFigures(
+                steps=training.total,
+                samples_per_second=training.samples_per_second,
+                data_wait_fraction=training.data_wait_fraction,
+                seconds=time.perf_counter() - started,
+                parameters=count_parameters(objective.kept_model(objective.model)),
+            )
+        )
+        if ranks.is_main:
+            training.leave(result)
+        ranks.wait()
+        return result
 
 
-def _train(
-    config: TrainConfig,
-    store: Store,
+def _enter(
     out: Path,
-    resume: bool,
-    init_from: str | Path | None,
-    progress: Progress | None,
+    config: LoopConfig,
+    store: Store,
     ranks: Ranks,
-) -> TrainResult:
-    started = time.perf_counter()
-    if resume and (recorded := _recorded_result(out, config, store)):
-        return recorded
-    torch.manual_seed(config.run.seed)
-    feed = make_feed(store, config, ranks.device, rank=ranks.part)
-    model = build_model(
-        config.model,
-        feed.augment,
-        num_classes=len(store.classes),
-        patch_size=_pixels_per_token(store),
-    )
-    if init_from is not None:
-        load_weights(model, Run.open(init_from).load_weights(), origin=str(init_from))
-    run = _enter(out, config, store, ranks, resume=resume)
-    teacher = make_teacher(config, store, ranks, run.path)
-    stepper = Stepper(config, model.to(ranks.device), ranks, teacher)
-    training = _Training(config, store, feed, stepper, run, progress if ranks.is_main else None)
-    with listen() as stop:
-        evaluation = training.finish(stop)
-    result = TrainResult(
-        **evaluation.metrics(),
-        steps=training.total,
-        samples_per_second=training.samples_per_second,
-        data_wait_fraction=training.data_wait_fraction,
-        seconds=time.perf_counter() - started,
-        parameters=count_parameters(model),
-    )
-    if ranks.is_main:
-        training.leave(result, evaluation)
-    ranks.wait()
-    return result
-
-
-def _enter(out: Path, config: TrainConfig, store: Store, ranks: Ranks, *, resume: bool) -> Run:
+    *,
+    resume: bool,
+    beside: Collection[str],
+) -> Run:
     """The run's folder, which the main rank makes."""
     if ranks.is_main:
-        Run.start(out, config, store, resume=resume)
+        Run.start(out, config, store, resume=resume, beside=beside)
     ranks.wait()
     return Run.open(out)
 
 
 @dataclass(frozen=True)
 class _State(TrainState):
-    """Also the loss scale of fp16, and the losses that no line of the metrics has told yet."""
+    """Also the loss scale of fp16, and the losses (P,) that no line of the metrics has told yet."""
 
     scaler: torch.amp.GradScaler
     losses: list[Tensor]
@@ -180,28 +145,30 @@ class _NotFiniteError(Exception):
 
 
 class _Training:
-    """The state of one call of :func:`train`."""
+    """The state of one call of :func:`run_objective`."""
 
     def __init__(
         self,
-        config: TrainConfig,
+        objective: Objective[Any],
         store: Store,
-        feed: Feed,
         stepper: Stepper,
         run: Run,
         progress: Progress | None,
     ) -> None:
-        assert feed.train is not None
-        self.config = config
+        self.objective = objective
+        self.config = objective.config
         self.store = store
-        self.feed = feed
+        self.feed = objective.feed
         self.stepper = stepper
-        self.ranks = stepper.ranks
+        self.ranks = objective.ranks
         self.run = run
         self.progress = progress
-        self.steps_per_epoch = len(feed.train)
-        self.total = num_steps(config.schedule, self.steps_per_epoch)
-        self.eval_every = config.run.eval_every or max(1, math.ceil(self.total / NUM_EVALUATIONS))
+        assert self.feed.train is not None
+        self.steps_per_epoch = len(self.feed.train)
+        self.total = num_steps(self.config.schedule, self.steps_per_epoch)
+        self.eval_every = self.config.run.eval_every or max(
+            1, math.ceil(self.total / NUM_EVALUATIONS)
+        )
         self.loggers: Sequence[Logger] = ()
         self.losses: list[Tensor] = []
         self.latest: dict[str, float] = {}
@@ -220,8 +187,8 @@ class _Training:
         """Share of the training time spent on the next batch."""
         return self.wait_seconds / self.busy_seconds if self.busy_seconds else 0.0
 
-    def finish(self, stop: Stop) -> Evaluation:
-        """Run the steps that are left; save, evaluate and return the evaluation of the end."""
+    def finish(self, stop: Stop) -> None:
+        """Run the steps that are left; save and evaluate, at the end too."""
         stepper = self.stepper
         average = stepper.average.module if stepper.average is not None else None
         state = _State(
@@ -236,26 +203,25 @@ class _Training:
         stepper.model.train()
         try:
             with closing(self.feed.train_batches(step)) as batches:
-                evaluation = self._run(step, batches, state, stop)
+                ended = self._run(step, batches, state, stop)
         except _NotFiniteError as failed:
             self._fail(failed)
-        if evaluation is None:
+        if not ended:
             self._close(None)
             raise KeyboardInterrupt
-        return evaluation
 
-    def _run(
-        self, step: int, batches: Iterator[TrainBatch], state: _State, stop: Stop
-    ) -> Evaluation | None:
-        """Take the steps that are left; None where it was asked to stop before the end."""
-        evaluation: Evaluation | None = None
+    def _run(self, step: int, batches: Iterator[TrainBatch], state: _State, stop: Stop) -> bool:
+        """Take the steps that are left; whether the end was reached before a wish to stop."""
+        evaluated = False
         mark = time.perf_counter()
         while step < self.total:
             waited = time.perf_counter()
             batch = next(batches)
             self.wait_seconds += time.perf_counter() - waited
-            loss = self.stepper.step(step, batch, steps_per_epoch=self.steps_per_epoch)
-            self.losses.append(loss)
+            losses_P = self.stepper.step(
+                step, batch, steps_per_epoch=self.steps_per_epoch, total=self.total
+            )
+            self.losses.append(losses_P)
             step += 1
             self.steps_here += 1
             logs, evaluates, saves = self._due(step)
@@ -264,38 +230,43 @@ class _Training:
                 self._check_finite(step, write=logs, seconds=time.perf_counter() - mark)
             if evaluates:
                 self.busy_seconds += time.perf_counter() - mark
-                evaluation = self._evaluate(step)
+                self._evaluate(step)
+                evaluated = True
                 mark = time.perf_counter()
             if saves or stops:
                 self._save(step, state)
             if self.progress:
                 self.progress(step, self.total, self.latest)
             if stops and step < self.total:
-                return None
-        return evaluation or self._evaluate(step, record=False)
+                return False
+        if not evaluated:
+            self._evaluate(step, record=False)
+        return True
 
-    def leave(self, result: TrainResult, evaluation: Evaluation) -> None:
+    def leave(self, result: Any) -> None:
         """Write what a finished run leaves behind."""
-        self.run.save_weights(self.stepper.evaluated_model)
-        labels = self.store[self.config.data.val_split].labels
-        self.run.save_predictions(evaluation.predictions, labels)
-        self.run.write_info(
+        model = self.stepper.evaluated_model
+        self.run.save_weights(self.objective.kept_model(model))
+        sparsity = self.stepper.sparsity
+        self.objective.leave(
+            self.run,
+            model,
             {
                 **self.run.info,
                 "status": "finished",
                 "result": asdict(result),
                 "ranks": self.ranks.world_size,
                 "environment": environment(self.ranks.device),
-                "confusion": evaluation.confusion.tolist(),
-            }
+                **({"sparsity": sparsity.describe()} if sparsity is not None else {}),
+            },
         )
-        write_run_report(self.run, store=self.store)
-        self._close(result)
+        self._close(asdict(result))
 
     def _resume(self, state: _State) -> int:
         """Restore the latest checkpoint, if there is one; returns the steps done."""
         found = list_checkpoints(self.run.checkpoints)
         step = load_checkpoint(found[-1], state) if found else 0
+        self.stepper.keep_sparse()
         if self.ranks.is_main:
             self.run.rewind_metrics(step)
             settings = to_mapping(self.config)
@@ -322,14 +293,14 @@ class _Training:
         Raises:
             _NotFiniteError: one is not finite.
         """
-        mean = self.ranks.sum(torch.stack(self.losses)) / self.ranks.world_size
-        self.losses[:] = mean.unbind()
-        losses = mean.tolist()
+        mean_nP = self.ranks.sum(torch.stack(self.losses)) / self.ranks.world_size
+        self.losses[:] = mean_nP.unbind()
+        losses = mean_nP[:, 0].tolist()
         failed = first_failure(losses)
         if failed is not None:
             raise _NotFiniteError(step - len(losses) + failed, losses[: failed + 1])
         if write:
-            self._log(step, sum(losses) / len(losses), seconds)
+            self._log(step, mean_nP.double().mean(0).tolist(), seconds)
             self.losses.clear()
 
     def _fail(self, failed: "_NotFiniteError") -> NoReturn:
@@ -348,10 +319,10 @@ class _Training:
             self._close(None)
         raise error
 
-    def _log(self, step: int, loss: float, seconds_since_mark: float) -> None:
+    def _log(self, step: int, losses: Sequence[float], seconds_since_mark: float) -> None:
         busy = self.busy_seconds + seconds_since_mark
         figures = {
-            "loss": loss,
+            **dict(zip(self.objective.parts, losses, strict=True)),
             "lr": learning_rate(step - 1, self.config, self.steps_per_epoch),
             "samples_per_second": self.steps_here * self.config.data.batch_size / busy,
             "data_wait_fraction": self.wait_seconds / busy,
@@ -359,19 +330,11 @@ class _Training:
         self.latest.update(figures)
         self._record(step, "train", figures)
 
-    def _evaluate(self, step: int, *, record: bool = True) -> Evaluation:
-        evaluation = evaluate(
-            self.stepper.evaluated_model,
-            self.feed.evaluation_inputs(),
-            num_classes=len(self.feed.classes),
-            device=self.ranks.device,
-            autocast=self.stepper.autocast,
-            ranks=self.ranks,
-        )
+    def _evaluate(self, step: int, *, record: bool = True) -> None:
+        figures = self.objective.evaluate(self.stepper.evaluated_model)
         if record:
-            self.latest["val_top1"] = evaluation.top1
-            self._record(step, "val", evaluation.metrics())
-        return evaluation
+            self.latest.update({f"val_{name}": value for name, value in figures.items()})
+            self._record(step, "val", figures)
 
     def _record(self, step: int, split: str, figures: Mapping[str, float]) -> None:
         if self.ranks.is_main:
@@ -383,24 +346,18 @@ class _Training:
         if self.ranks.is_main:
             save_checkpoint(self.run.checkpoints, step, state)
 
-    def _close(self, result: TrainResult | None) -> None:
+    def _close(self, result: Mapping[str, Any] | None) -> None:
         for logger in self.loggers:
-            logger.finish(None if result is None else asdict(result))
+            logger.finish(result)
 
 
-def _recorded_result(out: Path, config: TrainConfig, store: Store) -> TrainResult | None:
+def _recorded_result(out: Path, config: LoopConfig, store: Store) -> Mapping[str, Any] | None:
     """The result of the run at ``out``, if it has finished all steps that ``config`` asks for."""
     if not Run.exists(out):
         return None
     run = Run.open(out)
     run.check_same(config, store)
-    if run.info["status"] != "finished" or run.config.schedule != config.schedule:
+    if run.info["status"] != "finished" or run.settings.schedule != config.schedule:
         return None
-    return TrainResult(**run.info["result"])
-
-
-def _pixels_per_token(store: Store) -> int:
-    """Pixels per token along a side; 1 where the tokens are none of images."""
-    levels = len(store.codebook) if store.codebook.ndim == 3 else 1
-    rows = store.card.tokenizer.grid[0] // levels
-    return int(store.card.tokenizer.preprocessing.get("size", rows)) // rows
+    found: Mapping[str, Any] = run.info["result"]
+    return found

@@ -8,7 +8,7 @@ from timm.optim import Lamb, Muon, param_groups_layer_decay, param_groups_weight
 from torch import nn
 
 from seit.errors import UsageError
-from seit.train.config import OptimConfig, ScheduleConfig, TrainConfig
+from seit.train.config import LoopConfig, OptimConfig, ScheduleConfig
 
 _LR_SCALE = "lr_scale"
 _NOT_MATRICES = ("*embed*", "*token*")
@@ -71,7 +71,7 @@ def num_steps(schedule: ScheduleConfig, steps_per_epoch: int) -> int:
     return schedule.steps or schedule.epochs * steps_per_epoch
 
 
-def learning_rate(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
+def learning_rate(step: int, config: LoopConfig, steps_per_epoch: int) -> float:
     """The rate of ``step`` (from 0): linear warm-up to the peak, then a cosine to ``min_lr``."""
     schedule = config.schedule
     total = num_steps(schedule, steps_per_epoch)

@@ -7,7 +7,7 @@ that it gives to each sample of the evaluated split), ``tokenizer.safetensors``,
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from seit.files import explained_writes, write_atomically
 from seit.settings import build, read_yaml, to_mapping
 from seit.shards import Store
 from seit.tokenizers import save_tokenizer
-from seit.train.config import TrainConfig
+from seit.train.config import LoopConfig, TrainConfig
 
 CONFIG_NAME = "config.yaml"
 RUN_NAME = "run.json"
@@ -46,8 +46,18 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
 
     @classmethod
-    def start(cls, path: str | Path, config: TrainConfig, store: Store, *, resume: bool) -> "Run":
+    def start(
+        cls,
+        path: str | Path,
+        config: LoopConfig,
+        store: Store,
+        *,
+        resume: bool,
+        beside: Collection[str] = (),
+    ) -> "Run":
         """Make a new run's folder, or enter that of an interrupted run.
+
+        A new one may hold what ``beside`` names already.
 
         Raises:
             UsageError: the folder holds something else, a run and ``resume`` is False, or a run
@@ -61,12 +71,14 @@ class Run:
                     "--out"
                 )
             run.check_same(config, store)
-            if run.config.schedule != config.schedule:  # a longer one: it has not finished that
+            if run.settings.schedule != config.schedule:  # a longer one: it has not finished that
                 run.write_info({**run.info, "status": "started"})
-            if run.config != config:
+            if run.settings != config:
                 run._write_config(config)
             return run
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        if run.path.exists() and (
+            not run.path.is_dir() or {entry.name for entry in run.path.iterdir()} - set(beside)
+        ):
             raise UsageError(f"{run.path} already holds something else; choose a new --out folder")
         with explained_writes(run.path):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -90,15 +102,41 @@ class Run:
         run = cls(path)
         if not cls.exists(path):
             raise UsageError(
-                f"no run at {run.path}: it holds no {CONFIG_NAME}; `seit train` makes one"
+                f"no run at {run.path}: it holds no {CONFIG_NAME}; `seit train` makes one, and so "
+                "does `seit pretrain`"
             )
         return run
 
     @property
-    def config(self) -> TrainConfig:
-        """The run's settings."""
+    def settings(self) -> LoopConfig:
+        """The run's settings, whatever it learns."""
         path = self.path / CONFIG_NAME
-        return build(TrainConfig, read_yaml(path), origin=str(path))
+        values = read_yaml(path)
+        if "objective" not in values:
+            return build(TrainConfig, values, origin=str(path))
+        from seit.train.pretrain.config import PretrainConfig  # which builds on this module
+
+        return build(PretrainConfig, values, origin=str(path))
+
+    @property
+    def objective(self) -> str:
+        """What the run learns: ``classify``, or the objective of a pre-training run."""
+        return str(read_yaml(self.path / CONFIG_NAME).get("objective", "classify"))
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of a classifier's run.
+
+        Raises:
+            UsageError: it is a pre-training run, which knows no classes.
+        """
+        settings = self.settings
+        if not isinstance(settings, TrainConfig):
+            raise UsageError(
+                f"{self.path} is a pre-training run and knows no classes; fine-tune it by `seit "
+                f"train STORE --init-from {self.path} --out …` and use that run"
+            )
+        return settings
 
     @property
     def info(self) -> dict[str, Any]:
@@ -150,8 +188,12 @@ class Run:
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the weights to use."""
-        tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-        write_atomically(self.path / WEIGHTS_NAME, save(tensors))
+        self.save_tensors(WEIGHTS_NAME, model.state_dict())
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a file of tensors."""
+        on_host = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        write_atomically(self.path / name, save(on_host))
 
     def load_weights(self) -> dict[str, Tensor]:
         """Read the weights to use.
@@ -160,22 +202,32 @@ class Run:
             UsageError: the run has not finished.
             DamagedError: the file is not what was written.
         """
-        path = self.path / WEIGHTS_NAME
+        return self.load_tensors(WEIGHTS_NAME)
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Read a file of tensors that a finished run leaves behind.
+
+        Raises:
+            UsageError: the run has not finished.
+            DamagedError: the file is not what was written.
+        """
+        path = self.path / name
         if not path.is_file():
+            command = "seit train" if self.objective == "classify" else "seit pretrain"
             raise UsageError(
-                f"the run {self.path} has no {WEIGHTS_NAME}: it has not finished; go on with it by "
-                "`seit train … --resume`"
+                f"the run {self.path} has no {name}: it has not finished; go on with it by "
+                f"`{command} … --resume`"
             )
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
 
-    def _write_config(self, config: TrainConfig) -> None:
+    def _write_config(self, config: LoopConfig) -> None:
         text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
         write_atomically(self.path / CONFIG_NAME, text.encode())
 
-    def check_same(self, config: TrainConfig, store: Store) -> None:
+    def check_same(self, config: LoopConfig, store: Store) -> None:
         """Refuse to go on with a run that did something else.
 
         Raises:

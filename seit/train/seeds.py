@@ -16,8 +16,8 @@ from seit.files import explained_writes, write_atomically
 from seit.report import Figure, Section, figures, page, table, write_page
 from seit.settings import flatten, to_mapping
 from seit.shards import Store, open_store
+from seit.train.classify import TrainResult, train
 from seit.train.config import TrainConfig
-from seit.train.loop import TrainResult, train
 from seit.train.report import THROUGHPUT, group_curves, settings_section
 from seit.train.run import REPORT_NAME, Run
 

@@ -1,114 +1,130 @@
 """One training step: forward, backward and update, on every rank alike.
 
-Legend: B batch of a rank, N classes, L layers of stochastic depth.
+Legend: B batch of a rank, L layers of stochastic depth, P parts of the loss.
 """
 
 import hashlib
+from typing import Any, cast
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from seit.augment import Augmented, SampleRandom
+from seit.augment import SampleRandom
 from seit.errors import UsageError
-from seit.train.config import TrainConfig
 from seit.train.depth import Depth
 from seit.train.feeds import TrainBatch
-from seit.train.losses import classification_loss, distillation_loss
+from seit.train.objective import Objective
 from seit.train.optim import learning_rate, make_optimizer, set_learning_rate
-from seit.train.precision import make_autocast, make_scaler
+from seit.train.precision import make_scaler
 from seit.train.ranks import Ranks
-from seit.train.teacher import Teacher
+from seit.train.sparsity import Sparsity
 
 
 class Stepper:
     """The model of a run and what changes it; see `step`.
 
     Attributes:
-        model: the network, its parameters named as timm names them.
+        model: the objective's, its parameters named as timm names them.
         average: the running average of its weights, where there is one.
         optimizer: of its parameters.
     """
 
-    def __init__(
-        self, config: TrainConfig, model: nn.Module, ranks: Ranks, teacher: Teacher | None
-    ) -> None:
+    def __init__(self, objective: Objective[Any], ranks: Ranks) -> None:
+        config = objective.config
         self.config = config
+        self.objective = objective
         self.ranks = ranks
-        self.teacher = teacher
         share, rest = divmod(config.data.batch_size // ranks.world_size, config.optim.accumulate)
         if rest or not share:
             raise UsageError(
                 f"a rank's {config.data.batch_size // ranks.world_size} samples do not fall into "
                 f"{config.optim.accumulate} equal parts; change data.batch_size or optim.accumulate"
             )
+        model = objective.model
         self.depth = Depth(model)
         self.model = model
+        self.sparsity = (
+            Sparsity(model, config.sparsity, seed=config.run.seed)
+            if config.sparsity.share
+            else None
+        )
         self.optimizer = make_optimizer(model, config.optim, ranks.device)
         self.average = (
             ModelEmaV3(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
             if config.ema.decay
             else None
         )
-        self.autocast = make_autocast(config, ranks.device)
+        self.keep_sparse()
         self.scaler = make_scaler(config, ranks.device)
         self._shared = ranks.share(model)
-        self._network = torch.compile(self._shared) if config.run.compile else self._shared
+        self._network: nn.Module = self._shared
+        if config.run.compile:
+            self._network = cast(nn.Module, torch.compile(self._shared))
 
     @property
     def evaluated_model(self) -> nn.Module:
         """The average where there is one, else the model itself."""
         return self.average.module if self.average is not None else self.model
 
-    def step(self, number: int, batch: TrainBatch, *, steps_per_epoch: int) -> Tensor:
-        """Take step ``number`` (from 0); returns the loss (scalar) of the rank's samples."""
+    def keep_sparse(self) -> None:
+        """Put zeros where a sparse run holds them, in the model and in its average."""
+        if self.sparsity is not None:
+            self.sparsity.apply_()
+            for copy in self.objective.sparse_copies():
+                self.sparsity.apply_to_(copy)
+            if self.average is not None:
+                self.sparsity.apply_to_(self.average.module)
+
+    def step(self, number: int, batch: TrainBatch, *, steps_per_epoch: int, total: int) -> Tensor:
+        """Take step ``number`` (from 0) of ``total``.
+
+        Returns:
+            The parts (P,) of the loss of the rank's samples; see `Objective`.
+        """
         config = self.config
         rate = learning_rate(number, config, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
         _seed_torch(config.run.seed, number, self.ranks.rank)
-        loss = self._backward(batch)
+        losses_P = self._backward(batch, number)
         self.scaler.unscale_(self.optimizer)
+        if self.sparsity is not None:
+            self.sparsity.mask_gradients_()
         if config.optim.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.sparsity is not None:
+            self.sparsity.apply_()
+        self.objective.after_step(number, total)
         if self.average is not None:
             self.average.update(self.model, step=number)
-        return loss
+        return losses_P
 
-    def _backward(self, batch: TrainBatch) -> Tensor:
-        """Leave the gradient of the batch's mean loss; returns that loss."""
+    def _backward(self, batch: TrainBatch, number: int) -> Tensor:
+        """Leave the gradient of the batch's mean loss; returns its parts."""
         parts = self.config.optim.accumulate
-        augmented = batch.augmented
-        size = len(augmented.inputs) // parts
+        size = len(batch.positions) // parts
         scales_BL = self._draw_depth(batch)
-        teacher_BN = self.teacher.probabilities(batch) if self.teacher else None
-        total = augmented.inputs.new_zeros((), dtype=torch.float32)
+        prepared = self.objective.prepare(batch, number)
+        total_P = torch.zeros(len(self.objective.parts), device=self.ranks.device)
         for part in range(parts):
             rows = slice(part * size, (part + 1) * size)
             if scales_BL is not None:
                 self.depth.set(scales_BL[rows])
             last = part + 1 == parts
             if last or self._shared is self.model:
-                total += self._part(augmented, teacher_BN, rows) / parts
+                total_P += self._part(batch, prepared, rows) / parts
             else:
                 with self._shared.no_sync():  # type: ignore[operator] # of DistributedDataParallel
-                    total += self._part(augmented, teacher_BN, rows) / parts
-        return total
+                    total_P += self._part(batch, prepared, rows) / parts
+        return total_P
 
-    def _part(self, augmented: Augmented, teacher_BN: Tensor | None, rows: slice) -> Tensor:
-        batch = Augmented(*(value[rows] for value in augmented))
-        with self.autocast:
-            logits_BN = self._network(batch.inputs)
-        logits_BN = logits_BN.float()
-        loss = classification_loss(logits_BN, batch, self.config.loss)
-        if teacher_BN is not None:
-            alpha = self.config.distill.alpha
-            taught = distillation_loss(logits_BN, teacher_BN[rows], self.config.distill)
-            loss = (1 - alpha) * loss + alpha * taught
-        self.scaler.scale(loss / self.config.optim.accumulate).backward()
-        return loss.detach()
+    def _part(self, batch: TrainBatch, prepared: Any, rows: slice) -> Tensor:
+        losses_P = self.objective.loss(self._network, batch, prepared, rows)
+        self.scaler.scale(losses_P[0] / self.config.optim.accumulate).backward()
+        return losses_P.detach()
 
     def _draw_depth(self, batch: TrainBatch) -> Tensor | None:
         """The scales (B, L) of stochastic depth, where there is any."""

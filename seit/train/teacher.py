@@ -140,6 +140,7 @@ def _look_at_all(run: Run, config: TrainConfig, store: Store, ranks: Ranks) -> T
     logits_nN = torch.zeros(
         len(store[config.data.train_split]), len(run.classes), device=ranks.device
     )
+    assert feed.evaluation is not None
     for batch in feed.evaluation.epoch(0):
         rows = torch.from_numpy(batch.indices).to(ranks.device)
         with autocast:

@@ -1,0 +1,111 @@
+"""The settings of a run: recipe, file, environment and flags, one over the other."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from seit.errors import UsageError
+
+if TYPE_CHECKING:
+    from seit.train.config import LoopConfig
+
+Config = TypeVar("Config", bound="LoopConfig")
+
+
+def run_settings(
+    kind: type[Config],
+    *,
+    recipe: str | None,
+    config: Path | None,
+    init_from: Path | None,
+    named: Mapping[str, Any],
+    assigned: list[str] | None,
+) -> Config:
+    """Resolve the settings of a run.
+
+    Flags win over ``SEIT_…`` variables, these over ``config``, that over the backbone of
+    ``init_from``, that over ``recipe``, that over the defaults. Of a recipe for another backbone
+    than a flag names, only the stochastic depth is kept.
+
+    Args:
+        kind: the config's class.
+        recipe: its name.
+        config: a YAML file.
+        init_from: a run whose weights are started from, so that its backbone and size of inputs
+            are this run's too.
+        named: settings that have a flag of their own, None where it was not given.
+        assigned: ``NAME=VALUE`` of ``--set``.
+
+    Raises:
+        UsageError: a setting is unknown or of the wrong type, a file is missing, or the recipe is
+            another command's.
+    """
+    from seit.recipes import find_recipe
+    from seit.settings import (
+        build,
+        from_environment,
+        merge,
+        nest,
+        parse_assignments,
+        read_yaml,
+        setting_names,
+    )
+
+    flags = parse_assignments(assigned or ())
+    flags.update({name: value for name, value in named.items() if value is not None})
+    if named.get("schedule.epochs") is not None and named.get("schedule.steps") is None:
+        flags["schedule.steps"] = None
+    base = read_yaml(find_recipe(recipe).path) if recipe else {}
+    pretrains = "objective" in setting_names(kind)
+    if ("objective" in base) != pretrains and recipe:
+        right, wrong = ("train", "pretrain") if pretrains else ("pretrain", "train")
+        raise UsageError(f"the recipe {recipe} is one of `seit {right}`, not of `seit {wrong}`")
+    of_recipe = base.get("model", {})
+    if flags.get("model.name", of_recipe.get("name")) != of_recipe.get("name"):
+        base["model"] = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
+    started = _backbone_of(init_from) if init_from and "model.name" not in flags else {}
+    return build(
+        kind,
+        merge(
+            base,
+            started,
+            read_yaml(config) if config else {},
+            from_environment(kind),
+            nest(flags, origin="command line"),
+        ),
+        origin="settings",
+    )
+
+
+def _backbone_of(path: Path) -> dict[str, Any]:
+    """What of a run's settings its weights depend on."""
+    from seit.settings import to_mapping
+    from seit.train import Run
+
+    settings = to_mapping(Run.open(path).settings)
+    model = {key: value for key, value in settings["model"].items() if key != "drop_path"}
+    return {"model": model, "augment": {"crop_size": settings["augment"]["crop_size"]}}
+
+
+def print_settings(settings: Any, *, json: bool) -> None:
+    """Print resolved settings as YAML, or as one JSON object."""
+    import yaml
+
+    from seit.cli.output import print_json, print_lines
+    from seit.settings import to_mapping
+
+    if json:
+        print_json(to_mapping(settings))
+    else:
+        print_lines(yaml.safe_dump(_lists(to_mapping(settings)), sort_keys=False).splitlines())
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def progress_note(figures: Mapping[str, float], names: Mapping[str, str]) -> str:
+    """What a progress bar says besides: figures by name, each in its own words."""
+    return ", ".join(text.format(figures[key]) for key, text in names.items() if key in figures)

@@ -1,0 +1,177 @@
+"""Learning classes from labels: what `seit train` does.
+
+Legend: B batch, N classes, P parts of the loss.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seit.augment import Augmented
+from seit.shards import Store, open_store
+from seit.train.config import TrainConfig
+from seit.train.evaluate import Evaluation, evaluate
+from seit.train.feeds import TrainBatch, build_model, make_feed
+from seit.train.initialising import start_from
+from seit.train.loop import Progress, run_objective
+from seit.train.losses import classification_loss, distillation_loss
+from seit.train.objective import LoopFigures, Objective
+from seit.train.ranks import Ranks
+from seit.train.report import write_run_report
+from seit.train.run import Run
+from seit.train.teacher import Teacher, make_teacher
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        top1: accuracy of the evaluated weights on the validation split, 0–1.
+        top5: the same among the five highest logits.
+        loss: mean cross-entropy there, in nats.
+        steps: steps of the whole run.
+        samples_per_second: training rate of this call, evaluation left out.
+        data_wait_fraction: share of that time spent waiting for the next augmented batch.
+        seconds: duration of this call.
+        parameters: trainable parameters.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    steps: int
+    samples_per_second: float
+    data_wait_fraction: float
+    seconds: float
+    parameters: int
+
+
+def train(
+    config: TrainConfig,
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a classifier on ``store`` and leave a run folder at ``out``.
+
+    Args:
+        config: what to do.
+        store: the store, opened or by path.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: go on where that run stopped, if there is one; the result is bit for bit that of an
+            undisturbed run on the same CPU with as many ranks. A finished run is left as it is and
+            its result returned, unless ``config`` has a longer schedule.
+        init_from: a finished run whose weights to start from. Of a pre-training run, and of a
+            classifier of other classes, the head starts afresh.
+        progress: called after each step, on the main rank.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together; nothing was changed.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    return run_objective(
+        lambda ranks: Classification(config, opened, ranks, init_from=init_from),
+        config,
+        opened,
+        out=Path(out),
+        resume=resume,
+        recorded=lambda figures: TrainResult(**figures),
+        progress=progress,
+    )
+
+
+class Classification(Objective[TrainResult]):
+    """A classifier of a store's classes, of tokens or of pixels."""
+
+    config: TrainConfig
+
+    def __init__(
+        self, config: TrainConfig, store: Store, ranks: Ranks, *, init_from: str | Path | None
+    ) -> None:
+        feed = make_feed(store, config, ranks.device, rank=ranks.part)
+        model = build_model(
+            config.model,
+            feed.augment,
+            num_classes=len(store.classes),
+            patch_size=_pixels_per_token(store),
+        )
+        if init_from is not None:
+            start_from(model, Run.open(init_from), store)
+        super().__init__(config, feed, ranks, model)
+        self.store = store
+        self._teacher: Teacher | None = None
+        self._evaluation: Evaluation | None = None
+
+    @override
+    def begin(self, run: Run) -> None:
+        self._teacher = make_teacher(self.config, self.store, self.ranks, run.path)
+
+    @override
+    def prepare(self, batch: TrainBatch, step: int) -> Tensor | None:
+        return self._teacher.probabilities(batch) if self._teacher else None
+
+    @override
+    def loss(
+        self, network: nn.Module, batch: TrainBatch, prepared: Tensor | None, rows: slice
+    ) -> Tensor:
+        augmented = Augmented(*(value[rows] for value in batch.augmented))
+        with self.autocast:
+            logits_BN = network(augmented.inputs)
+        logits_BN = logits_BN.float()
+        loss = classification_loss(logits_BN, augmented, self.config.loss)
+        if prepared is not None:
+            alpha = self.config.distill.alpha
+            taught = distillation_loss(logits_BN, prepared[rows], self.config.distill)
+            loss = (1 - alpha) * loss + alpha * taught
+        return loss[None]
+
+    @override
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        self._evaluation = evaluate(
+            model,
+            self.feed.evaluation_inputs(),
+            num_classes=len(self.feed.classes),
+            device=self.ranks.device,
+            autocast=self.autocast,
+            ranks=self.ranks,
+        )
+        return self._evaluation.metrics()
+
+    @override
+    def result(self, figures: LoopFigures) -> TrainResult:
+        assert self._evaluation is not None
+        return TrainResult(
+            top1=self._evaluation.top1,
+            top5=self._evaluation.top5,
+            loss=self._evaluation.loss,
+            **asdict(figures),
+        )
+
+    @override
+    def kept_model(self, model: nn.Module) -> nn.Module:
+        return model
+
+    @override
+    def leave(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+        assert self._evaluation is not None
+        labels = self.store[self.config.data.val_split].labels
+        run.save_predictions(self._evaluation.predictions, labels)
+        run.write_info({**info, "confusion": self._evaluation.confusion.tolist()})
+        write_run_report(run, store=self.store)
+
+
+def _pixels_per_token(store: Store) -> int:
+    """Pixels per token along a side; 1 where the tokens are none of images."""
+    levels = len(store.codebook) if store.codebook.ndim == 3 else 1
+    rows = store.card.tokenizer.grid[0] // levels
+    return int(store.card.tokenizer.preprocessing.get("size", rows)) // rows

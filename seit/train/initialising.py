@@ -1,0 +1,56 @@
+"""Starting from the weights of a finished run."""
+
+import logging
+
+from torch import nn
+
+from seit.errors import UsageError
+from seit.models import load_weights
+from seit.shards import Store
+from seit.tokenizers import load_tokenizer
+from seit.train.run import TOKENIZER_NAME, Run
+
+_LOG = logging.getLogger(__name__)
+
+
+def start_from(model: nn.Module, run: Run, store: Store) -> None:
+    """Give ``model`` the weights of ``run``, all of them, or all but those of its classifier.
+
+    The classifier keeps its fresh weights where the run has none, as it was pre-trained, or one of
+    other classes.
+
+    Raises:
+        UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
+            to another model.
+    """
+    check_tokens(run, store)
+    weights = run.load_weights()
+    if run.objective != "classify" or run.classes != store.classes:
+        fresh = {key: value for key, value in model.state_dict().items() if is_of_head(model, key)}
+        _LOG.info("%s knows no classifier of these classes: it starts afresh", run.path)
+        weights = {key: value for key, value in weights.items() if not is_of_head(model, key)}
+        weights |= fresh
+    load_weights(model, weights, origin=str(run.path))
+
+
+def check_tokens(run: Run, store: Store) -> None:
+    """Check that a run knows the tokens of a store, unless it takes pixels.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if run.settings.data.pixels is not None:
+        return
+    if load_tokenizer(run.path / TOKENIZER_NAME).fingerprint != store.card.tokenizer.fingerprint:
+        raise UsageError(
+            f"the run {run.path} was trained on another tokenizer's tokens than those of "
+            f"{store.folder}; start from a run on this store, or tokenize with --tokenizer "
+            f"{run.path / TOKENIZER_NAME}"
+        )
+
+
+def is_of_head(model: nn.Module, key: str) -> bool:
+    """Whether a weight is the classifier's, by the names that timm gives for it."""
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"
+    names = (named,) if isinstance(named, str) else tuple(named)
+    return any(key.startswith(f"{name}.") for name in names)

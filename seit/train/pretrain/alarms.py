@@ -1,0 +1,76 @@
+"""Signs that a pre-training run is learning nothing, told as they appear.
+
+What has been said follows from the run's metrics, so a run that goes on says nothing twice.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_LEAST_STD = 0.1
+"""Features of evenly spread directions have 1; SimSiam without its stopped gradient has 0."""
+_LEAST_RANK = 2.0
+"""Features on a line have 1."""
+_RANK_FALL = 3.0
+"""Times that the effective rank may fall from its highest value before."""
+_MOST_CODE_SHARE = 0.9
+"""Of masked tokens that get one and the same code; grids of one colour reach a third."""
+
+Figures = Mapping[str, Any]
+
+
+def alarms(figures: Figures, earlier: Sequence[Figures]) -> dict[str, str]:
+    """What is alarming about an evaluation, by kind.
+
+    Args:
+        figures: of the evaluation.
+        earlier: those of the evaluations before it.
+    """
+    found = {}
+    std, rank = figures.get("feature_std"), figures.get("effective_rank")
+    if std is not None and std < _LEAST_STD:
+        found["std"] = (
+            f"the features are nearly the same for all samples (feature_std {std:.3f}); the run "
+            "has collapsed: lower optim.lr, or hide less"
+        )
+    if rank is not None and rank < _LEAST_RANK:
+        found["rank"] = (
+            f"the features spread over {rank:.1f} directions only; the run has collapsed: lower "
+            "optim.lr, or hide less"
+        )
+    highest = max((entry.get("effective_rank") or 0.0 for entry in earlier), default=0.0)
+    if rank is not None and rank * _RANK_FALL < highest:
+        found["fall"] = (
+            f"the features spread over {rank:.1f} directions, after {highest:.1f} before; if this "
+            "goes on, the run will collapse"
+        )
+    share = figures.get("code_share")
+    if share is not None and share > _MOST_CODE_SHARE:
+        found["codes"] = (
+            f"{share:.0%} of all masked tokens are taken for one and the same code; the network "
+            "has learned which is most frequent and no more"
+        )
+    return found
+
+
+def new_alarms(metrics: Sequence[Figures], figures: Figures) -> list[str]:
+    """What is alarming about an evaluation and was not about one before.
+
+    Args:
+        metrics: the lines of the run's `metrics.jsonl` before it.
+        figures: of the evaluation.
+    """
+    earlier = [entry for entry in metrics if entry["split"] == "val"]
+    said = {
+        kind for number, entry in enumerate(earlier) for kind in alarms(entry, earlier[:number])
+    }
+    return [text for kind, text in alarms(figures, earlier).items() if kind not in said]
+
+
+def alarms_of(metrics: Sequence[Figures]) -> list[str]:
+    """All that was alarming in a run, each kind once, with its step."""
+    told: list[str] = []
+    for number, entry in enumerate(metrics):
+        if entry["split"] == "val":
+            texts = new_alarms(metrics[:number], entry)
+            told += [f"step {entry['step']:,}: {text}" for text in texts]
+    return told

@@ -1,0 +1,167 @@
+"""Group masked model learning on code grids: blocks of tokens are masked or replaced.
+
+After SiT (Atito et al., arXiv 2104.03602): whole blocks are taken away, so that what is missing has
+to be told from what it means and not from its neighbours. Here a grid of codes takes the place of
+an image, a mask embedding that of zeros, random codes that of noise, and another grid's codes that
+of another image. Every choice is the sample's own, a function of (seed, epoch, position).
+
+Legend: B batch, h w token grid, n = h · w cells, M rectangles of a sample.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seit.augment import Op, SampleRandom
+from seit.errors import UsageError
+
+_RESERVE = 1.5
+"""Times as many rectangles as cover the share on average are drawn: of 4000 samples at most one
+then needs more at a share of 0.7, and 0.5 % of those of 7×7 grids at 0.9."""
+_MOST_BY_RECTANGLES = 0.98
+"""The last cells of a share above it would take very many rectangles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptionConfig:
+    """What is taken away from a grid; the defaults are SiT's (arXiv 2104.03602).
+
+    Raises:
+        UsageError: for a value outside its range.
+    """
+
+    kind: Literal["blocks", "tokens"] = "blocks"
+    """`blocks` are rectangles, `tokens` single cells chosen independently: the control."""
+    share: float = 0.5
+    """Least share of the cells that is masked or noised, above 0, at most 1."""
+    block_max: float = 0.3
+    """Largest side of a block, as a fraction of the grid's side along it, above 0, at most 1."""
+    fill: Literal["mask", "noise", "mixed"] = "mask"
+    """What stands in their place: the mask embedding, random codes, or for each sample one of the
+    two, as likely as the other."""
+    alien_prob: float = 0.5
+    """Share of samples that receive codes of another sample instead, 0–1."""
+    alien_share: float = 0.3
+    """Least share of the cells of such a sample that is replaced, above 0, at most 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("share", "block_max", "alien_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(
+                    f"corruption.{name} is {getattr(self, name)}; expected above 0 and at most 1"
+                )
+        if not 0 <= self.alien_prob <= 1:
+            raise UsageError(f"corruption.alien_prob is {self.alien_prob}; expected 0 to 1")
+        for name, known in (("kind", ("blocks", "tokens")), ("fill", ("mask", "noise", "mixed"))):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"corruption.{name} is {getattr(self, name)!r}; expected {', '.join(known)}"
+                )
+
+    def block_sides(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Most rows and columns of a block of a grid of ``size``; at least one."""
+        rows, columns = (max(1, int(self.block_max * side + 1e-9)) for side in size)
+        return rows, columns
+
+    def num_blocks(self, size: tuple[int, int]) -> int:
+        """M, how many blocks are drawn for a sample of a grid of ``size``."""
+        covered = 1.0  # the probability that a block covers a cell
+        for side, most in zip(size, self.block_sides(size), strict=True):
+            covered *= sum(k / (side + k - 1) for k in range(1, most + 1)) / most
+        if covered >= 1:
+            return 1
+        wanted = max(self.share, self.alien_share if self.alien_prob else 0)
+        needed = math.log1p(-min(wanted, _MOST_BY_RECTANGLES)) / math.log1p(-covered)
+        return math.ceil(_RESERVE * needed) + 8
+
+
+class Corruption(NamedTuple):
+    """A batch of grids of which parts were replaced."""
+
+    ids: Tensor
+    """(B, h, w) int64, 0 to K; K, the number of codes, stands for the mask embedding."""
+    changed: Tensor
+    """(B, h, w) bool: what was replaced, even where the new code happens to be the old one."""
+
+
+def corrupt(
+    ids_Bhw: Tensor,
+    random: SampleRandom,
+    config: CorruptionConfig,
+    *,
+    num_codes: int,
+    partner: Tensor | None = None,
+) -> Corruption:
+    """Take blocks away from each grid until its share is reached.
+
+    Sides of a block are uniform from 1 up to their limits. It lies anywhere from where it reaches
+    the grid, and what is outside is cut off, so that all cells are equally likely. Of blocks in the
+    order in which they were drawn, the fewest that reach the share are taken; should all not reach
+    it, the free cells that follow a random one, row by row, are too. Single tokens are as many as
+    the share says, rounded up.
+
+    Different from the official code: there, the number of random calls differs between samples,
+    which are handled one after the other; here all are corrupted together.
+
+    Args:
+        ids_Bhw: (B, h, w) integers, 0 to K − 1.
+        random: the samples' draws.
+        config: what to do.
+        num_codes: K.
+        partner: (B,) int64, 0 to B − 1: whose codes a sample receives; the mirrored batch
+            (B − 1 − i) when None.
+
+    Returns:
+        The corrupted grids and where they are.
+    """
+    ids_Bhw = ids_Bhw.to(torch.int64)
+    h, w = ids_Bhw.shape[1:]
+    choices_B2 = random.uniform(Op.CORRUPT_CHOICE, (2,))
+    alien_B = choices_B2[:, 0] < config.alien_prob
+    few, many = (math.ceil(share * h * w - 1e-9) for share in (config.alien_share, config.share))
+    counts_B = torch.where(alien_B, few, many)
+    if config.kind == "blocks":
+        turns_Bn = _turns_of_blocks(random, (h, w), config)
+    else:
+        turns_Bn = random.uniform(Op.CORRUPT_ORDER, (h * w,))
+    last_B1 = turns_Bn.sort(dim=1).values.gather(1, counts_B[:, None] - 1)
+    changed_Bhw = (turns_Bn <= last_B1).view_as(ids_Bhw)
+
+    other = ids_Bhw.flip(0) if partner is None else ids_Bhw.index_select(0, partner)
+    fill = torch.full_like(ids_Bhw, num_codes)
+    if config.fill != "mask":
+        noise = random.randint(Op.CORRUPT_NOISE, num_codes, (h, w))
+        is_noise = choices_B2[:, 1] < (1.0 if config.fill == "noise" else 0.5)
+        fill = torch.where(is_noise[:, None, None], noise, fill)
+    fill = torch.where(alien_B[:, None, None], other, fill)
+    return Corruption(torch.where(changed_Bhw, fill, ids_Bhw), changed_Bhw)
+
+
+def _turns_of_blocks(
+    random: SampleRandom, size: tuple[int, int], config: CorruptionConfig
+) -> Tensor:
+    """When each cell's turn comes, int64 (B, n).
+
+    The number of the first block that covers it, or one from M on, another for each, if none does.
+    """
+    cells = size[0] * size[1]
+    num_blocks = config.num_blocks(size)
+    device = random.positions.device
+    draws_BM4 = random.uniform(Op.CORRUPT_BLOCK, (num_blocks, 4))
+    number_M1 = torch.arange(num_blocks, device=device)[:, None]
+    numbers = []
+    for axis, (side, most) in enumerate(zip(size, config.block_sides(size), strict=True)):
+        length = (draws_BM4[..., axis] * most).to(torch.int64) + 1
+        start = (draws_BM4[..., 2 + axis] * (side + length - 1)).to(torch.int64) - length + 1
+        place = torch.arange(side, device=device) - start[..., None]
+        inside = (place >= 0) & (place < length[..., None])
+        numbers.append(torch.where(inside, number_M1, num_blocks).to(torch.int16))
+    # The number of the block where both its rows and its columns are, else M.
+    number_BMhw = torch.maximum(numbers[0][..., :, None], numbers[1][..., None, :])
+    first_Bn = number_BMhw.amin(dim=1).flatten(1)
+    start_B1 = random.randint(Op.CORRUPT_ORDER, cells)[:, None]
+    after_Bn = num_blocks + (torch.arange(cells, device=device) - start_B1) % cells
+    return torch.where(first_Bn < num_blocks, first_Bn, after_Bn)

@@ -1,0 +1,90 @@
+"""Which patches are masked: the draws of masked token modelling.
+
+The ratio of MAGE (Li et al., arXiv 2211.09117) and SeiT++ (arXiv 2312.10105): a truncated normal,
+drawn once for a batch, so that all samples of it keep equally many patches. Which patches these are
+is each sample's own draw.
+
+Legend: B batch, L patches.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from seit.augment import Op, SampleRandom
+from seit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """How many patches are masked: a share drawn from a normal distribution, cut at both ends.
+
+    Raises:
+        UsageError: for a value outside its range.
+    """
+
+    mean: float = 0.45
+    """Of the normal distribution, before it is cut."""
+    std: float = 0.25
+    """Of it; 0 masks a share of `mean` always."""
+    min: float = 0.4
+    """Least share of the patches that is masked, 0 to below 1. So many of the masked ones never
+    enter the encoder; the others do as mask tokens."""
+    max: float = 1.0
+    """Largest share, at most 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min < 1 or not self.min <= self.max <= 1 or not self.max > 0:
+            raise UsageError(
+                f"shares of masked patches are {self.min} to {self.max}; expected 0 ≤ min ≤ max ≤ "
+                "1, min below 1 and max above 0"
+            )
+        if not 0 <= self.std < math.inf or not 0 <= self.mean <= 1:
+            raise UsageError(
+                f"the share of masked patches has mean {self.mean} and deviation {self.std}; "
+                "expected a mean in 0…1 and a finite deviation of at least 0"
+            )
+
+    @property
+    def expected(self) -> float:
+        """The mean of the shares that are drawn, 0–1."""
+        if not self.std:
+            return min(max(self.mean, self.min), self.max)
+        unit = NormalDist()
+        low, high = ((end - self.mean) / self.std for end in (self.min, self.max))
+        mass = unit.cdf(high) - unit.cdf(low)
+        if mass < 1e-12:
+            return self.min if self.mean < self.min else self.max
+        return self.mean + self.std * (unit.pdf(low) - unit.pdf(high)) / mass
+
+    def draw(self, uniform: float) -> float:
+        """The share that a uniform number in [0, 1) stands for, by the inverse distribution."""
+        if not self.std:
+            return self.expected
+        normal = NormalDist(self.mean, self.std)
+        low, high = normal.cdf(self.min), normal.cdf(self.max)
+        # Below the least float above 0 there is no inverse; the cut ends hold in any case.
+        place = min(max(low + uniform * (high - low), 1e-16), 1 - 1e-16)
+        return min(max(normal.inv_cdf(place), self.min), self.max)
+
+    def num_dropped(self, num_patches: int) -> int:
+        """How many of L patches never enter the encoder."""
+        return math.ceil(self.min * num_patches)
+
+    def num_masked(self, num_patches: int, share: float) -> int:
+        """How many of L patches a share of them is; at least those that are dropped, and one."""
+        return max(1, self.num_dropped(num_patches), math.ceil(share * num_patches - 1e-9))
+
+
+def draw_share(config: MaskConfig, *, seed: int, epoch: int, step: int) -> float:
+    """The share of masked patches of the batch of a step, equal on all ranks."""
+    random = SampleRandom(seed, epoch, torch.tensor([step]))
+    return config.draw(float(random.uniform(Op.MASK_SHARE)))
+
+
+def draw_order(random: SampleRandom, num_patches: int) -> Tensor:
+    """A random order of the patches, int64 (B, L): the first so many are masked."""
+    return random.uniform(Op.MASK_ORDER, (num_patches,)).argsort(dim=1)

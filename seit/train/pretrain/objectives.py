@@ -1,0 +1,194 @@
+"""The objectives of pre-training, as the loop takes them.
+
+Legend: B batch, h w token grid, L patches, P parts of the loss, K codes, C codebook dim.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seit.augment import SampleRandom, TokenAugment
+from seit.models import Stem
+from seit.shards import Store
+from seit.train.feeds import SECOND_VIEW, TrainBatch, make_unlabelled_feed
+from seit.train.pretrain.config import PretrainConfig
+from seit.train.pretrain.corruption import Corruption, CorruptionConfig, corrupt
+from seit.train.pretrain.further import FurtherModel
+from seit.train.pretrain.masking import draw_order, draw_share
+from seit.train.pretrain.mtm import MaskedTokenModel
+from seit.train.pretrain.patches import Reconstruction, patch_side
+from seit.train.pretrain.pretraining import Pretraining, build_encoder
+from seit.train.pretrain.rotation import draw_quarter_turns, rotate
+from seit.train.pretrain.sit import Sit, SitViews
+from seit.train.pretrain.starting import start_pretraining_from
+from seit.train.ranks import Ranks
+from seit.train.run import Run
+
+
+class _Masked(NamedTuple):
+    ids: Tensor
+    order: Tensor
+    num_masked: int
+
+
+class MaskedTokens(Pretraining):
+    """Masked token modelling; see `seit.train.pretrain.mtm`."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        finish: Callable[[MaskedTokenModel], nn.Module] = lambda model: model,
+    ) -> None:
+        feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=1)
+        assert isinstance(feed.augment, TokenAugment)
+        model = MaskedTokenModel(
+            build_encoder(config, feed.augment),
+            feed.augment.codebook,
+            config.mtm,
+            side=patch_side(Stem.parse(config.model.stem)),
+        )
+        if init_from is not None:
+            start_pretraining_from(model, Run.open(init_from), store, objective="mtm")
+        self._num_patches = model.num_patches
+        super().__init__(config, store, feed, ranks, finish(model))
+
+    @override
+    def prepare(self, batch: TrainBatch, step: int) -> _Masked:
+        mask, seed = self.config.mtm.mask, self.config.run.seed
+        share = draw_share(mask, seed=seed, epoch=batch.epoch, step=step)
+        return _Masked(
+            self.ids_of(batch.augmented.inputs),
+            draw_order(self.random_of(batch), self._num_patches),
+            mask.num_masked(self._num_patches, share),
+        )
+
+    @override
+    def loss(self, network: nn.Module, batch: TrainBatch, prepared: _Masked, rows: slice) -> Tensor:
+        with self.autocast:
+            loss: Tensor = network(prepared.ids[rows], prepared.order[rows], prepared.num_masked)
+        return loss.float().view(-1)
+
+    @override
+    def reconstruct(
+        self, model: nn.Module, ids_Bhw: Tensor, random: SampleRandom
+    ) -> Reconstruction:
+        mask = self.config.mtm.mask
+        num_masked = mask.num_masked(self._num_patches, mask.expected)
+        order_BL = draw_order(random, self._num_patches)
+        masked = model if isinstance(model, MaskedTokenModel) else model.student
+        assert isinstance(masked, MaskedTokenModel)
+        return masked.reconstruct(ids_Bhw, order_BL, num_masked)
+
+
+class FurtherMaskedTokens(MaskedTokens):
+    """Masked token modelling that goes on, with a teacher; see `seit.train.pretrain.further`.
+
+    Args:
+        config: of the run.
+        store: what it learns from.
+        ranks: of the run.
+        init_from: the finished run that the teacher started from, and the student does.
+        teacher: the run that teaches.
+    """
+
+    parts = ("loss", "masked_tokens", "distance")
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        teacher: Path,
+    ) -> None:
+        weights, origin = Run.open(teacher).load_weights(), str(teacher)
+
+        def with_teacher(student: MaskedTokenModel) -> FurtherModel:
+            return FurtherModel(student, weights, config.further, origin=origin)
+
+        super().__init__(config, store, ranks, init_from=init_from, finish=with_teacher)
+
+
+class SiameseTokens(Pretraining):
+    """SiT; see `seit.train.pretrain.sit`."""
+
+    model: Sit
+
+    def __init__(
+        self, config: PretrainConfig, store: Store, ranks: Ranks, *, init_from: Path | None
+    ) -> None:
+        feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=2)
+        assert isinstance(feed.augment, TokenAugment)
+        model = Sit(
+            build_encoder(config, feed.augment),
+            feed.augment.codebook,
+            config.sit,
+            side=patch_side(Stem.parse(config.model.stem)),
+        )
+        if init_from is not None:
+            start_pretraining_from(model, Run.open(init_from), store, objective="sit")
+        self.parts = model.names
+        self.predicts_codes = "recon" in model.tasks
+        super().__init__(config, store, feed, ranks, model)
+
+    @override
+    def sparse_copies(self) -> Sequence[nn.Module]:
+        return (self.model.teacher,) if "contrast" in self.model.tasks else ()
+
+    @override
+    def prepare(self, batch: TrainBatch, step: int) -> SitViews:
+        assert batch.second is not None
+        first, second = (self.ids_of(view.inputs) for view in (batch.augmented, batch.second))
+        seed = self.config.run.seed
+        draws = [
+            SampleRandom(own, batch.epoch, batch.positions) for own in (seed, seed + SECOND_VIEW)
+        ]
+        views = SitViews(
+            (first, second), (self._corrupt(first, draws[0]), self._corrupt(second, draws[1]))
+        )
+        if "rotation" not in self.model.tasks:
+            return views
+        assert self.augment.warper is not None
+        turns = draw_quarter_turns(draws[0])
+        rotated = rotate(first, turns, self.augment.warper, self.augment.output_size)
+        return views._replace(rotated=rotated, quarter_turns=turns)
+
+    @override
+    def loss(
+        self, network: nn.Module, batch: TrainBatch, prepared: SitViews, rows: slice
+    ) -> Tensor:
+        with self.autocast:
+            losses: Tensor = network(prepared.select(rows))
+        return losses.float()
+
+    @override
+    def after_step(self, step: int, total: int) -> None:
+        self.model.update_teacher((step + 1) / total)
+
+    @override
+    def reconstruct(
+        self, model: nn.Module, ids_Bhw: Tensor, random: SampleRandom
+    ) -> Reconstruction:
+        assert isinstance(model, Sit)
+        # What is another sample's depends on the batch, which evaluation should not.
+        alone = replace(self.config.sit.corruption, alien_prob=0.0)
+        return model.reconstruct(ids_Bhw, self._corrupt(ids_Bhw, random, alone))
+
+    def _corrupt(
+        self, ids_Bhw: Tensor, random: SampleRandom, config: CorruptionConfig | None = None
+    ) -> Corruption:
+        return corrupt(
+            ids_Bhw,
+            random,
+            config or self.config.sit.corruption,
+            num_codes=len(self.augment.codebook),
+        )

@@ -1,0 +1,109 @@
+"""`seit pretrain`: a run that learns without labels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from seit.errors import UsageError
+from seit.models.vit import disjoint_stem
+from seit.shards import Store, open_store
+from seit.train.feeds import make_augment
+from seit.train.loop import Progress, run_objective
+from seit.train.objective import Objective
+from seit.train.pretrain.config import PretrainConfig
+from seit.train.pretrain.objectives import FurtherMaskedTokens, MaskedTokens, SiameseTokens
+from seit.train.pretrain.pretraining import PretrainResult
+from seit.train.ranks import Ranks
+
+TEACHER_FOLDER = "teacher"
+"""In the folder of a run with self-distillation: the run of its teacher."""
+
+
+def pretrain(
+    config: PretrainConfig,
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: Progress | None = None,
+) -> PretrainResult:
+    """Pre-train an encoder on the tokens of ``store`` and leave a run folder at ``out``.
+
+    Its `model.safetensors` holds a timm backbone without its classifier; `seit.train.train` starts
+    from it by ``init_from``. Labels are used by the probes alone.
+
+    Args:
+        config: what to do. A stem of ``auto`` becomes 2/2/0, or 1/1/0 on grids of which that would
+            leave fewer than 49 patches, as patches may not overlap.
+        store: the store, opened or by path; of a tokenizer of one level.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: go on where that run stopped, if there is one, bit for bit.
+        init_from: a finished run whose weights to start from; the objective ``further`` needs one.
+        progress: called after each step, on the main rank.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together; nothing was changed.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+    """
+    store = store if isinstance(store, Store) else open_store(store)
+    if store.codebook.ndim != 2:
+        raise UsageError(
+            f"{store.folder} was made by {store.card.tokenizer.name}, of {len(store.codebook)} "
+            "levels of codes; pre-training takes tokenizers of one level"
+        )
+    config, out = _settled(config, store), Path(out)
+    start = None if init_from is None else Path(init_from)
+    teacher: Path | None = None
+    if config.objective == "further":
+        if start is None:
+            raise UsageError(
+                "the objective further goes on from a finished run; name it by --init-from"
+            )
+        teacher = _teach(config, store, out, start, resume=resume, progress=progress)
+
+    def make(ranks: Ranks) -> Objective[PretrainResult]:
+        if teacher is not None:
+            return FurtherMaskedTokens(config, store, ranks, init_from=start, teacher=teacher)
+        kind = SiameseTokens if config.objective == "sit" else MaskedTokens
+        return kind(config, store, ranks, init_from=start)
+
+    return run_objective(
+        make,
+        config,
+        store,
+        out=out,
+        resume=resume,
+        recorded=lambda figures: PretrainResult(**figures),
+        progress=progress,
+        beside=(TEACHER_FOLDER,),
+    )
+
+
+def _settled(config: PretrainConfig, store: Store) -> PretrainConfig:
+    """The config with a stem whose patches do not overlap, where it leaves that open."""
+    augment = make_augment(store, config, torch.device("cpu"), with_train=False)
+    stem = disjoint_stem(config.model.stem, augment.output_size)
+    return replace(config, model=replace(config.model, stem=str(stem)))
+
+
+def _teach(
+    config: PretrainConfig,
+    store: Store,
+    out: Path,
+    start: Path,
+    *,
+    resume: bool,
+    progress: Progress | None,
+) -> Path:
+    """The folder of the run that teaches, which is made first where none is named."""
+    if config.further.teacher is not None:
+        return Path(config.further.teacher)
+    if not config.further.weight:
+        return start  # whose features count for nothing
+    plain = replace(config, objective="mtm")
+    folder = out / TEACHER_FOLDER
+    pretrain(plain, store, out=folder, resume=resume, init_from=start, progress=progress)
+    return folder

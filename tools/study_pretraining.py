@@ -1,0 +1,480 @@
+"""What pre-training is worth on tokens: the claims of four papers at a small scale, as JSON.
+
+    uv run python tools/study_pretraining.py STORE TARGET OUT --scale cpu --jobs 2
+    uv run python tools/study_pretraining.py STORE TARGET OUT --scale gpu --jobs 12 --device cuda
+
+STORE is what is learned from without labels, TARGET another store by the same tokenizer. Parts:
+
+    labels   masked tokens, then fine-tuning, against training from scratch, at 100, 20 and 5 % of
+             the labels (SeiT++)
+    sit      recovery, contrast and both; blocks against independent tokens (SiT)
+    further  on TARGET, from masked tokens on STORE: plain and self-distilled, by length
+    sparse   masked tokens at 0, 50, 75 and 90 % sparseness, fine-tuned dense; kept sparse; a
+             smaller dense network of about the FLOPs of 75 % (SPDF)
+
+Runs are kept in OUT, and what is there is not made again; those that others start from come first.
+With --seconds no run begins after so long, and rows say how many seeds they have.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal
+
+import torch
+
+from seit.models import build_backbone
+from seit.report import Series, line_chart
+from seit.settings import build, merge
+from seit.shards import open_store
+from seit.train import TrainConfig, train
+from seit.train.flops import vit_flops
+from seit.train.pretrain import PretrainConfig, pretrain
+from seit.train.run import environment
+from seit.train.sparsity import masked_weights
+
+PARTS = ("labels", "sit", "further", "sparse")
+FRACTIONS = (1.0, 0.2, 0.05)
+SHARES = (0.5, 0.75, 0.9)
+LENGTHS = (1, 4, 16)
+"""Of further pre-training, in units of a scale's shortest."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of networks and runs.
+
+    Attributes:
+        stem: of the ViT.
+        width: of it.
+        depth: of it.
+        batch: samples of a step.
+        steps: of pre-training.
+        sit_steps: of SiT.
+        shortest: of further pre-training.
+        fine: of fine-tuning.
+    """
+
+    stem: str
+    width: int
+    depth: int
+    batch: int
+    steps: int
+    sit_steps: int
+    shortest: int
+    fine: int
+
+
+SCALES = {
+    "smoke": Scale("2/2/0", 32, 2, 32, 6, 6, 2, 4),
+    "cpu": Scale("2/2/0", 128, 4, 64, 6000, 3000, 250, 1500),
+    "gpu": Scale("1/1/0", 192, 4, 256, 4000, 2000, 250, 1000),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: what it is called, what it does, on which store, and what it starts from."""
+
+    name: str
+    kind: Literal["pretrain", "train"]
+    settings: dict[str, Any]
+    store: str
+    start: str | None = None
+    teacher: str | None = None
+
+    @property
+    def needs(self) -> set[str]:
+        """The runs that have to be there before."""
+        return {name for name in (self.start, self.teacher) if name is not None}
+
+
+class Plan:
+    """All jobs of a study, each once."""
+
+    def __init__(self, scale: Scale, store: str, target: str, device: str) -> None:
+        self.scale, self.store, self.target, self.device = scale, store, target, device
+        self.jobs: dict[str, Job] = {}
+
+    def add(
+        self,
+        name: str,
+        kind: Literal["pretrain", "train"],
+        *settings: dict[str, Any],
+        store: str | None = None,
+        start: str | None = None,
+        teacher: str | None = None,
+    ) -> str:
+        """Add a job unless it is there; returns its name."""
+        if name not in self.jobs:
+            merged = merge(*settings)
+            self.jobs[name] = Job(name, kind, merged, store or self.store, start, teacher)
+        return name
+
+    def base(self, seed: int, steps: int, *, width: int | None = None) -> dict[str, Any]:
+        """What all runs of a seed and a length share."""
+        scale = self.scale
+        width = width or scale.width
+        return {
+            "model": {
+                "name": "vit_tiny_patch16_224",
+                "stem": scale.stem,
+                "embed_dim": width,
+                "depth": scale.depth,
+                "num_heads": width // 32,
+            },
+            "data": {"batch_size": scale.batch},
+            "schedule": {"steps": steps, "warmup_steps": max(1, steps // 20), "warmup_lr": 1e-6},
+            "run": {
+                "seed": seed,
+                "device": self.device,
+                "eval_every": max(1, steps // 2),
+                "checkpoint_every": max(1, steps // 2),
+                "log_every": max(1, steps // 20),
+                "loggers": [],
+            },
+        }
+
+    def masked(self, seed: int, *, share: float = 0.0, width: int | None = None) -> str:
+        """Masked token modelling on STORE."""
+        size = f"-width{width}" if width else ""
+        return self.add(
+            f"mtm{size}-sparse{share:g}-{seed}",
+            "pretrain",
+            self.base(seed, self.scale.steps, width=width),
+            masked_tokens(1e-3),
+            {"sparsity": {"share": share, "seed": seed}},
+        )
+
+    def fine(
+        self,
+        name: str,
+        seed: int,
+        *,
+        start: str | None,
+        fraction: float = 1.0,
+        store: str | None = None,
+        width: int | None = None,
+        share: float = 0.0,
+    ) -> str:
+        """Training with labels, from a run or from scratch."""
+        settings = {
+            "data": {"fraction": fraction},
+            "optim": {
+                "lr": 1e-3,
+                "lr_batch_size": 0,
+                "weight_decay": 0.05,
+                "clip_grad": 1.0,
+                "layer_decay": 1.0 if start is None else 0.75,
+            },
+            "schedule": {"min_lr": 1e-5},
+            "augment": {
+                "crop_size": 8,
+                "crop_scale": [0.35, 1.0],
+                "swap_prob": 0.0,
+                "noise_scale": 0.1,
+                "noise_std": 0.1,
+                "cutmix_prob": 0.5,
+            },
+            "ema": {"decay": 0.99, "warmup": True},
+            "sparsity": {"share": share, "seed": seed},
+        }
+        return self.add(
+            f"{name}-{seed}",
+            "train",
+            self.base(seed, self.scale.fine, width=width),
+            settings,
+            store=store,
+            start=start,
+        )
+
+
+def masked_tokens(lr: float) -> dict[str, Any]:
+    """Settings of masked token modelling."""
+    return {
+        "objective": "mtm",
+        "optim": {
+            "lr": lr,
+            "lr_batch_size": 0,
+            "weight_decay": 0.05,
+            "betas": [0.9, 0.95],
+            "clip_grad": 1.0,
+        },
+        "schedule": {"min_lr": 1e-5},
+        "augment": {"crop_size": 8, "crop_scale": [0.35, 1.0]},
+        "mtm": {
+            "decoder_dim": 128,
+            "decoder_depth": 2,
+            "decoder_heads": 4,
+            "decoder_dropout": 0.0,
+            "input_dropout": 0.0,
+        },
+        "probe": {"samples": 2048, "val_samples": 2048},
+    }
+
+
+SIT_ROWS: dict[str, dict[str, Any]] = {
+    "recon, blocks": {"tasks": ["recon"]},
+    "recon, tokens": {"tasks": ["recon"], "corruption": {"kind": "tokens"}},
+    "contrast": {"tasks": ["contrast"]},
+    "recon + contrast": {"tasks": ["recon", "contrast"], "recon_weight": 5.0},
+}
+
+
+def plan_labels(plan: Plan, seed: int) -> dict[str, str]:
+    """Rows of the part, by name, and their jobs."""
+    rows = {}
+    for fraction in FRACTIONS:
+        name = f"{fraction:.0%} of labels"
+        rows[f"{name}, scratch"] = plan.fine(
+            f"scratch-{fraction:g}", seed, start=None, fraction=fraction
+        )
+        rows[f"{name}, masked tokens first"] = plan.fine(
+            f"fine-{fraction:g}", seed, start=plan.masked(seed), fraction=fraction
+        )
+    return rows
+
+
+def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
+    """Rows of the part: pre-training, and fine-tuning with 5 % of the labels."""
+    rows = {}
+    for row, settings in SIT_ROWS.items():
+        slug = row.replace(" ", "").replace(",", "-").replace("+", "-")
+        start = plan.add(
+            f"sit-{slug}-{seed}",
+            "pretrain",
+            plan.base(seed, plan.scale.sit_steps),
+            masked_tokens(1e-3),
+            {
+                "objective": "sit",
+                "augment": {"crop_scale": [0.2, 1.0]},
+                "sit": {"head_hidden_dim": 512, "head_dim": 128, **settings},
+            },
+        )
+        rows[row] = start
+        rows[f"{row}, 5% of labels"] = plan.fine(
+            f"sit-{slug}-fine", seed, start=start, fraction=0.05
+        )
+    return rows
+
+
+def plan_further(plan: Plan, seed: int) -> dict[str, str]:
+    """Rows of the part, all fine-tuned on TARGET with a tenth of its labels."""
+    start, target = plan.masked(seed), plan.target
+    fraction = 0.1
+    rows = {
+        "scratch": plan.fine("target-scratch", seed, start=None, store=target, fraction=fraction),
+        "not further": plan.fine("target-0", seed, start=start, store=target, fraction=fraction),
+    }
+    for length in LENGTHS:
+        steps = length * plan.scale.shortest
+        shared = plan.base(seed, steps), masked_tokens(5e-4)
+        plain = plan.add(
+            f"further-plain-{steps}-{seed}", "pretrain", *shared, store=target, start=start
+        )
+        taught = plan.add(
+            f"further-taught-{steps}-{seed}",
+            "pretrain",
+            *shared,
+            {"objective": "further"},
+            store=target,
+            start=start,
+            teacher=plain,
+        )
+        for name, run in (("plain", plain), ("self-distilled", taught)):
+            rows[f"{name}, {steps:,} steps"] = plan.fine(
+                f"target-{name}-{steps}", seed, start=run, store=target, fraction=fraction
+            )
+    return rows
+
+
+def plan_sparse(plan: Plan, seed: int) -> dict[str, str]:
+    """Rows of the part, fine-tuned with all labels."""
+    rows = {"dense": plan.fine("fine-1", seed, start=plan.masked(seed), fraction=1.0)}
+    for share in SHARES:
+        start = plan.masked(seed, share=share)
+        rows[f"{share:.0%} sparse, fine-tuned dense"] = plan.fine(
+            f"spdf-{share:g}", seed, start=start
+        )
+        rows[f"{share:.0%} sparse, kept sparse"] = plan.fine(
+            f"kept-{share:g}", seed, start=start, share=share
+        )
+    half = plan.scale.width // 2
+    if half % 32 == 0:
+        start = plan.masked(seed, width=half)
+        rows["dense of half the width"] = plan.fine("half", seed, start=start, width=half)
+    return rows
+
+
+PLANS = {
+    "labels": plan_labels,
+    "sit": plan_sit,
+    "further": plan_further,
+    "sparse": plan_sparse,
+}
+
+
+def run_job(job: Job, out: str) -> dict[str, Any]:
+    """Make a run, or read its result; in a process of its own."""
+    torch.set_num_threads(1)
+    folder = Path(out)
+    start = None if job.start is None else folder / job.start
+    values = job.settings
+    if job.teacher is not None:
+        values = merge(values, {"further": {"teacher": str(folder / job.teacher)}})
+    shared: dict[str, Any] = {"out": folder / job.name, "resume": True, "init_from": start}
+    if job.kind == "pretrain":
+        config = build(PretrainConfig, values, origin=job.name)
+        result: Any = pretrain(config, job.store, **shared)
+    else:
+        result = train(build(TrainConfig, values, origin=job.name), job.store, **shared)
+    found: dict[str, Any] = {
+        name: getattr(result, name)
+        for name in ("top1", "loss", "knn_top1", "linear_top1", "samples_per_second", "seconds")
+        if getattr(result, name, None) is not None
+    }
+    return found
+
+
+def run_all(plan: Plan, out: Path, *, jobs: int, seconds: float) -> dict[str, dict[str, Any]]:
+    """Run the jobs of a plan side by side, each after what it needs; returns results by name."""
+    began, results = time.monotonic(), {}
+    waiting, running = dict(plan.jobs), dict[Future[dict[str, Any]], str]()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        while waiting or running:
+            ready = [job for job in waiting.values() if job.needs <= results.keys()]
+            for job in ready[: max(0, jobs - len(running))]:
+                if time.monotonic() - began > seconds:
+                    break
+                running[pool.submit(run_job, waiting.pop(job.name), str(out))] = job.name
+            if not running:
+                break
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                name = running.pop(future)
+                try:
+                    results[name] = future.result()
+                except Exception as error:
+                    print(f"{name}: {type(error).__name__}: {error}", flush=True)
+                else:
+                    spent = time.monotonic() - began
+                    print(f"{spent:6.0f} s  {name}  {results[name]}", flush=True)
+    return results
+
+
+def gather(jobs: list[str], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Figures over the seeds of a row: mean and deviation of each."""
+    found = [results[name] for name in jobs if name in results]
+    row: dict[str, Any] = {"seeds": len(found)}
+    for key in ("top1", "loss", "knn_top1", "linear_top1", "samples_per_second"):
+        values = [one[key] for one in found if key in one]
+        if values:
+            row[key] = mean(values)
+            row[f"{key}_std"] = stdev(values) if len(values) > 1 else math.nan
+    return row
+
+
+def theory(plan: Plan) -> dict[str, Any]:
+    """FLOPs of a training step's encoder for each sample, masked tokens aside."""
+    scale = plan.scale
+    store = open_store(plan.store)
+    found = {}
+    for width in (scale.width, scale.width // 2):
+        vit = build_backbone(
+            "vit_tiny_patch16_224",
+            channels=store.codebook.shape[-1],
+            input_size=(8, 8),
+            num_classes=1,
+            stem=scale.stem,
+            embed_dim=width,
+            depth=scale.depth,
+            num_heads=max(1, width // 32),
+        )
+        weights = sum(weight.numel() for weight in masked_weights(vit).values())
+        found[f"width {width}"] = {
+            f"{share:.0%} sparse": vit_flops(
+                vit, kept_weights=round((1 - share) * weights)
+            ).sparse_training
+            for share in (0.0, *SHARES)
+        }
+    return found
+
+
+def draw_curves(table: dict[str, Any], plan: Plan, path: Path) -> None:
+    """Accuracy on TARGET by the length of further pre-training, as SVG."""
+    steps = [length * plan.scale.shortest for length in LENGTHS]
+    series = []
+    for name in ("plain", "self-distilled"):
+        points = [(0, table["not further"])]
+        points += [(count, table[f"{name}, {count:,} steps"]) for count in steps]
+        known = [(x, row["top1"]) for x, row in points if "top1" in row]
+        series.append(Series(name, [x for x, _ in known], [y for _, y in known]))
+    chart = line_chart(
+        series,
+        title="Further pre-training",
+        x_label="steps of further pre-training",
+        y_label="top-1 after fine-tuning",
+        y_format="percent",
+    )
+    path.write_text(str(chart))
+
+
+def main() -> None:
+    """Run the study and print its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store")
+    parser.add_argument("target")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--steps", type=int, help="of pre-training, instead of the scale's")
+    parser.add_argument("--json", type=Path, help="where the report goes besides")
+    parser.add_argument("--plot", type=Path, help="an SVG of further pre-training")
+    arguments = parser.parse_args()
+    scale = SCALES[arguments.scale]
+    if arguments.steps:
+        scale = replace(scale, steps=arguments.steps)
+    plan = Plan(scale, arguments.store, arguments.target, arguments.device)
+    rows: dict[str, dict[str, list[str]]] = {part: {} for part in arguments.parts}
+    for seed in arguments.seeds:
+        for part in arguments.parts:
+            for row, job in PLANS[part](plan, seed).items():
+                rows[part].setdefault(row, []).append(job)
+    results = run_all(plan, arguments.out, jobs=arguments.jobs, seconds=arguments.seconds)
+    tables = {
+        part: {row: gather(jobs, results) for row, jobs in found.items()}
+        for part, found in rows.items()
+    }
+    report = {
+        "study": "pretraining",
+        "scale": {"name": arguments.scale, **scale.__dict__},
+        "stores": {
+            name: {"samples": open_store(path).card.samples, "seal": open_store(path).card.seal}
+            for name, path in (("store", arguments.store), ("target", arguments.target))
+        },
+        "tables": tables,
+        "training_flops_per_sample": theory(plan),
+        "runs": results,
+        "environment": environment(torch.device(arguments.device)),
+    }
+    text = json.dumps(report, indent=2)
+    if arguments.json:
+        arguments.json.write_text(text)
+    if arguments.plot and "further" in tables:
+        draw_curves(tables["further"], plan, arguments.plot)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
