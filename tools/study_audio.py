@@ -157,7 +157,7 @@ def run_mel(job: Job, config: TrainConfig, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def summary(task: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(task: Task, name: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Top-1 of each row: for each seed the mean over the folds, and the spread of that."""
     rows = {}
     for row in ROWS:
@@ -168,7 +168,7 @@ def summary(task: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         means = [mean(entry["top1"] for entry in own if entry["seed"] == seed) for seed in seeds]
         stores = {
             store: mean(entry["top1"] for entry in own if entry["store"] == store)
-            for store in TASKS[task].stores(task)
+            for store in task.stores(name)
         }
         rows[row] = {
             "top1": mean(means),
@@ -251,7 +251,9 @@ def main() -> None:
                 **asdict(TASKS[task]),
                 "steps": next(job for job in jobs if job.task == task).config().schedule.steps,
                 "store": store_figures(arguments.stores / TASKS[task].stores(task)[-1]),
-                "rows": summary(task, [e for e in entries if e["store"].startswith(task)]),
+                "rows": summary(
+                    TASKS[task], task, [e for e in entries if e["store"].startswith(task)]
+                ),
             }
             for task in arguments.tasks
         },
