@@ -34,7 +34,7 @@ from seit.devices import choose_device
 from seit.files import write_atomically
 from seit.recipes import find_recipe
 from seit.settings import build, read_yaml
-from seit.shards import open_store
+from seit.shards import CARD_NAME, open_store
 from seit.tokenize import TokenizeConfig, tokenize
 from seit.tokenize.sources import list_corpus
 from seit.tokenizers import MelTokenizer
@@ -103,19 +103,25 @@ class Job:
 def make_stores(stores: Path, name: str, clips: Path) -> None:
     """Tokenize a corpus, once a fold; stores that are finished stay as they are."""
     task = TASKS[name]
-    if not task.folds:
-        tokenize(clips, stores / name, TokenizeConfig(tokenizer=task.tokenizer))
-        return
+    missing = [store for store in task.stores(name) if not (stores / store / CARD_NAME).is_file()]
+    for store in missing:
+        config, source = TokenizeConfig(tokenizer=task.tokenizer), clips
+        if task.folds:
+            source = stores / f"{store}.csv"
+            write_fold(source, store.partition("-fold")[2], clips)
+            config = replace(config, root=clips)
+        tokenize(source, stores / store, config)
+
+
+def write_fold(path: Path, fold: str, clips: Path) -> None:
+    """Write a manifest of all clips that validates those of a fold."""
     corpus = list_corpus(clips, modality="audio")
-    for fold, store in zip(task.folds, task.stores(name), strict=True):
-        table = stores / f"{store}.csv"
-        with table.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["path", "label", "split"])
-            for clip in corpus.instances:
-                split = "val" if Path(clip.key).name.startswith(str(fold)) else "train"
-                rows.writerow([clip.key, corpus.classes[clip.label], split])
-        tokenize(table, stores / store, TokenizeConfig(tokenizer=task.tokenizer, root=clips))
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "split"])
+        for clip in corpus.instances:
+            split = "val" if Path(clip.key).name.startswith(fold) else "train"
+            rows.writerow([clip.key, corpus.classes[clip.label], split])
 
 
 def run(job: Job) -> dict[str, Any]:
