@@ -1,7 +1,10 @@
 """Where shards are made: threads, processes and clusters make the same bytes, and survive kills."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -291,6 +294,34 @@ def test_engines_go_on_with_each_other_s_jobs(corpus, reference, tmp_path, clust
     assert first < done_names(store)
     tokenize(corpus, store, CONFIG)
     assert tree(store) == reference
+
+
+@pytest.mark.slow
+@ray_s_own
+def test_a_killed_driver_costs_what_was_unfinished(corpus, reference, tmp_path, cluster):
+    store = tmp_path / "store"
+    settings = "--size 32 --codes 32 --shard-samples 1024 --codec packed --engine ray --workers 1"
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "seit", "tokenize", corpus, store, *settings.split()],
+        env={**os.environ, "RAY_ADDRESS": "", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not done_names(store) and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    first = done_names(store)
+    assert first
+    assert not (store / "store.json").exists()
+    records = [store / ".tokenize" / "done" / f"{name}.json" for name in first]
+    finished = [store / json.loads(record.read_text())["shard"]["file"] for record in records]
+    made = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in finished}
+    result = tokenize(corpus, store, RAY)
+    assert (result.samples, result.skipped) == (NUM_IMAGES, NUM_BROKEN)
+    assert tree(store) == reference
+    assert made == {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in made}
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from seit.augment import TokenAugment
+from seit.devices import choose_device
 from seit.models import build_backbone
 from seit.recipes import find_recipe
 from seit.settings import build, read_yaml
@@ -89,8 +90,10 @@ def train_and_evaluate(
     """Train the recipe's network on codes (K, C) or (L, K, C) at ``tokens`` (N, H, W)."""
     started = time.perf_counter()
     torch.manual_seed(config.run.seed)
+    device = choose_device(config.run.device)
+    tokens, labels, is_val = (each.to(device) for each in (tokens, clips.labels, is_val))
     height, width = tokens.shape[1:]
-    augment = TokenAugment(codebook, (height, width), config.augment)
+    augment = TokenAugment(codebook, (height, width), config.augment).to(device)
     model = build_backbone(
         config.model.name,
         channels=augment.channels,
@@ -98,14 +101,11 @@ def train_and_evaluate(
         stem=config.model.stem,
         num_classes=len(clips.classes),
         **config.model.timm_kwargs(),
-    )
+    ).to(device)
     rows = (~is_val).nonzero().squeeze(1)
-    average = fit(model, augment, tokens[rows], clips.labels[rows], config)
+    average = fit(model, augment, tokens[rows], labels[rows], config)
     rows = is_val.nonzero().squeeze(1)
-    batches = (
-        (augment.evaluate(tokens[part]), clips.labels[part]) for part in rows.split(EVAL_BATCH)
-    )
-    device = torch.device("cpu")
+    batches = ((augment.evaluate(tokens[part]), labels[part]) for part in rows.split(EVAL_BATCH))
     result = evaluate(
         average,
         batches,
@@ -124,14 +124,20 @@ def fit(
     steps, size, seed = config.schedule.steps, config.data.batch_size, config.run.seed
     assert steps is not None, "the benchmark counts steps"
     steps_per_epoch = len(tokens) // size
-    optimizer = make_optimizer(model, config.optim)
+    optimizer = make_optimizer(model, config.optim, tokens.device)
     average = ModelEmaV3(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
     for step in range(steps):
         epoch, place = divmod(step, steps_per_epoch)
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(epoch))
         positions = torch.arange(place * size, (place + 1) * size)
-        rows = order[positions]
-        batch = augment(tokens[rows], labels[rows], positions=positions, seed=seed, epoch=epoch)
+        rows = order[positions].to(tokens.device)
+        batch = augment(
+            tokens[rows],
+            labels[rows],
+            positions=positions.to(tokens.device),
+            seed=seed,
+            epoch=epoch,
+        )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config, steps_per_epoch)
         loss = classification_loss(model(batch.inputs), batch, config.loss)
@@ -141,6 +147,15 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         average.update(model, step=step)
     return average.module
+
+
+def mel_inputs(tokenizer: MelTokenizer, waves: Tensor) -> tuple[Tensor, Tensor]:
+    """Every patch of the spectrograms (N · H · W, C), and which stands where (N, H, W)."""
+    mel = tokenizer.front_end.config
+    planes = [tokenizer.front_end.planes(part) for part in waves.split(EVAL_BATCH)]
+    patches = torch.cat([unfold(part, *mel.patch) for part in planes]).permute(0, 2, 3, 1)
+    numbers = torch.arange(patches[..., 0].numel()).view(patches.shape[:3])
+    return patches.flatten(0, 2), numbers
 
 
 def rows_of(clips: Clips, fold: int | None, config: TrainConfig, name: str) -> list[dict]:
@@ -154,11 +169,7 @@ def rows_of(clips: Clips, fold: int | None, config: TrainConfig, name: str) -> l
     with torch.no_grad():
         inputs = {"tokens": (tokenizer.codebook, tokens.clone())}
     if isinstance(tokenizer, MelTokenizer):
-        mel = tokenizer.front_end.config
-        planes = [tokenizer.front_end.planes(part) for part in clips.waves.split(EVAL_BATCH)]
-        patches = torch.cat([unfold(part, *mel.patch) for part in planes]).permute(0, 2, 3, 1)
-        numbers = torch.arange(patches[..., 0].numel()).view(patches.shape[:3])
-        inputs["mel"] = (patches.flatten(0, 2), numbers)
+        inputs["mel"] = mel_inputs(tokenizer, clips.waves)
     results = []
     for kind, (codebook, ids) in inputs.items():
         settings = config
@@ -201,7 +212,7 @@ def main() -> None:
     runs = []
     for fold in arguments.folds or [None]:
         for seed in range(arguments.seeds):
-            seeded = replace(config, run=replace(config.run, seed=seed))
+            seeded = replace(config, run=replace(config.run, seed=seed, device="cpu"))
             runs += rows_of(clips, fold, seeded, arguments.tokenizer)
     report = {
         "benchmark": "audio",

@@ -3,8 +3,9 @@
     uv run python tools/study_recipes.py STORE PHOTOS OUT --steps 600 --seeds 0 1 2
 
 Rows: the recipe `small-cpu` from tokens and from pixels, SeiT's published settings on the same
-tokens, validated with the noise that its code adds there and without, and a small ResNet from both.
-All have the batch and the steps of `small-cpu`. OUT keeps runs: what is there is not made again.
+tokens, validated with the noise that its code adds there and without, and a small RegNet (that of
+`study_stems.py`) from both. All have the batch and the steps of `small-cpu`. OUT keeps
+runs: what is there is not made again.
 """
 
 import argparse
@@ -16,8 +17,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import timm
 import torch
-from torch import Tensor
+from study_stems import BACKBONES
+from timm.models import register_model
+from torch import Tensor, nn
 
 from seit.augment import SampleRandom, add_noise_, codebook_unit
 from seit.recipes import find_recipe
@@ -32,7 +36,15 @@ from seit.train.precision import make_autocast
 from seit.train.run import environment
 
 ROWS = ("tokens", "pixels", "published", "published noised", "cnn tokens", "cnn pixels")
-CNN = "resnet10t"
+CNN = "regnetx_study"
+
+
+@register_model
+def regnetx_study(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """A RegNetX of six blocks, which two CPU cores can train from 224 px."""
+    assert not pretrained
+    name, sizes = BACKBONES["regnet"]
+    return timm.create_model(name, **sizes, **kwargs)
 
 
 def config_of(row: str, photos: str, steps: int, seed: int) -> TrainConfig:
