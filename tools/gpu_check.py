@@ -54,6 +54,8 @@ KERNEL_TESTS = (
     "tests/test_philox.py",
     "tests/test_feeds.py",
     "tests/test_streaming.py",
+    "tests/test_augment_pipeline.py",
+    "tests/test_sit.py",
 )
 GRID = (32, 32)
 LENGTH = GRID[0] * GRID[1]
