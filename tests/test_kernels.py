@@ -264,7 +264,8 @@ SIGNATURES = {
     "decode_program": {
         "words": "*i16", "bounds": "*i64", "ids": "*i16", "whole": "*i8", "weights": "*i8",
         "corner": "*i8", "squash": "*i16", "codes": "*i16", "count": "i32", "num_words": "i64",
-        "height": "i32", "width": "i32", "num_codes": "i32", "row_size": "i32", "LEVELS": (5, 4),
+        "height": "i32", "width": "i32", "num_codes": "i32", "row_size": "i32",
+        "LEVELS": (5, 4), "MOST_LEVELS": 5,
         "BASES": (0, 32), "BLOCK": 32,
     },
 }  # fmt: skip

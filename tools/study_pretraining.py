@@ -39,7 +39,7 @@ from seit.train.pretrain import PretrainConfig, pretrain
 from seit.train.run import environment
 from seit.train.sparsity import masked_weights
 
-PARTS = ("labels", "sit", "further", "sparse")
+PARTS = ("labels", "sparse", "further", "sit")
 FRACTIONS = (1.0, 0.2, 0.05)
 SHARES = (0.5, 0.75, 0.9)
 LENGTHS = (1, 4, 16)
@@ -74,7 +74,7 @@ class Scale:
 SCALES = {
     "smoke": Scale("2/2/0", 32, 2, 32, 6, 6, 2, 4),
     "cpu": Scale("2/2/0", 128, 4, 64, 6000, 3000, 250, 1500),
-    "gpu": Scale("1/1/0", 192, 4, 256, 4000, 2000, 250, 1000),
+    "gpu": Scale("1/1/0", 192, 4, 256, 2500, 1500, 150, 600),
 }
 
 

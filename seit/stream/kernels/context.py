@@ -100,6 +100,7 @@ def decode_context_triton(
             tables.num_codes,
             tables.weights.shape[2],
             LEVELS=tables.levels,
+            MOST_LEVELS=max(tables.levels),
             BASES=tables.bases,
             BLOCK=_LANES,
             num_warps=1,

@@ -60,6 +60,7 @@ def decode_program(
     num_codes,
     row_size,
     LEVELS: tl.constexpr,
+    MOST_LEVELS: tl.constexpr,
     BASES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -95,19 +96,21 @@ def decode_program(
                 slot = (state & (_ALL - 1)).to(tl.int32)
                 excess = tl.full([BLOCK], _ALL - (1 << LEVELS[group]), tl.int32)
                 entry = tl.full([BLOCK], 1, tl.int32)
-                for level in tl.static_range(LEVELS[group]):
-                    place = start + entry
-                    score = tl.load(rows0 + place, mask=live, other=0).to(tl.int32)
-                    score += tl.load(rows1 + place, mask=live, other=0).to(tl.int32)
-                    if group == 0:
-                        score += tl.load(rows2 + place, mask=live, other=0).to(tl.int32)
-                    share = tl.load(squash + score + _REACH, mask=live, other=0).to(tl.int32)
-                    left_excess = (excess * share) >> _BITS
-                    middle = left_excess + ((1 << LEVELS[group]) >> (level + 1))
-                    right = slot >= middle
-                    slot = tl.where(right, slot - middle, slot)
-                    excess = tl.where(right, excess - left_excess, left_excess)
-                    entry = 2 * entry + right.to(tl.int32)
+                # Triton before 3.7 takes no entry of a tuple as the length of a loop.
+                for level in tl.static_range(MOST_LEVELS):
+                    if level < LEVELS[group]:
+                        place = start + entry
+                        score = tl.load(rows0 + place, mask=live, other=0).to(tl.int32)
+                        score += tl.load(rows1 + place, mask=live, other=0).to(tl.int32)
+                        if group == 0:
+                            score += tl.load(rows2 + place, mask=live, other=0).to(tl.int32)
+                        share = tl.load(squash + score + _REACH, mask=live, other=0).to(tl.int32)
+                        left_excess = (excess * share) >> _BITS
+                        middle = left_excess + ((1 << LEVELS[group]) >> (level + 1))
+                        right = slot >= middle
+                        slot = tl.where(right, slot - middle, slot)
+                        excess = tl.where(right, excess - left_excess, left_excess)
+                        entry = 2 * entry + right.to(tl.int32)
                 state = (excess + 1).to(tl.uint32) * (state >> _BITS) + slot.to(tl.uint32)
                 hungry = hungry & (state < _LEAST_STATE)
                 state = tl.where(hungry, (state << 16) | word, state)
