@@ -112,6 +112,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_make_what_one_does(tmp_path):
     queries, keys = vectors(0), vectors(1)
     torch.save((queries, keys), tmp_path / "vectors.pt")

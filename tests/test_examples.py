@@ -18,7 +18,13 @@ EXPECTED = {
 NEEDS = {"lightning_module.py": "lightning"}
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+SLOW = {"lightning_module.py"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPECTED],
+)
 def test_an_example_runs(tmp_path, name):
     package = NEEDS.get(name)
     if package and importlib.util.find_spec(package) is None:

@@ -156,6 +156,7 @@ def kill_at(moment, source, store, codec=PACKED):
         return reached and job.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_bytes(corpus, undisturbed, tmp_path):
     """One store, one `kill -9` in the fit, in a shard, between shards and around sealing each."""
     store = tmp_path / "store"

@@ -21,7 +21,7 @@ from seit.analyze.significance import Interval, mcnemar_p, welch_interval, wilso
 from seit.errors import DamagedError, UsageError
 from seit.settings import flatten, read_yaml
 from seit.train.predictions import Predictions, read_predictions
-from seit.train.run import CONFIG_NAME, Run
+from seit.train.run import CONFIG_NAME, REPORT_NAME, Run
 from seit.train.seeds import SEEDS_NAME, read_seeds
 
 FIGURES = (
@@ -63,11 +63,16 @@ class FinishedRun:
         """Open a run's folder.
 
         Raises:
-            UsageError: there is no run, or it has not finished.
+            UsageError: there is no run, it has not finished, or it is a pre-training.
             DamagedError: its files are not what was written.
         """
         run = Run.open(path)
         info = run.info
+        if run.objective != "classify":
+            raise UsageError(
+                f"{path} is a pre-training run, which has no classes to compare by; look at "
+                f"{run.path / REPORT_NAME}, or compare the runs that start from it"
+            )
         if info.get("status") != "finished":
             raise UsageError(
                 f"the run {path} has not finished; go on with it by `seit train … --resume`"
