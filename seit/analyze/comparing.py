@@ -1,145 +1,40 @@
 """Comparing runs: what was set differently, what came of it, and whether that may be chance.
 
 The first run is what the others are compared with. A folder of seeds stands for the mean of its
-runs.
+runs. Classifiers are compared by top-1, pre-training runs by what probes make of their features and
+by their losses.
 
 Legend: N classes.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import starmap
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from seit.analyze.significance import Interval, mcnemar_p, welch_interval, wilson_interval
-from seit.errors import DamagedError, UsageError
-from seit.settings import flatten, read_yaml
-from seit.train.predictions import Predictions, read_predictions
-from seit.train.run import CONFIG_NAME, REPORT_NAME, Run
-from seit.train.seeds import SEEDS_NAME, read_seeds
+from seit.analyze.contenders import SEED, Contender, open_contenders
+from seit.analyze.measures import CLASSIFY, judged_by, measured_differently
+from seit.analyze.significance import Interval, mcnemar_p, welch_interval
+from seit.errors import DamagedError
 
 FIGURES = (
     "top1",
     "top5",
+    "knn_top1",
+    "linear_top1",
     "loss",
+    "token_accuracy",
+    "feature_std",
+    "effective_rank",
     "steps",
     "parameters",
     "samples_per_second",
     "data_wait_fraction",
     "seconds",
 )
-_SEED = "run.seed"
-_SPLIT = "data.val_split"
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a finished run left behind.
-
-    Attributes:
-        run: its folder.
-        settings: by dotted names, as they were written.
-        result: figures by name.
-        store: the seal of its store.
-        classes: names of the N classes.
-        confusion: int64 (N, N), rows are labels, columns predictions.
-    """
-
-    run: Run
-    settings: Mapping[str, Any]
-    result: Mapping[str, float]
-    store: str
-    classes: tuple[str, ...]
-    confusion: npt.NDArray[np.int64]
-
-    @classmethod
-    def open(cls, path: Path) -> "FinishedRun":
-        """Open a run's folder.
-
-        Raises:
-            UsageError: there is no run, it has not finished, or it is a pre-training.
-            DamagedError: its files are not what was written.
-        """
-        run = Run.open(path)
-        info = run.info
-        if run.objective != "classify":
-            raise UsageError(
-                f"{path} is a pre-training run, which has no classes to compare by; look at "
-                f"{run.path / REPORT_NAME}, or compare the runs that start from it"
-            )
-        if info.get("status") != "finished":
-            raise UsageError(
-                f"the run {path} has not finished; go on with it by `seit train … --resume`"
-            )
-        try:
-            classes = tuple(info["identity"]["classes"])
-            confusion = np.array(info["confusion"], np.int64).reshape(len(classes), len(classes))
-            result = {name: float(value) for name, value in info["result"].items()}
-            store = str(info["identity"]["store"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DamagedError(
-                f"{path}/run.json is not what was written ({error!r}); restore it from a copy"
-            ) from error
-        settings = flatten(read_yaml(path / CONFIG_NAME))
-        return cls(run, settings, result, store, classes, confusion)
-
-    @property
-    def split(self) -> str:
-        """The split that was evaluated."""
-        return str(self.settings.get(_SPLIT, "val"))
-
-    @property
-    def interval(self) -> Interval | None:
-        """Wilson's 95 % interval of top-1; None where nothing was evaluated."""
-        total = int(self.confusion.sum())
-        return wilson_interval(int(np.trace(self.confusion)), total) if total else None
-
-    @cached_property
-    def predictions(self) -> Predictions | None:
-        """What it took each sample for, where it keeps that."""
-        return read_predictions(self.run)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One side of a comparison: a run, or the runs of several seeds."""
-
-    name: str
-    members: tuple[FinishedRun, ...]
-    is_group: bool
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """By dotted names; the seed of a group is left out."""
-        settings = dict(self.members[0].settings)
-        if self.is_group:
-            settings.pop(_SEED, None)
-        return settings
-
-    @property
-    def recalls(self) -> npt.NDArray[np.float64]:
-        """Recall of each class over all members: float64 (N,), NaN for one without samples."""
-        confusion = np.sum([member.confusion for member in self.members], axis=0)
-        totals = confusion.sum(1)
-        recalls: npt.NDArray[np.float64] = np.where(
-            totals > 0, np.diagonal(confusion) / np.maximum(totals, 1), np.nan
-        )
-        return recalls
-
-    def values(self, figure: str) -> list[float]:
-        """A figure of all members that have it."""
-        return [one.result[figure] for one in self.members if figure in one.result]
-
-    def saw_same(self, other: "Contender") -> bool:
-        """Whether both were evaluated on the same split of the same store."""
-        mine, theirs = self.members[0], other.members[0]
-        return (mine.store, mine.split) == (theirs.store, theirs.split)
 
 
 @dataclass(frozen=True)
@@ -168,23 +63,26 @@ class ClassRecall:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a contender's top-1 compares with that of the first.
+    """How a figure of a contender compares with that of the first.
 
     Attributes:
         name: of the contender.
         kind: `mcnemar`, the exact paired test on every sample's prediction; `welch`, the interval
-            of the difference of means over seeds; `wilson`, an interval of each alone.
-        difference: of top-1.
+            of the difference of means over seeds; `wilson`, an interval of each alone; `none`,
+            nothing to tell chance by: pre-training runs keep no sample's result.
+        difference: of the figure.
         same_data: whether both were evaluated on the same split of the same store.
         p_value: of `mcnemar`: how probable a difference this large is if neither is better.
         only_first: of `mcnemar`: samples that only the first named rightly.
         only_this: of `mcnemar`: samples that only this one named rightly.
         interval: of `welch`: 95 % of the difference.
         intervals: of `wilson`: 95 % of the top-1 of the first and of this, None for seeds.
+        figure: top1, or of pre-training runs knn_top1, linear_top1 or loss.
+        measured_differently: settings that differ and by which the figure means something else.
     """
 
     name: str
-    kind: Literal["mcnemar", "welch", "wilson"]
+    kind: Literal["mcnemar", "welch", "wilson", "none"]
     difference: float
     same_data: bool
     p_value: float | None = None
@@ -192,6 +90,8 @@ class Verdict:
     only_this: int | None = None
     interval: Interval | None = None
     intervals: tuple[Interval | None, Interval | None] | None = None
+    figure: str = "top1"
+    measured_differently: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,8 +103,10 @@ class Comparison:
         runs: how many runs each stands for.
         settings: those that differ, by dotted names; None where one has no such setting.
         results: figures by name.
-        classes: recalls, the class that changed most first; None where the classes differ.
-        verdicts: of each contender but the first.
+        classes: recalls, the class that changed most first; None where the classes differ, and for
+            pre-training runs.
+        verdicts: of each contender but the first: on top-1, or on each figure that both
+            pre-training runs have.
     """
 
     names: tuple[str, ...]
@@ -219,32 +121,14 @@ def compare_runs(paths: Sequence[str | Path]) -> Comparison:
     """Compare finished runs, or folders of seeds, with the first of them.
 
     Raises:
-        UsageError: fewer than two are named, or one is no finished run.
+        UsageError: fewer than two are named, one is no finished run, or only some have classes.
         DamagedError: a run's files are not what was written.
     """
     return compare_contenders(open_contenders(paths))
 
 
-def open_contenders(paths: Sequence[str | Path]) -> list[Contender]:
-    """Open runs and folders of seeds.
-
-    Raises:
-        UsageError: fewer than two are named, or one is no finished run.
-        DamagedError: a run's files are not what was written.
-    """
-    if len(paths) < 2:
-        raise UsageError(f"{len(paths)} runs are named; a comparison takes at least two")
-    folders = [Path(path) for path in paths]
-    names = [folder.resolve().name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
-    if len(set(names)) < len(names):
-        raise UsageError("the same run is named twice; name different ones")
-    return list(starmap(_open, zip(names, folders, strict=True)))
-
-
 def compare_contenders(contenders: Sequence[Contender]) -> Comparison:
-    """Compare all with the first."""
+    """Compare all with the first; either all of them have classes or none has."""
     first, *others = contenders
     return Comparison(
         names=tuple(one.name for one in contenders),
@@ -256,34 +140,15 @@ def compare_contenders(contenders: Sequence[Contender]) -> Comparison:
             if any(one.values(name) for one in contenders)
         },
         classes=_class_recalls(contenders),
-        verdicts=tuple(_judge(first, other) for other in others),
+        verdicts=tuple(verdict for other in others for verdict in _judge(first, other)),
     )
-
-
-def _open(name: str, folder: Path) -> Contender:
-    seeds = read_seeds(folder)
-    if seeds is None:
-        return Contender(name, (FinishedRun.open(folder),), is_group=False)
-    if seeds["status"] != "finished":
-        raise UsageError(
-            f"the seeds at {folder} have not all finished; go on with them by "
-            "`seit train … --seeds … --resume`"
-        )
-    try:
-        places = [folder / str(run["folder"]) for run in seeds["runs"]]
-    except (KeyError, TypeError) as error:
-        raise DamagedError(f"{folder / SEEDS_NAME} names no runs; restore it") from error
-    members = tuple(FinishedRun.open(place) for place in places)
-    if not members or len({member.classes for member in members}) > 1:
-        raise DamagedError(f"{folder / SEEDS_NAME} names runs that do not belong together")
-    return Contender(name, members, is_group=True)
 
 
 def _differing_settings(contenders: Sequence[Contender]) -> dict[str, tuple[Any, ...]]:
     settings = [one.settings for one in contenders]
     names = sorted(set().union(*settings))
     if any(one.is_group for one in contenders):
-        names = [name for name in names if name != _SEED]
+        names = [name for name in names if name != SEED]
     rows = {name: tuple(one.get(name) for one in settings) for name in names}
     return {name: values for name, values in rows.items() if any(v != values[0] for v in values)}
 
@@ -299,6 +164,8 @@ def _measure(contender: Contender, first: Contender, figure: str) -> Measured:
 
 def _class_recalls(contenders: Sequence[Contender]) -> tuple[ClassRecall, ...] | None:
     classes = contenders[0].members[0].classes
+    if contenders[0].objective != CLASSIFY:
+        return None
     if any(one.members[0].classes != classes for one in contenders):
         return None
     table = np.stack([one.recalls for one in contenders])
@@ -318,7 +185,28 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _judge(first: Contender, other: Contender) -> Verdict:
+def _judge(first: Contender, other: Contender) -> list[Verdict]:
+    if first.objective == CLASSIFY:
+        return [_judge_classifier(first, other)]
+    return [
+        _judge_pretraining(first, other, figure)
+        for figure in judged_by(first.objective)
+        if first.values(figure) and other.values(figure)
+    ]
+
+
+def _judge_pretraining(first: Contender, other: Contender, figure: str) -> Verdict:
+    return Verdict(
+        other.name,
+        "none",
+        fmean(other.values(figure)) - fmean(first.values(figure)),
+        first.saw_same(other),
+        figure=figure,
+        measured_differently=measured_differently(figure, first.settings, other.settings),
+    )
+
+
+def _judge_classifier(first: Contender, other: Contender) -> Verdict:
     base, values = first.values("top1"), other.values("top1")
     if not base or not values:
         lacking = other if base else first

@@ -1,47 +1,62 @@
 """The report of a comparison of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
-from seit.analyze.comparing import Comparison, Contender, Measured, Verdict
+from seit.analyze.comparing import Comparison, Measured, Verdict
+from seit.analyze.contenders import Contender
+from seit.analyze.measures import CLASSIFY, judged_by
 from seit.analyze.significance import Interval
 from seit.report import Figure, Section, figures, page, table, write_page
 from seit.report.numbers import minus, number
-from seit.train.report import THROUGHPUT, group_curves
+from seit.train.report import LEARNING, THROUGHPUT, Curve, Metrics, group_curves
 
 MOST_CLASSES = 20
 """Classes shown, those that changed most; the others are alike or summed up in top-1."""
 _LABELS = {
     "top1": "top-1",
     "top5": "top-5",
+    "knn_top1": "k-NN top-1",
+    "linear_top1": "linear-probe top-1",
     "loss": "loss",
+    "token_accuracy": "masked tokens told",
+    "feature_std": "spread of features",
+    "effective_rank": "effective rank",
     "steps": "steps",
     "parameters": "parameters",
     "samples_per_second": "samples/s",
     "data_wait_fraction": "waiting for data",
     "seconds": "seconds",
 }
-_SHARES = ("top1", "top5", "data_wait_fraction")
+_SHARES = ("top1", "top5", "knn_top1", "linear_top1", "token_accuracy", "data_wait_fraction")
+_OTHER_DATA = " They were evaluated on different stores or splits."
+_PRETRAINING = (
+    Curve("val", "knn_top1", "k-NN", "k-NN top-1", "top-1", top=1.0, is_share=True),
+    Curve("val", "linear_top1", "linear", "Linear probe's top-1", "top-1", top=1.0, is_share=True),
+    Curve("val", "effective_rank", "rank", "Effective rank", "directions", top=0.0),
+    Curve("val", "loss", "loss", "Validation loss", "mean over hidden tokens"),
+    Curve("train", "loss", "loss", "Training loss", "all parts of it"),
+)
 
 
 def write_comparison(path: Path, comparison: Comparison, contenders: Sequence[Contender]) -> None:
     """Write a comparison of ``contenders`` as an HTML page to ``path``."""
     first, *others = comparison.names
     groups = {one.name: [run.run.metrics() for run in one.members] for one in contenders}
-    tiles = [
-        Figure(f"top-1 of {name}", show("top1", measured.value), spread_note(measured))
-        for name, measured in zip(comparison.names, comparison.results["top1"], strict=True)
-    ]
-    sentences = "\n\n".join(say_verdict(first, verdict) for verdict in comparison.verdicts)
+    learning: Sequence[Curve] = LEARNING
+    if contenders[0].objective != CLASSIFY:
+        learning = [curve for curve in _PRETRAINING if _is_known(curve, groups)]
+    sentences = "\n\n".join(say_verdicts(comparison))
     faint = "Faint: the seeds one by one." if max(comparison.runs) > 1 else ""
     html = page(
         " and ".join([", ".join([first, *others[:-1]]), others[-1]]),
         lead=f"Compared with {first}.",
         sections=[
-            Section("Result", figures(tiles), sentences),
+            Section("Result", figures(_tiles(comparison, contenders[0].objective)), sentences),
             Section("All figures", table(result_rows(comparison), header=header(comparison))),
             _settings(comparison),
-            Section("Learning curves", group_curves(groups), faint),
+            Section("Learning curves", group_curves(groups, learning), faint),
             *_class_sections(comparison),
             Section("Throughput", group_curves(groups, THROUGHPUT)),
         ],
@@ -86,9 +101,32 @@ def setting_rows(comparison: Comparison) -> list[list[str]]:
     ]
 
 
-def say_verdict(first: str, verdict: Verdict) -> str:
-    """How a run's top-1 compares with the first's, in a sentence or two."""
-    text = f"{verdict.name} against {first}: {_points(verdict.difference)} points of top-1"
+def say_verdicts(comparison: Comparison) -> list[str]:
+    """How each run compares with the first, in a sentence or two."""
+    first = comparison.names[0]
+    groups = [list(group) for _, group in groupby(comparison.verdicts, lambda one: one.name)]
+    return [
+        _say_differences(first, verdicts)
+        if verdicts[0].kind == "none"
+        else _say_verdict(first, verdicts[0])
+        for verdicts in groups
+    ]
+
+
+def _say_differences(first: str, verdicts: Sequence[Verdict]) -> str:
+    """Differences of several figures, of which it is not known whether they are chance."""
+    parts = []
+    for verdict in verdicts:
+        part = f"{_change(verdict)} of {_LABELS[verdict.figure]}"
+        if verdict.measured_differently:
+            part += f" (not the same measure: see {', '.join(verdict.measured_differently)})"
+        parts.append(part)
+    text = f"{verdicts[0].name} against {first}, one run each: {', '.join(parts)}."
+    return text + ("" if verdicts[0].same_data else _OTHER_DATA)
+
+
+def _say_verdict(first: str, verdict: Verdict) -> str:
+    text = f"{verdict.name} against {first}: {_change(verdict)} of {_LABELS[verdict.figure]}"
     if verdict.kind == "mcnemar":
         assert verdict.p_value is not None
         text += (
@@ -108,9 +146,12 @@ def say_verdict(first: str, verdict: Verdict) -> str:
             if interval is not None
         ]
         text += f"; 95 % intervals of each alone: {', '.join(parts)} (Wilson)." if parts else "."
-    if not verdict.same_data:
-        text += " They were evaluated on different stores or splits."
-    return text
+    return text + ("" if verdict.same_data else _OTHER_DATA)
+
+
+def _change(verdict: Verdict) -> str:
+    text = show(verdict.figure, verdict.difference, signed=True)
+    return f"{text} points" if verdict.figure in _SHARES else text
 
 
 def show(figure: str, value: float | None, *, signed: bool = False) -> str:
@@ -123,14 +164,39 @@ def show(figure: str, value: float | None, *, signed: bool = False) -> str:
     return f"+{text}" if signed and value > 0 else minus(text)
 
 
-def spread_note(measured: Measured) -> str:
+def spread_note(figure: str, measured: Measured) -> str:
     """The deviation over seeds, and the difference from the first."""
     parts = []
     if measured.std is not None:
-        parts.append(f"± {measured.std:.2%} over seeds")
+        parts.append(f"± {show(figure, measured.std)} over seeds")
     if measured.difference is not None:
-        parts.append(f"{_points(measured.difference)} points")
+        unit = " points" if figure in _SHARES else ""
+        parts.append(show(figure, measured.difference, signed=True) + unit)
     return ", ".join(parts)
+
+
+def _tiles(comparison: Comparison, objective: str) -> list[Figure]:
+    """The figure that counts most; of features without labels or codes their rank."""
+    known = (name for name in judged_by(objective) if name in comparison.results)
+    figure = next(known, "effective_rank")
+    return [
+        Figure(
+            f"{_LABELS[figure]} of {name}",
+            show(figure, measured.value),
+            spread_note(figure, measured),
+        )
+        for name, measured in zip(comparison.names, comparison.results[figure], strict=True)
+    ]
+
+
+def _is_known(curve: Curve, groups: Mapping[str, Sequence[Metrics]]) -> bool:
+    """Whether any run noted the curve's figure down."""
+    return any(
+        entry["split"] == curve.split and entry.get(curve.key) is not None
+        for runs in groups.values()
+        for metrics in runs
+        for entry in metrics
+    )
 
 
 def _plus_minus(figure: str, measured: Measured) -> str:

@@ -19,18 +19,24 @@ class RunSummary:
     Attributes:
         name: its path below the folder that was searched.
         status: started, finished, or damaged where its files cannot be read.
+        objective: what it learns, classify or that of a pre-training.
         model: the backbone's name.
         steps: steps done.
-        top1: accuracy, 0–1; of an unfinished run the latest.
+        top1: accuracy, 0–1; of an unfinished run the latest, and so with the others.
+        knn_top1: accuracy of the nearest neighbours among a pre-training's features, 0–1.
+        linear_top1: accuracy of a linear probe of them, 0–1.
         samples_per_second: training rate.
         date: of the last change to `run.json`, ISO 8601 in UTC.
     """
 
     name: str
     status: str
+    objective: str | None = None
     model: str | None = None
     steps: int | None = None
     top1: float | None = None
+    knn_top1: float | None = None
+    linear_top1: float | None = None
     samples_per_second: float | None = None
     date: str | None = None
 
@@ -60,7 +66,7 @@ def _summarize(path: Path, folder: Path) -> RunSummary:
     name = str(path.relative_to(folder)) if path != folder else path.resolve().name
     try:
         info, settings = run.info, flatten(read_yaml(path / CONFIG_NAME))
-        lines = run.metrics()
+        objective, lines = run.objective, run.metrics()
         changed = datetime.fromtimestamp((path / RUN_NAME).stat().st_mtime, UTC)
     except (SeitError, OSError, UnicodeDecodeError):
         return RunSummary(name, "damaged")
@@ -71,9 +77,12 @@ def _summarize(path: Path, folder: Path) -> RunSummary:
     return RunSummary(
         name=name,
         status=str(info.get("status", "started")),
+        objective=objective,
         model=settings.get("model.name"),
         steps=latest.get("steps", latest.get("step")),
         top1=latest.get("top1"),
+        knn_top1=latest.get("knn_top1"),
+        linear_top1=latest.get("linear_top1"),
         samples_per_second=latest.get("samples_per_second"),
         date=changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )

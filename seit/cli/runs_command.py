@@ -16,6 +16,8 @@ _MOST_CLASSES = 10
 def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
     """List the runs below FOLDER.
 
+    Of pre-training runs it shows the accuracies of nearest neighbours and of a linear probe.
+
     Args:
         folder: Where to look; here by default.
         json: Print one JSON object.
@@ -27,20 +29,24 @@ def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
         return print_json({"runs": [asdict(run) for run in runs]})
     if not runs:
         return say(f"there are no runs below {folder}")
+    has_probes = any(run.objective not in (None, "classify") for run in runs)
     rows = [
         [
             run.name,
             run.status,
+            *([run.objective or "–"] if has_probes else []),
             run.model or "–",
             "–" if run.steps is None else f"{run.steps:,}",
-            "–" if run.top1 is None else f"{run.top1:.2%}",
+            _share(run.top1),
+            *([_share(run.knn_top1), _share(run.linear_top1)] if has_probes else []),
             "–" if run.samples_per_second is None else f"{run.samples_per_second:.0f}",
             (run.date or "–").replace("T", " ").removesuffix("Z"),
         ]
         for run in runs
     ]
-    header = ["run", "status", "model", "steps", "top-1", "samples/s", "date (UTC)"]
-    return print_lines(_columns([header, *rows], left=3))
+    objective, probes = (["objective"], ["k-NN", "linear"]) if has_probes else ([], [])
+    header = ["run", "status", *objective, "model", "steps", "top-1", *probes, "samples/s"]
+    return print_lines(_columns([[*header, "date (UTC)"], *rows], left=3 + len(objective)))
 
 
 @command.command
@@ -48,22 +54,24 @@ def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
     """Compare finished runs with the first of them: `seit runs compare A B …`.
 
     Says which settings differ, what came of it, which classes changed most, and whether the
-    difference may be chance. A folder of seeds stands for its runs.
+    difference may be chance. A folder of seeds stands for its runs. Pre-training runs are compared
+    with pre-training runs: by what probes make of their features, and by their losses.
 
     Args:
         runs: Folders of runs, or of several seeds.
         out: A new HTML file for a report with the curves of all.
         json: Print one JSON object.
     """
-    from seit.analyze.comparing import compare_contenders, open_contenders
+    from seit.analyze.comparing import compare_contenders
     from seit.analyze.comparison_page import (
         class_rows,
         header,
         result_rows,
-        say_verdict,
+        say_verdicts,
         setting_rows,
         write_comparison,
     )
+    from seit.analyze.contenders import open_contenders
     from seit.files import check_new_file
 
     if out is not None:
@@ -80,9 +88,14 @@ def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
         lines += ["", *_columns([["settings that differ", *found.names], *rows], left=99)]
     if rows := class_rows(found, _MOST_CLASSES):
         lines += ["", *_columns([header(found, "recall by class"), *rows])]
-    lines += ["", *(say_verdict(found.names[0], verdict) for verdict in found.verdicts)]
+    if sentences := say_verdicts(found):
+        lines += ["", *sentences]
     print_lines(lines)
     return say(f"the report is at {out}") if out is not None else None
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
 
 
 def _columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
