@@ -15,7 +15,6 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 import seit
-from seit.analyze.comparing import open_contenders
 from seit.augment import SampleRandom
 from seit.cli import main
 from seit.errors import UsageError
@@ -390,8 +389,6 @@ def test_the_command_takes_the_backbone_of_the_start(store, finished, tmp_path, 
 def test_what_needs_a_classifier_says_so(store, finished):
     with pytest.raises(UsageError, match="pre-training run and knows no classes"):
         evaluate_run(finished.path, store)
-    with pytest.raises(UsageError, match="no classes to compare by"):
-        open_contenders([finished.path, finished.path.parent / "other"])
 
 
 def test_a_run_on_other_tokens_is_no_start(store, finished, tmp_path):

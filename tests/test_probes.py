@@ -135,3 +135,9 @@ def test_hidden_cells_are_grey_and_completed_ones_are_told():
     assert (seen == 128).sum() == 32
     assert (completed[:4, 4:8] == 99).all()
     assert np.array_equal(completed[4:], whole[4:])
+
+
+def test_features_that_are_not_finite_have_no_rank():
+    features = draw(20)
+    features[3, 2] = math.nan
+    assert math.isnan(effective_rank(features))

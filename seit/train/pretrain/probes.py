@@ -248,8 +248,11 @@ def effective_rank(features_MD: Tensor) -> float:
     """Over how many directions features spread: 1 to min(M, D).
 
     The exponential of the entropy of the singular values, as shares of their sum (Roy and Vetterli
-    2007; RankMe, arXiv 2210.02885). The mean is taken off first, which would count as one.
+    2007; RankMe, arXiv 2210.02885). The mean is taken off first, which would count as one. NaN
+    where a feature is not finite.
     """
+    if not features_MD.isfinite().all():
+        return math.nan
     centred = features_MD.double() - features_MD.double().mean(dim=0)
     values = torch.linalg.svdvals(centred)
     total = float(values.sum())
