@@ -1,0 +1,115 @@
+"""In which order the classes of a corpus are met.
+
+Legend: C classes.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seit.errors import UsageError
+
+PILOT_SEED = 1993
+"""Of the permutation that PILOT and PyCIL draw by default."""
+MAX_ORDER_BYTES = 1 << 22
+"""A file of an order is not larger."""
+_PILOT = "pilot"
+_NUMBERS = re.compile(r"[\d\s,]*")
+
+
+def class_order(
+    order: str, num_classes: int, *, classes: Sequence[str] | None = None
+) -> tuple[int, ...]:
+    """The classes 0 … C − 1 in the order that ``order`` names.
+
+    Args:
+        order: ``natural`` for 0 … C − 1. ``pilot`` for the permutation that PILOT and PyCIL draw
+            with their seed 1993, ``pilot:SEED`` for another seed. Otherwise the path of a file:
+            a JSON list of numbers and names, or text with one class a line, or with numbers that
+            blanks or commas part. Digits in a text file are a number; where classes have digits
+            for names, use JSON, whose strings are always names.
+        num_classes: C.
+        classes: their names, for files with names.
+
+    Raises:
+        UsageError: the order cannot be read, or does not hold every class once.
+    """
+    if order == "natural":
+        return tuple(range(num_classes))
+    kind, _, seed = order.partition(":")
+    if kind == _PILOT:
+        number = int(seed) if seed.isdecimal() and len(seed) < 11 else PILOT_SEED
+        if (seed and str(number) != seed) or number >= 1 << 32:
+            raise UsageError(f"the seed of order {order!r} is {seed!r}; expected 0 to 2^32 - 1")
+        # The legacy generator: the order is to be theirs, number by number.
+        random = np.random.RandomState(number)
+        return tuple(random.permutation(num_classes).tolist())
+    entries = _read(Path(order))
+    return _checked([_resolve(entry, order, classes) for entry in entries], order, num_classes)
+
+
+def _read(path: Path) -> list[Any]:
+    """The entries of a file: integers and names."""
+    try:
+        if path.stat().st_size > MAX_ORDER_BYTES:
+            raise UsageError(
+                f"{path} is larger than {MAX_ORDER_BYTES:,} bytes; is it an order of classes?"
+            )
+        text = path.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"the order {str(path)!r} cannot be read: {reason}; expected natural, pilot, "
+            "pilot:SEED or a file of classes"
+        ) from error
+    if text.lstrip().startswith("["):
+        try:
+            return list(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path} is no JSON list of classes: {error}") from error
+    entries: list[Any] = []
+    for line in map(str.strip, text.splitlines()):
+        if not line:
+            continue
+        if _NUMBERS.fullmatch(line):
+            entries += [_number(digits) for digits in re.findall(r"\d+", line)]
+        else:
+            entries.append(line)
+    return entries
+
+
+def _number(digits: str) -> int:
+    """The number, or one beyond every class where it is too long to be read."""
+    return int(digits) if len(digits) < 19 else 1 << 62
+
+
+def _resolve(entry: Any, order: str, classes: Sequence[str] | None) -> int:
+    if isinstance(entry, int) and not isinstance(entry, bool):
+        return entry
+    if not isinstance(entry, str):
+        raise UsageError(f"{order} holds {json.dumps(entry)[:40]}; expected numbers and names")
+    if classes is None or entry not in classes:
+        known = f"; it has {len(classes)} others" if classes is not None else ""
+        raise UsageError(f"{order} names the class {entry[:80]!r}, which the corpus lacks{known}")
+    return classes.index(entry)
+
+
+def _checked(numbers: Sequence[int], order: str, num_classes: int) -> tuple[int, ...]:
+    seen: set[int] = set()
+    for number in numbers:
+        if not 0 <= number < num_classes:
+            raise UsageError(f"{order} holds class {number}; expected 0 to {num_classes - 1}")
+        if number in seen:
+            raise UsageError(f"{order} holds class {number} twice; expected every class once")
+        seen.add(number)
+    if len(seen) < num_classes:
+        missing = next(number for number in range(num_classes) if number not in seen)
+        raise UsageError(
+            f"{order} holds {len(seen)} of {num_classes} classes (class {missing} is missing); "
+            "list every class once"
+        )
+    return tuple(numbers)
