@@ -1,0 +1,392 @@
+"""A memory of exemplars whose budget is bytes: what tokens and pictures can be compared by.
+
+Legend: m exemplars held, n samples offered, H W token grid, C classes.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seit.errors import DamagedError, UsageError
+from seit.stream.order import sample_at
+from seit.train.continual.exemplars import Batch, Exemplars
+from seit.train.continual.media import Ids, Medium
+from seit.train.continual.policies import (
+    LAST_RANK,
+    Bools,
+    Ints,
+    Policy,
+    greedily_balanced,
+    priorities,
+    within_budget,
+    within_shares,
+)
+
+POLICIES: tuple[Policy, ...] = ("reservoir", "balanced", "greedy", "herding", "ring")
+_SHARED = ("balanced", "herding", "ring")
+"""Policies that give each class met an equal share of the budget."""
+_DRAW_STREAM = 0x72657061794472
+_OFFERED = 256
+"""Samples looked at together: what they take before a choice is made is bounded."""
+
+
+class Memory:
+    """Exemplars of a split within a budget of bytes, which no call ever leaves exceeded.
+
+    An exemplar costs its payload, its label (2 bytes, 4 where C > 65,536) and its extras. Not
+    counted: row numbers and ranks, which could be had again from the seed, and ``tokens``, ids that
+    are decoded once when an exemplar comes in and kept as a cache.
+
+    Policies, of which all but ``herding`` take a stream by :meth:`add`:
+
+    ``reservoir``
+        A uniform sample of all that was offered, by random priorities of (seed, row): in whatever
+        order and portions they come, the same exemplars are left.
+    ``balanced``
+        The same for each class by itself, within an equal share of the bytes for each class met.
+    ``greedy``
+        GDumb's sampler, which keeps classes balanced and the budget filled.
+    ``ring``
+        The latest of each class, within the same shares.
+    ``herding``
+        :meth:`replace_class` says which exemplars of a class, the most wanted first; later classes
+        cut the list.
+
+    A row that is held already is left as it is. With shares, an exemplar above the share of its
+    class is left out.
+
+    Args:
+        medium: what exemplars are stored as.
+        budget_bytes: of all exemplars together.
+        num_classes: C of the corpus.
+        policy: which are kept.
+        seed: of random priorities.
+        extra_bytes: of what is kept besides with each exemplar, such as the logits of DER++.
+
+    Raises:
+        UsageError: there is no such policy, or the budget has no room for an exemplar of each class
+            (of any, where the policy does without shares).
+    """
+
+    def __init__(
+        self,
+        medium: Medium,
+        *,
+        budget_bytes: int,
+        num_classes: int,
+        policy: Policy,
+        seed: int,
+        extra_bytes: int = 0,
+    ) -> None:
+        if policy not in POLICIES:
+            raise UsageError(
+                f"there is no policy {policy!r}; expected one of {', '.join(POLICIES)}"
+            )
+        self.medium = medium
+        self.budget_bytes = budget_bytes
+        self.policy = policy
+        self.seed = seed
+        self._label_size = 2 if num_classes <= 1 << 16 else 4
+        self._extra_size = extra_bytes
+        cost = (medium.fixed_bytes or 1) + self._label_size + extra_bytes
+        needed = cost * (num_classes if policy in _SHARED and medium.fixed_bytes else 1)
+        if budget_bytes < needed:
+            raise UsageError(
+                f"the memory's budget is {budget_bytes:,} bytes; with {cost:,} an exemplar "
+                f"({medium.name}) the policy {policy} needs {needed:,}: raise the budget"
+            )
+        self._seen = np.zeros(num_classes, dtype=bool)
+        self._limits = np.full(num_classes, LAST_RANK, dtype=np.int64)
+        self._arrivals = 0
+        self._exemplars = Exemplars(grid=medium.grid, dtype=medium.dtype)
+
+    def __len__(self) -> int:
+        return len(self._exemplars)
+
+    @property
+    def rows(self) -> Ints:
+        """int64 (m,), rows of the split. As all columns a view, which the next change outdates."""
+        return self._exemplars.rows
+
+    @property
+    def labels(self) -> Ints:
+        """int64 (m,)."""
+        return self._exemplars.labels
+
+    @property
+    def tokens(self) -> Ids:
+        """Ids (m, H, W), int16 or int32: what the medium gives back of each exemplar."""
+        return self._exemplars.ids
+
+    @property
+    def extras(self) -> Tensor | None:
+        """What was kept besides (m, …), on the CPU; None where nothing was."""
+        return self._exemplars.extras
+
+    @property
+    def num_bytes(self) -> int:
+        """What all exemplars cost; at most ``budget_bytes``."""
+        return int(self._exemplars.costs.sum())
+
+    @property
+    def payload_bytes(self) -> int:
+        """Of payloads alone."""
+        return self.num_bytes - self.label_bytes - self.extra_bytes
+
+    @property
+    def label_bytes(self) -> int:
+        """Of labels alone."""
+        return self._label_size * len(self)
+
+    @property
+    def extra_bytes(self) -> int:
+        """Of extras alone."""
+        return self._extra_size * len(self)
+
+    def add(
+        self,
+        rows: npt.NDArray[np.integer],
+        labels: npt.NDArray[np.integer],
+        extras: Tensor | None = None,
+    ) -> None:
+        """Offer samples of the stream, in the order of their arrival.
+
+        Only samples that may stay are encoded, and only those that do are decoded.
+
+        Args:
+            rows: int (n,) of the split.
+            labels: int (n,), each 0 … C − 1.
+            extras: (n, …) of the memory's extra bytes each, on any device.
+        """
+        if self.policy == "herding":
+            raise UsageError("a memory by herding takes classes, not a stream: use replace_class")
+        self._check(rows, labels, extras)
+        for start in range(0, len(rows), _OFFERED):
+            part = slice(start, start + _OFFERED)
+            self._offer(
+                np.asarray(rows[part], np.int64),
+                np.asarray(labels[part], np.int64),
+                None if extras is None else extras[part],
+            )
+
+    def replace_class(
+        self, label: int, rows: npt.NDArray[np.integer], extras: Tensor | None = None
+    ) -> None:
+        """Give a class other exemplars, and each class met its new share of the bytes.
+
+        Args:
+            label: of the class.
+            rows: int (n,) of the split, none twice, the most wanted first; the list is cut where
+                the share is full.
+            extras: (n, …) of the memory's extra bytes each, in the same order.
+        """
+        if self.policy != "herding":
+            raise UsageError(f"a memory by {self.policy} takes a stream: use add")
+        self._check(rows, np.full(len(rows), label), extras)
+        self._seen[label] = True
+        keep = self.labels != label
+        payloads: list[bytes] = []
+        room = self._share
+        for start in range(0, len(rows), _OFFERED):
+            if room < 0:
+                break
+            part = self.medium.encode(np.asarray(rows[start : start + _OFFERED], np.int64))
+            payloads += part
+            room -= sum(map(self._cost, part))
+        count = len(payloads)
+        self._settle(
+            self._batch(
+                np.asarray(rows[:count], np.int64),
+                np.full(count, label, np.int64),
+                np.arange(count),
+                payloads,
+                None if extras is None else extras[:count],
+            ),
+            keep,
+        )
+
+    def draw(self, n: int, *, seed: int, step: int) -> Ints:
+        """Indices int64 (n,) of exemplars for a batch, a function of (seed, step, m) alone.
+
+        None comes twice unless n > m; then each comes ⌊n/m⌋ or ⌈n/m⌉ times. Of an empty memory
+        there are none.
+        """
+        held = len(self)
+        parts = [
+            sample_at(
+                np.arange(min(held, n - start)),
+                held,
+                seed=seed ^ _DRAW_STREAM,
+                epoch=(step << 16) + number,
+            )
+            for number, start in enumerate(range(0, n, held) if held else ())
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that :meth:`restore` needs, as tensors for a checkpoint.
+
+        It holds the cache of ids too: pictures tokenized in other portions could round otherwise.
+        """
+        return {
+            **self._exemplars.state(),
+            "seen": torch.from_numpy(self._seen.copy()),
+            "limits": torch.from_numpy(self._limits.copy()),
+            "arrivals": torch.tensor([self._arrivals]),
+            "settings": torch.tensor(list(self._settings.encode()), dtype=torch.uint8),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where :meth:`state` was taken.
+
+        Raises:
+            UsageError: the memory was of another medium, policy, budget or seed.
+            DamagedError: the tensors do not fit together.
+        """
+        shape = self._seen.shape
+        try:
+            kept = bytes(state["settings"].tolist()).decode()
+            seen, limits = state["seen"].cpu().numpy(), state["limits"].cpu().numpy()
+            arrivals = int(state["arrivals"].item())
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise DamagedError(
+                "the memory is not what was saved; go on from another checkpoint"
+            ) from error
+        if kept != self._settings:
+            raise UsageError(
+                f"the memory was kept with {kept[:300]}, and this run has {self._settings}; go on "
+                "with the settings of before"
+            )
+        exemplars = Exemplars(grid=self.medium.grid, dtype=self.medium.dtype)
+        exemplars.restore(state)
+        labels, cost = exemplars.labels, int(exemplars.costs.sum())
+        are_columns = seen.shape == limits.shape == shape and seen.dtype == np.bool_
+        are_labels = not labels.size or 0 <= labels.min() <= labels.max() < len(self._seen)
+        if not are_columns or not are_labels or cost > self.budget_bytes:
+            raise DamagedError(
+                f"the memory holds {cost:,} bytes of {self.budget_bytes:,}, or labels of no class; "
+                "go on from another checkpoint"
+            )
+        self._exemplars, self._arrivals = exemplars, arrivals
+        self._seen, self._limits = seen.copy(), limits.astype(np.int64)
+
+    def describe(self) -> dict[str, Any]:
+        """What a result file says of the memory."""
+        return {
+            "policy": self.policy,
+            "medium": self.medium.describe(),
+            "seed": self.seed,
+            "budget_bytes": self.budget_bytes,
+            "bytes": self.num_bytes,
+            "payload_bytes": self.payload_bytes,
+            "label_bytes": self.label_bytes,
+            "extra_bytes": self.extra_bytes,
+            "exemplars": len(self),
+            "classes": len(np.unique(self.labels)),
+            "classes_met": int(self._seen.sum()),
+        }
+
+    @property
+    def _settings(self) -> str:
+        """What must be the same where a memory is restored."""
+        settings = [self.medium.name, self.policy, self.seed, self.budget_bytes]
+        return json.dumps([*settings, self._label_size, self._extra_size, len(self._seen)])
+
+    @property
+    def _share(self) -> int:
+        """Bytes that a class may have."""
+        if self.policy not in _SHARED:
+            return self.budget_bytes
+        return self.budget_bytes // max(1, int(self._seen.sum()))
+
+    def _cost(self, payload: bytes) -> int:
+        return len(payload) + self._label_size + self._extra_size
+
+    def _check(
+        self,
+        rows: npt.NDArray[np.integer],
+        labels: npt.NDArray[np.integer],
+        extras: Tensor | None,
+    ) -> None:
+        size = 0
+        if extras is not None and len(extras):
+            size = extras[0].numel() * extras.element_size()
+        if size != self._extra_size and len(rows):
+            raise UsageError(
+                f"extras take {size} bytes a sample; the memory was made for {self._extra_size}"
+            )
+        assert len(labels) == len(rows), "a label each"
+        assert extras is None or len(extras) == len(rows), "extras of each"
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self._seen):
+            raise UsageError(
+                f"labels go from {labels.min()} to {labels.max()}; expected 0 to "
+                f"{len(self._seen) - 1}: samples without a label cannot be remembered"
+            )
+
+    def _offer(self, rows: Ints, labels: Ints, extras: Tensor | None) -> None:
+        has_new_class = not self._seen[labels].all()
+        if self.policy == "ring":
+            # The later, the lower.
+            ranks = (1 << 62) - self._arrivals - np.arange(len(rows))
+            self._arrivals += len(rows)
+        else:
+            ranks = priorities(rows, seed=self.seed)
+        if self.policy != "greedy":
+            self._seen[labels] = True
+        _, firsts = np.unique(rows, return_index=True)
+        held = self._exemplars.held
+        fresh = [place for place in np.sort(firsts).tolist() if rows[place] not in held]
+        places = np.array(fresh, dtype=np.int64)
+        places = places[ranks[places] < self._limits[labels[places]]]
+        if len(places) or has_new_class:
+            chosen = None if extras is None else extras[torch.from_numpy(places).to(extras.device)]
+            payloads = self.medium.encode(rows[places])
+            batch = self._batch(rows[places], labels[places], ranks[places], payloads, chosen)
+            self._settle(batch, np.ones(len(self), dtype=bool))
+
+    def _batch(
+        self, rows: Ints, labels: Ints, ranks: Ints, payloads: list[bytes], extras: Tensor | None
+    ) -> Batch:
+        costs = np.array([self._cost(payload) for payload in payloads], dtype=np.int64)
+        extras = None if extras is None else extras.detach().cpu()
+        return Batch(
+            rows=rows, labels=labels, ranks=ranks, costs=costs, payloads=payloads, extras=extras
+        )
+
+    def _settle(self, batch: Batch, keep: Bools) -> None:
+        """Choose among the exemplars ``keep`` (m,) and a batch, and hold what was chosen."""
+        held, now = self._exemplars, np.flatnonzero(keep)
+        chosen = self._choose(
+            np.concatenate([held.ranks[now], batch.ranks]),
+            np.concatenate([held.labels[now], batch.labels]),
+            np.concatenate([held.costs[now], batch.costs]),
+            num_held=len(now),
+        )
+        stays = np.zeros(len(held), dtype=bool)
+        stays[now] = chosen[: len(now)]
+        incoming = batch.select(np.flatnonzero(chosen[len(now) :]))
+        held.replace(stays, incoming, self.medium.decode(incoming.payloads))
+
+    def _choose(self, ranks: Ints, labels: Ints, costs: Ints, *, num_held: int) -> Bools:
+        if self.policy == "greedy":
+            return greedily_balanced(
+                ranks, labels, costs, num_held=num_held, budget=self.budget_bytes, seen=self._seen
+            )
+        fits = costs <= self._share
+        keep = fits.copy()
+        if self.policy == "reservoir":
+            keep[fits] = within_budget(ranks[fits], costs[fits], budget=self.budget_bytes)
+        else:
+            keep[fits] = within_shares(ranks[fits], labels[fits], costs[fits], share=self._share)
+        out = fits & ~keep
+        # What once had no room never has, as more only come in: so that the order says nothing.
+        if self.policy == "reservoir" and out.any():
+            self._limits = np.minimum(self._limits, ranks[out].min())
+        elif self.policy == "balanced":
+            np.minimum.at(self._limits, labels[out], ranks[out])
+        return keep
