@@ -11,6 +11,7 @@ pixels. So a chart narrows on a phone while its text keeps its size.
 
 from seit.report.bars import Bar, bar_chart
 from seit.report.confusion import Confused, confusion_matrix, worst_confused
+from seit.report.heatmap import task_matrix
 from seit.report.lines import Series, line_chart
 from seit.report.page import Section, page, write_page
 from seit.report.pictures import Captioned, image_grid
@@ -30,6 +31,7 @@ __all__ = [
     "line_chart",
     "page",
     "table",
+    "task_matrix",
     "worst_confused",
     "write_page",
 ]

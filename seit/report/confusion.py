@@ -11,19 +11,10 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import UsageError
-from seit.report.element import element, frame, no_data, percent_of, shorten
+from seit.report.element import no_data
+from seit.report.matrix import MAX_CELLS, Cell, square_matrix
 from seit.report.numbers import number, percent
 from seit.report.tables import table
-
-MAX_COUNTS = 20
-"""Up to this many classes the counts are written into the cells."""
-MAX_NAMES = 40
-"""Up to this many classes the names stand beside the matrix."""
-MAX_CELLS = 100
-"""Up to this many classes the matrix is drawn; beyond, only the worst pairs are listed."""
-
-_NAME_LIMIT = 16  # characters of a class name beside the matrix
-_CELL = 46  # pixels; a cell is never larger
 
 
 class Confused(NamedTuple):
@@ -80,46 +71,24 @@ def confusion_matrix(counts: npt.NDArray[Any], *, classes: Sequence[str], title:
             caption=f"The {len(worst)} most frequent confusions among {N:,} classes.",
         )
     shares = _row_shares(counts)
-    written = N <= MAX_COUNTS
-    # Without numbers an empty cell says nothing, and 100 classes would have 10,000 of them.
     cells = [
         _cell(i, j, int(counts[i, j]), float(shares[i, j]), classes)
         for i in range(N)
         for j in range(N)
-        if written or counts[i, j]
     ]
-    numbers = [
-        _number(i, j, int(counts[i, j]), float(shares[i, j]), N=N)
-        for i in range(N)
-        for j in range(N)
-        if written
-    ]
-    short = [shorten(str(name), limit=_NAME_LIMIT) for name in classes] if N <= MAX_NAMES else []
-    names = [label for index, name in enumerate(short) for label in _names(index, name, N=N)]
-    left = 16 + 7 * max((len(name) for name in short), default=0)
-    slant = round(0.72 * left) + 4 if short else 8  # the names of columns rise at 45°
-    drawing = element(
-        "svg",
-        element("rect", width="100%", height="100%", class_="ground"),
-        element("svg", *cells, viewBox=f"0 0 {N} {N}", preserveAspectRatio="none"),
-        *numbers,
-        *names,
-        class_="written" if written else "named" if short else "bare",
-        role="img",
-        aria_label=f"{title}: confusion matrix of {N} classes, "
+    return square_matrix(
+        cells,
+        names=classes,
+        key=[
+            (0, "right"),
+            (1, "confused"),
+            (None, "the stronger, the larger the share of its row"),
+        ],
+        title=title,
+        note="rows: true class · columns: predicted class",
+        label=f"{title}: confusion matrix of {N} classes, "
         f"{percent(float(np.trace(counts) / counts.sum()))} right",
-        style=f"--left:{left}px;--slant:{slant}px;--classes:{N};max-width:{max(240, N * _CELL)}px",
     )
-    key = element(
-        "ul",
-        element("li", element("i", "", class_="c0"), "right"),
-        element("li", element("i", "", class_="c1"), "confused"),
-        element("li", "the stronger, the larger the share of its row", class_="empty"),
-        class_="key",
-    )
-    note = "rows: true class · columns: predicted class"
-    scroll = element("div", drawing, class_="scroll")
-    return frame(scroll, key, title=title, note=note, kind="matrix")
 
 
 def _checked(counts: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -142,41 +111,13 @@ def _row_shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return shares
 
 
-def _cell(i: int, j: int, count: int, share: float, classes: Sequence[str]) -> Markup:
-    """Return the coloured cell of row i and column j, in units of one cell."""
-    said = f"{classes[i]} → {classes[j]}: {number(count)} ({percent(share)} of {classes[i]})"
-    return element(
-        "rect",
-        element("title", said),
-        x=j,
-        y=i,
-        width=1,
-        height=1,
-        fill_opacity=share**0.5,
-        class_="cell c0" if i == j else "cell c1",
+def _cell(i: int, j: int, count: int, share: float, classes: Sequence[str]) -> Cell:
+    return Cell(
+        i,
+        j,
+        opacity=share**0.5,
+        colour=0 if i == j else 1,
+        tooltip=f"{classes[i]} → {classes[j]}: {number(count)} ({percent(share)} of {classes[i]})",
+        written=number(count) if count < 10_000 else f"{count / 1000:.0f}k",
+        is_empty=not count,
     )
-
-
-def _number(i: int, j: int, count: int, share: float, *, N: int) -> Markup:
-    """Return the count in the middle of its cell; its colour follows the shade behind it."""
-    opacity = share**0.5
-    kind = "zero" if not count else "full" if opacity > 0.82 else "half" if opacity > 0.6 else None
-    return element(
-        "text",
-        number(count) if count < 10_000 else f"{count / 1000:.0f}k",
-        x=percent_of((j + 0.5) / N),
-        y=percent_of((i + 0.5) / N),
-        dy=".35em",
-        text_anchor="middle",
-        class_="count" if kind is None else f"count {kind}",
-    )
-
-
-def _names(index: int, name: str, *, N: int) -> tuple[Markup, Markup]:
-    """Return the name left of its row and, slanted, above its column."""
-    at = percent_of((index + 0.5) / N)
-    row = element("text", name, x=0, y=at, dx=-8, dy=".35em", text_anchor="end", class_="tick")
-    # An own drawing moves the origin to the column, where a rotation can take it from there.
-    slanted = element("text", name, transform="translate(3 -6) rotate(-45)", class_="column tick")
-    column = element("svg", slanted, x=at, y=0, width=1, height=1, overflow="visible")
-    return row, column
