@@ -115,14 +115,21 @@ def test_a_report_of_a_single_task_and_of_an_unknown_future(tmp_path):
     assert sum(float(cell.get("fill-opacity")) == 0 for cell in cells_of(tree).values()) == 3
 
 
+def test_forgetting_of_many_tasks_is_a_line(tmp_path):
+    tree, text = written(tmp_path / "report.html", invented(40))
+    assert "when learnt" not in text
+    assert "forgotten" in text
+    assert len(list(tree.iter("polyline"))) == 5
+
+
 def test_very_many_tasks_are_thinned_and_the_last_one_is_drawn():
-    R = np.tri(250) * 0.5
-    chart = task_matrix(R, tasks=[f"class {i + 1}" for i in range(250)], title="t")
+    R = np.tri(120) * 0.5
+    chart = task_matrix(R, tasks=[f"class {i + 1}" for i in range(120)], title="t")
     tree = ET.fromstring(f"<div>{chart}</div>")
     cells = cells_of(tree)
-    assert max(cells) == (83, 83), "250 tasks, every third"
-    assert cells[83, 83].findtext("title") == "after class 250, on class 250: 50.0%"
-    assert "one of 3 tasks, of 250" in chart
+    assert max(cells) == (59, 59), "every second of 120"
+    assert cells[59, 59].findtext("title") == "after class 120, on class 120: 50.0%"
+    assert "one of 2 tasks, of 120" in chart
 
 
 @given(st.text(st.characters(), max_size=20))

@@ -426,6 +426,12 @@ def test_labels_of_very_many_classes_take_four_bytes():
     assert (memory.payload_bytes, memory.label_bytes) == (30, 12)
 
 
+def test_splits_that_are_too_large_to_be_kept_are_read_by_blocks(store, media, monkeypatch):
+    monkeypatch.setattr("seit.train.continual.media.RESIDENT_BYTES", 0)
+    medium = make_medium("tokens", store["train"])
+    assert medium.encode(ROWS) == media["tokens"].encode(ROWS)
+
+
 def test_ids_beyond_int16_are_int32(tmp_path):
     columns = build_store(tmp_path, num_codes=40_000, shards={"train": (4,)})
     medium = make_medium("tokens", seit.open(tmp_path)["train"])

@@ -28,6 +28,8 @@ from seit.stream.pixels import PixelLoader
 Ids = npt.NDArray[np.int16] | npt.NDArray[np.int32]
 MEDIA = ("tokens", "raw", "png", "jpeg:QUALITY")
 """What :func:`make_medium` takes."""
+RESIDENT_BYTES = 1 << 28
+"""Splits of up to 256 MiB of packed tokens are read once; of larger ones the blocks asked for."""
 _TOKENIZED = 64  # pictures at a time
 
 
@@ -83,11 +85,16 @@ class TokenMedium(Medium):
         self._layout = split.layout
         self._rows = split.rows
         self.fixed_bytes = split.layout.sample_bytes
+        is_small = len(self._rows) * self.fixed_bytes <= RESIDENT_BYTES
+        self._packed = split.packed() if is_small else None
 
     @override
     def encode(self, rows: npt.NDArray[np.integer]) -> list[bytes]:
-        tokens = self._split.tokens[self._rows[rows]]
-        packed_nS = pack(tokens.reshape(-1, self._layout.length), self._layout.bits)
+        if self._packed is not None:
+            packed_nS = self._packed[rows]
+        else:
+            tokens = self._split.tokens[self._rows[rows]]
+            packed_nS = pack(tokens.reshape(-1, self._layout.length), self._layout.bits)
         return [row.tobytes() for row in packed_nS]
 
     @override

@@ -3,7 +3,6 @@
 Legend: T tasks.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,13 @@ _TILES = (
     ("forgetting", "forgetting", "points lost since the best; Chaudhry"),
     ("area_under_curve", "area under the curve", "accuracy at any moment"),
 )
-_SUMS = ("exemplar_bytes", "total_memory_bytes")
+_SUMS = {
+    "exemplar_bytes": "exemplars together",
+    "total_memory_bytes": "kept between tasks, besides the backbone",
+}
 """Entries of a ledger that others add up to."""
+_MAX_BARS = 30
+"""More tasks are a line."""
 
 
 def write_continual_report(
@@ -55,8 +59,8 @@ def write_continual_report(
         lead: a sentence on what was run.
         result: as result files have it. ``accuracy_matrix``: T lists of T accuracies 0–1, None for
             none. ``accuracies``: A_t by the name of each expert, such as ``ensemble``.
-            ``metrics``: numbers by their names in ``FORMULAS``. ``ledger``: bytes by name.
-            ``stream``: what ``Stream.describe`` says. Where there are any, ``pooled``: like
+            ``metrics``: numbers by their names in ``FORMULAS``. ``ledger``: ``Ledger.describe``.
+            ``stream``: ``Stream.describe``. Where there are any, ``pooled``: like
             ``accuracies``; ``curve`` of an online stream: ``samples`` and ``accuracy``.
         settings: of the run, nested or not.
     """
@@ -94,12 +98,8 @@ def _tiles(result: Mapping[str, Any]) -> list[Figure]:
         for name, label, note in _TILES
         if metrics.get(name) is not None
     ]
-    kept = Figure(
-        "kept between tasks",
-        human_bytes(result["ledger"]["total_memory_bytes"]),
-        "besides the backbone",
-    )
-    return [*tiles, kept]
+    kept = human_bytes(result["ledger"]["total_memory_bytes"])
+    return [*tiles, Figure("kept between tasks", kept, "besides the backbone")]
 
 
 def _curves(result: Mapping[str, Any]) -> list[Markup]:
@@ -140,20 +140,23 @@ def _forgetting(R: Floats, tasks: Sequence[str]) -> list[Section]:
     """What each task but the last has lost; nothing of a single task."""
     if len(R) < 2:
         return []
-    bars = [
-        Bar(
-            tasks[i], max(0.0, 100 * float(lost)), f"{R[i, i]:.1%} when learnt, {R[-1, i]:.1%} last"
-        )
-        for i, lost in enumerate(forgetting_per_task(R))
-        if math.isfinite(lost)
-    ]
-    chart = bar_chart(bars, title="Forgetting of each task", unit_label="percentage points")
+    lost = 100 * forgetting_per_task(R)
+    title, unit = "Forgetting of each task", "percentage points"
+    if len(lost) > _MAX_BARS:
+        line = Series("forgotten", np.arange(1, len(lost) + 1), lost)
+        chart = line_chart([line], title=title, x_label="task", y_label=unit)
+    else:
+        bars = [
+            Bar(tasks[i], max(0.0, points), f"{R[i, i]:.1%} when learnt, {R[-1, i]:.1%} last")
+            for i, points in enumerate(lost.tolist())
+        ]
+        chart = bar_chart(bars, title=title, unit_label=unit)
     return [
         Section(
             "Forgetting",
             chart,
             "The best accuracy on a task before the last one was learnt, minus the accuracy after "
-            "it. Tasks that got better have no bar.",
+            "it; below 0, or without a bar, for tasks that got better.",
         )
     ]
 
@@ -166,7 +169,7 @@ def _bytes(ledger: Mapping[str, Any]) -> list[Markup]:
     }
     bars = [Bar(_words(name), value) for name, value in parts.items() if value]
     rows = [[_words(name), value] for name, value in parts.items()]
-    rows += [[_words(name), int(ledger[name])] for name in _SUMS if name in ledger]
+    rows += [[words, int(ledger[name])] for name, words in _SUMS.items() if name in ledger]
     if "trainable_parameters" in ledger:
         rows.append(["trainable parameters (a number)", int(ledger["trainable_parameters"])])
     return [
