@@ -6,6 +6,7 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.models import load_weights
+from seit.models.classifier import is_of_head
 from seit.shards import Store
 from seit.tokenizers import load_tokenizer
 from seit.train.run import TOKENIZER_NAME, Run
@@ -47,10 +48,3 @@ def check_tokens(run: Run, store: Store) -> None:
             f"{store.folder}; start from a run on this store, or tokenize with --tokenizer "
             f"{run.path / TOKENIZER_NAME}"
         )
-
-
-def is_of_head(model: nn.Module, key: str) -> bool:
-    """Whether a weight is the classifier's, by the names that timm gives for it."""
-    named = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"
-    names = (named,) if isinstance(named, str) else tuple(named)
-    return any(key.startswith(f"{name}.") for name in names)

@@ -6,8 +6,9 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.models import load_weights
+from seit.models.classifier import is_of_head
 from seit.shards import Store
-from seit.train.initialising import check_tokens, is_of_head
+from seit.train.initialising import check_tokens
 from seit.train.pretrain.pretraining import ENCODER, HEADS_NAME, encoder_of
 from seit.train.run import Run
 
