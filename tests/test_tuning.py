@@ -3,22 +3,18 @@
 import copy
 import json
 import math
-from functools import cache
 
-import loralib
 import numpy as np
-import peft
 import pytest
 import timm
 import torch
-from peft.tuners.adalora import RankAllocator
+from backbones import ALL, adalora, inputs, make_vit, stir
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from seit.errors import DamagedError, UsageError
-from seit.models import build_backbone
 from seit.models.classifier import is_of_head
 from seit.models.tuning import (
     METHODS,
@@ -29,7 +25,6 @@ from seit.models.tuning import (
     save_adapter,
 )
 
-ALL = ("q", "k", "v", "proj", "fc1", "fc2")
 CONFIGS = {
     "full": TuningConfig(method="full"),
     "linear": TuningConfig(method="linear"),
@@ -50,35 +45,6 @@ CONFIGS = {
 MERGEABLE = {"full", "linear", "bitfit", "lora", "lora-qkv", "lora-scale", "adalora"}
 CHANGES_AT_ONCE = {"prefix", "prefix-plain", "weighted-sum"}
 every = pytest.mark.parametrize("name", CONFIGS)
-
-
-def make_vit(seed=0, **kwargs):
-    return copy.deepcopy(built_vit(seed, **kwargs))
-
-
-@cache
-def built_vit(seed, **kwargs):
-    torch.manual_seed(seed)
-    settings = {"embed_dim": 24, "depth": 2, "num_heads": 3, **kwargs}
-    model = build_backbone(
-        "vit_tiny_patch16_224", channels=6, input_size=(8, 8), num_classes=5, **settings
-    )
-    for key, weight in model.named_parameters():  # biases of 0 would hide what is done to them
-        if weight.ndim == 1:
-            nn.init.normal_(weight, 1.0 if "norm" in key and "weight" in key else 0.0, 0.1)
-    return model.eval()
-
-
-def inputs(seed=1, samples=4):
-    return torch.randn(samples, 6, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def stir(tuning, seed=2):
-    """Give what a tuning trains other values, none of them zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in tuning.parameters().values():
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.2)
 
 
 def attached(name, model):
@@ -199,9 +165,7 @@ def test_only_what_is_named_and_the_classifier_learns(name):
         for key, value in model.state_dict().items()
         if not torch.equal(value, before[key]) and "certainty" not in key and "sensit" not in key
     }
-    assert moved <= trained
-    # Keys' biases move nothing: softmax does not see them.
-    assert moved == trained - {key for key in trained if key not in moved and "pos_embed" in key}
+    assert moved == trained
 
 
 @every
@@ -269,42 +233,6 @@ def test_a_second_tuning_is_refused():
 # ------------------------------------------------------------------------------------------- lora
 
 
-def test_lora_is_loralibs():
-    model, rank = make_vit(), 3
-    config = TuningConfig(method="lora", rank=rank, targets=("q", "v"), alpha=6)
-    tuning = make_tuning(config)
-    tuning.attach(model)
-    stir(tuning)
-    qkv = model.blocks[1].attn.qkv
-    theirs = loralib.MergedLinear(
-        24, 72, r=rank, lora_alpha=6, enable_lora=[True, False, True], fan_in_fan_out=False
-    )
-    with torch.no_grad():
-        theirs.weight.copy_(qkv.weight)
-        theirs.bias.copy_(qkv.bias)
-        theirs.lora_A.copy_(torch.cat([qkv.lora.q.a, qkv.lora.v.a]))
-        theirs.lora_B.copy_(torch.cat([qkv.lora.q.b, qkv.lora.v.b]))
-    x = torch.randn(2, 7, 24)
-    torch.testing.assert_close(qkv(x), theirs(x), rtol=0, atol=1e-5)
-    tuning.merge()
-    torch.testing.assert_close(qkv(x), theirs(x), rtol=0, atol=1e-5)
-
-
-def test_lora_over_all_of_qkv_is_pefts():
-    ours, theirs, x = make_vit(), make_vit(), inputs()
-    tuning = make_tuning(TuningConfig(method="lora", rank=3, targets=("qkv",), alpha=6))
-    tuning.attach(ours)
-    stir(tuning)
-    wrapped = peft.get_peft_model(
-        theirs, peft.LoraConfig(r=3, lora_alpha=6, target_modules=["qkv"], lora_dropout=0.0)
-    ).eval()
-    with torch.no_grad():
-        for mine, its in zip(ours.blocks, theirs.blocks, strict=True):
-            its.attn.qkv.lora_A["default"].weight.copy_(mine.attn.qkv.lora.qkv.a)
-            its.attn.qkv.lora_B["default"].weight.copy_(mine.attn.qkv.lora.qkv.b)
-    torch.testing.assert_close(ours(x), wrapped(x), rtol=0, atol=2e-6)
-
-
 def test_a_learned_scale_replaces_alpha_over_rank():
     model = make_vit()
     tuning = attached("lora-scale", model)
@@ -316,13 +244,6 @@ def test_a_learned_scale_replaces_alpha_over_rank():
 
 
 # ----------------------------------------------------------------------------------------- adalora
-
-
-def adalora(model, **kwargs):
-    settings = {"rank": 2, "targets": ALL, "mask_every": 1, "initial_rank": 4, **kwargs}
-    tuning = make_tuning(TuningConfig(method="adalora", **settings))
-    tuning.attach(model)
-    return tuning
 
 
 def test_the_budget_is_kept_exactly_and_falls_as_a_cube():
@@ -388,41 +309,6 @@ def test_ranks_fall_where_the_paper_puts_them():
             values = np.where(kept, values, 0)
         ours = torch.cat([delta.values for delta in deltas]).detach().numpy()
         np.testing.assert_allclose(ours, values, rtol=1e-9, atol=1e-15)
-
-
-def test_importances_and_choices_are_those_of_peft():
-    model, reference = make_vit().double().train(), make_vit().double()
-    tuning = adalora(model, targets=("qkv", "fc1"))
-    settings = peft.AdaLoraConfig(
-        target_modules=["qkv", "fc1"], init_r=4, target_r=2, total_step=20, tinit=1, tfinal=5
-    )
-    wrapped = peft.get_peft_model(reference, settings)
-    allocator = RankAllocator(wrapped, settings, "default")
-    pairs = []
-    for block, its in zip(model.blocks, reference.blocks, strict=True):
-        pairs.append((block.attn.qkv.lora.qkv, its.attn.qkv))
-        pairs.append((block.mlp.fc1.lora.fc1, its.mlp.fc1))
-    stir(tuning)
-    for step in range(3):
-        generator = torch.Generator().manual_seed(step)
-        for ours, theirs in pairs:
-            shared = {
-                ours.p: theirs.lora_B["default"],
-                ours.values: theirs.lora_E["default"],
-                ours.q: theirs.lora_A["default"],
-            }
-            for mine, its in shared.items():
-                its.data.copy_(mine.detach().reshape(its.shape))
-                mine.grad = torch.randn(mine.shape, generator=generator, dtype=torch.float64)
-                its.grad = mine.grad.reshape(its.shape).clone()
-        tuning.after_update(step, 100)  # which is no time to choose yet
-        allocator.update_ipt(wrapped)
-    budget = 9
-    tuning._choose([ours for ours, _ in pairs], budget)
-    allocator.mask_to_budget(wrapped, budget)
-    for ours, theirs in pairs:
-        kept = theirs.lora_E["default"].flatten() != 0
-        assert torch.equal(ours.kept, kept)
 
 
 def test_the_penalty_is_the_mean_of_squared_norms():

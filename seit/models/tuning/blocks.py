@@ -52,8 +52,8 @@ def first_blocks(blocks: Sequence[Named], num_blocks: int | None, model: nn.Modu
     """
     if not blocks:
         raise UsageError(
-            f"a {type(model).__name__} has no blocks of attention and MLP that such a module could "
-            "go to; choose a ViT, or for it one of adapter, bitfit, linear and full"
+            f"a {type(model).__name__} has no blocks that such a module could go to; choose a ViT, "
+            "or another method: bitfit, linear and full fit any backbone, adapter most"
         )
     if num_blocks is not None and num_blocks > len(blocks):
         raise UsageError(
