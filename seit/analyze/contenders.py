@@ -57,17 +57,16 @@ class FinishedRun:
         """
         run = Run.open(path)
         info, objective = run.info, run.objective
-        command = "train" if objective == CLASSIFY else "pretrain"
         if info.get("status") != "finished":
             raise UsageError(
-                f"the run {path} has not finished; go on with it by `seit {command} … --resume`"
+                f"the run {path} has not finished; go on with it by `seit {run.command} … --resume`"
             )
         try:
             classes = tuple(info["identity"]["classes"])
             shape = (len(classes), len(classes))
             if objective == CLASSIFY:
                 confusion = np.array(info["confusion"], np.int64).reshape(shape)
-                told = info["result"]
+                told = {k: one for k, one in info["result"].items() if not isinstance(one, dict)}
             else:
                 confusion = np.zeros(shape, np.int64)
                 told = {name: one for name, one in info["result"].items() if one is not None}

@@ -27,6 +27,7 @@ COMMANDS = {
     "duplicates": "Find samples that are nearly the same in two splits.",
     "train": "Train a classifier on the tokens of a store.",
     "pretrain": "Learn from the tokens of a store without labels.",
+    "tune": "Tune a pre-trained backbone by few weights, or compare ways to.",
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Name the classes of raw images or clips.",
     "runs": "List runs, or compare some of them.",
@@ -35,7 +36,7 @@ COMMANDS = {
     "recipes": "List, show or copy recipes of runs.",
 }
 
-WITH_SETTINGS = ("train", "pretrain", "frontier")
+WITH_SETTINGS = ("train", "pretrain", "tune", "frontier")
 """Commands that take ``--group.field value``."""
 
 RESUMABLE = (
@@ -44,6 +45,7 @@ RESUMABLE = (
     "delete",
     "train",
     "pretrain",
+    "tune",
     "tokenizer train",
     "frontier",
 )
@@ -93,7 +95,7 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
     command = " ".join(tokens[:2]) if name == "tokenizer" else name
     if command not in RESUMABLE:
         return ""
-    asks = command.endswith("train") and "--resume" not in tokens
+    asks = command.endswith(("train", "tune")) and "--resume" not in tokens
     flag = " with --resume" if asks else ""
     return f"; finished work is kept: run the same command again{flag} to go on"
 

@@ -56,10 +56,9 @@ def run_settings(
     if named.get("schedule.epochs") is not None and named.get("schedule.steps") is None:
         flags["schedule.steps"] = None
     base = read_yaml(find_recipe(recipe).path) if recipe else {}
-    pretrains = "objective" in setting_names(kind)
-    if ("objective" in base) != pretrains and recipe:
-        right, wrong = ("train", "pretrain") if pretrains else ("pretrain", "train")
-        raise UsageError(f"the recipe {recipe} is one of `seit {right}`, not of `seit {wrong}`")
+    own, wanted = _command_of(base), _command_of(dict.fromkeys(setting_names(kind)))
+    if recipe and own != wanted and (own, wanted) != ("train", "tune"):
+        raise UsageError(f"the recipe {recipe} is one of `seit {own}`, not of `seit {wanted}`")
     of_recipe = base.get("model", {})
     if flags.get("model.name", of_recipe.get("name")) != of_recipe.get("name"):
         base["model"] = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
@@ -75,6 +74,13 @@ def run_settings(
         ),
         origin="settings",
     )
+
+
+def _command_of(settings: Mapping[str, Any]) -> str:
+    """The command that has such settings."""
+    if "objective" in settings:
+        return "pretrain"
+    return "tune" if any(name.partition(".")[0] == "tuning" for name in settings) else "train"
 
 
 def _backbone_of(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from seit.cli.run_settings import print_settings, progress_note, run_settings
 from seit.errors import UsageError
 
 if TYPE_CHECKING:
+    from seit.train.classify import TrainResult
     from seit.train.seeds import SeedsResult
 
 NOTES = {
@@ -127,7 +128,7 @@ def command(
     return say(f"the report is at {out}/report.html")
 
 
-def _print_seeds(spread: "SeedsResult", out: Path, json: bool) -> None:
+def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path, json: bool) -> None:
     if json:
         return print_json(
             {"seeds": {seed: asdict(result) for seed, result in spread.results.items()}}

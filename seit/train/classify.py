@@ -3,7 +3,7 @@
 Legend: B batch, N classes, P parts of the loss.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.augment import Augmented
+from seit.report import Section
 from seit.shards import Store, open_store
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation, evaluate
@@ -19,7 +20,7 @@ from seit.train.feeds import TrainBatch, build_model, make_feed
 from seit.train.initialising import start_from
 from seit.train.loop import Progress, run_objective
 from seit.train.losses import classification_loss, distillation_loss
-from seit.train.objective import LoopFigures, Objective
+from seit.train.objective import LoopFigures, Objective, Result
 from seit.train.ranks import Ranks
 from seit.train.report import write_run_report
 from seit.train.run import Run
@@ -90,8 +91,8 @@ def train(
     )
 
 
-class Classification(Objective[TrainResult]):
-    """A classifier of a store's classes, of tokens or of pixels."""
+class Classifying(Objective[Result]):
+    """A classifier of a store's classes, of tokens or of pixels, whatever is told of its run."""
 
     config: TrainConfig
 
@@ -103,7 +104,7 @@ class Classification(Objective[TrainResult]):
             config.model,
             feed.augment,
             num_classes=len(store.classes),
-            patch_size=_pixels_per_token(store),
+            patch_size=pixels_per_token(store),
         )
         if init_from is not None:
             start_from(model, Run.open(init_from), store)
@@ -147,15 +148,10 @@ class Classification(Objective[TrainResult]):
         )
         return self._evaluation.metrics()
 
-    @override
-    def result(self, figures: LoopFigures) -> TrainResult:
+    def figures(self, figures: LoopFigures) -> dict[str, Any]:
+        """The fields of a `TrainResult`."""
         assert self._evaluation is not None
-        return TrainResult(
-            top1=self._evaluation.top1,
-            top5=self._evaluation.top5,
-            loss=self._evaluation.loss,
-            **asdict(figures),
-        )
+        return {**self._evaluation.metrics(), **asdict(figures)}
 
     @override
     def kept_model(self, model: nn.Module) -> nn.Module:
@@ -167,10 +163,22 @@ class Classification(Objective[TrainResult]):
         labels = self.store[self.config.data.val_split].labels
         run.save_predictions(self._evaluation.predictions, labels)
         run.write_info({**info, "confusion": self._evaluation.confusion.tolist()})
-        write_run_report(run, store=self.store)
+        write_run_report(run, store=self.store, sections=self.sections())
+
+    def sections(self) -> Sequence[Section]:
+        """What the report shows besides, after the result."""
+        return ()
 
 
-def _pixels_per_token(store: Store) -> int:
+class Classification(Classifying[TrainResult]):
+    """A classifier of which everything is trained."""
+
+    @override
+    def result(self, figures: LoopFigures) -> TrainResult:
+        return TrainResult(**self.figures(figures))
+
+
+def pixels_per_token(store: Store) -> int:
     """Pixels per token along a side; 1 where the tokens are none of images."""
     levels = len(store.codebook) if store.codebook.ndim == 3 else 1
     rows = store.card.tokenizer.grid[0] // levels

@@ -2,12 +2,14 @@
 
 import logging
 
-from torch import nn
+from torch import Tensor, nn
 
 from seit.errors import UsageError
 from seit.models import load_weights
+from seit.models.classifier import is_of_head
 from seit.shards import Store
 from seit.tokenizers import load_tokenizer
+from seit.train.loading import check_plain
 from seit.train.run import TOKENIZER_NAME, Run
 
 _LOG = logging.getLogger(__name__)
@@ -21,16 +23,26 @@ def start_from(model: nn.Module, run: Run, store: Store) -> None:
 
     Raises:
         UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
-            to another model.
+            to another model or to modules of a tuning.
     """
     check_tokens(run, store)
-    weights = run.load_weights()
+    weights = plain_weights(run)
     if run.objective != "classify" or run.classes != store.classes:
         fresh = {key: value for key, value in model.state_dict().items() if is_of_head(model, key)}
         _LOG.info("%s knows no classifier of these classes: it starts afresh", run.path)
         weights = {key: value for key, value in weights.items() if not is_of_head(model, key)}
         weights |= fresh
     load_weights(model, weights, origin=str(run.path))
+
+
+def plain_weights(run: Run) -> dict[str, Tensor]:
+    """The weights of a run, of a backbone without modules.
+
+    Raises:
+        UsageError: the run has not finished, or its modules cannot be folded into weights.
+    """
+    check_plain(run)
+    return run.load_weights()
 
 
 def check_tokens(run: Run, store: Store) -> None:
@@ -47,10 +59,3 @@ def check_tokens(run: Run, store: Store) -> None:
             f"{store.folder}; start from a run on this store, or tokenize with --tokenizer "
             f"{run.path / TOKENIZER_NAME}"
         )
-
-
-def is_of_head(model: nn.Module, key: str) -> bool:
-    """Whether a weight is the classifier's, by the names that timm gives for it."""
-    named = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"
-    names = (named,) if isinstance(named, str) else tuple(named)
-    return any(key.startswith(f"{name}.") for name in names)

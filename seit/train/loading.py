@@ -4,7 +4,9 @@ from torch import device as Device
 from torch import nn
 
 from seit.augment import PixelAugment, TokenAugment
+from seit.errors import UsageError
 from seit.models import load_weights
+from seit.models.tuning import Tuning, make_tuning
 from seit.tokenizers.base import ImageInputs, Tokenizer
 from seit.train.feeds import build_model
 from seit.train.run import Run
@@ -14,6 +16,8 @@ def load_run_model(
     run: Run, augment: TokenAugment | PixelAugment, tokenizer: Tokenizer, device: Device
 ) -> nn.Module:
     """The network of a finished run, with the weights to use, on ``device``.
+
+    That of a tuning whose modules cannot be folded into weights has them.
 
     Raises:
         UsageError: the run has not finished.
@@ -27,5 +31,34 @@ def load_run_model(
         num_classes=len(run.classes),
         patch_size=inputs.size // rows if isinstance(inputs, ImageInputs) else 1,
     )
+    tuning = _modules_of(run)
+    if tuning is not None:
+        tuning.attach(model)
     load_weights(model, run.load_weights(), origin=str(run.path))
     return model.to(device)
+
+
+def check_plain(run: Run) -> None:
+    """Check that a run's weights are those of a backbone alone.
+
+    Raises:
+        UsageError: it was tuned by modules that cannot be folded into weights.
+    """
+    tuning = _modules_of(run)
+    if tuning is not None:
+        raise UsageError(
+            f"{run.path} was tuned by {tuning.config.method}, whose modules are no weights of a "
+            "plain backbone; use the run that it was started from, or tune by lora, adalora, "
+            "bitfit or full"
+        )
+
+
+def _modules_of(run: Run) -> Tuning | None:
+    """The tuning whose modules a run's weights are of too, not attached; None without any."""
+    from seit.train.tune.config import TuneConfig  # which builds on this module
+
+    settings = run.settings
+    if not isinstance(settings, TuneConfig):
+        return None
+    tuning = make_tuning(settings.tuning)
+    return None if tuning.mergeable else tuning

@@ -86,6 +86,12 @@ class Objective(ABC, Generic[Result]):
             rows: which samples of it.
         """
 
+    def after_update(self, step: int, total: int) -> None:
+        """Follow the optimiser's step number ``step`` (from 0) of ``total``.
+
+        The gradients that led to it are still there.
+        """
+
     def after_step(self, step: int, total: int) -> None:
         """Follow the weights after step number ``step`` (from 0) of ``total``."""
 

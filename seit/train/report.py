@@ -71,11 +71,13 @@ THROUGHPUT = (
 )
 
 
-def write_run_report(run: Run, *, store: Store | None = None) -> None:
+def write_run_report(
+    run: Run, *, store: Store | None = None, sections: Sequence[Section] = ()
+) -> None:
     """Write `report.html` of a finished run into its folder.
 
     With the ``store`` that it was evaluated on, and the predictions kept in its folder, the report
-    shows what was mistaken for what.
+    shows what was mistaken for what. It shows further ``sections`` after the result.
     """
     info = run.info
     result, environment = info["result"], info["environment"]
@@ -96,6 +98,7 @@ def write_run_report(run: Run, *, store: Store | None = None) -> None:
         f"{result['steps']:,} steps of {run.config.data.batch_size}.",
         sections=[
             Section("Result", tiles),
+            *sections,
             Section("Learning curves", curves(metrics)),
             *confusion_sections(counts, run.classes),
             *_mistake_sections(run, store),

@@ -112,16 +112,26 @@ class Run:
         """The run's settings, whatever it learns."""
         path = self.path / CONFIG_NAME
         values = read_yaml(path)
-        if "objective" not in values:
-            return build(TrainConfig, values, origin=str(path))
-        from seit.train.pretrain.config import PretrainConfig  # which builds on this module
+        if "objective" in values:
+            from seit.train.pretrain.config import PretrainConfig  # which builds on this module
 
-        return build(PretrainConfig, values, origin=str(path))
+            return build(PretrainConfig, values, origin=str(path))
+        if "tuning" in values:
+            from seit.train.tune.config import TuneConfig
+
+            return build(TuneConfig, values, origin=str(path))
+        return build(TrainConfig, values, origin=str(path))
 
     @property
     def objective(self) -> str:
         """What the run learns: ``classify``, or the objective of a pre-training run."""
         return str(read_yaml(self.path / CONFIG_NAME).get("objective", "classify"))
+
+    @property
+    def command(self) -> str:
+        """The command that makes such a run: train, tune or pretrain."""
+        values = read_yaml(self.path / CONFIG_NAME)
+        return "pretrain" if "objective" in values else "tune" if "tuning" in values else "train"
 
     @property
     def config(self) -> TrainConfig:
@@ -213,10 +223,9 @@ class Run:
         """
         path = self.path / name
         if not path.is_file():
-            command = "seit train" if self.objective == "classify" else "seit pretrain"
             raise UsageError(
                 f"the run {self.path} has no {name}: it has not finished; go on with it by "
-                f"`{command} … --resume`"
+                f"`seit {self.command} … --resume`"
             )
         try:
             return load_file(path)

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from seit.errors import DamagedError, UsageError
 from seit.files import explained_writes, write_atomically
@@ -24,6 +24,7 @@ from seit.train.run import REPORT_NAME, Run
 SEEDS_NAME = "seeds.json"
 _PREFIX = "seed-"
 FIGURES = ("top1", "top5", "loss")
+Result = TypeVar("Result", bound=TrainResult)
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the latest figures), over all seeds."""
 
@@ -45,7 +46,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class SeedsResult:
+class SeedsResult(Generic[Result]):
     """What the runs came to.
 
     Attributes:
@@ -55,7 +56,7 @@ class SeedsResult:
         loss: mean cross-entropy there, in nats.
     """
 
-    results: Mapping[int, TrainResult]
+    results: Mapping[int, Result]
     top1: Spread
     top5: Spread
     loss: Spread
@@ -75,7 +76,7 @@ def train_seeds(
     resume: bool = False,
     init_from: str | Path | None = None,
     progress: Progress | None = None,
-) -> SeedsResult:
+) -> SeedsResult[TrainResult]:
     """Repeat a run with ``seeds`` seeds, ``config.run.seed`` and those after it.
 
     Several processes that `torchrun` started share each run, one seed after the other.
@@ -93,6 +94,30 @@ def train_seeds(
         UsageError: settings, store and folder do not fit together; nothing was changed.
         SeitError: as of :func:`seit.train.train`.
     """
+    return repeat(
+        train,
+        config,
+        store,
+        out,
+        seeds=seeds,
+        resume=resume,
+        init_from=init_from,
+        progress=progress,
+    )
+
+
+def repeat(
+    learn: Callable[..., Result],
+    config: TrainConfig,
+    store: Store | str | Path,
+    out: str | Path,
+    *,
+    seeds: int,
+    resume: bool,
+    init_from: str | Path | None,
+    progress: Progress | None,
+) -> SeedsResult[Result]:
+    """Repeat what ``learn`` does, which is called as `seit.train.train` is; see `train_seeds`."""
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
     store = store if isinstance(store, Store) else open_store(store)
@@ -102,15 +127,15 @@ def train_seeds(
     is_main = os.environ.get("RANK", "0") == "0"
     if is_main:
         _enter(out, config, store, numbers, resume=resume)
-    results: dict[int, TrainResult] = {}
+    results: dict[int, Result] = {}
     for index, (seed, own) in enumerate(zip(numbers, configs, strict=True)):
-        results[seed] = train(
+        results[seed] = learn(
             own,
             store,
             out=folder_of(out, seed),
             resume=True,
             init_from=init_from,
-            progress=_counting(progress, index, seeds),
+            progress=counting(progress, index, seeds),
         )
         if is_main:
             _write(out, config, store, results, numbers)
@@ -180,18 +205,18 @@ def _enter(
     return None
 
 
-def _counting(progress: Progress | None, index: int, seeds: int) -> Progress | None:
-    """Progress of the run number ``index``, told as progress of all."""
+def counting(progress: Progress | None, index: int, runs: int) -> Progress | None:
+    """Progress of the run number ``index``, told as progress of all ``runs``."""
     if progress is None:
         return None
 
     def tell(done: int, total: int, latest: dict[str, float]) -> None:
-        progress(index * total + done, seeds * total, latest)
+        progress(index * total + done, runs * total, latest)
 
     return tell
 
 
-def _summarize(results: Mapping[int, TrainResult]) -> SeedsResult:
+def _summarize(results: Mapping[int, Result]) -> SeedsResult[Result]:
     spreads = {
         name: Spread.of([getattr(one, name) for one in results.values()]) for name in FIGURES
     }
@@ -219,7 +244,7 @@ def _write(
     write_atomically(out / SEEDS_NAME, json.dumps(document, indent=2).encode() + b"\n")
 
 
-def _write_report(out: Path, config: TrainConfig, summary: SeedsResult) -> None:
+def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> None:
     seeds = list(summary.results)
     runs = [Run.open(folder_of(out, seed)) for seed in seeds]
     rows = [

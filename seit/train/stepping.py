@@ -94,6 +94,7 @@ class Stepper:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.objective.after_update(number, total)
         self.optimizer.zero_grad(set_to_none=True)
         if self.sparsity is not None:
             self.sparsity.apply_()

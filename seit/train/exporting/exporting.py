@@ -32,6 +32,7 @@ from seit.train.exporting.graphs import (
 )
 from seit.train.exporting.loading import load_graph
 from seit.train.exporting.spec import CONFIG_NAME, ExportSpec
+from seit.train.loading import check_plain
 from seit.train.run import TOKENIZER_NAME, WEIGHTS_NAME, Run
 
 Format = Literal["safetensors", "onnx", "torch"]
@@ -105,6 +106,7 @@ def export_run(
         SeitError: a file computes something else than the run's model; none is kept.
     """
     source, target = Run.open(run), Path(out).absolute()
+    check_plain(source)
     _check_names("format", formats, FORMATS)
     programs.check_opset(opset)
     if "onnx" in formats:

@@ -6,8 +6,9 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.models import load_weights
+from seit.models.classifier import is_of_head
 from seit.shards import Store
-from seit.train.initialising import check_tokens, is_of_head
+from seit.train.initialising import check_tokens, plain_weights
 from seit.train.pretrain.pretraining import ENCODER, HEADS_NAME, encoder_of
 from seit.train.run import Run
 
@@ -22,13 +23,13 @@ def start_pretraining_from(model: nn.Module, run: Run, store: Store, *, objectiv
 
     Raises:
         UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
-            to another model.
+            to another model or to modules of a tuning.
     """
     check_tokens(run, store)
     if run.settings.data.pixels is not None:
         raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
     encoder = encoder_of(model)
-    weights = run.load_weights()
+    weights = plain_weights(run)
     if run.objective == "classify":
         weights = {key: value for key, value in weights.items() if not is_of_head(encoder, key)}
     load_weights(encoder, weights, origin=str(run.path))

@@ -1,0 +1,23 @@
+"""Efficient tuning of a pre-trained backbone: few weights are trained, the rest stays frozen."""
+
+from seit.models.tuning.adalora import AdaLora
+from seit.models.tuning.adapters import Adapter, AdapterBias, Houlsby
+from seit.models.tuning.base import Tuning
+from seit.models.tuning.checkpoint import base_fingerprint, load_adapter, save_adapter
+from seit.models.tuning.config import METHODS, Method, TuningConfig
+from seit.models.tuning.making import make_tuning
+
+__all__ = [
+    "METHODS",
+    "AdaLora",
+    "Adapter",
+    "AdapterBias",
+    "Houlsby",
+    "Method",
+    "Tuning",
+    "TuningConfig",
+    "base_fingerprint",
+    "load_adapter",
+    "make_tuning",
+    "save_adapter",
+]

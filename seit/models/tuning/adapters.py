@@ -1,0 +1,161 @@
+"""Adapters: small networks beside attention, after the MLP, or beside blocks of convolutions.
+
+Legend: B batch, N tokens, D model dim, F hidden dim of an MLP, H W size of a feature map.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from seit.models.tuning.base import Addition, Tuning, like
+from seit.models.tuning.blocks import (
+    dim_of_attention,
+    dims_of_mlp,
+    first_blocks,
+    map_dim,
+    residual_blocks,
+    transformer_blocks,
+)
+
+
+class Bottleneck(nn.Module):
+    """Up(GELU(Down(x))), times a learned scale where asked for: (…, D) → (…, D), 0 at first.
+
+    Args:
+        dim: D.
+        hidden_dim: of the bottleneck.
+        learn_scale: whether the result is multiplied by a learned number that starts at 1.
+        over_maps: whether it takes (B, D, H, W) instead, by convolutions of 1×1.
+    """
+
+    def __init__(
+        self, dim: int, hidden_dim: int, *, learn_scale: bool = False, over_maps: bool = False
+    ) -> None:
+        super().__init__()
+        self.down: nn.Linear | nn.Conv2d
+        self.up: nn.Linear | nn.Conv2d
+        if over_maps:
+            self.down, self.up = nn.Conv2d(dim, hidden_dim, 1), nn.Conv2d(hidden_dim, dim, 1)
+        else:
+            self.down, self.up = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        self.scale = nn.Parameter(torch.ones(())) if learn_scale else None
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        assert self.down.bias is not None
+        assert self.up.bias is not None
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features → what is added to others of the same shape."""
+        added: Tensor = self.up(F.gelu(self.down(x)))
+        return added if self.scale is None else added * self.scale
+
+
+class WeighedVector(nn.Module):
+    """v · α(h): (…, inputs) → (…, D), 0 at first.
+
+    AdapterBias (arXiv 2205.00305) starts α as any linear layer; here its weights start at 0, and v
+    at 1 as there, so that a tuned model starts as the pre-trained one.
+    """
+
+    def __init__(self, inputs: int, dim: int) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.ones(dim))
+        self.alpha = nn.Linear(inputs, 1)
+        nn.init.zeros_(self.alpha.weight)
+        nn.init.zeros_(self.alpha.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """What decides how much of the vector each token gets → that much of it."""
+        share: Tensor = self.alpha(h)
+        return self.vector * share
+
+
+def add_adapter(module: Any, args: Any, output: Tensor) -> Tensor:
+    """Add what the adapter makes of a module's input; a forward hook."""
+    added: Tensor = module.adapter(args[0])
+    return output + added.to(output.dtype)
+
+
+def add_houlsby(module: Any, args: Any, output: Tensor) -> Tensor:
+    """Add what the adapter makes of a module's output; a forward hook."""
+    del args
+    added: Tensor = module.houlsby(output)
+    return output + added.to(output.dtype)
+
+
+def add_bias_of_output(module: Any, args: Any, output: Tensor) -> Tensor:
+    """Add the vector, weighed by a module's output; a forward hook."""
+    del args
+    added: Tensor = module.adapterbias(output)
+    return output + added.to(output.dtype)
+
+
+def add_bias_of_input(module: Any, args: Any, output: Tensor) -> Tensor:
+    """Add the vector, weighed by a module's input; a forward hook."""
+    added: Tensor = module.adapterbias(args[0])
+    return output + added.to(output.dtype)
+
+
+class Adapter(Tuning):
+    """A bottleneck beside attention: attn(x) + s · Up(GELU(Down(x))), x after the norm.
+
+    As LAE has it (arXiv 2303.10070). In networks of convolutions it is one of 1×1 convolutions,
+    beside each whole residual block that keeps the shape of its features.
+    """
+
+    @override
+    def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
+        config = self.config
+        attends = bool(blocks := transformer_blocks(model))
+        planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
+        for block in first_blocks(blocks or residual_blocks(model), config.num_blocks, model):
+            name, module = block
+            made = Bottleneck(
+                dim_of_attention(block) if attends else map_dim(module),
+                config.hidden_dim,
+                learn_scale=config.learn_scale,
+                over_maps=not attends,
+            )
+            owner = f"{name}.attn" if attends else name
+            planned.append((Addition(owner, "adapter", add_adapter), like(module, made)))
+        return planned
+
+
+class Houlsby(Tuning):
+    """A bottleneck after the MLP, beside the residual: y + Up(GELU(Down(y))), y the MLP's output.
+
+    One in each block, as in the study on speech (arXiv 2210.06175), whose code starts Up as any
+    linear layer; here it starts at 0. Houlsby et al. (arXiv 1902.00751) have a second one after
+    attention.
+    """
+
+    @override
+    def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
+        planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
+        for block in first_blocks(transformer_blocks(model), self.config.num_blocks, model):
+            name, module = block
+            made = like(module, Bottleneck(dims_of_mlp(block)[2], self.config.hidden_dim))
+            planned.append((Addition(f"{name}.mlp", "houlsby", add_houlsby), made))
+        return planned
+
+
+class AdapterBias(Tuning):
+    """A vector that is added to the MLP's output, weighed token by token (arXiv 2205.00305)."""
+
+    @override
+    def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
+        planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
+        for block in first_blocks(transformer_blocks(model), self.config.num_blocks, model):
+            name, module = block
+            last, hidden, dim = dims_of_mlp(block)
+            if self.config.adapterbias_input == "hidden":
+                place = Addition(last, "adapterbias", add_bias_of_input)
+            else:
+                hidden, place = dim, Addition(f"{name}.mlp", "adapterbias", add_bias_of_output)
+            planned.append((place, like(module, WeighedVector(hidden, dim))))
+        return planned

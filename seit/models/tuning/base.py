@@ -1,0 +1,268 @@
+"""What every tuning method does to a model, and how it is undone.
+
+Modules of a method are submodules of what they act on, and act through forward hooks: names of the
+model's own weights stay as they are, and copies, averages, optimisers, checkpoints and processes
+that share a model take the tuned one like any other.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from seit.errors import UsageError
+from seit.models.classifier import is_of_head
+from seit.models.tuning.config import TuningConfig
+
+Hook = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A module or parameter ``child`` that was put into the module ``owner``.
+
+    It acts by ``hook``, or by a class that runs otherwise: ``kinds`` are the one that the owner
+    has and the one that it gets.
+    """
+
+    owner: str
+    child: str
+    hook: Hook | None = None
+    kinds: tuple[type[nn.Module], type[nn.Module]] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in the model."""
+        return f"{self.owner}.{self.child}"
+
+
+class Tuning(ABC):
+    """One way of tuning one model: see `make_tuning`.
+
+    Args:
+        config: the method and its sizes.
+
+    Attributes:
+        mergeable: whether what was learned can be folded into the model's own weights.
+    """
+
+    mergeable: ClassVar[bool] = False
+
+    def __init__(self, config: TuningConfig) -> None:
+        self.config = config
+        self._model: nn.Module | None = None
+        self._additions: list[Addition] = []
+        self._required: dict[str, bool] = {}
+        self._before: dict[str, Tensor] = {}
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that it is attached to.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self._model is None:
+            raise UsageError(f"{self.config.method} is attached to no model; attach it first")
+        return self._model
+
+    def attach(self, model: nn.Module) -> None:
+        """Add the method's modules, and freeze all but what it trains and the classifier.
+
+        Norms with running statistics keep them where the backbone is frozen. New weights are drawn
+        from torch's generator on the CPU. Weights of the model that the method trains itself are
+        copied, so that :meth:`detach` can put them back.
+
+        Args:
+            model: a model of timm; it is changed in place.
+
+        Raises:
+            UsageError: the method does not fit the model, or one is attached already; the model is
+                as it was.
+        """
+        if self._model is not None:
+            raise UsageError(f"{self.config.method} is attached to a model already; detach it")
+        if any(hasattr(module, MARK) for module in model.modules()):
+            raise UsageError("the model is tuned by another method already; detach or merge that")
+        planned = self.plan(model)
+        self._model = model
+        self._required = {key: one.requires_grad for key, one in model.named_parameters()}
+        named = dict(model.named_modules())
+        for addition, made in planned:
+            owner = named[addition.owner]
+            if isinstance(made, nn.Parameter):
+                owner.register_parameter(addition.child, made)
+            else:
+                owner.add_module(addition.child, made)
+            if addition.hook is not None:
+                owner.register_forward_hook(addition.hook)
+            if addition.kinds is not None:
+                owner.__class__ = addition.kinds[1]
+            self._additions.append(addition)
+        object.__setattr__(model, MARK, True)
+        trained = self.trained_weights(model)
+        self._before = {
+            key: one.detach().clone()
+            for key, one in model.named_parameters()
+            if key in trained and not is_of_head(model, key)
+        }
+        for key, one in model.named_parameters():
+            frozen = not (self._is_added(key) or key in trained or is_of_head(model, key))
+            one.requires_grad_(not frozen and self._required.get(key, True))
+        if self.config.method != "full":
+            for module in _running_norms(model):
+                module.register_forward_pre_hook(keep_statistics)
+
+    def detach(self) -> None:
+        """Take everything out again: the model is as before, but for the classifier's weights."""
+        model = self.model
+        own = dict(model.named_parameters())
+        with torch.no_grad():
+            for key, value in self._before.items():
+                own[key].copy_(value)
+        self._leave()
+
+    def merge(self) -> None:
+        """Fold what was learned into the model's own weights, then take the modules out.
+
+        Raises:
+            UsageError: the method's effect is none that weights of the model could have.
+        """
+        with torch.no_grad():
+            self.fold()
+        self._leave()
+
+    def bind(self, copy: nn.Module) -> Self:
+        """The same tuning of a deep copy of the tuned model, such as its running average."""
+        assert copy is not self.model, "of a copy"
+        other = type(self)(self.config)
+        other._model = copy
+        other._additions = list(self._additions)
+        other._required = dict(self._required)
+        other._before = dict(self._before)
+        return other
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What the method trains, by its name in the model; the classifier is left out."""
+        return {
+            key: one
+            for key, one in self.model.named_parameters()
+            if self._is_added(key) or key in self._before
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The values of :meth:`parameters`, detached, in the model's memory."""
+        return {key: one.detach() for key, one in self.parameters().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the values of a :meth:`state_dict`, of all its names.
+
+        Raises:
+            UsageError: names or shapes are others; nothing was changed.
+        """
+        own = self.parameters()
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        expected = {key: tuple(value.shape) for key, value in own.items()}
+        for key in sorted(found.keys() | expected.keys()):
+            if found.get(key) != expected.get(key):
+                raise UsageError(
+                    f"the state of {self.config.method} has {key} of {found.get(key, 'no shape')}, "
+                    f"and {expected.get(key, 'nothing of that name')} was expected; load it with "
+                    "the settings that it was saved with"
+                )
+        with torch.no_grad():
+            for key, one in own.items():
+                one.copy_(state[key])
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """The :meth:`state_dict` less what has no effect any more, as it goes to files."""
+        return self.state_dict()
+
+    def base_state(self) -> dict[str, Tensor]:
+        """The model's own weights as they were before, by name; without its classifier's."""
+        model = self.model
+        return {
+            key: self._before.get(key, value)
+            for key, value in model.state_dict().items()
+            if not self._is_added(key) and not is_of_head(model, key)
+        }
+
+    def ranks(self) -> dict[str, int]:
+        """The rank of each low-rank delta, by the layer's name; of other methods none."""
+        return {}
+
+    def penalty(self) -> Tensor | None:
+        """What is to be added to the loss, a number in float32; None for nothing."""
+        return None
+
+    def after_update(self, step: int, total: int) -> None:
+        """Follow update number ``step`` (from 0) of ``total``, while its gradients are there."""
+        del step, total
+
+    @abstractmethod
+    def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
+        """What to add where; the model is not changed.
+
+        Raises:
+            UsageError: the method does not fit the model.
+        """
+
+    def trained_weights(self, model: nn.Module) -> Collection[str]:
+        """Names of the model's own weights that the method trains besides the classifier."""
+        del model
+        return ()
+
+    def fold(self) -> None:
+        """Add what was learned to the model's own weights, without gradients; see `merge`."""
+        raise UsageError(
+            f"{self.config.method} cannot be folded into the model's weights; keep its modules"
+        )
+
+    def _is_added(self, key: str) -> bool:
+        return any(key == one.name or key.startswith(f"{one.name}.") for one in self._additions)
+
+    def _leave(self) -> None:
+        model = self.model
+        named = dict(model.named_modules())
+        for addition in self._additions:
+            owner = named[addition.owner]
+            if addition.kinds is not None:
+                owner.__class__ = addition.kinds[0]
+            delattr(owner, addition.child)
+            _unhook(owner._forward_hooks, addition.hook)
+        for module in _running_norms(model):
+            _unhook(module._forward_pre_hooks, keep_statistics)
+            module.train(model.training)
+        for key, one in model.named_parameters():
+            one.requires_grad_(self._required[key])
+        delattr(model, MARK)
+        self._model, self._additions, self._before = None, [], {}
+
+
+MARK = "_is_tuned"
+"""Attribute of a model that is tuned."""
+
+
+def keep_statistics(module: nn.Module, args: Any) -> None:
+    """Let a norm use its running statistics and leave them as they are; a forward pre-hook."""
+    del args
+    module.training = False
+
+
+def like(module: nn.Module, made: nn.Module) -> nn.Module:
+    """``made``, drawn on the CPU, with the device and dtype of a module's first weight."""
+    weight = next(module.parameters())
+    return made.to(weight.device, weight.dtype)
+
+
+def _running_norms(model: nn.Module) -> list[nn.Module]:
+    return [one for one in model.modules() if getattr(one, "running_mean", None) is not None]
+
+
+def _unhook(hooks: Any, hook: Any) -> None:
+    """Take a hook out of a module's; by itself, as handles do not follow copies."""
+    for number in [number for number, one in hooks.items() if one is hook]:
+        del hooks[number]

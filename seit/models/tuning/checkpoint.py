@@ -1,0 +1,151 @@
+"""Files of what a tuning learned, and nothing else: kilobytes beside a backbone of megabytes.
+
+One safetensors file: the method's weights under ``tuning.``, the classifier's under ``head.``, and
+as metadata the settings, the ranks and a fingerprint of the backbone that they belong to.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from seit.errors import DamagedError, UsageError
+from seit.files import write_atomically
+from seit.models.classifier import is_of_head
+from seit.models.tuning.base import Tuning
+from seit.models.tuning.config import TuningConfig
+from seit.models.tuning.making import make_tuning
+from seit.settings import build, to_mapping
+
+_KEY = "seit"
+_TUNING, _HEAD = "tuning.", "head."
+_SIZES = {"lora": "rank", "adalora": "rank", "adapter": "hidden_dim", "houlsby": "hidden_dim"} | {
+    "prefix": "length"
+}
+"""The setting that says how much memory a method takes."""
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """What a backbone is told by: sha256 over names, dtypes, shapes and bytes of its weights.
+
+    Args:
+        model: an untuned model; its classifier does not count.
+    """
+    weights = {key: one for key, one in model.state_dict().items() if not is_of_head(model, key)}
+    return _fingerprint(weights)
+
+
+def save_adapter(path: Path, model: nn.Module, tuning: Tuning) -> None:
+    """Write what a tuning learned, and the classifier.
+
+    Args:
+        path: of the file.
+        model: the tuned model.
+        tuning: that is attached to it.
+
+    Raises:
+        SeitError: the file cannot be written.
+    """
+    assert tuning.model is model, "of one another"
+    tensors = {f"{_TUNING}{key}": value for key, value in tuning.kept_state().items()}
+    tensors |= {f"{_HEAD}{key}": value for key, value in _head(model).items()}
+    card = {
+        "config": to_mapping(tuning.config),
+        "ranks": tuning.ranks(),
+        "base": _fingerprint(tuning.base_state()),
+    }
+    on_host = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_atomically(path, save(on_host, {_KEY: json.dumps(card)}))
+
+
+def load_adapter(path: Path, model: nn.Module) -> Tuning:
+    """Attach to ``model`` what :func:`save_adapter` wrote, its classifier included.
+
+    Args:
+        path: of the file.
+        model: the backbone that was tuned, untuned, with a classifier of as many classes.
+
+    Returns:
+        The tuning, attached.
+
+    Raises:
+        UsageError: there is no such file, or the model is another one; it is as it was.
+        DamagedError: the file is not what was written; the model is as it was.
+    """
+    card, tensors = _read(path)
+    try:
+        config = build(TuningConfig, card["config"], origin=str(path))
+        base = str(card["base"])
+    except (UsageError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+    if base != base_fingerprint(model):
+        raise UsageError(
+            f"{path} was tuned on another backbone than this {type(model).__name__}; load the "
+            "weights that it was started from first"
+        )
+    state = _part(tensors, _TUNING)
+    _check_sizes(path, config, state)
+    head, own = _part(tensors, _HEAD), _head(model)
+    if {key: one.shape for key, one in head.items()} != {k: one.shape for k, one in own.items()}:
+        raise UsageError(
+            f"the classifier of {path} is none of this {type(model).__name__}'s; build the model "
+            "with as many classes as it was tuned with"
+        )
+    tuning = make_tuning(config)
+    tuning.attach(model)
+    try:
+        tuning.load_state_dict(state)
+    except UsageError as error:
+        tuning.detach()
+        raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+    with torch.no_grad():
+        for key, one in own.items():
+            one.copy_(head[key])
+    return tuning
+
+
+def _check_sizes(path: Path, config: TuningConfig, state: Mapping[str, Tensor]) -> None:
+    """Refuse settings that would take more memory than the file's own tensors account for."""
+    size = getattr(config, _SIZES[config.method]) if config.method in _SIZES else 0
+    if size > sum(value.numel() for value in state.values()):
+        raise DamagedError(
+            f"{path} is damaged (its settings speak of more weights than it holds); restore it "
+            "from a copy"
+        )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise UsageError(f"there is no adapter at {path}; `seit tune` leaves one in a run's folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})[_KEY])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if not isinstance(card, dict):
+            raise TypeError("its card is no mapping")
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+    return card, tensors
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): one for key, one in tensors.items() if key.startswith(prefix)}
+
+
+def _head(model: nn.Module) -> dict[str, Tensor]:
+    return {key: one for key, one in model.state_dict().items() if is_of_head(model, key)}
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(weights.items()):
+        digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}\n".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""Settings of the tuning methods."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from seit.errors import UsageError
+
+Method = Literal[
+    "full",
+    "linear",
+    "bitfit",
+    "lora",
+    "adalora",
+    "adapter",
+    "houlsby",
+    "adapterbias",
+    "prefix",
+    "weighted-sum",
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+SLICES = ("q", "k", "v")
+"""Targets that are a third each of a fused `qkv`, in the order of its rows."""
+TARGETS = (*SLICES, "qkv", "proj", "fc1", "fc2")
+MOST_INITIAL = 16
+"""How many times its final rank AdaLoRA may begin with; the paper's recipes take 1.5 to 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig:
+    """How a pre-trained backbone is tuned: the method, and the sizes that it looks at.
+
+    Raises:
+        UsageError: for a value outside its range.
+    """
+
+    method: Method = "lora"
+    """`full` and `linear` train everything and nothing but the classifier. Biases alone: `bitfit`
+    (Ben Zaken et al., arXiv 2106.10199). Low-rank deltas: `lora` (Hu et al., arXiv 2106.09685),
+    `adalora` (Zhang et al., arXiv 2303.10512). Bottlenecks: `adapter` (beside attention, as LAE's,
+    arXiv 2303.10070), `houlsby` (after the MLP, arXiv 1902.00751), `adapterbias` (Fu et al., arXiv
+    2205.00305). `prefix`: learned keys and values (Li and Liang, arXiv 2101.00190). `weighted-sum`:
+    an average of all hidden states (SUPERB, arXiv 2105.01051)."""
+    num_blocks: int | None = None
+    """How many of the first blocks get modules; None for all. LAE takes 5 of 12. Methods that add
+    nothing to blocks do not look at it."""
+    rank: int = 8
+    """Rank r of each delta of `lora`; its mean over the deltas that `adalora` ends with."""
+    targets: tuple[str, ...] = ("q", "v")
+    """Weights that get a low-rank delta: q, k and v are thirds of the fused weight of attention,
+    each with a delta of its own; qkv is all of it with one; proj, fc1, fc2."""
+    alpha: float | None = None
+    """Deltas are multiplied by alpha/r, and by alpha/initial_rank of `adalora` from start to end;
+    None for a factor of 1."""
+    learn_scale: bool = False
+    """Multiply by a learned number that starts at 1 instead, as LAE does: one of each delta of
+    `lora`, of each `adapter`, and of the keys and the values of each `prefix`."""
+    hidden_dim: int = 8
+    """Width of the bottleneck of `adapter` and `houlsby`."""
+    length: int = 10
+    """Keys and values of each block's `prefix`."""
+    compensate: bool = True
+    """Let a `prefix` add its own attention in full, as LAE does, instead of the share that its keys
+    win; that share is small at first, so that it learns slowly."""
+    adapterbias_input: Literal["output", "hidden"] = "output"
+    """What `adapterbias` weighs its vector by: the MLP's output, as its paper, or the MLP's hidden
+    features, as the code of the study on speech (arXiv 2210.06175)."""
+    initial_rank: int | None = None
+    """Rank r0 that each delta of `adalora` begins with; None for 1.5 · rank."""
+    warmup_share: float = 0.1
+    """Share of the steps, at the start, in which `adalora` takes no rank away (t_i)."""
+    final_share: float = 0.5
+    """Share of the steps, at the end, in which the ranks of `adalora` stay as they are (t_f)."""
+    mask_every: int = 10
+    """Steps between two choices of what `adalora` keeps (ΔT)."""
+    orthogonality: float = 0.1
+    """Weight γ of the penalty that keeps the factors of `adalora` orthogonal."""
+    beta1: float = 0.85
+    """Decay of the average of the sensitivity of `adalora`, 0 to below 1."""
+    beta2: float = 0.85
+    """Decay of the average of its uncertainty, 0 to below 1."""
+
+    def __post_init__(self) -> None:
+        for name, choices in {
+            "method": METHODS,
+            "adapterbias_input": ("output", "hidden"),
+        }.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"tuning.{name} is {getattr(self, name)!r}; expected one of "
+                    f"{', '.join(choices)}"
+                )
+        for name in ("num_blocks", "rank", "hidden_dim", "length", "mask_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"tuning.{name} is {value}; expected at least 1")
+        self._check_targets()
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise UsageError(f"tuning.alpha is {self.alpha}; expected above 0")
+        if not self.rank <= self.begun_rank <= MOST_INITIAL * self.rank:
+            raise UsageError(
+                f"tuning.initial_rank is {self.initial_rank}; expected tuning.rank to "
+                f"{MOST_INITIAL} times that, {self.rank} to {MOST_INITIAL * self.rank}"
+            )
+        for name in ("warmup_share", "final_share", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"tuning.{name} is {getattr(self, name)}; expected 0 to below 1")
+        if self.warmup_share + self.final_share > 1:
+            raise UsageError(
+                f"tuning.warmup_share and tuning.final_share are {self.warmup_share} and "
+                f"{self.final_share}; expected no more than 1 together"
+            )
+        if not 0 <= self.orthogonality < math.inf:
+            raise UsageError(f"tuning.orthogonality is {self.orthogonality}; expected at least 0")
+
+    @property
+    def begun_rank(self) -> int:
+        """The rank r0 that AdaLoRA begins with."""
+        return math.ceil(1.5 * self.rank) if self.initial_rank is None else self.initial_rank
+
+    def _check_targets(self) -> None:
+        targets = self.targets
+        if not targets or set(targets) - set(TARGETS) or len(set(targets)) < len(targets):
+            raise UsageError(
+                f"tuning.targets is {', '.join(targets) or 'empty'}; expected some of "
+                f"{', '.join(TARGETS)}, each once"
+            )
+        if "qkv" in targets and set(targets) & set(SLICES):
+            raise UsageError(
+                "tuning.targets names qkv and a part of it; name either qkv or some of q, k and v"
+            )

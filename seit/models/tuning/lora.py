@@ -1,0 +1,126 @@
+"""LoRA: low-rank deltas of linear layers (Hu et al., arXiv 2106.09685).
+
+Legend: B batch, N tokens, I inputs and O outputs of a layer or of a third of it, R rank.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from seit.models.tuning.base import Addition, Tuning, like
+from seit.models.tuning.blocks import find_linear, first_blocks, transformer_blocks
+from seit.models.tuning.config import SLICES, TuningConfig
+
+
+class LowRank(nn.Module):
+    """The delta s · B A of a weight, 0 at first: A uniform as He et al. draw it, B zero.
+
+    Args:
+        inputs: I.
+        outputs: O.
+        rank: R.
+        scale: s; None for a learned one that starts at 1.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, *, scale: float | None) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(rank, inputs))
+        self.b = nn.Parameter(torch.zeros(outputs, rank))
+        self.scale = nn.Parameter(torch.ones(())) if scale is None else None
+        self.fixed_scale = scale
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What enters the layer (…, I) → what its outputs (…, O) change by."""
+        return F.linear(F.linear(x, self.a), self.b) * self._scale
+
+    def delta(self) -> Tensor:
+        """The change (O, I) of the weight."""
+        return self.b @ self.a * self._scale
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return len(self.a)
+
+    @property
+    def _scale(self) -> Tensor | float:
+        if self.scale is not None:
+            return self.scale
+        assert self.fixed_scale is not None
+        return self.fixed_scale
+
+
+def add_deltas(module: Any, args: Any, output: Tensor) -> Tensor:
+    """Add the low-rank deltas of a linear layer to its output; a forward hook.
+
+    ``module.lora`` holds one for each target: of the whole layer, or of thirds of it.
+    """
+    return _added(module.lora, args[0], output)
+
+
+def _added(deltas: Any, x: Tensor, output: Tensor) -> Tensor:
+    if not any(target in SLICES for target in deltas):
+        (delta,) = deltas.values()
+        added: Tensor = delta(x)
+        return output + added.to(output.dtype)
+    thirds = list(output.chunk(len(SLICES), dim=-1))
+    for target, delta in deltas.items():
+        number = SLICES.index(target)
+        thirds[number] = thirds[number] + delta(x).to(output.dtype)
+    return torch.cat(thirds, dim=-1)
+
+
+class Lora(Tuning):
+    """Low-rank deltas of attention's and the MLP's weights, all of one rank."""
+
+    mergeable = True
+
+    @override
+    def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
+        by_layer: dict[str, tuple[nn.Linear, dict[str, nn.Module]]] = {}
+        for block in first_blocks(transformer_blocks(model), self.config.num_blocks, model):
+            for target in self.config.targets:
+                name, linear = find_linear(block, target)
+                outputs = linear.out_features // (len(SLICES) if target in SLICES else 1)
+                made = self.make_delta(linear.in_features, outputs, self.config)
+                by_layer.setdefault(name, (linear, {}))[1][target] = made
+        return [
+            (Addition(name, "lora", add_deltas), like(linear, nn.ModuleDict(deltas)))
+            for name, (linear, deltas) in by_layer.items()
+        ]
+
+    def make_delta(self, inputs: int, outputs: int, config: TuningConfig) -> nn.Module:
+        """A fresh delta of a layer, or of a third of one."""
+        scale = None if config.learn_scale else (config.alpha or config.rank) / config.rank
+        return LowRank(inputs, outputs, config.rank, scale=scale)
+
+    def deltas(self) -> Iterator[tuple[str, str, Any]]:
+        """Each delta: the name of its layer, its target, and itself."""
+        for addition in self._additions:
+            held: Any = self.model.get_submodule(addition.name)
+            for target, delta in held.items():
+                yield addition.owner, target, delta
+
+    @override
+    def fold(self) -> None:
+        for name, target, delta in self.deltas():
+            weight = self.model.get_submodule(name).weight
+            assert isinstance(weight, Tensor)
+            if target in SLICES:
+                weight = weight.chunk(len(SLICES))[SLICES.index(target)]
+            weight += delta.delta()
+
+    @override
+    def ranks(self) -> dict[str, int]:
+        return {_rank_name(name, target): delta.rank for name, target, delta in self.deltas()}
+
+
+def _rank_name(layer: str, target: str) -> str:
+    """Such as ``blocks.0.attn.q``, where a delta is of a third of ``blocks.0.attn.qkv``."""
+    return f"{layer.rpartition('.')[0]}.{target}"

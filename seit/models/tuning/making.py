@@ -1,0 +1,28 @@
+"""One door to the tuning methods."""
+
+from seit.models.tuning.adalora import AdaLora
+from seit.models.tuning.adapters import Adapter, AdapterBias, Houlsby
+from seit.models.tuning.base import Tuning
+from seit.models.tuning.config import Method, TuningConfig
+from seit.models.tuning.lora import Lora
+from seit.models.tuning.plain import BitFit, Full, Linear
+from seit.models.tuning.prefix import PrefixTuning
+from seit.models.tuning.weighted import WeightedSum
+
+_KINDS: dict[Method, type[Tuning]] = {
+    "full": Full,
+    "linear": Linear,
+    "bitfit": BitFit,
+    "lora": Lora,
+    "adalora": AdaLora,
+    "adapter": Adapter,
+    "houlsby": Houlsby,
+    "adapterbias": AdapterBias,
+    "prefix": PrefixTuning,
+    "weighted-sum": WeightedSum,
+}
+
+
+def make_tuning(config: TuningConfig) -> Tuning:
+    """The method that a config names; :meth:`~Tuning.attach` it to a model next."""
+    return _KINDS[config.method](config)
