@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "Train a classifier on the tokens of a store.",
     "pretrain": "Learn from the tokens of a store without labels.",
     "tune": "Tune a pre-trained backbone by few weights, or compare ways to.",
+    "continual": "Learn the classes of a store task by task.",
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Name the classes of raw images or clips.",
     "runs": "List runs, or compare some of them.",
@@ -36,7 +37,10 @@ COMMANDS = {
     "recipes": "List, show or copy recipes of runs.",
 }
 
-WITH_SETTINGS = ("train", "pretrain", "tune", "frontier")
+GROUPS = ("recipes", "runs", "tokenizer")
+"""Commands that have commands."""
+
+WITH_SETTINGS = ("train", "pretrain", "tune", "continual", "frontier")
 """Commands that take ``--group.field value``."""
 
 RESUMABLE = (
@@ -46,6 +50,7 @@ RESUMABLE = (
     "train",
     "pretrain",
     "tune",
+    "continual",
     "tokenizer train",
     "frontier",
 )
@@ -57,10 +62,12 @@ app = App(
     version=__version__,
     help="Turn an image or audio corpus into about 1 KB of tokens per instance, once, and train "
     "from them.",
+    help_format="plaintext",  # a reader of Markdown takes a third of a second to load
     default_parameter=Parameter(negative=""),
 )
 for name, summary in COMMANDS.items():
-    app.command(f"seit.cli.{name}_command:command", name=name, help=summary)
+    settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups have their own
+    app.command(f"seit.cli.{name}_command:command", name=name, help=summary, **settings)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -95,7 +102,7 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
     command = " ".join(tokens[:2]) if name == "tokenizer" else name
     if command not in RESUMABLE:
         return ""
-    asks = command.endswith(("train", "tune")) and "--resume" not in tokens
+    asks = command.endswith(("train", "tune", "continual")) and "--resume" not in tokens
     flag = " with --resume" if asks else ""
     return f"; finished work is kept: run the same command again{flag} to go on"
 

@@ -6,7 +6,9 @@ from cyclopts import App
 
 from seit.cli.output import print_lines, print_table, say
 
-command = App(name="recipes", help="Recipes: YAML files that fully describe a run.")
+command = App(
+    name="recipes", help="Recipes: YAML files that fully describe a run.", help_format="markdown"
+)
 
 
 @command.command(name="list")

@@ -1,6 +1,6 @@
 """The settings of a run: recipe, file, environment and flags, one over the other."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +43,7 @@ def run_settings(
     from seit.recipes import find_recipe
     from seit.settings import (
         build,
+        flatten,
         from_environment,
         merge,
         nest,
@@ -56,7 +57,7 @@ def run_settings(
     if named.get("schedule.epochs") is not None and named.get("schedule.steps") is None:
         flags["schedule.steps"] = None
     base = read_yaml(find_recipe(recipe).path) if recipe else {}
-    own, wanted = _command_of(base), _command_of(dict.fromkeys(setting_names(kind)))
+    own, wanted = command_of(flatten(base)), command_of(setting_names(kind))
     if recipe and own != wanted and (own, wanted) != ("train", "tune"):
         raise UsageError(f"the recipe {recipe} is one of `seit {own}`, not of `seit {wanted}`")
     of_recipe = base.get("model", {})
@@ -76,11 +77,14 @@ def run_settings(
     )
 
 
-def _command_of(settings: Mapping[str, Any]) -> str:
-    """The command that has such settings."""
-    if "objective" in settings:
-        return "pretrain"
-    return "tune" if any(name.partition(".")[0] == "tuning" for name in settings) else "train"
+def command_of(names: Iterable[str]) -> str:
+    """The command that settings of these dotted names belong to."""
+    groups = {name.partition(".")[0] for name in names}
+    if "stream" in groups:
+        return "continual"
+    if "tuning" in groups:
+        return "tune"
+    return "pretrain" if "objective" in groups else "train"
 
 
 def _backbone_of(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from cyclopts import App
 
 from seit.cli.output import print_json, print_lines, say
 
-command = App(name="runs", help="List and compare runs.")
+command = App(name="runs", help="List and compare runs.", help_format="markdown")
 _MOST_CLASSES = 10
 
 

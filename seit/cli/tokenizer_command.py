@@ -11,7 +11,7 @@ from seit.cli.tokenizer_eval import evaluate
 from seit.cli.tokenizer_import import import_published
 from seit.cli.tokenizer_train import train
 
-command = App(name="tokenizer", help="Make or inspect a tokenizer.")
+command = App(name="tokenizer", help="Make or inspect a tokenizer.", help_format="markdown")
 command.command(train)
 command.command(import_published, name="import")
 command.command(evaluate, name="eval")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,16 @@ from seit.files import write_atomically
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d{8})\.safetensors")
+
+
+class Saved(Protocol):
+    """Live objects that a checkpoint saves and restores."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state as named tensors on the host."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put saved state back, or raise a `DamagedError`."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class TrainState:
             self.optimizer.param_groups[int(number)][key] = value
 
 
-def save_checkpoint(folder: Path, step: int, state: TrainState) -> Path:
+def save_checkpoint(folder: Path, step: int, state: Saved) -> Path:
     """Write the checkpoint after ``step`` steps; the last two are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
@@ -112,7 +123,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path, state: TrainState) -> int:
+def load_checkpoint(path: Path, state: Saved) -> int:
     """Restore ``state`` and return the number of steps done.
 
     Raises:

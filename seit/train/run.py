@@ -112,8 +112,12 @@ class Run:
         """The run's settings, whatever it learns."""
         path = self.path / CONFIG_NAME
         values = read_yaml(path)
+        if "stream" in values:
+            from seit.train.continual.config import ContinualConfig  # which builds on this module
+
+            return build(ContinualConfig, values, origin=str(path))
         if "objective" in values:
-            from seit.train.pretrain.config import PretrainConfig  # which builds on this module
+            from seit.train.pretrain.config import PretrainConfig
 
             return build(PretrainConfig, values, origin=str(path))
         if "tuning" in values:
@@ -124,23 +128,30 @@ class Run:
 
     @property
     def objective(self) -> str:
-        """What the run learns: ``classify``, or the objective of a pre-training run."""
-        return str(read_yaml(self.path / CONFIG_NAME).get("objective", "classify"))
+        """What the run learns: ``classify``, ``continual``, or that of a pre-training run."""
+        values = read_yaml(self.path / CONFIG_NAME)
+        return "continual" if "stream" in values else str(values.get("objective", "classify"))
 
     @property
     def command(self) -> str:
-        """The command that makes such a run: train, tune or pretrain."""
+        """The command that makes such a run: train, tune, pretrain or continual."""
         values = read_yaml(self.path / CONFIG_NAME)
-        return "pretrain" if "objective" in values else "tune" if "tuning" in values else "train"
+        marks = {"stream": "continual", "objective": "pretrain", "tuning": "tune"}
+        return next((command for mark, command in marks.items() if mark in values), "train")
 
     @property
     def config(self) -> TrainConfig:
         """The settings of a classifier's run.
 
         Raises:
-            UsageError: it is a pre-training run, which knows no classes.
+            UsageError: it is a pre-training run, which knows no classes, or a continual one.
         """
         settings = self.settings
+        if self.objective == "continual":
+            raise UsageError(
+                f"{self.path} is a continual run, whose learners need not be one network; its "
+                f"figures are in its {RUN_NAME} and {REPORT_NAME}"
+            )
         if not isinstance(settings, TrainConfig):
             raise UsageError(
                 f"{self.path} is a pre-training run and knows no classes; fine-tune it by `seit "

@@ -85,7 +85,7 @@ class Stepper:
         config = self.config
         rate = learning_rate(number, config, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
-        _seed_torch(config.run.seed, number, self.ranks.rank)
+        seed_torch(config.run.seed, number, self.ranks.rank)
         losses_P = self._backward(batch, number)
         self.scaler.unscale_(self.optimizer)
         if self.sparsity is not None:
@@ -135,7 +135,7 @@ class Stepper:
         return self.depth.draw(random)
 
 
-def _seed_torch(seed: int, step: int, rank: int) -> None:
+def seed_torch(seed: int, step: int, rank: int) -> None:
     """Let torch's own draws, as of dropout, depend on the step and the rank alone."""
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
     torch.manual_seed(int.from_bytes(digest))

@@ -1,1 +1,10 @@
-"""Continual learning on tokens: streams of tasks, learners, a memory counted in bytes, measures."""
+"""Continual learning on a store: tasks that arrive one after the other.
+
+Streams say which samples come when, learners what is learned of them, a memory what may be kept,
+in bytes. Results carry every definition of accuracy and forgetting under its own name.
+"""
+
+from seit.train.continual.config import ContinualConfig
+from seit.train.continual.continual import ContinualResult, continual
+
+__all__ = ["ContinualConfig", "ContinualResult", "continual"]

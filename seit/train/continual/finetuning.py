@@ -1,0 +1,35 @@
+"""Learners without a memory: fine-tuning task by task, and its bounds.
+
+Seq-FT trains on each task as it comes; a frozen head only the classifier, on a backbone that
+stays; joint training begins anew at each task, on all that came so far: what forgetting nothing
+would reach, at the price of keeping everything.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from seit.train.continual.learner import Learner, Setting
+from seit.train.continual.streams import Task
+
+
+class Finetuning(Learner):
+    """`seq-ft` and `frozen-head`, which differ in what is tuned."""
+
+
+class Joint(Learner):
+    """`joint`: anew at each task, on all tasks so far, for as many epochs of them."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._initial = self.network.snapshot()
+
+    @override
+    def begin_task(self, task: Task) -> None:
+        super().begin_task(task)
+        self.network.restore(self._initial)
+
+    @override
+    def rows(self, task: Task) -> npt.NDArray[np.int64]:
+        tasks = self.setting.stream.tasks[: task.index + 1]
+        return np.sort(np.concatenate([one.rows for one in tasks]))

@@ -1,0 +1,268 @@
+"""The loop over the segments of a stream, and the steps of each.
+
+Legend: B batch.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from seit.errors import SeitError
+from seit.settings import to_mapping
+from seit.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from seit.train.continual.answering import JOINT, Answers, answer
+from seit.train.continual.feeding import Course, Rows, Segment, segment_seed, segments
+from seit.train.continual.learner import Learner, Setting, StepBatch
+from seit.train.continual.state import ContinualState, Progress
+from seit.train.loggers import Logger, make_loggers
+from seit.train.optim import learning_rate, make_optimizer, set_learning_rate
+from seit.train.precision import make_scaler
+from seit.train.run import Run
+from seit.train.stepping import seed_torch
+from seit.train.stopping import Stop
+
+Notify = Callable[[int, int, dict[str, float]], None]
+"""Called with (steps done, steps in all, the latest figures)."""
+
+
+class Running:
+    """One call of a continual run: from its latest checkpoint, if there is one, to its end.
+
+    Args:
+        learner: who learns.
+        train: the training split in memory.
+        evaluated: the evaluated split in memory.
+        run: the folder.
+        notify: called after each step.
+    """
+
+    def __init__(
+        self, learner: Learner, train: Rows, evaluated: Rows, run: Run, notify: Notify | None
+    ) -> None:
+        self.learner = learner
+        self.setting: Setting = learner.setting
+        self.config = self.setting.config
+        self.train = train
+        self.evaluated = evaluated
+        self.run = run
+        self.notify = notify
+        self.progress = Progress()
+        self.state = ContinualState(learner, self.progress)
+        self.scaler = make_scaler(self.config, self.setting.device)
+        stream = self.setting.stream
+        self.segments = segments(stream, eval_every=self.config.stream.eval_every)
+        self.courses = [self._course(number, one) for number, one in enumerate(self.segments)]
+        self.total = sum(course.num_steps for course in self.courses)
+        self.loggers: Sequence[Logger] = ()
+        self._paced = self.config
+        if stream.task_free and self.total:
+            schedule = replace(self.config.schedule, steps=self.total)
+            self._paced = replace(self.config, schedule=schedule)
+        self.optimizer_bytes = 0
+        """Of the largest optimiser state."""
+        self.busy_seconds = 0.0
+        self.steps_here = 0
+        self.samples_here = 0
+        self.latest: dict[str, float] = {}
+        self._losses: list[torch.Tensor] = []
+
+    def finish(self, stop: Stop) -> bool:
+        """Run all segments that are left; whether the end was reached before a wish to stop."""
+        found = list_checkpoints(self.run.checkpoints)
+        resumed = bool(found)
+        if resumed:
+            load_checkpoint(found[-1], self.state)
+        self.run.rewind_metrics(self._mark)
+        self.loggers = make_loggers(
+            self.config.run.loggers, self.run.path, to_mapping(self.config), step=self._mark
+        )
+        try:
+            if self.progress.initial is None:
+                self.progress.initial = self._answer(after=-1)
+            while self.progress.segment < len(self.segments):
+                if not self._learn(resumed, stop):
+                    return False
+                resumed = False
+            return True
+        finally:
+            for logger in self.loggers:
+                logger.finish(None)
+
+    @property
+    def _mark(self) -> int:
+        """What metrics and checkpoints are numbered by; it grows with steps and segments."""
+        return self.progress.number + self.progress.segment
+
+    def _course(self, number: int, segment: Segment) -> Course:
+        task_free = self.setting.stream.task_free
+        rows = self.learner.rows(segment.task)
+        return Course(
+            rows=rows,
+            batch_size=min(self.config.data.batch_size, len(rows)),
+            shuffle=not task_free,
+            seed=segment_seed(self.config.run.seed, number),
+            schedule=self.config.schedule if self.learner.takes_steps else None,
+        )
+
+    def _learn(self, resumed: bool, stop: Stop) -> bool:
+        """Learn the present segment; whether it was finished."""
+        progress, learner = self.progress, self.learner
+        segment = self.segments[progress.segment]
+        course = self.courses[progress.segment]
+        task_free = self.setting.stream.task_free
+        if not task_free and not progress.step:
+            learner.begin_task(segment.task)
+        if learner.takes_steps:
+            self._get_optimizer(resumed=resumed)
+            if not self._take_steps(course, stop):
+                return False
+        if not task_free or not learner.takes_steps:
+            learner.end_task(segment.task)
+        self._evaluate(segment)
+        progress.segment, progress.step = progress.segment + 1, 0
+        if not task_free:
+            self._drop_optimizer()
+        self._save()
+        return not stop.requested or progress.segment == len(self.segments)
+
+    def _get_optimizer(self, *, resumed: bool) -> None:
+        """A new optimiser for each task, and one for all of a task-free stream."""
+        progress = self.progress
+        if self.state.optimizer is not None:
+            return
+        for parameter in self.learner.network.tuned.values():
+            parameter.requires_grad_()
+        optimizer = make_optimizer(self.learner.network, self.config.optim, self.setting.device)
+        goes_on = progress.step > 0 or (self.setting.stream.task_free and progress.number > 0)
+        if resumed and goes_on:
+            self.state.restore_optimizer(optimizer)
+        else:
+            self.state.optimizer = optimizer
+
+    def _drop_optimizer(self) -> None:
+        moments = self.state.optimizer_tensors().values()
+        size = sum(value.numel() * value.element_size() for value in moments)
+        self.optimizer_bytes = max(self.optimizer_bytes, size)
+        self.state.optimizer = None
+
+    def _take_steps(self, course: Course, stop: Stop) -> bool:
+        """The steps of a segment that are left; whether all were taken."""
+        progress, every = self.progress, self.config.run.checkpoint_every
+        self.learner.network.train()
+        mark = time.perf_counter()
+        while progress.step < course.num_steps:
+            self._step(course)
+            logs = progress.number % self.config.run.log_every == 0
+            saves = bool(every) and progress.number % every == 0
+            if logs or saves or stop.requested:
+                self._check_losses(write=logs, seconds=time.perf_counter() - mark)
+            if saves or stop.requested:
+                self._save()
+            if self.notify:
+                self.notify(progress.number, self.total, self.latest)
+            if stop.requested:
+                return False
+        self.busy_seconds += time.perf_counter() - mark
+        self._check_losses(write=True, seconds=0.0)
+        return True
+
+    def _step(self, course: Course) -> None:
+        progress, network = self.progress, self.learner.network
+        batch = self._batch(course)
+        optimizer = self.state.optimizer
+        assert optimizer is not None
+        seed_torch(self.config.run.seed, progress.number, 0)
+        set_learning_rate(optimizer, learning_rate(batch.step, self._paced, course.steps_per_epoch))
+        self.learner.prepare_step(batch)
+        loss = self.learner.loss(batch)
+        penalty = network.tuning.penalty()
+        self.scaler.scale(loss if penalty is None else loss + penalty).backward()
+        self.scaler.unscale_(optimizer)
+        if self.config.optim.clip_grad:
+            nn.utils.clip_grad_norm_(network.parameters(), self.config.optim.clip_grad)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        network.tuning.after_update(batch.step, batch.total)
+        optimizer.zero_grad(set_to_none=True)
+        self.learner.after_step(batch)
+        self._losses.append(loss.detach())
+        progress.step += 1
+        progress.number += 1
+        self.steps_here += 1
+        self.samples_here += len(batch.labels)
+
+    def _batch(self, course: Course) -> StepBatch:
+        progress, device = self.progress, self.setting.device
+        rows, positions, epoch = course.at(progress.step)
+        labels = torch.from_numpy(self.train.labels[rows]).to(device)
+        augmented = self.setting.augment(
+            self.train.tokens(rows),
+            labels,
+            positions=torch.from_numpy(positions).to(device),
+            seed=course.seed,
+            epoch=epoch,
+        )
+        task_free = self.setting.stream.task_free
+        return StepBatch(
+            inputs=augmented.inputs,
+            labels=labels,
+            rows=torch.from_numpy(rows),
+            step=progress.number if task_free else progress.step,
+            total=self.total if task_free else course.num_steps,
+            number=progress.number,
+        )
+
+    def _answer(self, *, after: int) -> Answers:
+        return answer(
+            self.learner, self.setting.stream, self.evaluated.labelled_inputs, after=after
+        )
+
+    def _evaluate(self, segment: Segment) -> None:
+        """Ask for all answers after a segment."""
+        answers = self._answer(after=segment.task.index)
+        stream = self.setting.stream
+        counts = [len(task.val_rows) for task in stream.tasks]
+        seen = range(segment.task.index + 1)
+        accuracy = sum(answers.hits[JOINT][i] for i in seen) / sum(counts[i] for i in seen)
+        if stream.task_free:
+            self.progress.curve.append((float(segment.samples), float(accuracy)))
+        if segment.ends_task:
+            self.progress.answers.append(answers)
+        figures = {"task": float(segment.task.index), "accuracy": float(accuracy)}
+        self.latest["val_accuracy"] = figures["accuracy"]
+        self._record("val", figures)
+
+    def _check_losses(self, *, write: bool, seconds: float) -> None:
+        """Look at the losses since the last line of the metrics.
+
+        Raises:
+            SeitError: one is not finite.
+        """
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses).tolist()
+        if not all(map(math.isfinite, losses)):
+            raise SeitError(
+                f"the loss is not finite any more, within the last {len(losses)} steps up to step "
+                f"{self.progress.number} of {self.run.path}; lower optim.lr or set optim.clip_grad"
+            )
+        busy = self.busy_seconds + seconds
+        figures = {"loss": math.fsum(losses) / len(losses)}
+        if busy:
+            figures["samples_per_second"] = self.samples_here / busy
+        self.latest.update(figures)
+        if write:
+            self._losses.clear()
+            self._record("train", figures)
+
+    def _record(self, split: str, figures: dict[str, float]) -> None:
+        self.run.append_metrics({"step": self._mark, "split": split, **figures})
+        for logger in self.loggers:
+            logger.log(self._mark, split, figures)
+
+    def _save(self) -> None:
+        save_checkpoint(self.run.checkpoints, self._mark, self.state)
