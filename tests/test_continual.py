@@ -448,3 +448,23 @@ def test_a_network_wears_another_state_only_for_a_while():
         assert not network.trained_state()["backbone.0.weight"].any()
     for key, value in network.trained_state().items():
         assert torch.equal(value, kept[key])
+
+
+def test_runs_are_listed_and_compared(store, tmp_path, capsys):
+    """Figures of tasks, and which settings of the stream make them mean something else."""
+    run(store, tmp_path / "lae")
+    run(store, tmp_path / "means", changed(method="simplecil"))
+    run(store, tmp_path / "reversed", changed(stream={"order": "pilot"}))
+    main(["runs", "list", str(tmp_path), "--json"])
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)["runs"]}
+    assert listed["lae"]["objective"] == "continual"
+    result = Run.open(tmp_path / "lae").info["result"]
+    assert listed["lae"]["top1"] == result["metrics"]["last_accuracy_pooled"]
+    page = tmp_path / "page.html"
+    main(["runs", "compare", *(str(tmp_path / n) for n in ("lae", "means")), "--out", str(page)])
+    told = capsys.readouterr().out
+    assert "last accuracy" in told
+    assert "forgetting" in told
+    assert "Accuracy on tasks so far" in page.read_text()
+    main(["runs", "compare", str(tmp_path / "lae"), str(tmp_path / "reversed")])
+    assert "not the same measure: see stream.order" in capsys.readouterr().out

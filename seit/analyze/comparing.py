@@ -23,6 +23,10 @@ from seit.errors import DamagedError
 FIGURES = (
     "top1",
     "top5",
+    "last_accuracy",
+    "average_accuracy",
+    "task_incremental_last_accuracy",
+    "forgetting",
     "knn_top1",
     "linear_top1",
     "loss",
@@ -104,9 +108,9 @@ class Comparison:
         settings: those that differ, by dotted names; None where one has no such setting.
         results: figures by name.
         classes: recalls, the class that changed most first; None where the classes differ, and for
-            pre-training runs.
+            pre-training and continual runs.
         verdicts: of each contender but the first: on top-1, or on each figure that both
-            pre-training runs have.
+            pre-training or continual runs have.
     """
 
     names: tuple[str, ...]
@@ -121,14 +125,14 @@ def compare_runs(paths: Sequence[str | Path]) -> Comparison:
     """Compare finished runs, or folders of seeds, with the first of them.
 
     Raises:
-        UsageError: fewer than two are named, one is no finished run, or only some have classes.
+        UsageError: fewer than two are named, one is no finished run, or their kinds differ.
         DamagedError: a run's files are not what was written.
     """
     return compare_contenders(open_contenders(paths))
 
 
 def compare_contenders(contenders: Sequence[Contender]) -> Comparison:
-    """Compare all with the first; either all of them have classes or none has."""
+    """Compare all with the first; they are of one kind."""
     first, *others = contenders
     return Comparison(
         names=tuple(one.name for one in contenders),
@@ -189,13 +193,13 @@ def _judge(first: Contender, other: Contender) -> list[Verdict]:
     if first.objective == CLASSIFY:
         return [_judge_classifier(first, other)]
     return [
-        _judge_pretraining(first, other, figure)
+        _judge_plainly(first, other, figure)
         for figure in judged_by(first.objective)
         if first.values(figure) and other.values(figure)
     ]
 
 
-def _judge_pretraining(first: Contender, other: Contender, figure: str) -> Verdict:
+def _judge_plainly(first: Contender, other: Contender, figure: str) -> Verdict:
     return Verdict(
         other.name,
         "none",

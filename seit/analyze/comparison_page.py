@@ -17,6 +17,10 @@ MOST_CLASSES = 20
 _LABELS = {
     "top1": "top-1",
     "top5": "top-5",
+    "last_accuracy": "last accuracy, mean of tasks",
+    "average_accuracy": "average accuracy",
+    "task_incremental_last_accuracy": "last accuracy within tasks",
+    "forgetting": "forgetting",
     "knn_top1": "k-NN top-1",
     "linear_top1": "linear-probe top-1",
     "loss": "loss",
@@ -29,9 +33,23 @@ _LABELS = {
     "data_wait_fraction": "waiting for data",
     "seconds": "seconds",
 }
-_SHARES = ("top1", "top5", "knn_top1", "linear_top1", "token_accuracy", "data_wait_fraction")
+_SHARES = (
+    "top1",
+    "top5",
+    "last_accuracy",
+    "average_accuracy",
+    "task_incremental_last_accuracy",
+    "forgetting",
+    "knn_top1",
+    "linear_top1",
+    "token_accuracy",
+    "data_wait_fraction",
+)
 _OTHER_DATA = " They were evaluated on different stores or splits."
-_PRETRAINING = (
+_OTHERS = (
+    Curve(
+        "val", "accuracy", "accuracy", "Accuracy on tasks so far", "top-1", top=1.0, is_share=True
+    ),
     Curve("val", "knn_top1", "k-NN", "k-NN top-1", "top-1", top=1.0, is_share=True),
     Curve("val", "linear_top1", "linear", "Linear probe's top-1", "top-1", top=1.0, is_share=True),
     Curve("val", "effective_rank", "rank", "Effective rank", "directions", top=0.0),
@@ -46,7 +64,7 @@ def write_comparison(path: Path, comparison: Comparison, contenders: Sequence[Co
     groups = {one.name: [run.run.metrics() for run in one.members] for one in contenders}
     learning: Sequence[Curve] = LEARNING
     if contenders[0].objective != CLASSIFY:
-        learning = [curve for curve in _PRETRAINING if _is_known(curve, groups)]
+        learning = [curve for curve in _OTHERS if _is_known(curve, groups)]
     sentences = "\n\n".join(say_verdicts(comparison))
     faint = "Faint: the seeds one by one." if max(comparison.runs) > 1 else ""
     html = page(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seit.analyze.measures import CLASSIFY
+from seit.analyze.measures import CLASSIFY, CONTINUAL
 from seit.analyze.significance import Interval, wilson_interval
 from seit.errors import DamagedError, UsageError
 from seit.settings import flatten, read_yaml
@@ -33,10 +33,11 @@ class FinishedRun:
         run: its folder.
         objective: what it learned.
         settings: by dotted names, as they were written.
-        result: figures by name; what a pre-training could not tell is left out.
+        result: figures by name; what a run could not tell is left out.
         store: the seal of its store.
         classes: names of the N classes.
-        confusion: int64 (N, N), rows are labels, columns predictions; zeros of a pre-training.
+        confusion: int64 (N, N), rows are labels, columns predictions; zeros of other
+            runs than a classifier's.
     """
 
     run: Run
@@ -69,6 +70,8 @@ class FinishedRun:
                 told = {k: one for k, one in info["result"].items() if not isinstance(one, dict)}
             else:
                 confusion = np.zeros(shape, np.int64)
+                if objective == CONTINUAL:
+                    info["result"] = _of_continual(info["result"])
                 told = {name: one for name, one in info["result"].items() if one is not None}
             result = {name: float(value) for name, value in told.items()}
             store = str(info["identity"]["store"])
@@ -158,14 +161,28 @@ def open_contenders(paths: Sequence[str | Path]) -> list[Contender]:
 
 
 def _check_kinds(contenders: Sequence[Contender]) -> None:
-    classifier = next((one for one in contenders if one.objective == CLASSIFY), None)
-    pretrained = next((one for one in contenders if one.objective != CLASSIFY), None)
-    if classifier is not None and pretrained is not None:
+    first = contenders[0]
+    other = next((one for one in contenders if _kind(one) != _kind(first)), None)
+    if other is not None:
         raise UsageError(
-            f"{pretrained.name} is a pre-training run ({pretrained.objective}) and "
-            f"{classifier.name} a classifier's; compare runs of one kind, as the classifiers that "
-            "`seit train … --init-from` makes of pre-training runs"
+            f"{first.name} is {_kind(first)} and {other.name} {_kind(other)}; compare runs of one "
+            "kind, as the classifiers that `seit train … --init-from` makes of pre-training runs"
         )
+
+
+def _kind(contender: Contender) -> str:
+    kinds = {CLASSIFY: "a classifier's run", CONTINUAL: "a continual run"}
+    return kinds.get(contender.objective, "a pre-training run")
+
+
+def _of_continual(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a continual run in one mapping."""
+    others = ("steps", "seconds", "samples_per_second")
+    return {
+        **result["metrics"],
+        **{name: result[name] for name in others},
+        "parameters": result["trained_parameters"],
+    }
 
 
 def _open(name: str, folder: Path) -> Contender:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from seit.analyze.measures import CONTINUAL
 from seit.errors import SeitError, UsageError
 from seit.settings import flatten, read_yaml
 from seit.train.run import CONFIG_NAME, RUN_NAME, Run
@@ -19,10 +20,11 @@ class RunSummary:
     Attributes:
         name: its path below the folder that was searched.
         status: started, finished, or damaged where its files cannot be read.
-        objective: what it learns, classify or that of a pre-training.
+        objective: what it learns, classify, continual or that of a pre-training.
         model: the backbone's name.
         steps: steps done.
-        top1: accuracy, 0–1; of an unfinished run the latest, and so with the others.
+        top1: accuracy, 0–1; of an unfinished run the latest, and so with the others. Of a continual
+            run that on all tasks so far, each sample counted alike.
         knn_top1: accuracy of the nearest neighbours among a pre-training's features, 0–1.
         linear_top1: accuracy of a linear probe of them, 0–1.
         samples_per_second: training rate.
@@ -73,7 +75,12 @@ def _summarize(path: Path, folder: Path) -> RunSummary:
     latest: dict[str, Any] = {}
     for entry in lines:
         latest.update(entry)
-    latest.update(info.get("result", {}))
+    result = info.get("result", {})
+    latest.update(result)
+    if objective == CONTINUAL:
+        latest["top1"] = result.get("metrics", {}).get(
+            "last_accuracy_pooled", latest.get("accuracy")
+        )
     return RunSummary(
         name=name,
         status=str(info.get("status", "started")),

@@ -8,7 +8,12 @@ from typing import Any
 
 CLASSIFY = "classify"
 """The objective of a run that has classes."""
+CONTINUAL = "continual"
+"""The objective of a run that learns them task by task."""
 
+_TASKS = ("last_accuracy", "average_accuracy", "forgetting")
+_STREAM = ("stream.", "data.train_split", "data.val_split", "data.fraction")
+"""Settings that say which tasks were learned."""
 _PROBES = ("knn_top1", "linear_top1")
 _CODES = ("loss", "token_accuracy")
 _PROBED = ("data.train_split", "augment.crop_size", "probe.")
@@ -31,6 +36,8 @@ _HIDDEN = {
 
 def judged_by(objective: str) -> tuple[str, ...]:
     """The names of the figures that say how good a run is, the first that counts most."""
+    if objective == CONTINUAL:
+        return _TASKS
     return ("top1",) if objective == CLASSIFY else (*_PROBES, "loss")
 
 
@@ -39,8 +46,8 @@ def measured_differently(
 ) -> tuple[str, ...]:
     """Settings that differ and by which a figure of two runs means something else.
 
-    All runs classify alike; of pre-training runs the accuracy of probes depends on the probes, and
-    that of codes, like their loss, on what is hidden.
+    All runs classify alike, if they learned the same tasks; of pre-training runs the accuracy of
+    probes depends on the probes, and that of codes, like their loss, on what is hidden.
 
     Args:
         figure: its name.
@@ -50,6 +57,8 @@ def measured_differently(
     Returns:
         Dotted names, sorted; empty where both mean the same.
     """
+    if figure in _TASKS:
+        return _differing(_STREAM, first, other)
     if "objective" not in first or "objective" not in other:
         return ()
     if figure in _PROBES:
