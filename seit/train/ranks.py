@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from seit.devices import choose_device
 from seit.errors import UsageError
+from seit.models.tuning import keeps_statistics
 from seit.stream.batches import Rank
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -88,9 +89,11 @@ class Ranks:
         if self.world_size == 1:
             return model
         on_cuda = self.device.type == "cuda"
+        # Norms that keep their statistics have nothing to share.
+        converts = on_cuda and not keeps_statistics(model)
         settings: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(
-            nn.SyncBatchNorm.convert_sync_batchnorm(model) if on_cuda else model,
+            nn.SyncBatchNorm.convert_sync_batchnorm(model) if converts else model,
             device_ids=[self.device] if on_cuda else None,
             gradient_as_bucket_view=True,
             **settings,

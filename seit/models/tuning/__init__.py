@@ -2,7 +2,7 @@
 
 from seit.models.tuning.adalora import AdaLora
 from seit.models.tuning.adapters import Adapter, AdapterBias, Houlsby
-from seit.models.tuning.base import Tuning
+from seit.models.tuning.base import Tuning, keeps_statistics
 from seit.models.tuning.checkpoint import base_fingerprint, load_adapter, save_adapter
 from seit.models.tuning.config import METHODS, Method, TuningConfig
 from seit.models.tuning.making import make_tuning
@@ -17,6 +17,7 @@ __all__ = [
     "Tuning",
     "TuningConfig",
     "base_fingerprint",
+    "keeps_statistics",
     "load_adapter",
     "make_tuning",
     "save_adapter",

@@ -252,6 +252,15 @@ def keep_statistics(module: nn.Module, args: Any) -> None:
     module.training = False
 
 
+def keeps_statistics(model: nn.Module) -> bool:
+    """Whether a tuning holds the running statistics of a model's norms."""
+    return any(
+        hook is keep_statistics
+        for module in model.modules()
+        for hook in module._forward_pre_hooks.values()
+    )
+
+
 def like(module: nn.Module, made: nn.Module) -> nn.Module:
     """``made``, drawn on the CPU, with the device and dtype of a module's first weight."""
     weight = next(module.parameters())
