@@ -181,6 +181,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(corpus, undisturbed,
     assert tree(store) == undisturbed
 
 
+@pytest.mark.slow
 def test_killed_while_shards_are_coded_anew_it_ends_with_the_same_bytes(corpus, tmp_path):
     """The job of the default codec, killed before, in and after the coding of its shards."""
     finish(corpus, tmp_path / "undisturbed", codec=())

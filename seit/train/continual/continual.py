@@ -383,7 +383,7 @@ def _leave(
             "metrics": result.metrics,
             "ledger": result.ledger,
             "stream": result.stream,
-            "curve": result.curve,
+            **({"curve": result.curve} if result.curve["samples"] else {}),
         },
         settings=flatten(to_mapping(config)),
     )
