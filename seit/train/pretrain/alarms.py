@@ -14,6 +14,10 @@ _RANK_FALL = 3.0
 """Times that the effective rank may fall from its highest value before."""
 _MOST_CODE_SHARE = 0.9
 """Of masked tokens that get one and the same code; grids of one colour reach a third."""
+_CHANCE = 1.2
+"""Times the share of the most frequent class, up to which neighbours tell nothing."""
+_PATIENCE = 5
+"""Evaluations at chance one after the other: half of a run that is evaluated ten times."""
 
 Figures = Mapping[str, Any]
 
@@ -43,6 +47,12 @@ def alarms(figures: Figures, earlier: Sequence[Figures]) -> dict[str, str]:
             f"the features spread over {rank:.1f} directions, after {highest:.1f} before; if this "
             "goes on, the run will collapse"
         )
+    if all(map(_is_at_chance, (*earlier, figures)[-_PATIENCE:])) and len(earlier) + 1 >= _PATIENCE:
+        found["chance"] = (
+            f"after {len(earlier) + 1} evaluations neighbours in feature space tell classes no "
+            f"better than chance (knn_top1 {figures['knn_top1']:.3f}); if they should, check what "
+            "is hidden and optim.lr"
+        )
     share = figures.get("code_share")
     if share is not None and share > _MOST_CODE_SHARE:
         found["codes"] = (
@@ -50,6 +60,11 @@ def alarms(figures: Figures, earlier: Sequence[Figures]) -> dict[str, str]:
             "has learned which is most frequent and no more"
         )
     return found
+
+
+def _is_at_chance(figures: Figures) -> bool:
+    found, chance = figures.get("knn_top1"), figures.get("chance")
+    return found is not None and chance is not None and found <= _CHANCE * chance
 
 
 def new_alarms(metrics: Sequence[Figures], figures: Figures) -> list[str]:

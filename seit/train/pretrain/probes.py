@@ -101,8 +101,8 @@ class Probes:
     def measure(self, features: _Features) -> dict[str, float]:
         """Figures by name, equal on all ranks; call it in evaluation mode, without gradients.
 
-        ``feature_std`` and ``effective_rank`` always, ``knn_top1`` and ``linear_top1`` where there
-        are labels.
+        ``feature_std`` and ``effective_rank`` always; ``knn_top1``, ``linear_top1`` and ``chance``,
+        the share of the most frequent class, where there are labels.
         """
         tested_MD = self._extract(self._tested, self._test_rows, features)
         figures = {
@@ -126,6 +126,7 @@ class Probes:
             **figures,
             "knn_top1": float((voted == self._test_labels).double().mean()),
             "linear_top1": float((told == self._test_labels).double().mean()),
+            "chance": int(self._test_labels.bincount().max()) / len(self._test_labels),
         }
 
     def _extract(self, split: Split, rows: npt.NDArray[np.int64], features: _Features) -> Tensor:
