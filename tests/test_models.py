@@ -525,3 +525,17 @@ def test_a_stochastic_depth_of_zero_is_no_argument_where_there_is_none():
     assert not any(getattr(module, "drop_prob", 0) for module in swin.modules())
     with pytest.raises(UsageError, match="does not take drop_path_rate"):
         build_backbone("densenet121", stem="up", drop_path_rate=0.1, **sizes)
+
+
+def test_a_stem_that_leaves_few_patches_is_told(caplog):
+    sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2}
+    for stem, told in (
+        ("4/4/0", "2×2 patches of a grid of 8×8; model.stem auto makes 8×8"),
+        ("2/2/0", ""),
+    ):
+        caplog.clear()
+        build_backbone(
+            "vit_tiny_patch16_224", channels=4, input_size=(8, 8), stem=stem, num_classes=3, **sizes
+        )
+        assert told in caplog.text
+        assert bool(told) == bool(caplog.text)

@@ -1,5 +1,6 @@
 """One door to models: timm's, with the stem replaced and everything else unchanged."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,9 +11,12 @@ from torch import nn
 from seit.errors import UsageError
 from seit.models.instantiate import instantiate, rehearse, settle, sketch, takes
 from seit.models.pyramid import Plan, parse_entry, plan_pyramid
+from seit.models.stem import Stem
 from seit.models.vit import check_patch_embed, is_vit, make_vit, vit_stem
 from seit.shards import Store
 
+_LOG = logging.getLogger(__name__)
+_FEW_PATCHES = 16
 CROP_SHARE = 7 / 8
 """Side of the crop that the network sees, of the side of the stored grid (28 of 32)."""
 
@@ -88,6 +92,7 @@ def build_backbone(
     elif is_vit(original):
         check_patch_embed(original, name)
         adaptor = vit_stem(stem, input_size)
+        _note_few_patches(adaptor, input_size)
         make = partial(make_vit, name, settings, stem=adaptor, input_size=input_size)
     else:
         entry = parse_entry(stem, name)
@@ -107,6 +112,17 @@ def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:
     if wrong := sorted(ours & kwargs.keys()):
         raise UsageError(
             f"{' and '.join(wrong)} of {name!r} follow from the input and the stem; leave them out"
+        )
+
+
+def _note_few_patches(stem: Stem, input_size: tuple[int, int]) -> None:
+    """Say so where a stem that was asked for leaves a ViT next to nothing to attend to."""
+    rows, columns = stem.output_size(input_size)
+    usual = vit_stem("auto", input_size).output_size(input_size)
+    if rows * columns < _FEW_PATCHES <= usual[0] * usual[1]:
+        _LOG.warning(
+            "the stem %s makes %d×%d patches of a grid of %d×%d; model.stem auto makes %d×%d",
+            *(stem, rows, columns, *input_size, *usual),
         )
 
 
