@@ -100,7 +100,8 @@ def plan(arguments: argparse.Namespace, depth: int) -> list[Job]:
     jobs = []
 
     def add(part: str, row: str, order: int, *settings: dict[str, Any]) -> None:
-        if part in arguments.parts:
+        wanted = arguments.rows is None or any(row.startswith(one) for one in arguments.rows)
+        if part in arguments.parts and wanted:
             jobs.append(Job(part, row, order, merge(base(arguments, order), *settings)))
 
     adapter = tuned("adapter", depth)
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("backbone", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rows", nargs="+", help="only rows whose names begin so")
     parser.add_argument("--source", type=Path, help="SRC of the store, for the part storage")
     parser.add_argument("--orders", type=int, default=3)
     parser.add_argument("--increment", type=int, default=2)
