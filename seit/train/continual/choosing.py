@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seit.errors import DamagedError
+from seit.errors import DamagedError, UsageError
 from seit.train.continual.policies import (
     LAST_RANK,
     Bools,
@@ -21,12 +21,28 @@ from seit.train.continual.policies import (
     within_shares,
 )
 
+POLICIES: tuple[Policy, ...] = ("reservoir", "balanced", "greedy", "herding", "ring")
 SHARED = ("balanced", "herding", "ring")
 """Policies that give each class met an equal share of the budget."""
 
 
 class Choice:
-    """Which exemplars stay; see `Memory` for the policies.
+    """Which exemplars stay.
+
+    The policies:
+
+    ``reservoir``
+        A uniform sample of all that was offered, by random priorities of (seed, row): in whatever
+        order and portions they come, the same exemplars are left.
+    ``balanced``
+        The same for each class by itself, within an equal share of the bytes for each class met.
+    ``greedy``
+        GDumb's sampler, which keeps classes balanced and the budget filled.
+    ``ring``
+        The latest of each class, within the same shares.
+    ``herding``
+        `Memory.replace_class` says which exemplars of a class, the most wanted first; later classes
+        cut the list.
 
     Args:
         policy: which stay.
@@ -36,9 +52,16 @@ class Choice:
 
     Attributes:
         seen: bool (C,), classes met.
+
+    Raises:
+        UsageError: there is no such policy.
     """
 
     def __init__(self, policy: Policy, *, budget_bytes: int, num_classes: int, seed: int) -> None:
+        if policy not in POLICIES:
+            raise UsageError(
+                f"there is no policy {policy!r}; expected one of {', '.join(POLICIES)}"
+            )
         self.policy = policy
         self.budget_bytes = budget_bytes
         self.seed = seed

@@ -13,14 +13,11 @@ import torch
 from torch import Tensor
 
 from seit.errors import DamagedError, UsageError
-from seit.stream.order import sample_at
 from seit.train.continual.choosing import SHARED, Choice
-from seit.train.continual.exemplars import Batch, Exemplars
+from seit.train.continual.exemplars import Batch, Exemplars, check_offer
 from seit.train.continual.media import Ids, Medium
-from seit.train.continual.policies import Bools, Ints, Policy
+from seit.train.continual.policies import Bools, Ints, Policy, drawn
 
-POLICIES: tuple[Policy, ...] = ("reservoir", "balanced", "greedy", "herding", "ring")
-_DRAW_STREAM = 0x72657061794472
 _OFFERED = 256
 """Samples looked at together: what they take before a choice is made is bounded."""
 
@@ -32,20 +29,7 @@ class Memory:
     counted: row numbers and ranks, which could be had again from the seed, and ``tokens``, ids that
     are decoded once when an exemplar comes in and kept as a cache.
 
-    Policies, of which all but ``herding`` take a stream by :meth:`add`:
-
-    ``reservoir``
-        A uniform sample of all that was offered, by random priorities of (seed, row): in whatever
-        order and portions they come, the same exemplars are left.
-    ``balanced``
-        The same for each class by itself, within an equal share of the bytes for each class met.
-    ``greedy``
-        GDumb's sampler, which keeps classes balanced and the budget filled.
-    ``ring``
-        The latest of each class, within the same shares.
-    ``herding``
-        :meth:`replace_class` says which exemplars of a class, the most wanted first; later classes
-        cut the list.
+    `Choice` tells the policies, of which all but ``herding`` take a stream by :meth:`add`.
 
     A row that is held already is left as it is. With shares, an exemplar above the share of its
     class is left out.
@@ -73,14 +57,12 @@ class Memory:
         seed: int,
         extra_bytes: int = 0,
     ) -> None:
-        if policy not in POLICIES:
-            raise UsageError(
-                f"there is no policy {policy!r}; expected one of {', '.join(POLICIES)}"
-            )
+        self._choice = Choice(policy, budget_bytes=budget_bytes, num_classes=num_classes, seed=seed)
         self.medium = medium
         self.budget_bytes = budget_bytes
         self.policy = policy
         self.seed = seed
+        self._num_classes = num_classes
         self._label_size = 2 if num_classes <= 1 << 16 else 4
         self._extra_size = extra_bytes
         cost = (medium.fixed_bytes or 1) + self._label_size + extra_bytes
@@ -90,7 +72,6 @@ class Memory:
                 f"the memory's budget is {budget_bytes:,} bytes; with {cost:,} an exemplar "
                 f"({medium.name}) the policy {policy} needs {needed:,}: raise the budget"
             )
-        self._choice = Choice(policy, budget_bytes=budget_bytes, num_classes=num_classes, seed=seed)
         self._exemplars = Exemplars(grid=medium.grid, dtype=medium.dtype)
 
     def __len__(self) -> int:
@@ -153,7 +134,7 @@ class Memory:
         """
         if self.policy == "herding":
             raise UsageError("a memory by herding takes classes, not a stream: use replace_class")
-        self._check(rows, labels, extras)
+        check_offer(rows, labels, extras, size=self._extra_size, num_classes=self._num_classes)
         for start in range(0, len(rows), _OFFERED):
             part = slice(start, start + _OFFERED)
             self._offer(
@@ -175,7 +156,13 @@ class Memory:
         """
         if self.policy != "herding":
             raise UsageError(f"a memory by {self.policy} takes a stream: use add")
-        self._check(rows, np.full(len(rows), label), extras)
+        check_offer(
+            rows,
+            np.full(len(rows), label),
+            extras,
+            size=self._extra_size,
+            num_classes=self._num_classes,
+        )
         self._choice.seen[label] = True
         keep = self.labels != label
         payloads: list[bytes] = []
@@ -204,17 +191,7 @@ class Memory:
         None comes twice unless n > m; then each comes ⌊n/m⌋ or ⌈n/m⌉ times. Of an empty memory
         there are none.
         """
-        held = len(self)
-        parts = [
-            sample_at(
-                np.arange(min(held, n - start)),
-                held,
-                seed=seed ^ _DRAW_STREAM,
-                epoch=(step << 16) + number,
-            )
-            for number, start in enumerate(range(0, n, held) if held else ())
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        return drawn(n, len(self), seed=seed, step=step)
 
     def state(self) -> dict[str, Tensor]:
         """All that :meth:`restore` needs, as tensors for a checkpoint.
@@ -279,33 +256,8 @@ class Memory:
         settings = [self.medium.name, self.policy, self.seed, self.budget_bytes]
         return json.dumps([*settings, self._label_size, self._extra_size, self._num_classes])
 
-    @property
-    def _num_classes(self) -> int:
-        return len(self._choice.seen)
-
     def _cost(self, payload: bytes) -> int:
         return len(payload) + self._label_size + self._extra_size
-
-    def _check(
-        self,
-        rows: npt.NDArray[np.integer],
-        labels: npt.NDArray[np.integer],
-        extras: Tensor | None,
-    ) -> None:
-        size = 0
-        if extras is not None and len(extras):
-            size = extras[0].numel() * extras.element_size()
-        if size != self._extra_size and len(rows):
-            raise UsageError(
-                f"extras take {size} bytes a sample; the memory was made for {self._extra_size}"
-            )
-        assert len(labels) == len(rows), "a label each"
-        assert extras is None or len(extras) == len(rows), "extras of each"
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self._num_classes:
-            raise UsageError(
-                f"labels go from {labels.min()} to {labels.max()}; expected 0 to "
-                f"{self._num_classes - 1}: samples without a label cannot be remembered"
-            )
 
     def _offer(self, rows: Ints, labels: Ints, extras: Tensor | None) -> None:
         has_new_class = not self._choice.seen[labels].all()
