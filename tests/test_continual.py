@@ -19,7 +19,7 @@ from seit.train.continual.feeding import Course, segments
 from seit.train.continual.icarl import herding_order
 from seit.train.continual.learner import cross_entropy
 from seit.train.continual.network import Network
-from seit.train.continual.prototypes import RIDGES, best_ridge, ridge_weights
+from seit.train.continual.prototypes import RIDGES, best_ridge, fitted_and_left, ridge_weights
 from seit.train.continual.streams import class_incremental, online
 
 REHEARSING = {"memory": {"bytes": 400}}
@@ -243,14 +243,17 @@ def test_herding_takes_what_brings_the_mean_nearest():
 def test_the_ridge_is_the_best_of_those_solved_one_by_one():
     random = torch.randn(50, 20, dtype=torch.float64).relu()
     targets = F.one_hot(torch.arange(50) % 4, 4).double()
-    order = torch.randperm(50, generator=torch.Generator().manual_seed(50))
-    first, rest = order[:40], order[40:]
+    first, rest = fitted_and_left(50)
+    assert sorted([*first.tolist(), *rest.tolist()]) == list(range(50))
+    assert len(rest) == 10
     gram, moments = random[first].T @ random[first], random[first].T @ targets[first]
     errors = [
         float((random[rest] @ ridge_weights(gram, moments, ridge) - targets[rest]).square().mean())
         for ridge in RIDGES
     ]
-    assert best_ridge(random, targets) == RIDGES[int(np.argmin(errors))]
+    parts = zip(random[rest].split(3), targets[rest].split(3), strict=True)
+    assert best_ridge(gram, moments, parts) == RIDGES[int(np.argmin(errors))]
+    assert best_ridge(gram, moments, ()) == 1
     solved = ridge_weights(gram, moments, 0.5)
     oracle = np.linalg.inv(gram.numpy() + 0.5 * np.eye(20)) @ moments.numpy()
     assert np.allclose(solved.numpy(), oracle)

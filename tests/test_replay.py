@@ -18,10 +18,11 @@ from torch import nn
 
 import seit
 from seit.errors import DamagedError, UsageError
+from seit.train.continual.choosing import POLICIES
 from seit.train.continual.ledger import Ledger, count_trainable, tensor_bytes
 from seit.train.continual.media import Medium, make_medium
 from seit.train.continual.policies import priorities
-from seit.train.continual.replay import POLICIES, Memory
+from seit.train.continual.replay import Memory
 
 STREAMING = [policy for policy in POLICIES if policy != "herding"]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from seit.augment import AugmentConfig
 from seit.errors import UsageError
@@ -26,7 +26,7 @@ OF_THE_MACHINE = frozenset(
 """Settings that a resumed run may change: they say where and how it runs, not what it does."""
 
 LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
-"""Settings that a resumed run may raise."""
+"""Settings that say how long a run is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +190,9 @@ class RunConfig:
 class LoopConfig:
     """What every run has, whatever it learns."""
 
+    extensible: ClassVar[frozenset[str]] = LENGTHS
+    """Settings that a resumed run may raise."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     """The backbone."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -249,7 +252,7 @@ class LoopConfig:
             for name in sorted(mine)
             if mine[name] != theirs[name]
             and name not in OF_THE_MACHINE
-            and not (name in LENGTHS and _is_longer(mine[name], theirs[name]))
+            and not (name in self.extensible and _is_longer(mine[name], theirs[name]))
         ]
 
 

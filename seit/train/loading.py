@@ -42,8 +42,14 @@ def check_plain(run: Run) -> None:
     """Check that a run's weights are those of a backbone alone.
 
     Raises:
-        UsageError: it was tuned by modules that cannot be folded into weights.
+        UsageError: it was tuned by modules that cannot be folded into weights, or is a continual
+            run.
     """
+    if run.objective == "continual":
+        raise UsageError(
+            f"{run.path} is a continual run, whose learners need not be one network; use the run "
+            "that it was started from"
+        )
     tuning = _modules_of(run)
     if tuning is not None:
         raise UsageError(

@@ -5,6 +5,7 @@ in bytes. Results carry every definition of accuracy and forgetting under its ow
 """
 
 from seit.train.continual.config import ContinualConfig
-from seit.train.continual.continual import ContinualResult, continual
+from seit.train.continual.continual import continual
+from seit.train.continual.result import ContinualResult
 
 __all__ = ["ContinualConfig", "ContinualResult", "continual"]

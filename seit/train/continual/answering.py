@@ -3,6 +3,7 @@
 Legend: B batch, C classes of the store, T tasks.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ class Answers:
 
     Attributes:
         hits: of samples of each task, how many, among all classes that were seen, int64 (T,). Of a
-            task that is still to come its classes, and those of tasks before it, are added.
+            task that is still to come its classes, and those of tasks before it, are added, unless
+            nobody tells tasks apart.
         task_hits: the same among the classes of the sample's own task.
     """
 
@@ -36,7 +38,9 @@ EvaluationInputs = Callable[[npt.NDArray[np.int64]], Iterator[tuple[Tensor, Tens
 """Rows (n,) of the evaluated split → inputs (B, …) and labels (B,), batch by batch."""
 
 
-def answer(learner: Learner, stream: Stream, inputs_of: EvaluationInputs, *, after: int) -> Answers:
+def answer(
+    learner: Learner, stream: Stream, inputs_of: EvaluationInputs, *, after: int
+) -> tuple[Answers, float]:
     """Ask a learner for the classes of all evaluated samples.
 
     Args:
@@ -44,34 +48,55 @@ def answer(learner: Learner, stream: Stream, inputs_of: EvaluationInputs, *, aft
         stream: of the run.
         inputs_of: reads samples.
         after: the number of the task that was learned last, −1 before the first.
+
+    Returns:
+        The answers by tasks; and the accuracy of all together, 0–1, on samples of classes that were
+        met, whatever their task; NaN before there are any.
     """
     network = learner.network
     was_training = network.training
     network.eval()
     hits: dict[str, npt.NDArray[np.int64]] = {}
     task_hits: dict[str, npt.NDArray[np.int64]] = {}
+    num_met = met_hits = 0
     with torch.inference_mode():
         for task in stream.tasks:
-            own = _mask(task.classes, learner.seen)
+            own = _mask(task.val_classes, learner.seen)
             among = learner.seen.clone()
             if task.index > after and not stream.task_free:
                 for earlier in stream.tasks[: task.index + 1]:
                     among |= _mask(earlier.classes, learner.seen)
             for inputs, labels in inputs_of(task.val_rows):
-                probabilities = {
-                    name: logits.masked_fill(~among, SMALLEST).softmax(dim=1).nan_to_num()
+                # Logarithms, as a chance of e⁻¹²⁰ is none in float32, though another is smaller.
+                chances = {
+                    name: _log_chances(logits, among)
                     for name, logits in learner.answers(inputs).items()
                 }
-                probabilities[JOINT] = torch.stack(list(probabilities.values())).amax(dim=0)
-                for name, chances in probabilities.items():
-                    of_all, of_task = chances.argmax(1), (chances + 1).mul(own).argmax(1)
-                    empty = np.zeros(len(stream.tasks), dtype=np.int64)
-                    right = (of_all == labels) & (chances.amax(1) > 0)
-                    hits.setdefault(name, empty.copy())[task.index] += int(right.sum())
-                    right = of_task == labels
-                    task_hits.setdefault(name, empty)[task.index] += int(right.sum())
+                chances[JOINT] = torch.stack(list(chances.values())).amax(dim=0)
+                for name, of_all in chances.items():
+                    for found, among_those in (
+                        (hits, of_all),
+                        (task_hits, of_all.masked_fill(~own, SMALLEST)),
+                    ):
+                        counts = found.setdefault(name, np.zeros(len(stream.tasks), dtype=np.int64))
+                        counts[task.index] += int(_is_right(among_those, labels).sum())
+                met = learner.seen[labels]
+                num_met += int(met.sum())
+                met_hits += int((_is_right(chances[JOINT], labels) & met).sum())
     network.train(was_training)
-    return Answers(hits, task_hits)
+    return Answers(hits, task_hits), met_hits / num_met if num_met else math.nan
+
+
+def _log_chances(logits: Tensor, among: Tensor) -> Tensor:
+    """Log-softmax (B, C) among classes of a mask (C,); −∞ of all where none can be chosen."""
+    chances = logits.masked_fill(~among, SMALLEST).log_softmax(dim=1)
+    return chances.masked_fill(chances.isnan(), SMALLEST)
+
+
+def _is_right(chances: Tensor, labels: Tensor) -> Tensor:
+    """Whether the likeliest class is the label's, bool (B,); never where none can be chosen."""
+    best = chances.max(dim=1)
+    return (best.indices == labels) & (best.values > SMALLEST)
 
 
 def _mask(classes: tuple[int, ...], like: Tensor) -> Tensor:

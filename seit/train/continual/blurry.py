@@ -139,6 +139,7 @@ def _arrange(
                 classes=tuple(label for label in class_order if label in new),
                 rows=in_order_of_arrival(rows, seed=seed, index=index),
                 val_rows=np.flatnonzero(np.isin(val_labels, classes)),
+                val_classes=tuple(classes),
                 name=span_name(bounds[index], bounds[index + 1]),
             )
         )

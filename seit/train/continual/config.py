@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from seit.augment import AugmentConfig
-from seit.errors import UsageError
 from seit.models.tuning import TuningConfig
 from seit.train.config import (
     EmaConfig,
@@ -15,6 +14,7 @@ from seit.train.config import (
     require_setting,
     require_shares,
 )
+from seit.train.continual.checking import check_together
 
 Method = Literal[
     "lae",
@@ -33,8 +33,6 @@ REHEARSING = frozenset({"er", "der++", "icarl", "gdumb"})
 """Methods that keep samples."""
 FROZEN = frozenset({"frozen-head", "ncm", "simplecil", "ranpac"})
 """Methods that leave the backbone as it is."""
-NEEDS_TASKS = frozenset({"joint", "icarl", "gdumb", "frozen-head"})
-"""Methods that are told when a task begins, which a task-free stream does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +44,12 @@ class StreamConfig:
     task. `online`: as `class`, but each sample is seen once and nobody says where a task ends.
     `blurry`: as `online`, and some classes come in all tasks (i-Blurry, arXiv 2110.10031)."""
     increment: int = 2
-    """Classes of a task."""
+    """Classes of a task of a `class` or `online` stream."""
     initial: int | None = None
-    """Classes of the first task; None for as many as of the others (B0), half of all for B50."""
+    """Classes of its first task; None for as many as of the others (B0), half of all for B50."""
     order: str = "natural"
     """Of the classes: `natural`, `pilot` (numpy's permutation by the seed 1993), `pilot:SEED`, or a
-    file of class numbers or names."""
+    file of class numbers or names. The first ones of a `blurry` stream are its disjoint ones."""
     domains: str | None = None
     """A CSV file of key and domain, or `folder` for the first folder of each key."""
     tasks: int = 5
@@ -61,7 +59,8 @@ class StreamConfig:
     blur_share: float = 0.1
     """Of the other classes' samples, how many come in other tasks than their own, 0–1."""
     eval_every: int = 0
-    """Samples between two evaluations of a stream that is seen once; 0 makes ten of them."""
+    """Samples between two evaluations of a stream that is seen once; 0 makes ten of them. There is
+    also one at the end of each task. A step's samples are never on both sides of an evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,7 @@ class LaeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsalConfig:
-    """Losses of the methods that rehearse."""
+    """Weights of the parts of DER++'s loss."""
 
     alpha: float = 0.5
     """DER++: weight of the distance to the logits that were kept (arXiv 2004.07211)."""
@@ -142,12 +141,14 @@ class ContinualConfig(LoopConfig):
     augment: AugmentConfig = field(default_factory=_views)
     """The augmentations; nothing is mixed."""
     optim: OptimConfig = field(default_factory=_learning)
-    """The optimiser, which begins anew with every task. LAE's rate is for batches of 24."""
+    """The optimiser, which begins anew with every task. LAE's rate is for batches of 24. With a
+    `weight_decay` rows of the classifier decay while other classes are learned."""
     schedule: ScheduleConfig = field(default_factory=_schedule)
     """Of every task: `epochs` or `steps` are those of one task. A `min_lr` above the rate keeps the
-    rate as it is."""
+    rate as it is. A stream that is seen once has one schedule, its one pass, whose length the
+    samples say: `epochs` and `steps` are passed over."""
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.0))
-    """None: what a method averages is a setting of its own."""
+    """Has no use here: what a method averages is a setting of its own."""
     tuning: TuningConfig = field(default_factory=lambda: TuningConfig(method="adapter"))
     """What of the backbone is trained, and how; methods that leave it as it is pass over this."""
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -156,14 +157,18 @@ class ContinualConfig(LoopConfig):
     """What may be kept."""
     mask: Literal["auto", "task", "seen"] = "auto"
     """Among which classes the cross-entropy of new samples chooses: those of the task (LAE's local
-    one), or all that were seen. `auto`: of the task for LAE, seq-ft and frozen-head, seen for the
-    others, and seen for all in a domain stream."""
+    one), or all that were seen. `auto`: of the task for LAE, seq-ft and frozen-head, seen for ER,
+    DER++ and joint, and seen for all in other streams than `class`. Other methods have no such
+    loss."""
     lae: LaeConfig = field(default_factory=LaeConfig)
     """LAE."""
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
-    """ER, DER++."""
+    """DER++."""
     ranpac: RanpacConfig = field(default_factory=RanpacConfig)
     """RanPAC."""
+
+    extensible: ClassVar[frozenset[str]] = frozenset()
+    """None: tasks that were learned already would be of another length."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +182,8 @@ class ContinualConfig(LoopConfig):
         absorb = self.lae.ema_absorb
         require_setting(absorb is None or 0 <= absorb < 1, "lae.ema_absorb", self, "in 0…1")
         require_setting(self.stream.increment >= 1, "stream.increment", self, "at least 1")
+        first = self.stream.initial
+        require_setting(first is None or first >= 1, "stream.initial", self, "at least 1")
         require_setting(self.stream.eval_every >= 0, "stream.eval_every", self, "at least 0")
         require_setting(self.ranpac.dim >= 1, "ranpac.dim", self, "at least 1")
         require_setting(self.memory.bytes >= 0, "memory.bytes", self, "at least 0")
@@ -185,42 +192,7 @@ class ContinualConfig(LoopConfig):
         for name in ("rehearsal.alpha", "rehearsal.beta"):
             value = getattr(self.rehearsal, name.partition(".")[2])
             require_setting(0 <= value < math.inf, name, self, "at least 0")
-        self._check_together()
-
-    def _check_together(self) -> None:
-        for name in ("cutmix_prob", "mixup_prob"):
-            if getattr(self.augment, name):
-                raise UsageError(
-                    f"augment.{name} is {getattr(self.augment, name)}, but a continual run mixes "
-                    "no samples; set it to 0"
-                )
-        absent = {"ema.decay": self.ema.decay, "sparsity.share": self.sparsity.share}
-        for name, value in absent.items():
-            if value:
-                raise UsageError(
-                    f"{name} is {value}, which a continual run does not have; set it to 0"
-                )
-        if self.data.pixels is not None:
-            raise UsageError("data.pixels is set, but a continual run takes tokens; leave it out")
-        if self.rehearses and not self.memory.bytes:
-            raise UsageError(
-                f"the method {self.method} keeps samples and memory.bytes is 0; say how many bytes "
-                "they may take, such as --memory 100000"
-            )
-        if not self.rehearses and self.memory.bytes:
-            raise UsageError(
-                f"memory.bytes is {self.memory.bytes}, but the method {self.method} keeps no "
-                "samples; set it to 0, or choose er, der++, icarl or gdumb"
-            )
-        if self.stream.kind == "domain" and self.stream.domains is None:
-            raise UsageError(
-                "a domain stream asks for stream.domains: a CSV file of key and domain, or folder"
-            )
-        if self.task_free and self.method in NEEDS_TASKS:
-            raise UsageError(
-                f"the method {self.method} is told when tasks begin, which a stream of the kind "
-                f"{self.stream.kind} does not tell; choose er, der++, lae, seq-ft or simplecil"
-            )
+        check_together(self)
 
     @property
     def task_free(self) -> bool:

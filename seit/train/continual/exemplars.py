@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seit.errors import DamagedError
+from seit.errors import DamagedError, UsageError
 from seit.train.continual.media import Ids
 from seit.train.continual.policies import Bools, Ints
 
@@ -200,3 +200,30 @@ class Exemplars:
         if self._extras is not None:
             room = torch.zeros(more, *self._extras.shape[1:], dtype=self._extras.dtype)
             self._extras = torch.cat([self._extras, room])
+
+
+def check_offer(
+    rows: npt.NDArray[np.integer],
+    labels: npt.NDArray[np.integer],
+    extras: Tensor | None,
+    *,
+    size: int,
+    num_classes: int,
+) -> None:
+    """Refuse samples (n,) without a label, or with extras (n, …) of other than ``size`` bytes each.
+
+    Raises:
+        UsageError: they are.
+    """
+    found = 0
+    if extras is not None and len(extras):
+        found = extras[0].numel() * extras.element_size()
+    if found != size and len(rows):
+        raise UsageError(f"extras take {found} bytes a sample; the memory was made for {size}")
+    assert len(labels) == len(rows), "a label each"
+    assert extras is None or len(extras) == len(rows), "extras of each"
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise UsageError(
+            f"labels go from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}: "
+            "samples without a label cannot be remembered"
+        )

@@ -5,7 +5,7 @@ Legend: B batch, n samples of a segment, H W token grid.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -68,11 +68,13 @@ class Segment:
         task: to which it belongs; its rows are those of the segment.
         samples: that were new up to its end.
         ends_task: whether a task ends with it.
+        regular: whether as many samples came since the last such segment as between any two.
     """
 
     task: Task
     samples: int
     ends_task: bool
+    regular: bool
 
 
 def segments(stream: Stream, *, eval_every: int) -> list[Segment]:
@@ -80,10 +82,11 @@ def segments(stream: Stream, *, eval_every: int) -> list[Segment]:
 
     Args:
         stream: of the run.
-        eval_every: samples between two evaluations of a stream that is seen once; 0 makes ten.
+        eval_every: samples between two evaluations of a stream that is seen once, or all of them
+            where there are fewer; 0 makes ten.
     """
     total = sum(len(task.rows) for task in stream.tasks)
-    every = eval_every or -(-total // 10)
+    every = min(eval_every or -(-total // 10), total)
     found: list[Segment] = []
     seen = 0
     for task in stream.tasks:
@@ -92,14 +95,14 @@ def segments(stream: Stream, *, eval_every: int) -> list[Segment]:
             first = every - seen % every
             cuts = [0, *range(first, len(task.rows), every), len(task.rows)]
         for start, end in pairwise(cuts):
-            part = Task(
-                index=task.index,
-                name=task.name,
-                classes=task.classes,
-                rows=task.rows[start:end],
-                val_rows=task.val_rows,
+            found.append(
+                Segment(
+                    replace(task, rows=task.rows[start:end]),
+                    seen + end,
+                    ends_task=end == len(task.rows),
+                    regular=(seen + end) % every == 0,
+                )
             )
-            found.append(Segment(part, seen + end, ends_task=end == len(task.rows)))
         seen += len(task.rows)
     return found
 

@@ -7,6 +7,7 @@ would reach, at the price of keeping everything.
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 from typing_extensions import override
 
 from seit.train.continual.learner import Learner, Setting
@@ -33,3 +34,11 @@ class Joint(Learner):
     def rows(self, task: Task) -> npt.NDArray[np.int64]:
         tasks = self.setting.stream.tasks[: task.index + 1]
         return np.sort(np.concatenate([one.rows for one in tasks]))
+
+    @override
+    def stored(self) -> dict[str, dict[str, Tensor]]:
+        return {"initial_network": self._initial}
+
+    @override
+    def kept_rows(self) -> int:
+        return sum(len(task.rows) for task in self.setting.stream.tasks)

@@ -48,9 +48,7 @@ class Icarl(Rehearsal):
             inputs, labels = torch.cat([inputs, kept.inputs]), torch.cat([labels, kept.labels])
         targets = F.one_hot(labels, len(self.seen)).float()
         if self._before:
-            with torch.no_grad(), self.network.wearing(self._before):
-                told = self.logits(inputs).sigmoid()
-            targets = torch.where(self._known, told, targets)
+            targets = torch.where(self._known, self._told(inputs), targets)
         losses = F.binary_cross_entropy_with_logits(self.logits(inputs), targets, reduction="none")
         return losses[:, self.seen].sum(dim=1).mean()
 
@@ -91,7 +89,16 @@ class Icarl(Rehearsal):
 
     @override
     def stored(self) -> dict[str, dict[str, Tensor]]:
+        """The earlier network too, though only steps of a task need it."""
         return {"earlier_network": self._before}
+
+    def _told(self, inputs: Tensor) -> Tensor:
+        """What the network gave before the task, without dropping anything: 0–1, (B, C)."""
+        self.network.eval()
+        with torch.no_grad(), self.network.wearing(self._before):
+            told = self.logits(inputs).sigmoid()
+        self.network.train()
+        return told
 
     def _mean_features(self) -> Tensor:
         """Mean features of the exemplars of each class, of length 1, (C, D); NaN without any."""

@@ -77,7 +77,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
 
     Attributes:
         seen: bool (C,), classes that were met.
-        task_classes: bool (C,), classes of the present task; all that were seen where nobody tells.
+        task_classes: bool (C,), classes of the present task; none where nobody tells.
     """
 
     takes_steps = True
@@ -99,7 +99,8 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         """A task begins, of which the stream tells."""
         self.meet(task.classes)
         self.task_classes.zero_()
-        self.task_classes[torch.tensor(task.classes, device=self.seen.device)] = True
+        classes = torch.tensor(task.classes, dtype=torch.int64, device=self.seen.device)
+        self.task_classes[classes] = True
 
     def rows(self, task: Task) -> npt.NDArray[np.int64]:
         """The rows that a task is learned from."""
@@ -140,6 +141,10 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
     def stored(self) -> dict[str, dict[str, Tensor]]:
         """What the method keeps for its work, by the ledger's names."""
         return {}
+
+    def kept_rows(self) -> int:
+        """Samples of the training split that it keeps all the time, besides a memory's."""
+        return 0
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The network's logits, float32 (B, C)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from seit.models.tuning import Tuning
+from seit.models.tuning import Tuning, keeps_statistics
 
 _HEAD_STD = 0.001
 """Of the head's first weights, as in LAE."""
@@ -60,10 +60,22 @@ class Network(nn.Module):
         """What is trained of the backbone, by its names there."""
         return self.tuning.parameters()
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that the optimiser does not decay, such as position embeddings."""
+        return {f"backbone.{name}" for name in getattr(self.backbone, "no_weight_decay", set)()}
+
     def trained_state(self) -> dict[str, Tensor]:
-        """All that training changes: parameters, and statistics and averages beside them."""
+        """All that training changes: parameters, and statistics and averages beside them.
+
+        Statistics of norms that a tuning holds still are the backbone's.
+        """
         own = {id(parameter) for parameter in (*self.tuned.values(), *self.head.parameters())}
-        buffers = {id(buffer) for buffer in self.buffers()}
+        buffers = {
+            id(buffer)
+            for module in self.modules()
+            for buffer in module.buffers(recurse=False)
+            if not (hasattr(module, "running_mean") and keeps_statistics(module))
+        }
         return {
             name: value
             for name, value in self.state_dict(keep_vars=True).items()

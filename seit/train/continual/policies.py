@@ -13,12 +13,14 @@ import numpy.typing as npt
 import torch
 
 from seit.augment.philox import philox4x32
+from seit.stream.order import sample_at
 
 Policy = Literal["reservoir", "balanced", "greedy", "herding", "ring"]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 LAST_RANK = (1 << 63) - 1
 """No exemplar has so high a rank."""
+_DRAW_STREAM = 0x72657061794472
 _REPLAY_WORD = 0x7265706C
 """The word of the counter that sets these draws apart from augmentations'."""
 _LOW32 = 0xFFFFFFFF
@@ -41,6 +43,23 @@ def priorities(rows: Ints, *, seed: int) -> Ints:
     high, low, _, _ = philox4x32(counter, (seed & _LOW32, seed >> 32 & _LOW32))
     ranks: Ints = ((high << 31) | (low >> 1)).numpy()
     return ranks
+
+
+def drawn(n: int, held: int, *, seed: int, step: int) -> Ints:
+    """Which of ``held`` exemplars a batch takes, int64 (n,), a function of the arguments alone.
+
+    None comes twice unless n > held; then each comes ⌊n/held⌋ or ⌈n/held⌉ times.
+    """
+    parts = [
+        sample_at(
+            np.arange(min(held, n - start)),
+            held,
+            seed=seed ^ _DRAW_STREAM,
+            epoch=(step << 16) + number,
+        )
+        for number, start in enumerate(range(0, n, held) if held else ())
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
 def within_budget(ranks: Ints, costs: Ints, *, budget: int) -> Bools:

@@ -4,10 +4,10 @@ The backbone stays as it is; every training sample is looked at once, without au
 is kept are sums, to which later tasks add. Nothing is forgotten, and the order of tasks changes
 nothing but RanPAC's ridge.
 
-Legend: B batch, C classes of the store, D features, M random features, n samples.
+Legend: B batch, C classes of the store, D features, M random features, n samples, b some of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from seit.train.continual.streams import Task
 
 RIDGES = tuple(10.0**power for power in range(-8, 9))
 _FITTED_SHARE = 0.8
+_CHUNK = 1024
+"""Samples whose random features, or features in float64, are there at a time."""
 
 
 class Prototypes(Learner):
@@ -39,9 +41,10 @@ class Prototypes(Learner):
     @override
     def end_task(self, task: Task) -> None:
         labels = self.labels_of(task.rows)
-        features = self.features_of(task.rows).double()
-        self._sums.index_add_(0, labels, features)
-        self._counts.index_add_(0, labels, torch.ones_like(features[:, 0]))
+        parts = zip(self.features_of(task.rows).split(_CHUNK), labels.split(_CHUNK), strict=True)
+        for features, own in parts:
+            self._sums.index_add_(0, own, features.double())
+            self._counts.index_add_(0, own, torch.ones_like(own, dtype=torch.float64))
         if self.setting.stream.task_free:
             self.seen |= self._counts > 0
 
@@ -96,12 +99,18 @@ class Ranpac(Learner):
 
     @override
     def end_task(self, task: Task) -> None:
-        labels = self.labels_of(task.rows)
-        random_nM = self._randomised(self.features_of(task.rows))
-        targets_nC = F.one_hot(labels, len(self.seen)).double()
-        self._gram += random_nM.T @ random_nM
-        self._moments += random_nM.T @ targets_nC
-        ridge = best_ridge(random_nM, targets_nC)
+        features, labels = self.features_of(task.rows), self.labels_of(task.rows)
+        fitted, left = (part.to(labels.device) for part in fitted_and_left(len(labels)))
+        gram, moments = torch.zeros_like(self._gram), torch.zeros_like(self._moments)
+        for random_bM, targets_bC in self._parts(features[fitted], labels[fitted]):
+            gram += random_bM.T @ random_bM
+            moments += random_bM.T @ targets_bC
+        ridge = best_ridge(gram, moments, self._parts(features[left], labels[left]))
+        for random_bM, targets_bC in self._parts(features[left], labels[left]):
+            gram += random_bM.T @ random_bM
+            moments += random_bM.T @ targets_bC
+        self._gram += gram
+        self._moments += moments
         self._weights = ridge_weights(self._gram, self._moments, ridge)
         if self.setting.stream.task_free:
             self.meet(labels.unique().tolist())
@@ -131,7 +140,13 @@ class Ranpac(Learner):
         return {
             "random_projection": {"projection": self._projection},
             "statistics": {"gram": self._gram, "moments": self._moments},
+            "classifier": {"weights": self._weights},
         }
+
+    def _parts(self, features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Random features (b, M) and targets (b, C), of a bounded number of samples at a time."""
+        for some, own in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
+            yield self._randomised(some), F.one_hot(own, len(self.seen)).double()
 
     def _randomised(self, features: Tensor) -> Tensor:
         return (features.double() @ self._projection).relu()
@@ -144,30 +159,30 @@ def ridge_weights(gram_MM: Tensor, moments_MC: Tensor, ridge: float) -> Tensor:
     return solved
 
 
-def best_ridge(random_nM: Tensor, targets_nC: Tensor) -> float:
-    """The λ of least squared error on the last fifth of samples, fitted on those before.
+def fitted_and_left(num_samples: int) -> tuple[Tensor, Tensor]:
+    """Samples to fit a ridge on, four fifths in a random order, and those left to choose it by."""
+    generator = torch.Generator().manual_seed(num_samples)
+    order = torch.randperm(num_samples, generator=generator)
+    fitted = max(1, int(num_samples * _FITTED_SHARE))
+    return order[:fitted], order[fitted:]
+
+
+def best_ridge(gram_MM: Tensor, moments_MC: Tensor, left: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """The λ of least squared error on samples that it was not fitted on; 1 where there are none.
 
     One decomposition of the Gram matrix serves all of them.
 
     Args:
-        random_nM: (n, M) float64; samples are shuffled first.
-        targets_nC: (n, C) float64.
+        gram_MM: (M, M) float64, of the fitted samples.
+        moments_MC: (M, C) float64, of them.
+        left: random features (b, M) and targets (b, C) of the others, part by part.
     """
-    order = torch.randperm(len(random_nM), generator=torch.Generator().manual_seed(len(random_nM)))
-    order = order.to(random_nM.device)
-    fitted = max(1, int(len(order) * _FITTED_SHARE))
-    if fitted == len(order):
-        return 1.0
-    first, rest = order[:fitted], order[fitted:]
-    values, vectors = torch.linalg.eigh(random_nM[first].T @ random_nM[first])
-    rotated_MC = vectors.T @ (random_nM[first].T @ targets_nC[first])
-    left_nM = random_nM[rest] @ vectors
-    errors = [
-        float(
-            (left_nM @ (rotated_MC / (values.clamp(min=0) + ridge)[:, None]) - targets_nC[rest])
-            .square()
-            .mean()
-        )
-        for ridge in RIDGES
-    ]
-    return RIDGES[min(range(len(RIDGES)), key=errors.__getitem__)]
+    values, vectors = torch.linalg.eigh(gram_MM)
+    rotated_MC = vectors.T @ moments_MC
+    errors = torch.zeros(len(RIDGES), dtype=torch.float64)
+    for random_bM, targets_bC in left:
+        rotated_bM = random_bM @ vectors
+        for number, ridge in enumerate(RIDGES):
+            weights_MC = rotated_MC / (values.clamp(min=0) + ridge)[:, None]
+            errors[number] += (rotated_bM @ weights_MC - targets_bC).square().sum().cpu()
+    return RIDGES[int(errors.argmin())] if errors.any() else 1.0

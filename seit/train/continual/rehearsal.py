@@ -149,3 +149,7 @@ class GreedyDumb(Rehearsal):
     @override
     def end_task(self, task: Task) -> None:
         """Nothing: its samples were kept when it began."""
+
+    @override
+    def stored(self) -> dict[str, dict[str, Tensor]]:
+        return {"initial_network": self._initial}

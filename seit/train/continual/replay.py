@@ -13,24 +13,11 @@ import torch
 from torch import Tensor
 
 from seit.errors import DamagedError, UsageError
-from seit.stream.order import sample_at
-from seit.train.continual.exemplars import Batch, Exemplars
+from seit.train.continual.choosing import SHARED, Choice
+from seit.train.continual.exemplars import Batch, Exemplars, check_offer
 from seit.train.continual.media import Ids, Medium
-from seit.train.continual.policies import (
-    LAST_RANK,
-    Bools,
-    Ints,
-    Policy,
-    greedily_balanced,
-    priorities,
-    within_budget,
-    within_shares,
-)
+from seit.train.continual.policies import Bools, Ints, Policy, drawn
 
-POLICIES: tuple[Policy, ...] = ("reservoir", "balanced", "greedy", "herding", "ring")
-_SHARED = ("balanced", "herding", "ring")
-"""Policies that give each class met an equal share of the budget."""
-_DRAW_STREAM = 0x72657061794472
 _OFFERED = 256
 """Samples looked at together: what they take before a choice is made is bounded."""
 
@@ -42,20 +29,7 @@ class Memory:
     counted: row numbers and ranks, which could be had again from the seed, and ``tokens``, ids that
     are decoded once when an exemplar comes in and kept as a cache.
 
-    Policies, of which all but ``herding`` take a stream by :meth:`add`:
-
-    ``reservoir``
-        A uniform sample of all that was offered, by random priorities of (seed, row): in whatever
-        order and portions they come, the same exemplars are left.
-    ``balanced``
-        The same for each class by itself, within an equal share of the bytes for each class met.
-    ``greedy``
-        GDumb's sampler, which keeps classes balanced and the budget filled.
-    ``ring``
-        The latest of each class, within the same shares.
-    ``herding``
-        :meth:`replace_class` says which exemplars of a class, the most wanted first; later classes
-        cut the list.
+    `Choice` tells the policies, of which all but ``herding`` take a stream by :meth:`add`.
 
     A row that is held already is left as it is. With shares, an exemplar above the share of its
     class is left out.
@@ -83,26 +57,21 @@ class Memory:
         seed: int,
         extra_bytes: int = 0,
     ) -> None:
-        if policy not in POLICIES:
-            raise UsageError(
-                f"there is no policy {policy!r}; expected one of {', '.join(POLICIES)}"
-            )
+        self._choice = Choice(policy, budget_bytes=budget_bytes, num_classes=num_classes, seed=seed)
         self.medium = medium
         self.budget_bytes = budget_bytes
         self.policy = policy
         self.seed = seed
+        self._num_classes = num_classes
         self._label_size = 2 if num_classes <= 1 << 16 else 4
         self._extra_size = extra_bytes
         cost = (medium.fixed_bytes or 1) + self._label_size + extra_bytes
-        needed = cost * (num_classes if policy in _SHARED and medium.fixed_bytes else 1)
+        needed = cost * (num_classes if policy in SHARED and medium.fixed_bytes else 1)
         if budget_bytes < needed:
             raise UsageError(
                 f"the memory's budget is {budget_bytes:,} bytes; with {cost:,} an exemplar "
                 f"({medium.name}) the policy {policy} needs {needed:,}: raise the budget"
             )
-        self._seen = np.zeros(num_classes, dtype=bool)
-        self._limits = np.full(num_classes, LAST_RANK, dtype=np.int64)
-        self._arrivals = 0
         self._exemplars = Exemplars(grid=medium.grid, dtype=medium.dtype)
 
     def __len__(self) -> int:
@@ -165,7 +134,7 @@ class Memory:
         """
         if self.policy == "herding":
             raise UsageError("a memory by herding takes classes, not a stream: use replace_class")
-        self._check(rows, labels, extras)
+        check_offer(rows, labels, extras, size=self._extra_size, num_classes=self._num_classes)
         for start in range(0, len(rows), _OFFERED):
             part = slice(start, start + _OFFERED)
             self._offer(
@@ -187,11 +156,17 @@ class Memory:
         """
         if self.policy != "herding":
             raise UsageError(f"a memory by {self.policy} takes a stream: use add")
-        self._check(rows, np.full(len(rows), label), extras)
-        self._seen[label] = True
+        check_offer(
+            rows,
+            np.full(len(rows), label),
+            extras,
+            size=self._extra_size,
+            num_classes=self._num_classes,
+        )
+        self._choice.seen[label] = True
         keep = self.labels != label
         payloads: list[bytes] = []
-        room = self._share
+        room = self._choice.share
         for start in range(0, len(rows), _OFFERED):
             if room < 0:
                 break
@@ -216,17 +191,7 @@ class Memory:
         None comes twice unless n > m; then each comes ⌊n/m⌋ or ⌈n/m⌉ times. Of an empty memory
         there are none.
         """
-        held = len(self)
-        parts = [
-            sample_at(
-                np.arange(min(held, n - start)),
-                held,
-                seed=seed ^ _DRAW_STREAM,
-                epoch=(step << 16) + number,
-            )
-            for number, start in enumerate(range(0, n, held) if held else ())
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        return drawn(n, len(self), seed=seed, step=step)
 
     def state(self) -> dict[str, Tensor]:
         """All that :meth:`restore` needs, as tensors for a checkpoint.
@@ -235,9 +200,7 @@ class Memory:
         """
         return {
             **self._exemplars.state(),
-            "seen": torch.from_numpy(self._seen.copy()),
-            "limits": torch.from_numpy(self._limits.copy()),
-            "arrivals": torch.tensor([self._arrivals]),
+            **self._choice.state(),
             "settings": torch.tensor(list(self._settings.encode()), dtype=torch.uint8),
         }
 
@@ -248,12 +211,9 @@ class Memory:
             UsageError: the memory was of another medium, policy, budget or seed.
             DamagedError: the tensors do not fit together.
         """
-        shape = self._seen.shape
         try:
             kept = bytes(state["settings"].tolist()).decode()
-            seen, limits = state["seen"].cpu().numpy(), state["limits"].cpu().numpy()
-            arrivals = int(state["arrivals"].item())
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise DamagedError(
                 "the memory is not what was saved; go on from another checkpoint"
             ) from error
@@ -265,15 +225,14 @@ class Memory:
         exemplars = Exemplars(grid=self.medium.grid, dtype=self.medium.dtype)
         exemplars.restore(state)
         labels, cost = exemplars.labels, int(exemplars.costs.sum())
-        are_columns = seen.shape == limits.shape == shape and seen.dtype == np.bool_
-        are_labels = not labels.size or 0 <= labels.min() <= labels.max() < len(self._seen)
-        if not are_columns or not are_labels or cost > self.budget_bytes:
+        are_labels = not labels.size or 0 <= labels.min() <= labels.max() < self._num_classes
+        if not are_labels or cost > self.budget_bytes:
             raise DamagedError(
                 f"the memory holds {cost:,} bytes of {self.budget_bytes:,}, or labels of no class; "
                 "go on from another checkpoint"
             )
-        self._exemplars, self._arrivals = exemplars, arrivals
-        self._seen, self._limits = seen.copy(), limits.astype(np.int64)
+        self._choice.restore(state)
+        self._exemplars = exemplars
 
     def describe(self) -> dict[str, Any]:
         """What a result file says of the memory."""
@@ -288,61 +247,27 @@ class Memory:
             "extra_bytes": self.extra_bytes,
             "exemplars": len(self),
             "classes": len(np.unique(self.labels)),
-            "classes_met": int(self._seen.sum()),
+            "classes_met": int(self._choice.seen.sum()),
         }
 
     @property
     def _settings(self) -> str:
         """What must be the same where a memory is restored."""
         settings = [self.medium.name, self.policy, self.seed, self.budget_bytes]
-        return json.dumps([*settings, self._label_size, self._extra_size, len(self._seen)])
-
-    @property
-    def _share(self) -> int:
-        """Bytes that a class may have."""
-        if self.policy not in _SHARED:
-            return self.budget_bytes
-        return self.budget_bytes // max(1, int(self._seen.sum()))
+        return json.dumps([*settings, self._label_size, self._extra_size, self._num_classes])
 
     def _cost(self, payload: bytes) -> int:
         return len(payload) + self._label_size + self._extra_size
 
-    def _check(
-        self,
-        rows: npt.NDArray[np.integer],
-        labels: npt.NDArray[np.integer],
-        extras: Tensor | None,
-    ) -> None:
-        size = 0
-        if extras is not None and len(extras):
-            size = extras[0].numel() * extras.element_size()
-        if size != self._extra_size and len(rows):
-            raise UsageError(
-                f"extras take {size} bytes a sample; the memory was made for {self._extra_size}"
-            )
-        assert len(labels) == len(rows), "a label each"
-        assert extras is None or len(extras) == len(rows), "extras of each"
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self._seen):
-            raise UsageError(
-                f"labels go from {labels.min()} to {labels.max()}; expected 0 to "
-                f"{len(self._seen) - 1}: samples without a label cannot be remembered"
-            )
-
     def _offer(self, rows: Ints, labels: Ints, extras: Tensor | None) -> None:
-        has_new_class = not self._seen[labels].all()
-        if self.policy == "ring":
-            # The later, the lower.
-            ranks = (1 << 62) - self._arrivals - np.arange(len(rows))
-            self._arrivals += len(rows)
-        else:
-            ranks = priorities(rows, seed=self.seed)
-        if self.policy != "greedy":
-            self._seen[labels] = True
+        has_new_class = not self._choice.seen[labels].all()
+        ranks = self._choice.ranks(rows)
+        self._choice.meet(labels)
         _, firsts = np.unique(rows, return_index=True)
         held = self._exemplars.held
         fresh = [place for place in np.sort(firsts).tolist() if rows[place] not in held]
         places = np.array(fresh, dtype=np.int64)
-        places = places[ranks[places] < self._limits[labels[places]]]
+        places = places[self._choice.may_stay(ranks[places], labels[places])]
         if len(places) or has_new_class:
             chosen = None if extras is None else extras[torch.from_numpy(places).to(extras.device)]
             payloads = self.medium.encode(rows[places])
@@ -361,7 +286,7 @@ class Memory:
     def _settle(self, batch: Batch, keep: Bools) -> None:
         """Choose among the exemplars ``keep`` (m,) and a batch, and hold what was chosen."""
         held, now = self._exemplars, np.flatnonzero(keep)
-        chosen = self._choose(
+        chosen = self._choice.choose(
             np.concatenate([held.ranks[now], batch.ranks]),
             np.concatenate([held.labels[now], batch.labels]),
             np.concatenate([held.costs[now], batch.costs]),
@@ -371,22 +296,3 @@ class Memory:
         stays[now] = chosen[: len(now)]
         incoming = batch.select(np.flatnonzero(chosen[len(now) :]))
         held.replace(stays, incoming, self.medium.decode(incoming.payloads))
-
-    def _choose(self, ranks: Ints, labels: Ints, costs: Ints, *, num_held: int) -> Bools:
-        if self.policy == "greedy":
-            return greedily_balanced(
-                ranks, labels, costs, num_held=num_held, budget=self.budget_bytes, seen=self._seen
-            )
-        fits = costs <= self._share
-        keep = fits.copy()
-        if self.policy == "reservoir":
-            keep[fits] = within_budget(ranks[fits], costs[fits], budget=self.budget_bytes)
-        else:
-            keep[fits] = within_shares(ranks[fits], labels[fits], costs[fits], share=self._share)
-        out = fits & ~keep
-        # What once had no room never has, as more only come in: so that the order says nothing.
-        if self.policy == "reservoir" and out.any():
-            self._limits = np.minimum(self._limits, ranks[out].min())
-        elif self.policy == "balanced":
-            np.minimum.at(self._limits, labels[out], ranks[out])
-        return keep

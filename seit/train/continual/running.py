@@ -51,8 +51,8 @@ class Running:
         self.run = run
         self.notify = notify
         self.progress = Progress()
-        self.state = ContinualState(learner, self.progress)
         self.scaler = make_scaler(self.config, self.setting.device)
+        self.state = ContinualState(learner, self.progress, self.scaler)
         stream = self.setting.stream
         self.segments = segments(stream, eval_every=self.config.stream.eval_every)
         self.courses = [self._course(number, one) for number, one in enumerate(self.segments)]
@@ -62,13 +62,10 @@ class Running:
         if stream.task_free and self.total:
             schedule = replace(self.config.schedule, steps=self.total)
             self._paced = replace(self.config, schedule=schedule)
-        self.optimizer_bytes = 0
-        """Of the largest optimiser state."""
         self.busy_seconds = 0.0
         self.steps_here = 0
         self.samples_here = 0
         self.latest: dict[str, float] = {}
-        self._losses: list[torch.Tensor] = []
 
     def finish(self, stop: Stop) -> bool:
         """Run all segments that are left; whether the end was reached before a wish to stop."""
@@ -82,7 +79,7 @@ class Running:
         )
         try:
             if self.progress.initial is None:
-                self.progress.initial = self._answer(after=-1)
+                self.progress.initial, _ = self._answer(after=-1)
             while self.progress.segment < len(self.segments):
                 if not self._learn(resumed, stop):
                     return False
@@ -122,10 +119,12 @@ class Running:
                 return False
         if not task_free or not learner.takes_steps:
             learner.end_task(segment.task)
-        self._evaluate(segment)
-        progress.segment, progress.step = progress.segment + 1, 0
+        self._measure_optimizer()
         if not task_free:
-            self._drop_optimizer()
+            self.state.optimizer = None
+        # A line of its metrics is beyond every checkpoint that comes before it: it is told once.
+        progress.segment, progress.step = progress.segment + 1, 0
+        self._evaluate(segment)
         self._save()
         return not stop.requested or progress.segment == len(self.segments)
 
@@ -143,11 +142,10 @@ class Running:
         else:
             self.state.optimizer = optimizer
 
-    def _drop_optimizer(self) -> None:
+    def _measure_optimizer(self) -> None:
         moments = self.state.optimizer_tensors().values()
         size = sum(value.numel() * value.element_size() for value in moments)
-        self.optimizer_bytes = max(self.optimizer_bytes, size)
-        self.state.optimizer = None
+        self.progress.optimizer_bytes = max(self.progress.optimizer_bytes, size)
 
     def _take_steps(self, course: Course, stop: Stop) -> bool:
         """The steps of a segment that are left; whether all were taken."""
@@ -156,7 +154,8 @@ class Running:
         mark = time.perf_counter()
         while progress.step < course.num_steps:
             self._step(course)
-            logs = progress.number % self.config.run.log_every == 0
+            ends = progress.step == course.num_steps
+            logs = ends or progress.number % self.config.run.log_every == 0
             saves = bool(every) and progress.number % every == 0
             if logs or saves or stop.requested:
                 self._check_losses(write=logs, seconds=time.perf_counter() - mark)
@@ -167,7 +166,6 @@ class Running:
             if stop.requested:
                 return False
         self.busy_seconds += time.perf_counter() - mark
-        self._check_losses(write=True, seconds=0.0)
         return True
 
     def _step(self, course: Course) -> None:
@@ -176,7 +174,9 @@ class Running:
         optimizer = self.state.optimizer
         assert optimizer is not None
         seed_torch(self.config.run.seed, progress.number, 0)
-        set_learning_rate(optimizer, learning_rate(batch.step, self._paced, course.steps_per_epoch))
+        task_free = self.setting.stream.task_free
+        epoch = self.total if task_free else course.steps_per_epoch
+        set_learning_rate(optimizer, learning_rate(batch.step, self._paced, epoch))
         self.learner.prepare_step(batch)
         loss = self.learner.loss(batch)
         penalty = network.tuning.penalty()
@@ -186,10 +186,11 @@ class Running:
             nn.utils.clip_grad_norm_(network.parameters(), self.config.optim.clip_grad)
         self.scaler.step(optimizer)
         self.scaler.update()
-        network.tuning.after_update(batch.step, batch.total)
+        if any(one.requires_grad for one in network.tuned.values()):
+            network.tuning.after_update(batch.step, batch.total)
         optimizer.zero_grad(set_to_none=True)
         self.learner.after_step(batch)
-        self._losses.append(loss.detach())
+        progress.losses.append(loss.detach())
         progress.step += 1
         progress.number += 1
         self.steps_here += 1
@@ -216,20 +217,21 @@ class Running:
             number=progress.number,
         )
 
-    def _answer(self, *, after: int) -> Answers:
+    def _answer(self, *, after: int) -> tuple[Answers, float]:
         return answer(
             self.learner, self.setting.stream, self.evaluated.labelled_inputs, after=after
         )
 
     def _evaluate(self, segment: Segment) -> None:
         """Ask for all answers after a segment."""
-        answers = self._answer(after=segment.task.index)
+        answers, of_met = self._answer(after=segment.task.index)
         stream = self.setting.stream
         counts = [len(task.val_rows) for task in stream.tasks]
         seen = range(segment.task.index + 1)
         accuracy = sum(answers.hits[JOINT][i] for i in seen) / sum(counts[i] for i in seen)
         if stream.task_free:
-            self.progress.curve.append((float(segment.samples), float(accuracy)))
+            accuracy = of_met
+            self.progress.curve.append((float(segment.samples), accuracy))
         if segment.ends_task:
             self.progress.answers.append(answers)
         figures = {"task": float(segment.task.index), "accuracy": float(accuracy)}
@@ -242,9 +244,10 @@ class Running:
         Raises:
             SeitError: one is not finite.
         """
-        if not self._losses:
+        untold = self.progress.losses
+        if not untold:
             return
-        losses = torch.stack(self._losses).tolist()
+        losses = torch.stack(untold).tolist()
         if not all(map(math.isfinite, losses)):
             raise SeitError(
                 f"the loss is not finite any more, within the last {len(losses)} steps up to step "
@@ -256,7 +259,7 @@ class Running:
             figures["samples_per_second"] = self.samples_here / busy
         self.latest.update(figures)
         if write:
-            self._losses.clear()
+            untold.clear()
             self._record("train", figures)
 
     def _record(self, split: str, figures: dict[str, float]) -> None:

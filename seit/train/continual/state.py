@@ -28,7 +28,9 @@ class Progress:
         number: steps done in all.
         initial: answers before the first task.
         answers: after each task.
-        curve: (samples, accuracy, seconds) of each evaluation of a stream that is seen once.
+        curve: (samples, accuracy) of each evaluation of a stream that is seen once.
+        optimizer_bytes: of the largest optimiser state so far.
+        losses: of steps (scalars) that no line of the metrics has told yet.
     """
 
     segment: int = 0
@@ -37,6 +39,8 @@ class Progress:
     initial: Answers | None = None
     answers: list[Answers] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
+    optimizer_bytes: int = 0
+    losses: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -44,11 +48,15 @@ class ContinualState:
     """The live objects of a run that a checkpoint saves and restores.
 
     Attributes:
+        learner: who learns.
+        progress: how far it is.
+        scaler: the scale of the loss, which fp16 goes on with from task to task.
         optimizer: of the present task; None between tasks, as each begins with a new one.
     """
 
     learner: Learner
     progress: Progress
+    scaler: torch.amp.GradScaler
     optimizer: torch.optim.Optimizer | None = None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -71,7 +79,13 @@ class ContinualState:
         tensors = {
             f"{part}.{key}": one for part, held in parts.items() for key, one in held.items()
         }
-        tensors["progress"] = torch.tensor([progress.segment, progress.step, progress.number])
+        tensors["progress"] = torch.tensor(
+            [progress.segment, progress.step, progress.number, progress.optimizer_bytes]
+        )
+        if progress.losses:
+            tensors["losses"] = torch.stack(progress.losses)
+        for key, number in self.scaler.state_dict().items():
+            tensors[f"scaler.{key}"] = torch.tensor(number, dtype=torch.float64)
         tensors["curve"] = torch.tensor(progress.curve, dtype=torch.float64).view(-1, 2)
         return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
@@ -90,7 +104,11 @@ class ContinualState:
             self.learner.restore(parts["learner"])
             if self.learner.setting.memory is not None:
                 self.learner.setting.memory.restore(parts["memory"])
-            segment, step, number = tensors["progress"].tolist()
+            segment, step, number, size = tensors["progress"].tolist()
+            scale = {
+                key: type(old)(tensors[f"scaler.{key}"])
+                for key, old in self.scaler.state_dict().items()
+            }
             curve = [(one[0], one[1]) for one in tensors["curve"].tolist()]
         except (KeyError, RuntimeError, ValueError) as error:
             raise DamagedError(f"the checkpoint does not fit this run: {error}") from error
@@ -98,7 +116,11 @@ class ContinualState:
         self.progress.segment, self.progress.step, self.progress.number = segment, step, number
         self.progress.initial = told[0] if told else None
         self.progress.answers[:] = told[1:]
+        self.progress.optimizer_bytes = size
         self.progress.curve[:] = curve
+        losses = tensors.get("losses", torch.empty(0)).to(self.learner.setting.device)
+        self.progress.losses[:] = losses.unbind()
+        self.scaler.load_state_dict(scale)
         self._saved_moments = parts.get("optimizer", {})
 
     def restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:

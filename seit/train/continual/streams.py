@@ -9,7 +9,7 @@ Legend: N samples of the training split, M of the evaluated one, n and m those o
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from typing import Any, Literal
@@ -39,6 +39,9 @@ class Task:
     order in which they arrive."""
     val_rows: Rows
     """int64 (m,), rows of the evaluated split that belong to it, ascending."""
+    val_classes: tuple[int, ...]
+    """Classes of its evaluated rows: ``classes``, but of a blurry stream those whose own task it
+    is, of which samples may have come before."""
     name: str
     """What people call it: ``classes 1–10`` of the stream's order, or a domain."""
 
@@ -136,6 +139,7 @@ def class_incremental(
                 classes=classes,
                 rows=np.flatnonzero(np.isin(labels, classes)),
                 val_rows=np.flatnonzero(np.isin(val_labels, classes)),
+                val_classes=classes,
                 name=span_name(start, stop),
             )
         )
@@ -190,6 +194,7 @@ def domain_incremental(
             classes=tuple(range(num_classes)),
             rows=rows[own == domain],
             val_rows=val_rows[val_own == domain],
+            val_classes=tuple(range(num_classes)),
             name=domain,
         )
         for index, domain in enumerate(sorted(known, key=_natural))
@@ -206,13 +211,7 @@ def online(stream: Stream, *, seed: int) -> Stream:
     """
     assert stream.kind in ("class", "domain"), "others are in the order of arrival already"
     tasks = tuple(
-        Task(
-            index=task.index,
-            classes=task.classes,
-            rows=in_order_of_arrival(task.rows, seed=seed, index=task.index),
-            val_rows=task.val_rows,
-            name=task.name,
-        )
+        replace(task, rows=in_order_of_arrival(task.rows, seed=seed, index=task.index))
         for task in stream.tasks
     )
     return Stream(
