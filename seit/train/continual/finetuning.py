@@ -5,11 +5,14 @@ stays; joint training begins anew at each task, on all that came so far: what fo
 would reach, at the price of keeping everything.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 from typing_extensions import override
 
+from seit.train.config import ScheduleConfig
 from seit.train.continual.learner import Learner, Setting
 from seit.train.continual.streams import Task
 
@@ -19,7 +22,10 @@ class Finetuning(Learner):
 
 
 class Joint(Learner):
-    """`joint`: anew at each task, on all tasks so far, for as many epochs of them."""
+    """`joint`: anew at each task, on all tasks so far, for as many epochs of them.
+
+    Where a task has a number of steps, it takes that of all tasks so far together.
+    """
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -34,6 +40,11 @@ class Joint(Learner):
     def rows(self, task: Task) -> npt.NDArray[np.int64]:
         tasks = self.setting.stream.tasks[: task.index + 1]
         return np.sort(np.concatenate([one.rows for one in tasks]))
+
+    @override
+    def schedule(self, task: Task) -> ScheduleConfig:
+        steps = self.config.schedule.steps
+        return replace(self.config.schedule, steps=steps and steps * (task.index + 1))
 
     @override
     def stored(self) -> dict[str, dict[str, Tensor]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seit.augment import TokenAugment
+from seit.train.config import ScheduleConfig
 from seit.train.continual.config import ContinualConfig
 from seit.train.continual.network import Network
 from seit.train.continual.replay import Memory
@@ -105,6 +106,11 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
     def rows(self, task: Task) -> npt.NDArray[np.int64]:
         """The rows that a task is learned from."""
         return task.rows
+
+    def schedule(self, task: Task) -> ScheduleConfig:
+        """How long a task is learned."""
+        del task
+        return self.config.schedule
 
     def prepare_step(self, batch: StepBatch) -> None:
         """Before a step: what is frozen in it, and which classes it shows."""

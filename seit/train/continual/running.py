@@ -15,6 +15,7 @@ from seit.errors import SeitError
 from seit.settings import to_mapping
 from seit.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from seit.train.continual.answering import JOINT, Answers, answer
+from seit.train.continual.config import ContinualConfig
 from seit.train.continual.feeding import Course, Rows, Segment, segment_seed, segments
 from seit.train.continual.learner import Learner, Setting, StepBatch
 from seit.train.continual.state import ContinualState, Progress
@@ -58,10 +59,6 @@ class Running:
         self.courses = [self._course(number, one) for number, one in enumerate(self.segments)]
         self.total = sum(course.num_steps for course in self.courses)
         self.loggers: Sequence[Logger] = ()
-        self._paced = self.config
-        if stream.task_free and self.total:
-            schedule = replace(self.config.schedule, steps=self.total)
-            self._paced = replace(self.config, schedule=schedule)
         self.busy_seconds = 0.0
         self.steps_here = 0
         self.samples_here = 0
@@ -102,7 +99,7 @@ class Running:
             batch_size=min(self.config.data.batch_size, len(rows)),
             shuffle=not task_free,
             seed=segment_seed(self.config.run.seed, number),
-            schedule=self.config.schedule if self.learner.takes_steps else None,
+            schedule=self.learner.schedule(segment.task) if self.learner.takes_steps else None,
         )
 
     def _learn(self, resumed: bool, stop: Stop) -> bool:
@@ -150,10 +147,11 @@ class Running:
     def _take_steps(self, course: Course, stop: Stop) -> bool:
         """The steps of a segment that are left; whether all were taken."""
         progress, every = self.progress, self.config.run.checkpoint_every
+        paced = self._paced(course)
         self.learner.network.train()
         mark = time.perf_counter()
         while progress.step < course.num_steps:
-            self._step(course)
+            self._step(course, paced)
             ends = progress.step == course.num_steps
             logs = ends or progress.number % self.config.run.log_every == 0
             saves = bool(every) and progress.number % every == 0
@@ -168,7 +166,13 @@ class Running:
         self.busy_seconds += time.perf_counter() - mark
         return True
 
-    def _step(self, course: Course) -> None:
+    def _paced(self, course: Course) -> ContinualConfig:
+        """The config with the schedule that learning rates follow: of a task, or of all steps."""
+        task_free = self.setting.stream.task_free
+        steps = self.total if task_free else course.num_steps
+        return replace(self.config, schedule=replace(self.config.schedule, steps=steps))
+
+    def _step(self, course: Course, paced: ContinualConfig) -> None:
         progress, network = self.progress, self.learner.network
         batch = self._batch(course)
         optimizer = self.state.optimizer
@@ -176,7 +180,7 @@ class Running:
         seed_torch(self.config.run.seed, progress.number, 0)
         task_free = self.setting.stream.task_free
         epoch = self.total if task_free else course.steps_per_epoch
-        set_learning_rate(optimizer, learning_rate(batch.step, self._paced, epoch))
+        set_learning_rate(optimizer, learning_rate(batch.step, paced, epoch))
         self.learner.prepare_step(batch)
         loss = self.learner.loss(batch)
         penalty = network.tuning.penalty()
