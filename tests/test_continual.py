@@ -365,11 +365,11 @@ RESUMED = {
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(store, tmp_path, name):
-    """In the first task, at its end, while modules are frozen, and after the second task began."""
+    """In the first task, at its end, and in later ones, while modules are frozen and after."""
     config = RESUMED[name]
     undisturbed = comparable(run(store, tmp_path / "undisturbed", config))
     out = tmp_path / "stopped"
-    for step in (2, 5, 7, 13):
+    for step in (2, 5, 7, 13) if name == "lae-adapter" else (7,):
         with pytest.raises(StoppedError):
             run(store, out, config, resume=True, progress=stop_at(step))
     assert comparable(run(store, out, config, resume=True)) == undisturbed
