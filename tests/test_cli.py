@@ -359,7 +359,8 @@ def test_every_recipe_resolves_and_prints_what_it_says(answer, call, refused, na
     code, out, err = call("recipes", "show", name)
     assert (code, err) == (0, "")
     shown = yaml.safe_load(out)
-    right = "pretrain" if "objective" in shown else "tune" if "tuning" in shown else "train"
+    marks = {"stream": "continual", "objective": "pretrain", "tuning": "tune"}
+    right = next((command for mark, command in marks.items() if mark in shown), "train")
     wrong = "train" if right == "pretrain" else "pretrain"
     assert f"seit {right} STORE" in out.splitlines()[0], "it opens with the command that runs it"
     found = answer(right, "no-store-needed", "--recipe", name, "--dry-run")

@@ -279,8 +279,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on(store, tmp_path, monkeypatch, capsys):
     assert undisturbed["stream"]["increments"] == [4, 2]
     step = Running._step
 
-    def interrupted(self, course):
-        step(self, course)
+    def interrupted(self, course, paced):
+        step(self, course, paced)
         if self.progress.number == 4:
             os.kill(os.getpid(), signal.SIGINT)
 

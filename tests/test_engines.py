@@ -253,6 +253,7 @@ RAY = replace(CONFIG, engine="ray", workers=2)
 ray_s_own = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*")
 
 
+@pytest.mark.slow
 @ray_s_own
 def test_a_cluster_makes_the_same_bytes_though_an_actor_is_killed(
     corpus, reference, tmp_path, cluster

@@ -108,6 +108,7 @@ train_tokenizer(photos, TokenizerConfig(**settings), out)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_bit_for_bit(photos, finished, tmp_path):
     result, undisturbed = finished
     folder = tmp_path / "killed"

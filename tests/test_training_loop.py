@@ -195,6 +195,7 @@ def test_ranks_do_what_one_process_does(store, finished, tmp_path, ranks):
     assert np.array_equal(read_predictions(run).predicted, read_predictions(finished).predicted)
 
 
+@pytest.mark.slow
 def test_one_rank_of_torchrun_is_the_single_process(store, finished, tmp_path):
     environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     assert finish(spawn(store, tmp_path / "run", CONFIG, **environment)) == [0]

@@ -256,6 +256,7 @@ def test_several_methods_make_a_table(place, backbone, tmp_path, capsys):
     assert tune_command._methods("all") == METHODS
 
 
+@pytest.mark.slow
 def test_methods_that_do_not_fit_are_left_out_of_all_or_refused(store, tmp_path):
     cnn = {"name": "resnet18", "stem": "auto", "embed_dim": None, "depth": None, "num_heads": None}
     plain = build(
