@@ -108,7 +108,7 @@ def test_a_classifier_and_a_pretraining_run_do_not_compare(tmp_path):
     pretrained = write_run(tmp_path / "pre")
     classifier = write_classifier(tmp_path / "classifier")
     for paths in ([pretrained, classifier], [classifier, pretrained]):
-        with pytest.raises(UsageError, match="pre-training run.* compare runs of one kind"):
+        with pytest.raises(UsageError, match=r"pre-training run.* compare runs of one kind"):
             compare_runs(paths)
 
 
