@@ -335,6 +335,7 @@ def test_the_scale_stays_that_of_the_first_rank():
     tuning.compact()
     delta = model.blocks[0].mlp.fc2.lora.fc2
     assert delta.scale == 6 / 4
+    assert TuningConfig(method="adalora", rank=4).begun_scale == 8, "within the paper's 2.7 to 16"
 
 
 def test_compacted_deltas_have_the_same_effect_and_load_again(tmp_path):

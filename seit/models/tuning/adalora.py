@@ -127,7 +127,7 @@ class AdaLora(Lora):
     @override
     def make_delta(self, inputs: int, outputs: int, config: TuningConfig) -> nn.Module:
         initial = config.begun_rank
-        return Triplets(inputs, outputs, initial, scale=(config.alpha or initial) / initial)
+        return Triplets(inputs, outputs, initial, scale=config.begun_scale)
 
     @override
     def penalty(self) -> Tensor | None:

@@ -22,6 +22,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 SLICES = ("q", "k", "v")
 """Targets that are a third each of a fused `qkv`, in the order of its rows."""
 TARGETS = (*SLICES, "qkv", "proj", "fc1", "fc2")
+ADALORA_SCALE = 8.0
+"""Of AdaLoRA's deltas where alpha is not given; the paper's recipes come to 2.7 to 16. With 1, a
+few hundred steps hardly move λ, whose factors begin small."""
 MOST_INITIAL = 16
 """How many times its final rank AdaLoRA may begin with; the paper's recipes take 1.5 to 3."""
 
@@ -51,7 +54,7 @@ class TuningConfig:
     each with a delta of its own; qkv is all of it with one; proj, fc1, fc2."""
     alpha: float | None = None
     """Deltas are multiplied by alpha/r, and by alpha/initial_rank of `adalora` from start to end;
-    None for a factor of 1."""
+    None for a factor of 1, and of 8 for `adalora`."""
     learn_scale: bool = False
     """Multiply by a learned number that starts at 1 instead, as LAE does: one of each delta of
     `lora`, of each `adapter`, and of the keys and the values of each `prefix`."""
@@ -117,6 +120,11 @@ class TuningConfig:
     def begun_rank(self) -> int:
         """The rank r0 that AdaLoRA begins with."""
         return math.ceil(1.5 * self.rank) if self.initial_rank is None else self.initial_rank
+
+    @property
+    def begun_scale(self) -> float:
+        """What AdaLoRA's deltas are multiplied by, from start to end."""
+        return ADALORA_SCALE if self.alpha is None else self.alpha / self.begun_rank
 
     def _check_targets(self) -> None:
         targets = self.targets
