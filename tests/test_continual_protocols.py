@@ -284,10 +284,15 @@ def test_ctrl_c_leaves_a_run_that_goes_on(store, tmp_path, monkeypatch, capsys):
         if self.progress.number == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Running, "_step", interrupted)
-        with pytest.raises(SystemExit) as ended:
-            main([*command, str(tmp_path / "run")])
+    # Where tests run in the background of a shell, Ctrl-C is ignored, and runs leave it at that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Running, "_step", interrupted)
+            with pytest.raises(SystemExit) as ended:
+                main([*command, str(tmp_path / "run")])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130
     assert "with --resume" in capsys.readouterr().err
     main([*command, str(tmp_path / "run"), "--resume"])

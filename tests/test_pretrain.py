@@ -332,6 +332,7 @@ def run_ranks(store, out, config, *, start="", ranks=2):
     assert [process.wait(timeout=300) for process in processes] == [0] * ranks
 
 
+@pytest.mark.slow
 def test_ranks_do_what_one_process_does(store, tmp_path):
     quiet = changed(**QUIET)
     pretrain(quiet, store, out=tmp_path / "one")

@@ -202,6 +202,7 @@ def test_one_rank_of_torchrun_is_the_single_process(store, finished, tmp_path):
     same_weights(Run.open(tmp_path / "run"), finished)
 
 
+@pytest.mark.slow
 def test_ranks_with_parts_go_on_with_what_one_process_began(store, finished, tmp_path):
     class StopError(Exception):
         pass
