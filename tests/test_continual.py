@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ from continual import CONFIG, changed, make_store
 from torch import nn
 from torch.nn import functional as F
 
-from seit.cli import main
+from seit.cli import continual_command, main
 from seit.errors import UsageError
 from seit.models.tuning import TuningConfig, make_tuning
 from seit.train import Run
 from seit.train.continual import continual
+from seit.train.continual.config import Method
 from seit.train.continual.feeding import Course, segments
 from seit.train.continual.icarl import herding_order
 from seit.train.continual.learner import cross_entropy
+from seit.train.continual.learners import LEARNERS
 from seit.train.continual.network import Network
 from seit.train.continual.prototypes import RIDGES, best_ridge, fitted_and_left, ridge_weights
 from seit.train.continual.streams import class_incremental, online
@@ -388,6 +391,11 @@ def test_another_backbone_is_refused_when_a_run_goes_on(store, tmp_path):
     Run.open(tmp_path / "run").write_info({**info, "backbone": "0" * 64})
     with pytest.raises(UsageError, match="another backbone"):
         run(store, tmp_path / "run", resume=True)
+
+
+def test_the_command_knows_every_method():
+    told = get_type_hints(continual_command.command)["method"]
+    assert set(get_args(get_args(told)[0])) == set(get_args(Method)) == set(LEARNERS)
 
 
 # --- refusals and the command line ----------------------------------------------------------------

@@ -17,6 +17,7 @@ from seit.shards import Store
 
 _LOG = logging.getLogger(__name__)
 _FEW_PATCHES = 16
+"""Of which there are fewer only where a stem does not suit a grid."""
 CROP_SHARE = 7 / 8
 """Side of the crop that the network sees, of the side of the stored grid (28 of 32)."""
 

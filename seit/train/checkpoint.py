@@ -49,9 +49,8 @@ class TrainState:
         if self.average is not None:
             average = self.average.state_dict()
             tensors |= {f"average.{key}": value for key, value in average.items()}
-        for parameter, state in self.optimizer.state.items():
-            for key, value in state.items():
-                tensors[f"optimizer.{self._names[parameter]}.{key}"] = torch.as_tensor(value)
+        for path, value in moments(self.model, self.optimizer).items():
+            tensors[f"optimizer.{path}"] = value
         for number, group in enumerate(self.optimizer.param_groups):
             for key, value in group.items():
                 if isinstance(value, Tensor):
@@ -85,26 +84,57 @@ class TrainState:
         if torch.cuda.is_available() and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
 
-    @property
-    def _names(self) -> dict[Tensor, str]:
-        return {parameter: name for name, parameter in self.model.named_parameters()}
-
     def _restore_optimizer(
-        self, moments: Mapping[str, Tensor], of_groups: Mapping[str, Tensor]
+        self, of_parameters: Mapping[str, Tensor], of_groups: Mapping[str, Tensor]
     ) -> None:
-        parameters = {name: parameter for parameter, name in self._names.items()}
-        states: dict[Tensor, dict[str, Tensor]] = {}
-        for path, value in moments.items():
-            name, _, key = path.rpartition(".")
-            states.setdefault(parameters[name], {})[key] = value
-        settings = self.optimizer.state_dict()
-        in_order = [one for group in self.optimizer.param_groups for one in group["params"]]
         # There are none yet where every step so far was passed over.
-        settings["state"] = {number: states[one] for number, one in enumerate(in_order) if states}
-        self.optimizer.load_state_dict(settings)
+        restore_moments(self.model, self.optimizer, of_parameters, all_or_none=True)
         for path, value in of_groups.items():
             number, _, key = path.partition(".")
             self.optimizer.param_groups[int(number)][key] = value
+
+
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser keeps of the parameters of a model, as ``name.key``."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}.{key}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_moments(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    saved: Mapping[str, Tensor],
+    *,
+    all_or_none: bool,
+) -> None:
+    """Give an optimiser of a model's parameters back what :func:`moments` told.
+
+    Args:
+        model: whose parameters it changes.
+        optimizer: a new one.
+        saved: by names.
+        all_or_none: whether those of one parameter may not be missing where others are there.
+
+    Raises:
+        KeyError: they are another model's, or some are missing.
+    """
+    parameters = dict(model.named_parameters())
+    states: dict[Tensor, dict[str, Tensor]] = {}
+    for path, value in saved.items():
+        name, _, key = path.rpartition(".")
+        states.setdefault(parameters[name], {})[key] = value
+    settings = optimizer.state_dict()
+    in_order = [one for group in optimizer.param_groups for one in group["params"]]
+    settings["state"] = {
+        number: states[one]
+        for number, one in enumerate(in_order)
+        if one in states or (all_or_none and states)
+    }
+    optimizer.load_state_dict(settings)
 
 
 def save_checkpoint(folder: Path, step: int, state: Saved) -> Path:

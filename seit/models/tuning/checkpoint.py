@@ -4,7 +4,6 @@ One safetensors file: the method's weights under ``tuning.``, the classifier's u
 as metadata the settings, the ranks and a fingerprint of the backbone that they belong to.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.models.classifier import is_of_head
+from seit.models.fingerprint import fingerprint
 from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.making import make_tuning
@@ -38,7 +38,7 @@ def base_fingerprint(model: nn.Module) -> str:
         model: an untuned model; its classifier does not count.
     """
     weights = {key: one for key, one in model.state_dict().items() if not is_of_head(model, key)}
-    return _fingerprint(weights)
+    return fingerprint(weights)
 
 
 def save_adapter(path: Path, model: nn.Module, tuning: Tuning) -> None:
@@ -58,7 +58,7 @@ def save_adapter(path: Path, model: nn.Module, tuning: Tuning) -> None:
     card = {
         "config": to_mapping(tuning.config),
         "ranks": tuning.ranks(),
-        "base": _fingerprint(tuning.base_state()),
+        "base": fingerprint(tuning.base_state()),
     }
     on_host = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     write_atomically(path, save(on_host, {_KEY: json.dumps(card)}))
@@ -140,12 +140,3 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _head(model: nn.Module) -> dict[str, Tensor]:
     return {key: one for key, one in model.state_dict().items() if is_of_head(model, key)}
-
-
-def _fingerprint(weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for key, value in sorted(weights.items()):
-        digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}\n".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

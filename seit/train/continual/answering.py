@@ -56,9 +56,10 @@ def answer(
     network = learner.network
     was_training = network.training
     network.eval()
-    hits: dict[str, npt.NDArray[np.int64]] = {}
-    task_hits: dict[str, npt.NDArray[np.int64]] = {}
-    num_met = met_hits = 0
+    # Counted where the answers are, and waited for once.
+    hits: dict[str, Tensor] = {}
+    task_hits: dict[str, Tensor] = {}
+    met_2 = torch.zeros(2, dtype=torch.int64, device=learner.seen.device)
     with torch.inference_mode():
         for task in stream.tasks:
             own = _mask(task.val_classes, learner.seen)
@@ -78,13 +79,16 @@ def answer(
                         (hits, of_all),
                         (task_hits, of_all.masked_fill(~own, SMALLEST)),
                     ):
-                        counts = found.setdefault(name, np.zeros(len(stream.tasks), dtype=np.int64))
-                        counts[task.index] += int(_is_right(among_those, labels).sum())
+                        if name not in found:
+                            found[name] = met_2.new_zeros(len(stream.tasks))
+                        found[name][task.index] += _is_right(among_those, labels).sum()
                 met = learner.seen[labels]
-                num_met += int(met.sum())
-                met_hits += int((_is_right(chances[JOINT], labels) & met).sum())
+                right = _is_right(chances[JOINT], labels) & met
+                met_2 += torch.stack([right.sum(), met.sum()])
     network.train(was_training)
-    return Answers(hits, task_hits), met_hits / num_met if num_met else math.nan
+    met_hits, num_met = met_2.tolist()
+    told = [{name: one.cpu().numpy() for name, one in found.items()} for found in (hits, task_hits)]
+    return Answers(*told), met_hits / num_met if num_met else math.nan
 
 
 def _log_chances(logits: Tensor, among: Tensor) -> Tensor:

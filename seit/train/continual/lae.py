@@ -34,12 +34,9 @@ class Lae(Learner):
         self.offline: dict[str, Tensor] = {}
         """The averaged values of what is tuned, by their names in the network; none in the first
         task."""
-
-    @property
-    def _online(self) -> dict[str, Tensor]:
-        """What is tuned of the backbone, and its statistics; not the head."""
         state = self.network.trained_state()
-        return {key: value for key, value in state.items() if key.startswith("backbone.")}
+        self._online = {key: one for key, one in state.items() if key.startswith("backbone.")}
+        """What is tuned of the backbone, and its statistics, as training changes them; no head."""
 
     @override
     def begin_task(self, task: Task) -> None:
@@ -65,12 +62,15 @@ class Lae(Learner):
     def after_step(self, batch: StepBatch) -> None:
         if not self.offline:
             return
-        decay = self.decay(batch.total)
-        for key, value in self._online.items():
-            if value.is_floating_point():
-                self.offline[key].lerp_(value, 1 - decay)
-            else:
-                self.offline[key].copy_(value)
+        averaged = [key for key, value in self._online.items() if value.is_floating_point()]
+        if averaged:
+            torch._foreach_lerp_(
+                [self.offline[key] for key in averaged],
+                [self._online[key] for key in averaged],
+                1 - self.decay(batch.total),
+            )
+        for key in self._online.keys() - averaged:
+            self.offline[key].copy_(self._online[key])
 
     def decay(self, num_steps: int) -> float:
         """The decay of a step, in a task of so many."""

@@ -31,7 +31,8 @@ class Network(nn.Module):
 
     Attributes:
         head: the classifier.
-        tuning: what of the backbone is trained.
+        tuning: how the backbone is trained.
+        tuned: what of it is, by its names there.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Network(nn.Module):
         tuning.attach(backbone)
         self.backbone = backbone
         self.tuning = tuning
+        self.tuned = tuning.parameters()
         self.head = nn.Linear(num_features, num_classes)
         nn.init.normal_(self.head.weight, std=_HEAD_STD)
         nn.init.zeros_(self.head.bias)
@@ -54,11 +56,6 @@ class Network(nn.Module):
     def forward(self, inputs_BChw: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(inputs_BChw))
         return logits
-
-    @property
-    def tuned(self) -> dict[str, nn.Parameter]:
-        """What is trained of the backbone, by its names there."""
-        return self.tuning.parameters()
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that the optimiser does not decay, such as position embeddings."""

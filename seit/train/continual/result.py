@@ -3,16 +3,14 @@
 Legend: T tasks.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from seit.models.fingerprint import fingerprint
 from seit.settings import to_mapping
 from seit.shards import Store
 from seit.train.continual.answering import JOINT, Answers
@@ -124,7 +122,7 @@ def make_result(
         ledger=_ledger(running, store).describe(),
         stream=stream.describe(),
         protocol=_protocol(config, stream, begun, learner),
-        network=_fingerprint(network.trained_state() | learner.state()),
+        network=fingerprint(network.trained_state() | learner.state()),
         trained_parameters=_count_trained(learner),
         steps=progress.number,
         samples=running.samples_here,
@@ -203,15 +201,6 @@ def _count_trained(learner: Learner) -> int:
         return 0
     network = learner.network
     return sum(one.numel() for one in (*network.tuned.values(), *network.head.parameters()))
-
-
-def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def recorded_result(told: Mapping[str, Any]) -> ContinualResult:

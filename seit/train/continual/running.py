@@ -18,6 +18,7 @@ from seit.train.continual.answering import JOINT, Answers, answer
 from seit.train.continual.config import ContinualConfig
 from seit.train.continual.feeding import Course, Rows, Segment, segment_seed, segments
 from seit.train.continual.learner import Learner, Setting, StepBatch
+from seit.train.continual.ledger import tensor_bytes
 from seit.train.continual.state import ContinualState, Progress
 from seit.train.loggers import Logger, make_loggers
 from seit.train.optim import learning_rate, make_optimizer, set_learning_rate
@@ -140,8 +141,7 @@ class Running:
             self.state.optimizer = optimizer
 
     def _measure_optimizer(self) -> None:
-        moments = self.state.optimizer_tensors().values()
-        size = sum(value.numel() * value.element_size() for value in moments)
+        size = tensor_bytes(self.state.moments())
         self.progress.optimizer_bytes = max(self.progress.optimizer_bytes, size)
 
     def _take_steps(self, course: Course, stop: Stop) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seit.errors import DamagedError
+from seit.train.checkpoint import moments, restore_moments
 from seit.train.continual.answering import Answers
 from seit.train.continual.learner import Learner
 
@@ -58,6 +59,7 @@ class ContinualState:
     progress: Progress
     scaler: torch.amp.GradScaler
     optimizer: torch.optim.Optimizer | None = None
+    _saved_moments: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def tensors(self) -> dict[str, Tensor]:
         """All state as named tensors on the host."""
@@ -65,7 +67,7 @@ class ContinualState:
         parts: dict[str, Mapping[str, Tensor]] = {
             "network": learner.network.trained_state(),
             "learner": learner.state(),
-            "optimizer": self._moments(),
+            "optimizer": self.moments(),
         }
         if learner.setting.memory is not None:
             parts["memory"] = learner.setting.memory.state()
@@ -130,37 +132,16 @@ class ContinualState:
             DamagedError: they are another run's.
         """
         self.optimizer = optimizer
-        parameters = {name: one for one, name in self._names().items()}
-        states: dict[Tensor, dict[str, Tensor]] = {}
+        network = self.learner.network
         try:
-            for path, value in self._saved_moments.items():
-                name, _, key = path.rpartition(".")
-                states.setdefault(parameters[name], {})[key] = value
-            settings = optimizer.state_dict()
-            in_order = [one for group in optimizer.param_groups for one in group["params"]]
-            settings["state"] = {
-                number: states[one] for number, one in enumerate(in_order) if one in states
-            }
-            optimizer.load_state_dict(settings)
+            # Of a module that was frozen so far there are none yet.
+            restore_moments(network, optimizer, self._saved_moments, all_or_none=False)
         except (KeyError, RuntimeError, ValueError) as error:
             raise DamagedError(f"the checkpoint does not fit this run: {error}") from error
 
-    def optimizer_tensors(self) -> dict[str, Tensor]:
-        """Moments, by the names of parameters: what the ledger counts."""
-        return self._moments()
-
-    def _names(self) -> dict[Tensor, str]:
-        return {one: name for name, one in self.learner.network.named_parameters()}
-
-    def _moments(self) -> dict[str, Tensor]:
-        if self.optimizer is None:
-            return {}
-        names = self._names()
-        return {
-            f"{names[parameter]}.{key}": torch.as_tensor(value)
-            for parameter, state in self.optimizer.state.items()
-            for key, value in state.items()
-        }
+    def moments(self) -> dict[str, Tensor]:
+        """What the optimiser keeps, by the names of parameters; nothing between tasks."""
+        return {} if self.optimizer is None else moments(self.learner.network, self.optimizer)
 
 
 def _answers(hits: Mapping[str, Tensor], task_hits: Mapping[str, Tensor]) -> list[Answers]:
