@@ -5,10 +5,10 @@
 
 STORE is what is learned from without labels, TARGET another store by the same tokenizer. Parts:
 
-    labels   masked tokens, then fine-tuning, against training from scratch, at 100, 20 and 5 % of
-             the labels (SeiT++)
+    labels   masked tokens, then fine-tuning, against training from scratch, at all, a fifth and a
+             twentieth of the labels (SeiT++)
     sit      recovery, contrast and both; blocks against independent tokens (SiT)
-    further  on TARGET, from masked tokens on STORE: plain and self-distilled, by length
+    further  on a tenth of TARGET, from masked tokens on STORE: plain and self-distilled, by length
     sparse   masked tokens at 0, 50, 75 and 90 % sparseness, fine-tuned dense; kept sparse; a
              smaller dense network of about the FLOPs of 75 % (SPDF)
 
@@ -23,6 +23,7 @@ import multiprocessing
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -41,6 +42,10 @@ from seit.train.sparsity import masked_weights
 
 PARTS = ("labels", "sparse", "further", "sit")
 FRACTIONS = (1.0, 0.2, 0.05)
+FEW = 0.05
+"""Share of STORE's labels after SiT."""
+TENTH = 0.1
+"""Share of TARGET, of its pictures as of its labels."""
 SHARES = (0.5, 0.75, 0.9)
 LENGTHS = (1, 4, 16)
 """Of further pre-training, in units of a scale's shortest."""
@@ -55,27 +60,36 @@ class Scale:
         width: of it.
         depth: of it.
         batch: samples of a step.
-        steps: of pre-training.
+        lr: of masked tokens; half of it further on, and SiT has 0.001.
+        steps: of masked tokens.
         sit_steps: of SiT.
         shortest: of further pre-training.
         fine: of fine-tuning.
+        target_fine: of fine-tuning on TARGET.
+        labelled: share of STORE that has labels, of which `FRACTIONS` are; all is learned from
+            without them. So many that scratch is short of labels there, not of steps.
+        decoder: width and blocks of the decoder of masked tokens.
     """
 
     stem: str
     width: int
     depth: int
     batch: int
+    lr: float
     steps: int
     sit_steps: int
     shortest: int
     fine: int
+    target_fine: int
+    labelled: float = 1.0
+    decoder: tuple[int, int] = (128, 2)
 
 
 SCALES = {
-    "smoke": Scale("2/2/0", 32, 2, 32, 6, 6, 2, 4),
-    "short": Scale("2/2/0", 64, 3, 64, 1500, 800, 100, 300),
-    "cpu": Scale("2/2/0", 128, 4, 64, 6000, 3000, 250, 1500),
-    "gpu": Scale("1/1/0", 192, 4, 256, 2500, 1500, 150, 600),
+    "smoke": Scale("2/2/0", 32, 2, 32, 1e-3, 6, 6, 2, 4, 4),
+    "short": Scale("2/2/0", 64, 3, 64, 3e-3, 8000, 800, 150, 1500, 600, 0.1, (64, 1)),
+    "cpu": Scale("2/2/0", 128, 4, 64, 2e-3, 12000, 3000, 250, 1500, 1000, 0.1),
+    "gpu": Scale("1/1/0", 192, 4, 256, 1e-3, 2500, 1500, 150, 600, 600),
 }
 
 
@@ -149,9 +163,33 @@ class Plan:
             f"mtm{size}-sparse{share:g}-{seed}",
             "pretrain",
             self.base(seed, self.scale.steps, width=width),
-            masked_tokens(1e-3),
+            self.masked_tokens(self.scale.lr),
             {"sparsity": {"share": share, "seed": seed}},
         )
+
+    def masked_tokens(self, lr: float) -> dict[str, Any]:
+        """Settings of masked token modelling."""
+        width, depth = self.scale.decoder
+        return {
+            "objective": "mtm",
+            "optim": {
+                "lr": lr,
+                "lr_batch_size": 0,
+                "weight_decay": 0.05,
+                "betas": [0.9, 0.95],
+                "clip_grad": 1.0,
+            },
+            "schedule": {"min_lr": 1e-5},
+            "augment": {"crop_size": 8, "crop_scale": [0.35, 1.0]},
+            "mtm": {
+                "decoder_dim": width,
+                "decoder_depth": depth,
+                "decoder_heads": width // 32,
+                "decoder_dropout": 0.0,
+                "input_dropout": 0.0,
+            },
+            "probe": {"samples": 2048, "val_samples": 2048},
+        }
 
     def fine(
         self,
@@ -159,14 +197,15 @@ class Plan:
         seed: int,
         *,
         start: str | None,
-        fraction: float = 1.0,
+        fraction: float | None = None,
         store: str | None = None,
         width: int | None = None,
         share: float = 0.0,
     ) -> str:
-        """Training with labels, from a run or from scratch."""
+        """Training with labels, from a run or from scratch; with all of the scale's unless told."""
+        steps = self.scale.fine if store is None else self.scale.target_fine
         settings = {
-            "data": {"fraction": fraction},
+            "data": {"fraction": self.scale.labelled if fraction is None else fraction},
             "optim": {
                 "lr": 1e-3,
                 "lr_batch_size": 0,
@@ -189,35 +228,11 @@ class Plan:
         return self.add(
             f"{name}-{seed}",
             "train",
-            self.base(seed, self.scale.fine, width=width),
+            self.base(seed, steps, width=width),
             settings,
             store=store,
             start=start,
         )
-
-
-def masked_tokens(lr: float) -> dict[str, Any]:
-    """Settings of masked token modelling."""
-    return {
-        "objective": "mtm",
-        "optim": {
-            "lr": lr,
-            "lr_batch_size": 0,
-            "weight_decay": 0.05,
-            "betas": [0.9, 0.95],
-            "clip_grad": 1.0,
-        },
-        "schedule": {"min_lr": 1e-5},
-        "augment": {"crop_size": 8, "crop_scale": [0.35, 1.0]},
-        "mtm": {
-            "decoder_dim": 128,
-            "decoder_depth": 2,
-            "decoder_heads": 4,
-            "decoder_dropout": 0.0,
-            "input_dropout": 0.0,
-        },
-        "probe": {"samples": 2048, "val_samples": 2048},
-    }
 
 
 SIT_ROWS: dict[str, dict[str, Any]] = {
@@ -233,11 +248,12 @@ def plan_labels(plan: Plan, seed: int) -> dict[str, str]:
     rows = {}
     for fraction in FRACTIONS:
         name = f"{fraction:.0%} of labels"
+        share = fraction * plan.scale.labelled
         rows[f"{name}, scratch"] = plan.fine(
-            f"scratch-{fraction:g}", seed, start=None, fraction=fraction
+            f"scratch-{fraction:g}", seed, start=None, fraction=share
         )
         rows[f"{name}, masked tokens first"] = plan.fine(
-            f"fine-{fraction:g}", seed, start=plan.masked(seed), fraction=fraction
+            f"fine-{fraction:g}", seed, start=plan.masked(seed), fraction=share
         )
     return rows
 
@@ -251,7 +267,7 @@ def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
             f"sit-{slug}-{seed}",
             "pretrain",
             plan.base(seed, plan.scale.sit_steps),
-            masked_tokens(1e-3),
+            plan.masked_tokens(1e-3),
             {
                 "objective": "sit",
                 "augment": {"crop_scale": [0.2, 1.0]},
@@ -259,23 +275,24 @@ def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
             },
         )
         rows[row] = start
-        rows[f"{row}, 5% of labels"] = plan.fine(
-            f"sit-{slug}-fine", seed, start=start, fraction=0.05
+        rows[f"{row}, {FEW:.0%} of labels"] = plan.fine(
+            f"sit-{slug}-fine", seed, start=start, fraction=FEW
         )
     return rows
 
 
 def plan_further(plan: Plan, seed: int) -> dict[str, str]:
-    """Rows of the part, all fine-tuned on TARGET with a tenth of its labels."""
+    """Rows of the part, all fine-tuned on the tenth of TARGET that they saw before."""
     start, target = plan.masked(seed), plan.target
-    fraction = 0.1
+    fine = partial(plan.fine, seed=seed, store=target, fraction=TENTH)
     rows = {
-        "scratch": plan.fine("target-scratch", seed, start=None, store=target, fraction=fraction),
-        "not further": plan.fine("target-0", seed, start=start, store=target, fraction=fraction),
+        "scratch": fine("target-scratch", start=None),
+        "not further": fine("target-0", start=start),
     }
     for length in LENGTHS:
         steps = length * plan.scale.shortest
-        shared = plan.base(seed, steps), masked_tokens(5e-4)
+        tenth = {"data": {"fraction": TENTH}}
+        shared = plan.base(seed, steps), plan.masked_tokens(plan.scale.lr / 2), tenth
         plain = plan.add(
             f"further-plain-{steps}-{seed}", "pretrain", *shared, store=target, start=start
         )
@@ -289,15 +306,13 @@ def plan_further(plan: Plan, seed: int) -> dict[str, str]:
             teacher=plain,
         )
         for name, run in (("plain", plain), ("self-distilled", taught)):
-            rows[f"{name}, {steps:,} steps"] = plan.fine(
-                f"target-{name}-{steps}", seed, start=run, store=target, fraction=fraction
-            )
+            rows[f"{name}, {steps:,} steps"] = fine(f"target-{name}-{steps}", start=run)
     return rows
 
 
 def plan_sparse(plan: Plan, seed: int) -> dict[str, str]:
     """Rows of the part, fine-tuned with all labels."""
-    rows = {"dense": plan.fine("fine-1", seed, start=plan.masked(seed), fraction=1.0)}
+    rows = {"dense": plan.fine("fine-1", seed, start=plan.masked(seed))}
     for share in SHARES:
         start = plan.masked(seed, share=share)
         rows[f"{share:.0%} sparse, fine-tuned dense"] = plan.fine(

@@ -64,7 +64,8 @@ class CodeHead(nn.Module):
     A linear map makes C numbers for each cell, which go through GELU and a layer norm; a logit is
     their product with the code's vector, plus a bias of the code (SeiT++ and MAGE, which follow
     BERT). The vectors are the store's, standardised, and no gradient reaches them: they are the
-    target, not to be learned from the prediction.
+    target, not to be learned from the prediction. The norm's gain starts at 1/√C, at which logits
+    vary by about 1 and the loss begins near log K.
 
     Args:
         dim: D, of the features.
@@ -81,6 +82,7 @@ class CodeHead(nn.Module):
         self.register_buffer("codes", standardised(codebook_KC), persistent=False)
         self.lift = nn.Linear(dim, self.cells * C)
         self.norm = nn.LayerNorm(C, eps=1e-6)
+        nn.init.constant_(self.norm.weight, C**-0.5)
         self.bias = nn.Parameter(torch.zeros(K))
 
     def vectors(self, features_BnD: Tensor) -> Tensor:
