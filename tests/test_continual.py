@@ -366,7 +366,13 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
+QUICK = ("lae-adapter", "lae-prefix", "der++", "icarl", "joint")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RESUMED],
+)
 def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(store, tmp_path, name):
     """In the first task, at its end, and in later ones, while modules are frozen and after."""
     config = RESUMED[name]

@@ -283,6 +283,7 @@ def done_names(store):
     return {path.stem for path in (store / ".tokenize" / "done").glob("*.json")}
 
 
+@pytest.mark.timeout(600)  # four starts of workers, slow on a busy machine
 @ray_s_own
 def test_engines_go_on_with_each_other_s_jobs(corpus, reference, tmp_path, cluster):
     store = tmp_path / "store"

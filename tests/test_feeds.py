@@ -88,9 +88,10 @@ def assert_same(found, expected, codebook):
             assert torch.equal(getattr(one, name).cpu(), getattr(other, name))
 
 
+ROLLS = "rolls, flips and half of the boxes"
 FUSED = {
     "the recipe of the defaults": {},
-    "rolls, flips and half of the boxes": {
+    ROLLS: {
         "time_roll": 0.4, "flip_prob": 0.5, "cutmix_prob": 0.5, "cutmix_alpha": 0.4,
     },
     "crops alone": {
@@ -104,7 +105,9 @@ FUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == ROLLS else n for n in FUSED]
+)
 def test_fused_and_reference_make_the_same_batches(store, device, caplog, monkeypatch, name):
     config = replace(CONFIG, augment=AugmentConfig(**FUSED[name]))
     config = replace(config, run=replace(config.run, precision="fp32"))

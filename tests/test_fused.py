@@ -240,12 +240,14 @@ class CountOperations(TorchDispatchMode):
 @pytest.mark.parametrize(
     "change",
     [
-        {"synonym_prob": 0.5, "swap_prob": 0.5, "swap_max": 0.5},
+        pytest.param(
+            {"synonym_prob": 0.5, "swap_prob": 0.5, "swap_max": 0.5}, marks=pytest.mark.slow
+        ),
         {"synonym_prob": 0.3, "swap_prob": 0.3, "time_roll": 0.5, "flip_prob": 0.5},
         {"synonym_prob": 1, "synonym_rate": 0.7, "swap_prob": 0},
     ],
 )
-@pytest.mark.parametrize("K", [2, 391])
+@pytest.mark.parametrize("K", [pytest.param(2, marks=pytest.mark.slow), 391])
 def test_ids_are_edited_bit_for_bit(device, K, change):
     config, grid, B = AugmentConfig(**change), (5, 7), 9
     augment = TokenAugment(codebook(K, 3), grid, config)

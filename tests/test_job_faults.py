@@ -266,6 +266,7 @@ def test_a_second_job_is_told_of_the_first(corpus, undisturbed, tmp_path, capsys
 # ------------------------------------------------------------------------------------ full disks
 
 
+@pytest.mark.slow
 def test_no_room_for_a_shard(corpus, undisturbed, tmp_path, capsys):
     """Portable stand-in for a full disk: no file of this process may become larger than 40 kB."""
     store = tmp_path / "store"

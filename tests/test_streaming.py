@@ -485,7 +485,7 @@ def by_interpreter(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["resident", "streaming"])
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_context_streams_are_decoded_by_triton(tmp_path, by_interpreter, mode, world_size):
     shards = {"train": (16, 5)}
     build_store(

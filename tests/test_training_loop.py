@@ -527,11 +527,19 @@ def test_a_run_of_pixels_teaches_one_of_tokens(store, pictures, tmp_path):
     assert logits.shape == (72, 3)
     again = evaluate_run(tmp_path / "teacher", store, split="train", device="cpu")
     assert np.array_equal(logits.argmax(1).numpy(), again.predictions)
-    assert finish(spawn(store, tmp_path / "two", taught, ranks=2)) == [0, 0]
-    same_weights(Run.open(tmp_path / "two"), Run.open(tmp_path / "one"), tolerance=2e-5)
     wrong = changed(pixels, distill={"teacher": str(tmp_path / "one")})
     with pytest.raises(UsageError, match="takes tokens and this run pixels"):
         train(wrong, store, out=tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_ranks_are_taught_what_one_process_is(store, pictures, tmp_path):
+    pixels = changed(data={"pixels": str(pictures)}, schedule={"steps": 2})
+    train(pixels, store, out=tmp_path / "teacher")
+    taught = changed(distill={"teacher": str(tmp_path / "teacher"), "alpha": 0.7})
+    train(taught, store, out=tmp_path / "one")
+    assert finish(spawn(store, tmp_path / "two", taught, ranks=2)) == [0, 0]
+    same_weights(Run.open(tmp_path / "two"), Run.open(tmp_path / "one"), tolerance=2e-5)
 
 
 # ---------------------------------------------------------------------------------------- failures

@@ -6,7 +6,7 @@
 STORE is what is learned from without labels, TARGET another store by the same tokenizer. Parts:
 
     labels   masked tokens, then fine-tuning, against training from scratch, at all, a fifth and a
-             twentieth of the labels (SeiT++)
+             twentieth of the labels, for as many steps and for as many epochs (SeiT++)
     sit      recovery, contrast and both; blocks against independent tokens (SiT)
     further  on a tenth of TARGET, from masked tokens on STORE: plain and self-distilled, by length
     sparse   masked tokens at 0, 50, 75 and 90 % sparseness, fine-tuned dense; kept sparse; a
@@ -201,9 +201,10 @@ class Plan:
         store: str | None = None,
         width: int | None = None,
         share: float = 0.0,
+        steps: int | None = None,
     ) -> str:
         """Training with labels, from a run or from scratch; with all of the scale's unless told."""
-        steps = self.scale.fine if store is None else self.scale.target_fine
+        steps = steps or (self.scale.fine if store is None else self.scale.target_fine)
         settings = {
             "data": {"fraction": self.scale.labelled if fraction is None else fraction},
             "optim": {
@@ -247,14 +248,17 @@ def plan_labels(plan: Plan, seed: int) -> dict[str, str]:
     """Rows of the part, by name, and their jobs."""
     rows = {}
     for fraction in FRACTIONS:
-        name = f"{fraction:.0%} of labels"
-        share = fraction * plan.scale.labelled
-        rows[f"{name}, scratch"] = plan.fine(
-            f"scratch-{fraction:g}", seed, start=None, fraction=share
-        )
-        rows[f"{name}, masked tokens first"] = plan.fine(
-            f"fine-{fraction:g}", seed, start=plan.masked(seed), fraction=share
-        )
+        protocols = {"": plan.scale.fine}
+        if fraction < 1:
+            protocols[", epochs of all"] = max(1, round(fraction * plan.scale.fine))
+        for protocol, steps in protocols.items():
+            name = f"{fraction:.0%} of labels{protocol}"
+            slug = f"{fraction:g}-epochs" if protocol else f"{fraction:g}"
+            fine = partial(
+                plan.fine, seed=seed, fraction=fraction * plan.scale.labelled, steps=steps
+            )
+            rows[f"{name}, scratch"] = fine(f"scratch-{slug}", start=None)
+            rows[f"{name}, masked tokens first"] = fine(f"fine-{slug}", start=plan.masked(seed))
     return rows
 
 
