@@ -27,7 +27,7 @@ from seit.train.pretrain import pretrain
 from seit.train.pretrain.further import FurtherConfig, FurtherModel, feature_distance
 from seit.train.pretrain.masking import MaskConfig, draw_order, draw_share
 from seit.train.pretrain.mtm import MaskedTokenModel, MtmConfig
-from seit.train.pretrain.patches import patchify, unpatchify
+from seit.train.pretrain.patches import CodeHead, patchify, unpatchify
 
 FINE = build(
     TrainConfig,
@@ -244,6 +244,15 @@ def test_what_is_masked_is_not_seen():
     torch.testing.assert_close(model._predict(other, order, 7)[0], before)
     seen = torch.where(hidden, ids, (ids + 1) % 20)
     assert not torch.allclose(model._predict(seen, order, 7)[0], before, atol=1e-3)
+
+
+def test_logits_start_at_unit_variance():
+    codebook = 3 + 5 * torch.randn(512, 24, generator=torch.Generator().manual_seed(0))
+    head = CodeHead(64, codebook, side=2)
+    features = torch.randn(8, 16, 64, generator=torch.Generator().manual_seed(1))
+    logits = head(features)
+    assert logits.shape == (8, 16, 4, 512)
+    assert logits.std(dim=-1).mean().item() == pytest.approx(1, abs=0.15)
 
 
 def test_logits_are_tied_to_the_codebook_and_do_not_move_it():

@@ -66,8 +66,8 @@ class Scale:
         shortest: of further pre-training.
         fine: of fine-tuning.
         target_fine: of fine-tuning on TARGET.
-        labelled: share of STORE that has labels, of which `FRACTIONS` are; all is learned from
-            without them. So many that scratch is short of labels there, not of steps.
+        labelled: share of STORE that has labels, of which `FRACTIONS` are; all of it is learned
+            from without them.
         decoder: width and blocks of the decoder of masked tokens.
     """
 
@@ -264,7 +264,8 @@ def plan_labels(plan: Plan, seed: int) -> dict[str, str]:
 
 def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
     """Rows of the part: pre-training, and fine-tuning with 5 % of the labels."""
-    rows = {}
+    few = f"{FEW:.0%} of labels"
+    rows = {f"scratch, {few}": plan.fine("scratch-few", seed, start=None, fraction=FEW)}
     for row, settings in SIT_ROWS.items():
         slug = row.replace(" ", "").replace(",", "-").replace("+", "-")
         start = plan.add(
@@ -279,9 +280,7 @@ def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
             },
         )
         rows[row] = start
-        rows[f"{row}, {FEW:.0%} of labels"] = plan.fine(
-            f"sit-{slug}-fine", seed, start=start, fraction=FEW
-        )
+        rows[f"{row}, {few}"] = plan.fine(f"sit-{slug}-fine", seed, start=start, fraction=FEW)
     return rows
 
 
