@@ -366,7 +366,7 @@ ALL_WRITES = (*MAIN_WRITES, "open", "os.remove", "os.mkdir", "os.rmdir")
     ("container", "exchanges", "events"),
     [
         ("wds", "yes", MAIN_WRITES),
-        ("zarr", "no", MAIN_WRITES),
+        pytest.param("zarr", "no", MAIN_WRITES, marks=pytest.mark.slow),
         *(
             pytest.param(container, exchanges, ALL_WRITES, marks=pytest.mark.slow)
             for container in ("wds", "zarr")

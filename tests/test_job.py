@@ -591,7 +591,12 @@ def test_a_lost_shard_of_an_unfinished_job_is_made_again(made, corpus, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("codec", "container"), [("packed", "wds"), ("packed", "zarr"), ("context", "zarr")]
+    ("codec", "container"),
+    [
+        ("packed", "wds"),
+        pytest.param("packed", "zarr", marks=pytest.mark.slow),
+        ("context", "zarr"),
+    ],
 )
 def test_other_codecs_and_containers_resume_to_the_same_bytes(
     codec, container, made, corpus, tmp_path

@@ -538,6 +538,12 @@ with open(out, "a") as log:
 """
 
 
+@pytest.mark.parametrize(
+    "split",
+    [pytest.param(FORMS[0], marks=pytest.mark.slow), FORMS[1]],
+    ids="-".join,
+    indirect=True,
+)
 def test_an_epoch_survives_a_killed_rank(split, tmp_path):
     """Two processes read; one is killed, the other stops; three go on from the last common step."""
     logs = [tmp_path / f"{rank}.jsonl" for rank in range(2)]
