@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +11,23 @@ import yaml
 from PIL import Image
 from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ, VectorQuantize
 
+import seit
 from seit.cli import main
 from seit.errors import DamagedError, UsageError
+from seit.tokenize import tokenize
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
-from seit.tokenizers import PatchTokenizer, load_tokenizer, save_tokenizer
+from seit.tokenizers import (
+    PatchTokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    stored_tokenizer_bytes,
+)
 from seit.tokenizers.autoencoder import Autoencoder, NetworkConfig
 from seit.tokenizers.bounds import Bound
 from seit.tokenizers.conv import ConvTokenizer, to_planes
+from seit.tokenizers.files import load_shipped, open_tokenizer
 from seit.tokenizers.quality import measure
-from seit.tokenizers.shipped import list_shipped, open_tokenizer
+from seit.tokenizers.shipped import list_shipped
 from seit.tokenizers.similarity import MIN_SIDE, SCALE_WEIGHTS, ms_ssim, num_scales, ssim
 from seit.train.tokenizers.pictures import cut_tiles
 
@@ -367,10 +376,45 @@ def test_wrong_cards_are_found(shelf, tokenizer):
         list_shipped()
 
 
+def test_a_store_refers_to_what_is_shipped(shelf, tokenizer, images, tmp_path):
+    ship(shelf, "conv-vq-tiny", tokenizer)
+    folder = tmp_path / "photos"
+    for number, picture in enumerate(images):
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.numpy()).save(folder / "ab"[number % 2] / f"{number}.png")
+    config = TokenizeConfig(tokenizer="conv-vq-tiny", codec="packed")
+    small = tokenize(folder, tmp_path / "referring", config)
+    large = tokenize(folder, tmp_path / "embedding", replace(config, embed_tokenizer=True))
+    weights = sum(tensor.nbytes for tensor in tokenizer.tensors().values())
+    assert 0 <= large.bytes - small.bytes - weights < 20_000
+    referring, embedding = (seit.open(tmp_path / name) for name in ("referring", "embedding"))
+    assert (referring.has_tokenizer_weights, embedding.has_tokenizer_weights) == (False, True)
+    for store in (referring, embedding):
+        loaded = store.load_tokenizer()
+        assert loaded.fingerprint == tokenizer.fingerprint == store.card.tokenizer.fingerprint
+        tokens = torch.from_numpy(store["train"].tokens[:].astype(int))
+        assert torch.equal(loaded.decode(tokens), tokenizer.decode(tokens))
+    with pytest.raises(UsageError, match="embed_tokenizer"):
+        tokenize(folder, tmp_path / "referring", replace(config, embed_tokenizer=True))
+    (shelf / "conv-vq-tiny.yaml").unlink()
+    assert embedding.load_tokenizer().fingerprint == tokenizer.fingerprint
+    with pytest.raises(UsageError, match="'conv-vq-tiny' of another seit"):
+        referring.load_tokenizer()
+
+
+def test_a_reference_with_another_codebook_is_damage(shelf, tokenizer, tmp_path):
+    ship(shelf, "conv-vq-tiny", tokenizer)
+    path = tmp_path / "tokenizer.safetensors"
+    path.write_bytes(stored_tokenizer_bytes(tokenizer))
+    assert load_tokenizer(path, codebook=tokenizer.codebook.numpy()).name == "conv-vq"
+    with pytest.raises(DamagedError, match="not that of conv-vq-tiny"):
+        load_tokenizer(path, codebook=tokenizer.codebook.numpy() + 1)
+
+
 def test_what_is_shipped_loads():
     shipped = list_shipped()
     for tokenizer in shipped.values():
-        assert tokenizer.load().name == tokenizer.card["kind"]
+        assert load_shipped(tokenizer).name == tokenizer.card["kind"]
         assert {"data", "steps", "seed"} <= tokenizer.card["training"].keys()
     assert sum(one.path.stat().st_size for one in shipped.values()) <= 20_000_000
 

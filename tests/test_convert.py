@@ -9,14 +9,27 @@ import numpy as np
 import pytest
 import webdataset
 import zarr
+from PIL import Image
 from stores import build_store
 
 import seit
 from seit.errors import DamagedError, UsageError
+from seit.settings import build
 from seit.shards import BlockDecoder, convert, shard_urls, verify_store
 from seit.shards.recoding import fit_codec, recode
+from seit.train import TrainConfig, evaluate_run, predict, train
 
 SHARDS = {"train": (14, 9, 5), "val": (7,)}
+TRAINING = build(
+    TrainConfig,
+    {
+        "model": {"name": "vit_tiny_patch16_224", "embed_dim": 16, "depth": 1, "num_heads": 2},
+        "data": {"batch_size": 32},
+        "schedule": {"steps": 2, "warmup_steps": 0},
+        "run": {"device": "cpu"},
+    },
+    origin="test",
+)
 FORMS = [("packed", "wds"), ("context", "wds"), ("packed", "zarr"), ("context", "zarr")]
 
 
@@ -123,6 +136,34 @@ def test_official_files_and_back(source, tmp_path):
             np.testing.assert_array_equal(store[split].labels, written.labels)
         np.testing.assert_array_equal(store.codebook, seit.open(path).codebook)
         assert verify_store(target).ok
+
+
+def test_official_files_hold_grids_of_32_by_32_alone(tmp_path):
+    build_store(tmp_path / "small", grid=(4, 4), num_codes=40, shards={"train": (3,)})
+    with pytest.raises(UsageError, match="grids of 4×4 and naver-ai/seit's files only hold 32×32"):
+        convert(tmp_path / "small", tmp_path / "files", container="official")
+    assert not (tmp_path / "files").exists()
+
+
+def test_what_came_of_official_files_trains_and_says_that_it_has_no_pictures(source, tmp_path):
+    path, _ = source
+    convert(path, tmp_path / "files", container="official")
+    for labels in (tmp_path / "files").glob("*-label.txt"):
+        labels.write_text(labels.read_text().replace("-1", "0"))
+    convert(tmp_path / "files", tmp_path / "store")
+    store = seit.open(tmp_path / "store")
+    assert not store.has_tokenizer_file
+    tokenizer = store.load_tokenizer()
+    assert tokenizer.fingerprint == store.card.tokenizer.fingerprint
+    assert tokenizer.grid == (32, 32)
+    np.testing.assert_array_equal(tokenizer.codebook.numpy(), store.codebook)
+    result = train(TRAINING, store, out=tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert evaluate_run(tmp_path / "run", store, device="cpu").top1 == result.top1
+    train(TRAINING, store, out=tmp_path / "warm", init_from=tmp_path / "run")
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    with pytest.raises(UsageError, match="imported from naver-ai/seit's files"):
+        predict(tmp_path / "run", [tmp_path / "photo.png"], device="cpu")
 
 
 def test_remote_targets_and_sources(source, tmp_path):

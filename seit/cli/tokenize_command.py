@@ -42,6 +42,7 @@ def command(
     seed: int = 0,
     strict: bool = False,
     overwrite: bool = False,
+    embed_tokenizer: bool = False,
     update: bool = False,
     update_changed_since: str | None = None,
     dry_run: bool = False,
@@ -76,6 +77,8 @@ def command(
         seed: Of the tokenizer's fit and of the views.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job of other settings, at STORE.
+        embed_tokenizer: Copy the weights of a shipped tokenizer into the store, so that it needs
+            no seit that ships them; without it the store names the tokenizer by fingerprint.
         update: Bring the store at STORE up to date with SRC: tokenize what is new or changed (its
             size, split, class or metadata), drop what is gone, keep all other tokens.
         update_changed_since: With --update, files modified at or after this date changed too.
@@ -112,6 +115,7 @@ def command(
         seed=seed,
         strict=strict,
         overwrite=overwrite,
+        embed_tokenizer=embed_tokenizer,
     )
     if dry_run:
         expected = estimate(src, store, config)

@@ -79,7 +79,8 @@ def info(tokenizer: str, /, *, json: bool = False) -> None:
         tokenizer: A shipped tokenizer's name, or a tokenizer file.
         json: Print one JSON object.
     """
-    from seit.tokenizers.shipped import list_shipped, open_tokenizer
+    from seit.tokenizers.files import open_tokenizer
+    from seit.tokenizers.shipped import list_shipped
 
     found = open_tokenizer(tokenizer)
     shipped = list_shipped().get(tokenizer)

@@ -15,6 +15,8 @@ from seit.shards.store import open_store
 
 OFFICIAL = "official"
 """The container name of naver-ai/seit's files."""
+OFFICIAL_GRID = (32, 32)
+"""The only grid that readers of those files know; the files themselves do not say theirs."""
 Progress = Callable[[int, int], None]
 """Called with (what is done, what is to be done)."""
 
@@ -62,7 +64,7 @@ def convert(
 
     Raises:
         UsageError: there is nothing to convert, ``target`` is not empty, a name is unknown, or
-            the tokens do not fit into official files.
+            the tokens do not fit into official files, whose grids are 32×32.
         DamagedError: the source is damaged.
         SeitError: a disk is full or a place does not answer.
     """
@@ -119,6 +121,11 @@ def _export(
     if not isinstance(place, LocalFolder):
         raise UsageError(f"official files are written to a local folder, not to {place}")
     store = open_store(source)
+    if (grid := store.card.tokenizer.grid) != OFFICIAL_GRID:
+        raise UsageError(
+            f"{store.folder} holds grids of {grid[0]}×{grid[1]} and naver-ai/seit's files only "
+            f"hold {OFFICIAL_GRID[0]}×{OFFICIAL_GRID[1]}; tokenize with --size 256 first"
+        )
     written = export_official(store, place.path, progress=progress)
     samples, num_bytes = store.card.samples, sum(written.values())
     return Conversion(samples, num_bytes, num_bytes / max(samples, 1), None, OFFICIAL)

@@ -144,10 +144,41 @@ class Store(Mapping[str, Split]):
             raise DamagedError(f"{path} does not match its checksum; restore it from a copy")
         return data
 
-    def load_tokenizer(self) -> "Tokenizer":
-        """Load the tokenizer that made these tokens (needs torch)."""
-        from seit.tokenizers import load_tokenizer
+    @property
+    def has_tokenizer_file(self) -> bool:
+        """Whether the card lists a tokenizer; imported files come without one."""
+        return any(record.file == TOKENIZER_NAME for record in self.card.files)
 
+    @cached_property
+    def has_tokenizer_weights(self) -> bool:
+        """Whether the store carries its tokenizer's weights rather than a reference (needs torch).
+
+        Raises:
+            DamagedError: the tokenizer's file is missing or not what was written.
+        """
+        from seit.tokenizers import has_weights
+
+        return self.has_tokenizer_file and has_weights(self.read_listed(TOKENIZER_NAME))
+
+    def load_tokenizer(self) -> "Tokenizer":
+        """Load the tokenizer that made these tokens (needs torch).
+
+        Without its weights it neither encodes nor decodes: that of files of naver-ai/seit, and a
+        published one that was too large to travel with the tokens.
+
+        Raises:
+            UsageError: it is one that this seit does not have.
+            DamagedError: its file is missing or not what was written.
+        """
+        import torch
+
+        from seit.tokenizers import ImportedTokenizer, load_tokenizer
+
+        if not self.has_tokenizer_file:
+            info = self.card.tokenizer
+            settings = {"grid": list(info.grid)}
+            codebook = torch.from_numpy(self.codebook.copy())
+            return ImportedTokenizer.reference(codebook, settings, info.fingerprint)
         if isinstance(self.folder, LocalFolder):
             return load_tokenizer(self.folder.path / TOKENIZER_NAME, codebook=self.codebook)
         with tempfile.TemporaryDirectory(prefix="seit-") as folder:

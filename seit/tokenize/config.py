@@ -16,7 +16,7 @@ from seit.tokenizers import (
     PatchTokenizer,
     Tokenizer,
 )
-from seit.tokenizers.shipped import open_tokenizer
+from seit.tokenizers.files import open_tokenizer
 
 DEFAULT_SIZE = 256
 MAX_SECONDS = 86_400
@@ -63,6 +63,8 @@ class TokenizeConfig:
         root: folder that a manifest's relative paths start from; None for the manifest's own.
         overwrite: replace a finished store, or an unfinished job of other settings, at STORE; an
             unfinished job of the same settings goes on.
+        embed_tokenizer: copy the weights of a shipped tokenizer into the store, which otherwise
+            refers to it by name and fingerprint.
         inputs: what files are made into; not for callers, `resolve_tokenizer` settles it.
     """
 
@@ -88,6 +90,7 @@ class TokenizeConfig:
     workdir: Path | None = None
     root: Path | None = None
     overwrite: bool = False
+    embed_tokenizer: bool = False
     inputs: Inputs | None = None
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
 from seit.tokenize.job import list_source
 from seit.tokenize.making import ENCODE_BATCH
 from seit.tokenize.workspace import check_target
+from seit.tokenizers import codebook_bytes, stored_tokenizer_bytes
 
 SAMPLE = 2 * ENCODE_BATCH
 
@@ -80,7 +81,8 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
     unreadable = 1 - len(read) / len(chosen)
     count = round(len(corpus.instances) * len(good) / len(read))
     key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
-    weights = tokenizer.codebook.nbytes + sum(t.nbytes for t in tokenizer.tensors().values())
+    carried = stored_tokenizer_bytes(tokenizer, embed=config.embed_tokenizer)
+    weights = len(codebook_bytes(tokenizer)) + len(carried)
     num_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3)) + weights
     return Estimate(
         samples=count,

@@ -266,7 +266,9 @@ class _Run:
         store = self.workspace.shards
         files = {
             CODEBOOK_NAME: codebook_bytes(self.tokenizer),
-            TOKENIZER_NAME: stored_tokenizer_bytes(self.tokenizer),
+            TOKENIZER_NAME: stored_tokenizer_bytes(
+                self.tokenizer, embed=self.config.embed_tokenizer
+            ),
             SKIPPED_NAME: b"".join(_skipped_lines(done)),
             INPUTS_NAME: list_inputs(self.corpus),
         }
@@ -353,6 +355,7 @@ def describe_job(corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None
         **({"max_seconds": config.max_seconds} if config.modality == "audio" else {}),
         **({"compile": True} if config.compile else {}),
         **({"views": config.views} if config.views > 1 else {}),
+        **({"embed_tokenizer": True} if config.embed_tokenizer else {}),
     }
 
 

@@ -70,6 +70,7 @@ _FIXED = (
     "seed",
     "views",
     "compile",
+    "embed_tokenizer",
 )
 """Settings that an update takes from the store's job."""
 _UPDATE = "update"

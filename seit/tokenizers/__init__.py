@@ -12,11 +12,13 @@ from seit.tokenizers.dmel import DMelTokenizer
 from seit.tokenizers.files import (
     TOKENIZERS,
     codebook_bytes,
+    has_weights,
     load_tokenizer,
     save_tokenizer,
     stored_tokenizer_bytes,
     tokenizer_bytes,
 )
+from seit.tokenizers.imported import ImportedTokenizer
 from seit.tokenizers.mel import MelConfig, MelFrontEnd, mel_pictures
 from seit.tokenizers.melquality import AudioQuality, measure_audio_quality
 from seit.tokenizers.melvq import MelTokenizer, ResidualMelTokenizer
@@ -33,6 +35,7 @@ __all__ = [
     "DMelTokenizer",
     "ImageInputs",
     "ImageTokenizer",
+    "ImportedTokenizer",
     "Inputs",
     "MelConfig",
     "MelFrontEnd",
@@ -43,6 +46,7 @@ __all__ = [
     "ResidualMelTokenizer",
     "Tokenizer",
     "codebook_bytes",
+    "has_weights",
     "load_tokenizer",
     "measure_audio_quality",
     "measure_quality",

@@ -1,7 +1,14 @@
-"""Tokenizers on disk: one safetensors file whose metadata name the kind and its settings."""
+"""Tokenizers on disk: one safetensors file whose metadata name the kind and its settings.
+
+A file may hold a reference in place of weights: to a tokenizer of the package, which is found by
+its fingerprint, or to a published one (:mod:`seit.tokenizers.published.references`).
+"""
 
 import json
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +22,24 @@ from seit.files import write_atomically
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.conv import ConvTokenizer
 from seit.tokenizers.dmel import DMelTokenizer
+from seit.tokenizers.imported import ImportedTokenizer
 from seit.tokenizers.melconv import MelConvTokenizer
 from seit.tokenizers.melvq import MelTokenizer, ResidualMelTokenizer
 from seit.tokenizers.patch import PatchTokenizer
+from seit.tokenizers.presets import PRESETS
 from seit.tokenizers.published import KINDS, ReferableTokenizer
+from seit.tokenizers.shipped import ShippedTokenizer, find_shipped, list_shipped
 
-_FITTED: tuple[type[Tokenizer], ...] = (
+_OWN: tuple[type[Tokenizer], ...] = (
     PatchTokenizer,
     ConvTokenizer,
     MelTokenizer,
     ResidualMelTokenizer,
     DMelTokenizer,
     MelConvTokenizer,
+    ImportedTokenizer,
 )
-TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _FITTED} | dict(KINDS)
+TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _OWN} | dict(KINDS)
 """The kinds of tokenizer by name."""
 
 _STORED_CODEBOOK = "codebook.safetensors"
@@ -44,12 +55,14 @@ _VERSION = 1
 def tokenizer_bytes(
     tokenizer: Tokenizer, *, with_codebook: bool, with_weights: bool = True
 ) -> bytes:
-    """The bytes of a tokenizer file; a store keeps the codebook in a file of its own.
+    """Return the bytes of a tokenizer file; a store keeps the codebook in a file of its own.
 
-    Without weights it becomes a reference: see :mod:`seit.tokenizers.published.references`.
+    Without weights a tokenizer of the package, or a published one, becomes a reference; any other
+    keeps them, because nothing else has them.
     """
-    is_reference = isinstance(tokenizer, ReferableTokenizer) and not (
-        with_weights and tokenizer.has_weights
+    shipped = None if with_weights else find_shipped(tokenizer.fingerprint)
+    is_reference = shipped is not None or (
+        isinstance(tokenizer, ReferableTokenizer) and not (with_weights and tokenizer.has_weights)
     )
     weights = {} if is_reference else tokenizer.tensors()
     tensors = {key: tensor.cpu().contiguous() for key, tensor in weights.items()}
@@ -62,14 +75,19 @@ def tokenizer_bytes(
         "fingerprint": tokenizer.fingerprint,
         "settings": tokenizer.settings(),
         **({"reference": True} if is_reference else {}),
+        **({"shipped": shipped.name} if shipped else {}),
     }
     return save(tensors, {_METADATA_KEY: json.dumps(card, sort_keys=True)})
 
 
-def stored_tokenizer_bytes(tokenizer: Tokenizer) -> bytes:
-    """The bytes of a store's tokenizer file: without the codebook, and without large weights."""
+def stored_tokenizer_bytes(tokenizer: Tokenizer, *, embed: bool = False) -> bytes:
+    """Return the bytes of a store's tokenizer file, without the codebook.
+
+    Large weights are left out, and so are those of a tokenizer of the package unless ``embed``.
+    """
     num_bytes = sum(tensor.nbytes for tensor in tokenizer.tensors().values())
-    with_weights = num_bytes <= MAX_STORED_WEIGHT_BYTES
+    is_shipped = find_shipped(tokenizer.fingerprint) is not None
+    with_weights = num_bytes <= MAX_STORED_WEIGHT_BYTES and (embed or not is_shipped)
     return tokenizer_bytes(tokenizer, with_codebook=False, with_weights=with_weights)
 
 
@@ -78,9 +96,42 @@ def codebook_bytes(tokenizer: Tokenizer) -> bytes:
     return save({"codebook": tokenizer.codebook.cpu().contiguous()})
 
 
-def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Write a tokenizer, codebook included, to one file."""
-    write_atomically(path, tokenizer_bytes(tokenizer, with_codebook=True))
+def save_tokenizer(tokenizer: Tokenizer, path: Path, *, with_weights: bool = True) -> None:
+    """Write a tokenizer, codebook included, to one file; weights as in :func:`tokenizer_bytes`."""
+    data = tokenizer_bytes(tokenizer, with_codebook=True, with_weights=with_weights)
+    write_atomically(path, data)
+
+
+def open_tokenizer(name: str | Path) -> Tokenizer:
+    """Load the tokenizer of the package that has this name, or else the file of this path.
+
+    Raises:
+        UsageError: there is neither.
+        DamagedError: the file is not what was written.
+    """
+    shipped = list_shipped()
+    if str(name) in shipped:
+        return load_shipped(shipped[str(name)])
+    if not Path(name).is_file():
+        known = [*PRESETS, *shipped]
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"pass a file or one of {', '.join(known)}"
+        raise UsageError(
+            f"no tokenizer is named {str(name)!r} and no such tokenizer file exists; {hint}"
+        )
+    return load_tokenizer(name)
+
+
+def load_shipped(shipped: ShippedTokenizer) -> Tokenizer:
+    """Load a tokenizer of the package.
+
+    Raises:
+        DamagedError: the file is not the one that the card is about.
+    """
+    tokenizer = load_tokenizer(shipped.path)
+    if tokenizer.fingerprint != shipped.fingerprint:
+        raise DamagedError(f"{shipped.path} is not the tokenizer of its card; install seit again")
+    return tokenizer
 
 
 def load_tokenizer(
@@ -89,10 +140,12 @@ def load_tokenizer(
     """Load a tokenizer file; ``codebook`` (K, C) or (L, K, C) is given when it lies elsewhere.
 
     Without one, that of a store's tokenizer file is looked for beside it, where stores have it.
-    What a store left the weights of out comes back as a reference, which cannot encode or decode.
+    A reference to a tokenizer of the package gives that one; a reference to a published tokenizer
+    comes back as what it is, which cannot encode or decode.
 
     Raises:
-        UsageError: there is no such file, or it holds a tokenizer that this seit does not know.
+        UsageError: there is no such file, or it holds, or refers to, a tokenizer that this seit
+            does not have.
         DamagedError: it is not what was written.
     """
     path = Path(path)
@@ -126,12 +179,45 @@ def load_tokenizer(
     ):
         raise DamagedError(f"{path} comes without a float32 (K, C) codebook; fit it again")
     kind = TOKENIZERS[name]
+    if "shipped" in card:
+        return _load_referred(path, card, table)
     if card.get("reference") is True and issubclass(kind, ReferableTokenizer):
-        return kind.reference(table, settings, str(fingerprint))
+        return kind.reference(table, settings, fingerprint)
     tokenizer = kind.restore(table, tensors, settings)
     if tokenizer.fingerprint != fingerprint:
         raise DamagedError(f"{path} does not match its fingerprint; restore it from a copy")
     return tokenizer
+
+
+def _load_referred(path: Path, card: Mapping[str, Any], codebook: Tensor) -> Tokenizer:
+    """Load the tokenizer of the package that a file refers to; its fingerprint alone decides."""
+    shipped = find_shipped(str(card["fingerprint"]))
+    if shipped is None:
+        raise UsageError(
+            f"{path} refers to the tokenizer {str(card['shipped'])!r} of another seit (fingerprint "
+            f"{str(card['fingerprint'])[:16]}…), which this one does not ship; install a seit that "
+            "does"
+        )
+    tokenizer = load_shipped(shipped)
+    if not torch.equal(codebook, tokenizer.codebook):
+        raise DamagedError(
+            f"the codebook of {path} is not that of {shipped.name}, to which it refers; restore it "
+            "from a copy"
+        )
+    return tokenizer
+
+
+def has_weights(data: bytes) -> bool:
+    """Return whether a tokenizer file's bytes hold weights rather than a reference.
+
+    Raises:
+        DamagedError: they are no intact tokenizer file.
+    """
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return "reference" not in json.loads(header["__metadata__"][_METADATA_KEY])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(f"no intact tokenizer file ({error}); restore it from a copy") from error
 
 
 def _codebook_beside(path: Path) -> Tensor | None:

@@ -18,16 +18,12 @@ A card is YAML beside ``NAME.safetensors``, written by ``tools/make_tokenizer_ca
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from seit.errors import DamagedError, UsageError
 from seit.recipes import data_folder
 from seit.settings import read_yaml
-from seit.tokenizers.base import Tokenizer
-from seit.tokenizers.files import load_tokenizer
-from seit.tokenizers.presets import PRESETS
 
 _REQUIRED: Mapping[str, type] = {
     "summary": str,
@@ -67,16 +63,10 @@ class ShippedTokenizer:
                 break
         return ", ".join(parts)
 
-    def load(self) -> Tokenizer:
-        """Load it.
-
-        Raises:
-            DamagedError: the file is not the one that the card is about.
-        """
-        tokenizer = load_tokenizer(self.path)
-        if tokenizer.fingerprint != self.card["fingerprint"]:
-            raise DamagedError(f"{self.path} is not the tokenizer of its card; install seit again")
-        return tokenizer
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the tokenizer, 64 hexadecimal digits."""
+        return str(self.card["fingerprint"])
 
 
 def list_shipped() -> dict[str, ShippedTokenizer]:
@@ -94,24 +84,13 @@ def list_shipped() -> dict[str, ShippedTokenizer]:
     }
 
 
-def open_tokenizer(name: str | Path) -> Tokenizer:
-    """Load the tokenizer of the package that has this name, or else the file of this path.
+def find_shipped(fingerprint: str) -> ShippedTokenizer | None:
+    """Return the tokenizer of the package that has this fingerprint, None where it has none.
 
     Raises:
-        UsageError: there is neither.
-        DamagedError: the file is not what was written.
+        DamagedError: a card is not what was written.
     """
-    shipped = list_shipped()
-    if str(name) in shipped:
-        return shipped[str(name)].load()
-    if not Path(name).is_file():
-        known = [*PRESETS, *shipped]
-        near = get_close_matches(str(name), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"pass a file or one of {', '.join(known)}"
-        raise UsageError(
-            f"no tokenizer is named {str(name)!r} and no such tokenizer file exists; {hint}"
-        )
-    return load_tokenizer(name)
+    return next((one for one in list_shipped().values() if one.fingerprint == fingerprint), None)
 
 
 def _read_card(path: Path) -> dict[str, Any]:

@@ -82,7 +82,11 @@ class Run:
             raise UsageError(f"{run.path} already holds something else; choose a new --out folder")
         with explained_writes(run.path):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
-        save_tokenizer(store.load_tokenizer(), run.path / TOKENIZER_NAME)
+        save_tokenizer(
+            store.load_tokenizer(),
+            run.path / TOKENIZER_NAME,
+            with_weights=store.has_tokenizer_weights,
+        )
         run.write_info({"status": "started", "identity": _identity(store)})
         run._write_config(config)
         return run

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from seit.models.fingerprint import fingerprint
 from seit.settings import to_mapping
 from seit.shards import Store
+from seit.tokenizers import tokenizer_bytes
 from seit.train.continual.answering import JOINT, Answers
 from seit.train.continual.config import ContinualConfig
 from seit.train.continual.lae import OFFLINE
@@ -21,7 +22,6 @@ from seit.train.continual.ledger import Ledger, tensor_bytes
 from seit.train.continual.metrics import FORMULAS, as_lists, summarise
 from seit.train.continual.running import Running
 from seit.train.continual.streams import Stream
-from seit.train.run import TOKENIZER_NAME
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,6 @@ def _ledger(running: Running, store: Store) -> Ledger:
     frozen = {f"backbone.{key}": one for key, one in network.backbone.state_dict().items()}
     split, kept = store[running.config.data.train_split], learner.kept_rows()
     of_label = 2 if len(store.classes) <= 1 << 16 else 4
-    files = [file for file in store.card.files if file.file == TOKENIZER_NAME]
     return Ledger(
         exemplar_payload_bytes=(
             memory.payload_bytes if memory else kept * split.layout.sample_bytes
@@ -183,7 +182,7 @@ def _ledger(running: Running, store: Store) -> Ledger:
         exemplar_label_bytes=memory.label_bytes if memory else kept * of_label,
         exemplar_extra_bytes=memory.extra_bytes if memory else 0,
         codebook_bytes=store.codebook.nbytes,
-        tokenizer_bytes=sum(file.bytes for file in files),
+        tokenizer_bytes=len(tokenizer_bytes(store.load_tokenizer(), with_codebook=False)),
         replays_pictures=memory is not None and running.config.memory.medium != "tokens",
         online_pet_bytes=tensor_bytes(own),
         offline_pet_bytes=tensor_bytes(stored.pop(OFFLINE, {})),

@@ -18,8 +18,8 @@ from seit.tokenize.fit import FIT_INPUTS, fit_and_measure, measure_on_corpus, sp
 from seit.tokenize.sources import Corpus, Instance, list_corpus
 from seit.tokenizers import PRESETS, AudioQuality, Tokenizer
 from seit.tokenizers.base import ImageTokenizer
+from seit.tokenizers.files import open_tokenizer
 from seit.tokenizers.quality import Measurement, Quality, measure
-from seit.tokenizers.shipped import open_tokenizer
 from seit.tokenizers.similarity import MIN_SIDE
 from seit.train.tokenizers.pictures import Picture, batched, read_pictures
 from seit.train.tokenizers.sheet import SheetRow, write_sheet

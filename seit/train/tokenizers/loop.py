@@ -20,9 +20,9 @@ from seit.tokenize.sources import Corpus, Instance, list_corpus
 from seit.tokenizers import load_tokenizer, save_tokenizer
 from seit.tokenizers.autoencoder import Autoencoder, unfold
 from seit.tokenizers.conv import ConvTokenizer
+from seit.tokenizers.files import open_tokenizer
 from seit.tokenizers.learned import LearnedTokenizer
 from seit.tokenizers.melconv import MelConvTokenizer
-from seit.tokenizers.shipped import open_tokenizer
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
 from seit.train.tokenizers.adversary import Adversary
 from seit.train.tokenizers.config import TokenizerConfig
