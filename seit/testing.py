@@ -50,7 +50,7 @@ try:
 except ImportError as error:
     raise UsageError(
         "seit.testing draws examples with hypothesis, which is not installed; "
-        "`pip install hypothesis`"
+        "run: pip install hypothesis"
     ) from error
 
 __all__ = [

@@ -240,8 +240,8 @@ def test_arbitrary_bytes_are_unreadable_or_sound(head, tail):
 
 def test_without_the_library_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    assert "pip install 'seit[audio]'" in refusal(decoded, encoded(np.zeros(9)))
-    assert "pip install 'seit[audio]'" in refusal(AudioReader, sample_rate=RATE, window=RATE)
+    assert "pip install 'soundfile>=0.13' 'soxr>=0.5'" in refusal(decoded, encoded(np.zeros(9)))
+    assert "pip install 'soundfile" in refusal(AudioReader, sample_rate=RATE, window=RATE)
 
 
 def test_decoding_needs_no_torch():

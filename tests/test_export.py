@@ -423,7 +423,8 @@ def test_refusals_name_what_is_wrong_and_leave_nothing(exported, run, tmp_path, 
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnx" else found(name)
     )
-    assert "ONNX files need onnx; run: pip install 'seit[export]'" in refusal(run.path, out)
+    refused = refusal(run.path, out)
+    assert "ONNX files need onnx; run: pip install 'onnx>=1.17' 'onnxscript>=0.5'" in refused
     monkeypatch.setattr(importlib.util, "find_spec", found)
     assert "is not the store that" in refusal(run.path, out, store=another_store(tmp_path))
     before = run.info

@@ -428,7 +428,7 @@ def test_parquet_manifest(tmp_path: Path) -> None:
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "pip install 'seit[parquet]'" in usage(plant(tmp_path, {"m.parquet": "x"}) / "m.parquet")
+    assert "pip install 'pyarrow>=17'" in usage(plant(tmp_path, {"m.parquet": "x"}) / "m.parquet")
 
 
 # ---------------------------------------------------------------------------------------- tars

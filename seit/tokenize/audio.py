@@ -5,7 +5,7 @@ block by block, mix all channels down to their mean, resample, cut into windows.
 the memory of its windows and of one block, whatever its header says.
 
 libsndfile decodes WAV, FLAC, Ogg (Vorbis, Opus), MP3 and AIFF; soxr resamples. Both come with
-``pip install 'seit[audio]'``. A WAV or FLAC file that ends early is unreadable; formats that are
+the extra ``audio``. A WAV or FLAC file that ends early is unreadable; formats that are
 made to be streamed, MP3 and Ogg, are read as far as they go. (What the MP3 library remarks on
 damaged files goes straight to stderr and cannot be held back from here.)
 
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from seit.errors import UnreadableError, UsageError
+from seit.extras import how_to_install
 from seit.tokenize.reading import LARGE_FILE_BYTES, Decoded, Reader, Sample
 from seit.tokenize.sources import Instance, read_bytes
 
@@ -117,7 +118,7 @@ def import_libraries() -> tuple[Any, Any]:
         import soxr
     except (ImportError, OSError) as error:
         raise UsageError(
-            f"audio needs soundfile and soxr ({error}); run: pip install 'seit[audio]'"
+            f"audio needs soundfile and soxr ({error}); {how_to_install('audio')}"
         ) from None
     return soundfile, soxr
 

@@ -256,7 +256,7 @@ def _import(name: str) -> Any:
     except ImportError as error:
         raise UsageError(
             f"run.loggers names {name!r}, which cannot be imported ({error}); "
-            f"`pip install {name}` installs it"
+            f"run: pip install {name}"
         ) from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.extras import how_to_install
 from seit.files import explained_writes
 from seit.shards.folders.base import PART_BYTES, Folder
 from seit.shards.folders.local import LocalFolder
@@ -221,5 +222,5 @@ def _open_filesystem(url: str, options: Mapping[str, Any], retry: RetryPolicy) -
 
 def _how_to_install(protocol: str) -> str:
     if protocol in _S3_PROTOCOLS:
-        return "install it by `pip install 'seit[s3]'`"
+        return how_to_install("s3")
     return f"install the package that gives fsspec the protocol {protocol!r}"

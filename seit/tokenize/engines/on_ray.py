@@ -25,6 +25,7 @@ from typing_extensions import override
 import seit
 from seit.devices import choose_device
 from seit.errors import SeitError, UsageError
+from seit.extras import how_to_install
 from seit.files import explained_writes, publish, write_atomically
 from seit.tokenize.config import TokenizeConfig
 from seit.tokenize.encoding import BatchEncoder
@@ -49,7 +50,7 @@ def check_ray() -> None:
         import_module("ray.data")
     except ImportError:
         raise UsageError(
-            "--engine ray needs Ray, which is not installed; run: pip install 'seit[ray]'"
+            f"--engine ray needs Ray, which is not installed; {how_to_install('ray')}"
         ) from None
 
 

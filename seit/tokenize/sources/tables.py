@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seit.errors import UsageError
+from seit.extras import how_to_install
 from seit.tokenize.sources.corpus import shown
 
 Row = tuple[str, list[object]]
@@ -74,7 +75,7 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[Row]]:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise UsageError(
-            f"{path} needs pyarrow, which is not installed; run: pip install 'seit[parquet]'"
+            f"{path} needs pyarrow, which is not installed; {how_to_install('parquet')}"
         ) from None
     try:
         file = parquet.ParquetFile(path)

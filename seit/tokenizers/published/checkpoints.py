@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from seit.errors import SeitError, UsageError
+from seit.extras import how_to_install
 
 HUB_PREFIX = "hf://"
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".th")
@@ -304,7 +305,9 @@ def fetch(path: str | Path, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES) -> Path
         from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     except ImportError as error:
-        raise UsageError("names on the hub need `pip install 'seit[published]'`") from error
+        raise UsageError(
+            f"names on the hub need huggingface_hub; {how_to_install('published')}"
+        ) from error
     try:
         if file is not None:
             return Path(hf_hub_download(repository, file))

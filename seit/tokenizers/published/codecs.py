@@ -20,6 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
+from seit.extras import how_to_install
 from seit.tokenizers.base import AudioTokenizer
 from seit.tokenizers.published.checkpoints import (
     MAX_WEIGHT_BYTES,
@@ -479,7 +480,9 @@ def _quiet_transformers() -> Iterator[None]:
     try:
         import transformers
     except ImportError as error:
-        raise UsageError("audio codecs need `pip install 'seit[published]'`") from error
+        raise UsageError(
+            f"audio codecs need transformers; {how_to_install('published')}"
+        ) from error
     logging: Any = transformers.utils.logging
     verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

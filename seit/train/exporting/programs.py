@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from seit.errors import SeitError, UsageError
+from seit.extras import how_to_install
 from seit.train.exporting.graphs import Graph, Outputs
 
 OPSET = 20
@@ -52,7 +53,7 @@ def check_onnx_installed() -> None:
     lacking = [name for name in ("onnx", "onnxscript") if not _is_installed(name)]
     if lacking:
         raise UsageError(
-            f"ONNX files need {' and '.join(lacking)}; run: pip install 'seit[export]', or choose "
+            f"ONNX files need {' and '.join(lacking)}; {how_to_install('export')}, or choose "
             "--format safetensors torch"
         )
 

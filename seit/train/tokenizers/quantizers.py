@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.errors import UsageError
+from seit.extras import how_to_install
 from seit.tokenizers.bounds import Bound
 from seit.tokenizers.kmeans import assign, fit_kmeans
 from seit.train.tokenizers.config import TokenizerConfig
@@ -206,6 +207,6 @@ def _library() -> Any:
         import vector_quantize_pytorch
     except ImportError as error:
         raise UsageError(
-            "training a tokenizer needs vector-quantize-pytorch; `pip install 'seit[tokenizers]'`"
+            "training a tokenizer needs vector-quantize-pytorch; " + how_to_install("tokenizers")
         ) from error
     return vector_quantize_pytorch

@@ -1,0 +1,25 @@
+"""Optional packages: how to install what a feature needs."""
+
+from importlib.metadata import PackageNotFoundError, requires
+
+_EXTRA_MARK = "extra =="
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs the packages of an extra of this project.
+
+    It names the packages themselves, so that it works wherever seit was installed from.
+    """
+    try:
+        listed = requires("seit") or ()
+    except PackageNotFoundError:  # run from a folder of sources that is not installed
+        listed = ()
+    packages = []
+    for entry in listed:
+        requirement, _, marker = entry.partition(";")
+        _, _, name = marker.partition(_EXTRA_MARK)
+        if name.strip(" '\"") == extra:
+            packages.append(f"'{requirement.strip()}'")
+    if not packages:
+        return f"install the packages that pyproject.toml lists under {extra!r}"
+    return f"run: pip install {' '.join(packages)}"
