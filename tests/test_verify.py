@@ -444,6 +444,13 @@ def test_repair_takes_nothing_from_another_store(store, tmp_path):
     assert contents(store) == before
 
 
+def test_a_place_that_is_no_copy_is_refused_even_where_all_is_intact(store, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for place in (tmp_path / "nowhere", tmp_path / "empty"):
+        with pytest.raises(UsageError, match=f"{place.name} holds no file of"):
+            verify_store(store, repair_from=place)
+
+
 def test_what_the_copy_lacks_is_said(intact, store, tmp_path):
     copy = shutil.copytree(intact, tmp_path / "copy")
     (copy / "val" / "00000.tar").unlink()

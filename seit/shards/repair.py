@@ -1,9 +1,13 @@
 """Restoring damaged or missing files of a store from a copy of it."""
 
+from collections.abc import Sequence
+
 from seit.errors import DamagedError, UsageError
 from seit.shards.card import CARD_NAME, FileRecord, read_card
 from seit.shards.copying import copy_file, is_intact
 from seit.shards.folders import Folder
+
+_PROBED_FILES = 16
 
 
 class Copy:
@@ -15,6 +19,19 @@ class Copy:
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
+
+    def check_is_copy(self, target: Folder, records: Sequence[FileRecord]) -> None:
+        """Refuse a place that holds nothing of the store, such as a mistyped path.
+
+        Raises:
+            UsageError: it has neither a card nor any of the first files of ``records``.
+        """
+        names = (CARD_NAME, *(record.file for record in records[:_PROBED_FILES]))
+        if not any(self.folder.exists(name) for name in names):
+            raise UsageError(
+                f"{self.folder} holds no file of {target}; pass the folder or URL of a copy of the "
+                "store"
+            )
 
     def restore(self, target: Folder, record: FileRecord) -> str | None:
         """Restore a file that the target's card names."""

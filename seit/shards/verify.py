@@ -78,7 +78,8 @@ def verify_store(
         progress: called with (files done, files in all).
 
     Raises:
-        UsageError: there is no store, or an intact one of a newer version.
+        UsageError: there is no store, or an intact one of a newer version; or ``repair_from`` holds
+            no copy of it.
         SeitError: a place did not answer or could not be written.
     """
     folder = open_folder(location, storage_options=storage_options, retry=retry)
@@ -113,6 +114,8 @@ class _Verifier:
         store = self._open()
         if store is None:
             return Verification(0, 0, tuple(self.damage))
+        if self.copy is not None:
+            self.copy.check_is_copy(self.folder, store.card.records)
         self.num_files = len(store.card.records)
         columns = {
             record
