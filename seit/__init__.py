@@ -28,6 +28,10 @@ _HOMES = {
 _ROOMS = ("augment", "models", "shards", "stream", "testing", "tokenize", "tokenizers")
 
 
+def __dir__() -> list[str]:
+    return sorted((*__all__, *_ROOMS, "__version__"))
+
+
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
         return import_module(f"seit.{name}")

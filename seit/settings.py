@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -55,7 +56,22 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
         return msgspec.convert(settled, kind, strict=False)
     except msgspec.ValidationError as error:
         text = str(error).replace("`$.", "`").replace("`", "")
-        raise UsageError(f"{origin}: {text[0].lower()}{text[1:]}") from error
+        text = text.replace("Invalid enum value", "Invalid value")
+        choices = _choices(kind, text.rpartition(" - at ")[2])
+        raise UsageError(f"{origin}: {text[0].lower()}{text[1:]}{choices}") from error
+
+
+def _choices(kind: type, path: str) -> str:
+    """Spell out what the setting at ``path`` may be, if it is one of a few texts."""
+    hint: Any = kind
+    for name in path.split("."):
+        hint = get_type_hints(hint).get(name) if is_dataclass(hint) else None
+    options = [
+        str(option)
+        for part in (get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+        for option in (get_args(part) if get_origin(part) is Literal else ())
+    ]
+    return f"; choose one of {', '.join(options)}" if options else ""
 
 
 def _names_of_lists(kind: type, prefix: str = "") -> Iterator[str]:

@@ -14,8 +14,9 @@ from PIL import Image
 import seit
 from seit.cli import main
 from seit.cli.app import COMMANDS, expand_settings
+from seit.errors import UsageError
 from seit.recipes import list_recipes
-from seit.settings import flatten, merge, setting_names
+from seit.settings import build, flatten, merge, setting_names
 from seit.train import TrainConfig
 
 SUBCOMMANDS = {
@@ -241,6 +242,26 @@ def test_failures_of_the_system_are_one_line(refused, monkeypatch, store):
 
 
 # ---------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"optim": {"name": "sgd"}}, "optim.name; choose one of adamw, lamb, muon"),
+        ({"loss": {"kind": "focal"}}, "loss.kind; choose one of ce, bce"),
+        ({"optim": {"lr": "fast"}}, "expected float, got str - at optim.lr$"),
+    ],
+)
+def test_a_wrong_choice_names_the_right_ones(settings, expected):
+    with pytest.raises(UsageError, match=expected):
+        build(TrainConfig, settings, origin="settings")
+
+
+def test_an_argument_too_many_is_named(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["info", "store", "mydir"])
+    assert caught.value.code == 2
+    assert "unexpected argument 'mydir'" in capsys.readouterr().err
 
 
 def test_settings_are_recognised_in_every_form():

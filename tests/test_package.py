@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import seit as package
+from seit.extras import how_to_install
+
 ROOT = Path(__file__).parents[1]
 DATA_ROOMS = ("tokenizers", "shards", "train")
 
@@ -63,3 +66,13 @@ def test_wheel_runs_in_an_empty_folder(site, tmp_path):
     assert result.returncode == 0
     assert result.stdout == (ROOT / "train" / "seit-vit-base.yaml").read_text()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_can_be_imported_is_listed():
+    assert {"create_model", "loader", "open", "train", "stream", "tokenize"} <= set(dir(package))
+    assert all(hasattr(package, name) for name in dir(package))
+
+
+def test_hints_name_packages_that_an_index_has():
+    assert how_to_install("audio") == "run: pip install 'soundfile>=0.13' 'soxr>=0.5'"
+    assert "pyproject.toml" in how_to_install("nothing")

@@ -6,7 +6,7 @@ Exit codes: 0 fine, 1 failed or damaged, 2 wrong usage or input, 130 interrupted
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from seit import __version__
 from seit.cli.output import finish_output, one_line, prepare_output, say
@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> None:
         app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
     except CycloptsError as error:
         hint = f"seit {name} --help" if name in COMMANDS else "seit --help"
-        say(f"error: {one_line(error)} (`{hint}` says more)")
+        say(f"error: {one_line(_explain(error))} (`{hint}` says more)")
         sys.exit(UsageError.exit_code)
     except SeitError as error:
         say(f"error: {one_line(error)}")
@@ -95,6 +95,12 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(SeitError.exit_code)
     finally:
         finish_output()
+
+
+def _explain(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"unexpected argument {' '.join(error.unused_tokens)!r}"
+    return str(error)
 
 
 def _advice(name: str, tokens: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from seit.cli.output import human_bytes, human_seconds, print_json, print_table,
 
 
 def command(
-    *,
     out: Path = Path("quickstart"),
+    *,
     data: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -21,7 +21,7 @@ def command(
     takes about five minutes on two cores; run again, it goes on where it was stopped.
 
     Args:
-        out: Where corpus, store, runs and the report go.
+        out: Folder for corpus, store, runs and report.
         data: Your own folder of class folders instead.
         steps: Training steps of each of the two runs.
         seed: Of corpus, weights and order.
