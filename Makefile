@@ -2,19 +2,19 @@
 .PHONY: test slow lint format wheel bench
 
 test:  ## what CI runs
-	uv run pytest
+	uv run --group dev pytest
 
 slow:  ## the long tests too
-	uv run pytest -m "slow or not slow"
+	uv run --group dev pytest -m "slow or not slow"
 
 lint:
-	uv run ruff check
-	uv run ruff format --check
-	uv run mypy
+	uv run --group dev ruff check
+	uv run --group dev ruff format --check
+	uv run --group dev mypy
 
 format:
-	uv run ruff check --fix
-	uv run ruff format
+	uv run --group dev ruff check --fix
+	uv run --group dev ruff format
 
 wheel:
 	uv build --wheel
