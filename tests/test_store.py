@@ -685,8 +685,8 @@ def test_pax_and_gnu_records_are_refused_and_plain_gnu_tars_read(unindexed):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda data: data[:-1024].rstrip(b"\0"), "ends inside|ends before"),
-        (lambda data: data[:500], "ends before the end of the tar"),
+        (lambda data: data[:-1024].rstrip(b"\0"), "ends inside|ends before|do not fit"),
+        (lambda data: data[:500], "5 samples do not fit into train/00000.tar"),
         (lambda data: data[: len(data.rstrip(b"\0")) // 512 * 512 + 1024], "ends before"),
         (lambda data: data + b"x", "something follows the end"),
         (lambda data: b"\x1f\x8b" + data[2:], "does not match its checksum"),

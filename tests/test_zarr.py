@@ -84,7 +84,7 @@ class Group:
         return ZarrGroup.from_records(
             self.path.name,
             [sized(record) for record in self.written.shards] if shards is None else shards,
-            [sized(record) for record in self.written.files],
+            {record.file: sized(record) for record in self.written.files},
             layout=self.codec.layout,
             block_samples=self.block_samples,
         )
@@ -1018,7 +1018,7 @@ def test_records_of_blocks_over_the_limits(intact):
         ZarrGroup.from_records(
             "train.zarr",
             [record(0, 2)],
-            intact.written.files,
+            {entry.file: entry for entry in intact.written.files},
             layout=TokenLayout(grid=(1 << 14, 1 << 14), num_codes=2),
             block_samples=2,
         )
@@ -1028,7 +1028,8 @@ def test_records_of_blocks_over_the_limits(intact):
     "name", ["zarr.json", "tokens/zarr.json", "labels/c/1", "keys/zarr.json", "metadata/c/2"]
 )
 def test_files_that_the_card_does_not_name(intact, name):
-    files = [entry for entry in intact.written.files if entry.file != f"train.zarr/{name}"]
+    files = {entry.file: entry for entry in intact.written.files}
+    del files[f"train.zarr/{name}"]
     assert len(files) == len(intact.written.files) - 1
     with pytest.raises(DamagedError, match=rf"^the card names no train\.zarr/{name}; restore"):
         ZarrGroup.from_records(

@@ -241,6 +241,7 @@ def _compare(
 
 def _digests(split: Split) -> npt.NDArray[np.bytes_]:
     """The checksum of each grid: bytes (N,)."""
+    split.check_files(len(split) * _DIGEST.itemsize)
     columns = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.TOKENS))
     found = (
         hashlib.blake2b(grid.tobytes(), digest_size=_DIGEST.itemsize).digest()

@@ -89,6 +89,9 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(SeitError.exit_code)
+    except MemoryError as error:
+        say(f"error: there is too little memory ({one_line(error) or 'none is left'})")
+        sys.exit(SeitError.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         say(f"error: {one_line(where + (error.strerror or str(error)))}")

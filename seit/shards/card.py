@@ -7,11 +7,11 @@ any of it is believed.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from seit.errors import DamagedError, UsageError
@@ -22,6 +22,7 @@ from seit.shards.context import MAX_CODES as MAX_CONTEXT_CODES
 from seit.shards.context import ContextCodec
 from seit.shards.folders import Folder, LocalFolder, Location, open_folder
 from seit.shards.frames import MAX_COUNT
+from seit.shards.names import is_inner_path, is_split_name
 
 CARD_NAME = "store.json"
 FORMAT_NAME = "seit-store"
@@ -31,9 +32,14 @@ CONTAINERS = ("wds", "zarr")
 MAX_CARD_BYTES = 1 << 28
 MAX_SHARD_BLOCKS = 1 << 16
 """No shard holds more blocks, so that what a reader keeps of one stays small."""
+_LEAST_BLOCK_BYTES = 3 * 1024
+"""A block of a tar is three members or more, each a header and a frame of 512 bytes at least."""
+_LEAST_STREAM_BYTES = 6
+"""A context-coded sample is two words at least and the number of them."""
 MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
 _END = "\n}\n"
+_SHOWN_LENGTH = 80
 _SEAL_LENGTH = len(',\n  "sha256": ""') + 64 + len(_END)
 
 
@@ -107,6 +113,11 @@ class Card:
     def layout(self) -> TokenLayout:
         """How samples are laid out."""
         return TokenLayout(grid=self.tokenizer.grid, num_codes=self.tokenizer.codebook_size)
+
+    @cached_property
+    def listed(self) -> Mapping[str, FileRecord]:
+        """Every file that is neither the card nor a shard, by its path."""
+        return {record.file: record for record in self.files}
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
@@ -285,7 +296,7 @@ def _parse(body: Mapping[str, Any]) -> Card:
         block_samples=_integer(body["block_samples"], 1, MAX_COUNT),
         classes=tuple(_string(name) for name in body["classes"]),
         splits={
-            _string(split): tuple(
+            _split_name(split): tuple(
                 ShardRecord(
                     file=_inner_path(shard["file"]),
                     samples=_integer(shard["samples"], 0, 1 << 40),
@@ -318,16 +329,42 @@ def _check_records(card: Card) -> None:
     if card.codec == ContextCodec.name and card.layout.num_codes > MAX_CONTEXT_CODES:
         raise ValueError(f"the codec {card.codec!r} serves no {card.layout.num_codes} codes")
     names = [CARD_NAME, *(record.file for record in (*card.files, *shards))]
-    if len(set(names)) != len(names):
+    known = set(names)
+    if len(known) != len(names):
         raise ValueError("a file is listed twice")
+    for folder in _folders(card, names):
+        if folder in known:
+            raise ValueError(f"{_cut(folder)} is a file and a folder")
     for shard in shards:
-        if shard.samples > MAX_SHARD_BLOCKS * card.block_samples:
-            raise ValueError(f"{shard.file} has more than {MAX_SHARD_BLOCKS} blocks")
-        if (
-            card.codec == PackedCodec.name
-            and shard.samples * card.layout.sample_bytes > shard.bytes
-        ):
-            raise ValueError(f"{shard.samples} samples do not fit into {shard.file}")
+        _check_shard(card, shard)
+
+
+def _folders(card: Card, names: Sequence[str]) -> set[str]:
+    """The folders of all splits and files."""
+    ending = ".zarr" if card.container == "zarr" else ""
+    folders = {split + ending for split in card.splits}
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return folders
+
+
+def _check_shard(card: Card, shard: ShardRecord) -> None:
+    """Refuse more samples than a file of the shard's size can hold, however they are coded."""
+    num_blocks = -(-shard.samples // card.block_samples)
+    if num_blocks > MAX_SHARD_BLOCKS:
+        raise ValueError(f"{shard.file} has more than {MAX_SHARD_BLOCKS} blocks")
+    least = shard.samples * card.layout.sample_bytes
+    if card.container == "wds":
+        if card.codec == ContextCodec.name:
+            least = shard.samples * min(card.layout.sample_bytes, _LEAST_STREAM_BYTES)
+        least = max(least, num_blocks * _LEAST_BLOCK_BYTES)
+    elif card.codec == ContextCodec.name:
+        return
+    if least > shard.bytes:
+        raise ValueError(f"{shard.samples} samples do not fit into {shard.file}")
 
 
 def _string(value: object) -> str:
@@ -342,8 +379,20 @@ def _integer(value: object, low: int, high: int) -> int:
     return value
 
 
+def _split_name(value: object) -> str:
+    name = _string(value)
+    if not is_split_name(name):
+        raise ValueError(f"{_cut(name)} is no plain name of a split")
+    return name
+
+
 def _inner_path(value: object) -> str:
-    path = PurePosixPath(_string(value))
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(path):
-        raise ValueError(f"{value!r} leads out of the store")
-    return str(path)
+    path = _string(value)
+    if not is_inner_path(path):
+        raise ValueError(f"{_cut(path)} is no plain path inside the store")
+    return path
+
+
+def _cut(text: str) -> str:
+    """A string for a message, and only the beginning of a long one."""
+    return repr(text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "…")

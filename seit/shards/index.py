@@ -33,6 +33,8 @@ _KINDS = tuple(MEMBER_SUFFIXES)
 """The order of a block's members, and of the sizes in the index."""
 _ENTRY = np.dtype("<u4")
 _BLOCK_BYTES = _ENTRY.itemsize * len(_KINDS)
+_MAX_WHOLE_BYTES = 1 << 26
+"""An index of more is read a shard at a time: it need not be what it says."""
 _TAR_END_BYTES = 2 * RECORD_BYTES
 
 
@@ -119,7 +121,7 @@ class SplitIndex:
 
     def __init__(self, folder: Folder, card: Card, split: str) -> None:
         name = index_name(split)
-        self.record = next((record for record in card.files if record.file == name), None)
+        self.record = card.listed.get(name)
         """The card's record of the index; None in a store that has none."""
         self.shards = card.splits[split]
         """The card's shards of the split."""
@@ -150,8 +152,12 @@ class SplitIndex:
     def _indexed_sizes(self, number: int) -> npt.NDArray[np.uint32]:
         assert self.record is not None, "asked of an index that is not there"
         start, end = self._bounds[number : number + 2]
+        if self._bounds[-1] > _MAX_WHOLE_BYTES:
+            data = self._read(start, end - start)
+        else:
+            data = self._data[start:end]
         try:
-            return decode_index(self._data[start:end])
+            return decode_index(data)
         except DamagedError as error:
             raise DamagedError(
                 f"{self.record.file}, shard {number}: {error}; restore it from a copy"
@@ -168,16 +174,20 @@ class SplitIndex:
 
     @cached_property
     def _data(self) -> bytes:
+        return self._read(0, self._bounds[-1])
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """Read a part of the index, whose size must be that of the card's blocks."""
         assert self.record is not None, "asked of an index that is not there"
-        record, size = self.record, self._bounds[-1]
-        if record.bytes != size:
+        record, expected = self.record, self._bounds[-1]
+        if record.bytes != expected:
             raise DamagedError(
-                f"{record.file} has {record.bytes} bytes where the blocks of the card take {size}; "
-                "restore it from a copy"
+                f"{record.file} has {record.bytes} bytes where the blocks of the card take "
+                f"{expected}; restore it from a copy"
             )
         path = self._folder.locate(record.file)
         try:
-            return self._folder.read(record.file, 0, size)
+            return self._folder.read(record.file, offset, size)
         except FileNotFoundError as error:
             raise DamagedError(f"{path} is missing; restore it from a copy") from error
         except OSError as error:

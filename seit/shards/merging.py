@@ -150,6 +150,8 @@ def _keep_first(stores: Sequence[Store], prefixes: Sequence[str], *, skips: bool
     masks: dict[tuple[int, str], npt.NDArray[np.bool_]] = {}
     for name in _split_names(stores):
         parts = [(number, store[name]) for number, store in enumerate(stores) if name in store]
+        for _, split in parts:
+            split.check_files(len(split))
         hashes = [
             np.fromiter((hash(key) for key in _keys(split, prefixes[number])), dtype=np.int64)
             for number, split in parts

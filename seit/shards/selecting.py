@@ -100,6 +100,7 @@ def match_samples(
     Raises:
         DamagedError: the split is damaged.
     """
+    split.check_files(len(split))
     mask = np.ones(len(split), dtype=bool)
     if keys is not None or patterns:
         matchers = [re.compile(translate(pattern)) for pattern in patterns]

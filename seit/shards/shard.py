@@ -168,6 +168,24 @@ class Shard(ABC):
             metadata=tuple(found[Kind.METADATA][row] for row in chosen),
         )
 
+    def check_sizes(self) -> None:
+        """Compare the sizes of its files with the card's; nothing of them is read.
+
+        Raises:
+            DamagedError: a file is missing, or is not as large as the card says.
+        """
+        for record in dict.fromkeys(self.files.values()):
+            path = self.folder.locate(record.file)
+            try:
+                size = self.folder.size(record.file)
+            except OSError as error:
+                raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from error
+            if size != record.bytes:
+                raise DamagedError(
+                    f"{path} has {size} bytes where the card says {record.bytes}; restore it from "
+                    "a copy"
+                )
+
     def find_damage(self, block: int) -> DamagedBlock | None:
         """Decode everything of a block; what is wrong if any column of it is damaged.
 

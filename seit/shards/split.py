@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, groupby, pairwise
+from itertools import chain, groupby, islice, pairwise
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _DENSE_SHARE = 0.25
 """Of the samples of a block: to decode fewer from a local disk is not worth other threads."""
+_UNSEEN_BYTES = 1 << 26
+"""So much memory for samples is taken before a look at the sizes of their files."""
+_UNSEEN_BLOCKS = 1 << 20
+"""So many blocks are believed to be there, or reported as damaged; more must be found in shards."""
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
@@ -63,7 +67,9 @@ class TokenArray:
         self, index: SupportsIndex | slice | Sequence[int] | npt.NDArray[np.integer]
     ) -> npt.NDArray[np.unsignedinteger]:
         if isinstance(index, slice):
-            positions = np.arange(*index.indices(len(self)))
+            wanted = range(*index.indices(len(self)))
+            self._split.check_files(len(wanted) * np.dtype(np.int64).itemsize)
+            positions = np.arange(wanted.start, wanted.stop, wanted.step)
             return self._split.read_tokens(positions)
         if isinstance(index, SupportsIndex) and not getattr(index, "ndim", 0):
             position = self._split.checked_index(index)
@@ -147,6 +153,7 @@ class Split(Sequence[Sample]):
     @property
     def rows(self) -> npt.NDArray[np.int64]:
         """The numbers of the samples that iteration and whole columns give: int64 (n,)."""
+        self.check_files(len(self) * np.dtype(np.int64).itemsize)
         parts = [
             np.arange(rows.start, rows.stop, dtype=np.int64)
             for rows in (shard.rows_of(block) for shard, block in self.intact_blocks())
@@ -159,11 +166,17 @@ class Split(Sequence[Sample]):
 
         Raises:
             DamagedError: the block index or the codec's tables are damaged, so that nothing can
-                be told of any block.
+                be told of any block; or nearly nothing is intact of very many.
             SeitError: a shard could not be read for another reason than damage.
         """
         found = self._map(lambda place: place[0].find_damage(place[1]), self.blocks())
-        return tuple(damaged for damaged in found if damaged)
+        damaged = tuple(islice(filter(None, found), _UNSEEN_BLOCKS + 1))
+        if len(damaged) > _UNSEEN_BLOCKS:
+            raise DamagedError(
+                f"more than {_UNSEEN_BLOCKS:,} blocks of {self!r} are damaged; restore the store "
+                "from a copy"
+            )
+        return damaged
 
     @property
     def skipped_samples(self) -> int:
@@ -174,7 +187,14 @@ class Split(Sequence[Sample]):
 
     @cached_property
     def block_sizes(self) -> npt.NDArray[np.int64]:
-        """Samples of every block that the card promises, in order: int64 (m,)."""
+        """Samples of every block that the card promises, in order: int64 (m,).
+
+        Raises:
+            DamagedError: they are so many that the shards were asked, and these say otherwise.
+        """
+        if int(self._first_blocks[-1]) > _UNSEEN_BLOCKS:
+            for shard in self.shards:
+                shard.check_places(Kind.TOKENS)
         per_block = self.store.card.block_samples
         parts = []
         for shard in self.shards:
@@ -192,6 +212,25 @@ class Split(Sequence[Sample]):
     @cached_property
     def _first_blocks(self) -> npt.NDArray[np.int64]:
         return np.cumsum([0, *(shard.num_blocks for shard in self.shards)], dtype=np.int64)
+
+    def check_files(self, num_bytes: int) -> None:
+        """Compare the sizes of all files with the card's before much memory is taken for samples.
+
+        Args:
+            num_bytes: what is to be taken; little is not worth a look at every file.
+
+        Raises:
+            DamagedError: a file is missing, or is not as large as the card says; unless the store
+                skips damage, where all was read before.
+        """
+        if num_bytes > _UNSEEN_BYTES and not self.store.skips_damage:
+            _ = self._sizes_hold
+
+    @cached_property
+    def _sizes_hold(self) -> bool:
+        for _ in map_ahead(lambda shard: shard.check_sizes(), self.shards):
+            pass
+        return True
 
     def blocks(self) -> Iterator[tuple[Shard, int]]:
         """All blocks that the card promises in order, as (shard, block number within it)."""
@@ -215,6 +254,7 @@ class Split(Sequence[Sample]):
             SeitError: they do not fit into memory.
         """
         num_samples = len(self) - self.skipped_samples
+        self.check_files(num_samples * self.layout.sample_bytes)
         try:
             out = np.empty((num_samples, self.layout.sample_bytes), dtype=np.uint8)
         except MemoryError as error:
@@ -234,6 +274,7 @@ class Split(Sequence[Sample]):
 
     def read_tokens(self, positions: npt.NDArray[np.integer]) -> npt.NDArray[np.unsignedinteger]:
         """Ids (n, H, W) at int ``positions`` (n,), each in 0 … N−1; each block is read once."""
+        self.check_files(len(positions) * self.layout.length * self.layout.dtype.itemsize)
         out = np.empty((len(positions), *self.grid), dtype=self.layout.dtype)
         shard_numbers = np.searchsorted(self._starts, positions, side="right") - 1
         rows = positions - self._starts[shard_numbers]

@@ -129,7 +129,7 @@ class Store(Mapping[str, Split]):
             DamagedError: the card does not list it, or it is not what was written.
         """
         path = self.folder.locate(name)
-        record = next((record for record in self.card.files if record.file == name), None)
+        record = self.card.listed.get(name)
         if record is None:
             raise DamagedError(
                 f"{self.folder.locate(CARD_NAME)} names no {name}; restore both from a copy"

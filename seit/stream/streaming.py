@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seit.errors import DamagedError
+from seit.errors import DamagedError, SeitError
 from seit.shards import PackedCodec, Shard, Split
 from seit.shards.frames import Kind
 from seit.shards.packed import pack
@@ -263,7 +263,15 @@ class StreamingLoader(Loader):
             whole = buffer if buffer.base is None else buffer.base
             if len(whole) >= num_samples:
                 return whole[:num_samples]
-        return np.empty((num_samples, self._split.layout.sample_bytes), dtype=np.uint8)
+        num_bytes = num_samples * self._split.layout.sample_bytes
+        self._split.check_files(num_bytes)
+        try:
+            return np.empty((num_samples, self._split.layout.sample_bytes), dtype=np.uint8)
+        except MemoryError as error:
+            raise SeitError(
+                f"a window of {self._split!r} takes {num_bytes:,} bytes, more than there is memory "
+                "for; choose fewer data.window_blocks"
+            ) from error
 
     def _read(
         self, number: int, chosen: npt.NDArray[np.int64] | None, room: npt.NDArray[np.uint8]

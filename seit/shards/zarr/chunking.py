@@ -95,7 +95,7 @@ class ZarrGroup:
         return cls.from_records(
             group_name(split),
             card.splits[split],
-            card.files,
+            card.listed,
             layout=card.layout,
             block_samples=card.block_samples,
         )
@@ -105,18 +105,17 @@ class ZarrGroup:
         cls,
         name: str,
         shards: Sequence[ShardRecord],
-        others: Sequence[FileRecord],
+        listed: Mapping[str, FileRecord],
         *,
         layout: TokenLayout,
         block_samples: int,
     ) -> "ZarrGroup":
-        """The group in the folder ``name`` from the card's records of its shards and other files.
+        """The group in the folder ``name`` from the card's shards and its other files by path.
 
         Raises:
             DamagedError: no writer makes such records.
         """
         chunking = _recorded_chunking(name, shards, layout, block_samples)
-        listed = {record.file: record for record in others}
         kinds = [
             kind
             for kind in MEMBER_SUFFIXES
