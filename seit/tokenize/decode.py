@@ -1,29 +1,18 @@
 """Image bytes → the uint8 square that a tokenizer or a pixel baseline sees.
 
-Every file goes the same way: recognise it by its first bytes, check its size before decoding,
+Every file goes the same way: recognize it by its first bytes, check its size before decoding,
 decode (JPEG: at the smallest DCT scale that still covers the result), make it RGB, resize and
-centre-crop in one resampling, turn it upright.
-
-Colours. Transparency is composited over white. Sixteen-bit grey is scaled (÷ 257, never clipped);
-float images must lie in 0–1. CMYK goes through the plain formula; embedded ICC profiles are not
-applied, as in every common training pipeline. Of an animation the first frame is used.
+center-crop in one resampling, turn it upright. Of an animation or of several pages the first is
+used. What each format becomes is in docs/formats.md.
 
 Safety. Only raster formats that Pillow decodes in process are tried: nothing here starts another
 program. Whatever the bytes, the only error is ``UnreadableError``.
-
-Warnings. Pillow warns about odd metadata (broken EXIF, unknown TIFF tags) that does not matter
-here. ``warnings.catch_warnings`` is not thread-safe, so one filter entry, which matches only in
-threads that are inside ``decode_image``, stays at the head of ``warnings.filters``. (The TIFF
-library's own remarks on damaged files go straight to stderr and cannot be held back from here.)
 """
 
 import io
-import threading
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +31,12 @@ from PIL import (
 )
 
 from seit.errors import UnreadableError, UsageError
+from seit.tokenize.colors import settle_png, to_rgb
+from seit.tokenize.png import without_odd_metadata
+from seit.tokenize.quiet import quiet
+from seit.tokenize.remarks import Remark, ignore
+from seit.tokenize.signatures import is_heic, refusal
+from seit.tokenize.tiff import check_first_picture, count_pictures
 from seit.tokenize.views import Crop
 
 MAX_PIXELS = 178_956_970
@@ -49,6 +44,8 @@ MAX_PIXELS = 178_956_970
 
 LARGE_PIXELS = 1 << 25
 """Pixels from which on an image is decoded inside of ``exclusive``: 0.1 to 0.4 GB."""
+
+SEVERAL = "several frames or pages; only the first is kept"
 
 _FORMATS: dict[str, type[ImageFile.ImageFile]] = {
     # The plain JPEG class also reads multi-picture files (MPO): their first picture is a JPEG.
@@ -62,20 +59,14 @@ _FORMATS: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
 }
-_NOT_IMAGES = (
-    (b"<!doctype html", "a web page"),
-    (b"<html", "a web page"),
-    (b"<?xml", "an XML or SVG file"),
-    (b"<svg", "an SVG drawing"),
-    (b"%pdf", "a PDF"),
-    (b"%!ps", "PostScript"),
-    (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
-)
 _CROP_ZOOM = 4
 """A crop may show half of a side, and takes twice the pixels that it needs."""
 _ORIENTATION_TAG = 0x0112
-_BITS_PER_SAMPLE_TAG = 0x0102
-_PHOTOMETRIC_TAG = 0x0106
+_END_OF_JPEG = b"\xff\xd9"
+_FILLING = bytes(16)
+_MAX_SEGMENTS = 1 << 12
+
+_T = TypeVar("_T")
 
 
 def decode_image(
@@ -84,10 +75,11 @@ def decode_image(
     size: int,
     max_pixels: int = MAX_PIXELS,
     exclusive: AbstractContextManager[Any] | None = None,
+    remark: Remark = ignore,
 ) -> NDArray[np.uint8]:
-    """Decode one image to an upright RGB square: shorter side to ``size``, then the centre.
+    """Decode one image to an upright RGB square: shorter side to ``size``, then the center.
 
-    The resampling is Pillow's antialiased bicubic, whose box is the exact (fractional) centre
+    The resampling is Pillow's antialiased bicubic, whose box is the exact (fractional) center
     square of the picture. Safe to call from many threads; Pillow decodes and resizes without
     the interpreter lock.
 
@@ -97,6 +89,7 @@ def decode_image(
         max_pixels: largest width × height accepted, in pixels; checked before decoding.
         exclusive: held while an image of more than ``LARGE_PIXELS`` is decoded, so that those who
             share it need the memory for one such image at a time.
+        remark: called with what was left out or assumed, a sentence each.
 
     Returns:
         uint8 (size, size, 3), 0–255, RGB, C-contiguous and writable.
@@ -106,16 +99,11 @@ def decode_image(
     """
     if size < 1:
         raise UsageError(f"size is {size}; expected at least 1 pixel")
-    try:
-        with _quiet, _open(data, max_pixels) as image:
-            is_large = image.size[0] * image.size[1] > LARGE_PIXELS
-            with exclusive if exclusive and is_large else nullcontext():
-                return _square(image, size)
-    except UnreadableError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything on hostile bytes
-        reason = _reason(error)
-    raise UnreadableError(reason)
+
+    def square(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+        return _square(image, size, remark)
+
+    return _decode(data, square, max_pixels=max_pixels, exclusive=exclusive, remark=remark)
 
 
 def decode_crops(
@@ -126,7 +114,7 @@ def decode_crops(
     max_pixels: int = MAX_PIXELS,
     exclusive: AbstractContextManager[Any] | None = None,
 ) -> list[NDArray[np.uint8]]:
-    """Decode an image once and resize crops of it, as ``decode_image`` does the centre.
+    """Decode an image once and resize crops of it, as ``decode_image`` does the center.
 
     Returns:
         one uint8 (size, size, 3), 0–255, RGB a crop.
@@ -134,36 +122,68 @@ def decode_crops(
     Raises:
         UnreadableError: with a short reason, for whatever bytes are not such an image.
     """
-    try:
-        with _quiet, _open(data, max_pixels) as image:
-            is_large = image.size[0] * image.size[1] > LARGE_PIXELS
-            with exclusive if exclusive and is_large else nullcontext():
-                width, height = _load(image, _CROP_ZOOM * size)
-                orientation = _orientation(image)
-                return [
-                    _resized_crop(image, crop, (width, height), size, orientation) for crop in crops
-                ]
-    except UnreadableError:
-        raise
-    except Exception as error:  # as above
-        reason = _reason(error)
-    raise UnreadableError(reason)
+
+    def cut(image: ImageFile.ImageFile) -> list[NDArray[np.uint8]]:
+        shape = _load(image, _CROP_ZOOM * size)
+        orientation = _orientation(image)
+        return [_resized_crop(image, crop, shape, size, orientation) for crop in crops]
+
+    return _decode(data, cut, max_pixels=max_pixels, exclusive=exclusive, remark=ignore)
 
 
-def decode_whole(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode_whole(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, remark: Remark = ignore
+) -> NDArray[np.uint8]:
     """Decode one image to upright RGB at its own size: uint8 (height, width, 3), 0–255.
 
     Raises:
         UnreadableError: with a short reason, for whatever bytes are not such an image.
     """
+
+    def whole(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+        image.load()
+        pixels = to_rgb(image, lambda source: source, remark)
+        return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+
+    return _decode(data, whole, max_pixels=max_pixels, exclusive=None, remark=remark)
+
+
+def _decode(
+    data: bytes,
+    make: Callable[[ImageFile.ImageFile], _T],
+    *,
+    max_pixels: int,
+    exclusive: AbstractContextManager[Any] | None,
+    remark: Remark,
+) -> _T:
+    """Decode, and once more without the metadata of a PNG if it may be that which is damaged."""
     try:
-        with _quiet, _open(data, max_pixels) as image:
-            image.load()
-            pixels = _rgb(image, lambda source: source)
-            return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+        return _attempt(data, make, max_pixels, exclusive, remark)
+    except UnreadableError:
+        repaired = without_odd_metadata(data)
+        if len(repaired) == len(data):
+            raise
+    return _attempt(repaired, make, max_pixels, exclusive, remark)
+
+
+def _attempt(
+    data: bytes,
+    make: Callable[[ImageFile.ImageFile], _T],
+    max_pixels: int,
+    exclusive: AbstractContextManager[Any] | None,
+    remark: Remark,
+) -> _T:
+    try:
+        with quiet, _open(data, max_pixels) as image:
+            is_large = image.size[0] * image.size[1] > LARGE_PIXELS
+            with exclusive if exclusive and is_large else nullcontext():
+                made = make(image)
+            if _has_several(image, data):
+                remark(SEVERAL)
+            return made
     except UnreadableError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # Pillow raises nearly anything on hostile bytes
         reason = _reason(error)
     raise UnreadableError(reason)
 
@@ -172,6 +192,8 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header. Not ``Image.open``: its own size check warns, and has no per-call limit."""
     if not data:
         raise UnreadableError("the file is empty")
+    if is_heic(data):  # it may share its first brand with AVIF
+        raise UnreadableError(refusal(data, "image"))
     failure = ""
     for name, reader in _FORMATS.items():
         accept = Image.OPEN[name][1] if name in Image.OPEN else None
@@ -188,10 +210,47 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
             raise UnreadableError(
                 f"{width} × {height} pixels is more than the limit of {max_pixels:,}"
             )
+        _check_file(image, data)
         return image
-    start = data[:64].lstrip().lower()
-    kind = next((what for prefix, what in _NOT_IMAGES if start.startswith(prefix)), None)
-    raise UnreadableError(failure or f"not an image ({kind or 'unknown format'})")
+    raise UnreadableError(failure or refusal(data, "image"))
+
+
+def _check_file(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse files whose pixels would be others than those of their picture."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        check_first_picture(data)
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and _is_filled_up(data):
+        raise UnreadableError("the file is truncated (zeros stand where the rest of it should be)")
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        if data[12:16] == b"CgBI":
+            raise UnreadableError(
+                "a PNG in Apple's own variant (CgBI) is not supported; convert it, for example "
+                "with pngcrush -revert-iphone-optimizations"
+            )
+        settle_png(image, data)
+
+
+def _is_filled_up(data: bytes) -> bool:
+    """Whether a JPEG has no end but zeros, as an interrupted copy to a file of full length has."""
+    if not data.endswith(_FILLING):
+        return False
+    place = 2
+    for _ in range(_MAX_SEGMENTS):
+        if data[place : place + 1] != b"\xff" or data[place + 1 : place + 2] == b"\xda":
+            break  # the first scan; a thumbnail inside of a segment has an end of its own
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data.find(_END_OF_JPEG, place) < 0
+
+
+def _has_several(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether there are more frames or pages than the one that was decoded."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return count_pictures(data) > 1
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        return False  # what follows in multi-picture files are depths, gains and previews
+    with suppress(Exception):  # a damaged second frame of a GIF
+        return bool(getattr(image, "is_animated", False))
+    return True
 
 
 def _load(image: ImageFile.ImageFile, side: int) -> tuple[float, float]:
@@ -207,7 +266,7 @@ def _load(image: ImageFile.ImageFile, side: int) -> tuple[float, float]:
     return float(image.size[0]), float(image.size[1])  # TIFF turns itself upright while loading
 
 
-def _square(image: ImageFile.ImageFile, size: int) -> NDArray[np.uint8]:
+def _square(image: ImageFile.ImageFile, size: int, remark: Remark) -> NDArray[np.uint8]:
     # Twice the size needed: DCT scaling alone is a poorer filter than the bicubic one.
     width, height = _load(image, 2 * size)
     orientation = _orientation(image)
@@ -218,7 +277,7 @@ def _square(image: ImageFile.ImageFile, size: int) -> NDArray[np.uint8]:
     def resized(source: Image.Image) -> Image.Image:
         return source.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
-    return np.ascontiguousarray(_upright(_rgb(image, resized), orientation))
+    return np.ascontiguousarray(_upright(to_rgb(image, resized, remark), orientation))
 
 
 def _resized_crop(
@@ -234,52 +293,8 @@ def _resized_crop(
     def resized(source: Image.Image) -> Image.Image:
         return source.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
-    pixels = _upright(_rgb(image, resized), orientation)
+    pixels = _upright(to_rgb(image, resized, ignore), orientation)
     return np.ascontiguousarray(pixels[:, ::-1] if crop.flips else pixels)
-
-
-def _rgb(
-    image: ImageFile.ImageFile, resized: Callable[[Image.Image], Image.Image]
-) -> NDArray[np.uint8]:
-    """The colours of a loaded image, uint8 (H, W, 3), after ``resized``."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(resized(_grey_255(image))).clip(0, 255)
-        rounded: NDArray[np.uint8] = np.rint(values).astype(np.uint8)
-        return np.repeat(rounded[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        rgba = np.array(resized(_as_mode(image, "RGBA").convert("RGBa")), dtype=np.uint16)
-        # premultiplied: colour + (1 − alpha) · white
-        composed: NDArray[np.uint8] = np.minimum(rgba[..., :3] + (255 - rgba[..., 3:]), 255).astype(
-            np.uint8
-        )
-        return composed
-    if image.mode in ("1", "L"):
-        grey = np.asarray(resized(_as_mode(image, "L")))
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(resized(_as_mode(image, "RGB")))
-
-
-def _as_mode(image: Image.Image, mode: str) -> Image.Image:
-    return image if image.mode == mode else image.convert(mode)  # convert always copies
-
-
-def _grey_255(image: ImageFile.ImageFile) -> Image.Image:
-    """One-channel image of more than 8 bits → mode F, 0–255."""
-    values = np.array(image, np.float32)
-    low, high = float(values.min()), float(values.max())
-    if image.mode == "F":
-        if not (low >= 0 and high <= 1):
-            raise UnreadableError(f"float values reach {low:g} … {high:g}; expected 0 … 1")
-        values *= 255
-        return Image.fromarray(values)
-    tags = getattr(image, "tag_v2", {})
-    full = 4095 if tags.get(_BITS_PER_SAMPLE_TAG) == (12,) else 65535
-    if low < 0 or high > full:
-        raise UnreadableError(f"integer values reach {low:g} … {high:g}; expected 0 … {full}")
-    if tags.get(_PHOTOMETRIC_TAG) == 0:  # white is zero; Pillow inverts only 8-bit images
-        np.subtract(full, values, out=values)
-    values *= 255 / full
-    return Image.fromarray(values)
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -317,41 +332,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError) or "truncated" in text.lower():
         return f"the file is truncated ({text})"
     return f"bad image data ({text})"
-
-
-class _Quiet:
-    """Silences warnings in the threads that are inside the ``with`` block, and only there.
-
-    An instance is also the message pattern of its own filter entry: the interpreter calls
-    ``match`` of the head filters for each warning and applies the first one that says yes.
-    """
-
-    def __init__(self) -> None:
-        self._inside = threading.local()
-        self._lock = threading.Lock()
-        self._entry = ("ignore", self, Warning, None, 0)
-
-    def match(self, _message: str) -> bool:
-        return getattr(self._inside, "depth", 0) > 0
-
-    def __enter__(self) -> None:
-        # Others add filters too, and catch_warnings puts back whole lists: see that ours leads.
-        filters: list[object] = warnings.filters  # type: ignore[assignment]
-        if next(iter(filters), None) is not self._entry:
-            with self._lock:
-                filters.insert(0, self._entry)
-                for index in reversed(range(1, len(filters))):
-                    if filters[index] is self._entry:
-                        del filters[index]
-        self._inside.depth = getattr(self._inside, "depth", 0) + 1
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._inside.depth -= 1
-
-
-_quiet = _Quiet()

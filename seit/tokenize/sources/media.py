@@ -8,8 +8,17 @@ from seit.modality import Modality
 from seit.tokenize.sources.corpus import Instance, shown
 
 EXTENSIONS: dict[Modality, tuple[str, ...]] = {
-    "image": ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"),
-    "audio": ("flac", "wav", "ogg", "mp3", "opus", "oga", "aif", "aiff", "aifc"),
+    "image": (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "gif", "tif", "tiff"),
+        *("ppm", "pgm", "pbm", "pnm", "pfm", "avif", "jp2", "j2k"),
+        # not read: each is listed with its reason
+        *("heic", "heif", "jxl", "psd", "nef", "cr2", "cr3", "arw", "dng", "raf", "orf", "rw2"),
+    ),
+    "audio": (
+        *("flac", "wav", "ogg", "mp3", "opus", "oga", "aif", "aiff", "aifc"),
+        *("w64", "rf64", "bw64", "au", "snd", "caf", "sph"),
+        *("m4a", "aac", "amr", "wma"),  # not read, as above
+    ),
 }
 NOUNS: dict[Modality, tuple[str, str]] = {"image": ("image", "images"), "audio": ("audio", "audio")}
 """For "no … member" and "holds no …"."""
