@@ -17,7 +17,7 @@ from seit.files import explained_writes, publish, write_atomically
 from seit.models import load_weights
 from seit.shards import Store
 from seit.shards.placing import work_folder
-from seit.tokenizers import Tokenizer, load_tokenizer
+from seit.tokenizers import Tokenizer, load_tokenizer, tokenizer_bytes
 from seit.train.exporting import programs
 from seit.train.exporting.card import CARD_NAME, write_card
 from seit.train.exporting.checks import Agreement, compare
@@ -121,7 +121,7 @@ def export_run(
     with work_folder(target) as work, explained_writes(target):
         folder = _Folder(work, spec, tokenizer)
         folder.write(CONFIG_NAME, spec.to_json().encode())
-        folder.write(TOKENIZER_NAME, (source.path / TOKENIZER_NAME).read_bytes())
+        folder.write(TOKENIZER_NAME, tokenizer_bytes(tokenizer, with_codebook=True))
         if "safetensors" in formats:
             folder.write_weights(backbone, graphs)
         for kind, graph in chosen.items():
