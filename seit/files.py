@@ -1,11 +1,13 @@
-"""Writing files so that a reader, or the next run, finds them whole or not at all."""
+"""Files that a reader, or the next run, finds whole or not at all, and that are files."""
 
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from seit.errors import SeitError, UsageError
 
@@ -40,6 +42,30 @@ def write_atomically(path: Path, data: bytes) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a regular file to read it; a link to one is followed.
+
+    Nothing else is opened: a FIFO would wait for a writer, and a device may act.
+
+    Raises:
+        OSError: there is none, or it is a folder, FIFO, socket or device.
+    """
+    _check_plain(path.stat().st_mode, path)
+    # In between it may have been replaced.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_plain(os.fstat(descriptor).st_mode, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _check_plain(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def check_new_file(path: Path, *, overwrite: bool = False) -> None:

@@ -14,12 +14,14 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-import yaml
 
+from seit.documents import parse_yaml, read_plain, reason_of
 from seit.errors import UsageError
 
 T = TypeVar("T")
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 1 << 18
+_MAX_NAME = 100
+"""Characters of a name that near ones are looked for; the time grows by the square."""
 
 
 def setting_names(kind: type, prefix: str = "") -> Iterator[str]:
@@ -151,14 +153,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UsageError: it is missing, too large, or not a mapping of settings.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes; is it a config?")
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"the config {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        line = str(error).replace("\n", " ")
-        raise UsageError(f"the config {path} is not YAML: {line}") from error
+        data = read_plain(path, max_bytes=MAX_CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the config {path} cannot be read: {reason_of(error)}") from error
+    try:
+        values = parse_yaml(data)
+    except ValueError as error:
+        raise UsageError(f"the config {path} is not YAML of settings: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -179,8 +180,8 @@ def from_environment(kind: type, environment: Mapping[str, str] = os.environ) ->
 def parse_value(text: str) -> Any:
     """Parse the text of a flag or variable: YAML, and ``a,b`` for a list."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except ValueError:
         return text
     if isinstance(value, str) and "," in value:
         return [parse_value(part) for part in value.split(",")]
@@ -188,7 +189,7 @@ def parse_value(text: str) -> Any:
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    near = get_close_matches(name[:_MAX_NAME], known, n=1, cutoff=0.5)
     if not near:
         near = [candidate for candidate in known if candidate.endswith(f".{name}")][:1]
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"

@@ -19,7 +19,7 @@ from seit.errors import DamagedError, UsageError
 from seit.settings import flatten, read_yaml
 from seit.train.predictions import Predictions, read_predictions
 from seit.train.run import CONFIG_NAME, Run
-from seit.train.seeds import SEEDS_NAME, read_seeds
+from seit.train.seeds import SEEDS_NAME, folder_of, read_seeds
 
 SEED = "run.seed"
 _SPLIT = "data.val_split"
@@ -36,8 +36,8 @@ class FinishedRun:
         result: figures by name; what a run could not tell is left out.
         store: the seal of its store.
         classes: names of the N classes.
-        confusion: int64 (N, N), rows are labels, columns predictions; zeros of other
-            runs than a classifier's.
+        confusion: int64 (N, N), rows are labels, columns predictions; (0, 0) of
+            other runs than a classifier's.
     """
 
     run: Run
@@ -69,7 +69,7 @@ class FinishedRun:
                 confusion = np.array(info["confusion"], np.int64).reshape(shape)
                 told = {k: one for k, one in info["result"].items() if not isinstance(one, dict)}
             else:
-                confusion = np.zeros(shape, np.int64)
+                confusion = np.zeros((0, 0), np.int64)
                 if objective == CONTINUAL:
                     info["result"] = _of_continual(info["result"])
                 told = {name: one for name, one in info["result"].items() if one is not None}
@@ -194,11 +194,7 @@ def _open(name: str, folder: Path) -> Contender:
             f"the seeds at {folder} have not all finished; go on with them by "
             "`seit train … --seeds … --resume`"
         )
-    try:
-        places = [folder / str(run["folder"]) for run in seeds["runs"]]
-    except (KeyError, TypeError) as error:
-        raise DamagedError(f"{folder / SEEDS_NAME} names no runs; restore it") from error
-    members = tuple(FinishedRun.open(place) for place in places)
+    members = tuple(FinishedRun.open(folder_of(folder, run["seed"])) for run in seeds["runs"])
     if not members or len({(one.objective, one.classes) for one in members}) > 1:
         raise DamagedError(f"{folder / SEEDS_NAME} names runs that do not belong together")
     return Contender(name, members, is_group=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seit.analyze.measures import CONTINUAL
+from seit.documents import as_record, reason_of
 from seit.errors import SeitError, UsageError
 from seit.settings import flatten, read_yaml
 from seit.train.run import CONFIG_NAME, RUN_NAME, Run
@@ -29,6 +30,7 @@ class RunSummary:
         linear_top1: accuracy of a linear probe of them, 0–1.
         samples_per_second: training rate.
         date: of the last change to `run.json`, ISO 8601 in UTC.
+        reason: why a run is damaged; None for others.
     """
 
     name: str
@@ -41,6 +43,10 @@ class RunSummary:
     linear_top1: float | None = None
     samples_per_second: float | None = None
     date: str | None = None
+    reason: str | None = None
+
+
+_FIGURES = ("top1", "knn_top1", "linear_top1", "samples_per_second")
 
 
 def list_runs(folder: str | Path) -> list[RunSummary]:
@@ -67,29 +73,29 @@ def _summarize(path: Path, folder: Path) -> RunSummary:
     run = Run(path)
     name = str(path.relative_to(folder)) if path != folder else path.resolve().name
     try:
-        info, settings = run.info, flatten(read_yaml(path / CONFIG_NAME))
-        objective, lines = run.objective, run.metrics()
+        figures = _figures(run)
         changed = datetime.fromtimestamp((path / RUN_NAME).stat().st_mtime, UTC)
-    except (SeitError, OSError, UnicodeDecodeError):
-        return RunSummary(name, "damaged")
+        date = changed.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return as_record({"name": name, "date": date, **figures}, RunSummary, origin=str(path))
+    except (SeitError, OSError, OverflowError, ValueError) as error:
+        return RunSummary(name, "damaged", reason=reason_of(error))
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    """What is listed of a run, of types that are still to be checked."""
+    info, settings, objective = run.info, flatten(read_yaml(run.path / CONFIG_NAME)), run.objective
     latest: dict[str, Any] = {}
-    for entry in lines:
+    for entry in run.metrics():
         latest.update(entry)
     result = info.get("result", {})
     latest.update(result)
     if objective == CONTINUAL:
-        latest["top1"] = result.get("metrics", {}).get(
-            "last_accuracy_pooled", latest.get("accuracy")
-        )
-    return RunSummary(
-        name=name,
-        status=str(info.get("status", "started")),
-        objective=objective,
-        model=settings.get("model.name"),
-        steps=latest.get("steps", latest.get("step")),
-        top1=latest.get("top1"),
-        knn_top1=latest.get("knn_top1"),
-        linear_top1=latest.get("linear_top1"),
-        samples_per_second=latest.get("samples_per_second"),
-        date=changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
+        metrics = as_record(result.get("metrics", {}), dict[str, Any], origin=str(run.path))
+        latest["top1"] = metrics.get("last_accuracy_pooled", latest.get("accuracy"))
+    return {
+        "status": info["status"],
+        "objective": objective,
+        "model": settings.get("model.name"),
+        "steps": latest.get("steps", latest.get("step")),
+        **{name: latest.get(name) for name in _FIGURES},
+    }

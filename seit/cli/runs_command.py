@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from seit.cli.output import print_json, print_lines, say
+from seit.cli.output import print_json, print_lines, say, warn
 
 command = App(name="runs", help="List and compare runs.", help_format="markdown")
 _MOST_CLASSES = 10
@@ -46,7 +46,8 @@ def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
     ]
     objective, probes = (["objective"], ["k-NN", "linear"]) if has_probes else ([], [])
     header = ["run", "status", *objective, "model", "steps", "top-1", *probes, "samples/s"]
-    return print_lines(_columns([[*header, "date (UTC)"], *rows], left=3 + len(objective)))
+    print_lines(_columns([[*header, "date (UTC)"], *rows], left=3 + len(objective)))
+    return warn([f"{run.name} is damaged: {run.reason}" for run in runs if run.reason])
 
 
 @command.command

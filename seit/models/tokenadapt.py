@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
@@ -26,6 +25,7 @@ from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.models.codebook import standardised
 from seit.shards import Store
+from seit.tensors import parse_card, read_tensors_and_metadata
 
 _METADATA_KEY = "seit"
 _FORMAT = "seit-tokenadapt"
@@ -190,17 +190,14 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
 
 def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """The card and the tensors of a file."""
+    fault, advice = "no intact TokenAdapt file", "restore it from a copy or train it again"
+    tensors, metadata = read_tensors_and_metadata(path, fault=fault, advice=advice)
     try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})[_METADATA_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        card = parse_card(metadata, _METADATA_KEY)
         kinds = {"format": str, "version": int, "fingerprint": str, "dim": int, "num_heads": int}
         sound = all(type(card[key]) is kind for key, kind in kinds.items())
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedError(
-            f"{path} is no intact TokenAdapt file ({error}); restore it from a copy or train it "
-            "again"
-        ) from error
+    except (KeyError, ValueError) as error:
+        raise DamagedError(f"{path} is {fault} ({error}); {advice}") from error
     if not sound or card["format"] != _FORMAT:
         raise DamagedError(f"{path} is no TokenAdapt file; pass one that train_tokenadapt wrote")
     if card["version"] != _VERSION:

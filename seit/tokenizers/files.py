@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
+from seit.tensors import parse_card, read_tensors, read_tensors_and_metadata
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.conv import ConvTokenizer
 from seit.tokenizers.dmel import DMelTokenizer
@@ -151,17 +151,14 @@ def load_tokenizer(
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no tokenizer file at {path}; `seit tokenizer fit` makes one")
+    fault, advice = "no intact tokenizer file", "restore it from a copy or fit it again"
+    tensors, metadata = read_tensors_and_metadata(path, fault=fault, advice=advice)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        card = json.loads(metadata[_METADATA_KEY])
+        card = parse_card(metadata, _METADATA_KEY)
         found_format, version = card["format"], card["version"]
         name, settings, fingerprint = str(card["name"]), card["settings"], card["fingerprint"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedError(
-            f"{path} is no intact tokenizer file ({error}); restore it from a copy or fit it again"
-        ) from error
+    except (KeyError, ValueError) as error:
+        raise DamagedError(f"{path} is {fault} ({error}); {advice}") from error
     if found_format != _FORMAT or version != _VERSION or name not in TOKENIZERS:
         raise UsageError(
             f"{path} holds {found_format!r} version {version} named {name!r}; this seit knows "
@@ -223,10 +220,4 @@ def has_weights(data: bytes) -> bool:
 def _codebook_beside(path: Path) -> Tensor | None:
     """The codebook that a store keeps beside its tokenizer file, if there is one."""
     beside = path.with_name(_STORED_CODEBOOK)
-    if not beside.is_file():
-        return None
-    try:
-        with safe_open(beside, framework="pt") as file:
-            return file.get_tensor("codebook") if "codebook" in file.keys() else None  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DamagedError(f"{beside} is damaged ({error}); restore it from a copy") from error
+    return read_tensors(beside).get("codebook") if beside.is_file() else None

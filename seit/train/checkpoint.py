@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from seit.documents import reason_of
 from seit.errors import DamagedError
 from seit.files import write_atomically
+from seit.tensors import parse_card, read_tensors_and_metadata
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d{8})\.safetensors")
@@ -159,14 +160,17 @@ def load_checkpoint(path: Path, state: Saved) -> int:
     Raises:
         DamagedError: the file is not what was written, or belongs to another model.
     """
+    advice = "delete it to resume from the one before"
+    tensors, metadata = read_tensors_and_metadata(path, advice=advice)
     try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})["seit"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        step = int(card["step"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DamagedError(
-            f"{path} is damaged ({error}); delete it to resume from the one before"
-        ) from error
-    state.restore(tensors)
+        step = parse_card(metadata, "seit")["step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(f"its step is {step!r}")
+    except (LookupError, ValueError) as error:
+        raise DamagedError(f"{path} is damaged ({error}); {advice}") from error
+    try:
+        state.restore(tensors)
+    # Whatever torch raises for tensors of other names, shapes and dtypes.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise DamagedError(f"{path} does not fit this run ({reason_of(e)}); {advice}") from e
     return step

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.augment import Augmented
+from seit.documents import as_record
 from seit.report import Section
 from seit.shards import Store, open_store
 from seit.train.config import TrainConfig
@@ -86,7 +87,7 @@ def train(
         opened,
         out=Path(out),
         resume=resume,
-        recorded=lambda figures: TrainResult(**figures),
+        recorded=lambda figures: as_record(figures, TrainResult, origin=f"the result in {out}"),
         progress=progress,
     )
 

@@ -13,13 +13,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from seit.errors import DamagedError, UsageError
+from seit.documents import read_json
+from seit.errors import UsageError
 from seit.files import write_atomically
 from seit.settings import flatten
 
 TENSORBOARD_FOLDER = "tensorboard"
 LOGGERS_NAME = "loggers.json"
 """In the run's folder: by which id each service knows the run."""
+MAX_IDS_BYTES = 1 << 16
 DEFAULT_PROJECT = "seit"
 _MAX_PARAMS = 100
 """MLflow takes at most so many parameters in one request."""
@@ -92,14 +94,11 @@ class _Ids:
         write_atomically(self._path, text.encode())
 
     def _read(self) -> dict[str, str]:
-        if not self._path.is_file():
+        if not self._path.exists():
             return {}
-        try:
-            found = json.loads(self._path.read_bytes())
-        except ValueError as error:
-            raise DamagedError(f"{self._path} is not JSON ({error}); remove it") from error
-        if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
-            raise DamagedError(f"{self._path} holds no mapping of names to ids; remove it")
+        found: dict[str, str] = read_json(
+            self._path, dict[str, str], max_bytes=MAX_IDS_BYTES, advice="remove it"
+        )
         return found
 
 

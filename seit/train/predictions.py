@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from seit.errors import DamagedError
 from seit.settings import flatten, read_yaml
+from seit.tensors import read_arrays
 from seit.train.run import CONFIG_NAME, PREDICTIONS_NAME, Run
 
 
@@ -52,12 +51,12 @@ def read_predictions(run: Run) -> Predictions | None:
         DamagedError: the file is not what was written.
     """
     path = run.path / PREDICTIONS_NAME
-    if not path.is_file():
+    if not path.exists():
         return None
+    tensors = read_arrays(path)
     try:
-        tensors = load_file(path)
         predicted, labels = tensors["predictions"], tensors["labels"]
-    except (SafetensorError, OSError, KeyError) as error:
+    except KeyError as error:
         raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
     info = run.info["identity"]
     classes = len(info["classes"])

@@ -16,18 +16,27 @@ import numpy.typing as npt
 import timm
 import torch
 import yaml
-from safetensors import SafetensorError
 from safetensors.numpy import save as save_numpy
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from seit import __version__
-from seit.errors import DamagedError, UsageError
+from seit.documents import as_record, read_json, read_json_lines
+from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.settings import build, read_yaml, to_mapping
 from seit.shards import Store
+from seit.tensors import read_tensors
 from seit.tokenizers import save_tokenizer
 from seit.train.config import LoopConfig, TrainConfig
+from seit.train.records import (
+    FINISHED,
+    MAX_METRICS_BYTES,
+    MAX_RECORD_BYTES,
+    FinishedRecord,
+    MetricsEntry,
+    RunRecord,
+)
 
 CONFIG_NAME = "config.yaml"
 RUN_NAME = "run.json"
@@ -165,14 +174,17 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The contents of `run.json`."""
-        path = self.path / RUN_NAME
-        try:
-            return dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
-            raise DamagedError(
-                f"{path} cannot be read ({error}); restore it from a copy"
-            ) from error
+        """The contents of `run.json`; see `RunRecord`.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        info: dict[str, Any] = read_json(
+            self.path / RUN_NAME, RunRecord, max_bytes=MAX_RECORD_BYTES
+        )
+        if info["status"] == FINISHED:
+            as_record(info, FinishedRecord, origin=str(self.path / RUN_NAME))
+        return info
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -189,14 +201,19 @@ class Run:
             file.write(json.dumps(entry) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out."""
+        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out.
+
+        Raises:
+            DamagedError: another line is not what was written.
+        """
         path = self.path / METRICS_NAME
+        if not path.exists():
+            return []
         entries = []
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
+        for entry in read_json_lines(path, MetricsEntry, max_bytes=MAX_METRICS_BYTES):
+            figures = {name: value for name, value in entry.items() if name != "split"}
+            as_record(figures, dict[str, float | None], origin=f"a line of {path}")
+            entries.append(entry)
         return entries
 
     def rewind_metrics(self, step: int) -> None:
@@ -242,10 +259,7 @@ class Run:
                 f"the run {self.path} has no {name}: it has not finished; go on with it by "
                 f"`seit {self.command} … --resume`"
             )
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+        return read_tensors(path)
 
     def _write_config(self, config: LoopConfig) -> None:
         text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from seit.documents import read_json
 from seit.errors import DamagedError, UsageError
 from seit.files import explained_writes, write_atomically
 from seit.report import Figure, Section, figures, page, table, write_page
@@ -18,6 +19,7 @@ from seit.settings import flatten, to_mapping
 from seit.shards import Store, open_store
 from seit.train.classify import TrainResult, train
 from seit.train.config import TrainConfig
+from seit.train.records import MAX_RECORD_BYTES, SeedsRecord
 from seit.train.report import THROUGHPUT, group_curves, settings_section
 from seit.train.run import REPORT_NAME, Run
 
@@ -157,14 +159,15 @@ def read_seeds(out: Path) -> dict[str, Any] | None:
         DamagedError: the file is not what was written.
     """
     path = out / SEEDS_NAME
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        found = dict(json.loads(path.read_bytes()))
-        if not {"status", "config", "store", "runs", "summary"} <= found.keys():
-            raise ValueError(f"it holds {', '.join(found)}")
-    except (OSError, ValueError, TypeError) as error:
-        raise DamagedError(f"{path} cannot be read ({error}); restore it from a copy") from error
+    found: dict[str, Any] = read_json(path, SeedsRecord, max_bytes=MAX_RECORD_BYTES)
+    for run in found["runs"]:
+        if run["folder"] != folder_of(out, run["seed"]).name:
+            raise DamagedError(
+                f"{path} names the folder {run['folder']!r} for seed {run['seed']}; restore it "
+                "from a copy"
+            )
     return found
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.shards import Store
+from seit.tensors import read_tensors
 from seit.tokenizers import load_tokenizer
 from seit.train.config import TrainConfig
 from seit.train.feeds import TrainBatch, make_augment, make_feed
@@ -121,13 +121,13 @@ def _pixel_logits(
             write_atomically(path, save({"logits": logits_nN.cpu()}))
         ranks.wait()
     try:
-        logits_nN = load_file(path)["logits"].to(ranks.device)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); delete it to make it again") from error
+        logits_nN = read_tensors(path, advice="delete it to make it again")["logits"]
+    except KeyError as error:
+        raise DamagedError(f"{path} holds no logits; delete it to make it again") from error
     expected = (len(store[config.data.train_split]), len(run.classes))
     if tuple(logits_nN.shape) != expected:
         raise DamagedError(f"{path} holds logits {tuple(logits_nN.shape)}, not {expected}")
-    return logits_nN
+    return logits_nN.to(ranks.device)
 
 
 @torch.no_grad()

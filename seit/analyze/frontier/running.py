@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from seit.analyze.frontier.planning import list_labelled
 from seit.analyze.frontier.points import FITTED, Point
 from seit.analyze.frontier.report import draw_chart, write_report
 from seit.analyze.frontier.rows import Row, Size, make_row, pareto_front, store_size
-from seit.errors import DamagedError, UsageError
+from seit.documents import read_json
+from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.shards import CARD_NAME, Split, Store, convert, open_store
 from seit.shards.folders import is_url
@@ -32,8 +33,15 @@ from seit.train import Run, TrainResult, train
 RESULT_NAME = "frontier.json"
 CHART_NAME = "frontier.svg"
 REPORT_NAME = "report.html"
+MAX_RESULT_BYTES = 1 << 24
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
+
+
+class _Comparison(TypedDict):
+    """What `frontier.json` holds, besides rows."""
+
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -132,13 +140,10 @@ def _check_apart(out: Path, source: str) -> None:
 def _enter(out: Path, record: Mapping[str, Any]) -> None:
     """Begin in a new folder, or find that an earlier call had the same settings."""
     path = out / RESULT_NAME
-    if path.is_file():
-        try:
-            changed = differences(dict(json.loads(path.read_bytes())["settings"]), record)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DamagedError(
-                f"{path} cannot be read ({error}); restore it or remove it"
-            ) from None
+    if path.exists():
+        advice = "restore it or remove it"
+        found = read_json(path, _Comparison, max_bytes=MAX_RESULT_BYTES, advice=advice)
+        changed = differences(found["settings"], record)
         if changed:
             raise UsageError(
                 f"{out} holds a comparison of other settings ({'; '.join(changed)}); repeat them "

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.making import make_tuning
 from seit.settings import build, to_mapping
+from seit.tensors import parse_card, read_tensors_and_metadata
 
 _KEY = "seit"
 _TUNING, _HEAD = "tuning.", "head."
@@ -123,15 +123,11 @@ def _check_sizes(path: Path, config: TuningConfig, state: Mapping[str, Tensor]) 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise UsageError(f"there is no adapter at {path}; `seit tune` leaves one in a run's folder")
+    tensors, metadata = read_tensors_and_metadata(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})[_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if not isinstance(card, dict):
-            raise TypeError("its card is no mapping")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        return parse_card(metadata, _KEY), tensors
+    except ValueError as error:
         raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
-    return card, tensors
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

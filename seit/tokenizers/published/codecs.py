@@ -6,7 +6,6 @@ under the names that the published files have, which any transformers can read.
 Shape letters: B windows, T samples of a window, L levels, F frames, K codes, C codebook dim.
 """
 
-import json
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import DamagedError, UsageError
 from seit.extras import how_to_install
 from seit.tokenizers.base import AudioTokenizer
@@ -455,16 +455,12 @@ def _side_by_side(codes: list[Tensor]) -> Tensor:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise UsageError(f"{path} is larger than {_MAX_CONFIG_BYTES} bytes")
-        values = json.loads(path.read_bytes())
-    except OSError as error:
+        values = parse_json(read_plain(path, max_bytes=_MAX_CONFIG_BYTES))
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} cannot be read ({error.strerror}); give a folder with {CONFIG_NAME} and "
+            f"{path} cannot be read ({reason_of(error)}); give a folder with {CONFIG_NAME} and "
             "weights, as transformers saves them, or hf://owner/name"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} holds no mapping of settings")
     return values

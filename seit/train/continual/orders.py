@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import UsageError
 
 PILOT_SEED = 1993
@@ -55,21 +56,18 @@ def class_order(
 def _read(path: Path) -> list[Any]:
     """The entries of a file: integers and names."""
     try:
-        if path.stat().st_size > MAX_ORDER_BYTES:
-            raise UsageError(
-                f"{path} is larger than {MAX_ORDER_BYTES:,} bytes; is it an order of classes?"
-            )
-        text = path.read_text("utf-8-sig")
+        text = read_plain(path, max_bytes=MAX_ORDER_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        is_text = not isinstance(error, UnicodeDecodeError)
+        reason = reason_of(error) if is_text else "it is not UTF-8 text"
         raise UsageError(
             f"the order {str(path)!r} cannot be read: {reason}; expected natural, pilot, "
             "pilot:SEED or a file of classes"
         ) from error
     if text.lstrip().startswith("["):
         try:
-            return list(json.loads(text))
-        except (ValueError, RecursionError) as error:
+            return list(parse_json(text))
+        except ValueError as error:
             raise UsageError(f"{path} is no JSON list of classes: {error}") from error
     entries: list[Any] = []
     for line in map(str.strip, text.splitlines()):

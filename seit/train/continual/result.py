@@ -4,12 +4,13 @@ Legend: T tasks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seit.documents import as_record
 from seit.models.fingerprint import fingerprint
 from seit.settings import to_mapping
 from seit.shards import Store
@@ -203,6 +204,9 @@ def _count_trained(learner: Learner) -> int:
 
 
 def recorded_result(told: Mapping[str, Any]) -> ContinualResult:
-    """The result that `run.json` of a finished run tells."""
-    names = {field.name for field in fields(ContinualResult)}
-    return ContinualResult(**{name: value for name, value in told.items() if name in names})
+    """The result that `run.json` of a finished run tells.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    return as_record(told, ContinualResult, origin="the result in run.json")

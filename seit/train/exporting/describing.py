@@ -5,14 +5,17 @@ from typing import Any
 
 from seit import __version__
 from seit.augment import AugmentConfig, PixelAugment, TokenAugment
+from seit.documents import as_record
 from seit.errors import UsageError
 from seit.settings import to_mapping
 from seit.shards import Store, open_store
 from seit.tokenizers import Tokenizer
+from seit.train.classify import TrainResult
 from seit.train.config import TrainConfig
 from seit.train.exporting.card import StoreFigures
 from seit.train.exporting.spec import BackboneSpec, ExportSpec, TokenizerSpec
 from seit.train.feeds import pixel_stem
+from seit.train.records import FINISHED
 from seit.train.run import Run
 
 
@@ -23,7 +26,7 @@ def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
         UsageError: the run has not finished.
     """
     config, info = run.config, run.info
-    if info.get("status") != "finished":
+    if info["status"] != FINISHED:
         raise UsageError(
             f"the run {run.path} has not finished; go on with it by `seit train … --resume`"
         )
@@ -51,8 +54,10 @@ def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
         classes=run.classes,
         store=info["identity"]["store"],
         settings=to_mapping(config),
-        result=_result(config, info),
-        environment=dict(info["environment"]),
+        result=_result(run, info),
+        environment=as_record(
+            info.get("environment"), dict[str, str], origin=f"the environment in {run.path}"
+        ),
         seit=__version__,
     )
 
@@ -97,7 +102,13 @@ def _stem(config: TrainConfig, augment: TokenAugment | PixelAugment, tokenizer: 
     return pixel_stem(config.model, augment.output_size, patch_size)
 
 
-def _result(config: TrainConfig, info: dict[str, Any]) -> dict[str, Any]:
+def _result(run: Run, info: dict[str, Any]) -> dict[str, Any]:
     """The run's figures, with what they were measured on."""
-    samples = sum(map(sum, info["confusion"]))
-    return {**info["result"], "split": config.data.val_split, "samples": samples}
+    origin = f"the result in {run.path}"
+    as_record(info["result"], TrainResult, origin=origin)
+    confusion = as_record(info.get("confusion"), list[list[int]], origin=origin)
+    return {
+        **info["result"],
+        "split": run.config.data.val_split,
+        "samples": sum(map(sum, confusion)),
+    }

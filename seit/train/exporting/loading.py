@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from seit.errors import DamagedError, UsageError
 from seit.models import load_weights
+from seit.tensors import read_tensors
 from seit.tokenizers import Tokenizer, load_tokenizer
 from seit.train.exporting.graphs import Graph, InputKind, choose_graph, make_graphs
 from seit.train.exporting.spec import ExportSpec
@@ -53,10 +52,7 @@ def _load(folder: Path, spec: ExportSpec) -> nn.Module:
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         raise UsageError(f"{folder} holds no {WEIGHTS_NAME}; export with --format safetensors")
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); export again") from error
+    weights = read_tensors(path, advice="export again")
     model = spec.model.build()
     load_weights(model, weights, origin=str(folder))
     return model.eval()

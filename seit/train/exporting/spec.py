@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import msgspec
 import timm
 from torch import nn
 
+from seit.documents import as_record, read_json
 from seit.errors import DamagedError, UsageError
 from seit.models import build_backbone
 
@@ -110,26 +110,18 @@ class ExportSpec:
             DamagedError: it is not what was written.
         """
         path = folder / CONFIG_NAME
-        try:
-            if path.stat().st_size > MAX_CONFIG_BYTES:
-                raise DamagedError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes; export again")
-            body = json.loads(path.read_bytes())
-        except OSError as error:
+        if not path.exists():
             raise UsageError(
                 f"no exported model at {folder}: it holds no {CONFIG_NAME}; `seit export` makes one"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise DamagedError(f"{path} is damaged ({error}); export again") from error
-        found = (body.get("format"), body.get("version")) if isinstance(body, dict) else (None, 0)
+            )
+        body = read_json(path, dict, max_bytes=MAX_CONFIG_BYTES, advice="export again")
+        found = (body.get("format"), body.get("version"))
         if found != (FORMAT, VERSION):
             raise UsageError(
                 f"{path} is of format {found[0]!r} version {found[1]}; this seit reads {FORMAT!r} "
                 f"version {VERSION}"
             )
-        try:
-            spec = msgspec.convert(body, cls)
-        except msgspec.ValidationError as error:
-            raise DamagedError(f"{path} is damaged ({error}); export again") from error
+        spec = as_record(body, cls, origin=str(path), advice="export again")
         _check_kwargs(spec.model.kwargs, path)
         return spec
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from seit.documents import as_record
 from seit.errors import UsageError
 from seit.models.vit import disjoint_stem
 from seit.shards import Store, open_store
@@ -76,7 +77,7 @@ def pretrain(
         store,
         out=out,
         resume=resume,
-        recorded=lambda figures: PretrainResult(**figures),
+        recorded=lambda figures: as_record(figures, PretrainResult, origin=f"the result in {out}"),
         progress=progress,
         beside=(TEACHER_FOLDER,),
     )

@@ -8,15 +8,17 @@ standardised with.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
+from seit.documents import read_json, read_json_lines
 from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
 from seit.settings import to_mapping
+from seit.tensors import read_tensors
 from seit.tokenizers.mel import MelConfig, MelFrontEnd
+from seit.train.records import MAX_METRICS_BYTES, MAX_RECORD_BYTES
 from seit.train.tokenizers.config import TokenizerConfig
 
 CONFIG_NAME = "config.json"
@@ -24,6 +26,12 @@ METRICS_NAME = "metrics.jsonl"
 WEIGHTS_NAME = "tokenizer.safetensors"
 EVAL_NAME = "eval.json"
 FRONT_END_NAME = "front_end.safetensors"
+
+
+class _Entry(TypedDict):
+    """What a line of the metrics holds, besides figures."""
+
+    step: int
 
 
 class TrainingFolder:
@@ -83,13 +91,9 @@ class TrainingFolder:
             DamagedError: it is not what was written.
         """
         path = self.path / FRONT_END_NAME
-        if not path.is_file():
+        if not path.exists():
             return None
-        try:
-            tensors = load(path.read_bytes())
-        except (OSError, SafetensorError) as error:
-            raise DamagedError(f"{path} cannot be read ({error}); restore it from a copy") from None
-        return MelFrontEnd.restore(tensors, config.to_json())
+        return MelFrontEnd.restore(read_tensors(path), config.to_json())
 
     def write_front_end(self, front_end: MelFrontEnd) -> None:
         """Keep the front end that the training begins with."""
@@ -103,14 +107,10 @@ class TrainingFolder:
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines after ``step``, which a resumed training writes again, and a torn one."""
         path = self.path / METRICS_NAME
-        kept = []
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if entry["step"] <= step:
-                kept.append(line + "\n")
+        entries = (
+            read_json_lines(path, _Entry, max_bytes=MAX_METRICS_BYTES) if path.exists() else ()
+        )
+        kept = [json.dumps(entry) + "\n" for entry in entries if entry["step"] <= step]
         write_atomically(path, "".join(kept).encode())
 
     def _is_used(self) -> bool:
@@ -139,13 +139,8 @@ class TrainingFolder:
             )
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            return dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
-            raise DamagedError(
-                f"{path} cannot be read ({error}); restore it from a copy"
-            ) from error
+        found: dict[str, Any] = read_json(self.path / name, dict, max_bytes=MAX_RECORD_BYTES)
+        return found
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
         write_atomically(self.path / name, json.dumps(values, indent=2).encode() + b"\n")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from seit.documents import as_record
 from seit.models.classifier import is_of_head
 from seit.models.tuning import Tuning, make_tuning, save_adapter
 from seit.report import Section, table
@@ -86,7 +87,7 @@ def tune(
         opened,
         out=Path(out),
         resume=resume,
-        recorded=lambda figures: TuneResult(**figures),
+        recorded=lambda figures: as_record(figures, TuneResult, origin=f"the result in {out}"),
         progress=progress,
     )
 
