@@ -107,7 +107,7 @@ def test_crop_and_noise_equal_the_official_order():
     tokens, labels = token_batch(8)
     random = SampleRandom(1, 2, torch.arange(8))
     boxes = random_crop_boxes(random, (32, 32), scale=config.crop_scale, ratio=config.crop_ratio)
-    unit = (codebook() - codebook().mean(0)).square().mean().sqrt()
+    unit = (codebook() - codebook().mean(0)).square().mean(0).sqrt()[:, None, None]
     shift = random.normal(Op.NOISE_CHANNEL, (C, 1, 1))
     element = random.normal(Op.NOISE_ELEMENT, (C, 28, 28))
     out = run(augment, tokens, labels).inputs
@@ -210,6 +210,7 @@ def test_the_operations_follow_each_other_as_documented():
     out = run(augment, tokens, labels)
     random = SampleRandom(1, 2, torch.arange(B))
     unit = codebook_unit(codebook())
+    units = (codebook() - codebook().mean(0)).square().mean(0).sqrt()[:, None, None]
     rolled = time_roll(tokens, random, max_share=0.5)
     warps = random_warps(random, (64, 64), augment.geometry)
     adapted = random.uniform(Op.ADAPT_GATE) < 0.5
@@ -222,7 +223,7 @@ def test_the_operations_follow_each_other_as_documented():
     noise = random.normal(Op.NOISE_CHANNEL, (C, 1, 1)) + random.normal(
         Op.NOISE_ELEMENT, (C, 28, 28)
     )
-    x = torch.where(noised[:, None, None, None], x + unit * noise, coloured)
+    x = torch.where(noised[:, None, None, None], x + units * noise, coloured)
     x = mask_bands(
         x, random, fill=codebook().mean(0), freq_masks=1, freq_max=0.2, time_masks=2, time_max=0.2
     )

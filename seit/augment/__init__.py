@@ -19,7 +19,7 @@ from seit.augment.flip import random_flip
 from seit.augment.geometry import Geometry, TokenWarper, random_warps, warp
 from seit.augment.masks import mask_bands, random_bands, time_roll
 from seit.augment.mixup import mixup
-from seit.augment.noise import add_noise_, codebook_unit
+from seit.augment.noise import add_noise_, channel_units, codebook_unit
 from seit.augment.philox import Op, SampleRandom, philox4x32
 from seit.augment.pipeline import Augmented, TokenAugment
 from seit.augment.pixels import PixelAugment
@@ -41,6 +41,7 @@ __all__ = [
     "add_noise_",
     "beta_weights",
     "center_crop",
+    "channel_units",
     "codebook_unit",
     "color_adapt_",
     "cutmix",

@@ -48,7 +48,8 @@ class AugmentConfig:
     synonym_rate: float = 0.25
     """Share of tokens replaced in such a sample."""
     synonym_top: int = 5
-    """Synonyms of a code: its nearest codes by cosine; all others in a smaller codebook."""
+    """Synonyms of a code: its nearest codes by Euclidean distance; all others in a smaller
+    codebook."""
     swap_prob: float = 0.25
     """Share of samples of which two squares are exchanged."""
     swap_max: float = 0.25
@@ -57,9 +58,9 @@ class AugmentConfig:
     """Share of samples whose embedding is noised; with ``color_adapt_prob`` at most 1, as a sample
     meets one of the two or neither."""
     noise_scale: float = 1.0
-    """Standard deviation of the shift of a channel, in RMS deviations of the codebook."""
+    """Standard deviation of the shift of a channel, in deviations of that channel over the codes."""
     noise_std: float = 1.0
-    """Standard deviation of the noise of an element, in RMS deviations of the codebook."""
+    """Standard deviation of the noise of an element, in deviations of its channel over the codes."""
     color_adapt_prob: float = 0.0
     """Share of samples that take over the channel statistics of their partner."""
     cutmix_prob: float = 1.0

@@ -19,7 +19,7 @@ from seit.augment.flip import random_flip
 from seit.augment.geometry import Geometry, TokenWarper, random_warps
 from seit.augment.masks import mask_bands, time_roll
 from seit.augment.mixup import mixup
-from seit.augment.noise import add_noise_, codebook_unit
+from seit.augment.noise import add_noise_, channel_units, codebook_unit
 from seit.augment.philox import Op, SampleRandom
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
@@ -123,6 +123,8 @@ class TokenAugment(CropAndMix):
     codebook: Tensor
     synonyms: Tensor
     mask: Tensor
+    noise_units: Tensor
+    """(C,) float32, what the amplitudes of Emb-Noise count in each channel."""
 
     def __init__(
         self,
@@ -149,10 +151,12 @@ class TokenAugment(CropAndMix):
         """(L·H, W), of the grids that come in."""
         codes = codebook.detach().to(torch.float32)
         K, by_level = codebook.shape[-2], codes.view(self.levels, *codebook.shape[-2:])
-        self.noise_unit = math.hypot(*map(codebook_unit, by_level))
+        self.unit = math.hypot(*map(codebook_unit, by_level))
+        units = torch.stack([channel_units(level) for level in by_level]).square().sum(dim=0).sqrt()
         self.warper = warper
         self.geometry = Geometry(crop_scale=config.crop_scale, crop_ratio=config.crop_ratio)
         self.register_buffer("codebook", by_level.flatten(0, 1), persistent=False)
+        self.register_buffer("noise_units", units.to(codes), persistent=False)
         self.register_buffer("mask", by_level.mean(dim=1).sum(dim=0), persistent=False)
         if config.synonym_prob > 0 and K > 1:
             top = min(config.synonym_top, K - 1)
@@ -283,14 +287,14 @@ class TokenAugment(CropAndMix):
             # First, so that nobody takes over the statistics of noise.
             u = random.uniform(Op.NOISE_GATE)
             selected = _second_share(u, config.noise_prob, config.color_adapt_prob)
-            x = color_adapt_(x, selected=selected, unit=self.noise_unit, partner=partner)
+            x = color_adapt_(x, selected=selected, unit=self.unit, partner=partner)
         return add_noise_(
             x,
             random,
             prob=config.noise_prob,
             scale=config.noise_scale,
             std=config.noise_std,
-            unit=self.noise_unit,
+            units=self.noise_units,
         )
 
     def _mask(self, x: Tensor, random: SampleRandom) -> Tensor:

@@ -171,7 +171,7 @@ class FusedAugment(TokenAugment):
             grid=self.grid,
             size=self.output_size,
             num_channels=self.channels,
-            unit=self.noise_unit,
+            units=self.noise_units,
             partner=partner,
         )
         inputs = fused_embed(
