@@ -516,6 +516,9 @@ def test_a_run_of_sit_goes_on_bit_for_bit_and_further(store, tmp_path):
     same(Run.open(tmp_path / "run"), whole)
     losses = [entry for entry in whole.metrics() if entry["split"] == "train"]
     assert {"loss", "recon", "contrast"} <= losses[0].keys()
+    pulls = [entry for entry in whole.metrics() if entry["split"] == "val"][0]
+    assert pulls["recon_gradient"] > 0
+    assert pulls["contrast_gradient"] > 0
     heads = whole.load_tensors("pretraining.safetensors")
     moved = heads["teacher.encoder.blocks.0.mlp.fc1.weight"]
     assert not torch.equal(moved, whole.load_weights()["blocks.0.mlp.fc1.weight"])
