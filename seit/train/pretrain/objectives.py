@@ -215,4 +215,5 @@ class SiameseTokens(Pretraining):
             random,
             config or self.config.sit.corruption,
             num_codes=len(self.augment.codebook),
+            side=self.model.side,
         )
