@@ -24,7 +24,7 @@ from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
 from seit.settings import build, to_mapping
 from seit.train import Run, TrainConfig, evaluate_run, train
 from seit.train.pretrain import pretrain
-from seit.train.pretrain.further import FurtherConfig, FurtherModel, feature_distance
+from seit.train.pretrain.further import FurtherConfig, FurtherModel, distance_scale, feature_distance
 from seit.train.pretrain.masking import MaskConfig, draw_order, draw_share
 from seit.train.pretrain.mtm import MaskedTokenModel, MtmConfig
 from seit.train.pretrain.patches import CodeHead, patchify, unpatchify
@@ -422,7 +422,22 @@ def test_a_run_on_other_tokens_is_no_start(store, finished, tmp_path):
 def test_the_distance_of_features_by_hand():
     student = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
     teacher = torch.tensor([[0.0, 0.0], [3.0, -1.0]])
-    assert float(feature_distance(student, teacher)) == pytest.approx((5 + 9) / 2)
+    assert float(feature_distance(student, teacher)) == pytest.approx((5 + 9) / 2 / 2)
+
+
+def test_a_weight_of_one_weighs_what_the_papers_does():
+    """There: summed over 768 dims beside an error of 0.4; here: a cross-entropy of 0.8 · ln K."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn((3, 768), generator=generator) for _ in range(2))
+    pairs = zip(student.tolist(), teacher.tolist(), strict=True)
+    theirs = sum((a - b) ** 2 for one, other in pairs for a, b in zip(one, other, strict=True)) / 3
+    for num_codes in (16, 391, 1024):
+        ours = distance_scale(num_codes) * float(feature_distance(student, teacher))
+        entropy = -0.8 * sum(math.log(1 / num_codes) / num_codes for _ in range(num_codes))
+        assert ours / entropy == pytest.approx(theirs / 0.4, rel=1e-6)
+    # As far apart in every dim, a narrower network's features weigh the same.
+    narrow = float(feature_distance(student[:, :64], student[:, :64] + 0.1))
+    assert narrow == pytest.approx(float(feature_distance(student, student + 0.1)), rel=1e-4)
 
 
 @pytest.mark.parametrize("features", ["pooled", "cls", "both"])
@@ -442,8 +457,9 @@ def test_the_student_learns_the_teachers_features_of_the_whole_grid(features):
         return {"cls": x[:, 0], "pooled": x[:, 1:].mean(1)}
 
     pairs = zip(seen_by(student.encoder).items(), seen_by(model.teacher).values(), strict=True)
-    parts = {name: (ours - theirs).square().sum(1).mean().item() for (name, ours), theirs in pairs}
-    expected = sum(parts.values()) if features == "both" else parts[features]
+    parts = {name: (ours - theirs).square().mean().item() for (name, ours), theirs in pairs}
+    expected = sum(parts.values()) / 2 if features == "both" else parts[features]
+    expected *= 768 * 2 * math.log(len(student.codebook))
     assert distance == pytest.approx(expected, rel=1e-5)
 
     losses[0].backward()
