@@ -47,7 +47,9 @@ def test_units_are_the_deviations_of_the_channels():
         expected = math.sqrt(sum((code - mean) ** 2 for code in column) / len(column))
         assert units[channel].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
     alike = torch.cat([torch.eye(8), -torch.eye(8)])  # every channel varies as every other
-    assert torch.equal(channel_units(alike), torch.full((8,), codebook_unit(alike), dtype=torch.float64))
+    assert torch.equal(
+        channel_units(alike), torch.full((8,), codebook_unit(alike), dtype=torch.float64)
+    )
 
 
 def test_noise_equals_a_loop():
@@ -68,7 +70,9 @@ def test_noise_equals_a_loop():
 
 def test_noise_has_its_amplitudes():
     zeros = torch.zeros((400, 16, 8, 8))
-    y = add_noise_(zeros.clone(), draws(400), prob=1, scale=2, std=0.5, units=torch.full((16,), 3.0)).double()
+    y = add_noise_(
+        zeros.clone(), draws(400), prob=1, scale=2, std=0.5, units=torch.full((16,), 3.0)
+    ).double()
     channel_means = y.mean(dim=(2, 3))
     assert channel_means.std() == pytest.approx(math.hypot(6, 1.5 / 8), rel=0.03)
     assert (y - channel_means[..., None, None]).var() == pytest.approx(1.5**2 * 63 / 64, rel=0.02)

@@ -122,9 +122,7 @@ def test_every_sample_reaches_its_share(size, kind):
     assert 900 < alien.sum() < 1100
     for share, chosen in ((0.6, counts[~alien]), (0.3, counts[alien])):
         least = math.ceil(share * cells - 1e-9)
-        rows, columns = [
-            axis.most if kind == "blocks" else 1 for axis in config.axes(size, side=1)
-        ]
+        rows, columns = [axis.most if kind == "blocks" else 1 for axis in config.axes(size, side=1)]
         assert chosen.min() == least
         assert chosen.max() < least + rows * columns
 

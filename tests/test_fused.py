@@ -411,6 +411,8 @@ def test_without_triton_torch_does_all(monkeypatch, channels_last):
         {"color_adapt_prob": 0.5},
         {"freq_masks": 2},
         {"time_masks": 1},
+        {"order": "seitpp"},
+        {"requantize": True},
     ],
 )
 def test_operations_that_the_kernel_does_not_have_are_left_to_torch(device, caplog, change):
@@ -484,9 +486,9 @@ SIGNATURES = {
         "CHANNELS_LAST": True, "TILE": 64, "CHANNELS": 4,
     }),
     "neither noise nor CutMix": (EMBED, "embed_program", {
-        **POINTERS, "tokens": "*u16", "rows": None, "shift": None, "stds": None, "STRIDE": 64, "PLANES": (),
-        "GRID": (8, 8), "SIZE": (7, 7), "C": 1, "CUBIC": False, "MIXES": False, "NOISE": False,
-        "CHANNELS_LAST": False, "TILE": 64, "CHANNELS": 1,
+        **POINTERS, "tokens": "*u16", "rows": None, "shift": None, "stds": None, "STRIDE": 64,
+        "PLANES": (), "GRID": (8, 8), "SIZE": (7, 7), "C": 1, "CUBIC": False, "MIXES": False,
+        "NOISE": False, "CHANNELS_LAST": False, "TILE": 64, "CHANNELS": 1,
     }),
     "words": (PHILOX, "draw_program", {
         "positions": "*i64", "out": "*i64", "total": "i32", "per_sample": "i32", "count": "i32",

@@ -15,16 +15,20 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 import seit
-from seit.augment import SampleRandom
+from seit.augment import SampleRandom, nearest_ids
 from seit.cli import main
 from seit.errors import UsageError
 from seit.models import build_backbone
-from seit.models.codebook import nearest_ids
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
 from seit.settings import build, to_mapping
 from seit.train import Run, TrainConfig, evaluate_run, train
 from seit.train.pretrain import pretrain
-from seit.train.pretrain.further import FurtherConfig, FurtherModel, distance_scale, feature_distance
+from seit.train.pretrain.further import (
+    FurtherConfig,
+    FurtherModel,
+    distance_scale,
+    feature_distance,
+)
 from seit.train.pretrain.masking import MaskConfig, draw_order, draw_share
 from seit.train.pretrain.mtm import MaskedTokenModel, MtmConfig
 from seit.train.pretrain.patches import CodeHead, patchify, unpatchify
@@ -532,7 +536,7 @@ def test_a_run_of_sit_goes_on_bit_for_bit_and_further(store, tmp_path):
     same(Run.open(tmp_path / "run"), whole)
     losses = [entry for entry in whole.metrics() if entry["split"] == "train"]
     assert {"loss", "recon", "contrast"} <= losses[0].keys()
-    pulls = [entry for entry in whole.metrics() if entry["split"] == "val"][0]
+    pulls = next(entry for entry in whole.metrics() if entry["split"] == "val")
     assert pulls["recon_gradient"] > 0
     assert pulls["contrast_gradient"] > 0
     heads = whole.load_tensors("pretraining.safetensors")

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from test_contrast import nt_xent_in_loops
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
-
-from test_contrast import nt_xent_in_loops
 
 from seit.augment import Op, SampleRandom, TokenWarper, warp
 from seit.errors import UsageError
@@ -352,7 +351,12 @@ class Copying(TokenWarper):
     """Takes the nearest cell."""
 
     def warp_tokens(self, tokens, warps, size):
-        return warp(tokens[:, None].float(), warps, size, nearest=True)[:, 0].long()
+        return warp(tokens[:, None].float(), warps, size, mode="nearest")[:, 0].long()
+
+    def warp_vectors(self, x, warps, size):
+        raise NotImplementedError
+
+    read_tokens = warp_vectors
 
 
 @pytest.mark.parametrize("side", [7, 8])

@@ -54,9 +54,9 @@ def add_noise_(
     """Add noise, in place, to a random part of the samples. For training only.
 
     Emb-Noise of SeiT (arXiv 2303.11114): x += unit · (scale · N(0, 1) + std · N(0, 1)), the first
-    normal drawn once per sample and channel, the second for every element, the unit the channel's. The paper's scale and
-    std are 1.0, on half of the samples. Unlike the official code, which noises validation as well,
-    nothing here runs at evaluation.
+    normal drawn once per sample and channel, the second for every element, the unit the channel's.
+    The paper's scale and std are 1.0, on half of the samples. Unlike the official code, which
+    noises validation as well, nothing here runs at evaluation.
 
     Args:
         x: (B, C, h, w) float32; **overwritten**.

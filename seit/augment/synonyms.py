@@ -17,7 +17,9 @@ def nearest_codes(codebook: Tensor, *, top: int = 5) -> Tensor:
 
     Where all codes have one length, as ViT-VQGAN's have on its unit sphere (SeiT, arXiv
     2303.11114), these are the codes of the largest cosine. Elsewhere the cosine would pair a shade
-    with one twice as bright. Computed on the CPU in float64, so that all devices agree on near ties. Costs K²·C
+    with one twice as bright.
+
+    Computed on the CPU in float64, so that all devices agree on near ties. Costs K²·C
     multiplications and at most 128 MiB at a time: under a second for K = 8192.
 
     Args:

@@ -121,7 +121,7 @@ class AdaLora(Lora):
 
     What differs from the authors' code: exactly as many triplets are kept as the budget says, also
     where importances are equal; at the end of the steps no triplet is over, however few steps there
-    were. The penalty is the code's and peft's, γ / 2n · Σ (‖PᵀP − 1‖ + ‖QQᵀ − 1‖), since the γ of 0.1
+    were. The penalty is the code's and peft's, γ / 2n · Σ (‖PᵀP − 1‖ + ‖QQᵀ − 1‖), as the γ of 0.1
     to 0.3 that the paper names were found with it. Its text says otherwise: γ · Σ of the *squared*
     norms, a sum instead of the mean.
     """

@@ -45,8 +45,8 @@ class CorruptionConfig:
     block_max: float = 0.3
     """Largest side of a block, as a fraction of the grid's side along it, above 0, at most 1."""
     block_patches: int = 2
-    """Patches of the stem that the largest side of a block has at least, 0 or more. Along an axis of
-    which `block_max` is less, blocks are 1 to so many whole patches."""
+    """Patches of the stem that the largest side of a block has at least, 0 or more. Along an axis
+    of which `block_max` is less, blocks are 1 to so many whole patches."""
     fill: Literal["mask", "noise", "mixed"] = "mask"
     """What stands in their place: the mask embedding, random codes, or for each sample one of the
     two, as likely as the other."""
@@ -105,7 +105,7 @@ class BlockAxis(NamedTuple):
     """How blocks lie along an axis of a grid."""
 
     unit: int
-    """Cells in which blocks are counted and to whose multiples they are aligned: 1, or a patch's."""
+    """Cells in which blocks are counted, and to which they are aligned: 1, or those of a patch."""
     length: int
     """Units of the axis, the last one perhaps cut off."""
     most: int
@@ -132,11 +132,11 @@ def corrupt(
 ) -> Corruption:
     """Take blocks away from each grid until its share is reached.
 
-    Sides of a block are uniform from 1 up to their limits, in cells or, on small grids, in patches. It lies anywhere from where it reaches
-    the grid, and what is outside is cut off, so that all cells are equally likely. Of blocks in the
-    order in which they were drawn, the fewest that reach the share are taken; should all not reach
-    it, the free cells that follow a random one, row by row, are too. Single tokens are as many as
-    the share says, rounded up.
+    Sides of a block are uniform from 1 up to their limits, in cells or, on small grids, in patches.
+    It lies anywhere from where it reaches the grid, and what is outside is cut off, so that all
+    cells are equally likely. Of blocks in the order in which they were drawn, the fewest that reach
+    the share are taken; should all not reach it, the free cells that follow a random one, row by
+    row, are too. Single tokens are as many as the share says, rounded up.
 
     Different from the official code: there, the number of random calls differs between samples,
     which are handled one after the other; here all are corrupted together.

@@ -28,7 +28,6 @@ from seit.models import load_weights
 from seit.models.encoding import check_encoder, encode
 from seit.train.pretrain.mtm import MaskedTokenModel
 
-
 _PAPER_DIM = 768
 """Dims over which the paper sums, those of its ViT-B."""
 _PAPER_LOSS, _OUR_LOSS = 0.4, 0.8

@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from seit.models.encoding import check_encoder, pooled
 
-
 LEAST_MOMENTUM, MOST_MOMENTUM = 0.9, 0.996
 """Of the first step; the second is SiT's own, which its runs of 10⁵ steps and more take."""
 _SPANS = 40

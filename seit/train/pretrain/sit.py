@@ -59,8 +59,8 @@ class SitConfig:
     temperature: float = 0.2
     """Of the contrastive loss, above 0."""
     recon_weight: float = 1.0
-    """Factor of the loss of `recon`, the mean over both views. The paper's 5 for little data belongs
-    to its L1 distance of pixels, not to the cross-entropy of codes."""
+    """Factor of the loss of `recon`, the mean over both views. The paper's 5 for little data
+    belongs to its L1 distance of pixels, not to the cross-entropy of codes."""
     contrast_weight: float = 1.0
     """Factor of the loss of `contrast`, the sum of both directions."""
     rotation_weight: float = 0.5
