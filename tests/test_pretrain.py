@@ -522,6 +522,32 @@ def test_a_distilled_run_goes_on_bit_for_bit(store, finished, tmp_path):
     same(Run.open(tmp_path / "taught"), Run.open(tmp_path / "whole"))
 
 
+# ------------------------------------------------------------------------ runs of earlier versions
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"objective": "sit"}, "sit.contrast_weight and sit.corruption"),
+        ({"objective": "further"}, "further.weight"),
+        ({"augment": {"noise_prob": 0.5}}, "augment.noise_prob"),
+        ({"augment": {"synonym_prob": 0.1}}, "augment.synonym_prob"),
+        ({}, None),
+    ],
+)
+def test_a_run_whose_settings_meant_something_else_does_not_go_on(store, tmp_path, change, named):
+    config = changed(**change)
+    Run.start(tmp_path / "run", config, store, resume=False)
+    run = Run.start(tmp_path / "run", config, store, resume=True)
+    run.write_info({name: value for name, value in run.info.items() if name != "revision"})
+    if named is None:
+        Run.start(tmp_path / "run", config, store, resume=True)
+    else:
+        with pytest.raises(UsageError, match=f"earlier seit, in which {named} meant something"):
+            Run.start(tmp_path / "run", config, store, resume=True)
+        assert Run.open(tmp_path / "run").settings == config, "and it opens all the same"
+
+
 # --------------------------------------------------------------------------------------------- SiT
 
 
