@@ -64,7 +64,8 @@ class Triplets(nn.Module):
         """‖PᵀP − 1‖ + ‖QQᵀ − 1‖, Frobenius norms, not squared, in float32."""
         p, q = self.p.float(), self.q.float()
         one = torch.eye(len(self.values), device=p.device)
-        return torch.linalg.norm(p.T @ p - one) + torch.linalg.norm(q @ q.T - one)
+        norms: Tensor = torch.linalg.norm(p.T @ p - one) + torch.linalg.norm(q @ q.T - one)
+        return norms
 
     @torch.no_grad()
     def follow(self, beta1: float, beta2: float) -> None:
