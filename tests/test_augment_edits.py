@@ -33,20 +33,23 @@ def some_tokens(B, H, W, K=50):
 def test_nearest_codes_equal_a_full_sort_in_numpy(monkeypatch):
     codebook = torch.randn((101, 7), generator=torch.Generator().manual_seed(0))
     codes = codebook.double().numpy()
-    cosine = codes @ codes.T / np.outer(*[np.linalg.norm(codes, axis=1)] * 2)
-    np.fill_diagonal(cosine, -2)
-    expected = np.argsort(-cosine, axis=1)[:, :5]
+    distances = np.linalg.norm(codes[:, None] - codes[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    expected = np.argsort(distances, axis=1)[:, :5]
     table = nearest_codes(codebook)
     assert table.dtype == torch.int64
     np.testing.assert_array_equal(table, expected)
-    monkeypatch.setattr(synonyms, "_CHUNK_SIMILARITIES", 700)
+    monkeypatch.setattr(synonyms, "_CHUNK_DISTANCES", 700)
     assert torch.equal(nearest_codes(codebook), table)
 
 
-def test_length_does_not_make_a_synonym():
+def test_a_brighter_shade_is_no_synonym_and_on_the_unit_sphere_the_cosine_is_the_measure():
     codebook = torch.tensor([[1.0, 0.0], [100.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
-    assert nearest_codes(codebook, top=1)[0].item() == 1
-    assert nearest_codes(codebook, top=3).sort(dim=1).values[3].tolist() == [0, 1, 2]
+    assert nearest_codes(codebook, top=3)[0].tolist() == [3, 2, 1]
+    directions = torch.randn((60, 7), generator=torch.Generator().manual_seed(0))
+    codes = directions.double() / directions.double().norm(dim=1, keepdim=True)
+    cosine = (codes @ codes.T).fill_diagonal_(-2)
+    assert torch.equal(nearest_codes(codes), cosine.topk(5, dim=1).indices)
 
 
 @pytest.mark.parametrize(("shape", "top"), [((4, 2), 4), ((4, 2), 0), ((2, 4, 2), 1)])

@@ -12,6 +12,7 @@ from seit.augment import (
     SampleRandom,
     add_noise_,
     beta_weights,
+    channel_units,
     codebook_unit,
     color_adapt_,
     cutmix,
@@ -37,9 +38,23 @@ def test_unit_is_the_rms_deviation_of_an_element():
     assert codebook_unit(codebook) == pytest.approx(0.25, rel=0.02)
 
 
+def test_units_are_the_deviations_of_the_channels():
+    widths = torch.tensor([2.9, 1.0, 0.07, 0.0])
+    codebook = 3 + widths * normal_batch(500, 4)
+    units = channel_units(codebook)
+    for channel, column in enumerate(codebook.double().T.tolist()):
+        mean = sum(column) / len(column)
+        expected = math.sqrt(sum((code - mean) ** 2 for code in column) / len(column))
+        assert units[channel].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    alike = torch.cat([torch.eye(8), -torch.eye(8)])  # every channel varies as every other
+    assert torch.equal(
+        channel_units(alike), torch.full((8,), codebook_unit(alike), dtype=torch.float64)
+    )
+
+
 def test_noise_equals_a_loop():
-    x = normal_batch(10, 4, 6, 5)
-    y = add_noise_(x.clone(), draws(10), prob=0.5, scale=0.7, std=0.3, unit=2.0)
+    x, units = normal_batch(10, 4, 6, 5), torch.tensor([2.0, 0.0, 0.1, 7.0])
+    y = add_noise_(x.clone(), draws(10), prob=0.5, scale=0.7, std=0.3, units=units)
     chosen = draws(10).uniform(Op.NOISE_GATE) < 0.5
     assert 0 < chosen.sum() < 10
     for b in range(10):
@@ -48,17 +63,20 @@ def test_noise_equals_a_loop():
             one = SampleRandom(8, 0, torch.tensor([b]))
             shift = one.normal(Op.NOISE_CHANNEL, (4,))[0].double().numpy()
             element = one.normal(Op.NOISE_ELEMENT, (4, 6, 5))[0].double().numpy()
-            expected = expected + 2 * (0.7 * shift[:, None, None] + 0.3 * element)
+            amount = units.double().numpy()[:, None, None]
+            expected = expected + amount * (0.7 * shift[:, None, None] + 0.3 * element)
         np.testing.assert_allclose(y[b], expected, atol=1e-5)
 
 
 def test_noise_has_its_amplitudes():
     zeros = torch.zeros((400, 16, 8, 8))
-    y = add_noise_(zeros.clone(), draws(400), prob=1, scale=2, std=0.5, unit=3).double()
+    y = add_noise_(
+        zeros.clone(), draws(400), prob=1, scale=2, std=0.5, units=torch.full((16,), 3.0)
+    ).double()
     channel_means = y.mean(dim=(2, 3))
     assert channel_means.std() == pytest.approx(math.hypot(6, 1.5 / 8), rel=0.03)
     assert (y - channel_means[..., None, None]).var() == pytest.approx(1.5**2 * 63 / 64, rel=0.02)
-    half = add_noise_(zeros.clone(), draws(400), prob=0.5, scale=1, std=1, unit=1)
+    half = add_noise_(zeros.clone(), draws(400), prob=0.5, scale=1, std=1, units=torch.ones(16))
     touched = half.flatten(1).any(1).double().mean()
     assert abs(touched - 0.5) < 4 * math.sqrt(0.25 / 400)
 
@@ -68,15 +86,16 @@ def test_noise_has_its_amplitudes():
 )
 def test_no_noise(amounts):
     x = normal_batch(4, 2, 3, 3)
-    assert torch.equal(add_noise_(x.clone(), draws(4), unit=1, **amounts), x)
+    assert torch.equal(add_noise_(x.clone(), draws(4), units=torch.ones(2), **amounts), x)
 
 
 @pytest.mark.parametrize("prob", [0.0, 0.4, 1.0])
 def test_drawing_for_all_or_for_the_chosen_is_the_same(prob):
     x, random = normal_batch(9, 16, 7, 7), draws(9)
     chosen = random.uniform(Op.NOISE_GATE) < prob
-    few = noise._add_to_chosen(x.clone(), random, chosen, 0.7, 0.4)
-    assert torch.equal(few, noise._add_masked(x.clone(), random, chosen, 0.7, 0.4))
+    amounts = 0.7 * torch.arange(16), 0.4 * torch.arange(16)
+    few = noise._add_to_chosen(x.clone(), random, chosen, *amounts)
+    assert torch.equal(few, noise._add_masked(x.clone(), random, chosen, *amounts))
 
 
 @pytest.mark.parametrize("alpha", [0.02, 0.2, 0.5, 0.8, 1.0, 1.001, 1.7, 8.0, 4000.0])

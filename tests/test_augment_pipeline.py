@@ -13,11 +13,14 @@ from seit.augment import (
     SampleRandom,
     TokenAugment,
     TokenWarper,
+    beta_weights,
     codebook_unit,
     color_adapt_,
     cutmix,
+    cutmix_boxes,
     mask_bands,
     mixup,
+    nearest_ids,
     random_crop_boxes,
     random_warps,
     time_roll,
@@ -107,7 +110,7 @@ def test_crop_and_noise_equal_the_official_order():
     tokens, labels = token_batch(8)
     random = SampleRandom(1, 2, torch.arange(8))
     boxes = random_crop_boxes(random, (32, 32), scale=config.crop_scale, ratio=config.crop_ratio)
-    unit = (codebook() - codebook().mean(0)).square().mean().sqrt()
+    unit = (codebook() - codebook().mean(0)).square().mean(0).sqrt()[:, None, None]
     shift = random.normal(Op.NOISE_CHANNEL, (C, 1, 1))
     element = random.normal(Op.NOISE_ELEMENT, (C, 28, 28))
     out = run(augment, tokens, labels).inputs
@@ -155,6 +158,16 @@ class RollingWarper(TokenWarper):
         assert warps.shape == (len(tokens), 2, 3)
         return (tokens[:, : size[0], : size[1]] + 1) % K
 
+    def warp_vectors(self, x, warps, size):
+        assert warps.shape == (len(x), 2, 3)
+        corner = 2 * x[:, :, : size[0], : size[1]]
+        return (
+            corner.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) + warps[:, :1, :1, None]
+        )
+
+    def read_tokens(self, maps):
+        return nearest_ids(F.avg_pool2d(maps, 2) / 2, codebook())
+
 
 EVERYTHING = AugmentConfig(
     noise_prob=0.4,
@@ -168,11 +181,13 @@ EVERYTHING = AugmentConfig(
 )
 
 
+@pytest.mark.parametrize("order", ["seit", "seitpp"])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("ascending", [True, False])
-def test_ranks_that_hold_mirrored_pairs_make_the_global_batch(ranks, ascending):
+def test_ranks_that_hold_mirrored_pairs_make_the_global_batch(ranks, ascending, order):
     """In ascending order the partners are a rank's own mirrored batch; else they are passed."""
-    augment = TokenAugment(codebook(), (32, 32), EVERYTHING, warper=RollingWarper())
+    config = dataclasses.replace(EVERYTHING, order=order)
+    augment = TokenAugment(codebook(), (32, 32), config, warper=RollingWarper())
     tokens, labels = token_batch(12)
     whole = run(augment, tokens, labels)
     met = []
@@ -210,6 +225,7 @@ def test_the_operations_follow_each_other_as_documented():
     out = run(augment, tokens, labels)
     random = SampleRandom(1, 2, torch.arange(B))
     unit = codebook_unit(codebook())
+    units = (codebook() - codebook().mean(0)).square().mean(0).sqrt()[:, None, None]
     rolled = time_roll(tokens, random, max_share=0.5)
     warps = random_warps(random, (64, 64), augment.geometry)
     adapted = random.uniform(Op.ADAPT_GATE) < 0.5
@@ -222,7 +238,7 @@ def test_the_operations_follow_each_other_as_documented():
     noise = random.normal(Op.NOISE_CHANNEL, (C, 1, 1)) + random.normal(
         Op.NOISE_ELEMENT, (C, 28, 28)
     )
-    x = torch.where(noised[:, None, None, None], x + unit * noise, coloured)
+    x = torch.where(noised[:, None, None, None], x + units * noise, coloured)
     x = mask_bands(
         x, random, fill=codebook().mean(0), freq_masks=1, freq_max=0.2, time_masks=2, time_max=0.2
     )
@@ -235,6 +251,83 @@ def test_the_operations_follow_each_other_as_documented():
     assert torch.equal(out.weight, torch.where(blending, own_share, pasted.weight))
     for share in (adapted, noised, recoloured, blending):
         assert 0 < share.sum() < B
+
+
+def mixed_by_hand(own, other, random, config):
+    """CutMix, Mixup or nothing of one sample (C, h, w), and the weight of its label."""
+    gate = float(random.uniform(Op.CUTMIX_GATE))
+    result = own.double().clone()
+    if gate < config.cutmix_prob:
+        box = cutmix_boxes(random, own.shape[1:], prob=1, alpha=config.cutmix_alpha)
+        top, left, bottom, right = box[0].tolist()
+        result[:, top:bottom, left:right] = other[:, top:bottom, left:right].double()
+        return result, 1 - (bottom - top) * (right - left) / own[0].numel()
+    if gate < config.cutmix_prob + config.mixup_prob:
+        share = float(beta_weights(random, alpha=config.mixup_alpha, op=Op.MIXUP_WEIGHT))
+        return share * result + (1 - share) * other.double(), share
+    return result, 1.0
+
+
+@pytest.mark.parametrize("partner", [None, torch.arange(24).roll(5)])
+@pytest.mark.parametrize("requantize", [False, True])
+def test_seitpps_order_sample_by_sample(partner, requantize):
+    """Colors on whole grids; then a crop that is mixed, or a lifted map that is mixed and read."""
+    B, codes, warper = 24, codebook(), RollingWarper()
+    config = dataclasses.replace(
+        EVERYTHING, order="seitpp", requantize=requantize, freq_masks=0, time_masks=0, time_roll=0,
+        synonym_prob=0, swap_prob=0,
+    )  # fmt: skip
+    augment = TokenAugment(codes, (32, 32), config, warper=warper)
+    tokens, labels = token_batch(B)
+    out = run(augment, tokens, labels, partner=partner)
+    others = (B - 1 - torch.arange(B)).tolist() if partner is None else partner.tolist()
+    each = [SampleRandom(1, 2, torch.tensor([b])) for b in range(B)]
+    embedded = codes[tokens].permute(0, 3, 1, 2)
+    units = codes.double().std(dim=0, correction=0)[:, None, None]
+    colored = []
+    for b, random in enumerate(each):
+        gate, x = float(random.uniform(Op.NOISE_GATE)), embedded[b].double()
+        if gate < 0.4:
+            shift = random.normal(Op.NOISE_CHANNEL, (C, 1, 1))[0].double()
+            x = x + units * (shift + random.normal(Op.NOISE_ELEMENT, (C, 32, 32))[0].double())
+        elif gate < 0.8:
+            own, his = (
+                (y.mean((1, 2), keepdim=True), y.std((1, 2), correction=0, keepdim=True))
+                for y in (x, embedded[others[b]].double())
+            )
+            x = (x - own[0]) / own[1] * his[1] + his[0]
+        colored.append(x.float())
+    adapted = [float(random.uniform(Op.ADAPT_GATE)) < 0.5 for random in each]
+    assert 4 < sum(adapted) < 20
+
+    def seen(b, lifted):
+        if not lifted:
+            return augment.random_crop(colored[b][None], each[b])[0]
+        warps = random_warps(each[b], (64, 64), augment.geometry)
+        return warper.warp_vectors(colored[b][None], warps, (28, 28))[0]
+
+    for b in range(B):
+        way = adapted[b]
+        expected, weight = mixed_by_hand(seen(b, way), seen(others[b], way), each[b], config)
+        if way:
+            expected = codes[warper.read_tokens(expected[None].float())[0]].permute(2, 0, 1)
+        if requantize:
+            expected = codes[nearest_ids(expected[None].float(), codes)[0]].permute(2, 0, 1)
+        assert out.weight[b].item() == pytest.approx(weight, abs=1e-6)
+        close = (out.inputs[b] - expected.float()).abs().amax(dim=0) < 1e-4
+        # Where two codes are equally near, the last digit decides.
+        assert close.double().mean() > (0.998 if way or requantize else 0.9999), b
+    assert torch.equal(out.partner_labels, labels[others])
+
+
+def test_requantized_inputs_are_codes_of_one_level():
+    config = AugmentConfig(requantize=True)
+    tokens, labels = token_batch(6)
+    x = run(TokenAugment(codebook(), (32, 32), config), tokens, labels).inputs
+    rows = x.permute(0, 2, 3, 1).flatten(0, 2)
+    assert (rows[:, None] == codebook()).all(dim=2).any(dim=1).all()
+    with pytest.raises(UsageError, match=r"requantize is set for a codebook of 2 levels"):
+        TokenAugment(codebook().view(2, K // 2, C), (16, 8), config)
 
 
 def test_shares_of_what_excludes_each_other():
@@ -409,6 +502,7 @@ def test_pixels_mix_like_tokens():
         {"noise_prob": math.nan},
         {"noise_scale": -1.0},
         {"noise_std": math.inf},
+        {"order": "color first"},
         {"cutmix_prob": 2.0},
         {"cutmix_alpha": 0.0},
         {"cutmix_alpha": math.inf},

@@ -33,10 +33,16 @@ def aliens(config, count):
     return draws(count).uniform(Op.CORRUPT_CHOICE, (2,))[:, 0] < config.alien_prob
 
 
-def blocks_in_a_loop(b, size, config, share):
+def blocks_in_a_loop(b, size, config, share, side=1):
     """What blocks cover of sample ``b``, one block after the other."""
-    count = config.num_blocks(size)
-    sides = [max(1, math.floor(config.block_max * side)) for side in size]
+    count = config.num_blocks(size, side=side)
+    units, limits, lengths = [], [], []
+    for cells in size:
+        limit = max(1, math.floor(config.block_max * cells))
+        small = limit < config.block_patches * side and cells >= side
+        units.append(side if small else 1)
+        lengths.append(math.ceil(cells / units[-1]))
+        limits.append(min(config.block_patches, lengths[-1]) if small else limit)
     numbers = draws(b + 1).uniform(Op.CORRUPT_BLOCK, (count, 4))[b].numpy()
     covered = np.zeros(size, dtype=bool)
     for draw in numbers:
@@ -44,9 +50,10 @@ def blocks_in_a_loop(b, size, config, share):
             return covered
         spans = []
         for axis in range(2):
-            length = 1 + int(draw[axis] * np.float32(sides[axis]))
-            first = int(draw[2 + axis] * np.float32(size[axis] + length - 1)) - (length - 1)
-            spans.append(slice(max(first, 0), first + length))
+            length = 1 + int(draw[axis] * np.float32(limits[axis]))
+            first = int(draw[2 + axis] * np.float32(lengths[axis] + length - 1)) - (length - 1)
+            unit = units[axis]
+            spans.append(slice(max(first, 0) * unit, (first + length) * unit))
         covered[spans[0], spans[1]] = True
     cell = int(draws(b + 1).randint(Op.CORRUPT_ORDER, covered.size)[b])
     while covered.sum() < share * covered.size:
@@ -71,6 +78,34 @@ def test_blocks_equal_a_loop(size, config):
         np.testing.assert_array_equal(changed[b], blocks_in_a_loop(b, size, config, share))
 
 
+@pytest.mark.parametrize(("size", "side"), [((8, 8), 2), ((7, 7), 2), ((9, 28), 4), ((1, 12), 2)])
+def test_blocks_of_small_grids_are_whole_patches(size, side):
+    config = CorruptionConfig(share=0.4)
+    _, (_, changed) = corrupted(config, 60, size, side=side)
+    for b, alien in enumerate(aliens(config, 60).tolist()):
+        share = config.alien_share if alien else config.share
+        expected = blocks_in_a_loop(b, size, config, share, side)
+        np.testing.assert_array_equal(changed[b], expected)
+    if size == (8, 8):
+        patches = changed.view(60, 4, 2, 4, 2).double().mean(dim=(2, 4))
+        assert set(patches.unique().tolist()) == {0.0, 1.0}
+        longest = [axis.most * axis.unit for axis in config.axes(size, side=side)]
+        assert longest == [4, 4]  # two patches of two cells; 0.3 of the side is one
+
+
+def test_blocks_of_the_papers_grids_are_counted_in_cells():
+    """28×28 tokens in patches of 2: up to 8 tokens, four patches, as 67 pixels are."""
+    for side in (1, 2, 4):
+        for axis in CorruptionConfig().axes((28, 28), side=side):
+            assert axis == (1, 28, 8)
+    ids = grids(50)
+    found = [corrupt(ids, draws(50), CorruptionConfig(), num_codes=K, side=s) for s in (1, 2, 4)]
+    assert torch.equal(found[0].ids, found[1].ids)
+    assert torch.equal(found[0].ids, found[2].ids)
+    before = CorruptionConfig(block_patches=0)
+    assert before.axes((8, 8), side=2) == ((1, 8, 2), (1, 8, 2))
+
+
 def test_a_grid_of_one_cell_is_taken_away_whole():
     _, (ids, changed) = corrupted(CorruptionConfig(alien_prob=0), 5, (1, 1))
     assert changed.all()
@@ -87,7 +122,7 @@ def test_every_sample_reaches_its_share(size, kind):
     assert 900 < alien.sum() < 1100
     for share, chosen in ((0.6, counts[~alien]), (0.3, counts[alien])):
         least = math.ceil(share * cells - 1e-9)
-        rows, columns = config.block_sides(size) if kind == "blocks" else (1, 1)
+        rows, columns = [axis.most if kind == "blocks" else 1 for axis in config.axes(size, side=1)]
         assert chosen.min() == least
         assert chosen.max() < least + rows * columns
 
@@ -96,8 +131,8 @@ def test_every_sample_reaches_its_share(size, kind):
 @pytest.mark.parametrize("share", [0.5, 0.7])
 def test_rectangles_alone_nearly_always_reach_the_share(size, share):
     config = CorruptionConfig(alien_prob=0, share=share)
-    turns = _turns_of_blocks(draws(4000), size, config)
-    reached = (turns < config.num_blocks(size)).double().mean(dim=1) >= share
+    turns = _turns_of_blocks(draws(4000), size, config, side=1)
+    reached = (turns < config.num_blocks(size, side=1)).double().mean(dim=1) >= share
     assert reached.double().mean() > 0.999
 
 
@@ -198,6 +233,7 @@ def test_a_sample_meets_the_same_whatever_it_is_batched_with(kind):
         ("share", 1.1),
         ("share", float("nan")),
         ("block_max", 0.0),
+        ("block_patches", -1),
         ("alien_share", 0.0),
         ("alien_prob", -0.1),
         ("alien_prob", float("nan")),

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton_programs import CPU, DEVICES, EDIT, EMBED, PHILOX, PLAN, compile_for_cuda, programs
 
 import seit.augment
-from seit.augment import AugmentConfig, SampleRandom, TokenAugment, codebook_unit, philox
+from seit.augment import AugmentConfig, SampleRandom, TokenAugment, channel_units, philox
 from seit.augment.kernels import (
     FusedAugment,
     TokenSource,
@@ -42,7 +42,9 @@ def device(request):
 
 
 def codebook(K, C):
-    return 3 * torch.randn((K, C), generator=torch.Generator().manual_seed(K + C))
+    """Codes whose channels vary by 4.5, 1.5, 0.5 …, as those of a PCA do."""
+    codes = torch.randn((K, C), generator=torch.Generator().manual_seed(K + C))
+    return 4.5 * codes / 3.0 ** (torch.arange(C) % 4)
 
 
 def batch(B, grid, K, dtype=torch.int16):
@@ -189,23 +191,29 @@ def test_any_combination(device, data):
 def test_a_plan_is_drawn_bit_for_bit(device, grid, change):
     config, B = dataclasses.replace(AugmentConfig(), **change), 70
     partner = None if change else torch.arange(B).roll(3)
-    settings = {"grid": grid, "size": (4, 5), "num_channels": 5, "unit": 1.7}
+    units = torch.tensor([1.7, 0.3, 0.0, 2.0, 1.0])
+    settings = {"grid": grid, "size": (4, 5), "num_channels": 5}
     for seed in (0, (1 << 64) - 1):
         random = SampleRandom(seed, 3, torch.arange(B) + FAR)
-        expected = draw_plan(random, config, **settings, partner=partner)
+        expected = draw_plan(random, config, **settings, units=units, partner=partner)
         on_device = SampleRandom(seed, 3, random.positions.to(device))
-        found = draw_plan_triton(on_device, config, **settings, partner=partner)
+        found = draw_plan_triton(
+            on_device, config, **settings, units=units.to(device), partner=partner
+        )
         assert torch.equal(found.columns.cpu(), expected.columns)
         assert torch.equal(found.weight.cpu(), expected.weight)
-        assert (found.key, found.std, found.mixes) == (expected.key, expected.std, expected.mixes)
+        assert (found.key, found.mixes) == (expected.key, expected.mixes)
         if expected.shift is None:
             assert found.shift is None
+            assert found.stds is None
         else:
+            assert torch.equal(found.stds.cpu(), expected.stds)
             torch.testing.assert_close(found.shift.cpu(), expected.shift, atol=1e-5, rtol=0)
 
 
 def test_a_plan_takes_few_operations(device, monkeypatch):
-    settings = {"grid": (5, 7), "size": (4, 6), "num_channels": 3, "unit": 1.0}
+    settings = {"grid": (5, 7), "size": (4, 6), "num_channels": 3}
+    settings["units"] = torch.ones(3, device=device)
     counts = []
     for draw, has_kernel in ((draw_plan, False), (draw_plan_triton, True)):
         monkeypatch.setattr(philox, "_kernel_serves", lambda device, found=has_kernel: found)
@@ -302,7 +310,7 @@ def plan_of(device, B, config, codes, *, grid=(5, 7), size=(4, 6), partner=None)
         grid=grid,
         size=size,
         num_channels=codes.shape[1],
-        unit=codebook_unit(codes),
+        units=channel_units(codes).float().to(device),
         partner=partner,
     )
 
@@ -403,6 +411,8 @@ def test_without_triton_torch_does_all(monkeypatch, channels_last):
         {"color_adapt_prob": 0.5},
         {"freq_masks": 2},
         {"time_masks": 1},
+        {"order": "seitpp"},
+        {"requantize": True},
     ],
 )
 def test_operations_that_the_kernel_does_not_have_are_left_to_torch(device, caplog, change):
@@ -449,12 +459,12 @@ def test_triton_is_imported_late(monkeypatch):
 POINTERS = {
     "codebook": "*fp32", "plan": "*i32", "shift": "*fp32", "positions": "*i64", "out": "*bf16",
     "batch": "i32", "num_rows": "i32", "num_codes": "i32", "key_a": "i32", "key_b": "i32",
-    "std": "fp32",
+    "stds": "*fp32",
 }  # fmt: skip
 PLAN_POINTERS = {
     "positions": "*i64", "aspect": "*fp32", "columns": "*i32", "weight": "*fp32", "batch": "i32",
     "key_a": "i32", "key_b": "i32", "scale_low": "fp32", "scale_range": "fp32",
-    "noise_prob": "fp32", "noise_scale": "fp32", "cutmix_prob": "fp32", "GRID": (32, 32),
+    "noise_prob": "fp32", "cutmix_prob": "fp32", "GRID": (32, 32),
     "SIZE": (28, 28), "FALLBACK": (32, 32), "C": 30, "BLOCK": 32,
 }  # fmt: skip
 EDIT_POINTERS = {
@@ -476,9 +486,9 @@ SIGNATURES = {
         "CHANNELS_LAST": True, "TILE": 64, "CHANNELS": 4,
     }),
     "neither noise nor CutMix": (EMBED, "embed_program", {
-        **POINTERS, "tokens": "*u16", "rows": None, "shift": None, "STRIDE": 64, "PLANES": (),
-        "GRID": (8, 8), "SIZE": (7, 7), "C": 1, "CUBIC": False, "MIXES": False, "NOISE": False,
-        "CHANNELS_LAST": False, "TILE": 64, "CHANNELS": 1,
+        **POINTERS, "tokens": "*u16", "rows": None, "shift": None, "stds": None, "STRIDE": 64,
+        "PLANES": (), "GRID": (8, 8), "SIZE": (7, 7), "C": 1, "CUBIC": False, "MIXES": False,
+        "NOISE": False, "CHANNELS_LAST": False, "TILE": 64, "CHANNELS": 1,
     }),
     "words": (PHILOX, "draw_program", {
         "positions": "*i64", "out": "*i64", "total": "i32", "per_sample": "i32", "count": "i32",
@@ -489,10 +499,10 @@ SIGNATURES = {
         "key_a": "i32", "key_b": "i32", "op": "i32", "UNIFORM": True, "BLOCK": 256,
     }),
     "plan": (PLAN, "plan_program", {
-        **PLAN_POINTERS, "share": "*fp32", "partner": "*i64", "shift": "*fp32",
+        **PLAN_POINTERS, "share": "*fp32", "partner": "*i64", "shift": "*fp32", "scales": "*fp32",
     }),
     "plan of crops alone": (PLAN, "plan_program", {
-        **PLAN_POINTERS, "share": None, "partner": None, "shift": None,
+        **PLAN_POINTERS, "share": None, "partner": None, "shift": None, "scales": None,
     }),
     "edits of packed": (EDIT, "edit_program", {
         **EDIT_POINTERS, "tokens": "*u8", "rows": "*i64", "STRIDE": 1152,

@@ -15,16 +15,20 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 import seit
-from seit.augment import SampleRandom
+from seit.augment import SampleRandom, nearest_ids
 from seit.cli import main
 from seit.errors import UsageError
 from seit.models import build_backbone
-from seit.models.codebook import nearest_ids
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
 from seit.settings import build, to_mapping
 from seit.train import Run, TrainConfig, evaluate_run, train
 from seit.train.pretrain import pretrain
-from seit.train.pretrain.further import FurtherConfig, FurtherModel, feature_distance
+from seit.train.pretrain.further import (
+    FurtherConfig,
+    FurtherModel,
+    distance_scale,
+    feature_distance,
+)
 from seit.train.pretrain.masking import MaskConfig, draw_order, draw_share
 from seit.train.pretrain.mtm import MaskedTokenModel, MtmConfig
 from seit.train.pretrain.patches import CodeHead, patchify, unpatchify
@@ -422,7 +426,22 @@ def test_a_run_on_other_tokens_is_no_start(store, finished, tmp_path):
 def test_the_distance_of_features_by_hand():
     student = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
     teacher = torch.tensor([[0.0, 0.0], [3.0, -1.0]])
-    assert float(feature_distance(student, teacher)) == pytest.approx((5 + 9) / 2)
+    assert float(feature_distance(student, teacher)) == pytest.approx((5 + 9) / 2 / 2)
+
+
+def test_a_weight_of_one_weighs_what_the_papers_does():
+    """There: summed over 768 dims beside an error of 0.4; here: a cross-entropy of 0.8 · ln K."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn((3, 768), generator=generator) for _ in range(2))
+    pairs = zip(student.tolist(), teacher.tolist(), strict=True)
+    theirs = sum((a - b) ** 2 for one, other in pairs for a, b in zip(one, other, strict=True)) / 3
+    for num_codes in (16, 391, 1024):
+        ours = distance_scale(num_codes) * float(feature_distance(student, teacher))
+        entropy = -0.8 * sum(math.log(1 / num_codes) / num_codes for _ in range(num_codes))
+        assert ours / entropy == pytest.approx(theirs / 0.4, rel=1e-6)
+    # As far apart in every dim, a narrower network's features weigh the same.
+    narrow = float(feature_distance(student[:, :64], student[:, :64] + 0.1))
+    assert narrow == pytest.approx(float(feature_distance(student, student + 0.1)), rel=1e-4)
 
 
 @pytest.mark.parametrize("features", ["pooled", "cls", "both"])
@@ -442,8 +461,9 @@ def test_the_student_learns_the_teachers_features_of_the_whole_grid(features):
         return {"cls": x[:, 0], "pooled": x[:, 1:].mean(1)}
 
     pairs = zip(seen_by(student.encoder).items(), seen_by(model.teacher).values(), strict=True)
-    parts = {name: (ours - theirs).square().sum(1).mean().item() for (name, ours), theirs in pairs}
-    expected = sum(parts.values()) if features == "both" else parts[features]
+    parts = {name: (ours - theirs).square().mean().item() for (name, ours), theirs in pairs}
+    expected = sum(parts.values()) / 2 if features == "both" else parts[features]
+    expected *= 768 * 2 * math.log(len(student.codebook))
     assert distance == pytest.approx(expected, rel=1e-5)
 
     losses[0].backward()
@@ -502,6 +522,32 @@ def test_a_distilled_run_goes_on_bit_for_bit(store, finished, tmp_path):
     same(Run.open(tmp_path / "taught"), Run.open(tmp_path / "whole"))
 
 
+# ------------------------------------------------------------------------ runs of earlier versions
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"objective": "sit"}, "sit.contrast_weight and sit.corruption"),
+        ({"objective": "further"}, "further.weight"),
+        ({"augment": {"noise_prob": 0.5}}, "augment.noise_prob"),
+        ({"augment": {"synonym_prob": 0.1}}, "augment.synonym_prob"),
+        ({}, None),
+    ],
+)
+def test_a_run_whose_settings_meant_something_else_does_not_go_on(store, tmp_path, change, named):
+    config = changed(**change)
+    Run.start(tmp_path / "run", config, store, resume=False)
+    run = Run.start(tmp_path / "run", config, store, resume=True)
+    run.write_info({name: value for name, value in run.info.items() if name != "revision"})
+    if named is None:
+        Run.start(tmp_path / "run", config, store, resume=True)
+    else:
+        with pytest.raises(UsageError, match=f"earlier seit, in which {named} meant something"):
+            Run.start(tmp_path / "run", config, store, resume=True)
+        assert Run.open(tmp_path / "run").settings == config, "and it opens all the same"
+
+
 # --------------------------------------------------------------------------------------------- SiT
 
 
@@ -516,6 +562,9 @@ def test_a_run_of_sit_goes_on_bit_for_bit_and_further(store, tmp_path):
     same(Run.open(tmp_path / "run"), whole)
     losses = [entry for entry in whole.metrics() if entry["split"] == "train"]
     assert {"loss", "recon", "contrast"} <= losses[0].keys()
+    pulls = next(entry for entry in whole.metrics() if entry["split"] == "val")
+    assert pulls["recon_gradient"] > 0
+    assert pulls["contrast_gradient"] > 0
     heads = whole.load_tensors("pretraining.safetensors")
     moved = heads["teacher.encoder.blocks.0.mlp.fc1.weight"]
     assert not torch.equal(moved, whole.load_weights()["blocks.0.mlp.fc1.weight"])

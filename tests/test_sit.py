@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from test_contrast import nt_xent_in_loops
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +17,8 @@ from seit.models.encoding import encode, pooled
 from seit.models.tokenadapt import TokenAdapt
 from seit.train.pretrain.contrast import nt_xent
 from seit.train.pretrain.corruption import corrupt
-from seit.train.pretrain.momentum import Teacher, teacher_momentum
+from seit.train.pretrain.gradients import gradient_norms
+from seit.train.pretrain.momentum import Teacher, start_momentum, teacher_momentum
 from seit.train.pretrain.patches import patchify
 from seit.train.pretrain.reconstruction import ReconstructionHead
 from seit.train.pretrain.rotation import draw_quarter_turns, quarter_warps, rotate
@@ -142,7 +144,54 @@ def test_the_contrastive_loss_is_between_the_pooled_features_of_both_views():
         nt_xent(query, key, temperature=0.2)
         for query, key in ((queries[0], keys[1]), (queries[1], keys[0]))
     ]
-    torch.testing.assert_close(model(views)[1], sum(expected) / 2)
+    torch.testing.assert_close(model(views)[1], sum(expected))
+
+
+def test_the_contrast_is_the_sum_of_both_directions_and_recovery_the_mean_of_both_views():
+    """Element by element in Python's floats: main.py of the authors, with codes for pixels."""
+    model, views = make_sit(), make_views()
+    total, recon, contrast = model(views).tolist()
+    queries = [
+        model.projection(pooled(model.encoder, model.embed(view.ids))).tolist()
+        for view in views.corrupted
+    ]
+    keys = [model.teacher(model.embed(clean)).tolist() for clean in views.clean]
+    first, second = (
+        nt_xent_in_loops(query, key, 0.2) for query, key in zip(queries, keys[::-1], strict=True)
+    )
+    assert contrast == pytest.approx(first + second, rel=1e-4)
+    one, other = (
+        restored_by_hand(model, view, clean, "codes").item()
+        for view, clean in zip(views.corrupted, views.clean, strict=True)
+    )
+    assert recon == pytest.approx((one + other) / 2, rel=1e-5)
+    assert total == pytest.approx((one + other) / 2 + first + second, rel=1e-4)
+
+
+@pytest.mark.parametrize("learn_weights", [False, True])
+def test_the_pull_of_each_task_is_the_norm_of_its_gradient_and_leaves_no_trace(learn_weights):
+    settings = {"recon_weight": 0.5, "contrast_weight": 3.0, "learn_weights": learn_weights}
+    model, views = make_sit(**settings).train(), make_views()
+    if learn_weights:
+        nn.init.constant_(model.log_variances, 0.3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    norms = gradient_norms(
+        model, lambda network: model.weighted(network(views)[1:]), encoder=model.encoder
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(value.grad is None for value in model.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    for number, weight in enumerate((0.5, 3.0)):
+        model.zero_grad()
+        (model(views)[1 + number] * weight * math.exp(-0.3 * learn_weights)).backward()
+        squares = [
+            value.grad.double().square().sum()
+            for value in model.encoder.parameters()
+            if value.grad is not None
+        ]
+        assert norms[number].item() == pytest.approx(math.sqrt(sum(squares)), rel=1e-4)
 
 
 def test_turns_are_told_from_the_class_token():
@@ -214,7 +263,7 @@ def test_the_teacher_moves_by_the_formula():
     with torch.no_grad():
         for parameter in [*model.encoder.parameters(), *model.projection.parameters()]:
             parameter.add_(torch.randn_like(parameter))
-    model.update_teacher(0.25)
+    model.update_teacher(200, 800)
     momentum = 1 - 0.1 * (1 + math.cos(math.pi / 4)) / 2
     student = dict(model.named_parameters())
     assert len(before) > 20
@@ -230,8 +279,30 @@ def test_momentum_rises_to_one_by_a_cosine():
     model = make_sit()
     before = [value.clone() for value in model.teacher.parameters()]
     nn.init.zeros_(model.encoder.pos_embed)
-    model.update_teacher(1.0)
+    model.update_teacher(800, 800)
     assert all(map(torch.equal, before, model.teacher.parameters()))
+
+
+def left_of_the_start(start, steps):
+    """The share of the teacher's first weights in its last ones, step by step."""
+    return math.prod(teacher_momentum(start, done / steps) for done in range(1, steps + 1))
+
+
+def test_momentum_follows_the_length_of_the_run():
+    """The paper's 0.996 leaves a fifth of the random start in a run of 800 steps."""
+    assert left_of_the_start(0.996, 800) == pytest.approx(0.2, abs=0.01)
+    expected = {1: 0.9, 100: 0.9, 400: 0.9, 800: 0.95, 4000: 0.99, 10_000: 0.996, 10**6: 0.996}
+    for steps, start in expected.items():
+        assert start_momentum(steps) == pytest.approx(start, abs=1e-12)
+    for steps in (800, 4000, 10_000):
+        assert left_of_the_start(start_momentum(steps), steps) < math.exp(-19)
+    model = make_sit()
+    before = model.teacher.encoder.pos_embed.clone()
+    nn.init.ones_(model.encoder.pos_embed)
+    model.update_teacher(1, 800)
+    share = 0.05 * (1 + math.cos(math.pi / 800)) / 2
+    expected = (1 - share) * before + share
+    torch.testing.assert_close(model.teacher.encoder.pos_embed, expected)
 
 
 def test_nothing_is_dropped_in_the_teacher():
@@ -280,7 +351,12 @@ class Copying(TokenWarper):
     """Takes the nearest cell."""
 
     def warp_tokens(self, tokens, warps, size):
-        return warp(tokens[:, None].float(), warps, size, nearest=True)[:, 0].long()
+        return warp(tokens[:, None].float(), warps, size, mode="nearest")[:, 0].long()
+
+    def warp_vectors(self, x, warps, size):
+        raise NotImplementedError
+
+    read_tokens = warp_vectors
 
 
 @pytest.mark.parametrize("side", [7, 8])
@@ -388,7 +464,7 @@ def test_it_learns():
         losses[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-        model.update_teacher(step / steps)
+        model.update_teacher(step, steps)
         history.append(losses.detach())
     first, last = history[0], torch.stack(history[-5:]).mean(dim=0)
     assert (last[1:] / first[1:] < torch.tensor([0.4, 0.2, 0.1])).all()
@@ -428,6 +504,6 @@ def test_a_gpu_does_the_same_and_the_host_never_waits():
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()
-        model.update_teacher(0.5)
+        model.update_teacher(1, 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from stores import build_store
 
@@ -158,6 +159,29 @@ def test_grids_of_any_size_and_groups_of_any_size(monkeypatch):
     assert torch.equal(network.warp_tokens(tokens, warps, (3, 5)), whole)
 
 
+def test_vectors_of_codes_are_warped_and_read_as_their_tokens_are():
+    torch.manual_seed(0)
+    codebook = 5 + 2 * torch.randn(20, 8)
+    network = TokenAdapt(codebook, dim=16, num_heads=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randint(0, 20, (5, 4, 6))
+    warps = random_warps(SampleRandom(0, 0, torch.arange(5)), (8, 12), Geometry())
+    maps = network.warp_vectors(codebook[tokens].permute(0, 3, 1, 2), warps, (3, 5))
+    assert maps.shape == (5, 8, 6, 10)
+    assert torch.equal(network.read_tokens(maps), network.warp_tokens(tokens, warps, (3, 5)))
+
+
+def test_a_network_warps_as_it_was_trained_to(trained, store, tmp_path):
+    path, _ = trained
+    with safe_open(path, framework="pt") as file:
+        card = json.loads(file.metadata()["seit"])
+    assert card["interpolation"] == load_tokenadapt(path, store).interpolation == "bicubic"
+    del card["interpolation"]  # a file from before there was a choice
+    save_file(load_file(path), tmp_path / "old", {"seit": json.dumps(card)})
+    assert load_tokenadapt(tmp_path / "old", store).interpolation == "bilinear"
+
+
 def test_gradients_reach_every_parameter():
     torch.manual_seed(0)
     network = TokenAdapt(torch.randn(20, 8), dim=16, num_heads=2)
@@ -203,6 +227,7 @@ def test_damaged_files_are_named(trained, store, tmp_path):
         ({"num_heads": 0}, tensors),
         ({"num_heads": "2"}, tensors),
         ({"format": "other"}, tensors),
+        ({"interpolation": "nearest"}, tensors),
         ({"fingerprint": None}, tensors),
         ({}, short),
         ({}, wide),

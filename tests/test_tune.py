@@ -1,6 +1,7 @@
 """`seit tune`: what a run trains, leaves behind and resumes; tables of methods."""
 
 import json
+import math
 from dataclasses import asdict
 
 import pytest
@@ -163,8 +164,8 @@ def test_the_penalty_is_a_part_of_the_loss(finished):
     out, _ = finished["adalora"]
     lines = [entry for entry in Run.open(out).metrics() if entry["split"] == "train"]
     assert all(entry["loss"] > entry["penalty"] > 0 for entry in lines)
-    # P and Q of std 0.02 are nearly 0: the squared norm of 1, as wide as the first rank.
-    assert lines[0]["penalty"] == pytest.approx(0.1 * 3, rel=0.05)
+    # P and Q of std 0.02 are nearly 0: the norm of 1, as wide as the first rank.
+    assert lines[0]["penalty"] == pytest.approx(0.1 * math.sqrt(3), rel=0.05)
 
 
 def test_full_tuning_has_its_own_rate_and_is_plain_training(finished, store, backbone, tmp_path):

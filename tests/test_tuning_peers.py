@@ -1,5 +1,7 @@
 """Tuning modules beside loralib and peft: the same deltas, importances and choices."""
 
+from types import SimpleNamespace
+
 import loralib
 import peft
 import torch
@@ -43,6 +45,26 @@ def test_lora_over_all_of_qkv_is_pefts():
             its.attn.qkv.lora_A["default"].weight.copy_(mine.attn.qkv.lora.qkv.a)
             its.attn.qkv.lora_B["default"].weight.copy_(mine.attn.qkv.lora.qkv.b)
     torch.testing.assert_close(ours(x), wrapped(x), rtol=0, atol=2e-6)
+
+
+def test_the_penalty_is_pefts():
+    model, reference = make_vit(), make_vit()
+    tuning = adalora(model, targets=("qkv", "fc1"), orthogonality=0.3)
+    stir(tuning)
+    settings = peft.AdaLoraConfig(
+        target_modules=["qkv", "fc1"], init_r=4, target_r=2, total_step=20, orth_reg_weight=0.3
+    )
+    # peft adds it to a loss that the model returns, and to no other.
+    reference.forward = lambda x: SimpleNamespace(loss=torch.zeros(()))
+    wrapped = peft.get_peft_model(reference, settings)
+    with torch.no_grad():
+        for block, its in zip(model.blocks, reference.blocks, strict=True):
+            pairs = (block.attn.qkv.lora.qkv, its.attn.qkv), (block.mlp.fc1.lora.fc1, its.mlp.fc1)
+            for mine, theirs in pairs:
+                theirs.lora_B["default"].copy_(mine.p)
+                theirs.lora_A["default"].copy_(mine.q)
+    theirs = wrapped.base_model(inputs()).loss
+    torch.testing.assert_close(tuning.penalty(), theirs, rtol=1e-5, atol=0)
 
 
 def test_importances_and_choices_are_those_of_peft():

@@ -20,6 +20,7 @@ from seit.augment import (
     Geometry,
     SampleRandom,
     add_noise_,
+    channel_units,
     codebook_unit,
     color_adapt_,
     cutmix,
@@ -112,7 +113,7 @@ def draw(store: Store, network: Path, out: Path) -> None:
     tokens = torch.from_numpy(store["val"].tokens[:]).long()[list(ROWS)]
     random = SampleRandom(SEED, 0, torch.arange(len(tokens)))
     x = painter.embed(tokens)
-    unit = codebook_unit(painter.codebook)
+    unit, units = codebook_unit(painter.codebook), channel_units(painter.codebook)
     everyone = torch.ones(len(tokens), dtype=torch.bool)
     table = nearest_codes(painter.codebook)
     before, partner = ("before", tokens), ("partner", tokens.flip(0))
@@ -124,7 +125,7 @@ def draw(store: Store, network: Path, out: Path) -> None:
     save("code-swap", swap_squares(tokens, random, max_side=0.5))
     save("crop", _cropped(x, random))
     save("token-adapt", *_adapted(store, network, tokens, random))
-    save("noise", add_noise_(x.clone(), random, prob=1.0, scale=1.0, std=1.0, unit=unit))
+    save("noise", add_noise_(x.clone(), random, prob=1.0, scale=1.0, std=1.0, units=units))
     save("color-adapt", color_adapt_(x.clone(), selected=everyone, unit=unit), partner)
     save("cutmix", cutmix(x, random, prob=1.0, alpha=1.0).inputs, partner)
     save("mixup", mixup(x, random, alpha=0.8, selected=everyone)[0], partner)

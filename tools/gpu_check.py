@@ -223,7 +223,7 @@ def time_fused_batch(
         grid=GRID,
         size=in_torch.output_size,
         num_channels=FUSED_CHANNELS,
-        unit=in_torch.noise_unit,
+        units=in_torch.noise_units,
     )
     whole = {"positions": positions, "seed": 0, "epoch": 0}
     recipe = time_recipe(packed_NS, rows, codebook, repeats)
@@ -273,7 +273,7 @@ def time_recipe(
         return ids.clamp_(max=FUSED_CODES - 1).view(-1, *GRID)
 
     def draw(by: Callable[..., object]) -> object:
-        return by(SampleRandom(0, 0, positions), config, unit=in_torch.noise_unit, **shape)
+        return by(SampleRandom(0, 0, positions), config, units=in_torch.noise_units, **shape)
 
     def edit_by_triton() -> torch.Tensor:
         source = TokenSource.of(

@@ -12,6 +12,10 @@ STORE is what is learned from without labels, TARGET another store by the same t
     sparse   masked tokens at 0, 50, 75 and 90 % sparseness, fine-tuned dense; kept sparse; a
              smaller dense network of about the FLOPs of 75 % (SPDF)
 
+Each objective takes the optimiser and the augmentation of its recipe: `mtm-small-cpu`,
+`sit-small-cpu`, `further-small-cpu`. Networks and lengths are the scale's, the learning rate of
+masked tokens too.
+
 Runs are kept in OUT, and what is there is not made again; those that others start from come first.
 With --seconds no run begins after so long, and rows say how many seeds they have.
 """
@@ -31,8 +35,9 @@ from typing import Any, Literal
 import torch
 
 from seit.models import build_backbone
+from seit.recipes import find_recipe
 from seit.report import Series, line_chart
-from seit.settings import build, merge
+from seit.settings import build, merge, read_yaml
 from seit.shards import open_store
 from seit.train import TrainConfig, train
 from seit.train.flops import vit_flops
@@ -60,7 +65,7 @@ class Scale:
         width: of it.
         depth: of it.
         batch: samples of a step.
-        lr: of masked tokens; half of it further on, and SiT has 0.001.
+        lr: of masked tokens.
         steps: of masked tokens.
         sit_steps: of SiT.
         shortest: of further pre-training.
@@ -156,40 +161,33 @@ class Plan:
             },
         }
 
+    def learn(self, recipe: str, seed: int, steps: int, **kwargs: Any) -> dict[str, Any]:
+        """A recipe with the network and the length of this study, on the whole of its grids."""
+        width, depth = self.scale.decoder
+        decoder = {
+            "decoder_dim": width,
+            "decoder_depth": depth,
+            "decoder_heads": width // 32,
+            "decoder_dropout": 0.0,
+            "input_dropout": 0.0,
+        }
+        return merge(
+            read_yaml(find_recipe(recipe).path),
+            self.base(seed, steps, **kwargs),
+            {"optim": {"lr_batch_size": 0}, "augment": {"crop_size": 8}, "mtm": decoder},
+            {"probe": {"samples": 2048, "val_samples": 2048}},
+        )
+
     def masked(self, seed: int, *, share: float = 0.0, width: int | None = None) -> str:
         """Masked token modelling on STORE."""
         size = f"-width{width}" if width else ""
         return self.add(
             f"mtm{size}-sparse{share:g}-{seed}",
             "pretrain",
-            self.base(seed, self.scale.steps, width=width),
-            self.masked_tokens(self.scale.lr),
+            self.learn("mtm-small-cpu", seed, self.scale.steps, width=width),
+            {"optim": {"lr": self.scale.lr}},
             {"sparsity": {"share": share, "seed": seed}},
         )
-
-    def masked_tokens(self, lr: float) -> dict[str, Any]:
-        """Settings of masked token modelling."""
-        width, depth = self.scale.decoder
-        return {
-            "objective": "mtm",
-            "optim": {
-                "lr": lr,
-                "lr_batch_size": 0,
-                "weight_decay": 0.05,
-                "betas": [0.9, 0.95],
-                "clip_grad": 1.0,
-            },
-            "schedule": {"min_lr": 1e-5},
-            "augment": {"crop_size": 8, "crop_scale": [0.35, 1.0]},
-            "mtm": {
-                "decoder_dim": width,
-                "decoder_depth": depth,
-                "decoder_heads": width // 32,
-                "decoder_dropout": 0.0,
-                "input_dropout": 0.0,
-            },
-            "probe": {"samples": 2048, "val_samples": 2048},
-        }
 
     def fine(
         self,
@@ -240,7 +238,7 @@ SIT_ROWS: dict[str, dict[str, Any]] = {
     "recon, blocks": {"tasks": ["recon"]},
     "recon, tokens": {"tasks": ["recon"], "corruption": {"kind": "tokens"}},
     "contrast": {"tasks": ["contrast"]},
-    "recon + contrast": {"tasks": ["recon", "contrast"], "recon_weight": 5.0},
+    "recon + contrast": {"tasks": ["recon", "contrast"]},
 }
 
 
@@ -271,13 +269,8 @@ def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
         start = plan.add(
             f"sit-{slug}-{seed}",
             "pretrain",
-            plan.base(seed, plan.scale.sit_steps),
-            plan.masked_tokens(1e-3),
-            {
-                "objective": "sit",
-                "augment": {"crop_scale": [0.2, 1.0]},
-                "sit": {"head_hidden_dim": 512, "head_dim": 128, **settings},
-            },
+            plan.learn("sit-small-cpu", seed, plan.scale.sit_steps),
+            {"sit": settings},
         )
         rows[row] = start
         rows[f"{row}, {few}"] = plan.fine(f"sit-{slug}-fine", seed, start=start, fraction=FEW)
@@ -294,16 +287,22 @@ def plan_further(plan: Plan, seed: int) -> dict[str, str]:
     }
     for length in LENGTHS:
         steps = length * plan.scale.shortest
-        tenth = {"data": {"fraction": TENTH}}
-        shared = plan.base(seed, steps), plan.masked_tokens(plan.scale.lr / 2), tenth
+        shared = (
+            plan.learn("further-small-cpu", seed, steps),
+            {"data": {"fraction": TENTH}, "schedule": {"warmup_steps": 0}},
+        )
         plain = plan.add(
-            f"further-plain-{steps}-{seed}", "pretrain", *shared, store=target, start=start
+            f"further-plain-{steps}-{seed}",
+            "pretrain",
+            *shared,
+            {"objective": "mtm"},
+            store=target,
+            start=start,
         )
         taught = plan.add(
             f"further-taught-{steps}-{seed}",
             "pretrain",
             *shared,
-            {"objective": "further"},
             store=target,
             start=start,
             teacher=plain,

@@ -23,7 +23,7 @@ from study_stems import BACKBONES
 from timm.models import register_model
 from torch import Tensor, nn
 
-from seit.augment import SampleRandom, add_noise_, codebook_unit
+from seit.augment import SampleRandom, add_noise_, channel_units
 from seit.recipes import find_recipe
 from seit.settings import build, read_yaml
 from seit.shards import Store, open_store
@@ -73,7 +73,7 @@ def noised_top1(path: Path, store: Store) -> float:
     run, device = Run.open(path), torch.device("cpu")
     config = run.config
     feed = make_feed(store, config, device, with_train=False)
-    settings, unit = config.augment, codebook_unit(torch.from_numpy(store.codebook))
+    settings, units = config.augment, channel_units(torch.from_numpy(store.codebook))
 
     def noised() -> Iterator[tuple[Tensor, Tensor]]:
         start = 0
@@ -86,7 +86,7 @@ def noised_top1(path: Path, store: Store) -> float:
                 prob=settings.noise_prob,
                 scale=settings.noise_scale,
                 std=settings.noise_std,
-                unit=float(unit),
+                units=units.float(),
             )
             yield inputs, labels
 

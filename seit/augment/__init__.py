@@ -3,6 +3,7 @@
 Every random draw is a function of (seed, epoch, global position of the sample) alone.
 """
 
+from seit.augment.base import Augmented
 from seit.augment.beta import beta_weights
 from seit.augment.color import color_adapt_
 from seit.augment.config import AugmentConfig
@@ -19,10 +20,11 @@ from seit.augment.flip import random_flip
 from seit.augment.geometry import Geometry, TokenWarper, random_warps, warp
 from seit.augment.masks import mask_bands, random_bands, time_roll
 from seit.augment.mixup import mixup
-from seit.augment.noise import add_noise_, codebook_unit
+from seit.augment.noise import add_noise_, channel_units, codebook_unit
 from seit.augment.philox import Op, SampleRandom, philox4x32
-from seit.augment.pipeline import Augmented, TokenAugment
+from seit.augment.pipeline import TokenAugment
 from seit.augment.pixels import PixelAugment
+from seit.augment.quantize import nearest_ids
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
 
@@ -41,6 +43,7 @@ __all__ = [
     "add_noise_",
     "beta_weights",
     "center_crop",
+    "channel_units",
     "codebook_unit",
     "color_adapt_",
     "cutmix",
@@ -48,6 +51,7 @@ __all__ = [
     "mask_bands",
     "mixup",
     "nearest_codes",
+    "nearest_ids",
     "philox4x32",
     "random_bands",
     "random_crop_boxes",

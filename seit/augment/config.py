@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from seit.augment.crop import Interpolation
 from seit.errors import UsageError
@@ -48,7 +49,8 @@ class AugmentConfig:
     synonym_rate: float = 0.25
     """Share of tokens replaced in such a sample."""
     synonym_top: int = 5
-    """Synonyms of a code: its nearest codes by cosine; all others in a smaller codebook."""
+    """Synonyms of a code: its nearest codes by Euclidean distance; all others in a smaller
+    codebook."""
     swap_prob: float = 0.25
     """Share of samples of which two squares are exchanged."""
     swap_max: float = 0.25
@@ -57,9 +59,9 @@ class AugmentConfig:
     """Share of samples whose embedding is noised; with ``color_adapt_prob`` at most 1, as a sample
     meets one of the two or neither."""
     noise_scale: float = 1.0
-    """Standard deviation of the shift of a channel, in RMS deviations of the codebook."""
+    """Standard deviation of the shift of a channel, in that channel's deviation over the codes."""
     noise_std: float = 1.0
-    """Standard deviation of the noise of an element, in RMS deviations of the codebook."""
+    """Standard deviation of the noise of an element, in its channel's deviation over the codes."""
     color_adapt_prob: float = 0.0
     """Share of samples that take over the channel statistics of their partner."""
     cutmix_prob: float = 1.0
@@ -88,6 +90,13 @@ class AugmentConfig:
     """Widest of them, as a fraction of the columns, 0–1."""
     time_roll: float = 0.0
     """Largest circular shift of a grid along its columns, as a fraction of them, 0–0.5."""
+    order: Literal["seit", "seitpp"] = "seit"
+    """What comes first, the crop or the colors (Emb-Noise, ColorAdapt). `seit` crops, or warps by
+    TokenAdapt, then recolors, then mixes. `seitpp` recolors whole grids, then crops and mixes, or
+    lifts for TokenAdapt, warps, mixes the lifted maps and reads tokens from them."""
+    requantize: bool = False
+    """Replace every vector by the nearest code at last, so that a network which was pre-trained on
+    codes sees nothing else. For tokens of one level."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -106,6 +115,10 @@ class AugmentConfig:
                 )
         _check_range("crop_scale", self.crop_scale, 1)
         _check_range("crop_ratio", self.crop_ratio, math.inf)
+        if self.order not in ("seit", "seitpp"):
+            raise UsageError(
+                f"order is {self.order!r}; expected seit or seitpp: correct its spelling"
+            )
         if self.interpolation not in ("bicubic", "bilinear"):
             raise UsageError(
                 f"interpolation is {self.interpolation!r}; expected bicubic or bilinear: "

@@ -10,6 +10,7 @@ image, its token grid and any grid between.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from torch.nn import functional as F
 from seit.augment.crop import random_crop_boxes
 from seit.augment.philox import Op, SampleRandom
 from seit.errors import UsageError
+
+WarpMode = Literal["bicubic", "bilinear", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +36,14 @@ class Geometry:
     affine_prob: float = 0.5
     """Share of samples that may be rotated, shifted and sheared."""
     part_prob: float = 0.5
-    """Of these, the share rotated, the share shifted and the share sheared, independently."""
+    """Of these, the share that each of five operations meets, independently: a rotation, a shift
+    along x, one along y, a shear along x, one along y."""
     max_degrees: float = 30.0
     """Largest rotation either way, 0–180."""
     max_shift: float = 0.2
     """Largest shift either way along each axis, as a fraction of that axis, 0–1."""
     max_shear: float = 15.0
-    """Largest shear either way along each axis, in degrees, 0–80."""
+    """Largest shear along each axis, in degrees, 0–80; one way alone, as in TokenAdapt's code."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Lowest and highest share of the area that the crop covers, above 0, at most 1."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -64,11 +68,12 @@ class Geometry:
 
 
 def random_warps(random: SampleRandom, size: tuple[int, int], geometry: Geometry) -> Tensor:
-    """A warp per sample: flip, then rotation, shift and shear, then a random resized crop.
+    """Draw a warp per sample: flip, rotation, both shifts, both shears, random resized crop.
 
-    The maps are those of torchvision's ``hflip``, ``affine`` and ``resized_crop`` in turn, the
-    crop's boxes those of :func:`random_crop_boxes`. The official code draws flip and affine map
-    once for half a batch; here each sample has its own.
+    The maps are those of torchvision's ``hflip``, of ``affine`` called for each operation in that
+    order, and of ``resized_crop``; the crop's boxes are those of :func:`random_crop_boxes`. The
+    official code resamples after each operation and draws all but the crop once for half a batch;
+    here a sample has its own, in one map.
 
     Args:
         random: the samples' draws.
@@ -79,51 +84,55 @@ def random_warps(random: SampleRandom, size: tuple[int, int], geometry: Geometry
         (B, 2, 3) float32.
     """
     H, W = size
-    u = random.uniform(Op.ADAPT_GEOMETRY, (10,))
+    u = random.uniform(Op.ADAPT_GEOMETRY, (12,))
     mirror = torch.where(u[:, 0] < geometry.flip_prob, -1.0, 1.0)
-    parts = (u[:, 1:2] < geometry.affine_prob) & (u[:, 2:5] < geometry.part_prob)
-    signed = 2 * u[:, 5:] - 1
-    zero = signed.new_zeros(())
+    # Gates of the rotation, of the shifts along x and y and of the shears along x and y.
+    gates = u[:, [2, 3, 10, 4, 11]] < geometry.part_prob
+    parts = (u[:, 1:2] < geometry.affine_prob) & gates
+    signed, zero = 2 * u[:, 5:8] - 1, u.new_zeros(())
     angle = torch.where(parts[:, 0], signed[:, 0] * math.radians(geometry.max_degrees), zero)
-    shift = torch.where(parts[:, 1:2], signed[:, 1:3] * geometry.max_shift, zero)
-    shear = torch.where(
-        parts[:, 2:3], (signed[:, 3:] * math.radians(geometry.max_shear)).tan(), zero
-    )
+    shift = torch.where(parts[:, 1:3], signed[:, 1:] * geometry.max_shift, zero)
+    shear = torch.where(parts[:, 3:], (u[:, 8:10] * math.radians(geometry.max_shear)).tan(), zero)
     box = random_crop_boxes(random, size, scale=geometry.crop_scale, ratio=geometry.crop_ratio)
     # In cells, from the grid's centre: result → place in the crop → before the affine map → flip.
     half = torch.stack((box.width, box.height), dim=1) / 2
     centre = torch.stack((box.left, box.top), dim=1) + half - half.new_tensor((W / 2, H / 2))
-    back = _inverse_linear(angle, shear)
-    origin = centre - shift * half.new_tensor((W, H))
-    warps = torch.cat((back * half[:, None], (back @ origin[..., None])), dim=2)
+    unturn = _inverse_rotation(angle)
+    back = unturn @ _inverse_shears(shear)
+    moved = unturn @ (shift * half.new_tensor((W, H)))[..., None]
+    warps = torch.cat((back * half[:, None], back @ centre[..., None] - moved), dim=2)
     warps[:, 0] *= mirror[:, None]
     return warps / half.new_tensor((W / 2, H / 2))[:, None]
 
 
-def _inverse_linear(angle: Tensor, shear: Tensor) -> Tensor:
-    """(B, 2, 2): undoes a shear along x, then along y, then a rotation; all have determinant 1."""
+def _inverse_rotation(angle: Tensor) -> Tensor:
+    """(B, 2, 2): undoes a rotation."""
     cos, sin = angle.cos(), angle.sin()
-    shear_x, shear_y = shear.unbind(1)
-    a, c = cos + sin * shear_y, sin - cos * shear_y
-    b, d = -a * shear_x - sin, -c * shear_x + cos
-    return torch.stack((d, -b, -c, a), dim=1).view(-1, 2, 2)
+    return torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
 
 
-def warp(x: Tensor, warps: Tensor, size: tuple[int, int], *, nearest: bool = False) -> Tensor:
+def _inverse_shears(shear: Tensor) -> Tensor:
+    """(B, 2, 2): undoes a shear along y, then one along x; ``shear`` (B, 2) holds tangents."""
+    x, y = shear.unbind(1)
+    one = torch.ones_like(x)
+    return torch.stack((1 + x * y, x, y, one), dim=1).view(-1, 2, 2)
+
+
+def warp(x: Tensor, warps: Tensor, size: tuple[int, int], *, mode: WarpMode = "bicubic") -> Tensor:
     """Resample each sample along its warp; what comes from outside is 0.
 
     Args:
         x: (B, C, H, W) floating point.
         warps: (B, 2, 3), from :func:`random_warps`.
         size: (h, w).
-        nearest: take the nearest cell instead of interpolating linearly between four.
+        mode: how values between cells are found; ``bicubic``, as TokenAdapt crops, is Keys' with
+            a = −0.75 and may go beyond the range of ``x``.
 
     Returns:
         (B, C, h, w), of the same dtype.
     """
     places = F.affine_grid(warps, [len(x), 1, *size], align_corners=False)
     inside = (places.abs() <= 1).all(dim=-1)
-    mode = "nearest" if nearest else "bilinear"
     # Cells beyond the border repeat it, so that an image's edge is not mixed with the outside.
     y = F.grid_sample(x, places.to(x.dtype), mode=mode, padding_mode="border", align_corners=False)
     return y * inside[:, None]
@@ -133,8 +142,25 @@ class TokenWarper(nn.Module, ABC):
     """What warps token grids as if their images had been warped: ``seit.models.TokenAdapt``."""
 
     @abstractmethod
+    def warp_vectors(self, x: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Lift embedded grids to maps in which warping makes sense, and warp the maps.
+
+        Args:
+            x: (B, C, H, W) floating point, in the codebook's unit; need not be codes.
+            warps: (B, 2, 3), from :func:`random_warps`.
+            size: (h, w) of the grids that are to be read.
+
+        Returns:
+            (B, C', 2h, 2w), which samples may be mixed in.
+        """
+
+    @abstractmethod
+    def read_tokens(self, maps: Tensor) -> Tensor:
+        """Read the tokens of warped maps (B, C', 2h, 2w): (B, h, w) int64, 0 to K − 1."""
+
+    @abstractmethod
     def warp_tokens(self, tokens: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
-        """The tokens of the warped images.
+        """Return the tokens of the warped images.
 
         Args:
             tokens: (B, H, W) int64, 0 to K − 1.

@@ -1,105 +1,43 @@
 """From stored grids to the network's inputs: the augmentations in their order.
 
-Legend: B batch, H W grid, h w cropped grid, K codes, C channels (of tokens: codebook dim), L levels
-of a residual tokenizer.
+Legend: B batch, H W grid, h w cropped grid, K codes, C codebook dim, L levels of a residual
+tokenizer.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from seit.augment.base import Augmented, CropAndMix, sample_random, second_share
 from seit.augment.color import color_adapt_
 from seit.augment.config import AugmentConfig
-from seit.augment.crop import center_crop, random_crop_boxes, resample, resize_matrices
-from seit.augment.cutmix import cutmix
+from seit.augment.crop import center_crop
 from seit.augment.flip import random_flip
 from seit.augment.geometry import Geometry, TokenWarper, random_warps
 from seit.augment.masks import mask_bands, time_roll
-from seit.augment.mixup import mixup
-from seit.augment.noise import add_noise_, codebook_unit
+from seit.augment.noise import add_noise_, channel_units, codebook_unit
 from seit.augment.philox import Op, SampleRandom
+from seit.augment.quantize import nearest_ids
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
 from seit.errors import UsageError
 
 
-class Augmented(NamedTuple):
-    """A training batch: two labels for each input, and how much each counts."""
-
-    inputs: Tensor
-    """(B, C, h, w) float32, contiguous."""
-    labels: Tensor
-    """(B,) int64, the samples' own labels."""
-    partner_labels: Tensor
-    """(B,) int64, the labels of what was pasted or blended in."""
-    weight: Tensor
-    """(B,) float32, 0–1: loss = weight · loss(labels) + (1 − weight) · loss(partner_labels)."""
-
-
-class CropAndMix(nn.Module):
-    """What tokens and pixels share: the crop's geometry, CutMix and Mixup with their labels."""
-
-    def __init__(self, grid: tuple[int, int], channels: int, config: AugmentConfig) -> None:
-        super().__init__()
-        self.grid = (grid[0], grid[1])
-        """(H, W), the cells of a sample before cropping."""
-        self.config = config
-        self.channels = channels
-        """C, the channels of the inputs."""
-        self.output_size = _output_size(grid, config.crop_size)
-        """(h, w), the cells of the inputs."""
-
-    def random_crop(self, x: Tensor, random: SampleRandom) -> Tensor:
-        """(B, C, H, W) floating point → (B, C, h, w)."""
-        config, (H, W), (h, w) = self.config, self.grid, self.output_size
-        box = random_crop_boxes(random, self.grid, scale=config.crop_scale, ratio=config.crop_ratio)
-        mode = config.interpolation
-        rows = resize_matrices(box.top, box.height, in_size=H, out_size=h, mode=mode)
-        columns = resize_matrices(box.left, box.width, in_size=W, out_size=w, mode=mode)
-        return resample(x, rows, columns)
-
-    def mix(
-        self, x: Tensor, labels: Tensor, random: SampleRandom, partner: Tensor | None
-    ) -> Augmented:
-        """One of {CutMix, Mixup, nothing} per sample of (B, C, h, w), and the labels with it."""
-        config = self.config
-        inputs, weight, _ = cutmix(
-            x, random, prob=config.cutmix_prob, alpha=config.cutmix_alpha, partner=partner
-        )
-        if config.mixup_prob > 0:
-            u = random.uniform(Op.CUTMIX_GATE)
-            selected = _second_share(u, config.cutmix_prob, config.mixup_prob)
-            blended, own_share = mixup(
-                x, random, alpha=config.mixup_alpha, selected=selected, partner=partner
-            )
-            inputs = torch.where(selected[:, None, None, None], blended, inputs)
-            weight = torch.where(selected, own_share, weight)
-        partner_labels = labels.flip(0) if partner is None else labels.index_select(0, partner)
-        return Augmented(inputs, labels, partner_labels, weight)
-
-    def check_batch(self, x: Tensor, expected: tuple[int, ...]) -> None:
-        """Refuse a batch that is not (B, *expected) integers."""
-        if x.shape[1:] != expected or x.is_floating_point():
-            raise UsageError(
-                f"the batch is {tuple(x.shape)} of {x.dtype}; expected (B, "
-                f"{', '.join(map(str, expected))}) integers: build the augmentation for the grid "
-                "of the store that is read"
-            )
-
-
 class TokenAugment(CropAndMix):
     """Token grids → augmented embeddings, on the batch's device.
 
-    The order of SeiT and SeiT++ (arXiv 2303.11114, 2312.10105): one of {synonyms, code swap,
-    nothing} per sample; time roll; flip; look-up in the codebook and random resized crop, or both
-    through TokenAdapt; one of {Emb-Noise, ColorAdapt, nothing}; masks; one of {CutMix, Mixup,
-    nothing}. Every choice is the sample's own; the official code makes most of them once per
-    batch. Whether anything is augmented depends on which of :meth:`forward` and :meth:`evaluate`
-    is called, never on ``training``. Only TokenAdapt waits for the device, to learn how many
-    samples it is for.
+    The order of SeiT (arXiv 2303.11114): one of {synonyms, code swap, nothing} per sample; time
+    roll; flip; look-up in the codebook and random resized crop, or both through TokenAdapt; one of
+    {Emb-Noise, ColorAdapt, nothing}; masks; one of {CutMix, Mixup, nothing}. That of SeiT++ (arXiv
+    2312.10105), with ``config.order`` `seitpp`: edits; look-up; Emb-Noise or ColorAdapt of the
+    whole grid; then random resized crop and CutMix or Mixup, or TokenAdapt, which lifts and warps
+    what was recolored, mixes the lifted maps and reads tokens from them; masks. A sample is mixed
+    with its partner as the partner would be by the same way. Every choice is the sample's own; the
+    official code makes most of them once per batch. Whether anything is augmented depends on which
+    of :meth:`forward` and :meth:`evaluate` is called, never on ``training``. Only TokenAdapt waits
+    for the device, to learn how many samples it is for.
 
     Holds about four times the batch's embedding, in float32, at its widest moment, and what
     TokenAdapt needs.
@@ -123,6 +61,8 @@ class TokenAugment(CropAndMix):
     codebook: Tensor
     synonyms: Tensor
     mask: Tensor
+    noise_units: Tensor
+    """(C,) float32, what the amplitudes of Emb-Noise count in each channel."""
 
     def __init__(
         self,
@@ -144,15 +84,22 @@ class TokenAugment(CropAndMix):
                 f"TokenAdapt was passed for a codebook of {self.levels} levels; it serves one: "
                 "leave token_adapt empty"
             )
+        if config.requantize and self.levels > 1:
+            raise UsageError(
+                f"augment.requantize is set for a codebook of {self.levels} levels, of whose sums "
+                "no code is the nearest; leave it out"
+            )
         super().__init__((grid[0] // self.levels, grid[1]), codebook.shape[-1], config)
         self.stored_grid = (grid[0], grid[1])
         """(L·H, W), of the grids that come in."""
         codes = codebook.detach().to(torch.float32)
         K, by_level = codebook.shape[-2], codes.view(self.levels, *codebook.shape[-2:])
-        self.noise_unit = math.hypot(*map(codebook_unit, by_level))
+        self.unit = math.hypot(*map(codebook_unit, by_level))
+        units = torch.stack([channel_units(level) for level in by_level]).square().sum(dim=0).sqrt()
         self.warper = warper
         self.geometry = Geometry(crop_scale=config.crop_scale, crop_ratio=config.crop_ratio)
         self.register_buffer("codebook", by_level.flatten(0, 1), persistent=False)
+        self.register_buffer("noise_units", units.to(codes), persistent=False)
         self.register_buffer("mask", by_level.mean(dim=1).sum(dim=0), persistent=False)
         if config.synonym_prob > 0 and K > 1:
             top = min(config.synonym_top, K - 1)
@@ -195,8 +142,17 @@ class TokenAugment(CropAndMix):
         self.check_batch(tokens, self.stored_grid)
         random = sample_random(tokens, positions, seed, epoch)
         tokens = self._edit(self._rows_of_codebook(tokens), random)
-        x = self._recolor_(self._crop(tokens, random), random, partner)
-        return self.mix(self._mask(x, random), labels, random, partner)
+        if self.config.order == "seit":
+            x = self._recolor_(self._crop(tokens, random), random, partner)
+            augmented = self.mix(self._mask(x, random), labels, random, partner)
+        else:
+            x = self._recolor_(self._embed(tokens), random, partner)
+            augmented = self._crop_and_mix(x, labels, random, partner)
+            augmented = augmented._replace(inputs=self._mask(augmented.inputs, random))
+        if self.config.requantize:
+            ids = nearest_ids(augmented.inputs, self.codebook)
+            augmented = augmented._replace(inputs=self._embed(ids).contiguous())
+        return augmented
 
     def evaluate(self, tokens: Tensor) -> Tensor:
         """The middle of every grid, embedded: nothing random, no noise.
@@ -230,7 +186,7 @@ class TokenAugment(CropAndMix):
         config = self.config
         u = random.uniform(Op.EDIT)
         synonym = u < config.synonym_prob
-        swap = _second_share(u, config.synonym_prob, config.swap_prob)
+        swap = second_share(u, config.synonym_prob, config.swap_prob)
         if config.synonym_prob > 0:
             tokens = replace_synonyms(
                 tokens, self.synonyms, random, rate=config.synonym_rate, selected=synonym
@@ -255,26 +211,67 @@ class TokenAugment(CropAndMix):
 
     def _crop(self, tokens: Tensor, random: SampleRandom) -> Tensor:
         """(B, H, W) int64 → (B, C, h, w), for a share of the samples through TokenAdapt."""
-        config = self.config
-        if self.warper is None:
-            if config.token_adapt:
-                raise UsageError(
-                    f"token_adapt is {config.token_adapt!r} but the augmentation was built without "
-                    "the network; expected one: load it with load_tokenadapt and pass it as warper"
-                )
+        warper = self._loaded_warper()
+        if warper is None:
             return self.random_crop(self._embed(tokens), random)
-        adapted = random.uniform(Op.ADAPT_GATE) < config.token_adapt_prob
+        adapted = random.uniform(Op.ADAPT_GATE) < self.config.token_adapt_prob
         x = self.codebook.new_empty((len(tokens), self.channels, *self.output_size))
         plain, warped = (~adapted).nonzero().squeeze(1), adapted.nonzero().squeeze(1)
         if len(plain):
             x[plain] = self.random_crop(self._embed(tokens[plain]), random.select(plain))
         if len(warped):
-            H, W = self.grid
-            warps = random_warps(random.select(warped), (2 * H, 2 * W), self.geometry)
-            x[warped] = self._embed(
-                self.warper.warp_tokens(tokens[warped], warps, self.output_size)
-            )
+            warps = self._random_warps(random.select(warped))
+            x[warped] = self._embed(warper.warp_tokens(tokens[warped], warps, self.output_size))
         return x
+
+    def _crop_and_mix(
+        self, x: Tensor, labels: Tensor, random: SampleRandom, partner: Tensor | None
+    ) -> Augmented:
+        """SeiT++'s: crop and mix (B, C, H, W), or lift, warp, mix and read a share of it."""
+        warper = self._loaded_warper()
+        augmented = self.mix(self.random_crop(x, random), labels, random, partner)
+        if warper is None:
+            return augmented
+        adapted = random.uniform(Op.ADAPT_GATE) < self.config.token_adapt_prob
+        if partner is None:
+            partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
+        lifted = adapted.clone()
+        lifted[partner[adapted]] = True  # whoever is mixed into an adapted sample
+        rows = lifted.nonzero().squeeze(1)
+        if not len(rows):
+            return augmented
+        places = torch.arange(len(rows), device=x.device)
+        place_of = torch.full((len(x),), -1, device=x.device)
+        place_of[rows] = places
+        others = place_of[partner[rows]]
+        own = random.select(rows)
+        maps = warper.warp_vectors(x[rows], self._random_warps(own), self.output_size)
+        # Samples that are lifted for others alone may lack their partners, and are not read.
+        mixed = self.mix(maps, labels[rows], own, torch.where(others < 0, places, others))
+        read = adapted[rows]
+        tokens = warper.read_tokens(mixed.inputs[read])
+        inputs, weight = augmented.inputs.clone(), augmented.weight.clone()
+        inputs[rows[read]] = self._embed(tokens)
+        weight[rows[read]] = mixed.weight[read]
+        return augmented._replace(inputs=inputs, weight=weight)
+
+    def _loaded_warper(self) -> TokenWarper | None:
+        """The network of TokenAdapt, if ``config`` asks for one.
+
+        Raises:
+            UsageError: it does, and none was passed.
+        """
+        if self.warper is None and self.config.token_adapt:
+            raise UsageError(
+                f"token_adapt is {self.config.token_adapt!r} but the augmentation was built "
+                "without the network; expected one: load it with load_tokenadapt and pass it as "
+                "warper"
+            )
+        return self.warper
+
+    def _random_warps(self, random: SampleRandom) -> Tensor:
+        H, W = self.grid
+        return random_warps(random, (2 * H, 2 * W), self.geometry)
 
     def _recolor_(self, x: Tensor, random: SampleRandom, partner: Tensor | None) -> Tensor:
         """One of {Emb-Noise, ColorAdapt, nothing} per sample of (B, C, h, w), in place."""
@@ -282,15 +279,15 @@ class TokenAugment(CropAndMix):
         if config.color_adapt_prob > 0:
             # First, so that nobody takes over the statistics of noise.
             u = random.uniform(Op.NOISE_GATE)
-            selected = _second_share(u, config.noise_prob, config.color_adapt_prob)
-            x = color_adapt_(x, selected=selected, unit=self.noise_unit, partner=partner)
+            selected = second_share(u, config.noise_prob, config.color_adapt_prob)
+            x = color_adapt_(x, selected=selected, unit=self.unit, partner=partner)
         return add_noise_(
             x,
             random,
             prob=config.noise_prob,
             scale=config.noise_scale,
             std=config.noise_std,
-            unit=self.noise_unit,
+            units=self.noise_units,
         )
 
     def _mask(self, x: Tensor, random: SampleRandom) -> Tensor:
@@ -314,30 +311,3 @@ class TokenAugment(CropAndMix):
         if self.levels > 1:
             vectors = vectors.unflatten(1, (self.levels, -1)).sum(dim=1)
         return vectors.permute(0, 3, 1, 2)
-
-
-def _second_share(u: Tensor, first: float, second: float) -> Tensor:
-    """(B,) bool: which samples meet the second of two operations that exclude each other."""
-    return (u >= first) & (u < first + second)
-
-
-def _output_size(grid: tuple[int, int], crop_size: int) -> tuple[int, int]:
-    H, W = grid
-    if crop_size == 0:
-        return max(1, round(H * 7 / 8)), max(1, round(W * 7 / 8))
-    if crop_size > min(grid):
-        raise UsageError(
-            f"crop_size is {crop_size} for a grid of {H} × {W}; expected at most {min(grid)}, or "
-            "0 for 7/8 of the grid: lower it"
-        )
-    return round(H * crop_size / min(grid)), round(W * crop_size / min(grid))
-
-
-def sample_random(x: Tensor, positions: Tensor, seed: int, epoch: int) -> SampleRandom:
-    """The draws of a batch's samples, on the device of the batch."""
-    if positions.shape != x.shape[:1]:
-        raise UsageError(
-            f"positions are {tuple(positions.shape)} for a batch of {len(x)}; expected "
-            f"({len(x)},): pass one global position per sample"
-        )
-    return SampleRandom(seed, epoch, positions.to(x.device, non_blocking=True))

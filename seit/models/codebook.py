@@ -1,6 +1,6 @@
-"""Codebooks as networks see them, and the codes that vectors are nearest to.
+"""Codebooks as networks see them.
 
-Legend: B batch, K codes, C codebook dim, h w cells.
+Legend: K codes, C codebook dim.
 """
 
 import torch
@@ -8,36 +8,15 @@ from torch import Tensor
 
 from seit.augment import codebook_unit
 
-_CHUNK_DISTANCES = {"cpu": 1 << 23}
-"""Distances computed at a time: on a CPU what stays in its caches, elsewhere 2²⁸."""
-
 
 def standardised(codebook_KC: Tensor) -> Tensor:
     """Codes of mean 0 and RMS 1, float32 (K, C)."""
     codes = codebook_KC.detach().to(torch.float32)
-    if codes.is_meta:
-        return codes
-    return (codes - codes.mean(dim=0)) / (codebook_unit(codes) or 1.0)
+    mean_C, unit = location_and_scale(codes)
+    return (codes - mean_C) / unit
 
 
-@torch.no_grad()
-def nearest_ids(x_BChw: Tensor, codebook_KC: Tensor) -> Tensor:
-    """The code nearest to each vector, int64 (B, h, w).
-
-    Distances are Euclidean; for codes of unit length, as ViT-VQGAN's are, the nearest is also that
-    of the largest cosine, which SeiT++'s code takes.
-
-    Args:
-        x_BChw: (B, C, h, w) floating point.
-        codebook_KC: (K, C) float32.
-    """
-    B, C, h, w = x_BChw.shape
-    rows = x_BChw.permute(0, 2, 3, 1).reshape(-1, C).to(codebook_KC.dtype)
-    half_norms_K = codebook_KC.square().sum(dim=1) / 2
-    chunk = max(1, _CHUNK_DISTANCES.get(rows.device.type, 1 << 28) // len(codebook_KC))
-    # argmin |x − c|² = argmin |c|²/2 − x·c
-    parts = [
-        torch.addmm(half_norms_K, part, codebook_KC.T, alpha=-1).argmin(dim=1)
-        for part in rows.split(chunk)
-    ]
-    return torch.cat(parts).view(B, h, w)
+def location_and_scale(codebook_KC: Tensor) -> tuple[Tensor, float]:
+    """Return the mean (C,) of a float32 codebook and the RMS deviation from it, or 1 for 0."""
+    unit = 1.0 if codebook_KC.is_meta else codebook_unit(codebook_KC) or 1.0
+    return codebook_KC.mean(dim=0), unit

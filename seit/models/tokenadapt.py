@@ -10,7 +10,7 @@ Legend: B batch, H W grid, h w warped grid, L = H · W, K codes, C codebook dim,
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -23,7 +23,7 @@ from typing_extensions import override
 from seit.augment import TokenWarper, warp
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
-from seit.models.codebook import standardised
+from seit.models.codebook import location_and_scale
 from seit.shards import Store
 from seit.tensors import parse_card, read_tensors_and_metadata
 
@@ -57,14 +57,24 @@ class TokenAdapt(TokenWarper):
         codebook: (K, C) floating point; a buffer that is not saved.
         dim: D, a multiple of 4 and of ``num_heads``.
         num_heads: heads of both blocks.
+        interpolation: how the map is warped. Networks that were trained before it could be chosen
+            were so with ``bilinear``, and their files say nothing of it.
 
     Raises:
         UsageError: for a codebook that is not (K, C), or sizes that do not fit.
     """
 
     codes: Tensor
+    mean: Tensor
 
-    def __init__(self, codebook: Tensor, *, dim: int = 384, num_heads: int = 6) -> None:
+    def __init__(
+        self,
+        codebook: Tensor,
+        *,
+        dim: int = 384,
+        num_heads: int = 6,
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+    ) -> None:
         super().__init__()
         if codebook.ndim != 2:
             raise UsageError(
@@ -81,7 +91,8 @@ class TokenAdapt(TokenWarper):
             )
         K, C = codebook.shape
         self.dim, self.num_heads = dim, num_heads
-        self.register_buffer("codes", standardised(codebook), persistent=False)
+        self.interpolation: Literal["bicubic", "bilinear"] = interpolation
+        self.take_codebook(codebook)
         self.lift = nn.Linear(C, dim)
         self.lift_block = _block(dim, num_heads)
         self.expand = nn.ConvTranspose2d(dim, C, 2, 2)
@@ -91,22 +102,50 @@ class TokenAdapt(TokenWarper):
         if not codebook.is_meta:
             self._start_from_copying()
 
+    def take_codebook(self, codebook: Tensor) -> None:
+        """Take over the codes (K, C) that tokens stand for."""
+        codes = codebook.detach().to(torch.float32)
+        mean, self.unit = location_and_scale(codes)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("codes", (codes - mean) / self.unit, persistent=False)
+
     @override
     def forward(self, tokens: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (B, K, h, w) of the warped grids' tokens; arguments as in ``warp_tokens``."""
-        h, w = size
-        lifted = self._attend(self.lift_block, self.lift(F.embedding(tokens, self.codes)))
-        warped = warp(self.expand(lifted.permute(0, 3, 1, 2)), warps, (2 * h, 2 * w))
-        read = self._attend(self.read_block, self.reduce(warped).permute(0, 2, 3, 1))
-        logits: Tensor = self.head(read)
-        return logits.permute(0, 3, 1, 2)
+        return self._logits(self._warped(F.embedding(tokens, self.codes), warps, size))
+
+    @torch.no_grad()
+    @override
+    def warp_vectors(self, x: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
+        vectors = (x.permute(0, 2, 3, 1) - self.mean) / self.unit
+        group = _group(x[0, 0].numel(), size[0] * size[1])
+        parts = zip(vectors.split(group), warps.split(group), strict=True)
+        return torch.cat([self._warped(*part, size) for part in parts])
+
+    @torch.no_grad()
+    @override
+    def read_tokens(self, maps: Tensor) -> Tensor:
+        group = _group(maps[0, 0].numel() // 4)
+        return torch.cat([self._logits(part).argmax(dim=1) for part in maps.split(group)])
 
     @torch.no_grad()
     @override
     def warp_tokens(self, tokens: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
-        group = max(1, _GROUP_CELLS // max(tokens[0].numel(), size[0] * size[1]))
+        group = _group(tokens[0].numel(), size[0] * size[1])
         parts = zip(tokens.split(group), warps.split(group), strict=True)
         return torch.cat([self(*part, size).argmax(dim=1) for part in parts])
+
+    def _warped(self, vectors: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Lift and warp: standardised vectors (B, H, W, C) → maps (B, C, 2h, 2w)."""
+        lifted = self._attend(self.lift_block, self.lift(vectors))
+        maps: Tensor = self.expand(lifted.permute(0, 3, 1, 2))
+        return warp(maps, warps, (2 * size[0], 2 * size[1]), mode=self.interpolation)
+
+    def _logits(self, maps: Tensor) -> Tensor:
+        """Read maps (B, C, 2h, 2w): logits (B, K, h, w)."""
+        read = self._attend(self.read_block, self.reduce(maps).permute(0, 2, 3, 1))
+        logits: Tensor = self.head(read)
+        return logits.permute(0, 3, 1, 2)
 
     def _attend(self, block: nn.Module, x: Tensor) -> Tensor:
         """One block over the cells of (B, H, W, D)."""
@@ -149,6 +188,7 @@ def save_tokenadapt(network: TokenAdapt, path: Path, *, fingerprint: str) -> Non
         "fingerprint": fingerprint,
         "dim": network.dim,
         "num_heads": network.num_heads,
+        "interpolation": network.interpolation,
     }
     tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     write_atomically(path, save(tensors, {_METADATA_KEY: json.dumps(card, sort_keys=True)}))
@@ -174,7 +214,12 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
     codebook = torch.from_numpy(store.codebook)
     try:
         with torch.device("meta"):
-            network = TokenAdapt(codebook.to("meta"), dim=card["dim"], num_heads=card["num_heads"])
+            network = TokenAdapt(
+                codebook.to("meta"),
+                dim=card["dim"],
+                num_heads=card["num_heads"],
+                interpolation=card.get("interpolation", "bilinear"),
+            )
     except UsageError as error:
         raise DamagedError(f"{path} names impossible sizes ({error})") from error
     wanted = {key: (value.shape, value.dtype) for key, value in network.state_dict().items()}
@@ -184,7 +229,7 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
             f"codebook of {tuple(codebook.shape)} has; restore it from a copy or train it again"
         )
     network.load_state_dict(tensors, assign=True)
-    network.codes = standardised(codebook)
+    network.take_codebook(codebook)
     return network.eval().requires_grad_(False)
 
 
@@ -196,6 +241,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
         card = parse_card(metadata, _METADATA_KEY)
         kinds = {"format": str, "version": int, "fingerprint": str, "dim": int, "num_heads": int}
         sound = all(type(card[key]) is kind for key, kind in kinds.items())
+        sound &= card.get("interpolation", "bilinear") in ("bicubic", "bilinear")
     except (KeyError, ValueError) as error:
         raise DamagedError(f"{path} is {fault} ({error}); {advice}") from error
     if not sound or card["format"] != _FORMAT:
@@ -205,6 +251,11 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
             f"{path} is version {card['version']}; this seit knows {_VERSION}: upgrade seit"
         )
     return card, tensors
+
+
+def _group(*cells: int) -> int:
+    """How many samples of so many cells go through at a time, where no gradient is wanted."""
+    return max(1, _GROUP_CELLS // max(cells))
 
 
 def _block(dim: int, num_heads: int) -> Block:

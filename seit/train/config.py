@@ -12,9 +12,13 @@ from seit.stream.loaders import Mode, OrderName
 from seit.stream.order import WINDOW_BLOCKS
 from seit.train.sparsity import SparsityConfig
 
+REVISION = 2
+"""Of what settings mean, which a run notes down when it begins; see `LoopConfig.reinterpreted`."""
+
 OF_THE_MACHINE = frozenset(
     {
         "data.mode",
+        "probe.gradients",
         "run.checkpoint_every",
         "run.compile",
         "run.device",
@@ -254,6 +258,22 @@ class LoopConfig:
             and name not in OF_THE_MACHINE
             and not (name in self.extensible and _is_longer(mine[name], theirs[name]))
         ]
+
+    def reinterpreted(self) -> list[str]:
+        """Name the settings in use that meant something else in revision 1.
+
+        A run that was begun then cannot go on: its second half would do other things than its
+        first. In revision 1 synonyms were the nearest by cosine, Emb-Noise had one unit for all
+        channels, and TokenAdapt's warps were fewer and bilinear; of objectives and methods their
+        own configs tell.
+        """
+        augment = self.augment
+        used = {
+            "augment.synonym_prob": augment.synonym_prob and augment.synonym_rate,
+            "augment.noise_prob": augment.noise_prob and (augment.noise_scale or augment.noise_std),
+            "augment.token_adapt": augment.token_adapt,
+        }
+        return [name for name, value in used.items() if value and self.data.pixels is None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from seit.settings import build, read_yaml, to_mapping
 from seit.shards import Store
 from seit.tensors import read_tensors
 from seit.tokenizers import save_tokenizer
-from seit.train.config import LoopConfig, TrainConfig
+from seit.train.config import REVISION, LoopConfig, TrainConfig
 from seit.train.records import (
     FINISHED,
     MAX_METRICS_BYTES,
@@ -80,6 +80,7 @@ class Run:
                     "--out"
                 )
             run.check_same(config, store)
+            run._check_revision(config)
             if run.settings.schedule != config.schedule:  # a longer one: it has not finished that
                 run.write_info({**run.info, "status": "started"})
             if run.settings != config:
@@ -96,7 +97,7 @@ class Run:
             run.path / TOKENIZER_NAME,
             with_weights=store.has_tokenizer_weights,
         )
-        run.write_info({"status": "started", "identity": _identity(store)})
+        run.write_info({"status": "started", "identity": _identity(store), "revision": REVISION})
         run._write_config(config)
         return run
 
@@ -282,6 +283,16 @@ class Run:
             raise UsageError(
                 f"{self.path} was begun on another store than {store.folder}; pass that one or "
                 "choose another --out"
+            )
+
+    def _check_revision(self, config: LoopConfig) -> None:
+        """Refuse to go on with a run whose settings meant something else when it began."""
+        changed = config.reinterpreted() if self.info.get("revision", 1) < REVISION else []
+        if changed:
+            raise UsageError(
+                f"{self.path} was begun by an earlier seit, in which {' and '.join(changed)} meant "
+                "something else (see the changelog); resume it by that version, or begin again in "
+                "another --out"
             )
 
 

@@ -231,7 +231,7 @@ def _make_pairs(
     device = tokenizer.codebook.device
     warps = random_warps(random, (2 * H, 2 * W), geometry).to(device)
     pixels = pixels.to(device)
-    warped = warp(pixels.float(), warps, (S, S)).round_().to(torch.uint8)
+    warped = warp(pixels.float(), warps, (S, S)).round_().clamp_(0, 255).to(torch.uint8)
     both = torch.cat((pixels, warped)).permute(0, 2, 3, 1)
     tokens = tokenizer.encode(both)
     return _Pairs(tokens[:B], warps, tokens[B:], both[B:])
@@ -338,5 +338,5 @@ def copy_tokens(
     """
     # From 1 on, as a warp puts 0 outside; exact, as ids are below 2**24.
     places = (tokens[:, None] + 1).to(torch.float32)
-    copied = warp(places, warps, size, nearest=True)[:, 0].round().to(torch.int64) - 1
+    copied = warp(places, warps, size, mode="nearest")[:, 0].round().to(torch.int64) - 1
     return copied.where(copied >= 0, outside)

@@ -11,6 +11,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from seit.augment.base import Augmented, sample_random
 from seit.augment.config import AugmentConfig
 from seit.augment.geometry import TokenWarper
 from seit.augment.kernels.edit import edit_triton, edits_ids
@@ -18,7 +19,7 @@ from seit.augment.kernels.embed import fused_embed
 from seit.augment.kernels.plan import draw_plan_triton
 from seit.augment.kernels.tokens import TokenSource
 from seit.augment.philox import SampleRandom
-from seit.augment.pipeline import Augmented, TokenAugment, sample_random
+from seit.augment.pipeline import TokenAugment
 from seit.stream.kernels import triton_serves, unpack_triton
 from seit.stream.unpack import unpack
 
@@ -171,7 +172,7 @@ class FusedAugment(TokenAugment):
             grid=self.grid,
             size=self.output_size,
             num_channels=self.channels,
-            unit=self.noise_unit,
+            units=self.noise_units,
             partner=partner,
         )
         inputs = fused_embed(

@@ -32,7 +32,8 @@ class Plan:
         key: of the generator, two integers of 32 bits.
         shift: (B, C) float32, what noise adds to each channel, 0 where a sample is not noised;
             None where no sample ever is.
-        std: standard deviation of an element's noise, in the codebook's unit.
+        stds: (C,) float32, standard deviations of the channels' elements' noise; None where no
+            element is ever noised.
         mixes: whether any sample may receive a box.
         weight: (B,) float32, 0–1, of the sample's own label.
     """
@@ -41,7 +42,7 @@ class Plan:
     positions: Tensor
     key: tuple[int, int]
     shift: Tensor | None
-    std: float
+    stds: Tensor | None
     mixes: bool
     weight: Tensor
 
@@ -53,7 +54,7 @@ def draw_plan(
     grid: tuple[int, int],
     size: tuple[int, int],
     num_channels: int,
-    unit: float,
+    units: Tensor,
     partner: Tensor | None = None,
 ) -> Plan:
     """Draw crops, noise gates, channel shifts and CutMix boxes as :class:`TokenAugment` does.
@@ -66,7 +67,7 @@ def draw_plan(
         grid: (H, W).
         size: (h, w).
         num_channels: C.
-        unit: what the amplitudes of noise count.
+        units: (C,) float32, what the amplitudes of noise count in each channel.
         partner: (B,) integers, 0 to B − 1; the mirrored batch when None.
 
     Returns:
@@ -74,7 +75,7 @@ def draw_plan(
     """
     num_samples, device = len(random), random.positions.device
     crops = random_crop_boxes(random, grid, scale=config.crop_scale, ratio=config.crop_ratio)
-    noised, shift = _draw_noise(random, config, num_channels, unit)
+    noised, shift = _draw_noise(random, config, num_channels, units)
     if config.cutmix_prob > 0:
         boxes = cutmix_boxes(random, size, prob=config.cutmix_prob, alpha=config.cutmix_alpha)
     else:
@@ -89,7 +90,7 @@ def draw_plan(
         positions=random.positions.contiguous(),
         key=random.key,
         shift=shift,
-        std=config.noise_std * unit,
+        stds=_element_stds(config, units),
         mixes=config.cutmix_prob > 0,
         weight=1 - pasted / (size[0] * size[1]),
     )
@@ -102,7 +103,7 @@ def draw_plan_triton(
     grid: tuple[int, int],
     size: tuple[int, int],
     num_channels: int,
-    unit: float,
+    units: Tensor,
     partner: Tensor | None = None,
 ) -> Plan:
     """:func:`draw_plan` by Triton: bit for bit the same but for shifts, which are within 1e-5.
@@ -132,13 +133,13 @@ def draw_plan_triton(
                 None if partner is None else partner.to(device, torch.int64).contiguous(),
                 columns,
                 shift,
+                None if shift is None else (config.noise_scale * units).contiguous(),
                 weight,
                 num_samples,
                 *map(signed_word, random.key),
                 low,
                 high - low,
                 config.noise_prob,
-                config.noise_scale * unit,
                 config.cutmix_prob,
                 GRID=grid,
                 SIZE=size,
@@ -153,7 +154,7 @@ def draw_plan_triton(
         positions=positions,
         key=random.key,
         shift=shift,
-        std=config.noise_std * unit,
+        stds=_element_stds(config, units),
         mixes=mixes,
         weight=weight,
     )
@@ -163,12 +164,18 @@ def _noises(config: AugmentConfig) -> bool:
     return config.noise_prob > 0 and (config.noise_scale > 0 or config.noise_std > 0)
 
 
+def _element_stds(config: AugmentConfig, units: Tensor) -> Tensor | None:
+    if not _noises(config) or config.noise_std == 0:
+        return None
+    return (config.noise_std * units).contiguous()
+
+
 def _draw_noise(
-    random: SampleRandom, config: AugmentConfig, num_channels: int, unit: float
+    random: SampleRandom, config: AugmentConfig, num_channels: int, units: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Which samples are noised, (B,) int64, and the shifts of their channels."""
     if not _noises(config):
         return torch.zeros_like(random.positions), None
     noised = random.uniform(Op.NOISE_GATE) < config.noise_prob
-    shift = random.normal(Op.NOISE_CHANNEL, (num_channels,)) * (config.noise_scale * unit)
+    shift = random.normal(Op.NOISE_CHANNEL, (num_channels,)) * (config.noise_scale * units)
     return noised.to(torch.int64), (shift * noised[:, None]).contiguous()

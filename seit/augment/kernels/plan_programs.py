@@ -36,6 +36,7 @@ def plan_program(
     partner,
     columns,
     shift,
+    scales,
     weight,
     batch,
     key_a,
@@ -43,7 +44,6 @@ def plan_program(
     scale_low,
     scale_range,
     noise_prob,
-    noise_scale,
     cutmix_prob,
     GRID: tl.constexpr,
     SIZE: tl.constexpr,
@@ -54,6 +54,7 @@ def plan_program(
     """Draw the plans of BLOCK samples: :func:`seit.augment.kernels.plan.draw_plan`.
 
     ``aspect`` is (B, tries) and ``share`` (B,), or None without CutMix: what torch has computed.
+    ``scales`` is (C,), deviations of the channels' shifts.
     """
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = sample < batch
@@ -121,18 +122,25 @@ def plan_program(
     if shift is not None:
         a, b, c, d = random_words(first, position, key_a, key_b, _NOISE_GATE)
         noised = (to_uniform(a) < noise_prob).to(tl.int32)
-        amount = noised.to(tl.float32) * noise_scale
+        amount = noised.to(tl.float32)
         for block in range((C + 3) // 4):
             a, b, c, d = random_words(first + block, position, key_a, key_b, _NOISE_CHANNEL)
             z0, z1 = box_muller(a, b)
             z2, z3 = box_muller(c, d)
             channel = first + 4 * block
             target = shift + sample.to(tl.int64) * C + channel
-            tl.store(target, z0 * amount, mask=live)
-            tl.store(target + 1, z1 * amount, mask=live & (channel + 1 < C))
-            tl.store(target + 2, z2 * amount, mask=live & (channel + 2 < C))
-            tl.store(target + 3, z3 * amount, mask=live & (channel + 3 < C))
+            _store_shift(target, scales, z0 * amount, channel, live, C)
+            _store_shift(target + 1, scales, z1 * amount, channel + 1, live, C)
+            _store_shift(target + 2, scales, z2 * amount, channel + 2, live, C)
+            _store_shift(target + 3, scales, z3 * amount, channel + 3, live, C)
     tl.store(own + 9, noised, mask=live)
+
+
+@triton.jit
+def _store_shift(target, scales, normal, channel, live, C: tl.constexpr):
+    """A channel's shift, in its unit; nothing beyond the last channel."""
+    mask = live & (channel < C)
+    tl.store(target, normal * tl.load(scales + channel, mask=mask, other=0.0), mask=mask)
 
 
 @triton.jit

@@ -28,6 +28,7 @@ def embed_program(
     codebook,
     plan,
     shift,
+    stds,
     positions,
     out,
     batch,
@@ -35,7 +36,6 @@ def embed_program(
     num_codes,
     key_a,
     key_b,
-    std,
     STRIDE: tl.constexpr,
     PLANES: tl.constexpr,
     GRID: tl.constexpr,
@@ -115,22 +115,11 @@ def embed_program(
             shifts_p = tl.load(shift + partner * C + channel, mask=channel < C, other=0.0)
             shifts = tl.where(inside[:, None], shifts_p[None, :], shifts)
         sums += shifts
-        if (std > 0) & (tl.load(own + 9) != 0):
-            sums += tl.where(inside, 0.0, std)[:, None] * _normals(
-                tl.load(positions + sample),
-                key_a,
-                key_b,
-                first_cell,
-                channel,
-                NUM_CELLS,
-                TILE,
-                CHANNELS,
-            )
-        if MIXES:
-            meets = (first_cell // SIZE[1] < bottom) & ((first_cell + TILE - 1) // SIZE[1] >= top)
-            if (std > 0) & meets & (tl.load(plan + partner * _PLAN_COLUMNS + 9) != 0):
-                sums += tl.where(inside, std, 0.0)[:, None] * _normals(
-                    tl.load(positions + partner),
+        if stds is not None:
+            amounts = tl.load(stds + channel, mask=channel < C, other=0.0)[None, :]
+            if tl.load(own + 9) != 0:
+                sums += tl.where(inside[:, None], 0.0, amounts) * _normals(
+                    tl.load(positions + sample),
                     key_a,
                     key_b,
                     first_cell,
@@ -139,6 +128,20 @@ def embed_program(
                     TILE,
                     CHANNELS,
                 )
+            if MIXES:
+                last_cell = first_cell + TILE - 1
+                meets = (first_cell // SIZE[1] < bottom) & (last_cell // SIZE[1] >= top)
+                if meets & (tl.load(plan + partner * _PLAN_COLUMNS + 9) != 0):
+                    sums += tl.where(inside[:, None], amounts, 0.0) * _normals(
+                        tl.load(positions + partner),
+                        key_a,
+                        key_b,
+                        first_cell,
+                        channel,
+                        NUM_CELLS,
+                        TILE,
+                        CHANNELS,
+                    )
 
     target = out + sample.to(tl.int64) * (C * NUM_CELLS)
     if CHANNELS_LAST:

@@ -61,10 +61,11 @@ class Triplets(nn.Module):
         return (self.p * self.values) @ self.q * self.scale
 
     def penalty(self) -> Tensor:
-        """‖PᵀP − 1‖² + ‖QQᵀ − 1‖², squared Frobenius norms, in float32."""
+        """‖PᵀP − 1‖ + ‖QQᵀ − 1‖, Frobenius norms, not squared, in float32."""
         p, q = self.p.float(), self.q.float()
         one = torch.eye(len(self.values), device=p.device)
-        return (p.T @ p - one).square().sum() + (q @ q.T - one).square().sum()
+        norms: Tensor = torch.linalg.norm(p.T @ p - one) + torch.linalg.norm(q @ q.T - one)
+        return norms
 
     @torch.no_grad()
     def follow(self, beta1: float, beta2: float) -> None:
@@ -120,8 +121,10 @@ class AdaLora(Lora):
     the next choice. In the last t_f steps the choice stays.
 
     What differs from the authors' code: exactly as many triplets are kept as the budget says, also
-    where importances are equal; the penalty is the mean of *squared* norms, as in the paper; at the
-    end of the steps no triplet is over, however few steps there were.
+    where importances are equal; at the end of the steps no triplet is over, however few steps there
+    were. The penalty is the code's and peft's, γ / 2n · Σ (‖PᵀP − 1‖ + ‖QQᵀ − 1‖), as the γ of 0.1
+    to 0.3 that the paper names were found with it. Its text says otherwise: γ · Σ of the *squared*
+    norms, a sum instead of the mean.
     """
 
     @override
@@ -131,7 +134,7 @@ class AdaLora(Lora):
 
     @override
     def penalty(self) -> Tensor | None:
-        """γ times the mean over all P and Q of the squared norm of PᵀP − 1, or QQᵀ − 1."""
+        """γ times the mean over all P and Q of the Frobenius norm of PᵀP − 1, or QQᵀ − 1."""
         if not self.config.orthogonality:
             return None
         each = torch.stack([delta.penalty() for _, _, delta in self.deltas()])

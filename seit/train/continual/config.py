@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from typing_extensions import override
+
 from seit.augment import AugmentConfig
 from seit.models.tuning import TuningConfig
 from seit.train.config import (
@@ -169,6 +171,11 @@ class ContinualConfig(LoopConfig):
 
     extensible: ClassVar[frozenset[str]] = frozenset()
     """None: tasks that were learned already would be of another length."""
+
+    @override
+    def reinterpreted(self) -> list[str]:
+        """Name also those of the tuning method."""
+        return [*super().reinterpreted(), *self.tuning.reinterpreted()]
 
     def __post_init__(self) -> None:
         super().__post_init__()

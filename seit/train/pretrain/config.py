@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from typing_extensions import override
+
 from seit.augment import AugmentConfig
 from seit.errors import UsageError
 from seit.train.config import EmaConfig, LoopConfig
@@ -42,6 +44,12 @@ class PretrainConfig(LoopConfig):
     """Self-distillation."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """What is measured of the features on the way."""
+
+    @override
+    def reinterpreted(self) -> list[str]:
+        """Name also SiT's loss and blocks, and the weight of distillation."""
+        own = {"sit": ["sit.contrast_weight", "sit.corruption"], "further": ["further.weight"]}
+        return [*super().reinterpreted(), *own.get(self.objective, [])]
 
     def __post_init__(self) -> None:
         super().__post_init__()

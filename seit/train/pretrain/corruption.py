@@ -5,7 +5,12 @@ to be told from what it means and not from its neighbours. Here a grid of codes 
 an image, a mask embedding that of zeros, random codes that of noise, and another grid's codes that
 of another image. Every choice is the sample's own, a function of (seed, epoch, position).
 
-Legend: B batch, h w token grid, n = h · w cells, M rectangles of a sample.
+The paper's blocks of up to 0.3 of 224 pixels are up to 4.2 patches long. On a small grid 0.3 of a
+side is a patch or less: what is missing would be told from the rest of its own patch. There blocks
+are whole patches of the stem instead, up to a least number of them.
+
+Legend: B batch, h w token grid, n = h · w cells, s cells along a patch's side, M rectangles of a
+sample.
 """
 
 import math
@@ -39,6 +44,9 @@ class CorruptionConfig:
     """Least share of the cells that is masked or noised, above 0, at most 1."""
     block_max: float = 0.3
     """Largest side of a block, as a fraction of the grid's side along it, above 0, at most 1."""
+    block_patches: int = 2
+    """Patches of the stem that the largest side of a block has at least, 0 or more. Along an axis
+    of which `block_max` is less, blocks are 1 to so many whole patches."""
     fill: Literal["mask", "noise", "mixed"] = "mask"
     """What stands in their place: the mask embedding, random codes, or for each sample one of the
     two, as likely as the other."""
@@ -53,6 +61,10 @@ class CorruptionConfig:
                 raise UsageError(
                     f"corruption.{name} is {getattr(self, name)}; expected above 0 and at most 1"
                 )
+        if self.block_patches < 0:
+            raise UsageError(
+                f"corruption.block_patches is {self.block_patches}; expected 0 or more"
+            )
         if not 0 <= self.alien_prob <= 1:
             raise UsageError(f"corruption.alien_prob is {self.alien_prob}; expected 0 to 1")
         for name, known in (("kind", ("blocks", "tokens")), ("fill", ("mask", "noise", "mixed"))):
@@ -61,21 +73,43 @@ class CorruptionConfig:
                     f"corruption.{name} is {getattr(self, name)!r}; expected {', '.join(known)}"
                 )
 
-    def block_sides(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Most rows and columns of a block of a grid of ``size``; at least one."""
-        rows, columns = (max(1, int(self.block_max * side + 1e-9)) for side in size)
+    def axes(self, size: tuple[int, int], *, side: int) -> tuple["BlockAxis", "BlockAxis"]:
+        """How long blocks are along both axes of a grid of ``size`` with patches of ``side`` cells.
+
+        An axis shorter than a patch has none and counts in cells.
+        """
+        rows, columns = (self._axis(cells, side if cells >= side else 1) for cells in size)
         return rows, columns
 
-    def num_blocks(self, size: tuple[int, int]) -> int:
+    def _axis(self, cells: int, side: int) -> "BlockAxis":
+        longest = max(1, int(self.block_max * cells + 1e-9))
+        if longest >= self.block_patches * side:
+            return BlockAxis(unit=1, length=cells, most=longest)
+        patches = -(-cells // side)
+        return BlockAxis(unit=side, length=patches, most=min(self.block_patches, patches))
+
+    def num_blocks(self, size: tuple[int, int], *, side: int) -> int:
         """M, how many blocks are drawn for a sample of a grid of ``size``."""
         covered = 1.0  # the probability that a block covers a cell
-        for side, most in zip(size, self.block_sides(size), strict=True):
-            covered *= sum(k / (side + k - 1) for k in range(1, most + 1)) / most
+        for axis in self.axes(size, side=side):
+            lengths = range(1, axis.most + 1)
+            covered *= sum(k / (axis.length + k - 1) for k in lengths) / axis.most
         if covered >= 1:
             return 1
         wanted = max(self.share, self.alien_share if self.alien_prob else 0)
         needed = math.log1p(-min(wanted, _MOST_BY_RECTANGLES)) / math.log1p(-covered)
         return math.ceil(_RESERVE * needed) + 8
+
+
+class BlockAxis(NamedTuple):
+    """How blocks lie along an axis of a grid."""
+
+    unit: int
+    """Cells in which blocks are counted, and to which they are aligned: 1, or those of a patch."""
+    length: int
+    """Units of the axis, the last one perhaps cut off."""
+    most: int
+    """Units of the longest block."""
 
 
 class Corruption(NamedTuple):
@@ -93,15 +127,16 @@ def corrupt(
     config: CorruptionConfig,
     *,
     num_codes: int,
+    side: int = 1,
     partner: Tensor | None = None,
 ) -> Corruption:
     """Take blocks away from each grid until its share is reached.
 
-    Sides of a block are uniform from 1 up to their limits. It lies anywhere from where it reaches
-    the grid, and what is outside is cut off, so that all cells are equally likely. Of blocks in the
-    order in which they were drawn, the fewest that reach the share are taken; should all not reach
-    it, the free cells that follow a random one, row by row, are too. Single tokens are as many as
-    the share says, rounded up.
+    Sides of a block are uniform from 1 up to their limits, in cells or, on small grids, in patches.
+    It lies anywhere from where it reaches the grid, and what is outside is cut off, so that all
+    cells are equally likely. Of blocks in the order in which they were drawn, the fewest that reach
+    the share are taken; should all not reach it, the free cells that follow a random one, row by
+    row, are too. Single tokens are as many as the share says, rounded up.
 
     Different from the official code: there, the number of random calls differs between samples,
     which are handled one after the other; here all are corrupted together.
@@ -111,6 +146,7 @@ def corrupt(
         random: the samples' draws.
         config: what to do.
         num_codes: K.
+        side: s, of the stem's patches.
         partner: (B,) int64, 0 to B − 1: whose codes a sample receives; the mirrored batch
             (B − 1 − i) when None.
 
@@ -124,7 +160,7 @@ def corrupt(
     few, many = (math.ceil(share * h * w - 1e-9) for share in (config.alien_share, config.share))
     counts_B = torch.where(alien_B, few, many)
     if config.kind == "blocks":
-        turns_Bn = _turns_of_blocks(random, (h, w), config)
+        turns_Bn = _turns_of_blocks(random, (h, w), config, side=side)
     else:
         turns_Bn = random.uniform(Op.CORRUPT_ORDER, (h * w,))
     last_B1 = turns_Bn.sort(dim=1).values.gather(1, counts_B[:, None] - 1)
@@ -141,22 +177,23 @@ def corrupt(
 
 
 def _turns_of_blocks(
-    random: SampleRandom, size: tuple[int, int], config: CorruptionConfig
+    random: SampleRandom, size: tuple[int, int], config: CorruptionConfig, *, side: int
 ) -> Tensor:
     """When each cell's turn comes, int64 (B, n).
 
     The number of the first block that covers it, or one from M on, another for each, if none does.
     """
     cells = size[0] * size[1]
-    num_blocks = config.num_blocks(size)
+    num_blocks = config.num_blocks(size, side=side)
     device = random.positions.device
     draws_BM4 = random.uniform(Op.CORRUPT_BLOCK, (num_blocks, 4))
     number_M1 = torch.arange(num_blocks, device=device)[:, None]
     numbers = []
-    for axis, (side, most) in enumerate(zip(size, config.block_sides(size), strict=True)):
-        length = (draws_BM4[..., axis] * most).to(torch.int64) + 1
-        start = (draws_BM4[..., 2 + axis] * (side + length - 1)).to(torch.int64) - length + 1
-        place = torch.arange(side, device=device) - start[..., None]
+    for number, axis in enumerate(config.axes(size, side=side)):
+        length = (draws_BM4[..., number] * axis.most).to(torch.int64) + 1
+        reach = axis.length + length - 1
+        start = (draws_BM4[..., 2 + number] * reach).to(torch.int64) - length + 1
+        place = torch.arange(size[number], device=device) // axis.unit - start[..., None]
         inside = (place >= 0) & (place < length[..., None])
         numbers.append(torch.where(inside, number_M1, num_blocks).to(torch.int16))
     # The number of the block where both its rows and its columns are, else M.

@@ -5,7 +5,13 @@ longer it lasts, the worse the features become. So it is done twice. A teacher i
 further as it is; a student starts again from the same weights, and besides masking learns to give
 the teacher's features of the whole grid. Costs twice as much as plain further pre-training.
 
-Legend: B batch, h w token grid, L patches, D model dim.
+The paper adds the squared distance, summed over the 768 dims of a ViT-B, to a squared error of
+normalised pixels that has come down to about 0.4 of what knows nothing; a cross-entropy of codes
+comes down to about 0.8 of it, ln K. So that a weight of 1 means here what it means there, the
+distance is the mean over dims · 768 · (0.8 · ln K) / 0.4, whatever the width and the codebook: see
+`distance_scale`. The paper's further pre-training augments nothing; nor do our recipes.
+
+Legend: B batch, h w token grid, L patches, D model dim, K codes.
 """
 
 import copy
@@ -22,6 +28,12 @@ from seit.models import load_weights
 from seit.models.encoding import check_encoder, encode
 from seit.train.pretrain.mtm import MaskedTokenModel
 
+_PAPER_DIM = 768
+"""Dims over which the paper sums, those of its ViT-B."""
+_PAPER_LOSS, _OUR_LOSS = 0.4, 0.8
+"""What of the loss that knows nothing is left where further pre-training takes place: of a masked
+autoencoder's squared error of normalised pixels, and of a masked token model's cross-entropy."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FurtherConfig:
@@ -35,11 +47,11 @@ class FurtherConfig:
     """A finished pre-training run that teaches. None makes it first, in the run's folder
     `teacher`: with the same settings, without distillation."""
     weight: float = 1.0
-    """Of the squared distance to the teacher's features, beside the masked tokens' loss; 0 is plain
-    further pre-training."""
+    """Of the squared distance to the teacher's features, beside the masked tokens' loss; 1 weighs
+    as much as the paper's 1, and 0 is plain further pre-training."""
     features: Literal["pooled", "cls", "both"] = "both"
     """Which features: the mean over patches, which classifiers here see, the class token's, which
-    the paper takes, or the sum of both distances."""
+    the paper takes, or the mean of both distances."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
@@ -70,6 +82,7 @@ class FurtherModel(nn.Module):
         super().__init__()
         self.config = config
         self.student = student
+        self.scale = distance_scale(len(student.codebook))
         self.teacher = check_encoder(copy.deepcopy(student.encoder))
         load_weights(self.teacher, teacher, origin=origin)
         self.teacher.requires_grad_(False).eval()
@@ -92,7 +105,7 @@ class FurtherModel(nn.Module):
 
     @override
     def forward(self, ids_Bhw: Tensor, order_BL: Tensor, num_masked: int) -> Tensor:
-        """The loss and its parts, float32 (3,): total, masked tokens, distance.
+        """The loss and its parts, float32 (3,): total, masked tokens, scaled distance.
 
         Arguments as of :meth:`MaskedTokenModel.forward`.
         """
@@ -102,7 +115,8 @@ class FurtherModel(nn.Module):
         inputs = self.student.embed(ids_Bhw)
         with torch.no_grad():
             target = self._features(self.teacher, inputs)
-        distance = feature_distance(self._features(self.student.encoder, inputs), target)
+        features = self._features(self.student.encoder, inputs)
+        distance = self.scale * feature_distance(features, target)
         return torch.stack([masked + self.config.weight * distance, masked, distance])
 
     def _features(self, vit: nn.Module, inputs_BChw: Tensor) -> Tensor:
@@ -115,5 +129,14 @@ class FurtherModel(nn.Module):
 
 
 def feature_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """Squared Euclidean distance, summed over dimensions, the mean over the batch (scalar)."""
-    return (student_BD - teacher_BD).square().sum(dim=1).mean()
+    """Return the squared difference, the mean over dimensions and over the batch (scalar)."""
+    return (student_BD - teacher_BD).square().mean()
+
+
+def distance_scale(num_codes: int) -> float:
+    """What a mean over dims is multiplied by to weigh as the paper's sum does: 1,536 · ln K.
+
+    Args:
+        num_codes: K.
+    """
+    return _PAPER_DIM * _OUR_LOSS * math.log(num_codes) / _PAPER_LOSS

@@ -3,7 +3,7 @@
 Legend: B batch, h w token grid, L patches, P parts of the loss, K codes, C codebook dim.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from seit.train.feeds import SECOND_VIEW, TrainBatch, make_unlabelled_feed
 from seit.train.pretrain.config import PretrainConfig
 from seit.train.pretrain.corruption import Corruption, CorruptionConfig, corrupt
 from seit.train.pretrain.further import FurtherModel
+from seit.train.pretrain.gradients import gradient_norms
 from seit.train.pretrain.masking import draw_order, draw_share
 from seit.train.pretrain.mtm import MaskedTokenModel
 from seit.train.pretrain.patches import Reconstruction, patch_side
@@ -138,6 +139,7 @@ class SiameseTokens(Pretraining):
             start_pretraining_from(model, Run.open(init_from), store, objective="sit")
         self.parts = model.names
         self.predicts_codes = "recon" in model.tasks
+        self._last: tuple[SitViews, slice] | None = None
         super().__init__(config, store, feed, ranks, model)
 
     @override
@@ -166,13 +168,35 @@ class SiameseTokens(Pretraining):
     def loss(
         self, network: nn.Module, batch: TrainBatch, prepared: SitViews, rows: slice
     ) -> Tensor:
+        self._last = prepared, rows
         with self.autocast:
             losses: Tensor = network(prepared.select(rows))
         return losses.float()
 
     @override
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        return {**super().evaluate(model), **self._gradients()}
+
+    def _gradients(self) -> dict[str, float]:
+        """The norms of the encoder's gradients of the weighted tasks, the mean over ranks."""
+        if self._last is None or len(self.model.tasks) < 2 or not self.config.probe.gradients:
+            return {}
+        views, rows = self._last
+
+        def losses(model: nn.Module) -> Tensor:
+            with self.autocast:
+                losses_P: Tensor = model(views.select(rows))
+            return self.model.weighted(losses_P[1:].float())
+
+        norms_T = gradient_norms(self.model, losses, encoder=self.model.encoder)
+        found = (self.ranks.sum(norms_T.double()) / self.ranks.world_size).tolist()
+        return {
+            f"{task}_gradient": norm for task, norm in zip(self.model.tasks, found, strict=True)
+        }
+
+    @override
     def after_step(self, step: int, total: int) -> None:
-        self.model.update_teacher((step + 1) / total)
+        self.model.update_teacher(step + 1, total)
 
     @override
     def reconstruct(
@@ -191,4 +215,5 @@ class SiameseTokens(Pretraining):
             random,
             config or self.config.sit.corruption,
             num_codes=len(self.augment.codebook),
+            side=self.model.side,
         )

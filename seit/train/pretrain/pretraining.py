@@ -15,11 +15,10 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 from typing_extensions import override
 
-from seit.augment import SampleRandom, TokenAugment
+from seit.augment import SampleRandom, TokenAugment, nearest_ids
 from seit.augment.crop import center_crop
 from seit.errors import SeitError
 from seit.models import Stem, build_backbone
-from seit.models.codebook import nearest_ids
 from seit.models.encoding import check_encoder, pooled
 from seit.report import Captioned
 from seit.shards import Store

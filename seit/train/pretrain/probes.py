@@ -47,6 +47,9 @@ class ProbeConfig:
     """What cosines are divided by before neighbours vote by their exponentials."""
     penalty: float = 1e-4
     """Of the linear probe: half of it times the squared weights is added to the mean loss."""
+    gradients: bool = True
+    """Measure, of several tasks of SiT, the norm of the encoder's gradient of each one's weighted
+    loss on the last batch, which costs about two steps; shows which of them leads."""
 
     def __post_init__(self) -> None:
         for name, low in (("samples", 0), ("val_samples", 2), ("neighbours", 1)):

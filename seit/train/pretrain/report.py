@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from seit.report import Captioned, Figure, Section, figures, image_grid, page, write_page
 from seit.settings import flatten, to_mapping
+from seit.train.pretrain.sit import TASKS
 from seit.train.report import THROUGHPUT, Curve, curves, settings_section
 from seit.train.run import REPORT_NAME, Run
 
@@ -35,6 +36,10 @@ _CODES = (
         is_share=True,
     ),
 )
+_GRADIENTS = tuple(
+    Curve("val", f"{task}_gradient", task, f"Pull of {task} at the encoder", "norm of its gradient")
+    for task in TASKS
+)
 
 
 def write_pretrain_report(
@@ -52,7 +57,7 @@ def write_pretrain_report(
         Section("Result", figures(_tiles(info["result"]))),
         *([Section("Warnings", [], "\n\n".join(info["warnings"]))] if info["warnings"] else []),
         Section("Features", _charts(metrics, _FEATURES)),
-        Section("Learning curves", _charts(metrics, (*_parts(metrics), *_CODES))),
+        Section("Learning curves", _charts(metrics, (*_parts(metrics), *_CODES, *_GRADIENTS))),
         _picture_section(pictures),
         Section("Throughput", _charts(metrics, THROUGHPUT)),
         settings_section(flatten(to_mapping(run.settings))),

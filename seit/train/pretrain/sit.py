@@ -8,15 +8,20 @@ so are its task weights learned by uncertainty.
 
 Different from the paper: images are grids of codes, restored as codes. The contrastive task takes
 the pooled feature, the mean over patches, since that is what classifiers here take; the turn is
-told from the class token, which keeps the pooled feature free of it. Both directions between the
-views and both restorations are averaged, so that a weight means the same for one view as for two.
+told from the class token, which keeps the pooled feature free of it.
+
+The loss is recon_weight · R + contrast_weight · C, as in the authors' code: R is the mean over the
+changed cells of both views, C the sum of both directions, each from the corrupted view to the clean
+other one. But R is a cross-entropy over K codes, about ln K nats at first and 5 later, where theirs
+is an L1 distance of normalised pixels of some tenths; so their factor of 5 for small corpora, which
+makes both losses alike in size there, must not be taken over. At 1 and 1 the encoder's gradient of
+R is several times that of C at the start, and a third to a half of it after some dozen steps.
 
 Legend: B batch, h w token grid, L patches, s cells along a patch's side, C codebook dim, K codes,
 D model dim, E dim of projections, T tasks, P = 1 + T parts of the loss.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,7 +35,7 @@ from seit.errors import UsageError
 from seit.models.encoding import check_encoder
 from seit.train.pretrain.contrast import ProjectionHead, nt_xent
 from seit.train.pretrain.corruption import Corruption, CorruptionConfig
-from seit.train.pretrain.momentum import Teacher, teacher_momentum
+from seit.train.pretrain.momentum import Teacher, start_momentum, teacher_momentum
 from seit.train.pretrain.patches import Reconstruction, patchify, unpatchify
 from seit.train.pretrain.reconstruction import ReconstructionHead, Target, mean_where
 from seit.train.pretrain.rotation import NUM_TURNS
@@ -54,9 +59,10 @@ class SitConfig:
     temperature: float = 0.2
     """Of the contrastive loss, above 0."""
     recon_weight: float = 1.0
-    """Factor of the loss of `recon`; the paper raises it to 5 for little data."""
+    """Factor of the loss of `recon`, the mean over both views. The paper's 5 for little data
+    belongs to its L1 distance of pixels, not to the cross-entropy of codes."""
     contrast_weight: float = 1.0
-    """Factor of the loss of `contrast`."""
+    """Factor of the loss of `contrast`, the sum of both directions."""
     rotation_weight: float = 0.5
     """Factor of the loss of `rotation`."""
     learn_weights: bool = False
@@ -64,8 +70,9 @@ class SitConfig:
     (Kendall et al., arXiv 1705.07115)."""
     recon: Target = "codes"
     """What `recon` compares: `codes` by cross-entropy, or their `vectors` by L1."""
-    momentum: float = 0.996
-    """How much of itself the teacher keeps in the first step, 0–1; it rises to 1 by a cosine."""
+    momentum: float | None = None
+    """How much of itself the teacher keeps in the first step, 0–1; it rises to 1 by a cosine. None
+    is 1 − 40 / steps, within 0.9 and 0.996, the paper's, which is meant for long runs."""
     head_hidden_dim: int = 4096
     """Width of the projection head."""
     head_dim: int = 256
@@ -88,8 +95,11 @@ class SitConfig:
                 )
         if self.recon not in ("codes", "vectors"):
             raise UsageError(f"sit.recon is {self.recon!r}; expected codes or vectors")
-        if not 0 <= self.momentum <= 1:
-            raise UsageError(f"sit.momentum is {self.momentum}; expected 0 to 1")
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
+            raise UsageError(
+                f"sit.momentum is {self.momentum}; expected 0 to 1, or none for one by the run's "
+                "length"
+            )
         for name in ("head_hidden_dim", "head_dim"):
             if getattr(self, name) < 1:
                 raise UsageError(f"sit.{name} is {getattr(self, name)}; expected at least 1")
@@ -200,14 +210,13 @@ class Sit(nn.Module):
         losses_T = torch.stack([losses[task] for task in self.tasks])
         return torch.cat([self._weigh(losses_T).view(1), losses_T])
 
-    def update_teacher(self, progress: float) -> None:
-        """Let the teacher follow the student, after a step.
-
-        Args:
-            progress: share of the run that is over, 0–1.
-        """
+    def update_teacher(self, done: int, total: int) -> None:
+        """Let the teacher follow the student, after ``done`` of ``total`` steps of the run."""
         if "contrast" in self.tasks:
-            momentum = teacher_momentum(self.config.momentum, progress)
+            start = self.config.momentum
+            if start is None:
+                start = start_momentum(total)
+            momentum = teacher_momentum(start, done / total)
             self.teacher.follow(self.encoder, self.projection, momentum=momentum)
 
     def embed(self, ids_Bhw: Tensor) -> Tensor:
@@ -252,20 +261,22 @@ class Sit(nn.Module):
         return _Features(normed[:, 0], normed[:, vit.num_prefix_tokens :], pooled)
 
     def _restore(self, students: list[_Features], views: SitViews) -> Tensor:
-        return _mean(
+        restorations = [
             self.reconstruction.loss(student.patches, ids_Bhw, corrupted.changed)
             for student, ids_Bhw, corrupted in zip(
                 students, views.clean, views.corrupted, strict=True
             )
-        )
+        ]
+        return torch.stack(restorations).mean()
 
     def _contrast(self, students: list[_Features], views: SitViews) -> Tensor:
         keys = [self.teacher(self.embed(ids_Bhw)) for ids_Bhw in views.clean]
         queries = [self.projection(student.pooled) for student in students]
-        return _mean(
+        directions = [
             nt_xent(query, key, temperature=self.config.temperature)
             for query, key in zip(queries, reversed(keys), strict=True)
-        )
+        ]
+        return torch.stack(directions).sum()
 
     def _tell_turns(self, views: SitViews) -> Tensor:
         assert views.rotated is not None
@@ -273,20 +284,16 @@ class Sit(nn.Module):
         logits = self.rotation(self._features(views.rotated).token)
         return F.cross_entropy(logits.float(), views.quarter_turns)
 
+    def weighted(self, losses_T: Tensor) -> Tensor:
+        """The tasks' losses (T,) times their weights, given and learned."""
+        if self.config.learn_weights:
+            losses_T = torch.exp(-self.log_variances) * losses_T
+        weights = [getattr(self.config, f"{task}_weight") for task in self.tasks]
+        # Without copying the weights to the device.
+        terms = [weight * loss for weight, loss in zip(weights, losses_T.unbind(), strict=True)]
+        return torch.stack(terms)
+
     def _weigh(self, losses_T: Tensor) -> Tensor:
         """The total (scalar)."""
-        weights = [getattr(self.config, f"{task}_weight") for task in self.tasks]
-        if not self.config.learn_weights:
-            return _dot(weights, losses_T)
-        scaled_T = torch.exp(-self.log_variances) * losses_T
-        return _dot(weights, scaled_T) + self.log_variances.sum() / 2
-
-
-def _dot(weights: list[float], losses_T: Tensor) -> Tensor:
-    """A weighted sum, without copying the weights to the device."""
-    terms = [weight * loss for weight, loss in zip(weights, losses_T.unbind(), strict=True)]
-    return torch.stack(terms).sum()
-
-
-def _mean(losses: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(losses)).mean()
+        total = self.weighted(losses_T).sum()
+        return total + self.log_variances.sum() / 2 if self.config.learn_weights else total

@@ -49,6 +49,11 @@ class TuneConfig(TrainConfig):
                 "away; set it to 0"
             )
 
+    @override
+    def reinterpreted(self) -> list[str]:
+        """Name also those of the method."""
+        return [*super().reinterpreted(), *self.tuning.reinterpreted()]
+
     @property
     @override
     def peak_lr(self) -> float:
