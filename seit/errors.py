@@ -20,5 +20,9 @@ class DamagedError(SeitError):
     """Stored bytes are not what was written: truncated, changed or missing (exit code 1)."""
 
 
+class ChangedError(SeitError):
+    """Another store took the place of the one that was opened: open it again (exit code 1)."""
+
+
 class UnreadableError(SeitError):
     """One input instance cannot be turned into tokens; a tokenize job skips and lists it."""

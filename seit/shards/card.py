@@ -40,7 +40,8 @@ MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
 _END = "\n}\n"
 _SHOWN_LENGTH = 80
-_SEAL_LENGTH = len(',\n  "sha256": ""') + 64 + len(_END)
+SEAL_BYTES = len(',\n  "sha256": ""') + 64 + len(_END)
+"""The end of a card that holds its seal."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Card:
     @property
     def seal(self) -> str:
         """The sha256 that ends the card; it is that of nothing but this very store."""
-        return self.to_text()[-_SEAL_LENGTH:].split('"')[3]
+        return self.to_text()[-SEAL_BYTES:].split('"')[3]
 
     @property
     def layout(self) -> TokenLayout:
@@ -274,7 +275,7 @@ def _seal(text: str) -> str:
 
 
 def _is_sealed(text: str) -> bool:
-    return text == _seal(text[:-_SEAL_LENGTH] + _END)
+    return text == _seal(text[:-SEAL_BYTES] + _END)
 
 
 def _parse(body: Mapping[str, Any]) -> Card:

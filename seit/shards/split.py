@@ -329,7 +329,7 @@ class Split(Sequence[Sample]):
         )
 
     def _open_shards(self) -> tuple[Shard, ...]:
-        folder, card = self.store.folder, self.store.card
+        folder, card = self.store.files, self.store.card
         if card.container == "zarr":
             return open_zarr_shards(folder, ZarrGroup.of(card, self.name), self._find_codec)
         return open_tar_shards(folder, card, self.name, self._find_codec)

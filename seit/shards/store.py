@@ -17,6 +17,7 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.codecs import Codec, PackedCodec, build_codec
 from seit.shards.folders import Folder, LocalFolder, Location, RetryPolicy, open_folder, with_cache
+from seit.shards.sealed import SealedFolder
 from seit.shards.split import Split
 from seit.shards.zarr import ZarrGroup
 
@@ -33,15 +34,36 @@ SKIPPED_NAME = "skipped.jsonl"
 class Store(Mapping[str, Split]):
     """A tokenized corpus on a disk or behind a URL: a mapping from split names to splits.
 
+    It is bound to its card: when another store takes its place, whatever is not in memory yet is a
+    ``ChangedError``, never a sample of the other one.
+
     Args:
         location: where it lies.
         card: its card.
         skips_damage: whether iteration and whole columns leave out the samples of damaged blocks.
+        cache_dir: as in :func:`open_store`.
+        cache_bytes: as in :func:`open_store`.
+
+    Attributes:
+        folder: where it lies.
+        files: what its files are read from, bound to the card.
     """
 
-    def __init__(self, location: Location, card: Card, *, skips_damage: bool = False) -> None:
-        self.folder = open_folder(location)
+    def __init__(
+        self,
+        location: Location,
+        card: Card,
+        *,
+        skips_damage: bool = False,
+        cache_dir: str | Path | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        self.folder = open_folder(location).place
         self.card = card
+        self._sealed = SealedFolder(self.folder, card)
+        self.files = with_cache(
+            self._sealed, identity=card.seal, cache_dir=cache_dir, cache_bytes=cache_bytes
+        )
         self.skips_damage = skips_damage
         self._splits: dict[str, Split] = {}
 
@@ -55,6 +77,14 @@ class Store(Mapping[str, Split]):
         if not isinstance(self.folder, LocalFolder):
             raise UsageError(f"{self.folder} is no folder of this machine; copy the store first")
         return self.folder.path
+
+    def check_unchanged(self) -> None:
+        """Look whether it is still there.
+
+        Raises:
+            ChangedError: another store or none is in its place.
+        """
+        self._sealed.check()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -135,7 +165,7 @@ class Store(Mapping[str, Split]):
                 f"{self.folder.locate(CARD_NAME)} names no {name}; restore both from a copy"
             )
         try:
-            data = self.folder.read(name, 0, record.bytes)
+            data = self.files.read(name, 0, record.bytes)
         except OSError as error:
             raise DamagedError(
                 f"{path} is damaged ({error.strerror or error}); restore it from a copy"
@@ -179,8 +209,6 @@ class Store(Mapping[str, Split]):
             settings = {"grid": list(info.grid)}
             codebook = torch.from_numpy(self.codebook.copy())
             return ImportedTokenizer.reference(codebook, settings, info.fingerprint)
-        if isinstance(self.folder, LocalFolder):
-            return load_tokenizer(self.folder.path / TOKENIZER_NAME, codebook=self.codebook)
         with tempfile.TemporaryDirectory(prefix="seit-") as folder:
             path = Path(folder) / TOKENIZER_NAME
             path.write_bytes(self.read_listed(TOKENIZER_NAME))
@@ -237,14 +265,19 @@ def open_store(
     """
     if on_damage not in ("raise", "skip"):
         raise UsageError(f"on_damage is {on_damage!r}; it takes 'raise' or 'skip'")
-    folder = open_folder(location, storage_options=storage_options, retry=retry)
+    folder = open_folder(location, storage_options=storage_options, retry=retry).place
     try:
         card = read_card(folder)
     except OSError as error:
         raise SeitError(f"{folder} could not be read: {error.strerror or error}") from error
     _check_groups(card, folder)
-    folder = with_cache(folder, identity=card.seal, cache_dir=cache_dir, cache_bytes=cache_bytes)
-    return Store(folder, card, skips_damage=on_damage == "skip")
+    return Store(
+        folder,
+        card,
+        skips_damage=on_damage == "skip",
+        cache_dir=cache_dir,
+        cache_bytes=cache_bytes,
+    )
 
 
 def _check_groups(card: Card, folder: Folder) -> None:

@@ -1,6 +1,6 @@
 """Folders: the places that hold a store's files, on a disk or behind a URL."""
 
-from seit.shards.folders.base import Folder
+from seit.shards.folders.base import Folder, Stamp, WrappedFolder
 from seit.shards.folders.cache import CacheConfig, CachedFolder, with_cache
 from seit.shards.folders.local import LocalFolder
 from seit.shards.folders.places import Location, is_url, open_folder
@@ -15,6 +15,8 @@ __all__ = [
     "Location",
     "RemoteFolder",
     "RetryPolicy",
+    "Stamp",
+    "WrappedFolder",
     "is_url",
     "open_folder",
     "with_cache",

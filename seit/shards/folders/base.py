@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,20 @@ if TYPE_CHECKING:
 
 PART_BYTES = 8 << 20
 """A file is read whole in parts of this size."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The sign of one file under a name: another file that takes the name has another.
+
+    Attributes:
+        numbers: what the file system says of the file and its folder.
+        changed_ns: when the file was last changed, in nanoseconds since 1970, by the clock of the
+            file system. A file that was changed a moment ago may yet get a twin of its stamp.
+    """
+
+    numbers: tuple[int, ...]
+    changed_ns: int
 
 
 class Folder(ABC):
@@ -71,6 +86,15 @@ class Folder(ABC):
     def fetched(self, name: str) -> "AbstractContextManager[LocalFolder]":
         """A local folder that holds this file under the same name, for the time of a ``with``."""
 
+    @property
+    def place(self) -> "Folder":
+        """The folder itself, without a cache or a seal around it."""
+        return self
+
+    def stamp(self, name: str) -> Stamp | None:  # noqa: ARG002
+        """The stamp of a file; None where the place has none to trust."""
+        return None
+
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         try:
@@ -91,3 +115,54 @@ class Folder(ABC):
         for part in self.parts(name):
             digest.update(part)
         return digest.hexdigest()
+
+
+class WrappedFolder(Folder):
+    """Another folder, some of whose methods a subclass changes."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def place(self) -> Folder:
+        """The innermost folder."""
+        return self.folder.place
+
+    def stamp(self, name: str) -> Stamp | None:
+        """The stamp of a file; None where the place has none to trust."""
+        return self.folder.stamp(name)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return self.folder.size(name)
+
+    def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
+        return self.folder.read(name, offset, size)
+
+    def reread(self, name: str, offset: int, size: int) -> bytes | None:
+        """Read a range again, past any cache, or None where that cannot give other bytes."""
+        return self.folder.reread(name, offset, size)
+
+    def names(self) -> list[str]:
+        """The names of all files, those in folders below included, sorted."""
+        return self.folder.names()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file: whole or not at all."""
+        self.folder.write(name, data)
+
+    def upload(self, name: str, source: Path, *, sha256: str) -> None:
+        """Write the content of a local file: whole or not at all."""
+        self.folder.upload(name, source, sha256=sha256)
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        self.folder.remove(name)
+
+    def fetched(self, name: str) -> "AbstractContextManager[LocalFolder]":
+        """A local folder that holds this file under the same name, for the time of a ``with``."""
+        return self.folder.fetched(name)

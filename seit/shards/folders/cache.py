@@ -13,7 +13,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,7 @@ import google_crc32c
 
 from seit.errors import UsageError
 from seit.settings import build, from_environment
-from seit.shards.folders.base import Folder
-from seit.shards.folders.local import LocalFolder
+from seit.shards.folders.base import Folder, WrappedFolder
 from seit.shards.folders.remote import RemoteFolder
 
 _CHECKSUM_BYTES = 4
@@ -30,6 +29,8 @@ _NUMBER_BYTES = 8
 _LOCK_SECONDS = 2.0
 _LOCK_POLL_SECONDS = 0.002
 _NAME = re.compile(r"\.?[0-9a-f]{62}")
+_KEYS_VERSION = 2
+"""Caches of version 1 may hold what was read while a store was being replaced."""
 _KEPT_SHARE = 0.875
 """What is left of the limit after files were removed, so that not every write has to look."""
 
@@ -64,7 +65,7 @@ def with_cache(
     Raises:
         UsageError: the limit is negative, or a variable is not a setting of the cache.
     """
-    if not isinstance(folder, RemoteFolder):
+    if not isinstance(folder.place, RemoteFolder):
         return folder
     given = build(_Settings, from_environment(_Settings), origin="environment").cache
     limit = given.bytes if cache_bytes is None else cache_bytes
@@ -76,7 +77,7 @@ def with_cache(
     return CachedFolder(folder, Path(directory), max_bytes=limit, identity=identity)
 
 
-class CachedFolder(Folder):
+class CachedFolder(WrappedFolder):
     """``folder``, with the ranges that were read kept in ``directory``, at most ``max_bytes``.
 
     Only reads of a stated size are kept. ``identity`` names the content of the folder: another
@@ -85,14 +86,13 @@ class CachedFolder(Folder):
     """
 
     def __init__(
-        self, folder: RemoteFolder, directory: Path, *, max_bytes: int, identity: str
+        self, folder: Folder, directory: Path, *, max_bytes: int, identity: str
     ) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._space = _CacheSpace(directory, max_bytes)
-        self._identity = hashlib.sha256(f"{folder.url}\0{identity}".encode()).hexdigest()
-
-    def __str__(self) -> str:
-        return str(self.folder)
+        place = folder.place
+        url = place.url if isinstance(place, RemoteFolder) else str(place)
+        self._identity = hashlib.sha256(f"{_KEYS_VERSION}\0{url}\0{identity}".encode()).hexdigest()
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """Read a range, from the cache where it holds it."""
@@ -114,30 +114,6 @@ class CachedFolder(Folder):
         if len(data) == size:
             self._space.put(key, data)
         return data
-
-    def size(self, name: str) -> int:
-        """Bytes of a file."""
-        return self.folder.size(name)
-
-    def names(self) -> list[str]:
-        """The names of all files, those in folders below included, sorted."""
-        return self.folder.names()
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file to the remote folder."""
-        self.folder.write(name, data)
-
-    def upload(self, name: str, source: Path, *, sha256: str) -> None:
-        """Put a local file into the remote folder."""
-        self.folder.upload(name, source, sha256=sha256)
-
-    def remove(self, name: str) -> None:
-        """Remove a file from the remote folder."""
-        self.folder.remove(name)
-
-    def fetched(self, name: str) -> AbstractContextManager[LocalFolder]:
-        """A temporary folder with a copy of the file, past the cache."""
-        return self.folder.fetched(name)
 
     def _key(self, name: str, offset: int, size: int) -> str:
         return hashlib.sha256(f"{self._identity}\0{name}\0{offset}\0{size}".encode()).hexdigest()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seit.errors import DamagedError
 from seit.files import PARTIAL_SUFFIX, explained_writes, publish, write_atomically
-from seit.shards.folders.base import PART_BYTES, Folder
+from seit.shards.folders.base import PART_BYTES, Folder, Stamp
 
 
 class LocalFolder(Folder):
@@ -39,6 +39,33 @@ class LocalFolder(Folder):
             available = max(0, status.st_size - offset)
             file.seek(offset)
             return file.read(available if size is None else min(size, available))
+
+    def stamp(self, name: str) -> Stamp:
+        """The stamp of a file: device, inode, size and times, and those of this folder.
+
+        The file is opened, since network file systems look at the server for that only.
+        """
+        path = self.path / name
+        folder = self.path.stat()
+        descriptor = _open_without_waiting(str(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        _check_plain(status.st_mode, path)
+        return Stamp(
+            (
+                folder.st_dev,
+                folder.st_ino,
+                folder.st_ctime_ns,
+                status.st_dev,
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+            ),
+            changed_ns=status.st_ctime_ns,
+        )
 
     def reread(self, name: str, offset: int, size: int) -> bytes | None:  # noqa: ARG002
         """None: a disk does not lose bytes on the way."""
