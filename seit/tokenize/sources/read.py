@@ -5,7 +5,8 @@ import stat
 from pathlib import Path
 
 from seit.errors import UnreadableError
-from seit.tokenize.sources.corpus import Instance, shown
+from seit.tokenize.sources.cells import read_cell
+from seit.tokenize.sources.corpus import Cell, Instance, shown
 from seit.tokenize.sources.remote_files import is_url, read_remote, remote_size
 
 MAX_FILE_BYTES = 1 << 30
@@ -22,6 +23,8 @@ def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """
     location = instance.location
     try:
+        if isinstance(location, Cell):
+            return read_cell(location, max_bytes=max_bytes)
         if is_url(location if isinstance(location, str) else location[0]):
             return _read_remote(instance, max_bytes)
         if isinstance(location, str):
