@@ -47,7 +47,8 @@ def assemble(
         notes.append(f"none of {len(drafts):,} instances has a label: {label_places}")
     elif unlabelled:
         notes.append(f"{unlabelled} of {len(drafts)} instances have no label")
-    notes += label_remarks(classes, is_folder=kind == "folder")
+    learned = [classes[label] for label in sorted(counts.get("train", {})) if label >= 0]
+    notes += label_remarks(classes, learned or classes, is_folder=kind == "folder")
     notes += split_remarks
     notes += compare_splits(classes, counts)
     instances: list[Instance] = []

@@ -71,8 +71,11 @@ def rewritten_remarks(labels: Iterable[str | None]) -> list[str]:
     ]
 
 
-def label_remarks(classes: Sequence[str], *, is_folder: bool) -> list[str]:
-    """Warn of classes that are lists, spelt in several ways, or called like a missing value."""
+def label_remarks(classes: Sequence[str], learned: Iterable[str], *, is_folder: bool) -> list[str]:
+    """Warn of classes that are lists, spelt in several ways, or called like a missing value.
+
+    ``learned`` are the classes of train; :func:`compare_splits` has the ways of other splits.
+    """
     lines = []
     words = _MISSING if is_folder else _MISSING_IN_TABLES
     missing = [name for name in classes if name.lower() in words]
@@ -84,10 +87,11 @@ def label_remarks(classes: Sequence[str], *, is_folder: bool) -> list[str]:
     lists = _lists(classes)
     if lists:
         lines.append(
-            f"{len(lists)} of {len(classes)} classes look like lists of labels: {examples(lists)}; "
-            "each is one class of its own here, as a label is one value"
+            f"{len(lists)} of {len(classes)} classes look like lists of labels: "
+            f"{examples([repr(name) for name in lists])}; each list is one class here, as a label "
+            "is one value"
         )
-    alike = alike_classes(classes)
+    alike = alike_classes(learned)
     if alike:
         pairs = examples([" and ".join(map(_spelt, group)) for group in alike])
         lines.append(f"classes that differ by spelling alone are kept apart: {pairs}")

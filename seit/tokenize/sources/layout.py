@@ -73,7 +73,11 @@ def find_layout(source: str, folders: Folders) -> Layout:
             f"{examples(others)}"
         )
     # Where every class folder holds notes alone, the files tell what is wrong when they are read.
-    classes = [path for path in _class_folders(folders, has_splits) if path not in left_out]
+    classes = [
+        path
+        for path in _class_folders(folders, has_splits)
+        if left_out.isdisjoint(_with_parents(path))
+    ]
     notes = [path for path in classes if path not in useful and path in occupied]
     if notes and any(path in useful for path in classes):
         left_out |= set(notes)

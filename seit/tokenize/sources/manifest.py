@@ -55,8 +55,8 @@ def list_manifest(
     if path_index is None:
         near = next((hint for name in PATH_COLUMNS if (hint := nearest(name, columns))), "")
         raise UsageError(
-            f"{source} has the columns {', '.join(map(shown, columns[:12]))}; expected one of "
-            f"{', '.join(PATH_COLUMNS)} in its first line{near}"
+            f"{source} has the columns {', '.join(map(shown, columns[:12])) or '(none)'}; expected "
+            f"one of {', '.join(PATH_COLUMNS)} in its first line{near}"
         )
     label_index = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
     split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
