@@ -18,6 +18,7 @@ library's own remarks on damaged files go straight to stderr and cannot be held 
 """
 
 import io
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -161,6 +162,23 @@ def decode_whole(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
             image.load()
             pixels = _rgb(image, lambda source: source)
             return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+    except UnreadableError:
+        raise
+    except Exception as error:  # as above
+        reason = _reason(error)
+    raise UnreadableError(reason)
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Read width and height of an image, in pixels, from its header; turned as it is stored.
+
+    Raises:
+        UnreadableError: with a short reason, for whatever bytes are not such an image.
+    """
+    try:
+        with _quiet, _open(data, sys.maxsize) as image:
+            width, height = image.size
+            return width, height
     except UnreadableError:
         raise
     except Exception as error:  # as above

@@ -303,11 +303,11 @@ def _label(value: object, names: tuple[str, ...] | None, where: str) -> str | No
 def _mean_bytes(group: Any, leaf: str) -> int:
     """Mean bytes of a row's bytes; it stands for their size, which only reading them would tell."""
     sizes = [
-        group.column(index).total_uncompressed_size
+        int(group.column(index).total_uncompressed_size)
         for index in range(group.num_columns)
         if group.column(index).path_in_schema == leaf
     ]
-    return sum(sizes) // max(1, group.num_rows)
+    return sum(sizes) // max(1, int(group.num_rows))
 
 
 def _with_keys(prefix: str, rows: _Rows) -> Iterator[Draft]:
