@@ -17,10 +17,9 @@ from PIL import Image
 import seit
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import verify_store
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.tokenize import job as job_module
+from seit.tokenize import TokenizeConfig, settle, tokenize
 from seit.tokenize.decode import decode_image
-from seit.tokenize.sources.corpus import hash_fraction
+from seit.tokenize.sources.splits import hash_fraction
 from seit.tokenizers import load_tokenizer, measure_quality, save_tokenizer
 
 CONFIG = TokenizeConfig(size=64, codes=64, shard_samples=1024)
@@ -549,7 +548,7 @@ def test_a_second_job_says_that_the_first_is_running(tmp_path):
 def test_a_job_that_waited_while_another_finished_finds_its_store(tmp_path, monkeypatch):
     """The second job looked before there was a card, and gets the lock after there is one."""
     source, store = small(tmp_path / "src"), tmp_path / "store"
-    original = job_module.list_corpus
+    original = settle.list_corpus
     results = []
 
     def list_corpus(*arguments, **options):
@@ -559,7 +558,7 @@ def test_a_job_that_waited_while_another_finished_finds_its_store(tmp_path, monk
             results.append(tokenize(source, store, CONFIG))
         return corpus
 
-    monkeypatch.setattr(job_module, "list_corpus", list_corpus)
+    monkeypatch.setattr(settle, "list_corpus", list_corpus)
     late = tokenize(source, store, CONFIG)
     assert late.samples_per_second == 0
     assert late.bytes == results[1].bytes

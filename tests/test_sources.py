@@ -69,7 +69,7 @@ def test_split_folders_and_synonyms(tmp_path: Path) -> None:
     assert corpus.kind == "folder"
     assert corpus.classes == ("cat", "dog", "emu")
     assert corpus.split_names == ("train", "val", "test")
-    assert corpus.warnings == ()
+    assert corpus.warnings == ("1 of 1 classes of test have no sample in train to learn from: emu",)
     assert labels(corpus) == {
         "Training/dog/a.jpg": "dog",
         "Training/cat/deep/er/b.png": "cat",
@@ -107,7 +107,8 @@ def test_flat_folder_is_unlabelled(tmp_path: Path) -> None:
     assert corpus.classes == ()
     assert {item.label for item in corpus.instances} == {-1}
     assert set(corpus.split_names) == {"train", "val"}
-    assert corpus.warnings == ()
+    (warning,) = corpus.warnings
+    assert warning.startswith("none of 60 instances has a label: labels are the names of folders")
 
 
 def test_a_hash_split_that_leaves_one_side_empty_says_so(tmp_path: Path) -> None:
@@ -120,7 +121,9 @@ def test_a_hash_split_that_leaves_one_side_empty_says_so(tmp_path: Path) -> None
 def test_flat_split_folders(tmp_path: Path) -> None:
     plant(tmp_path, {"train/a.jpg": "x", "val/b.jpg": "x"})
     corpus = list_corpus(tmp_path)
-    assert (corpus.classes, corpus.split_names, corpus.warnings) == ((), ("train", "val"), ())
+    assert (corpus.classes, corpus.split_names) == ((), ("train", "val"))
+    (warning,) = corpus.warnings
+    assert "none of 2 instances has a label" in warning
 
 
 def test_order_mixes_classes_and_does_not_depend_on_the_disk(tmp_path: Path) -> None:
@@ -196,11 +199,11 @@ def test_warnings_name_what_is_odd(tmp_path: Path) -> None:
 
 def test_folders_that_look_like_splits_but_are_not(tmp_path: Path) -> None:
     mixed = plant(tmp_path / "mixed", {"train/a/1": "x", "val/a/2": "x", "extra/3": "x"})
-    corpus = list_corpus(mixed)
-    assert corpus.classes == ("extra", "train", "val")
-    assert any("train, val are read as classes" in line for line in corpus.warnings)
+    text = usage(mixed)
+    assert "holds the splits train, val and beside them extra" in text
+    assert "list the files in a table" in text
     inner = plant(tmp_path / "outer", {"set/train/a/1": "x", "set/val/a/2": "x"})
-    assert any("give set itself?" in line for line in list_corpus(inner).warnings)
+    assert f"train, val in set; give {inner}/set" in usage(inner)
 
 
 def test_empty_sources(tmp_path: Path) -> None:
@@ -334,7 +337,10 @@ def test_csv_manifest(tmp_path: Path) -> None:
     found = by_key(corpus)
     assert found["img/b.jpg"].metadata == (("photographer", "Bob, jr"),)
     assert read_bytes(found["img/c.jpg"]) == b"333"
-    assert corpus.warnings == ("1 of 3 instances have no label",)
+    assert corpus.warnings == (
+        "1 of 3 instances have no label",
+        "1 of 1 classes of val have no sample in train to learn from: cat",
+    )
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -420,7 +426,7 @@ def test_parquet_manifest(tmp_path: Path) -> None:
     assert metadata["img/b.jpg"] == {"score": None, "tags": []}
     json.dumps(metadata, allow_nan=False)
 
-    parquet.write_table(pa.table({"image": [{"bytes": b"x"}]}), source)
+    parquet.write_table(pa.table({"image": [{"bytes": "x"}]}), source)
     assert "row 1 has a dict for a path" in usage(source)
     source.write_bytes(b"PAR1 not really")
     assert "cannot be read as Parquet" in usage(source)
@@ -558,6 +564,129 @@ def test_odd_members_of_tars(tmp_path: Path) -> None:
     assert "1 left out, as their tars have members of that name already: x.tar/six.jpg" in text
     assert "3 ignored, as their labels or fields cannot be read" in text
     assert not (tmp_path / "etc").exists()
+
+
+def test_the_label_is_found_as_the_image_is(tmp_path: Path) -> None:
+    members = [
+        ("f_0.05.jpg", b"0"),
+        ("f_0.05.cls", b"cat"),
+        ("f_1.05.jpg", b"1"),
+        ("f_1.05.json", b'{"category": "dog"}'),
+        ("f_1.10.jpg", b"2"),
+        ("f_1.10.cls", b"cat"),
+        ("g.left.jpg", b"3"),
+        ("g.cls", b"dog"),
+        ("h.left.jpg", b"4"),
+        ("h.right.jpg", b"5"),
+        ("h.cls", b"whose?"),
+        ("i.jpg", b"6"),
+        ("i.seg.png", b"7"),
+        ("i.png", b"8"),
+        ("i.cls", b"cat"),
+        ("i.json", b'{"category": "pets"}'),
+    ]
+    corpus = list_corpus(write_tar(tmp_path / "x.tar", members), val_fraction=0)
+    assert labels(corpus) == {
+        "x.tar/f_0": "cat",
+        "x.tar/f_1.05": "dog",
+        "x.tar/f_1.10": "cat",
+        "x.tar/g": "dog",
+        "x.tar/i": "cat",
+    }
+    contents = {key: read_bytes(item) for key, item in by_key(corpus).items()}
+    assert (contents["x.tar/f_1.05"], contents["x.tar/i"]) == (b"1", b"6")
+    assert by_key(corpus)["x.tar/i"].metadata == (("category", "pets"),)
+    assert corpus.warnings == (
+        "1 left out, as several images have that name up to the first dot and share its other "
+        "members; rename them: x.tar/h",
+        "2 left out, as another image of the same name was taken: x.tar/i.png, x.tar/i.seg.png",
+    )
+
+
+def test_links_in_tars_are_what_they_lead_to(tmp_path: Path) -> None:
+    """GNU tar writes the second name of a file as a link; caches of models and data as well."""
+    links = [
+        ("b.cls", tarfile.LNKTYPE, "./d/a.cls"),
+        ("again.jpg", tarfile.LNKTYPE, "b.jpg"),
+        ("s/blob.jpg", tarfile.SYMTYPE, "../store/123"),
+        ("s/chain.jpg", tarfile.SYMTYPE, "blob.jpg"),
+        ("s/gone.jpg", tarfile.SYMTYPE, "../../etc/passwd"),
+        ("s/abs.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+        ("loop.jpg", tarfile.SYMTYPE, "loop.jpg"),
+        ("l" * 120 + ".jpg", tarfile.LNKTYPE, "n" * 120 + ".png"),
+    ]
+    files = [("d/a.jpg", b"A"), ("d/a.cls", b"cat"), ("b.jpg", b"BB"), ("n" * 120 + ".png", b"N")]
+    for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = tmp_path / f"{kind}.tar"
+        with tarfile.open(path, "w", format=kind) as tar:
+            for name, content in files:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            for name, type_, target in links:
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = type_, target
+                tar.addfile(info)
+            last = tarfile.TarInfo("store/123")  # a symbolic link may come first
+            last.size = 3
+            tar.addfile(last, io.BytesIO(b"123"))
+        corpus = list_corpus(path, val_fraction=0)
+        found = {
+            key.partition("/")[2]: (read_bytes(item), item.num_bytes)
+            for key, item in by_key(corpus).items()
+        }
+        assert found == {
+            "d/a": (b"A", 1),
+            "b": (b"BB", 2),
+            "again": (b"BB", 2),
+            "n" * 120: (b"N", 1),
+            "l" * 120: (b"N", 1),
+            "s/blob": (b"123", 3),
+            "s/chain": (b"123", 3),
+        }
+        assert {key.partition("/")[2]: v for key, v in labels(corpus).items() if v} == {
+            "d/a": "cat",
+            "b": "cat",
+        }
+        text = "\n".join(corpus.warnings)
+        assert "3 left out, as they are links to what is no file in their tars" in text
+
+
+def test_thumbnails_and_side_files_in_tars(tmp_path: Path) -> None:
+    members = [
+        ("cats/1.jpg", b"1"),
+        ("cats/._1.jpg", b"resource fork"),
+        ("cats/1.xmp", b"<x/>"),
+        ("cats/.picasa.ini", b""),
+        ("cats/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg", b"small"),
+        ("__MACOSX/cats/1.jpg", b""),
+        ("cats/1.thumb.jpg", b"small"),
+    ]
+    corpus = list_corpus(write_tar(tmp_path / "x.tar", members), val_fraction=0)
+    assert {key: read_bytes(item) for key, item in by_key(corpus).items()} == {"x.tar/cats/1": b"1"}
+    assert corpus.warnings == (
+        "1 left out, as another image of the same name was taken: x.tar/cats/1.thumb.jpg",
+        "none of 1 instances has a label: labels are looked for in .cls members and in the fields "
+        "label, class, category of .json members; beside the images there are 1 .xmp; names of "
+        "tars and folders in them are no labels",
+    )
+
+
+def test_lists_for_labels_in_tars(tmp_path: Path) -> None:
+    members = [("a.jpg", b"x"), ("a.json", b'{"label": ["red", "blue"], "n": 1}')]
+    corpus = list_corpus(write_tar(tmp_path / "x.tar", members), val_fraction=0)
+    assert by_key(corpus)["x.tar/a"].metadata == (("n", 1),)
+    assert "1 without their labels, as these are lists and a label is one value" in str(
+        corpus.warnings
+    )
+
+
+def test_tars_that_name_no_split_beside_others_that_do(tmp_path: Path) -> None:
+    for name in ("train-0", "val-0", "extra"):
+        write_tar(tmp_path / f"{name}.tar", [("1.jpg", b"x"), ("1.cls", b"a")])
+    text = "\n".join(list_corpus(tmp_path).warnings)
+    assert "1 tars name no split beside others that do" in text
+    assert "extra.tar" in text
 
 
 def test_labels_apart_from_their_images(tmp_path: Path) -> None:

@@ -415,3 +415,30 @@ def test_the_command(corpus, tmp_path, capsys):
     assert answer["kept"] == 33
     assert call("--update-changed-since", "2100-01-01")[0] == 2
     assert call("--update", "--dry-run")[0] == 2
+
+
+def test_files_stay_in_their_split_and_counts_add_up(tmp_path):
+    """The hash split mends classes; what was in train or val stays there when files are added."""
+    names = [f"{'abcdef'[n % 6]}/{n}.png" for n in range(18)]
+    corpus = plant(tmp_path / "corpus", {name: png(n) for n, name in enumerate(names)})
+    store, config = tmp_path / "store", replace(CONFIG, val_fraction=0.1)
+    tokenize(corpus, store, config)
+    first = {key: split for split, key in samples_of(store)}
+    for name in "abcdef":
+        sides = {split for key, split in first.items() if key.startswith(name)}
+        assert sides == {"train", "val"}
+    new = {f"{'abcdef'[n % 6]}/{n}.png": png(n) for n in range(18, 54)}
+    plant(corpus, {**new, "a/bad.png": b"no image"})
+    (corpus / "b/1.png").unlink()
+    delete_samples(store, ["c/2.png"])
+    result = update(corpus, store, config)
+    assert counts(result) == (37, 0, 1, 16)
+    assert (result.unreadable, result.left_out) == (1, 1)
+    assert sum(counts(result)) - result.removed + result.left_out == 54
+    second = {key: split for split, key in samples_of(store)}
+    assert second.items() >= {(key, split) for key, split in first.items()
+                              if key not in ("b/1.png", "c/2.png")}  # fmt: skip
+    plain = {entry.key: entry.split for entry in list_corpus(corpus).instances}
+    assert any(plain[key] != split for key, split in second.items())
+    again = update(corpus, store, config)
+    assert (counts(again), again.unreadable) == ((0, 0, 0, 53), 0)

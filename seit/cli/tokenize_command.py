@@ -52,12 +52,14 @@ def command(
 
     Args:
         src: A folder of class folders (with or without train/ and val/), a folder of images, a
-            CSV or Parquet manifest, or WebDataset tars.
+            manifest (CSV, JSON Lines, Parquet), WebDataset tars, or what Hugging Face writes
+            (metadata.csv beside the files, Parquet with the files in it); see docs/inputs.md.
         store: A new or empty folder outside SRC.
         tokenizer: A name (shipped, or fitted on SRC) or a tokenizer file; see `seit tokenizer
             list`. Without one the shipped conv-vq-f8-1024 for images of 256 px and 1,024 codes,
             else patch-pca-vq, which is fitted.
-        size: Pixels of the square that images are resized and cropped to; 256 by default.
+        size: Pixels of the square that images are resized and cropped to; 256 by default, twice
+            the size of pictures up to 64 px if no tokenizer is named.
         codes: Codebook size of a fitted tokenizer.
         codec: How token grids are coded: entropy coded, or at a fixed width.
         container: What shards are: WebDataset tars or Zarr v3 groups.
@@ -65,7 +67,8 @@ def command(
         ray_address: Of the cluster ("auto", "host:port"); without it Ray runs on this machine.
         ray_cpus: Cores of each actor.
         workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
-        val_fraction: Share of instances for `val` where SRC has no splits.
+        val_fraction: Share of instances for `val` where SRC has no splits; every class keeps one
+            to learn from and, where it has two, one to evaluate.
         root: Where a manifest's relative paths start, if not at its own folder.
         shard_samples: Images per shard, a multiple of 1024.
         max_pixels: Skip images of more pixels than this.
@@ -128,7 +131,8 @@ def command(
                 ("classes", f"{expected.classes:,}"),
                 (
                     "size, packed",
-                    f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each",
+                    f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each, "
+                    f"{_ratio(expected.source_bytes_per_sample, expected.bytes_per_sample)}",
                 ),
                 (
                     "time",
@@ -157,7 +161,6 @@ def command(
         say(f"{store} is complete already; nothing was left to do")
     if json:
         return print_json(asdict(result))
-    ratio = result.source_bytes_per_sample / result.bytes_per_sample
     rate = f", {result.samples_per_second:.0f}/s" if result.samples_per_second else ""
     return print_table(
         [
@@ -167,7 +170,7 @@ def command(
             (
                 "size",
                 f"{human_bytes(result.bytes)}, {result.bytes_per_sample:.0f} B each, "
-                f"{ratio:.1f}× smaller than the files",
+                f"{_ratio(result.source_bytes_per_sample, result.bytes_per_sample)}",
             ),
             (
                 "tokenizer",
@@ -181,10 +184,18 @@ def command(
 def _changes(result: Mapping[str, Any], store: str) -> str:
     if not result["added"] + result["changed"] + result["removed"]:
         return f"{store} is up to date already; nothing was changed"
-    return (
+    text = (
         f"{result['added']:,} files added, {result['changed']:,} changed, "
         f"{result['removed']:,} removed, {result['kept']:,} kept"
     )
+    unreadable = result["unreadable"]
+    return f"{text}; {unreadable:,} added or changed cannot be read" if unreadable else text
+
+
+def _ratio(source_bytes: float, num_bytes: float) -> str:
+    if num_bytes <= source_bytes:
+        return f"{source_bytes / num_bytes:.1f}× smaller than the files"
+    return f"{num_bytes / max(1, source_bytes):.1f}× larger than the files"
 
 
 def _splits(splits: dict[str, int]) -> str:

@@ -10,6 +10,7 @@ program. Whatever the bytes, the only error is ``UnreadableError``.
 """
 
 import io
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
@@ -184,6 +185,23 @@ def _attempt(
     except UnreadableError:
         raise
     except Exception as error:  # Pillow raises nearly anything on hostile bytes
+        reason = _reason(error)
+    raise UnreadableError(reason)
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Read width and height of an image, in pixels, from its header; turned as it is stored.
+
+    Raises:
+        UnreadableError: with a short reason, for whatever bytes are not such an image.
+    """
+    try:
+        with quiet, _open(data, sys.maxsize) as image:
+            width, height = image.size
+            return width, height
+    except UnreadableError:
+        raise
+    except Exception as error:  # as above
         reason = _reason(error)
     raise UnreadableError(reason)
 

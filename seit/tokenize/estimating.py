@@ -10,10 +10,11 @@ from seit.devices import choose_device
 from seit.errors import SeitError
 from seit.shards import TokenLayout
 from seit.shards.folders import is_url
-from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
+from seit.tokenize.config import TokenizeConfig
 from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
-from seit.tokenize.job import list_source
 from seit.tokenize.making import ENCODE_BATCH
+from seit.tokenize.settle import settle_job
+from seit.tokenize.sizes import larger_remark
 from seit.tokenize.workspace import check_target
 from seit.tokenizers import codebook_bytes, stored_tokenizer_bytes
 
@@ -31,6 +32,7 @@ class Estimate:
         splits: instances by split.
         bytes: expected size of the store when packed; the `context` codec makes it smaller.
         bytes_per_sample: `bytes` over `samples`.
+        source_bytes_per_sample: mean size of the sampled files, over the samples of each.
         seconds: expected duration at the rate measured on a sample of the corpus.
         samples_per_second: that rate in instances, decode included.
         unreadable_fraction: share of the sample that could not be read, 0–1.
@@ -42,6 +44,7 @@ class Estimate:
     splits: dict[str, int]
     bytes: int
     bytes_per_sample: float
+    source_bytes_per_sample: float
     seconds: float
     samples_per_second: float
     unreadable_fraction: float
@@ -58,8 +61,7 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
     if not is_url(str(store)):
         check_target(Path(store), source)
     device = choose_device(config.device)
-    config, given = resolve_tokenizer(config)
-    corpus = list_source(source, config)
+    corpus, config, given = settle_job(source, config)
     with make_reader(config) as reader:
         started = time.perf_counter()
         tokenizer = given or fit_tokenizer(corpus, config, reader)
@@ -67,8 +69,8 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
         tokenizer = tokenizer.to(device)
         chosen = spread_evenly(corpus.instances, SAMPLE)
         started = time.perf_counter()
-        read = [entry.samples for entry in reader.read(chosen) if entry.samples]
-        good = [sample.values for samples in read for sample in samples]
+        read = [entry for entry in reader.read(chosen) if entry.samples]
+        good = [sample.values for entry in read for sample in entry.samples]
         with torch.inference_mode():
             for start in range(0, len(good), ENCODE_BATCH):
                 batch = [torch.from_numpy(array) for array in good[start : start + ENCODE_BATCH]]
@@ -83,15 +85,25 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
     key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
     carried = stored_tokenizer_bytes(tokenizer, embed=config.embed_tokenizer)
     weights = len(codebook_bytes(tokenizer)) + len(carried)
-    num_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3)) + weights
+    token_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3))
+    num_bytes = token_bytes + weights
+    source_bytes = sum(entry.num_bytes for entry in read) / len(good)
+    remark = larger_remark(
+        num_bytes=num_bytes,
+        token_bytes=token_bytes,
+        source_bytes=source_bytes * count * (1 - unreadable),
+        tokenizer=tokenizer.name,
+        size=config.size,
+    )
     return Estimate(
         samples=count,
         classes=len(corpus.classes),
         splits={split: len(entries) for split, entries in corpus.by_split().items()},
         bytes=num_bytes,
         bytes_per_sample=num_bytes / count,
+        source_bytes_per_sample=source_bytes,
         seconds=fit_seconds + len(corpus.instances) / rate,
         samples_per_second=rate,
         unreadable_fraction=unreadable,
-        warnings=corpus.warnings,
+        warnings=corpus.warnings if remark is None else (*corpus.warnings, remark),
     )

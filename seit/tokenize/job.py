@@ -9,6 +9,7 @@ Shape letters: B encode batch, S image side, H W token grid.
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -39,17 +40,20 @@ from seit.shards import (
 )
 from seit.shards.folders import is_url
 from seit.shards.rewriting import EDITS_ENTRY
-from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
+from seit.tokenize.config import TokenizeConfig
 from seit.tokenize.engines import Engine, Work, choose_engine
 from seit.tokenize.fit import fit_tokenizer, make_reader, measure
 from seit.tokenize.inputlist import INPUTS_NAME, list_inputs
 from seit.tokenize.making import refuse_skipped
 from seit.tokenize.plan import ShardPlan, plan_shards
 from seit.tokenize.reading import Reader
-from seit.tokenize.sources import Corpus, list_corpus
+from seit.tokenize.settle import settle_job
+from seit.tokenize.sizes import larger_remark
+from seit.tokenize.sources import Corpus
+from seit.tokenize.sources.corpus import examples, shown
+from seit.tokenize.sources.labels import compare_splits
 from seit.tokenize.sources.media import NOUNS
 from seit.tokenize.uploading import find_remote, staging_folder, upload
-from seit.tokenize.views import check_view_keys
 from seit.tokenize.workspace import DoneShard, Workspace, check_target
 from seit.tokenizers import (
     Tokenizer,
@@ -114,26 +118,11 @@ def tokenize(
         return _tokenize_to_url(source, str(store), config, progress)
     store = Path(store)
     check_target(store, source)
-    config, given = resolve_tokenizer(config)
-    corpus = list_source(source, config)
+    corpus, config, given = settle_job(source, config)
     try:
         return tokenize_corpus(corpus, store, config, given, progress=progress)
     except NothingReadableError as error:
         raise SeitError(str(error)) from None
-
-
-def list_source(source: str | Path, config: TokenizeConfig) -> Corpus:
-    """List the corpus of a job whose tokenizer is settled.
-
-    Raises:
-        UsageError: the source is wrong, or a key could be that of another's window or view.
-    """
-    corpus = list_corpus(
-        source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
-    )
-    if config.views > 1:
-        check_view_keys(corpus.instances)
-    return corpus
 
 
 def tokenize_corpus(
@@ -181,8 +170,7 @@ def _tokenize_to_url(
     staging = staging_folder(url, config.workdir)
     found = find_remote(url, staging, overwrite=config.overwrite)
     if found:
-        config, given = resolve_tokenizer(config)
-        corpus = list_source(source, config)
+        corpus, config, given = settle_job(source, config)
         _check_same_job(dict(found.card.job), describe_job(corpus, config, given), url)
         return result_of(found, 0.0, corpus.warnings)
     result = tokenize(source, staging, config, progress=progress)
@@ -259,7 +247,7 @@ class _Run:
         self.workspace.remove()
         store = Store(self.workspace.store, card)
         noun = NOUNS[self.config.modality][0]
-        warnings = (*self.corpus.warnings, *_missing_classes(self.corpus, done, noun))
+        warnings = (*self.corpus.warnings, *_class_remarks(self.corpus, done, noun))
         return result_of(store, made / seconds if made else 0.0, warnings)
 
     def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
@@ -428,16 +416,43 @@ def result_of(store: Store, samples_per_second: float, warnings: tuple[str, ...]
         splits={split: card.samples_of(split) for split in card.splits},
         classes=len(card.classes),
         quality=dict(card.quality),
-        warnings=warnings,
+        warnings=(*warnings, *_size_remarks(store)),
     )
 
 
-def _missing_classes(
+def _size_remarks(store: Store) -> tuple[str, ...]:
+    card = store.card
+    size = card.tokenizer.preprocessing.get("size")
+    remark = larger_remark(
+        num_bytes=store.num_bytes,
+        token_bytes=card.payload_bytes,
+        source_bytes=card.source_bytes,
+        tokenizer=card.tokenizer.name,
+        size=size if isinstance(size, int) else None,
+    )
+    return () if remark is None else (remark,)
+
+
+def _class_remarks(
     corpus: Corpus, done: list[tuple[ShardPlan, DoneShard]], noun: str
 ) -> tuple[str, ...]:
-    present = {label for _, record in done for label in record.label_counts}
-    return tuple(
-        f"class {name!r} has no readable {noun}; it stays in the list of classes without samples"
-        for label, name in enumerate(corpus.classes)
-        if label not in present
-    )
+    """Warn of classes without a readable file, in all splits or in train."""
+    counts: dict[str, Counter[int]] = {}
+    for plan, record in done:
+        counts.setdefault(plan.split, Counter()).update(record.label_counts)
+    present = set().union(*counts.values())
+    missing = [name for label, name in enumerate(corpus.classes) if label not in present]
+    lines = [line for line in compare_splits(corpus.classes, counts) if line not in corpus.warnings]
+    if len(missing) == 1:
+        lines.insert(
+            0,
+            f"class {shown(missing[0])} has no readable {noun}; it stays in the list of classes "
+            "without samples",
+        )
+    elif missing:
+        lines.insert(
+            0,
+            f"{len(missing)} classes have no readable {noun}: {examples(missing)}; they stay in "
+            "the list of classes without samples",
+        )
+    return tuple(lines)

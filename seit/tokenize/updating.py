@@ -50,10 +50,10 @@ from seit.tokenize.job import (
     NothingReadableError,
     Progress,
     TokenizeResult,
-    list_source,
     result_of,
     tokenize_corpus,
 )
+from seit.tokenize.settle import list_source
 from seit.tokenize.sources import Instance
 from seit.tokenize.workspace import check_target
 from seit.tokenizers import Tokenizer
@@ -84,14 +84,19 @@ class UpdateResult(TokenizeResult):
     Attributes:
         added: files that the store did not know.
         changed: files that were tokenized again.
-        removed: files whose samples were dropped.
-        kept: files that are as they were.
+        removed: files that are gone, with their samples.
+        kept: files that are as they were, unreadable ones included.
+        unreadable: files among the added and changed ones that make no sample.
+        left_out: files that are as they were, but whose samples were deleted or filtered out.
+            These, ``added``, ``changed`` and ``kept`` are all files of the source.
     """
 
     added: int
     changed: int
     removed: int
     kept: int
+    unreadable: int = 0
+    left_out: int = 0
 
 
 class _Changes(NamedTuple):
@@ -186,7 +191,8 @@ class _Update:
         self.since = since
         self.progress = progress
         self.config, self.tokenizer = _settle(config, self.store)
-        self.corpus = list_source(source, self.config)
+        kept_splits = _kept_splits(self.store, self.config)
+        self.corpus = list_source(source, self.config, kept_splits=kept_splits)
         self.remembered = read_inputs(self.store)
 
     def run(self, ended: Mapping[str, Any] | None) -> UpdateResult:
@@ -200,10 +206,10 @@ class _Update:
         changes = self._compare()
         if not changes.fresh and not changes.removed:
             shutil.rmtree(self.part, ignore_errors=True)
-            return self._result(self.store, changes, 0.0)
+            return self._result(self.store, changes, _Fresh(None, [], 0.0))
         fresh = self._tokenize(changes.fresh)
         new = self._write(changes, fresh)
-        result = self._result(open_store(new), changes, fresh.samples_per_second)
+        result = self._result(open_store(new), changes, fresh)
         flush_folders(new)
         write_record(self.work, request, asdict(result), seal=read_card(new).seal)
         replace_folder(self.path, self.work)
@@ -215,7 +221,7 @@ class _Update:
         text = json.dumps([_UPDATE, self.corpus.fingerprint, self.since])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _result(self, store: Store, changes: _Changes, samples_per_second: float) -> UpdateResult:
+    def _result(self, store: Store, changes: _Changes, fresh: _Fresh) -> UpdateResult:
         warnings = list(self.corpus.warnings)
         if self.remembered is None:
             warnings.append(
@@ -227,11 +233,13 @@ class _Update:
                 f"{changes.left_out:,} files stay left out: their samples were deleted or filtered"
             )
         return UpdateResult(
-            **vars(result_of(store, samples_per_second, tuple(warnings))),
+            **vars(result_of(store, fresh.samples_per_second, tuple(warnings))),
             added=len(changes.added),
             changed=len(changes.changed),
             removed=changes.removed,
             kept=len(changes.kept),
+            unreadable=len(fresh.skipped),
+            left_out=changes.left_out,
         )
 
     def _owner(self) -> Callable[[str], str]:
@@ -419,6 +427,15 @@ def _settle(config: TokenizeConfig, store: Store) -> tuple[TokenizeConfig, Token
             f"{store.folder.locate(CARD_NAME)} holds no settings of a job ({error}); restore it "
             "from a copy"
         ) from error
+
+
+def _kept_splits(store: Store, config: TokenizeConfig) -> dict[str, str]:
+    """Key → split of what a store has: files stay in theirs where the source does not name one."""
+    kept = {}
+    for name, split in store.items():
+        for key in split.keys:
+            kept[_SAMPLE_SUFFIX[config.modality].sub("", key)] = kept[key] = name
+    return kept | {str(entry["key"]): str(entry["split"]) for entry, _ in skipped_lines(store)}
 
 
 def _other(name: str, asked: object, found: object) -> UsageError:

@@ -2,19 +2,24 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from seit.errors import UsageError
 from seit.modality import Modality
 from seit.tokenize.sources.braces import expand, has_braces
-from seit.tokenize.sources.corpus import Corpus, nearest, shown
+from seit.tokenize.sources.corpus import Corpus, SourceFile, nearest, shown
 from seit.tokenize.sources.folder import list_folder
 from seit.tokenize.sources.manifest import list_manifest
 from seit.tokenize.sources.media import EXTENSIONS, check_media, check_window_keys, is_medium
+from seit.tokenize.sources.parquet import check_configurations, holds_media, list_parquet
 from seit.tokenize.sources.remote import list_remote
 from seit.tokenize.sources.remote_files import is_url
+from seit.tokenize.sources.splits import HashSplit
+from seit.tokenize.sources.tables import TABLES
 from seit.tokenize.sources.tars import find_tars, list_tars
-from seit.tokenize.sources.walk import Remarks, walk
+from seit.tokenize.sources.walk import Remarks, as_text, walk
 
 _COMPRESSED_TAR = re.compile(r"\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 
@@ -25,18 +30,21 @@ def list_corpus(
     val_fraction: float = 0.1,
     root: Path | None = None,
     modality: Modality = "image",
+    kept_splits: Mapping[str, str] | None = None,
 ) -> Corpus:
     """List every instance of a source.
 
     Args:
-        source: the path or URL (``s3://…``) of a folder of class folders or images, a .csv or
-            .parquet manifest, a .tar file, a folder of .tar files, or a brace pattern of them
-            ("train-{000..012}.tar").
+        source: the path or URL (``s3://…``) of a folder of class folders or images, a manifest
+            (.csv, .jsonl, .parquet), a .tar file, a folder of .tar files, a brace pattern of them
+            ("train-{000..012}.tar"), or a .parquet file or a folder of them that holds images.
         val_fraction: share of the instances that go to val where the source names no splits,
-            0 ≤ x < 1. Whether one does depends on its key alone.
+            0 ≤ x < 1. A hash of its key says whether one does, but for classes that would have none
+            in train or in val; see :class:`HashSplit`.
         root: where the relative paths of a manifest start; its own folder when None.
         modality: what the tokenizer takes. Files are listed whatever their names are, and found
             out when they are read; members of tars only if their names are those of that kind.
+        kept_splits: key → split of instances that were split earlier, which stay where they are.
 
     Raises:
         UsageError: the source is missing, empty or of no such kind, its manifest is wrong, or
@@ -46,82 +54,114 @@ def list_corpus(
     if not 0 <= val_fraction < 1:
         raise UsageError(f"val_fraction is {val_fraction}; expected 0 or more, and less than 1")
     text = str(source)
+    wanted = _Wanted(HashSplit(val_fraction, kept_splits or {}), modality)
     try:
         if is_url(text):
-            corpus = list_remote(text, val_fraction=val_fraction, root=root, modality=modality)
+            corpus = list_remote(text, hash_split=wanted.hash_split, root=root, modality=modality)
         else:
-            corpus = _list(text, Path(source), val_fraction, root, modality)
+            corpus = _list(text, Path(source), root, wanted)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise UsageError(f"{shown(text)} cannot be read: {reason}") from None
-    if corpus.kind != "webdataset":
+    if corpus.kind in ("folder", "manifest"):
         check_media(text, corpus.instances, modality)
     if modality == "audio":
         check_window_keys(corpus.instances)
     return corpus
 
 
-def _list(
-    text: str, path: Path, val_fraction: float, root: Path | None, modality: Modality
-) -> Corpus:
+class _Wanted(NamedTuple):
+    """How to split, and what to list."""
+
+    hash_split: HashSplit
+    modality: Modality
+
+
+def _list(text: str, path: Path, root: Path | None, wanted: _Wanted) -> Corpus:
     suffix = path.suffix.lower()
-    is_manifest = path.is_file() and suffix in (".csv", ".tsv", ".parquet")
-    if root is not None and not is_manifest:
-        raise UsageError(f"{shown(text)} is no manifest; root is for .csv and .parquet files only")
-    if is_manifest:
+    is_table = path.is_file() and suffix in TABLES
+    if root is not None and not is_table:
+        raise UsageError(f"{shown(text)} is no manifest; root is for tables of files only")
+    if is_table and suffix == ".parquet" and holds_media(str(path.absolute())):
+        file = SourceFile(str(path.absolute()), path.name, path.absolute().parent.name)
+        return list_parquet(text, [file], **wanted._asdict())
+    if is_table:
         base = str((root or path.parent).absolute())
-        return list_manifest(path, val_fraction=val_fraction, base=base)
+        return list_manifest(path, hash_split=wanted.hash_split, base=base)
     if path.is_dir():
-        return _list_dir(text, path, val_fraction, modality)
+        return _list_dir(text, path, wanted)
     if path.is_file():
         if _COMPRESSED_TAR.search(path.name):
             raise UsageError(f"{shown(text)} is a compressed tar; decompress it to .tar first")
         if suffix == ".tar":
-            return list_tars(
-                text, [path], path.parent, val_fraction=val_fraction, modality=modality
-            )
+            return list_tars(text, [path], path.parent, **wanted._asdict())
         for kind, extensions in EXTENSIONS.items():
             if suffix[1:] in extensions:
                 what = "image" if kind == "image" else "clip"
                 folder = shown(str(path.parent))
                 raise UsageError(f"{shown(text)} is one {what}; give the folder it is in: {folder}")
         raise UsageError(
-            f"{shown(text)} is no corpus; expected a folder, or a .csv, .parquet or .tar file"
+            f"{shown(text)} is no corpus; expected a folder, or a .csv, .jsonl, .parquet or .tar "
+            "file"
         )
     if path.exists():
         raise UsageError(f"{shown(text)} is neither a folder nor a plain file")
     if has_braces(text):
-        return _list_pattern(text, val_fraction, modality)
+        return _list_pattern(text, wanted)
     parent = path.parent
     beside = [item.name for item in parent.iterdir()] if parent.is_dir() else []
     hint = nearest(path.name, beside) if beside else f"; {shown(str(parent))} is missing too"
     raise UsageError(f"{shown(text)} does not exist{hint}")
 
 
-def _list_dir(text: str, path: Path, val_fraction: float, modality: Modality) -> Corpus:
+def _list_dir(text: str, path: Path, wanted: _Wanted) -> Corpus:
     if (path / "store.json").is_file():
         raise UsageError(f"{shown(text)} is a token store already; give the folder of its files")
     tars = find_tars(path)
     compressed = [item.name for item in path.iterdir() if _COMPRESSED_TAR.search(item.name)]
-    if (tars or compressed) and not _has_media(path):
+    tables = _find_tables(path)
+    if (tars or compressed) and tables is not None:
         if compressed:
             name = shown(str(path / min(compressed)))
             raise UsageError(f"{name} is a compressed tar; decompress it to .tar first")
-        return list_tars(text, tars, path, val_fraction=val_fraction, modality=modality)
-    return list_folder(path, val_fraction=val_fraction)
+        return list_tars(text, tars, path, **wanted._asdict())
+    if tables:
+        return _list_tables(text, path, tables, wanted)
+    return list_folder(path, hash_split=wanted.hash_split)
 
 
-def _has_media(path: Path) -> bool:
-    """Whether an image or clip lies below, as in a folder whose archive was left beside it."""
-    return any(
-        is_medium(entry.name)
-        for _, found in walk(str(path), Remarks())
-        for entry in found
-        if not entry.is_folder
-    )
+def _list_tables(text: str, path: Path, names: list[str], wanted: _Wanted) -> Corpus:
+    """List the Parquet files of a folder; those of Arrow are pointed out."""
+    parquets = [name for name in names if name.lower().endswith(".parquet")]
+    if not parquets:
+        raise UsageError(
+            f"{shown(text)} holds Arrow files ({shown(names[0])}), as save_to_disk writes them; "
+            'write Parquet: datasets.load_from_disk(…)["train"].to_parquet("train.parquet")'
+        )
+    root = str(path.absolute())
+    files = [
+        SourceFile(f"{root}/{name}", as_text(name), Path(f"{root}/{name}").parent.name)
+        for name in parquets
+    ]
+    check_configurations(text, files)
+    return list_parquet(text, files, **wanted._asdict())
 
 
-def _list_pattern(text: str, val_fraction: float, modality: Modality) -> Corpus:
+def _find_tables(path: Path) -> list[str] | None:
+    """The Parquet and Arrow files below a folder; None where an image or a clip lies there too."""
+    found = []
+    for relative, entries in walk(str(path), Remarks()):
+        for entry in entries:
+            if entry.is_folder:
+                continue
+            if is_medium(entry.name):
+                return None
+            if entry.name.lower().endswith((".parquet", ".arrow")):
+                found.append(f"{relative}{entry.name}")
+    return sorted(found)
+
+
+def _list_pattern(text: str, wanted: _Wanted) -> Corpus:
     paths = [Path(name) for name in expand(text)]
     missing = [name for name in paths if not name.is_file()]
     if missing:
@@ -137,4 +177,4 @@ def _list_pattern(text: str, val_fraction: float, modality: Modality) -> Corpus:
         raise UsageError(f"{shown(text)} names {doubles} files twice")
     base = Path(os.path.commonpath([name.absolute().parent for name in paths]))
     files = [name.absolute() for name in paths]
-    return list_tars(text, files, base, val_fraction=val_fraction, modality=modality)
+    return list_tars(text, files, base, **wanted._asdict())

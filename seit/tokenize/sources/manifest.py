@@ -1,4 +1,4 @@
-"""Manifests: a CSV or Parquet table with a path, perhaps a label and a split, for each file."""
+"""Manifests: a table (CSV, JSON Lines, Parquet) of files, perhaps with labels and splits."""
 
 import os
 import posixpath
@@ -8,22 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seit.errors import UsageError
-from seit.tokenize.sources.corpus import (
-    SPLIT_NAMES,
-    Corpus,
-    Draft,
-    assemble,
-    examples,
+from seit.tokenize.sources.assemble import assemble
+from seit.tokenize.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, nearest, shown
+from seit.tokenize.sources.labels import (
+    LABEL_COLUMNS,
     name_classes,
-    nearest,
-    shown,
+    read_label,
+    rewritten_remarks,
 )
 from seit.tokenize.sources.remote_files import is_url
+from seit.tokenize.sources.splits import HashSplit
 from seit.tokenize.sources.tables import read_table
 from seit.tokenize.sources.walk import as_text
 
-PATH_COLUMNS = ("path", "file", "filename", "image", "audio")
-LABEL_COLUMNS = ("label", "class", "category")
+PATH_COLUMNS = ("path", "file", "filename", "image", "audio", "file_name", "file_path", "filepath")
 SPLIT_COLUMN = "split"
 
 # Splits become folder names in the store.
@@ -33,7 +31,7 @@ _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 def list_manifest(
     path: Path,
     *,
-    val_fraction: float,
+    hash_split: HashSplit,
     base: str,
     source: str | None = None,
     sizes: Mapping[str, int] | None = None,
@@ -43,12 +41,12 @@ def list_manifest(
     Relative paths start at ``base``, an absolute path or a URL, and may not leave it. Absolute
     paths and URLs are allowed; their key is what is written. ``source`` names the manifest where
     ``path`` is a copy, and ``sizes`` has the bytes of all files below a URL. Without a split column
-    the split comes from a hash of the key. Further columns are kept as metadata. A missing file is
+    ``hash_split`` gives the split. Further columns are kept as metadata. A missing file is
     an instance all the same (``num_bytes`` −1): reading it says what is wrong.
 
     Raises:
-        UsageError: no path column, no rows, or a row without a usable path or split, or whose path
-            was given before; the message names the line.
+        UsageError: no path column, no rows, or a row without a usable path, label or split, or
+            whose path was given before; the message names the line.
     """
     source = source or str(path)
     columns, rows = read_table(path)
@@ -57,8 +55,8 @@ def list_manifest(
     if path_index is None:
         near = next((hint for name in PATH_COLUMNS if (hint := nearest(name, columns))), "")
         raise UsageError(
-            f"{source} has the columns {', '.join(map(shown, columns[:12]))}; expected one of "
-            f"{', '.join(PATH_COLUMNS)} in its first line{near}"
+            f"{source} has the columns {', '.join(map(shown, columns[:12])) or '(none)'}; expected "
+            f"one of {', '.join(PATH_COLUMNS)} in its first line{near}"
         )
     label_index = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
     split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
@@ -81,14 +79,14 @@ def list_manifest(
         if num_bytes < 0 and (not is_far or (sizes is not None and not is_url(key))):
             missing.append(key)
         split = None if split_index is None else _split(values[split_index], where)
-        labels.append(None if label_index is None else _label(values[label_index]))
+        labels.append(None if label_index is None else read_label(values[label_index], where))
         metadata = tuple((name, values[index]) for index, name in extra)
         drafts.append(Draft(key, split, None, location, num_bytes, metadata))
     if not drafts:
         raise UsageError(f"{source} has column names but no rows")
     names, classes = name_classes(labels)
     drafts = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
-    warnings = []
+    warnings = rewritten_remarks(labels)
     if missing:
         warnings.append(
             f"{len(missing)} of {len(drafts)} files are not there: {examples(missing)} "
@@ -100,7 +98,11 @@ def list_manifest(
         drafts,
         classes=classes,
         warnings=warnings,
-        val_fraction=val_fraction,
+        hash_split=hash_split,
+        label_places=(
+            f"labels are looked for in the columns {', '.join(LABEL_COLUMNS)}; the table has "
+            f"{', '.join(map(shown, columns[:12]))}"
+        ),
     )
 
 
@@ -137,9 +139,3 @@ def _split(value: object, where: str) -> str:
             "expected train, val, test or another plain word"
         )
     return name
-
-
-def _label(value: object) -> str | None:
-    if value is None:
-        return None
-    return str(value).strip() or None

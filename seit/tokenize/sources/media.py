@@ -1,5 +1,6 @@
 """Images and audio by the names of their files, for listings and for messages."""
 
+import re
 from collections.abc import Sequence
 from itertools import chain
 
@@ -20,6 +21,15 @@ EXTENSIONS: dict[Modality, tuple[str, ...]] = {
         *("m4a", "aac", "amr", "wma"),  # not read, as above
     ),
 }
+_SIDE_FILE = re.compile(
+    r"""\.( txt|md|rst|tex|html?|css|js|pdf|docx?|xlsx?|rtf
+    | xml|jsonl?|ndjson|csv|tsv|ya?ml|toml|ini|cfg|conf|log
+    | py|ipynb|sh|bat|mat|npy|npz|pkl|pickle|h5|hdf5|pth?|onnx|safetensors
+    | parquet|arrow|names|data|cache|db|sqlite|zip|t?gz|tar|7z|rar
+    | xmp|aae|cls|caption|lst|lab|textgrid|srt|vtt )\Z""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Names of what lies near pictures and clips: annotations, notes, tables, weights."""
 NOUNS: dict[Modality, tuple[str, str]] = {"image": ("image", "images"), "audio": ("audio", "audio")}
 """For "no … member" and "holds no …"."""
 
@@ -45,6 +55,14 @@ def proposal(source: str, found: Modality, count: int) -> str:
 def is_medium(name: str) -> bool:
     """Whether a file has the name of an image or of audio."""
     return name.rpartition(".")[2].lower() in chain(*EXTENSIONS.values())
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file's name says that it is neither an image nor audio, but notes or the like.
+
+    Files without an extension, or with an unknown one, may be images.
+    """
+    return _SIDE_FILE.search(name) is not None
 
 
 def check_media(source: str, instances: Sequence[Instance], modality: Modality) -> None:

@@ -5,7 +5,8 @@ import stat
 from pathlib import Path
 
 from seit.errors import UnreadableError
-from seit.tokenize.sources.corpus import Instance, shown
+from seit.tokenize.sources.cells import read_cell
+from seit.tokenize.sources.corpus import Cell, Instance, shown
 from seit.tokenize.sources.remote_files import is_url, read_remote, remote_size
 
 MAX_FILE_BYTES = 1 << 30
@@ -22,8 +23,10 @@ def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """
     location = instance.location
     try:
+        if isinstance(location, Cell):
+            return read_cell(location, max_bytes=max_bytes)
         if is_url(location if isinstance(location, str) else location[0]):
-            return _read_remote(instance, max_bytes)
+            return _read_remote(location, instance.num_bytes, max_bytes)
         if isinstance(location, str):
             return _read(location, 0, None, max_bytes)
         return _read(*location, max_bytes)
@@ -32,10 +35,9 @@ def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         raise UnreadableError(f"cannot be read: {reason}") from None
 
 
-def _read_remote(instance: Instance, max_bytes: int) -> bytes:
-    location = instance.location
+def _read_remote(location: str | tuple[str, int, int], num_bytes: int, max_bytes: int) -> bytes:
     if isinstance(location, str):
-        url, offset, wanted = location, 0, instance.num_bytes
+        url, offset, wanted = location, 0, num_bytes
         if wanted < 0:
             wanted = remote_size(url)
     else:

@@ -5,29 +5,30 @@ makes of them. Folders are listed in parallel, in requests that are tried again 
 """
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from seit.errors import SeitError, UsageError
+from seit.errors import UsageError
 from seit.modality import Modality
 from seit.shards.folders import RemoteFolder
 from seit.tokenize.sources.braces import expand, has_braces
-from seit.tokenize.sources.corpus import SPLIT_NAMES, Corpus, shown
+from seit.tokenize.sources.corpus import SPLIT_NAMES, Corpus, SourceFile, shown
 from seit.tokenize.sources.folder import list_tree
 from seit.tokenize.sources.manifest import list_manifest
 from seit.tokenize.sources.media import is_medium
+from seit.tokenize.sources.parquet import check_configurations, holds_media, list_parquet
 from seit.tokenize.sources.remote_files import split_url
-from seit.tokenize.sources.tars import TarFile, list_tar_files
+from seit.tokenize.sources.splits import HashSplit
+from seit.tokenize.sources.tables import TABLES, local_table
+from seit.tokenize.sources.tars import list_tar_files
 from seit.tokenize.sources.walk import Entry, Remarks, is_ignored
 
 MAX_FILES = 100_000_000
 """More files than these are refused: their names alone take tens of gigabytes."""
 _REQUESTS = 16
 _COMPRESSED_TAR = re.compile(r"\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
-_TABLES = (".csv", ".tsv", ".parquet")
 
 
 class ListedFolder(RemoteFolder):
@@ -95,8 +96,10 @@ class ListedFolder(RemoteFolder):
         return path.removeprefix(root.rstrip("/")).strip("/")
 
 
-def list_remote(url: str, *, val_fraction: float, root: Path | None, modality: Modality) -> Corpus:
-    """List a folder, a manifest, a tar or a brace pattern of tars behind a URL.
+def list_remote(
+    url: str, *, hash_split: HashSplit, root: Path | None, modality: Modality
+) -> Corpus:
+    """List a folder, a table, a tar or a brace pattern of tars behind a URL.
 
     Raises:
         UsageError: nothing is there, or it is no corpus.
@@ -105,19 +108,22 @@ def list_remote(url: str, *, val_fraction: float, root: Path | None, modality: M
     """
     name = split_url(url).name
     suffix = Path(name).suffix.lower()
-    if root is not None and suffix not in _TABLES:
-        raise UsageError(f"{shown(url)} is no manifest; root is for .csv and .parquet files only")
-    if suffix in _TABLES:
-        return _list_remote_manifest(url, val_fraction, root)
+    if root is not None and suffix not in TABLES:
+        raise UsageError(f"{shown(url)} is no manifest; root is for tables of files only")
+    if suffix == ".parquet" and holds_media(url):
+        file = _source_file(url, url.rpartition("/")[0])
+        return list_parquet(url, [file], hash_split=hash_split, modality=modality)
+    if suffix in TABLES:
+        return _list_remote_manifest(url, hash_split, root)
     if _COMPRESSED_TAR.search(name):
         raise UsageError(f"{shown(url)} is a compressed tar; decompress it to .tar first")
     if suffix == ".tar":
         urls = expand(url) if has_braces(url) else [url]
-        return _list_remote_tars(url, urls, _common_folder(urls), val_fraction, modality)
-    return _list_remote_folder(url.rstrip("/"), val_fraction, modality)
+        return _list_remote_tars(url, urls, _common_folder(urls), hash_split, modality)
+    return _list_remote_folder(url.rstrip("/"), hash_split, modality)
 
 
-def _list_remote_folder(url: str, val_fraction: float, modality: Modality) -> Corpus:
+def _list_remote_folder(url: str, hash_split: HashSplit, modality: Modality) -> Corpus:
     sizes = ListedFolder(url).sizes()
     if not sizes:
         raise UsageError(f"{shown(url)} holds no files, or does not exist; check the address")
@@ -132,8 +138,17 @@ def _list_remote_folder(url: str, val_fraction: float, modality: Modality) -> Co
             )
         tars = [f"{url}/{name}" for name in near if name.endswith(".tar")]
         if tars:
-            return _list_remote_tars(url, tars, url, val_fraction, modality)
-    return list_tree(url, url, _walk(sizes), Remarks(), val_fraction=val_fraction)
+            return _list_remote_tars(url, tars, url, hash_split, modality)
+        parquets = [f"{url}/{name}" for name in sizes if name.lower().endswith(".parquet")]
+        if parquets:
+            files = [_source_file(name, url) for name in parquets]
+            check_configurations(url, files)
+            return list_parquet(url, files, hash_split=hash_split, modality=modality)
+    return list_tree(url, url, _walk(sizes), Remarks(), hash_split=hash_split)
+
+
+def _source_file(url: str, base: str) -> SourceFile:
+    return SourceFile(url, url.removeprefix(f"{base}/"), url.rsplit("/", 2)[-2])
 
 
 def _is_near(name: str) -> bool:
@@ -143,34 +158,23 @@ def _is_near(name: str) -> bool:
 
 
 def _list_remote_tars(
-    source: str, urls: Sequence[str], base: str, val_fraction: float, modality: Modality
+    source: str, urls: Sequence[str], base: str, hash_split: HashSplit, modality: Modality
 ) -> Corpus:
     doubles = len(urls) - len(set(urls))
     if doubles:
         raise UsageError(f"{shown(source)} names {doubles} files twice")
-    files = [TarFile(url, url.removeprefix(f"{base}/"), url.rsplit("/", 2)[-2]) for url in urls]
+    files = [_source_file(url, base) for url in urls]
     return list_tar_files(
-        source, files, val_fraction=val_fraction, modality=modality, requests=_REQUESTS
+        source, files, hash_split=hash_split, modality=modality, requests=_REQUESTS
     )
 
 
-def _list_remote_manifest(url: str, val_fraction: float, root: Path | None) -> Corpus:
-    folder, _, name = url.rpartition("/")
-    try:
-        data = RemoteFolder(folder).read(name)
-    except OSError as error:
-        raise UsageError(f"{shown(url)} cannot be read: {error}") from None
+def _list_remote_manifest(url: str, hash_split: HashSplit, root: Path | None) -> Corpus:
+    folder = url.rpartition("/")[0]
     base = folder if root is None else str(root.absolute())
-    sizes = ListedFolder(folder).sizes() if root is None else None
-    with tempfile.TemporaryDirectory(prefix="seit-") as temporary:
-        copy = Path(temporary) / name
-        copy.write_bytes(data)
-        try:
-            return list_manifest(
-                copy, val_fraction=val_fraction, base=base, source=url, sizes=sizes
-            )
-        except SeitError as error:
-            raise type(error)(str(error).replace(str(copy), url)) from None
+    with local_table(url) as copy:
+        sizes = ListedFolder(folder).sizes() if root is None else None
+        return list_manifest(copy, hash_split=hash_split, base=base, source=url, sizes=sizes)
 
 
 def _common_folder(urls: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ Layout after POSIX.1-2017 *pax*, sections "ustar Interchange Format" and "pax Ex
 """
 
 import os
+import posixpath
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from seit.tokenize.sources.remote_files import RemoteFile, is_url
 
 BLOCK_BYTES = 512
 _PLAIN = (b"0", b"\0", b"7")  # 7: contiguous, which nobody tells apart
+_LINKS = (b"1", b"2")  # hard and symbolic
 
 MAX_HEADER_BYTES = 1 << 20
 """Largest long name or pax record block that is read, in bytes."""
@@ -29,12 +31,14 @@ _COMPRESSED = (
 class Member(NamedTuple):
     """A plain file in a tar: bytes ``offset`` to ``offset + num_bytes`` of the tar are its content.
 
-    The name is text with surrogate escapes for bytes that are not UTF-8.
+    The name is text with surrogate escapes for bytes that are not UTF-8. A link has the name of
+    another member as its ``target``, and no content of its own.
     """
 
     name: str
     offset: int
     num_bytes: int
+    target: str | None = None
 
 
 class _LocalFile:
@@ -52,10 +56,10 @@ class _LocalFile:
 
 
 class TarIndex:
-    """An open tar file; iterate to get its plain-file members, in order.
+    """An open tar file; iterate to get its plain-file members and its links, in order.
 
-    Links, folders and devices are passed over. ``is_ended`` tells, after the iteration, whether
-    the end-of-archive block was there.
+    Folders and devices are passed over. ``is_ended`` tells, after the iteration, whether the
+    end-of-archive block was there.
     """
 
     def __init__(self, path: str, shown: str) -> None:
@@ -82,6 +86,7 @@ class TarIndex:
         """
         offset = 0
         long_name: bytes | None = None
+        long_target: bytes | None = None
         long_size: int | None = None
         is_sparse = False
         while offset < self._num_bytes or offset == 0:
@@ -115,11 +120,14 @@ class TarIndex:
                 record = self._file.read(content, size)
                 if kind == b"L":
                     long_name = record.split(b"\0", 1)[0]
+                elif kind == b"K":
+                    long_target = record.split(b"\0", 1)[0]
                 elif kind == b"x":
                     fields = _pax(record)
                     if fields is None:
                         raise self._damaged(start, "a pax record is malformed")
                     long_name = fields.get(b"path", long_name)
+                    long_target = fields.get(b"linkpath", long_target)
                     if b"size" in fields:
                         text = fields[b"size"]
                         if not text.isdigit() or len(text) > 18:
@@ -129,11 +137,14 @@ class TarIndex:
                 continue
             if is_sparse or kind == b"S":
                 raise UsageError(f"{self._shown} has sparse members; write it without --sparse")
+            name = _text(_name(header) if long_name is None else long_name)
             if kind in _PLAIN:
-                name = _name(header) if long_name is None else long_name
-                if name and not (kind == b"\0" and name.endswith(b"/")):  # a folder, before ustar
-                    yield Member(name.decode("utf-8", "surrogateescape"), content, size)
-            long_name = long_size = None
+                if name and not (kind == b"\0" and name.endswith("/")):  # a folder, before ustar
+                    yield Member(name, content, size)
+            elif kind in _LINKS and name:
+                target = header[157:257].split(b"\0", 1)[0] if long_target is None else long_target
+                yield Member(name, 0, 0, _target(name, _text(target), is_hard=kind == b"1"))
+            long_name = long_target = long_size = None
 
     def _check_kind(self, header: bytes) -> None:
         for magic, kind, tool in _COMPRESSED:
@@ -177,6 +188,16 @@ def _number(field: bytes) -> int | None:
         return int(digits, 8) if digits else 0
     except ValueError:
         return None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _target(name: str, target: str, *, is_hard: bool) -> str:
+    """The name of the member that a link leads to; symbolic ones start at the link's folder."""
+    folder = "" if is_hard or target.startswith("/") else posixpath.dirname(name)
+    return posixpath.normpath(posixpath.join(folder, target))
 
 
 def _name(header: bytes) -> bytes:

@@ -11,7 +11,26 @@ from typing import NamedTuple
 
 from seit.tokenize.sources.corpus import examples
 
-_SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
+_SYSTEM_NAMES = {
+    "__macosx",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "@eadir",
+    "@tmp",
+    "@recycle",
+    "@recently-snapshot",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "system volume information",
+    "network trash folder",
+    "temporary items",
+    "lost+found",
+    "__pycache__",
+}
+"""Folders and files of operating systems, file servers and file managers, in lower case."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -47,7 +66,12 @@ class Entry(NamedTuple):
 
 def is_ignored(name: str) -> bool:
     """Whether a name is hidden (leading dot) or a file manager's own."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+    return name.startswith(".") or is_system(name)
+
+
+def is_system(name: str) -> bool:
+    """Whether a name is one that systems, file servers and file managers give by themselves."""
+    return name.lower() in _SYSTEM_NAMES
 
 
 def entries(path: str, relative: str, remarks: Remarks) -> list[Entry]:
