@@ -13,6 +13,7 @@ from seit.train.config import TrainConfig
 from seit.train.exporting.card import StoreFigures
 from seit.train.exporting.spec import BackboneSpec, ExportSpec, TokenizerSpec
 from seit.train.feeds import pixel_stem
+from seit.train.predictions import read_confusion
 from seit.train.run import Run
 
 
@@ -51,7 +52,7 @@ def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
         classes=run.classes,
         store=info["identity"]["store"],
         settings=to_mapping(config),
-        result=_result(config, info),
+        result=_result(config, run),
         environment=dict(info["environment"]),
         seit=__version__,
     )
@@ -97,7 +98,7 @@ def _stem(config: TrainConfig, augment: TokenAugment | PixelAugment, tokenizer: 
     return pixel_stem(config.model, augment.output_size, patch_size)
 
 
-def _result(config: TrainConfig, info: dict[str, Any]) -> dict[str, Any]:
+def _result(config: TrainConfig, run: Run) -> dict[str, Any]:
     """The run's figures, with what they were measured on."""
-    samples = sum(map(sum, info["confusion"]))
-    return {**info["result"], "split": config.data.val_split, "samples": samples}
+    samples = read_confusion(run).total
+    return {**run.info["result"], "split": config.data.val_split, "samples": samples}
