@@ -18,6 +18,7 @@ import numpy as np
 from seit.analyze.contenders import SEED, Contender, open_contenders
 from seit.analyze.measures import CLASSIFY, judged_by, measured_differently
 from seit.analyze.significance import Interval, mcnemar_p, welch_interval
+from seit.classes import match_classes
 from seit.errors import DamagedError
 
 FIGURES = (
@@ -107,8 +108,8 @@ class Comparison:
         runs: how many runs each stands for.
         settings: those that differ, by dotted names; None where one has no such setting.
         results: figures by name.
-        classes: recalls, the class that changed most first; None where the classes differ, and for
-            pre-training and continual runs.
+        classes: recalls of the classes that all know by name, the one that changed most first; None
+            where there is none, and for pre-training and continual runs.
         verdicts: of each contender but the first: on top-1, or on each figure that both
             pre-training or continual runs have.
     """
@@ -167,17 +168,25 @@ def _measure(contender: Contender, first: Contender, figure: str) -> Measured:
 
 
 def _class_recalls(contenders: Sequence[Contender]) -> tuple[ClassRecall, ...] | None:
-    classes = contenders[0].members[0].classes
     if contenders[0].objective != CLASSIFY:
         return None
-    if any(one.members[0].classes != classes for one in contenders):
+    lists = [one.members[0].classes for one in contenders]
+    common = set(lists[0]).intersection(*lists[1:])
+    shared = [name for name in lists[0] if name in common]
+    differ = any(names != lists[0] for names in lists)
+    if not shared or (differ and any(len(set(names)) < len(names) for names in lists)):
         return None
-    table = np.stack([one.recalls for one in contenders])
+    table = np.stack(
+        [
+            one.recalls[match_classes(shared, classes).numbers]
+            for one, classes in zip(contenders, lists, strict=True)
+        ]
+    )
     changes = table - table[0]
     largest = np.where(np.isnan(changes), 0, np.abs(changes)).max(0)
     return tuple(
         ClassRecall(
-            classes[number],
+            shared[number],
             tuple(map(_known, table[:, number])),
             (None, *map(_known, changes[1:, number])),
         )

@@ -5,8 +5,9 @@ Legend: N classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import starmap
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import numpy.typing as npt
 
 from seit.analyze.measures import CLASSIFY, CONTINUAL
 from seit.analyze.significance import Interval, wilson_interval
+from seit.confusion import Confusion
 from seit.errors import DamagedError, UsageError
 from seit.settings import flatten, read_yaml
-from seit.train.predictions import Predictions, read_predictions
+from seit.train.predictions import Predictions, read_confusion, read_predictions
 from seit.train.run import CONFIG_NAME, Run
 from seit.train.seeds import SEEDS_NAME, folder_of, read_seeds
 
 SEED = "run.seed"
 _SPLIT = "data.val_split"
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,7 @@ class FinishedRun:
         result: figures by name; what a run could not tell is left out.
         store: the seal of its store.
         classes: names of the N classes.
-        confusion: int64 (N, N), rows are labels, columns predictions; (0, 0) of
-            other runs than a classifier's.
+        confusion: what it took for what; nothing of other runs than a classifier's.
     """
 
     run: Run
@@ -46,7 +48,7 @@ class FinishedRun:
     result: Mapping[str, float]
     store: str
     classes: tuple[str, ...]
-    confusion: npt.NDArray[np.int64]
+    confusion: Confusion
 
     @classmethod
     def open(cls, path: Path) -> "FinishedRun":
@@ -64,12 +66,11 @@ class FinishedRun:
             )
         try:
             classes = tuple(info["identity"]["classes"])
-            shape = (len(classes), len(classes))
+            confusion = Confusion.of_labels(_NONE, _NONE, len(classes))
             if objective == CLASSIFY:
-                confusion = np.array(info["confusion"], np.int64).reshape(shape)
+                confusion = read_confusion(run)
                 told = {k: one for k, one in info["result"].items() if not isinstance(one, dict)}
             else:
-                confusion = np.zeros((0, 0), np.int64)
                 if objective == CONTINUAL:
                     info["result"] = _of_continual(info["result"])
                 told = {name: one for name, one in info["result"].items() if one is not None}
@@ -90,8 +91,8 @@ class FinishedRun:
     @property
     def interval(self) -> Interval | None:
         """Wilson's 95 % interval of top-1; None where nothing was evaluated."""
-        total = int(self.confusion.sum())
-        return wilson_interval(int(np.trace(self.confusion)), total) if total else None
+        total = self.confusion.total
+        return wilson_interval(self.confusion.right, total) if total else None
 
     @cached_property
     def predictions(self) -> Predictions | None:
@@ -123,12 +124,7 @@ class Contender:
     @property
     def recalls(self) -> npt.NDArray[np.float64]:
         """Recall of each class over all members: float64 (N,), NaN for one without samples."""
-        confusion = np.sum([member.confusion for member in self.members], axis=0)
-        totals = confusion.sum(1)
-        recalls: npt.NDArray[np.float64] = np.where(
-            totals > 0, np.diagonal(confusion) / np.maximum(totals, 1), np.nan
-        )
-        return recalls
+        return reduce(add, (member.confusion for member in self.members)).recalls
 
     def values(self, figure: str) -> list[float]:
         """A figure of all members that have it."""

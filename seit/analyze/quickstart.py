@@ -26,6 +26,7 @@ from seit.shards import Store, open_store
 from seit.stream import PixelLoader
 from seit.tokenize import TokenizeConfig, tokenize
 from seit.train import Run, TrainConfig, train
+from seit.train.predictions import read_confusion
 from seit.train.report import confusion_sections, curves
 
 RECIPE = "quickstart"
@@ -176,7 +177,7 @@ def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None
             Figure("PSNR", f"{summary.psnr_db:.1f} dB", "of reconstructions"),
         ]
     )
-    counts = np.array(runs["tokens"].info["confusion"])
+    counts = read_confusion(runs["tokens"])
     html = page(
         "Tokens instead of pixels",
         lead=f"{summary.samples:,} images, tokenized once, then one small ViT trained from the "

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from seit.confusion import Confusion
 from seit.errors import UsageError
 from seit.report.element import no_data
 from seit.report.matrix import MAX_CELLS, Cell, square_matrix
@@ -27,29 +28,34 @@ class Confused(NamedTuple):
 
 
 def worst_confused(
-    counts: npt.NDArray[Any], *, classes: Sequence[str], top: int = 10
+    counts: npt.NDArray[Any] | Confusion, *, classes: Sequence[str], top: int = 10
 ) -> list[Confused]:
     """Return the ``top`` wrong pairs with the highest counts, the highest first.
 
-    ``counts`` is int (N, N), non-negative; ``classes`` names its N rows and columns. Pairs that
-    never happened are left out; equal counts are ordered by share, then as in the matrix.
+    ``counts`` is int (N, N), non-negative, or sparse; ``classes`` names its N rows and columns.
+    Pairs that never happened are left out; equal counts are ordered by share, then as in the
+    matrix.
 
     Raises:
         UsageError: ``counts`` is not a square matrix of non-negative integers with N names.
     """
-    counts = _checked(counts, classes)
-    shares = _row_shares(counts)
-    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
-    rows, columns = np.nonzero(wrong)
-    order = np.lexsort((-shares[rows, columns], -wrong[rows, columns]))[: max(0, top)]
+    found = _checked(counts, classes)
+    wrong = np.flatnonzero(found.true != found.predicted)
+    rows, columns, numbers = found.true[wrong], found.predicted[wrong], found.counts[wrong]
+    shares = numbers / np.maximum(found.support[rows], 1)
+    order = np.lexsort((-shares, -numbers))[: max(0, top)]
     return [
-        Confused(classes[i], classes[j], int(counts[i, j]), float(shares[i, j]))
-        for i, j in zip(rows[order], columns[order], strict=True)
+        Confused(classes[i], classes[j], int(number), float(share))
+        for i, j, number, share in zip(
+            rows[order], columns[order], numbers[order], shares[order], strict=True
+        )
     ]
 
 
-def confusion_matrix(counts: npt.NDArray[Any], *, classes: Sequence[str], title: str) -> Markup:
-    """Return a heat map of ``counts``, int (N, N), each row shaded by its shares.
+def confusion_matrix(
+    counts: npt.NDArray[Any] | Confusion, *, classes: Sequence[str], title: str
+) -> Markup:
+    """Return a heat map of ``counts``, int (N, N) or sparse, each row shaded by its shares.
 
     The opacity of a cell is the square root of its share of the row, so that an error of 2 % is
     visible beside a diagonal of 95 %. Up to 20 classes the counts stand in the cells, up to 100
@@ -58,21 +64,22 @@ def confusion_matrix(counts: npt.NDArray[Any], *, classes: Sequence[str], title:
     Raises:
         UsageError: ``counts`` is not a square matrix of non-negative integers with N names.
     """
-    counts = _checked(counts, classes)
-    N = len(counts)
-    if not counts.sum():
+    found = _checked(counts, classes)
+    N = found.num_classes
+    if not found.total:
         return no_data(title=title, kind="matrix")
     if N > MAX_CELLS:
-        worst = worst_confused(counts, classes=classes, top=20)
+        worst = worst_confused(found, classes=classes, top=20)
         return table(
             [(row.true, row.predicted, row.num_images, percent(row.share)) for row in worst],
             header=("true class", "predicted as", "images", "share of class"),
             title=title,
             caption=f"The {len(worst)} most frequent confusions among {N:,} classes.",
         )
-    shares = _row_shares(counts)
+    matrix = found.to_matrix()
+    shares = matrix / np.maximum(found.support, 1)[:, None]
     cells = [
-        _cell(i, j, int(counts[i, j]), float(shares[i, j]), classes)
+        _cell(i, j, int(matrix[i, j]), float(shares[i, j]), classes)
         for i in range(N)
         for j in range(N)
     ]
@@ -87,28 +94,18 @@ def confusion_matrix(counts: npt.NDArray[Any], *, classes: Sequence[str], title:
         title=title,
         note="rows: true class · columns: predicted class",
         label=f"{title}: confusion matrix of {N} classes, "
-        f"{percent(float(np.trace(counts) / counts.sum()))} right",
+        f"{percent(found.right / found.total)} right",
     )
 
 
-def _checked(counts: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    counts = np.asarray(counts)
+def _checked(counts: npt.NDArray[Any] | Confusion, classes: Sequence[str]) -> Confusion:
+    found = counts if isinstance(counts, Confusion) else Confusion.of_matrix(counts)
     N = len(classes)
-    if counts.shape != (N, N) or (N and counts.dtype.kind not in "iu"):
+    if found.num_classes != N:
         raise UsageError(
-            f"confusion counts are {counts.dtype} of shape {counts.shape}, "
-            f"expected integers of shape ({N}, {N}) for {N} class names"
+            f"confusion counts are of {found.num_classes} classes, expected {N} for {N} class names"
         )
-    if N and counts.min() < 0:
-        raise UsageError(f"confusion counts go down to {counts.min()}, expected none below 0")
-    return counts.astype(np.int64)
-
-
-def _row_shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return counts (N, N) divided by the sum of their row; an empty row stays 0."""
-    totals = counts.sum(axis=1, keepdims=True)
-    shares: npt.NDArray[np.float64] = counts / np.maximum(totals, 1)
-    return shares
+    return found
 
 
 def _cell(i: int, j: int, count: int, share: float, classes: Sequence[str]) -> Cell:

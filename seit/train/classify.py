@@ -22,6 +22,7 @@ from seit.train.initialising import start_from
 from seit.train.loop import Progress, run_objective
 from seit.train.losses import classification_loss, distillation_loss
 from seit.train.objective import LoopFigures, Objective, Result
+from seit.train.predictions import confusion_record
 from seit.train.ranks import Ranks
 from seit.train.report import write_run_report
 from seit.train.run import Run
@@ -163,7 +164,7 @@ class Classifying(Objective[Result]):
         assert self._evaluation is not None
         labels = self.store[self.config.data.val_split].labels
         run.save_predictions(self._evaluation.predictions, labels)
-        run.write_info({**info, "confusion": self._evaluation.confusion.tolist()})
+        run.write_info({**info, **confusion_record(self._evaluation.confusion)})
         write_run_report(run, store=self.store, sections=self.sections())
 
     def sections(self) -> Sequence[Section]:

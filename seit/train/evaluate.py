@@ -6,6 +6,7 @@ Legend: B batch, N classes.
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seit.confusion import Confusion
 from seit.train.ranks import Ranks
 
 
@@ -25,9 +27,10 @@ class Evaluation:
         top1: fraction whose label has the highest logit, 0–1.
         top5: fraction whose label is among the five highest, 0–1.
         loss: mean cross-entropy, in nats.
-        confusion: int64 (N, N), rows are labels, columns predictions.
         predictions: int64 (samples of the split,), the class of the highest logit, in the split's
             order; −1 for an unlabelled sample.
+        labels: int64 (samples of the split,), −1 for an unlabelled sample.
+        num_classes: N.
         seconds: how long it took.
         wait_seconds: the part of it spent waiting for the next batch.
     """
@@ -36,13 +39,19 @@ class Evaluation:
     top1: float
     top5: float
     loss: float
-    confusion: npt.NDArray[np.int64]
     predictions: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    num_classes: int
     seconds: float
     wait_seconds: float
 
+    @cached_property
+    def confusion(self) -> Confusion:
+        """Which class was taken for which, how often."""
+        return Confusion.of_labels(self.labels, self.predictions, self.num_classes)
+
     def metrics(self) -> dict[str, float]:
-        """The figures, without the matrix."""
+        """The figures, without those of single classes and samples."""
         return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
 
 
@@ -65,10 +74,9 @@ def evaluate(
     wait_seconds = 0.0
     was_training = model.training
     model.eval()
-    confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     precise = torch.float32 if device.type == "mps" else torch.float64
     totals = torch.zeros(3, dtype=precise, device=device)
-    predictions = [torch.empty(0, dtype=torch.int64, device=device)]
+    outcomes = [torch.empty(0, 2, dtype=torch.int64, device=device)]
     with torch.inference_mode():
         iterator = iter(batches)
         while True:
@@ -87,21 +95,20 @@ def evaluate(
             top = logits.topk(min(5, num_classes), dim=1).indices
             hits = (top == target[:, None]).any(1)
             totals += torch.stack([(losses * known).sum(), (hits & known).sum(), known.sum()])
-            cells = target * num_classes + top[:, 0]
-            confusion.index_add_(0, cells, known.long())
-            predictions.append(torch.where(known, top[:, 0], -1))
+            outcomes.append(torch.stack([torch.where(known, top[:, 0], -1), labels], dim=1))
     model.train(was_training)
     ranks = ranks or Ranks(0, 1, device)
     loss, hits5, samples = ranks.sum(totals).tolist()
-    confusion = ranks.sum(confusion)
-    matrix = confusion.view(num_classes, num_classes).cpu().numpy()
+    predictions, labels_of_all = ranks.join(torch.cat(outcomes)).cpu().numpy().T
+    known_of_all = labels_of_all >= 0
     return Evaluation(
         samples=int(samples),
-        top1=float(np.trace(matrix)) / samples,
+        top1=int((predictions == labels_of_all)[known_of_all].sum()) / samples,
         top5=hits5 / samples,
         loss=loss / samples,
-        confusion=matrix,
-        predictions=ranks.join(torch.cat(predictions)).cpu().numpy(),
+        predictions=np.ascontiguousarray(predictions),
+        labels=np.ascontiguousarray(labels_of_all),
+        num_classes=num_classes,
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seit.confusion import Confusion
 from seit.report import Captioned, Confused, worst_confused
 from seit.shards import Store
 from seit.tokenizers import Tokenizer, mel_pictures
@@ -39,8 +40,9 @@ def mistaken_pictures(
     split, tokenizer = store[predictions.split], store.load_tokenizer()
     rows = split.rows
     number_of = {name: number for number, name in enumerate(classes)}
+    counts = Confusion.of_labels(predictions.labels, predictions.predicted, len(classes))
     shown = []
-    for pair in worst_confused(count(predictions, len(classes)), classes=classes, top=num_pairs):
+    for pair in worst_confused(counts, classes=classes, top=num_pairs):
         places = np.flatnonzero(
             (predictions.labels == number_of[pair.true])
             & (predictions.predicted == number_of[pair.predicted])
@@ -62,13 +64,6 @@ def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> np
         return mel_pictures(decoded)
     pictures: npt.NDArray[np.uint8] = decoded.cpu().numpy()
     return pictures
-
-
-def count(predictions: Predictions, num_classes: int) -> npt.NDArray[np.int64]:
-    """The confusion matrix int64 (N, N) of predictions: rows are labels, columns predictions."""
-    known = predictions.labels >= 0
-    cells = predictions.labels[known] * num_classes + predictions.predicted[known]
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def _say(pair: Confused) -> str:

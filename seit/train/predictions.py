@@ -1,17 +1,19 @@
 """What a run took each sample of the evaluated split for, read back from its folder.
 
-Legend: N samples of the split.
+Legend: N samples of the split, C classes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seit.errors import DamagedError
+from seit.confusion import MATRIX_CLASSES, Confusion
+from seit.errors import DamagedError, UsageError
 from seit.settings import flatten, read_yaml
 from seit.tensors import read_arrays
-from seit.train.run import CONFIG_NAME, PREDICTIONS_NAME, Run
+from seit.train.run import CONFIG_NAME, PREDICTIONS_NAME, RUN_NAME, Run
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,39 @@ def read_predictions(run: Run) -> Predictions | None:
     return Predictions(
         str(info["store"]), split, predicted.astype(np.int64), labels.astype(np.int64)
     )
+
+
+def confusion_record(confusion: Confusion) -> dict[str, Any]:
+    """What `run.json` keeps of the confusion: the matrix (C, C) of up to 100 classes.
+
+    Of more, `predictions.safetensors` tells it, and no file grows with the square of the classes.
+    """
+    if confusion.num_classes > MATRIX_CLASSES:
+        return {}
+    return {"confusion": confusion.to_matrix().tolist()}
+
+
+def read_confusion(run: Run) -> Confusion:
+    """Read what a finished classifier's run confused.
+
+    Raises:
+        DamagedError: `run.json` or `predictions.safetensors` is not what was written.
+    """
+    recorded, num_classes = run.info.get("confusion"), len(run.classes)
+    if recorded is None:
+        predictions = read_predictions(run)
+        if predictions is None:
+            raise DamagedError(
+                f"{run.path} holds no {PREDICTIONS_NAME}, which tells what was confused; restore "
+                "it from a copy"
+            )
+        return Confusion.of_labels(predictions.labels, predictions.predicted, num_classes)
+    try:
+        confusion = Confusion.of_matrix(np.array(recorded))
+        if confusion.num_classes != num_classes:
+            raise UsageError(f"its confusion is of {confusion.num_classes} classes")
+    except (UsageError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedError(
+            f"{run.path / RUN_NAME} is not what was written ({error}); restore it from a copy"
+        ) from error
+    return confusion

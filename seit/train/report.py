@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from seit.confusion import Confusion
 from seit.errors import SeitError
 from seit.report import (
     Figure,
@@ -24,7 +25,7 @@ from seit.report import (
 from seit.settings import flatten, to_mapping
 from seit.shards import Store
 from seit.train.mistakes import mistaken_pictures
-from seit.train.predictions import read_predictions
+from seit.train.predictions import read_confusion, read_predictions
 from seit.train.run import REPORT_NAME, Run
 
 Metrics = Sequence[Mapping[str, Any]]
@@ -81,8 +82,8 @@ def write_run_report(
     """
     info = run.info
     result, environment = info["result"], info["environment"]
-    counts = np.array(info["confusion"])
-    evaluated = int(counts.sum())
+    counts = read_confusion(run)
+    evaluated = counts.total
     metrics = {"": run.metrics()}
     tiles = figures(
         [
@@ -159,11 +160,9 @@ def _lines(name: str, runs: Sequence[Metrics], curve: Curve) -> list[Series]:
     return [*faint, Series(label, common, mean)]
 
 
-def confusion_sections(
-    counts: "np.typing.NDArray[np.int64]", classes: tuple[str, ...]
-) -> list[Section]:
+def confusion_sections(counts: Confusion, classes: tuple[str, ...]) -> list[Section]:
     """The confusion matrix (N, N) and its worst pairs; nothing where none was evaluated."""
-    if not counts.sum():
+    if not counts.total:
         return []
     rows = [
         [entry.true, entry.predicted, entry.num_images, f"{entry.share:.0%}"]

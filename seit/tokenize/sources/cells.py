@@ -17,6 +17,7 @@ from typing import Any
 from typing_extensions import override
 
 from seit.errors import UnreadableError, UsageError
+from seit.extras import how_to_install
 from seit.tokenize.sources.corpus import Cell, shown
 from seit.tokenize.sources.remote_files import RemoteFile, is_url
 

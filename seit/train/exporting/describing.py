@@ -15,6 +15,7 @@ from seit.train.config import TrainConfig
 from seit.train.exporting.card import StoreFigures
 from seit.train.exporting.spec import BackboneSpec, ExportSpec, TokenizerSpec
 from seit.train.feeds import pixel_stem
+from seit.train.predictions import read_confusion
 from seit.train.records import FINISHED
 from seit.train.run import Run
 
@@ -104,11 +105,6 @@ def _stem(config: TrainConfig, augment: TokenAugment | PixelAugment, tokenizer: 
 
 def _result(run: Run, info: dict[str, Any]) -> dict[str, Any]:
     """The run's figures, with what they were measured on."""
-    origin = f"the result in {run.path}"
-    as_record(info["result"], TrainResult, origin=origin)
-    confusion = as_record(info.get("confusion"), list[list[int]], origin=origin)
-    return {
-        **info["result"],
-        "split": run.config.data.val_split,
-        "samples": sum(map(sum, confusion)),
-    }
+    as_record(info["result"], TrainResult, origin=f"the result in {run.path}")
+    samples = read_confusion(run).total
+    return {**info["result"], "split": run.config.data.val_split, "samples": samples}

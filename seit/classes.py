@@ -1,0 +1,205 @@
+"""Names of classes: which of two lists are the same class, and which look like a slip.
+
+Everything that brings two lists of classes together goes through here: labels mean classes by
+their names, never by their numbers.
+
+Legend: N classes of the one list, M of the other.
+"""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import UsageError
+
+SHOWN = 5
+"""So many names stand in a message."""
+_SEPARATORS = re.compile(r"[\s_\-]+")
+_MISSING_WORDS = frozenset({"nan", "na", "n/a", "none", "null", "<na>", ""})
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """How the M classes of one list are found among the N of another.
+
+    Attributes:
+        numbers: int64 (M,), each class's number in the other list; −1 where that lacks it.
+        unknown: names that the other list lacks, in their order.
+        missing: names of the other list that this one lacks, in their order.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    unknown: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every class has the same number in both lists, and neither has another."""
+        return not self.missing and np.array_equal(self.numbers, np.arange(len(self.numbers)))
+
+    def relabel(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Return labels (n,) as the other list counts; −1 for an unknown class and for −1."""
+        return np.append(self.numbers, -1)[labels]
+
+
+def match_classes(
+    classes: Sequence[str], known: Sequence[str], *, loose: bool = False
+) -> ClassMatch:
+    """Find each of ``classes`` (M,) among ``known`` (N,) by its name.
+
+    Args:
+        classes: the names to look for.
+        known: the names to find them among.
+        loose: where no name is the same, take the one that differs only in case, Unicode form,
+            blanks, underscores and hyphens, if there is exactly one such.
+
+    Raises:
+        UsageError: the lists differ, and one of them has a name twice.
+    """
+    if tuple(classes) == tuple(known):
+        return ClassMatch(np.arange(len(known)), (), ())
+    check_distinct(classes)
+    check_distinct(known)
+    number_of = {name: number for number, name in enumerate(known)}
+    numbers = np.array([number_of.get(name, -1) for name in classes], dtype=np.int64)
+    if loose and (numbers < 0).any():
+        spellings = _by_folded(known)
+        for place in np.flatnonzero(numbers < 0).tolist():
+            candidates = spellings.get(folded(classes[place]), ())
+            if len(candidates) == 1:
+                numbers[place] = number_of[candidates[0]]
+    found = np.zeros(len(known), dtype=bool)
+    found[numbers[numbers >= 0]] = True
+    return ClassMatch(
+        numbers,
+        tuple(classes[place] for place in np.flatnonzero(numbers < 0).tolist()),
+        tuple(known[number] for number in np.flatnonzero(~found).tolist()),
+    )
+
+
+def unite_classes(
+    lists: Sequence[Sequence[str]],
+) -> tuple[tuple[str, ...], list[npt.NDArray[np.int32]]]:
+    """Unite lists of classes by name, in the order in which each is first named.
+
+    Returns:
+        The names, and for each list int32 (M,), what its labels become.
+
+    Raises:
+        UsageError: the lists differ, and one of them has a name twice.
+    """
+    first = tuple(lists[0])
+    if all(tuple(names) == first for names in lists):
+        return first, [np.arange(len(first), dtype=np.int32) for _ in lists]
+    for names in lists:
+        check_distinct(names)
+    united = {name: number for number, name in enumerate(dict.fromkeys(chain(*lists)))}
+    return tuple(united), [
+        np.array([united[name] for name in names], dtype=np.int32) for names in lists
+    ]
+
+
+def check_distinct(classes: Sequence[str]) -> None:
+    """Refuse two classes of one name.
+
+    Raises:
+        UsageError: there are some; it names the first.
+    """
+    twice = next((name for name, count in Counter(classes).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"two classes are named {twice!r}, which cannot be told apart in another list of "
+            "classes; give them other names"
+        )
+
+
+def near_names(names: Iterable[str], among: Sequence[str]) -> dict[str, str]:
+    """Return, for each of ``names`` that ``among`` lacks, one of it that is spelled nearly so."""
+    known, spellings = set(among), _by_folded(among)
+    pairs = {name: spellings.get(folded(name)) for name in names if name not in known}
+    return {name: found[0] for name, found in pairs.items() if found}
+
+
+def split_warning(
+    classes: Sequence[str],
+    *,
+    learned: Iterable[int],
+    evaluated: Iterable[int],
+    train: str = "train",
+    val: str = "val",
+) -> str | None:
+    """Return a warning where classes are evaluated that have no sample to learn from; else None.
+
+    Args:
+        classes: names (N,).
+        learned: labels that occur in the split to learn from, each any number of times; −1 counts
+            for nothing.
+        evaluated: labels that occur in the evaluated split.
+        train: name of the split to learn from.
+        val: name of the evaluated split.
+    """
+    known = set(learned)
+    lacking = sorted(set(evaluated) - known - {-1})
+    if not lacking or not known - {-1}:
+        return None
+    names = [classes[label] for label in lacking]
+    one = len(names) == 1
+    text = (
+        f"{len(names):,} of {len(classes):,} classes {'has' if one else 'have'} samples in split "
+        f"{val!r} and none in {train!r} to learn from: {listed(names)}"
+    )
+    near = near_names(names, [classes[label] for label in sorted(known - {-1})])
+    return f"{text}; {say_near(near)}; give both one name" if near else text
+
+
+def naming_warning(classes: Iterable[str]) -> str | None:
+    """Return a warning where a class has a name that tables give a missing label; else None."""
+    odd = [name for name in classes if name.strip().casefold() in _MISSING_WORDS]
+    if not odd:
+        return None
+    return f"a class is named {listed(odd)}, as tables write a missing label; is it one?"
+
+
+def say_near(near: "dict[str, str]") -> str:
+    """Say what names are nearly: "'Cat' is nearly 'cat' (case)"."""
+    shown = [
+        f"{name!r} is nearly {other!r} ({_difference(name, other)})"
+        for name, other in islice(near.items(), SHOWN)
+    ]
+    more = f" and {len(near) - SHOWN:,} more" if len(near) > SHOWN else ""
+    return ", ".join(shown) + more
+
+
+def listed(names: Sequence[str]) -> str:
+    """Quote the first of ``names`` and say how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
+
+
+def folded(name: str) -> str:
+    """Return a name without what slips change: case, Unicode form, blanks, ``_`` and ``-``."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return _SEPARATORS.sub(" ", plain).strip()
+
+
+def _by_folded(names: Iterable[str]) -> dict[str, list[str]]:
+    spellings: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        spellings[folded(name)].append(name)
+    return dict(spellings)
+
+
+def _difference(name: str, other: str) -> str:
+    """Say in what two names differ whose folded forms are the same."""
+    forms = [unicodedata.normalize("NFKC", text) for text in (name, other)]
+    if forms[0] == forms[1]:
+        return "another Unicode form"
+    if forms[0].casefold() == forms[1].casefold():
+        return "case"
+    return "blanks, underscores or hyphens"
