@@ -470,6 +470,18 @@ def test_tokenizers_are_compared(tmp_path, tokenizer, capsys):
     assert table[1].split()[:2] == [str(file), "3"]
 
 
+def test_what_was_held_out_to_measure_is_said(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for number in range(30):
+        photo(random, 64, 64).save(tmp_path / "a" / f"{number}.png")
+    main(["tokenizer", "eval", "patch-pca-vq", str(tmp_path), "--size=32", "--codes=16", "--json"])
+    printed = capsys.readouterr()
+    count = json.loads(printed.out)["images"]
+    assert 0 < count < 30
+    assert f"names no val split: {count} of its 30 files, chosen by hash, were" in printed.err
+
+
 def test_a_named_kind_is_fitted_on_other_images_than_it_is_measured_on(tmp_path, capsys):
     random = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 2)):

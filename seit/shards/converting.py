@@ -121,10 +121,11 @@ def _export(
     if not isinstance(place, LocalFolder):
         raise UsageError(f"official files are written to a local folder, not to {place}")
     store = open_store(source)
-    if (grid := store.card.tokenizer.grid) != OFFICIAL_GRID:
+    grid = store.card.tokenizer.grid
+    if store.codebook.ndim == 2 and grid != OFFICIAL_GRID:  # several levels are refused below
         raise UsageError(
             f"{store.folder} holds grids of {grid[0]}×{grid[1]} and naver-ai/seit's files only "
-            f"hold {OFFICIAL_GRID[0]}×{OFFICIAL_GRID[1]}; tokenize with --size 256 first"
+            f"hold {OFFICIAL_GRID[0]}×{OFFICIAL_GRID[1]}, those of images of 256 px"
         )
     written = export_official(store, place.path, progress=progress)
     samples, num_bytes = store.card.samples, sum(written.values())

@@ -87,9 +87,7 @@ class SealedFolder(WrappedFolder):
         if not (is_same and self._is_settled and stamp == self._known):
             self._check_seal()
             self._known = stamp
-            self._is_settled = (
-                stamp is not None and time.time_ns() - stamp.changed_ns > _SETTLED_NS
-            )
+            self._is_settled = stamp is not None and time.time_ns() - stamp.changed_ns > _SETTLED_NS
         return is_same
 
     def _stamp(self) -> Stamp | None:
@@ -113,4 +111,6 @@ class SealedFolder(WrappedFolder):
             ) from error
 
     def _changed(self, reason: str) -> ChangedError:
-        return ChangedError(f"the store {self} changed after it was opened ({reason}); open it again")
+        return ChangedError(
+            f"the store {self} changed after it was opened ({reason}); open it again"
+        )

@@ -150,4 +150,16 @@ def measure_on_corpus(
         raise UsageError(f"images is {images}; at least one is needed")
     corpus = list_corpus(source, modality=tokenizer.modality)
     with make_reader(TokenizeConfig(inputs=tokenizer.inputs)) as reader:
-        return measure(tokenizer, corpus, reader, images=images), corpus.warnings
+        warnings = (*corpus.warnings, *held_out_remarks(corpus))
+        return measure(tokenizer, corpus, reader, images=images), warnings
+
+
+def held_out_remarks(corpus: Corpus) -> list[str]:
+    """Say which files of a corpus without splits of its own are measured; nothing of others."""
+    if not corpus.is_hash_split:
+        return []
+    count, total = len(corpus.by_split().get("val", ())), len(corpus.instances)
+    return [
+        f"{corpus.source} names no val split: {count:,} of its {total:,} files, chosen by hash, "
+        "were measured; what is fitted is fitted on the others"
+    ]

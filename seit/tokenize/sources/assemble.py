@@ -64,6 +64,7 @@ def assemble(
         classes=tuple(classes),
         warnings=tuple(notes),
         fingerprint=_fingerprint(kind, classes, instances),
+        is_hash_split=hash_split.val_fraction > 0 and any(draft.split is None for draft in drafts),
     )
 
 

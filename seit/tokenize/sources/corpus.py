@@ -76,6 +76,7 @@ class Corpus:
         warnings: one clear line each.
         fingerprint: sha256, hex, over kind, classes, splits, keys, labels, sizes in bytes and
             metadata, so not over times or absolute paths: an unchanged corpus has the same one.
+        is_hash_split: whether any instance was put into train or val by the hash of its key.
     """
 
     source: str
@@ -84,6 +85,7 @@ class Corpus:
     classes: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: str
+    is_hash_split: bool = False
 
     @property
     def split_names(self) -> tuple[str, ...]:

@@ -14,7 +14,13 @@ from torch import Tensor
 from seit.errors import SeitError, UsageError
 from seit.files import check_new_file
 from seit.tokenize.config import TokenizeConfig
-from seit.tokenize.fit import FIT_INPUTS, fit_and_measure, measure_on_corpus, spread_evenly
+from seit.tokenize.fit import (
+    FIT_INPUTS,
+    fit_and_measure,
+    held_out_remarks,
+    measure_on_corpus,
+    spread_evenly,
+)
 from seit.tokenize.sources import Corpus, Instance, list_corpus
 from seit.tokenizers import PRESETS, AudioQuality, Tokenizer
 from seit.tokenizers.base import ImageTokenizer
@@ -125,7 +131,8 @@ def _compare_images(
     }
     if config.sheet is not None:
         write_sheet(config.sheet, names, _sheet_rows(tokenizers, instances, config))
-    warnings = tuple(dict.fromkeys((*corpus.warnings, *fit_corpus.warnings)))
+    held_out = held_out_remarks(corpus) if fits_here else []
+    warnings = tuple(dict.fromkeys((*corpus.warnings, *fit_corpus.warnings, *held_out)))
     return Comparison(len(instances), rows, warnings)
 
 
