@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, NamedTuple, TypeAlias
 
+from seit.shards.names import check_split_names
+
 Kind: TypeAlias = Literal["folder", "manifest", "webdataset"]
 
 Location: TypeAlias = str | tuple[str, int, int]
@@ -106,7 +108,11 @@ def assemble(
     warnings: Sequence[str],
     val_fraction: float,
 ) -> Corpus:
-    """Split, order and number the drafts, whose keys must be unique."""
+    """Split, order and number the drafts, whose keys must be unique.
+
+    Raises:
+        UsageError: a split has a name that no store takes.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
     notes = list(warnings)
     splits: dict[str, list[Instance]] = {}
@@ -129,6 +135,7 @@ def assemble(
             f"the hash split at val_fraction {val_fraction:g} put none of {total} instances "
             f"into {min(empty)}; name the splits in the source, or choose another fraction"
         )
+    check_split_names(splits)
     instances: list[Instance] = []
     for name in sorted(splits, key=_split_rank):
         members = splits[name]
