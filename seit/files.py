@@ -1,4 +1,8 @@
-"""Files that a reader, or the next run, finds whole or not at all, and that are files."""
+"""Files that a reader, or the next run, finds whole or not at all, and that are files.
+
+A folder may be a stranger's: no link in it leads a writer out of it, and no named pipe holds a
+reader or writer up.
+"""
 
 import errno
 import hashlib
@@ -6,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from seit.errors import SeitError, UsageError
@@ -34,7 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with explained_writes(path):
         try:
-            with partial.open("wb") as file:
+            with create_file(partial) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -66,6 +70,54 @@ def open_plain(path: Path) -> BinaryIO:
 def _check_plain(mode: int, path: Path) -> None:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def create_file(path: Path) -> BinaryIO:
+    """Open a new, empty file for writing; a link of its name is replaced, not followed.
+
+    Raises:
+        OSError: there is a folder, or the file cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of the file ``name`` in ``folder``, for writing: it is nowhere else.
+
+    Raises:
+        UsageError: the name is absolute, empty or holds ``..``, or a folder on the way is a link.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+        raise UsageError(f"{name!r} leads out of {folder}; nothing is written there")
+    path = folder
+    for part in parts[:-1]:
+        path = path / part
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link, and what is written there would lie outside {folder}; put the "
+                "folder itself there"
+            )
+    return path / parts[-1]
+
+
+def read_regular(path: Path, *, most_bytes: int) -> bytes:
+    """Read a small file that may be anything: a named pipe or device is not waited for.
+
+    Raises:
+        OSError: it is no regular file, is larger than ``most_bytes``, or cannot be read.
+    """
+    with open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"Larger than {most_bytes:,} bytes", str(path))
+        return file.read(most_bytes)
+
+
+def open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a named pipe in its place would otherwise wait for somebody to write."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def check_new_file(path: Path, *, overwrite: bool = False) -> None:

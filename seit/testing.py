@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.files import write_atomically
+from seit.files import inside, write_atomically
 from seit.shards import (
     CODEBOOK_NAME,
     SKIPPED_NAME,
@@ -222,7 +222,7 @@ def write_store(
         if container == "zarr":
             step = block_samples * -(-max([1, *counts]) // block_samples)
             group = write_zarr_split(
-                path / f"{name}.zarr",
+                inside(path, f"{name}.zarr"),
                 _cut(block, 0, len(block.keys), block_samples),
                 codec=coder,
                 num_samples=len(block.keys),

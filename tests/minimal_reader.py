@@ -57,7 +57,36 @@ def read_card(data):
     assert tail[15:79].decode() == hashlib.sha256(head + b"\n}\n").hexdigest(), "seal"
     card = json.loads(data)
     assert (card["format"], card["version"]) == ("seit-store", 1)
+    check_names(card)
     return card
+
+
+def check_names(card):
+    """Names that become folders and files."""
+    ending = ".zarr" if card["container"] == "zarr" else ""
+    records = card["files"] + [
+        shard for entry in card["splits"].values() for shard in entry["shards"]
+    ]
+    paths = ["store.json"] + [record["file"] for record in records]
+    assert len(set(paths)) == len(paths), "twice"
+    for split in card["splits"]:
+        assert is_plain(split, 240), "split"
+    folders = {split + ending for split in card["splits"]}
+    for path in paths:
+        parts = path.split("/")
+        assert all(is_plain(part, 247) for part in parts), "path"
+        assert len(path.encode()) <= 1024, "path"
+        assert not path.endswith(".partial"), "path"
+        folders |= {"/".join(parts[:end]) for end in range(1, len(parts))}
+    assert not folders & set(paths), "a file and a folder"
+
+
+def is_plain(name, most_bytes):
+    if not name or name[0] == "." or any(mark in name for mark in "/\\:"):
+        return False
+    if any(ord(mark) < 32 or 127 <= ord(mark) < 160 for mark in name):
+        return False
+    return len(name.encode()) <= most_bytes
 
 
 def read_safetensors(data):

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -217,6 +218,21 @@ def test_damage_is_found(variant):
     if case["found_by"] == "verifier":
         read_all(seit.open(path))
         assert any(expect["message"] in entry.reason for entry in matching), found
+
+
+def test_that_reader_refuses_names_that_lead_elsewhere(tmp_path):
+    """It checks no more of a card than what becomes a folder or file."""
+    named = [
+        case
+        for case in VARIANTS
+        if case["rule"] == "1" and re.search(r"\b(split|path)\b", case["name"])
+    ]
+    for case in named:
+        shutil.copytree(GOLDEN / case["store"] / "store", tmp_path, dirs_exist_ok=True)
+        damage_store(tmp_path, case["changes"])
+        with pytest.raises(AssertionError, match="split|path|a file and a folder"):
+            minimal_reader.read_store(tmp_path)
+    assert len(named) > 30
 
 
 def test_there_is_a_variant_for_every_rule():

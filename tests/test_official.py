@@ -1,6 +1,5 @@
 import gzip
 import io
-import json
 import os
 import pickle
 import subprocess
@@ -801,15 +800,14 @@ def fail_with_a_full_disk(number):
     raise OSError(28, "No space left on device")
 
 
-def test_a_split_of_a_hostile_name_is_not_exported(tmp_path):
+def test_a_split_whose_name_is_no_word_is_not_exported(tmp_path):
     build_store(tmp_path / "a")
 
     def rename(body):
-        body["splits"] = {"../train": body["splits"]["train"]}
+        body["splits"] = {"train set": body["splits"]["train"]}
 
     edit_card(tmp_path / "a", rename)
-    assert json.loads((tmp_path / "a" / "store.json").read_text())["splits"].keys() == {"../train"}
-    with pytest.raises(UsageError, match=r"'../train' cannot name a split's files"):
+    with pytest.raises(UsageError, match=r"'train set' cannot name a split's files"):
         export_official(open_store(tmp_path / "a"), tmp_path / "files")
     assert not (tmp_path / "files").exists()
 

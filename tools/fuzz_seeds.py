@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from fuzz_stores import store_seeds
 from make_golden import GOLDEN, STORES
 
 import seit
@@ -175,4 +176,5 @@ _SEEDS = {
     "tar": _tar_seeds,
     "zarr": _zarr_seeds,
     "official": _official_seeds,
+    "store": store_seeds,
 }

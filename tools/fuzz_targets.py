@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import errno
 import gzip
-import hashlib
 import io
 import json
 import lzma
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+from fuzz_stores import fuzz_store, sealed
 from make_golden import GOLDEN, make_tables
 
 import seit
@@ -294,7 +294,7 @@ def fuzz_card(case: int, effort: int, data: bytes) -> None:  # noqa: ARG001
             text = data.decode()
             if effort % 3 == 2:
                 text = json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n"
-            data = _sealed(text)
+            data = sealed(text)
         except (ValueError, RecursionError):
             return
     card = read_card(MemoryFolder({"store.json": data}))
@@ -304,12 +304,6 @@ def fuzz_card(case: int, effort: int, data: bytes) -> None:  # noqa: ARG001
             ZarrGroup.of(card, split)
         else:
             open_tar_shards(MemoryFolder({}), card, split, lambda: PackedCodec(card.layout))
-
-
-def _sealed(text: str) -> bytes:
-    body = text.removesuffix("\n}\n")
-    digest = hashlib.sha256(f"{body}\n}}\n".encode()).hexdigest()
-    return f'{body},\n  "sha256": "{digest}"\n}}\n'.encode()
 
 
 def fuzz_tables(case: int, effort: int, data: bytes) -> None:
@@ -555,4 +549,5 @@ TARGETS: dict[str, Target] = {
     "tar": fuzz_tar,
     "zarr": fuzz_zarr,
     "official": fuzz_official,
+    "store": fuzz_store,
 }

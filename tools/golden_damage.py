@@ -4,6 +4,7 @@ Variants are lists of changes, so that no damaged store needs to be kept; `shard
 says how they are written down.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -109,8 +110,40 @@ def damaged_cards(golden: Path) -> Iterator[Variant]:
         ("a path with a NUL", first_file, "a\0b"),
         ("a file that is named twice", first_file, "skipped.jsonl"),
         ("the card among its files", first_file, CARD),
+        ("a hidden path", first_file, ".tokenize/job.json"),
+        ("a hidden part of a path", first_file, "a/.b"),
+        ("a path with a backslash", first_file, "..\\codebook.safetensors"),
+        ("a path with a drive", first_file, "C:codebook.safetensors"),
+        ("a path with a line feed", first_file, "a\nb"),
+        ("a path with an escape", first_file, "a\x1b[31mb"),
+        ("a path with a long part", first_file, "ü" * 124),
+        ("a long path", first_file, "/".join(["a" * 99] * 11)),
+        ("a path of a temporary file", first_file, "train/00000.tar.partial"),
+        ("a path that is a folder", first_file, "train"),
+        ("a path below a file", first_file, "skipped.jsonl/a"),
+        ("more samples than their blocks fit into", (*first_shard, "bytes"), 3072),
     ):
         yield damaged(name, [card_entry(*at, value=value)])
+    train = json.loads(text)["splits"]["train"]
+    for name, split in (
+        ("an absolute split", "/train"),
+        ("a split that leads out", "../train"),
+        ("a split that is the folder above", ".."),
+        ("a split that is the store itself", "."),
+        ("a split of two parts", "a/train"),
+        ("a hidden split", ".train"),
+        ("a split of no name", ""),
+        ("a split with a backslash", "a\\train"),
+        ("a split on a drive", "C:train"),
+        ("a split with a NUL", "tr\0ain"),
+        ("a split with a line feed", "tr\nain"),
+        ("a split with an escape", "tr\x1b[31main"),
+        ("a split with a control character", "tr\x9bain"),
+        ("a split of a long name", "ü" * 121),
+        ("a split of the name of a file", "skipped.jsonl"),
+        ("a split of the name of the card", CARD),
+    ):
+        yield damaged(name, [card_entry("splits", value={split: train})])
     yield variant(
         "1",
         "more codes than context serves",

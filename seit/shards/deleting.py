@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, UsageError
-from seit.files import explained_writes
+from seit.files import explained_writes, inside
 from seit.shards.card import CARD_NAME, Card, FileRecord, ShardRecord, read_card
 from seit.shards.cutting import even_blocks
 from seit.shards.folders import LocalFolder, Location, open_folder
@@ -241,7 +241,7 @@ class _Removal:
         for record in card.files:
             if record.file == SKIPPED_NAME and len(lines) != card.skipped:
                 files.append(write_listed(self.new, SKIPPED_NAME, b"".join(lines)))
-            elif not any(_is_of_split(record.file, name) for name in touched):
+            elif not any(_is_of_split(record.file, name, card.container) for name in touched):
                 self._link(record)
                 files.append(record)
         for name, split in self.store.items():
@@ -286,9 +286,10 @@ class _Removal:
         with ShardWriter(made, split=split.name, index=index, codec=self.store.codec) as writer:
             for block in even_blocks(pieces, shard.block_samples):
                 writer.write(block)
-        with explained_writes(self.new / file):
-            (self.new / file).parent.mkdir(parents=True, exist_ok=True)
-            (made / writer.record.file).rename(self.new / file)
+        target = inside(self.new, file)
+        with explained_writes(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (made / writer.record.file).rename(target)
         self.rewritten += 1
         self._advance(shard.record.samples)
         return replace(writer.record, file=file)
@@ -299,7 +300,7 @@ class _Removal:
         card = self.store.card
         chunking = ZarrGroup.of(card, split.name).chunking
         written = write_zarr_split(
-            self.new / f"{split.name}.zarr",
+            inside(self.new, group_name(split.name)),
             even_blocks(chosen_blocks(split, mask), card.block_samples),
             codec=self.store.codec,
             num_samples=int(mask.sum()),
@@ -313,7 +314,7 @@ class _Removal:
 
     def _link(self, record: FileRecord) -> None:
         """Give the new store a file that stays, without copying it where that is possible."""
-        source, target = self.path / record.file, self.new / record.file
+        source, target = self.path / record.file, inside(self.new, record.file)
         with explained_writes(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -335,9 +336,11 @@ def _part(mask: npt.NDArray[np.bool_], shard: Shard) -> npt.NDArray[np.bool_]:
     return mask[shard.first_row : shard.first_row + shard.record.samples]
 
 
-def _is_of_split(file: str, split: str) -> bool:
+def _is_of_split(file: str, split: str, container: str) -> bool:
     """Whether a file that is no shard belongs to a split: its index, or a file of its group."""
-    return file == index_name(split) or file.startswith(f"{group_name(split)}/")
+    if container == "zarr":
+        return file.startswith(f"{group_name(split)}/")
+    return file == index_name(split)
 
 
 def _check_no_links(path: Path, card: Card) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from seit.errors import UsageError
 from seit.shards.blocks import Block
 from seit.shards.folders import Location
+from seit.shards.names import check_split_names
 from seit.shards.placing import work_folder
 from seit.shards.recoding import check_names
 from seit.shards.rewriting import (
@@ -77,6 +78,7 @@ def filter_store(
     store = open_store(source)
     codec, container = codec or store.card.codec, container or store.card.container
     check_names(codec, container)
+    check_split_names(store if splits is None else splits)
     key_set = None if keys is None else KeySet(keys)
     with work_folder(target) as work:
         masks = _choose(store, splits, rows, key_set, patterns, where)

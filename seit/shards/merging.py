@@ -17,6 +17,7 @@ from seit.shards.blocks import Block
 from seit.shards.context import ContextCodec
 from seit.shards.folders import LocalFolder, Location
 from seit.shards.frames import Kind
+from seit.shards.names import check_split_names
 from seit.shards.placing import work_folder
 from seit.shards.recoding import CONTAINERS, check_names
 from seit.shards.rewriting import (
@@ -66,7 +67,7 @@ def merge_stores(
 
     Raises:
         UsageError: the stores are of different tokenizers, a key occurs twice, two folders have
-            one name, or ``target`` is not empty.
+            one name, two splits differ only in case, or ``target`` is not empty.
         DamagedError: a source is damaged.
         SeitError: a disk is full or a place does not answer.
     """
@@ -76,6 +77,7 @@ def merge_stores(
     if len(sources) < 2:
         raise UsageError("a merge takes two stores or more; `seit convert` copies a single one")
     stores = [open_store(source) for source in sources]
+    check_split_names(_split_names(stores))
     _check_tokenizers(stores)
     prefixes = _prefixes(stores) if prefix else ("",) * len(stores)
     with work_folder(target) as work:

@@ -14,18 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.files import explained_writes, write_atomically
+from seit.files import explained_writes, inside, write_atomically
 from seit.shards.blocks import Block
 from seit.shards.card import Card, FileRecord, ShardRecord
 from seit.shards.codecs import Codec, PackedCodec
 from seit.shards.context import MAX_CODES, ContextCodec
 from seit.shards.cutting import even_blocks
 from seit.shards.index import write_index
+from seit.shards.names import check_split_names
 from seit.shards.shard import BlockColumns
 from seit.shards.split import Split
 from seit.shards.store import CODEBOOK_NAME, CODEBOOK_TENSOR, TABLES_TENSOR, Store
 from seit.shards.wds import ShardWriter
 from seit.shards.zarr import write_zarr_split
+from seit.shards.zarr.chunking import group_name
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
@@ -47,11 +49,12 @@ def recode(
     K > 4,096; the card says what it is. The card comes last.
 
     Raises:
-        UsageError: there is no such codec or container.
+        UsageError: there is no such codec or container, or two splits would share a folder.
         DamagedError: the source is damaged.
         SeitError: the disk is full.
     """
     check_names(codec, container)
+    check_split_names(source)
     serves = source.card.layout.num_codes <= MAX_CODES and source.card.samples > 0
     if codec == ContextCodec.name and serves:
         fitted = fit_codec(source)
@@ -136,7 +139,7 @@ def _write_tars(
 def _write_group(
     split: Split, target: Path, codec: Codec, count: "_Counter"
 ) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
-    folder = target / f"{split.name}.zarr"
+    folder = inside(target, group_name(split.name))
     shutil.rmtree(folder, ignore_errors=True)
     written = write_zarr_split(
         folder,
@@ -177,7 +180,7 @@ def _codebook_bytes(source: Store, codec: Codec) -> bytes:
 
 
 def _write_file(target: Path, name: str, data: bytes) -> FileRecord:
-    write_atomically(target / name, data)
+    write_atomically(inside(target, name), data)
     return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
 
 

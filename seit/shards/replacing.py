@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seit.errors import SeitError, UsageError
-from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
+from seit.files import PARTIAL_SUFFIX, explained_writes, read_regular, write_atomically
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.exchanging import exchange_folders
 from seit.shards.folders import LocalFolder
@@ -24,6 +24,7 @@ JOB_FOLDER = ".tokenize"
 """Where in a store's folder a tokenize job works; it may hold samples, and the job's lock."""
 LOCK_NAME = "lock"
 _RECORD_NAME = "record.json"
+_MAX_RECORD_BYTES = 1 << 24
 _LOCK_ATTEMPTS = 20
 
 
@@ -87,7 +88,7 @@ def end_earlier(path: Path, work: Path) -> dict[str, Any] | None:
 
 def _read_record(work: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((work / _RECORD_NAME).read_bytes())
+        record = json.loads(read_regular(work / _RECORD_NAME, most_bytes=_MAX_RECORD_BYTES))
         _ = record["request"], record["seal"], dict(record["outcome"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -111,11 +112,17 @@ def locked(work: Path, path: Path) -> Iterator[None]:
 
 
 def _lock(work: Path, path: Path) -> int:
+    if work.is_symlink():
+        raise UsageError(f"{work} is a link, and what it leads to would be removed; remove it")
     for _ in range(_LOCK_ATTEMPTS):
         with explained_writes(work):
             work.mkdir(exist_ok=True)
             try:
-                lock = os.open(work / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                lock = os.open(
+                    work / LOCK_NAME,
+                    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                    0o644,
+                )
             except FileNotFoundError:
                 continue  # a call that ends removes its folder
         try:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError
-from seit.files import explained_writes, write_atomically
+from seit.files import explained_writes, inside, write_atomically
 from seit.shards.blocks import Block
 from seit.shards.card import MAX_SHARD_BLOCKS, Card, FileRecord, ShardRecord
 from seit.shards.codecs import PackedCodec
@@ -175,7 +175,7 @@ def _write_split(
 
 def write_listed(folder: Path, name: str, data: bytes) -> FileRecord:
     """Write a file of a store, and tell what the card has to say of it."""
-    write_atomically(folder / name, data)
+    write_atomically(inside(folder, name), data)
     return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
 
 

@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from seit.errors import DamagedError, SeitError
-from seit.files import PARTIAL_SUFFIX, explained_writes, publish, sha256_of
+from seit.files import (
+    PARTIAL_SUFFIX,
+    create_file,
+    explained_writes,
+    inside,
+    publish,
+    sha256_of,
+)
 from seit.shards.blocks import MEMBER_SUFFIXES, Block, encode_block
 from seit.shards.card import MAX_SHARD_BLOCKS, ShardRecord
 from seit.shards.codecs import Codec
 from seit.shards.folders import Folder
 from seit.shards.frames import MAX_FRAME_BYTES, Kind
+from seit.shards.names import check_split_names
 from seit.shards.ustar import Member, list_members
 
 _KIND_OF_SUFFIX = {suffix: kind for kind, suffix in MEMBER_SUFFIXES.items()}
@@ -32,14 +40,18 @@ class ShardWriter:
 
     Leaving the ``with`` block by an exception removes the temporary file. After a clean end
     ``record`` describes the published shard.
+
+    Raises:
+        UsageError: ``split`` cannot name a split, or its folder is a link to elsewhere.
     """
 
     record: ShardRecord
 
     def __init__(self, store: Path, *, split: str, index: int, codec: Codec) -> None:
-        self._path = store / split / f"{index:05d}.tar"
-        self._partial = self._path.with_name(self._path.name + PARTIAL_SUFFIX)
+        check_split_names([split])
         self._relative = f"{split}/{index:05d}.tar"
+        self._path = inside(store, self._relative)
+        self._partial = self._path.with_name(self._path.name + PARTIAL_SUFFIX)
         self._index = index
         self._codec = codec
         self._num_blocks = 0
@@ -48,7 +60,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         with explained_writes(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = self._partial.open("wb")
+            self._file: BinaryIO = create_file(self._partial)
             self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
         return self
 

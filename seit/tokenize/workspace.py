@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from seit.errors import SeitError, UsageError
-from seit.files import explained_writes, write_atomically
+from seit.files import explained_writes, inside, read_regular, write_atomically
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
 from seit.shards.folders import is_url
 from seit.shards.replacing import JOB_FOLDER
@@ -26,6 +26,8 @@ from seit.tokenizers import Tokenizer, save_tokenizer
 
 _LOCK_ATTEMPTS = 20
 _CARD_HEAD_BYTES = 256
+_MAX_RECORD_BYTES = 1 << 28
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
 
 
@@ -111,7 +113,7 @@ class Workspace:
         if self.is_replacing:
             return None
         try:
-            return dict(json.loads(self._job.read_bytes()))
+            return dict(json.loads(read_regular(self._job, most_bytes=_MAX_RECORD_BYTES)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError):
@@ -137,7 +139,8 @@ class Workspace:
     def read_done(self, plan: ShardPlan) -> DoneShard | None:
         """The record of a shard that is finished and still in place, or None."""
         try:
-            entry = json.loads((self._done / f"{plan.name}.json").read_bytes())
+            path = self._done / f"{plan.name}.json"
+            entry = json.loads(read_regular(path, most_bytes=_MAX_RECORD_BYTES))
             done = DoneShard.from_json(entry)
             shard = done.shard
             if shard and (self.shards / shard.file).stat().st_size != shard.bytes:
@@ -148,7 +151,7 @@ class Workspace:
 
     def write_done(self, plan: ShardPlan, done: DoneShard) -> None:
         """Note that a shard is finished."""
-        write_atomically(self._done / f"{plan.name}.json", json.dumps(asdict(done)).encode())
+        write_atomically(inside(self._done, f"{plan.name}.json"), json.dumps(asdict(done)).encode())
 
     def remove(self) -> None:
         """Remove the folder: the job is over."""
@@ -160,10 +163,15 @@ class Workspace:
 
     def _lock(self) -> int:
         for _ in range(_LOCK_ATTEMPTS):
+            for folder in (self.path, self._done):
+                if folder.is_symlink():
+                    raise UsageError(
+                        f"{folder} is a link, and a job would change what it leads to; remove it"
+                    )
             with explained_writes(self.path):
                 try:
                     self._done.mkdir(parents=True, exist_ok=True)
-                    lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                    lock = os.open(self.path / "lock", _LOCK_FLAGS, 0o644)
                 except FileNotFoundError:
                     if self.store.is_dir():
                         continue  # a job that ends removes its folder

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seit.errors import DamagedError
-from seit.files import PARTIAL_SUFFIX, explained_writes, publish, write_atomically
+from seit.files import (
+    PARTIAL_SUFFIX,
+    create_file,
+    explained_writes,
+    inside,
+    open_without_waiting,
+    publish,
+    write_atomically,
+)
 from seit.shards.folders.base import PART_BYTES, Folder, Stamp
 
 
@@ -33,7 +41,7 @@ class LocalFolder(Folder):
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
         path = self.path / name
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=open_without_waiting) as file:
             status = os.fstat(file.fileno())
             _check_plain(status.st_mode, path)
             available = max(0, status.st_size - offset)
@@ -47,7 +55,7 @@ class LocalFolder(Folder):
         """
         path = self.path / name
         folder = self.path.stat()
-        descriptor = _open_without_waiting(str(path), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_without_waiting(str(path), os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
         finally:
@@ -81,14 +89,14 @@ class LocalFolder(Folder):
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file under a temporary name, flush it to the disk, and rename it."""
-        path = self.path / name
+        path = inside(self.path, name)
         with explained_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
 
     def upload(self, name: str, source: Path, *, sha256: str) -> None:
         """Copy a local file under a temporary name, check it, and rename it."""
-        path = self.path / name
+        path = inside(self.path, name)
         partial = path.with_name(path.name + PARTIAL_SUFFIX)
         with explained_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,18 +111,13 @@ class LocalFolder(Folder):
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        (self.path / name).unlink()
+        inside(self.path, name).unlink()
 
     @contextmanager
     def fetched(self, name: str) -> Iterator["LocalFolder"]:
         """The folder itself."""
         self.size(name)
         yield self
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a named pipe in its place would otherwise wait for somebody to write."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_plain(mode: int, path: Path) -> None:
@@ -125,7 +128,7 @@ def _check_plain(mode: int, path: Path) -> None:
 def _copy(source: Path, target: Path) -> str:
     """Copy a file, flush it to the disk, and return the sha256 of what went through."""
     digest = hashlib.sha256()
-    with source.open("rb") as old, target.open("wb") as new:
+    with source.open("rb") as old, create_file(target) as new:
         while part := old.read(PART_BYTES):
             digest.update(part)
             new.write(part)

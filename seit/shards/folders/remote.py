@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.extras import how_to_install
-from seit.files import explained_writes
+from seit.files import create_file, explained_writes, inside
 from seit.shards.folders.base import PART_BYTES, Folder
 from seit.shards.folders.local import LocalFolder
 from seit.shards.folders.retries import (
@@ -115,9 +115,9 @@ class RemoteFolder(Folder):
     def fetched(self, name: str) -> Iterator[LocalFolder]:
         """A temporary folder with a copy of the file."""
         with tempfile.TemporaryDirectory(prefix="seit-") as folder:
-            path = Path(folder) / name
+            path = inside(Path(folder), name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
+            with create_file(path) as file:
                 for part in self.parts(name):
                     with explained_writes(path):
                         file.write(part)
@@ -131,6 +131,8 @@ class RemoteFolder(Folder):
         return self._connection[1:]
 
     def _path(self, name: str) -> str:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise UsageError(f"{name!r} leads out of {self}; name a file of it")
         _, root = self._connect()
         return f"{root.rstrip('/')}/{name}{self._query}"
 

@@ -13,7 +13,14 @@ from typing import BinaryIO
 import numpy as np
 
 from seit.errors import DamagedError, UsageError
-from seit.files import PARTIAL_SUFFIX, check_new_file, explained_writes, publish
+from seit.files import (
+    PARTIAL_SUFFIX,
+    check_new_file,
+    create_file,
+    explained_writes,
+    inside,
+    publish,
+)
 from seit.shards.frames import Kind
 from seit.shards.official.codebook import torch_bytes
 from seit.shards.official.escape import ID_LIMIT, PIECE_TOKENS, encode_escaped
@@ -69,7 +76,7 @@ def export_official(
     ]
     total = sum(len(split) for split in store.values())
     done = 0
-    with made_folder(folder), _all_or_none([folder / name for name in names]) as partials:
+    with made_folder(folder), _all_or_none([inside(folder, name) for name in names]) as partials:
         for number, name in enumerate(store):
             paths = partials[3 * number : 3 * number + 3]
             with closing(_export_split(store, name, *paths)) as blocks:
@@ -126,7 +133,7 @@ def _folded(file: BinaryIO) -> gzip.GzipFile:
 @contextmanager
 def _flushed(path: Path) -> Iterator[BinaryIO]:
     """Write a file and flush it to the disk at the end."""
-    with path.open("wb") as file:
+    with create_file(path) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

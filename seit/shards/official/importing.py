@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.files import write_atomically
+from seit.files import inside, write_atomically
 from seit.shards.blocks import Block
 from seit.shards.card import CARD_NAME, MAX_GRID_SIDE, Card, FileRecord, ShardRecord, TokenizerInfo
 from seit.shards.codecs import MAX_BLOCK_TOKENS, PackedCodec, TokenLayout
 from seit.shards.index import write_index
+from seit.shards.names import check_split_names
 from seit.shards.official.codebook import read_codebook
 from seit.shards.official.files import OfficialSplit, Progress, check_split_name, made_folder
 from seit.shards.official.reading import check_file
@@ -120,6 +121,7 @@ def _check_splits(splits: Sequence[OfficialSplit]) -> None:
         check_split_name(name)
         if names.count(name) > 1:
             raise UsageError(f"the split {name!r} is named twice; give each another name")
+    check_split_names(names)
     for split in splits:
         for path in split.files:
             check_file(path)
@@ -187,7 +189,7 @@ def _write_files(store: Path, codebook_KC: npt.NDArray[np.float32]) -> tuple[Fil
 
     files = {CODEBOOK_NAME: save({"codebook": codebook_KC}), SKIPPED_NAME: b""}
     for name, data in files.items():
-        write_atomically(store / name, data)
+        write_atomically(inside(store, name), data)
     return tuple(
         FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
         for name, data in files.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seit.errors import UsageError
-from seit.files import PARTIAL_SUFFIX, explained_writes, publish, sha256_of
+from seit.files import PARTIAL_SUFFIX, create_file, explained_writes, publish, sha256_of
 from seit.shards.blocks import BLOCK_SAMPLES, MEMBER_SUFFIXES, Block
 from seit.shards.card import FileRecord, ShardRecord
 from seit.shards.codecs import Codec
@@ -138,7 +138,7 @@ class _ColumnWriter:
             if not self._places:
                 path = self._group.parent / shard_file(self._group.name, self._kind, self._shard)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._stack.enter_context(path.open("wb"))
+                self._file = self._stack.enter_context(create_file(path))
             self._file.write(chunk or b"")
         self._places.append(None if chunk is None else (self._position, len(chunk)))
         self._position += len(chunk or b"")
@@ -158,7 +158,7 @@ class _ColumnWriter:
 
 def _write_flushed(path: Path, data: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as file:
+    with create_file(path) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

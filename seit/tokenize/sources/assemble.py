@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from seit.shards.names import check_split_names
 from seit.tokenize.sources.corpus import Corpus, Draft, Instance, Kind
 from seit.tokenize.sources.labels import compare_splits, label_remarks
 from seit.tokenize.sources.splits import HashSplit
@@ -29,6 +30,9 @@ def assemble(
 
     ``label_places`` ends a sentence that says where labels were looked for; it is used when nothing
     is labelled.
+
+    Raises:
+        UsageError: a split has a name that no store takes.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     chosen, split_remarks = hash_split.divide(drafts)
@@ -51,6 +55,7 @@ def assemble(
     notes += label_remarks(classes, learned or classes, is_folder=kind == "folder")
     notes += split_remarks
     notes += compare_splits(classes, counts)
+    check_split_names(splits)
     instances: list[Instance] = []
     for name in sorted(splits, key=_split_rank):
         members = splits[name]
