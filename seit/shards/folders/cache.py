@@ -85,9 +85,7 @@ class CachedFolder(WrappedFolder):
     with one warning, and reads go on without it.
     """
 
-    def __init__(
-        self, folder: Folder, directory: Path, *, max_bytes: int, identity: str
-    ) -> None:
+    def __init__(self, folder: Folder, directory: Path, *, max_bytes: int, identity: str) -> None:
         super().__init__(folder)
         self._space = _CacheSpace(directory, max_bytes)
         place = folder.place
