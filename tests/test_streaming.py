@@ -358,7 +358,9 @@ def test_a_window_of_nothing_but_damage_is_an_error(damaged):
 def test_a_place_that_does_not_answer_is_an_error_not_a_hang(split, monkeypatch):
     stream = loader(split, batch_size=8, order="window", mode="streaming", window_blocks=2)
     monkeypatch.setattr(
-        type(split.shards[0]), "open_packed", lambda *_: (_ for _ in ()).throw(SeitError("stalls"))
+        type(split.shards[0]),
+        "open_training",
+        lambda *_: (_ for _ in ()).throw(SeitError("stalls")),
     )
     with pytest.raises(SeitError, match="stalls"):
         next(stream.steps())
@@ -392,14 +394,15 @@ def test_a_stream_holds_two_windows_at_most(split):
 def test_a_rank_holds_and_decodes_its_own_samples_alone(split, monkeypatch, world_size, shuffle):
     decoded = []
 
-    def open_token_rows(shard, block, rows):
-        decoded.extend((shard.rows_of(block).start + rows).tolist())
-        return Shard.open_token_rows(shard, block, rows)
+    def open_training(shard, block, rows=None):
+        if rows is not None:
+            decoded.extend((shard.rows_of(block).start + rows).tolist())
+        return Shard.open_training(shard, block, rows)
 
     options = {"batch_size": 16, "order": "window", "mode": "streaming", "window_blocks": 7}
     for rank in range(world_size):
         part = loader(split, rank=rank, world_size=world_size, shuffle=shuffle, **options)
-        monkeypatch.setattr(type(split.shards[0]), "open_token_rows", open_token_rows)
+        monkeypatch.setattr(type(split.shards[0]), "open_training", open_training)
         batches = list(part)
         monkeypatch.undo()
         own = rows_of(batches)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from seit.shards import Store
+
 
 def command(
     src: str,
@@ -49,7 +51,7 @@ def command(
         container: What shards are: WebDataset tars or Zarr v3 groups; as in SRC by default.
         json: Print one JSON object.
     """
-    from seit.shards import filter_store, read_keys
+    from seit.shards import filter_store, open_store, read_keys
 
     note: dict[str, Any] = {}
     rows = None
@@ -58,12 +60,13 @@ def command(
             "--fraction is of whole classes and goes with --split and --classes only; filter by "
             "the other conditions first, then take a fraction of that store"
         )
+    store = open_store(src)  # once: rows of one state are not those of the next
     if fraction is not None or classes is not None:
         note = {"classes": classes, "fraction": fraction, "seed": seed}
-        rows = _select(src, split, classes, 1.0 if fraction is None else fraction, seed)
+        rows = _select(store, split, classes, 1.0 if fraction is None else fraction, seed)
     with progress_bar("filtering", "samples") as bar:
         result = filter_store(
-            src,
+            store,
             dst,
             splits=split,
             rows=rows,
@@ -92,12 +95,14 @@ def command(
 
 
 def _select(
-    src: str, splits: Sequence[str] | None, given: Sequence[str] | None, fraction: float, seed: int
+    store: "Store",
+    splits: Sequence[str] | None,
+    given: Sequence[str] | None,
+    fraction: float,
+    seed: int,
 ) -> "dict[str, npt.NDArray[np.int64]]":
-    from seit.shards import open_store
     from seit.stream import select
 
-    store = open_store(src)
     classes = None if given is None else _class_names(given, store.classes)
     return {
         name: select(store[name], classes=classes, fraction=fraction, seed=seed)

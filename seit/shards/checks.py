@@ -55,7 +55,7 @@ def check_shard_file(
     folder = shard.folder
     try:
         size = folder.size(record.file)
-        if size > record.bytes and not isinstance(folder, LocalFolder):  # too large to fetch
+        if size > record.bytes and not isinstance(folder.place, LocalFolder):  # too large to fetch
             return FileReport([_other_size(record, size)])
         with folder.fetched(record.file) as local:
             return _check_fetched(shard, record, local, num_classes, kinds)

@@ -10,6 +10,7 @@ from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX
 from seit.shards.card import CARD_NAME, Card, FileRecord, read_card
 from seit.shards.folders import Folder, Location, RetryPolicy, open_folder
+from seit.shards.sealed import SealedFolder
 
 
 def copy_store(
@@ -38,11 +39,13 @@ def copy_store(
     Raises:
         UsageError: there is no store, or ``target`` holds something else or cannot be written.
         DamagedError: a file of the source is not what its card says; ``seit verify`` tells more.
+        ChangedError: another store took the place of the source meanwhile.
         SeitError: a place did not answer, or a disk is full.
     """
-    old = open_folder(source, storage_options=storage_options, retry=retry)
+    old = open_folder(source, storage_options=storage_options, retry=retry).place
     new = open_folder(target, storage_options=storage_options, retry=retry)
     card = read_card(old)
+    sealed = SealedFolder(old, card)
     records = card.records
     _check_target(new, card, origin=old)
     sent = 0
@@ -50,7 +53,10 @@ def copy_store(
         if not is_intact(new, record):
             try:
                 copy_file(old, new, record)
-            except OSError as error:
+            except (OSError, DamagedError) as error:
+                sealed.check()
+                if isinstance(error, DamagedError):
+                    raise
                 raise DamagedError(
                     f"{old.locate(record.file)} cannot be read: {error.strerror or error}; "
                     "`seit verify` lists all damage"

@@ -36,6 +36,7 @@ from seit.shards.replacing import (
     flush_folders,
     locked,
     replace_folder,
+    work_of,
     write_record,
 )
 from seit.shards.rewriting import (
@@ -133,7 +134,7 @@ def delete_samples(
     if not key_set.wanted:
         raise UsageError("no keys are given; name the samples to delete")
     path = folder.path.resolve()
-    work = path.with_name(f".{path.name}.deleting")
+    work = work_of(path)
     if not path.is_dir() and not work.is_dir():
         read_card(path)  # says that there is no store
     with locked(work, path):
@@ -188,6 +189,7 @@ class _Removal:
         )
         if is_changed:
             flush_folders(self.new)
+            store.sealed.check()  # files were linked, not read
             write_record(self.work, request, asdict(deletion), seal=read_card(self.new).seal)
             replace_folder(self.path, self.work)
             end_earlier(self.path, self.work)

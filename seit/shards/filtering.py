@@ -32,7 +32,7 @@ _Masks = Mapping[str, npt.NDArray[np.bool_]]
 
 
 def filter_store(
-    source: Location,
+    source: Location | Store,
     target: Location,
     *,
     splits: Sequence[str] | None = None,
@@ -55,7 +55,7 @@ def filter_store(
     samples.
 
     Args:
-        source: a path or URL of a store.
+        source: a path or URL of a store, or the open store that ``rows`` are of.
         target: a path or URL, new or empty.
         splits: names of splits; all by default.
         rows: by split, the numbers of samples, int (n,), such as ``seit.stream.select`` gives for
@@ -75,7 +75,7 @@ def filter_store(
         DamagedError: the source is damaged.
         SeitError: a disk is full or a place does not answer.
     """
-    store = open_store(source)
+    store = source if isinstance(source, Store) else open_store(source)
     codec, container = codec or store.card.codec, container or store.card.container
     check_names(codec, container)
     check_split_names(store if splits is None else splits)

@@ -24,14 +24,17 @@ class BlockDecoder:
 
     Raises:
         DamagedError: a block is not what was written; the message names it.
+        ChangedError: another store took the place of the one that was opened.
     """
 
     def __init__(self, store: Store) -> None:
         self._codec = store.codec
+        self._sealed = store.sealed
 
     def __call__(self, blocks: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the samples of every block."""
         for block in blocks:
+            self._sealed.check()  # after the block was read
             name = f"{block.get('__url__', 'a tar')}, block {block.get('__key__')}"
             try:
                 yield from self._samples(block)

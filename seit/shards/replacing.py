@@ -28,6 +28,11 @@ _MAX_RECORD_BYTES = 1 << 24
 _LOCK_ATTEMPTS = 20
 
 
+def work_of(path: Path) -> Path:
+    """The folder beside the store at ``path``, a resolved path, where its successor is made."""
+    return path.with_name(f".{path.name}.deleting")
+
+
 def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: str) -> None:
     """Note that the store ``new`` with this seal is complete, what asked for it, and the outcome.
 
@@ -167,16 +172,41 @@ def check_folder(path: Path, card: Card, *, reason: str) -> None:
                 f"{path} holds {name!r}, which the card does not name and {reason}; move it "
                 "elsewhere"
             )
-    lock = path / JOB_FOLDER / LOCK_NAME
-    if not lock.exists():
-        return
-    descriptor = os.open(lock, os.O_RDWR)
+    check_no_job(path)
+
+
+def check_no_job(path: Path) -> None:
+    """Refuse a store that a tokenize job is writing.
+
+    Raises:
+        SeitError: one is.
+    """
+    if _is_locked(path / JOB_FOLDER / LOCK_NAME):
+        raise SeitError(f"a job is writing {path}; wait for it or stop it first")
+
+
+def check_not_replaced(path: Path) -> None:
+    """Refuse a store that another call is replacing; a job looks after it has its own lock.
+
+    Raises:
+        SeitError: one is.
+    """
+    if _is_locked(work_of(path) / LOCK_NAME):
+        raise SeitError(f"another call is changing {path}; wait for it or stop it first")
+
+
+def _is_locked(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SeitError(f"a job is writing {path}; wait for it or stop it first") from None
+        return True
     finally:
         os.close(descriptor)
+    return False
 
 
 def flush_folders(folder: Path) -> None:

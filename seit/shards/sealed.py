@@ -86,18 +86,18 @@ class SealedFolder(WrappedFolder):
         is_same = stamp == before
         if not (is_same and self._is_settled and stamp == self._known):
             self._check_seal()
-            self._known = stamp
             self._is_settled = stamp is not None and time.time_ns() - stamp.changed_ns > _SETTLED_NS
+            self._known = stamp
         return is_same
 
     def _stamp(self) -> Stamp | None:
         return self._at_card(lambda: self.folder.stamp(CARD_NAME))
 
     def _check_seal(self) -> None:
-        seal = self._at_card(
-            lambda: self.folder.read(CARD_NAME, self._seal_offset, len(self._seal))
-        )
-        if seal != self._seal:
+        place = CARD_NAME, self._seal_offset, len(self._seal)
+        if self._at_card(lambda: self.folder.read(*place)) == self._seal:
+            return
+        if self._at_card(lambda: self.folder.reread(*place)) != self._seal:  # bytes may go astray
             raise self._changed(f"its {CARD_NAME} is another")
 
     def _at_card(self, look: Callable[[], _Found]) -> _Found:

@@ -142,6 +142,24 @@ class Shard(ABC):
         packed_NS: npt.NDArray[np.uint8] = self._open(block, {Kind.TOKENS: decode})[Kind.TOKENS]
         return packed_NS
 
+    def open_training(
+        self, block: int, rows: npt.NDArray[np.integer] | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32], tuple[str, ...]]:
+        """Tokens, labels (N,) and keys of a block by one read of each file.
+
+        The tokens are packed ones, uint8 (N, S); or, of ``rows`` (n,), ids (n, H, W). Labels and
+        keys are those of the whole block.
+        """
+        decoders = {kind: self._decoder(block, kind) for kind in (Kind.LABELS, Kind.KEYS)}
+        count = self.samples_of(block)
+        decoders[Kind.TOKENS] = (
+            partial(self._decode_packed, count=count)
+            if rows is None
+            else partial(self._decode_rows, rows=rows, count=count)
+        )
+        found = self._open(block, decoders)
+        return found[Kind.TOKENS], found[Kind.LABELS], found[Kind.KEYS]
+
     def open_token_rows(
         self, block: int, rows: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.unsignedinteger]:

@@ -46,7 +46,8 @@ class Store(Mapping[str, Split]):
 
     Attributes:
         folder: where it lies.
-        files: what its files are read from, bound to the card.
+        sealed: the same, bound to the card.
+        files: what its files are read from: that, behind a cache where it is remote.
     """
 
     def __init__(
@@ -60,9 +61,9 @@ class Store(Mapping[str, Split]):
     ) -> None:
         self.folder = open_folder(location).place
         self.card = card
-        self._sealed = SealedFolder(self.folder, card)
+        self.sealed = SealedFolder(self.folder, card)
         self.files = with_cache(
-            self._sealed, identity=card.seal, cache_dir=cache_dir, cache_bytes=cache_bytes
+            self.sealed, identity=card.seal, cache_dir=cache_dir, cache_bytes=cache_bytes
         )
         self.skips_damage = skips_damage
         self._splits: dict[str, Split] = {}
@@ -77,14 +78,6 @@ class Store(Mapping[str, Split]):
         if not isinstance(self.folder, LocalFolder):
             raise UsageError(f"{self.folder} is no folder of this machine; copy the store first")
         return self.folder.path
-
-    def check_unchanged(self) -> None:
-        """Look whether it is still there.
-
-        Raises:
-            ChangedError: another store or none is in its place.
-        """
-        self._sealed.check()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ A verification reads past any cache: it speaks of what the store itself holds.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,10 +22,12 @@ from seit.shards.checks import (
 )
 from seit.shards.codecs import Codec
 from seit.shards.copying import is_intact
-from seit.shards.folders import CachedFolder, Folder, Location, RetryPolicy, open_folder
+from seit.shards.folders import Folder, LocalFolder, Location, RetryPolicy, open_folder
 from seit.shards.frames import Kind
 from seit.shards.index import SplitIndex
 from seit.shards.repair import Copy
+from seit.shards.replacing import check_no_job, locked, work_of
+from seit.shards.sealed import SealedFolder
 from seit.shards.split import Split
 from seit.shards.store import CODEBOOK_NAME, Store, open_store
 from seit.shards.zarr import ZarrGroup, check_zarr_group
@@ -80,15 +83,28 @@ def verify_store(
     Raises:
         UsageError: there is no store, or an intact one of a newer version; or ``repair_from`` holds
             no copy of it.
-        SeitError: a place did not answer or could not be written.
+        ChangedError: another store took its place meanwhile; nothing was restored after that.
+        SeitError: a place did not answer or could not be written, or, with ``repair_from``,
+            another call is changing the store.
     """
-    folder = open_folder(location, storage_options=storage_options, retry=retry)
-    if isinstance(folder, CachedFolder):
-        folder = folder.folder
-    copy = None
-    if repair_from is not None:
-        copy = Copy(open_folder(repair_from, storage_options=storage_options, retry=retry))
-    return _Verifier(folder, copy, progress).verify()
+    folder = open_folder(location, storage_options=storage_options, retry=retry).place
+    if repair_from is None:
+        return _Verifier(folder, None, progress).verify()
+    copy = Copy(open_folder(repair_from, storage_options=storage_options, retry=retry))
+    with _held(folder):
+        return _Verifier(folder, copy, progress).verify()
+
+
+@contextmanager
+def _held(folder: Folder) -> Iterator[None]:
+    """Hold a store of this machine against calls that would replace it, where that can be done."""
+    with ExitStack() as stack:
+        if isinstance(folder, LocalFolder):
+            path = folder.path.resolve()
+            with suppress(UsageError):  # the folder around it cannot be written
+                stack.enter_context(locked(work_of(path), path))
+            check_no_job(path)
+        yield
 
 
 class _Verifier:
@@ -105,6 +121,7 @@ class _Verifier:
         self.progress = progress
         self.damage: list[Damage] = []
         self.repaired: list[str] = []
+        self.sealed: SealedFolder | None = None
         self.num_blocks = 0
         self.files_done = 0
         self.num_files = 0
@@ -114,6 +131,7 @@ class _Verifier:
         store = self._open()
         if store is None:
             return Verification(0, 0, tuple(self.damage))
+        self.sealed = store.sealed
         if self.copy is not None:
             self.copy.check_is_copy(self.folder, store.card.records)
         self.num_files = len(store.card.records)
@@ -131,6 +149,7 @@ class _Verifier:
         for split in store.values():
             self._verify_split(store, split, codec)
         self.damage += _strangers(store)
+        store.sealed.check()
         return Verification(
             self.num_blocks, store.num_bytes, tuple(self.damage), tuple(self.repaired)
         )
@@ -194,6 +213,8 @@ class _Verifier:
         """Look at a file; if it is damaged, look again after it was restored from the copy."""
         report = look()
         if report.damage and self.copy and not is_intact(self.folder, record):
+            assert self.sealed is not None, "files are checked of an open store"
+            self.sealed.check()
             refusal = self.copy.restore(self.folder, record)
             if refusal is None:
                 self.repaired.append(record.file)
@@ -226,12 +247,12 @@ def _check_plan(
             return
         group = ZarrGroup.of(store.card, split.name)
         for file, error in check_zarr_group(
-            store.folder, group, codec=codec, tables=store.tables, classes=store.classes
+            store.files, group, codec=codec, tables=store.tables, classes=store.classes
         ):
             if file not in damaged:
                 yield Damage(file, None, str(error))
         return
-    index = SplitIndex(store.folder, store.card, split.name)
+    index = SplitIndex(store.files, store.card, split.name)
     if index.record and index.record.file not in damaged:
         for number in range(len(index.shards)):
             try:

@@ -19,7 +19,6 @@ import torch
 
 from seit.errors import DamagedError, SeitError
 from seit.shards import PackedCodec, Shard, Split
-from seit.shards.frames import Kind
 from seit.shards.packed import pack
 from seit.stream.batches import Loader, Rank, Samples, check_labelled
 from seit.stream.decoding import decode_on
@@ -283,17 +282,16 @@ class StreamingLoader(Loader):
             chosen = np.arange(len(rows))
         if not len(chosen):
             return _BlockData(labels=np.empty(0, np.int64), keys=(), rows=np.empty(0, np.int64))
-        labels = shard.open_block(block, Kind.LABELS).astype(np.int64)
-        self._check_labels(labels, shard, block)
         is_part = len(chosen) < len(rows)
-        if is_part and self._codes_samples:
+        is_decoded = is_part and self._codes_samples
+        tokens, labels_N, keys = shard.open_training(block, chosen if is_decoded else None)
+        labels = labels_N.astype(np.int64)
+        self._check_labels(labels, shard, block)
+        if is_decoded:
             layout = self._split.layout
-            tokens_nHW = shard.open_token_rows(block, chosen)
-            room[:] = pack(tokens_nHW.reshape(-1, layout.length), layout.bits)
+            room[:] = pack(tokens.reshape(-1, layout.length), layout.bits)
         else:
-            packed_nS = shard.open_packed(block)
-            room[:] = packed_nS[chosen] if is_part else packed_nS
-        keys = shard.open_block(block, Kind.KEYS)
+            room[:] = tokens[chosen] if is_part else tokens
         return _BlockData(
             labels=labels[chosen],
             keys=tuple(keys[row] for row in chosen.tolist()) if is_part else keys,

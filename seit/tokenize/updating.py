@@ -30,6 +30,7 @@ from seit.shards.replacing import (
     flush_folders,
     locked,
     replace_folder,
+    work_of,
     write_record,
 )
 from seit.shards.rewriting import (
@@ -164,7 +165,7 @@ def update(
         raise UsageError("overwrite replaces a store and an update keeps it; choose one of them")
     check_target(Path(store), source)
     path = Path(store).resolve()
-    work = path.with_name(f".{path.name}.deleting")
+    work = work_of(path)
     if not path.is_dir() and not work.is_dir():
         read_card(path)  # says that there is no store
     with locked(work, path):
@@ -211,6 +212,7 @@ class _Update:
         new = self._write(changes, fresh)
         result = self._result(open_store(new), changes, fresh)
         flush_folders(new)
+        self.store.sealed.check()
         write_record(self.work, request, asdict(result), seal=read_card(new).seal)
         replace_folder(self.path, self.work)
         shutil.rmtree(self.part, ignore_errors=True)

@@ -20,7 +20,7 @@ from seit.errors import SeitError, UsageError
 from seit.files import explained_writes, inside, read_regular, write_atomically
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
 from seit.shards.folders import is_url
-from seit.shards.replacing import JOB_FOLDER
+from seit.shards.replacing import JOB_FOLDER, check_not_replaced
 from seit.tokenize.plan import ShardPlan
 from seit.tokenizers import Tokenizer, save_tokenizer
 
@@ -98,6 +98,7 @@ class Workspace:
         is_new = not self.store.exists()
         lock = self._lock()
         try:
+            check_not_replaced(self.store.resolve())
             yield
         finally:
             is_ours = _is_same_file(lock, self.path / "lock")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from seit.errors import DamagedError, SeitError
+from seit.errors import ChangedError, DamagedError, SeitError
 from seit.models import count_parameters
 from seit.settings import to_mapping
 from seit.shards import Store
@@ -103,7 +103,9 @@ def _enter(
     if ranks.is_main:
         Run.start(out, config, store, resume=resume, beside=beside)
     ranks.wait()
-    return Run.open(out)
+    run = Run.open(out)
+    run.check_store(store)  # each rank opened it by itself
+    return run
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,10 @@ class _Training:
         mark = time.perf_counter()
         while step < self.total:
             waited = time.perf_counter()
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except ChangedError as error:
+                raise self._explained(error, step, state) from error
             self.wait_seconds += time.perf_counter() - waited
             losses_P = self.stepper.step(
                 step, batch, steps_per_epoch=self.steps_per_epoch, total=self.total
@@ -242,6 +247,18 @@ class _Training:
         if not evaluated:
             self._evaluate(step, record=False)
         return True
+
+    def _explained(self, error: ChangedError, step: int, state: _State) -> ChangedError:
+        """Save what there is of a run whose store was replaced; the error that says so."""
+        if self.ranks.world_size == 1 and self.steps_here:
+            if self.losses:
+                self._check_finite(step, write=False, seconds=0.0)
+            self._save(step, state)
+        self._close(None)
+        return ChangedError(
+            f"{error}. The run {self.run.path} stopped at step {step}: `seit {self.run.command} … "
+            "--resume` continues it with the store as it was; for the new store choose another --out"
+        )
 
     def leave(self, result: Any) -> None:
         """Write what a finished run leaves behind."""

@@ -278,11 +278,19 @@ class Run:
                 f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
                 "repeat the first command or choose another --out"
             )
+        self.check_store(store)
+
+    def check_store(self, store: Store) -> None:
+        """Refuse another store than the run was begun on.
+
+        Raises:
+            UsageError: it is another one, or has changed since.
+        """
         identity = self.info.get("identity")
         if not isinstance(identity, dict) or identity | _identity(store) != identity:
             raise UsageError(
-                f"{self.path} was begun on another store than {store.folder}; pass that one or "
-                "choose another --out"
+                f"{self.path} was begun on another store than {store.folder}, or that store has "
+                "changed since; pass it as it was, or choose another --out"
             )
 
     def _check_revision(self, config: LoopConfig) -> None:

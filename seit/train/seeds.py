@@ -197,8 +197,8 @@ def _enter(
         )
     if known["store"] != store.card.seal:
         raise UsageError(
-            f"{out} was begun on another store than {store.folder}; pass that one or choose "
-            "another --out"
+            f"{out} was begun on another store than {store.folder}, or that store has changed "
+            "since; pass it as it was, or choose another --out"
         )
     if len(known["runs"]) > len(numbers):
         raise UsageError(
