@@ -6,6 +6,7 @@ import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
+import fuzz_records
 import numpy as np
 from make_golden import GOLDEN, STORES
 
@@ -175,4 +176,5 @@ _SEEDS = {
     "tar": _tar_seeds,
     "zarr": _zarr_seeds,
     "official": _official_seeds,
+    **fuzz_records.SEEDS,
 }

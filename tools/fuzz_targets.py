@@ -26,6 +26,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+import fuzz_records
 import google_crc32c
 import numpy as np
 from make_golden import GOLDEN, make_tables
@@ -555,4 +556,5 @@ TARGETS: dict[str, Target] = {
     "tar": fuzz_tar,
     "zarr": fuzz_zarr,
     "official": fuzz_official,
+    **fuzz_records.TARGETS,
 }

@@ -62,6 +62,8 @@ def evaluate_run(
             samples in that split; or the run takes pixels and none are named.
     """
     run = Run.open(run_path)
+    config = run.config
+    source = _named_pixels(run, config, pixels)
     store = store if isinstance(store, Store) else open_store(store)
     tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
@@ -73,8 +75,6 @@ def evaluate_run(
         raise UsageError(f"{store.folder} has other classes than the run {run.path} was trained on")
     if not (store[split].labels >= 0).any():
         raise UsageError(f"split {split!r} of {store.folder} holds no labelled samples to evaluate")
-    config = run.config
-    source = _named_pixels(run, config, pixels)
     config = replace(config, data=replace(config.data, val_split=split, pixels=source))
     target = choose_device(device)
     feed = make_feed(store, config, target, with_train=False)
