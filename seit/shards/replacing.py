@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from seit.documents import parse_json, read_plain
 from seit.errors import SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
 from seit.shards.card import CARD_NAME, Card, read_card
@@ -25,6 +26,7 @@ JOB_FOLDER = ".tokenize"
 LOCK_NAME = "lock"
 _RECORD_NAME = "record.json"
 _LOCK_ATTEMPTS = 20
+_MAX_RECORD_BYTES = 1 << 20
 
 
 def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: str) -> None:
@@ -87,7 +89,7 @@ def end_earlier(path: Path, work: Path) -> dict[str, Any] | None:
 
 def _read_record(work: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((work / _RECORD_NAME).read_bytes())
+        record = parse_json(read_plain(work / _RECORD_NAME, max_bytes=_MAX_RECORD_BYTES))
         _ = record["request"], record["seal"], dict(record["outcome"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

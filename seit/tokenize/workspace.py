@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from seit.documents import parse_json, read_plain
 from seit.errors import SeitError, UsageError
 from seit.files import explained_writes, write_atomically
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
@@ -26,6 +27,8 @@ from seit.tokenizers import Tokenizer, save_tokenizer
 
 _LOCK_ATTEMPTS = 20
 _CARD_HEAD_BYTES = 256
+MAX_JOB_BYTES = 1 << 28
+"""Largest description of a job or of a finished shard, which lists the inputs it skipped."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
 
 
@@ -111,7 +114,7 @@ class Workspace:
         if self.is_replacing:
             return None
         try:
-            return dict(json.loads(self._job.read_bytes()))
+            return dict(parse_json(read_plain(self._job, max_bytes=MAX_JOB_BYTES)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError):
@@ -137,7 +140,8 @@ class Workspace:
     def read_done(self, plan: ShardPlan) -> DoneShard | None:
         """The record of a shard that is finished and still in place, or None."""
         try:
-            entry = json.loads((self._done / f"{plan.name}.json").read_bytes())
+            path = self._done / f"{plan.name}.json"
+            entry = parse_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
             done = DoneShard.from_json(entry)
             shard = done.shard
             if shard and (self.shards / shard.file).stat().st_size != shard.bytes:
