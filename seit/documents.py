@@ -61,7 +61,7 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         nested = [one for one in level if isinstance(one, dict | list)]
         if not nested:
             return value

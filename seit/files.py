@@ -103,18 +103,6 @@ def inside(folder: Path, name: str) -> Path:
     return path / parts[-1]
 
 
-def read_regular(path: Path, *, most_bytes: int) -> bytes:
-    """Read a small file that may be anything: a named pipe or device is not waited for.
-
-    Raises:
-        OSError: it is no regular file, is larger than ``most_bytes``, or cannot be read.
-    """
-    with open_plain(path) as file:
-        if os.fstat(file.fileno()).st_size > most_bytes:
-            raise OSError(errno.EFBIG, f"Larger than {most_bytes:,} bytes", str(path))
-        return file.read(most_bytes)
-
-
 def open_without_waiting(path: str, flags: int) -> int:
     """Open a file; a named pipe in its place would otherwise wait for somebody to write."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -220,7 +220,7 @@ def test_pixels_of_the_same_instances(store, corpus, tmp_path):
     assert result.top1 > 0.5
     predictions = predict(tmp_path / "pixels", [corpus / store["val"].keys[0]], device="cpu")
     assert predictions[0].classes
-    again = evaluate_run(tmp_path / "pixels", store, device="cpu")
+    again = evaluate_run(tmp_path / "pixels", store, device="cpu", pixels=corpus)
     assert again.top1 == result.top1
 
 

@@ -522,10 +522,13 @@ def test_a_run_of_pixels_teaches_one_of_tokens(store, pictures, tmp_path):
     pixels = changed(data={"pixels": str(pictures)}, schedule={"steps": 2})
     train(pixels, store, out=tmp_path / "teacher")
     taught = changed(distill={"teacher": str(tmp_path / "teacher"), "alpha": 0.7})
+    with pytest.raises(UsageError, match=r"--distill\.pixels SRC"):
+        train(taught, store, out=tmp_path / "unnamed")
+    taught = changed(taught, distill={"pixels": str(pictures)})
     train(taught, store, out=tmp_path / "one")
     logits = load_file(tmp_path / "one" / "teacher.safetensors")["logits"]
     assert logits.shape == (72, 3)
-    again = evaluate_run(tmp_path / "teacher", store, split="train", device="cpu")
+    again = evaluate_run(tmp_path / "teacher", store, split="train", device="cpu", pixels=pictures)
     assert np.array_equal(logits.argmax(1).numpy(), again.predictions)
     wrong = changed(pixels, distill={"teacher": str(tmp_path / "one")})
     with pytest.raises(UsageError, match="takes tokens and this run pixels"):
@@ -536,7 +539,8 @@ def test_a_run_of_pixels_teaches_one_of_tokens(store, pictures, tmp_path):
 def test_ranks_are_taught_what_one_process_is(store, pictures, tmp_path):
     pixels = changed(data={"pixels": str(pictures)}, schedule={"steps": 2})
     train(pixels, store, out=tmp_path / "teacher")
-    taught = changed(distill={"teacher": str(tmp_path / "teacher"), "alpha": 0.7})
+    teacher = {"teacher": str(tmp_path / "teacher"), "alpha": 0.7, "pixels": str(pictures)}
+    taught = changed(distill=teacher)
     train(taught, store, out=tmp_path / "one")
     assert finish(spawn(store, tmp_path / "two", taught, ranks=2)) == [0, 0]
     same_weights(Run.open(tmp_path / "two"), Run.open(tmp_path / "one"), tolerance=2e-5)

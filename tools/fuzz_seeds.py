@@ -6,6 +6,7 @@ import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
+import fuzz_records
 import numpy as np
 from fuzz_stores import store_seeds
 from make_golden import GOLDEN, STORES
@@ -177,4 +178,5 @@ _SEEDS = {
     "zarr": _zarr_seeds,
     "official": _official_seeds,
     "store": store_seeds,
+    **fuzz_records.SEEDS,
 }

@@ -1,4 +1,4 @@
-"""Fuzz the decoders of stored bytes, guided by the code that is reached (atheris, libFuzzer).
+"""Fuzz what reads the bytes of strangers, guided by the code that is reached (atheris, libFuzzer).
 
     uv run --group fuzz python tools/fuzz_shards.py all --seconds 1800 --work FOLDER
     uv run --group fuzz python tools/fuzz_shards.py card --seconds 60 --work FOLDER

@@ -25,6 +25,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+import fuzz_records
 import google_crc32c
 import numpy as np
 from fuzz_stores import fuzz_store, sealed
@@ -550,4 +551,5 @@ TARGETS: dict[str, Target] = {
     "zarr": fuzz_zarr,
     "official": fuzz_official,
     "store": fuzz_store,
+    **fuzz_records.TARGETS,
 }

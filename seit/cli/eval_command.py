@@ -12,6 +12,7 @@ def command(
     *,
     split: str = "val",
     device: str = "auto",
+    pixels: str | None = None,
     json: bool = False,
 ) -> None:
     """Evaluate a finished run on a split of a store, every sample once.
@@ -21,11 +22,12 @@ def command(
         store: A store made by the same tokenizer.
         split: Which split.
         device: auto, cpu, cuda, mps.
+        pixels: SRC of the images, for a run that was trained on pixels.
         json: Print one JSON object.
     """
     from seit.train import evaluate_run
 
-    result = evaluate_run(run, store, split=split, device=device)
+    result = evaluate_run(run, store, split=split, device=device, pixels=pixels)
     rate = result.samples / result.seconds
     if json:
         return print_json(

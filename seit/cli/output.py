@@ -1,9 +1,17 @@
-"""What commands print: results on stdout, everything else on stderr, progress on a terminal."""
+"""What commands print: results on stdout, everything else on stderr, progress on a terminal.
+
+Names of classes, keys and files come from anybody: whatever is printed for a person goes through
+`printable`, a line at a time.
+"""
 
 import io
 import json
+import logging
+import math
 import os
+import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,6 +19,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from seit.errors import SeitError
+from seit.printable import CONTROLS, printable
 
 _UNWRITTEN = "the output could not be written"
 
@@ -24,6 +33,20 @@ def prepare_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = _format_warning
+    logging.lastResort = _Lines(logging.WARNING)
+
+
+class _Lines(logging.Handler):
+    """Prints what is logged where nobody else handles it."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {one_line(record.getMessage())}")
+
+
+def _format_warning(message: object, *_: object, **__: object) -> str:
+    return f"warning: {printable(one_line(message))}\n"
 
 
 def finish_output() -> None:
@@ -44,7 +67,7 @@ def finish_output() -> None:
 
 def say(text: str) -> None:
     """Print a line for a person to stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
 
 
 def warn(warnings: Sequence[str]) -> None:
@@ -59,13 +82,27 @@ def one_line(text: object) -> str:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object to stdout."""
-    _write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    """Print one JSON object to stdout; numbers that are not finite are null."""
+    text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False, indent=2)
+    lines = text.split("\n")  # between which no text is: those have their line ends escaped
+    _write("".join(f"{CONTROLS.sub(_json_escape, line)}\n" for line in lines))
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_lines(lines: Sequence[str]) -> None:
     """Print a result for a person to stdout."""
-    _write("".join(f"{line}\n" for line in lines))
+    _write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _write(text: str) -> None:
@@ -137,17 +174,17 @@ def progress_bar(description: str, unit: str) -> Iterator[Bar]:
             return Text(f"{task.speed:.0f} {unit}/s" if task.speed else "")
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=None, note="")
+        task = progress.add_task(printable(description), total=None, note="")
 
         def update(done: int, total: int, note: str) -> None:
-            progress.update(task, completed=done, total=total, note=note)
+            progress.update(task, completed=done, total=total, note=printable(note))
 
         yield update

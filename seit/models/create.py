@@ -61,6 +61,7 @@ def build_backbone(
     input_size: tuple[int, int],
     num_classes: int,
     stem: str = "auto",
+    weights: Mapping[str, torch.Tensor] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a timm model over inputs (B, ``channels``, h, w) that returns (B, ``num_classes``).
@@ -74,6 +75,8 @@ def build_backbone(
             one convolution, and 4/2/1 by themselves, or 3/1/1 where that would leave fewer than
             49 patches. Hierarchical backbones take ``up`` or ``later``, see `seit.models.entry`.
             ``none`` leaves timm's stem as it is, for pixels.
+        weights: what is going to be loaded into it; a model of more weights is refused before it
+            takes memory.
         **kwargs: passed on to ``timm.create_model``.
 
     Raises:
@@ -104,7 +107,20 @@ def build_backbone(
         if plan:
             plan.guard(rehearsed)
         rehearse(rehearsed, name, torch.zeros(2, channels, *input_size), num_classes)
+    if weights is not None:
+        _check_size(rehearsed, name, weights)
     return make()
+
+
+def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a model that its weights do not account for."""
+    wanted = sum(value.numel() for value in model.state_dict().values())
+    found = sum(value.numel() for value in weights.values())
+    if wanted > found:
+        raise UsageError(
+            f"{name!r} as it is set has {wanted:,} weights and {found:,} were saved; restore the "
+            "settings or the weights from a copy"
+        )
 
 
 def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:

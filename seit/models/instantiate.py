@@ -49,9 +49,9 @@ def sketch(name: str, settings: Mapping[str, Any]) -> nn.Module:
         UsageError: timm has no such model, or it does not take these settings.
     """
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3)
+        near = get_close_matches(name[:100], timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
-        raise UsageError(f"timm {timm.__version__} has no model {name!r}{hint}")
+        raise UsageError(f"timm {timm.__version__} has no model {name[:100]!r}{hint}")
     left, unknown = dict(settings), []
     with torch.device("meta"):
         while True:

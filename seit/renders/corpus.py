@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from seit.documents import parse_json, read_plain
 from seit.errors import UsageError
 from seit.renders.picture import check_picture, render
 from seit.renders.shapes import CLASSES
@@ -24,6 +25,7 @@ FIRST_VAL_INDEX = 50_000
 other's size, and they never share a picture."""
 
 _RECORD = ".renders.json"
+_MAX_RECORD_BYTES = 1 << 16
 _REVISION = 1  # Raise it when the same arguments give other pictures.
 _CHUNK = 8
 _END_OF_JPEG = b"\xff\xd9"
@@ -122,8 +124,8 @@ def _claim(out: Path, record: dict[str, int]) -> None:
     path = out / _RECORD
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            found = parse_json(read_plain(path, max_bytes=_MAX_RECORD_BYTES))
+        except (OSError, ValueError):
             found = "unreadable"
         if found != record:
             raise UsageError(

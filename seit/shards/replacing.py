@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from seit.documents import parse_json, read_plain
 from seit.errors import SeitError, UsageError
-from seit.files import PARTIAL_SUFFIX, explained_writes, read_regular, write_atomically
+from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.exchanging import exchange_folders
 from seit.shards.folders import LocalFolder
@@ -93,7 +94,7 @@ def end_earlier(path: Path, work: Path) -> dict[str, Any] | None:
 
 def _read_record(work: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(read_regular(work / _RECORD_NAME, most_bytes=_MAX_RECORD_BYTES))
+        record = parse_json(read_plain(work / _RECORD_NAME, max_bytes=_MAX_RECORD_BYTES))
         _ = record["request"], record["seal"], dict(record["outcome"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from seit.documents import parse_json, read_plain
 from seit.errors import SeitError, UsageError
-from seit.files import explained_writes, inside, read_regular, write_atomically
+from seit.files import explained_writes, inside, write_atomically
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
 from seit.shards.folders import is_url
 from seit.shards.replacing import JOB_FOLDER, check_not_replaced
@@ -26,8 +27,9 @@ from seit.tokenizers import Tokenizer, save_tokenizer
 
 _LOCK_ATTEMPTS = 20
 _CARD_HEAD_BYTES = 256
-_MAX_RECORD_BYTES = 1 << 28
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+MAX_JOB_BYTES = 1 << 28
+"""Largest description of a job or of a finished shard, which lists the inputs it skipped."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
 
 
@@ -114,7 +116,7 @@ class Workspace:
         if self.is_replacing:
             return None
         try:
-            return dict(json.loads(read_regular(self._job, most_bytes=_MAX_RECORD_BYTES)))
+            return dict(parse_json(read_plain(self._job, max_bytes=MAX_JOB_BYTES)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError):
@@ -141,7 +143,7 @@ class Workspace:
         """The record of a shard that is finished and still in place, or None."""
         try:
             path = self._done / f"{plan.name}.json"
-            entry = json.loads(read_regular(path, most_bytes=_MAX_RECORD_BYTES))
+            entry = parse_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
             done = DoneShard.from_json(entry)
             shard = done.shard
             if shard and (self.shards / shard.file).stat().st_size != shard.bytes:

@@ -92,7 +92,10 @@ class TrainState:
         restore_moments(self.model, self.optimizer, of_parameters, all_or_none=True)
         for path, value in of_groups.items():
             number, _, key = path.partition(".")
-            self.optimizer.param_groups[int(number)][key] = value
+            group = self.optimizer.param_groups[int(number)]
+            if value.ndim or not isinstance(group.get(key, value), Tensor):
+                raise ValueError(f"{path} is no number that the optimizer counts")
+            group[key] = value
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -122,11 +125,14 @@ def restore_moments(
 
     Raises:
         KeyError: they are another model's, or some are missing.
+        ValueError: they have another shape than their parameters.
     """
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Tensor]] = {}
     for path, value in saved.items():
         name, _, key = path.rpartition(".")
+        if value.ndim and value.shape != parameters[name].shape:
+            raise ValueError(f"{path} is {tuple(value.shape)}, not as its parameter")
         states.setdefault(parameters[name], {})[key] = value
     settings = optimizer.state_dict()
     in_order = [one for group in optimizer.param_groups for one in group["params"]]
@@ -170,6 +176,8 @@ def load_checkpoint(path: Path, state: Saved) -> int:
         raise DamagedError(f"{path} is damaged ({error}); {advice}") from error
     try:
         state.restore(tensors)
+    except DamagedError as error:
+        raise DamagedError(f"{path}: {error}; {advice}") from error
     # Whatever torch raises for tensors of other names, shapes and dtypes.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         raise DamagedError(f"{path} does not fit this run ({reason_of(e)}); {advice}") from e

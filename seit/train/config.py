@@ -32,6 +32,9 @@ OF_THE_MACHINE = frozenset(
 LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
 """Settings that say how long a run is."""
 
+_LARGEST = {"model.embed_dim": 1 << 16, "model.depth": 1 << 10, "model.num_heads": 1 << 10}
+"""Sizes beyond which even a sketch of a network, without memory, takes too long."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -158,6 +161,9 @@ class DistillConfig:
     """The folder of the teacher's run; None for no teacher. One of the same store's tokens sees
     the student's own augmented inputs. One of pixels (its `data.pixels`) sees each instance once,
     centre-cropped, before the training."""
+    pixels: str | None = None
+    """SRC of the images that a teacher of pixels sees; None for those of `data.pixels`. The one
+    that the teacher's own settings name is not opened."""
     kind: Literal["soft", "hard"] = "soft"
     """Whether the student learns the teacher's probabilities or its best class."""
     alpha: float = 0.5
@@ -232,6 +238,10 @@ class LoopConfig:
         for name, low in least.items():
             value = _value(self, name)
             require_setting(value is None or value >= low, name, self, f"at least {low}")
+        for name, high in _LARGEST.items():
+            value = _value(self, name)
+            fits = value is None or 1 <= value <= high
+            require_setting(fits, name, self, f"from 1 to {high:,}")
         require_setting(0 <= self.run.seed < 1 << 63, "run.seed", self, "in 0…2^63")
 
     @property

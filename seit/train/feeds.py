@@ -3,7 +3,7 @@
 Legend: B batch, C channels, h w inputs of the network.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -230,7 +230,12 @@ def has_labels(split: Split) -> bool:
 
 
 def build_model(
-    config: ModelConfig, augment: TokenAugment | PixelAugment, *, num_classes: int, patch_size: int
+    config: ModelConfig,
+    augment: TokenAugment | PixelAugment,
+    *,
+    num_classes: int,
+    patch_size: int,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> torch.nn.Module:
     """The backbone for the inputs that ``augment`` makes.
 
@@ -247,6 +252,7 @@ def build_model(
         input_size=augment.output_size,
         stem=stem,
         num_classes=num_classes,
+        weights=weights,
         **config.timm_kwargs(),
     )
 

@@ -23,18 +23,19 @@ def load_run_model(
         UsageError: the run has not finished.
         DamagedError: its weights are not what was written.
     """
-    inputs = tokenizer.inputs
+    inputs, weights = tokenizer.inputs, run.load_weights()
     rows = tokenizer.grid[0] // tokenizer.levels
     model = build_model(
         run.config.model,
         augment,
         num_classes=len(run.classes),
         patch_size=inputs.size // rows if isinstance(inputs, ImageInputs) else 1,
+        weights=weights,
     )
     tuning = _modules_of(run)
     if tuning is not None:
         tuning.attach(model)
-    load_weights(model, run.load_weights(), origin=str(run.path))
+    load_weights(model, weights, origin=str(run.path))
     return model.to(device)
 
 

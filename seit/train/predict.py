@@ -40,15 +40,30 @@ class Prediction:
 
 
 def evaluate_run(
-    run_path: str | Path, store: Store | str | Path, *, split: str = "val", device: str = "auto"
+    run_path: str | Path,
+    store: Store | str | Path,
+    *,
+    split: str = "val",
+    device: str = "auto",
+    pixels: str | Path | None = None,
 ) -> Evaluation:
     """Evaluate a run's weights on one split of a store, every sample once.
 
+    Args:
+        run_path: the run's folder.
+        store: the store, opened or by path.
+        split: its split.
+        device: auto, cpu, cuda, mps.
+        pixels: SRC of the images of a run that was trained on pixels. The one that the run's own
+            settings name is not opened: they may be anybody's.
+
     Raises:
         UsageError: the store was made by another tokenizer, has other classes, or no labelled
-            samples in that split.
+            samples in that split; or the run takes pixels and none are named.
     """
     run = Run.open(run_path)
+    config = run.config
+    source = _named_pixels(run, config, pixels)
     store = store if isinstance(store, Store) else open_store(store)
     tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
@@ -60,8 +75,7 @@ def evaluate_run(
         raise UsageError(f"{store.folder} has other classes than the run {run.path} was trained on")
     if not (store[split].labels >= 0).any():
         raise UsageError(f"split {split!r} of {store.folder} holds no labelled samples to evaluate")
-    config = run.config
-    config = replace(config, data=replace(config.data, val_split=split))
+    config = replace(config, data=replace(config.data, val_split=split, pixels=source))
     target = choose_device(device)
     feed = make_feed(store, config, target, with_train=False)
     model = load_run_model(run, feed.augment, tokenizer, target)
@@ -72,6 +86,19 @@ def evaluate_run(
         device=target,
         autocast=make_autocast(config, target),
     )
+
+
+def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> str | None:
+    """The SRC that the caller names, where the run takes one."""
+    recorded = config.data.pixels
+    if recorded is not None and pixels is None:
+        raise UsageError(
+            f"the run {run.path} was trained on the pixels of {recorded!r}; name the images to "
+            "evaluate it on by --pixels SRC"
+        )
+    if recorded is None and pixels is not None:
+        raise UsageError(f"the run {run.path} was trained on tokens; leave --pixels out")
+    return None if pixels is None else str(pixels)
 
 
 def predict(
@@ -105,11 +132,12 @@ def predict(
             probabilities = model(embedded).float().softmax(1)
         totals.index_add_(0, numbers, probabilities.double().cpu())
         counts.index_add_(0, numbers, torch.ones(len(batch), 1, dtype=torch.float64))
-    best = (totals / counts).topk(min(top, len(run.classes)), dim=1)
+    classes = run.classes
+    best = (totals / counts).topk(min(top, len(classes)), dim=1)
     return [
         Prediction(
             str(file),
-            tuple((run.classes[n], value) for n, value in zip(indices, values, strict=True)),
+            tuple((classes[n], value) for n, value in zip(indices, values, strict=True)),
         )
         for file, values, indices in zip(
             files, best.values.tolist(), best.indices.tolist(), strict=True

@@ -133,7 +133,14 @@ def _pixel_logits(
 @torch.no_grad()
 def _look_at_all(run: Run, config: TrainConfig, store: Store, ranks: Ranks) -> Tensor:
     """The logits (n, N) of the rank's part of the training split; 0 for the others'."""
-    theirs = replace(run.config, data=replace(run.config.data, val_split=config.data.train_split))
+    pixels = config.distill.pixels or config.data.pixels
+    if pixels is None:
+        raise UsageError(
+            f"the teacher {run.path} was trained on the pixels of {run.config.data.pixels!r}; name "
+            "the images that it is to see by --distill.pixels SRC"
+        )
+    data = replace(run.config.data, val_split=config.data.train_split, pixels=pixels)
+    theirs = replace(run.config, data=data)
     feed = make_feed(store, theirs, ranks.device, rank=ranks.part, with_train=False)
     model = load_run_model(run, feed.augment, store.load_tokenizer(), ranks.device).eval()
     autocast = make_autocast(config, ranks.device)

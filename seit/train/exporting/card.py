@@ -1,5 +1,10 @@
-"""The model card: `README.md` with the front matter that Hugging Face reads."""
+"""The model card: `README.md` with the front matter that Hugging Face reads.
 
+Names of classes, splits and settings come from anybody: they stay text, in Markdown and in YAML.
+"""
+
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -8,9 +13,14 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined, select_autoescape
 
+from seit.printable import CONTROLS, printable
 from seit.train.exporting.spec import ExportSpec
 
 CARD_NAME = "README.md"
+_MARKUP = re.compile(
+    r"([\\`*{}\[\]<>#~&|!@]|(?<!\w)_|_(?!\w)|:(?=/)|(?<=www)\.)", re.ASCII | re.IGNORECASE
+)
+"""What means something within a line of Markdown, in HTML or in a link."""
 _TAGS = ("seit", "tokens", "timm")
 
 
@@ -53,6 +63,7 @@ def write_card(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"plain": _plain, "code": _code, "block": _block, "string": json.dumps}
     text = resources.files(__package__).joinpath("card.md.j2").read_text("utf-8")
     return environment.from_string(text).render(
         front_matter=_yaml(_front_matter(spec, name)),
@@ -92,8 +103,48 @@ def _front_matter(spec: ExportSpec, name: str) -> dict[str, Any]:
     }
 
 
+def _plain(value: object) -> str:
+    """A text in a line of Markdown, all of it as it is."""
+    return _MARKUP.sub(r"\\\1", printable(value))
+
+
+def _code(value: object) -> str:
+    """A text as code in a line of Markdown, also in a table."""
+    text = printable(value).replace("|", "\\|")
+    ticks = "`" * (1 + _longest_ticks(text))
+    space = " " if len(ticks) > 1 else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def _block(text: str, language: str) -> str:
+    """Lines of code, behind a fence that they do not end."""
+    fence = "`" * max(3, 1 + _longest_ticks(text))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts with control characters in one line, those escaped."""
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        """Represent a text."""
+        style = '"' if CONTROLS.search(value) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
 def _yaml(values: Any) -> str:
-    return yaml.safe_dump(_lists(values), sort_keys=False, allow_unicode=True).rstrip("\n")
+    text = yaml.dump(
+        _lists(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30
+    )
+    # Those that PyYAML takes for printable stand in quotes, where YAML has escapes of four digits.
+    lines = text.rstrip("\n").split("\n")
+    return "\n".join(CONTROLS.sub(lambda c: f"\\u{ord(c[0]):04x}", line) for line in lines)
 
 
 def _lists(value: Any) -> Any:

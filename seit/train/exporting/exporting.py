@@ -14,7 +14,6 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.files import explained_writes, publish, write_atomically
-from seit.models import load_weights
 from seit.shards import Store
 from seit.shards.placing import work_folder
 from seit.tokenizers import Tokenizer, load_tokenizer, tokenizer_bytes
@@ -114,8 +113,7 @@ def export_run(
     tokenizer = load_tokenizer(source.path / TOKENIZER_NAME)
     spec = describe(source, tokenizer)
     figures = None if store is None else measure_store(store, spec)
-    backbone = spec.model.build()
-    load_weights(backbone, source.load_weights(), origin=str(source.path))
+    backbone = spec.model.build(source.load_weights(), origin=str(source.path))
     graphs, missing = make_graphs(spec, backbone, tokenizer)
     chosen = _choose(graphs, missing, inputs)
     with work_folder(target) as work, explained_writes(target):

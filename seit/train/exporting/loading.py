@@ -5,7 +5,6 @@ from pathlib import Path
 from torch import nn
 
 from seit.errors import DamagedError, UsageError
-from seit.models import load_weights
 from seit.tensors import read_tensors
 from seit.tokenizers import Tokenizer, load_tokenizer
 from seit.train.exporting.graphs import Graph, InputKind, choose_graph, make_graphs
@@ -53,9 +52,7 @@ def _load(folder: Path, spec: ExportSpec) -> nn.Module:
     if not path.is_file():
         raise UsageError(f"{folder} holds no {WEIGHTS_NAME}; export with --format safetensors")
     weights = read_tensors(path, advice="export again")
-    model = spec.model.build()
-    load_weights(model, weights, origin=str(folder))
-    return model.eval()
+    return spec.model.build(weights, origin=str(folder)).eval()
 
 
 def _load_tokenizer(folder: Path, spec: ExportSpec) -> Tokenizer:

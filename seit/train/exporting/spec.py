@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from seit.documents import as_record, read_json
 from seit.errors import DamagedError, UsageError
-from seit.models import build_backbone
+from seit.models import build_backbone, load_weights
 
 CONFIG_NAME = "config.json"
 FORMAT = "seit-export"
@@ -33,16 +33,23 @@ class BackboneSpec:
     num_classes: int
     kwargs: dict[str, Any]
 
-    def build(self) -> nn.Module:
-        """Build the timm model, with weights as they start."""
-        return build_backbone(
+    def build(self, weights: Mapping[str, Tensor], *, origin: str) -> nn.Module:
+        """Build the timm model and load its weights, which ``origin`` names in messages.
+
+        Raises:
+            UsageError: they are another model's.
+        """
+        model = build_backbone(
             self.name,
             channels=self.channels,
             input_size=self.input_size,
             stem=self.stem,
             num_classes=self.num_classes,
+            weights=weights,
             **self.kwargs,
         )
+        load_weights(model, dict(weights), origin=origin)
+        return model
 
 
 @dataclass(frozen=True, kw_only=True)
