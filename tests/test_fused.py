@@ -429,7 +429,7 @@ def test_operations_that_the_kernel_does_not_have_are_left_to_torch(device, capl
     assert torch.equal(found.inputs, expected.inputs)
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("augmentation is not fused")
-    assert f"{next(iter(change))} = {next(iter(change.values()))}" in message
+    assert f"{next(iter(change))} = {next(iter(change.values()))!r}" in message
 
 
 def test_several_levels_are_left_to_torch(device, caplog):

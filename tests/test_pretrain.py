@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 import seit
-from seit.augment import SampleRandom, nearest_ids
+from seit.augment import SampleRandom, TokenAugment, nearest_ids
 from seit.cli import main
 from seit.errors import UsageError
 from seit.models import build_backbone
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
-from seit.settings import build, to_mapping
+from seit.recipes import find_recipe
+from seit.settings import build, read_yaml, to_mapping
 from seit.train import Run, TrainConfig, evaluate_run, train
-from seit.train.pretrain import pretrain
+from seit.train.pretrain import PretrainConfig, pretrain
 from seit.train.pretrain.further import (
     FurtherConfig,
     FurtherModel,
@@ -520,6 +522,27 @@ def test_a_distilled_run_goes_on_bit_for_bit(store, finished, tmp_path):
         )
     pretrain(taught, store, out=tmp_path / "taught", init_from=finished.path, resume=True)
     same(Run.open(tmp_path / "taught"), Run.open(tmp_path / "whole"))
+
+
+def test_recipes_of_pretraining_do_what_their_papers_do():
+    small, large, further, mtm = (
+        build(PretrainConfig, read_yaml(find_recipe(name).path), origin=name)
+        for name in ("sit-small-cpu", "sit-vit-small", "further-small-cpu", "seitpp-mtm-vit-base")
+    )
+    for sit in (small, large):
+        assert (sit.sit.recon_weight, sit.sit.contrast_weight) == (1.0, 1.0)
+        assert (sit.optim.betas, sit.optim.clip_grad) == ((0.9, 0.999), 3.0)
+    assert (small.sit.momentum, large.sit.momentum) == (None, 0.996)
+    assert (further.augment.crop_scale, further.augment.flip_prob) == ((1.0, 1.0), 0.0)
+    assert (further.optim.lr, further.optim.weight_decay) == (1.5e-4, 0.01)
+    assert mtm.augment.order == "seitpp"
+    # Nothing is cut off and nothing interpolated where the network takes whole grids.
+    whole = replace(further.augment, crop_size=8)
+    codes = torch.randn((32, 4), generator=torch.Generator().manual_seed(0))
+    augment = TokenAugment(codes, (8, 8), whole)
+    tokens = torch.randint(32, (5, 8, 8), generator=torch.Generator().manual_seed(1))
+    seen = augment(tokens, torch.zeros(5).long(), positions=torch.arange(5), seed=0, epoch=0)
+    torch.testing.assert_close(seen.inputs, augment.evaluate(tokens))
 
 
 # ------------------------------------------------------------------------ runs of earlier versions

@@ -15,7 +15,7 @@ changed cells of both views, C the sum of both directions, each from the corrupt
 other one. But R is a cross-entropy over K codes, about ln K nats at first and 5 later, where theirs
 is an L1 distance of normalised pixels of some tenths; so their factor of 5 for small corpora, which
 makes both losses alike in size there, must not be taken over. At 1 and 1 the encoder's gradient of
-R is several times that of C at the start, and a third to a half of it after some dozen steps.
+R is somewhat larger than that of C at the start, and a third to two thirds of it from step 30 on.
 
 Legend: B batch, h w token grid, L patches, s cells along a patch's side, C codebook dim, K codes,
 D model dim, E dim of projections, T tasks, P = 1 + T parts of the loss.
