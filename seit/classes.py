@@ -84,9 +84,13 @@ def match_classes(
 
 
 def unite_classes(
-    lists: Sequence[Sequence[str]],
+    lists: Sequence[Sequence[str]], *, owners: Sequence[object] | None = None
 ) -> tuple[tuple[str, ...], list[npt.NDArray[np.int32]]]:
     """Unite lists of classes by name, in the order in which each is first named.
+
+    Args:
+        lists: names.
+        owners: whose they are, for messages.
 
     Returns:
         The names, and for each list int32 (M,), what its labels become.
@@ -97,25 +101,26 @@ def unite_classes(
     first = tuple(lists[0])
     if all(tuple(names) == first for names in lists):
         return first, [np.arange(len(first), dtype=np.int32) for _ in lists]
-    for names in lists:
-        check_distinct(names)
+    for names, owner in zip(lists, owners or [None] * len(lists), strict=True):
+        check_distinct(names, owner=owner)
     united = {name: number for number, name in enumerate(dict.fromkeys(chain(*lists)))}
     return tuple(united), [
         np.array([united[name] for name in names], dtype=np.int32) for names in lists
     ]
 
 
-def check_distinct(classes: Sequence[str]) -> None:
-    """Refuse two classes of one name.
+def check_distinct(classes: Sequence[str], *, owner: object = None) -> None:
+    """Refuse two classes of one name; ``owner`` says whose they are, for the message.
 
     Raises:
         UsageError: there are some; it names the first.
     """
     twice = next((name for name, count in Counter(classes).items() if count > 1), None)
     if twice is not None:
+        where = "" if owner is None else f"{owner}: "
         raise UsageError(
-            f"two classes are named {twice!r}, which cannot be told apart in another list of "
-            "classes; give them other names"
+            f"{where}two classes are named {twice!r}, which cannot be told apart in another list "
+            "of classes; give them other names"
         )
 
 

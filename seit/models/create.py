@@ -108,7 +108,13 @@ def build_backbone(
 
 
 def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:
-    """Refuse arguments that follow from the input and the stem."""
+    """Refuse arguments that follow from the input and the stem, and what is no classifier."""
+    if kwargs.get("features_only"):
+        raise UsageError(
+            f"features_only of {name!r} would give a list of feature maps, and models over tokens "
+            "return logits; leave it out and call forward_features or forward_intermediates of the "
+            "model"
+        )
     ours = {"in_chans", "img_size"} | (set() if stem == "none" else {"patch_size"})
     if wrong := sorted(ours & kwargs.keys()):
         raise UsageError(

@@ -3,15 +3,18 @@
 Legend: B batch, N classes, P parts of the loss.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.augment import Augmented
+from seit.classes import split_warning
 from seit.report import Section
 from seit.shards import Store, open_store
 from seit.train.config import TrainConfig
@@ -26,6 +29,8 @@ from seit.train.ranks import Ranks
 from seit.train.report import write_run_report
 from seit.train.run import Run
 from seit.train.teacher import Teacher, make_teacher
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class Classifying(Objective[Result]):
             num_classes=len(store.classes),
             patch_size=pixels_per_token(store),
         )
+        if ranks.is_main:
+            _warn_of_classes(config, store)
         if init_from is not None:
             start_from(model, Run.open(init_from), store)
         super().__init__(config, feed, ranks, model)
@@ -177,6 +184,20 @@ class Classification(Classifying[TrainResult]):
     @override
     def result(self, figures: LoopFigures) -> TrainResult:
         return TrainResult(**self.figures(figures))
+
+
+def _warn_of_classes(config: TrainConfig, store: Store) -> None:
+    """Warn where classes are evaluated that have no sample to learn from."""
+    data = config.data
+    text = split_warning(
+        store.classes,
+        learned=np.unique(store[data.train_split].labels).tolist(),
+        evaluated=np.unique(store[data.val_split].labels).tolist(),
+        train=data.train_split,
+        val=data.val_split,
+    )
+    if text is not None:
+        _LOG.warning("%s", text)
 
 
 def pixels_per_token(store: Store) -> int:

@@ -11,6 +11,8 @@ from jinja2 import Environment, StrictUndefined, select_autoescape
 from seit.train.exporting.spec import ExportSpec
 
 CARD_NAME = "README.md"
+_MOST_CLASSES = 1000
+"""So many are listed on the card; `config.json` lists all."""
 _TAGS = ("seit", "tokens", "timm")
 
 
@@ -62,7 +64,8 @@ def write_card(
         files=files,
         parameters=parameters,
         store=store,
-        classes=_yaml(list(spec.classes)),
+        classes=_yaml(list(spec.classes[:_MOST_CLASSES])),
+        unlisted=max(0, len(spec.classes) - _MOST_CLASSES),
         levels=spec.tokenizer.codebook[0] if len(spec.tokenizer.codebook) == 3 else 1,
     )
 
