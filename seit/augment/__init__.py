@@ -21,7 +21,7 @@ from seit.augment.masks import mask_bands, random_bands, time_roll
 from seit.augment.mixup import mixup
 from seit.augment.noise import add_noise_, codebook_unit
 from seit.augment.philox import Op, SampleRandom, philox4x32
-from seit.augment.pipeline import Augmented, TokenAugment
+from seit.augment.pipeline import Augmented, TokenAugment, crop_size_of
 from seit.augment.pixels import PixelAugment
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
@@ -43,6 +43,7 @@ __all__ = [
     "center_crop",
     "codebook_unit",
     "color_adapt_",
+    "crop_size_of",
     "cutmix",
     "cutmix_boxes",
     "mask_bands",

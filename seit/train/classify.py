@@ -18,6 +18,7 @@ from seit.classes import split_warning
 from seit.report import Section
 from seit.shards import Store, open_store
 from seit.train.config import TrainConfig
+from seit.train.defaults import default_config
 from seit.train.evaluate import Evaluation, evaluate
 from seit.train.feeds import TrainBatch, build_model, make_feed
 from seit.train.initialising import start_from
@@ -59,7 +60,7 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig,
+    config: TrainConfig | None,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -70,7 +71,7 @@ def train(
     """Train a classifier on ``store`` and leave a run folder at ``out``.
 
     Args:
-        config: what to do.
+        config: what to do; None for what the command does by default, fitted to the store.
         store: the store, opened or by path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: go on where that run stopped, if there is one; the result is bit for bit that of an
@@ -86,8 +87,11 @@ def train(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(TrainConfig, opened, task="train", init_from=init_from)
+    settled = config
     return run_objective(
-        lambda ranks: Classification(config, opened, ranks, init_from=init_from),
+        lambda ranks: Classification(settled, opened, ranks, init_from=init_from),
         config,
         opened,
         out=Path(out),
