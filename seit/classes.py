@@ -45,7 +45,8 @@ class ClassMatch:
 
     def relabel(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Return labels (n,) as the other list counts; −1 for an unknown class and for −1."""
-        return np.append(self.numbers, -1)[labels]
+        relabelled: npt.NDArray[np.int64] = np.append(self.numbers, -1)[labels]
+        return relabelled
 
 
 def match_classes(

@@ -1,7 +1,8 @@
 """One door to models: timm's, with the stem replaced and everything else unchanged."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -72,8 +73,8 @@ def build_backbone(
         num_classes: outputs of the head.
         stem: ``auto`` is what suits the backbone and the grid. ViTs take kernel/stride/padding of
             one convolution, and 4/2/1 by themselves, or 3/1/1 where that would leave fewer than
-            49 patches. Hierarchical backbones take ``up`` or ``later``, see `seit.models.entry`.
-            ``none`` leaves timm's stem as it is, for pixels.
+            49 patches. Hierarchical backbones take ``up`` or ``later``, and the second by
+            themselves where they run with it, see `seit.models.entry`. ``none`` leaves timm's stem as it is, for pixels.
         **kwargs: passed on to ``timm.create_model``.
 
     Raises:
@@ -86,7 +87,7 @@ def build_backbone(
     original = sketch(name, kwargs)
     settings = {**kwargs, "in_chans": channels, "num_classes": num_classes}
     make: Callable[[], nn.Module]
-    plan: Plan | None = None
+    inputs = (channels, *input_size)
     if stem == "none":
         size = {"img_size": input_size} if takes(original, "img_size") else {}
         make = partial(instantiate, name, {**settings, **size})
@@ -98,13 +99,31 @@ def build_backbone(
     else:
         entry = parse_entry(stem, name)
         plan = plan_pyramid(name, settings, original=original, entry=entry, grid=input_size)
-        make = plan.make
+        plans = [plan, replace(plan, entry="up")] if stem == "auto" else [plan]
+        return _first_that_runs(plans, inputs, num_classes).make()
     with torch.device("meta"):
-        rehearsed = make()
-        if plan:
-            plan.guard(rehearsed)
-        rehearse(rehearsed, name, torch.zeros(2, channels, *input_size), num_classes)
+        rehearse(make(), name, torch.zeros(2, *inputs), num_classes)
     return make()
+
+
+def _first_that_runs(plans: Sequence[Plan], inputs: tuple[int, int, int], num_classes: int) -> Plan:
+    """The first plan whose model returns logits for inputs (C, h, w).
+
+    Raises:
+        UsageError: none does; it is that of the first.
+    """
+    errors = []
+    for plan in plans:
+        try:
+            with torch.device("meta"):
+                model = plan.make()
+                plan.guard(model)
+                rehearse(model, plan.name, torch.zeros(2, *inputs), num_classes)
+        except UsageError as error:
+            errors.append(error)
+        else:
+            return plan
+    raise errors[0]
 
 
 def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:

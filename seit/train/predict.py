@@ -133,7 +133,8 @@ class Predictor:
                 embedded = self._augment.evaluate(values.permute(0, 3, 1, 2))
             else:
                 embedded = self._augment.evaluate(self._tokenizer.encode(values))
-            return self._model(embedded).float().softmax(1).double().cpu()
+            logits: Tensor = self._model(embedded)
+            return logits.float().softmax(1).double().cpu()
 
 
 _NOTHING = torch.empty(0, 0, dtype=torch.float64)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, NamedTuple, TypeAlias
 
+from seit.classes import naming_warning
+
 Kind: TypeAlias = Literal["folder", "manifest", "webdataset"]
 
 Location: TypeAlias = str | tuple[str, int, int]
@@ -109,6 +111,8 @@ def assemble(
     """Split, order and number the drafts, whose keys must be unique."""
     numbers = {name: number for number, name in enumerate(classes)}
     notes = list(warnings)
+    if (remark := naming_warning(classes)) is not None:
+        notes.append(remark)
     splits: dict[str, list[Instance]] = {}
     is_hashed = False
     unlabelled = total = 0
