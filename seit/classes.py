@@ -21,7 +21,6 @@ from seit.errors import UsageError
 SHOWN = 5
 """So many names stand in a message."""
 _SEPARATORS = re.compile(r"[\s_\-]+")
-_MISSING_WORDS = frozenset({"nan", "na", "n/a", "none", "null", "<na>", ""})
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class ClassMatch:
 
     def relabel(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Return labels (n,) as the other list counts; −1 for an unknown class and for −1."""
-        return np.append(self.numbers, -1)[labels]
+        relabelled: npt.NDArray[np.int64] = np.append(self.numbers, -1)[labels]
+        return relabelled
 
 
 def match_classes(
@@ -84,9 +84,13 @@ def match_classes(
 
 
 def unite_classes(
-    lists: Sequence[Sequence[str]],
+    lists: Sequence[Sequence[str]], *, owners: Sequence[object] | None = None
 ) -> tuple[tuple[str, ...], list[npt.NDArray[np.int32]]]:
     """Unite lists of classes by name, in the order in which each is first named.
+
+    Args:
+        lists: names.
+        owners: whose they are, for messages.
 
     Returns:
         The names, and for each list int32 (M,), what its labels become.
@@ -97,25 +101,26 @@ def unite_classes(
     first = tuple(lists[0])
     if all(tuple(names) == first for names in lists):
         return first, [np.arange(len(first), dtype=np.int32) for _ in lists]
-    for names in lists:
-        check_distinct(names)
+    for names, owner in zip(lists, owners or [None] * len(lists), strict=True):
+        check_distinct(names, owner=owner)
     united = {name: number for number, name in enumerate(dict.fromkeys(chain(*lists)))}
     return tuple(united), [
         np.array([united[name] for name in names], dtype=np.int32) for names in lists
     ]
 
 
-def check_distinct(classes: Sequence[str]) -> None:
-    """Refuse two classes of one name.
+def check_distinct(classes: Sequence[str], *, owner: object = None) -> None:
+    """Refuse two classes of one name; ``owner`` says whose they are, for the message.
 
     Raises:
         UsageError: there are some; it names the first.
     """
     twice = next((name for name, count in Counter(classes).items() if count > 1), None)
     if twice is not None:
+        where = "" if owner is None else f"{owner}: "
         raise UsageError(
-            f"two classes are named {twice!r}, which cannot be told apart in another list of "
-            "classes; give them other names"
+            f"{where}two classes are named {twice!r}, which cannot be told apart in another list "
+            "of classes; give them other names"
         )
 
 
@@ -156,14 +161,6 @@ def split_warning(
     )
     near = near_names(names, [classes[label] for label in sorted(known - {-1})])
     return f"{text}; {say_near(near)}; give both one name" if near else text
-
-
-def naming_warning(classes: Iterable[str]) -> str | None:
-    """Return a warning where a class has a name that tables give a missing label; else None."""
-    odd = [name for name in classes if name.strip().casefold() in _MISSING_WORDS]
-    if not odd:
-        return None
-    return f"a class is named {listed(odd)}, as tables write a missing label; is it one?"
 
 
 def say_near(near: "dict[str, str]") -> str:

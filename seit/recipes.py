@@ -3,13 +3,27 @@
 A checkout's own folder is preferred; an installed package carries a copy.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 
 from seit.errors import UsageError
 
 _PACKAGE = Path(__file__).parent
+_MODALITY = "# modality:"
+DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "train": ("small-cpu", "audio-small-cpu"),
+        "tune": ("tune-small-cpu",),
+        "continual": ("continual-small-cpu",),
+        "mtm": ("mtm-small-cpu",),
+        "sit": ("sit-small-cpu",),
+        "further": ("further-small-cpu",),
+    }
+)
+"""The recipes of each task where none is named; the first that is made for the data is taken."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,13 @@ class Recipe:
         lines = self.path.read_text().splitlines()
         return lines[0].lstrip("# ").strip() if lines else ""
 
+    @property
+    def modality(self) -> str | None:
+        """What its augmentation is made for, by its line ``# modality: …``; None for either."""
+        lines = self.path.read_text().splitlines()
+        found = (line.removeprefix(_MODALITY) for line in lines if line.startswith(_MODALITY))
+        return next((text.strip() for text in found), None)
+
 
 def data_folder(room: str) -> Path:
     """The folder of recipes, cards or specifications of ``room``: tokenizers, shards or train."""
@@ -37,6 +58,22 @@ def data_folder(room: str) -> Path:
 def list_recipes() -> list[Recipe]:
     """All recipes, by name."""
     return [Recipe(path.stem, path) for path in sorted(data_folder("train").glob("*.yaml"))]
+
+
+def default_recipe(task: str, modality: str) -> Recipe:
+    """The recipe of a task for data of a modality, where none is named.
+
+    Raises:
+        UsageError: there is none; the nearest is named.
+    """
+    recipes = [find_recipe(name) for name in DEFAULTS[task]]
+    fitting = next((one for one in recipes if one.modality in (None, modality)), None)
+    if fitting is None:
+        raise UsageError(
+            f"there is no recipe of {task} for {modality}; the nearest is {recipes[0].name}, made "
+            f"for {recipes[0].modality}: pass --recipe {recipes[0].name} to take it all the same"
+        )
+    return fitting
 
 
 def find_recipe(name: str) -> Recipe:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from seit.classes import (
     folded,
     match_classes,
-    naming_warning,
     near_names,
     split_warning,
     unite_classes,
@@ -75,11 +74,6 @@ def test_classes_that_are_evaluated_and_not_learned_are_named():
     fine = split_warning(["A", "a", "b"], learned=[0, 1, 2], evaluated=[0, 1])
     assert fine is None, "letters of both cases are learned and evaluated"
     assert split_warning(["A"], learned=[-1], evaluated=[0]) is None, "nothing is labelled"
-
-
-def test_a_class_named_like_a_missing_label_is_remarked_upon():
-    assert naming_warning(["cat", "nanny"]) is None
-    assert "'nan'" in (naming_warning(["cat", "nan"]) or "")
 
 
 def test_twenty_thousand_classes_take_no_square_of_time():

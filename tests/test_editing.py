@@ -527,7 +527,7 @@ def test_what_cannot_be_merged_is_refused(tmp_path):
     for sources, target, message in [
         ([one], "new", "two stores or more"),
         ([one, tmp_path / "other"], "new", "different tokenizers"),
-        ([one, twice], "new", "two classes named 'crane'"),
+        ([one, twice], "new", "two classes are named 'crane'"),
         ([one, full], "full", "not empty"),
         ([one, tmp_path / "none"], "new", "no store at"),
     ]:
@@ -585,7 +585,7 @@ def test_a_filtered_store_holds_what_meets_the_conditions(tmp_path_factory, data
         "keys": keys,
         "patterns": [pattern],
         "rows": None if rows is None else {"train": np.array(sorted(rows), dtype=np.int64)},
-        "compact_classes": data.draw(st.booleans()),
+        "keep_classes": data.draw(st.booleans()),
     }
     if not expected:
         with pytest.raises(UsageError, match=r"no sample of .* meets the conditions"):
@@ -598,7 +598,7 @@ def test_a_filtered_store_holds_what_meets_the_conditions(tmp_path_factory, data
         used = {name for name, _, _ in found.values() if name}
         classes = seit.open(folder / "some").classes
         wanted = [name for name in ("ant", "bee", "cat") if name in used]
-        assert list(classes) == (wanted if arguments["compact_classes"] else ["ant", "bee", "cat"])
+        assert list(classes) == (["ant", "bee", "cat"] if arguments["keep_classes"] else wanted)
     shutil.rmtree(folder)
 
 
@@ -622,6 +622,37 @@ def test_filtered_stores_keep_codec_and_container(tmp_path, codec, container):
     assert edit["filter"]["where"] == {"s": "é"}
     assert edit["filter"]["source"] == seit.open(path).card.seal
     assert only(tmp_path, "store", "some")
+
+
+def test_classes_that_are_gone_are_dropped(tmp_path):
+    path = tmp_path / "store"
+    make(path)
+    before = seit.open(path)
+    rows = {name: np.flatnonzero(split.labels == 2) for name, split in before.items()}
+    filter_store(path, tmp_path / "some", rows=rows)
+    some = seit.open(tmp_path / "some")
+    assert some.classes == ("cat",)
+    assert {int(label) for split in some.values() for label in split.labels} == {0}
+    filter_store(path, tmp_path / "same", rows=rows, keep_classes=True)
+    same = seit.open(tmp_path / "same")
+    assert same.classes == before.classes
+    assert {int(label) for split in same.values() for label in split.labels} == {2}
+
+
+def test_a_class_that_a_store_lacks_is_named_with_the_nearest(tmp_path, call):
+    path = tmp_path / "store"
+    make(path)
+    for name, hint in (("Cat", "did you mean 'cat'?"), ("lion", "it has 'ant', 'bee', 'cat'")):
+        code, _, err = call("filter", path, tmp_path / "x", "--classes", name)
+        assert (code, err) == (2, f"error: there is no class {name!r} in {path}; {hint}\n")
+
+
+def test_merged_classes_that_are_spelled_nearly_alike_are_warned_about(tmp_path, caplog):
+    for number, name in enumerate(("sea lion", "Sea_Lion")):
+        build_store(tmp_path / str(number), classes=("ant", name), shards={str(number): (4,)})
+    merge_stores(tmp_path / "all", [tmp_path / "0", tmp_path / "1"])
+    assert seit.open(tmp_path / "all").classes == ("ant", "sea lion", "Sea_Lion")
+    assert "'Sea_Lion' is nearly 'sea lion' (blanks" in caplog.text
 
 
 def test_metadata_are_compared_as_text_or_json(tmp_path):
@@ -684,7 +715,7 @@ def test_the_commands(tmp_path, call):
     assert json.loads(out)["splits"] == {"train": 194, "val": 18}
     code, out, err = call(
         *("filter", tmp_path / "all", tmp_path / "some", "--split", "train"),
-        *("--classes", "cat,ant", "--fraction", "0.25", "--seed", "3", "--compact-classes"),
+        *("--classes", "cat,ant", "--fraction", "0.25", "--seed", "3"),
     )
     assert code == 0, err
     assert "classes  2" in out

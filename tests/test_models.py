@@ -442,6 +442,7 @@ def test_other_models_are_refused_by_name(store, name, message):
         (NAMES[0], {"embed_dim": 50, "num_heads": 3}, "timm could not build"),
         (NAMES[0], {"img_size": 224}, "img_size of .* follow from the input and the stem"),
         ("resnet10t", {"in_chans": 3}, "in_chans of .* follow from the input and the stem"),
+        (NAMES[0], {"features_only": True}, "features_only of .* models over tokens return logits"),
     ],
 )
 def test_arguments_that_do_not_fit_are_a_usage_error(store, name, arguments, message):
@@ -462,6 +463,13 @@ def test_arguments_that_do_not_fit_are_a_usage_error(store, name, arguments, mes
 def test_stems_of_another_family_are_refused(store, name, stem, message):
     with pytest.raises(UsageError, match=message):
         seit.create_model(name, store, stem=stem)
+
+
+def test_auto_enters_where_a_backbone_runs(store):
+    with torch.device("meta"):
+        model = seit.create_model("densenet121", store)
+        assert model(torch.zeros(2, store.card.tokenizer.codebook_dim, 28, 28)).shape[0] == 2
+    assert isinstance(model.features.conv0, torch.nn.ConvTranspose2d)
 
 
 def test_another_resolution_is_refused(monkeypatch, store):

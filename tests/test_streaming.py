@@ -241,7 +241,7 @@ def test_subsets(split):
         ({"fraction": 0}, "above 0 to 1"),
         ({"fraction": float("nan")}, "above 0 to 1"),
         ({"classes": ["dog"]}, "no class 'dog'"),
-        ({"classes": [3]}, "class 3 is none"),
+        ({"classes": [3]}, "no class 3 in"),
     ]:
         with pytest.raises(UsageError, match=reason):
             select(split, **wrong)
@@ -271,6 +271,25 @@ def test_mixtures_keep_their_shares_and_walk_through_each_part(split):
         numbers = sorted(number for other, number in seen if other == source)
         assert numbers == list(range(40 * per_batch))
     mixed.close()
+
+
+def test_classes_of_a_mixture_are_united_by_name(tmp_path):
+    parts = []
+    for number, classes in enumerate([("cat", "dog"), ("eel", "dog", "cat")]):
+        path = tmp_path / str(number)
+        build_store(path, classes=classes, shards={"train": (32,)}, seed=number)
+        parts.append(loader(seit.open(path)["train"], batch_size=4, seed=number))
+    mixed = MixedLoader(parts, [1, 1], batch_size=8)
+    assert mixed.classes == ("cat", "dog", "eel")
+    names = {
+        part_split.tokens[row].tobytes(): part_split.classes[label] if label >= 0 else None
+        for part_split in (seit.open(tmp_path / "0")["train"], seit.open(tmp_path / "1")["train"])
+        for row, label in enumerate(part_split.labels.tolist())
+    }
+    for batch in mixed:
+        for grid, label in zip(batch.tokens.numpy(), batch.labels.tolist(), strict=True):
+            name = names[grid.astype(np.uint16).tobytes()]
+            assert name == (mixed.classes[label] if label >= 0 else None)
 
 
 def test_mixtures_resume_and_share_batches_among_ranks(split):

@@ -1,7 +1,10 @@
 """Training: schedule, loss, resume, run folders, evaluation, prediction, the pixel baseline."""
 
+import csv
 import json
 import math
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +12,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from stores import edit_card
 from torch.nn import functional as F
 
 import seit
 from seit.augment import AugmentConfig, Augmented
+from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.settings import build
+from seit.shards import filter_store
 from seit.tokenize import TokenizeConfig, tokenize
 from seit.train import Run, TrainConfig, evaluate_run, predict, train
 from seit.train.checkpoint import list_checkpoints
@@ -107,8 +113,8 @@ def test_eval_repeats_the_final_figures_exactly(finished, store):
     again = evaluate_run(run.path, store, device="cpu")
     assert (again.top1, again.top5, again.samples) == (result.top1, result.top5, 48)
     assert again.loss == pytest.approx(result.loss, rel=1e-6)
-    assert again.confusion.sum() == 48
-    assert np.trace(again.confusion) == round(result.top1 * 48)
+    assert again.confusion.total == 48
+    assert again.confusion.right == round(result.top1 * 48)
 
 
 def test_predict_agrees_with_eval(finished, store, corpus):
@@ -341,3 +347,152 @@ def test_a_fraction_of_the_labels(store, tmp_path):
 def test_streaming_takes_the_order_window(store, tmp_path):
     with pytest.raises(UsageError, match="pass order='window'"):
         brief(store, tmp_path / "run", mode="streaming")
+
+
+# ----------------------------------------------------------------------- stores of other classes
+
+
+@pytest.fixture
+def renamed(store, tmp_path):
+    """Make a copy of the store whose card lists other classes."""
+
+    def make(*classes):
+        folder = tmp_path / "-".join(classes)
+        shutil.copytree(store.path, folder)
+        edit_card(folder, lambda body: body.update(classes=list(classes)))
+        return seit.open(folder)
+
+    return make
+
+
+def test_classes_of_run_and_store_are_matched_by_name(finished, store, renamed):
+    result, run = finished
+    plain = evaluate_run(run.path, store, device="cpu")
+    assert plain.unknown == {}
+    assert plain.missing == ()
+    turned = evaluate_run(run.path, renamed("red", "blue", "green"), device="cpu")
+    assert np.array_equal(turned.predictions, plain.predictions)
+    assert np.array_equal(turned.labels, np.array([2, 0, 1])[plain.labels])
+    assert turned.top1 == np.mean(turned.labels == turned.predictions)
+    assert turned.confusion.to_matrix()[2].tolist() == plain.confusion.to_matrix()[0].tolist()
+    more = evaluate_run(run.path, renamed("blue", "green", "red", "void"), device="cpu")
+    assert more.top1 == result.top1, "a class without samples is no obstacle"
+
+
+def test_classes_that_a_run_does_not_know_are_named_or_left_out(finished, store, renamed):
+    _, run = finished
+    other = renamed("Blue", "green", "pink")
+    said = r"32 samples of 2 classes .* 'Blue', 'pink'; 'Blue' is nearly 'blue' \(case\)"
+    with pytest.raises(UsageError, match=said):
+        evaluate_run(run.path, other, device="cpu")
+    found = evaluate_run(run.path, other, unknown="skip", device="cpu")
+    assert found.unknown == {"Blue": 16, "pink": 16}
+    assert found.missing == ("blue", "red")
+    assert found.samples == 16
+    assert np.isnan(found.confusion.recalls[[0, 2]]).all()
+    loose = evaluate_run(run.path, other, unknown="skip", spelling="loose", device="cpu")
+    assert loose.unknown == {"pink": 16}
+    plain = evaluate_run(run.path, store, device="cpu")
+    assert loose.confusion.recalls[:2].tolist() == plain.confusion.recalls[:2].tolist()
+    with pytest.raises(UsageError, match="holds no labelled samples to evaluate, but those of"):
+        evaluate_run(run.path, renamed("x", "y", "z"), unknown="skip", device="cpu")
+
+
+def test_the_only_split_is_evaluated_by_default(finished, store, tmp_path):
+    _, run = finished
+    filter_store(store.path, tmp_path / "only", splits=["train"])
+    assert evaluate_run(run.path, tmp_path / "only", device="cpu").split == "train"
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_an_evaluation_is_written_as_tables(finished, store, tmp_path, capsys):
+    result, run = finished
+    out = tmp_path / "tables"
+    arguments = ["eval", str(run.path), str(store.path), "--device", "cpu", "--json", "--out"]
+    main([*arguments, str(out)])
+    told = json.loads(capsys.readouterr().out)
+    assert told["unknown_samples"] == 0
+    matrix = evaluate_run(run.path, store, device="cpu").confusion.to_matrix()
+    header, *rows = read_csv(out / "confusion_matrix.csv")
+    assert header == ["true", *CLASSES]
+    assert [list(map(int, row[1:])) for row in rows] == matrix.tolist()
+    header, *rows = read_csv(out / "classes.csv")
+    assert header == ["class", "precision", "recall", "support", "predicted"]
+    for label, (name, precision, recall, support, taken) in enumerate(rows):
+        assert name == CLASSES[label]
+        assert (int(support), int(taken)) == (matrix[label].sum(), matrix[:, label].sum())
+        assert float(recall) == pytest.approx(matrix[label, label] / 16, abs=1e-6)
+        assert float(precision) == pytest.approx(
+            matrix[label, label] / matrix[:, label].sum(), abs=1e-6
+        )
+    pairs = read_csv(out / "confusion.csv")[1:]
+    assert sum(int(count) for _, _, count in pairs) == 48
+    rows = read_csv(out / "predictions.csv")[1:]
+    assert [row[0] for row in rows] == list(store["val"].keys)
+    assert np.mean([true == named for _, true, named in rows]) == pytest.approx(result.top1)
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, str(out)])
+    assert stop.value.code == 2
+    main([*arguments, str(tmp_path / "classes.csv")])
+    assert read_csv(tmp_path / "classes.csv") == read_csv(out / "classes.csv")
+
+
+# ------------------------------------------------------------------------------- many raw files
+
+
+def test_unreadable_files_do_not_stop_the_others(finished, corpus, tmp_path, capsys):
+    _, run = finished
+    folder = tmp_path / "photos" / "inner"
+    folder.mkdir(parents=True)
+    good = sorted((corpus / "val" / "red").iterdir())[:2]
+    for number, path in enumerate(good):
+        shutil.copy(path, folder / f"{number}.png")
+    (folder.parent / "bad.png").write_bytes(good[0].read_bytes()[:200])
+    (folder.parent / "notes.txt").write_text("no picture")
+
+    def call(*arguments):
+        code = 0
+        try:
+            main(["predict", str(run.path), *map(str, arguments), "--device", "cpu"])
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    expected = predict(run.path, [folder / "0.png", folder / "1.png"], top=2, device="cpu")
+    out = tmp_path / "results.csv"
+    code, _, err = call(tmp_path / "photos", "--out", out, "--top", "2")
+    assert code == 1
+    assert "1 of 3 files cannot be read" in err
+    header, *rows = read_csv(out)
+    assert header == ["file", "class", "probability", "class_2", "probability_2", "error"]
+    by_name = {row[0].rpartition("/")[2]: row for row in rows}
+    assert by_name["bad.png"][1:5] == [""] * 4
+    assert by_name["bad.png"][5]
+    for one in expected:
+        row = by_name[one.file.rpartition("/")[2]]
+        assert (row[1], row[3], row[5]) == (one.classes[0][0], one.classes[1][0], "")
+        assert float(row[2]) == pytest.approx(one.classes[0][1], rel=1e-4)
+    assert call(folder / "0.png", "--out", out)[0] == 2, "a table is not overwritten"
+    code, told, _ = call(f"{tmp_path}/photos/**/*.png", "--json")
+    found = json.loads(told)
+    assert (code, found["unreadable"], len(found["predictions"])) == (1, 1, 3)
+    code, told, _ = call(folder / "0.png", folder.parent / "bad.png", folder / "1.png")
+    assert code == 1
+    assert told.count("%") == 6
+    assert "unreadable: " in told
+    for nothing in (tmp_path / "none.png", tmp_path / "*.gif", corpus.parent / "none*"):
+        assert call(nothing)[0] == 2
+
+
+def test_a_prediction_is_the_same_in_any_batch(finished, corpus, monkeypatch):
+    _, run = finished
+    files = sorted((corpus / "val").rglob("*.png"))[::5]
+    expected = predict(run.path, files, device="cpu")
+    monkeypatch.setattr(sys.modules["seit.train.predict"], "EVAL_BATCH", 3)
+    for one, other in zip(predict(run.path, files, device="cpu"), expected, strict=True):
+        assert one.file == other.file
+        assert dict(one.classes) == pytest.approx(dict(other.classes), abs=1e-6)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from stores import edit_card
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
@@ -31,10 +33,13 @@ from seit.train import Run, TrainConfig, evaluate_run, train
 from seit.train.checkpoint import list_checkpoints
 from seit.train.config import DistillConfig, LossConfig, OptimConfig
 from seit.train.depth import Depth
+from seit.train.feeds import make_feed
 from seit.train.losses import classification_loss, distillation_loss
 from seit.train.optim import make_optimizer, set_learning_rate
 from seit.train.predictions import read_predictions
+from seit.train.ranks import Ranks
 from seit.train.stopping import listen
+from seit.train.teacher import make_teacher
 
 STEPS = 9
 CONFIG = build(
@@ -514,8 +519,59 @@ def test_a_teacher_of_other_classes_is_refused(store, finished, tmp_path):
     write_pictures(tmp_path / "pictures", ("x", "y", "z"))
     tokenize(tmp_path / "pictures", tmp_path / "store", TokenizeConfig(size=64, codes=32))
     config = changed(distill={"teacher": str(finished.path)})
-    with pytest.raises(UsageError, match="was trained on other classes"):
+    with pytest.raises(UsageError, match=r"does not know 3 classes of .*: 'x', 'y', 'z'"):
         train(config, tmp_path / "store", out=tmp_path / "run")
+
+
+def relisted(store, folder, *classes):
+    """A copy of a store whose card lists other classes, and so means others by its labels."""
+    shutil.copytree(store.path, folder)
+    edit_card(folder, lambda body: body.update(classes=list(classes)))
+    return seit.open(folder)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "pixels"])
+def test_a_teacher_is_understood_by_the_names_of_its_classes(kind, store, pictures, tmp_path):
+    """A student of a store that lists its classes in another order learns the same of each."""
+    source = str(pictures) if kind == "pixels" else None
+    train(changed(data={"pixels": source}, schedule={"steps": 2}), store, out=tmp_path / "teacher")
+    config = changed(distill={"teacher": str(tmp_path / "teacher"), "alpha": 1.0})
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    feed = make_feed(store, config, ranks.device)
+    batch = next(feed.train_batches(0))
+    plain = make_teacher(config, store, ranks, tmp_path).probabilities(batch)
+    other = relisted(store, tmp_path / "other", "cat", "ant", "bee")
+    (tmp_path / "two").mkdir()
+    turned = make_teacher(config, other, ranks, tmp_path / "two").probabilities(batch)
+    torch.testing.assert_close(turned, plain[:, [2, 0, 1]])
+
+
+def test_a_classifier_is_started_from_by_the_names_of_its_classes(
+    store, finished, tmp_path, caplog
+):
+    config = changed(schedule={"steps": 1}, optim={"lr": 1e-12}, ema={"decay": 0.0})
+
+    def head(*classes):
+        name = "-".join(classes)
+        other = relisted(store, tmp_path / name, *classes)
+        train(config, other, out=tmp_path / f"run-{name}", init_from=finished.path)
+        return Run.open(tmp_path / f"run-{name}").load_weights()["head.weight"]
+
+    own = finished.load_weights()["head.weight"]
+    torch.testing.assert_close(head("cat", "ant", "bee"), own[[2, 0, 1]], rtol=0, atol=1e-9)
+    assert "is not used" not in caplog.text
+    assert not torch.allclose(head("Cat", "ant", "bee")[1:], own[:2], atol=1e-3)
+    assert "is not used: it does not know 'Cat' ('Cat' is nearly 'cat' (case))" in caplog.text
+
+
+def test_classes_that_are_evaluated_and_never_learned_are_warned_about(tmp_path, caplog):
+    write_pictures(tmp_path / "pictures", ("ant", "bee"))
+    (tmp_path / "pictures/val/ant").rename(tmp_path / "pictures/val/Ant")
+    tokenize(tmp_path / "pictures", tmp_path / "store", TokenizeConfig(size=64, codes=32))
+    caplog.clear()
+    train(changed(schedule={"steps": 1}), tmp_path / "store", out=tmp_path / "run")
+    assert "1 of 3 classes has samples in split 'val' and none in 'train'" in caplog.text
+    assert "'Ant' is nearly 'ant' (case)" in caplog.text
 
 
 def test_a_run_of_pixels_teaches_one_of_tokens(store, pictures, tmp_path):

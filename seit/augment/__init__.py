@@ -3,7 +3,7 @@
 Every random draw is a function of (seed, epoch, global position of the sample) alone.
 """
 
-from seit.augment.base import Augmented
+from seit.augment.base import Augmented, crop_size_of
 from seit.augment.beta import beta_weights
 from seit.augment.color import color_adapt_
 from seit.augment.config import AugmentConfig
@@ -46,6 +46,7 @@ __all__ = [
     "channel_units",
     "codebook_unit",
     "color_adapt_",
+    "crop_size_of",
     "cutmix",
     "cutmix_boxes",
     "mask_bands",

@@ -39,7 +39,7 @@ class CropAndMix(nn.Module):
         self.config = config
         self.channels = channels
         """C, the channels of the inputs."""
-        self.output_size = _output_size(grid, config.crop_size)
+        self.output_size = crop_size_of(grid, config.crop_size)
         """(h, w), the cells of the inputs."""
 
     def random_crop(self, x: Tensor, random: SampleRandom) -> Tensor:
@@ -85,7 +85,12 @@ def second_share(u: Tensor, first: float, second: float) -> Tensor:
     return (u >= first) & (u < first + second)
 
 
-def _output_size(grid: tuple[int, int], crop_size: int) -> tuple[int, int]:
+def crop_size_of(grid: tuple[int, int], crop_size: int) -> tuple[int, int]:
+    """Return rows and columns of what a network sees of a grid, by `AugmentConfig.crop_size`.
+
+    Raises:
+        UsageError: the grid is smaller.
+    """
     H, W = grid
     if crop_size == 0:
         return max(1, round(H * 7 / 8)), max(1, round(W * 7 / 8))

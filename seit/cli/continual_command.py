@@ -89,10 +89,10 @@ def command(
     """
     from seit.train.continual import ContinualConfig, continual
 
-    if recipe is None and config is None:
-        recipe = "continual-small-cpu"
     settings = run_settings(
         ContinualConfig,
+        task="continual",
+        store=store,
         recipe=recipe,
         config=config,
         init_from=init_from,

@@ -27,7 +27,7 @@ def command(
     where: list[str] | None = None,
     fraction: float | None = None,
     seed: int = 0,
-    compact_classes: bool = False,
+    keep_classes: bool = False,
     missing: Literal["error", "ok"] = "error",
     codec: Literal["context", "packed"] | None = None,
     container: Literal["wds", "zarr"] | None = None,
@@ -45,7 +45,7 @@ def command(
         where: Only samples whose metadata have FIELD=VALUE; several: all of them.
         fraction: Only this share of each class's samples, above 0, at most 1.
         seed: Decides which samples are the fraction.
-        compact_classes: Name only classes that have samples, and renumber labels so.
+        keep_classes: Keep the names of classes of which no sample is left, and all labels' numbers.
         missing: What to do about keys of no sample: stop, or leave them out.
         codec: How grids are coded; as in SRC by default.
         container: What shards are: WebDataset tars or Zarr v3 groups; as in SRC by default.
@@ -74,7 +74,7 @@ def command(
             patterns=key_pattern or (),
             where=_fields(where or ()),
             missing=missing,
-            compact_classes=compact_classes,
+            keep_classes=keep_classes,
             codec=codec,
             container=container,
             note=note,
@@ -113,8 +113,9 @@ def _select(
 def _class_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
     """Names that are given one by one or separated by commas, which may be part of a name."""
     names: list[str] = []
+    are_known = frozenset(known)
     for text in given:
-        names += [text] if text in known else text.split(",")
+        names += [text] if text in are_known else text.split(",")
     return names
 
 

@@ -18,8 +18,6 @@ NOTES = {
     "samples_per_second": "{:.0f} samples/s",
     "data_wait_fraction": "wait {:.0%}",
 }
-RECIPES = {"mtm": "mtm-small-cpu", "sit": "sit-small-cpu", "further": "further-small-cpu"}
-"""The recipe of an objective where none is named."""
 
 
 def command(
@@ -72,10 +70,10 @@ def command(
     """
     from seit.train.pretrain import PretrainConfig, pretrain
 
-    if recipe is None and config is None:
-        recipe = RECIPES[objective or "mtm"]
     settings = run_settings(
         PretrainConfig,
+        task=objective or "mtm",
+        store=store,
         recipe=recipe,
         config=config,
         init_from=init_from,

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seit.errors import UsageError
+from seit.errors import SeitError, UsageError
 
 if TYPE_CHECKING:
+    from seit.shards import Store
     from seit.train.config import LoopConfig
 
 Config = TypeVar("Config", bound="LoopConfig")
@@ -15,6 +16,8 @@ Config = TypeVar("Config", bound="LoopConfig")
 def run_settings(
     kind: type[Config],
     *,
+    task: str,
+    store: str,
     recipe: str | None,
     config: Path | None,
     init_from: Path | None,
@@ -29,6 +32,9 @@ def run_settings(
 
     Args:
         kind: the config's class.
+        task: the command, or the objective of a pre-training run, for the recipe that it takes
+            where neither ``recipe`` nor ``config`` is given, fitted to the store.
+        store: the store, which need not be there.
         recipe: its name.
         config: a YAML file.
         init_from: a run whose weights are started from, so that its backbone and size of inputs
@@ -51,19 +57,29 @@ def run_settings(
         read_yaml,
         setting_names,
     )
+    from seit.train.defaults import backbone_of, default_settings, warn_of_modality
 
     flags = parse_assignments(assigned or ())
     flags.update({name: value for name, value in named.items() if value is not None})
     if named.get("schedule.epochs") is not None and named.get("schedule.steps") is None:
         flags["schedule.steps"] = None
-    base = read_yaml(find_recipe(recipe).path) if recipe else {}
+    opened = _open(store)
+    base: Mapping[str, Any] = {}
+    if recipe:
+        base = read_yaml(find_recipe(recipe).path)
+        if opened is not None:
+            warn_of_modality(find_recipe(recipe), opened)
+    elif config is None:
+        given = {**flatten(from_environment(kind)), **flags}
+        base = default_settings(task, opened, given=given)
     own, wanted = command_of(flatten(base)), command_of(setting_names(kind))
     if recipe and own != wanted and (own, wanted) != ("train", "tune"):
         raise UsageError(f"the recipe {recipe} is one of `seit {own}`, not of `seit {wanted}`")
     of_recipe = base.get("model", {})
     if flags.get("model.name", of_recipe.get("name")) != of_recipe.get("name"):
-        base["model"] = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
-    started = _backbone_of(init_from) if init_from and "model.name" not in flags else {}
+        kept = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
+        base = {**base, "model": kept}
+    started = backbone_of(init_from) if init_from and "model.name" not in flags else {}
     return build(
         kind,
         merge(
@@ -87,14 +103,14 @@ def command_of(names: Iterable[str]) -> str:
     return "pretrain" if "objective" in groups else "train"
 
 
-def _backbone_of(path: Path) -> dict[str, Any]:
-    """What of a run's settings its weights depend on."""
-    from seit.settings import to_mapping
-    from seit.train import Run
+def _open(store: str) -> "Store | None":
+    """The store, or None where it cannot be opened, which the run itself says."""
+    from seit.shards import open_store
 
-    settings = to_mapping(Run.open(path).settings)
-    model = {key: value for key, value in settings["model"].items() if key != "drop_path"}
-    return {"model": model, "augment": {"crop_size": settings["augment"]["crop_size"]}}
+    try:
+        return open_store(store)
+    except SeitError:
+        return None
 
 
 def print_settings(settings: Any, *, json: bool) -> None:

@@ -53,7 +53,8 @@ def command(
     Args:
         store: A store's folder.
         out: A new folder for the run.
-        recipe: A recipe's name; see `seit recipes list`. `small-cpu` unless --config is given.
+        recipe: A recipe's name; see `seit recipes list`. Unless --config is given, the one for the
+            store's data, fitted to its grid and to few samples.
         config: A YAML file of settings.
         model: A backbone of timm; of a recipe for another one only drop_path is kept.
         epochs: Passes over the training split.
@@ -73,10 +74,10 @@ def command(
     """
     from seit.train.config import TrainConfig
 
-    if recipe is None and config is None:
-        recipe = "small-cpu"
     settings = run_settings(
         TrainConfig,
+        task="train",
+        store=store,
         recipe=recipe,
         config=config,
         init_from=init_from,

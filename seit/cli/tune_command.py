@@ -78,10 +78,10 @@ def command(
     from seit.train.tune import TuneConfig, tune, tune_methods
 
     methods = _methods(method)
-    if recipe is None and config is None:
-        recipe = "tune-small-cpu"
     settings = run_settings(
         TuneConfig,
+        task="tune",
+        store=store,
         recipe=recipe,
         config=config,
         init_from=init_from,

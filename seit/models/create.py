@@ -1,7 +1,8 @@
 """One door to models: timm's, with the stem replaced and everything else unchanged."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -73,8 +74,9 @@ def build_backbone(
         num_classes: outputs of the head.
         stem: ``auto`` is what suits the backbone and the grid. ViTs take kernel/stride/padding of
             one convolution, and 4/2/1 by themselves, or 3/1/1 where that would leave fewer than
-            49 patches. Hierarchical backbones take ``up`` or ``later``, see `seit.models.entry`.
-            ``none`` leaves timm's stem as it is, for pixels.
+            49 patches. Hierarchical backbones take ``up`` or ``later``, and the second by
+            themselves where they run with it, see `seit.models.entry`. ``none`` leaves timm's
+            stem as it is, for pixels.
         weights: what is going to be loaded into it; a model of more weights is refused before it
             takes memory.
         **kwargs: passed on to ``timm.create_model``.
@@ -89,7 +91,7 @@ def build_backbone(
     original = sketch(name, kwargs)
     settings = {**kwargs, "in_chans": channels, "num_classes": num_classes}
     make: Callable[[], nn.Module]
-    plan: Plan | None = None
+    inputs = (channels, *input_size)
     if stem == "none":
         size = {"img_size": input_size} if takes(original, "img_size") else {}
         make = partial(instantiate, name, {**settings, **size})
@@ -101,15 +103,39 @@ def build_backbone(
     else:
         entry = parse_entry(stem, name)
         plan = plan_pyramid(name, settings, original=original, entry=entry, grid=input_size)
-        make = plan.make
+        plans = [plan, replace(plan, entry="up")] if stem == "auto" else [plan]
+        make, rehearsed = _first_that_runs(plans, inputs, num_classes)
+        if weights is not None:
+            _check_size(rehearsed, name, weights)
+        return make()
     with torch.device("meta"):
         rehearsed = make()
-        if plan:
-            plan.guard(rehearsed)
-        rehearse(rehearsed, name, torch.zeros(2, channels, *input_size), num_classes)
+        rehearse(rehearsed, name, torch.zeros(2, *inputs), num_classes)
     if weights is not None:
         _check_size(rehearsed, name, weights)
     return make()
+
+
+def _first_that_runs(
+    plans: Sequence[Plan], inputs: tuple[int, int, int], num_classes: int
+) -> tuple[Callable[[], nn.Module], nn.Module]:
+    """The first plan whose model returns logits for inputs (C, h, w), and that without memory.
+
+    Raises:
+        UsageError: none does; it is that of the first.
+    """
+    errors = []
+    for plan in plans:
+        try:
+            with torch.device("meta"):
+                model = plan.make()
+                plan.guard(model)
+                rehearse(model, plan.name, torch.zeros(2, *inputs), num_classes)
+        except UsageError as error:
+            errors.append(error)
+        else:
+            return plan.make, model
+    raise errors[0]
 
 
 def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]) -> None:
@@ -124,7 +150,13 @@ def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]
 
 
 def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:
-    """Refuse arguments that follow from the input and the stem."""
+    """Refuse arguments that follow from the input and the stem, and what is no classifier."""
+    if kwargs.get("features_only"):
+        raise UsageError(
+            f"features_only of {name!r} would give a list of feature maps, and models over tokens "
+            "return logits; leave it out and call forward_features or forward_intermediates of the "
+            "model"
+        )
     ours = {"in_chans", "img_size"} | (set() if stem == "none" else {"patch_size"})
     if wrong := sorted(ours & kwargs.keys()):
         raise UsageError(

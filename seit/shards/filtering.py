@@ -41,7 +41,7 @@ def filter_store(
     patterns: Sequence[str] = (),
     where: Mapping[str, str] | None = None,
     missing: Literal["error", "ok"] = "error",
-    compact_classes: bool = False,
+    keep_classes: bool = False,
     codec: str | None = None,
     container: str | None = None,
     note: Mapping[str, Any] | None = None,
@@ -64,7 +64,8 @@ def filter_store(
         patterns: shell patterns of keys, one of which matches; ``*`` takes ``/`` too.
         where: metadata fields and what they are: text as it is, anything else as JSON.
         missing: ``"ok"`` leaves out keys of no sample, which are an error otherwise.
-        compact_classes: name only classes that have samples, and renumber labels so.
+        keep_classes: keep the names of classes of which no sample is left, and with them the
+            numbers of all labels.
         codec: ``"packed"`` or ``"context"``; as in the source by default.
         container: ``"wds"`` or ``"zarr"``; as in the source by default.
         note: what the card's job record says of the choice of ``rows``, as JSON.
@@ -97,7 +98,7 @@ def filter_store(
             "where": dict(where or {}),
             **(note or {}),
         }
-        contents = _contents(store, masks, skipped, criteria, compacts=compact_classes)
+        contents = _contents(store, masks, skipped, criteria, compacts=not keep_classes)
         write_contents(contents, work, target, codec=codec, container=container, progress=progress)
     return describe(target, left_out=store.card.samples - contents.samples)
 

@@ -4,6 +4,7 @@ Shape letters: N samples of a split over all stores.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from seit.classes import near_names, say_near, unite_classes
 from seit.errors import UsageError
 from seit.shards.blocks import Block
 from seit.shards.context import ContextCodec
@@ -36,6 +38,7 @@ from seit.shards.selecting import chosen_blocks
 from seit.shards.split import Split
 from seit.shards.store import Store, open_store
 
+_LOG = logging.getLogger(__name__)
 _Masks = Mapping[tuple[int, str], npt.NDArray[np.bool_]]
 """Which samples are kept, by the number of the store and the split."""
 
@@ -196,7 +199,10 @@ def _keys(split: Split, prefix: str) -> Iterator[str]:
 
 
 def _contents(stores: Sequence[Store], prefixes: Sequence[str], masks: _Masks) -> Contents:
-    classes, numbers = _unite_classes(stores)
+    classes, numbers = unite_classes(
+        [store.classes for store in stores], owners=[store.folder for store in stores]
+    )
+    _warn_near(stores)
 
     def pieces(name: str) -> Iterator[Block]:
         for number, store in enumerate(stores):
@@ -245,28 +251,17 @@ def _origin(store: Store) -> dict[str, Any]:
     }
 
 
-def _unite_classes(
-    stores: Sequence[Store],
-) -> tuple[tuple[str, ...], list[npt.NDArray[np.int32]]]:
-    """The classes of all stores by name, and what the labels of each store become.
-
-    Raises:
-        UsageError: a store has two classes of one name, and another has other classes.
-    """
-    lists = [store.classes for store in stores]
-    if all(names == lists[0] for names in lists):
-        return lists[0], [np.arange(len(lists[0]), dtype=np.int32)] * len(stores)
-    for store, names in zip(stores, lists, strict=True):
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise UsageError(
-                f"{store.folder} has two classes named {twice!r}, which cannot be told apart in "
-                "the other stores; merge stores of the same classes, or give them other names"
+def _warn_near(stores: Sequence[Store]) -> None:
+    """Warn where a class of one store is spelled nearly as one of an earlier store."""
+    first: dict[str, None] = {}
+    for store in stores:
+        near = near_names(store.classes, list(first))
+        if near:
+            _LOG.warning(
+                "%s: %s; they stay different classes, so give them one name if they are the same",
+                *(store.folder, say_near(near)),
             )
-    united = {name: number for number, name in enumerate(dict.fromkeys(chain(*lists)))}
-    return tuple(united), [
-        np.array([united[name] for name in names], dtype=np.int32) for names in lists
-    ]
+        first |= dict.fromkeys(store.classes)
 
 
 def _prefixed_skips(store: Store, prefix: str) -> Iterator[bytes]:

@@ -132,6 +132,9 @@ class Loader(ABC):
     yields one epoch and the next iteration the next one; :meth:`steps` yields batches without an
     end.
 
+    Attributes:
+        classes: names, which labels number; none of unlabelled samples.
+
     Args:
         order: which sample stands where.
         batch_size: of the global batch, over all ranks.
@@ -142,6 +145,8 @@ class Loader(ABC):
         UsageError: the split is empty, or smaller than one shuffled batch, or the batch does not
             fall into parts for the ranks.
     """
+
+    classes: tuple[str, ...] = ()
 
     def __init__(
         self,

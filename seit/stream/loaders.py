@@ -74,8 +74,9 @@ def loader(
     if not resident:
         if subset is not None or (shuffle and order == "global"):
             raise UsageError(
-                f"{split!r} is streamed, which takes the order window and all of its samples; "
-                "pass order='window', or mode='resident' if there is memory"
+                f"split {split.name!r} of {split.store.folder} is streamed, which takes the order "
+                "window and all of its samples; pass order='window', or mode='resident' if there "
+                "is memory"
             )
         return StreamingLoader(
             split,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seit.classes import unite_classes
 from seit.errors import UsageError
 from seit.stream.batches import Loader, Samples
 from seit.stream.order import Order, sample_at
@@ -24,7 +25,8 @@ class MixedLoader(Loader):
 
     Of each run of batches every loader has its share to within one sample. It walks through its
     own epochs in its own order, however long they are; where in the batch its samples stand is
-    random. All is a function of the seeds and the step, for any number of ranks.
+    random. All is a function of the seeds and the step, for any number of ranks. Classes are united
+    by name, in the order in which they are first named; ``classes`` tells what labels number.
 
     Args:
         parts: shuffled loaders with batches of one shape, on one device; of each only the order
@@ -36,7 +38,8 @@ class MixedLoader(Loader):
             all parts would be used once if their weights were those of their sizes.
 
     Raises:
-        UsageError: the weights or loaders do not fit together.
+        UsageError: the weights or loaders do not fit together, or their classes differ and two of
+            one loader have one name.
     """
 
     def __init__(
@@ -66,6 +69,12 @@ class MixedLoader(Loader):
         order = _MixOrder(steps_per_epoch * batch_size, seed, shares, parts)
         super().__init__(order, batch_size=batch_size, device=parts[0].device, rank=parts[0].rank)
         self._parts = tuple(parts)
+        self.classes, numbers = unite_classes([part.classes for part in parts])
+        self._renumber = len({part.classes for part in parts}) > 1
+        self._numbers = [
+            torch.from_numpy(np.append(one, np.int32(-1))).to(self.device, torch.int64)
+            for one in numbers
+        ]
         self._shares = np.concatenate([[0.0], shares[:-1], [1.0]])
         self._seed = seed
 
@@ -84,12 +93,17 @@ class MixedLoader(Loader):
         back = np.argsort(np.concatenate([slots for slots, _ in found]), kind="stable")
         rows = torch.from_numpy(back).to(self.device)
         samples = [part for _, parts in found for part in parts]
+        labels = [
+            numbers_of[part.labels] if self._renumber else part.labels
+            for (_, parts), numbers_of in zip(found, self._numbers, strict=True)
+            for part in parts
+        ]
         shapes = {tuple(part.tokens.shape[1:]) for part in samples}
         if len(shapes) > 1:
             raise UsageError(f"the loaders yield samples of different shapes: {sorted(shapes)}")
         return Samples(
             tokens=torch.cat([part.tokens for part in samples])[rows],
-            labels=torch.cat([part.labels for part in samples])[rows],
+            labels=torch.cat(labels)[rows],
             indices=np.concatenate([part.indices for part in samples])[back],
             find_keys=lambda: _keys(samples, back),
         )

@@ -62,6 +62,7 @@ class PixelLoader(IndexedLoader):
             order=order,
             rank=rank,
         )
+        self.classes = split.classes
         job = split.store.card.job
         self._instances = _match(split, source)
         self._size = int(split.store.card.tokenizer.preprocessing["size"])

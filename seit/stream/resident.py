@@ -53,9 +53,13 @@ class ResidentLoader(IndexedLoader):
             check_labelled(labels, split)
         packed_NS = decode_on(split, torch.device(device)).packed()
         keys = split.keys
+        self.classes = split.classes
         self._layout = split.layout
         if not len(packed_NS) == len(labels) == len(keys):
-            raise DamagedError(f"{split!r} holds {len(labels)} labels and {len(keys)} keys")
+            raise DamagedError(
+                f"split {split.name!r} of {split.store.folder} holds {len(labels)} labels and "
+                f"{len(keys)} keys; `seit verify` lists all damage"
+            )
         if order is None:
             size = len(labels) if subset is None else len(subset)
             order = GlobalOrder(size, seed=seed) if shuffle else StoredOrder(size)

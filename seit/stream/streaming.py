@@ -125,6 +125,7 @@ class StreamingLoader(Loader):
         )
         super().__init__(self._windows, batch_size=batch_size, device=device, rank=rank)
         self._split = decode_on(split, self.device)
+        self.classes = split.classes
         self._labelled = labelled
         self._codes_samples = split.store.card.codec != PackedCodec.name
         self._own_only = self.rank.world_size > 1 and not split.store.skips_damage

@@ -5,10 +5,12 @@ Legend: n samples chosen of N.
 
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import numpy as np
 import numpy.typing as npt
 
+from seit.classes import listed, near_names
 from seit.errors import UsageError
 from seit.shards import Split
 from seit.stream.order import sample_at
@@ -42,26 +44,41 @@ def select(
     if not 0 < fraction <= 1:
         raise UsageError(f"fraction is {fraction}; it goes from above 0 to 1")
     labels = split.labels
-    wanted = np.unique(labels) if classes is None else _numbers(split, classes)
+    if classes is None:
+        chosen = np.arange(len(labels))
+    else:
+        chosen = np.flatnonzero(np.isin(labels, _numbers(split, classes)))
+    if fraction == 1 or not len(chosen):
+        return chosen.astype(np.int64)
+    ordered = chosen[np.argsort(labels[chosen], kind="stable")]
+    starts = np.flatnonzero(np.diff(labels[ordered], prepend=-2))
     parts = []
-    for label in wanted.tolist():
-        rows = np.flatnonzero(labels == label)
-        if len(rows):
-            count = math.ceil(len(rows) * fraction - _ROUNDING)
-            order = sample_at(
-                np.arange(count), len(rows), seed=seed ^ _CLASS_STREAM, epoch=label + 1
-            )
-            parts.append(rows[order])
+    for rows in np.split(ordered, starts[1:]):
+        count = math.ceil(len(rows) * fraction - _ROUNDING)
+        epoch = int(labels[rows[0]]) + 1
+        order = sample_at(np.arange(count), len(rows), seed=seed ^ _CLASS_STREAM, epoch=epoch)
+        parts.append(rows[order])
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
 
 
 def _numbers(split: Split, classes: Sequence[str | int]) -> npt.NDArray[np.int64]:
     numbers = []
+    number_of = {name: number for number, name in reversed(list(enumerate(split.classes)))}
     for name in classes:
-        if isinstance(name, str) and name not in split.classes:
-            raise UsageError(f"{split!r} has no class {name!r}; it has {len(split.classes)} others")
-        number = split.classes.index(name) if isinstance(name, str) else name
+        number = number_of.get(name, -1) if isinstance(name, str) else name
         if not 0 <= number < len(split.classes):
-            raise UsageError(f"class {number} is none of the {len(split.classes)} of {split!r}")
+            raise UsageError(_no_class(split, name))
         numbers.append(number)
     return np.unique(np.array(numbers, dtype=np.int64))
+
+
+def _no_class(split: Split, name: str | int) -> str:
+    """What to say of a class that a store lacks."""
+    known = split.classes
+    if isinstance(name, int):
+        return (
+            f"there is no class {name} in {split.store.folder}, which has {len(known)}, from 0 on"
+        )
+    near = [*near_names([name], known).values(), *get_close_matches(name, known, n=1)][:1]
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {listed(known) or 'none'}"
+    return f"there is no class {name!r} in {split.store.folder}; {hint}"

@@ -9,8 +9,8 @@ from typing import Any
 
 from seit.train.classify import TrainResult, train
 from seit.train.config import TrainConfig
-from seit.train.evaluate import Evaluation
-from seit.train.predict import Prediction, evaluate_run, predict
+from seit.train.evaluate import Evaluation, RunEvaluation, evaluate_run
+from seit.train.predict import Prediction, predict
 from seit.train.run import Run
 from seit.train.seeds import SeedsResult, train_seeds
 
@@ -18,6 +18,7 @@ __all__ = [
     "Evaluation",
     "Prediction",
     "Run",
+    "RunEvaluation",
     "SeedsResult",
     "TrainConfig",
     "TrainResult",

@@ -3,19 +3,23 @@
 Legend: B batch, N classes, P parts of the loss.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.augment import Augmented
+from seit.classes import split_warning
 from seit.documents import as_record
 from seit.report import Section
 from seit.shards import Store, open_store
 from seit.train.config import TrainConfig
+from seit.train.defaults import default_config
 from seit.train.evaluate import Evaluation, evaluate
 from seit.train.feeds import TrainBatch, build_model, make_feed
 from seit.train.initialising import start_from
@@ -27,6 +31,8 @@ from seit.train.ranks import Ranks
 from seit.train.report import write_run_report
 from seit.train.run import Run
 from seit.train.teacher import Teacher, make_teacher
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig,
+    config: TrainConfig | None,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -66,7 +72,7 @@ def train(
     """Train a classifier on ``store`` and leave a run folder at ``out``.
 
     Args:
-        config: what to do.
+        config: what to do; None for what the command does by default, fitted to the store.
         store: the store, opened or by path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: go on where that run stopped, if there is one; the result is bit for bit that of an
@@ -82,8 +88,11 @@ def train(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(TrainConfig, opened, task="train", init_from=init_from)
+    settled = config
     return run_objective(
-        lambda ranks: Classification(config, opened, ranks, init_from=init_from),
+        lambda ranks: Classification(settled, opened, ranks, init_from=init_from),
         config,
         opened,
         out=Path(out),
@@ -108,6 +117,8 @@ class Classifying(Objective[Result]):
             num_classes=len(store.classes),
             patch_size=pixels_per_token(store),
         )
+        if ranks.is_main:
+            _warn_of_classes(config, store)
         if init_from is not None:
             start_from(model, Run.open(init_from), store)
         super().__init__(config, feed, ranks, model)
@@ -178,6 +189,20 @@ class Classification(Classifying[TrainResult]):
     @override
     def result(self, figures: LoopFigures) -> TrainResult:
         return TrainResult(**self.figures(figures))
+
+
+def _warn_of_classes(config: TrainConfig, store: Store) -> None:
+    """Warn where classes are evaluated that have no sample to learn from."""
+    data = config.data
+    text = split_warning(
+        store.classes,
+        learned=np.unique(store[data.train_split].labels).tolist(),
+        evaluated=np.unique(store[data.val_split].labels).tolist(),
+        train=data.train_split,
+        val=data.val_split,
+    )
+    if text is not None:
+        _LOG.warning("%s", text)
 
 
 def pixels_per_token(store: Store) -> int:

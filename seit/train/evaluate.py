@@ -1,12 +1,14 @@
-"""Exact evaluation: every sample of a split once.
+"""Exact evaluation: every sample of a split once, of a network or of a finished run.
 
-Legend: B batch, N classes.
+Legend: B batch, N classes, M classes of the evaluated store.
 """
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seit.classes import ClassMatch, listed, match_classes, near_names, say_near
 from seit.confusion import Confusion
+from seit.devices import choose_device
+from seit.errors import UsageError
+from seit.shards import Store, open_store
+from seit.tokenizers import load_tokenizer
+from seit.train.config import TrainConfig
+from seit.train.feeds import make_feed
+from seit.train.loading import load_run_model
+from seit.train.precision import make_autocast
 from seit.train.ranks import Ranks
+from seit.train.run import TOKENIZER_NAME, Run
+
+_DEFAULT_SPLIT = "val"
 
 
 @dataclass(frozen=True)
@@ -111,4 +125,127 @@ def evaluate(
         num_classes=num_classes,
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,
+    )
+
+
+@dataclass(frozen=True)
+class RunEvaluation(Evaluation):
+    """The evaluation of a finished run on a split of a store, whose classes it knows by name.
+
+    Attributes:
+        split: the split.
+        classes: names (N,) of the run, which labels and predictions number.
+        unknown: samples that were left out, by the name of their class, which the run lacks.
+        missing: classes of the run that the store lacks.
+    """
+
+    split: str
+    classes: tuple[str, ...]
+    unknown: Mapping[str, int]
+    missing: tuple[str, ...]
+
+
+def evaluate_run(
+    run_path: str | Path,
+    store: Store | str | Path,
+    *,
+    split: str | None = None,
+    unknown: Literal["error", "skip"] = "error",
+    spelling: Literal["exact", "loose"] = "exact",
+    device: str = "auto",
+    pixels: str | Path | None = None,
+) -> RunEvaluation:
+    """Evaluate a run's weights on one split of a store, every sample once.
+
+    Classes of both are matched by name: the store may list them in another order, or lack some.
+
+    Args:
+        run_path: a finished run's folder.
+        store: a store of the same tokenizer, opened or by path.
+        split: by default `val`, or the only split that there is.
+        unknown: ``"skip"`` leaves out, and counts, the samples of classes that the run lacks.
+        spelling: ``"loose"`` takes names for one that differ only in case, Unicode form, blanks,
+            underscores and hyphens.
+        device: where.
+        pixels: SRC of the images of a run that was trained on pixels. The one that the run's own
+            settings name is not opened: they may be anybody's.
+
+    Raises:
+        UsageError: the store was made by another tokenizer, has no labelled samples in that split,
+            or some of classes that the run does not know; or the run takes pixels and none are
+            named.
+    """
+    run = Run.open(run_path)
+    config, classes = run.config, run.classes
+    source = _named_pixels(run, config, pixels)
+    store = store if isinstance(store, Store) else open_store(store)
+    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+    if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
+        raise UsageError(
+            f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
+            f"it with --tokenizer {run.path / TOKENIZER_NAME}"
+        )
+    split = _chosen_split(store) if split is None else split
+    match = match_classes(store.classes, classes, loose=spelling == "loose")
+    labels = store[split].labels
+    left_out = _unknown(store, split, match)
+    if left_out and unknown == "error":
+        raise UsageError(_refusal(store, split, run, left_out))
+    if not (match.relabel(labels) >= 0).any():
+        raise UsageError(
+            f"split {split!r} of {store.folder} holds no labelled samples to evaluate"
+            + (f", but those of classes that {run.path} does not know" if left_out else "")
+        )
+    config = replace(config, data=replace(config.data, val_split=split, pixels=source))
+    target = choose_device(device)
+    feed = make_feed(store, config, target, with_train=False)
+    model = load_run_model(run, feed.augment, tokenizer, target)
+    lookup = torch.from_numpy(np.append(match.numbers, -1)).to(target)
+    evaluation = evaluate(
+        model,
+        ((inputs, lookup[own]) for inputs, own in feed.evaluation_inputs()),
+        num_classes=len(classes),
+        device=target,
+        autocast=make_autocast(config, target),
+    )
+    figures = {one.name: getattr(evaluation, one.name) for one in fields(evaluation)}
+    return RunEvaluation(
+        **figures, split=split, classes=classes, unknown=left_out, missing=match.missing
+    )
+
+
+def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> str | None:
+    """The SRC that the caller names, where the run takes one."""
+    recorded = config.data.pixels
+    if recorded is not None and pixels is None:
+        raise UsageError(
+            f"the run {run.path} was trained on the pixels of {recorded!r}; name the images to "
+            "evaluate it on by --pixels SRC"
+        )
+    if recorded is None and pixels is not None:
+        raise UsageError(f"the run {run.path} was trained on tokens; leave --pixels out")
+    return None if pixels is None else str(pixels)
+
+
+def _chosen_split(store: Store) -> str:
+    if _DEFAULT_SPLIT in store or len(store) != 1:
+        return _DEFAULT_SPLIT  # which a store of several others refuses by their names
+    return next(iter(store))
+
+
+def _unknown(store: Store, split: str, match: ClassMatch) -> dict[str, int]:
+    """Samples of each class that the run lacks, by name, as the store lists them."""
+    labels = store[split].labels
+    counts = np.bincount(labels[labels >= 0], minlength=len(store.classes))
+    lacking = np.flatnonzero((match.numbers < 0) & (counts > 0))
+    return {store.classes[label]: int(counts[label]) for label in lacking.tolist()}
+
+
+def _refusal(store: Store, split: str, run: Run, left_out: Mapping[str, int]) -> str:
+    near = near_names(left_out, run.classes)
+    return (
+        f"split {split!r} of {store.folder} holds {sum(left_out.values()):,} samples of "
+        f"{len(left_out):,} classes that the run {run.path} does not know: {listed(list(left_out))}"
+        + (f"; {say_near(near)}: pass --spelling loose to take such names for one" if near else "")
+        + "; pass --unknown-classes skip to leave samples of unknown classes out"
     )

@@ -2,8 +2,12 @@
 
 import logging
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
+from seit.classes import listed, match_classes, near_names, say_near
 from seit.errors import UsageError
 from seit.models import load_weights
 from seit.models.classifier import is_of_head
@@ -18,8 +22,8 @@ _LOG = logging.getLogger(__name__)
 def start_from(model: nn.Module, run: Run, store: Store) -> None:
     """Give ``model`` the weights of ``run``, all of them, or all but those of its classifier.
 
-    The classifier keeps its fresh weights where the run has none, as it was pre-trained, or one of
-    other classes.
+    Of the classifier the rows of the store's classes are taken, by name. It keeps its fresh weights
+    where the run has none, as it was pre-trained, or does not know all classes of the store.
 
     Raises:
         UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
@@ -27,12 +31,34 @@ def start_from(model: nn.Module, run: Run, store: Store) -> None:
     """
     check_tokens(run, store)
     weights = plain_weights(run)
-    if run.objective != "classify" or run.classes != store.classes:
+    head = {key for key in weights if is_of_head(model, key)}
+    rows = _rows_of_head(run, store)
+    if rows is None:
         fresh = {key: value for key, value in model.state_dict().items() if is_of_head(model, key)}
-        _LOG.info("%s knows no classifier of these classes: it starts afresh", run.path)
-        weights = {key: value for key, value in weights.items() if not is_of_head(model, key)}
-        weights |= fresh
+        weights = {key: value for key, value in weights.items() if key not in head} | fresh
+    elif not np.array_equal(rows, np.arange(len(run.classes))):
+        taken = torch.from_numpy(rows)
+        weights |= {key: weights[key].index_select(0, taken) for key in head}
     load_weights(model, weights, origin=str(run.path))
+
+
+def _rows_of_head(run: Run, store: Store) -> npt.NDArray[np.int64] | None:
+    """The rows of the run's classifier that are those of the store's classes; None without it."""
+    if run.objective != "classify":
+        return None
+    near: dict[str, str] = {}
+    try:
+        match = match_classes(store.classes, run.classes)
+    except UsageError as error:
+        reason = str(error)
+    else:
+        if not match.unknown:
+            return match.numbers
+        near = near_names(match.unknown, run.classes)
+        reason = f"it does not know {listed(match.unknown)}"
+    hint = f" ({say_near(near)})" if near else ""
+    _LOG.warning("the classifier of %s is not used: %s%s", run.path, reason, hint)
+    return None
 
 
 def plain_weights(run: Run) -> dict[str, Tensor]:

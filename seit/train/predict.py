@@ -1,104 +1,143 @@
-"""Using a finished run: evaluate it on a store, or name the class of raw images or audio.
+"""Naming the classes of raw files with a finished run: images or audio, however many.
 
 Legend: B batch, N classes.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from seit.augment import PixelAugment, TokenAugment
 from seit.devices import choose_device
-from seit.errors import SeitError, UnreadableError, UsageError
-from seit.shards import Store, open_store
+from seit.errors import UnreadableError, UsageError
+from seit.modality import Modality
+from seit.shards.ahead import map_ahead
 from seit.tokenize.audio import decode_audio
 from seit.tokenize.decode import decode_image
-from seit.tokenize.sources.media import NOUNS
+from seit.tokenize.sources.corpus import Instance
+from seit.tokenize.sources.media import EXTENSIONS, NOUNS
+from seit.tokenize.sources.read import read_bytes
+from seit.tokenize.sources.walk import Remarks, walk
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
 from seit.train.config import TrainConfig
-from seit.train.evaluate import Evaluation, evaluate
-from seit.train.feeds import EVAL_BATCH, PIXEL_FLIP_PROB, make_feed
+from seit.train.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
 from seit.train.loading import load_run_model
 from seit.train.precision import make_autocast
 from seit.train.run import TOKENIZER_NAME, Run
 
-MAX_FILE_BYTES = 1 << 30
+_LOG = logging.getLogger(__name__)
+_Windows = list[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one file, best first, with their probabilities (0–1)."""
+    """What a run makes of one file.
+
+    Attributes:
+        file: its path.
+        classes: the likeliest classes, best first, with their probabilities (0–1).
+        error: why the file cannot be read; None where it can.
+    """
 
     file: str
     classes: tuple[tuple[str, float], ...]
+    error: str | None = None
 
 
-def evaluate_run(
-    run_path: str | Path,
-    store: Store | str | Path,
-    *,
-    split: str = "val",
-    device: str = "auto",
-    pixels: str | Path | None = None,
-) -> Evaluation:
-    """Evaluate a run's weights on one split of a store, every sample once.
+class Predictor:
+    """Names the classes of files by a finished run, in batches, as they are asked for.
 
     Args:
         run_path: the run's folder.
-        store: the store, opened or by path.
-        split: its split.
-        device: auto, cpu, cuda, mps.
-        pixels: SRC of the images of a run that was trained on pixels. The one that the run's own
-            settings name is not opened: they may be anybody's.
+        top: how many classes to name.
+        device: where.
 
     Raises:
-        UsageError: the store was made by another tokenizer, has other classes, or no labelled
-            samples in that split; or the run takes pixels and none are named.
+        UsageError: the run has not finished, or learns no classes.
     """
-    run = Run.open(run_path)
-    config = run.config
-    source = _named_pixels(run, config, pixels)
-    store = store if isinstance(store, Store) else open_store(store)
-    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
-    if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
-        raise UsageError(
-            f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
-            f"it with --tokenizer {run.path / TOKENIZER_NAME}"
-        )
-    if store.classes != run.classes:
-        raise UsageError(f"{store.folder} has other classes than the run {run.path} was trained on")
-    if not (store[split].labels >= 0).any():
-        raise UsageError(f"split {split!r} of {store.folder} holds no labelled samples to evaluate")
-    config = replace(config, data=replace(config.data, val_split=split, pixels=source))
-    target = choose_device(device)
-    feed = make_feed(store, config, target, with_train=False)
-    model = load_run_model(run, feed.augment, tokenizer, target)
-    return evaluate(
-        model,
-        feed.evaluation_inputs(),
-        num_classes=len(run.classes),
-        device=target,
-        autocast=make_autocast(config, target),
-    )
+
+    def __init__(self, run_path: str | Path, *, top: int = 5, device: str = "auto") -> None:
+        run = Run.open(run_path)
+        self._config, self._classes = run.config, run.classes
+        self._device = choose_device(device)
+        self._tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(self._device)
+        self._augment = _augment(self._config, self._tokenizer, self._device)
+        model = load_run_model(run, self._augment, self._tokenizer, self._device)
+        self._model = model.eval()
+        self.top = min(top, len(run.classes))
+
+    @property
+    def modality(self) -> Modality:
+        """What it reads: image or audio."""
+        return self._tokenizer.inputs.modality
+
+    def __call__(self, files: Iterable[str | Path]) -> Iterator[Prediction]:
+        """Yield the prediction of each file, in order; memory is that of a batch.
+
+        The probabilities of an audio file of several windows are the mean over them. A file that
+        cannot be read has an ``error`` instead of classes.
+        """
+        names: list[str] = []
+        read: list[_Windows | UnreadableError] = []
+        size = 0
+        for name, found in map_ahead(self._read, map(str, files)):
+            names.append(name)
+            read.append(found)
+            size += 0 if isinstance(found, UnreadableError) else len(found)
+            if size >= EVAL_BATCH:
+                yield from self._name(names, read)
+                names, read, size = [], [], 0
+        yield from self._name(names, read)
+
+    def _read(self, file: str) -> tuple[str, _Windows | UnreadableError]:
+        """What the tokenizer takes of a file, or why it cannot be read."""
+        inputs: Inputs = self._tokenizer.inputs
+        try:
+            data = read_bytes(Instance(key=file, split="", label=-1, location=file))
+            if isinstance(inputs, ImageInputs):
+                return file, [decode_image(data, size=inputs.size)]
+            windows = decode_audio(data, sample_rate=inputs.sample_rate, window=inputs.window)
+        except UnreadableError as error:
+            return file, error
+        return file, [window.values for window in windows]
+
+    def _name(
+        self, names: Sequence[str], read: Sequence[_Windows | UnreadableError]
+    ) -> Iterator[Prediction]:
+        flat = [one for found in read if not isinstance(found, UnreadableError) for one in found]
+        parts = [flat[start : start + EVAL_BATCH] for start in range(0, len(flat), EVAL_BATCH)]
+        shares = torch.cat([self._probabilities(np.stack(part)) for part in parts] or [_NOTHING])
+        start = 0
+        for name, found in zip(names, read, strict=True):
+            if isinstance(found, UnreadableError):
+                yield Prediction(name, (), str(found))
+                continue
+            best = shares[start : start + len(found)].mean(0).topk(self.top)
+            start += len(found)
+            named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            yield Prediction(name, tuple((self._classes[label], share) for label, share in named))
+
+    def _probabilities(self, inputs: npt.NDArray[Any]) -> Tensor:
+        """Inputs of the tokenizer (B, …) → float64 (B, N) on the host."""
+        values = torch.from_numpy(inputs).to(self._device)
+        with torch.inference_mode(), make_autocast(self._config, self._device):
+            if isinstance(self._augment, PixelAugment):
+                embedded = self._augment.evaluate(values.permute(0, 3, 1, 2))
+            else:
+                embedded = self._augment.evaluate(self._tokenizer.encode(values))
+            logits: Tensor = self._model(embedded)
+            return logits.float().softmax(1).double().cpu()
 
 
-def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> str | None:
-    """The SRC that the caller names, where the run takes one."""
-    recorded = config.data.pixels
-    if recorded is not None and pixels is None:
-        raise UsageError(
-            f"the run {run.path} was trained on the pixels of {recorded!r}; name the images to "
-            "evaluate it on by --pixels SRC"
-        )
-    if recorded is None and pixels is not None:
-        raise UsageError(f"the run {run.path} was trained on tokens; leave --pixels out")
-    return None if pixels is None else str(pixels)
+_NOTHING = torch.empty(0, 0, dtype=torch.float64)
 
 
 def predict(
@@ -106,62 +145,71 @@ def predict(
 ) -> list[Prediction]:
     """Decode files, tokenize them as the run's store was, and name their classes.
 
-    The probabilities of an audio file of several windows are the mean over them.
+    Args:
+        run_path: a finished run's folder.
+        files: files, folders of them, and patterns such as ``photos/*.jpg``.
+        top: how many classes to name.
+        device: where.
+
+    Returns:
+        One prediction a file; of a file that cannot be read it says why.
 
     Raises:
-        UsageError: a file is missing.
-        SeitError: a file is no readable image (no readable audio).
+        UsageError: there is no such file, or a folder holds none.
     """
-    run = Run.open(run_path)
-    config = run.config
-    target = choose_device(device)
-    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(target)
-    augment = _augment(config, tokenizer, target)
-    model = load_run_model(run, augment, tokenizer, target).eval()
-    totals = torch.zeros(len(files), len(run.classes), dtype=torch.float64)
-    counts = torch.zeros(len(files), 1, dtype=torch.float64)
-    inputs = _inputs([Path(file) for file in files], tokenizer.inputs)
-    while batch := list(islice(inputs, EVAL_BATCH)):
-        numbers = torch.tensor([number for number, _ in batch])
-        values = torch.from_numpy(np.stack([entry for _, entry in batch])).to(target)
-        with torch.inference_mode(), make_autocast(config, target):
-            if isinstance(augment, PixelAugment):
-                embedded = augment.evaluate(values.permute(0, 3, 1, 2))
-            else:
-                embedded = augment.evaluate(tokenizer.encode(values))
-            probabilities = model(embedded).float().softmax(1)
-        totals.index_add_(0, numbers, probabilities.double().cpu())
-        counts.index_add_(0, numbers, torch.ones(len(batch), 1, dtype=torch.float64))
-    classes = run.classes
-    best = (totals / counts).topk(min(top, len(classes)), dim=1)
-    return [
-        Prediction(
-            str(file),
-            tuple((classes[n], value) for n, value in zip(indices, values, strict=True)),
-        )
-        for file, values, indices in zip(
-            files, best.values.tolist(), best.indices.tolist(), strict=True
-        )
+    predictor = Predictor(run_path, top=top, device=device)
+    return list(predictor(list_files(files, predictor.modality)))
+
+
+def list_files(paths: Sequence[str | Path], modality: Modality) -> list[str]:
+    """List files that are named, those below folders, and those that match patterns.
+
+    Below a folder, hidden files and those of another extension than the modality's are left out,
+    with a warning.
+
+    Raises:
+        UsageError: there is no such file, or a folder or pattern yields none.
+    """
+    files: list[str] = []
+    for path in map(str, paths):
+        found = [path]
+        if not Path(path).exists() and has_magic(path):
+            found = sorted(glob(path, recursive=True))  # noqa: PTH207 # Path.glob needs a root
+        listed = [file for one in found for file in _below(one, modality)]
+        if not listed:
+            raise UsageError(
+                f"{path} yields no {NOUNS[modality][0]} file ({', '.join(EXTENSIONS[modality])}); "
+                "name one that does"
+            )
+        files += listed
+    return files
+
+
+def _below(path: str, modality: Modality) -> list[str]:
+    """The file itself, or the files of a modality below a folder."""
+    if not Path(path).is_dir():
+        if not Path(path).exists():
+            raise UsageError(
+                f"there is no file {path}; pass {NOUNS[modality][0]} files, folders of them, or "
+                "patterns such as 'photos/*.jpg'"
+            )
+        return [path]
+    remarks = Remarks()
+    found = [
+        f"{path.rstrip('/')}/{folder}{entry.name}"
+        for folder, entries in walk(path, remarks)
+        for entry in entries
+        if not entry.is_folder
     ]
-
-
-def _inputs(paths: Sequence[Path], inputs: Inputs) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """What the tokenizer takes of each file, and the file's number."""
-    for number, path in enumerate(paths):
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}; pass {NOUNS[inputs.modality][0]} files")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_FILE_BYTES} bytes; is it the right file?")
-        data = path.read_bytes()
-        try:
-            if isinstance(inputs, ImageInputs):
-                yield number, decode_image(data, size=inputs.size)
-                continue
-            windows = decode_audio(data, sample_rate=inputs.sample_rate, window=inputs.window)
-        except UnreadableError as error:
-            raise SeitError(f"{path} cannot be read: {error}") from error
-        for window in windows:
-            yield number, window.values
+    kept = [file for file in found if file.rpartition(".")[2].lower() in EXTENSIONS[modality]]
+    for line in remarks.lines():
+        _LOG.warning("%s", line)
+    if len(kept) < len(found):
+        _LOG.warning(
+            "%s: %d files are left out, as their names are of no %s file",
+            *(path, len(found) - len(kept), NOUNS[modality][0]),
+        )
+    return kept
 
 
 def _augment(

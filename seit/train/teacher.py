@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from typing_extensions import override
 
+from seit.classes import listed, match_classes, near_names, say_near
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.shards import Store
@@ -44,15 +45,23 @@ class Teacher:
 class TokenTeacher(Teacher):
     """A network that sees the student's own inputs."""
 
-    def __init__(self, model: nn.Module, autocast: torch.autocast, temperature: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        autocast: torch.autocast,
+        temperature: float,
+        columns: Tensor | None = None,
+    ) -> None:
         super().__init__(temperature)
+        self._columns = columns
         self._model = model.eval().requires_grad_(False)
         self._autocast = autocast
 
     @override
     def probabilities(self, batch: TrainBatch) -> Tensor:
         with torch.no_grad(), self._autocast:
-            return self._soften(self._model(batch.augmented.inputs))
+            logits = self._model(batch.augmented.inputs)
+            return self._soften(logits if self._columns is None else logits[:, self._columns])
 
 
 class PixelTeacher(Teacher):
@@ -72,6 +81,8 @@ class PixelTeacher(Teacher):
 def make_teacher(config: TrainConfig, store: Store, ranks: Ranks, folder: Path) -> Teacher | None:
     """The teacher that ``config`` names, if it does.
 
+    Its classes are matched by name: the student learns its probabilities among the store's.
+
     Args:
         config: the student's.
         store: the student's.
@@ -79,18 +90,18 @@ def make_teacher(config: TrainConfig, store: Store, ranks: Ranks, folder: Path) 
         folder: the student's run, where a pixel teacher's logits are kept.
 
     Raises:
-        UsageError: the teacher has other classes, or inputs that it cannot share.
+        UsageError: the teacher does not know all classes of the store, or has inputs that it cannot
+            share.
     """
     if config.distill.teacher is None or not config.distill.alpha:
         return None
     run = Run.open(config.distill.teacher)
-    if run.classes != store.classes:
-        raise UsageError(f"the teacher {run.path} was trained on other classes than {store.folder}")
+    columns = _columns(run, store, ranks.device)
     theirs = run.config
     if theirs.data.pixels is not None:
-        return PixelTeacher(
-            _pixel_logits(run, config, store, ranks, folder), config.distill.temperature
-        )
+        logits_nN = _pixel_logits(run, config, store, ranks, folder)
+        logits_nN = logits_nN if columns is None else logits_nN[:, columns]
+        return PixelTeacher(logits_nN, config.distill.temperature)
     if config.data.pixels is not None:
         raise UsageError(
             f"the teacher {run.path} takes tokens and this run pixels; name one of pixels"
@@ -107,7 +118,22 @@ def make_teacher(config: TrainConfig, store: Store, ranks: Ranks, folder: Path) 
             f"{theirs.augment.crop_size}"
         )
     model = load_run_model(run, augment, tokenizer, ranks.device)
-    return TokenTeacher(model, make_autocast(config, ranks.device), config.distill.temperature)
+    autocast = make_autocast(config, ranks.device)
+    return TokenTeacher(model, autocast, config.distill.temperature, columns)
+
+
+def _columns(run: Run, store: Store, device: torch.device) -> Tensor | None:
+    """Which of the teacher's logits are those of the store's classes; None for all, in order."""
+    match = match_classes(store.classes, run.classes)
+    if match.unknown:
+        near = near_names(match.unknown, run.classes)
+        raise UsageError(
+            f"the teacher {run.path} does not know {len(match.unknown):,} classes of "
+            f"{store.folder}: {listed(match.unknown)}"
+            + (f"; {say_near(near)}" if near else "")
+            + "; name a teacher of these classes"
+        )
+    return None if match.is_identity else torch.from_numpy(match.numbers).to(device)
 
 
 def _pixel_logits(

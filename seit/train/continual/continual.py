@@ -28,6 +28,7 @@ from seit.train.continual.replay import Memory
 from seit.train.continual.report import write_continual_report
 from seit.train.continual.result import ContinualResult, make_result, recorded_result
 from seit.train.continual.running import Notify, Running
+from seit.train.defaults import default_config
 from seit.train.feeds import make_augment
 from seit.train.initialising import check_tokens, plain_weights
 from seit.train.precision import make_autocast
@@ -39,7 +40,7 @@ LEARNER_NAME = "learner.safetensors"
 
 
 def continual(
-    config: ContinualConfig,
+    config: ContinualConfig | None,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -53,7 +54,7 @@ def continual(
     stays in the run that it came from.
 
     Args:
-        config: what to do.
+        config: what to do; None for what the command does by default, fitted to the store.
         store: the store, opened or by path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: go on where that run stopped, in the middle of a task too; figures and network are
@@ -73,6 +74,8 @@ def continual(
             f"{os.environ['WORLD_SIZE']}; call it without torchrun"
         )
     store = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(ContinualConfig, store, task="continual", init_from=init_from)
     out = Path(out)
     if resume and Run.exists(out):
         earlier = Run.open(out)

@@ -5,12 +5,13 @@ Legend: C classes.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seit.classes import listed
 from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import UsageError
 
@@ -50,7 +51,9 @@ def class_order(
         random = np.random.RandomState(number)
         return tuple(random.permutation(num_classes).tolist())
     entries = _read(Path(order))
-    return _checked([_resolve(entry, order, classes) for entry in entries], order, num_classes)
+    number_of = {name: number for number, name in reversed(list(enumerate(classes or ())))}
+    numbers = [_resolve(entry, order, number_of) for entry in entries]
+    return _checked(numbers, order, num_classes, classes)
 
 
 def _read(path: Path) -> list[Any]:
@@ -85,18 +88,20 @@ def _number(digits: str) -> int:
     return int(digits) if len(digits) < 19 else 1 << 62
 
 
-def _resolve(entry: Any, order: str, classes: Sequence[str] | None) -> int:
+def _resolve(entry: Any, order: str, number_of: Mapping[str, int]) -> int:
     if isinstance(entry, int) and not isinstance(entry, bool):
         return entry
     if not isinstance(entry, str):
         raise UsageError(f"{order} holds {json.dumps(entry)[:40]}; expected numbers and names")
-    if classes is None or entry not in classes:
-        known = f"; it has {len(classes)} others" if classes is not None else ""
+    if entry not in number_of:
+        known = f"; it has {listed(list(number_of))}" if number_of else ""
         raise UsageError(f"{order} names the class {entry[:80]!r}, which the corpus lacks{known}")
-    return classes.index(entry)
+    return number_of[entry]
 
 
-def _checked(numbers: Sequence[int], order: str, num_classes: int) -> tuple[int, ...]:
+def _checked(
+    numbers: Sequence[int], order: str, num_classes: int, classes: Sequence[str] | None
+) -> tuple[int, ...]:
     seen: set[int] = set()
     for number in numbers:
         if not 0 <= number < num_classes:
@@ -105,9 +110,10 @@ def _checked(numbers: Sequence[int], order: str, num_classes: int) -> tuple[int,
             raise UsageError(f"{order} holds class {number} twice; expected every class once")
         seen.add(number)
     if len(seen) < num_classes:
-        missing = next(number for number in range(num_classes) if number not in seen)
+        missing = [number for number in range(num_classes) if number not in seen]
+        named = listed([classes[one] if classes else f"class {one}" for one in missing])
         raise UsageError(
-            f"{order} holds {len(seen)} of {num_classes} classes (class {missing} is missing); "
-            "list every class once"
+            f"{order} holds {len(seen)} of {num_classes} classes, and not {named}; list every "
+            "class once"
         )
     return tuple(numbers)

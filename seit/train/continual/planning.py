@@ -9,7 +9,13 @@ from seit.train.continual.blurry import blurry
 from seit.train.continual.config import ContinualConfig
 from seit.train.continual.domains import read_domains
 from seit.train.continual.orders import class_order
-from seit.train.continual.streams import Stream, class_incremental, domain_incremental, online
+from seit.train.continual.streams import (
+    Stream,
+    check_labels,
+    class_incremental,
+    domain_incremental,
+    online,
+)
 from seit.train.feeds import has_labels
 
 
@@ -34,6 +40,7 @@ def make_stream(config: ContinualConfig, store: Store) -> Stream:
         chosen = np.zeros(len(labels), dtype=bool)
         chosen[select(train, fraction=data.fraction, seed=seed)] = True
         labels[~chosen] = -1  # as unlabelled ones, they belong to no task
+    check_labels(labels, evaluated.labels, num_classes=num_classes, classes=store.classes)
     if wanted.kind == "domain":
         assert wanted.domains is not None, "a domain stream has been checked to name them"
         return domain_incremental(

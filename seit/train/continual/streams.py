@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from seit.classes import listed
 from seit.errors import UsageError
 from seit.stream.order import sample_at
 
@@ -230,17 +231,24 @@ def in_order_of_arrival(rows: Rows, *, seed: int, index: int) -> Rows:
 
 
 def check_labels(
-    labels: npt.NDArray[np.integer], val_labels: npt.NDArray[np.integer], *, num_classes: int
+    labels: npt.NDArray[np.integer],
+    val_labels: npt.NDArray[np.integer],
+    *,
+    num_classes: int,
+    classes: Sequence[str] | None = None,
 ) -> None:
-    """Refuse classes without a sample in either split."""
+    """Refuse classes without a sample in either split; ``classes`` are their names, if known."""
     for name, column in (("training", labels), ("evaluated", val_labels)):
         counts = np.bincount(column[column >= 0], minlength=num_classes)
         assert len(counts) == num_classes, "a split's labels are below the number of its classes"
         missing = np.flatnonzero(counts == 0)
         if len(missing):
+            lacking = missing.tolist()
+            named = listed([classes[one] if classes else f"class {one}" for one in lacking])
             raise UsageError(
-                f"{len(missing)} of {num_classes} classes have no sample in the {name} split "
-                f"(the first: class {missing[0]}); add some, or remove the class from the store"
+                f"{len(missing)} of {num_classes} classes have no sample in the {name} split: "
+                f"{named}; add some, or keep the other classes by `seit filter STORE NEW --classes "
+                "…`"
             )
 
 

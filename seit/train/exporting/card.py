@@ -21,6 +21,8 @@ _MARKUP = re.compile(
     r"([\\`*{}\[\]<>#~&|!@]|(?<!\w)_|_(?!\w)|:(?=/)|(?<=www)\.)", re.ASCII | re.IGNORECASE
 )
 """What means something within a line of Markdown, in HTML or in a link."""
+_MOST_CLASSES = 1000
+"""So many are listed on the card; `config.json` lists all."""
 _TAGS = ("seit", "tokens", "timm")
 
 
@@ -73,7 +75,8 @@ def write_card(
         files=files,
         parameters=parameters,
         store=store,
-        classes=_yaml(list(spec.classes)),
+        classes=_yaml(list(spec.classes[:_MOST_CLASSES])),
+        unlisted=max(0, len(spec.classes) - _MOST_CLASSES),
         levels=spec.tokenizer.codebook[0] if len(spec.tokenizer.codebook) == 3 else 1,
     )
 

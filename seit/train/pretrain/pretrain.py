@@ -9,6 +9,7 @@ from seit.documents import as_record
 from seit.errors import UsageError
 from seit.models.vit import disjoint_stem
 from seit.shards import Store, open_store
+from seit.train.defaults import default_config
 from seit.train.feeds import make_augment
 from seit.train.loop import Progress, run_objective
 from seit.train.objective import Objective
@@ -17,12 +18,14 @@ from seit.train.pretrain.objectives import FurtherMaskedTokens, MaskedTokens, Si
 from seit.train.pretrain.pretraining import PretrainResult
 from seit.train.ranks import Ranks
 
+LEAST_PATCHES = 4
+"""Some are hidden and predicted from the others."""
 TEACHER_FOLDER = "teacher"
 """In the folder of a run with self-distillation: the run of its teacher."""
 
 
 def pretrain(
-    config: PretrainConfig,
+    config: PretrainConfig | None,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -36,8 +39,9 @@ def pretrain(
     from it by ``init_from``. Labels are used by the probes alone.
 
     Args:
-        config: what to do. A stem of ``auto`` becomes 2/2/0, or 1/1/0 on grids of which that would
-            leave fewer than 49 patches, as patches may not overlap.
+        config: what to do; None for what the command does by default, fitted to the store. A stem
+            of ``auto`` becomes 2/2/0, or 1/1/0 on grids of which that would leave fewer than 49
+            patches, as patches may not overlap.
         store: the store, opened or by path; of a tokenizer of one level.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: go on where that run stopped, if there is one, bit for bit.
@@ -50,30 +54,32 @@ def pretrain(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
     store = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(PretrainConfig, store, task="mtm", init_from=init_from)
     if store.codebook.ndim != 2:
         raise UsageError(
             f"{store.folder} was made by {store.card.tokenizer.name}, of {len(store.codebook)} "
             "levels of codes; pre-training takes tokenizers of one level"
         )
-    config, out = _settled(config, store), Path(out)
+    settled, out = _settled(config, store), Path(out)
     start = None if init_from is None else Path(init_from)
     teacher: Path | None = None
-    if config.objective == "further":
+    if settled.objective == "further":
         if start is None:
             raise UsageError(
                 "the objective further goes on from a finished run; name it by --init-from"
             )
-        teacher = _teach(config, store, out, start, resume=resume, progress=progress)
+        teacher = _teach(settled, store, out, start, resume=resume, progress=progress)
 
     def make(ranks: Ranks) -> Objective[PretrainResult]:
         if teacher is not None:
-            return FurtherMaskedTokens(config, store, ranks, init_from=start, teacher=teacher)
-        kind = SiameseTokens if config.objective == "sit" else MaskedTokens
-        return kind(config, store, ranks, init_from=start)
+            return FurtherMaskedTokens(settled, store, ranks, init_from=start, teacher=teacher)
+        kind = SiameseTokens if settled.objective == "sit" else MaskedTokens
+        return kind(settled, store, ranks, init_from=start)
 
     return run_objective(
         make,
-        config,
+        settled,
         store,
         out=out,
         resume=resume,
@@ -86,7 +92,15 @@ def pretrain(
 def _settled(config: PretrainConfig, store: Store) -> PretrainConfig:
     """The config with a stem whose patches do not overlap, where it leaves that open."""
     augment = make_augment(store, config, torch.device("cpu"), with_train=False)
-    stem = disjoint_stem(config.model.stem, augment.output_size)
+    size = augment.output_size
+    stem = disjoint_stem(config.model.stem, size)
+    rows, columns = stem.output_size(size)
+    if rows * columns < LEAST_PATCHES:
+        raise UsageError(
+            f"the stem {stem} makes {rows}×{columns} patches of a grid of {size[0]}×{size[1]}, and "
+            f"at least {LEAST_PATCHES} are needed to predict some from others; choose a smaller "
+            "one, such as --model.stem auto"
+        )
     return replace(config, model=replace(config.model, stem=str(stem)))
 
 

@@ -19,6 +19,7 @@ from seit.models.tuning import Tuning, make_tuning, save_adapter
 from seit.report import Section, table
 from seit.shards import Store, open_store
 from seit.train.classify import Classifying, TrainResult
+from seit.train.defaults import default_config
 from seit.train.feeds import TrainBatch
 from seit.train.loop import Progress, run_objective
 from seit.train.objective import LoopFigures
@@ -51,7 +52,7 @@ class TuneResult(TrainResult):
 
 
 def tune(
-    config: TuneConfig,
+    config: TuneConfig | None,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -66,7 +67,7 @@ def tune(
     those of the model with its modules.
 
     Args:
-        config: what to do.
+        config: what to do; None for what the command does by default, fitted to the store.
         store: the store, opened or by path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         init_from: a finished run whose weights to start from. Of a pre-training run, and of a
@@ -81,8 +82,11 @@ def tune(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(TuneConfig, opened, task="tune", init_from=init_from)
+    settled = config
     return run_objective(
-        lambda ranks: TunedClassification(config, opened, ranks, init_from=init_from),
+        lambda ranks: TunedClassification(settled, opened, ranks, init_from=init_from),
         config,
         opened,
         out=Path(out),
