@@ -23,6 +23,7 @@ def command(
         device: auto, cpu, cuda, mps.
         json: Print one JSON object.
     """
+    from seit.report.intervals import MANY_CLASSES
     from seit.train import evaluate_run
 
     result = evaluate_run(run, store, split=split, device=device)
@@ -36,10 +37,11 @@ def command(
                 "data_wait_fraction": result.wait_seconds / result.seconds,
             }
         )
+    top5 = [("top-5", f"{result.top5:.4f}")] if len(result.confusion) > MANY_CLASSES else []
     return print_table(
         [
             ("top-1", f"{result.top1:.4f}"),
-            ("top-5", f"{result.top5:.4f}"),
+            *top5,
             ("loss", f"{result.loss:.4f}"),
             ("samples", f"{result.samples:,} ({rate:.0f}/s)"),
         ]

@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from seit.cli.output import human_bytes, human_seconds, print_json, print_table, progress_bar, say
+from seit.cli.output import human_bytes, print_json, print_table, progress_bar, say
+from seit.progress import human_seconds
 
 
 def command(

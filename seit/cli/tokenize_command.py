@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from seit.cli.output import (
     human_bytes,
-    human_seconds,
     print_json,
     print_table,
     progress_bar,
     say,
     warn,
 )
+from seit.progress import human_seconds
 
 
 def command(

@@ -26,6 +26,7 @@ from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.models.codebook import standardised
 from seit.shards import Store
+from seit.tensors import first_not_finite
 
 _METADATA_KEY = "seit"
 _FORMAT = "seit-tokenadapt"
@@ -194,6 +195,8 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})[_METADATA_KEY])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if (name := first_not_finite(tensors)) is not None:
+            raise ValueError(f"{name} is not finite")
         kinds = {"format": str, "version": int, "fingerprint": str, "dim": int, "num_heads": int}
         sound = all(type(card[key]) is kind for key, kind in kinds.items())
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:

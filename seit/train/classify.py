@@ -6,25 +6,29 @@ Legend: B batch, N classes, P parts of the loss.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.augment import Augmented
+from seit.progress import Progress
 from seit.report import Section
 from seit.shards import Store, open_store
 from seit.train.config import TrainConfig
 from seit.train.evaluate import Evaluation, evaluate
 from seit.train.feeds import TrainBatch, build_model, make_feed
-from seit.train.initialising import start_from
-from seit.train.loop import Progress, run_objective
+from seit.train.initialising import start_from, starting_from
+from seit.train.launch import run_objective
 from seit.train.losses import classification_loss, distillation_loss
 from seit.train.objective import LoopFigures, Objective, Result
 from seit.train.ranks import Ranks
 from seit.train.report import write_run_report
-from seit.train.run import Run
+from seit.train.run import PREDICTIONS_NAME, REPORT_NAME, WEIGHTS_NAME, Run
 from seit.train.teacher import Teacher, make_teacher
+
+CLASSIFIER_FILES = (WEIGHTS_NAME, PREDICTIONS_NAME, REPORT_NAME)
+"""What a finished run leaves behind, besides `run.json`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class TrainResult:
         data_wait_fraction: share of that time spent waiting for the next augmented batch.
         seconds: duration of this call.
         parameters: trainable parameters.
+        val_samples: labelled samples that were evaluated; None in older runs.
     """
 
     top1: float
@@ -50,6 +55,7 @@ class TrainResult:
     data_wait_fraction: float
     seconds: float
     parameters: int
+    val_samples: int | None = None
 
 
 def train(
@@ -70,8 +76,8 @@ def train(
         resume: go on where that run stopped, if there is one; the result is bit for bit that of an
             undisturbed run on the same CPU with as many ranks. A finished run is left as it is and
             its result returned, unless ``config`` has a longer schedule.
-        init_from: a finished run whose weights to start from. Of a pre-training run, and of a
-            classifier of other classes, the head starts afresh.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
+            a pre-training run, and of a classifier of other classes, the head starts afresh.
         progress: called after each step, on the main rank.
 
     Raises:
@@ -80,12 +86,15 @@ def train(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
+    config = starting_from(config, init_from)
     return run_objective(
-        lambda ranks: Classification(config, opened, ranks, init_from=init_from),
+        lambda ranks, start: Classification(config, opened, ranks, init_from=start),
         config,
         opened,
         out=Path(out),
         resume=resume,
+        files=CLASSIFIER_FILES,
+        teacher=teacher_of(config),
         recorded=lambda figures: TrainResult(**figures),
         progress=progress,
     )
@@ -95,6 +104,7 @@ class Classifying(Objective[Result]):
     """A classifier of a store's classes, of tokens or of pixels, whatever is told of its run."""
 
     config: TrainConfig
+    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
 
     def __init__(
         self, config: TrainConfig, store: Store, ranks: Ranks, *, init_from: str | Path | None
@@ -151,19 +161,23 @@ class Classifying(Objective[Result]):
     def figures(self, figures: LoopFigures) -> dict[str, Any]:
         """The fields of a `TrainResult`."""
         assert self._evaluation is not None
-        return {**self._evaluation.metrics(), **asdict(figures)}
+        val_samples = self._evaluation.samples
+        return {**self._evaluation.metrics(), **asdict(figures), "val_samples": val_samples}
 
     @override
     def kept_model(self, model: nn.Module) -> nn.Module:
         return model
 
     @override
-    def leave(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         assert self._evaluation is not None
         labels = self.store[self.config.data.val_split].labels
         run.save_predictions(self._evaluation.predictions, labels)
-        run.write_info({**info, "confusion": self._evaluation.confusion.tolist()})
-        write_run_report(run, store=self.store, sections=self.sections())
+        return {"confusion": self._evaluation.confusion.tolist()}
+
+    @override
+    def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+        write_run_report(run, info=info, store=self.store, sections=self.sections())
 
     def sections(self) -> Sequence[Section]:
         """What the report shows besides, after the result."""
@@ -176,6 +190,12 @@ class Classification(Classifying[TrainResult]):
     @override
     def result(self, figures: LoopFigures) -> TrainResult:
         return TrainResult(**self.figures(figures))
+
+
+def teacher_of(config: TrainConfig) -> Path | None:
+    """The run that teaches, where one does."""
+    distill = config.distill
+    return Path(distill.teacher) if distill.teacher is not None and distill.alpha else None
 
 
 def pixels_per_token(store: Store) -> int:

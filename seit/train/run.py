@@ -7,6 +7,7 @@ that it gives to each sample of the evaluated split), ``tokenizer.safetensors``,
 
 import json
 import platform
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from torch import Tensor, nn
 
 from seit import __version__
 from seit.errors import DamagedError, UsageError
-from seit.files import explained_writes, write_atomically
+from seit.files import PARTIAL_SUFFIX, explained_writes, sha256_of, write_atomically
+from seit.locks import RUN_LOCK_NAME
 from seit.settings import build, read_yaml, to_mapping
 from seit.shards import Store
 from seit.tokenizers import save_tokenizer
-from seit.train.config import LoopConfig, TrainConfig
+from seit.train.checkpoint import list_checkpoints
+from seit.train.config import INIT_FROM, LoopConfig, TrainConfig
+from seit.train.loggers import LOGGERS_NAME, TENSORBOARD_FOLDER
 
 CONFIG_NAME = "config.yaml"
 RUN_NAME = "run.json"
@@ -36,6 +40,13 @@ WEIGHTS_NAME = "model.safetensors"
 PREDICTIONS_NAME = "predictions.safetensors"
 TOKENIZER_NAME = "tokenizer.safetensors"
 REPORT_NAME = "report.html"
+CHECKPOINTS_NAME = "checkpoints"
+LOGITS_NAME = "teacher.safetensors"
+"""A pixel teacher's logits of all training samples."""
+_START_NAMES = (CHECKPOINTS_NAME, RUN_NAME, TOKENIZER_NAME, CONFIG_NAME)
+"""What a start writes, in this order."""
+_SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME)
+"""What a run may write before its first checkpoint."""
 
 
 class Run:
@@ -43,7 +54,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path / CHECKPOINTS_NAME
 
     @classmethod
     def start(
@@ -54,10 +65,19 @@ class Run:
         *,
         resume: bool,
         beside: Collection[str] = (),
+        notes: Mapping[str, Any] | None = None,
     ) -> "Run":
         """Make a new run's folder, or enter that of an interrupted run.
 
-        A new one may hold what ``beside`` names already.
+        A kill at any moment leaves a run, or what the next start completes.
+
+        Args:
+            path: of the folder.
+            config: what the run does.
+            store: what it learns from.
+            resume: whether a run may be there.
+            beside: what a new run's folder may hold already.
+            notes: what else `run.json` says of a new run.
 
         Raises:
             UsageError: the folder holds something else, a run and ``resume`` is False, or a run
@@ -76,16 +96,42 @@ class Run:
             if run.settings != config:
                 run._write_config(config)
             return run
-        if run.path.exists() and (
-            not run.path.is_dir() or {entry.name for entry in run.path.iterdir()} - set(beside)
-        ):
+        if not run._is_free(beside):
             raise UsageError(f"{run.path} already holds something else; choose a new --out folder")
         with explained_writes(run.path):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
+        tokenizer = store.card.tokenizer
+        run.write_info(
+            {
+                "status": "started",
+                "identity": _identity(store),
+                "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+                **(notes or {}),
+            }
+        )
         save_tokenizer(store.load_tokenizer(), run.path / TOKENIZER_NAME)
-        run.write_info({"status": "started", "identity": _identity(store)})
-        run._write_config(config)
+        run._write_config(config)  # last, as it makes the folder a run
         return run
+
+    def _is_free(self, beside: Collection[str]) -> bool:
+        """Whether a run may start here: nothing is there but what a killed start leaves."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        names = {entry.name.removesuffix(PARTIAL_SUFFIX) for entry in self.path.iterdir()}
+        own = {RUN_LOCK_NAME, *_START_NAMES, *beside}
+        begun = not {CHECKPOINTS_NAME, RUN_NAME}.isdisjoint(names)
+        if TOKENIZER_NAME in names and not begun:
+            return False  # somebody's own
+        return names <= own and not list_checkpoints(self.checkpoints)
+
+    def withdraw(self) -> None:
+        """Remove what a start wrote, of a run that was refused before its first checkpoint."""
+        for name in (CONFIG_NAME, *_START_NAMES, METRICS_NAME, *_SIDE_NAMES):
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -232,16 +278,25 @@ class Run:
             UsageError: the run has not finished.
             DamagedError: the file is not what was written.
         """
-        path = self.path / name
-        if not path.is_file():
-            raise UsageError(
-                f"the run {self.path} has no {name}: it has not finished; go on with it by "
-                f"`seit {self.command} … --resume`"
-            )
+        path = self.finished_file(name)
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+
+    def finished_file(self, name: str) -> Path:
+        """The path of a file that a finished run leaves behind.
+
+        Raises:
+            UsageError: the run has not finished.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise UsageError(
+                f"the run {self.path} has no {name}: it has not finished; resume it by "
+                f"`seit {self.command} … --resume`"
+            )
+        return path
 
     def _write_config(self, config: LoopConfig) -> None:
         text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
@@ -253,7 +308,11 @@ class Run:
         Raises:
             UsageError: it had other settings or another store.
         """
-        differences = config.differences(read_yaml(self.path / CONFIG_NAME))
+        begun = read_yaml(self.path / CONFIG_NAME)
+        differences = config.differences(begun)
+        if not self._starts_as(config, begun):
+            was, now = begun[INIT_FROM], config.init_from
+            differences.append(f"{INIT_FROM} was {was!r} and is {now!r}")
         if differences:
             raise UsageError(
                 f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
@@ -265,6 +324,19 @@ class Run:
                 f"{self.path} was begun on another store than {store.folder}; pass that one or "
                 "choose another --out"
             )
+
+    def _starts_as(self, config: LoopConfig, begun: Mapping[str, Any]) -> bool:
+        """Whether a config starts from the weights that the run was begun with.
+
+        Another path is fine where the weights there are the same. Older runs did not note it down.
+        """
+        if INIT_FROM not in begun or begun[INIT_FROM] == config.init_from:
+            return True
+        known = self.info.get("weights_from")
+        if config.init_from is None or not isinstance(known, dict):
+            return False
+        path = Path(config.init_from) / WEIGHTS_NAME
+        return path.is_file() and sha256_of(path) == known.get("fingerprint")
 
 
 def environment(device: torch.device) -> dict[str, str]:

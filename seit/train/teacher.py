@@ -21,10 +21,7 @@ from seit.train.feeds import TrainBatch, make_augment, make_feed
 from seit.train.loading import load_run_model
 from seit.train.precision import make_autocast
 from seit.train.ranks import Ranks
-from seit.train.run import TOKENIZER_NAME, Run
-
-LOGITS_NAME = "teacher.safetensors"
-"""In the student's run folder: a pixel teacher's logits of all training samples."""
+from seit.train.run import LOGITS_NAME, TOKENIZER_NAME, Run
 
 
 class Teacher:

@@ -22,6 +22,7 @@ from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.making import make_tuning
 from seit.settings import build, to_mapping
+from seit.tensors import first_not_finite
 
 _KEY = "seit"
 _TUNING, _HEAD = "tuning.", "head."
@@ -129,6 +130,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if not isinstance(card, dict):
             raise TypeError("its card is no mapping")
+        if (name := first_not_finite(tensors)) is not None:
+            raise ValueError(f"{name} is not finite")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
     return card, tensors

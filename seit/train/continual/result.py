@@ -48,6 +48,7 @@ class ContinualResult:
         samples: new ones that steps took, in this call.
         samples_per_second: of them, evaluation left out.
         seconds: duration of this call.
+        warnings: what makes the figures mean little, one line each.
     """
 
     last_accuracy: float
@@ -69,10 +70,16 @@ class ContinualResult:
     samples: int
     samples_per_second: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def make_result(
-    running: Running, store: Store, begun: Mapping[str, Any], *, seconds: float
+    running: Running,
+    store: Store,
+    begun: Mapping[str, Any],
+    *,
+    seconds: float,
+    warnings: tuple[str, ...] = (),
 ) -> ContinualResult:
     """The result of a run that learned all tasks.
 
@@ -81,6 +88,7 @@ def make_result(
         store: that it learned.
         begun: what the protocol says of its beginning: the backbone, and what that knew.
         seconds: that this call took.
+        warnings: what makes the figures mean little, one line each.
     """
     config, progress = running.config, running.progress
     learner, stream = running.learner, running.setting.stream
@@ -130,6 +138,7 @@ def make_result(
             running.samples_here / running.busy_seconds if running.busy_seconds else 0.0
         ),
         seconds=seconds,
+        warnings=warnings,
     )
 
 
@@ -206,4 +215,5 @@ def _count_trained(learner: Learner) -> int:
 def recorded_result(told: Mapping[str, Any]) -> ContinualResult:
     """The result that `run.json` of a finished run tells."""
     names = {field.name for field in fields(ContinualResult)}
-    return ContinualResult(**{name: value for name, value in told.items() if name in names})
+    known = {name: value for name, value in told.items() if name in names}
+    return ContinualResult(**{**known, "warnings": tuple(told.get("warnings", ()))})
