@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (steps done, steps in all, the latest figures by name)."""
+StageProgress = Callable[[str, int, int], None]
+"""Called with (stage, done, in all), of jobs of several kinds of work."""
 _WINDOW_SECONDS = 60.0
 _MARK_SECONDS = 0.05
 _MIN_MARKS = 5

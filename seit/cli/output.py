@@ -126,7 +126,7 @@ class _Lines:
     def __init__(self, description: str, unit: str) -> None:
         self._description = description
         self._unit = unit
-        self._pace = Pace()
+        self._pace = Pace(time.monotonic)
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, note: str) -> None:

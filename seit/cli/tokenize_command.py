@@ -133,7 +133,7 @@ def command(
                 ("unreadable", f"{expected.unreadable_fraction:.1%} of a sample"),
             ]
         )
-    with progress_bar("tokenizing", "images") as bar:
+    with progress_bar("tokenizing", "files") as bar:
 
         def progress(done: int, total: int, skipped: int) -> None:
             bar(done, total, f"{skipped} skipped" if skipped else "")

@@ -8,6 +8,7 @@ Shape letters: B encode batch, S image side, H W token grid.
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,6 +59,7 @@ from seit.tokenizers import (
     stored_tokenizer_bytes,
 )
 
+_LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int, int], None]
 """Called with (inputs done, inputs in all, inputs skipped)."""
 
@@ -128,9 +130,12 @@ def list_source(source: str | Path, config: TokenizeConfig) -> Corpus:
     Raises:
         UsageError: the source is wrong, or a key could be that of another's window or view.
     """
+    _LOG.info("listing %s", source)
     corpus = list_corpus(
         source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
     )
+    sizes = f"{len(corpus.instances):,} files, {len(corpus.classes):,} classes"
+    _LOG.info("%s, splits %s", sizes, ", ".join(corpus.split_names))
     if config.views > 1:
         check_view_keys(corpus.instances)
     return corpus
@@ -165,6 +170,8 @@ def tokenize_corpus(
             config.overwrite and (has_card or earlier not in (None, job))
         )
         if earlier is None or replace:
+            if given is None:
+                _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.codes:,}")
             tokenizer = given or fit_tokenizer(corpus, config, reader)
             workspace.begin(job, tokenizer, replace=replace)
         else:
@@ -231,6 +238,8 @@ class _Run:
                 if self.config.strict:
                     refuse_skipped(record.skipped)
                 self._advance(len(plan.instances), len(record.skipped))
+        shards = f"{len(missing):,} of {len(plans):,} shards are left"
+        _LOG.info("tokenizing with %s: %s", self.tokenizer.name, shards)
         work = Work(
             config=self.config,
             workspace=self.workspace,
@@ -255,6 +264,7 @@ class _Run:
                 f"no {noun} of {self.corpus.source} could be read; no store was made",
                 _skipped_lines(done),
             )
+        _LOG.info("measuring the tokenizer and sealing the store")
         card = self._seal(done, job)
         self.workspace.remove()
         store = Store(self.workspace.store, card)
