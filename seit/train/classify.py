@@ -3,6 +3,8 @@
 Legend: B batch, N classes, P parts of the loss.
 """
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +29,9 @@ from seit.train.report import write_run_report
 from seit.train.run import PREDICTIONS_NAME, REPORT_NAME, WEIGHTS_NAME, Run
 from seit.train.teacher import Teacher, make_teacher
 
+_LOG = logging.getLogger(__name__)
+_ABSURD = 10
+"""A loss so many times that of guessing is no classifier's."""
 CLASSIFIER_FILES = (WEIGHTS_NAME, PREDICTIONS_NAME, REPORT_NAME)
 """What a finished run leaves behind, besides `run.json`."""
 
@@ -173,7 +178,20 @@ class Classifying(Objective[Result]):
         assert self._evaluation is not None
         labels = self.store[self.config.data.val_split].labels
         run.save_predictions(self._evaluation.predictions, labels)
-        return {"confusion": self._evaluation.confusion.tolist()}
+        warnings = self._warnings(self._evaluation.loss)
+        for text in warnings:
+            _LOG.warning("%s", text)
+        return {"confusion": self._evaluation.confusion.tolist(), "warnings": warnings}
+
+    def _warnings(self, loss: float) -> list[str]:
+        """What makes the result suspicious, one line each."""
+        guessing = math.log(max(2, len(self.feed.classes)))
+        if loss <= _ABSURD * guessing:
+            return []
+        return [
+            f"the validation loss is {loss:.3g}, and that of guessing {guessing:.3g}: the training "
+            "diverged; lower optim.lr or set optim.clip_grad"
+        ]
 
     @override
     def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:

@@ -21,9 +21,7 @@ from seit.files import write_atomically
 from seit.shards import Split
 from seit.tensors import first_not_finite
 from seit.train.feeds import Feed
-from seit.train.run import Run
-
-FAILURE_NAME = "failure.safetensors"
+from seit.train.run import FAILURE_NAME, Run
 
 
 @dataclass(frozen=True)

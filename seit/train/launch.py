@@ -70,6 +70,8 @@ def run_objective(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
     with join_ranks(config.run.device) as ranks:
+        if ranks.is_main and not resume:
+            Run.check_new(out, beside=beside)
         finished = _recorded_result(out, config, store) if resume else None
         if finished is not None and not _has_to_end(Run(out), files):
             return recorded(finished)

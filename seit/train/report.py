@@ -104,7 +104,7 @@ def write_run_report(
         lead=f"{run.config.model.name}, {result['parameters']:,} parameters, "
         f"{result['steps']:,} steps of {run.config.data.batch_size}.",
         sections=[
-            Section("Result", tiles),
+            Section("Result", tiles, "\n\n".join(info.get("warnings", ()))),
             *sections,
             *origin_sections(info, where=str(run.path / RUN_NAME)),
             Section("Learning curves", curves(metrics)),

@@ -40,6 +40,7 @@ WEIGHTS_NAME = "model.safetensors"
 PREDICTIONS_NAME = "predictions.safetensors"
 TOKENIZER_NAME = "tokenizer.safetensors"
 REPORT_NAME = "report.html"
+FAILURE_NAME = "failure.safetensors"
 CHECKPOINTS_NAME = "checkpoints"
 LOGITS_NAME = "teacher.safetensors"
 """A pixel teacher's logits of all training samples."""
@@ -84,20 +85,16 @@ class Run:
                 with other settings or another store.
         """
         run = cls(path)
+        if not resume:
+            cls.check_new(path, beside=beside)
         if cls.exists(path):
-            if not resume:
-                raise UsageError(
-                    f"{run.path} already holds a run; pass --resume to go on with it, or another "
-                    "--out"
-                )
             run.check_same(config, store)
             if run.settings.schedule != config.schedule:  # a longer one: it has not finished that
                 run.write_info({**run.info, "status": "started"})
             if run.settings != config:
                 run._write_config(config)
             return run
-        if not run._is_free(beside):
-            raise UsageError(f"{run.path} already holds something else; choose a new --out folder")
+        cls.check_new(path, beside=beside)
         with explained_writes(run.path):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
         tokenizer = store.card.tokenizer
@@ -112,6 +109,20 @@ class Run:
         save_tokenizer(store.load_tokenizer(), run.path / TOKENIZER_NAME)
         run._write_config(config)  # last, as it makes the folder a run
         return run
+
+    @classmethod
+    def check_new(cls, path: str | Path, *, beside: Collection[str] = ()) -> None:
+        """Refuse a folder that no new run can start in.
+
+        Raises:
+            UsageError: it holds a run, or something else than ``beside`` names.
+        """
+        if cls.exists(path):
+            raise UsageError(
+                f"{path} already holds a run; pass --resume to resume it, or another --out"
+            )
+        if not cls(path)._is_free(beside):
+            raise UsageError(f"{path} already holds something else; choose a new --out folder")
 
     def _is_free(self, beside: Collection[str]) -> bool:
         """Whether a run may start here: nothing is there but what a killed start leaves."""
@@ -291,12 +302,17 @@ class Run:
             UsageError: the run has not finished.
         """
         path = self.path / name
-        if not path.is_file():
+        if path.is_file():
+            return path
+        if (self.path / FAILURE_NAME).is_file():
             raise UsageError(
-                f"the run {self.path} has no {name}: it has not finished; resume it by "
-                f"`seit {self.command} … --resume`"
+                f"the run {self.path} has no {name}: its training failed, and {FAILURE_NAME} holds "
+                "the batch; train again with a lower optim.lr"
             )
-        return path
+        raise UsageError(
+            f"the run {self.path} has no {name}: it has not finished; resume it by "
+            f"`seit {self.command} … --resume`"
+        )
 
     def _write_config(self, config: LoopConfig) -> None:
         text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)

@@ -81,6 +81,8 @@ def continual(
         )
     store = store if isinstance(store, Store) else open_store(store)
     config, out = starting_from(config, init_from), Path(out)
+    if not resume:
+        Run.check_new(out)
     finished = _finished(config, store, out) if resume else None
     if finished is not None and _is_complete(out):
         return finished

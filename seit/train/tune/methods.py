@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from seit.errors import UsageError
-from seit.locks import locked_folder
+from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.models.tuning import Method, make_tuning
 from seit.progress import Progress
 from seit.report import Bar, Section, bar_chart, page, table, write_page
@@ -122,7 +122,8 @@ def tune_methods(
     out = Path(out)
     if len(set(methods)) < len(methods) or not methods:
         raise UsageError(f"--method is {','.join(methods) or 'empty'}; name each method once")
-    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+    others = out.is_dir() and {path.name for path in out.iterdir()} - {RUN_LOCK_NAME}
+    if not resume and (others or (out.exists() and not out.is_dir())):
         raise UsageError(
             f"{out} already holds something; pass --resume to go on with runs there, or choose a "
             "new --out folder"
