@@ -75,7 +75,7 @@ def take_lock(path: Path, *, busy: str) -> int:
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one at ``path``."""
+    """Tell whether an open file is still the one at ``path``."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

@@ -1,4 +1,4 @@
-"""What is asked of named tensors, wherever they come from."""
+"""Checks of named tensors, wherever they come from."""
 
 from collections.abc import Mapping
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from seit import files
+from seit.analyze import quickstart
 from seit.analyze.comparing import compare_runs
 from seit.analyze.frontier.running import _enter as enter_frontier
 from seit.cli import main, output
@@ -270,6 +271,19 @@ def test_a_second_process_is_refused_and_names_the_first(store, tmp_path):
     assert not (out / ".lock").exists()
     steps = [entry["step"] for entry in Run.open(out).metrics() if entry["split"] == "train"]
     assert steps == [1, 2, 3, 4]
+
+
+def test_every_kind_of_folder_is_held(store, tmp_path):
+    calls = {
+        "sweep": lambda out: train_seeds(CONFIG, store, out, seeds=2),
+        "tasks": lambda out: continual(CONTINUAL, store, out=out),
+        "features": lambda out: pretrain(PRETRAIN, store, out=out),
+        "story": lambda out: quickstart(out, data=str(store.path.parent / "pictures")),
+    }
+    for name, call in calls.items():
+        with locked_folder(tmp_path / name), pytest.raises(SeitError, match="another process is"):
+            call(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_goes_with_its_holder_and_leaves_no_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout; progress, log and warnings on stderr."""
+"""The output of commands: results on stdout; progress, log and warnings on stderr."""
 
 import io
 import json

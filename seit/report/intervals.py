@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 CONFIDENCE = 0.95
-"""Of every interval, unless another is asked for."""
+"""The confidence of every interval, unless another is asked for."""
 FEW_SAMPLES = 10
 """Shares of fewer samples say next to nothing and are given as counts."""
 MANY_CLASSES = 5

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 _ABSURD = 10
 """A loss so many times that of guessing is no classifier's."""
 CLASSIFIER_FILES = (WEIGHTS_NAME, PREDICTIONS_NAME, REPORT_NAME)
-"""What a finished run leaves behind, besides `run.json`."""
+"""Files of a finished run, besides `run.json`."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Classifying(Objective[Result]):
         return {"confusion": self._evaluation.confusion.tolist(), "warnings": warnings}
 
     def _warnings(self, loss: float) -> list[str]:
-        """What makes the result suspicious, one line each."""
+        """List what makes the result suspicious, one line each."""
         guessing = math.log(max(2, len(self.feed.classes)))
         if loss <= _ABSURD * guessing:
             return []

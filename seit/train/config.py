@@ -245,8 +245,8 @@ class LoopConfig:
         """Name the settings in which the run of a saved config differs from this one's.
 
         Settings of the machine do not count, a longer schedule is none, and those that did not
-        exist yet when the config was saved had their defaults. Where the weights come from is told
-        by these, not by their path: see `Run.check_same`.
+        exist yet when the config was saved had their defaults. Starts from other
+        weights are found by `Run.check_same`.
 
         Raises:
             UsageError: what was saved is no such config.

@@ -1,4 +1,4 @@
-"""What a run leaves behind when its loss, weights or outputs are not finite any more.
+"""The replay file of a run whose loss, weights or outputs are not finite any more.
 
 ``failure.safetensors`` holds the inputs, labels and weights of the first batch whose loss was not
 finite, or whose update ruined the weights; its metadata say which step that was, what was found,

@@ -54,8 +54,8 @@ def run_objective(
         config: its settings.
         store: what it learns from.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: go on where that run stopped, if there is one. Of a finished one what is missing of
-            ``files`` is made again from its last checkpoint.
+        resume: continue where that run stopped, if there is one. Of a finished one, missing
+            ``files`` are made again from its last checkpoint.
         files: names of what a finished run leaves behind.
         recorded: what `run.json` tells of a finished run → its result.
         progress: called after each step, on the main rank.
@@ -106,11 +106,8 @@ class _Call(Generic[Result]):
         """
         started = time.perf_counter()
         is_known = Run.exists(self.out)
-        start = (
-            None
-            if has_checkpoint(self.out, resume=resume) and not self.keeps_start
-            else self.config.init_from
-        )
+        needs_start = self.keeps_start or not has_checkpoint(self.out, resume=resume)
+        start = self.config.init_from if needs_start else None
         init_from = None if start is None else Path(start)
         torch.manual_seed(self.config.run.seed)
         objective = self.make(self.ranks, init_from)
@@ -157,7 +154,7 @@ class _Call(Generic[Result]):
 
 
 def has_checkpoint(out: Path, *, resume: bool) -> bool:
-    """Whether a call goes on from a checkpoint, which holds all that a run started from."""
+    """Tell whether a call resumes from a checkpoint, which holds all that a run started from."""
     return resume and Run.exists(out) and bool(list_checkpoints(Run(out).checkpoints))
 
 
@@ -174,7 +171,7 @@ def _recorded_result(out: Path, config: LoopConfig, store: Store) -> Mapping[str
 
 
 def _has_to_end(run: Run, files: Collection[str]) -> bool:
-    """Whether a finished run lacks files that its last checkpoint can give again."""
+    """Tell whether a finished run lacks files that its last checkpoint can give again."""
     missing = [name for name in files if not (run.path / name).is_file()]
     if not missing:
         return False

@@ -290,7 +290,7 @@ class Training:
 
     def _say_start(self, step: int) -> None:
         """Log what is trained, on what, where and for how long."""
-        if not self.ranks.is_main:
+        if not self.ranks.is_main or step >= self.total:
             return
         if step:
             _LOG.info("resuming after step %s of %s", f"{step:,}", f"{self.total:,}")

@@ -1,4 +1,4 @@
-"""Where the weights of a run come from: the run that it starts from, and the one that teaches."""
+"""Sources of a run's weights: the run that it starts from, and the one that teaches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -44,7 +44,7 @@ class Origin:
 
     @property
     def summary(self) -> str:
-        """What was learned, and the beginning of the fingerprint."""
+        """Say what was learned, and the beginning of the fingerprint."""
         steps = "" if self.steps is None else f", {self.steps:,} steps"
         return (
             f"{self.objective} by {self.command}, {self.model}{steps}, "
@@ -127,7 +127,7 @@ def read_origins(info: Mapping[str, Any], *, where: str) -> dict[str, Origin]:
 
 
 def origin_sections(info: Mapping[str, Any], *, where: str) -> Sequence[Section]:
-    """What a report says of them; nothing of a run that begins by itself."""
+    """List them for a report; nothing of a run that begins by itself."""
     rows = [
         [_TITLES[key], one.run, one.summary, one.store[:_SHOWN_DIGITS]]
         for key, one in read_origins(info, where=where).items()

@@ -45,9 +45,9 @@ CHECKPOINTS_NAME = "checkpoints"
 LOGITS_NAME = "teacher.safetensors"
 """A pixel teacher's logits of all training samples."""
 _START_NAMES = (CHECKPOINTS_NAME, RUN_NAME, TOKENIZER_NAME, CONFIG_NAME)
-"""What a start writes, in this order."""
+"""Entries that a start writes, in this order."""
 _SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME)
-"""What a run may write before its first checkpoint."""
+"""Entries that may follow before the first checkpoint."""
 
 
 class Run:
@@ -125,7 +125,7 @@ class Run:
             raise UsageError(f"{path} already holds something else; choose a new --out folder")
 
     def _is_free(self, beside: Collection[str]) -> bool:
-        """Whether a run may start here: nothing is there but what a killed start leaves."""
+        """Tell whether a run may start here: nothing is there but what a killed start leaves."""
         if not self.path.is_dir():
             return not self.path.exists()
         names = {entry.name.removesuffix(PARTIAL_SUFFIX) for entry in self.path.iterdir()}
@@ -342,7 +342,7 @@ class Run:
             )
 
     def _starts_as(self, config: LoopConfig, begun: Mapping[str, Any]) -> bool:
-        """Whether a config starts from the weights that the run was begun with.
+        """Tell whether a config starts from the weights that the run was begun with.
 
         Another path is fine where the weights there are the same. Older runs did not note it down.
         """

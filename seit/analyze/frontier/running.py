@@ -166,7 +166,7 @@ def _enter(out: Path, record: Mapping[str, Any]) -> None:
 
 
 def _has_begun(out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether anything there depends on the earlier settings, and not on those of a refused call.
+    """Tell whether anything there depends on the earlier settings, beyond a refused call.
 
     Copies and stores do not depend on how networks are trained.
     """

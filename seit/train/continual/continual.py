@@ -100,7 +100,7 @@ def _finished(config: ContinualConfig, store: Store, out: Path) -> ContinualResu
 
 
 def _is_complete(out: Path) -> bool:
-    """Whether a finished run has all files that a repeated call would write."""
+    """Tell whether a finished run has all files that a repeated call would write."""
     return all((out / name).is_file() for name in (LEARNER_NAME, REPORT_NAME))
 
 
@@ -166,7 +166,7 @@ def _enter(config: ContinualConfig, store: Store, out: Path, *, resume: bool) ->
 
 
 def _warnings(config: ContinualConfig) -> tuple[str, ...]:
-    """What makes the figures mean little."""
+    """List what makes the figures mean little."""
     tuned = config.effective_tuning.method
     if config.init_from is not None or tuned == "full":
         return ()

@@ -71,7 +71,7 @@ class TrainingFolder:
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether a training was started at ``path``."""
+        """Tell whether a training was started at ``path``."""
         return (Path(path) / CONFIG_NAME).is_file()
 
     def withdraw(self) -> None:
@@ -82,7 +82,7 @@ class TrainingFolder:
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
-        """What ``eval.json`` says, which a finished training has; None without its weights."""
+        """The contents of ``eval.json`` of a finished training; None without its weights."""
         if not self.weights.is_file() or not (self.path / EVAL_NAME).is_file():
             return None
         return self._read(EVAL_NAME)
