@@ -1,11 +1,12 @@
-"""Files of tensors of unknown origin: safetensors, from regular files and with small headers."""
+"""Named tensors of unknown origin: files with small headers, and whether all are finite."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
 from torch import Tensor
@@ -69,6 +70,15 @@ def parse_card(metadata: dict[str, str], key: str) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise ValueError(f"its metadata hold no object {key!r}")
     return card
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or an infinity; waits for their device once."""
+    named = {key: one for key, one in tensors.items() if one.is_floating_point() and one.numel()}
+    if not named:
+        return None
+    flags = torch.stack([one.isfinite().all() for one in named.values()])
+    return next((key for key, fine in zip(named, flags.tolist(), strict=True) if not fine), None)
 
 
 @contextmanager

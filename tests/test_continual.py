@@ -159,7 +159,7 @@ def build_network(store, config):
 
     torch.manual_seed(config.run.seed)
     augment = make_augment(store, config, torch.device("cpu"))
-    return _make_network(config, store, augment, None)[0]
+    return _make_network(config, store, augment)[0]
 
 
 def test_lae_is_what_the_paper_says_step_by_step(store, tmp_path, monkeypatch):
@@ -169,8 +169,8 @@ def test_lae_is_what_the_paper_says_step_by_step(store, tmp_path, monkeypatch):
     batches = [[], [], []]
     make = running.Running._batch
 
-    def noted(self, course):
-        batch = make(self, course)
+    def noted(self, course, step):
+        batch = make(self, course, step)
         batches[self.progress.segment].append((batch.inputs, batch.labels))
         return batch
 

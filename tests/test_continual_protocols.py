@@ -85,8 +85,8 @@ def test_a_fraction_of_each_class_is_all_that_any_task_sees(store, tmp_path, mon
     shown = []
     make = Running._batch
 
-    def noted(self, course):
-        batch = make(self, course)
+    def noted(self, course, step):
+        batch = make(self, course, step)
         shown.append(batch.rows)
         return batch
 

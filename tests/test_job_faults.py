@@ -125,10 +125,11 @@ def wait_until(job, reached):
 
 
 def one_error(stderr):
-    """The only line of ``stderr`` that is not a warning."""
+    """The last line of ``stderr``, the only one that says what went wrong."""
     lines = [line for line in stderr.splitlines() if not line.startswith("warning: ")]
-    assert len(lines) == 1, stderr
-    return lines[0]
+    bad = [line for line in lines if line.startswith(("error", "interrupted", "Traceback", " "))]
+    assert bad == lines[-1:], stderr
+    return bad[0]
 
 
 def done_names(store):

@@ -9,6 +9,7 @@ from seit.analyze.contenders import Contender
 from seit.analyze.measures import CLASSIFY, judged_by
 from seit.analyze.significance import Interval
 from seit.report import Figure, Section, figures, page, table, write_page
+from seit.report.intervals import MANY_CLASSES
 from seit.report.numbers import minus, number
 from seit.train.report import LEARNING, THROUGHPUT, Curve, Metrics, group_curves
 
@@ -96,6 +97,7 @@ def result_rows(comparison: Comparison) -> list[list[str]]:
             *(show(figure, one.difference, signed=True) for one in measured[1:]),
         ]
         for figure, measured in comparison.results.items()
+        if figure != "top5" or len(comparison.classes or ()) not in range(1, MANY_CLASSES + 1)
     ]
 
 

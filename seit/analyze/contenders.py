@@ -19,6 +19,7 @@ from seit.analyze.significance import Interval, wilson_interval
 from seit.confusion import Confusion
 from seit.errors import DamagedError, UsageError
 from seit.settings import flatten, read_yaml
+from seit.train.origin import read_origins
 from seit.train.predictions import Predictions, read_confusion, read_predictions
 from seit.train.run import CONFIG_NAME, Run
 from seit.train.seeds import SEEDS_NAME, folder_of, read_seeds
@@ -35,7 +36,7 @@ class FinishedRun:
     Attributes:
         run: its folder.
         objective: what it learned.
-        settings: by dotted names, as they were written.
+        settings: by dotted names, as they were written; and where its weights come from.
         result: figures by name; what a run could not tell is left out.
         store: the seal of its store.
         classes: names of the N classes.
@@ -81,6 +82,8 @@ class FinishedRun:
                 f"{path}/run.json is not what was written ({error!r}); restore it from a copy"
             ) from error
         settings = flatten(read_yaml(path / CONFIG_NAME))
+        origins = read_origins(info, where=f"{path}/run.json")
+        settings |= {key: one.summary for key, one in origins.items()}
         return cls(run, objective, settings, result, store, classes, confusion)
 
     @property

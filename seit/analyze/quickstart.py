@@ -1,14 +1,19 @@
 """The whole story on a small corpus: render, tokenize, train from tokens and pixels, compare."""
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from markupsafe import Markup
 
+from seit.analyze.significance import mcnemar_p
+from seit.errors import UsageError
+from seit.locks import locked_folder
+from seit.progress import StageProgress
 from seit.recipes import find_recipe
 from seit.renders import write_corpus
 from seit.report import (
@@ -21,18 +26,22 @@ from seit.report import (
     page,
     write_page,
 )
+from seit.report.intervals import say_share
 from seit.settings import build, read_yaml
 from seit.shards import Store, open_store
 from seit.stream import PixelLoader
-from seit.tokenize import TokenizeConfig, tokenize
+from seit.tokenize import TokenizeConfig, TokenizeResult, tokenize
 from seit.train import Run, TrainConfig, train
-from seit.train.predictions import read_confusion
+from seit.train.predictions import read_confusion, read_predictions
 from seit.train.report import confusion_sections, curves
 
 RECIPE = "quickstart"
+RUNS = ("run-tokens", "run-pixels")
+"""Folders of the two runs."""
 NUM_PICTURES = 8
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
+_SHOWN = 0.05
+"""A difference of a larger p-value is not shown to be one."""
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class QuickstartResult:
         psnr_db: of reconstructions from tokens, in dB.
         seconds: duration of this call.
         report: the HTML page.
+        val_samples: pictures that both are validated on.
+        p_value: how probable a difference in top-1 this large is if neither is better.
     """
 
     bytes_per_sample_tokens: float
@@ -68,6 +79,16 @@ class QuickstartResult:
     psnr_db: float
     seconds: float
     report: Path
+    val_samples: int
+    p_value: float
+
+    @property
+    def verdict(self) -> str:
+        """How top-1 from tokens compares with that from pixels, and how sure that is."""
+        test = f"p = {self.p_value:.2g} by McNemar's exact test on {self.val_samples:,} pictures"
+        if self.p_value > _SHOWN:
+            return f"no difference shown: {test}"
+        return f"{self.top1_ratio:.2f} of the pixels', {test}"
 
 
 def quickstart(
@@ -77,8 +98,7 @@ def quickstart(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    progress: Progress | None = None,
-    announce: Callable[[str], None] | None = None,
+    progress: StageProgress | None = None,
 ) -> QuickstartResult:
     """Tokenize a corpus, train the same small ViT from tokens and from pixels, and compare.
 
@@ -88,50 +108,49 @@ def quickstart(
         steps: training steps of each run; None for the recipe's.
         seed: of corpus, weights and order.
         device: where to train.
-        progress: called as the work goes on.
-        announce: called with a line as each stage begins.
+        progress: called as the work proceeds.
 
     Raises:
         UsageError: ``data`` is no labelled corpus, or ``out`` holds other things.
+        SeitError: another process works in ``out``.
     """
-    started = time.perf_counter()
     out = Path(out)
-    say = announce or _silent
-    tell = progress or _no_progress
+    with locked_folder(out):
+        return _quickstart(out, data, _config(steps, seed, device), progress or _no_progress)
+
+
+def _quickstart(
+    out: Path, data: str | None, config: TrainConfig, tell: StageProgress
+) -> QuickstartResult:
+    started = time.perf_counter()
+    seed = config.run.seed
     if data is None:
-        say("rendering 2,000 pictures of ten classes")
+        _LOG.info("rendering 2,000 pictures of ten classes")
         source = out / "corpus"
         write_corpus(source, seed=seed, progress=lambda done, total: tell("render", done, total))
     else:
         source = Path(data)
-    say("tokenizing them into a store")
-    result = tokenize(
-        source,
-        out / "store",
-        TokenizeConfig(seed=seed),
-        progress=lambda done, total, _: tell("tokenize", done, total),
-    )
+    result = _tokenize(source, out, seed, tell)
     store = open_store(out / "store")
-    config = _config(steps, seed, device)
-    say(f"training a small ViT from the tokens, {config.schedule.steps} steps")
+    _LOG.info("training a small ViT from the tokens")
     tokens = train(
         config,
         store,
-        out=out / "run-tokens",
+        out=out / RUNS[0],
         resume=True,
         progress=lambda done, total, _: tell("train from tokens", done, total),
     )
-    say("training the same ViT from the pixels, as many steps")
+    _LOG.info("training the same ViT from the pixels, as many steps")
     pixel_config = replace(config, data=replace(config.data, pixels=str(source)))
     pixels = train(
         pixel_config,
         store,
-        out=out / "run-pixels",
+        out=out / RUNS[1],
         resume=True,
         progress=lambda done, total, _: tell("train from pixels", done, total),
     )
-    recorded = Run.open(out / "run-tokens").info["result"]
-    recorded_pixels = Run.open(out / "run-pixels").info["result"]
+    recorded = Run.open(out / RUNS[0]).info["result"]
+    recorded_pixels = Run.open(out / RUNS[1]).info["result"]
     summary = QuickstartResult(
         bytes_per_sample_tokens=result.bytes_per_sample,
         bytes_per_sample_source=result.source_bytes_per_sample,
@@ -146,9 +165,38 @@ def quickstart(
         psnr_db=result.quality["psnr_db"],
         seconds=time.perf_counter() - started,
         report=out / "report.html",
+        **_judge(out),
     )
     _write_report(summary, store, source)
     return summary
+
+
+def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> TokenizeResult:
+    """Make the store; that of another corpus is replaced as long as no run began on it."""
+    _LOG.info("tokenizing them into a store")
+    config = TokenizeConfig(seed=seed)
+    begun = any(Run.exists(out / name) for name in RUNS)
+
+    def progress(done: int, total: int, _: int) -> None:
+        tell("tokenize", done, total)
+
+    try:
+        return tokenize(source, out / "store", config, progress=progress)
+    except UsageError:
+        if begun or not (out / "store").is_dir():
+            raise
+    config = replace(config, overwrite=True)
+    return tokenize(source, out / "store", config, progress=progress)
+
+
+def _judge(out: Path) -> dict[str, Any]:
+    """How many pictures both runs are validated on, and whether a difference may be chance."""
+    tokens, pixels = (read_predictions(Run.open(out / name)) for name in RUNS)
+    assert tokens is not None
+    assert pixels is not None
+    only_tokens = int((tokens.right & ~pixels.right).sum())
+    only_pixels = int((pixels.right & ~tokens.right).sum())
+    return {"val_samples": len(tokens.right), "p_value": mcnemar_p(only_pixels, only_tokens)}
 
 
 def _config(steps: int | None, seed: int, device: str) -> TrainConfig:
@@ -162,7 +210,7 @@ def _config(steps: int | None, seed: int, device: str) -> TrainConfig:
 
 def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None:
     out = summary.report.parent
-    runs = {"tokens": Run.open(out / "run-tokens"), "pixels": Run.open(out / "run-pixels")}
+    runs = {"tokens": Run.open(out / RUNS[0]), "pixels": Run.open(out / RUNS[1])}
     environment = runs["tokens"].info["environment"]
     height, width = store.card.tokenizer.grid
     bars = [
@@ -172,8 +220,8 @@ def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None
     tiles = figures(
         [
             Figure("smaller", f"{summary.bytes_ratio:.1f}×", "bytes per image"),
-            Figure("top-1 from tokens", f"{summary.top1_tokens:.1%}"),
-            Figure("top-1 from pixels", f"{summary.top1_pixels:.1%}"),
+            Figure("top-1 from tokens", *say_share(summary.top1_tokens, summary.val_samples)),
+            Figure("top-1 from pixels", *say_share(summary.top1_pixels, summary.val_samples)),
             Figure("PSNR", f"{summary.psnr_db:.1f} dB", "of reconstructions"),
         ]
     )
@@ -183,7 +231,7 @@ def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None
         lead=f"{summary.samples:,} images, tokenized once, then one small ViT trained from the "
         f"tokens and the same one from the pixels, {summary.steps:,} steps each.",
         sections=[
-            Section("In short", tiles),
+            Section("In short", tiles, f"Top-1 from tokens: {summary.verdict}."),
             Section(
                 "What a token keeps",
                 _pictures(store, source),
@@ -215,10 +263,6 @@ def _pictures(store: Store, source: Path) -> Markup:
     return image_grid(
         [("original", list(originals)), ("from tokens", list(decoded))], title="Reconstructions"
     )
-
-
-def _silent(line: str) -> None:
-    del line
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:

@@ -2,31 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import NormalDist, fmean, variance
+from statistics import fmean, variance
 
-CONFIDENCE = 0.95
-"""Of every interval here, unless told otherwise."""
+from seit.report.intervals import CONFIDENCE, Interval, wilson_interval
+
+__all__ = [
+    "Interval",
+    "incomplete_beta",
+    "mcnemar_p",
+    "student_quantile",
+    "welch_interval",
+    "wilson_interval",
+]
+
 _MAX_FRACTIONS = 100_000
 _PRECISION = 1e-15
-
-
-@dataclass(frozen=True)
-class Interval:
-    """From ``low`` to ``high``."""
-
-    low: float
-    high: float
-
-
-def wilson_interval(hits: int, total: int, *, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of a share of ``total`` ≥ 1 (Wilson 1927, JASA 22, 209–212)."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, extra = hits / total, z * z / total
-    middle = share + extra / 2
-    half = math.sqrt(share * (1 - share) * extra + (extra / 2) ** 2)
-    low, high = (middle - half) / (1 + extra), (middle + half) / (1 + extra)
-    return Interval(max(0.0, min(low, share)), min(1.0, max(high, share)))
 
 
 def mcnemar_p(first_only: int, second_only: int) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from seit import __version__
-from seit.cli.output import finish_output, one_line, prepare_output, say
+from seit.cli.output import finish_output, one_line, prepare_output, say, spoken_log
 from seit.errors import SeitError, UsageError
 
 INTERRUPTED = 130
@@ -76,7 +76,8 @@ def run(arguments: Sequence[str]) -> None:
     name = arguments[0] if arguments else ""
     tokens = expand_settings(arguments) if name in WITH_SETTINGS else list(arguments)
     try:
-        app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
+        with spoken_log():
+            app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
     except CycloptsError as error:
         hint = f"seit {name} --help" if name in COMMANDS else "seit --help"
         say(f"error: {one_line(_explain(error))} (`{hint}` says more)")

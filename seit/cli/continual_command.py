@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from seit.cli.output import human_bytes, human_seconds, print_json, print_table, progress_bar, say
-from seit.cli.run_settings import print_settings, progress_note, run_settings
+from seit.cli.output import human_bytes, print_json, print_table, progress_bar, say
+from seit.cli.run_settings import noted_on, print_settings, run_settings
 from seit.errors import UsageError
+from seit.progress import human_seconds
 
 if TYPE_CHECKING:
     from seit.train.continual import ContinualResult
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 NOTES = {
     "loss": "loss {:.3f}",
     "val_accuracy": "accuracy {:.3f}",
-    "samples_per_second": "{:.0f} samples/s",
+    "samples_per_second": "{:.3g} samples/s",
 }
 
 
@@ -96,6 +97,7 @@ def command(
         recipe=recipe,
         config=config,
         init_from=init_from,
+        resumed=out if resume else None,
         named={
             "method": method,
             "tuning.method": pet,
@@ -117,13 +119,8 @@ def command(
     if out is None:
         raise UsageError("--out is missing; name a new folder for the run")
     with progress_bar("learning tasks", "steps") as bar:
-
-        def show(done: int, total: int, figures: dict[str, float]) -> None:
-            bar(done, total, progress_note(figures, NOTES))
-
-        result = continual(
-            settings, store, out=out, resume=resume, init_from=init_from, progress=show
-        )
+        show = noted_on(bar, NOTES)
+        result = continual(settings, store, out=out, resume=resume, progress=show)
     if json:
         return print_json(asdict(result))
     print_table(_rows(result))

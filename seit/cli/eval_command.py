@@ -38,6 +38,7 @@ def command(
         json: Print one JSON object.
     """
     from seit.classes import listed
+    from seit.report.intervals import MANY_CLASSES
     from seit.shards import open_store
     from seit.train import evaluate_run
     from seit.train.tables import check_new_tables, write_evaluation
@@ -76,10 +77,11 @@ def command(
         warn([f"{left_out:,} samples of classes that the run does not know are left out: {names}"])
     if result.missing:
         warn([f"the store lacks classes of the run: {listed(result.missing)}"])
+    top5 = [("top-5", f"{result.top5:.4f}")] if result.num_classes > MANY_CLASSES else []
     print_table(
         [
             ("top-1", f"{result.top1:.4f}"),
-            ("top-5", f"{result.top5:.4f}"),
+            *top5,
             ("loss", f"{result.loss:.4f}"),
             ("samples", f"{result.samples:,} ({rate:.0f}/s)"),
         ]

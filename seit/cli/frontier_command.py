@@ -9,12 +9,12 @@ from cyclopts import Parameter
 
 from seit.cli.output import (
     human_bytes,
-    human_seconds,
     print_json,
     print_lines,
     progress_bar,
     say,
 )
+from seit.progress import human_seconds
 
 if TYPE_CHECKING:
     from seit.analyze.frontier import FrontierConfig

@@ -11,16 +11,22 @@ import math
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 from typing_extensions import override
 
 from seit.errors import SeitError
 from seit.printable import CONTROLS, printable
+from seit.progress import Pace, human_rate, human_seconds
 
+LINE_SECONDS = 30.0
+"""Between lines that say how far a job is, where there is no terminal."""
+LINES = 20
+"""Later each line waits for this part, 1/LINES, of the time so far."""
 _UNWRITTEN = "the output could not be written"
 
 
@@ -34,15 +40,7 @@ def prepare_output() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _format_warning
-    logging.lastResort = _Lines(logging.WARNING)
-
-
-class _Lines(logging.Handler):
-    """Prints what is logged where nobody else handles it."""
-
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        say(f"{record.levelname.lower()}: {one_line(record.getMessage())}")
+    logging.lastResort = _Speaker(logging.WARNING)  # of other packages
 
 
 def _format_warning(message: object, *_: object, **__: object) -> str:
@@ -129,15 +127,6 @@ def human_bytes(num_bytes: float) -> str:
     return f"{num_bytes:.3g} TB"
 
 
-def human_seconds(seconds: float) -> str:
-    """A duration such as ``1 h 02 min`` or ``34 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 class Bar(Protocol):
     """A progress bar; each call says how far things are."""
 
@@ -145,46 +134,95 @@ class Bar(Protocol):
         """Show that ``done`` of ``total`` are done, and a note."""
 
 
-def _no_bar(done: int, total: int, note: str) -> None:
-    """The bar of a stream that is no terminal."""
-    del done, total, note
+@contextmanager
+def progress_bar(description: str, unit: str) -> Iterator[Bar]:
+    """Show how far a job is, with rate and remaining time, on stderr.
+
+    A bar on a terminal, below what is logged; elsewhere a line now and then.
+    """
+    with (
+        _terminal_bar(description, unit)
+        if sys.stderr.isatty()
+        else nullcontext(_Lines(description, unit)) as bar
+    ):
+        yield bar
+
+
+class _Lines:
+    """The bar of a stream that is no terminal: a line every half minute, later less often."""
+
+    def __init__(self, description: str, unit: str) -> None:
+        self._description = description
+        self._unit = unit
+        self._pace = Pace(time.monotonic)
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        """Note how far things are, and print a line if it is time."""
+        self._pace.update(done, total)
+        now = time.monotonic()
+        if now - self._last < max(LINE_SECONDS, (now - self._started) / LINES):
+            return
+        self._last = now
+        parts = [f"{done:,} of {total:,}", _speed(self._pace, self._unit), note]
+        say(f"{self._description}: {', '.join(filter(None, parts))}")
+
+
+def _speed(pace: Pace, unit: str) -> str:
+    """Rate and remaining time, as far as they are known."""
+    if pace.rate is None or pace.remaining is None:
+        return ""
+    rate = f"{human_rate(pace.rate, unit)}, " if unit else ""
+    return f"{rate}{human_seconds(pace.remaining)} left"
 
 
 @contextmanager
-def progress_bar(description: str, unit: str) -> Iterator[Bar]:
-    """A bar with rate and remaining time on stderr when that is a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield _no_bar
-        return
+def _terminal_bar(description: str, unit: str) -> Iterator[Bar]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class RateColumn(ProgressColumn):
-        @override
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.0f} {unit}/s" if task.speed else "")
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        RateColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
         TextColumn("{task.fields[note]}", markup=False),
     )
+    pace = Pace()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(printable(description), total=None, note="")
+        task = progress.add_task(printable(description), total=None, speed="", note="")
 
         def update(done: int, total: int, note: str) -> None:
-            progress.update(task, completed=done, total=total, note=printable(note))
+            pace.update(done, total)
+            progress.update(
+                task, completed=done, total=total, speed=_speed(pace, unit), note=printable(note)
+            )
 
         yield update
+
+
+class _Speaker(logging.Handler):
+    """Prints what the package logs, above a bar where there is one."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        text = one_line(record.getMessage())
+        say(f"warning: {text}" if record.levelno >= logging.WARNING else text)
+
+
+@contextmanager
+def spoken_log() -> Iterator[None]:
+    """Print to stderr what the package logs: what begins, how far it is, and warnings.
+
+    Of several processes that `torchrun` started, the main one alone says what is no warning.
+    """
+    logger, handler = logging.getLogger("seit"), _Speaker()
+    before = logger.level
+    is_main = os.environ.get("RANK", "0") == "0"
+    logger.setLevel(logging.INFO if is_main else logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -7,15 +7,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from seit.cli.output import human_seconds, print_json, print_table, progress_bar, say
-from seit.cli.run_settings import print_settings, progress_note, run_settings
+from seit.cli.output import print_json, print_table, progress_bar, say
+from seit.cli.run_settings import noted_on, print_settings, rate_row, run_settings
 from seit.errors import UsageError
+from seit.progress import human_seconds
 
 NOTES = {
     "loss": "loss {:.3f}",
     "val_knn_top1": "k-NN {:.3f}",
     "val_linear_top1": "linear {:.3f}",
-    "samples_per_second": "{:.0f} samples/s",
+    "samples_per_second": "{:.3g} samples/s",
     "data_wait_fraction": "wait {:.0%}",
 }
 
@@ -77,6 +78,7 @@ def command(
         recipe=recipe,
         config=config,
         init_from=init_from,
+        resumed=out if resume else None,
         named={
             "objective": objective,
             "model.name": model,
@@ -94,19 +96,14 @@ def command(
     if out is None:
         raise UsageError("--out is missing; name a new folder for the run")
     with progress_bar("pre-training", "steps") as bar:
-
-        def show(done: int, total: int, figures: dict[str, float]) -> None:
-            bar(done, total, progress_note(figures, NOTES))
-
-        result = pretrain(
-            settings, store, out=out, resume=resume, init_from=init_from, progress=show
-        )
+        show = noted_on(bar, NOTES)
+        result = pretrain(settings, store, out=out, resume=resume, progress=show)
     if os.environ.get("RANK", "0") != "0":
         return None  # the main one of several processes prints
     if json:
         return print_json(asdict(result))
     shares = {
-        "masked tokens told": result.token_accuracy,
+        "masked-token accuracy": result.token_accuracy,
         "k-NN top-1": result.knn_top1,
         "linear top-1": result.linear_top1,
     }
@@ -114,11 +111,7 @@ def command(
         [
             *((name, f"{value:.4f}") for name, value in shares.items() if value is not None),
             ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
-            (
-                "rate",
-                f"{result.samples_per_second:.0f} samples/s, "
-                f"{result.data_wait_fraction:.1%} of it waiting for data",
-            ),
+            rate_row(result.samples_per_second, result.data_wait_fraction),
         ]
     )
     return say(

@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from seit.cli.output import human_bytes, human_seconds, print_json, print_table, progress_bar, say
+from seit.cli.output import human_bytes, print_json, print_table, progress_bar, say
+from seit.progress import human_rate, human_seconds
 
 
 def command(
@@ -38,7 +39,6 @@ def command(
             seed=seed,
             device=device,
             progress=lambda stage, done, total: bar(done, total, stage),
-            announce=say,
         )
     if json:
         return print_json({**asdict(result), "report": str(result.report)})
@@ -53,13 +53,12 @@ def command(
             ),
             (
                 "top-1",
-                f"{result.top1_tokens:>10.1%}{result.top1_pixels:>10.1%}"
-                f"   {result.top1_ratio:.2f} of the pixels'",
+                f"{result.top1_tokens:>10.1%}{result.top1_pixels:>10.1%}   {result.verdict}",
             ),
             (
                 "training rate",
-                f"{result.samples_per_second_tokens:>8.0f}/s"
-                f"{result.samples_per_second_pixels:>8.0f}/s",
+                f"{human_rate(result.samples_per_second_tokens):>10}"
+                f"{human_rate(result.samples_per_second_pixels):>10}",
             ),
         ]
     )

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seit.errors import SeitError, UsageError
+from seit.progress import Progress, human_rate
 
 if TYPE_CHECKING:
+    from seit.cli.output import Bar
     from seit.shards import Store
+    from seit.train.classify import TrainResult
     from seit.train.config import LoopConfig
 
 Config = TypeVar("Config", bound="LoopConfig")
@@ -21,6 +24,7 @@ def run_settings(
     recipe: str | None,
     config: Path | None,
     init_from: Path | None,
+    resumed: Path | None,
     named: Mapping[str, Any],
     assigned: list[str] | None,
 ) -> Config:
@@ -38,7 +42,8 @@ def run_settings(
         recipe: its name.
         config: a YAML file.
         init_from: a run whose weights are started from, so that its backbone and size of inputs
-            are this run's too.
+            are this run's too; else the setting of that name counts.
+        resumed: the run that may be resumed; where it is there, ``init_from`` need not be.
         named: settings that have a flag of their own, None where it was not given.
         assigned: ``NAME=VALUE`` of ``--set``.
 
@@ -60,7 +65,10 @@ def run_settings(
     from seit.train.defaults import backbone_of, default_settings, warn_of_modality
 
     flags = parse_assignments(assigned or ())
-    flags.update({name: value for name, value in named.items() if value is not None})
+    start = None if init_from is None else str(init_from)
+    flags.update(
+        {name: one for name, one in {**named, "init_from": start}.items() if one is not None}
+    )
     if named.get("schedule.epochs") is not None and named.get("schedule.steps") is None:
         flags["schedule.steps"] = None
     opened = _open(store)
@@ -79,18 +87,14 @@ def run_settings(
     if flags.get("model.name", of_recipe.get("name")) != of_recipe.get("name"):
         kept = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
         base = {**base, "model": kept}
-    started = backbone_of(init_from) if init_from and "model.name" not in flags else {}
-    return build(
-        kind,
-        merge(
-            base,
-            started,
-            read_yaml(config) if config else {},
-            from_environment(kind),
-            nest(flags, origin="command line"),
-        ),
-        origin="settings",
+    layers = (
+        read_yaml(config) if config else {},
+        from_environment(kind),
+        nest(flags, origin="command line"),
     )
+    start = merge(*layers).get("init_from")
+    started = backbone_of(start, resumed=resumed) if start and "model.name" not in flags else {}
+    return build(kind, merge(base, started, *layers), origin="settings")
 
 
 def command_of(names: Iterable[str]) -> str:
@@ -132,6 +136,38 @@ def _lists(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def progress_note(figures: Mapping[str, float], names: Mapping[str, str]) -> str:
-    """What a progress bar says besides: figures by name, each in its own words."""
-    return ", ".join(text.format(figures[key]) for key, text in names.items() if key in figures)
+def noted_on(bar: "Bar", names: Mapping[str, str]) -> Progress:
+    """Progress that a bar shows, with some of the figures, each in its own words."""
+
+    def show(done: int, total: int, figures: Mapping[str, float]) -> None:
+        known = [text.format(figures[key]) for key, text in names.items() if key in figures]
+        bar(done, total, ", ".join(known))
+
+    return show
+
+
+def accuracy_rows(result: "TrainResult", out: Path) -> list[tuple[str, str]]:
+    """Rows of a classifier's figures: how sure they are, and none that says nothing.
+
+    Args:
+        result: of the run.
+        out: its folder.
+    """
+    from seit.report.intervals import FEW_SAMPLES, MANY_CLASSES, say_share
+    from seit.train import Run
+
+    samples = result.val_samples
+    share, note = say_share(result.top1, samples)
+    is_sure = samples is None or samples >= FEW_SAMPLES
+    if is_sure:
+        share = f"{result.top1:.4f}"
+    rows = [("top-1", f"{share} ({note})" if note else share)]
+    if is_sure and len(Run.open(out).classes) > MANY_CLASSES:
+        rows.append(("top-5", f"{result.top5:.4f}"))
+    return [*rows, ("loss", f"{result.loss:.4f}")]
+
+
+def rate_row(samples_per_second: float, data_wait_fraction: float) -> tuple[str, str]:
+    """The row of a training rate."""
+    rate = human_rate(samples_per_second, "samples")
+    return "rate", f"{rate}, {data_wait_fraction:.1%} of it waiting for data"

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from seit.cli.output import (
     human_bytes,
-    human_seconds,
     print_json,
     print_table,
     progress_bar,
     say,
     warn,
 )
+from seit.progress import human_seconds
 
 
 def command(
@@ -141,7 +141,7 @@ def command(
                 ("unreadable", f"{expected.unreadable_fraction:.1%} of a sample"),
             ]
         )
-    with progress_bar("tokenizing", "images") as bar:
+    with progress_bar("tokenizing", "files") as bar:
 
         def progress(done: int, total: int, skipped: int) -> None:
             bar(done, total, f"{skipped} skipped" if skipped else "")

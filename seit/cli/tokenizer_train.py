@@ -1,6 +1,5 @@
 """`seit tokenizer train SRC OUT`."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,13 +7,14 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from seit.cli.output import (
-    human_seconds,
     print_json,
     print_lines,
     print_table,
     progress_bar,
     warn,
 )
+from seit.cli.run_settings import noted_on
+from seit.progress import human_seconds
 
 _NOTES = {
     "loss": "loss {:.4f}",
@@ -97,7 +97,7 @@ def train(
             out,
             resume=resume,
             init_from=init_from,
-            progress=lambda done, total, figures: bar(done, total, _note(figures)),
+            progress=noted_on(bar, _NOTES),
         )
     warn(result.warnings)
     if json:
@@ -115,10 +115,6 @@ def train(
             ),
         ]
     )
-
-
-def _note(figures: Mapping[str, float]) -> str:
-    return ", ".join(text.format(figures[key]) for key, text in _NOTES.items() if key in figures)
 
 
 def _print_settings(settings: Any, json: bool) -> None:

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from seit.cli.output import human_seconds, print_json, print_table, progress_bar, say
-from seit.cli.run_settings import print_settings, progress_note, run_settings
+from seit.cli.output import print_json, print_table, progress_bar, say
+from seit.cli.run_settings import accuracy_rows, noted_on, print_settings, rate_row, run_settings
 from seit.errors import UsageError
+from seit.progress import human_seconds
 
 if TYPE_CHECKING:
     from seit.train.classify import TrainResult
-    from seit.train.seeds import SeedsResult
+    from seit.train.seeds import SeedsResult, Spread
 
 NOTES = {
     "loss": "loss {:.3f}",
     "val_top1": "top-1 {:.3f}",
-    "samples_per_second": "{:.0f} samples/s",
+    "samples_per_second": "{:.3g} samples/s",
     "data_wait_fraction": "wait {:.0%}",
 }
 
@@ -81,6 +82,7 @@ def command(
         recipe=recipe,
         config=config,
         init_from=init_from,
+        resumed=out if resume else None,
         named={
             "model.name": model,
             "schedule.epochs": epochs,
@@ -99,11 +101,8 @@ def command(
     from seit.train import train, train_seeds
 
     with progress_bar("training", "steps") as bar:
-
-        def show(done: int, total: int, figures: dict[str, float]) -> None:
-            bar(done, total, progress_note(figures, NOTES))
-
-        shared: Any = {"out": out, "resume": resume, "init_from": init_from, "progress": show}
+        show = noted_on(bar, NOTES)
+        shared: Any = {"out": out, "resume": resume, "progress": show}
         spread = train_seeds(settings, store, seeds=seeds, **shared) if seeds != 1 else None
         result = train(settings, store, **shared) if spread is None else None
     if os.environ.get("RANK", "0") != "0":
@@ -115,15 +114,9 @@ def command(
         return print_json(asdict(result))
     print_table(
         [
-            ("top-1", f"{result.top1:.4f}"),
-            ("top-5", f"{result.top5:.4f}"),
-            ("loss", f"{result.loss:.4f}"),
+            *accuracy_rows(result, out),
             ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
-            (
-                "rate",
-                f"{result.samples_per_second:.0f} samples/s, "
-                f"{result.data_wait_fraction:.1%} of it waiting for data",
-            ),
+            rate_row(result.samples_per_second, result.data_wait_fraction),
         ]
     )
     return say(f"the report is at {out}/report.html")
@@ -135,10 +128,18 @@ def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path, json: bool) -> N
             {"seeds": {seed: asdict(result) for seed, result in spread.results.items()}}
             | {name: asdict(figure) for name, figure in spread.spreads.items()}
         )
+    from seit.train import Run
+    from seit.train.seeds import LABELS, folder_of, shown_figures
+
+    num_classes = len(Run.open(folder_of(out, next(iter(spread.results)))).classes)
     print_table(
-        [
-            (name, f"{one.mean:.4f} ± {one.std or 0:.4f} ({one.min:.4f} to {one.max:.4f})")
-            for name, one in spread.spreads.items()
-        ]
+        [(LABELS[name], _spread(spread.spreads[name])) for name in shown_figures(num_classes)]
     )
     return say(f"{len(spread.results)} seeds; the report is at {out}/report.html")
+
+
+def _spread(figure: "Spread") -> str:
+    """A mean over seeds, and how they spread; of one seed itself."""
+    if figure.std is None:
+        return f"{figure.mean:.4f} (one seed)"
+    return f"{figure.mean:.4f} ± {figure.std:.4f} ({figure.min:.4f} to {figure.max:.4f})"

@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from seit.cli.output import (
     human_bytes,
-    human_seconds,
     print_json,
     print_lines,
     print_table,
@@ -18,9 +17,10 @@ from seit.cli.output import (
     say,
     warn,
 )
-from seit.cli.run_settings import print_settings, progress_note, run_settings
+from seit.cli.run_settings import accuracy_rows, noted_on, print_settings, run_settings
 from seit.cli.train_command import NOTES
 from seit.errors import UsageError
+from seit.progress import human_seconds
 
 if TYPE_CHECKING:
     from seit.models.tuning import Method
@@ -85,6 +85,7 @@ def command(
         recipe=recipe,
         config=config,
         init_from=init_from,
+        resumed=out if resume else None,
         named={
             "tuning.method": methods[0] if methods else None,
             "schedule.epochs": epochs,
@@ -97,18 +98,15 @@ def command(
     )
     if dry_run:
         return print_settings(settings, json=json)
-    if init_from is None:
+    if settings.init_from is None:
         raise UsageError("--init-from is missing; name the finished run whose backbone to tune")
     if out is None:
         raise UsageError("--out is missing; name a new folder for the run")
     table: MethodsResult | None = None
     result: TuneResult | None = None
     with progress_bar("tuning", "steps") as bar:
-
-        def show(done: int, total: int, figures: dict[str, float]) -> None:
-            bar(done, total, progress_note(figures, NOTES))
-
-        shared: Any = {"out": out, "resume": resume, "init_from": init_from, "progress": show}
+        show = noted_on(bar, NOTES)
+        shared: Any = {"out": out, "resume": resume, "progress": show}
         if len(methods) > 1 or seeds != 1:
             table = tune_methods(
                 settings,
@@ -154,9 +152,7 @@ def _print_run(result: "TuneResult", out: Path, json: bool) -> None:
         return print_json(asdict(result) | {"adapter_bytes": adapter_bytes})
     print_table(
         [
-            ("top-1", f"{result.top1:.4f}"),
-            ("top-5", f"{result.top5:.4f}"),
-            ("loss", f"{result.loss:.4f}"),
+            *accuracy_rows(result, out),
             (
                 "tuning parameters",
                 f"{result.tuning_parameters:,} and {result.head_parameters:,} of the classifier, "

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from seit.errors import UsageError
+from seit.errors import DamagedError, UsageError
 from seit.models.instantiate import instantiate, rehearse, settle, sketch, takes
 from seit.models.pyramid import Plan, parse_entry, plan_pyramid
 from seit.models.stem import Stem
 from seit.models.vit import check_patch_embed, is_vit, make_vit, vit_stem
 from seit.shards import Store
+from seit.tensors import first_not_finite
 
 _LOG = logging.getLogger(__name__)
 _FEW_PATCHES = 16
@@ -185,7 +186,14 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, origin: 
 
     Raises:
         UsageError: they belong to another model.
+        DamagedError: one of them is not finite.
     """
+    name = first_not_finite(weights)
+    if name is not None:
+        raise DamagedError(
+            f"the weights of {origin} are not finite ({name}): its training failed; train it "
+            "again with a lower optim.lr, or use another run"
+        )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -25,7 +25,7 @@ from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.models.codebook import location_and_scale
 from seit.shards import Store
-from seit.tensors import parse_card, read_tensors_and_metadata
+from seit.tensors import first_not_finite, parse_card, read_tensors_and_metadata
 
 _METADATA_KEY = "seit"
 _FORMAT = "seit-tokenadapt"
@@ -239,6 +239,8 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     tensors, metadata = read_tensors_and_metadata(path, fault=fault, advice=advice)
     try:
         card = parse_card(metadata, _METADATA_KEY)
+        if (name := first_not_finite(tensors)) is not None:
+            raise ValueError(f"{name} is not finite")
         kinds = {"format": str, "version": int, "fingerprint": str, "dim": int, "num_heads": int}
         sound = all(type(card[key]) is kind for key, kind in kinds.items())
         sound &= card.get("interpolation", "bilinear") in ("bicubic", "bilinear")

@@ -17,16 +17,15 @@ from typing import Any
 from seit.documents import parse_json, read_plain
 from seit.errors import SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
+from seit.locks import LOCK_NAME, take_lock
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.exchanging import exchange_folders
 from seit.shards.folders import LocalFolder
 
 JOB_FOLDER = ".tokenize"
 """Where in a store's folder a tokenize job works; it may hold samples, and the job's lock."""
-LOCK_NAME = "lock"
 _RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 1 << 24
-_LOCK_ATTEMPTS = 20
 
 
 def work_of(path: Path) -> Path:
@@ -108,45 +107,13 @@ def locked(work: Path, path: Path) -> Iterator[None]:
     Raises:
         SeitError: another call is at work.
     """
-    lock = _lock(work, path)
+    lock = take_lock(work / LOCK_NAME, busy=f"another call is changing {path}")
     try:
         yield
     finally:
         if not (work / _RECORD_NAME).exists() and not (work / "old").exists():
             shutil.rmtree(work, ignore_errors=True)
         os.close(lock)
-
-
-def _lock(work: Path, path: Path) -> int:
-    if work.is_symlink():
-        raise UsageError(f"{work} is a link, and what it leads to would be removed; remove it")
-    for _ in range(_LOCK_ATTEMPTS):
-        with explained_writes(work):
-            work.mkdir(exist_ok=True)
-            try:
-                lock = os.open(
-                    work / LOCK_NAME,
-                    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                    0o644,
-                )
-            except FileNotFoundError:
-                continue  # a call that ends removes its folder
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            break
-        except OSError as error:
-            os.close(lock)
-            raise SeitError(
-                f"{work}/{LOCK_NAME} cannot be locked ({error.strerror}); move the store to a "
-                "file system that has locks"
-            ) from error
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(lock), (work / LOCK_NAME).stat()):
-                return lock
-        os.close(lock)
-    raise SeitError(f"another call is changing {path}; wait for it or stop it first")
 
 
 def check_folder(path: Path, card: Card, *, reason: str) -> None:

@@ -8,6 +8,7 @@ Shape letters: B encode batch, S image side, H W token grid.
 
 import hashlib
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -62,6 +63,7 @@ from seit.tokenizers import (
     stored_tokenizer_bytes,
 )
 
+_LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int, int], None]
 """Called with (inputs done, inputs in all, inputs skipped)."""
 
@@ -154,6 +156,8 @@ def tokenize_corpus(
             config.overwrite and (has_card or earlier not in (None, job))
         )
         if earlier is None or replace:
+            if given is None:
+                _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.codes:,}")
             tokenizer = given or fit_tokenizer(corpus, config, reader)
             workspace.begin(job, tokenizer, replace=replace)
         else:
@@ -219,6 +223,8 @@ class _Run:
                 if self.config.strict:
                     refuse_skipped(record.skipped)
                 self._advance(len(plan.instances), len(record.skipped))
+        shards = f"{len(missing):,} of {len(plans):,} shards are left"
+        _LOG.info("tokenizing with %s: %s", self.tokenizer.name, shards)
         work = Work(
             config=self.config,
             workspace=self.workspace,
@@ -243,6 +249,7 @@ class _Run:
                 f"no {noun} of {self.corpus.source} could be read; no store was made",
                 _skipped_lines(done),
             )
+        _LOG.info("measuring the tokenizer and sealing the store")
         card = self._seal(done, job)
         self.workspace.remove()
         store = Store(self.workspace.store, card)

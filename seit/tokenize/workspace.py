@@ -5,7 +5,6 @@ shard, which is all that a killed job needs to go on; ``packed/`` where shards a
 all are there; and ``replacing`` while what was at STORE before is being removed.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -17,15 +16,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from seit.documents import parse_json, read_plain
-from seit.errors import SeitError, UsageError
+from seit.errors import UsageError
 from seit.files import explained_writes, inside, write_atomically
+from seit.locks import LOCK_NAME, is_same_file, take_lock
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
 from seit.shards.folders import is_url
 from seit.shards.replacing import JOB_FOLDER, check_not_replaced
 from seit.tokenize.plan import ShardPlan
 from seit.tokenizers import Tokenizer, save_tokenizer
 
-_LOCK_ATTEMPTS = 20
 _CARD_HEAD_BYTES = 256
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 MAX_JOB_BYTES = 1 << 28
@@ -98,12 +97,14 @@ class Workspace:
             SeitError: another job is writing it, or its folder cannot be made or locked.
         """
         is_new = not self.store.exists()
-        lock = self._lock()
+        lock = take_lock(self.path / LOCK_NAME, busy=f"another job is writing {self.store}")
         try:
             check_not_replaced(self.store.resolve())
+            with explained_writes(self.path):
+                self._done.mkdir(exist_ok=True)
             yield
         finally:
-            is_ours = _is_same_file(lock, self.path / "lock")
+            is_ours = is_same_file(lock, self.path / LOCK_NAME)
             if is_ours and not self._job.exists() and not self.is_replacing:
                 self.remove()
                 if is_new:
@@ -133,7 +134,7 @@ class Workspace:
             with explained_writes(self.store):
                 (self.store / CARD_NAME).unlink(missing_ok=True)
                 _remove_all(self.store, but={JOB_FOLDER})
-                _remove_all(self.path, but={"lock", self._replacing.name})
+                _remove_all(self.path, but={LOCK_NAME, self._replacing.name})
                 self._done.mkdir()
                 self._replacing.unlink()
         save_tokenizer(tokenizer, self.tokenizer_path)
@@ -163,37 +164,6 @@ class Workspace:
     def abandon(self) -> None:
         """Forget the job, which came to nothing; its folder goes when the lock does."""
         self._job.unlink()
-
-    def _lock(self) -> int:
-        for _ in range(_LOCK_ATTEMPTS):
-            for folder in (self.path, self._done):
-                if folder.is_symlink():
-                    raise UsageError(
-                        f"{folder} is a link, and a job would change what it leads to; remove it"
-                    )
-            with explained_writes(self.path):
-                try:
-                    self._done.mkdir(parents=True, exist_ok=True)
-                    lock = os.open(self.path / "lock", _LOCK_FLAGS, 0o644)
-                except FileNotFoundError:
-                    if self.store.is_dir():
-                        continue  # a job that ends removes its folder
-                    raise
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                break
-            except OSError as error:
-                os.close(lock)
-                raise SeitError(
-                    f"{self.path}/lock cannot be locked ({error.strerror}); choose a STORE on a "
-                    "file system that has locks"
-                ) from error
-            if _is_same_file(lock, self.path / "lock"):
-                return lock
-            os.close(lock)
-        raise SeitError(f"another job is writing {self.store}; wait for it or stop it first")
 
 
 def check_target(store: Path, source: str | Path) -> None:
@@ -238,13 +208,6 @@ def _is_card(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return FORMAT_NAME.encode() in file.read(_CARD_HEAD_BYTES)
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
 
 
 def _remove_all(folder: Path, *, but: Set[str]) -> None:

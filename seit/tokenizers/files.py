@@ -18,7 +18,12 @@ from torch import Tensor
 
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
-from seit.tensors import parse_card, read_tensors, read_tensors_and_metadata
+from seit.tensors import (
+    first_not_finite,
+    parse_card,
+    read_tensors,
+    read_tensors_and_metadata,
+)
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.conv import ConvTokenizer
 from seit.tokenizers.dmel import DMelTokenizer
@@ -175,6 +180,8 @@ def load_tokenizer(
         or not table.numel()
     ):
         raise DamagedError(f"{path} comes without a float32 (K, C) codebook; fit it again")
+    if (bad := first_not_finite({**tensors, "codebook": table})) is not None:
+        raise DamagedError(f"{path} holds weights that are not finite ({bad}); train or fit again")
     kind = TOKENIZERS[name]
     if "shipped" in card:
         return _load_referred(path, card, table)

@@ -4,10 +4,11 @@ Legend: B batch, N classes, P parts of the loss.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,23 +17,28 @@ from typing_extensions import override
 from seit.augment import Augmented
 from seit.classes import split_warning
 from seit.documents import as_record
+from seit.progress import Progress
 from seit.report import Section
 from seit.shards import Store, open_store
 from seit.train.config import TrainConfig
 from seit.train.defaults import default_config
 from seit.train.evaluate import Evaluation, evaluate
 from seit.train.feeds import TrainBatch, build_model, make_feed
-from seit.train.initialising import start_from
-from seit.train.loop import Progress, run_objective
+from seit.train.initialising import start_from, starting_from
+from seit.train.launch import run_objective
 from seit.train.losses import classification_loss, distillation_loss
 from seit.train.objective import LoopFigures, Objective, Result
 from seit.train.predictions import confusion_record
 from seit.train.ranks import Ranks
 from seit.train.report import write_run_report
-from seit.train.run import Run
+from seit.train.run import PREDICTIONS_NAME, REPORT_NAME, WEIGHTS_NAME, Run
 from seit.train.teacher import Teacher, make_teacher
 
 _LOG = logging.getLogger(__name__)
+_ABSURD = 10
+"""A loss so many times that of guessing is no classifier's."""
+CLASSIFIER_FILES = (WEIGHTS_NAME, PREDICTIONS_NAME, REPORT_NAME)
+"""Files of a finished run, besides `run.json`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class TrainResult:
         data_wait_fraction: share of that time spent waiting for the next augmented batch.
         seconds: duration of this call.
         parameters: trainable parameters.
+        val_samples: labelled samples that were evaluated; None in older runs.
     """
 
     top1: float
@@ -58,6 +65,7 @@ class TrainResult:
     data_wait_fraction: float
     seconds: float
     parameters: int
+    val_samples: int | None = None
 
 
 def train(
@@ -78,8 +86,8 @@ def train(
         resume: go on where that run stopped, if there is one; the result is bit for bit that of an
             undisturbed run on the same CPU with as many ranks. A finished run is left as it is and
             its result returned, unless ``config`` has a longer schedule.
-        init_from: a finished run whose weights to start from. Of a pre-training run, and of a
-            classifier of other classes, the head starts afresh.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
+            a pre-training run, and of a classifier of other classes, the head starts afresh.
         progress: called after each step, on the main rank.
 
     Raises:
@@ -90,13 +98,15 @@ def train(
     opened = store if isinstance(store, Store) else open_store(store)
     if config is None:
         config = default_config(TrainConfig, opened, task="train", init_from=init_from)
-    settled = config
+    settled = starting_from(config, init_from)
     return run_objective(
-        lambda ranks: Classification(settled, opened, ranks, init_from=init_from),
+        lambda ranks, start: Classification(settled, opened, ranks, init_from=start),
         config,
         opened,
         out=Path(out),
         resume=resume,
+        files=CLASSIFIER_FILES,
+        teacher=teacher_of(settled),
         recorded=lambda figures: as_record(figures, TrainResult, origin=f"the result in {out}"),
         progress=progress,
     )
@@ -106,6 +116,7 @@ class Classifying(Objective[Result]):
     """A classifier of a store's classes, of tokens or of pixels, whatever is told of its run."""
 
     config: TrainConfig
+    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
 
     def __init__(
         self, config: TrainConfig, store: Store, ranks: Ranks, *, init_from: str | Path | None
@@ -164,19 +175,36 @@ class Classifying(Objective[Result]):
     def figures(self, figures: LoopFigures) -> dict[str, Any]:
         """The fields of a `TrainResult`."""
         assert self._evaluation is not None
-        return {**self._evaluation.metrics(), **asdict(figures)}
+        val_samples = self._evaluation.samples
+        return {**self._evaluation.metrics(), **asdict(figures), "val_samples": val_samples}
 
     @override
     def kept_model(self, model: nn.Module) -> nn.Module:
         return model
 
     @override
-    def leave(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         assert self._evaluation is not None
         labels = self.store[self.config.data.val_split].labels
         run.save_predictions(self._evaluation.predictions, labels)
-        run.write_info({**info, **confusion_record(self._evaluation.confusion)})
-        write_run_report(run, store=self.store, sections=self.sections())
+        warnings = self._warnings(self._evaluation.loss)
+        for text in warnings:
+            _LOG.warning("%s", text)
+        return {**confusion_record(self._evaluation.confusion), "warnings": warnings}
+
+    def _warnings(self, loss: float) -> list[str]:
+        """List what makes the result suspicious, one line each."""
+        guessing = math.log(max(2, len(self.feed.classes)))
+        if loss <= _ABSURD * guessing:
+            return []
+        return [
+            f"the validation loss is {loss:.3g}, and that of guessing {guessing:.3g}: the training "
+            "diverged; lower optim.lr or set optim.clip_grad"
+        ]
+
+    @override
+    def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+        write_run_report(run, info=info, store=self.store, sections=self.sections())
 
     def sections(self) -> Sequence[Section]:
         """What the report shows besides, after the result."""
@@ -203,6 +231,12 @@ def _warn_of_classes(config: TrainConfig, store: Store) -> None:
     )
     if text is not None:
         _LOG.warning("%s", text)
+
+
+def teacher_of(config: TrainConfig) -> Path | None:
+    """The run that teaches, where one does."""
+    distill = config.distill
+    return Path(distill.teacher) if distill.teacher is not None and distill.alpha else None
 
 
 def pixels_per_token(store: Store) -> int:

@@ -29,6 +29,9 @@ OF_THE_MACHINE = frozenset(
 )
 """Settings that a resumed run may change: they say where and how it runs, not what it does."""
 
+INIT_FROM = "init_from"
+"""The setting that names the run whose weights are started from."""
+
 LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
 """Settings that say how long a run is."""
 
@@ -219,6 +222,8 @@ class LoopConfig:
     """Weights that are held at zero."""
     run: RunConfig = field(default_factory=RunConfig)
     """Seed, device and bookkeeping."""
+    init_from: str | None = None
+    """The folder of a finished run whose weights to start from; None for new ones."""
 
     def __post_init__(self) -> None:
         require_shares(self, "model.drop_path", "ema.decay", fits=lambda share: 0 <= share < 1)
@@ -254,7 +259,8 @@ class LoopConfig:
         """Name the settings in which the run of a saved config differs from this one's.
 
         Settings of the machine do not count, a longer schedule is none, and those that did not
-        exist yet when the config was saved had their defaults.
+        exist yet when the config was saved had their defaults. Starts from other
+        weights are found by `Run.check_same`.
 
         Raises:
             UsageError: what was saved is no such config.
@@ -266,6 +272,7 @@ class LoopConfig:
             for name in sorted(mine)
             if mine[name] != theirs[name]
             and name not in OF_THE_MACHINE
+            and name != INIT_FROM
             and not (name in self.extensible and _is_longer(mine[name], theirs[name]))
         ]
 

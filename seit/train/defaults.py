@@ -75,8 +75,14 @@ def default_settings(
     return merge(values, nest(changes, origin="defaults"))
 
 
-def backbone_of(path: str | Path) -> dict[str, Any]:
-    """What of a run's settings its weights depend on, nested."""
+def backbone_of(path: str | Path, *, resumed: Path | None = None) -> dict[str, Any]:
+    """What of a run's settings its weights depend on, nested.
+
+    Where the run is gone, those of what began from it count, if ``resumed`` holds such a run.
+    """
+    if resumed is not None and not Run.exists(path):
+        begun = (resumed, *sorted(resumed.glob("seed-*")), *sorted(resumed.glob("*/seed-*")))
+        path = next(filter(Run.exists, begun), path)
     settings = to_mapping(Run.open(path).settings)
     model = {key: value for key, value in settings["model"].items() if key != "drop_path"}
     return {"model": model, "augment": {"crop_size": settings["augment"]["crop_size"]}}

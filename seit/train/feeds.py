@@ -3,6 +3,7 @@
 Legend: B batch, C channels, h w inputs of the network.
 """
 
+import logging
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from seit.train.ahead import read_ahead
 from seit.train.config import LoopConfig, ModelConfig
 from seit.train.precision import compute_dtype
 
+_LOG = logging.getLogger(__name__)
 PIXEL_FLIP_PROB = 0.5
 SECOND_VIEW = 1 << 63
 """Added to the seed, which is below it, for the draws of a second view."""
@@ -283,6 +285,9 @@ def _load(
     labelled: bool,
 ) -> Loader:
     data, seed, rank = config.data, config.run.seed, rank or Rank()
+    if rank.rank == 0:
+        what = "tokens" if data.pixels is None else "pixels"
+        _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
     subset = None
     if shuffle and data.fraction < 1:
         subset = select(split, fraction=data.fraction, seed=seed)

@@ -1,6 +1,9 @@
 """Starting from the weights of a finished run."""
 
 import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +16,19 @@ from seit.models import load_weights
 from seit.models.classifier import is_of_head
 from seit.shards import Store
 from seit.tokenizers import load_tokenizer
+from seit.train.config import LoopConfig
 from seit.train.loading import check_plain
 from seit.train.run import TOKENIZER_NAME, Run
 
 _LOG = logging.getLogger(__name__)
+
+
+Config = TypeVar("Config", bound=LoopConfig)
+
+
+def starting_from(config: Config, init_from: str | Path | None) -> Config:
+    """The config of a run that starts from the weights of ``init_from``, where that is given."""
+    return config if init_from is None else replace(config, init_from=str(init_from))
 
 
 def start_from(model: nn.Module, run: Run, store: Store) -> None:

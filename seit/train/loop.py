@@ -1,12 +1,12 @@
-"""The one training loop, of one process or of several that `torchrun` started."""
+"""The one training loop: steps, evaluations, checkpoints and figures, on every rank alike."""
 
+import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,98 +14,28 @@ from typing_extensions import override
 
 from seit.errors import ChangedError, DamagedError, SeitError
 from seit.models import count_parameters
+from seit.progress import Progress, human_rate, human_seconds
 from seit.settings import to_mapping
 from seit.shards import Store
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
-from seit.train.config import LoopConfig
-from seit.train.failure import first_failure, report_failure
+from seit.train.failure import (
+    Failure,
+    NotFiniteError,
+    describe_figures,
+    describe_ruin,
+    first_failure,
+    report_failure,
+)
 from seit.train.feeds import TrainBatch
 from seit.train.loggers import Logger, make_loggers
-from seit.train.objective import LoopFigures, Objective
+from seit.train.objective import Objective
 from seit.train.optim import learning_rate, num_steps
-from seit.train.ranks import Ranks, join_ranks
 from seit.train.run import Run, environment
 from seit.train.stepping import Stepper
-from seit.train.stopping import Stop, listen
+from seit.train.stopping import Stop
 
 NUM_EVALUATIONS = 10
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, steps in all, the latest figures)."""
-Result = TypeVar("Result")
-
-
-def run_objective(
-    make: Callable[[Ranks], Objective[Result]],
-    config: LoopConfig,
-    store: Store,
-    *,
-    out: Path,
-    resume: bool,
-    recorded: Callable[[Mapping[str, Any]], Result],
-    progress: Progress | None,
-    beside: Collection[str] = (),
-) -> Result:
-    """Train an objective on ``store`` and leave a run folder at ``out``.
-
-    Args:
-        make: builds the objective, torch's generator seeded; what it refuses leaves no folder.
-        config: its settings.
-        store: what it learns from.
-        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: go on where that run stopped, if there is one.
-        recorded: what `run.json` tells of a finished run → its result.
-        progress: called after each step, on the main rank.
-        beside: what else a new folder may hold.
-
-    Raises:
-        UsageError: settings, store and folder do not fit together; nothing was changed.
-        SeitError: the loss is not finite any more, or a file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
-    """
-    with join_ranks(config.run.device) as ranks:
-        started = time.perf_counter()
-        if resume and (found := _recorded_result(out, config, store)) is not None:
-            return recorded(found)
-        torch.manual_seed(config.run.seed)
-        objective = make(ranks)
-        run = _enter(out, config, store, ranks, resume=resume, beside=beside)
-        objective.begin(run)
-        training = _Training(
-            objective, store, Stepper(objective, ranks), run, progress if ranks.is_main else None
-        )
-        with listen() as stop:
-            training.finish(stop)
-        result = objective.result(
-            LoopFigures(
-                steps=training.total,
-                samples_per_second=training.samples_per_second,
-                data_wait_fraction=training.data_wait_fraction,
-                seconds=time.perf_counter() - started,
-                parameters=count_parameters(objective.kept_model(objective.model)),
-            )
-        )
-        if ranks.is_main:
-            training.leave(result)
-        ranks.wait()
-        return result
-
-
-def _enter(
-    out: Path,
-    config: LoopConfig,
-    store: Store,
-    ranks: Ranks,
-    *,
-    resume: bool,
-    beside: Collection[str],
-) -> Run:
-    """The run's folder, which the main rank makes."""
-    if ranks.is_main:
-        Run.start(out, config, store, resume=resume, beside=beside)
-    ranks.wait()
-    run = Run.open(out)
-    run.check_store(store)  # each rank opened it by itself
-    return run
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,17 +67,8 @@ class _State(TrainState):
         self.scaler.load_state_dict(values)
 
 
-class _NotFiniteError(Exception):
-    """A loss is not finite: that of ``step`` (from 0), the last of ``losses``."""
-
-    def __init__(self, step: int, losses: Sequence[float]) -> None:
-        super().__init__(step)
-        self.step = step
-        self.losses = losses
-
-
-class _Training:
-    """The state of one call of :func:`run_objective`."""
+class Training:
+    """The state of one call of :func:`seit.train.launch.run_objective`."""
 
     def __init__(
         self,
@@ -177,17 +98,22 @@ class _Training:
         self.busy_seconds = 0.0
         self.wait_seconds = 0.0
         self.steps_here = 0
+        self.started = time.perf_counter()
 
     @property
     def samples_per_second(self) -> float:
-        """Training rate of this call, over all ranks."""
+        """Training rate of this call, over all ranks; the last one known where it took no step."""
         samples = self.steps_here * self.config.data.batch_size
-        return samples / self.busy_seconds if self.busy_seconds else 0.0
+        if not self.busy_seconds:
+            return self.latest.get("samples_per_second", 0.0)
+        return samples / self.busy_seconds
 
     @property
     def data_wait_fraction(self) -> float:
         """Share of the training time spent on the next batch."""
-        return self.wait_seconds / self.busy_seconds if self.busy_seconds else 0.0
+        if not self.busy_seconds:
+            return self.latest.get("data_wait_fraction", 0.0)
+        return self.wait_seconds / self.busy_seconds
 
     def finish(self, stop: Stop) -> None:
         """Run the steps that are left; save and evaluate, at the end too."""
@@ -202,12 +128,13 @@ class _Training:
             self.ranks.device,
         )
         step = self._resume(state)
+        self._say_start(step)
         stepper.model.train()
         try:
             with closing(self.feed.train_batches(step)) as batches:
                 ended = self._run(step, batches, state, stop)
-        except _NotFiniteError as failed:
-            self._fail(failed)
+        except NotFiniteError as found:
+            self._fail(found.failure)
         if not ended:
             self._close(None)
             raise KeyboardInterrupt
@@ -215,7 +142,7 @@ class _Training:
     def _run(self, step: int, batches: Iterator[TrainBatch], state: _State, stop: Stop) -> bool:
         """Take the steps that are left; whether the end was reached before a wish to stop."""
         evaluated = False
-        mark = time.perf_counter()
+        mark = self.started = time.perf_counter()
         while step < self.total:
             waited = time.perf_counter()
             try:
@@ -239,6 +166,8 @@ class _Training:
                 evaluated = True
                 mark = time.perf_counter()
             if saves or stops:
+                if not evaluates:
+                    self._check_weights(step)
                 self._save(step, state)
             if self.progress:
                 self.progress(step, self.total, self.latest)
@@ -257,26 +186,24 @@ class _Training:
         self._close(None)
         return ChangedError(
             f"{error}. The run {self.run.path} stopped at step {step}: `seit {self.run.command} … "
-            "--resume` continues it with the store as it was; for the new store choose another --out"
+            "--resume` continues it on the store as it was; on the new store choose another --out"
         )
 
     def leave(self, result: Any) -> None:
-        """Write what a finished run leaves behind."""
-        model = self.stepper.evaluated_model
-        self.run.save_weights(self.objective.kept_model(model))
+        """Write what a finished run leaves behind; last of all that it is finished."""
+        run, model = self.run, self.stepper.evaluated_model
+        run.save_weights(self.objective.kept_model(model))
         sparsity = self.stepper.sparsity
-        self.objective.leave(
-            self.run,
-            model,
-            {
-                **self.run.info,
-                "status": "finished",
-                "result": asdict(result),
-                "ranks": self.ranks.world_size,
-                "environment": environment(self.ranks.device),
-                **({"sparsity": sparsity.describe()} if sparsity is not None else {}),
-            },
-        )
+        info = {
+            **run.info,
+            "result": asdict(result),
+            "ranks": self.ranks.world_size,
+            "environment": environment(self.ranks.device),
+            **({"sparsity": sparsity.describe()} if sparsity is not None else {}),
+            **self.objective.leave(run, model),
+        }
+        self.objective.report(run, model, info)
+        run.write_info({**info, "status": "finished"})
         self._close(asdict(result))
 
     def _resume(self, state: _State) -> int:
@@ -286,6 +213,7 @@ class _Training:
         self.stepper.keep_sparse()
         if self.ranks.is_main:
             self.run.rewind_metrics(step)
+            self.latest.update(_last_figures(self.run))
             settings = to_mapping(self.config)
             self.loggers = make_loggers(self.config.run.loggers, self.run.path, settings, step=step)
         self.ranks.wait()
@@ -308,29 +236,48 @@ class _Training:
         """Look at the losses since the last line of the metrics, and write the next one.
 
         Raises:
-            _NotFiniteError: one is not finite.
+            NotFiniteError: one is not finite.
         """
         mean_nP = self.ranks.sum(torch.stack(self.losses)) / self.ranks.world_size
         self.losses[:] = mean_nP.unbind()
         losses = mean_nP[:, 0].tolist()
         failed = first_failure(losses)
         if failed is not None:
-            raise _NotFiniteError(step - len(losses) + failed, losses[: failed + 1])
+            what = f"the training loss became {losses[failed]}"
+            raise NotFiniteError(Failure(what, step - len(losses) + failed, losses[: failed + 1]))
         if write:
             self._log(step, mean_nP.double().mean(0).tolist(), seconds)
             self.losses.clear()
 
-    def _fail(self, failed: "_NotFiniteError") -> NoReturn:
+    def _check_weights(self, step: int) -> None:
+        """Look at all weights, and at those of the average.
+
+        Raises:
+            NotFiniteError: the update of the last step ruined some.
+        """
+        what = describe_ruin(self.stepper.model, self.stepper.evaluated_model)
+        self._refuse(what, step)
+
+    def _refuse(self, what: str | None, step: int) -> None:
+        """Stop all ranks where one has found something after ``step`` steps.
+
+        Raises:
+            NotFiniteError: one has.
+        """
+        if self.ranks.any(what is not None):
+            what = what or "the weights of another rank are not finite any more"
+            raise NotFiniteError(Failure(what, max(0, step - 1), ()))
+
+    def _fail(self, failure: Failure) -> NoReturn:
         found = list_checkpoints(self.run.checkpoints)
-        error = SeitError("the training loss is not finite any more; the main rank says where")
+        error = SeitError("the training is not finite any more; the main rank says where")
         if self.ranks.is_main:
             error = report_failure(
                 self.run,
                 self.feed,
                 self.store[self.config.data.train_split],
-                step=failed.step,
-                losses=failed.losses,
-                rate=learning_rate(failed.step, self.config, self.steps_per_epoch),
+                failure,
+                rate=learning_rate(failure.step, self.config, self.steps_per_epoch),
                 checkpoint=found[-1] if found else None,
             )
             self._close(None)
@@ -348,10 +295,54 @@ class _Training:
         self._record(step, "train", figures)
 
     def _evaluate(self, step: int, *, record: bool = True) -> None:
+        self._check_weights(step)
         figures = self.objective.evaluate(self.stepper.evaluated_model)
+        self._refuse(describe_figures(figures), step)
         if record:
             self.latest.update({f"val_{name}": value for name, value in figures.items()})
             self._record(step, "val", figures)
+            self._say_evaluation(step, figures)
+
+    def _say_start(self, step: int) -> None:
+        """Log what is trained, on what, where and for how long."""
+        if not self.ranks.is_main or step >= self.total:
+            return
+        if step:
+            _LOG.info("resuming after step %s of %s", f"{step:,}", f"{self.total:,}")
+        size = self.config.data.batch_size
+        assert self.feed.train is not None
+        _LOG.info(
+            "training %s, %s parameters, on %s of %s: %s steps of %s samples (%.3g epochs) on %s",
+            self.config.model.name,
+            f"{count_parameters(self.objective.model):,}",
+            self.config.data.train_split,
+            self.store.folder,
+            f"{self.total:,}",
+            size,
+            self.total / self.steps_per_epoch,
+            environment(self.ranks.device)["device"],
+        )
+        if self.config.run.compile:
+            _LOG.info("compiling the network; the first step takes a while")
+
+    def _say_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log how far the run is, how good, and how long the rest takes."""
+        if not self.ranks.is_main:
+            return
+        left = (self.total - step) * (time.perf_counter() - self.started) / self.steps_here
+        shown = {"loss": f"loss {self.latest['loss']:.4g}"} if "loss" in self.latest else {}
+        for name, text in self.objective.shown.items():
+            if name in figures:
+                shown[f"val_{name}"] = text.format(figures[name])
+        _LOG.info(
+            "step %s of %s, epoch %.3g: %s, %s%s",
+            f"{step:,}",
+            f"{self.total:,}",
+            step / self.steps_per_epoch,
+            ", ".join(shown.values()),
+            human_rate(self.samples_per_second, "samples"),
+            f", {human_seconds(left)} left" if step < self.total else "",
+        )
 
     def _record(self, step: int, split: str, figures: Mapping[str, float]) -> None:
         if self.ranks.is_main:
@@ -368,13 +359,8 @@ class _Training:
             logger.finish(result)
 
 
-def _recorded_result(out: Path, config: LoopConfig, store: Store) -> Mapping[str, Any] | None:
-    """The result of the run at ``out``, if it has finished all steps that ``config`` asks for."""
-    if not Run.exists(out):
-        return None
-    run = Run.open(out)
-    run.check_same(config, store)
-    if run.info["status"] != "finished" or run.settings.schedule != config.schedule:
-        return None
-    found: Mapping[str, Any] = run.info["result"]
-    return found
+def _last_figures(run: Run) -> dict[str, float]:
+    """The training figures that a run noted down last."""
+    lines = [entry for entry in run.metrics() if entry["split"] == "train"]
+    last = lines[-1] if lines else {}
+    return {key: value for key, value in last.items() if key not in ("step", "split")}

@@ -6,7 +6,7 @@ Legend: B batch of a rank, P parts of the loss.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -49,9 +49,11 @@ class Objective(ABC, Generic[Result]):
         model: what is trained, averaged and checkpointed; frozen parts of it included.
         autocast: the context of forward passes.
         parts: the names of the P parts of the loss. The first is what is minimised.
+        shown: figures of an evaluation that are logged, and in which words.
     """
 
     parts: tuple[str, ...] = ("loss",)
+    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}"}
 
     def __init__(self, config: LoopConfig, feed: Feed, ranks: Ranks, model: nn.Module) -> None:
         self.config = config
@@ -108,11 +110,23 @@ class Objective(ABC, Generic[Result]):
         """What of ``model`` (or its average) are the weights to use."""
 
     @abstractmethod
-    def leave(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         """Write what a finished run leaves behind besides its weights; on the main rank.
 
         Args:
             run: the folder.
             model: the trained model, or its average.
-            info: what `run.json` holds but for what this adds.
+
+        Returns:
+            What `run.json` says besides.
+        """
+
+    @abstractmethod
+    def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+        """Write `report.html`; on the main rank.
+
+        Args:
+            run: the folder, with all other files.
+            model: the trained model, or its average.
+            info: what `run.json` will say of the finished run.
         """

@@ -22,11 +22,13 @@ from seit.report import (
     worst_confused,
     write_page,
 )
+from seit.report.intervals import MANY_CLASSES, say_share
 from seit.settings import flatten, to_mapping
 from seit.shards import Store
 from seit.train.mistakes import mistaken_pictures
+from seit.train.origin import origin_sections
 from seit.train.predictions import read_confusion, read_predictions
-from seit.train.run import REPORT_NAME, Run
+from seit.train.run import REPORT_NAME, RUN_NAME, Run
 
 Metrics = Sequence[Mapping[str, Any]]
 """The lines of a run's `metrics.jsonl`."""
@@ -73,22 +75,27 @@ THROUGHPUT = (
 
 
 def write_run_report(
-    run: Run, *, store: Store | None = None, sections: Sequence[Section] = ()
+    run: Run,
+    *,
+    info: Mapping[str, Any] | None = None,
+    store: Store | None = None,
+    sections: Sequence[Section] = (),
 ) -> None:
-    """Write `report.html` of a finished run into its folder.
+    """Write `report.html` of a run into its folder, from ``info`` or what its `run.json` holds.
 
     With the ``store`` that it was evaluated on, and the predictions kept in its folder, the report
     shows what was mistaken for what. It shows further ``sections`` after the result.
     """
-    info = run.info
+    info = run.info if info is None else info
     result, environment = info["result"], info["environment"]
     counts = read_confusion(run)
     evaluated = counts.total
     metrics = {"": run.metrics()}
+    top5 = [Figure("top-5", f"{result['top5']:.1%}")] if counts.num_classes > MANY_CLASSES else []
     tiles = figures(
         [
-            Figure("top-1", f"{result['top1']:.1%}", f"of {evaluated:,} validation samples"),
-            Figure("top-5", f"{result['top5']:.1%}"),
+            Figure("top-1", *say_share(result["top1"], evaluated)),
+            *top5,
             Figure("training rate", f"{result['samples_per_second']:.0f}/s", "samples per second"),
             Figure("waiting for data", f"{result['data_wait_fraction']:.1%}", "of training time"),
         ]
@@ -98,8 +105,9 @@ def write_run_report(
         lead=f"{run.config.model.name}, {result['parameters']:,} parameters, "
         f"{result['steps']:,} steps of {run.config.data.batch_size}.",
         sections=[
-            Section("Result", tiles),
+            Section("Result", tiles, "\n\n".join(info.get("warnings", ()))),
             *sections,
+            *origin_sections(info, where=str(run.path / RUN_NAME)),
             Section("Learning curves", curves(metrics)),
             *confusion_sections(counts, run.classes),
             *_mistake_sections(run, store),

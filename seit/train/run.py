@@ -7,6 +7,7 @@ that it gives to each sample of the evaluated split), ``tokenizer.safetensors``,
 
 import json
 import platform
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ from torch import Tensor, nn
 from seit import __version__
 from seit.documents import as_record, read_json, read_json_lines
 from seit.errors import UsageError
-from seit.files import explained_writes, write_atomically
+from seit.files import PARTIAL_SUFFIX, explained_writes, sha256_of, write_atomically
+from seit.locks import RUN_LOCK_NAME
 from seit.settings import build, read_yaml, to_mapping
 from seit.shards import Store
 from seit.tensors import read_tensors
 from seit.tokenizers import save_tokenizer
-from seit.train.config import REVISION, LoopConfig, TrainConfig
+from seit.train.checkpoint import list_checkpoints
+from seit.train.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
+from seit.train.loggers import LOGGERS_NAME, TENSORBOARD_FOLDER
 from seit.train.records import (
     FINISHED,
     MAX_METRICS_BYTES,
@@ -45,6 +49,14 @@ WEIGHTS_NAME = "model.safetensors"
 PREDICTIONS_NAME = "predictions.safetensors"
 TOKENIZER_NAME = "tokenizer.safetensors"
 REPORT_NAME = "report.html"
+FAILURE_NAME = "failure.safetensors"
+CHECKPOINTS_NAME = "checkpoints"
+LOGITS_NAME = "teacher.safetensors"
+"""A pixel teacher's logits of all training samples."""
+_START_NAMES = (CHECKPOINTS_NAME, RUN_NAME, TOKENIZER_NAME, CONFIG_NAME)
+"""Entries that a start writes, in this order."""
+_SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME)
+"""Entries that may follow before the first checkpoint."""
 
 
 class Run:
@@ -52,7 +64,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path / CHECKPOINTS_NAME
 
     @classmethod
     def start(
@@ -63,22 +75,28 @@ class Run:
         *,
         resume: bool,
         beside: Collection[str] = (),
+        notes: Mapping[str, Any] | None = None,
     ) -> "Run":
         """Make a new run's folder, or enter that of an interrupted run.
 
-        A new one may hold what ``beside`` names already.
+        A kill at any moment leaves a run, or what the next start completes.
+
+        Args:
+            path: of the folder.
+            config: what the run does.
+            store: what it learns from.
+            resume: whether a run may be there.
+            beside: what a new run's folder may hold already.
+            notes: what else `run.json` says of a new run.
 
         Raises:
             UsageError: the folder holds something else, a run and ``resume`` is False, or a run
                 with other settings or another store.
         """
         run = cls(path)
+        if not resume:
+            cls.check_new(path, beside=beside)
         if cls.exists(path):
-            if not resume:
-                raise UsageError(
-                    f"{run.path} already holds a run; pass --resume to go on with it, or another "
-                    "--out"
-                )
             run.check_same(config, store)
             run._check_revision(config)
             if run.settings.schedule != config.schedule:  # a longer one: it has not finished that
@@ -86,20 +104,60 @@ class Run:
             if run.settings != config:
                 run._write_config(config)
             return run
-        if run.path.exists() and (
-            not run.path.is_dir() or {entry.name for entry in run.path.iterdir()} - set(beside)
-        ):
-            raise UsageError(f"{run.path} already holds something else; choose a new --out folder")
+        cls.check_new(path, beside=beside)
         with explained_writes(run.path):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
+        tokenizer = store.card.tokenizer
+        run.write_info(
+            {
+                "status": "started",
+                "identity": _identity(store),
+                "revision": REVISION,
+                "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+                **(notes or {}),
+            }
+        )
         save_tokenizer(
             store.load_tokenizer(),
             run.path / TOKENIZER_NAME,
             with_weights=store.has_tokenizer_weights,
         )
-        run.write_info({"status": "started", "identity": _identity(store), "revision": REVISION})
-        run._write_config(config)
+        run._write_config(config)  # last, as it makes the folder a run
         return run
+
+    @classmethod
+    def check_new(cls, path: str | Path, *, beside: Collection[str] = ()) -> None:
+        """Refuse a folder that no new run can start in.
+
+        Raises:
+            UsageError: it holds a run, or something else than ``beside`` names.
+        """
+        if cls.exists(path):
+            raise UsageError(
+                f"{path} already holds a run; pass --resume to resume it, or another --out"
+            )
+        if not cls(path)._is_free(beside):
+            raise UsageError(f"{path} already holds something else; choose a new --out folder")
+
+    def _is_free(self, beside: Collection[str]) -> bool:
+        """Tell whether a run may start here: nothing is there but what a killed start leaves."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        names = {entry.name.removesuffix(PARTIAL_SUFFIX) for entry in self.path.iterdir()}
+        own = {RUN_LOCK_NAME, *_START_NAMES, *beside}
+        begun = not {CHECKPOINTS_NAME, RUN_NAME}.isdisjoint(names)
+        if TOKENIZER_NAME in names and not begun:
+            return False  # somebody's own
+        return names <= own and not list_checkpoints(self.checkpoints)
+
+    def withdraw(self) -> None:
+        """Remove what a start wrote, of a run that was refused before its first checkpoint."""
+        for name in (CONFIG_NAME, *_START_NAMES, METRICS_NAME, *_SIDE_NAMES):
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -254,13 +312,26 @@ class Run:
             UsageError: the run has not finished.
             DamagedError: the file is not what was written.
         """
+        return read_tensors(self.finished_file(name))
+
+    def finished_file(self, name: str) -> Path:
+        """The path of a file that a finished run leaves behind.
+
+        Raises:
+            UsageError: the run has not finished.
+        """
         path = self.path / name
-        if not path.is_file():
+        if path.is_file():
+            return path
+        if (self.path / FAILURE_NAME).is_file():
             raise UsageError(
-                f"the run {self.path} has no {name}: it has not finished; go on with it by "
-                f"`seit {self.command} … --resume`"
+                f"the run {self.path} has no {name}: its training failed, and {FAILURE_NAME} holds "
+                "the batch; train again with a lower optim.lr"
             )
-        return read_tensors(path)
+        raise UsageError(
+            f"the run {self.path} has no {name}: it has not finished; resume it by "
+            f"`seit {self.command} … --resume`"
+        )
 
     def _write_config(self, config: LoopConfig) -> None:
         text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
@@ -272,7 +343,11 @@ class Run:
         Raises:
             UsageError: it had other settings or another store.
         """
-        differences = config.differences(read_yaml(self.path / CONFIG_NAME))
+        begun = read_yaml(self.path / CONFIG_NAME)
+        differences = config.differences(begun)
+        if not self._starts_as(config, begun):
+            was, now = begun[INIT_FROM], config.init_from
+            differences.append(f"{INIT_FROM} was {was!r} and is {now!r}")
         if differences:
             raise UsageError(
                 f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
@@ -302,6 +377,19 @@ class Run:
                 "something else (see the changelog); resume it by that version, or begin again in "
                 "another --out"
             )
+
+    def _starts_as(self, config: LoopConfig, begun: Mapping[str, Any]) -> bool:
+        """Tell whether a config starts from the weights that the run was begun with.
+
+        Another path is fine where the weights there are the same. Older runs did not note it down.
+        """
+        if INIT_FROM not in begun or begun[INIT_FROM] == config.init_from:
+            return True
+        known = self.info.get("weights_from")
+        if config.init_from is None or not isinstance(known, dict):
+            return False
+        path = Path(config.init_from) / WEIGHTS_NAME
+        return path.is_file() and sha256_of(path) == known.get("fingerprint")
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -4,17 +4,22 @@ A folder of seeds holds a run folder for each, `seeds.json` and `report.html`.
 """
 
 import json
+import logging
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from seit.documents import read_json
 from seit.errors import DamagedError, UsageError
-from seit.files import explained_writes, write_atomically
+from seit.files import PARTIAL_SUFFIX, write_atomically
+from seit.locks import RUN_LOCK_NAME, locked_folder
+from seit.progress import Progress, human_rate
 from seit.report import Figure, Section, figures, page, table, write_page
+from seit.report.intervals import MANY_CLASSES
 from seit.settings import flatten, to_mapping
 from seit.shards import Store, open_store
 from seit.train.classify import TrainResult, train
@@ -23,12 +28,13 @@ from seit.train.records import MAX_RECORD_BYTES, SeedsRecord
 from seit.train.report import THROUGHPUT, group_curves, settings_section
 from seit.train.run import REPORT_NAME, Run
 
+_LOG = logging.getLogger(__name__)
 SEEDS_NAME = "seeds.json"
 _PREFIX = "seed-"
 FIGURES = ("top1", "top5", "loss")
+LABELS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
+_FORMS = {"top1": "{:.2%}", "top5": "{:.2%}", "loss": "{:.4f}"}
 Result = TypeVar("Result", bound=TrainResult)
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, steps in all, the latest figures), over all seeds."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def train_seeds(
         out: a new folder; the run of seed 3 goes to its `seed-3`.
         seeds: how many, at least 1.
         resume: go on with the interrupted runs at ``out``, or add seeds to finished ones.
-        init_from: a finished run whose weights to start from.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``.
         progress: called after each step.
 
     Raises:
@@ -127,29 +133,53 @@ def repeat(
     numbers = [config.run.seed + index for index in range(seeds)]
     configs = [replace(config, run=replace(config.run, seed=seed)) for seed in numbers]
     is_main = os.environ.get("RANK", "0") == "0"
-    if is_main:
-        _enter(out, config, store, numbers, resume=resume)
-    results: dict[int, Result] = {}
-    for index, (seed, own) in enumerate(zip(numbers, configs, strict=True)):
-        results[seed] = learn(
-            own,
-            store,
-            out=folder_of(out, seed),
-            resume=True,
-            init_from=init_from,
-            progress=counting(progress, index, seeds),
-        )
+    with locked_folder(out) if is_main else nullcontext():
+        if is_main:
+            _enter(out, config, store, numbers, resume=resume)
+        results: dict[int, Result] = {}
+        try:
+            for index, (seed, own) in enumerate(zip(numbers, configs, strict=True)):
+                if is_main and seeds > 1:
+                    _LOG.info("seed %d, run %d of %d", seed, index + 1, seeds)
+                results[seed] = learn(
+                    own,
+                    store,
+                    out=folder_of(out, seed),
+                    resume=True,
+                    init_from=init_from,
+                    progress=counting(progress, index, seeds),
+                )
+                if is_main and len(results) > _num_recorded(out):
+                    _write(out, config, store, results, numbers)
+        except UsageError:
+            if is_main and not _has_runs(out):
+                (out / SEEDS_NAME).unlink(missing_ok=True)  # refused before it began
+            raise
+        summary = _summarize(results)
         if is_main:
             _write(out, config, store, results, numbers)
-    summary = _summarize(results)
-    if is_main:
-        _write_report(out, config, summary)
+            _write_report(out, config, summary)
     return summary
+
+
+def _has_runs(out: Path) -> bool:
+    return any(Run.exists(run) for run in out.glob(f"{_PREFIX}*"))
+
+
+def _num_recorded(out: Path) -> int:
+    """Runs whose results `seeds.json` has."""
+    known = read_seeds(out)
+    return len(known["runs"]) if known else 0
 
 
 def folder_of(out: Path, seed: int) -> Path:
     """Where the run of ``seed`` lies in a folder of seeds."""
     return out / f"{_PREFIX}{seed}"
+
+
+def shown_figures(num_classes: int) -> list[str]:
+    """The figures that mean something: of few classes, top-5 does not."""
+    return [name for name in FIGURES if name != "top5" or num_classes > MANY_CLASSES]
 
 
 def read_seeds(out: Path) -> dict[str, Any] | None:
@@ -176,13 +206,12 @@ def _enter(
 ) -> None:
     """Make a new folder of seeds, or check that the one at ``out`` may be gone on with."""
     known = read_seeds(out)
-    if known is not None and not any(Run.exists(run) for run in out.glob(f"{_PREFIX}*")):
-        return _write(out, config, store, {}, numbers)  # an attempt that was refused began no run
+    if known is not None and not _has_runs(out):
+        return _write(out, config, store, {}, numbers)  # an attempt that was stopped began no run
     if known is None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        free = {RUN_LOCK_NAME, SEEDS_NAME + PARTIAL_SUFFIX}
+        if {entry.name for entry in out.iterdir()} - free:
             raise UsageError(f"{out} already holds something else; choose a new --out folder")
-        with explained_writes(out):
-            out.mkdir(parents=True, exist_ok=True)
         return _write(out, config, store, {}, numbers)
     if not resume:
         raise UsageError(
@@ -205,15 +234,17 @@ def _enter(
             f"{out} holds {len(known['runs'])} seeds, more than {len(numbers)}; pass at least as "
             "many, or choose another --out"
         )
+    if known["config"] != json.loads(json.dumps(to_mapping(config))):  # longer, or elsewhere
+        _write(out, config, store, {}, numbers)
     return None
 
 
 def counting(progress: Progress | None, index: int, runs: int) -> Progress | None:
-    """Progress of the run number ``index``, told as progress of all ``runs``."""
+    """Progress of the run number ``index``, reported as progress of all ``runs``."""
     if progress is None:
         return None
 
-    def tell(done: int, total: int, latest: dict[str, float]) -> None:
+    def tell(done: int, total: int, latest: Mapping[str, float]) -> None:
         progress(index * total + done, runs * total, latest)
 
     return tell
@@ -250,17 +281,16 @@ def _write(
 def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> None:
     seeds = list(summary.results)
     runs = [Run.open(folder_of(out, seed)) for seed in seeds]
+    names = shown_figures(len(runs[0].classes))
     rows = [
         [
             f"{seed}",
-            f"{one.top1:.2%}",
-            f"{one.top5:.2%}",
-            f"{one.loss:.4f}",
-            f"{one.samples_per_second:.0f}",
+            *(_FORMS[name].format(getattr(one, name)) for name in names),
+            human_rate(one.samples_per_second),
         ]
         for seed, one in summary.results.items()
     ]
-    header = ["seed", "top-1", "top-5", "loss", "samples/s"]
+    header = ["seed", *(LABELS[name] for name in names), "rate of samples"]
     groups = {"mean" if len(runs) > 1 else f"seed {seeds[0]}": [run.metrics() for run in runs]}
     settings = flatten(to_mapping(config))
     settings["run.seed"] = ", ".join(map(str, seeds))
@@ -269,7 +299,7 @@ def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> 
         f"Seeds {out.name}",
         lead=f"{config.model.name}, {len(runs)} runs that differ in nothing but the seed.",
         sections=[
-            Section("Result", figures([_tile(name, summary.spreads[name]) for name in FIGURES])),
+            Section("Result", figures([_tile(name, summary.spreads[name]) for name in names])),
             Section("Learning curves", group_curves(groups), "Faint: the seeds one by one."),
             Section("Seeds", table(rows, header=header)),
             Section("Throughput", group_curves(groups, THROUGHPUT)),
@@ -281,8 +311,7 @@ def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> 
 
 
 def _tile(name: str, spread: Spread) -> Figure:
-    label = {"top1": "top-1", "top5": "top-5", "loss": "loss"}[name]
-    form = "{:.4f}" if name == "loss" else "{:.2%}"
+    label, form = LABELS[name], _FORMS[name]
     value = form.format(spread.mean)
     note = f"{form.format(spread.min)} to {form.format(spread.max)}"
     if spread.std is not None:

@@ -3,6 +3,7 @@
 Legend: B batch, N classes, n samples of the training split.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,9 @@ from seit.train.feeds import TrainBatch, make_augment, make_feed
 from seit.train.loading import load_run_model
 from seit.train.precision import make_autocast
 from seit.train.ranks import Ranks
-from seit.train.run import TOKENIZER_NAME, Run
+from seit.train.run import LOGITS_NAME, TOKENIZER_NAME, Run
 
-LOGITS_NAME = "teacher.safetensors"
-"""In the student's run folder: a pixel teacher's logits of all training samples."""
+_LOG = logging.getLogger(__name__)
 
 
 class Teacher:
@@ -142,6 +142,8 @@ def _pixel_logits(
     """The logits (n, N) float32 of the whole training split, computed once and kept."""
     path = folder / LOGITS_NAME
     if not path.is_file():
+        if ranks.is_main:
+            _LOG.info("the teacher %s looks at all training samples once", run.path)
         logits_nN = ranks.sum(_look_at_all(run, config, store, ranks))
         if ranks.is_main:
             write_atomically(path, save({"logits": logits_nN.cpu()}))

@@ -3,10 +3,11 @@
 Legend: B batch, S image side, H W token grid, K codes.
 """
 
+import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -21,13 +22,14 @@ from seit.devices import choose_device
 from seit.errors import SeitError, UsageError
 from seit.files import check_new_file
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
+from seit.progress import Progress
 from seit.shards import Store, open_store
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import Instance, list_corpus
 from seit.tokenizers import ImageTokenizer, Tokenizer
+from seit.train.failure import describe_figures, describe_ruin
 
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, the loss)."""
+_LOG = logging.getLogger(__name__)
 _TRAINING_EPOCH, _EVALUATION_EPOCH = 0, 1
 _CLIP_GRAD = 1.0
 
@@ -162,16 +164,27 @@ def train_tokenadapt(
     if not isinstance(tokenizer, ImageTokenizer):
         raise UsageError(f"{store.folder} was made of audio; TokenAdapt learns from images")
     torch.manual_seed(config.seed)
+    _LOG.info("listing %s", source)
     network = TokenAdapt(tokenizer.codebook, dim=config.dim, num_heads=config.num_heads).to(device)
     with PixelReader(
         size=tokenizer.image_size, max_pixels=int(store.card.job["max_pixels"])
     ) as reader:
         training = _instances(store, source, config.train_split)
         held_out = _instances(store, source, config.val_split)[: config.val_images]
+        _LOG.info(
+            "training TokenAdapt on %s images: %s steps of %d on %s",
+            f"{len(training):,}",
+            f"{config.steps:,}",
+            config.batch_size,
+            device,
+        )
         images = _batches(reader, _shuffled(training, config.seed), config.batch_size)
         _fit(network, _training_pairs(images, tokenizer, config), config, progress)
         images = _batches(reader, held_out, config.batch_size)
         figures, num_images = _evaluate(network, images, tokenizer, config)
+    what = describe_figures(figures)
+    if what is not None:
+        raise SeitError(f"{what}; lower lr and start again")
     save_tokenadapt(network, out, fingerprint=tokenizer.fingerprint)
     seconds = time.perf_counter() - started
     return TokenAdaptResult(**figures, images=num_images, seconds=seconds)
@@ -265,7 +278,10 @@ def _fit(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if progress:
-            progress(step + 1, config.steps, latest)
+            progress(step + 1, config.steps, {"loss": latest})
+    what = describe_ruin(network)
+    if what is not None:
+        raise SeitError(f"{what} after step {config.steps}; lower lr and start again")
 
 
 def _learning_rate(step: int, config: TokenAdaptConfig) -> float:

@@ -5,8 +5,9 @@ OUT holds ``corpora/`` (copies), ``stores/``, ``runs/POINT/seed-N``, ``frontier.
 """
 
 import json
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,9 @@ from seit.analyze.frontier.report import draw_chart, write_report
 from seit.analyze.frontier.rows import Row, Size, make_row, pareto_front, store_size
 from seit.documents import read_json
 from seit.errors import UsageError
-from seit.files import explained_writes, write_atomically
+from seit.files import PARTIAL_SUFFIX, write_atomically
+from seit.locks import RUN_LOCK_NAME, locked_folder
+from seit.progress import StageProgress
 from seit.shards import CARD_NAME, Split, Store, convert, open_store
 from seit.shards.folders import is_url
 from seit.stream import select
@@ -30,12 +33,11 @@ from seit.tokenize import tokenize
 from seit.tokenize.sources import Corpus
 from seit.train import Run, TrainResult, train
 
+_LOG = logging.getLogger(__name__)
 RESULT_NAME = "frontier.json"
 CHART_NAME = "frontier.svg"
 REPORT_NAME = "report.html"
 MAX_RESULT_BYTES = 1 << 24
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
 class _Comparison(TypedDict):
@@ -76,7 +78,7 @@ def frontier(
     out: str | Path,
     *,
     config: FrontierConfig | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> FrontierResult:
     """Train the same backbone from every point, and draw top-1 against bytes.
 
@@ -88,12 +90,13 @@ def frontier(
         out: a new folder, or that of an earlier call whose work is gone on with. More points and
             seeds may be asked for there; everything else has to be as it was.
         config: what to compare, and how.
-        progress: called as the work goes on.
+        progress: called as the work proceeds.
 
     Raises:
         UsageError: wrong input or settings, or ``out`` holds something else or results of other
             settings; nothing was changed.
-        SeitError: a disk is full, a file cannot be read any more, or a run diverged.
+        SeitError: another process works in ``out``, a disk is full, a file cannot be read any
+            more, or a run diverged.
     """
     started = time.perf_counter()
     config = config or FrontierConfig()
@@ -102,8 +105,16 @@ def frontier(
     out = Path(out).resolve()
     place = str(source) if is_url(str(source)) else str(Path(source).resolve())
     _check_apart(out, place)
-    _enter(out, config.record(corpus.fingerprint))
-    work = _Work(corpus, place, out, config, size, progress or _no_progress)
+    with locked_folder(out):
+        _enter(out, config.record(corpus.fingerprint))
+        work = _Work(corpus, place, out, config, size, progress or _no_progress)
+        result = _finish(work, place, started)
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _finish(work: "_Work", place: str, started: float) -> FrontierResult:
+    """Do what is left, and write the page."""
+    config, out = work.config, work.out
     work.finish()
     rows = work.rows()
     run = work.first_run()
@@ -129,7 +140,7 @@ def frontier(
             if point.codec == "context" and point.family != "subset"
         },
     )
-    return replace(result, seconds=time.perf_counter() - started)
+    return result
 
 
 def _check_apart(out: Path, source: str) -> None:
@@ -144,17 +155,29 @@ def _enter(out: Path, record: Mapping[str, Any]) -> None:
         advice = "restore it or remove it"
         found = read_json(path, _Comparison, max_bytes=MAX_RESULT_BYTES, advice=advice)
         changed = differences(found["settings"], record)
+        if changed and not _has_begun(out, found["settings"], record):
+            return _write_result(out, record, ())
         if changed:
             raise UsageError(
                 f"{out} holds a comparison of other settings ({'; '.join(changed)}); repeat them "
                 "or choose another --out"
             )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        return None
+    free = {RUN_LOCK_NAME, RESULT_NAME + PARTIAL_SUFFIX}
+    if {entry.name for entry in out.iterdir()} - free:
         raise UsageError(f"{out} already holds something else; choose a new --out folder")
-    with explained_writes(out):
-        out.mkdir(parents=True, exist_ok=True)
-    _write_result(out, record, ())
+    return _write_result(out, record, ())
+
+
+def _has_begun(out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Tell whether anything there depends on the earlier settings, beyond a refused call.
+
+    Copies and stores do not depend on how networks are trained.
+    """
+    if any(Run.exists(path) for path in out.glob("runs/*/seed-*")):
+        return True
+    made = any((out / name).is_dir() for name in ("corpora", "stores"))
+    return made and any(earlier.get(key) != record[key] for key in record if key != "train")
 
 
 def _write_result(out: Path, record: Mapping[str, Any], rows: tuple[Row, ...]) -> None:
@@ -172,7 +195,7 @@ class _Work:
         out: Path,
         config: FrontierConfig,
         size: int,
-        progress: Progress,
+        progress: StageProgress,
     ) -> None:
         self.corpus = corpus
         self.source = source
@@ -242,6 +265,7 @@ class _Work:
         store, pixels = self.store_of(point), self.pixels_of(point)
         settings = self.config.train_config(point, pixels=pixels, seed=seed)
         stage = f"train {point.name}, seed {seed}"
+        _LOG.info("%s", stage)
         return train(
             settings,
             store,

@@ -21,7 +21,7 @@ from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.making import make_tuning
 from seit.settings import build, to_mapping
-from seit.tensors import parse_card, read_tensors_and_metadata
+from seit.tensors import first_not_finite, parse_card, read_tensors_and_metadata
 
 _KEY = "seit"
 _TUNING, _HEAD = "tuning.", "head."
@@ -125,6 +125,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UsageError(f"there is no adapter at {path}; `seit tune` leaves one in a run's folder")
     tensors, metadata = read_tensors_and_metadata(path)
     try:
+        if (name := first_not_finite(tensors)) is not None:
+            raise ValueError(f"{name} is not finite")
         return parse_card(metadata, _KEY), tensors
     except ValueError as error:
         raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error

@@ -1,5 +1,6 @@
 """`seit continual`: a run that learns tasks one after the other."""
 
+import logging
 import os
 import time
 from dataclasses import asdict
@@ -11,11 +12,14 @@ import torch
 from seit.augment import TokenAugment
 from seit.devices import choose_device
 from seit.errors import UsageError
+from seit.locks import locked_folder
 from seit.models import build_backbone, load_weights
 from seit.models.classifier import is_of_head
 from seit.models.tuning import base_fingerprint, make_tuning
+from seit.progress import Progress
 from seit.settings import flatten, to_mapping
 from seit.shards import Store, open_store
+from seit.train.checkpoint import list_checkpoints
 from seit.train.continual.config import ContinualConfig
 from seit.train.continual.feeding import Rows
 from seit.train.continual.learner import Learner, Setting
@@ -27,14 +31,16 @@ from seit.train.continual.policies import Policy
 from seit.train.continual.replay import Memory
 from seit.train.continual.report import write_continual_report
 from seit.train.continual.result import ContinualResult, make_result, recorded_result
-from seit.train.continual.running import Notify, Running
+from seit.train.continual.running import Running
 from seit.train.defaults import default_config
 from seit.train.feeds import make_augment
-from seit.train.initialising import check_tokens, plain_weights
+from seit.train.initialising import check_tokens, plain_weights, starting_from
+from seit.train.origin import check_origins, describe_origins, origin_sections
 from seit.train.precision import make_autocast
-from seit.train.run import REPORT_NAME, Run, environment
+from seit.train.run import REPORT_NAME, RUN_NAME, Run, environment
 from seit.train.stopping import listen
 
+_LOG = logging.getLogger(__name__)
 LEARNER_NAME = "learner.safetensors"
 """In the run's folder: what was trained, and what the method keeps."""
 
@@ -46,7 +52,7 @@ def continual(
     out: str | Path,
     resume: bool = False,
     init_from: str | Path | None = None,
-    progress: Notify | None = None,
+    progress: Progress | None = None,
 ) -> ContinualResult:
     """Learn the tasks of a stream over ``store`` and leave a run folder at ``out``.
 
@@ -59,7 +65,9 @@ def continual(
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: go on where that run stopped, in the middle of a task too; figures and network are
             those of an undisturbed run on the same CPU, bit for bit.
-        init_from: a finished run whose backbone is adapted; without one it has random weights.
+        init_from: a finished run whose backbone is adapted, instead of ``config.init_from``; it is
+            needed to resume, too. Without one the backbone has random weights, which is warned of
+            where most of it stays frozen.
         progress: called after each step.
 
     Raises:
@@ -67,7 +75,6 @@ def continual(
         SeitError: the loss is not finite any more, or a file cannot be written.
         KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
     """
-    started = time.perf_counter()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             "a continual run takes one process, and torchrun started "
@@ -76,20 +83,44 @@ def continual(
     store = store if isinstance(store, Store) else open_store(store)
     if config is None:
         config = default_config(ContinualConfig, store, task="continual", init_from=init_from)
-    out = Path(out)
-    if resume and Run.exists(out):
-        earlier = Run.open(out)
-        earlier.check_same(config, store)
-        if earlier.info["status"] == "finished":
-            return recorded_result(earlier.info["result"])
+    config, out = starting_from(config, init_from), Path(out)
+    if not resume:
+        Run.check_new(out)
+    finished = _finished(config, store, out) if resume else None
+    if finished is not None and _is_complete(out):
+        return finished
+    with locked_folder(out):
+        return _continual(config, store, out, resume=resume, progress=progress)
+
+
+def _finished(config: ContinualConfig, store: Store, out: Path) -> ContinualResult | None:
+    """The result of the run at ``out``, if it has finished."""
+    if not Run.exists(out):
+        return None
+    run = Run.open(out)
+    run.check_same(config, store)
+    return recorded_result(run.info["result"]) if run.info["status"] == "finished" else None
+
+
+def _is_complete(out: Path) -> bool:
+    """Tell whether a finished run has all files that a repeated call would write."""
+    return all((out / name).is_file() for name in (LEARNER_NAME, REPORT_NAME))
+
+
+def _continual(
+    config: ContinualConfig, store: Store, out: Path, *, resume: bool, progress: Progress | None
+) -> ContinualResult:
+    """Learn all that is left, in a folder that is held."""
+    started = time.perf_counter()
     torch.manual_seed(config.run.seed)
     device = choose_device(config.run.device)
     stream = make_stream(config, store)
     augment = make_augment(store, config, device)
     assert isinstance(augment, TokenAugment), "pixels are refused by the config"
-    network, backbone = _make_network(config, store, augment, init_from)
-    begun = {"backbone": backbone, "pretraining": _pretraining(init_from, store)}
+    network, backbone = _make_network(config, store, augment)
+    begun = {"backbone": backbone, "pretraining": _pretraining(config, store)}
     network.to(device)
+    _LOG.info("reading %s", config.data.train_split)
     train = Rows(store[config.data.train_split], augment, device)
     setting = Setting(
         config=config,
@@ -103,21 +134,54 @@ def continual(
         labels=train.labels,
     )
     learner = LEARNERS[config.method](setting)
-    Run.start(out, config, store, resume=resume)
-    run = Run.open(out)
-    _check_begun(run, backbone=backbone, stream=stream.fingerprint)
     evaluated = Rows(store[config.data.val_split], augment, device)
-    running = Running(learner, train, evaluated, run, progress)
-    with listen() as stop:
-        if not running.finish(stop):
-            raise KeyboardInterrupt
-    result = make_result(running, store, begun, seconds=time.perf_counter() - started)
+    run, is_known = _enter(config, store, out, resume=resume)
+    warnings = _warnings(config)
+    for text in warnings:
+        _LOG.warning("%s", text)
+    try:
+        _check_begun(run, backbone=backbone, stream=stream.fingerprint)
+        running = Running(learner, train, evaluated, run, progress)
+        with listen() as stop:
+            if not running.finish(stop):
+                raise KeyboardInterrupt
+    except UsageError:
+        if not is_known and not list_checkpoints(run.checkpoints):
+            run.withdraw()
+        raise
+    seconds = time.perf_counter() - started
+    result = make_result(running, store, begun, seconds=seconds, warnings=warnings)
+    if run.info["status"] == "finished":  # of which only files are missing
+        result = recorded_result(run.info["result"])
     _leave(run, learner, result, store, device)
     return result
 
 
+def _enter(config: ContinualConfig, store: Store, out: Path, *, resume: bool) -> tuple[Run, bool]:
+    """The run's folder, and whether it was there before."""
+    start = None if config.init_from is None else Path(config.init_from)
+    origins = describe_origins(config, init_from=start, teacher=None)
+    is_known = Run.exists(out)
+    if is_known and resume:
+        check_origins(Run.open(out), origins)
+    Run.start(out, config, store, resume=resume, notes=origins)
+    return Run.open(out), is_known
+
+
+def _warnings(config: ContinualConfig) -> tuple[str, ...]:
+    """List what makes the figures mean little."""
+    tuned = config.effective_tuning.method
+    if config.init_from is not None or tuned == "full":
+        return ()
+    return (
+        f"the backbone has random weights, and {tuned} leaves most of them as they are, so that "
+        f"the figures of {config.method} say next to nothing; name a pretrained run by "
+        "--init-from, or train the whole backbone by --pet full",
+    )
+
+
 def _make_network(
-    config: ContinualConfig, store: Store, augment: TokenAugment, init_from: str | Path | None
+    config: ContinualConfig, store: Store, augment: TokenAugment
 ) -> tuple[Network, str]:
     """The network, and the fingerprint of the backbone that it begins with."""
     backbone = build_backbone(
@@ -128,8 +192,8 @@ def _make_network(
         num_classes=1,
         **config.model.timm_kwargs(),
     )
-    if init_from is not None:
-        run = Run.open(init_from)
+    if config.init_from is not None:
+        run = Run.open(config.init_from)
         check_tokens(run, store)
         if run.settings.data.pixels is not None:
             raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
@@ -147,11 +211,11 @@ def _make_network(
     return network, base_fingerprint(backbone)
 
 
-def _pretraining(init_from: str | Path | None, store: Store) -> dict[str, Any] | None:
+def _pretraining(config: ContinualConfig, store: Store) -> dict[str, Any] | None:
     """What the backbone learned before; where that was labels, classes of the future too."""
-    if init_from is None:
+    if config.init_from is None:
         return None
-    run = Run.open(init_from)
+    run = Run.open(config.init_from)
     is_classifier = run.objective == "classify"
     known = set(run.classes) & set(store.classes) if is_classifier else ()
     return {"objective": run.objective, "classes_of_the_stream": len(known)}
@@ -196,15 +260,7 @@ def _leave(
 ) -> None:
     """Write what a finished run leaves behind."""
     run.save_tensors(LEARNER_NAME, learner.network.trained_state() | learner.state())
-    told = asdict(result)
-    run.write_info(
-        {
-            **run.info,
-            "status": "finished",
-            "result": told,
-            "environment": environment(device),
-        }
-    )
+    info = {**run.info, "result": asdict(result), "environment": environment(device)}
     config = learner.config
     write_continual_report(
         run.path / REPORT_NAME,
@@ -221,4 +277,7 @@ def _leave(
             **({"curve": result.curve} if result.curve["samples"] else {}),
         },
         settings=flatten(to_mapping(config)),
+        warnings=result.warnings,
+        origins=origin_sections(info, where=str(run.path / RUN_NAME)),
     )
+    run.write_info({**info, "status": "finished"})

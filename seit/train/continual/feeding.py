@@ -4,7 +4,7 @@ Legend: B batch, n samples of a segment, H W token grid.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -43,7 +43,13 @@ class Rows:
         assert isinstance(found, ResidentLoader)
         self._loader = found
         self._augment = augment
+        self._split = split
         self.labels = split.labels.astype(np.int64)
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Keys of the N samples."""
+        return self._split.keys
 
     def tokens(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Ids (n, H, W) on the device."""

@@ -50,6 +50,8 @@ def write_continual_report(
     lead: str,
     result: Mapping[str, Any],
     settings: Mapping[str, Any],
+    warnings: Sequence[str] = (),
+    origins: Sequence[Section] = (),
 ) -> None:
     """Write `report.html` of a finished run.
 
@@ -63,11 +65,15 @@ def write_continual_report(
             ``stream``: ``Stream.describe``. Where there are any, ``pooled``: like
             ``accuracies``; ``curve`` of an online stream: ``samples`` and ``accuracy``.
         settings: of the run, nested or not.
+        warnings: what makes the figures mean little.
+        origins: where the backbone comes from.
     """
     R = np.array(result["accuracy_matrix"], dtype=np.float64)
     tasks = list(result["stream"]["tasks"])
     sections = [
         Section("Result", figures(_tiles(result))),
+        *([Section("Warnings", [], "\n\n".join(warnings))] if warnings else []),
+        *origins,
         Section("Accuracy", _curves(result)),
         Section(
             "Every task after every task",

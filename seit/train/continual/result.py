@@ -49,6 +49,7 @@ class ContinualResult:
         samples: new ones that steps took, in this call.
         samples_per_second: of them, evaluation left out.
         seconds: duration of this call.
+        warnings: what makes the figures mean little, one line each.
     """
 
     last_accuracy: float
@@ -70,10 +71,16 @@ class ContinualResult:
     samples: int
     samples_per_second: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def make_result(
-    running: Running, store: Store, begun: Mapping[str, Any], *, seconds: float
+    running: Running,
+    store: Store,
+    begun: Mapping[str, Any],
+    *,
+    seconds: float,
+    warnings: tuple[str, ...] = (),
 ) -> ContinualResult:
     """The result of a run that learned all tasks.
 
@@ -82,6 +89,7 @@ def make_result(
         store: that it learned.
         begun: what the protocol says of its beginning: the backbone, and what that knew.
         seconds: that this call took.
+        warnings: what makes the figures mean little, one line each.
     """
     config, progress = running.config, running.progress
     learner, stream = running.learner, running.setting.stream
@@ -131,6 +139,7 @@ def make_result(
             running.samples_here / running.busy_seconds if running.busy_seconds else 0.0
         ),
         seconds=seconds,
+        warnings=warnings,
     )
 
 

@@ -3,23 +3,32 @@
 Legend: B batch.
 """
 
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seit.errors import SeitError
+from seit.progress import Progress, human_rate, human_seconds
 from seit.settings import to_mapping
+from seit.tensors import first_not_finite
 from seit.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from seit.train.continual.answering import JOINT, Answers, answer
 from seit.train.continual.config import ContinualConfig
 from seit.train.continual.feeding import Course, Rows, Segment, segment_seed, segments
 from seit.train.continual.learner import Learner, Setting, StepBatch
 from seit.train.continual.ledger import tensor_bytes
-from seit.train.continual.state import ContinualState, Progress
+from seit.train.continual.state import ContinualState, Position
+from seit.train.failure import (
+    Failure,
+    describe_ruin,
+    first_failure,
+    write_failure,
+)
 from seit.train.loggers import Logger, make_loggers
 from seit.train.optim import learning_rate, make_optimizer, set_learning_rate
 from seit.train.precision import make_scaler
@@ -27,8 +36,7 @@ from seit.train.run import Run
 from seit.train.stepping import seed_torch
 from seit.train.stopping import Stop
 
-Notify = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, steps in all, the latest figures)."""
+_LOG = logging.getLogger(__name__)
 
 
 class Running:
@@ -43,7 +51,7 @@ class Running:
     """
 
     def __init__(
-        self, learner: Learner, train: Rows, evaluated: Rows, run: Run, notify: Notify | None
+        self, learner: Learner, train: Rows, evaluated: Rows, run: Run, notify: Progress | None
     ) -> None:
         self.learner = learner
         self.setting: Setting = learner.setting
@@ -52,7 +60,7 @@ class Running:
         self.evaluated = evaluated
         self.run = run
         self.notify = notify
-        self.progress = Progress()
+        self.progress = Position()
         self.scaler = make_scaler(self.config, self.setting.device)
         self.state = ContinualState(learner, self.progress, self.scaler)
         stream = self.setting.stream
@@ -64,6 +72,7 @@ class Running:
         self.steps_here = 0
         self.samples_here = 0
         self.latest: dict[str, float] = {}
+        self.started = time.perf_counter()
 
     def finish(self, stop: Stop) -> bool:
         """Run all segments that are left; whether the end was reached before a wish to stop."""
@@ -75,6 +84,7 @@ class Running:
         self.loggers = make_loggers(
             self.config.run.loggers, self.run.path, to_mapping(self.config), step=self._mark
         )
+        self._say_start(resumed)
         try:
             if self.progress.initial is None:
                 self.progress.initial, _ = self._answer(after=-1)
@@ -121,6 +131,7 @@ class Running:
         if not task_free:
             self.state.optimizer = None
         # A line of its metrics is beyond every checkpoint that comes before it: it is told once.
+        self._check_weights()
         progress.segment, progress.step = progress.segment + 1, 0
         self._evaluate(segment)
         self._save()
@@ -158,6 +169,7 @@ class Running:
             if logs or saves or stop.requested:
                 self._check_losses(write=logs, seconds=time.perf_counter() - mark)
             if saves or stop.requested:
+                self._check_weights()
                 self._save()
             if self.notify:
                 self.notify(progress.number, self.total, self.latest)
@@ -174,7 +186,7 @@ class Running:
 
     def _step(self, course: Course, paced: ContinualConfig) -> None:
         progress, network = self.progress, self.learner.network
-        batch = self._batch(course)
+        batch = self._batch(course, progress.step)
         optimizer = self.state.optimizer
         assert optimizer is not None
         seed_torch(self.config.run.seed, progress.number, 0)
@@ -200,9 +212,11 @@ class Running:
         self.steps_here += 1
         self.samples_here += len(batch.labels)
 
-    def _batch(self, course: Course) -> StepBatch:
+    def _batch(self, course: Course, step: int) -> StepBatch:
+        """The new samples of a step of the present segment."""
         progress, device = self.progress, self.setting.device
-        rows, positions, epoch = course.at(progress.step)
+        number = progress.number - progress.step + step
+        rows, positions, epoch = course.at(step)
         labels = torch.from_numpy(self.train.labels[rows]).to(device)
         augmented = self.setting.augment(
             self.train.tokens(rows),
@@ -216,9 +230,9 @@ class Running:
             inputs=augmented.inputs,
             labels=labels,
             rows=torch.from_numpy(rows),
-            step=progress.number if task_free else progress.step,
+            step=number if task_free else step,
             total=self.total if task_free else course.num_steps,
-            number=progress.number,
+            number=number,
         )
 
     def _answer(self, *, after: int) -> tuple[Answers, float]:
@@ -241,6 +255,80 @@ class Running:
         figures = {"task": float(segment.task.index), "accuracy": float(accuracy)}
         self.latest["val_accuracy"] = figures["accuracy"]
         self._record("val", figures)
+        self._say_segment(segment, figures["accuracy"])
+
+    def _say_start(self, resumed: bool) -> None:
+        """Log what learns what, and how far an earlier call got."""
+        stream, config = self.setting.stream, self.config
+        _LOG.info(
+            "%s learns %d tasks of %d classes with %s on %s: %s steps",
+            config.method,
+            len(stream.tasks),
+            stream.num_classes,
+            config.model.name,
+            self.setting.device,
+            f"{self.total:,}",
+        )
+        if resumed:
+            _LOG.info(
+                "resuming after step %s of %s", f"{self.progress.number:,}", f"{self.total:,}"
+            )
+
+    def _say_segment(self, segment: Segment, accuracy: float) -> None:
+        """Log what is known after a segment, and how long the rest takes."""
+        number, shown = self.progress.number, [f"accuracy {accuracy:.4f}"]
+        if "loss" in self.latest:
+            shown.insert(0, f"loss {self.latest['loss']:.4g}")
+        if self.busy_seconds:
+            shown.append(human_rate(self.samples_here / self.busy_seconds, "samples"))
+        if self.steps_here and number < self.total:
+            spent = time.perf_counter() - self.started
+            shown.append(f"{human_seconds((self.total - number) * spent / self.steps_here)} left")
+        _LOG.info(
+            "task %d of %d, step %s of %s: %s",
+            segment.task.index + 1,
+            len(self.setting.stream.tasks),
+            f"{number:,}",
+            f"{self.total:,}",
+            ", ".join(shown),
+        )
+
+    def _check_weights(self) -> None:
+        """Look at everything that is trained.
+
+        Raises:
+            SeitError: the last step, or the end of a task, ruined some.
+        """
+        what = describe_ruin(self.learner.network)
+        if what is None and not self.learner.takes_steps:
+            name = first_not_finite(self.learner.state())
+            what = (
+                None if name is None else f"what {self.config.method} keeps ({name}) is not finite"
+            )
+        if what is not None:
+            raise self._failure(Failure(what, max(0, self.progress.number - 1), ()))
+
+    def _failure(self, failure: Failure) -> SeitError:
+        """Write the new samples of the failing step; returns the error to raise."""
+        progress, course = self.progress, self.courses[self.progress.segment]
+        found = list_checkpoints(self.run.checkpoints)
+        step = min(max(0, failure.step - (progress.number - progress.step)), course.num_steps - 1)
+        tensors: dict[str, Tensor] = {}
+        keys: list[str] = []
+        if self.learner.takes_steps:
+            batch = self._batch(course, step)
+            tensors = {"inputs": batch.inputs, "labels": batch.labels, "rows": batch.rows}
+            keys = [self.train.keys[row] for row in batch.rows.tolist()]
+        epoch = self.total if self.setting.stream.task_free else course.steps_per_epoch
+        rate = learning_rate(step, self._paced(course), epoch) if tensors else 0.0
+        return write_failure(
+            self.run,
+            failure,
+            tensors,
+            keys=keys,
+            rate=rate,
+            checkpoint=found[-1] if found else None,
+        )
 
     def _check_losses(self, *, write: bool, seconds: float) -> None:
         """Look at the losses since the last line of the metrics.
@@ -252,11 +340,11 @@ class Running:
         if not untold:
             return
         losses = torch.stack(untold).tolist()
-        if not all(map(math.isfinite, losses)):
-            raise SeitError(
-                f"the loss is not finite any more, within the last {len(losses)} steps up to step "
-                f"{self.progress.number} of {self.run.path}; lower optim.lr or set optim.clip_grad"
-            )
+        failed = first_failure(losses)
+        if failed is not None:
+            what = f"the training loss became {losses[failed]}"
+            step = self.progress.number - len(losses) + failed
+            raise self._failure(Failure(what, step, losses[: failed + 1]))
         busy = self.busy_seconds + seconds
         figures = {"loss": math.fsum(losses) / len(losses)}
         if busy:

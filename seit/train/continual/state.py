@@ -20,7 +20,7 @@ from seit.train.continual.learner import Learner
 
 
 @dataclass
-class Progress:
+class Position:
     """How far a run is, and what was answered so far.
 
     Attributes:
@@ -56,7 +56,7 @@ class ContinualState:
     """
 
     learner: Learner
-    progress: Progress
+    progress: Position
     scaler: torch.amp.GradScaler
     optimizer: torch.optim.Optimizer | None = None
     _saved_moments: dict[str, Tensor] = field(default_factory=dict, init=False)

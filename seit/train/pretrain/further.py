@@ -63,7 +63,7 @@ class FurtherModel(nn.Module):
 
     Args:
         student: the masked token model, which starts from the weights of the first pre-training.
-        teacher: its encoder's weights after plain further pre-training.
+        teacher: its encoder's weights after plain further pre-training; None leaves the student's.
         config: of the distillation.
         origin: where the teacher comes from, for messages.
 
@@ -74,7 +74,7 @@ class FurtherModel(nn.Module):
     def __init__(
         self,
         student: MaskedTokenModel,
-        teacher: dict[str, Tensor],
+        teacher: dict[str, Tensor] | None,
         config: FurtherConfig,
         *,
         origin: str,
@@ -84,7 +84,8 @@ class FurtherModel(nn.Module):
         self.student = student
         self.scale = distance_scale(len(student.codebook))
         self.teacher = check_encoder(copy.deepcopy(student.encoder))
-        load_weights(self.teacher, teacher, origin=origin)
+        if teacher is not None:
+            load_weights(self.teacher, teacher, origin=origin)
         self.teacher.requires_grad_(False).eval()
 
     @property

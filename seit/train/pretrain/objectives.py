@@ -96,7 +96,8 @@ class FurtherMaskedTokens(MaskedTokens):
         config: of the run.
         store: what it learns from.
         ranks: of the run.
-        init_from: the finished run that the teacher started from, and the student does.
+        init_from: the finished run that the teacher started from, and the student does; None for
+            both where a checkpoint will give their weights.
         teacher: the run that teaches.
     """
 
@@ -109,9 +110,12 @@ class FurtherMaskedTokens(MaskedTokens):
         ranks: Ranks,
         *,
         init_from: Path | None,
-        teacher: Path,
+        teacher: Path | None,
     ) -> None:
-        weights, origin = Run.open(teacher).load_weights(), str(teacher)
+        weights, origin = (
+            None if teacher is None else Run.open(teacher).load_weights(),
+            str(teacher),
+        )
 
         def with_teacher(student: MaskedTokenModel) -> FurtherModel:
             return FurtherModel(student, weights, config.further, origin=origin)

@@ -8,15 +8,18 @@ import torch
 from seit.documents import as_record
 from seit.errors import UsageError
 from seit.models.vit import disjoint_stem
+from seit.progress import Progress
 from seit.shards import Store, open_store
 from seit.train.defaults import default_config
 from seit.train.feeds import make_augment
-from seit.train.loop import Progress, run_objective
+from seit.train.initialising import starting_from
+from seit.train.launch import has_checkpoint, run_objective
 from seit.train.objective import Objective
 from seit.train.pretrain.config import PretrainConfig
 from seit.train.pretrain.objectives import FurtherMaskedTokens, MaskedTokens, SiameseTokens
-from seit.train.pretrain.pretraining import PretrainResult
+from seit.train.pretrain.pretraining import HEADS_NAME, PretrainResult
 from seit.train.ranks import Ranks
+from seit.train.run import REPORT_NAME, WEIGHTS_NAME
 
 LEAST_PATCHES = 4
 """Some are hidden and predicted from the others."""
@@ -45,7 +48,8 @@ def pretrain(
         store: the store, opened or by path; of a tokenizer of one level.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: go on where that run stopped, if there is one, bit for bit.
-        init_from: a finished run whose weights to start from; the objective ``further`` needs one.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``; the
+            objective ``further`` needs one.
         progress: called after each step, on the main rank.
 
     Raises:
@@ -61,18 +65,19 @@ def pretrain(
             f"{store.folder} was made by {store.card.tokenizer.name}, of {len(store.codebook)} "
             "levels of codes; pre-training takes tokenizers of one level"
         )
-    settled, out = _settled(config, store), Path(out)
-    start = None if init_from is None else Path(init_from)
+    settled, out = _settled(starting_from(config, init_from), store), Path(out)
+    start = None if settled.init_from is None else Path(settled.init_from)
     teacher: Path | None = None
     if settled.objective == "further":
         if start is None:
             raise UsageError(
                 "the objective further goes on from a finished run; name it by --init-from"
             )
-        teacher = _teach(settled, store, out, start, resume=resume, progress=progress)
+        if not has_checkpoint(out, resume=resume):
+            teacher = _teach(settled, store, out, start, resume=resume, progress=progress)
 
-    def make(ranks: Ranks) -> Objective[PretrainResult]:
-        if teacher is not None:
+    def make(ranks: Ranks, start: Path | None) -> Objective[PretrainResult]:
+        if settled.objective == "further":
             return FurtherMaskedTokens(settled, store, ranks, init_from=start, teacher=teacher)
         kind = SiameseTokens if settled.objective == "sit" else MaskedTokens
         return kind(settled, store, ranks, init_from=start)
@@ -83,6 +88,8 @@ def pretrain(
         store,
         out=out,
         resume=resume,
+        files=(WEIGHTS_NAME, HEADS_NAME, REPORT_NAME),
+        teacher=teacher,
         recorded=lambda figures: as_record(figures, PretrainResult, origin=f"the result in {out}"),
         progress=progress,
         beside=(TEACHER_FOLDER,),

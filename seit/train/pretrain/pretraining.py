@@ -7,7 +7,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -105,6 +105,12 @@ class Pretraining(Objective[PretrainResult]):
     """
 
     config: PretrainConfig
+    shown: ClassVar[Mapping[str, str]] = {
+        "loss": "validation loss {:.4g}",
+        "token_accuracy": "masked-token accuracy {:.4f}",
+        "knn_top1": "k-NN {:.4f}",
+        "linear_top1": "linear probe {:.4f}",
+    }
     predicts_codes = True
     """Whether :meth:`reconstruct` can be called."""
 
@@ -206,17 +212,19 @@ class Pretraining(Objective[PretrainResult]):
         return encoder_of(model)
 
     @override
-    def leave(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         run.save_tensors(HEADS_NAME, heads_of(model))
-        metrics = run.metrics()
-        run.write_info({**info, "warnings": alarms_of(metrics)})
+        return {"warnings": alarms_of(run.metrics())}
+
+    @override
+    def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
         pictures: list[tuple[str, list[Captioned]]] | str = "the objective predicts no codes"
         if self.predicts_codes:
             try:
                 pictures = self._pictures(model)
             except SeitError as error:  # a tokenizer that cannot decode
                 pictures = str(error)
-        write_pretrain_report(run, pictures=pictures)
+        write_pretrain_report(run, info=info, pictures=pictures)
 
     def _pictures(self, model: nn.Module) -> list[tuple[str, list[Captioned]]]:
         """Some samples of the evaluated split: whole, masked, and as the network completes them."""

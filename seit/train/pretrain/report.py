@@ -1,15 +1,16 @@
 """The report of a pre-training run: what the features are worth, curves, completed pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from seit.report import Captioned, Figure, Section, figures, image_grid, page, write_page
 from seit.settings import flatten, to_mapping
+from seit.train.origin import origin_sections
 from seit.train.pretrain.sit import TASKS
 from seit.train.report import THROUGHPUT, Curve, curves, settings_section
-from seit.train.run import REPORT_NAME, Run
+from seit.train.run import REPORT_NAME, RUN_NAME, Run
 
 TITLES = {
     "mtm": "masked token modelling",
@@ -43,19 +44,23 @@ _GRADIENTS = tuple(
 
 
 def write_pretrain_report(
-    run: Run, *, pictures: Sequence[tuple[str, Sequence[Captioned]]] | str
+    run: Run,
+    *,
+    info: Mapping[str, Any],
+    pictures: Sequence[tuple[str, Sequence[Captioned]]] | str,
 ) -> None:
-    """Write `report.html` of a finished run into its folder.
+    """Write `report.html` of a run into its folder.
 
     Args:
-        run: with its result in `run.json`.
+        run: whose figures are shown.
+        info: what `run.json` says of it when it has finished.
         pictures: rows of completed samples, or why there are none.
     """
-    info = run.info
     metrics = run.metrics()
     sections = [
         Section("Result", figures(_tiles(info["result"]))),
         *([Section("Warnings", [], "\n\n".join(info["warnings"]))] if info["warnings"] else []),
+        *origin_sections(info, where=str(run.path / RUN_NAME)),
         Section("Features", _charts(metrics, _FEATURES)),
         Section("Learning curves", _charts(metrics, (*_parts(metrics), *_CODES, *_GRADIENTS))),
         _picture_section(pictures),
@@ -74,7 +79,7 @@ def write_pretrain_report(
     write_page(run.path / REPORT_NAME, html)
 
 
-def _tiles(result: dict[str, Any]) -> list[Figure]:
+def _tiles(result: Mapping[str, Any]) -> list[Figure]:
     shares = {
         "k-NN top-1": result["knn_top1"],
         "linear probe's top-1": result["linear_top1"],

@@ -34,7 +34,7 @@ def start_pretraining_from(model: nn.Module, run: Run, store: Store, *, objectiv
         weights = {key: value for key, value in weights.items() if not is_of_head(encoder, key)}
     load_weights(encoder, weights, origin=str(run.path))
     if _FAMILIES.get(run.objective) != _FAMILIES[objective]:
-        _LOG.info("%s learned otherwise: what is beside the encoder starts afresh", run.path)
+        _LOG.info("%s learned something else; initializing new heads", run.path)
         return
     own = {key: value for key, value in model.state_dict().items() if key.startswith(ENCODER)}
     load_weights(model, own | run.load_tensors(HEADS_NAME), origin=f"{run.path / HEADS_NAME}")

@@ -15,9 +15,11 @@ from safetensors.torch import save
 from seit.documents import read_json, read_json_lines
 from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
+from seit.locks import RUN_LOCK_NAME
 from seit.settings import to_mapping
 from seit.tensors import read_tensors
 from seit.tokenizers.mel import MelConfig, MelFrontEnd
+from seit.train.checkpoint import list_checkpoints
 from seit.train.records import MAX_METRICS_BYTES, MAX_RECORD_BYTES
 from seit.train.tokenizers.config import TokenizerConfig
 
@@ -52,7 +54,7 @@ class TrainingFolder:
             path: of the folder.
             config: its settings.
             begins: what it begins with: the fingerprints of its `corpora` and, where it starts
-                from a tokenizer, as `init_from` that one's.
+                from a tokenizer, as `init_from` that one's, and its name as `init_from_name`.
             resume: whether a training may be there.
 
         Raises:
@@ -75,10 +77,23 @@ class TrainingFolder:
         folder._write(CONFIG_NAME, {**begins, "settings": to_mapping(config)})
         return folder
 
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Tell whether a training was started at ``path``."""
+        return (Path(path) / CONFIG_NAME).is_file()
+
+    def withdraw(self) -> None:
+        """Remove what a training wrote that was refused before its first checkpoint."""
+        if not list_checkpoints(self.checkpoints):
+            for name in (CONFIG_NAME, METRICS_NAME, FRONT_END_NAME):
+                (self.path / name).unlink(missing_ok=True)
+
     @property
     def evaluation(self) -> dict[str, Any] | None:
-        """What ``eval.json`` says, which a finished training has."""
-        return self._read(EVAL_NAME) if (self.path / EVAL_NAME).is_file() else None
+        """The contents of ``eval.json`` of a finished training; None without its weights."""
+        if not self.weights.is_file() or not (self.path / EVAL_NAME).is_file():
+            return None
+        return self._read(EVAL_NAME)
 
     def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Note that the training has finished."""
@@ -114,7 +129,10 @@ class TrainingFolder:
         write_atomically(path, "".join(kept).encode())
 
     def _is_used(self) -> bool:
-        return any(entry.suffix != PARTIAL_SUFFIX for entry in self.path.iterdir())
+        return any(
+            entry.suffix != PARTIAL_SUFFIX and entry.name != RUN_LOCK_NAME
+            for entry in self.path.iterdir()
+        )
 
     def _check_same(self, config: TokenizerConfig, begins: Mapping[str, Any]) -> None:
         begun = self._read(CONFIG_NAME)

@@ -1,12 +1,13 @@
 """The loop that trains a learned tokenizer."""
 
+import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from typing_extensions import override
 
 from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.locks import locked_folder
 from seit.modality import Modality
+from seit.models import count_parameters
+from seit.progress import Progress
 from seit.tokenize.sources import Corpus, Instance, list_corpus
 from seit.tokenizers import load_tokenizer, save_tokenizer
 from seit.tokenizers.autoencoder import Autoencoder, unfold
@@ -24,6 +28,7 @@ from seit.tokenizers.files import open_tokenizer
 from seit.tokenizers.learned import LearnedTokenizer
 from seit.tokenizers.melconv import MelConvTokenizer
 from seit.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
+from seit.train.failure import describe_figures, describe_ruin
 from seit.train.tokenizers.adversary import Adversary
 from seit.train.tokenizers.config import TokenizerConfig
 from seit.train.tokenizers.domains import Batch, Domain, make_domain
@@ -31,9 +36,7 @@ from seit.train.tokenizers.folder import TrainingFolder
 from seit.train.tokenizers.losses import reconstruction
 from seit.train.tokenizers.model import Model
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
-"""Called with (steps done, steps in all, the latest figures)."""
-
+_LOG = logging.getLogger(__name__)
 _START_BATCHES = 64
 _START_PATCHES = 131_072
 _LOG_EVERY = 50
@@ -96,33 +99,59 @@ def train_tokenizer(
     """
     started = time.perf_counter()
     sources = [source] if isinstance(source, str | Path) else list(source)
-    device = choose_device(config.device)
     modality: Modality = "image" if config.mel is None else "audio"
+    _LOG.info("listing %s", ", ".join(map(str, sources)))
     corpora = [list_corpus(one, modality=modality) for one in sources]
-    instances, num_classes = _join(corpora)
+    _, num_classes = _join(corpora)
     if config.classes and not num_classes:
         raise UsageError(f"classes is above 0 but no {modality} has a label; set it to 0")
-    fingerprints = [corpus.fingerprint for corpus in corpora]
     origin = _open_origin(init_from, config) if init_from is not None else None
-    begins = {"corpora": fingerprints, **({"init_from": origin.fingerprint} if origin else {})}
-    folder = TrainingFolder.enter(out, config, begins, resume=resume)
-    if folder.evaluation is None:
-        train = instances.get("train") or next(iter(instances.values()))
-        torch.manual_seed(config.seed)
-        domain = make_domain(train, config, folder)
-        training = _Training(config, domain, num_classes, device, folder, progress, origin)
-        tokenizer = training.finish().to(device)
-        held_out = instances.get("val") or train
-        folder.write_evaluation(
-            {
-                "fingerprint": tokenizer.fingerprint,
-                "steps": config.steps,
-                "split": "val" if "val" in instances else "train",
-                **domain.measure(tokenizer, held_out),
-            }
-        )
+    begins: dict[str, Any] = {"corpora": [corpus.fingerprint for corpus in corpora]}
+    if origin is not None:
+        begins |= {"init_from": origin.fingerprint, "init_from_name": str(init_from)}
+    with locked_folder(Path(out)):
+        is_new = not TrainingFolder.exists(out)
+        folder = TrainingFolder.enter(out, config, begins, resume=resume)
+        try:
+            if folder.evaluation is None:
+                _train(corpora, config, folder, progress, origin)
+        except UsageError:
+            if is_new:
+                folder.withdraw()
+            raise
     warnings = tuple(text for corpus in corpora for text in corpus.warnings)
     return _result(folder, time.perf_counter() - started, warnings)
+
+
+def _train(
+    corpora: Sequence[Corpus],
+    config: TokenizerConfig,
+    folder: TrainingFolder,
+    progress: Progress | None,
+    origin: LearnedTokenizer | None,
+) -> None:
+    """Take the steps that are left, write the tokenizer and measure it."""
+    device = choose_device(config.device)
+    instances, num_classes = _join(corpora)
+    train = instances.get("train") or next(iter(instances.values()))
+    torch.manual_seed(config.seed)
+    domain = make_domain(train, config, folder)
+    training = _Training(config, domain, num_classes, device, folder, progress, origin)
+    tokenizer = training.finish().to(device)
+    held_out = instances.get("val") or train
+    _LOG.info("measuring the tokenizer on %s held-out files", f"{len(held_out):,}")
+    figures = domain.measure(tokenizer, held_out)
+    what = describe_figures({key: one for key, one in figures.items() if one is not None})
+    if what is not None:
+        raise SeitError(f"{what}; lower lr and start again")
+    folder.write_evaluation(
+        {
+            "fingerprint": tokenizer.fingerprint,
+            "steps": config.steps,
+            "split": "val" if "val" in instances else "train",
+            **figures,
+        }
+    )
 
 
 def _open_origin(name: str | Path, config: TokenizerConfig) -> LearnedTokenizer:
@@ -257,6 +286,16 @@ class _Training:
         state = _State(model, self.average, self.optimizer, self.adversary)
         step = load_checkpoint(found[-1], state) if found else 0
         self.folder.rewind_metrics(step)
+        if step:
+            _LOG.info("resuming after step %s of %s", f"{step:,}", f"{config.steps:,}")
+        _LOG.info(
+            "training a tokenizer of %s codes, %s parameters: %s steps of %d crops on %s",
+            f"{config.num_codes:,}",
+            f"{count_parameters(model):,}",
+            f"{config.steps:,}",
+            config.batch_size,
+            self.device,
+        )
         model.train()
         self._run(step, state)
         return self._export()
@@ -268,6 +307,7 @@ class _Training:
             self.model.network.load_state_dict(self.origin.network_weights())
             self.model.quantizer.restore(self.origin.codebook)
             return
+        _LOG.info("fitting the first codes to patches of %d batches", _START_BATCHES)
         batches, cpu = self.domain.batches, torch.device("cpu")
         planes = [batches.batch(-1 - i & 0xFFFFFFFF).planes(cpu) for i in range(_START_BATCHES)]
         network = self.model.network
@@ -296,9 +336,15 @@ class _Training:
                 sums.clear()
                 mark, since = time.perf_counter(), step
             if saves:
+                self._check_weights(step)
                 save_checkpoint(self.folder.checkpoints, step, state)
             if self.progress:
                 self.progress(step, config.steps, self.figures)
+
+    def _check_weights(self, step: int) -> None:
+        what = describe_ruin(self.model, self.average)
+        if what is not None:
+            raise SeitError(f"{what} after step {step}; lower lr and start again")
 
     def _step(self, step: int, batch: Batch) -> dict[str, float]:
         """Take one step; returns its figures."""
@@ -333,6 +379,7 @@ class _Training:
         }
 
     def _export(self) -> LearnedTokenizer:
+        self._check_weights(self.config.steps)
         quantizer = self.model.quantizer
         network = cast(Autoencoder, self.average.module).cpu()
         tokenizer = self.domain.tokenizer(quantizer.codebook().cpu(), network, quantizer.bound)

@@ -3,15 +3,19 @@
 A folder of methods holds a folder of seeds for each, and `report.html`.
 """
 
+import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from seit.errors import UsageError
+from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.models.tuning import Method, make_tuning
+from seit.progress import Progress
 from seit.report import Bar, Section, bar_chart, page, table, write_page
 from seit.settings import flatten, to_mapping
 from seit.shards import Store, open_store
@@ -19,10 +23,11 @@ from seit.train.classify import pixels_per_token
 from seit.train.feeds import build_model, make_augment
 from seit.train.report import Metrics, group_curves, settings_section
 from seit.train.run import REPORT_NAME, Run
-from seit.train.seeds import Progress, SeedsResult, Spread, counting, folder_of, repeat
+from seit.train.seeds import SeedsResult, Spread, counting, folder_of, repeat
 from seit.train.tune.config import TuneConfig
 from seit.train.tune.tune import ADAPTER_NAME, TuneResult, tune
 
+_LOG = logging.getLogger(__name__)
 HEADER = (
     "method",
     "tuning parameters",
@@ -88,8 +93,8 @@ def tune_methods(
     store: Store | str | Path,
     *,
     out: str | Path,
-    init_from: str | Path,
     methods: Sequence[Method],
+    init_from: str | Path | None = None,
     seeds: int = 1,
     skip_unfit: bool = False,
     resume: bool = False,
@@ -101,8 +106,8 @@ def tune_methods(
         config: what to do, whatever method it names.
         store: the store, opened or by path.
         out: a new folder; the run of the method `lora` and seed 3 goes to its `lora/seed-3`.
-        init_from: the finished run that all start from.
         methods: their names.
+        init_from: the finished run that all start from, instead of ``config.init_from``.
         seeds: how many, at least 1.
         skip_unfit: leave methods out that do not fit the backbone, instead of refusing all.
         resume: go on with the interrupted runs at ``out``, or add methods or seeds to them.
@@ -117,7 +122,8 @@ def tune_methods(
     out = Path(out)
     if len(set(methods)) < len(methods) or not methods:
         raise UsageError(f"--method is {','.join(methods) or 'empty'}; name each method once")
-    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+    others = out.is_dir() and {path.name for path in out.iterdir()} - {RUN_LOCK_NAME}
+    if not resume and (others or (out.exists() and not out.is_dir())):
         raise UsageError(
             f"{out} already holds something; pass --resume to go on with runs there, or choose a "
             "new --out folder"
@@ -127,23 +133,27 @@ def tune_methods(
     if skipped and (not skip_unfit or len(skipped) == len(methods)):
         raise UsageError(next(iter(skipped.values())))
     chosen = [one for one in methods if one not in skipped]
+    is_main = os.environ.get("RANK", "0") == "0"
     found: dict[Method, SeedsResult[TuneResult]] = {}
-    for index, method in enumerate(chosen):
-        found[method] = repeat(
-            _tune,
-            configs[method],
-            store,
-            out / method,
-            seeds=seeds,
-            resume=True,
-            init_from=init_from,
-            progress=counting(progress, index, len(chosen)),
+    with locked_folder(out) if is_main else nullcontext():
+        for index, method in enumerate(chosen):
+            if is_main:
+                _LOG.info("method %s, %d of %d", method, index + 1, len(chosen))
+            found[method] = repeat(
+                _tune,
+                configs[method],
+                store,
+                out / method,
+                seeds=seeds,
+                resume=True,
+                init_from=init_from,
+                progress=counting(progress, index, len(chosen)),
+            )
+        result = MethodsResult(
+            tuple(_summarize(out, method, one) for method, one in found.items()), skipped
         )
-    result = MethodsResult(
-        tuple(_summarize(out, method, one) for method, one in found.items()), skipped
-    )
-    if os.environ.get("RANK", "0") == "0":
-        _write_report(out, config, result)
+        if is_main:
+            _write_report(out, config, result)
     return result
 
 
@@ -156,7 +166,6 @@ def _tune(
     init_from: str | Path | None,
     progress: Progress | None,
 ) -> TuneResult:
-    assert init_from is not None
     return tune(config, store, out=out, init_from=init_from, resume=resume, progress=progress)
 
 

@@ -4,7 +4,7 @@ Legend: B batch, P parts of the loss.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.documents import as_record
+from seit.errors import UsageError
 from seit.models.classifier import is_of_head
 from seit.models.tuning import Tuning, make_tuning, save_adapter
+from seit.progress import Progress
 from seit.report import Section, table
 from seit.shards import Store, open_store
-from seit.train.classify import Classifying, TrainResult
+from seit.train.classify import CLASSIFIER_FILES, Classifying, TrainResult, teacher_of
 from seit.train.defaults import default_config
 from seit.train.feeds import TrainBatch
-from seit.train.loop import Progress, run_objective
+from seit.train.initialising import starting_from
+from seit.train.launch import run_objective
 from seit.train.objective import LoopFigures
 from seit.train.ranks import Ranks
 from seit.train.run import Run
@@ -56,7 +59,7 @@ def tune(
     store: Store | str | Path,
     *,
     out: str | Path,
-    init_from: str | Path,
+    init_from: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> TuneResult:
@@ -70,8 +73,9 @@ def tune(
         config: what to do; None for what the command does by default, fitted to the store.
         store: the store, opened or by path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        init_from: a finished run whose weights to start from. Of a pre-training run, and of a
-            classifier of other classes, the head starts afresh.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
+            a pre-training run, and of a classifier of other classes, the head starts afresh. Its
+            backbone is needed to resume, too, as an adapter belongs to one.
         resume: go on where that run stopped, if there is one, bit for bit.
         progress: called after each step, on the main rank.
 
@@ -84,13 +88,18 @@ def tune(
     opened = store if isinstance(store, Store) else open_store(store)
     if config is None:
         config = default_config(TuneConfig, opened, task="tune", init_from=init_from)
-    settled = config
+    settled = starting_from(config, init_from)
+    if settled.init_from is None:
+        raise UsageError("--init-from is missing; name the finished run whose backbone to tune")
     return run_objective(
-        lambda ranks: TunedClassification(settled, opened, ranks, init_from=init_from),
+        lambda ranks, _: TunedClassification(settled, opened, ranks, init_from=settled.init_from),
         config,
         opened,
         out=Path(out),
         resume=resume,
+        files=(*CLASSIFIER_FILES, ADAPTER_NAME),
+        teacher=teacher_of(settled),
+        keeps_start=True,
         recorded=lambda figures: as_record(figures, TuneResult, origin=f"the result in {out}"),
         progress=progress,
     )
@@ -145,9 +154,9 @@ class TunedClassification(Classifying[TuneResult]):
         )
 
     @override
-    def leave(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         save_adapter(run.path / ADAPTER_NAME, model, self._of(model))
-        super().leave(run, model, info)
+        return super().leave(run, model)
 
     @override
     def sections(self) -> Sequence[Section]:

@@ -1,0 +1,112 @@
+"""One process at a time: a locked file, which the operating system frees when its holder ends."""
+
+import fcntl
+import logging
+import os
+import platform
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from seit.errors import SeitError, UsageError
+from seit.files import explained_writes
+
+LOCK_NAME = "lock"
+RUN_LOCK_NAME = ".lock"
+"""In a folder of runs, as long as a process works there."""
+_ATTEMPTS = 20
+_MAX_HOLDER_BYTES = 300
+_LOG = logging.getLogger(__name__)
+
+
+class NoLocksError(SeitError):
+    """The file system has no locks."""
+
+
+def take_lock(path: Path, *, busy: str) -> int:
+    """Lock the file at ``path``, which is made with its folders where it is missing.
+
+    Closing what is returned frees it, and so does the end of the process, whatever ends it. The
+    file then names the process that held it.
+
+    Args:
+        path: of the file.
+        busy: the beginning of the message where another process holds it.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        SeitError: another process holds it, or the file cannot be made.
+        NoLocksError: the file system has no locks.
+    """
+    for _ in range(_ATTEMPTS):
+        with explained_writes(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                lock = os.open(path, flags, 0o644)
+            except FileNotFoundError:
+                continue  # the last holder removes its folder
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            os.close(lock)
+            raise UsageError(f"{path} is no regular file; remove it")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, _MAX_HOLDER_BYTES, 0).decode("utf-8", "replace").strip()
+            os.close(lock)
+            process = f" ({holder})" if holder else ""
+            raise SeitError(f"{busy}{process}; wait for it or stop it first") from None
+        except OSError as error:
+            os.close(lock)
+            raise NoLocksError(
+                f"{path} cannot be locked ({error.strerror}); choose a folder on a file system "
+                "that has locks"
+            ) from error
+        if is_same_file(lock, path):
+            with suppress(OSError):  # a full disk
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+            return lock
+        os.close(lock)
+    raise SeitError(f"{busy}; wait for it or stop it first")
+
+
+def is_same_file(descriptor: int, path: Path) -> bool:
+    """Tell whether an open file is still the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder of runs against other processes; made here and left empty, it is removed.
+
+    Where the file system has no locks that is logged, and nothing is held.
+
+    Raises:
+        SeitError: another process works in it.
+        UsageError: it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    path = folder / RUN_LOCK_NAME
+    try:
+        lock = take_lock(path, busy=f"another process is working in {folder}")
+    except NoLocksError as error:
+        _LOG.warning("%s; a second process there would not be noticed", error)
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is None or is_same_file(lock, path):
+            with suppress(OSError):
+                path.unlink()
+        if lock is not None:
+            os.close(lock)
+        with suppress(OSError):
+            for empty in made:
+                empty.rmdir()

@@ -1,0 +1,76 @@
+"""How far a job is: one callback for all that learns, the pace of a job, and how it is said."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with (steps done, steps in all, the latest figures by name)."""
+StageProgress = Callable[[str, int, int], None]
+"""Called with (stage, done, in all), of jobs of several kinds of work."""
+_WINDOW_SECONDS = 60.0
+_MARK_SECONDS = 0.05
+_MIN_MARKS = 5
+
+
+class Pace:
+    """Rate and remaining time of a job, by what was done of it in the last minute.
+
+    A job slower than that is measured over its last few units. What an earlier call had done does
+    not count.
+
+    Args:
+        clock: seconds, rising.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._marks: deque[tuple[float, int]] = deque()
+        self._total = 0
+
+    def update(self, done: int, total: int) -> None:
+        """Note that ``done`` of ``total`` units are done; fewer than before are another job's."""
+        if self._marks and (done < self._marks[-1][1] or total != self._total):
+            self._marks.clear()
+        now = self._clock()
+        self._total = total
+        if len(self._marks) > 1 and now - self._marks[-2][0] < _MARK_SECONDS:
+            self._marks.pop()
+        self._marks.append((now, done))
+        while len(self._marks) > _MIN_MARKS and now - self._marks[1][0] >= _WINDOW_SECONDS:
+            self._marks.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second; None before there are two marks that differ."""
+        if not self._marks:
+            return None
+        (since, first), (now, last) = self._marks[0], self._marks[-1]
+        return (last - first) / (now - since) if last > first and now > since else None
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until all is done; None while the rate is not known."""
+        rate = self.rate
+        return None if rate is None else (self._total - self._marks[-1][1]) / rate
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration such as ``1 h 02 min`` or ``34 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def human_rate(per_second: float, unit: str = "") -> str:
+    """A rate such as ``1,240 samples/s``, ``3.4 samples/s`` or ``0.025 samples/s``."""
+    if per_second >= 9.95 or not math.isfinite(per_second):
+        number = f"{per_second:,.0f}"
+    elif per_second >= 0.995:
+        number = f"{per_second:.1f}"
+    else:
+        number = f"{per_second:.2g}"
+    return f"{number} {unit}/s" if unit else f"{number}/s"
