@@ -230,7 +230,7 @@ def test_that_reader_refuses_names_that_lead_elsewhere(tmp_path):
     for case in named:
         shutil.copytree(GOLDEN / case["store"] / "store", tmp_path, dirs_exist_ok=True)
         damage_store(tmp_path, case["changes"])
-        with pytest.raises(AssertionError, match="split|path|a file and a folder"):
+        with pytest.raises(AssertionError, match=r"split|path|a file and a folder"):
             minimal_reader.read_store(tmp_path)
     assert len(named) > 30
 
