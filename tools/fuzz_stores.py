@@ -79,7 +79,10 @@ def sealed(text: str) -> bytes:
 
 def _apply(body: dict[str, Any], files: dict[str, bytes], kind: int, at: int, value: bytes) -> None:
     """Make one change of the card, and of the names of files where that goes with it."""
-    text = value.decode("utf-8", errors="surrogatepass" if kind % 2 else "replace")
+    try:
+        text = value.decode("utf-8", errors="surrogatepass")
+    except UnicodeDecodeError:
+        text = value.decode("utf-8", errors="replace")
     number = int.from_bytes(value[:8], "little")
     splits = body["splits"]
     shards = [shard for entry in splits.values() for shard in entry["shards"]]

@@ -33,6 +33,8 @@ Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 CONTAINERS = ("wds", "zarr")
 CODECS = (PackedCodec.name, ContextCodec.name)
+_FIT_SAMPLE_BYTES = 64
+"""What choosing a sample to fit to takes besides its ids."""
 
 
 def recode(
@@ -78,6 +80,8 @@ def fit_codec(store: Store) -> ContextCodec:
     layout = store.card.layout
     total = store.card.samples
     count = min(total, max(1, MAX_FIT_TOKENS // layout.length))
+    for split in store.values():
+        split.check_files(count * (layout.length * layout.dtype.itemsize + _FIT_SAMPLE_BYTES))
     chosen = np.arange(count, dtype=np.int64) * total // max(count, 1)
     parts: list[npt.NDArray[np.unsignedinteger]] = []
     first = 0
