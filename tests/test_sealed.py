@@ -483,9 +483,7 @@ def test_a_training_that_streams_says_so_and_can_be_resumed(tmp_path):
 
     def change(step, *_):
         if step == 2:
-            tokenize(
-                corpus, path, CONFIG.__class__(**{**vars(CONFIG), "overwrite": True, "codes": 8})
-            )
+            delete_samples(path, ["a/0.png"])
 
     with pytest.raises(ChangedError, match=r"changed after .* stopped at step .*--resume"):
         train(config, path, out=out, progress=change)
