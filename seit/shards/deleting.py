@@ -109,7 +109,8 @@ def delete_samples(
     store had when they were fitted. With ``refit`` they are fitted again, and all is recoded.
 
     Killed at any moment, the store is the old or the new one, and the same call made again goes
-    on. Nothing may write to the store meanwhile, and who reads it has to open it anew.
+    on. Nothing may write to the store meanwhile. Who opened it before gets a ``ChangedError`` for
+    what is not in memory, and has to open it again.
 
     Args:
         location: a store on a disk of this machine.

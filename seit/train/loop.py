@@ -185,8 +185,8 @@ class Training:
             self._save(step, state)
         self._close(None)
         return ChangedError(
-            f"{error}. The run {self.run.path} stopped at step {step}: `seit {self.run.command} … "
-            "--resume` continues it on the store as it was; on the new store choose another --out"
+            f"{error}. The run {self.run.path} stopped at step {step}; with the store as it was, "
+            f"`seit {self.run.command} … --resume` continues it"
         )
 
     def leave(self, result: Any) -> None:
