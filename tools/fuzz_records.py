@@ -204,7 +204,7 @@ def run_seeds() -> Iterator[bytes]:
     """Files as they are, and values of other types."""
     for number, name in enumerate(FILES):
         yield bytes([number, 0]) + good_files()[name]
-    for value in (b"null", b"1e999", b"[[]]", b'{"a": "\\u001b"}', b'"x"', b"NaN", b"-1"):
+    for value in (b"null", b"1e999", b'{"a": "\\u001b"}'):
         for number in (0, 3):
             yield bytes([number, 1]) + value
             yield bytes([number, 9]) + value
