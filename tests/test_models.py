@@ -465,11 +465,12 @@ def test_stems_of_another_family_are_refused(store, name, stem, message):
         seit.create_model(name, store, stem=stem)
 
 
+@pytest.mark.slow
 def test_auto_enters_where_a_backbone_runs(store):
     with torch.device("meta"):
         model = seit.create_model("densenet121", store)
         assert model(torch.zeros(2, store.card.tokenizer.codebook_dim, 28, 28)).shape[0] == 2
-    assert isinstance(model.features.conv0, nn.ConvTranspose2d)
+    assert isinstance(model.features.conv0, torch.nn.ConvTranspose2d)
 
 
 def test_another_resolution_is_refused(monkeypatch, store):

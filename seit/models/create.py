@@ -74,7 +74,8 @@ def build_backbone(
         stem: ``auto`` is what suits the backbone and the grid. ViTs take kernel/stride/padding of
             one convolution, and 4/2/1 by themselves, or 3/1/1 where that would leave fewer than
             49 patches. Hierarchical backbones take ``up`` or ``later``, and the second by
-            themselves where they run with it, see `seit.models.entry`. ``none`` leaves timm's stem as it is, for pixels.
+            themselves where they run with it, see `seit.models.entry`. ``none`` leaves timm's stem
+            as it is, for pixels.
         **kwargs: passed on to ``timm.create_model``.
 
     Raises:
