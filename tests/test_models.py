@@ -465,6 +465,7 @@ def test_stems_of_another_family_are_refused(store, name, stem, message):
         seit.create_model(name, store, stem=stem)
 
 
+@pytest.mark.slow
 def test_auto_enters_where_a_backbone_runs(store):
     with torch.device("meta"):
         model = seit.create_model("densenet121", store)

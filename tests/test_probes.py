@@ -151,3 +151,9 @@ def test_features_that_are_not_finite_have_no_rank():
     features = draw(20)
     features[3, 2] = math.nan
     assert math.isnan(effective_rank(features))
+
+
+def test_a_probe_of_many_classes_has_weights_for_those_that_it_saw():
+    x = torch.eye(3).repeat(4, 1)
+    labels = torch.tensor([7, 21_840, 300]).repeat(4)
+    assert torch.equal(linear_predict(x, labels, x, penalty=1e-4), labels)

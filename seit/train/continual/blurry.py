@@ -74,11 +74,13 @@ def blurry(
     own = _own_classes(chosen, num_disjoint, num_tasks)
     is_blurry = set(chosen[num_disjoint:])
     parts: list[list[Rows]] = [[] for _ in range(num_tasks)]
+    by_class = np.argsort(labels, kind="stable")
+    ordered = labels[by_class]
     for index, classes in enumerate(own):
         others = [task for task in range(num_tasks) if task != index]
         num_sent = 0
         for label in classes:
-            rows = np.flatnonzero(labels == label)
+            rows = by_class[slice(*np.searchsorted(ordered, [label, label + 1]))]
             share = blur_share if label in is_blurry else 0.0
             sent = int(len(rows) * share + 0.5 + _ROUNDING)
             rows = rows[

@@ -189,7 +189,8 @@ def linear_predict(
     """The class that a linear probe gives each feature.
 
     Multinomial logistic regression on features of mean 0 and deviation 1, fitted by L-BFGS in
-    float64, so that the same features give the same probe.
+    float64, so that the same features give the same probe. Where there are more classes than
+    features, those without a feature get no weights.
 
     Args:
         learned_ND: (N, D) floating point.
@@ -206,8 +207,12 @@ def linear_predict(
     def scaled(x: Tensor) -> Tensor:
         return (x.double() - mean_D) / scale_D
 
-    weights_Dc, bias_c = fit_linear(scaled(learned_ND), labels_N, penalty=penalty)
-    return (scaled(tested_MD) @ weights_Dc + bias_c).argmax(dim=1)
+    known, fitted = None, labels_N
+    if int(labels_N.max()) >= len(labels_N):
+        known, fitted = labels_N.unique(return_inverse=True)
+    weights_Dc, bias_c = fit_linear(scaled(learned_ND), fitted, penalty=penalty)
+    named: Tensor = (scaled(tested_MD) @ weights_Dc + bias_c).argmax(dim=1)
+    return named if known is None else known[named]
 
 
 def fit_linear(x_ND: Tensor, labels_N: Tensor, *, penalty: float) -> tuple[Tensor, Tensor]:
