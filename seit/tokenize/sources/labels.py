@@ -15,7 +15,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _REWRITTEN = re.compile(r"[+].*|-?0[0-9].*|-0+(\.0+)?")
 _MISSING = {"nan", "<na>", "nat", "null"}
 _MISSING_IN_TABLES = {*_MISSING, "none", "na", "n/a", "#n/a"}
-_SEPARATORS = (",", ";", "|", "&", "+")
+_SEPARATORS = (",", ";", "|", "&", "+", "\n")
 _BLANKS = re.compile(r"[\s_\-]+")
 
 
