@@ -82,7 +82,7 @@ def _list(text: str, path: Path, root: Path | None, wanted: _Wanted) -> Corpus:
     is_table = path.is_file() and suffix in TABLES
     if root is not None and not is_table:
         raise UsageError(f"{shown(text)} is no manifest; root is for tables of files only")
-    if is_table and suffix == ".parquet" and holds_media(str(path.absolute())):
+    if root is None and suffix == ".parquet" and is_table and holds_media(str(path.absolute())):
         return _list_parquets(text, [path.absolute()], path.absolute().parent, wanted)
     if is_table:
         base = str((root or path.parent).absolute())

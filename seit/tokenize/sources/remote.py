@@ -110,7 +110,7 @@ def list_remote(
     suffix = Path(name).suffix.lower()
     if root is not None and suffix not in TABLES:
         raise UsageError(f"{shown(url)} is no manifest; root is for tables of files only")
-    if suffix == ".parquet" and (has_braces(url) or holds_media(url)):
+    if root is None and suffix == ".parquet" and (has_braces(url) or holds_media(url)):
         urls = expand(url)
         return _list_remote_parquets(url, urls, _common_folder(urls), hash_split, modality)
     if suffix in TABLES:
