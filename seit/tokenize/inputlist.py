@@ -15,7 +15,7 @@ from seit.tokenize.sources import Corpus, Instance
 
 INPUTS_NAME = "inputs.bin"
 SAMPLE_SUFFIX = {"audio": re.compile(r"#[0-9]+\Z"), "image": re.compile(r"#v[0-9]+\Z")}
-"""What the key of a window, or of a view, has after that of its file."""
+"""End of the key of a window, or of a view, after that of its file."""
 _DIGEST_BYTES = 6
 
 

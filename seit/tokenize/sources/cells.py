@@ -26,7 +26,7 @@ _ROWS = 16
 _HELD_BYTES = 128 << 20
 _MAX_OPEN = 8
 _READ_BYTES = 1 << 20
-"""How much of a column is read from the disk at a time, at least."""
+"""Bytes of a column that are read from the disk at a time, at least."""
 
 
 class RangeFile(io.RawIOBase):
@@ -119,7 +119,7 @@ def read_cell(cell: Cell, *, max_bytes: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """What changes when a file is replaced."""
+    """Time and size of a file, which change when it is replaced."""
     if is_url(path):
         return 0, 0
     try:

@@ -165,6 +165,6 @@ def _plain(name: str) -> str:
 
 
 def _spelt(name: str) -> str:
-    """A name in which characters that only look alike are told apart."""
+    """A name in which characters that only look alike differ."""
     is_composed = unicodedata.is_normalized("NFC", name)
     return shown(name if is_composed else ascii(name)[1:-1])

@@ -1,4 +1,4 @@
-"""What the folders of a corpus mean: splits, classes, or neither."""
+"""Meaning of the folders of a corpus: splits, classes, or neither."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _HOLDERS |= {"audio", "sounds", "clips", "wav", "wavs", "flac", "data", "files"}
 
 @dataclass(frozen=True)
 class Layout:
-    """What the folders of a corpus mean.
+    """Meaning of the folders of a corpus.
 
     Attributes:
         has_splits: the folders at the top are splits, and those in them classes.
@@ -31,7 +31,7 @@ class Layout:
     warnings: tuple[str, ...]
 
     def has(self, relative: str) -> bool:
-        """Whether a folder, given with a final "/", is part of the corpus."""
+        """Return True for a folder, given with a final "/", that is part of the corpus."""
         if not self.left_out:
             return True
         return self.left_out.isdisjoint(_with_parents(relative))

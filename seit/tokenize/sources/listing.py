@@ -71,7 +71,7 @@ def list_corpus(
 
 
 class _Wanted(NamedTuple):
-    """How to split, and what to list."""
+    """Rule of the split and modality of a listing."""
 
     hash_split: HashSplit
     modality: Modality

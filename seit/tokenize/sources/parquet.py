@@ -52,7 +52,7 @@ class _Media(NamedTuple):
 
 @dataclass
 class _Table:
-    """What is known of a Parquet file before its rows are read."""
+    """Facts about a Parquet file before its rows are read."""
 
     source: SourceFile
     file: Any
@@ -72,7 +72,7 @@ class _Rows:
 
 
 def holds_media(location: str) -> bool:
-    """Whether a Parquet file holds images or audio, rather than the paths of files.
+    """Return True for a Parquet file of images or audio, rather than of the paths of files.
 
     Raises:
         UsageError: it cannot be read as Parquet.
@@ -234,7 +234,7 @@ def _is_bytes(kind: Any) -> bool:
 
 
 def _has_bytes(kind: Any) -> bool:
-    """Whether a type is bytes, or a list or a struct with bytes in it."""
+    """Return True for bytes, and for a list or a struct with bytes in it."""
     if _is_bytes(kind):
         return True
     return any(_has_bytes(kind.field(index).type) for index in range(kind.num_fields))
