@@ -485,7 +485,8 @@ def test_a_class_without_images_is_one_warning(call, corpus, tmp_path):
     for name in ("blue", "red"):
         (tmp_path / "src" / name).symlink_to(corpus / name)
     (tmp_path / "src" / "dud").mkdir()
-    (tmp_path / "src" / "dud" / "x.png").write_bytes(b"")
+    for name in ("x.png", "y.png"):
+        (tmp_path / "src" / "dud" / name).write_bytes(b"")
     code, _, err = call("tokenize", tmp_path / "src", tmp_path / "store", "--size=64", "--codes=64")
     assert code == 0
     lines = [line for line in err.splitlines() if "dud" in line]

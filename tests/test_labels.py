@@ -143,11 +143,11 @@ def test_what_was_split_earlier_stays(tmp_path: Path) -> None:
     plant(source, [f"{name}/new{i}.jpg" for name in "abcdef" for i in range(20)])
     again = {entry.key: entry.split for entry in list_corpus(source, kept_splits=kept).instances}
     assert {key: again[key] for key in kept} == kept
-    anew = {entry.key: entry.split for entry in list_corpus(source).instances}
-    assert {key: anew[key] for key in kept} != kept  # what would surprise
+    fresh = {entry.key: entry.split for entry in list_corpus(source).instances}
+    assert {key: fresh[key] for key in kept} != kept  # what would surprise
 
     only = dict.fromkeys(kept, "train")
-    corpus = list_corpus(source, kept_splits=dict.fromkeys(anew, "train"))
+    corpus = list_corpus(source, kept_splits=dict.fromkeys(fresh, "train"))
     assert corpus.split_names == ("train",)
     for path in source.glob("*/new*.jpg"):
         path.unlink()

@@ -72,6 +72,8 @@ def test_what_cannot_be_known_is_asked(tmp_path: Path) -> None:
     assert "name them train, val and test, or list the files in a table" in refused(coco)
     deep = plant(tmp_path / "deep", [f"set/{name}" for name in GOOD] + ["labels/1.txt"])
     assert f"give {deep}/set" in refused(deep)
+    parts = plant(tmp_path / "p", [f"{c}/{s}/1.jpg" for c in "ab" for s in ("train", "test")])
+    assert f"test, train in a, b; give {parts}/a, or list the files in a table" in refused(parts)
 
 
 def test_classes_that_are_called_like_splits(tmp_path: Path) -> None:

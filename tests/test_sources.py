@@ -856,6 +856,13 @@ def mutants() -> list[bytes]:
                 info = tarfile.TarInfo(name)
                 info.size = 10
                 tar.addfile(info, io.BytesIO(b'{"label":1'))
+            for name, target, type_ in (
+                ("c.jpg", "a.jpg", tarfile.LNKTYPE),
+                ("c.cls", "a.cls", tarfile.SYMTYPE),
+            ):
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = type_, target
+                tar.addfile(info)
         files.append(buffer.getvalue()[:10240])
     return files
 

@@ -136,7 +136,7 @@ def command(
                 ),
                 (
                     "time",
-                    f"{human_seconds(expected.seconds)} at {expected.samples_per_second:.0f}/s",
+                    f"{human_seconds(expected.seconds)} at {_rate(expected.samples_per_second)}",
                 ),
                 ("unreadable", f"{expected.unreadable_fraction:.1%} of a sample"),
             ]
@@ -161,7 +161,7 @@ def command(
         say(f"{store} is complete already; nothing was left to do")
     if json:
         return print_json(asdict(result))
-    rate = f", {result.samples_per_second:.0f}/s" if result.samples_per_second else ""
+    rate = f", {_rate(result.samples_per_second)}" if result.samples_per_second else ""
     return print_table(
         [
             ("store", str(store)),
@@ -190,6 +190,11 @@ def _changes(result: Mapping[str, Any], store: str) -> str:
     )
     unreadable = result["unreadable"]
     return f"{text}; {unreadable:,} added or changed cannot be read" if unreadable else text
+
+
+def _rate(samples_per_second: float) -> str:
+    digits = 0 if samples_per_second >= 10 else 1 if samples_per_second >= 1 else 3
+    return f"{samples_per_second:.{digits}f}/s"
 
 
 def _ratio(source_bytes: float, num_bytes: float) -> str:

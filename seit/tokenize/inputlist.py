@@ -6,12 +6,16 @@ metadata, sorted. So a later job can tell which files are as they were, and no n
 
 import hashlib
 import json
+import re
 
 from seit.errors import DamagedError
 from seit.shards import Store
+from seit.shards.rewriting import skipped_lines
 from seit.tokenize.sources import Corpus, Instance
 
 INPUTS_NAME = "inputs.bin"
+SAMPLE_SUFFIX = {"audio": re.compile(r"#[0-9]+\Z"), "image": re.compile(r"#v[0-9]+\Z")}
+"""End of the key of a window, or of a view, after that of its file."""
 _DIGEST_BYTES = 6
 
 
@@ -46,3 +50,13 @@ def read_inputs(store: Store) -> frozenset[bytes] | None:
     return frozenset(
         data[start : start + _DIGEST_BYTES] for start in range(0, len(data), _DIGEST_BYTES)
     )
+
+
+def kept_splits(store: Store) -> dict[str, str]:
+    """Return key → split of the files that a store was made of, unreadable ones included."""
+    suffix = SAMPLE_SUFFIX[store.card.tokenizer.modality]
+    kept = {}
+    for name, split in store.items():
+        for key in split.keys:
+            kept[suffix.sub("", key)] = kept[key] = name
+    return kept | {str(entry["key"]): str(entry["split"]) for entry, _ in skipped_lines(store)}

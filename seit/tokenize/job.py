@@ -51,7 +51,7 @@ from seit.tokenize.reading import Reader
 from seit.tokenize.settle import settle_job
 from seit.tokenize.sizes import larger_remark
 from seit.tokenize.sources import Corpus
-from seit.tokenize.sources.corpus import examples, shown
+from seit.tokenize.sources.corpus import examples
 from seit.tokenize.sources.labels import compare_splits
 from seit.tokenize.sources.media import NOUNS
 from seit.tokenize.uploading import find_remote, staging_folder, upload
@@ -453,7 +453,7 @@ def _class_remarks(
     if len(missing) == 1:
         lines.insert(
             0,
-            f"class {shown(missing[0])} has no readable {noun}; it stays in the list of classes "
+            f"class {missing[0]!r} has no readable {noun}; it stays in the list of classes "
             "without samples",
         )
     elif missing:

@@ -1,4 +1,4 @@
-"""What a job begins with: its corpus is listed, its tokenizer and its image size are settled."""
+"""The start of a job: its corpus is listed, its tokenizer and its image size are settled."""
 
 from collections.abc import Mapping
 from dataclasses import replace

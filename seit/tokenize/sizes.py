@@ -18,10 +18,10 @@ def larger_remark(
     """Say that a store is larger than the files, and what to do; None where it is not.
 
     Args:
-        num_bytes: of the whole store.
-        token_bytes: of its shards, or what they are expected to take.
-        source_bytes: of the files.
-        tokenizer: its name.
+        num_bytes: bytes of the whole store.
+        token_bytes: bytes of its shards, or what they are expected to take.
+        source_bytes: bytes of the files.
+        tokenizer: name of its tokenizer.
         size: side of images in pixels; None for audio.
     """
     if not 0 < source_bytes < num_bytes:

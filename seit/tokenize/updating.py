@@ -9,7 +9,6 @@ which takes room for a second store.
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -46,7 +45,14 @@ from seit.shards.rewriting import (
 )
 from seit.shards.selecting import chosen_blocks
 from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
-from seit.tokenize.inputlist import INPUTS_NAME, digest_input, list_inputs, read_inputs
+from seit.tokenize.inputlist import (
+    INPUTS_NAME,
+    SAMPLE_SUFFIX,
+    digest_input,
+    kept_splits,
+    list_inputs,
+    read_inputs,
+)
 from seit.tokenize.job import (
     NothingReadableError,
     Progress,
@@ -75,7 +81,6 @@ _FIXED = (
 )
 """Settings that an update takes from the store's job."""
 _UPDATE = "update"
-_SAMPLE_SUFFIX = {"audio": re.compile(r"#[0-9]+\Z"), "image": re.compile(r"#v[0-9]+\Z")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +197,7 @@ class _Update:
         self.since = since
         self.progress = progress
         self.config, self.tokenizer = _settle(config, self.store)
-        kept_splits = _kept_splits(self.store, self.config)
-        self.corpus = list_source(source, self.config, kept_splits=kept_splits)
+        self.corpus = list_source(source, self.config, kept_splits=kept_splits(self.store))
         self.remembered = read_inputs(self.store)
 
     def run(self, ended: Mapping[str, Any] | None) -> UpdateResult:
@@ -246,7 +250,7 @@ class _Update:
 
     def _owner(self) -> Callable[[str], str]:
         """What gives the key of a sample's file: windows and views belong to theirs."""
-        suffix = _SAMPLE_SUFFIX[self.config.modality]
+        suffix = SAMPLE_SUFFIX[self.config.modality]
         has_several = self.config.modality == "audio" or self.config.views > 1
         keys = {entry.key for entry in self.corpus.instances}
         return lambda key: suffix.sub("", key) if has_several and key not in keys else key
@@ -429,15 +433,6 @@ def _settle(config: TokenizeConfig, store: Store) -> tuple[TokenizeConfig, Token
             f"{store.folder.locate(CARD_NAME)} holds no settings of a job ({error}); restore it "
             "from a copy"
         ) from error
-
-
-def _kept_splits(store: Store, config: TokenizeConfig) -> dict[str, str]:
-    """Key → split of what a store has: files stay in theirs where the source does not name one."""
-    kept = {}
-    for name, split in store.items():
-        for key in split.keys:
-            kept[_SAMPLE_SUFFIX[config.modality].sub("", key)] = kept[key] = name
-    return kept | {str(entry["key"]): str(entry["split"]) for entry, _ in skipped_lines(store)}
 
 
 def _other(name: str, asked: object, found: object) -> UsageError:

@@ -24,6 +24,7 @@ from seit.files import check_new_file
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
 from seit.progress import Progress
 from seit.shards import Store, open_store
+from seit.tokenize.inputlist import kept_splits
 from seit.tokenize.pixels import PixelReader
 from seit.tokenize.sources import Instance, list_corpus
 from seit.tokenizers import ImageTokenizer, Tokenizer
@@ -192,7 +193,11 @@ def train_tokenadapt(
 
 def _instances(store: Store, source: str | Path, split: str) -> Sequence[Instance]:
     """The inputs of a split, in an order that depends on the corpus alone."""
-    corpus = list_corpus(source, val_fraction=float(store.card.job["val_fraction"]))
+    corpus = list_corpus(
+        source,
+        val_fraction=float(store.card.job["val_fraction"]),
+        kept_splits=kept_splits(store),
+    )
     splits = corpus.by_split()
     if split not in splits:
         raise UsageError(

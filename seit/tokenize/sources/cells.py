@@ -8,6 +8,7 @@ import io
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,7 @@ _ROWS = 16
 _HELD_BYTES = 128 << 20
 _MAX_OPEN = 8
 _READ_BYTES = 1 << 20
-"""How much of a column is read from the disk at a time, at least."""
+"""Bytes of a column that are read from the disk at a time, at least."""
 
 
 class RangeFile(io.RawIOBase):
@@ -70,15 +71,28 @@ def open_parquet(location: str, **options: Any) -> Any:
         UsageError: pyarrow is missing, or the file cannot be read as Parquet.
     """
     try:
-        from pyarrow import ArrowException, PythonFile, parquet
+        from pyarrow import PythonFile, parquet
     except ImportError:
         raise UsageError(
             f"{location} needs pyarrow, which is not installed; {how_to_install('parquet')}"
         ) from None
-    try:
+    with parquet_errors(location):
         place = PythonFile(RangeFile(location)) if is_url(location) else location
         return parquet.ParquetFile(place, **options)
-    except (ArrowException, OSError, ValueError) as error:
+
+
+@contextmanager
+def parquet_errors(location: str) -> Iterator[None]:
+    """Turn the errors of pyarrow on a damaged file into one that names it.
+
+    Raises:
+        UsageError: there was one.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError, ValueError, LookupError, RecursionError) as error:
         raise UsageError(f"{location} cannot be read as Parquet: {reason_of(error)}") from None
 
 
@@ -106,7 +120,7 @@ def read_cell(cell: Cell, *, max_bytes: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """What changes when a file is replaced."""
+    """Time and size of a file, which change when it is replaced."""
     if is_url(path):
         return 0, 0
     try:
@@ -171,7 +185,7 @@ class _Column:
 
         try:
             rows = list(islice(self._rows, _ROWS))
-        except (ArrowException, OSError, ValueError, IndexError) as error:
+        except (ArrowException, OSError, ValueError, LookupError) as error:
             self._group = -1
             raise UnreadableError(f"the Parquet file cannot be read: {reason_of(error)}") from None
         self._held[self._group, self._next] = rows

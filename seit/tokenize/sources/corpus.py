@@ -101,7 +101,7 @@ class Corpus:
 
 
 class SourceFile(NamedTuple):
-    """Where a tar or a Parquet file is, its path below the corpus, and its folder's name."""
+    """Place of a tar or a Parquet file, its path below the corpus, and its folder's name."""
 
     location: str
     relative: str

@@ -39,7 +39,7 @@ def list_folder(source: Path, *, hash_split: HashSplit) -> Corpus:
 
 
 class _Tree(NamedTuple):
-    """What a walk found, sorted by what it is."""
+    """Findings of a walk, sorted by what they are."""
 
     drafts: list[Draft]
     outside: list[str]

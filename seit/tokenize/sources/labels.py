@@ -15,7 +15,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _REWRITTEN = re.compile(r"[+].*|-?0[0-9].*|-0+(\.0+)?")
 _MISSING = {"nan", "<na>", "nat", "null"}
 _MISSING_IN_TABLES = {*_MISSING, "none", "na", "n/a", "#n/a"}
-_SEPARATORS = (",", ";", "|", "&", "+")
+_SEPARATORS = (",", ";", "|", "&", "+", "\n")
 _BLANKS = re.compile(r"[\s_\-]+")
 
 
@@ -165,6 +165,6 @@ def _plain(name: str) -> str:
 
 
 def _spelt(name: str) -> str:
-    """A name in which characters that only look alike are told apart."""
+    """A name in which characters that only look alike differ."""
     is_composed = unicodedata.is_normalized("NFC", name)
     return shown(name if is_composed else ascii(name)[1:-1])

@@ -1,4 +1,4 @@
-"""What the folders of a corpus mean: splits, classes, or neither."""
+"""Meaning of the folders of a corpus: splits, classes, or neither."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _HOLDERS |= {"audio", "sounds", "clips", "wav", "wavs", "flac", "data", "files"}
 
 @dataclass(frozen=True)
 class Layout:
-    """What the folders of a corpus mean.
+    """Meaning of the folders of a corpus.
 
     Attributes:
         has_splits: the folders at the top are splits, and those in them classes.
@@ -31,7 +31,7 @@ class Layout:
     warnings: tuple[str, ...]
 
     def has(self, relative: str) -> bool:
-        """Whether a folder, given with a final "/", is part of the corpus."""
+        """Return True for a folder, given with a final "/", that is part of the corpus."""
         if not self.left_out:
             return True
         return self.left_out.isdisjoint(_with_parents(relative))
@@ -114,21 +114,27 @@ def _class_folders(folders: Folders, has_splits: bool) -> list[str]:
 
 
 def _refuse_hidden_splits(source: str, folders: Folders, names: Sequence[str]) -> None:
-    """Refuse splits in the only folder, and folders that are named like seg_train and seg_test."""
-    if len(names) == 1:
-        inner = [
-            entry.name
-            for relative, found in folders
-            if relative == f"{names[0]}/"
-            for entry in found
-            if entry.is_folder
+    """Refuse splits one folder deeper, and folders that are named like seg_train and seg_test."""
+    wanted = {f"{name}/" for name in names}
+    inner = {
+        relative[:-1]: [
+            entry.name for entry in found if entry.is_folder and entry.name.lower() in SPLIT_NAMES
         ]
-        if len({SPLIT_NAMES[name.lower()] for name in inner if name.lower() in SPLIT_NAMES}) > 1:
-            place = shown(f"{source.rstrip('/')}/{names[0]}")
-            raise UsageError(
-                f"{shown(source)} holds splits one folder deeper than expected: {examples(inner)} "
-                f"in {shown(names[0])}; give {place}"
-            )
+        for relative, found in folders
+        if relative in wanted
+    }
+    deep = [
+        name
+        for name in names
+        if len({SPLIT_NAMES[word.lower()] for word in inner.get(name, ())}) > 1
+    ]
+    if len(deep) * 2 > len(names):
+        place = shown(f"{source.rstrip('/')}/{deep[0]}")
+        others = "" if len(deep) == 1 else ", or list the files in a table (path,label,split)"
+        raise UsageError(
+            f"{shown(source)} holds splits one folder deeper than expected: "
+            f"{examples(inner[deep[0]])} in {examples(deep)}; give {place}{others}"
+        )
     words = [word for name in names if (word := SPLIT_WORD.search(name.lower()))]
     meant = {SPLIT_NAMES[word[1]] for word in words}
     if len(words) * 2 > len(names) and len(meant) > 1 and "train" in meant:

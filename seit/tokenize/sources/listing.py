@@ -71,7 +71,7 @@ def list_corpus(
 
 
 class _Wanted(NamedTuple):
-    """How to split, and what to list."""
+    """Rule of the split and modality of a listing."""
 
     hash_split: HashSplit
     modality: Modality
@@ -82,9 +82,8 @@ def _list(text: str, path: Path, root: Path | None, wanted: _Wanted) -> Corpus:
     is_table = path.is_file() and suffix in TABLES
     if root is not None and not is_table:
         raise UsageError(f"{shown(text)} is no manifest; root is for tables of files only")
-    if is_table and suffix == ".parquet" and holds_media(str(path.absolute())):
-        file = SourceFile(str(path.absolute()), path.name, path.absolute().parent.name)
-        return list_parquet(text, [file], **wanted._asdict())
+    if root is None and suffix == ".parquet" and is_table and holds_media(str(path.absolute())):
+        return _list_parquets(text, [path.absolute()], path.absolute().parent, wanted)
     if is_table:
         base = str((root or path.parent).absolute())
         return list_manifest(path, hash_split=wanted.hash_split, base=base)
@@ -93,6 +92,8 @@ def _list(text: str, path: Path, root: Path | None, wanted: _Wanted) -> Corpus:
     if path.is_file():
         if _COMPRESSED_TAR.search(path.name):
             raise UsageError(f"{shown(text)} is a compressed tar; decompress it to .tar first")
+        if suffix in (".zip", ".7z", ".rar"):
+            raise UsageError(f"{shown(text)} is an archive; unpack it and give the folder")
         if suffix == ".tar":
             return list_tars(text, [path], path.parent, **wanted._asdict())
         for kind, extensions in EXTENSIONS.items():
@@ -138,10 +139,14 @@ def _list_tables(text: str, path: Path, names: list[str], wanted: _Wanted) -> Co
             f"{shown(text)} holds Arrow files ({shown(names[0])}), as save_to_disk writes them; "
             'write Parquet: datasets.load_from_disk(…)["train"].to_parquet("train.parquet")'
         )
-    root = str(path.absolute())
+    root = path.absolute()
+    return _list_parquets(text, [root / name for name in parquets], root, wanted)
+
+
+def _list_parquets(text: str, paths: list[Path], base: Path, wanted: _Wanted) -> Corpus:
     files = [
-        SourceFile(f"{root}/{name}", as_text(name), Path(f"{root}/{name}").parent.name)
-        for name in parquets
+        SourceFile(str(path), as_text(path.relative_to(base).as_posix()), path.parent.name)
+        for path in paths
     ]
     check_configurations(text, files)
     return list_parquet(text, files, **wanted._asdict())
@@ -175,6 +180,8 @@ def _list_pattern(text: str, wanted: _Wanted) -> Corpus:
     doubles = len(paths) - len(set(paths))
     if doubles:
         raise UsageError(f"{shown(text)} names {doubles} files twice")
-    base = Path(os.path.commonpath([name.absolute().parent for name in paths]))
     files = [name.absolute() for name in paths]
+    base = Path(os.path.commonpath([name.parent for name in files]))
+    if all(name.suffix.lower() == ".parquet" for name in files):
+        return _list_parquets(text, files, base, wanted)
     return list_tars(text, files, base, **wanted._asdict())

@@ -58,7 +58,7 @@ def is_medium(name: str) -> bool:
 
 
 def is_side_file(name: str) -> bool:
-    """Whether a file's name says that it is neither an image nor audio, but notes or the like.
+    """Return True for the name of notes and the like, neither of an image nor of audio.
 
     Files without an extension, or with an unknown one, may be images.
     """

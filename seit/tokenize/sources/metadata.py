@@ -34,13 +34,13 @@ class Metadata(NamedTuple):
 
     @property
     def label_index(self) -> int | None:
-        """Which column holds labels."""
+        """Number of the column of labels, if there is one."""
         lower = [name.lower() for name in self.columns]
         return next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
 
 
 class _Said(NamedTuple):
-    """What a table says of a file."""
+    """Entry of a table for a file."""
 
     where: str
     label: str | None

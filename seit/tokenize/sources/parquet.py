@@ -14,7 +14,7 @@ import msgspec
 from seit.errors import UsageError
 from seit.modality import Modality
 from seit.tokenize.sources.assemble import assemble
-from seit.tokenize.sources.cells import open_parquet, reason_of
+from seit.tokenize.sources.cells import open_parquet, parquet_errors
 from seit.tokenize.sources.corpus import (
     SPLIT_NAMES,
     Cell,
@@ -52,7 +52,7 @@ class _Media(NamedTuple):
 
 @dataclass
 class _Table:
-    """What is known of a Parquet file before its rows are read."""
+    """Facts about a Parquet file before its rows are read."""
 
     source: SourceFile
     file: Any
@@ -72,12 +72,12 @@ class _Rows:
 
 
 def holds_media(location: str) -> bool:
-    """Whether a Parquet file holds images or audio, rather than the paths of files.
+    """Return True for a Parquet file of images or audio, rather than of the paths of files.
 
     Raises:
         UsageError: it cannot be read as Parquet.
     """
-    with open_parquet(location) as file:
+    with open_parquet(location) as file, parquet_errors(location):
         return bool(_media_columns(file.schema_arrow, _features(file.schema_arrow)))
 
 
@@ -98,8 +98,9 @@ def list_parquet(
     left_out: dict[str, None] = {}
     columns: dict[str, None] = {}
     for number in sorted(range(len(files)), key=lambda number: files[number].relative):
-        table = _open(source, files[number], modality)
-        with table.file:
+        place = files[number]
+        table = _open(source, place, modality)
+        with table.file, parquet_errors(place.location):
             split = split_of(table.source)
             stem = str(PurePosixPath(table.source.relative).with_suffix(""))
             _read_rows(table, split, groups.setdefault(split or stem, _Rows()))
@@ -156,9 +157,10 @@ def check_configurations(source: str, files: Sequence[SourceFile]) -> None:
 def _open(source: str, file: SourceFile, modality: Modality) -> _Table:
     """Open a file and find out what its columns are."""
     opened = open_parquet(file.location)
-    schema = opened.schema_arrow
-    features = _features(schema)
-    media = _media_columns(schema, features)
+    with parquet_errors(file.location):
+        schema = opened.schema_arrow
+        features = _features(schema)
+        media = _media_columns(schema, features)
     wanted = [column for column in media if column.modality == modality]
     if not wanted:
         if media:
@@ -232,7 +234,7 @@ def _is_bytes(kind: Any) -> bool:
 
 
 def _has_bytes(kind: Any) -> bool:
-    """Whether a type is bytes, or a list or a struct with bytes in it."""
+    """Return True for bytes, and for a list or a struct with bytes in it."""
     if _is_bytes(kind):
         return True
     return any(_has_bytes(kind.field(index).type) for index in range(kind.num_fields))
@@ -267,8 +269,6 @@ def _read_rows(table: _Table, split: str | None, rows: _Rows) -> None:
 
 def _values(table: _Table, group: int) -> Iterator[dict[str | None, object]]:
     """Yield column → value for the rows of a row group, all but the bytes."""
-    from pyarrow import ArrowException
-
     chosen = [*table.extra, *([table.label] if table.label else [])]
     if table.media.path_leaf:
         chosen.append(table.media.path_leaf)
@@ -278,16 +278,11 @@ def _values(table: _Table, group: int) -> Iterator[dict[str | None, object]]:
             raise UsageError(f"{table.source.location} declares {num_rows:,} rows in a row group")
         yield from ({} for _ in range(num_rows))
         return
-    try:
-        for batch in table.file.iter_batches(batch_size=4096, row_groups=[group], columns=chosen):
-            names = batch.schema.names
-            lists = [column.to_pylist() for column in batch.columns]
-            for values in zip(*lists, strict=True):
-                yield {name: plain(value) for name, value in zip(names, values, strict=True)}
-    except (ArrowException, OSError, ValueError) as error:
-        raise UsageError(
-            f"{table.source.location} cannot be read as Parquet: {reason_of(error)}"
-        ) from None
+    for batch in table.file.iter_batches(batch_size=4096, row_groups=[group], columns=chosen):
+        names = batch.schema.names
+        lists = [column.to_pylist() for column in batch.columns]
+        for values in zip(*lists, strict=True):
+            yield {name: plain(value) for name, value in zip(names, values, strict=True)}
 
 
 def _label(value: object, names: tuple[str, ...] | None, where: str) -> str | None:

@@ -110,9 +110,9 @@ def list_remote(
     suffix = Path(name).suffix.lower()
     if root is not None and suffix not in TABLES:
         raise UsageError(f"{shown(url)} is no manifest; root is for tables of files only")
-    if suffix == ".parquet" and holds_media(url):
-        file = _source_file(url, url.rpartition("/")[0])
-        return list_parquet(url, [file], hash_split=hash_split, modality=modality)
+    if root is None and suffix == ".parquet" and (has_braces(url) or holds_media(url)):
+        urls = expand(url)
+        return _list_remote_parquets(url, urls, _common_folder(urls), hash_split, modality)
     if suffix in TABLES:
         return _list_remote_manifest(url, hash_split, root)
     if _COMPRESSED_TAR.search(name):
@@ -141,10 +141,16 @@ def _list_remote_folder(url: str, hash_split: HashSplit, modality: Modality) -> 
             return _list_remote_tars(url, tars, url, hash_split, modality)
         parquets = [f"{url}/{name}" for name in sizes if name.lower().endswith(".parquet")]
         if parquets:
-            files = [_source_file(name, url) for name in parquets]
-            check_configurations(url, files)
-            return list_parquet(url, files, hash_split=hash_split, modality=modality)
+            return _list_remote_parquets(url, parquets, url, hash_split, modality)
     return list_tree(url, url, _walk(sizes), Remarks(), hash_split=hash_split)
+
+
+def _list_remote_parquets(
+    source: str, urls: Sequence[str], base: str, hash_split: HashSplit, modality: Modality
+) -> Corpus:
+    files = [_source_file(url, base) for url in urls]
+    check_configurations(source, files)
+    return list_parquet(source, files, hash_split=hash_split, modality=modality)
 
 
 def _source_file(url: str, base: str) -> SourceFile:

@@ -13,7 +13,7 @@ _SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class HashSplit:
-    """How instances are split whose source names no split.
+    """Rule that splits instances whose source names no split.
 
     An instance is in val when the hash of its key, as a fraction, is below ``val_fraction``. A
     class that would have no sample to learn from gets the one of val with the highest hash. A class

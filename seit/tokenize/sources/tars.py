@@ -96,7 +96,7 @@ class _Found:
         return lines
 
     def label_places(self) -> str:
-        """Where labels are looked for, and what is there instead."""
+        """Say where labels are looked for, and what is there instead."""
         sought = ", ".join(LABEL_COLUMNS)
         text = f"labels are looked for in .cls members and in the fields {sought} of .json members"
         if self.fields:

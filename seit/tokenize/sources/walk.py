@@ -70,7 +70,7 @@ def is_ignored(name: str) -> bool:
 
 
 def is_system(name: str) -> bool:
-    """Whether a name is one that systems, file servers and file managers give by themselves."""
+    """Return True for a name that systems, file servers and file managers give by themselves."""
     return name.lower() in _SYSTEM_NAMES
 
 
