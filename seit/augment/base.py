@@ -1,4 +1,4 @@
-"""What augmentations of tokens and of pixels share: crops, mixing, and what comes out.
+"""Crops and mixing, which tokens and pixels share, and the batch that comes out.
 
 Legend: B batch, H W grid, h w cropped grid, C channels (of tokens: codebook dim).
 """
@@ -30,7 +30,7 @@ class Augmented(NamedTuple):
 
 
 class CropAndMix(nn.Module):
-    """What tokens and pixels share: the crop's geometry, CutMix and Mixup with their labels."""
+    """Shared by tokens and pixels: the crop's geometry, CutMix and Mixup with their labels."""
 
     def __init__(self, grid: tuple[int, int], channels: int, config: AugmentConfig) -> None:
         super().__init__()

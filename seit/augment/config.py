@@ -91,7 +91,7 @@ class AugmentConfig:
     time_roll: float = 0.0
     """Largest circular shift of a grid along its columns, as a fraction of them, 0–0.5."""
     order: Literal["seit", "seitpp"] = "seit"
-    """What comes first, the crop or the colors (Emb-Noise, ColorAdapt). `seit` crops, or warps by
+    """Order of crop and colors (Emb-Noise, ColorAdapt). `seit` crops, or warps by
     TokenAdapt, then recolors, then mixes. `seitpp` recolors whole grids, then crops and mixes, or
     lifts for TokenAdapt, warps, mixes the lifted maps and reads tokens from them."""
     requantize: bool = False

@@ -256,7 +256,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
 
 
 def _group(*cells: int) -> int:
-    """How many samples of so many cells go through at a time, where no gradient is wanted."""
+    """Return how many samples of so many cells go through at a time without gradients."""
     return max(1, _GROUP_CELLS // max(cells))
 
 

@@ -13,7 +13,8 @@ from seit.stream.order import WINDOW_BLOCKS
 from seit.train.sparsity import SparsityConfig
 
 REVISION = 2
-"""Of what settings mean, which a run notes down when it begins; see `LoopConfig.reinterpreted`."""
+"""Revision of the meaning of settings, which a run records when it starts; see
+`LoopConfig.reinterpreted`."""
 
 OF_THE_MACHINE = frozenset(
     {
@@ -279,8 +280,8 @@ class LoopConfig:
     def reinterpreted(self) -> list[str]:
         """Name the settings in use that meant something else in revision 1.
 
-        A run that was begun then cannot go on: its second half would do other things than its
-        first. In revision 1 synonyms were the nearest by cosine, Emb-Noise had one unit for all
+        A run that was started then cannot be resumed: its second half would do other things than
+        its first. In revision 1 synonyms were the nearest by cosine, Emb-Noise had one unit for all
         channels, and TokenAdapt's warps were fewer and bilinear; of objectives and methods their
         own configs tell.
         """

@@ -369,13 +369,13 @@ class Run:
             )
 
     def _check_revision(self, config: LoopConfig) -> None:
-        """Refuse to go on with a run whose settings meant something else when it began."""
+        """Refuse to resume a run whose settings meant something else when it started."""
         changed = config.reinterpreted() if self.info.get("revision", 1) < REVISION else []
         if changed:
             raise UsageError(
-                f"{self.path} was begun by an earlier seit, in which {' and '.join(changed)} meant "
-                "something else (see the changelog); resume it by that version, or begin again in "
-                "another --out"
+                f"{self.path} was started by an earlier seit, in which {' and '.join(changed)} "
+                "meant something else (see the changelog); resume it with that version, or start "
+                "again in another --out"
             )
 
     def _starts_as(self, config: LoopConfig, begun: Mapping[str, Any]) -> bool:

@@ -74,7 +74,7 @@ class CorruptionConfig:
                 )
 
     def axes(self, size: tuple[int, int], *, side: int) -> tuple["BlockAxis", "BlockAxis"]:
-        """How long blocks are along both axes of a grid of ``size`` with patches of ``side`` cells.
+        """Return how long blocks are along the axes of a grid with patches of ``side`` cells.
 
         An axis shorter than a patch has none and counts in cells.
         """
@@ -102,7 +102,7 @@ class CorruptionConfig:
 
 
 class BlockAxis(NamedTuple):
-    """How blocks lie along an axis of a grid."""
+    """Layout of blocks along an axis of a grid."""
 
     unit: int
     """Cells in which blocks are counted, and to which they are aligned: 1, or those of a patch."""

@@ -6,8 +6,8 @@ further as it is; a student starts again from the same weights, and besides mask
 the teacher's features of the whole grid. Costs twice as much as plain further pre-training.
 
 The paper adds the squared distance, summed over the 768 dims of a ViT-B, to a squared error of
-normalised pixels that has come down to about 0.4 of what knows nothing; a cross-entropy of codes
-comes down to about 0.8 of it, ln K. So that a weight of 1 means here what it means there, the
+normalized pixels that has come down to about 0.4 of its start; a cross-entropy of codes comes down
+to about 0.8 of its start, ln K. So that a weight of 1 means here what it means there, the
 distance is the mean over dims · 768 · (0.8 · ln K) / 0.4, whatever the width and the codebook: see
 `distance_scale`. The paper's further pre-training augments nothing; nor do our recipes.
 
@@ -31,8 +31,8 @@ from seit.train.pretrain.mtm import MaskedTokenModel
 _PAPER_DIM = 768
 """Dims over which the paper sums, those of its ViT-B."""
 _PAPER_LOSS, _OUR_LOSS = 0.4, 0.8
-"""What of the loss that knows nothing is left where further pre-training takes place: of a masked
-autoencoder's squared error of normalised pixels, and of a masked token model's cross-entropy."""
+"""Shares of the loss of knowing nothing that are left where further pre-training takes place: of a
+masked autoencoder's squared error of normalized pixels, of a masked token model's cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def feature_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
 
 
 def distance_scale(num_codes: int) -> float:
-    """What a mean over dims is multiplied by to weigh as the paper's sum does: 1,536 · ln K.
+    """Return the factor by which a mean over dims weighs as the paper's sum does: 1,536 · ln K.
 
     Args:
         num_codes: K.

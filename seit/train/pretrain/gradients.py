@@ -1,4 +1,4 @@
-"""How strongly each task pulls at an encoder: the norms of its gradients.
+"""Norms of the tasks' gradients at an encoder: how strongly each one pulls.
 
 Legend: P parts of the loss, T tasks.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _SCALE = 2.0**12
-"""What losses are multiplied by before their gradients, which float16 would round to 0."""
+"""Factor of losses before their gradients are taken, which float16 would round to 0."""
 
 
 def gradient_norms(

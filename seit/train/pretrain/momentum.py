@@ -14,13 +14,13 @@ from typing_extensions import override
 from seit.models.encoding import check_encoder, pooled
 
 LEAST_MOMENTUM, MOST_MOMENTUM = 0.9, 0.996
-"""Of the first step; the second is SiT's own, which its runs of 10⁵ steps and more take."""
+"""Bounds of the first step's momentum; the second is SiT's own, for runs of 10⁵ steps and more."""
 _SPANS = 40
-"""How often, at the pace of its first step, the teacher replaces itself within a run."""
+"""Times that the teacher, at the pace of its first step, replaces itself within a run."""
 
 
 def start_momentum(steps: int) -> float:
-    """How much of itself the teacher keeps in the first step of a run of so many steps.
+    """Return how much of itself the teacher keeps in the first step of a run of so many steps.
 
     1 − 40 / steps, at least 0.9 and at most 0.996, which runs of 10,000 steps reach. With SiT's
     0.996 throughout, the last teacher of 800 steps would still be a fifth of its random start; so

@@ -13,7 +13,7 @@ told from the class token, which keeps the pooled feature free of it.
 The loss is recon_weight · R + contrast_weight · C, as in the authors' code: R is the mean over the
 changed cells of both views, C the sum of both directions, each from the corrupted view to the clean
 other one. But R is a cross-entropy over K codes, about ln K nats at first and 5 later, where theirs
-is an L1 distance of normalised pixels of some tenths; so their factor of 5 for small corpora, which
+is an L1 distance of normalized pixels of some tenths; so their factor of 5 for small corpora, which
 makes both losses alike in size there, must not be taken over. At 1 and 1 the encoder's gradient of
 R is somewhat larger than that of C at the start, and a third to two thirds of it from step 30 on.
 
