@@ -358,6 +358,20 @@ def test_outputs_that_are_not_finite_are_a_failure(store, tmp_path, monkeypatch)
         train(CONFIG, store, out=tmp_path / "run")
 
 
+def test_a_loss_far_above_that_of_guessing_is_warned_of(store, tmp_path, monkeypatch, caplog):
+    from seit.train import classify
+
+    evaluate = classify.evaluate
+    monkeypatch.setattr(
+        classify, "evaluate", lambda *a, **b: replace(evaluate(*a, **b), loss=7.7e10)
+    )
+    train(settings(schedule={"steps": 1}), store, out=tmp_path / "run")
+    expected = "the validation loss is 7.7e+10, and that of guessing 1.1: the training diverged"
+    assert expected in caplog.text
+    assert expected in Run.open(tmp_path / "run").info["warnings"][0]
+    assert expected in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_continual_run_with_ruined_weights_is_a_failure(store, tmp_path, monkeypatch):
     from seit.train.continual.running import Running
 
