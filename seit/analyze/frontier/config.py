@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seit.analyze.frontier.points import DEFAULT_POINTS, FITTED, Point, parse_points
+from seit.documents import as_record
 from seit.errors import UsageError
 from seit.recipes import find_recipe
 from seit.settings import build, flatten, merge, nest, read_yaml, to_mapping
@@ -146,6 +147,8 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record by names of settings; those that it is older than have their defaults."""
-    train = build(TrainConfig, record.get("train", {}), origin="the settings that were saved")
+    origin = "the settings that were saved"
+    saved = as_record(record.get("train", {}), dict[str, Any], origin=origin)
+    train = build(TrainConfig, saved, origin=origin)
     others = {name: value for name, value in record.items() if name != "train"}
     return {**others, **flatten(to_mapping(train))}
