@@ -148,6 +148,8 @@ def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
     assert "is in" in refused(tmp_path)
     plant(tmp_path, {"metadata.csv": "file_name,caption\ncat/1.jpg,hello\n"})
     assert set(labels(list_corpus(tmp_path)).values()) == {"cat"}  # captions alone are no labels
+    plant(tmp_path, {"metadata.csv": "file_name,split\ncat/1.jpg,test\ncat/2.jpg,valid\n"})
+    assert splits(list_corpus(tmp_path)) == {"cat/1.jpg": "test", "cat/2.jpg": "val"}
     plant(tmp_path, {"metadata.csv": "name,value\nx,1\n"})
     assert "metadata.csv" in labels(list_corpus(tmp_path))  # a file like any other
 
@@ -235,6 +237,9 @@ def test_keys_of_rows_without_paths(tmp_path: Path) -> None:
     corpus = list_corpus(tmp_path)
     assert [entry.key for entry in corpus.instances] == [f"train/{n:06d}" for n in range(4)]
     assert corpus.classes == ("a", "b")
+    columns = {"image": [b"1", b"2"], "Split": ["validation", "train"], "class": [1, 1]}
+    named = list_corpus(hugging_face(tmp_path / "n/photos.parquet", columns, None))
+    assert splits(named) == {"photos/000000": "val", "photos/000001": "train"}
     whole = hugging_face(tmp_path / "w/photos.parquet", {"image": [b"1", b"2"]}, None)
     corpus = list_corpus(whole, val_fraction=0)
     assert [entry.key for entry in corpus.instances] == ["photos/000000", "photos/000001"]

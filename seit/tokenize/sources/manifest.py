@@ -78,7 +78,7 @@ def list_manifest(
         num_bytes = (sizes or {}).get(key, -1) if is_far else _num_bytes(location)
         if num_bytes < 0 and (not is_far or (sizes is not None and not is_url(key))):
             missing.append(key)
-        split = None if split_index is None else _split(values[split_index], where)
+        split = None if split_index is None else read_split(values[split_index], where)
         labels.append(None if label_index is None else read_label(values[label_index], where))
         metadata = tuple((name, values[index]) for index, name in extra)
         drafts.append(Draft(key, split, None, location, num_bytes, metadata))
@@ -130,7 +130,12 @@ def _num_bytes(path: str) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
-def _split(value: object, where: str) -> str:
+def read_split(value: object, where: str) -> str:
+    """Return the split that a row names.
+
+    Raises:
+        UsageError: it names none, or one that is no plain word.
+    """
     name = "" if value is None else str(value).strip()
     name = SPLIT_NAMES.get(name.lower(), name)
     if not _SPLIT.fullmatch(name):

@@ -1,7 +1,8 @@
 """Tables of metadata inside of folders, as Hugging Face's imagefolder and audiofolder have them.
 
 A ``metadata.csv``, ``.jsonl`` or ``.parquet`` in a folder has a column ``file_name``: paths from
-that folder on. Its column of labels, if it has one, counts instead of the names of folders.
+that folder on. Its column of labels, if it has one, counts instead of the names of folders; its
+column ``split`` counts where no folders are splits.
 """
 
 import posixpath
@@ -16,6 +17,7 @@ from seit.tokenize.sources.labels import (
     read_label,
     rewritten_remarks,
 )
+from seit.tokenize.sources.manifest import SPLIT_COLUMN, read_split
 from seit.tokenize.sources.media import is_side_file
 from seit.tokenize.sources.tables import Row, local_table, read_table
 from seit.tokenize.sources.walk import Entry
@@ -44,6 +46,7 @@ class _Said(NamedTuple):
 
     where: str
     label: str | None
+    split: str | None
     metadata: tuple[tuple[str, object], ...]
 
 
@@ -86,7 +89,8 @@ def apply_metadata(
         entry = said.get(draft.key)
         class_name = class_of.get(draft.key) if has_labels else draft.class_name
         metadata = entry.metadata if entry else ()
-        made.append(draft._replace(class_name=class_name, metadata=metadata))
+        split = entry.split if entry and draft.split is None else draft.split
+        made.append(draft._replace(class_name=class_name, split=split, metadata=metadata))
         if entry is None and not is_side_file(draft.key):
             unnamed.append(draft.key)
     gone = [key for key in said if key not in keys]
@@ -104,10 +108,12 @@ def _read_all(tables: Sequence[Metadata]) -> dict[str, _Said]:
     said: dict[str, _Said] = {}
     for table in tables:
         file_index, label_index = table.columns.index(FILE_COLUMN), table.label_index
+        lower = [name.lower() for name in table.columns]
+        split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
         extra = [
             (index, name)
             for index, name in enumerate(table.columns)
-            if index not in (file_index, label_index)
+            if index not in (file_index, label_index, split_index)
         ]
         for place, values in table.rows:
             where = f"{table.path} {place}"
@@ -116,7 +122,8 @@ def _read_all(tables: Sequence[Metadata]) -> dict[str, _Said]:
                 raise UsageError(f"{where}: {shown(key)} is in {said[key].where} too; drop one")
             label = None if label_index is None else read_label(values[label_index], where)
             fields = tuple((name, values[index]) for index, name in extra)
-            said[key] = _Said(where, label, fields)
+            split = None if split_index is None else read_split(values[split_index], where)
+            said[key] = _Said(where, label, split, fields)
     return said
 
 

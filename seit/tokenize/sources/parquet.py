@@ -30,6 +30,7 @@ from seit.tokenize.sources.labels import (
     read_label,
     rewritten_remarks,
 )
+from seit.tokenize.sources.manifest import SPLIT_COLUMN, read_split
 from seit.tokenize.sources.media import NOUNS, other, proposal
 from seit.tokenize.sources.splits import HashSplit, split_of
 from seit.tokenize.sources.tables import plain
@@ -58,6 +59,7 @@ class _Table:
     file: Any
     media: _Media
     label: str | None
+    split: str | None
     label_names: tuple[str, ...] | None
     extra: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -178,12 +180,14 @@ def _open(source: str, file: SourceFile, modality: Modality) -> _Table:
         )
     label = _label_column(schema.names, features)
     names = features.get(label, {}).get("names") if label else None
-    others = [entry for entry in schema if entry.name not in (wanted[0].name, label)]
+    split = next((name for name in schema.names if name.lower() == SPLIT_COLUMN), None)
+    others = [entry for entry in schema if entry.name not in (wanted[0].name, label, split)]
     return _Table(
         source=file,
         file=opened,
         media=wanted[0],
         label=label,
+        split=split,
         label_names=tuple(map(str, names)) if isinstance(names, list) else None,
         extra=tuple(entry.name for entry in others if not _has_bytes(entry.type)),
         left_out=tuple(entry.name for entry in others if _has_bytes(entry.type)),
@@ -264,12 +268,13 @@ def _read_rows(table: _Table, split: str | None, rows: _Rows) -> None:
             rows.paths.append(named if isinstance(named, str) else None)
             fields = tuple((column, values[column]) for column in table.extra)
             cell = Cell(table.source.location, table.media.bytes_leaf, group, row)
-            rows.drafts.append(Draft("", split, label, cell, num_bytes, fields))
+            named_split = split if table.split is None else read_split(values[table.split], where)
+            rows.drafts.append(Draft("", named_split, label, cell, num_bytes, fields))
 
 
 def _values(table: _Table, group: int) -> Iterator[dict[str | None, object]]:
     """Yield column → value for the rows of a row group, all but the bytes."""
-    chosen = [*table.extra, *([table.label] if table.label else [])]
+    chosen = [*table.extra, *(name for name in (table.label, table.split) if name)]
     if table.media.path_leaf:
         chosen.append(table.media.path_leaf)
     if not chosen:
