@@ -14,7 +14,9 @@ from seit.tokenize.config import TokenizeConfig, resolve_tokenizer
 from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
 from seit.tokenize.job import list_source
 from seit.tokenize.making import ENCODE_BATCH
+from seit.tokenize.remarks import RemarkCounts
 from seit.tokenize.workspace import check_target
+from seit.tokenizers import Tokenizer
 
 SAMPLE = 2 * ENCODE_BATCH
 
@@ -65,20 +67,30 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
         fit_seconds = time.perf_counter() - started
         tokenizer = tokenizer.to(device)
         chosen = spread_evenly(corpus.instances, SAMPLE)
-        started = time.perf_counter()
-        read = [entry.samples for entry in reader.read(chosen) if entry.samples]
-        good = [sample.values for samples in read for sample in samples]
-        with torch.inference_mode():
-            for start in range(0, len(good), ENCODE_BATCH):
-                batch = [torch.from_numpy(array) for array in good[start : start + ENCODE_BATCH]]
-                tokenizer.encode(torch.stack(batch))
+        started, reason = time.perf_counter(), ""
+        remarks = RemarkCounts()
+        pending: list[torch.Tensor] = []
+        num_read = num_good = 0
+        for entry in reader.read(chosen):
+            for sentence in entry.remarks:
+                remarks.add(sentence, entry.instance.key)
+            num_read += bool(entry.samples)
+            num_good += len(entry.samples)
+            reason = reason or entry.reason
+            for sample in entry.samples:
+                pending.append(torch.from_numpy(sample.values))
+                if len(pending) == ENCODE_BATCH:
+                    _encode(tokenizer, pending)
+        _encode(tokenizer, pending)
         rate = len(chosen) / (time.perf_counter() - started)
-    if not good:
+    if not num_good:
         what = "an image" if config.modality == "image" else "audio"
-        raise SeitError(f"none of {len(chosen)} sampled files of {source} can be read as {what}")
+        raise SeitError(
+            f"none of {len(chosen)} sampled files of {source} can be read as {what} ({reason})"
+        )
     layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
-    unreadable = 1 - len(read) / len(chosen)
-    count = round(len(corpus.instances) * len(good) / len(read))
+    unreadable = 1 - num_read / len(chosen)
+    count = round(len(corpus.instances) * num_good / num_read)
     key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
     weights = tokenizer.codebook.nbytes + sum(t.nbytes for t in tokenizer.tensors().values())
     num_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3)) + weights
@@ -91,5 +103,13 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
         seconds=fit_seconds + len(corpus.instances) / rate,
         samples_per_second=rate,
         unreadable_fraction=unreadable,
-        warnings=corpus.warnings,
+        warnings=(*corpus.warnings, *remarks.warnings()),
     )
+
+
+def _encode(tokenizer: Tokenizer, pending: list[torch.Tensor]) -> None:
+    """Tokenize what is pending, only for its time."""
+    if pending:
+        with torch.inference_mode():
+            tokenizer.encode(torch.stack(pending))
+    pending.clear()

@@ -9,7 +9,7 @@ Shape letters: B encode batch, S image side, H W token grid.
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -46,7 +46,9 @@ from seit.tokenize.inputlist import INPUTS_NAME, list_inputs
 from seit.tokenize.making import refuse_skipped
 from seit.tokenize.plan import ShardPlan, plan_shards
 from seit.tokenize.reading import Reader
+from seit.tokenize.remarks import RemarkCounts
 from seit.tokenize.sources import Corpus, list_corpus
+from seit.tokenize.sources.corpus import shown
 from seit.tokenize.sources.media import NOUNS
 from seit.tokenize.uploading import find_remote, staging_folder, upload
 from seit.tokenize.views import check_view_keys
@@ -78,6 +80,8 @@ class TokenizeResult:
         classes: number of classes.
         quality: the tokenizer's quality on held-out images of the corpus.
         warnings: one line each.
+        remarks: what was left out of inputs or assumed about them → inputs, where this call made
+            the store.
     """
 
     samples: int
@@ -91,6 +95,7 @@ class TokenizeResult:
     classes: int
     quality: dict[str, float]
     warnings: tuple[str, ...] = field(default=())
+    remarks: dict[str, int] = field(default_factory=dict)
 
 
 def tokenize(
@@ -251,16 +256,23 @@ class _Run:
         if not any(record.shard for _, record in done):
             self.workspace.abandon()
             noun = NOUNS[self.config.modality][0]
+            key, reason = next(entry for _, record in done for entry in record.skipped)
             raise NothingReadableError(
-                f"no {noun} of {self.corpus.source} could be read; no store was made",
+                f"no {noun} of {self.corpus.source} could be read; no store was made "
+                f"({shown(key)}: {reason})",
                 _skipped_lines(done),
             )
         card = self._seal(done, job)
         self.workspace.remove()
         store = Store(self.workspace.store, card)
         noun = NOUNS[self.config.modality][0]
-        warnings = (*self.corpus.warnings, *_missing_classes(self.corpus, done, noun))
-        return result_of(store, made / seconds if made else 0.0, warnings)
+        remarks = RemarkCounts()
+        for _, record in done:
+            remarks.merge(record.remarks)
+        missing_classes = _missing_classes(self.corpus, done, noun)
+        warnings = (*self.corpus.warnings, *missing_classes, *remarks.warnings())
+        counts = {sentence: count for sentence, (count, _) in remarks.counts.items()}
+        return result_of(store, made / seconds if made else 0.0, warnings, remarks=counts)
 
     def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
         store = self.workspace.shards
@@ -411,8 +423,14 @@ def _check_sizes(store: Store) -> None:
             )
 
 
-def result_of(store: Store, samples_per_second: float, warnings: tuple[str, ...]) -> TokenizeResult:
-    """What a job tells of a finished store."""
+def result_of(
+    store: Store,
+    samples_per_second: float,
+    warnings: tuple[str, ...],
+    *,
+    remarks: Mapping[str, int] | None = None,
+) -> TokenizeResult:
+    """Return what a job says of a finished store."""
     card = store.card
     return TokenizeResult(
         samples=card.samples,
@@ -426,6 +444,7 @@ def result_of(store: Store, samples_per_second: float, warnings: tuple[str, ...]
         classes=len(card.classes),
         quality=dict(card.quality),
         warnings=warnings,
+        remarks=dict(remarks or {}),
     )
 
 

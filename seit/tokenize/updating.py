@@ -307,7 +307,12 @@ class _Update:
         except NothingReadableError as error:
             return _Fresh(None, error.skipped, 0.0)
         store = open_store(part)
-        return _Fresh(store, [line for _, line in skipped_lines(store)], made.samples_per_second)
+        return _Fresh(
+            store,
+            [line for _, line in skipped_lines(store)],
+            made.samples_per_second,
+            made.warnings,
+        )
 
     def _write(self, changes: _Changes, fresh: _Fresh) -> Path:
         """Write the new store beside the old one."""
