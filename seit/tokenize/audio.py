@@ -212,6 +212,8 @@ class _Clip(NamedTuple):
         try:
             with soundfile.SoundFile(_Bytes(self.data)) as file:
                 _check_header(file, self.max_seconds)
+                if file.frames >= _UNKNOWN_FRAMES:
+                    file.seekable = lambda: False  # else it seeks after each read, and fails
                 blocks = _mono_blocks(file, self.max_seconds, levels, channel)
                 resampled = _resample(blocks, file.samplerate, self.sample_rate)
                 yield from _cut(resampled, self.window)

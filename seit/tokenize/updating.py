@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +121,7 @@ class _Fresh(NamedTuple):
     store: Store | None
     skipped: list[bytes]
     samples_per_second: float
+    remarks: Mapping[str, int] = MappingProxyType({})
 
 
 def update(
@@ -202,7 +204,7 @@ class _Update:
             return self._result(self.store, changes, 0.0)
         fresh = self._tokenize(changes.fresh)
         new = self._write(changes, fresh)
-        result = self._result(open_store(new), changes, fresh.samples_per_second)
+        result = self._result(open_store(new), changes, fresh.samples_per_second, fresh.remarks)
         flush_folders(new)
         write_record(self.work, request, asdict(result), seal=read_card(new).seal)
         replace_folder(self.path, self.work)
@@ -214,7 +216,13 @@ class _Update:
         text = json.dumps([_UPDATE, self.corpus.fingerprint, self.since])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _result(self, store: Store, changes: _Changes, samples_per_second: float) -> UpdateResult:
+    def _result(
+        self,
+        store: Store,
+        changes: _Changes,
+        samples_per_second: float,
+        remarks: Mapping[str, int] = MappingProxyType({}),
+    ) -> UpdateResult:
         warnings = list(self.corpus.warnings)
         if self.remembered is None:
             warnings.append(
@@ -225,8 +233,9 @@ class _Update:
             warnings.append(
                 f"{changes.left_out:,} files stay left out: their samples were deleted or filtered"
             )
+        warnings += [f"{count:,} files: {sentence}" for sentence, count in remarks.items()]
         return UpdateResult(
-            **vars(result_of(store, samples_per_second, tuple(warnings))),
+            **vars(result_of(store, samples_per_second, tuple(warnings), remarks=remarks)),
             added=len(changes.added),
             changed=len(changes.changed),
             removed=changes.removed,
@@ -311,7 +320,7 @@ class _Update:
             store,
             [line for _, line in skipped_lines(store)],
             made.samples_per_second,
-            made.warnings,
+            made.remarks,
         )
 
     def _write(self, changes: _Changes, fresh: _Fresh) -> Path:
