@@ -340,7 +340,7 @@ class Shifted(ImageTokenizer):
     def encode(self, images):
         return images[:, 0, 0, 0].long().view(-1, 1, 1)
 
-    def decode(self, tokens):
+    def decode_ids(self, tokens):
         rows = tokens.flatten()
         return (self.images[rows].int() + self.shifts[rows].view(-1, 1, 1, 1)).to(torch.uint8)
 

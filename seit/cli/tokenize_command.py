@@ -34,6 +34,7 @@ def command(
     root: Path | None = None,
     shard_samples: int = 8192,
     max_pixels: int = 178_956_970,
+    max_seconds: float = 600.0,
     views: int = 1,
     workers: int | None = None,
     decoders: Literal["auto", "threads", "processes"] = "auto",
@@ -72,6 +73,7 @@ def command(
         root: Where a manifest's relative paths start, if not at its own folder.
         shard_samples: Images per shard, a multiple of 1024.
         max_pixels: Skip images of more pixels than this.
+        max_seconds: Skip recordings that last longer than this, in seconds; up to 86,400.
         views: Samples of each training image: itself and random crops of it, as `KEY#v1`, ….
         workers: Decoders, one a core by default; with Ray, actors.
         decoders: Whether decoders are threads or processes; auto takes processes from 5 on.
@@ -110,6 +112,7 @@ def command(
         ray_cpus=ray_cpus,
         workdir=workdir,
         max_pixels=max_pixels,
+        max_seconds=max_seconds,
         views=views,
         workers=workers,
         decoders=decoders,

@@ -217,6 +217,8 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
         accept = Image.OPEN[name][1] if name in Image.OPEN else None
         if accept is None or accept(data[:16]) is not True:
             continue
+        if name == "TIFF":  # before the decoder, which does not know what raw files hold
+            check_first_picture(data)
         try:
             image = reader(io.BytesIO(data))
         except SyntaxError as error:  # Pillow's word for "not my format, or a broken header"
@@ -235,8 +237,6 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 def _check_file(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuse files whose pixels would be others than those of their picture."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        check_first_picture(data)
     if isinstance(image, JpegImagePlugin.JpegImageFile) and _is_filled_up(data):
         raise UnreadableError("the file is truncated (zeros stand where the rest of it should be)")
     if isinstance(image, PngImagePlugin.PngImageFile):

@@ -13,10 +13,11 @@ from seit.shards.folders import is_url
 from seit.tokenize.config import TokenizeConfig
 from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
 from seit.tokenize.making import ENCODE_BATCH
+from seit.tokenize.remarks import RemarkCounts
 from seit.tokenize.settle import settle_job
 from seit.tokenize.sizes import larger_remark
 from seit.tokenize.workspace import check_target
-from seit.tokenizers import codebook_bytes, stored_tokenizer_bytes
+from seit.tokenizers import Tokenizer, codebook_bytes, stored_tokenizer_bytes
 
 SAMPLE = 2 * ENCODE_BATCH
 
@@ -68,26 +69,37 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
         fit_seconds = time.perf_counter() - started
         tokenizer = tokenizer.to(device)
         chosen = spread_evenly(corpus.instances, SAMPLE)
-        started = time.perf_counter()
-        read = [entry for entry in reader.read(chosen) if entry.samples]
-        good = [sample.values for entry in read for sample in entry.samples]
-        with torch.inference_mode():
-            for start in range(0, len(good), ENCODE_BATCH):
-                batch = [torch.from_numpy(array) for array in good[start : start + ENCODE_BATCH]]
-                tokenizer.encode(torch.stack(batch))
+        started, reason = time.perf_counter(), ""
+        remarks = RemarkCounts()
+        pending: list[torch.Tensor] = []
+        num_read = num_good = num_source_bytes = 0
+        for entry in reader.read(chosen):
+            for sentence in entry.remarks:
+                remarks.add(sentence, entry.instance.key)
+            num_read += bool(entry.samples)
+            num_good += len(entry.samples)
+            num_source_bytes += entry.num_bytes if entry.samples else 0
+            reason = reason or entry.reason
+            for sample in entry.samples:
+                pending.append(torch.from_numpy(sample.values))
+                if len(pending) == ENCODE_BATCH:
+                    _encode(tokenizer, pending)
+        _encode(tokenizer, pending)
         rate = len(chosen) / (time.perf_counter() - started)
-    if not good:
+    if not num_good:
         what = "an image" if config.modality == "image" else "audio"
-        raise SeitError(f"none of {len(chosen)} sampled files of {source} can be read as {what}")
+        raise SeitError(
+            f"none of {len(chosen)} sampled files of {source} can be read as {what} ({reason})"
+        )
     layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
-    unreadable = 1 - len(read) / len(chosen)
-    count = round(len(corpus.instances) * len(good) / len(read))
+    unreadable = 1 - num_read / len(chosen)
+    count = round(len(corpus.instances) * num_good / num_read)
     key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
     carried = stored_tokenizer_bytes(tokenizer, embed=config.embed_tokenizer)
     weights = len(codebook_bytes(tokenizer)) + len(carried)
     token_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3))
     num_bytes = token_bytes + weights
-    source_bytes = sum(entry.num_bytes for entry in read) / len(good)
+    source_bytes = num_source_bytes / num_good
     remark = larger_remark(
         num_bytes=num_bytes,
         token_bytes=token_bytes,
@@ -105,5 +117,17 @@ def estimate(source: str | Path, store: str | Path, config: TokenizeConfig) -> E
         seconds=fit_seconds + len(corpus.instances) / rate,
         samples_per_second=rate,
         unreadable_fraction=unreadable,
-        warnings=corpus.warnings if remark is None else (*corpus.warnings, remark),
+        warnings=(
+            *corpus.warnings,
+            *remarks.warnings(),
+            *(() if remark is None else (remark,)),
+        ),
     )
+
+
+def _encode(tokenizer: Tokenizer, pending: list[torch.Tensor]) -> None:
+    """Tokenize what is pending, only for its time."""
+    if pending:
+        with torch.inference_mode():
+            tokenizer.encode(torch.stack(pending))
+    pending.clear()

@@ -1,7 +1,7 @@
 """Fitting a tokenizer to a corpus, and measuring one on it, from a sample of its inputs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -101,11 +101,12 @@ def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> 
     )
 
 
-def spread_evenly(entries: Sequence[_T], count: int) -> list[_T]:
-    """At most ``count`` of the entries, at even distances."""
+def spread_evenly(entries: Collection[_T], count: int) -> list[_T]:
+    """Pick at most ``count`` of the entries, at even distances."""
     if len(entries) <= count:
         return list(entries)
-    return [entries[i * len(entries) // count] for i in range(count)]
+    places = {number * len(entries) // count for number in range(count)}
+    return [entry for place, entry in enumerate(entries) if place in places]
 
 
 def fit_and_measure(

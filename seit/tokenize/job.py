@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -48,10 +48,11 @@ from seit.tokenize.inputlist import INPUTS_NAME, list_inputs
 from seit.tokenize.making import refuse_skipped
 from seit.tokenize.plan import ShardPlan, plan_shards
 from seit.tokenize.reading import Reader
+from seit.tokenize.remarks import RemarkCounts
 from seit.tokenize.settle import settle_job
 from seit.tokenize.sizes import larger_remark
 from seit.tokenize.sources import Corpus
-from seit.tokenize.sources.corpus import examples
+from seit.tokenize.sources.corpus import examples, shown
 from seit.tokenize.sources.labels import compare_splits
 from seit.tokenize.sources.media import NOUNS
 from seit.tokenize.uploading import find_remote, staging_folder, upload
@@ -84,6 +85,8 @@ class TokenizeResult:
         classes: number of classes.
         quality: the tokenizer's quality on held-out images of the corpus.
         warnings: one line each.
+        remarks: what was left out of inputs or assumed about them → inputs, where this call made
+            the store.
     """
 
     samples: int
@@ -97,6 +100,7 @@ class TokenizeResult:
     classes: int
     quality: dict[str, float]
     warnings: tuple[str, ...] = field(default=())
+    remarks: dict[str, int] = field(default_factory=dict)
 
 
 def tokenize(
@@ -245,8 +249,10 @@ class _Run:
         if not any(record.shard for _, record in done):
             self.workspace.abandon()
             noun = NOUNS[self.config.modality][0]
+            key, reason = next(entry for _, record in done for entry in record.skipped)
             raise NothingReadableError(
-                f"no {noun} of {self.corpus.source} could be read; no store was made",
+                f"no {noun} of {self.corpus.source} could be read; no store was made "
+                f"({shown(key)}: {reason})",
                 _skipped_lines(done),
             )
         _LOG.info("measuring the tokenizer and sealing the store")
@@ -254,8 +260,13 @@ class _Run:
         self.workspace.remove()
         store = Store(self.workspace.store, card)
         noun = NOUNS[self.config.modality][0]
-        warnings = (*self.corpus.warnings, *_class_remarks(self.corpus, done, noun))
-        return result_of(store, made / seconds if made else 0.0, warnings)
+        remarks = RemarkCounts()
+        for _, record in done:
+            remarks.merge(record.remarks)
+        class_remarks = _class_remarks(self.corpus, done, noun)
+        warnings = (*self.corpus.warnings, *class_remarks, *remarks.warnings())
+        counts = {sentence: count for sentence, (count, _) in remarks.counts.items()}
+        return result_of(store, made / seconds if made else 0.0, warnings, remarks=counts)
 
     def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
         store = self.workspace.shards
@@ -409,8 +420,14 @@ def _check_sizes(store: Store) -> None:
             )
 
 
-def result_of(store: Store, samples_per_second: float, warnings: tuple[str, ...]) -> TokenizeResult:
-    """What a job tells of a finished store."""
+def result_of(
+    store: Store,
+    samples_per_second: float,
+    warnings: tuple[str, ...],
+    *,
+    remarks: Mapping[str, int] | None = None,
+) -> TokenizeResult:
+    """Return what a job says of a finished store."""
     card = store.card
     return TokenizeResult(
         samples=card.samples,
@@ -424,6 +441,7 @@ def result_of(store: Store, samples_per_second: float, warnings: tuple[str, ...]
         classes=len(card.classes),
         quality=dict(card.quality),
         warnings=(*warnings, *_size_remarks(store)),
+        remarks=dict(remarks or {}),
     )
 
 

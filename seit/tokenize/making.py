@@ -16,6 +16,7 @@ from seit.shards import BLOCK_SAMPLES, Block, PackedCodec, ShardWriter, TokenLay
 from seit.tokenize.encoding import BatchEncoder
 from seit.tokenize.plan import ShardPlan
 from seit.tokenize.reading import Decoded, Reader
+from seit.tokenize.remarks import RemarkCounts
 from seit.tokenize.sources import Instance
 from seit.tokenize.workspace import DoneShard, Workspace
 from seit.tokenizers import Tokenizer
@@ -61,6 +62,7 @@ class ShardMaker:
             SeitError: an input is unreadable and ``strict`` was asked for, or the disk is full.
         """
         skipped: list[tuple[str, str]] = []
+        remarks = RemarkCounts()
         label_counts: Counter[int] = Counter()
         source_bytes = 0
         writer = ShardWriter(
@@ -69,7 +71,7 @@ class ShardMaker:
             index=plan.index,
             codec=PackedCodec(self.layout),
         )
-        good = self._good_inputs(plan, skipped)
+        good = self._good_inputs(plan, skipped, remarks)
         first = next(good, None)
         if first is None:
             record = DoneShard(None, tuple(skipped), {}, 0)
@@ -88,12 +90,18 @@ class ShardMaker:
                 )
                 label_counts.update(entry.label for entry in instances)
                 source_bytes += sum(entry.num_bytes for entry in samples)
-        record = DoneShard(writer.record, tuple(skipped), dict(label_counts), source_bytes)
+        record = DoneShard(
+            writer.record, tuple(skipped), dict(label_counts), source_bytes, remarks.counts
+        )
         self.workspace.write_done(plan, record)
         return record
 
-    def _good_inputs(self, plan: ShardPlan, skipped: list[tuple[str, str]]) -> Iterator[Decoded]:
+    def _good_inputs(
+        self, plan: ShardPlan, skipped: list[tuple[str, str]], remarks: RemarkCounts
+    ) -> Iterator[Decoded]:
         for entry in self.reader.read(plan.instances):
+            for sentence in entry.remarks:
+                remarks.add(sentence, entry.instance.key)
             if not entry.samples:
                 skipped.append((entry.instance.key, entry.reason))
                 if self._strict:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from seit.errors import UnreadableError
 from seit.tokenize.decode import decode_crops, decode_image
 from seit.tokenize.reading import LARGE_FILE_BYTES, Decoded, Reader, Sample
+from seit.tokenize.remarks import InputRemarks
 from seit.tokenize.sources import Instance, read_bytes
 from seit.tokenize.views import Crop, view_key
 
@@ -36,6 +37,7 @@ class ImageDecoder:
         """Decode; what takes very much memory is done inside of ``exclusive``."""
         is_large = item.num_bytes >= LARGE_FILE_BYTES
         num_bytes = 0
+        remarks = InputRemarks()
         try:
             with exclusive if is_large else nullcontext():
                 data = read_bytes(item)
@@ -43,12 +45,16 @@ class ImageDecoder:
                 # Held already where the file is large.
                 inner = None if is_large else exclusive
                 pixels = decode_image(
-                    data, size=self.size, max_pixels=self.max_pixels, exclusive=inner
+                    data,
+                    size=self.size,
+                    max_pixels=self.max_pixels,
+                    exclusive=inner,
+                    remark=remarks,
                 )
                 views = [Sample(item, pixels), *self._crops(item, data, inner)]
         except UnreadableError as error:
             return Decoded(item, num_bytes, reason=str(error))
-        return Decoded(item, num_bytes, tuple(views))
+        return Decoded(item, num_bytes, tuple(views), remarks=remarks.sentences)
 
     def _crops(
         self, item: Instance, data: bytes, exclusive: AbstractContextManager[Any] | None

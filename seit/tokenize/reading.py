@@ -4,7 +4,7 @@ Nothing here needs torch, so that processes that only decode start quickly.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -31,17 +31,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An instance and its samples, or the reason why it has none."""
+    """An instance and its samples, or the reason why it has none.
+
+    Samples can be gone through more than once; those of a long recording are decoded meanwhile.
+    ``remarks`` say what was left out of them or assumed.
+    """
 
     instance: Instance
     num_bytes: int
-    samples: tuple[Sample, ...] = ()
+    samples: Collection[Sample] = ()
     reason: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8] | None:
         """The pixels of an image uint8 (S, S, 3), if it could be read."""
-        return self.samples[0].values if self.samples else None
+        return next((sample.values for sample in self.samples), None)
 
 
 class Reader:

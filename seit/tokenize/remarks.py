@@ -13,7 +13,7 @@ def ignore(_sentence: str, /) -> None:
     """Take no notice."""
 
 
-class Remarks:
+class InputRemarks:
     """The different remarks on one input, in the order in which they were made."""
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,6 +133,7 @@ class _Fresh(NamedTuple):
     store: Store | None
     skipped: list[bytes]
     samples_per_second: float
+    remarks: Mapping[str, int] = MappingProxyType({})
 
 
 def update(
@@ -238,8 +240,11 @@ class _Update:
             warnings.append(
                 f"{changes.left_out:,} files stay left out: their samples were deleted or filtered"
             )
+        warnings += [f"{count:,} files: {sentence}" for sentence, count in fresh.remarks.items()]
         return UpdateResult(
-            **vars(result_of(store, fresh.samples_per_second, tuple(warnings))),
+            **vars(
+                result_of(store, fresh.samples_per_second, tuple(warnings), remarks=fresh.remarks)
+            ),
             added=len(changes.added),
             changed=len(changes.changed),
             removed=changes.removed,
@@ -322,7 +327,12 @@ class _Update:
         except NothingReadableError as error:
             return _Fresh(None, error.skipped, 0.0)
         store = open_store(part)
-        return _Fresh(store, [line for _, line in skipped_lines(store)], made.samples_per_second)
+        return _Fresh(
+            store,
+            [line for _, line in skipped_lines(store)],
+            made.samples_per_second,
+            made.remarks,
+        )
 
     def _write(self, changes: _Changes, fresh: _Fresh) -> Path:
         """Write the new store beside the old one."""

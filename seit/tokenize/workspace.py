@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,12 +41,15 @@ class DoneShard:
         skipped: (key, reason) of each unreadable input.
         label_counts: label → samples.
         source_bytes: bytes of the inputs that became samples.
+        remarks: sentence on what was left out or assumed → inputs of which it is true, and the
+            key of the first.
     """
 
     shard: ShardRecord | None
     skipped: tuple[tuple[str, str], ...]
     label_counts: Mapping[int, int]
     source_bytes: int
+    remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
@@ -60,6 +63,10 @@ class DoneShard:
             skipped=tuple((key, reason) for key, reason in entry["skipped"]),
             label_counts={int(label): n for label, n in entry["label_counts"].items()},
             source_bytes=int(entry["source_bytes"]),
+            remarks={
+                sentence: (int(count), str(key))
+                for sentence, (count, key) in entry.get("remarks", {}).items()
+            },
         )
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from seit.errors import UsageError
 from seit.modality import Modality
 
 
@@ -95,9 +97,48 @@ class Tokenizer(ABC):
     def encode(self, inputs: Tensor, /) -> Tensor:
         """Tokenize inputs (B, …), of the shape and dtype of :attr:`inputs`, into ids int64."""
 
+    @torch.no_grad()
+    def decode(self, tokens: Tensor | npt.ArrayLike, /) -> Tensor:
+        """Turn ids (B, H, W) back into what they keep of their inputs, for looking at.
+
+        Args:
+            tokens: integers of any type, 0…K−1, as a tensor or a NumPy array.
+
+        Returns:
+            images uint8 (B, S, S, 3), waves float32 (B, T) or mel levels, as the kind says.
+
+        Raises:
+            UsageError: they are no such ids.
+        """
+        return self.decode_ids(self._checked_ids(tokens))
+
     @abstractmethod
-    def decode(self, tokens: Tensor, /) -> Tensor:
-        """What ids (B, …) keep of their inputs, for looking at; each kind says in which form."""
+    def decode_ids(self, tokens: Tensor, /) -> Tensor:
+        """Decode checked ids int64 (B, H, W) that lie where the codebook does."""
+
+    def _checked_ids(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
+        if not isinstance(tokens, Tensor):
+            array = np.asarray(tokens)
+            if array.dtype.kind not in "iu":
+                raise UsageError(f"ids of type {array.dtype}; expected integers")
+            tokens = torch.from_numpy(array.astype(np.int64))
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise UsageError(f"ids of type {tokens.dtype}; expected integers")
+        height, width = self.grid
+        if tokens.ndim != 3 or tokens.shape[1] % self.levels or 0 in tokens.shape[1:]:
+            hint = "; pass ids[None] for one grid" if tokens.ndim == 2 else ""
+            raise UsageError(
+                f"ids of shape {tuple(tokens.shape)}; expected (B, {height}, {width}){hint}"
+            )
+        tokens = tokens.to(self.codebook.device, torch.int64)
+        if tokens.numel():
+            least, most = int(tokens.min()), int(tokens.max())
+            if least < 0 or most >= self.num_codes:
+                raise UsageError(
+                    f"ids reach {least:,} to {most:,}; this {self.name} has 0 to "
+                    f"{self.num_codes - 1:,}"
+                )
+        return tokens
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:

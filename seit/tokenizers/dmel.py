@@ -54,9 +54,8 @@ class DMelTokenizer(AudioTokenizer):
         return (shares * NUM_VALUES).long().clamp(0, NUM_VALUES - 1)
 
     @override
-    @torch.no_grad()
-    def decode(self, tokens: Tensor, /) -> Tensor:
-        shares_BHW = self.codebook[tokens.to(self.codebook.device).long(), 0] + 0.5
+    def decode_ids(self, tokens: Tensor, /) -> Tensor:
+        shares_BHW = self.codebook[tokens, 0] + 0.5
         height, width = self.front_end.config.patch
         patches = shares_BHW.repeat_interleave(height, 1).repeat_interleave(width, 2)
         return patches * RANGE_DB + FLOOR_DB

@@ -42,7 +42,7 @@ class ImportedTokenizer(ReferableTokenizer, ImageTokenizer):
         raise self.missing_weights()
 
     @override
-    def decode(self, tokens: Tensor, /) -> NoReturn:
+    def decode_ids(self, tokens: Tensor, /) -> NoReturn:
         raise self.missing_weights()
 
     @override

@@ -97,13 +97,12 @@ class LearnedTokenizer(Tokenizer):
         return self.codebook.view(self.levels, self.num_codes, self.codebook_dim)
 
     @override
-    @torch.no_grad()
-    def decode(self, tokens: Tensor, /) -> Tensor:
+    def decode_ids(self, tokens: Tensor, /) -> Tensor:
         group = _GPU_INPUTS if self.codebook.is_cuda else _CPU_DECODED
         return torch.cat([self._decode(part) for part in tokens.split(group)])
 
     def _decode(self, tokens: Tensor) -> Tensor:
-        ids_BLHW = tokens.to(self.codebook.device).long().unflatten(1, (self.levels, -1))
+        ids_BLHW = tokens.unflatten(1, (self.levels, -1))
         latents_BHWC = torch.stack(
             [codes_KC[ids_BLHW[:, level]] for level, codes_KC in enumerate(self._codes)]
         ).sum(0)

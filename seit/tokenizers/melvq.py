@@ -134,9 +134,8 @@ class MelTokenizer(AudioTokenizer):
         return torch.cat(ids, dim=1)
 
     @override
-    @torch.no_grad()
-    def decode(self, tokens: Tensor, /) -> Tensor:
-        ids_BLHW = tokens.to(self.codebook.device).long().unflatten(1, (self.levels, -1))
+    def decode_ids(self, tokens: Tensor, /) -> Tensor:
+        ids_BLHW = tokens.unflatten(1, (self.levels, -1))
         codes_LKC = _by_level(self.codebook)
         points = torch.stack(
             [codes_KC[ids_BLHW[:, level]] for level, codes_KC in enumerate(codes_LKC)]

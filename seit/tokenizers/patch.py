@@ -126,10 +126,10 @@ class PatchTokenizer(ImageTokenizer):
         return assign(points_NC, self.codebook).view(patches.shape[:3])
 
     @override
-    def decode(self, tokens: Tensor) -> Tensor:
+    def decode_ids(self, tokens: Tensor) -> Tensor:
         patches_KD = self.codebook @ self._synthesis_CD + self._mean_D
         pixels_KD = (patches_KD * 255).round().clamp(0, 255).to(torch.uint8)
-        patches = pixels_KD[tokens.to(self.codebook.device).long()]
+        patches = pixels_KD[tokens]
         side = self.patch_size
         batch, height, width, _ = patches.shape
         return (

@@ -11,7 +11,7 @@ from seit.tokenize.sources.corpus import Instance, shown
 EXTENSIONS: dict[Modality, tuple[str, ...]] = {
     "image": (
         *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "gif", "tif", "tiff"),
-        *("ppm", "pgm", "pbm", "pnm", "pfm", "avif", "jp2", "j2k"),
+        *("ppm", "avif", "jp2", "j2k"),
         # not read: each is listed with its reason
         *("heic", "heif", "jxl", "psd", "nef", "cr2", "cr3", "arw", "dng", "raf", "orf", "rw2"),
     ),

@@ -25,6 +25,7 @@ from seit.tokenizers.published.codecs import (
     EncodecTokenizer,
     MimiTokenizer,
 )
+from seit.tokenizers.published.layouts import check_kind, unwrapped
 from seit.tokenizers.published.magvit2 import Magvit2Tokenizer
 from seit.tokenizers.published.references import ReferableTokenizer
 from seit.tokenizers.published.taesd import TaesdTokenizer
@@ -88,7 +89,8 @@ def load_published(
         if size not in (None, images.shape[1]):
             raise UsageError(f"size is {size}, but the images are of {images.shape[1]} px")
         return TaesdTokenizer.fit(_read_taesd(path), images, num_codes=num_codes, seed=seed)
-    weights = read_checkpoint(path, kind=kind)
+    weights = unwrapped(read_checkpoint(path, kind=kind))
+    check_kind(weights)
     (found,) = (candidate for candidate in _IMAGE_KINDS if candidate.name == kind)
     tokenizer: PublishedTokenizer = found.from_checkpoint(weights, size=size)
     return tokenizer if remap is None else tokenizer.restricted(read_codes(remap))
@@ -105,7 +107,9 @@ def _read_taesd(path: str | Path) -> StateDict:
     folder = fetch(path)
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     if not all(any(half in name for name in names) for half in ("encoder", "decoder")):
-        return read_checkpoint(path, kind=TaesdTokenizer.name)
+        weights = unwrapped(read_checkpoint(path, kind=TaesdTokenizer.name))
+        check_kind(weights)
+        return weights
     halves = {
         half: read_checkpoint(find_weights(folder, contains=half), kind=TaesdTokenizer.name)
         for half in ("encoder", "decoder")

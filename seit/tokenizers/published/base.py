@@ -151,13 +151,12 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
         return assign(latents_NC, self.codebook)
 
     @override
-    @torch.no_grad()
-    def decode(self, tokens: Tensor, /) -> Tensor:
+    def decode_ids(self, tokens: Tensor, /) -> Tensor:
         group = _GPU_IMAGES if self.codebook.is_cuda else 1
         return torch.cat([self._decode(part) for part in tokens.split(group)])
 
     def _decode(self, tokens: Tensor) -> Tensor:
-        latents_BHWC = self.codebook[tokens.to(self.codebook.device).long()]
+        latents_BHWC = self.codebook[tokens]
         planes = self.network.synthesise(latents_BHWC.permute(0, 3, 1, 2))
         values = (planes - self.lowest) * (255 / (1 - self.lowest))
         return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

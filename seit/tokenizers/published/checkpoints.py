@@ -30,7 +30,7 @@ MAX_FILE_BYTES = 1 << 34
 MAX_WEIGHT_BYTES = 1 << 32
 _MAX_CODES_VALUES = 1 << 26
 _NAMED = 3
-_CONTAINERS = ("ema", "model", "state_dict")
+_CONTAINERS = ("ema", "model", "state_dict", "model_state_dict", "params_ema", "params")
 _HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:/(.+))?")
 _BESIDE_WEIGHTS = re.compile(
     r"(?:pytorch_lightning|lightning|lightning_fabric|omegaconf|numpy|typing)\.[\w.]+"

@@ -135,11 +135,10 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
         )
 
     @override
-    @torch.no_grad()
-    def decode(self, tokens: Tensor, /) -> Tensor:
+    def decode_ids(self, tokens: Tensor, /) -> Tensor:
         if self._model is None:
             raise self.missing_weights()
-        tokens = tokens.to(self.codebook.device).long()
+        tokens = tokens
         waves = [self._decode(self._model, ids[None]).reshape(-1)[: self.window] for ids in tokens]
         return torch.stack(
             [torch.nn.functional.pad(wave, (0, self.window - len(wave))) for wave in waves]

@@ -1,0 +1,85 @@
+"""Which published kind a checkpoint is of: the names of its layers tell.
+
+Two kinds can share an architecture and differ in how codes are compared, so a checkpoint loaded as
+another kind may give wrong ids without an error. It is refused here, and the right kind named.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from seit.errors import UsageError
+from seit.tokenizers.published.checkpoints import StateDict
+
+WRAPPERS = ("module.", "_orig_mod.", "model.", "vqvae.", "vq_model.", "tokenizer.", "net.")
+"""What frameworks put before every name: DataParallel, torch.compile, Lightning and others."""
+FIRST_STAGE = "first_stage_model."
+"""What latent-diffusion puts before the names of its autoencoder, next to a whole other model."""
+_MAX_WRAPPERS = 8
+
+
+def unwrapped(weights: StateDict) -> StateDict:
+    """Return the weights without known prefixes; of a latent-diffusion model, its autoencoder."""
+    for _ in range(_MAX_WRAPPERS):
+        if any(key.startswith(FIRST_STAGE) for key in weights):
+            weights = weights.renamed(
+                lambda key: key.removeprefix(FIRST_STAGE) if key.startswith(FIRST_STAGE) else None
+            )
+            continue
+        shared = (p for p in WRAPPERS if all(key.startswith(p) for key in weights))
+        prefix = next(shared, None)
+        if prefix is None:
+            break
+        weights = weights.renamed(partial(_without, prefix))
+    return weights
+
+
+def _without(prefix: str, key: str) -> str:
+    return key.removeprefix(prefix)
+
+
+def check_kind(weights: StateDict) -> None:
+    """Refuse a checkpoint whose layers are those of another kind than it shall be.
+
+    Raises:
+        UsageError: the message names the kind that it is of.
+    """
+    found = recognize(weights)
+    if found == weights.kind or found is None:
+        return
+    if found == _WITHOUT_CODES:
+        raise UsageError(
+            f"{weights.origin} is a KL autoencoder, as Stable Diffusion has: it has no codes; give "
+            "a VQ checkpoint, or fit codes on a taesd"
+        )
+    raise UsageError(
+        f"{weights.origin} is a {found} checkpoint and not a {weights.kind} one; name it {found}"
+    )
+
+
+def recognize(weights: StateDict) -> str | None:
+    """Return the kind whose layers these are; None if it is none that is known."""
+    return next((kind for kind, fits in _LAYOUTS.items() if fits(weights)), None)
+
+
+def _is_convolutional(weights: StateDict) -> bool:
+    return "encoder.conv_in.weight" in weights
+
+
+def _has_codes(weights: StateDict) -> bool:
+    return any(key.startswith(("quantize.", "quantizer.")) for key in weights)
+
+
+_WITHOUT_CODES = "KL autoencoder"
+_LAYOUTS: Mapping[str, Callable[[StateDict], bool]] = {
+    "vitvqgan": lambda weights: weights.holds("encoder.to_patch_embedding"),
+    "llamagen": lambda weights: weights.holds("encoder.conv_blocks"),
+    "open-magvit2": lambda weights: weights.holds("decoder.adaptive"),
+    "mimi": lambda weights: weights.holds("quantizer.semantic_residual_vector_quantizer"),
+    "dac": lambda weights: weights.holds("quantizer.quantizers"),
+    "encodec": lambda weights: weights.holds("quantizer.layers"),
+    "vqgan": lambda weights: _is_convolutional(weights) and _has_codes(weights),
+    _WITHOUT_CODES: lambda weights: (
+        _is_convolutional(weights) and not _has_codes(weights) and "quant_conv.weight" in weights
+    ),
+    "taesd": lambda weights: weights.holds("encoder.layers") and weights.holds("decoder.layers"),
+}
