@@ -211,5 +211,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+for _name in ("binary", "omap", "pairs", "set", "timestamp"):  # which JSON does not have
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_undefined)
 for _name in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_number)

@@ -56,7 +56,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
     try:
         settled = merge(to_mapping(kind()), values, nest(single, origin=origin))
         return msgspec.convert(settled, kind, strict=False)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError, OverflowError) as error:
         text = str(error).replace("`$.", "`").replace("`", "")
         text = text.replace("Invalid enum value", "Invalid value")
         choices = _choices(kind, text.rpartition(" - at ")[2])

@@ -85,7 +85,9 @@ def bomb():
         (f"? {'k' * 1_000}\n: 1", "key"),
         ("a: !!bool maybe", "tag"),
         ("a: !!int ''", "tag"),
-        ("a: !!timestamp x", "tag"),
+        ("a: !!timestamp 2001-01-01", "tag"),
+        ("a: !!binary aGk=", "tag"),
+        ("a: !!set {b, c}", "tag"),
         ("a: !!python/object/apply:os.getcwd []", "not YAML"),
         ("{[1]: 2}", "not YAML"),
         ("a: \x00", "not YAML"),
@@ -116,9 +118,12 @@ def test_settings_are_read_as_before(tmp_path):
     assert from_environment(TrainConfig, {"SEIT_DATA_TRAIN_SPLIT": text}) == {
         "data": {"train_split": text}
     }
-    with pytest.raises(UsageError, match="there is no setting") as caught:
+    with pytest.raises(UsageError, match="there is no setting"):
         build(TrainConfig, {"optim": {"x" * 250_000: 1}}, origin="a file")
-    assert caught.value
+    for name, value in (("run.seed", "\udcff"), ("optim.lr", "\udcff"), ("optim.name", "\udcff")):
+        group, _, key = name.partition(".")
+        with pytest.raises(UsageError, match="a file: "):
+            build(TrainConfig, {group: {key: value}}, origin="a file")
 
 
 def test_json_is_bounded_in_depth():
