@@ -13,8 +13,8 @@ from seit.shards.folders import is_url
 from seit.tokenize.config import TokenizeConfig
 from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
 from seit.tokenize.making import ENCODE_BATCH
+from seit.tokenize.remarks import larger_remark
 from seit.tokenize.settle import settle_job
-from seit.tokenize.sizes import larger_remark
 from seit.tokenize.workspace import check_target
 
 SAMPLE = 2 * ENCODE_BATCH
