@@ -15,7 +15,7 @@ from seit.tokenize.fit import fit_tokenizer, make_reader, spread_evenly
 from seit.tokenize.making import ENCODE_BATCH
 from seit.tokenize.remarks import RemarkCounts
 from seit.tokenize.settle import settle_job
-from seit.tokenize.sizes import larger_remark
+from seit.tokenize.store_remarks import larger_remark
 from seit.tokenize.workspace import check_target
 from seit.tokenizers import Tokenizer, codebook_bytes, stored_tokenizer_bytes
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -50,11 +49,10 @@ from seit.tokenize.plan import ShardPlan, plan_shards
 from seit.tokenize.reading import Reader
 from seit.tokenize.remarks import RemarkCounts
 from seit.tokenize.settle import settle_job
-from seit.tokenize.sizes import larger_remark
 from seit.tokenize.sources import Corpus
-from seit.tokenize.sources.corpus import examples, shown
-from seit.tokenize.sources.labels import compare_splits
+from seit.tokenize.sources.corpus import shown
 from seit.tokenize.sources.media import NOUNS
+from seit.tokenize.store_remarks import class_remarks, larger_remark
 from seit.tokenize.uploading import find_remote, staging_folder, upload
 from seit.tokenize.workspace import DoneShard, Workspace, check_target
 from seit.tokenizers import (
@@ -263,8 +261,8 @@ class _Run:
         remarks = RemarkCounts()
         for _, record in done:
             remarks.merge(record.remarks)
-        class_remarks = _class_remarks(self.corpus, done, noun)
-        warnings = (*self.corpus.warnings, *class_remarks, *remarks.warnings())
+        missing = class_remarks(self.corpus, done, noun)
+        warnings = (*self.corpus.warnings, *missing, *remarks.warnings())
         counts = {sentence: count for sentence, (count, _) in remarks.counts.items()}
         return result_of(store, made / seconds if made else 0.0, warnings, remarks=counts)
 
@@ -456,28 +454,3 @@ def _size_remarks(store: Store) -> tuple[str, ...]:
         size=size if isinstance(size, int) else None,
     )
     return () if remark is None else (remark,)
-
-
-def _class_remarks(
-    corpus: Corpus, done: list[tuple[ShardPlan, DoneShard]], noun: str
-) -> tuple[str, ...]:
-    """Warn of classes without a readable file, in all splits or in train."""
-    counts: dict[str, Counter[int]] = {}
-    for plan, record in done:
-        counts.setdefault(plan.split, Counter()).update(record.label_counts)
-    present = set().union(*counts.values())
-    missing = [name for label, name in enumerate(corpus.classes) if label not in present]
-    lines = [line for line in compare_splits(corpus.classes, counts) if line not in corpus.warnings]
-    if len(missing) == 1:
-        lines.insert(
-            0,
-            f"class {missing[0]!r} has no readable {noun}; it stays in the list of classes "
-            "without samples",
-        )
-    elif missing:
-        lines.insert(
-            0,
-            f"{len(missing)} classes have no readable {noun}: {examples(missing)}; they stay in "
-            "the list of classes without samples",
-        )
-    return tuple(lines)

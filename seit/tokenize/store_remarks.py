@@ -1,5 +1,13 @@
-"""A store that is larger than the files that it was made of, and what would be smaller."""
+"""Remarks on a finished store: larger than its files, or classes without a readable file."""
 
+from collections import Counter
+from collections.abc import Sequence
+
+from seit.tokenize.plan import ShardPlan
+from seit.tokenize.sources import Corpus
+from seit.tokenize.sources.corpus import examples
+from seit.tokenize.sources.labels import compare_splits
+from seit.tokenize.workspace import DoneShard
 from seit.tokenizers import PatchTokenizer
 
 _LEAST_SIZE = 32
@@ -44,3 +52,28 @@ def larger_remark(
         f"{text}; --tokenizer {PatchTokenizer.name} --size {smaller} would take about "
         f"{(smaller / (size or smaller)) ** 2:.0%} of its tokens"
     )
+
+
+def class_remarks(
+    corpus: Corpus, done: Sequence[tuple[ShardPlan, DoneShard]], noun: str
+) -> tuple[str, ...]:
+    """Warn of classes without a readable file, in all splits or in train."""
+    counts: dict[str, Counter[int]] = {}
+    for plan, record in done:
+        counts.setdefault(plan.split, Counter()).update(record.label_counts)
+    present = set().union(*counts.values())
+    missing = [name for label, name in enumerate(corpus.classes) if label not in present]
+    lines = [line for line in compare_splits(corpus.classes, counts) if line not in corpus.warnings]
+    if len(missing) == 1:
+        lines.insert(
+            0,
+            f"class {missing[0]!r} has no readable {noun}; it stays in the list of classes "
+            "without samples",
+        )
+    elif missing:
+        lines.insert(
+            0,
+            f"{len(missing)} classes have no readable {noun}: {examples(missing)}; they stay in "
+            "the list of classes without samples",
+        )
+    return tuple(lines)
