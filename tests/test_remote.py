@@ -24,6 +24,7 @@ from stores import build_store, edit_card, record_of
 import seit
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import RemoteFolder, RetryPolicy, copy_store, verify_store
+from seit.shards.card import SEAL_BYTES
 from seit.shards.frames import Kind
 from seit.tokenizers import PatchTokenizer, codebook_bytes, tokenizer_bytes
 
