@@ -10,7 +10,7 @@ from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX
 from seit.shards.card import CARD_NAME, Card, FileRecord, read_card
 from seit.shards.folders import Folder, Location, RetryPolicy, open_folder
-from seit.shards.sealed import SealedFolder
+from seit.shards.seal import SealedFolder
 
 
 def copy_store(

@@ -17,7 +17,7 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.codecs import Codec, PackedCodec, build_codec
 from seit.shards.folders import Folder, LocalFolder, Location, RetryPolicy, open_folder, with_cache
-from seit.shards.sealed import SealedFolder
+from seit.shards.seal import SealedFolder
 from seit.shards.split import Split
 from seit.shards.zarr import ZarrGroup
 

@@ -27,7 +27,7 @@ from seit.shards.frames import Kind
 from seit.shards.index import SplitIndex
 from seit.shards.repair import Copy
 from seit.shards.replacing import check_no_job, locked, work_of
-from seit.shards.sealed import SealedFolder
+from seit.shards.seal import SealedFolder
 from seit.shards.split import Split
 from seit.shards.store import CODEBOOK_NAME, Store, open_store
 from seit.shards.zarr import ZarrGroup, check_zarr_group
