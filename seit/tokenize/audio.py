@@ -114,12 +114,12 @@ class Survey(NamedTuple):
     """What one pass through a clip found.
 
     Attributes:
-        count: windows.
+        num_windows: windows of it.
         channel: the only channel to take; None for the mean.
         windows: they, unless there are more than were to be held.
     """
 
-    count: int
+    num_windows: int
     channel: int | None
     windows: tuple[Window, ...] | None
 
@@ -298,9 +298,9 @@ class AudioDecoder:
                 found = survey(self.open(data, remarks), remarks, most=most)
         except UnreadableError as error:
             return Decoded(item, num_bytes, reason=str(error))
-        samples: Collection[Sample] = LongSamples(item, self, found.count, found.channel)
+        samples: Collection[Sample] = LongSamples(item, self, found.num_windows, found.channel)
         if found.windows is not None:
-            samples = tuple(self.name(item, found.windows, several=found.count > 1))
+            samples = tuple(self.name(item, found.windows, several=found.num_windows > 1))
         return Decoded(item, num_bytes, samples, remarks=remarks.sentences)
 
     def open(self, data: bytes, remark: Remark = ignore) -> _Clip:

@@ -28,7 +28,7 @@ def unwrapped(weights: StateDict) -> StateDict:
         prefix = next(shared, None)
         if prefix is None:
             break
-        weights = weights.renamed(lambda key, prefix=prefix: key.removeprefix(prefix))
+        weights = weights.replaced({key.removeprefix(prefix): x for key, x in weights.items()})
     return weights
 
 
@@ -42,13 +42,11 @@ def check_kind(weights: StateDict) -> None:
     if found == weights.kind or found is None:
         return
     if found == _WITHOUT_CODES:
-        raise UsageError(
-            f"{weights.origin} is a KL autoencoder, as Stable Diffusion has: it has no codes; give "
-            "a VQ checkpoint, or fit codes on a taesd"
+        raise weights.refusal(
+            "it is a KL autoencoder, as Stable Diffusion has, without codes; give a VQ checkpoint, "
+            "or fit codes on a taesd"
         )
-    raise UsageError(
-        f"{weights.origin} is a {found} checkpoint and not a {weights.kind} one; name it {found}"
-    )
+    raise weights.refusal(f"its layers are those of {found}; name it {found}")
 
 
 def recognize(weights: StateDict) -> str | None:
