@@ -6,7 +6,6 @@ another kind may give wrong ids without an error. It is refused here, and the ri
 
 from collections.abc import Callable, Mapping
 
-from seit.errors import UsageError
 from seit.tokenizers.published.checkpoints import StateDict
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "vqvae.", "vq_model.", "tokenizer.", "net.")
