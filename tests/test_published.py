@@ -931,6 +931,32 @@ def test_a_kind_refuses_the_checkpoint_of_another(published, tmp_path):
                 load_published(kind, tmp_path / f"{other}.safetensors", **extra)
 
 
+def test_layers_tell_kinds_of_one_architecture_apart(taming, tmp_path):
+    """LlamaGen compares codes on the unit sphere: read as VQGAN its ids would be wrong."""
+    llamagen = save_as(to_llamagen(taming), tmp_path, ".pth")
+    with pytest.raises(UsageError, match="its layers are those of llamagen; name it llamagen"):
+        load_published("vqgan", llamagen, size=SIDE)
+    plain = load_published("vqgan", save_as(taming, tmp_path, ".pth"), size=SIDE)
+    with pytest.raises(UsageError, match="its layers are those of vqgan"):
+        load_published("llamagen", save_as(taming, tmp_path, ".pth"), size=SIDE)
+    for before in ("module.", "_orig_mod.model.", "first_stage_model."):
+        state = {before + key: x for key, x in taming.items()}
+        if before == "first_stage_model.":
+            state["model.diffusion_model.out.weight"] = torch.zeros(3)
+        found = load_published("vqgan", save_as(state, tmp_path, ".pth"), size=SIDE)
+        assert found.fingerprint == plain.fingerprint
+    ids = np.zeros((1, *plain.grid), np.uint16)
+    assert torch.equal(plain.decode(ids), plain.decode(torch.zeros(1, *plain.grid).long()))
+    for wrong, message in (
+        (ids[0], r"pass ids\[None\]"),
+        (ids.astype(np.float32), "expected integers"),
+        (ids + np.uint16(60_000), "ids reach 60,000"),
+        (torch.zeros(1, *plain.grid), "expected integers"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            plain.decode(wrong)
+
+
 class Exploit:
     def __reduce__(self):
         return os.system, (f"touch {self.target}",)

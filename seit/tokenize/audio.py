@@ -115,7 +115,7 @@ class Survey(NamedTuple):
     """What one pass through a clip found.
 
     Attributes:
-        num_windows: windows.
+        num_windows: windows of it.
         channel: the only channel to take; None for the mean.
         windows: they, unless there are more than were to be held.
     """

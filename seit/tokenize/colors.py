@@ -6,8 +6,7 @@ as in every common training pipeline. Whatever a file declares in a way that its
 against, or not at all, is remarked on.
 """
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +58,7 @@ def to_rgb(image: ImageFile.ImageFile, resized: Resize, remark: Remark) -> NDArr
         gray = np.asarray(resized(_as_mode(image, "L")))
         return np.repeat(gray[..., None], 3, axis=2)
     rgb = _as_mode(image, "RGB")
-    if _num_bits(image) == 16 and 0 < max(high for _, high in _ranges(rgb)) < 16:
+    if _num_bits(image) == 16 and 0 < int(np.max(rgb.getextrema())) < 16:
         remark(DARK)
     return np.array(resized(rgb))
 
@@ -87,14 +86,9 @@ def _num_bits(image: ImageFile.ImageFile) -> int:
     return int(image.info.get(_BITS, 8))
 
 
-def _ranges(image: Image.Image) -> Sequence[tuple[float, float]]:
-    """Lowest and highest value of each band of an image with several."""
-    return cast(Sequence[tuple[float, float]], image.getextrema())
-
-
 def _over_white(rgba: Image.Image, resized: Resize, remark: Remark) -> NDArray[np.uint8]:
-    *colors, (_, most_alpha) = _ranges(rgba)
-    if most_alpha == 0 and any(low != high for low, high in colors):
+    extrema = np.asarray(rgba.getextrema())
+    if extrema[3, 1] == 0 and (extrema[:3, 0] != extrema[:3, 1]).any():
         remark(HIDDEN)
         return np.array(resized(rgba.convert("RGB")))
     premultiplied = np.array(resized(rgba.convert("RGBa")), dtype=np.uint16)

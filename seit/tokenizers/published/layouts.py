@@ -5,9 +5,7 @@ another kind may give wrong ids without an error. It is refused here, and the ri
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
-from seit.errors import UsageError
 from seit.tokenizers.published.checkpoints import StateDict
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "vqvae.", "vq_model.", "tokenizer.", "net.")
@@ -29,12 +27,8 @@ def unwrapped(weights: StateDict) -> StateDict:
         prefix = next(shared, None)
         if prefix is None:
             break
-        weights = weights.renamed(partial(_without, prefix))
+        weights = weights.replaced({key.removeprefix(prefix): x for key, x in weights.items()})
     return weights
-
-
-def _without(prefix: str, key: str) -> str:
-    return key.removeprefix(prefix)
 
 
 def check_kind(weights: StateDict) -> None:
@@ -47,13 +41,11 @@ def check_kind(weights: StateDict) -> None:
     if found == weights.kind or found is None:
         return
     if found == _WITHOUT_CODES:
-        raise UsageError(
-            f"{weights.origin} is a KL autoencoder, as Stable Diffusion has: it has no codes; give "
-            "a VQ checkpoint, or fit codes on a taesd"
+        raise weights.refusal(
+            "it is a KL autoencoder, as Stable Diffusion has, without codes; give a VQ checkpoint, "
+            "or fit codes on a taesd"
         )
-    raise UsageError(
-        f"{weights.origin} is a {found} checkpoint and not a {weights.kind} one; name it {found}"
-    )
+    raise weights.refusal(f"its layers are those of {found}; name it {found}")
 
 
 def recognize(weights: StateDict) -> str | None:
