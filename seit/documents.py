@@ -201,6 +201,10 @@ class _Loader(yaml.SafeLoader):
         is_int = node.tag == "tag:yaml.org,2002:int"
         return self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
 
+    def refuse_type(self, node: yaml.Node) -> Any:
+        """Refuse a value of a type that JSON does not have."""
+        raise self._refusal(f"found a value of the type {node.tag!r}", node)
+
     @staticmethod
     def _refusal(problem: str, found: Any) -> yaml.YAMLError:
         return yaml.MarkedYAMLError(problem=problem, problem_mark=found.start_mark)
@@ -212,6 +216,6 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _name in ("binary", "omap", "pairs", "set", "timestamp"):  # which JSON does not have
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_undefined)
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.refuse_type)
 for _name in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_number)

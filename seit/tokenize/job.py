@@ -261,8 +261,8 @@ class _Run:
         remarks = RemarkCounts()
         for _, record in done:
             remarks.merge(record.remarks)
-        missing = class_remarks(self.corpus, done, noun)
-        warnings = (*self.corpus.warnings, *missing, *remarks.warnings())
+        empty = class_remarks(self.corpus, done, noun)
+        warnings = (*self.corpus.warnings, *empty, *remarks.warnings())
         counts = {sentence: count for sentence, (count, _) in remarks.counts.items()}
         return result_of(store, made / seconds if made else 0.0, warnings, remarks=counts)
 
