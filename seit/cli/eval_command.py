@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from seit.cli.output import print_json, print_table, say, warn
+from seit.cli.run_settings import accuracy_rows
+from seit.progress import human_rate
 
 
 def command(
@@ -38,7 +40,6 @@ def command(
         json: Print one JSON object.
     """
     from seit.classes import listed
-    from seit.report.intervals import MANY_CLASSES
     from seit.shards import open_store
     from seit.train import evaluate_run
     from seit.train.tables import check_new_tables, write_evaluation
@@ -77,13 +78,6 @@ def command(
         warn([f"{left_out:,} samples of classes that the run does not know are left out: {names}"])
     if result.missing:
         warn([f"the store lacks classes of the run: {listed(result.missing)}"])
-    top5 = [("top-5", f"{result.top5:.4f}")] if result.num_classes > MANY_CLASSES else []
-    print_table(
-        [
-            ("top-1", f"{result.top1:.4f}"),
-            *top5,
-            ("loss", f"{result.loss:.4f}"),
-            ("samples", f"{result.samples:,} ({rate:.0f}/s)"),
-        ]
-    )
+    figures = accuracy_rows(result, samples=result.samples, num_classes=result.num_classes)
+    print_table([*figures, ("samples", f"{result.samples:,} ({human_rate(rate)})")])
     return say(f"the tables are at {out}") if out is not None else None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from seit.shards import Store
     from seit.train.classify import TrainResult
     from seit.train.config import LoopConfig
+    from seit.train.evaluate import Evaluation
 
 Config = TypeVar("Config", bound="LoopConfig")
 
@@ -146,23 +147,24 @@ def noted_on(bar: "Bar", names: Mapping[str, str]) -> Progress:
     return show
 
 
-def accuracy_rows(result: "TrainResult", out: Path) -> list[tuple[str, str]]:
+def accuracy_rows(
+    result: "TrainResult | Evaluation", *, samples: int | None, num_classes: int
+) -> list[tuple[str, str]]:
     """Rows of a classifier's figures: how sure they are, and none that says nothing.
 
     Args:
-        result: of the run.
-        out: its folder.
+        result: its shares, 0–1, and its loss, in nats.
+        samples: evaluated; None where that is not known.
+        num_classes: of the classifier.
     """
     from seit.report.intervals import FEW_SAMPLES, MANY_CLASSES, say_share
-    from seit.train import Run
 
-    samples = result.val_samples
     share, note = say_share(result.top1, samples)
     is_sure = samples is None or samples >= FEW_SAMPLES
     if is_sure:
         share = f"{result.top1:.4f}"
     rows = [("top-1", f"{share} ({note})" if note else share)]
-    if is_sure and len(Run.open(out).classes) > MANY_CLASSES:
+    if is_sure and num_classes > MANY_CLASSES:
         rows.append(("top-5", f"{result.top5:.4f}"))
     return [*rows, ("loss", f"{result.loss:.4f}")]
 

@@ -98,7 +98,7 @@ def command(
         return print_settings(settings, json=json)
     if out is None:
         raise UsageError("--out is missing; name a new folder for the run")
-    from seit.train import train, train_seeds
+    from seit.train import Run, train, train_seeds
 
     with progress_bar("training", "steps") as bar:
         show = noted_on(bar, NOTES)
@@ -114,7 +114,9 @@ def command(
         return print_json(asdict(result))
     print_table(
         [
-            *accuracy_rows(result, out),
+            *accuracy_rows(
+                result, samples=result.val_samples, num_classes=len(Run.open(out).classes)
+            ),
             ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
             rate_row(result.samples_per_second, result.data_wait_fraction),
         ]

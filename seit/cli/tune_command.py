@@ -145,6 +145,7 @@ def _methods(text: str | None) -> tuple["Method", ...]:
 
 
 def _print_run(result: "TuneResult", out: Path, json: bool) -> None:
+    from seit.train import Run
     from seit.train.tune import ADAPTER_NAME
 
     adapter_bytes = (out / ADAPTER_NAME).stat().st_size
@@ -152,7 +153,9 @@ def _print_run(result: "TuneResult", out: Path, json: bool) -> None:
         return print_json(asdict(result) | {"adapter_bytes": adapter_bytes})
     print_table(
         [
-            *accuracy_rows(result, out),
+            *accuracy_rows(
+                result, samples=result.val_samples, num_classes=len(Run.open(out).classes)
+            ),
             (
                 "tuning parameters",
                 f"{result.tuning_parameters:,} and {result.head_parameters:,} of the classifier, "
