@@ -20,6 +20,7 @@ from seit.errors import UsageError
 
 SHOWN = 5
 """So many names stand in a message."""
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _SEPARATORS = re.compile(r"[\s_\-]+")
 
 
@@ -180,8 +181,13 @@ def listed(names: Sequence[str]) -> str:
 
 
 def folded(name: str) -> str:
-    """Return a name without what slips change: case, Unicode form, blanks, ``_`` and ``-``."""
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    """Return a name without what slips change: case, Unicode form, blanks, ``_`` and ``-``, zeros.
+
+    Of a number the leading zeros go, and a fraction of zeros as in ``7.0``.
+    """
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+    if _INTEGER.fullmatch(plain):
+        return str(int(plain.partition(".")[0]))
     return _SEPARATORS.sub(" ", plain).strip()
 
 
@@ -199,4 +205,6 @@ def _difference(name: str, other: str) -> str:
         return "another Unicode form"
     if forms[0].casefold() == forms[1].casefold():
         return "case"
+    if _INTEGER.fullmatch(forms[0].strip()):
+        return "the writing of a number"
     return "blanks, underscores or hyphens"

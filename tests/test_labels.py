@@ -95,8 +95,8 @@ def test_splits_whose_classes_disagree(tmp_path: Path) -> None:
     corpus = list_corpus(plant(tmp_path, ["train/cat/1", "train/emu/2", "val/Cat/3", "val/emu/4"]))
     assert corpus.classes == ("Cat", "cat", "emu")
     assert corpus.warnings == (
-        "1 of 2 classes of val have no sample in train to learn from: Cat; spelt otherwise in "
-        "train: Cat for cat",
+        "1 of 3 classes has samples in split 'val' and none in 'train' to learn from: 'Cat'; "
+        "'Cat' is nearly 'cat' (case); give both one name",
     )
 
 

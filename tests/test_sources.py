@@ -69,7 +69,9 @@ def test_split_folders_and_synonyms(tmp_path: Path) -> None:
     assert corpus.kind == "folder"
     assert corpus.classes == ("cat", "dog", "emu")
     assert corpus.split_names == ("train", "val", "test")
-    assert corpus.warnings == ("1 of 1 classes of test have no sample in train to learn from: emu",)
+    assert corpus.warnings == (
+        "1 of 3 classes has samples in split 'test' and none in 'train' to learn from: 'emu'",
+    )
     assert labels(corpus) == {
         "Training/dog/a.jpg": "dog",
         "Training/cat/deep/er/b.png": "cat",
@@ -339,7 +341,7 @@ def test_csv_manifest(tmp_path: Path) -> None:
     assert read_bytes(found["img/c.jpg"]) == b"333"
     assert corpus.warnings == (
         "1 of 3 instances have no label",
-        "1 of 1 classes of val have no sample in train to learn from: cat",
+        "1 of 2 classes has samples in split 'val' and none in 'train' to learn from: 'cat'",
     )
 
 

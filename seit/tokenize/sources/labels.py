@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from seit.classes import folded, split_warning
 from seit.errors import UsageError
 from seit.tokenize.sources.corpus import examples, shown
 
@@ -16,7 +17,6 @@ _REWRITTEN = re.compile(r"[+].*|-?0[0-9].*|-0+(\.0+)?")
 _MISSING = {"nan", "<na>", "nat", "null"}
 _MISSING_IN_TABLES = {*_MISSING, "none", "na", "n/a", "#n/a"}
 _SEPARATORS = (",", ";", "|", "&", "+", "\n")
-_BLANKS = re.compile(r"[\s_\-]+")
 
 
 def read_label(value: object, where: str) -> str | None:
@@ -102,7 +102,7 @@ def alike_classes(classes: Iterable[str]) -> list[list[str]]:
     """Group names that are equal but for case, Unicode form, blanks and the writing of numbers."""
     groups: dict[str, list[str]] = {}
     for name in classes:
-        groups.setdefault(_plain(name), []).append(name)
+        groups.setdefault(folded(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -111,25 +111,13 @@ def compare_splits(classes: Sequence[str], counts: Mapping[str, Mapping[int, int
 
     ``counts`` has the samples of each split by label; −1 is unlabelled.
     """
-    train = counts.get("train", {})
-    learned = {classes[label] for label, count in train.items() if label >= 0 and count}
-    if not learned:
-        return []
-    near = {_plain(name): name for name in learned}
-    lines = []
-    for split, found in counts.items():
-        names = {classes[label] for label, count in found.items() if label >= 0 and count}
-        absent = sorted(names - learned)
-        if not absent:
-            continue
-        twins = [(name, near[_plain(name)]) for name in absent if _plain(name) in near]
-        hint = examples([f"{_spelt(name)} for {_spelt(twin)}" for name, twin in twins])
-        also = f"; spelt otherwise in train: {hint}" if twins else ""
-        lines.append(
-            f"{len(absent)} of {len(names)} classes of {split} have no sample in train to learn "
-            f"from: {examples(list(map(_spelt, absent)))}{also}"
-        )
-    return lines
+    present = {split: [label for label, n in found.items() if n] for split, found in counts.items()}
+    learned = present.pop("train", [])
+    warnings = (
+        split_warning(classes, learned=learned, evaluated=labels, val=split)
+        for split, labels in present.items()
+    )
+    return [text for text in warnings if text is not None]
 
 
 def _are_integers(given: Iterable[str]) -> bool:
@@ -154,14 +142,6 @@ def _lists(classes: Sequence[str]) -> list[str]:
         if shared and len(shared) * 2 >= len(separated) and not is_alone:
             return shared
     return []
-
-
-def _plain(name: str) -> str:
-    """The form in which names that mean the same are equal."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
-    if _INTEGER.fullmatch(folded):
-        return str(int(folded.partition(".")[0]))
-    return _BLANKS.sub(" ", folded).strip()
 
 
 def _spelt(name: str) -> str:
