@@ -74,6 +74,17 @@ def take_lock(path: Path, *, busy: str) -> int:
     raise SeitError(f"{busy}; wait for it or stop it first")
 
 
+def refuse_links(*folders: Path) -> None:
+    """Refuse work folders that are links, which would be emptied where they lead.
+
+    Raises:
+        UsageError: one is.
+    """
+    for folder in folders:
+        if folder.is_symlink():
+            raise UsageError(f"{folder} is a link, and what it leads to would change; remove it")
+
+
 def is_same_file(descriptor: int, path: Path) -> bool:
     """Tell whether an open file is still the one at ``path``."""
     try:

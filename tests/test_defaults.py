@@ -30,7 +30,14 @@ def make(tmp_path):
 
 
 def settings_of_command(kind, store, task, **options):
-    named = {"recipe": None, "config": None, "init_from": None, "named": {}, "assigned": None}
+    named = {
+        "recipe": None,
+        "config": None,
+        "init_from": None,
+        "resumed": None,
+        "named": {},
+        "assigned": None,
+    }
     return run_settings(kind, task=task, store=str(store.folder), **(named | options))
 
 

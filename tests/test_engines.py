@@ -343,6 +343,6 @@ def test_a_cluster_without_room_is_refused(corpus, tmp_path, cluster):
 
 def test_without_ray_the_extra_is_named(corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray.data", None)
-    with pytest.raises(UsageError, match=r"pip install 'seit\[ray\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'ray\[data\]"):
         tokenize(corpus, tmp_path / "store", RAY)
     assert not (tmp_path / "store").exists()

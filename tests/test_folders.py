@@ -158,7 +158,7 @@ def test_a_missing_package_is_named(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", fail)
-    with pytest.raises(UsageError, match=r"Install s3fs to access S3; .*pip install 'seit\[s3\]'"):
+    with pytest.raises(UsageError, match=r"Install s3fs to access S3; .*pip install 's3fs"):
         open_folder("s3://bucket/corpus")
 
 

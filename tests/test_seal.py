@@ -363,6 +363,8 @@ def change_at(monkeypatch, path, number, *, name="train"):
 def test_operations_write_no_mixture(tmp_path, monkeypatch, operate, number):
     build(tmp_path / "one")
     build(tmp_path / "two")
+    grid = seit.open(tmp_path / "one").card.tokenizer.grid
+    monkeypatch.setattr("seit.shards.converting.OFFICIAL_GRID", grid)
     change_at(monkeypatch, tmp_path / "one", number)
     with pytest.raises(ChangedError):
         operate(tmp_path / "one", tmp_path / "two", tmp_path / "out")

@@ -12,8 +12,8 @@ import seit
 from seit.cli.tokenize_command import _changes, _ratio
 from seit.shards import verify_store
 from seit.tokenize import TokenizeConfig, estimate, tokenize
-from seit.tokenize.remarks import larger_remark
 from seit.tokenize.settle import settle_job
+from seit.tokenize.store_remarks import larger_remark
 
 
 def jpeg(number, side=32, quality=75):

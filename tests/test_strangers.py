@@ -281,7 +281,7 @@ def test_headers_of_tensors_are_bounded(tmp_path):
     path.write_bytes(struct.pack("<Q", MAX_HEADER_BYTES + 1) + bytes(64))
     with pytest.raises(DamagedError, match="header"):
         read_tensors(path)
-    header = b'{"predictions":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    header = b'{"predictions":{"dtype":"F7","shape":[1],"data_offsets":[0,2]}}'
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(2))
     with pytest.raises(DamagedError, match="damaged"):
         read_arrays(path)

@@ -537,7 +537,8 @@ def test_a_teacher_is_understood_by_the_names_of_its_classes(kind, store, pictur
     """A student of a store that lists its classes in another order learns the same of each."""
     source = str(pictures) if kind == "pixels" else None
     train(changed(data={"pixels": source}, schedule={"steps": 2}), store, out=tmp_path / "teacher")
-    config = changed(distill={"teacher": str(tmp_path / "teacher"), "alpha": 1.0})
+    distill = {"teacher": str(tmp_path / "teacher"), "alpha": 1.0, "pixels": source}
+    config = changed(distill=distill)
     ranks = Ranks(0, 1, torch.device("cpu"))
     feed = make_feed(store, config, ranks.device)
     batch = next(feed.train_batches(0))

@@ -17,7 +17,7 @@ from typing import Any
 from seit.documents import parse_json, read_plain
 from seit.errors import SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
-from seit.locks import LOCK_NAME, take_lock
+from seit.locks import LOCK_NAME, refuse_links, take_lock
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.exchanging import exchange_folders
 from seit.shards.folders import LocalFolder
@@ -106,7 +106,9 @@ def locked(work: Path, path: Path) -> Iterator[None]:
 
     Raises:
         SeitError: another call is at work.
+        UsageError: ``work`` is a link.
     """
+    refuse_links(work)
     lock = take_lock(work / LOCK_NAME, busy=f"another call is changing {path}")
     try:
         yield

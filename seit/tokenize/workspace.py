@@ -18,7 +18,7 @@ from typing import Any, Self
 from seit.documents import parse_json, read_plain
 from seit.errors import UsageError
 from seit.files import explained_writes, inside, write_atomically
-from seit.locks import LOCK_NAME, is_same_file, take_lock
+from seit.locks import LOCK_NAME, is_same_file, refuse_links, take_lock
 from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord
 from seit.shards.folders import is_url
 from seit.shards.replacing import JOB_FOLDER, check_not_replaced
@@ -26,7 +26,6 @@ from seit.tokenize.plan import ShardPlan
 from seit.tokenizers import Tokenizer, save_tokenizer
 
 _CARD_HEAD_BYTES = 256
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 MAX_JOB_BYTES = 1 << 28
 """Largest description of a job or of a finished shard, which lists the inputs it skipped."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
@@ -102,7 +101,9 @@ class Workspace:
 
         Raises:
             SeitError: another job is writing it, or its folder cannot be made or locked.
+            UsageError: its folder is a link.
         """
+        refuse_links(self.path, self._done)
         is_new = not self.store.exists()
         lock = take_lock(self.path / LOCK_NAME, busy=f"another job is writing {self.store}")
         try:

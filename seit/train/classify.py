@@ -101,7 +101,7 @@ def train(
     settled = starting_from(config, init_from)
     return run_objective(
         lambda ranks, start: Classification(settled, opened, ranks, init_from=start),
-        config,
+        settled,
         opened,
         out=Path(out),
         resume=resume,

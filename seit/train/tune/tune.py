@@ -93,7 +93,7 @@ def tune(
         raise UsageError("--init-from is missing; name the finished run whose backbone to tune")
     return run_objective(
         lambda ranks, _: TunedClassification(settled, opened, ranks, init_from=settled.init_from),
-        config,
+        settled,
         opened,
         out=Path(out),
         resume=resume,
