@@ -317,7 +317,7 @@ def in_namespace():
 def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, room):
     """A real file system that runs out of space, then gets some."""
     shard = len(undisturbed["train/00000.tar"])
-    begun = 40_000  # the folder of the job, which keeps tokenizer and codebook
+    begun = 44_000  # the folder of the job, which keeps lock, tokenizer and codebook
     spaces = {
         "tokenizer": 16_000,
         "first shard": begun + shard // 2,

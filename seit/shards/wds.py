@@ -9,6 +9,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,8 @@ class ShardWriter:
                     )
                     publish(self._partial, self._path)
         finally:
-            self._file.close()
+            with suppress(OSError):  # what could not be written is said already
+                self._file.close()
             self._partial.unlink(missing_ok=True)
 
 
