@@ -25,24 +25,27 @@ from seit.errors import UsageError
 from seit.files import inside, write_atomically
 from seit.shards import (
     CODEBOOK_NAME,
+    CODEBOOK_TENSOR,
+    MAX_SCORE,
+    PROBABILITY_BITS,
     SKIPPED_NAME,
+    TABLES_TENSOR,
     Block,
     Card,
     Codec,
+    ContextCodec,
+    ContextTables,
     FileRecord,
     PackedCodec,
     ShardRecord,
     ShardWriter,
     TokenizerInfo,
     TokenLayout,
+    TreeShape,
     write_index,
+    write_zarr_split,
 )
-from seit.shards.context import ContextCodec, ContextTables
-from seit.shards.context.tables import MAX_SCORE, PROBABILITY_BITS
-from seit.shards.context.tree import TreeShape
-from seit.shards.recoding import check_names
-from seit.shards.store import CODEBOOK_TENSOR, TABLES_TENSOR
-from seit.shards.zarr import write_zarr_split
+from seit.stores import check_names
 
 try:
     from hypothesis import strategies as st

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stores import build_store
+from support.stores import build_store
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 EXPECTED = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import seit
-from seit.shards import verify_store
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.tokenize.decode import decode_image
-from seit.tokenize.sources import list_corpus, read_bytes
+from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest.inputs.images import decode_image
+from seit.ingest.sources import list_corpus, read_bytes
+from seit.stores import verify_store
 
 DATA = os.environ.get("SEIT_TEST_DATA")
 pytestmark = pytest.mark.skipif(DATA is None, reason="SEIT_TEST_DATA names no folder")

@@ -14,24 +14,24 @@ from markdown_it import MarkdownIt
 from safetensors.numpy import save
 from torch import nn
 
-from seit.analyze.comparing import compare_contenders
-from seit.analyze.contenders import open_contenders
-from seit.analyze.listing import list_runs
+from seit.analysis.runs.compare import compare_contenders
+from seit.analysis.runs.contenders import open_contenders
+from seit.analysis.runs.find import list_runs
 from seit.cli import main
+from seit.config import build, from_environment, parse_value, read_yaml
 from seit.documents import MAX_DEPTH, parse_json, parse_yaml, read_json_lines
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.exports.card import write_card
+from seit.exports.spec import BackboneSpec, ExportSpec, TokenizerSpec
 from seit.files import open_plain
 from seit.models import build_backbone
 from seit.printable import printable
-from seit.settings import build, from_environment, parse_value, read_yaml
 from seit.tensors import MAX_HEADER_BYTES, read_arrays, read_tensors
 from seit.tokenizers import load_tokenizer
-from seit.train import Run, TrainConfig, evaluate_run
-from seit.train.checkpoint import TrainState, load_checkpoint
-from seit.train.exporting.card import write_card
-from seit.train.exporting.spec import BackboneSpec, ExportSpec, TokenizerSpec
-from seit.train.loggers import _Ids
-from seit.train.seeds import read_seeds
+from seit.training import Run, TrainConfig, evaluate_run
+from seit.training.checkpoint import TrainState, load_checkpoint
+from seit.training.loggers import _Ids
+from seit.training.seeds import read_seeds
 
 INFO = {
     "status": "finished",

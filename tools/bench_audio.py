@@ -29,22 +29,22 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from seit.augment import TokenAugment
+from seit.config import build, read_yaml
 from seit.devices import choose_device
+from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest.config import resolve_tokenizer
+from seit.ingest.fit import make_reader
+from seit.ingest.sources import list_corpus
 from seit.models import build_backbone
 from seit.recipes import find_recipe
-from seit.settings import build, read_yaml
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.tokenize.config import resolve_tokenizer
-from seit.tokenize.fit import make_reader
-from seit.tokenize.sources import list_corpus
 from seit.tokenizers import PRESETS, MelTokenizer
-from seit.tokenizers.autoencoder import unfold
-from seit.train import TrainConfig
-from seit.train.evaluate import evaluate
-from seit.train.losses import classification_loss
-from seit.train.optim import learning_rate, make_optimizer
-from seit.train.precision import make_autocast
-from seit.train.run import environment
+from seit.tokenizers.learned.autoencoder import unfold
+from seit.training import TrainConfig
+from seit.training.evaluate import evaluate
+from seit.training.losses import classification_loss
+from seit.training.optimizer import learning_rate, make_optimizer
+from seit.training.precision import make_autocast
+from seit.training.run import environment
 
 EVAL_BATCH = 128
 

@@ -19,15 +19,15 @@ import PIL
 import torch
 
 from seit import open as open_store
+from seit.config import build, read_yaml
+from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest.inputs.pixels import PixelReader
+from seit.ingest.shard import ENCODE_BATCH
+from seit.ingest.sources import list_corpus, read_bytes
 from seit.recipes import find_recipe
-from seit.settings import build, read_yaml
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.tokenize.making import ENCODE_BATCH
-from seit.tokenize.pixels import PixelReader
-from seit.tokenize.sources import list_corpus, read_bytes
 from seit.tokenizers import measure_quality
-from seit.train import TrainConfig, train
-from seit.train.run import environment
+from seit.training import TrainConfig, train
+from seit.training.run import environment
 
 RATE_IMAGES = 1024
 

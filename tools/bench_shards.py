@@ -32,10 +32,10 @@ from seit import open as open_store
 from seit.shards import BLOCK_SAMPLES, Codec, PackedCodec
 from seit.shards.context import ContextCodec
 from seit.shards.context.fit import fit_tables
-from seit.shards.official import ID_LIMIT, decode_escaped, encode_escaped
 from seit.shards.packed import pack
-from seit.shards.recoding import fit_codec
-from seit.train.run import environment
+from seit.stores.official import ID_LIMIT, decode_escaped, encode_escaped
+from seit.stores.recode import fit_codec
+from seit.training.run import environment
 
 AMORTISED_OVER = 100_000
 INDEX_BYTES_PER_BLOCK = 16

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.sparse import to_sparse_semi_structured
 
-from seit.train.run import environment
-from seit.train.sparsity import SparsityConfig, draw_mask
+from seit.training.run import environment
+from seit.training.sparsity import SparsityConfig, draw_mask
 
 LAYERS = {
     "attn.qkv": (768, 2304),

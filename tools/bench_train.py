@@ -5,7 +5,7 @@
         --compile --peak-tflops 989 --pixels-peer photos/
 
 `bare` is forward, loss, backward and optimiser step on one batch that lies ready; `trained` is
-`seit.train` of the same network, its reading, augmentation, average of the weights, clipping and
+`seit.training` of the same network, its reading, augmentation, average of the weights, clipping and
 log included, evaluations and checkpoints not; its first fifth of the steps, in which networks are
 compiled, does not count. With --peak-tflops, what the device can do at best, the FLOPs of forward
 and backward over the time of a step say how much of that is used.
@@ -37,18 +37,18 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from seit.augment import PixelAugment, TokenAugment
+from seit.config import build, read_yaml
+from seit.demo import write_corpus
 from seit.devices import choose_device
 from seit.models import build_backbone
 from seit.recipes import find_recipe
-from seit.renders import write_corpus
-from seit.settings import build, read_yaml
 from seit.shards import Store, open_store
-from seit.train import TrainConfig, train
-from seit.train.feeds import build_model, make_feed, pixel_stem
-from seit.train.losses import classification_loss
-from seit.train.optim import make_optimizer
-from seit.train.precision import make_autocast
-from seit.train.run import METRICS_NAME, environment
+from seit.training import TrainConfig, train
+from seit.training.feeds import build_model, make_feed, pixel_stem
+from seit.training.losses import classification_loss
+from seit.training.optimizer import make_optimizer
+from seit.training.precision import make_autocast
+from seit.training.run import METRICS_NAME, environment
 
 PIXELS, PATCH = 224, 8
 """Side of the pictures of the peer, and of what a token of a 28×28 grid stands for."""

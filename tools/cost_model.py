@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from seit.tokenize import TokenizeConfig, tokenize
+from seit.ingest import TokenizeConfig, tokenize
 
 SECONDS_PER_HOUR = 3600
 

@@ -35,11 +35,11 @@ from seit.augment import (
     swap_squares,
     time_roll,
 )
+from seit.demo import write_corpus
+from seit.ingest import TokenizeConfig, tokenize
 from seit.models.tokenadapt import load_tokenadapt
-from seit.renders import write_corpus
 from seit.shards import Store
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.train.tokenadapt import TokenAdaptConfig, copy_tokens, train_tokenadapt
+from seit.tokenizer_training.tokenadapt import TokenAdaptConfig, copy_tokens, train_tokenadapt
 
 SIZE, CODES = 128, 512
 CELL, GAP, MARGIN, COLORS = 112, 4, 72, 256

@@ -22,33 +22,33 @@ import yaml
 from safetensors.numpy import save
 from torch import nn
 
-from seit.analyze.comparing import compare_contenders
-from seit.analyze.comparison_page import (
+from seit.analysis.runs.compare import compare_contenders
+from seit.analysis.runs.contenders import open_contenders
+from seit.analysis.runs.find import list_runs
+from seit.analysis.runs.page import (
     class_rows,
     result_rows,
     say_verdicts,
     setting_rows,
     write_comparison,
 )
-from seit.analyze.contenders import open_contenders
-from seit.analyze.listing import list_runs
 from seit.cli.output import print_json, print_lines
+from seit.config import build, merge, parse_assignments, read_yaml, setting_names, to_mapping
+from seit.continual_learning.config import ContinualConfig
+from seit.continual_learning.streams.orders import class_order
 from seit.documents import parse_json
 from seit.errors import SeitError
-from seit.settings import build, merge, parse_assignments, read_yaml, setting_names, to_mapping
+from seit.pretraining.config import PretrainConfig
+from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizers import load_tokenizer
 from seit.tokenizers.shipped import _read_card
-from seit.train.checkpoint import TrainState, load_checkpoint
-from seit.train.config import TrainConfig
-from seit.train.continual.config import ContinualConfig
-from seit.train.continual.orders import class_order
-from seit.train.loggers import _Ids
-from seit.train.predictions import read_predictions
-from seit.train.pretrain.config import PretrainConfig
-from seit.train.run import Run
-from seit.train.seeds import read_seeds
-from seit.train.tokenizers.config import TokenizerConfig
-from seit.train.tune.config import TuneConfig
+from seit.training.answers import read_predictions
+from seit.training.checkpoint import TrainState, load_checkpoint
+from seit.training.config import TrainConfig
+from seit.training.loggers import _Ids
+from seit.training.run import Run
+from seit.training.seeds import read_seeds
+from seit.training.tuning.config import TuneConfig
 
 FILES = ("run.json", "metrics.jsonl", "config.yaml", "seeds.json", "loggers.json")
 KINDS = (TrainConfig, PretrainConfig, TuneConfig, ContinualConfig, TokenizerConfig)

@@ -13,9 +13,9 @@ from make_golden import GOLDEN, STORES
 
 import seit
 from seit.shards.frames import Kind
-from seit.shards.official import encode_escaped
-from seit.shards.official.codebook import torch_bytes
 from seit.shards.shard import Shard
+from seit.stores.official import encode_escaped
+from seit.stores.official.codebook import torch_bytes
 
 
 def write_seeds(target: str, folder: Path) -> None:

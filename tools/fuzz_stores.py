@@ -19,15 +19,8 @@ from typing import Any
 
 from make_golden import GOLDEN, STORES
 
-from seit.shards import (
-    CARD_NAME,
-    convert,
-    delete_samples,
-    filter_store,
-    merge_stores,
-    open_store,
-    verify_store,
-)
+from seit.shards import CARD_NAME, open_store
+from seit.stores import convert_store, delete_samples, filter_store, merge_stores, verify_store
 from seit.stream.order import WindowOrder
 
 SEPARATOR = b"|||"
@@ -159,19 +152,19 @@ def _merge(store: Path, out: Path, golden: Path) -> None:
 
 def _other_container(store: Path, out: Path, golden: Path) -> None:  # noqa: ARG001
     card = open_store(store).card
-    convert(store, out, container="wds" if card.container == "zarr" else "zarr")
+    convert_store(store, out, container="wds" if card.container == "zarr" else "zarr")
 
 
 def _entropy_coded(store: Path, out: Path, golden: Path) -> None:  # noqa: ARG001
-    convert(store, out, codec="context")
+    convert_store(store, out, codec="context")
 
 
 def _official(store: Path, out: Path, golden: Path) -> None:  # noqa: ARG001
-    convert(store, out, container="official")
+    convert_store(store, out, container="official")
 
 
 def _copy(store: Path, out: Path, golden: Path) -> None:  # noqa: ARG001
-    convert(store, out)
+    convert_store(store, out)
 
 
 def _delete(store: Path, out: Path, golden: Path) -> None:  # noqa: ARG001

@@ -41,13 +41,13 @@ from seit.shards.context.codec import split_streams
 from seit.shards.context.coder import Coder
 from seit.shards.frames import Coding, Kind, decode_frame, encode_frame, seal_frame
 from seit.shards.index import decode_index, index_name, read_frame_sizes
-from seit.shards.official import OfficialSplit, decode_escaped, encode_escaped, read_codebook
-from seit.shards.official.splits import decoded_blocks, read_labels
 from seit.shards.packed import unpack_reference, unpack_rows
 from seit.shards.tar_shard import open_tar_shards
 from seit.shards.zarr import ZarrGroup, ZarrShard, check_zarr_group
 from seit.shards.zarr.chunks import encode_index as encode_chunk_index
 from seit.shards.zarr_codec import SeitCodec
+from seit.stores.official import OfficialSplit, decode_escaped, encode_escaped, read_codebook
+from seit.stores.official.splits import decoded_blocks, read_labels
 
 Target = Callable[[int, int, bytes], None]
 """Takes which of its cases is meant, how far the bytes are put right, and the bytes."""

@@ -37,7 +37,7 @@ from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables
 from seit.shards.packed import sample_bytes, token_bits
 from seit.stream import unpack
-from seit.stream.decoding import DeviceContextCodec
+from seit.stream.device_decoder import DeviceContextCodec
 from seit.stream.kernels import (
     ContextDecoder,
     DeviceTables,
@@ -45,17 +45,17 @@ from seit.stream.kernels import (
     triton_serves,
     unpack_triton,
 )
-from seit.train.run import environment
+from seit.training.run import environment
 
 ROOT = Path(__file__).parents[1]
 KERNEL_TESTS = (
-    "tests/test_kernels.py",
-    "tests/test_fused.py",
-    "tests/test_philox.py",
-    "tests/test_feeds.py",
-    "tests/test_streaming.py",
-    "tests/test_augment_pipeline.py",
-    "tests/test_sit.py",
+    "tests/stream/test_kernels.py",
+    "tests/augment/test_fused.py",
+    "tests/augment/test_philox.py",
+    "tests/training/test_feeds.py",
+    "tests/stream/test_streaming.py",
+    "tests/augment/test_pipeline.py",
+    "tests/pretraining/test_sit.py",
 )
 GRID = (32, 32)
 LENGTH = GRID[0] * GRID[1]
@@ -102,7 +102,7 @@ def time_unpacking(num_codes: int, repeats: int) -> list[dict[str, float]]:
         rows = torch.randint(RESIDENT_SAMPLES, (batch,), device="cuda")
         found = unpack_triton(packed_NS, length=LENGTH, num_codes=num_codes, rows=rows)
         if not torch.equal(found, unpack(packed_NS[rows], length=LENGTH, num_codes=num_codes)):
-            raise SystemExit("the unpacked ids are not those of seit.stream.unpack")
+            raise SystemExit("the unpacked ids are not those of seit.stream.packed")
         moved = batch * size + found.nbytes
         source = torch.zeros(moved // 2, dtype=torch.uint8, device="cuda")
         target = torch.empty_like(source)

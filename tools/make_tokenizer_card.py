@@ -22,14 +22,14 @@ import torch
 import yaml
 
 from seit.files import write_atomically
+from seit.ingest.fit import measure_on_corpus
+from seit.ingest.sources import list_corpus
 from seit.recipes import data_folder
-from seit.tokenize.fit import measure_on_corpus
-from seit.tokenize.sources import list_corpus
+from seit.tokenizer_training.evaluate import measure_instances, sample_pictures
 from seit.tokenizers import ImageTokenizer, load_tokenizer, save_tokenizer
-from seit.tokenizers.conv import ConvTokenizer
-from seit.tokenizers.learned import LearnedTokenizer
+from seit.tokenizers.learned.base import LearnedTokenizer
+from seit.tokenizers.learned.conv import ConvTokenizer
 from seit.tokenizers.shipped import list_shipped
-from seit.train.tokenizers.evaluate import measure_instances, sample_pictures
 
 SORT_IMAGES = 1024
 MEASURED_IMAGES = 512

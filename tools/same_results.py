@@ -30,9 +30,10 @@ MODEL = (
 )
 PRETRAIN = "--mtm.decoder_dim 16 --mtm.decoder_depth 1 --mtm.decoder_heads 2 --probe.samples 24"
 TOKENIZER = (
-    "--size 64 --codes 16 --steps 6 --batch-size 4 --set dim=8 --set crop=32 --set encoder_width=16 "
-    "--set encoder_blocks=1 --set decoder_width=16 --set decoder_blocks=1 --set warmup_steps=2 "
-    "--set checkpoint_every=3 --set adversarial=0.1 --set adversarial_start=3 --set eval_images=8"
+    "--size 64 --codes 16 --steps 6 --batch-size 4 --set dim=8 --set crop=32 "
+    "--set encoder_width=16 --set encoder_blocks=1 --set decoder_width=16 --set decoder_blocks=1 "
+    "--set warmup_steps=2 --set checkpoint_every=3 --set adversarial=0.1 --set adversarial_start=3 "
+    "--set eval_images=8"
 )
 #: Command lines in their order; ``$`` stands for the output folder.
 COMMANDS = {
@@ -46,9 +47,9 @@ COMMANDS = {
     "conv": f"tokenizer train $/pictures $/conv {TOKENIZER}",
     "fitted": "tokenizer fit $/pictures $/fitted.safetensors --size 64 --codes 16",
     "train": f"train $/store --out $/train --recipe small-cpu --steps 6 --batch-size 8 {MODEL}",
-    "audio": f"train $/sounds --out $/audio --recipe audio-small-cpu --steps 4 --batch-size 8 "
-    f"--model vit_tiny_patch16_224 --model.embed_dim 16 --model.depth 2 --model.num_heads 2 "
-    f"--run.log_every 1 --device cpu",
+    "audio": "train $/sounds --out $/audio --recipe audio-small-cpu --steps 4 --batch-size 8 "
+    "--model vit_tiny_patch16_224 --model.embed_dim 16 --model.depth 2 --model.num_heads 2 "
+    "--run.log_every 1 --device cpu",
     "mtm": f"pretrain $/store --objective mtm --out $/mtm --steps 5 --batch-size 8 {MODEL} "
     f"{PRETRAIN}",
     "sit": f"pretrain $/store --objective sit --out $/sit --recipe sit-small-cpu --steps 5 "
@@ -161,6 +162,7 @@ def run(name: str, command: str, out: Path) -> dict[str, str]:
 
 
 def main() -> None:
+    """Run the commands, print the sums, and compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a folder for what is written")
     parser.add_argument("--only", nargs="*", default=[], help="names of commands; all by default")

@@ -8,7 +8,7 @@ FSDD has its official split. STORES gets a store for each, `esc10-fold1` … and
 tokenizer is fitted on that store's own training clips; without --clips those that are there are
 used, and the row `mel`, which needs the sounds, is left out.
 
-`tokens` is `seit.train`; `mel` the same network and recipe on the spectrograms that the tokens are
+`tokens` is `seit train`; `mel` the same network and recipe on the spectrograms that the tokens are
 of, not quantised, in the loop of `bench_audio.py`. Both compute in float32. OUT keeps runs: what is
 there is not made again, and what was begun goes on. --jobs runs go side by side.
 """
@@ -30,16 +30,16 @@ from typing import Any
 
 import torch
 
+from seit.config import build, read_yaml
 from seit.devices import choose_device
 from seit.files import write_atomically
+from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest.sources import list_corpus
 from seit.recipes import find_recipe
-from seit.settings import build, read_yaml
 from seit.shards import CARD_NAME, open_store
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.tokenize.sources import list_corpus
 from seit.tokenizers import MelTokenizer
-from seit.train import TrainConfig, train
-from seit.train.run import environment
+from seit.training import TrainConfig, train
+from seit.training.run import environment
 
 ROWS = ("tokens", "mel")
 

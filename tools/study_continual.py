@@ -32,12 +32,12 @@ from typing import Any
 
 import torch
 
+from seit.config import build, merge, to_mapping
+from seit.continual_learning import ContinualConfig, continual
 from seit.devices import choose_device
-from seit.settings import build, merge, to_mapping
 from seit.shards import open_store
-from seit.train import Run
-from seit.train.continual import ContinualConfig, continual
-from seit.train.run import environment
+from seit.training import Run
+from seit.training.run import environment
 
 PARTS = ("learners", "storage", "lae")
 PETS: dict[str, dict[str, Any]] = {

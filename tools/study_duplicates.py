@@ -21,11 +21,11 @@ import torch
 from PIL import Image, ImageEnhance
 
 import seit
-from seit.analyze.duplicates import Duplicates, find_duplicates
-from seit.shards import merge_stores
-from seit.tokenize import TokenizeConfig, tokenize
+from seit.analysis.duplicates.search import Duplicates, find_duplicates
+from seit.ingest import TokenizeConfig, tokenize
+from seit.stores import merge_stores
 from seit.tokenizers import save_tokenizer
-from seit.train.run import environment
+from seit.training.run import environment
 
 THRESHOLDS = (0.8, 0.85, 0.9, 0.95)
 QUALITY = 92

@@ -34,16 +34,16 @@ from typing import Any, Literal
 
 import torch
 
+from seit.config import build, merge, read_yaml
 from seit.models import build_backbone
+from seit.pretraining import PretrainConfig, pretrain
 from seit.recipes import find_recipe
 from seit.report import Series, line_chart
-from seit.settings import build, merge, read_yaml
 from seit.shards import open_store
-from seit.train import TrainConfig, train
-from seit.train.flops import vit_flops
-from seit.train.pretrain import PretrainConfig, pretrain
-from seit.train.run import environment
-from seit.train.sparsity import masked_weights
+from seit.training import TrainConfig, train
+from seit.training.flops import vit_flops
+from seit.training.run import environment
+from seit.training.sparsity import masked_weights
 
 PARTS = ("labels", "sparse", "further", "sit")
 FRACTIONS = (1.0, 0.2, 0.05)

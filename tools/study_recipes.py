@@ -24,16 +24,16 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from seit.augment import SampleRandom, add_noise_, channel_units
+from seit.config import build, read_yaml
 from seit.recipes import find_recipe
-from seit.settings import build, read_yaml
 from seit.shards import Store, open_store
-from seit.train import Run, TrainConfig, train
-from seit.train.config import EmaConfig, ModelConfig
-from seit.train.evaluate import evaluate
-from seit.train.feeds import make_feed
-from seit.train.loading import load_run_model
-from seit.train.precision import make_autocast
-from seit.train.run import environment
+from seit.training import Run, TrainConfig, train
+from seit.training.config import EmaConfig, ModelConfig
+from seit.training.evaluate import evaluate
+from seit.training.feeds import make_feed
+from seit.training.networks import load_run_model
+from seit.training.precision import make_autocast
+from seit.training.run import environment
 
 ROWS = ("tokens", "pixels", "published", "published noised", "cnn tokens", "cnn pixels")
 CNN = "regnetx_study"

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seit.augment import TokenAugment
+from seit.config import build, read_yaml
 from seit.models import build_backbone, count_parameters
 from seit.recipes import find_recipe
-from seit.settings import build, read_yaml
 from seit.shards import Store, open_store
 from seit.stream import loader
-from seit.train import TrainConfig
-from seit.train.run import environment
+from seit.training import TrainConfig
+from seit.training.run import environment
 
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "convnext": ("convnext_atto", {"dims": (16, 32, 64, 128), "depths": (1, 1, 2, 1)}),

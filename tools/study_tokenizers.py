@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
+from seit.config import build, read_yaml
+from seit.ingest import TokenizeConfig, tokenize
 from seit.recipes import find_recipe
-from seit.settings import build, read_yaml
 from seit.shards import open_store
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.train import TrainConfig, train
-from seit.train.run import environment
+from seit.training import TrainConfig, train
+from seit.training.run import environment
 
 
 def study(

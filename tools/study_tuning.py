@@ -27,14 +27,14 @@ from typing import Any
 
 import torch
 
+from seit.config import build, merge, read_yaml, to_mapping
 from seit.errors import UsageError
 from seit.models.tuning import METHODS
 from seit.recipes import find_recipe
-from seit.settings import build, merge, read_yaml, to_mapping
 from seit.shards import open_store
-from seit.train import Run
-from seit.train.run import environment
-from seit.train.tune import ADAPTER_NAME, TuneConfig, tune
+from seit.training import Run
+from seit.training.run import environment
+from seit.training.tuning import ADAPTER_NAME, TuneConfig, tune
 
 PARTS = ("methods", "adalora")
 ALL = ["q", "k", "v", "proj", "fc1", "fc2"]

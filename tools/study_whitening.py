@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
+from seit.config import build, read_yaml
+from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest.config import DEFAULT_SIZE
+from seit.ingest.fit import FIT_INPUTS, make_reader, sample_inputs
+from seit.ingest.sources import list_corpus
 from seit.recipes import find_recipe
-from seit.settings import build, read_yaml
-from seit.tokenize import TokenizeConfig, tokenize
-from seit.tokenize.config import DEFAULT_SIZE
-from seit.tokenize.fit import FIT_INPUTS, make_reader, sample_inputs
-from seit.tokenize.sources import list_corpus
 from seit.tokenizers import ImageInputs, PatchTokenizer, save_tokenizer
-from seit.train import TrainConfig, train
-from seit.train.run import environment
+from seit.training import TrainConfig, train
+from seit.training.run import environment
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from seit.augment.crop import (
 from seit.augment.cutmix import Mixed, cutmix, cutmix_boxes
 from seit.augment.flip import random_flip
 from seit.augment.geometry import Geometry, TokenWarper, random_warps, warp
+from seit.augment.kernels.fused import FusedAugment
 from seit.augment.masks import mask_bands, random_bands, time_roll
 from seit.augment.mixup import mixup
 from seit.augment.noise import add_noise_, channel_units, codebook_unit
@@ -32,6 +33,7 @@ __all__ = [
     "AugmentConfig",
     "Augmented",
     "CropBoxes",
+    "FusedAugment",
     "Geometry",
     "Interpolation",
     "Mixed",

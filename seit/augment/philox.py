@@ -232,7 +232,7 @@ def _kernel_serves(device: torch.device) -> bool:
     """Whether draws are made by a Triton kernel: on CUDA devices, where there is Triton."""
     if device.type != "cuda":
         return False
-    from seit.stream.kernels import triton_serves
+    from seit.stream import triton_serves
 
     return triton_serves(device)
 

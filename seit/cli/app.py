@@ -67,7 +67,7 @@ app = App(
 )
 for name, summary in COMMANDS.items():
     settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups have their own
-    app.command(f"seit.cli.{name}_command:command", name=name, help=summary, **settings)
+    app.command(f"seit.cli.{name}:command", name=name, help=summary, **settings)
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -1,15 +1,5 @@
 """Stem adaptor and timm backbones."""
 
-from seit.models.create import build_backbone, count_parameters, create_model, load_weights
-from seit.models.stem import Stem
-from seit.models.vit import takes_patches, vit_stem
+import lazy_loader
 
-__all__ = [
-    "Stem",
-    "build_backbone",
-    "count_parameters",
-    "create_model",
-    "load_weights",
-    "takes_patches",
-    "vit_stem",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from seit.errors import DamagedError, UsageError
-from seit.models.instantiate import instantiate, rehearse, settle, sketch, takes
 from seit.models.pyramid import Plan, parse_entry, plan_pyramid
 from seit.models.stem import Stem
+from seit.models.timm_models import instantiate, rehearse, settle, sketch, takes
 from seit.models.vit import check_patch_embed, is_vit, make_vit, vit_stem
 from seit.shards import Store
 from seit.tensors import first_not_finite

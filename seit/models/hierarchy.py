@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from seit.errors import UsageError
-from seit.models.instantiate import BUILD_ERRORS
+from seit.models.timm_models import BUILD_ERRORS
 
 
 @dataclass(frozen=True)

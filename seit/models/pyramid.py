@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seit.errors import UsageError
 from seit.models.entry import Entry, enter
 from seit.models.hierarchy import Hierarchy, measure, size_and_dim
-from seit.models.instantiate import instantiate, sketch, takes
+from seit.models.timm_models import instantiate, sketch, takes
 
 _ENTRIES: dict[str, Entry] = {"auto": "later", "up": "up", "later": "later"}
 """For ``auto``, the comparison in docs/backbones.md decided."""

@@ -12,8 +12,8 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.models.hierarchy import feature_entries
-from seit.models.instantiate import instantiate, settle, sketch
 from seit.models.stem import Stem
+from seit.models.timm_models import instantiate, settle, sketch
 
 _USUAL = Stem(4, 2, 1)
 _SMALL = Stem(3, 1, 1)

@@ -9,29 +9,6 @@ Pixels and percentages: widths in a chart are percentages of the chart, heights 
 pixels. So a chart narrows on a phone while its text keeps its size.
 """
 
-from seit.report.bars import Bar, bar_chart
-from seit.report.confusion import Confused, confusion_matrix, worst_confused
-from seit.report.heatmap import task_matrix
-from seit.report.lines import Series, line_chart
-from seit.report.page import Section, page, write_page
-from seit.report.pictures import Captioned, image_grid
-from seit.report.tables import Figure, figures, table
+import lazy_loader
 
-__all__ = [
-    "Bar",
-    "Captioned",
-    "Confused",
-    "Figure",
-    "Section",
-    "Series",
-    "bar_chart",
-    "confusion_matrix",
-    "figures",
-    "image_grid",
-    "line_chart",
-    "page",
-    "table",
-    "task_matrix",
-    "worst_confused",
-    "write_page",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

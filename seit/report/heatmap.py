@@ -12,7 +12,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import UsageError
-from seit.report.element import no_data
+from seit.report.markup import no_data
 from seit.report.matrix import MAX_CELLS, Cell, square_matrix
 from seit.report.numbers import percent
 

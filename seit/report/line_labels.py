@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from seit.report.element import element, shorten
+from seit.report.markup import element, shorten
 
 LABEL_GAP = 19.0
 """Pixels between the baselines of two labels."""

@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from seit.errors import UsageError
 from seit.report.axis import Axis
-from seit.report.element import element, frame, no_data, percent_of
 from seit.report.line_labels import (
     LABEL_GAP,
     LineEnd,
@@ -25,6 +24,7 @@ from seit.report.line_labels import (
     legend,
     text_width,
 )
+from seit.report.markup import element, frame, no_data, percent_of
 from seit.report.numbers import number, percent
 
 _HEIGHT, _TOP, _BOTTOM = 260, 34, 48  # pixels: the plot, the room above it and below it

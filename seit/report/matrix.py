@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from seit.report.element import element, frame, percent_of, shorten
+from seit.report.markup import element, frame, percent_of, shorten
 
 MAX_WRITTEN = 20
 """Up to this many rows values are written into the cells."""

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from seit.errors import UsageError
-from seit.report.element import element, frame, no_data
+from seit.report.markup import element, frame, no_data
 
 EXACT_SIDE = 64
 """Pictures up to this many pixels a side travel as PNG, bit for bit; larger ones as JPEG."""

@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from seit.errors import UsageError
 from seit.report.axis import Axis
-from seit.report.element import element, frame, no_data, percent_of
 from seit.report.line_labels import text_width
+from seit.report.markup import element, frame, no_data, percent_of
 from seit.report.numbers import human_bytes, number, percent
 from seit.report.scatter_labels import Box, Place, place_labels
 

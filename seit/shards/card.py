@@ -18,8 +18,7 @@ from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.shards.blocks import parse_json
 from seit.shards.codecs import PackedCodec, TokenLayout
-from seit.shards.context import MAX_CODES as MAX_CONTEXT_CODES
-from seit.shards.context import ContextCodec
+from seit.shards.context import MAX_CODES as MAX_CONTEXT_CODES, ContextCodec
 from seit.shards.folders import Folder, LocalFolder, Location, open_folder
 from seit.shards.frames import MAX_COUNT
 from seit.shards.names import is_inner_path, is_split_name

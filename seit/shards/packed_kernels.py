@@ -6,7 +6,7 @@ Shape letters: N samples, L tokens per sample, S bytes per sample.
 import numpy as np
 from numba import njit, uint8, uint64
 
-from seit.shards.compiled import compiled, prefetch
+from seit.shards.jit import compiled, prefetch
 
 _AHEAD = 4
 _LINE_BYTES = 64

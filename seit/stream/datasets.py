@@ -19,10 +19,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from seit.errors import UsageError
-from seit.shards import Split
-from seit.shards.frames import Kind
+from seit.shards import Kind, Split
 from seit.stream.batches import Loader
-from seit.stream.unpack import id_dtype, unpack_rows
+from seit.stream.packed import id_dtype, unpack_rows
 
 
 class Item(TypedDict):

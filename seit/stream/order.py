@@ -223,7 +223,7 @@ def sample_at(
         seed: of the run.
         epoch: from 0.
     """
-    from seit.stream.order_kernels import permute
+    from seit.stream.permutation import permute
 
     assert num_samples > 0, "an empty split has no order"
     width, height, keys = _network(num_samples, seed, epoch)

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from seit.errors import SeitError, UsageError
+from seit.ingest import Instance, PixelReader, list_corpus
 from seit.shards import Split
 from seit.stream.batches import IndexedLoader, Rank
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
-from seit.tokenize.pixels import PixelReader
-from seit.tokenize.sources import Instance, list_corpus
 
 RESIDENT_BYTES = 2 << 30
 """Splits whose decoded pixels take up to 2 GiB are decoded once; larger ones at each step."""

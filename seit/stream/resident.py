@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from seit.errors import DamagedError
-from seit.shards import Split, TokenLayout
-from seit.shards.packed import unpack as unpack_numpy
+from seit.shards import Split, TokenLayout, unpack as unpack_numpy
 from seit.stream.batches import IndexedLoader, Rank, RowBatch, check_labelled
-from seit.stream.decoding import decode_on
+from seit.stream.device_decoder import decode_on
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
-from seit.stream.unpack import unpack_rows
+from seit.stream.packed import unpack_rows
 
 _CHECK_ROWS = 4096
 

@@ -18,12 +18,11 @@ import numpy.typing as npt
 import torch
 
 from seit.errors import DamagedError, SeitError
-from seit.shards import PackedCodec, Shard, Split
-from seit.shards.packed import pack
+from seit.shards import PackedCodec, Shard, Split, pack
 from seit.stream.batches import Loader, Rank, Samples, check_labelled
-from seit.stream.decoding import decode_on
+from seit.stream.device_decoder import decode_on
 from seit.stream.order import WindowOrder
-from seit.stream.unpack import unpack_rows
+from seit.stream.packed import unpack_rows
 
 _MAX_THREADS = 16
 

@@ -25,12 +25,12 @@ from seit.tensors import (
     read_tensors_and_metadata,
 )
 from seit.tokenizers.base import Tokenizer
-from seit.tokenizers.conv import ConvTokenizer
-from seit.tokenizers.dmel import DMelTokenizer
+from seit.tokenizers.fitted.dmel import DMelTokenizer
+from seit.tokenizers.fitted.mel_vq import MelTokenizer, ResidualMelTokenizer
+from seit.tokenizers.fitted.patch import PatchTokenizer
 from seit.tokenizers.imported import ImportedTokenizer
-from seit.tokenizers.melconv import MelConvTokenizer
-from seit.tokenizers.melvq import MelTokenizer, ResidualMelTokenizer
-from seit.tokenizers.patch import PatchTokenizer
+from seit.tokenizers.learned.conv import ConvTokenizer
+from seit.tokenizers.learned.mel_conv import MelConvTokenizer
 from seit.tokenizers.presets import PRESETS
 from seit.tokenizers.published import KINDS, ReferableTokenizer
 from seit.tokenizers.shipped import ShippedTokenizer, find_shipped, list_shipped

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from seit.modality import Modality
 from seit.tokenizers.base import AudioInputs, ImageInputs, Inputs, Tokenizer
-from seit.tokenizers.dmel import DMelTokenizer
+from seit.tokenizers.fitted.dmel import DMelTokenizer
+from seit.tokenizers.fitted.mel_vq import MelTokenizer, ResidualMelTokenizer
+from seit.tokenizers.fitted.patch import PatchTokenizer
 from seit.tokenizers.mel import MelConfig
-from seit.tokenizers.melvq import MelTokenizer, ResidualMelTokenizer
-from seit.tokenizers.patch import PatchTokenizer
 
 MEL_CONFIGS: Mapping[str, MelConfig] = {
     "1s": MelConfig(window=16_000, hop=125, taper=512, frames=128, patch=(4, 4)),

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seit.config import read_yaml
 from seit.errors import DamagedError, UsageError
 from seit.recipes import data_folder
-from seit.settings import read_yaml
 
 _REQUIRED: Mapping[str, type] = {
     "summary": str,

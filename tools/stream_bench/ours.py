@@ -25,12 +25,12 @@ from seit.shards import (
     ShardWriter,
     TokenizerInfo,
     TokenLayout,
-    convert,
     write_index,
 )
+from seit.stores import convert_store
 from seit.stream import Loader
 from seit.stream.datasets import TokenDataset
-from seit.stream.unpack import unpack_rows
+from seit.stream.packed import unpack_rows
 
 SHARD_BLOCKS = 20
 NUM_CODES = 1024
@@ -93,7 +93,7 @@ def write_context(work: Path, folder: Path) -> None:
     """A store of tokens coded with their context."""
     with tempfile.TemporaryDirectory(dir=work) as packed:
         write_packed(work, Path(packed))
-        convert(packed, folder, codec="context")
+        convert_store(packed, folder, codec="context")
 
 
 def open_loader(folder: Path, batch_size: int, **settings: Any) -> Start:

@@ -23,7 +23,7 @@ def draw_triton(random: SampleRandom, op: int, count: int, *, dtype: torch.dtype
     Returns:
         (B, n), bit for bit what torch draws.
     """
-    from seit.augment.kernels.philox_programs import draw_program
+    from seit.augment.kernels.programs.philox import draw_program
 
     positions = random.positions.contiguous()
     out = torch.empty((len(positions), count), dtype=dtype, device=positions.device)

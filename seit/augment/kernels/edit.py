@@ -11,7 +11,7 @@ from seit.augment.config import AugmentConfig
 from seit.augment.kernels.draws import signed_word
 from seit.augment.kernels.tokens import TokenSource
 from seit.augment.philox import SampleRandom
-from seit.stream.unpack import id_dtype
+from seit.stream import id_dtype
 
 _MAX_TILE = 256
 
@@ -37,7 +37,7 @@ def edit_triton(
     Returns:
         Ids (B, H, W), int16 where K ≤ 32,768, else int32.
     """
-    from seit.augment.kernels.edit_programs import edit_program
+    from seit.augment.kernels.programs.edit import edit_program
 
     (H, W), num_samples = source.grid, len(random)
     K, S = synonyms_KS.shape

@@ -59,7 +59,7 @@ def fused_embed(
     Raises:
         UsageError: tensors of other shapes or dtypes.
     """
-    from seit.augment.kernels.programs import embed_program
+    from seit.augment.kernels.programs.fused import embed_program
 
     _check_plan(plan, codebook_KC)
     h, w = size

@@ -20,8 +20,7 @@ from seit.augment.kernels.plan import draw_plan_triton
 from seit.augment.kernels.tokens import TokenSource
 from seit.augment.philox import SampleRandom
 from seit.augment.pipeline import TokenAugment
-from seit.stream.kernels import triton_serves, unpack_triton
-from seit.stream.unpack import unpack
+from seit.stream import triton_serves, unpack, unpack_triton
 
 _FUSED = frozenset({
     "crop_size", "crop_scale", "crop_ratio", "interpolation", "synonym_prob", "synonym_rate",

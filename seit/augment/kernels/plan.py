@@ -112,7 +112,7 @@ def draw_plan_triton(
     with or without Triton: a crop may not differ by a cell. With the default settings these are
     three operations, beside three launches.
     """
-    from seit.augment.kernels.plan_programs import plan_program
+    from seit.augment.kernels.programs.plan import plan_program
 
     num_samples, device = len(random), random.positions.device
     u = draw_triton(random, Op.CROP_SHAPE, 2 * NUM_TRIES, dtype=torch.float32)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from seit.errors import UsageError
-from seit.shards.packed import sample_bytes, token_bits
-from seit.stream.kernels import place_planes
+from seit.shards import sample_bytes, token_bits
+from seit.stream import place_planes
 
 _UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.models.classifier import is_of_head
-from seit.models.fingerprint import fingerprint
+from seit.models.identity import fingerprint
 from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
-from seit.models.tuning.making import make_tuning
-from seit.settings import build, to_mapping
+from seit.models.tuning.registry import make_tuning
 from seit.tensors import first_not_finite, parse_card, read_tensors_and_metadata
 
 _KEY = "seit"

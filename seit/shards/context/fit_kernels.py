@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from seit.shards.compiled import compiled
+from seit.shards.jit import compiled
 
 
 @njit(inline="always")

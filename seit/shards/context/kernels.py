@@ -11,8 +11,8 @@ Shape letters: N samples, L = H·W tokens, K codes, R entries of a row.
 import numpy as np
 from numba import int64, njit, uint64
 
-from seit.shards.compiled import compiled
 from seit.shards.context.tables import PROBABILITY_BITS
+from seit.shards.jit import compiled
 
 LANES = 4
 """Samples that are decoded at a time."""

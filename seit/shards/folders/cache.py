@@ -19,8 +19,8 @@ from pathlib import Path
 
 import google_crc32c
 
+from seit.config import build, from_environment
 from seit.errors import UsageError
-from seit.settings import build, from_environment
 from seit.shards.folders.base import Folder, WrappedFolder
 from seit.shards.folders.remote import RemoteFolder
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seit.shards.context.tables import MAX_SCORE, ContextTables
+from seit.shards import MAX_SCORE, ContextTables
 from seit.stream.kernels.packed import triton_serves
 
 _LANES = 32
@@ -145,7 +145,7 @@ def _decode_by_triton(tables: ContextTables, device: torch.device) -> _Decode:
 
 
 def _decode_by_processor(tables: ContextTables, device: torch.device) -> _Decode:
-    from seit.shards.context.coder import Coder
+    from seit.shards import Coder
 
     coder = Coder(tables)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seit.errors import UsageError
-from seit.shards.packed import planes, sample_bytes, token_bits
+from seit.shards import planes, sample_bytes, token_bits
 
 _MAX_BLOCK = 1024
 _LOG = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 def unpack_triton(
     packed_NS: Tensor, *, length: int, num_codes: int, rows: Tensor | None = None
 ) -> Tensor:
-    """As :func:`seit.stream.unpack.unpack` of ``packed_NS[rows]``, without a copy of those rows.
+    """As :func:`seit.stream.packed.unpack` of ``packed_NS[rows]``, without a copy of those rows.
 
     Args:
         packed_NS: uint8 (N, S).

@@ -12,7 +12,7 @@ of a row of the context tables.
 import triton
 import triton.language as tl
 
-from seit.shards.context.tables import PROBABILITY_BITS
+from seit.shards import PROBABILITY_BITS
 
 _BITS = tl.constexpr(PROBABILITY_BITS)
 _ALL = tl.constexpr(1 << PROBABILITY_BITS)

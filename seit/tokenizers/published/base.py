@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
 from seit.tokenizers.base import ImageTokenizer
-from seit.tokenizers.kmeans import assign
+from seit.tokenizers.fitted.kmeans import assign
 from seit.tokenizers.published.checkpoints import StateDict
 from seit.tokenizers.published.references import ReferableTokenizer
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from seit.errors import UsageError
-from seit.tokenizers.autoencoder import fold
+from seit.tokenizers.learned.autoencoder import fold
 from seit.tokenizers.published.base import ImageNetwork, PublishedTokenizer
 from seit.tokenizers.published.checkpoints import StateDict, load_strictly
 from seit.tokenizers.published.vqgan import (

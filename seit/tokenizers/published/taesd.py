@@ -16,7 +16,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from seit.errors import UsageError
-from seit.tokenizers.kmeans import fit_kmeans
+from seit.tokenizers.fitted.kmeans import fit_kmeans
 from seit.tokenizers.published.base import ImageNetwork, PublishedTokenizer
 from seit.tokenizers.published.checkpoints import StateDict, load_strictly
 

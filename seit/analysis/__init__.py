@@ -1,0 +1,5 @@
+"""Looking at stores and runs: the comparison of tokens with pixels."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,17 @@
+from .duplicates.search import find_duplicates as find_duplicates
+from .frontier.config import FrontierConfig as FrontierConfig
+from .frontier.plan import plan_frontier as plan_frontier
+from .frontier.points import DEFAULT_POINTS as DEFAULT_POINTS
+from .frontier.run import run_frontier as run_frontier
+from .quickstart import QuickstartResult as QuickstartResult, run_quickstart as run_quickstart
+from .runs.compare import compare_contenders as compare_contenders
+from .runs.contenders import open_contenders as open_contenders
+from .runs.find import list_runs as list_runs
+from .runs.page import (
+    class_rows as class_rows,
+    header as header,
+    result_rows as result_rows,
+    say_verdicts as say_verdicts,
+    setting_rows as setting_rows,
+    write_comparison as write_comparison,
+)

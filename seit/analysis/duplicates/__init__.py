@@ -1,0 +1,1 @@
+"""Near-duplicates: pairs of samples with similar tokens, within and between splits."""

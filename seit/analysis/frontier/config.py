@@ -1,0 +1,152 @@
+"""What a comparison does, and how each of its runs is set."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from seit.analysis.frontier.points import DEFAULT_POINTS, FITTED, Point, parse_points
+from seit.config import build, flatten, merge, nest, read_yaml, to_mapping
+from seit.documents import as_record
+from seit.errors import UsageError
+from seit.ingest import TokenizeConfig, resolve_tokenizer
+from seit.recipes import find_recipe
+from seit.training import OF_THE_MACHINE, TrainConfig
+
+_VARIED = ("data.pixels", "data.fraction", "run.seed", "schedule.steps", "run.device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierConfig:
+    """A comparison.
+
+    Attributes:
+        points: what is compared; see `seit.analysis.frontier.points`.
+        recipe: what every run does.
+        settings: changes to the recipe, from a setting's path to its value.
+        steps: of each run; None for the recipe's length.
+        seeds: runs of each point.
+        seed: the first of the seeds.
+        device: where to train.
+        size: side in pixels of the squares that tokenizers and networks see; None for 256.
+        codes: codebook size K of `tokens-patch`.
+        val_fraction: share of pictures that are validated on where SRC has no splits of its own.
+        workers: pictures that are decoded at a time; None for one a core.
+    """
+
+    points: tuple[str, ...] = DEFAULT_POINTS
+    recipe: str = "small-cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    seeds: int = 3
+    seed: int = 0
+    device: str = "auto"
+    size: int | None = None
+    codes: int = 1024
+    val_fraction: float = 0.1
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UsageError(f"seeds is {self.seeds}; at least one run of each point is needed")
+        for name in _VARIED:
+            if name in self.settings:
+                flag = name.rpartition(".")[2]
+                hint = f"; pass --{flag}" if hasattr(self, flag) else ""
+                raise UsageError(f"{name} is what the comparison itself sets{hint}")
+
+    @cached_property
+    def parsed_points(self) -> tuple[Point, ...]:
+        """The points.
+
+        Raises:
+            UsageError: a name is none.
+        """
+        return parse_points(self.points)
+
+    @cached_property
+    def base(self) -> TrainConfig:
+        """The settings that all runs share, those of the first seed.
+
+        Raises:
+            UsageError: there is no such recipe or setting.
+        """
+        own = {"run.seed": self.seed, "run.device": self.device}
+        if self.steps is not None:
+            own["schedule.steps"] = self.steps
+        recipe = read_yaml(find_recipe(self.recipe).path)
+        flat = {**self.settings, **own}
+        return build(TrainConfig, merge(recipe, nest(flat, origin="settings")), origin=self.recipe)
+
+    def train_config(self, point: Point, *, pixels: Path | str | None, seed: int) -> TrainConfig:
+        """The settings of one run; ``pixels`` is what it reads in place of tokens."""
+        data = replace(
+            self.base.data,
+            pixels=None if pixels is None else str(pixels),
+            fraction=point.fraction,
+        )
+        return replace(self.base, data=data, run=replace(self.base.run, seed=seed))
+
+    def tokenize_config(self, point: Point | None) -> TokenizeConfig:
+        """The settings of a point's store; None for the store that pixels take labels from."""
+        return TokenizeConfig(
+            tokenizer=point.tokenizer if point else FITTED,
+            codes=(point.codes if point else None) or self.codes,
+            size=self.size,
+            val_fraction=self.val_fraction,
+            seed=self.seed,
+            workers=self.workers,
+        )
+
+    def check_tokenizers(self) -> int:
+        """Find out that all tokenizers take the same squares; their side in pixels.
+
+        Raises:
+            UsageError: one does not.
+        """
+        points = [point for point in self.parsed_points if point.tokenizer]
+        for point in points:
+            resolve_tokenizer(self.tokenize_config(point))
+        size = resolve_tokenizer(self.tokenize_config(None))[0].size
+        assert size is not None, "images have a size"
+        return size
+
+    def record(self, fingerprint: str) -> dict[str, Any]:
+        """All that decides the result of a point and seed; ``fingerprint`` is that of SRC."""
+        values = {
+            "source": fingerprint,
+            "size": self.size,
+            "codes": self.codes,
+            "val_fraction": self.val_fraction,
+            "train": to_mapping(self.base),
+        }
+        return dict(json.loads(json.dumps(values)))
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what differs between two records, but for settings of the machine.
+
+    Unlike a single run, a comparison cannot be made longer: its points would differ in how.
+
+    Raises:
+        UsageError: the earlier one is no record.
+    """
+    changed = []
+    before, after = _flat(earlier), _flat(now)
+    for name in after:
+        if name == "source" and before.get(name) != after[name]:
+            changed.append("the files of SRC are not the same any more")
+        elif name not in OF_THE_MACHINE and before.get(name) != after[name]:
+            changed.append(f"{name} was {before.get(name)!r} and is {after[name]!r}")
+    return changed
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record by names of settings; those that it is older than have their defaults."""
+    origin = "the settings that were saved"
+    saved = as_record(record.get("train", {}), dict[str, Any], origin=origin)
+    train = build(TrainConfig, saved, origin=origin)
+    others = {name: value for name, value in record.items() if name != "train"}
+    return {**others, **flatten(to_mapping(train))}

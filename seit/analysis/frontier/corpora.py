@@ -1,0 +1,200 @@
+"""Copies of a corpus in fewer bytes: JPEG of lower quality, or of smaller pictures.
+
+A copy is a folder tree in which a picture lies under its key, so that a store of the original has
+its labels and splits. The name keeps its extension whatever it is; files are known by their bytes.
+
+Shape letters: S image side.
+"""
+
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from seit.analysis.frontier.points import Point
+from seit.errors import SeitError, UnreadableError, UsageError
+from seit.files import PARTIAL_SUFFIX, explained_writes
+from seit.ingest import (
+    LARGE_FILE_BYTES,
+    MAX_PIXELS,
+    DecodingPool,
+    Instance,
+    decode_whole,
+    list_corpus,
+    read_bytes,
+    spread_evenly,
+)
+from seit.shards import Split
+from seit.stream import PixelLoader
+
+PSNR_IMAGES = 128
+_AHEAD = 64
+Advance = Callable[[int, int], None]
+"""Called with (files done, files in all)."""
+
+
+@dataclass(frozen=True)
+class JpegCopier:
+    """Turns a file into the bytes of its copy.
+
+    The centre square of the picture is resized to S / ``divisor`` and written as baseline JPEG with
+    Huffman tables of its own and without metadata. S is ``size``, or the picture's shorter side
+    where that is smaller: enlarging would cost bytes and add nothing.
+    """
+
+    size: int
+    quality: int
+    divisor: int = 1
+
+    def encode(self, data: bytes) -> bytes:
+        """The copy of a file.
+
+        Raises:
+            UnreadableError: it is no image.
+        """
+        pixels = decode_whole(data, max_pixels=MAX_PIXELS)
+        height, width = pixels.shape[:2]
+        square = min(height, width)
+        side = max(1, round(min(self.size, square) / self.divisor))
+        left, top = (width - square) / 2, (height - square) / 2
+        image = Image.fromarray(pixels).resize(
+            (side, side), Image.Resampling.BICUBIC, box=(left, top, left + square, top + square)
+        )
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=self.quality, optimize=True)
+        return buffer.getvalue()
+
+
+def copier_of(point: Point, *, size: int) -> JpegCopier:
+    """What makes the copies of a point that has some."""
+    assert point.quality, "only JPEG and lower resolutions are copies"
+    return JpegCopier(size, point.quality, point.divisor)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the copy of an instance below ``folder``, unless it is there."""
+
+    copier: JpegCopier
+    folder: Path
+
+    def __call__(self, item: Instance, /, *, exclusive: AbstractContextManager[Any]) -> None:
+        path = self.folder / item.key
+        if path.exists():
+            return
+        with exclusive if item.num_bytes >= LARGE_FILE_BYTES else nullcontext():
+            try:
+                data = self.copier.encode(read_bytes(item))
+            except UnreadableError as error:
+                raise SeitError(f"{item.key} cannot be read any more: {error}") from error
+        with explained_writes(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.name + PARTIAL_SUFFIX)
+            partial.write_bytes(data)
+            partial.replace(path)
+
+
+def make_copy(
+    instances: Sequence[Instance],
+    folder: Path,
+    copier: JpegCopier,
+    *,
+    workers: int | None = None,
+    advance: Advance | None = None,
+) -> None:
+    """Copy the instances into ``folder``, which appears when it is whole.
+
+    An interrupted copy goes on where it stopped; a whole one is left as it is.
+
+    Raises:
+        UsageError: keys are not fit for the names of files below a folder.
+        SeitError: the disk is full, or a file cannot be read any more.
+    """
+    if folder.is_dir():
+        return
+    _check_keys(instances)
+    unfinished = folder.with_name(folder.name + PARTIAL_SUFFIX)
+    with explained_writes(unfinished):
+        unfinished.mkdir(parents=True, exist_ok=True)
+    pool: DecodingPool[Instance, None] = DecodingPool(
+        _Writer(copier, unfinished), workers=workers or os.cpu_count() or 1
+    )
+    try:
+        for done, _ in enumerate(pool.map(instances, ahead=_AHEAD), start=1):
+            if advance:
+                advance(done, len(instances))
+    finally:
+        pool.close()
+    listed = {entry.key for entry in list_corpus(unfinished).instances}
+    lost = next((entry.key for entry in instances if entry.key not in listed), None)
+    if lost is not None:
+        raise UsageError(f"the key {lost!r} is that of no file in a folder tree; rename the file")
+    with explained_writes(folder):
+        unfinished.replace(folder)
+
+
+def _check_keys(instances: Sequence[Instance]) -> None:
+    for entry in instances:
+        parts = entry.key.split("/")
+        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+            raise UsageError(
+                f"{entry.key!r} is no path below SRC, so that its copy has no place; pass a folder "
+                "of class folders, or a manifest whose paths are relative to its folder"
+            )
+
+
+def copied_bytes(folder: Path, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Sizes of the files of these keys, in bytes: int64 (n,).
+
+    Raises:
+        SeitError: one is missing.
+    """
+    try:
+        return np.array([(folder / key).stat().st_size for key in keys], dtype=np.int64)
+    except OSError as error:
+        raise SeitError(
+            f"{error.filename} is missing; remove {folder} to have the copy made again"
+        ) from error
+
+
+def copy_psnr(split: Split, source: str | Path, folder: Path) -> float:
+    """Mean PSNR in dB of copies against what they are of, on up to 128 squares of a split.
+
+    Both are brought to the size of the store's squares, as in training.
+    """
+    rows = np.array(spread_evenly(range(len(split)), PSNR_IMAGES), dtype=np.int64)
+    first, second = (read_squares(split, place, rows) for place in (source, folder))
+    error = torch.from_numpy(first).double() - torch.from_numpy(second).double()
+    mse = error.square().flatten(1).mean(1).clamp(min=1e-12)
+    return float((10 * torch.log10(255**2 / mse)).mean())
+
+
+def read_squares(
+    split: Split, source: str | Path, rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint8]:
+    """What the network sees of some rows of a split: uint8 (n, S, S, 3)."""
+    loader = PixelLoader(
+        split, source, batch_size=1, shuffle=False, seed=0, device="cpu", resident=False
+    )
+    squares: npt.NDArray[np.uint8] = loader.read(rows).permute(0, 2, 3, 1).numpy()
+    return squares
+
+
+def estimated_bytes(instances: Sequence[Instance], copier: JpegCopier) -> float:
+    """Mean bytes of the copies of a few instances; NaN where none can be read."""
+    sizes = []
+    for entry in spread_evenly(instances, 32):
+        try:
+            sizes.append(len(copier.encode(read_bytes(entry))))
+        except UnreadableError:
+            continue
+    return sum(sizes) / len(sizes) if sizes else math.nan

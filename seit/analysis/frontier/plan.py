@@ -1,0 +1,106 @@
+"""What a comparison would take, before anything is written."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from seit.analysis.frontier.config import FrontierConfig
+from seit.analysis.frontier.corpora import copier_of, estimated_bytes
+from seit.analysis.frontier.points import Family, Point
+from seit.errors import UsageError
+from seit.ingest import Corpus, Instance, list_corpus, resolve_tokenizer
+from seit.shards import TokenLayout
+
+_PATCH_SIDE = 8
+
+
+@dataclass(frozen=True)
+class PlannedPoint:
+    """A point before its runs.
+
+    Attributes:
+        name: the point.
+        family: what it varies.
+        samples: pictures that are trained on.
+        bytes: of the training data: exact for original files, from 32 copies for JPEG and
+            resolutions, for tokens what they take at a fixed width, which coding makes smaller.
+        bytes_per_sample: `bytes` over `samples`.
+        runs: that are trained for it.
+    """
+
+    name: str
+    family: Family
+    samples: int
+    bytes: int
+    bytes_per_sample: float
+    runs: int
+
+
+def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPoint, ...]:
+    """List SRC and estimate the bytes of every point; nothing is written.
+
+    Raises:
+        UsageError: wrong input or settings.
+    """
+    size = config.check_tokenizers()
+    corpus = list_labelled(source, config)
+    train = corpus.by_split()[config.base.data.train_split]
+    planned: list[PlannedPoint] = []
+    trained: set[str] = set()
+    for point in config.parsed_points:
+        samples, num_bytes = _estimate(point, train, config, size)
+        runs = 0 if point.trained_as in trained else config.seeds
+        trained.add(point.trained_as)
+        planned.append(
+            PlannedPoint(
+                name=point.name,
+                family=point.family,
+                samples=samples,
+                bytes=round(num_bytes) if math.isfinite(num_bytes) else 0,
+                bytes_per_sample=num_bytes / samples,
+                runs=runs,
+            )
+        )
+    return tuple(planned)
+
+
+def list_labelled(source: str | Path, config: FrontierConfig) -> Corpus:
+    """List a corpus that classifiers can be trained and validated on.
+
+    Raises:
+        UsageError: it has no classes, or lacks one of the splits.
+    """
+    corpus = list_corpus(source, val_fraction=config.val_fraction)
+    if not corpus.classes:
+        raise UsageError(
+            f"{source} has no classes; a comparison needs a folder of class folders, or a manifest "
+            "with labels"
+        )
+    data = config.base.data
+    for split in (data.train_split, data.val_split):
+        if split not in corpus.split_names:
+            raise UsageError(
+                f"{source} has no pictures in a split {split!r} but in "
+                f"{', '.join(corpus.split_names)}; a comparison needs both of "
+                f"{data.train_split} and {data.val_split}"
+            )
+    return corpus
+
+
+def _estimate(
+    point: Point, train: list[Instance], config: FrontierConfig, size: int
+) -> tuple[int, float]:
+    """Samples and bytes of the training data."""
+    count = len(train)
+    originals = sum(max(0, entry.num_bytes) for entry in train)
+    if point.tokenizer:
+        settings, given = resolve_tokenizer(config.tokenize_config(point))
+        side = size // _PATCH_SIDE
+        layout = TokenLayout(
+            grid=given.grid if given else (side, side),
+            num_codes=given.num_codes if given else settings.codes,
+        )
+        return count, float(layout.sample_bytes * count)
+    if point.quality:
+        return count, estimated_bytes(train, copier_of(point, size=size)) * count
+    return math.ceil(count * point.fraction), originals * point.fraction

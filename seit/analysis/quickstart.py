@@ -1,0 +1,275 @@
+"""The whole story on a small corpus: render, tokenize, train from tokens and pixels, compare."""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from markupsafe import Markup
+
+from seit.analysis.runs.significance import mcnemar_p
+from seit.config import build, read_yaml
+from seit.demo import write_corpus
+from seit.errors import UsageError
+from seit.ingest import TokenizeConfig, TokenizeResult, tokenize
+from seit.locks import locked_folder
+from seit.progress import StageProgress
+from seit.recipes import find_recipe
+from seit.report import (
+    Bar,
+    Figure,
+    Section,
+    bar_chart,
+    figures,
+    image_grid,
+    page,
+    say_share,
+    write_page,
+)
+from seit.shards import Store, open_store
+from seit.stream import PixelLoader
+from seit.training import (
+    Run,
+    TrainConfig,
+    confusion_sections,
+    curves,
+    read_confusion,
+    read_predictions,
+    train,
+)
+
+RECIPE = "quickstart"
+RUNS = ("run-tokens", "run-pixels")
+"""Folders of the two runs."""
+NUM_PICTURES = 8
+_SHOWN = 0.05
+"""A difference of a larger p-value is not shown to be one."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class QuickstartResult:
+    """What the comparison came to.
+
+    Attributes:
+        bytes_per_sample_tokens: bytes of the whole store over its samples.
+        bytes_per_sample_source: mean size of the original files.
+        bytes_ratio: the second over the first.
+        top1_tokens: accuracy from tokens on the validation split, 0–1.
+        top1_pixels: accuracy of the same backbone after as many steps on decoded pixels, 0–1.
+        top1_ratio: the first over the second.
+        samples_per_second_tokens: training rate from tokens.
+        samples_per_second_pixels: training rate from decoded pixels.
+        samples: instances of the corpus.
+        steps: training steps of each run.
+        psnr_db: of reconstructions from tokens, in dB.
+        seconds: duration of this call.
+        report: the HTML page.
+        val_samples: pictures that both are validated on.
+        p_value: how probable a difference in top-1 this large is if neither is better.
+    """
+
+    bytes_per_sample_tokens: float
+    bytes_per_sample_source: float
+    bytes_ratio: float
+    top1_tokens: float
+    top1_pixels: float
+    top1_ratio: float
+    samples_per_second_tokens: float
+    samples_per_second_pixels: float
+    samples: int
+    steps: int
+    psnr_db: float
+    seconds: float
+    report: Path
+    val_samples: int
+    p_value: float
+
+    @property
+    def verdict(self) -> str:
+        """How top-1 from tokens compares with that from pixels, and how sure that is."""
+        test = f"p = {self.p_value:.2g} by McNemar's exact test on {self.val_samples:,} pictures"
+        if self.p_value > _SHOWN:
+            return f"no difference shown: {test}"
+        return f"{self.top1_ratio:.2f} of the pixels', {test}"
+
+
+def run_quickstart(
+    out: str | Path,
+    *,
+    data: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: StageProgress | None = None,
+) -> QuickstartResult:
+    """Tokenize a corpus, train the same small ViT from tokens and from pixels, and compare.
+
+    Args:
+        out: folder for corpus, store, both runs and `report.html`; finished parts are kept.
+        data: a folder of class folders; None renders the built-in corpus.
+        steps: training steps of each run; None for the recipe's.
+        seed: of corpus, weights and order.
+        device: where to train.
+        progress: called as the work proceeds.
+
+    Raises:
+        UsageError: ``data`` is no labelled corpus, or ``out`` holds other things.
+        SeitError: another process works in ``out``.
+    """
+    out = Path(out)
+    with locked_folder(out):
+        return _quickstart(out, data, _config(steps, seed, device), progress or _no_progress)
+
+
+def _quickstart(
+    out: Path, data: str | None, config: TrainConfig, tell: StageProgress
+) -> QuickstartResult:
+    started = time.perf_counter()
+    seed = config.run.seed
+    if data is None:
+        _LOG.info("rendering 2,000 pictures of ten classes")
+        source = out / "corpus"
+        write_corpus(source, seed=seed, progress=lambda done, total: tell("render", done, total))
+    else:
+        source = Path(data)
+    result = _tokenize(source, out, seed, tell)
+    store = open_store(out / "store")
+    _LOG.info("training a small ViT from the tokens")
+    tokens = train(
+        config,
+        store,
+        out=out / RUNS[0],
+        resume=True,
+        progress=lambda done, total, _: tell("train from tokens", done, total),
+    )
+    _LOG.info("training the same ViT from the pixels, as many steps")
+    pixel_config = replace(config, data=replace(config.data, pixels=str(source)))
+    pixels = train(
+        pixel_config,
+        store,
+        out=out / RUNS[1],
+        resume=True,
+        progress=lambda done, total, _: tell("train from pixels", done, total),
+    )
+    recorded = Run.open(out / RUNS[0]).info["result"]
+    recorded_pixels = Run.open(out / RUNS[1]).info["result"]
+    summary = QuickstartResult(
+        bytes_per_sample_tokens=result.bytes_per_sample,
+        bytes_per_sample_source=result.source_bytes_per_sample,
+        bytes_ratio=result.source_bytes_per_sample / result.bytes_per_sample,
+        top1_tokens=tokens.top1,
+        top1_pixels=pixels.top1,
+        top1_ratio=tokens.top1 / pixels.top1 if pixels.top1 else float("inf"),
+        samples_per_second_tokens=recorded["samples_per_second"],
+        samples_per_second_pixels=recorded_pixels["samples_per_second"],
+        samples=result.samples,
+        steps=tokens.steps,
+        psnr_db=result.quality["psnr_db"],
+        seconds=time.perf_counter() - started,
+        report=out / "report.html",
+        **_judge(out),
+    )
+    _write_report(summary, store, source)
+    return summary
+
+
+def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> TokenizeResult:
+    """Make the store; that of another corpus is replaced as long as no run began on it."""
+    _LOG.info("tokenizing them into a store")
+    config = TokenizeConfig(seed=seed)
+    begun = any(Run.exists(out / name) for name in RUNS)
+
+    def progress(done: int, total: int, _: int) -> None:
+        tell("tokenize", done, total)
+
+    try:
+        return tokenize(source, out / "store", config, progress=progress)
+    except UsageError:
+        if begun or not (out / "store").is_dir():
+            raise
+    config = replace(config, overwrite=True)
+    return tokenize(source, out / "store", config, progress=progress)
+
+
+def _judge(out: Path) -> dict[str, Any]:
+    """How many pictures both runs are validated on, and whether a difference may be chance."""
+    tokens, pixels = (read_predictions(Run.open(out / name)) for name in RUNS)
+    assert tokens is not None
+    assert pixels is not None
+    only_tokens = int((tokens.right & ~pixels.right).sum())
+    only_pixels = int((pixels.right & ~tokens.right).sum())
+    return {"val_samples": len(tokens.right), "p_value": mcnemar_p(only_pixels, only_tokens)}
+
+
+def _config(steps: int | None, seed: int, device: str) -> TrainConfig:
+    config = build(TrainConfig, read_yaml(find_recipe(RECIPE).path), origin=RECIPE)
+    return replace(
+        config,
+        run=replace(config.run, seed=seed, device=device),
+        schedule=replace(config.schedule, steps=steps or config.schedule.steps),
+    )
+
+
+def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None:
+    out = summary.report.parent
+    runs = {"tokens": Run.open(out / RUNS[0]), "pixels": Run.open(out / RUNS[1])}
+    environment = runs["tokens"].info["environment"]
+    height, width = store.card.tokenizer.grid
+    bars = [
+        Bar("token store", summary.bytes_per_sample_tokens, f"{summary.bytes_ratio:.1f}× smaller"),
+        Bar("original files", summary.bytes_per_sample_source, "as found"),
+    ]
+    tiles = figures(
+        [
+            Figure("smaller", f"{summary.bytes_ratio:.1f}×", "bytes per image"),
+            Figure("top-1 from tokens", *say_share(summary.top1_tokens, summary.val_samples)),
+            Figure("top-1 from pixels", *say_share(summary.top1_pixels, summary.val_samples)),
+            Figure("PSNR", f"{summary.psnr_db:.1f} dB", "of reconstructions"),
+        ]
+    )
+    counts = read_confusion(runs["tokens"])
+    html = page(
+        "Tokens instead of pixels",
+        lead=f"{summary.samples:,} images, tokenized once, then one small ViT trained from the "
+        f"tokens and the same one from the pixels, {summary.steps:,} steps each.",
+        sections=[
+            Section("In short", tiles, f"Top-1 from tokens: {summary.verdict}."),
+            Section(
+                "What a token keeps",
+                _pictures(store, source),
+                f"Above, what the tokenizer saw; below, what its {height * width:,} tokens say. "
+                "The network sees neither of them: it reads the tokens' vectors.",
+            ),
+            Section(
+                "Bytes per image",
+                bar_chart(bars, title="Storage", unit_label="bytes per image"),
+                "Every byte of the store counts: tokens, labels, keys, checksums, codebook.",
+            ),
+            Section("Learning curves", curves({name: run.metrics() for name, run in runs.items()})),
+            *confusion_sections(counts, store.classes),
+        ],
+        footer=", ".join(f"{key} {value}" for key, value in environment.items()),
+    )
+    write_page(summary.report, html)
+
+
+def _pictures(store: Store, source: Path) -> Markup:
+    split = store["val" if "val" in store else "train"]
+    loader = PixelLoader(
+        split, source, batch_size=1, shuffle=False, seed=0, device="cpu", resident=False
+    )
+    chosen = np.linspace(0, len(split) - 1, min(NUM_PICTURES, len(split))).astype(np.int64)
+    originals = loader.read(chosen).permute(0, 2, 3, 1).numpy()
+    tokens = torch.from_numpy(split.tokens[chosen].astype(np.int64))
+    decoded = store.load_tokenizer().decode(tokens).numpy()
+    return image_grid(
+        [("original", list(originals)), ("from tokens", list(decoded))], title="Reconstructions"
+    )
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    del stage, done, total

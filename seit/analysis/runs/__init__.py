@@ -1,0 +1,1 @@
+"""Runs: find them below a folder, and compare their settings and results."""

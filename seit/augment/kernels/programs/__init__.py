@@ -1,0 +1,1 @@
+"""Triton programs of the augmentation kernels. Importing any of them requires Triton."""

@@ -1,0 +1,56 @@
+"""`seit duplicates STORE`."""
+
+from dataclasses import asdict
+
+from seit.cli.output import print_json, print_lines, progress_bar, say
+
+
+def command(
+    store: str,
+    /,
+    *,
+    between: tuple[str, str] | None = None,
+    threshold: float = 0.8,
+    most: int = 1000,
+    json: bool = False,
+) -> None:
+    """Find samples of two splits that are the same or nearly so, by their tokens.
+
+    Args:
+        store: A store's folder or URL.
+        between: Two splits, or one twice to look within it; every two splits by default.
+        threshold: Score of a near-duplicate, at most 1: 0.95 for files that were encoded again,
+            0.8 for slight crops and mirror images too.
+        most: Pairs to list; the others are only counted.
+        json: Print one JSON object.
+    """
+    from seit.analysis import find_duplicates
+    from seit.shards import open_store
+
+    with progress_bar("comparing", "") as bar:
+        found = find_duplicates(
+            open_store(store),
+            between=between,
+            threshold=threshold,
+            most_pairs=most,
+            progress=lambda done, total: bar(done, total, ""),
+        )
+    if found.unchecked:
+        say(
+            f"warning: {found.unchecked:,} pairs of like layouts were not compared, being too "
+            "many; there may be more near-duplicates"
+        )
+    if json:
+        return print_json(asdict(found))
+    unlisted = found.exact + found.near - len(found.pairs)
+    return print_lines(
+        [
+            *(
+                f"{pair.score:.3f} {pair.kind:<8}  {pair.first.split}: {pair.first.key}  "
+                f"{pair.second.split}: {pair.second.key}"
+                for pair in found.pairs
+            ),
+            f"{found.exact:,} exact and {found.near:,} near-duplicate pairs"
+            + (f", {unlisted:,} of them not listed" if unlisted else ""),
+        ]
+    )

@@ -1,0 +1,57 @@
+"""`seit merge DST STORE STORE…`."""
+
+from dataclasses import asdict
+from typing import Literal
+
+from seit.cli.output import human_bytes, print_json, print_table, progress_bar
+
+
+def command(
+    dst: str,
+    stores: list[str],
+    /,
+    *,
+    prefix: bool = False,
+    on_duplicate: Literal["error", "skip"] = "error",
+    codec: Literal["context", "packed"] | None = None,
+    container: Literal["wds", "zarr"] | None = None,
+    json: bool = False,
+) -> None:
+    """Make one store of several that one tokenizer made; splits and classes are united by name.
+
+    Args:
+        dst: A new or empty folder or URL.
+        stores: Folders or URLs of stores.
+        prefix: Put the name of each store's folder before its keys.
+        on_duplicate: What to do about a key that occurs twice in a split: stop, or keep the first.
+        codec: How grids are coded; by default as in all stores, or context.
+        container: What shards are: WebDataset tars or Zarr v3 groups; by default as in all stores,
+            or wds.
+        json: Print one JSON object.
+    """
+    from seit.stores import merge_stores
+
+    with progress_bar("merging", "samples") as bar:
+        result = merge_stores(
+            dst,
+            stores,
+            prefix=prefix,
+            on_duplicate=on_duplicate,
+            codec=codec,
+            container=container,
+            progress=lambda done, total: bar(done, total, ""),
+        )
+    if json:
+        return print_json(asdict(result))
+    splits = ", ".join(f"{name} {count:,}" for name, count in result.splits.items())
+    left_out = f"; {result.left_out:,} of equal keys left out" if result.left_out else ""
+    return print_table(
+        [
+            ("store", dst),
+            ("samples", f"{result.samples:,} ({splits}){left_out}"),
+            ("classes", f"{result.classes:,}"),
+            ("size", f"{human_bytes(result.bytes)}, {result.bytes_per_sample:.0f} B per sample"),
+            ("shards", f"{result.container}, {result.codec}"),
+            ("skipped", f"{result.skipped:,} unreadable inputs"),
+        ]
+    )

@@ -1,0 +1,209 @@
+"""`seit tokenize SRC STORE`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from seit.cli.output import (
+    human_bytes,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    warn,
+)
+from seit.progress import human_seconds
+
+
+def command(
+    src: str,
+    store: str,
+    /,
+    *,
+    tokenizer: str = "auto",
+    size: int | None = None,
+    codes: int = 1024,
+    codec: Literal["context", "packed"] = "context",
+    container: Literal["wds", "zarr"] = "wds",
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    ray_cpus: int = 1,
+    workdir: Path | None = None,
+    val_fraction: float = 0.1,
+    root: Path | None = None,
+    shard_samples: int = 8192,
+    max_pixels: int = 178_956_970,
+    max_seconds: float = 600.0,
+    views: int = 1,
+    workers: int | None = None,
+    decoders: Literal["auto", "threads", "processes"] = "auto",
+    device: str = "cpu",
+    compile: bool = False,  # noqa: A002 - the name of the option
+    seed: int = 0,
+    strict: bool = False,
+    overwrite: bool = False,
+    embed_tokenizer: bool = False,
+    update: bool = False,
+    update_changed_since: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Tokenize the images or sounds of SRC into STORE. An interrupted job goes on when run again.
+
+    Args:
+        src: A folder of class folders (with or without train/ and val/), a folder of images, a
+            manifest (CSV, JSON Lines, Parquet), WebDataset tars, or what Hugging Face writes
+            (metadata.csv beside the files, Parquet with the files in it); see docs/inputs.md.
+        store: A new or empty folder outside SRC.
+        tokenizer: A name (shipped, or fitted on SRC) or a tokenizer file; see `seit tokenizer
+            list`. Without one the shipped conv-vq-f8-1024 for images of 256 px and 1,024 codes,
+            else patch-pca-vq, which is fitted.
+        size: Pixels of the square that images are resized and cropped to; 256 by default, twice
+            the size of pictures up to 64 px if no tokenizer is named.
+        codes: Codebook size of a fitted tokenizer.
+        codec: How token grids are coded: entropy coded, or at a fixed width.
+        container: What shards are: WebDataset tars or Zarr v3 groups.
+        engine: Where the job runs: on this machine, or in actors of a Ray cluster.
+        ray_address: Of the cluster ("auto", "host:port"); without it Ray runs on this machine.
+        ray_cpus: Cores of each actor.
+        workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
+        val_fraction: Share of instances for `val` where SRC has no splits; every class keeps one
+            to learn from and, where it has two, one to evaluate.
+        root: Where a manifest's relative paths start, if not at its own folder.
+        shard_samples: Images per shard, a multiple of 1024.
+        max_pixels: Skip images of more pixels than this.
+        max_seconds: Skip recordings that last longer than this, in seconds; up to 86,400.
+        views: Samples of each training image: itself and random crops of it, as `KEY#v1`, ….
+        workers: Decoders, one a core by default; with Ray, actors.
+        decoders: Whether decoders are threads or processes; auto takes processes from 5 on.
+        device: Where the tokenizer runs: cpu, cuda, mps or auto.
+        compile: Run the tokenizer through torch.compile; a few ids may become others.
+        seed: Of the tokenizer's fit and of the views.
+        strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
+        overwrite: Replace a finished store, or an unfinished job of other settings, at STORE.
+        embed_tokenizer: Copy the weights of a shipped tokenizer into the store, so that it needs
+            no seit that ships them; without it the store names the tokenizer by fingerprint.
+        update: Bring the store at STORE up to date with SRC: tokenize what is new or changed (its
+            size, split, class or metadata), drop what is gone, keep all other tokens.
+        update_changed_since: With --update, files modified at or after this date changed too.
+        dry_run: Estimate bytes and time from a sample; write nothing.
+        json: Print the result as one JSON object.
+    """
+    from seit.errors import UsageError
+    from seit.ingest import TokenizeConfig, TokenizeResult, estimate_job, tokenize, update_store
+
+    if update_changed_since is not None and not update:
+        raise UsageError("--update-changed-since goes with --update; pass both")
+    if update and dry_run:
+        raise UsageError("--dry-run estimates a whole job, not an update; leave one of them out")
+    config = TokenizeConfig(
+        tokenizer=tokenizer,
+        size=size,
+        codes=codes,
+        codec=codec,
+        container=container,
+        val_fraction=val_fraction,
+        root=root,
+        shard_samples=shard_samples,
+        engine=engine,
+        ray_address=ray_address,
+        ray_cpus=ray_cpus,
+        workdir=workdir,
+        max_pixels=max_pixels,
+        max_seconds=max_seconds,
+        views=views,
+        workers=workers,
+        decoders=decoders,
+        device=device,
+        compile=compile,
+        seed=seed,
+        strict=strict,
+        overwrite=overwrite,
+        embed_tokenizer=embed_tokenizer,
+    )
+    if dry_run:
+        expected = estimate_job(src, store, config)
+        warn(expected.warnings)
+        if json:
+            return print_json({"dry_run": True, **asdict(expected)})
+        return print_table(
+            [
+                ("samples", f"{expected.samples:,} ({_splits(expected.splits)})"),
+                ("classes", f"{expected.classes:,}"),
+                (
+                    "size, packed",
+                    f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each, "
+                    f"{_ratio(expected.source_bytes_per_sample, expected.bytes_per_sample)}",
+                ),
+                (
+                    "time",
+                    f"{human_seconds(expected.seconds)} at {_rate(expected.samples_per_second)}",
+                ),
+                ("unreadable", f"{expected.unreadable_fraction:.1%} of a sample"),
+            ]
+        )
+    with progress_bar("tokenizing", "files") as bar:
+
+        def progress(done: int, total: int, skipped: int) -> None:
+            bar(done, total, f"{skipped} skipped" if skipped else "")
+
+        if update:
+            result: TokenizeResult = update_store(
+                src, store, config, changed_since=update_changed_since, progress=progress
+            )
+        else:
+            result = tokenize(src, store, config, progress=progress)
+    warn(result.warnings)
+    if result.skipped:
+        say(f"warning: {result.skipped:,} files were skipped; {store}/skipped.jsonl says why")
+    if update:
+        say(_changes(asdict(result), store))
+    elif not result.samples_per_second:
+        say(f"{store} is complete already; nothing was left to do")
+    if json:
+        return print_json(asdict(result))
+    rate = f", {_rate(result.samples_per_second)}" if result.samples_per_second else ""
+    return print_table(
+        [
+            ("store", str(store)),
+            ("samples", f"{result.samples:,} ({_splits(result.splits)}){rate}"),
+            ("classes", f"{result.classes:,}"),
+            (
+                "size",
+                f"{human_bytes(result.bytes)}, {result.bytes_per_sample:.0f} B each, "
+                f"{_ratio(result.source_bytes_per_sample, result.bytes_per_sample)}",
+            ),
+            (
+                "tokenizer",
+                f"{result.quality['psnr_db']:.1f} dB, {result.quality['codebook_usage']:.0%} of "
+                "the codes in use",
+            ),
+        ]
+    )
+
+
+def _changes(result: Mapping[str, Any], store: str) -> str:
+    if not result["added"] + result["changed"] + result["removed"]:
+        return f"{store} is up to date already; nothing was changed"
+    text = (
+        f"{result['added']:,} files added, {result['changed']:,} changed, "
+        f"{result['removed']:,} removed, {result['kept']:,} kept"
+    )
+    unreadable = result["unreadable"]
+    return f"{text}; {unreadable:,} added or changed cannot be read" if unreadable else text
+
+
+def _rate(samples_per_second: float) -> str:
+    digits = 0 if samples_per_second >= 10 else 1 if samples_per_second >= 1 else 3
+    return f"{samples_per_second:.{digits}f}/s"
+
+
+def _ratio(source_bytes: float, num_bytes: float) -> str:
+    if num_bytes <= source_bytes:
+        return f"{source_bytes / num_bytes:.1f}× smaller than the files"
+    return f"{num_bytes / max(1, source_bytes):.1f}× larger than the files"
+
+
+def _splits(splits: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in splits.items())

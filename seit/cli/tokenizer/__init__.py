@@ -1,0 +1,5 @@
+"""`seit tokenizer …`: one module for each of the larger subcommands."""
+
+from seit.cli.tokenizer.commands import command
+
+__all__ = ["command"]

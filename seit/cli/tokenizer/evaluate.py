@@ -1,0 +1,88 @@
+"""`seit tokenizer eval NAME|FILE… SRC`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from seit.cli.output import print_json, print_lines, say, warn
+from seit.errors import UsageError
+
+_COLUMNS = {
+    "images": ("images", "{:,}"),
+    "windows": ("windows", "{:,}"),
+    "psnr_db": ("PSNR dB", "{:.2f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "ms_ssim": ("MS-SSIM", "{:.4f}"),
+    "codebook_usage": ("codes used", "{:.1%}"),
+    "perplexity": ("perplexity", "{:.1f}"),
+    "entropy_bits": ("bits/token", "{:.2f}"),
+    "images_per_second": ("images/s", "{:.1f}"),
+}
+
+
+def evaluate(
+    *tokenizers_and_src: str,
+    tile: bool = False,
+    images: int = 256,
+    fit_on: str | None = None,
+    size: int = 256,
+    codes: int = 1024,
+    seed: int = 0,
+    sheet: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Compare what tokenizers keep of the images of SRC: `seit tokenizer eval NAME|FILE… SRC`.
+
+    Looks at the val split of SRC if it has one, else at all of it. A tokenizer that is named by a
+    kind that is fitted is fitted on the train split first, and a tenth is held out if SRC has no
+    splits of its own; audio is always so divided.
+
+    Args:
+        tokenizers_and_src: Names or files of tokenizers, and last what `seit tokenize` takes.
+        tile: Cut images at their own resolution into tiles of the tokenizer's size, not resized.
+        images: How many files to look at, evenly spread.
+        fit_on: Fit on this instead.
+        size: Image side of tokenizers that are fitted.
+        codes: Codebook size of tokenizers that are fitted.
+        seed: Of the fit.
+        sheet: A new PNG file of originals beside reconstructions.
+        json: Print one JSON object.
+    """
+    if len(tokenizers_and_src) < 2:
+        raise UsageError("name at least one tokenizer, and last the SRC to measure it on")
+    from seit.tokenizer_training import CompareConfig, compare_tokenizers
+
+    *names, src = tokenizers_and_src
+    config = CompareConfig(
+        images=images,
+        tile=tile,
+        fit_on=fit_on,
+        size=size,
+        codes=codes,
+        seed=seed,
+        sheet=sheet,
+    )
+    result = compare_tokenizers(names, src, config)
+    warn(result.warnings)
+    rows = {name: asdict(row) for name, row in result.rows.items()}
+    if json:
+        return print_json({"images": result.images, "rows": rows})
+    print_lines(_table(rows))
+    return say(f"the sheet is at {sheet}") if sheet else None
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Right-aligned columns, one line a tokenizer."""
+    shown = [key for key in _COLUMNS if any(key in row for row in rows.values())]
+    lines = [["", *(_COLUMNS[key][0] for key in shown)]]
+    lines += [
+        [name, *(_COLUMNS[key][1].format(row[key]) for key in shown)] for name, row in rows.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])],
+        ).rstrip()
+        for line in lines
+    ]

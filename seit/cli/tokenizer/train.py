@@ -1,0 +1,130 @@
+"""`seit tokenizer train SRC OUT`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from seit.cli.flags import noted_on
+from seit.cli.output import (
+    print_json,
+    print_lines,
+    print_table,
+    progress_bar,
+    warn,
+)
+from seit.progress import human_seconds
+
+_NOTES = {
+    "loss": "loss {:.4f}",
+    "psnr_db": "{:.2f} dB",
+    "ms_ssim": "MS-SSIM {:.3f}",
+    "codes_used_a_batch": "{:.0%} of the codes",
+}
+
+
+def train(
+    src: str,
+    out: Path,
+    /,
+    *,
+    also: list[str] | None = None,
+    config: Path | None = None,
+    size: int | None = None,
+    quantizer: Literal["vq", "rvq", "fsq", "lfq"] | None = None,
+    codes: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    init_from: str | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Train the small learned tokenizer on SRC and leave OUT/tokenizer.safetensors.
+
+    `--dry-run` prints all settings; each can be given by --set NAME=VALUE. An interrupted training
+    goes on bit for bit with --resume.
+
+    Args:
+        src: What `seit tokenize` takes.
+        out: A new folder.
+        also: Further such sources, each after an --also.
+        config: A YAML file of settings; flags win over it.
+        size: Pixels of the square images that the tokenizer will take.
+        quantizer: How latents become codes.
+        codes: Codebook size, of each level.
+        steps: Of the training.
+        batch_size: Crops a step.
+        seed: Of crops and weights.
+        device: auto, cpu, cuda, mps.
+        set_: NAME=VALUE of any setting.
+        init_from: A tokenizer of the same shape to start from: a shipped one's name, or a file.
+        resume: Go on with the interrupted training at OUT.
+        dry_run: Print the settings as YAML and stop.
+        json: Print the result as one JSON object.
+    """
+    from seit.config import build, merge, nest, parse_assignments, read_yaml
+    from seit.tokenizer_training import TokenizerConfig
+
+    flags = parse_assignments(set_ or ())
+    named = {
+        "size": size,
+        "quantizer": quantizer,
+        "codes": codes,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+    }
+    flags.update({name: value for name, value in named.items() if value is not None})
+    settings = build(
+        TokenizerConfig,
+        merge(read_yaml(config) if config else {}, nest(flags, origin="command line")),
+        origin="settings",
+    )
+    if dry_run:
+        return _print_settings(settings, json)
+    from seit.tokenizer_training import train_tokenizer
+
+    with progress_bar("training", "steps") as bar:
+        result = train_tokenizer(
+            [src, *(also or ())],
+            settings,
+            out,
+            resume=resume,
+            init_from=init_from,
+            progress=noted_on(bar, _NOTES),
+        )
+    warn(result.warnings)
+    if json:
+        return print_json(asdict(result))
+    similarity = "" if result.ssim is None else f"SSIM {result.ssim:.3f}, "
+    return print_table(
+        [
+            ("file", result.file),
+            ("fingerprint", result.fingerprint),
+            ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
+            (
+                "held out",
+                f"{result.psnr_db:.2f} dB, {similarity}"
+                f"{result.codebook_usage:.0%} of the codes in use",
+            ),
+        ]
+    )
+
+
+def _print_settings(settings: Any, json: bool) -> None:
+    import yaml
+
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+    }
+    if json:
+        print_json(values)
+    else:
+        print_lines(yaml.safe_dump(values, sort_keys=False).splitlines())

@@ -1,0 +1,127 @@
+"""What settings of a continual run fit together; what would be passed over is refused."""
+
+from typing import TYPE_CHECKING, Any
+
+from seit.errors import UsageError
+
+if TYPE_CHECKING:
+    from seit.continual_learning.config import ContinualConfig
+
+CHOOSES_AMONG = frozenset({"lae", "seq-ft", "frozen-head", "joint", "er", "der++"})
+"""Methods whose loss of new samples is a cross-entropy among some classes."""
+NEEDS_TASKS = frozenset({"joint", "icarl", "gdumb", "frozen-head"})
+"""Methods that are told when a task begins, which a task-free stream does not tell."""
+
+
+def check_together(config: "ContinualConfig") -> None:
+    """Refuse settings that do not fit together.
+
+    Raises:
+        UsageError: there are some.
+    """
+    _check_absent(config)
+    _check_memory(config)
+    _check_stream(config)
+
+
+def _check_absent(config: "ContinualConfig") -> None:
+    """Refuse what other runs have and this one would pass over."""
+    for name in ("cutmix_prob", "mixup_prob"):
+        if getattr(config.augment, name):
+            raise UsageError(
+                f"augment.{name} is {getattr(config.augment, name)}, but a continual run mixes "
+                "no samples; set it to 0"
+            )
+    absent: dict[str, tuple[Any, Any]] = {
+        "ema.decay": (config.ema.decay, 0),
+        "sparsity.share": (config.sparsity.share, 0),
+        "optim.accumulate": (config.optim.accumulate, 1),
+        "optim.layer_decay": (config.optim.layer_decay, 1),
+        "data.order": (config.data.order, "global"),
+        "run.compile": (config.run.compile, False),
+        "run.eval_every": (config.run.eval_every, 0),
+    }
+    for name, (value, expected) in absent.items():
+        if value != expected:
+            raise UsageError(
+                f"{name} is {value}, which a continual run does not have; set it to {expected}"
+            )
+    if config.data.mode == "streaming":
+        raise UsageError(
+            "data.mode is streaming, but tasks are read by rows; set it to auto, which keeps "
+            "splits in memory"
+        )
+    if config.data.pixels is not None:
+        raise UsageError("data.pixels is set, but a continual run takes tokens; leave it out")
+    if config.mask != "auto" and config.method not in CHOOSES_AMONG:
+        raise UsageError(
+            f"mask is {config.mask}, but the method {config.method} has no cross-entropy of new "
+            "samples; set it to auto"
+        )
+
+
+def _check_memory(config: "ContinualConfig") -> None:
+    if config.rehearses and not config.memory.bytes:
+        raise UsageError(
+            f"the method {config.method} keeps samples and memory.bytes is 0; say how many bytes "
+            "they may take, such as --memory 100000"
+        )
+    if not config.rehearses and config.memory.bytes:
+        raise UsageError(
+            f"memory.bytes is {config.memory.bytes}, but the method {config.method} keeps no "
+            "samples; set it to 0, or choose er, der++, icarl or gdumb"
+        )
+    keeps_pictures = config.rehearses and config.memory.medium != "tokens"
+    if keeps_pictures and config.memory.source is None:
+        raise UsageError(
+            f"memory.medium is {config.memory.medium}, which keeps pictures, and memory.source "
+            "names none; set it to the SRC that the store was made from"
+        )
+    if config.memory.source is not None and not keeps_pictures:
+        raise UsageError(
+            f"memory.source is {config.memory.source}, but no pictures are kept; leave it out, "
+            "or set memory.medium to raw, png or jpeg:75"
+        )
+    if config.memory.policy != "auto" and config.method not in ("er", "der++"):
+        raise UsageError(
+            f"memory.policy is {config.memory.policy}, which is for er and der++, and the method "
+            f"is {config.method}; set it to auto"
+        )
+
+
+def _check_stream(config: "ContinualConfig") -> None:
+    stream = config.stream
+    if stream.kind == "domain" and stream.domains is None:
+        raise UsageError(
+            "a domain stream asks for stream.domains: a CSV file of key and domain, or folder"
+        )
+    fitting = {
+        "domains": (stream.domains is not None, ("domain",)),
+        "initial": (stream.initial is not None, ("class", "online")),
+        "order": (stream.order != "natural", ("class", "online", "blurry")),
+        "eval_every": (stream.eval_every > 0, ("online", "blurry")),
+    }
+    for name, (is_set, kinds) in fitting.items():
+        if is_set and stream.kind not in kinds:
+            raise UsageError(
+                f"stream.{name} is {getattr(stream, name)}, which a stream of the kind "
+                f"{stream.kind} does not have; leave it out, or choose {' or '.join(kinds)}"
+            )
+    if stream.kind == "domain" and config.method == "icarl":
+        raise UsageError(
+            "icarl takes earlier classes from the network before a task, which in a domain "
+            "stream are all; choose er, der++ or gdumb"
+        )
+    if config.method == "joint" and config.mask == "task":
+        raise UsageError(
+            "mask is task, but joint training shows samples of all tasks so far; set it to seen"
+        )
+    if config.task_free and config.mask == "task":
+        raise UsageError(
+            f"mask is task, which a stream of the kind {stream.kind} does not tell; set it to seen"
+        )
+    if config.task_free and config.method in NEEDS_TASKS:
+        raise UsageError(
+            f"the method {config.method} is told when tasks begin, which a stream of the kind "
+            f"{config.stream.kind} does not tell; choose er, der++, lae, seq-ft or simplecil"
+        )

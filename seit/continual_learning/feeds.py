@@ -1,0 +1,162 @@
+"""The samples of a continual run, by rows: splits in memory, segments of a stream, batches.
+
+Legend: B batch, n samples of a segment, H W token grid.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seit.augment import TokenAugment
+from seit.continual_learning.streams.tasks import Stream, Task
+from seit.shards import Split
+from seit.stream import GlobalOrder, ResidentLoader, loader
+from seit.training import EVAL_BATCH, ScheduleConfig, num_steps
+
+
+class Rows:
+    """A split in memory, to be read by rows.
+
+    Args:
+        split: of a store.
+        augment: tokens → inputs.
+        device: where inputs are wanted.
+
+    Attributes:
+        labels: int64 (N,), −1 for an unlabelled sample.
+
+    Raises:
+        UsageError: the split is empty.
+    """
+
+    def __init__(self, split: Split, augment: TokenAugment, device: torch.device) -> None:
+        found = loader(split, batch_size=EVAL_BATCH, device=device, shuffle=False, mode="resident")
+        assert isinstance(found, ResidentLoader)
+        self._loader = found
+        self._augment = augment
+        self._split = split
+        self.labels = split.labels.astype(np.int64)
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Keys of the N samples."""
+        return self._split.keys
+
+    def tokens(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Ids (n, H, W) on the device."""
+        return self._loader.read(rows)
+
+    def inputs(self, rows: npt.NDArray[np.int64]) -> Iterator[Tensor]:
+        """Inputs (B, C, h, w) without augmentation, batch by batch."""
+        for start in range(0, len(rows), EVAL_BATCH):
+            yield self._augment.evaluate(self.tokens(rows[start : start + EVAL_BATCH]))
+
+    def labelled_inputs(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, and their labels (B,)."""
+        labels = torch.from_numpy(self.labels[rows]).to(self._loader.device)
+        yield from zip(self.inputs(rows), labels.split(EVAL_BATCH), strict=True)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Part of a stream without an evaluation in between.
+
+    Attributes:
+        task: to which it belongs; its rows are those of the segment.
+        samples: that were new up to its end.
+        ends_task: whether a task ends with it.
+        regular: whether as many samples came since the last such segment as between any two.
+    """
+
+    task: Task
+    samples: int
+    ends_task: bool
+    regular: bool
+
+
+def segments(stream: Stream, *, eval_every: int) -> list[Segment]:
+    """The tasks of a stream; of one that is seen once, the parts between evaluations.
+
+    Args:
+        stream: of the run.
+        eval_every: samples between two evaluations of a stream that is seen once, or all of them
+            where there are fewer; 0 makes ten.
+    """
+    total = sum(len(task.rows) for task in stream.tasks)
+    every = min(eval_every or -(-total // 10), total)
+    found: list[Segment] = []
+    seen = 0
+    for task in stream.tasks:
+        cuts = [0, len(task.rows)]
+        if stream.task_free:
+            first = every - seen % every
+            cuts = [0, *range(first, len(task.rows), every), len(task.rows)]
+        for start, end in pairwise(cuts):
+            found.append(
+                Segment(
+                    replace(task, rows=task.rows[start:end]),
+                    seen + end,
+                    ends_task=end == len(task.rows),
+                    regular=(seen + end) % every == 0,
+                )
+            )
+        seen += len(task.rows)
+    return found
+
+
+@dataclass(frozen=True)
+class Course:
+    """Which rows are new in which step of a segment.
+
+    Attributes:
+        rows: int64 (n,).
+        batch_size: samples of a step; a last incomplete batch is left out where rows are shuffled.
+        shuffle: whether each epoch is a permutation; otherwise there is one, as they come.
+        seed: of the order and of the augmentation.
+        schedule: of a task; None for a learner that takes no steps.
+    """
+
+    rows: npt.NDArray[np.int64]
+    batch_size: int
+    shuffle: bool
+    seed: int
+    schedule: ScheduleConfig | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps until each row was new."""
+        if not self.shuffle:
+            return -(-len(self.rows) // self.batch_size)
+        return max(1, len(self.rows) // self.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the segment."""
+        if self.schedule is None:
+            return 0
+        if not self.shuffle:
+            return self.steps_per_epoch
+        return num_steps(self.schedule, self.steps_per_epoch)
+
+    def at(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+        """Rows (B,), their positions (B,) in the epoch, and the epoch, of a step."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        positions = np.arange(
+            number * self.batch_size, min((number + 1) * self.batch_size, len(self.rows))
+        )
+        if not self.shuffle:
+            return self.rows[positions], positions, 0
+        order = GlobalOrder(len(self.rows), seed=self.seed)
+        return self.rows[order.indices(positions, epoch)], positions, epoch
+
+
+def segment_seed(seed: int, number: int) -> int:
+    """The seed of a segment, below 2⁶³."""
+    digest = hashlib.blake2b(f"continual/{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

@@ -1,0 +1,184 @@
+"""What learners have in common: when they are asked, and what they are asked for.
+
+Legend: B batch, C classes of the store, n samples.
+"""
+
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seit.augment import TokenAugment
+from seit.continual_learning.config import ContinualConfig
+from seit.continual_learning.memory.replay import Memory
+from seit.continual_learning.network import Network
+from seit.continual_learning.streams.tasks import Stream, Task
+from seit.training import ScheduleConfig
+
+SMALLEST = -torch.inf
+"""The logit of a class that cannot be chosen."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a learner is given.
+
+    Attributes:
+        config: of the run.
+        stream: what comes.
+        network: what learns.
+        memory: of exemplars; None for learners that keep none.
+        augment: tokens → inputs.
+        device: of the run.
+        autocast: the context of forward passes.
+        inputs_of: rows int64 (n,) of the training split → their inputs without augmentation, batch
+            by batch.
+        labels: int64 (N,), of the training split.
+    """
+
+    config: ContinualConfig
+    stream: Stream
+    network: Network
+    memory: Memory | None
+    augment: TokenAugment
+    device: torch.device
+    autocast: torch.autocast
+    inputs_of: Callable[[npt.NDArray[np.int64]], Iterator[Tensor]]
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The samples of a step.
+
+    Attributes:
+        inputs: (B, C, h, w), of new samples.
+        labels: int64 (B,).
+        rows: int64 (B,), in the training split.
+        step: of the task, from 0.
+        total: steps of the task.
+        number: of the step in the whole run, from 0.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    rows: Tensor
+    step: int
+    total: int
+    number: int
+
+
+class Learner(ABC):  # noqa: B024 — every method has a sensible default
+    """One way to learn from a stream.
+
+    Attributes:
+        seen: bool (C,), classes that were met.
+        task_classes: bool (C,), classes of the present task; none where nobody tells.
+    """
+
+    takes_steps = True
+    """Whether it is trained by gradients, step by step."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.config = setting.config
+        self.network = setting.network
+        size = setting.stream.num_classes
+        self.seen = torch.zeros(size, dtype=torch.bool, device=setting.device)
+        self.task_classes = self.seen.clone()
+
+    def meet(self, classes: Sequence[int]) -> None:
+        """Remember that classes were met."""
+        self.seen[torch.tensor(classes, dtype=torch.int64, device=self.seen.device)] = True
+
+    def begin_task(self, task: Task) -> None:
+        """A task begins, of which the stream tells."""
+        self.meet(task.classes)
+        self.task_classes.zero_()
+        classes = torch.tensor(task.classes, dtype=torch.int64, device=self.seen.device)
+        self.task_classes[classes] = True
+
+    def rows(self, task: Task) -> npt.NDArray[np.int64]:
+        """The rows that a task is learned from."""
+        return task.rows
+
+    def schedule(self, task: Task) -> ScheduleConfig:
+        """How long a task is learned."""
+        del task
+        return self.config.schedule
+
+    def prepare_step(self, batch: StepBatch) -> None:
+        """Before a step: what is frozen in it, and which classes it shows."""
+        if self.setting.stream.task_free:
+            self.seen[batch.labels] = True
+
+    def loss(self, batch: StepBatch) -> Tensor:
+        """The mean loss (scalar) of a step."""
+        return self.new_loss(self.logits(batch.inputs), batch.labels)
+
+    def after_step(self, batch: StepBatch) -> None:  # noqa: B027
+        """After the optimiser's step."""
+
+    def end_task(self, task: Task) -> None:  # noqa: B027
+        """A task has been learned; of a task-free stream, all of it."""
+
+    def answers(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Logits (B, C) of each expert; of classes that were not met they mean nothing."""
+        return {"model": self.logits(inputs)}
+
+    def state(self) -> dict[str, Tensor]:
+        """What it needs to go on besides the network and the memory."""
+        return {"seen": self.seen, "task_classes": self.task_classes}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put a state back.
+
+        Raises:
+            KeyError: it is another learner's.
+        """
+        self.seen.copy_(state["seen"])
+        self.task_classes.copy_(state["task_classes"])
+
+    def stored(self) -> dict[str, dict[str, Tensor]]:
+        """What the method keeps for its work, by the ledger's names."""
+        return {}
+
+    def kept_rows(self) -> int:
+        """Samples of the training split that it keeps all the time, besides a memory's."""
+        return 0
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """The network's logits, float32 (B, C)."""
+        with self.setting.autocast:
+            logits: Tensor = self.network(inputs)
+        return logits.float()
+
+    def new_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy of new samples among the classes that the config says."""
+        among = self.task_classes if self.config.masks_to_task else self.seen
+        return cross_entropy(logits, labels, among)
+
+    def features_of(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Features of training samples without augmentation, float32 (n, D)."""
+        was_training = self.network.training
+        self.network.eval()
+        with torch.no_grad(), self.setting.autocast:
+            parts = [
+                self.network.features(inputs).float() for inputs in self.setting.inputs_of(rows)
+            ]
+        self.network.train(was_training)
+        return torch.cat(parts)
+
+    def labels_of(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Labels of training samples, int64 (n,)."""
+        return torch.from_numpy(self.setting.labels[rows]).to(self.setting.device)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, among: Tensor) -> Tensor:
+    """The mean cross-entropy of logits (B, C) among the classes of a bool mask (C,)."""
+    return F.cross_entropy(logits.masked_fill(~among, SMALLEST), labels)

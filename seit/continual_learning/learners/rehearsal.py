@@ -1,0 +1,155 @@
+"""Learners that rehearse: samples from memory in every step, beside the new ones.
+
+Legend: B new samples of a step, b those from memory, C classes of the store, n samples.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import override
+
+from seit.continual_learning.learners.base import Learner, Setting, StepBatch, cross_entropy
+from seit.continual_learning.memory.replay import Memory
+from seit.continual_learning.streams.tasks import Task
+from seit.training import SECOND_VIEW
+
+DRAWS_OF_A_STEP = 2
+
+
+class Replayed(NamedTuple):
+    """Samples from memory, augmented."""
+
+    inputs: Tensor
+    """(b, C, h, w)."""
+    labels: Tensor
+    """(b,) int64."""
+    indices: npt.NDArray[np.int64]
+    """(b,), in the memory."""
+
+
+class Rehearsal(Learner):
+    """Experience replay, `er`: the cross-entropy of new and kept samples together.
+
+    A task's samples enter the memory when it ends; of a task-free stream, after the step that they
+    were new in. New and kept samples choose among all classes that were seen.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        assert setting.memory is not None, "of a method that keeps samples"
+        self.memory: Memory = setting.memory
+
+    @override
+    def loss(self, batch: StepBatch) -> Tensor:
+        kept = self.replay(batch)
+        if kept is None:
+            return super().loss(batch)
+        logits = self.logits(torch.cat([batch.inputs, kept.inputs]))
+        num_new = len(batch.labels)
+        new = self.new_loss(logits[:num_new], batch.labels)
+        old = cross_entropy(logits[num_new:], kept.labels, self.seen)
+        share = num_new / len(logits)
+        return share * new + (1 - share) * old
+
+    @override
+    def after_step(self, batch: StepBatch) -> None:
+        if self.setting.stream.task_free:
+            self.keep(batch.rows.cpu().numpy())
+
+    @override
+    def end_task(self, task: Task) -> None:
+        if not self.setting.stream.task_free:
+            self.keep(task.rows)
+
+    def keep(self, rows: npt.NDArray[np.int64]) -> None:
+        """Offer samples to the memory."""
+        self.memory.add(rows, self.setting.labels[rows])
+
+    def replay(self, batch: StepBatch, draw: int = 0) -> Replayed | None:
+        """Draw samples for a step; None while there are none.
+
+        Args:
+            batch: of the step.
+            draw: which of a step's draws, each of other samples.
+        """
+        if not len(self.memory.labels):
+            return None
+        size = self.config.memory.batch_size or len(batch.labels)
+        seed, number = self.config.run.seed, batch.number * DRAWS_OF_A_STEP + draw
+        indices = self.memory.draw(size, seed=seed, step=number)
+        device = self.setting.device
+        augmented = self.setting.augment(
+            torch.from_numpy(self.memory.tokens[indices]).to(device),
+            torch.from_numpy(self.memory.labels[indices]).to(device),
+            positions=torch.arange(len(indices), device=device),
+            seed=seed + SECOND_VIEW,
+            epoch=number,
+        )
+        return Replayed(augmented.inputs, augmented.labels, indices)
+
+
+class DarkRehearsal(Rehearsal):
+    """Dark experience replay, `der++` (Buzzega et al., NeurIPS 2020, arXiv 2004.07211).
+
+    Beside the cross-entropy of new samples: α times the mean squared distance to the logits that
+    were kept with samples, and β times the cross-entropy of others. Logits are kept in half
+    precision, for all classes of the store, and count in the memory's bytes. They are those of the
+    network when samples are offered, without augmentation: at a task's end, where the paper keeps
+    those of the step, with augmentation.
+    """
+
+    @override
+    def loss(self, batch: StepBatch) -> Tensor:
+        dark, plain = self.replay(batch), self.replay(batch, 1)
+        new = self.new_loss(self.logits(batch.inputs), batch.labels)
+        if dark is None or plain is None:
+            return new
+        kept = self.memory.extras
+        assert kept is not None
+        targets = kept[torch.from_numpy(dark.indices)].to(self.setting.device, torch.float32)
+        distance = F.mse_loss(self.logits(dark.inputs), targets)
+        rehearsed = cross_entropy(self.logits(plain.inputs), plain.labels, self.seen)
+        weights = self.config.rehearsal
+        return new + weights.alpha * distance + weights.beta * rehearsed
+
+    @override
+    def keep(self, rows: npt.NDArray[np.int64]) -> None:
+        with torch.no_grad():
+            logits = self.network.head(self.features_of(rows)).half().cpu()
+        self.memory.add(rows, self.setting.labels[rows], extras=logits)
+
+
+class GreedyDumb(Rehearsal):
+    """GDumb (Prabhu et al., ECCV 2020): keep greedily, then learn from the memory alone.
+
+    The memory is balanced over classes as samples come. At each evaluation the network begins anew
+    and takes the steps of a task on what is kept; new samples serve for nothing else.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._initial = self.network.snapshot()
+
+    @override
+    def begin_task(self, task: Task) -> None:
+        super().begin_task(task)
+        self.keep(task.rows)
+        self.network.restore(self._initial)
+
+    @override
+    def loss(self, batch: StepBatch) -> Tensor:
+        kept = self.replay(batch)
+        assert kept is not None, "a task's samples came before its steps"
+        return cross_entropy(self.logits(kept.inputs), kept.labels, self.seen)
+
+    @override
+    def end_task(self, task: Task) -> None:
+        """Nothing: its samples were kept when it began."""
+
+    @override
+    def stored(self) -> dict[str, dict[str, Tensor]]:
+        return {"initial_network": self._initial}

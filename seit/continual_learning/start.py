@@ -1,0 +1,290 @@
+"""`seit continual`: a run that learns tasks one after the other."""
+
+import logging
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seit.augment import TokenAugment
+from seit.config import flatten, to_mapping
+from seit.continual_learning.config import ContinualConfig
+from seit.continual_learning.feeds import Rows
+from seit.continual_learning.learners.base import Learner, Setting
+from seit.continual_learning.learners.registry import LEARNERS
+from seit.continual_learning.loop import Running
+from seit.continual_learning.memory.media import make_medium
+from seit.continual_learning.memory.policies import Policy
+from seit.continual_learning.memory.replay import Memory
+from seit.continual_learning.network import Network
+from seit.continual_learning.report import write_continual_report
+from seit.continual_learning.result import ContinualResult, make_result, recorded_result
+from seit.continual_learning.streams.plan import make_stream
+from seit.devices import choose_device
+from seit.errors import UsageError
+from seit.locks import locked_folder
+from seit.models import base_fingerprint, build_backbone, is_of_head, load_weights, make_tuning
+from seit.progress import Progress
+from seit.shards import Store, open_store
+from seit.training import (
+    REPORT_NAME,
+    RUN_NAME,
+    Run,
+    check_origins,
+    check_tokens,
+    default_config,
+    describe_origins,
+    environment,
+    list_checkpoints,
+    listen,
+    make_augment,
+    make_autocast,
+    origin_sections,
+    plain_weights,
+    starting_from,
+)
+
+_LOG = logging.getLogger(__name__)
+LEARNER_NAME = "learner.safetensors"
+"""In the run's folder: what was trained, and what the method keeps."""
+
+
+def continual(
+    config: ContinualConfig | None,
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: Progress | None = None,
+) -> ContinualResult:
+    """Learn the tasks of a stream over ``store`` and leave a run folder at ``out``.
+
+    One process. The folder gets `learner.safetensors`, all that was trained and kept; the backbone
+    stays in the run that it came from.
+
+    Args:
+        config: what to do; None for what the command does by default, fitted to the store.
+        store: the store, opened or by path.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: go on where that run stopped, in the middle of a task too; figures and network are
+            those of an undisturbed run on the same CPU, bit for bit.
+        init_from: a finished run whose backbone is adapted, instead of ``config.init_from``; it is
+            needed to resume, too. Without one the backbone has random weights, which is warned of
+            where most of it stays frozen.
+        progress: called after each step.
+
+    Raises:
+        UsageError: settings, store, backbone and folder do not fit together; nothing was changed.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "a continual run takes one process, and torchrun started "
+            f"{os.environ['WORLD_SIZE']}; call it without torchrun"
+        )
+    store = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(ContinualConfig, store, task="continual", init_from=init_from)
+    config, out = starting_from(config, init_from), Path(out)
+    if not resume:
+        Run.check_new(out)
+    finished = _finished(config, store, out) if resume else None
+    if finished is not None and _is_complete(out):
+        return finished
+    with locked_folder(out):
+        return _continual(config, store, out, resume=resume, progress=progress)
+
+
+def _finished(config: ContinualConfig, store: Store, out: Path) -> ContinualResult | None:
+    """The result of the run at ``out``, if it has finished."""
+    if not Run.exists(out):
+        return None
+    run = Run.open(out)
+    run.check_same(config, store)
+    return recorded_result(run.info["result"]) if run.info["status"] == "finished" else None
+
+
+def _is_complete(out: Path) -> bool:
+    """Tell whether a finished run has all files that a repeated call would write."""
+    return all((out / name).is_file() for name in (LEARNER_NAME, REPORT_NAME))
+
+
+def _continual(
+    config: ContinualConfig, store: Store, out: Path, *, resume: bool, progress: Progress | None
+) -> ContinualResult:
+    """Learn all that is left, in a folder that is held."""
+    started = time.perf_counter()
+    torch.manual_seed(config.run.seed)
+    device = choose_device(config.run.device)
+    stream = make_stream(config, store)
+    augment = make_augment(store, config, device)
+    assert isinstance(augment, TokenAugment), "pixels are refused by the config"
+    network, backbone = _make_network(config, store, augment)
+    begun = {"backbone": backbone, "pretraining": _pretraining(config, store)}
+    network.to(device)
+    _LOG.info("reading %s", config.data.train_split)
+    train = Rows(store[config.data.train_split], augment, device)
+    setting = Setting(
+        config=config,
+        stream=stream,
+        network=network,
+        memory=_make_memory(config, store, device) if config.rehearses else None,
+        augment=augment,
+        device=device,
+        autocast=make_autocast(config, device),
+        inputs_of=train.inputs,
+        labels=train.labels,
+    )
+    learner = LEARNERS[config.method](setting)
+    evaluated = Rows(store[config.data.val_split], augment, device)
+    run, is_known = _enter(config, store, out, resume=resume)
+    warnings = _warnings(config)
+    for text in warnings:
+        _LOG.warning("%s", text)
+    try:
+        _check_begun(run, backbone=backbone, stream=stream.fingerprint)
+        running = Running(learner, train, evaluated, run, progress)
+        with listen() as stop:
+            if not running.finish(stop):
+                raise KeyboardInterrupt
+    except UsageError:
+        if not is_known and not list_checkpoints(run.checkpoints):
+            run.withdraw()
+        raise
+    seconds = time.perf_counter() - started
+    result = make_result(running, store, begun, seconds=seconds, warnings=warnings)
+    if run.info["status"] == "finished":  # of which only files are missing
+        result = recorded_result(run.info["result"])
+    _leave(run, learner, result, store, device)
+    return result
+
+
+def _enter(config: ContinualConfig, store: Store, out: Path, *, resume: bool) -> tuple[Run, bool]:
+    """The run's folder, and whether it was there before."""
+    start = None if config.init_from is None else Path(config.init_from)
+    origins = describe_origins(config, init_from=start, teacher=None)
+    is_known = Run.exists(out)
+    if is_known and resume:
+        check_origins(Run.open(out), origins)
+    Run.start(out, config, store, resume=resume, notes=origins)
+    return Run.open(out), is_known
+
+
+def _warnings(config: ContinualConfig) -> tuple[str, ...]:
+    """List what makes the figures mean little."""
+    tuned = config.effective_tuning.method
+    if config.init_from is not None or tuned == "full":
+        return ()
+    return (
+        f"the backbone has random weights, and {tuned} leaves most of them as they are, so that "
+        f"the figures of {config.method} say next to nothing; name a pretrained run by "
+        "--init-from, or train the whole backbone by --pet full",
+    )
+
+
+def _make_network(
+    config: ContinualConfig, store: Store, augment: TokenAugment
+) -> tuple[Network, str]:
+    """The network, and the fingerprint of the backbone that it begins with."""
+    backbone = build_backbone(
+        config.model.name,
+        channels=augment.channels,
+        input_size=augment.output_size,
+        stem=config.model.stem,
+        num_classes=1,
+        **config.model.timm_kwargs(),
+    )
+    if config.init_from is not None:
+        run = Run.open(config.init_from)
+        check_tokens(run, store)
+        if run.settings.data.pixels is not None:
+            raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
+        fresh = {k: one for k, one in backbone.state_dict().items() if is_of_head(backbone, k)}
+        weights = {k: one for k, one in plain_weights(run).items() if not is_of_head(backbone, k)}
+        load_weights(backbone, weights | fresh, origin=str(run.path))
+    num_features = int(backbone.head_hidden_size)  # type: ignore[arg-type] # of timm's models
+    backbone.reset_classifier(0)  # type: ignore[operator]
+    network = Network(
+        backbone,
+        make_tuning(config.effective_tuning),
+        num_classes=len(store.classes),
+        num_features=num_features,
+    )
+    return network, base_fingerprint(backbone)
+
+
+def _pretraining(config: ContinualConfig, store: Store) -> dict[str, Any] | None:
+    """What the backbone learned before; where that was labels, classes of the future too."""
+    if config.init_from is None:
+        return None
+    run = Run.open(config.init_from)
+    is_classifier = run.objective == "classify"
+    known = set(run.classes) & set(store.classes) if is_classifier else ()
+    return {"objective": run.objective, "classes_of_the_stream": len(known)}
+
+
+def _make_memory(config: ContinualConfig, store: Store, device: torch.device) -> Memory:
+    wanted = config.memory
+    split = store[config.data.train_split]
+    medium = make_medium(wanted.medium, split, source=wanted.source, store=store, device=device)
+    own: dict[str, Policy] = {"icarl": "herding", "gdumb": "greedy"}
+    policy: Policy = "reservoir" if config.task_free else "balanced"
+    if wanted.policy != "auto":
+        policy = wanted.policy
+    return Memory(
+        medium,
+        budget_bytes=wanted.bytes,
+        num_classes=len(store.classes),
+        policy=own.get(config.method, policy),
+        seed=config.run.seed,
+        extra_bytes=2 * len(store.classes) if config.method == "der++" else 0,
+    )
+
+
+def _check_begun(run: Run, *, backbone: str, stream: str) -> None:
+    """Remember backbone and stream of a new run, and refuse others when it goes on."""
+    info = run.info
+    if info.setdefault("backbone", backbone) != backbone:
+        raise UsageError(
+            f"{run.path} was begun with another backbone than --init-from gives now; name the run "
+            "that it was begun with"
+        )
+    if info.setdefault("stream", stream) != stream:
+        raise UsageError(
+            f"{run.path} was begun on another stream: the file of stream.order or stream.domains "
+            "has changed since; put it back, or choose another --out"
+        )
+    run.write_info(info)
+
+
+def _leave(
+    run: Run, learner: Learner, result: ContinualResult, store: Store, device: torch.device
+) -> None:
+    """Write what a finished run leaves behind."""
+    run.save_tensors(LEARNER_NAME, learner.network.trained_state() | learner.state())
+    info = {**run.info, "result": asdict(result), "environment": environment(device)}
+    config = learner.config
+    write_continual_report(
+        run.path / REPORT_NAME,
+        title=f"Run {run.path.name}",
+        lead=f"{config.method} on {len(result.accuracy_matrix)} tasks of {store.folder}: "
+        f"{result.last_accuracy:.1%} after the last one, {result.average_accuracy:.1%} on average.",
+        result={
+            "accuracy_matrix": result.accuracy_matrix,
+            "accuracies": result.experts,
+            "pooled": result.pooled,
+            "metrics": result.metrics,
+            "ledger": result.ledger,
+            "stream": result.stream,
+            **({"curve": result.curve} if result.curve["samples"] else {}),
+        },
+        settings=flatten(to_mapping(config)),
+        warnings=result.warnings,
+        origins=origin_sections(info, where=str(run.path / RUN_NAME)),
+    )
+    run.write_info({**info, "status": "finished"})

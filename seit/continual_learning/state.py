@@ -1,0 +1,154 @@
+"""What a continual run needs to go on bit for bit, as tensors.
+
+The backbone is not among it where it is frozen: the run is given it again, and knows it by its
+fingerprint.
+
+Legend: T tasks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seit.continual_learning.answers import Answers
+from seit.continual_learning.learners.base import Learner
+from seit.errors import DamagedError
+from seit.training import moments, restore_moments
+
+
+@dataclass
+class Position:
+    """How far a run is, and what was answered so far.
+
+    Attributes:
+        segment: the present one's number.
+        step: steps done of it.
+        number: steps done in all.
+        initial: answers before the first task.
+        answers: after each task.
+        curve: (samples, accuracy) of each evaluation of a stream that is seen once.
+        optimizer_bytes: of the largest optimiser state so far.
+        losses: of steps (scalars) that no line of the metrics has told yet.
+    """
+
+    segment: int = 0
+    step: int = 0
+    number: int = 0
+    initial: Answers | None = None
+    answers: list[Answers] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    optimizer_bytes: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class ContinualState:
+    """The live objects of a run that a checkpoint saves and restores.
+
+    Attributes:
+        learner: who learns.
+        progress: how far it is.
+        scaler: the scale of the loss, which fp16 goes on with from task to task.
+        optimizer: of the present task; None between tasks, as each begins with a new one.
+    """
+
+    learner: Learner
+    progress: Position
+    scaler: torch.amp.GradScaler
+    optimizer: torch.optim.Optimizer | None = None
+    _saved_moments: dict[str, Tensor] = field(default_factory=dict, init=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state as named tensors on the host."""
+        learner, progress = self.learner, self.progress
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "network": learner.network.trained_state(),
+            "learner": learner.state(),
+            "optimizer": self.moments(),
+        }
+        if learner.setting.memory is not None:
+            parts["memory"] = learner.setting.memory.state()
+        if progress.initial is not None:
+            told = [progress.initial, *progress.answers]
+            for number, one in enumerate(told):
+                for name, hits in (("hits", one.hits), ("task_hits", one.task_hits)):
+                    parts[f"{name}.{number}"] = {
+                        who: torch.from_numpy(values) for who, values in hits.items()
+                    }
+        tensors = {
+            f"{part}.{key}": one for part, held in parts.items() for key, one in held.items()
+        }
+        tensors["progress"] = torch.tensor(
+            [progress.segment, progress.step, progress.number, progress.optimizer_bytes]
+        )
+        if progress.losses:
+            tensors["losses"] = torch.stack(progress.losses)
+        for key, number in self.scaler.state_dict().items():
+            tensors[f"scaler.{key}"] = torch.tensor(number, dtype=torch.float64)
+        tensors["curve"] = torch.tensor(progress.curve, dtype=torch.float64).view(-1, 2)
+        return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put saved state back; moments wait for :meth:`restore_optimizer`.
+
+        Raises:
+            DamagedError: it is another run's.
+        """
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            part, _, rest = key.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        try:
+            self.learner.network.restore(parts["network"])
+            self.learner.restore(parts["learner"])
+            if self.learner.setting.memory is not None:
+                self.learner.setting.memory.restore(parts["memory"])
+            segment, step, number, size = tensors["progress"].tolist()
+            scale = {
+                key: type(old)(tensors[f"scaler.{key}"])
+                for key, old in self.scaler.state_dict().items()
+            }
+            curve = [(one[0], one[1]) for one in tensors["curve"].tolist()]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DamagedError(f"the checkpoint does not fit this run: {error}") from error
+        told = _answers(parts.get("hits", {}), parts.get("task_hits", {}))
+        self.progress.segment, self.progress.step, self.progress.number = segment, step, number
+        self.progress.initial = told[0] if told else None
+        self.progress.answers[:] = told[1:]
+        self.progress.optimizer_bytes = size
+        self.progress.curve[:] = curve
+        losses = tensors.get("losses", torch.empty(0)).to(self.learner.setting.device)
+        self.progress.losses[:] = losses.unbind()
+        self.scaler.load_state_dict(scale)
+        self._saved_moments = parts.get("optimizer", {})
+
+    def restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the optimizer of the task that was interrupted its moments back.
+
+        Raises:
+            DamagedError: they are another run's.
+        """
+        self.optimizer = optimizer
+        network = self.learner.network
+        try:
+            # Of a module that was frozen so far there are none yet.
+            restore_moments(network, optimizer, self._saved_moments, all_or_none=False)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DamagedError(f"the checkpoint does not fit this run: {error}") from error
+
+    def moments(self) -> dict[str, Tensor]:
+        """What the optimiser keeps, by the names of parameters; nothing between tasks."""
+        return {} if self.optimizer is None else moments(self.learner.network, self.optimizer)
+
+
+def _answers(hits: Mapping[str, Tensor], task_hits: Mapping[str, Tensor]) -> list[Answers]:
+    """Answers by their numbers, of tensors named ``number.who``."""
+    found: dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
+    for place, tensors in enumerate((hits, task_hits)):
+        for path, value in tensors.items():
+            number, _, who = path.partition(".")
+            found.setdefault(int(number), ({}, {}))[place][who] = value.numpy()
+    return [Answers(*found[number]) for number in sorted(found)]

@@ -1,0 +1,1 @@
+"""Streams: the tasks that a learner meets, as rows of a split."""

@@ -1,0 +1,8 @@
+from .export import (
+    FORMATS as FORMATS,
+    ExportedFile as ExportedFile,
+    ExportResult as ExportResult,
+    export_run as export_run,
+)
+from .load import load_exported as load_exported, load_graph as load_graph
+from .programs import OPSET as OPSET

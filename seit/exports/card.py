@@ -1,0 +1,157 @@
+"""The model card: `README.md` with the front matter that Hugging Face reads.
+
+Names of classes, splits and settings come from anybody: they stay text, in Markdown and in YAML.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined, select_autoescape
+
+from seit.exports.spec import ExportSpec
+from seit.printable import CONTROLS, printable
+
+CARD_NAME = "README.md"
+_MARKUP = re.compile(
+    r"([\\`*{}\[\]<>#~&|!@]|(?<!\w)_|_(?!\w)|:(?=/)|(?<=www)\.)", re.ASCII | re.IGNORECASE
+)
+"""What means something within a line of Markdown, in HTML or in a link."""
+_MOST_CLASSES = 1000
+"""So many are listed on the card; `config.json` lists all."""
+_TAGS = ("seit", "tokens", "timm")
+
+
+@dataclass(frozen=True)
+class StoreFigures:
+    """The sizes of the store that a run was trained on.
+
+    Attributes:
+        samples: over all splits.
+        bytes_per_sample: every byte of the store over its samples.
+        source_bytes_per_sample: bytes of the original files over the samples.
+    """
+
+    samples: int
+    bytes_per_sample: float
+    source_bytes_per_sample: float
+
+
+def write_card(
+    spec: ExportSpec,
+    *,
+    name: str,
+    files: Mapping[str, int],
+    parameters: int,
+    store: StoreFigures | None,
+) -> str:
+    """The text of a model card.
+
+    Args:
+        spec: the model.
+        name: of it.
+        files: the folder's other files and their sizes in bytes.
+        parameters: of the network.
+        store: what it was trained on; None where that is not at hand.
+    """
+    environment = Environment(
+        autoescape=select_autoescape(default_for_string=False),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"plain": _plain, "code": _code, "block": _block, "string": json.dumps}
+    text = resources.files(__package__).joinpath("card.md.j2").read_text("utf-8")
+    return environment.from_string(text).render(
+        front_matter=_yaml(_front_matter(spec, name)),
+        name=name,
+        spec=spec,
+        settings=_yaml(spec.settings),
+        files=files,
+        parameters=parameters,
+        store=store,
+        classes=_yaml(list(spec.classes[:_MOST_CLASSES])),
+        unlisted=max(0, len(spec.classes) - _MOST_CLASSES),
+        levels=spec.tokenizer.codebook[0] if len(spec.tokenizer.codebook) == 3 else 1,
+    )
+
+
+def _front_matter(spec: ExportSpec, name: str) -> dict[str, Any]:
+    task = f"{spec.modality}-classification"
+    metrics = [
+        {"type": "accuracy", "name": label, "value": round(float(spec.result[key]), 4)}
+        for key, label in (("top1", "top-1"), ("top5", "top-5"))
+    ]
+    dataset = {
+        "type": "seit-store",
+        "name": f"seit store {spec.store[:12]}",
+        "split": spec.result["split"],
+    }
+    return {
+        "library_name": "timm",
+        "pipeline_tag": task,
+        "tags": [*_TAGS, task],
+        "metrics": ["accuracy"],
+        "model-index": [
+            {
+                "name": name,
+                "results": [{"task": {"type": task}, "dataset": dataset, "metrics": metrics}],
+            }
+        ],
+    }
+
+
+def _plain(value: object) -> str:
+    """A text in a line of Markdown, all of it as it is."""
+    return _MARKUP.sub(r"\\\1", printable(value))
+
+
+def _code(value: object) -> str:
+    """A text as code in a line of Markdown, also in a table."""
+    text = printable(value).replace("|", "\\|")
+    ticks = "`" * (1 + _longest_ticks(text))
+    space = " " if len(ticks) > 1 else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def _block(text: str, language: str) -> str:
+    """Lines of code, behind a fence that they do not end."""
+    fence = "`" * max(3, 1 + _longest_ticks(text))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts with control characters in one line, those escaped."""
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        """Represent a text."""
+        style = '"' if CONTROLS.search(value) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+def _yaml(values: Any) -> str:
+    text = yaml.dump(
+        _lists(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30
+    )
+    # Those that PyYAML takes for printable stand in quotes, where YAML has escapes of four digits.
+    lines = text.rstrip("\n").split("\n")
+    return "\n".join(CONTROLS.sub(lambda c: f"\\u{ord(c[0]):04x}", line) for line in lines)
+
+
+def _lists(value: Any) -> Any:
+    """Tuples → lists, which is what safe YAML knows."""
+    if isinstance(value, Mapping):
+        return {key: _lists(entry) for key, entry in value.items()}
+    return [_lists(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,222 @@
+"""`seit export`: a finished run becomes a folder that others can use, with seit or without.
+
+The folder appears when all of its files were written, read back and compared with the run's model.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from safetensors.torch import save
+from torch import nn
+
+from seit.errors import UsageError
+from seit.exports import programs
+from seit.exports.card import CARD_NAME, write_card
+from seit.exports.checks import Agreement, compare
+from seit.exports.description import describe, measure_store
+from seit.exports.graphs import (
+    INPUT_KINDS,
+    Graph,
+    InputKind,
+    choose_graph,
+    example_inputs,
+    make_graphs,
+)
+from seit.exports.load import load_graph
+from seit.exports.spec import CONFIG_NAME, ExportSpec
+from seit.files import explained_writes, publish, write_atomically
+from seit.shards import Store
+from seit.stores import work_folder
+from seit.tokenizers import Tokenizer, load_tokenizer, tokenizer_bytes
+from seit.training import TOKENIZER_NAME, WEIGHTS_NAME, Run, check_plain
+
+Format = Literal["safetensors", "onnx", "torch"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+PROGRAM_NAMES: dict[InputKind, str] = {
+    "tokens": "classifier",
+    "images": "image_classifier",
+    "audio": "audio_classifier",
+}
+"""Names of ONNX and torch.export files without their suffixes, by what they take."""
+_TRACED_BATCH = 2
+_CHECKED_BATCHES = (1, 3)
+_T = TypeVar("_T", bound=str)
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file of an export, and how it was checked.
+
+    Attributes:
+        name: within the folder.
+        bytes: its size.
+        logit_difference: largest difference from the logits of the run's model on random inputs;
+            None for a file that computes nothing, or that nothing here can run.
+        equal_tokens: share of ids that are the tokenizer's own, 0–1; None where it gives none.
+    """
+
+    name: str
+    bytes: int
+    logit_difference: float | None = None
+    equal_tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export left behind.
+
+    Attributes:
+        files: by name.
+        missing: kinds of inputs that no file takes, and why; only where all were wanted.
+        unchecked: files that nothing here can run.
+    """
+
+    files: tuple[ExportedFile, ...]
+    missing: dict[InputKind, str]
+    unchecked: tuple[str, ...]
+
+
+def export_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    formats: Sequence[Format] = FORMATS,
+    inputs: Sequence[InputKind] | None = None,
+    opset: int = programs.OPSET,
+    store: Store | str | Path | None = None,
+) -> ExportResult:
+    """Write a finished run's model, its card and programs for other runtimes to a new folder.
+
+    Args:
+        run: the run's folder.
+        out: a new or empty folder.
+        formats: ``safetensors`` (weights under timm's names), ``onnx``, ``torch`` (torch.export).
+        inputs: what ONNX and torch.export files take: ``tokens`` (ids → logits), ``images`` or
+            ``audio`` (→ logits, with the tokenizer); None for all that the run allows.
+        opset: of ONNX, 18 to 23.
+        store: the store that the run was trained on, for the sizes that the card tells.
+
+    Raises:
+        UsageError: the run has not finished or cannot be exported so, or ``out`` is not empty.
+        SeitError: a file computes something else than the run's model; none is kept.
+    """
+    source, target = Run.open(run), Path(out).absolute()
+    check_plain(source)
+    _check_names("format", formats, FORMATS)
+    programs.check_opset(opset)
+    if "onnx" in formats:
+        programs.check_onnx_installed()
+    tokenizer = load_tokenizer(source.path / TOKENIZER_NAME)
+    spec = describe(source, tokenizer)
+    figures = None if store is None else measure_store(store, spec)
+    backbone = spec.model.build(source.load_weights(), origin=str(source.path))
+    graphs, missing = make_graphs(spec, backbone, tokenizer)
+    chosen = _choose(graphs, missing, inputs)
+    with work_folder(target) as work, explained_writes(target):
+        folder = _Folder(work, spec, tokenizer)
+        folder.write(CONFIG_NAME, spec.to_json().encode())
+        folder.write(TOKENIZER_NAME, tokenizer_bytes(tokenizer, with_codebook=True))
+        if "safetensors" in formats:
+            folder.write_weights(backbone, graphs)
+        for kind, graph in chosen.items():
+            folder.write_programs(kind, graph, formats, opset=opset)
+        card = write_card(
+            spec,
+            name=target.name,
+            files={file.name: file.bytes for file in folder.files},
+            parameters=sum(value.numel() for value in backbone.parameters()),
+            store=figures,
+        )
+        folder.write(CARD_NAME, card.encode())
+        publish(work, target)
+    return ExportResult(
+        files=tuple(sorted(folder.files, key=lambda file: file.name)),
+        missing=dict(missing) if inputs is None else {},
+        unchecked=tuple(folder.unchecked),
+    )
+
+
+class _Folder:
+    """The folder that is being written: each file is read back and compared."""
+
+    def __init__(self, path: Path, spec: ExportSpec, tokenizer: Tokenizer) -> None:
+        self.path = path
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.files: list[ExportedFile] = []
+        self.unchecked: list[str] = []
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file that computes nothing."""
+        write_atomically(self.path / name, data)
+        self._note(name, None)
+
+    def write_weights(self, backbone: nn.Module, graphs: Mapping[InputKind, Graph]) -> None:
+        """Write the weights under timm's names."""
+        tensors = {key: value.contiguous() for key, value in backbone.state_dict().items()}
+        metadata = {"format": "pt", "classes": json.dumps(self.spec.classes)}
+        write_atomically(self.path / WEIGHTS_NAME, save(tensors, metadata))
+        kind: InputKind = "tokens" if "tokens" in graphs else "images"
+        loaded = load_graph(self.path, inputs=kind)
+        self._note(WEIGHTS_NAME, self._compare(graphs[kind], loaded, WEIGHTS_NAME))
+
+    def write_programs(
+        self, kind: InputKind, graph: Graph, formats: Sequence[Format], *, opset: int
+    ) -> None:
+        """Write a network as torch.export and ONNX files."""
+        if not {"torch", "onnx"} & set(formats):
+            return
+        program = programs.trace(graph, example_inputs(graph, self.spec, _TRACED_BATCH))
+        if "torch" in formats:
+            name = f"{PROGRAM_NAMES[kind]}.pt2"
+            programs.write_torch(
+                program, self.path / name, files={CONFIG_NAME: self.spec.to_json()}
+            )
+            self._check(graph, name, programs.open_torch(self.path / name))
+        if "onnx" in formats:
+            name = f"{PROGRAM_NAMES[kind]}.onnx"
+            metadata = {"classes": json.dumps(self.spec.classes), "seit": self.spec.to_json()}
+            programs.write_onnx(program, self.path / name, graph, metadata=metadata, opset=opset)
+            self._check(graph, name, programs.open_onnx(self.path / name))
+            beside = self.path / (name + programs.EXTERNAL_SUFFIX)
+            if beside.exists():
+                self._note(beside.name, None)
+
+    def _check(self, graph: Graph, name: str, run: programs.Compute | None) -> None:
+        if run is None:
+            self.unchecked.append(name)
+        self._note(name, None if run is None else self._compare(graph, run, name))
+
+    def _compare(self, graph: Graph, run: programs.Compute, name: str) -> Agreement:
+        examples = [
+            example_inputs(graph, self.spec, batch, seed=batch) for batch in _CHECKED_BATCHES
+        ]
+        return compare(graph, run, examples, encode=self.tokenizer.encode, name=name)
+
+    def _note(self, name: str, agreement: Agreement | None) -> None:
+        size = (self.path / name).stat().st_size
+        if agreement is None:
+            self.files.append(ExportedFile(name, size))
+        else:
+            self.files.append(ExportedFile(name, size, agreement.logits, agreement.tokens))
+
+
+def _choose(
+    graphs: Mapping[InputKind, Graph],
+    missing: Mapping[InputKind, str],
+    inputs: Sequence[InputKind] | None,
+) -> Mapping[InputKind, Graph]:
+    if inputs is None:
+        return graphs
+    _check_names("inputs", inputs, INPUT_KINDS)
+    return {kind: choose_graph(graphs, missing, kind) for kind in INPUT_KINDS if kind in inputs}
+
+
+def _check_names(what: str, names: Sequence[_T], known: Sequence[_T]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        found = ", ".join(unknown) or "nothing"
+        raise UsageError(f"{what} is {found}; choose among {', '.join(known)}")

@@ -1,0 +1,176 @@
+"""Tracing a network, and the files of torch.export and ONNX.
+
+Everything that PyTorch says meanwhile about its own work is swallowed.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from seit.errors import SeitError, UsageError
+from seit.exports.graphs import Graph, Outputs
+from seit.extras import how_to_install
+
+OPSET = 20
+"""ONNX operators that ONNX Runtime knows since 1.17 (2024)."""
+OPSETS = (18, 23)
+MAX_ONNX_BYTES = (1 << 31) - (1 << 20)
+"""A protobuf file holds less than 2 GiB; weights of more go to a file beside it."""
+EXTERNAL_SUFFIX = ".data"
+_BATCH = "batch"
+
+Compute = Callable[[Tensor], Outputs]
+"""What a file computes of a batch."""
+
+
+def check_opset(opset: int) -> None:
+    """Refuse a version of ONNX's operators that PyTorch does not write.
+
+    Raises:
+        UsageError: it is one.
+    """
+    low, high = OPSETS
+    if not low <= opset <= high:
+        raise UsageError(f"opset is {opset}; it goes from {low} to {high}: choose one of these")
+
+
+def check_onnx_installed() -> None:
+    """Refuse to export to ONNX without the packages that do.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    lacking = [name for name in ("onnx", "onnxscript") if not _is_installed(name)]
+    if lacking:
+        raise UsageError(
+            f"ONNX files need {' and '.join(lacking)}; {how_to_install('export')}, or choose "
+            "--format safetensors torch"
+        )
+
+
+def trace(graph: Graph, example: Tensor) -> ExportedProgram:
+    """Trace a network for batches of any size.
+
+    Args:
+        graph: in evaluation mode.
+        example: a batch of 2 or more.
+
+    Raises:
+        SeitError: the network does something that cannot be traced.
+    """
+    shapes = {0: Dim(_BATCH)}
+    try:
+        with quiet():
+            return torch.export.export(graph, (example,), dynamic_shapes=(shapes,), strict=False)
+    except Exception as error:  # torch.export has no base class of what it raises
+        raise SeitError(f"the network cannot be exported: {_first_line(error)}") from error
+
+
+def write_torch(program: ExportedProgram, path: Path, *, files: Mapping[str, str]) -> None:
+    """Write a program for `torch.export.load`, with texts as its extra files."""
+    with quiet():
+        torch.export.save(program, path, extra_files=dict(files))
+
+
+def open_torch(path: Path) -> Compute:
+    """What a file that was just written computes."""
+    with quiet():
+        module = torch.export.load(path).module()
+
+    def run(batch: Tensor) -> Outputs:
+        outputs: Outputs = module(batch)
+        return outputs
+
+    return run
+
+
+def write_onnx(
+    program: ExportedProgram,
+    path: Path,
+    graph: Graph,
+    *,
+    metadata: Mapping[str, str],
+    opset: int = OPSET,
+) -> None:
+    """Write a program as ONNX, with texts as its metadata.
+
+    Raises:
+        SeitError: PyTorch cannot write it in these operators.
+    """
+    try:
+        with quiet():
+            onnx_program = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=[graph.input_name],
+                output_names=list(graph.output_names),
+                dynamic_shapes=({0: _BATCH},),
+            )
+            assert onnx_program is not None
+            onnx_program.model.metadata_props.update(metadata)
+            num_bytes = sum(value.nbytes for value in _constants(onnx_program.model))
+            onnx_program.save(path, external_data=num_bytes > MAX_ONNX_BYTES)
+    except Exception as error:  # likewise
+        raise SeitError(
+            f"the network cannot be written as ONNX of opset {opset}: {_first_line(error)}"
+        ) from error
+
+
+def _constants(model: Any) -> Iterator[Any]:
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            yield value.const_value
+
+
+def open_onnx(path: Path) -> Compute | None:
+    """What a file computes in ONNX Runtime on the CPU; None where that is not installed."""
+    if not _is_installed("onnxruntime"):
+        return None
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(batch: Tensor) -> Outputs:
+        return tuple(torch.from_numpy(value) for value in session.run(None, {name: batch.numpy()}))
+
+    return run
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings, logging below errors and what is printed to itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

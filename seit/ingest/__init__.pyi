@@ -1,0 +1,28 @@
+from .config import TokenizeConfig as TokenizeConfig, resolve_tokenizer as resolve_tokenizer
+from .estimate import Estimate as Estimate, estimate_job as estimate_job
+from .fit import (
+    FIT_INPUTS as FIT_INPUTS,
+    fit_and_measure as fit_and_measure,
+    held_out_remarks as held_out_remarks,
+    make_reader as make_reader,
+    measure_on_corpus as measure_on_corpus,
+    sample_inputs as sample_inputs,
+    spread_evenly as spread_evenly,
+)
+from .input_list import kept_splits as kept_splits
+from .inputs.audio import AudioReader as AudioReader, decode_audio as decode_audio
+from .inputs.images import (
+    MAX_PIXELS as MAX_PIXELS,
+    decode_image as decode_image,
+    decode_whole as decode_whole,
+)
+from .inputs.pixels import PixelReader as PixelReader
+from .inputs.pool import DecodingPool as DecodingPool
+from .inputs.reader import LARGE_FILE_BYTES as LARGE_FILE_BYTES
+from .job import TokenizeResult as TokenizeResult, tokenize as tokenize
+from .sources.corpus import Corpus as Corpus, Instance as Instance
+from .sources.detect import list_corpus as list_corpus
+from .sources.media import EXTENSIONS as EXTENSIONS, NOUNS as NOUNS
+from .sources.read import read_bytes as read_bytes
+from .sources.walk import Remarks as Remarks, walk as walk
+from .update import UpdateResult as UpdateResult, update_store as update_store

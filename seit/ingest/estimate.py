@@ -1,0 +1,132 @@
+"""What a job would do, before it is started: counts, bytes and time from a small sample."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from seit.devices import choose_device
+from seit.errors import SeitError
+from seit.ingest.config import TokenizeConfig
+from seit.ingest.fit import fit_tokenizer, make_reader, spread_evenly
+from seit.ingest.inputs.remarks import RemarkCounts
+from seit.ingest.settle import settle_job
+from seit.ingest.shard import ENCODE_BATCH
+from seit.ingest.store_remarks import larger_remark
+from seit.ingest.workspace import check_target
+from seit.shards import TokenLayout, is_url
+from seit.tokenizers import Tokenizer, codebook_bytes, stored_tokenizer_bytes
+
+SAMPLE = 2 * ENCODE_BATCH
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job is expected to do.
+
+    Attributes:
+        samples: instances listed, or windows that their audio makes; those that turn out
+            unreadable are skipped.
+        classes: classes found.
+        splits: instances by split.
+        bytes: expected size of the store when packed; the `context` codec makes it smaller.
+        bytes_per_sample: `bytes` over `samples`.
+        source_bytes_per_sample: mean size of the sampled files, over the samples of each.
+        seconds: expected duration at the rate measured on a sample of the corpus.
+        samples_per_second: that rate in instances, decode included.
+        unreadable_fraction: share of the sample that could not be read, 0–1.
+        warnings: one line each.
+    """
+
+    samples: int
+    classes: int
+    splits: dict[str, int]
+    bytes: int
+    bytes_per_sample: float
+    source_bytes_per_sample: float
+    seconds: float
+    samples_per_second: float
+    unreadable_fraction: float
+    warnings: tuple[str, ...]
+
+
+def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) -> Estimate:
+    """List the corpus, fit the tokenizer, time a sample; nothing is written.
+
+    Raises:
+        UsageError: wrong input, or ``store`` holds something else.
+        SeitError: no input is readable.
+    """
+    if not is_url(str(store)):
+        check_target(Path(store), source)
+    device = choose_device(config.device)
+    corpus, config, given = settle_job(source, config)
+    with make_reader(config) as reader:
+        started = time.perf_counter()
+        tokenizer = given or fit_tokenizer(corpus, config, reader)
+        fit_seconds = time.perf_counter() - started
+        tokenizer = tokenizer.to(device)
+        chosen = spread_evenly(corpus.instances, SAMPLE)
+        started, reason = time.perf_counter(), ""
+        remarks = RemarkCounts()
+        pending: list[torch.Tensor] = []
+        num_read = num_good = num_source_bytes = 0
+        for entry in reader.read(chosen):
+            for sentence in entry.remarks:
+                remarks.add(sentence, entry.instance.key)
+            num_read += bool(entry.samples)
+            num_good += len(entry.samples)
+            num_source_bytes += entry.num_bytes if entry.samples else 0
+            reason = reason or entry.reason
+            for sample in entry.samples:
+                pending.append(torch.from_numpy(sample.values))
+                if len(pending) == ENCODE_BATCH:
+                    _encode(tokenizer, pending)
+        _encode(tokenizer, pending)
+        rate = len(chosen) / (time.perf_counter() - started)
+    if not num_good:
+        what = "an image" if config.modality == "image" else "audio"
+        raise SeitError(
+            f"none of {len(chosen)} sampled files of {source} can be read as {what} ({reason})"
+        )
+    layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
+    unreadable = 1 - num_read / len(chosen)
+    count = round(len(corpus.instances) * num_good / num_read)
+    key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
+    carried = stored_tokenizer_bytes(tokenizer, embed=config.embed_tokenizer)
+    weights = len(codebook_bytes(tokenizer)) + len(carried)
+    token_bytes = round(count * (1 - unreadable) * (layout.sample_bytes + key_bytes / 3))
+    num_bytes = token_bytes + weights
+    source_bytes = num_source_bytes / num_good
+    remark = larger_remark(
+        num_bytes=num_bytes,
+        token_bytes=token_bytes,
+        source_bytes=source_bytes * count * (1 - unreadable),
+        tokenizer=tokenizer.name,
+        size=config.size,
+    )
+    return Estimate(
+        samples=count,
+        classes=len(corpus.classes),
+        splits={split: len(entries) for split, entries in corpus.by_split().items()},
+        bytes=num_bytes,
+        bytes_per_sample=num_bytes / count,
+        source_bytes_per_sample=source_bytes,
+        seconds=fit_seconds + len(corpus.instances) / rate,
+        samples_per_second=rate,
+        unreadable_fraction=unreadable,
+        warnings=(
+            *corpus.warnings,
+            *remarks.warnings(),
+            *(() if remark is None else (remark,)),
+        ),
+    )
+
+
+def _encode(tokenizer: Tokenizer, pending: list[torch.Tensor]) -> None:
+    """Tokenize what is pending, only for its time."""
+    if pending:
+        with torch.inference_mode():
+            tokenizer.encode(torch.stack(pending))
+    pending.clear()

@@ -1,0 +1,166 @@
+"""Fitting a tokenizer to a corpus, and measuring one on it, from a sample of its inputs."""
+
+import os
+from collections.abc import Collection
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from seit.errors import SeitError, UsageError
+from seit.ingest.config import TokenizeConfig, resolve_tokenizer
+from seit.ingest.inputs.audio import AudioReader
+from seit.ingest.inputs.pixels import PixelReader
+from seit.ingest.inputs.reader import Reader
+from seit.ingest.sources import Corpus, list_corpus
+from seit.tokenizers import (
+    PRESETS,
+    AudioInputs,
+    AudioQuality,
+    AudioTokenizer,
+    ImageInputs,
+    Quality,
+    Tokenizer,
+    measure_audio_quality,
+    measure_quality,
+)
+
+_T = TypeVar("_T")
+FIT_INPUTS = 512
+QUALITY_INPUTS = 128
+THREADS_THAT_SCALE = 4
+"""So many threads decode faster than as many processes; more of them wait for one another."""
+
+
+def make_reader(config: TokenizeConfig) -> Reader:
+    """A reader for a config whose inputs are settled.
+
+    Raises:
+        UsageError: they are audio, and what reads it is not installed.
+    """
+    workers = config.workers or os.cpu_count() or 1
+    processes = config.decoders == "processes"
+    if config.decoders == "auto":
+        processes = workers > THREADS_THAT_SCALE
+    inputs = config.inputs
+    if isinstance(inputs, AudioInputs):
+        return AudioReader(
+            sample_rate=inputs.sample_rate,
+            window=inputs.window,
+            max_seconds=config.max_seconds,
+            workers=workers,
+            processes=processes,
+        )
+    assert isinstance(inputs, ImageInputs), "resolve_tokenizer settles the inputs"
+    return PixelReader(
+        size=inputs.size,
+        max_pixels=config.max_pixels,
+        views=config.views,
+        seed=config.seed,
+        workers=workers,
+        processes=processes,
+    )
+
+
+def fit_tokenizer(corpus: Corpus, config: TokenizeConfig, reader: Reader) -> Tokenizer:
+    """Fit the named tokenizer on a sample of the corpus.
+
+    Raises:
+        SeitError: no input is readable, or too few are.
+    """
+    inputs = sample_inputs(corpus, reader, count=FIT_INPUTS, split="train")
+    return PRESETS[config.tokenizer].fit(inputs, num_codes=config.codes, seed=config.seed)
+
+
+def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> torch.Tensor:
+    """Decode about ``count`` images or windows, evenly spread over ``split``: (n, …), n ≥ 1.
+
+    Where the split is absent or has nothing readable, the rest of the corpus serves.
+
+    Raises:
+        SeitError: nothing of the corpus is readable.
+    """
+    preferred = corpus.by_split().get(split, ())
+    for candidates in (spread_evenly(preferred, count), preferred, corpus.instances):
+        share = -(-count // max(1, len(candidates)))
+        samples = (
+            sample.values
+            for entry in reader.read(candidates)
+            for sample in spread_evenly(entry.samples, share)
+        )
+        values = list(islice(samples, count))
+        if values:
+            return torch.from_numpy(np.stack(values))
+    first = next(reader.read(corpus.instances[:1]))
+    what = "audio" if isinstance(reader, AudioReader) else "an image"
+    raise SeitError(
+        f"none of the {len(corpus.instances)} files of {corpus.source} can be read as {what} "
+        f"({first.instance.key}: {first.reason}); check that SRC is the right folder"
+    )
+
+
+def spread_evenly(entries: Collection[_T], count: int) -> list[_T]:
+    """Pick at most ``count`` of the entries, at even distances."""
+    if len(entries) <= count:
+        return list(entries)
+    places = {number * len(entries) // count for number in range(count)}
+    return [entry for place, entry in enumerate(entries) if place in places]
+
+
+def fit_and_measure(
+    source: str | Path, config: TokenizeConfig
+) -> tuple[Tokenizer, Quality | AudioQuality, tuple[str, ...]]:
+    """Fit the named tokenizer on a corpus; also its quality there, and warnings.
+
+    Raises:
+        UsageError: wrong input.
+        SeitError: nothing is readable, or too little is.
+    """
+    config, given = resolve_tokenizer(config)
+    corpus = list_corpus(
+        source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
+    )
+    with make_reader(config) as reader:
+        tokenizer = given or fit_tokenizer(corpus, config, reader)
+        return tokenizer, measure(tokenizer, corpus, reader), corpus.warnings
+
+
+def measure(
+    tokenizer: Tokenizer, corpus: Corpus, reader: Reader, *, images: int = QUALITY_INPUTS
+) -> Quality | AudioQuality:
+    """The quality of a tokenizer on inputs of the corpus, of its val split if it has one."""
+    inputs = sample_inputs(corpus, reader, count=images, split="val")
+    with torch.inference_mode():
+        if isinstance(tokenizer, AudioTokenizer):
+            return measure_audio_quality(tokenizer, inputs)
+        return measure_quality(tokenizer, inputs)
+
+
+def measure_on_corpus(
+    tokenizer: Tokenizer, source: str | Path, *, images: int
+) -> tuple[Quality | AudioQuality, tuple[str, ...]]:
+    """The quality of a tokenizer on ``images`` inputs of ``source``, and warnings.
+
+    Raises:
+        UsageError: wrong input.
+        SeitError: nothing is readable.
+    """
+    if images < 1:
+        raise UsageError(f"images is {images}; at least one is needed")
+    corpus = list_corpus(source, modality=tokenizer.modality)
+    with make_reader(TokenizeConfig(inputs=tokenizer.inputs)) as reader:
+        warnings = (*corpus.warnings, *held_out_remarks(corpus))
+        return measure(tokenizer, corpus, reader, images=images), warnings
+
+
+def held_out_remarks(corpus: Corpus) -> list[str]:
+    """Say which files of a corpus without splits of its own are measured; nothing of others."""
+    if not corpus.is_hash_split:
+        return []
+    count, total = len(corpus.by_split().get("val", ())), len(corpus.instances)
+    return [
+        f"{corpus.source} names no val split: {count:,} of its {total:,} files, chosen by hash, "
+        "were measured; what is fitted is fitted on the others"
+    ]

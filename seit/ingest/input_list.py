@@ -1,0 +1,62 @@
+"""What a store remembers of the files that it was made of: `inputs.bin`.
+
+For each file, unreadable ones included, 6 bytes of a hash over its key, size, split, class and
+metadata, sorted. So a later job can tell which files are as they were, and no name stands in it.
+"""
+
+import hashlib
+import json
+import re
+
+from seit.errors import DamagedError
+from seit.ingest.sources import Corpus, Instance
+from seit.shards import Store
+from seit.stores import skipped_lines
+
+INPUTS_NAME = "inputs.bin"
+SAMPLE_SUFFIX = {"audio": re.compile(r"#[0-9]+\Z"), "image": re.compile(r"#v[0-9]+\Z")}
+"""End of the key of a window, or of a view, after that of its file."""
+_DIGEST_BYTES = 6
+
+
+def digest_input(instance: Instance, classes: tuple[str, ...]) -> bytes:
+    """The 6 bytes of a file; a change of one goes unnoticed once in 2^48 times per file known."""
+    class_name = classes[instance.label] if instance.label >= 0 else None
+    metadata = list(instance.metadata)
+    fields = [instance.key, instance.num_bytes, instance.split, class_name, metadata]
+    text = json.dumps(fields).encode()
+    return hashlib.blake2b(text, digest_size=_DIGEST_BYTES, person=b"seit-input").digest()
+
+
+def list_inputs(corpus: Corpus) -> bytes:
+    """What `inputs.bin` holds of a corpus."""
+    return b"".join(sorted(digest_input(entry, corpus.classes) for entry in corpus.instances))
+
+
+def read_inputs(store: Store) -> frozenset[bytes] | None:
+    """What a store remembers of its files; None if an earlier seit made it.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
+    if all(record.file != INPUTS_NAME for record in store.card.files):
+        return None
+    data = store.read_listed(INPUTS_NAME)
+    if len(data) % _DIGEST_BYTES:
+        raise DamagedError(
+            f"{store.folder.locate(INPUTS_NAME)} has {len(data):,} bytes, which is no multiple of "
+            f"{_DIGEST_BYTES}; restore the store from a copy"
+        )
+    return frozenset(
+        data[start : start + _DIGEST_BYTES] for start in range(0, len(data), _DIGEST_BYTES)
+    )
+
+
+def kept_splits(store: Store) -> dict[str, str]:
+    """Return key → split of the files that a store was made of, unreadable ones included."""
+    suffix = SAMPLE_SUFFIX[store.card.tokenizer.modality]
+    kept = {}
+    for name, split in store.items():
+        for key in split.keys:
+            kept[suffix.sub("", key)] = kept[key] = name
+    return kept | {str(entry["key"]): str(entry["split"]) for entry, _ in skipped_lines(store)}

@@ -1,0 +1,1 @@
+"""Inputs: bytes of images and audio → arrays that a tokenizer takes."""

@@ -1,0 +1,98 @@
+"""Images → pixels: what decodes them for tokenizers and for baselines.
+
+Shape letters: S image side.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from typing_extensions import override
+
+from seit.errors import UnreadableError
+from seit.ingest.inputs.images import decode_crops, decode_image
+from seit.ingest.inputs.reader import LARGE_FILE_BYTES, Decoded, Reader, Sample
+from seit.ingest.inputs.remarks import InputRemarks
+from seit.ingest.inputs.views import Crop, view_key
+from seit.ingest.sources import Instance, read_bytes
+
+_AHEAD_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class ImageDecoder:
+    """Reads an instance and decodes it; one that is unreadable comes with the reason.
+
+    Instances of the training split make ``views`` samples; all views but the first depend on
+    ``seed``.
+    """
+
+    size: int
+    max_pixels: int
+    views: int = 1
+    seed: int = 0
+
+    def __call__(self, item: Instance, /, *, exclusive: AbstractContextManager[Any]) -> Decoded:
+        """Decode; what takes very much memory is done inside of ``exclusive``."""
+        is_large = item.num_bytes >= LARGE_FILE_BYTES
+        num_bytes = 0
+        remarks = InputRemarks()
+        try:
+            with exclusive if is_large else nullcontext():
+                data = read_bytes(item)
+                num_bytes = len(data)
+                # Held already where the file is large.
+                inner = None if is_large else exclusive
+                pixels = decode_image(
+                    data,
+                    size=self.size,
+                    max_pixels=self.max_pixels,
+                    exclusive=inner,
+                    remark=remarks,
+                )
+                views = [Sample(item, pixels), *self._crops(item, data, inner)]
+        except UnreadableError as error:
+            return Decoded(item, num_bytes, reason=str(error))
+        return Decoded(item, num_bytes, tuple(views), remarks=remarks.sentences)
+
+    def _crops(
+        self, item: Instance, data: bytes, exclusive: AbstractContextManager[Any] | None
+    ) -> list[Sample]:
+        if self.views == 1 or item.split != "train":
+            return []
+        numbers = range(1, self.views)
+        crops = [Crop.draw(seed=self.seed, key=item.key, view=number) for number in numbers]
+        decoded = decode_crops(
+            data, crops, size=self.size, max_pixels=self.max_pixels, exclusive=exclusive
+        )
+        return [
+            Sample(replace(item, key=view_key(item.key, number)), pixels)
+            for number, pixels in zip(numbers, decoded, strict=True)
+        ]
+
+
+class PixelReader(Reader):
+    """Decodes images in a pool of threads (Pillow works without the lock) or of processes."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        max_pixels: int,
+        views: int = 1,
+        seed: int = 0,
+        workers: int | None = None,
+        processes: bool = False,
+    ) -> None:
+        decoder = ImageDecoder(size, max_pixels, views, seed)
+        super().__init__(decoder, workers=workers, processes=processes)
+        self._image_bytes = 3 * size * size * views
+
+    @override
+    def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:
+        """Yield the instances in their order, decoded; at most ``ahead`` are held at a time.
+
+        Of large images fewer are held: they take up to 64 MB, or what a single one takes.
+        """
+        return super().read(instances, ahead=max(1, min(ahead, _AHEAD_BYTES // self._image_bytes)))

@@ -1,0 +1,454 @@
+"""The offline job: SRC → tokenizer → shards → card. Killed at any moment, it resumes.
+
+Shards are written one by one under temporary names; the card comes last. A job that was killed
+any number of times ends with the same bytes as one that was not, on the same machine.
+
+Shape letters: B encode batch, S image side, H W token grid.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seit.devices import choose_device
+from seit.errors import DamagedError, SeitError, UsageError
+from seit.files import write_atomically
+from seit.ingest.config import TokenizeConfig
+from seit.ingest.engines import Engine, Work, choose_engine
+from seit.ingest.fit import fit_tokenizer, make_reader, measure
+from seit.ingest.input_list import INPUTS_NAME, list_inputs
+from seit.ingest.inputs.reader import Reader
+from seit.ingest.inputs.remarks import RemarkCounts
+from seit.ingest.plan import ShardPlan, plan_shards
+from seit.ingest.settle import settle_job
+from seit.ingest.shard import refuse_skipped
+from seit.ingest.sources import Corpus
+from seit.ingest.sources.corpus import shown
+from seit.ingest.sources.media import NOUNS
+from seit.ingest.store_remarks import class_remarks, larger_remark
+from seit.ingest.upload import find_remote, staging_folder, upload
+from seit.ingest.workspace import DoneShard, Workspace, check_target
+from seit.shards import (
+    BLOCK_SAMPLES,
+    CARD_NAME,
+    CODEBOOK_NAME,
+    SKIPPED_NAME,
+    TOKENIZER_NAME,
+    Card,
+    FileRecord,
+    PackedCodec,
+    Store,
+    TokenizerInfo,
+    is_url,
+    open_store,
+    write_index,
+)
+from seit.stores import CONTAINERS, EDITS_ENTRY, recode_store
+from seit.tokenizers import (
+    Tokenizer,
+    codebook_bytes,
+    load_tokenizer,
+    stored_tokenizer_bytes,
+)
+
+_LOG = logging.getLogger(__name__)
+Progress = Callable[[int, int, int], None]
+"""Called with (inputs done, inputs in all, inputs skipped)."""
+
+
+@dataclass(frozen=True)
+class TokenizeResult:
+    """What a job did.
+
+    Attributes:
+        samples: instances in the store.
+        skipped: inputs that could not be read; `skipped.jsonl` lists them.
+        bytes: bytes of all files of the store.
+        bytes_per_sample: `bytes` over `samples`.
+        payload_bytes_per_sample: bytes of the shards alone over samples.
+        source_bytes_per_sample: mean size of the original files.
+        samples_per_second: rate of this call, decode included; 0 when nothing was left to do.
+        splits: samples by split.
+        classes: number of classes.
+        quality: the tokenizer's quality on held-out images of the corpus.
+        warnings: one line each.
+        remarks: what was left out of inputs or assumed about them → inputs, where this call made
+            the store.
+    """
+
+    samples: int
+    skipped: int
+    bytes: int
+    bytes_per_sample: float
+    payload_bytes_per_sample: float
+    source_bytes_per_sample: float
+    samples_per_second: float
+    splits: dict[str, int]
+    classes: int
+    quality: dict[str, float]
+    warnings: tuple[str, ...] = field(default=())
+    remarks: dict[str, int] = field(default_factory=dict)
+
+
+def tokenize(
+    source: str | Path,
+    store: str | Path,
+    config: TokenizeConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> TokenizeResult:
+    """Tokenize the corpus at ``source`` into a store at ``store``; resumes an interrupted job.
+
+    Both are paths or URLs. A store that is to be behind a URL is made in ``config.workdir``.
+
+    Raises:
+        UsageError: wrong input, or ``store`` holds something else; nothing was changed.
+        SeitError: the disk is full, an input is unreadable and ``strict`` was asked for, or no
+            input is readable. Finished shards are kept for the next call.
+    """
+    config = config or TokenizeConfig()
+    if is_url(str(store)):
+        return _tokenize_to_url(source, str(store), config, progress)
+    store = Path(store)
+    check_target(store, source)
+    corpus, config, given = settle_job(source, config)
+    try:
+        return tokenize_corpus(corpus, store, config, given, progress=progress)
+    except NothingReadableError as error:
+        raise SeitError(str(error)) from None
+
+
+def tokenize_corpus(
+    corpus: Corpus,
+    store: Path,
+    config: TokenizeConfig,
+    given: Tokenizer | None,
+    *,
+    progress: Progress | None = None,
+) -> TokenizeResult:
+    """Tokenize what is listed already, as `tokenize` does; config and tokenizer are settled.
+
+    Raises:
+        NothingReadableError: no input is readable.
+        UsageError, SeitError: as `tokenize`.
+    """
+    device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
+    engine = choose_engine(config.engine)
+    job = describe_job(corpus, config, given)
+    workspace = Workspace(store, staged=(config.codec, config.container) != ("packed", "wds"))
+    if (store / CARD_NAME).is_file() and not config.overwrite:
+        return _finished(workspace, job, corpus, config)
+    with workspace.locked(), make_reader(config) as reader:
+        has_card = (store / CARD_NAME).is_file()
+        if has_card and not config.overwrite:  # another job ended while this one was listing
+            return _finished(workspace, job, corpus, config)
+        earlier = workspace.read_job()
+        replace = workspace.is_replacing or (
+            config.overwrite and (has_card or earlier not in (None, job))
+        )
+        if earlier is None or replace:
+            if given is None:
+                _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.codes:,}")
+            tokenizer = given or fit_tokenizer(corpus, config, reader)
+            workspace.begin(job, tokenizer, replace=replace)
+        else:
+            _check_same_job(earlier, job, store)
+        # Read back even when just fitted, so that a resumed job encodes with the very same weights.
+        tokenizer = load_tokenizer(workspace.tokenizer_path).to(device)
+        run = _Run(config, corpus, tokenizer, workspace, reader, progress)
+        return run.finish(engine, job)
+
+
+def _tokenize_to_url(
+    source: str | Path, url: str, config: TokenizeConfig, progress: Progress | None
+) -> TokenizeResult:
+    staging = staging_folder(url, config.workdir)
+    found = find_remote(url, staging, overwrite=config.overwrite)
+    if found:
+        corpus, config, given = settle_job(source, config)
+        _check_same_job(dict(found.card.job), describe_job(corpus, config, given), url)
+        return result_of(found, 0.0, corpus.warnings)
+    result = tokenize(source, staging, config, progress=progress)
+    upload(staging, url)
+    return result
+
+
+class NothingReadableError(SeitError):
+    """None of a job's inputs could be read; ``skipped`` is what `skipped.jsonl` would hold."""
+
+    def __init__(self, message: str, skipped: list[bytes]) -> None:
+        super().__init__(message)
+        self.skipped = skipped
+
+
+class _Run:
+    """One call of the job, after its tokenizer is ready."""
+
+    def __init__(
+        self,
+        config: TokenizeConfig,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        workspace: Workspace,
+        reader: Reader,
+        progress: Progress | None,
+    ) -> None:
+        self.config = config
+        self.corpus = corpus
+        self.tokenizer = tokenizer
+        self.workspace = workspace
+        self.reader = reader
+        self.progress = progress
+        self.inputs_done = 0
+        self.inputs_skipped = 0
+
+    def finish(self, engine: Engine, job: dict[str, Any]) -> TokenizeResult:
+        """Make the shards that are missing, then seal the store."""
+        started = time.perf_counter()
+        made = 0
+        plans = list(plan_shards(self.corpus, shard_samples=self.config.shard_samples))
+        records = [self.workspace.read_done(plan) for plan in plans]
+        missing = [number for number, record in enumerate(records) if record is None]
+        for plan, record in zip(plans, records, strict=True):
+            if record is not None:
+                if self.config.strict:
+                    refuse_skipped(record.skipped)
+                self._advance(len(plan.instances), len(record.skipped))
+        shards = f"{len(missing):,} of {len(plans):,} shards are left"
+        _LOG.info("tokenizing with %s: %s", self.tokenizer.name, shards)
+        work = Work(
+            config=self.config,
+            workspace=self.workspace,
+            tokenizer=self.tokenizer,
+            reader=self.reader,
+            advance=self._advance,
+        )
+        for number, record in engine(work, [plans[number] for number in missing]):
+            records[missing[number]] = record
+            made += record.shard.samples if record.shard else 0
+        done = [
+            (plan, record)
+            for plan, record in zip(plans, records, strict=True)
+            if record is not None
+        ]
+        assert len(done) == len(plans), "an engine makes all shards that it is given"
+        seconds = time.perf_counter() - started
+        if not any(record.shard for _, record in done):
+            self.workspace.abandon()
+            noun = NOUNS[self.config.modality][0]
+            key, reason = next(entry for _, record in done for entry in record.skipped)
+            raise NothingReadableError(
+                f"no {noun} of {self.corpus.source} could be read; no store was made "
+                f"({shown(key)}: {reason})",
+                _skipped_lines(done),
+            )
+        _LOG.info("measuring the tokenizer and sealing the store")
+        card = self._seal(done, job)
+        self.workspace.remove()
+        store = Store(self.workspace.store, card)
+        noun = NOUNS[self.config.modality][0]
+        remarks = RemarkCounts()
+        for _, record in done:
+            remarks.merge(record.remarks)
+        empty = class_remarks(self.corpus, done, noun)
+        warnings = (*self.corpus.warnings, *empty, *remarks.warnings())
+        counts = {sentence: count for sentence, (count, _) in remarks.counts.items()}
+        return result_of(store, made / seconds if made else 0.0, warnings, remarks=counts)
+
+    def _seal(self, done: list[tuple[ShardPlan, DoneShard]], job: dict[str, Any]) -> Card:
+        store = self.workspace.shards
+        files = {
+            CODEBOOK_NAME: codebook_bytes(self.tokenizer),
+            TOKENIZER_NAME: stored_tokenizer_bytes(
+                self.tokenizer, embed=self.config.embed_tokenizer
+            ),
+            SKIPPED_NAME: b"".join(_skipped_lines(done)),
+            INPUTS_NAME: list_inputs(self.corpus),
+        }
+        for name, data in files.items():
+            write_atomically(store / name, data)
+        splits = {
+            split: tuple(
+                record.shard for plan, record in done if plan.split == split and record.shard
+            )
+            for split in dict.fromkeys(plan.split for plan, _ in done)
+        }
+        indexes = [write_index(store, split, shards) for split, shards in splits.items() if shards]
+        card = Card(
+            tokenizer=TokenizerInfo(
+                name=self.tokenizer.name,
+                fingerprint=self.tokenizer.fingerprint,
+                modality=self.tokenizer.modality,
+                preprocessing=self.tokenizer.preprocessing(),
+                grid=self.tokenizer.grid,
+                codebook_size=self.tokenizer.num_codes,
+                codebook_dim=self.tokenizer.codebook_dim,
+                flip_equivariant=self.tokenizer.flip_equivariant,
+            ),
+            codec=PackedCodec.name,
+            container=CONTAINERS[0],
+            block_samples=BLOCK_SAMPLES,
+            classes=self.corpus.classes,
+            splits=splits,
+            files=(
+                *(
+                    FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+                    for name, data in files.items()
+                ),
+                *indexes,
+            ),
+            skipped=sum(len(record.skipped) for _, record in done),
+            job=job,
+            quality=self._quality(),
+            source_bytes=sum(record.source_bytes for _, record in done),
+        )
+        card.write(store)
+        if not self.workspace.staged:
+            return card
+        return recode_store(
+            open_store(store),
+            self.workspace.store,
+            codec=self.config.codec,
+            container=self.config.container,
+        )
+
+    def _quality(self) -> dict[str, float]:
+        quality = measure(self.tokenizer, self.corpus, self.reader)
+        return {key: round(value, 4) for key, value in asdict(quality).items()}
+
+    def _advance(self, inputs: int, skipped: int) -> None:
+        self.inputs_done += inputs
+        self.inputs_skipped += skipped
+        if self.progress:
+            self.progress(self.inputs_done, len(self.corpus.instances), self.inputs_skipped)
+
+
+def _skipped_lines(done: list[tuple[ShardPlan, DoneShard]]) -> list[bytes]:
+    entries = (
+        {"key": key, "split": plan.split, "reason": reason}
+        for plan, record in done
+        for key, reason in record.skipped
+    )
+    return [json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries]
+
+
+def describe_job(corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None) -> dict[str, Any]:
+    """All that decides the bytes of the store; jobs with equal descriptions make equal stores."""
+    return {
+        "source": corpus.fingerprint,
+        "tokenizer": given.fingerprint if given else config.tokenizer,
+        "size": config.size,
+        "codes": given.num_codes if given else config.codes,
+        "codec": config.codec,
+        "container": config.container,
+        "val_fraction": config.val_fraction,
+        "shard_samples": config.shard_samples,
+        "max_pixels": config.max_pixels,
+        "seed": config.seed,
+        **({"max_seconds": config.max_seconds} if config.modality == "audio" else {}),
+        **({"compile": True} if config.compile else {}),
+        **({"views": config.views} if config.views > 1 else {}),
+        **({"embed_tokenizer": True} if config.embed_tokenizer else {}),
+    }
+
+
+def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | str) -> None:
+    if earlier == job:
+        return
+    # The splits are part of the source's fingerprint, so another setting may change it too.
+    settings = [key for key in {**job, **earlier} if earlier.get(key) != job.get(key)]
+    if EDITS_ENTRY in earlier:
+        raise UsageError(
+            f"{store} was updated, merged, filtered or had samples deleted after it was made; pass "
+            "--update to bring it up to date with SRC, choose another STORE, or pass --overwrite"
+        )
+    if not earlier:
+        reason = "its record is damaged"
+    elif settings != ["source"]:
+        reason = ", ".join(
+            f"{key} was {earlier.get(key)!r} and is {job.get(key)!r}"
+            for key in settings
+            if key != "source"
+        )
+    else:
+        reason = "the files of SRC are not the same any more"
+    raise UsageError(
+        f"{store} belongs to another job ({reason}); repeat that one as it was, choose another "
+        "STORE, or pass --overwrite"
+    )
+
+
+def _finished(
+    workspace: Workspace, job: dict[str, Any], corpus: Corpus, config: TokenizeConfig
+) -> TokenizeResult:
+    """The result of a job that is complete already; nothing is done but to clean up after it."""
+    store = open_store(workspace.store)
+    _check_same_job(dict(store.card.job), job, store.path)
+    _check_sizes(store)
+    if config.strict and store.card.skipped:
+        raise SeitError(
+            f"{store.path} is complete but lacks {store.card.skipped:,} inputs that could not be "
+            f"read; {SKIPPED_NAME} says why"
+        )
+    if workspace.path.is_dir():  # the job was killed after it had written the card
+        with suppress(SeitError), workspace.locked():
+            workspace.remove()
+    return result_of(store, 0.0, corpus.warnings)
+
+
+def _check_sizes(store: Store) -> None:
+    shards = (record for split in store.card.splits.values() for record in split)
+    for record in chain(store.card.files, shards):
+        path = store.path / record.file
+        if not path.is_file() or path.stat().st_size != record.bytes:
+            raise DamagedError(
+                f"{path} is missing or not of {record.bytes:,} bytes; `seit verify` lists all "
+                "damage, and --overwrite makes the store again"
+            )
+
+
+def result_of(
+    store: Store,
+    samples_per_second: float,
+    warnings: tuple[str, ...],
+    *,
+    remarks: Mapping[str, int] | None = None,
+) -> TokenizeResult:
+    """Return what a job says of a finished store."""
+    card = store.card
+    return TokenizeResult(
+        samples=card.samples,
+        skipped=card.skipped,
+        bytes=store.num_bytes,
+        bytes_per_sample=store.num_bytes / card.samples,
+        payload_bytes_per_sample=card.payload_bytes / card.samples,
+        source_bytes_per_sample=card.source_bytes / card.samples,
+        samples_per_second=samples_per_second,
+        splits={split: card.samples_of(split) for split in card.splits},
+        classes=len(card.classes),
+        quality=dict(card.quality),
+        warnings=(*warnings, *_size_remarks(store)),
+        remarks=dict(remarks or {}),
+    )
+
+
+def _size_remarks(store: Store) -> tuple[str, ...]:
+    card = store.card
+    size = card.tokenizer.preprocessing.get("size")
+    remark = larger_remark(
+        num_bytes=store.num_bytes,
+        token_bytes=card.payload_bytes,
+        source_bytes=card.source_bytes,
+        tokenizer=card.tokenizer.name,
+        size=size if isinstance(size, int) else None,
+    )
+    return () if remark is None else (remark,)

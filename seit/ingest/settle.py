@@ -1,0 +1,94 @@
+"""The start of a job: its corpus is listed, its tokenizer and its image size are settled."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from seit.errors import UnreadableError
+from seit.ingest.config import AUTO, TokenizeConfig, resolve_tokenizer
+from seit.ingest.fit import FIT_INPUTS, spread_evenly
+from seit.ingest.inputs.images import picture_size
+from seit.ingest.inputs.views import check_view_keys
+from seit.ingest.sources import Corpus, list_corpus, read_bytes
+from seit.tokenizers import PatchTokenizer, Tokenizer
+
+SMALL_SIDE = 64
+"""Pictures up to this many pixels (the shorter side) are small."""
+_ENLARGED = 2
+_PATCH_SIDE = 8
+_PATCHES_PER_CODE = 4
+_SAMPLE = 64
+
+
+class Settled(NamedTuple):
+    """A listed corpus, the config with its inputs, and the tokenizer unless it is to be fitted."""
+
+    corpus: Corpus
+    config: TokenizeConfig
+    tokenizer: Tokenizer | None
+
+
+def settle_job(source: str | Path, config: TokenizeConfig) -> Settled:
+    """List a source and settle how it is tokenized.
+
+    Where the config names neither a tokenizer nor a size and the pictures are small, the job fits
+    patch-pca-vq at twice their size, so that a token stands for 4×4 pixels; a warning says so.
+
+    Raises:
+        UsageError: the source is wrong, or there is no such tokenizer.
+    """
+    is_open = config.tokenizer == AUTO and config.size is None
+    settled, tokenizer = resolve_tokenizer(config)
+    corpus = list_source(source, settled)
+    size = _small_size(corpus, config.codes) if is_open else None
+    if size is None:
+        return Settled(corpus, settled, tokenizer)
+    settled, tokenizer = resolve_tokenizer(
+        replace(config, tokenizer=PatchTokenizer.name, size=size)
+    )
+    remark = (
+        f"the pictures are small, so they are tokenized at {size} px by {PatchTokenizer.name}; "
+        "--size and --tokenizer choose otherwise"
+    )
+    corpus = replace(corpus, warnings=(*corpus.warnings, remark))
+    return Settled(corpus, settled, tokenizer)
+
+
+def list_source(
+    source: str | Path, config: TokenizeConfig, *, kept_splits: Mapping[str, str] | None = None
+) -> Corpus:
+    """List the corpus of a job whose tokenizer is settled.
+
+    Raises:
+        UsageError: the source is wrong, or a key could be that of another's window or view.
+    """
+    corpus = list_corpus(
+        source,
+        val_fraction=config.val_fraction,
+        root=config.root,
+        modality=config.modality,
+        kept_splits=kept_splits,
+    )
+    if config.views > 1:
+        check_view_keys(corpus.instances)
+    return corpus
+
+
+def _small_size(corpus: Corpus, codes: int) -> int | None:
+    """The size for a corpus of small pictures; None for others, or too few to fit codes on."""
+    sides = []
+    for instance in spread_evenly(corpus.instances, _SAMPLE):
+        try:
+            sides.append(min(picture_size(read_bytes(instance))))
+        except UnreadableError:
+            continue
+        if sides[-1] > SMALL_SIDE:
+            return None
+    if not sides:
+        return None
+    grid_side = -(-_ENLARGED * max(sides) // _PATCH_SIDE)
+    images = min(len(corpus.by_split().get("train", ())), FIT_INPUTS)
+    if images * grid_side**2 < _PATCHES_PER_CODE * codes:
+        return None
+    return grid_side * _PATCH_SIDE

@@ -1,0 +1,200 @@
+"""Images and clips that are cells of a Parquet file, read row by row with bounded memory.
+
+Cells are read forward, a few rows at a time. A cell before those that are held means reading its
+row group again from its start, so rows are best asked for in their order.
+"""
+
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from typing_extensions import override
+
+from seit.errors import UnreadableError, UsageError
+from seit.extras import how_to_install
+from seit.ingest.sources.corpus import Cell, shown
+from seit.ingest.sources.remote_files import RemoteFile
+from seit.shards import is_url
+
+_ROWS = 16
+"""Rows that are decoded at a time."""
+_HELD_BYTES = 128 << 20
+_MAX_OPEN = 8
+_READ_BYTES = 1 << 20
+"""Bytes of a column that are read from the disk at a time, at least."""
+
+
+class RangeFile(io.RawIOBase):
+    """A file behind a URL as a file object."""
+
+    def __init__(self, url: str) -> None:
+        self._file = RemoteFile(url)
+        self._position = 0
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def tell(self) -> int:
+        return self._position
+
+    @override
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._file.num_bytes)
+        self._position = max(0, start + offset)
+        return self._position
+
+    @override
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._file.read(self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def open_parquet(location: str, **options: Any) -> Any:
+    """Open a Parquet file at a path or a URL: a ``pyarrow.parquet.ParquetFile``.
+
+    Raises:
+        UsageError: pyarrow is missing, or the file cannot be read as Parquet.
+    """
+    try:
+        from pyarrow import PythonFile, parquet
+    except ImportError:
+        raise UsageError(
+            f"{location} needs pyarrow, which is not installed; {how_to_install('parquet')}"
+        ) from None
+    with parquet_errors(location):
+        place = PythonFile(RangeFile(location)) if is_url(location) else location
+        return parquet.ParquetFile(place, **options)
+
+
+@contextmanager
+def parquet_errors(location: str) -> Iterator[None]:
+    """Turn the errors of pyarrow on a damaged file into one that names it.
+
+    Raises:
+        UsageError: there was one.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError, ValueError, LookupError, RecursionError) as error:
+        raise UsageError(f"{location} cannot be read as Parquet: {reason_of(error)}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """The first part of an error's message, in one line."""
+    return " ".join((getattr(error, "strerror", None) or str(error)).split())[:160]
+
+
+def read_cell(cell: Cell, *, max_bytes: int) -> bytes:
+    """Return what a cell holds; safe to call from many threads.
+
+    Raises:
+        UnreadableError: the cell is empty, too large, or cannot be read.
+        SeitError: a remote place does not answer.
+    """
+    data = _open_column(cell.path, cell.column, _version(cell.path)).read(cell.row_group, cell.row)
+    if data is None:
+        raise UnreadableError(
+            "the row holds no bytes, perhaps only the path of a file; write the files into the "
+            "table, or list them by their paths"
+        )
+    if len(data) > max_bytes:
+        raise UnreadableError(f"{len(data):,} bytes is more than the limit of {max_bytes:,}")
+    return data
+
+
+def _version(path: str) -> tuple[int, int]:
+    """Time and size of a file, which change when it is replaced."""
+    if is_url(path):
+        return 0, 0
+    try:
+        status = os.stat(path)  # noqa: PTH116 - once a row
+    except OSError as error:
+        raise UnreadableError(f"{shown(Path(path).name)}: {error.strerror}") from None
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=_MAX_OPEN)
+def _open_column(path: str, column: str, version: tuple[int, int]) -> "_Column":  # noqa: ARG001
+    return _Column(path, column)
+
+
+class _Column:
+    """An open column of bytes: rows are decoded forward, and the last ones are held."""
+
+    def __init__(self, path: str, column: str) -> None:
+        try:
+            self._file = open_parquet(path, buffer_size=_READ_BYTES)
+        except UsageError as error:
+            raise UnreadableError(str(error)) from None
+        self._column = column
+        self._lock = Lock()
+        self._held: OrderedDict[tuple[int, int], list[bytes | None]] = OrderedDict()
+        self._num_held = 0
+        self._group = -1
+        self._next = 0
+        self._rows: Iterator[bytes | None] = iter(())
+
+    def read(self, group: int, row: int) -> bytes | None:
+        """Return the bytes of a row of a row group; None for a row without any."""
+        start = row - row % _ROWS
+        with self._lock:
+            while (group, start) not in self._held:
+                if group != self._group or start < self._next:
+                    self._rewind(group)
+                self._advance()
+            rows = self._held[group, start]
+        if row - start >= len(rows):
+            raise UnreadableError("the Parquet file has fewer rows than when it was listed")
+        return rows[row - start]
+
+    def _rewind(self, group: int) -> None:
+        self._group, self._next = group, 0
+        self._rows = self._decode(group)
+
+    def _decode(self, group: int) -> Iterator[bytes | None]:
+        from pyarrow import types
+
+        for batch in self._file.iter_batches(
+            batch_size=_ROWS, row_groups=[group], columns=[self._column], use_threads=False
+        ):
+            values = batch.column(0)
+            while types.is_struct(values.type):
+                values = values.flatten()[0]
+            yield from values.to_pylist()
+
+    def _advance(self) -> None:
+        """Decode the next rows, and forget the oldest where they become too many."""
+        from pyarrow import ArrowException
+
+        try:
+            rows = list(islice(self._rows, _ROWS))
+        except (ArrowException, OSError, ValueError, LookupError) as error:
+            self._group = -1
+            raise UnreadableError(f"the Parquet file cannot be read: {reason_of(error)}") from None
+        self._held[self._group, self._next] = rows
+        self._next += _ROWS
+        self._num_held += _size(rows)
+        while self._num_held > _HELD_BYTES and len(self._held) > 1:
+            self._num_held -= _size(self._held.popitem(last=False)[1])
+
+
+def _size(rows: list[bytes | None]) -> int:
+    return sum(len(row or b"") + 64 for row in rows)

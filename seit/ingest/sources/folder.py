@@ -1,0 +1,159 @@
+"""Folders: SRC/{train,val}/<class>/…, SRC/<class>/… or images directly in SRC."""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from seit.errors import UsageError
+from seit.ingest.sources.assemble import assemble
+from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, shown
+from seit.ingest.sources.layout import Layout, find_layout
+from seit.ingest.sources.metadata import apply_metadata, find_metadata
+from seit.ingest.sources.splits import HashSplit
+from seit.ingest.sources.walk import Entry, Remarks, as_text, walk
+
+LABEL_PLACES = (
+    "labels are the names of folders (SRC/CLASS/… or SRC/train/CLASS/…), or the column label, "
+    "class or category of a table (a CSV or Parquet manifest, or metadata.csv with file_name)"
+)
+
+
+def list_folder(source: Path, *, hash_split: HashSplit) -> Corpus:
+    """List a folder; the class of a file is the first folder below the split folder, or below SRC.
+
+    With split folders the splits are theirs; without, ``hash_split`` says. Every visible plain file
+    is an instance, whatever its extension: what is no image is found out, and listed, when it is
+    read. Folders of files that are surely no images (annotations, notes) are left out. Where a
+    metadata.csv, .jsonl or .parquet names files (``file_name``), its labels count.
+
+    Names that are not valid UTF-8 have the odd bytes written as %XX in keys and classes.
+
+    Raises:
+        UsageError: the folder holds no files, or it cannot be known what its folders mean.
+    """
+    root = str(source.absolute())
+    remarks = Remarks()
+    walked = walk(root, remarks)
+    return list_tree(str(source), root, walked, remarks, hash_split=hash_split)
+
+
+class _Tree(NamedTuple):
+    """Findings of a walk, sorted by what they are."""
+
+    drafts: list[Draft]
+    outside: list[str]
+    """Files beside the split folders."""
+    beside: list[str]
+    """Files beside the class folders."""
+    odd: list[str]
+    """Keys whose files have names that are not UTF-8."""
+    empty: list[str]
+    """Class folders without files."""
+
+
+def list_tree(
+    source: str,
+    root: str,
+    walked: Iterable[tuple[str, list[Entry]]],
+    remarks: Remarks,
+    *,
+    hash_split: HashSplit,
+) -> Corpus:
+    """List the folders of a walk, which begins at ``root``; see :func:`list_folder`."""
+    folders = deque(walked)
+    layout = find_layout(source, folders)
+    tables = find_metadata(root, (folder for folder in folders if layout.has(folder[0])))
+    tree = _sort(root, folders, layout, {table.path for table in tables})
+    drafts = tree.drafts
+    warnings = remarks.lines() + list(layout.warnings)
+    warnings += [f"class folder {shown(name)} holds no files" for name in tree.empty]
+    if tables:
+        drafts = apply_metadata(tables, drafts, warnings)
+    classes = sorted({draft.class_name for draft in drafts if draft.class_name is not None})
+    if tree.outside:
+        warnings.append(
+            f"left out, as they lie beside the split folders: {examples(tree.outside)}"
+            f"{_table_hint(source, tree.outside)}"
+        )
+    if tree.beside and classes and not tables:
+        warnings.append(
+            f"unlabelled, as they lie beside the class folders: {examples(tree.beside)}"
+        )
+    if tree.odd:
+        warnings.append(
+            f"names that are not UTF-8 have their odd bytes as %XX: {examples(tree.odd)}"
+        )
+        drafts = _unique(drafts, warnings)
+    if not drafts:
+        why = f" ({'; '.join(warnings)})" if warnings else ""
+        raise UsageError(f"{shown(source)} has no files to list{why}; expected images or audio")
+    return assemble(
+        as_text(source),
+        "folder",
+        drafts,
+        classes=classes,
+        warnings=warnings,
+        hash_split=hash_split,
+        label_places=LABEL_PLACES,
+    )
+
+
+def _sort(
+    root: str,
+    folders: deque[tuple[str, list[Entry]]],
+    layout: Layout,
+    tables: set[str],
+) -> _Tree:
+    """Make drafts of the files, all but the tables of metadata; ``folders`` is used up."""
+    has_splits = layout.has_splits
+    tree = _Tree([], [], [], [], [])
+    occupied: set[str] = set()
+    class_folders: set[str] = set()
+    while folders:
+        relative, found = folders.popleft()
+        if not layout.has(relative):
+            continue
+        parts = relative.split("/")[:-1]
+        split = SPLIT_NAMES[parts[0].lower()] if has_splits and parts else None
+        below = parts[has_splits:]
+        class_name = as_text(below[0]) if below else None
+        files = [
+            entry
+            for entry in found
+            if not entry.is_folder and f"{root}/{relative}{entry.name}" not in tables
+        ]
+        if has_splits and not parts:
+            tree.outside.extend(entry.name for entry in files)
+            continue
+        if class_name is None:
+            class_folders.update(
+                f"{relative}{entry.name}"
+                for entry in found
+                if entry.is_folder and layout.has(f"{relative}{entry.name}/")
+            )
+            tree.beside.extend(f"{relative}{entry.name}" for entry in files)
+        elif files:
+            occupied.add("/".join(parts[: has_splits + 1]))
+        for entry in files:
+            path = f"{relative}{entry.name}"
+            key = as_text(path)
+            if key != path:
+                tree.odd.append(key)
+            tree.drafts.append(Draft(key, split, class_name, f"{root}/{path}", entry.num_bytes))
+    tree.empty.extend(sorted(class_folders - occupied))
+    return tree
+
+
+def _table_hint(source: str, names: Sequence[str]) -> str:
+    tables = [name for name in names if name.lower().endswith((".csv", ".tsv", ".parquet"))]
+    return f"; to list by a table, give {shown(f'{source}/{tables[0]}')}" if tables else ""
+
+
+def _unique(drafts: list[Draft], warnings: list[str]) -> list[Draft]:
+    """Leave out every file whose %XX spelling is also the real name of another."""
+    counts = Counter(draft.key for draft in drafts)
+    doubles = [key for key, count in counts.items() if count > 1]
+    if doubles:
+        warnings.append(f"left out, as %XX makes their names the same: {examples(doubles)}")
+    return [draft for draft in drafts if counts[draft.key] == 1]

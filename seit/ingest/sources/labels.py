@@ -1,0 +1,150 @@
+"""Labels as sources write them: their classes, and what is odd about them."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from seit.classes import folded, split_warning
+from seit.errors import UsageError
+from seit.ingest.sources.corpus import examples, shown
+
+LABEL_COLUMNS = ("label", "class", "category")
+"""Columns of tables and fields of JSON members that hold labels; the first that is there wins."""
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
+_REWRITTEN = re.compile(r"[+].*|-?0[0-9].*|-0+(\.0+)?")
+_MISSING = {"nan", "<na>", "nat", "null"}
+_MISSING_IN_TABLES = {*_MISSING, "none", "na", "n/a", "#n/a"}
+_SEPARATORS = (",", ";", "|", "&", "+", "\n")
+
+
+def read_label(value: object, where: str) -> str | None:
+    """Return the label that a table or JSON has, or None for no label.
+
+    Raises:
+        UsageError: it is a list or a mapping.
+    """
+    if value is None:
+        return None
+    if isinstance(value, list | dict | tuple):
+        found = f"{value}" if len(f"{value}") < 60 else f"a {type(value).__name__}"
+        raise UsageError(
+            f"{where} has {shown(found)} for a label; a label is one value: keep one of them, or "
+            "rename the column to have it as metadata"
+        )
+    return str(value).strip() or None
+
+
+def name_classes(labels: Sequence[str | None]) -> tuple[list[str | None], tuple[str, ...]]:
+    """Find the classes of labels that may be numbers or names.
+
+    When every label is an integer (in tables also "3.0"), the classes are the distinct numerals in
+    numeric order, and −1 means unlabelled. Otherwise they are the distinct names, sorted.
+
+    Returns:
+        the class name of each label (None: unlabelled), and the classes.
+    """
+    given = {label for label in labels if label is not None}
+    if _are_integers(given):
+        numbers = {label: int(label.partition(".")[0]) for label in given}
+        classes = [str(number) for number in sorted(set(numbers.values()) - {-1})]
+        names = {label: None if n == -1 else str(n) for label, n in numbers.items()}
+    else:
+        classes = sorted(given)
+        names = {label: label for label in given}
+    return [None if label is None else names[label] for label in labels], tuple(classes)
+
+
+def rewritten_remarks(labels: Iterable[str | None]) -> list[str]:
+    """Warn of numerals whose spelling is not that of their class, as 007 of class 7."""
+    given = {label for label in labels if label is not None}
+    if not _are_integers(given):
+        return []
+    rewritten = sorted(label for label in given if _REWRITTEN.fullmatch(label))
+    if not rewritten:
+        return []
+    return [
+        "all labels are numbers, so their classes are written without leading zeros and signs: "
+        f"{shown(rewritten[0])} as {int(rewritten[0].partition('.')[0])}; to keep the spelling, "
+        "put a letter before each"
+    ]
+
+
+def label_remarks(classes: Sequence[str], learned: Iterable[str], *, is_folder: bool) -> list[str]:
+    """Warn of classes that are lists, spelt in several ways, or called like a missing value.
+
+    ``learned`` are the classes of train; :func:`compare_splits` has the ways of other splits.
+    """
+    lines = []
+    words = _MISSING if is_folder else _MISSING_IN_TABLES
+    missing = [name for name in classes if name.lower() in words]
+    if missing:
+        lines.append(
+            f"a class is called {examples(missing)}, as programs write missing values; if it is "
+            "one, leave the label empty"
+        )
+    lists = _lists(classes)
+    if lists:
+        lines.append(
+            f"{len(lists)} of {len(classes)} classes look like lists of labels: "
+            f"{examples([repr(name) for name in lists])}; each list is one class here, as a label "
+            "is one value"
+        )
+    alike = alike_classes(learned)
+    if alike:
+        pairs = examples([" and ".join(map(_spelt, group)) for group in alike])
+        lines.append(f"classes that differ by spelling alone are kept apart: {pairs}")
+    return lines
+
+
+def alike_classes(classes: Iterable[str]) -> list[list[str]]:
+    """Group names that are equal but for case, Unicode form, blanks and the writing of numbers."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(folded(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def compare_splits(classes: Sequence[str], counts: Mapping[str, Mapping[int, int]]) -> list[str]:
+    """Warn of classes that other splits evaluate and ``train`` has no sample of.
+
+    ``counts`` has the samples of each split by label; −1 is unlabelled.
+    """
+    present = {split: [label for label, n in found.items() if n] for split, found in counts.items()}
+    learned = present.pop("train", [])
+    warnings = (
+        split_warning(classes, learned=learned, evaluated=labels, val=split)
+        for split, labels in present.items()
+    )
+    return [text for text in warnings if text is not None]
+
+
+def _are_integers(given: Iterable[str]) -> bool:
+    return all(_INTEGER.fullmatch(label) for label in given)
+
+
+def _lists(classes: Sequence[str]) -> list[str]:
+    """The classes that share parts between separators, when those are many of the separated."""
+    for separator in _SEPARATORS:
+        parts = {
+            name: {part.strip().lower() for part in name.split(separator)} - {""}
+            for name in classes
+        }
+        separated = [name for name in classes if len(parts[name]) > 1]
+        counts = Counter(part for found in parts.values() for part in found)
+        shared = [
+            name
+            for name in separated
+            if sum(counts[part] > 1 for part in parts[name]) * 2 >= len(parts[name])
+        ]
+        is_alone = len(shared) == 1 and any(counts[part] < 2 for part in parts[shared[0]])
+        if shared and len(shared) * 2 >= len(separated) and not is_alone:
+            return shared
+    return []
+
+
+def _spelt(name: str) -> str:
+    """A name in which characters that only look alike differ."""
+    is_composed = unicodedata.is_normalized("NFC", name)
+    return shown(name if is_composed else ascii(name)[1:-1])

@@ -1,0 +1,146 @@
+"""Manifests: a table (CSV, JSON Lines, Parquet) of files, perhaps with labels and splits."""
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from seit.errors import UsageError
+from seit.ingest.sources.assemble import assemble
+from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, nearest, shown
+from seit.ingest.sources.labels import (
+    LABEL_COLUMNS,
+    name_classes,
+    read_label,
+    rewritten_remarks,
+)
+from seit.ingest.sources.splits import HashSplit
+from seit.ingest.sources.tables import read_table
+from seit.ingest.sources.walk import as_text
+from seit.shards import is_url
+
+PATH_COLUMNS = ("path", "file", "filename", "image", "audio", "file_name", "file_path", "filepath")
+SPLIT_COLUMN = "split"
+
+# Splits become folder names in the store.
+_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def list_manifest(
+    path: Path,
+    *,
+    hash_split: HashSplit,
+    base: str,
+    source: str | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Corpus:
+    """List a table; column names are matched in lower case, the first of each tuple above wins.
+
+    Relative paths start at ``base``, an absolute path or a URL, and may not leave it. Absolute
+    paths and URLs are allowed; their key is what is written. ``source`` names the manifest where
+    ``path`` is a copy, and ``sizes`` has the bytes of all files below a URL. Without a split column
+    ``hash_split`` gives the split. Further columns are kept as metadata. A missing file is
+    an instance all the same (``num_bytes`` −1): reading it says what is wrong.
+
+    Raises:
+        UsageError: no path column, no rows, or a row without a usable path, label or split, or
+            whose path was given before; the message names the line.
+    """
+    source = source or str(path)
+    columns, rows = read_table(path)
+    lower = [name.lower() for name in columns]
+    path_index = next((lower.index(name) for name in PATH_COLUMNS if name in lower), None)
+    if path_index is None:
+        near = next((hint for name in PATH_COLUMNS if (hint := nearest(name, columns))), "")
+        raise UsageError(
+            f"{source} has the columns {', '.join(map(shown, columns[:12])) or '(none)'}; expected "
+            f"one of {', '.join(PATH_COLUMNS)} in its first line{near}"
+        )
+    label_index = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
+    split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
+    special = {path_index, label_index, split_index}
+    extra = [(index, name) for index, name in enumerate(columns) if index not in special]
+
+    places: dict[str, str] = {}  # key → where it was given
+    labels: list[str | None] = []
+    drafts: list[Draft] = []
+    missing: list[str] = []
+    for place, values in rows:
+        where = f"{source} {place}"
+        key = _key(values[path_index], where)
+        if key in places:
+            raise UsageError(f"{source}: {shown(key)} is in {places[key]} and in {place}; drop one")
+        places[key] = place
+        location = key if key.startswith("/") or is_url(key) else f"{base}/{key}"
+        is_far = is_url(location)
+        num_bytes = (sizes or {}).get(key, -1) if is_far else _num_bytes(location)
+        if num_bytes < 0 and (not is_far or (sizes is not None and not is_url(key))):
+            missing.append(key)
+        split = None if split_index is None else read_split(values[split_index], where)
+        labels.append(None if label_index is None else read_label(values[label_index], where))
+        metadata = tuple((name, values[index]) for index, name in extra)
+        drafts.append(Draft(key, split, None, location, num_bytes, metadata))
+    if not drafts:
+        raise UsageError(f"{source} has column names but no rows")
+    names, classes = name_classes(labels)
+    drafts = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
+    warnings = rewritten_remarks(labels)
+    if missing:
+        warnings.append(
+            f"{len(missing)} of {len(drafts)} files are not there: {examples(missing)} "
+            f"(relative paths start at {shown(base)})"
+        )
+    return assemble(
+        as_text(source),
+        "manifest",
+        drafts,
+        classes=classes,
+        warnings=warnings,
+        hash_split=hash_split,
+        label_places=(
+            f"labels are looked for in the columns {', '.join(LABEL_COLUMNS)}; the table has "
+            f"{', '.join(map(shown, columns[:12]))}"
+        ),
+    )
+
+
+def _key(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{where} has a {type(value).__name__} for a path; expected text")
+    if not value or "\0" in value:
+        raise UsageError(f"{where} has {'an empty' if not value else 'a NUL byte in its'} path")
+    if value.startswith("/") or is_url(value):
+        return value
+    key = posixpath.normpath(value)
+    if key == ".." or key.startswith("../"):
+        raise UsageError(
+            f"{where}: {shown(value)} leaves the folder that paths start at; "
+            "write an absolute path, or give another root"
+        )
+    return key
+
+
+def _num_bytes(path: str) -> int:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a million of them
+    except (OSError, ValueError):
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def read_split(value: object, where: str) -> str:
+    """Return the split that a row names.
+
+    Raises:
+        UsageError: it names none, or one that is no plain word.
+    """
+    name = "" if value is None else str(value).strip()
+    name = SPLIT_NAMES.get(name.lower(), name)
+    if not _SPLIT.fullmatch(name):
+        raise UsageError(
+            f"{where} has the split {shown(name) or '(nothing)'}; "
+            "expected train, val, test or another plain word"
+        )
+    return name

@@ -1,0 +1,136 @@
+"""Tables of metadata inside of folders, as Hugging Face's imagefolder and audiofolder have them.
+
+A ``metadata.csv``, ``.jsonl`` or ``.parquet`` in a folder has a column ``file_name``: paths from
+that folder on. Its column of labels, if it has one, counts instead of the names of folders; its
+column ``split`` counts where no folders are splits.
+"""
+
+import posixpath
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from seit.errors import UsageError
+from seit.ingest.sources.corpus import Draft, examples, shown
+from seit.ingest.sources.labels import (
+    LABEL_COLUMNS,
+    name_classes,
+    read_label,
+    rewritten_remarks,
+)
+from seit.ingest.sources.manifest import SPLIT_COLUMN, read_split
+from seit.ingest.sources.media import is_side_file
+from seit.ingest.sources.tables import Row, local_table, read_table
+from seit.ingest.sources.walk import Entry
+
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILE_COLUMN = "file_name"
+
+
+class Metadata(NamedTuple):
+    """A table: its path or URL, the folder it is in ("train/"), and what it holds."""
+
+    path: str
+    folder: str
+    columns: list[str]
+    rows: list[Row]
+
+    @property
+    def label_index(self) -> int | None:
+        """Number of the column of labels, if there is one."""
+        lower = [name.lower() for name in self.columns]
+        return next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
+
+
+class _Said(NamedTuple):
+    """Entry of a table for a file."""
+
+    where: str
+    label: str | None
+    split: str | None
+    metadata: tuple[tuple[str, object], ...]
+
+
+def find_metadata(root: str, folders: Iterable[tuple[str, list[Entry]]]) -> list[Metadata]:
+    """Read the tables of metadata; one without a column ``file_name`` is a file like any other.
+
+    Raises:
+        UsageError: one cannot be read as what its name says.
+    """
+    found = []
+    for relative, entries in folders:
+        for entry in entries:
+            if entry.is_folder or entry.name.lower() not in METADATA_NAMES:
+                continue
+            path = f"{root}/{relative}{entry.name}"
+            with local_table(path) as copy:
+                columns, rows = read_table(copy, source=path)
+                if FILE_COLUMN in columns:
+                    found.append(Metadata(path, relative, columns, list(rows)))
+    return found
+
+
+def apply_metadata(
+    tables: Sequence[Metadata], drafts: Sequence[Draft], warnings: list[str]
+) -> list[Draft]:
+    """Give files the labels and the metadata that tables have for them; odd ones are warned of.
+
+    Raises:
+        UsageError: a row has no usable name, two rows name one file, or a label is a list.
+    """
+    said = _read_all(tables)
+    has_labels = any(table.label_index is not None for table in tables)
+    keys = {draft.key for draft in drafts}
+    warnings += rewritten_remarks(entry.label for entry in said.values())
+    names, _ = name_classes([entry.label for entry in said.values()])
+    class_of = dict(zip(said, names, strict=True))
+    made = []
+    unnamed = []
+    for draft in drafts:
+        entry = said.get(draft.key)
+        class_name = class_of.get(draft.key) if has_labels else draft.class_name
+        metadata = entry.metadata if entry else ()
+        split = entry.split if entry and draft.split is None else draft.split
+        made.append(draft._replace(class_name=class_name, split=split, metadata=metadata))
+        if entry is None and not is_side_file(draft.key):
+            unnamed.append(draft.key)
+    gone = [key for key in said if key not in keys]
+    if gone:
+        warnings.append(
+            f"{len(gone)} of {len(said)} files that metadata names are not there: {examples(gone)}"
+        )
+    if unnamed:
+        warnings.append(f"{len(unnamed)} files are not named in metadata: {examples(unnamed)}")
+    return made
+
+
+def _read_all(tables: Sequence[Metadata]) -> dict[str, _Said]:
+    """Return key → what the tables say of that file."""
+    said: dict[str, _Said] = {}
+    for table in tables:
+        file_index, label_index = table.columns.index(FILE_COLUMN), table.label_index
+        lower = [name.lower() for name in table.columns]
+        split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
+        extra = [
+            (index, name)
+            for index, name in enumerate(table.columns)
+            if index not in (file_index, label_index, split_index)
+        ]
+        for place, values in table.rows:
+            where = f"{table.path} {place}"
+            key = _key(table.folder, values[file_index], where)
+            if key in said:
+                raise UsageError(f"{where}: {shown(key)} is in {said[key].where} too; drop one")
+            label = None if label_index is None else read_label(values[label_index], where)
+            fields = tuple((name, values[index]) for index, name in extra)
+            split = None if split_index is None else read_split(values[split_index], where)
+            said[key] = _Said(where, label, split, fields)
+    return said
+
+
+def _key(folder: str, value: object, where: str) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise UsageError(f"{where} has no {FILE_COLUMN}; expected the path of a file")
+    key = posixpath.normpath(folder + value)
+    if value.startswith("/") or key == ".." or key.startswith("../"):
+        raise UsageError(f"{where}: {shown(value)} leaves the corpus; give a path inside of it")
+    return key

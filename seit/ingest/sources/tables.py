@@ -1,0 +1,181 @@
+"""Rows of a CSV, JSON Lines or Parquet file: column names, and (place, values) one by one."""
+
+import csv
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from seit.errors import UsageError
+from seit.ingest.sources.cells import open_parquet, reason_of
+from seit.ingest.sources.corpus import shown
+from seit.ingest.sources.remote_files import read_remote, remote_size
+from seit.shards import is_url
+
+Row = tuple[str, list[object]]
+"""("line 7", the values in the order of the columns: text, numbers, None, lists, dicts)."""
+
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Suffixes of tables."""
+DELIMITERS = ",;\t"
+MAX_COLUMNS = 10_000
+MAX_LINE_BYTES = 16 << 20
+"""Longest line of JSON that is read."""
+
+
+def read_table(path: Path, *, source: str | None = None) -> tuple[list[str], Iterator[Row]]:
+    """Open a table by its suffix; messages call it ``source``, if that is given.
+
+    Returns:
+        the column names, stripped, and the rows; CSV values are text, short rows are filled up with
+        "", and what a JSON object lacks is None.
+
+    Raises:
+        UsageError: at once or while iterating, when the file is not such a table.
+    """
+    suffix = path.suffix.lower()
+    read = _parquet if suffix == ".parquet" else _jsonl if suffix == ".jsonl" else _csv
+    columns, rows = read(path)
+    doubles = sorted({name for name in columns if columns.count(name) > 1})
+    if doubles:
+        raise UsageError(
+            f"{source or path} has two columns named {shown(doubles[0])}; rename one of them"
+        )
+    return columns, rows
+
+
+@contextmanager
+def local_table(location: str) -> Iterator[Path]:
+    """A table at a path or a URL as a local file, which is there inside of the ``with``.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if not is_url(location):
+        yield Path(location)
+        return
+    with tempfile.TemporaryDirectory(prefix="seit-") as temporary:
+        copy = Path(temporary) / location.rpartition("/")[2]
+        try:
+            copy.write_bytes(read_remote(location, 0, remote_size(location)))
+        except OSError as error:
+            raise UsageError(f"{shown(location)} cannot be read: {error}") from None
+        try:
+            yield copy
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(copy), location)) from None
+
+
+def _jsonl(path: Path) -> tuple[list[str], Iterator[Row]]:
+    columns: dict[str, None] = {}
+    for _, fields in _json_lines(path):
+        columns.update(dict.fromkeys(fields))
+        if len(columns) > MAX_COLUMNS:
+            raise UsageError(f"{path} has more than {MAX_COLUMNS:,} fields; expected a table")
+    if not columns:
+        raise UsageError(f"{path} is empty; expected a JSON object in each line")
+    names = list(columns)
+    rows = (
+        (f"line {number}", [plain(fields.get(name)) for name in names])
+        for number, fields in _json_lines(path)
+    )
+    return names, rows
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield (line number, object) of every line that is not blank."""
+    decoder = msgspec.json.Decoder(dict[str, object])
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise UsageError(f"{path} line {number} has more than {MAX_LINE_BYTES:,} bytes")
+                if line.strip():
+                    yield number, decoder.decode(line)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} line {number} is no JSON object: {error}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _csv(path: Path) -> tuple[list[str], Iterator[Row]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
+    # More delimiters than any other: quoted names with delimiters in them are rare in headers.
+    delimiter = max(DELIMITERS, key=header.count)
+    lines = _csv_lines(path, delimiter)
+    first = next(lines, None)
+    if first is None:
+        raise UsageError(f"{path} is empty; expected a line of column names, then rows")
+    columns = [name.strip() for name in first[1]]
+    return columns, _csv_rows(path, lines, len(columns))
+
+
+def _csv_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of every line that is not blank."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            for cells in reader:
+                if any(cells):
+                    yield reader.line_num, cells
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, error) from None
+
+
+def _csv_rows(path: Path, lines: Iterator[tuple[int, list[str]]], width: int) -> Iterator[Row]:
+    for number, cells in lines:
+        if len(cells) > width:
+            raise UsageError(
+                f"{path} line {number} has {len(cells)} cells; expected {width}, as in its first "
+                "line; put quotes around cells with delimiters in them"
+            )
+        yield f"line {number}", [*cells, *[""] * (width - len(cells))]
+
+
+def _parquet(path: Path) -> tuple[list[str], Iterator[Row]]:
+    file = open_parquet(str(path))
+    columns = [str(name).strip() for name in file.schema_arrow.names]
+
+    def rows() -> Iterator[Row]:
+        from pyarrow import ArrowException
+
+        number = 0
+        try:
+            with file:
+                for batch in file.iter_batches(batch_size=8192):
+                    lists = [column.to_pylist() for column in batch.columns]
+                    for values in zip(*lists, strict=True):
+                        number += 1
+                        yield f"row {number}", [plain(value) for value in values]
+        except (ArrowException, OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+
+    return columns, rows()
+
+
+def plain(value: object) -> object:
+    """Make a value that JSON can hold; NaN is no value, dates and the like become text."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): plain(part) for name, part in value.items()}
+    return str(value)
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    kinds = {".parquet": "Parquet", ".jsonl": "JSON Lines"}
+    kind = kinds.get(path.suffix.lower(), "UTF-8 CSV")
+    return UsageError(f"{path} cannot be read as {kind}: {reason_of(error)}")

@@ -1,0 +1,381 @@
+"""WebDataset shards: images or audio and their labels as neighbouring members of tar files."""
+
+import json
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from seit.errors import UsageError
+from seit.ingest.sources.assemble import assemble
+from seit.ingest.sources.corpus import (
+    SPLIT_NAMES,
+    Corpus,
+    Draft,
+    SourceFile,
+    examples,
+    shown,
+)
+from seit.ingest.sources.labels import LABEL_COLUMNS, name_classes, rewritten_remarks
+from seit.ingest.sources.media import EXTENSIONS, NOUNS, other, proposal
+from seit.ingest.sources.splits import HashSplit, split_of
+from seit.ingest.sources.tar_index import Member, TarIndex
+from seit.ingest.sources.walk import as_text, is_system
+from seit.modality import Modality
+
+MAX_SIDE_BYTES = 1 << 20
+"""Largest .cls or .json member that is read, in bytes."""
+
+# WebDataset's rule: the key goes up to the first dot of the base name, the rest is the field.
+_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
+_MAX_LINKS = 40
+"""Links in a row that are followed, as of Linux."""
+
+Sample = dict[str, Member]
+"""Field, as "jpg", "cls" or "left.png", in lower case → the member."""
+
+
+@dataclass
+class _Found:
+    """What the tars hold beside good samples, for the warnings."""
+
+    modality: Modality
+    without: list[str] = field(default_factory=list)
+    others: int = 0
+    several: list[str] = field(default_factory=list)
+    second: list[str] = field(default_factory=list)
+    doubles: list[str] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
+    bad_side: list[str] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)
+    unended: list[str] = field(default_factory=list)
+    unplaced: list[str] = field(default_factory=list)
+    fields: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Self) -> None:
+        """Take over what another tar held."""
+        self.without += other.without
+        self.others += other.others
+        self.several += other.several
+        self.second += other.second
+        self.doubles += other.doubles
+        self.dangling += other.dangling
+        self.bad_side += other.bad_side
+        self.lists += other.lists
+        self.unended += other.unended
+        self.unplaced += other.unplaced
+        self.fields += other.fields
+
+    def lines(self) -> list[str]:
+        noun, nouns = NOUNS[self.modality]
+        told = (
+            (self.without, f"left out, as they have no {noun} member"),
+            (
+                self.several,
+                f"left out, as several {nouns} have that name up to the first dot and share its "
+                "other members; rename them",
+            ),
+            (self.second, f"left out, as another {noun} of the same name was taken"),
+            (self.doubles, "left out, as their tars have members of that name already"),
+            (self.dangling, "left out, as they are links to what is no file in their tars"),
+            (self.bad_side, "ignored, as their labels or fields cannot be read"),
+            (self.lists, "without their labels, as these are lists and a label is one value"),
+            (self.unended, "without an end-of-archive block, so perhaps cut short"),
+        )
+        lines = [f"{len(names)} {what}: {examples(names)}" for names, what in told if names]
+        if self.unplaced:
+            lines.append(
+                f"{len(self.unplaced)} tars name no split beside others that do, so a hash splits "
+                f"their samples: {examples(self.unplaced)}"
+            )
+        return lines
+
+    def label_places(self) -> str:
+        """Say where labels are looked for, and what is there instead."""
+        sought = ", ".join(LABEL_COLUMNS)
+        text = f"labels are looked for in .cls members and in the fields {sought} of .json members"
+        if self.fields:
+            most = ", ".join(f"{count:,} .{name}" for name, count in self.fields.most_common(6))
+            text += f"; beside the {NOUNS[self.modality][1]} there are {most}"
+        return f"{text}; names of tars and folders in them are no labels"
+
+
+def list_tars(
+    source: str,
+    paths: list[Path],
+    base: Path,
+    *,
+    hash_split: HashSplit,
+    modality: Modality = "image",
+) -> Corpus:
+    """List the samples of tar files, in the order of the files and their members.
+
+    A sample's key is the tar's path below ``base``, a slash, and the members' common name up to the
+    first dot: "train-000.tar/000123"; up to the last dot where several images would have that name.
+    Its label is the text of its .cls member, or "label", "class" or "category" of its .json member,
+    whose other fields are metadata; the member is found as the image is: x.05.cls of x.05.jpg. Its
+    split is the first word train, val, test (or a synonym) in the tar's name, else the folder the
+    tar is in when that is such a word, else ``hash_split`` says. A link is the member that it leads
+    to. Only headers and these small members are read.
+
+    Raises:
+        UsageError: a file is not an uncompressed tar or cannot be opened, or there are no images
+            (no audio).
+        DamagedError: a tar is truncated or corrupt.
+    """
+    files = [
+        SourceFile(
+            str(path.absolute()),
+            as_text(path.relative_to(base).as_posix()),
+            path.absolute().parent.name,
+        )
+        for path in paths
+    ]
+    return list_tar_files(source, files, hash_split=hash_split, modality=modality)
+
+
+def list_tar_files(
+    source: str,
+    files: Sequence[SourceFile],
+    *,
+    hash_split: HashSplit,
+    modality: Modality,
+    requests: int = 1,
+) -> Corpus:
+    """List the samples of tars, ``requests`` of them at a time; see :func:`list_tars`."""
+    found = _Found(modality)
+    drafts: list[Draft] = []
+    with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
+        for of_one, remarks in pool.map(lambda file: _list_one(file, modality), files):
+            drafts += of_one
+            found.add(remarks)
+    if all(split_of(file) is None for file in files):
+        found.unplaced.clear()
+    if not drafts:
+        if found.others:
+            raise UsageError(proposal(source, other(modality), found.others))
+        why = f" ({'; '.join(found.lines())})" if found.lines() else ""
+        extensions = ", ".join(EXTENSIONS[modality])
+        raise UsageError(
+            f"{source} holds no {NOUNS[modality][1]}{why}; expected members named "
+            f"*.{{{extensions}}}"
+        )
+    given = [draft.class_name for draft in drafts]
+    names, classes = name_classes(given)
+    drafts = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
+    return assemble(
+        as_text(source),
+        "webdataset",
+        drafts,
+        classes=classes,
+        warnings=found.lines() + rewritten_remarks(given),
+        hash_split=hash_split,
+        label_places=found.label_places(),
+    )
+
+
+def _list_one(file: SourceFile, modality: Modality) -> tuple[list[Draft], _Found]:
+    found = _Found(modality)
+    try:
+        return _drafts_of(file, found), found
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UsageError(f"{shown(file.location)} cannot be read: {reason}") from None
+
+
+def _drafts_of(file: SourceFile, found: _Found) -> list[Draft]:
+    path, relative, _ = file
+    split = split_of(file)
+    if split is None:
+        found.unplaced.append(relative)
+    tar = TarIndex(path, shown(relative))
+    try:
+        samples = _samples(tar, relative, found)
+        if not tar.is_ended:
+            found.unended.append(relative)
+        drafts = []
+        for name, sample in samples:
+            key = f"{relative}/{name}"
+            chosen = _medium(sample, found.modality)
+            if chosen is None:
+                _remark_none(key, sample, found)
+                continue
+            medium = sample[chosen]
+            others = _media(sample, found.modality) - {chosen}
+            found.second += [f"{key}.{extension}" for extension in sorted(others)]
+            found.fields.update(sample.keys() - others - {chosen})
+            label, metadata = _side(tar, key, chosen, sample, found)
+            location = (path, medium.offset, medium.num_bytes)
+            drafts.append(Draft(key, split, label, location, medium.num_bytes, metadata))
+        return drafts
+    finally:
+        tar.close()
+
+
+def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str, Sample]]:
+    """Group the members of a tar by their names; links are what they lead to."""
+    groups: dict[str, Sample] = {}
+    places: dict[str, Member] = {}
+    has_links = False
+    for member in tar:
+        places[posixpath.normpath(member.name)] = member
+        has_links |= member.target is not None
+        name = as_text(member.name)
+        match = _MEMBER.fullmatch(name)
+        if not match or any(map(is_system, name.split("/")[:-1])):
+            continue
+        sample = groups.setdefault(match[1].removeprefix("./"), {})
+        extension = match[2].lower()
+        if extension in sample:
+            found.doubles.append(f"{relative}/{match[1].removeprefix('./')}.{extension}")
+        else:
+            sample[extension] = member
+    if has_links:
+        for name, sample in groups.items():
+            _follow(sample, places, f"{relative}/{name}", found)
+    return [
+        (stem, part)
+        for name, sample in groups.items()
+        if sample
+        for stem, part in _divide(name, sample, found.modality)
+    ]
+
+
+def _follow(sample: Sample, places: Mapping[str, Member], key: str, found: _Found) -> None:
+    """Put the members that links lead to in their place."""
+    for extension, member in list(sample.items()):
+        place: Member | None = member
+        for _ in range(_MAX_LINKS):
+            if place is None or place.target is None:
+                break
+            place = places.get(place.target)
+        if place is None or place.target is not None:
+            found.dangling.append(f"{key}.{extension}")
+            del sample[extension]
+        else:
+            sample[extension] = place
+
+
+def _divide(name: str, sample: Sample, modality: Modality) -> list[tuple[str, Sample]]:
+    """Part a sample whose name has dots: x.1.jpg, x.1.cls and x.2.jpg are x.1 and x.2.
+
+    It stays whole if it has one image (one clip), or a member that would belong to all parts.
+    """
+    stems = {extension.rpartition(".")[0] for extension in _media(sample, modality)}
+    parts: dict[str, Sample] = {}
+    for extension, member in sample.items():
+        stem, _, last = extension.rpartition(".")
+        parts.setdefault(stem, {})[last] = member
+    if len(stems) < 2 or not stems.issuperset(parts) or "" in stems:
+        return [(name, sample)]
+    return [(f"{name}.{stem}", part) for stem, part in parts.items()]
+
+
+def _media(sample: Sample, modality: Modality) -> set[str]:
+    """The fields that are images (audio) by their names."""
+    extensions = EXTENSIONS[modality]
+    return {name for name in sample if name.rpartition(".")[2] in extensions}
+
+
+def _medium(sample: Sample, modality: Modality) -> str | None:
+    """Pick the image or audio: a field that is an extension of it, else the only one that ends so.
+
+    When there are several, the first of the list of extensions wins.
+    """
+    for extension in EXTENSIONS[modality]:
+        if extension in sample:
+            return extension
+    ends = _media(sample, modality)
+    return ends.pop() if len(ends) == 1 else None
+
+
+def _remark_none(key: str, sample: Sample, found: _Found) -> None:
+    """Note why a sample has no image (no audio)."""
+    if _media(sample, found.modality):
+        found.several.append(key)
+        return
+    found.without.append(key)
+    found.others += _medium(sample, other(found.modality)) is not None
+
+
+def _side_field(sample: Sample, chosen: str, extension: str) -> str | None:
+    """The field of the member that belongs to the chosen one: x.05.cls of x.05.jpg, else x.cls."""
+    stem = chosen.rpartition(".")[0]
+    for name in (f"{stem}.{extension}" if stem else extension, extension):
+        if name in sample:
+            return name
+    ends = [name for name in sample if name.endswith(f".{extension}")]
+    return ends[0] if len(ends) == 1 else None
+
+
+def _side(
+    tar: TarIndex, key: str, chosen: str, sample: Sample, found: _Found
+) -> tuple[str | None, tuple[tuple[str, object], ...]]:
+    """Return the label and the metadata of a sample."""
+    label: str | None = None
+    fields: dict[str, object] = {}
+    has_class = _side_field(sample, chosen, "cls") is not None
+    for extension in ("json", "cls"):
+        name = _side_field(sample, chosen, extension)
+        if name is None:
+            continue
+        member = sample[name]
+        if member.num_bytes > MAX_SIDE_BYTES:
+            found.bad_side.append(f"{key}.{name}")
+            continue
+        data = tar.read(member)
+        try:
+            if extension == "cls":
+                label = data.decode("utf-8-sig").strip() or label
+                continue
+            fields = _json_object(data)
+        except (ValueError, RecursionError):
+            found.bad_side.append(f"{key}.{name}")
+            continue
+        given = _pop_label(fields, has_class=has_class)
+        if isinstance(given, dict | list):
+            found.lists.append(f"{key}.{name}")
+        else:
+            label = None if given is None else str(given).strip() or None
+    return label, tuple(fields.items())
+
+
+def _pop_label(fields: dict[str, object], *, has_class: bool) -> object:
+    """Take the label out of the fields; a category stays metadata where a .cls has the label."""
+    given = fields.pop("label", None)
+    given = fields.pop("class", None) if given is None else given
+    if given is None and not has_class:
+        given = fields.pop("category", None)
+    return given
+
+
+def _json_object(data: bytes) -> dict[str, object]:
+    """Parse a JSON object, NaN as null; raise ValueError for other values and half surrogates."""
+    value = json.loads(data, parse_constant=lambda _: None)
+    if not isinstance(value, dict):
+        raise ValueError(f"found {type(value).__name__}; expected an object")
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def find_tars(source: Path) -> list[Path]:
+    """Return the visible *.tar files in a folder and in its split folders, by name."""
+    folders = [source]
+    with os.scandir(source) as scan:
+        folders += [
+            source / item.name
+            for item in scan
+            if item.name.lower() in SPLIT_NAMES and item.is_dir()
+        ]
+    found = [
+        path
+        for folder in folders
+        for path in folder.glob("*.tar")
+        if not path.name.startswith(".") and path.is_file()
+    ]
+    return sorted(found)

@@ -1,0 +1,147 @@
+"""Every file below a folder, each physical folder once: no loops, no blocking, a million files."""
+
+import heapq
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from seit.ingest.sources.corpus import examples
+
+_SYSTEM_NAMES = {
+    "__macosx",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "@eadir",
+    "@tmp",
+    "@recycle",
+    "@recently-snapshot",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "system volume information",
+    "network trash folder",
+    "temporary items",
+    "lost+found",
+    "__pycache__",
+}
+"""Folders and files of operating systems, file servers and file managers, in lower case."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass
+class Remarks:
+    """What a walk met on its way and did not list."""
+
+    special: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    unlistable: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return one warning line for each kind of remark that came up."""
+        lines = []
+        if self.special:
+            lines.append(f"left out, as they are no plain files: {examples(self.special)}")
+        if self.repeated:
+            found = examples(self.repeated)
+            lines.append(f"left out, as these links lead to folders listed already: {found}")
+        if self.unlistable:
+            lines.append(f"folders that cannot be listed: {examples(self.unlistable)}")
+        return lines
+
+
+class Entry(NamedTuple):
+    """A directory entry that matters: ``num_bytes`` is −1 for folders and for broken links."""
+
+    name: str
+    is_folder: bool
+    is_link: bool
+    num_bytes: int
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a name is hidden (leading dot) or a file manager's own."""
+    return name.startswith(".") or is_system(name)
+
+
+def is_system(name: str) -> bool:
+    """Return True for a name that systems, file servers and file managers give by themselves."""
+    return name.lower() in _SYSTEM_NAMES
+
+
+def entries(path: str, relative: str, remarks: Remarks) -> list[Entry]:
+    """Return the visible plain files and folders directly in ``path``, by name.
+
+    Symbolic links count as what they lead to; a broken one as a file, so that reading it tells.
+    Devices, sockets and FIFOs are remarked upon and never opened.
+    """
+    found = []
+    try:
+        with os.scandir(path) as scan:
+            for item in scan:
+                if is_ignored(item.name):
+                    continue
+                is_link = item.is_symlink()
+                if not is_link and item.is_dir(follow_symlinks=False):
+                    found.append(Entry(item.name, True, False, -1))
+                    continue
+                try:
+                    status = item.stat()
+                except OSError:
+                    found.append(Entry(item.name, False, is_link, -1))
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found.append(Entry(item.name, False, is_link, status.st_size))
+                elif stat.S_ISDIR(status.st_mode):
+                    found.append(Entry(item.name, True, is_link, -1))
+                else:
+                    remarks.special.append(f"{relative}{item.name}")
+    except OSError as error:
+        remarks.unlistable.append(f"{relative or path} ({error.strerror})")
+    return sorted(found)
+
+
+def walk(root: str, remarks: Remarks) -> Iterator[tuple[str, list[Entry]]]:
+    """Yield (relative path of a folder with a final "/", or "" for the root; its entries).
+
+    Real folders come first; then the folders behind symbolic links, in the order of their names.
+    A physical folder is yielded once, so links may form loops or lattices.
+    """
+    seen: set[tuple[int, int]] = set()
+    folders, links = [""], list[str]()  # a stack and a heap
+    while folders or links:
+        relative = folders.pop() if folders else heapq.heappop(links)
+        path = f"{root}/{relative}"
+        try:
+            status = Path(path).stat()
+        except OSError as error:
+            remarks.unlistable.append(f"{relative} ({error.strerror})")
+            continue
+        identity = status.st_dev, status.st_ino
+        if identity in seen:
+            remarks.repeated.append(relative.rstrip("/"))
+            continue
+        seen.add(identity)
+        found = entries(path, relative, remarks)
+        for entry in reversed(found):
+            if entry.is_folder and entry.is_link:
+                heapq.heappush(links, f"{relative}{entry.name}/")
+            elif entry.is_folder:
+                folders.append(f"{relative}{entry.name}/")
+        yield relative, found
+
+
+def as_text(name: str) -> str:
+    """Return a file name as text that can be encoded.
+
+    A name that is not UTF-8 has each odd byte written as %XX, and its own % as %25.
+    """
+    if name.isascii() or not _SURROGATE.search(name):
+        return name
+    escaped = name.replace("%", "%25")
+    return _SURROGATE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", escaped)

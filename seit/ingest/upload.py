@@ -1,0 +1,77 @@
+"""Jobs whose STORE is a URL: the store is made in a local folder, then uploaded, the card last.
+
+The folder is kept until the upload is complete, so a job that was killed goes on with what is in
+it, and files that are uploaded already are not sent again.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from seit.errors import UsageError
+from seit.files import explained_writes
+from seit.shards import CARD_NAME, Folder, Store, hide_secrets, open_folder, open_store
+from seit.stores import copy_store
+
+_NAME_DIGITS = 16
+
+
+def staging_folder(url: str, workdir: Path | None) -> Path:
+    """Where the store of a URL is made.
+
+    Raises:
+        UsageError: no ``workdir`` is given, or it cannot be made.
+    """
+    if workdir is None:
+        raise UsageError(
+            f"STORE {hide_secrets(url)} is remote; name a local folder with room for the store by "
+            "--workdir"
+        )
+    with explained_writes(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    return workdir / f"store-{hashlib.sha256(url.encode()).hexdigest()[:_NAME_DIGITS]}"
+
+
+def find_remote(url: str, staging: Path, *, overwrite: bool) -> Store | None:
+    """The store that is complete at the URL, unless it is to be replaced.
+
+    Raises:
+        UsageError: the URL cannot be read, or holds something else.
+    """
+    folder = open_folder(url)
+    names = _names(folder)
+    if CARD_NAME in names:
+        return None if overwrite else open_store(folder)
+    if names and not staging.exists():
+        raise UsageError(
+            f"{folder} already holds {names[0]!r} and no store; choose a new or empty place, or "
+            "the --workdir of the job that began there"
+        )
+    return None
+
+
+def upload(staging: Path, url: str) -> None:
+    """Upload a finished store and remove the local one; what was at the URL goes before.
+
+    Raises:
+        SeitError: the place does not answer; the same call goes on.
+    """
+    folder = open_folder(url)
+    made = open_store(staging)
+    if folder.exists(CARD_NAME):
+        found = open_store(folder)
+        if found.card.seal != made.card.seal:
+            folder.remove(CARD_NAME)
+            for record in found.card.records:
+                folder.remove(record.file)
+    copy_store(staging, folder)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _names(folder: Folder) -> list[str]:
+    try:
+        return folder.names()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"{error}; check the address and your credentials") from None

@@ -1,0 +1,227 @@
+"""The folder of a job that is under way: ``STORE/.tokenize``, removed once the card is written.
+
+It holds ``job.json`` (what the job is), ``tokenizer.safetensors`` and a record of each finished
+shard, which is all that a killed job needs to go on; ``packed/`` where shards are coded anew once
+all are there; and ``replacing`` while what was at STORE before is being removed.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from seit.documents import parse_json, read_plain
+from seit.errors import UsageError
+from seit.files import explained_writes, inside, write_atomically
+from seit.ingest.plan import ShardPlan
+from seit.locks import LOCK_NAME, is_same_file, refuse_links, take_lock
+from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord, is_url
+from seit.stores import JOB_FOLDER, check_not_replaced
+from seit.tokenizers import Tokenizer, save_tokenizer
+
+_CARD_HEAD_BYTES = 256
+MAX_JOB_BYTES = 1 << 28
+"""Largest description of a job or of a finished shard, which lists the inputs it skipped."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
+
+
+@dataclass(frozen=True)
+class DoneShard:
+    """What a finished shard leaves behind; ``shard`` is None when none of its inputs was good.
+
+    Attributes:
+        shard: the card's entry.
+        skipped: (key, reason) of each unreadable input.
+        label_counts: label → samples.
+        source_bytes: bytes of the inputs that became samples.
+        remarks: sentence on what was left out or assumed → inputs of which it is true, and the
+            key of the first.
+    """
+
+    shard: ShardRecord | None
+    skipped: tuple[tuple[str, str], ...]
+    label_counts: Mapping[int, int]
+    source_bytes: int
+    remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Read what JSON holds of the fields.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        return cls(
+            shard=ShardRecord(**entry["shard"]) if entry["shard"] else None,
+            skipped=tuple((key, reason) for key, reason in entry["skipped"]),
+            label_counts={int(label): n for label, n in entry["label_counts"].items()},
+            source_bytes=int(entry["source_bytes"]),
+            remarks={
+                sentence: (int(count), str(key))
+                for sentence, (count, key) in entry.get("remarks", {}).items()
+            },
+        )
+
+
+class Workspace:
+    """The job's folder inside the store's.
+
+    ``staged`` jobs make a packed store in it first, and code that anew when it is complete.
+    """
+
+    def __init__(self, store: Path, *, staged: bool) -> None:
+        self.store = store
+        self.path = store / JOB_FOLDER
+        self.staged = staged
+        self.shards = self.path / "packed" if staged else store
+        """Where shards are made."""
+        self._done = self.path / "done"
+        self._job = self.path / "job.json"
+        self._replacing = self.path / "replacing"
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Where the job keeps its tokenizer, codebook included."""
+        return self.path / TOKENIZER_NAME
+
+    @property
+    def is_replacing(self) -> bool:
+        """Whether what was at STORE before is, or was when a job was killed, being removed."""
+        return self._replacing.exists()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store against a second job; a job that never got to begin leaves no trace.
+
+        Raises:
+            SeitError: another job is writing it, or its folder cannot be made or locked.
+            UsageError: its folder is a link.
+        """
+        refuse_links(self.path, self._done)
+        is_new = not self.store.exists()
+        lock = take_lock(self.path / LOCK_NAME, busy=f"another job is writing {self.store}")
+        try:
+            check_not_replaced(self.store.resolve())
+            with explained_writes(self.path):
+                self._done.mkdir(exist_ok=True)
+            yield
+        finally:
+            is_ours = is_same_file(lock, self.path / LOCK_NAME)
+            if is_ours and not self._job.exists() and not self.is_replacing:
+                self.remove()
+                if is_new:
+                    with suppress(OSError):
+                        self.store.rmdir()
+            os.close(lock)
+
+    def read_job(self) -> dict[str, Any] | None:
+        """The description of the job that left this folder, if it got that far; {} if damaged."""
+        if self.is_replacing:
+            return None
+        try:
+            return dict(parse_json(read_plain(self._job, max_bytes=MAX_JOB_BYTES)))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def begin(self, job: Mapping[str, Any], tokenizer: Tokenizer, *, replace: bool) -> None:
+        """Note what the job is; from here on it can be resumed.
+
+        With ``replace`` all that is in the store's folder is removed before. The card goes first,
+        so that a kill leaves either a whole store or no store.
+        """
+        if replace:
+            write_atomically(self._replacing, b"")
+            with explained_writes(self.store):
+                (self.store / CARD_NAME).unlink(missing_ok=True)
+                _remove_all(self.store, but={JOB_FOLDER})
+                _remove_all(self.path, but={LOCK_NAME, self._replacing.name})
+                self._done.mkdir()
+                self._replacing.unlink()
+        save_tokenizer(tokenizer, self.tokenizer_path)
+        write_atomically(self._job, json.dumps(job, indent=2).encode())
+
+    def read_done(self, plan: ShardPlan) -> DoneShard | None:
+        """The record of a shard that is finished and still in place, or None."""
+        try:
+            path = self._done / f"{plan.name}.json"
+            entry = parse_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
+            done = DoneShard.from_json(entry)
+            shard = done.shard
+            if shard and (self.shards / shard.file).stat().st_size != shard.bytes:
+                return None
+            return done
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_done(self, plan: ShardPlan, done: DoneShard) -> None:
+        """Note that a shard is finished."""
+        write_atomically(inside(self._done, f"{plan.name}.json"), json.dumps(asdict(done)).encode())
+
+    def remove(self) -> None:
+        """Remove the folder: the job is over."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Forget the job, which came to nothing; its folder goes when the lock does."""
+        self._job.unlink()
+
+
+def check_target(store: Path, source: str | Path) -> None:
+    """Refuse a STORE path that cannot become a store; changes nothing.
+
+    Raises:
+        UsageError: it lies inside SRC or around it, is a file or a URL, or is a folder with other
+            things in it.
+    """
+    if _URL.match(str(store)):
+        raise UsageError(f"{store} is a remote address as a path; pass it as text, not as a Path")
+    try:
+        _check_apart(store, source)
+        if store.is_symlink() and not store.exists():
+            raise UsageError(f"{store} is a link that leads nowhere; STORE must be a folder")
+        if store.exists() and not store.is_dir():
+            raise UsageError(f"{store} is a file; STORE must be a new folder or a store")
+        if not store.is_dir() or not any(store.iterdir()):
+            return
+        if not (store / JOB_FOLDER).is_dir() and not _is_card(store / CARD_NAME):
+            raise UsageError(
+                f"{store} already holds something that is not a store; choose a new or empty folder"
+            )
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "a loop of symbolic links"
+        raise UsageError(f"{store} cannot be used ({reason}); choose another STORE") from error
+
+
+def _check_apart(store: Path, source: str | Path) -> None:
+    if is_url(str(source)):
+        return
+    inner, outer = store.resolve(), Path(source).resolve()
+    if inner == outer or outer in inner.parents:
+        raise UsageError(f"STORE {store} lies inside SRC {source}; choose a folder outside it")
+    if inner in outer.parents:
+        raise UsageError(f"SRC {source} lies inside STORE {store}; choose a new or empty folder")
+
+
+def _is_card(path: Path) -> bool:
+    """Whether a file is the card of a store, perhaps a damaged one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return FORMAT_NAME.encode() in file.read(_CARD_HEAD_BYTES)
+
+
+def _remove_all(folder: Path, *, but: Set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name in but:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,0 +1,25 @@
+from .classifier import is_of_head as is_of_head
+from .codebook import standardised as standardised
+from .create import (
+    build_backbone as build_backbone,
+    count_parameters as count_parameters,
+    create_model as create_model,
+    load_weights as load_weights,
+)
+from .encoder import check_encoder as check_encoder, encode as encode, pooled as pooled
+from .identity import fingerprint as fingerprint
+from .stem import Stem as Stem
+from .tokenadapt import (
+    TokenAdapt as TokenAdapt,
+    load_tokenadapt as load_tokenadapt,
+    save_tokenadapt as save_tokenadapt,
+)
+from .tuning.base import Tuning as Tuning, keeps_statistics as keeps_statistics
+from .tuning.checkpoint import base_fingerprint as base_fingerprint, save_adapter as save_adapter
+from .tuning.config import METHODS as METHODS, Method as Method, TuningConfig as TuningConfig
+from .tuning.registry import make_tuning as make_tuning
+from .vit import (
+    disjoint_stem as disjoint_stem,
+    takes_patches as takes_patches,
+    vit_stem as vit_stem,
+)

@@ -1,0 +1,269 @@
+"""What objectives of pre-training share: views of ids, evaluation, what a run leaves behind.
+
+Legend: B batch, h w token grid, K codes, C codebook dim, D model dim.
+"""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seit.augment import SampleRandom, TokenAugment, center_crop, nearest_ids
+from seit.errors import SeitError
+from seit.models import Stem, build_backbone, check_encoder, pooled
+from seit.pretraining.alarms import alarms_of, new_alarms
+from seit.pretraining.config import PretrainConfig
+from seit.pretraining.patches import Reconstruction
+from seit.pretraining.pictures import reconstruction_rows
+from seit.pretraining.probes import Probes
+from seit.pretraining.report import write_pretrain_report
+from seit.report import Captioned
+from seit.shards import Store
+from seit.training import Feed, LoopFigures, Objective, Ranks, Run, TrainBatch
+
+HEADS_NAME = "pretraining.safetensors"
+"""In the run's folder: what was trained beside the encoder, for pre-training that goes on."""
+ENCODER = "encoder."
+"""What the names of the encoder's weights begin with."""
+EVALUATION_EPOCH = 2**32 - 1
+"""Of the draws of evaluations, which no training reaches."""
+NUM_PICTURES = 6
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a run came to; None for what it cannot tell, as a store without labels.
+
+    Attributes:
+        loss: mean cross-entropy of masked tokens, in nats.
+        token_accuracy: share of masked tokens whose likeliest code is right, 0–1.
+        knn_top1: accuracy of the nearest neighbours among training features, 0–1.
+        linear_top1: accuracy of a linear probe, 0–1.
+        feature_std: how evenly features spread, 0 (collapsed) to about 1.
+        effective_rank: of the features.
+        steps: steps of the whole run.
+        samples_per_second: training rate of this call, evaluation left out.
+        data_wait_fraction: share of that time spent waiting for the next batch.
+        seconds: duration of this call.
+        parameters: trainable parameters of the encoder.
+    """
+
+    loss: float | None
+    token_accuracy: float | None
+    knn_top1: float | None
+    linear_top1: float | None
+    feature_std: float | None
+    effective_rank: float | None
+    steps: int
+    samples_per_second: float
+    data_wait_fraction: float
+    seconds: float
+    parameters: int
+
+
+def build_encoder(config: PretrainConfig, augment: TokenAugment) -> nn.Module:
+    """The backbone without its classifier.
+
+    Raises:
+        UsageError: it is none that can be pre-trained.
+    """
+    vit = build_backbone(
+        config.model.name,
+        channels=augment.channels,
+        input_size=augment.output_size,
+        stem=str(Stem.parse(config.model.stem)),
+        num_classes=1,
+        **config.model.timm_kwargs(),
+    )
+    vit = check_encoder(vit)
+    vit.reset_classifier(0)
+    return vit
+
+
+class Pretraining(Objective[PretrainResult]):
+    """An objective whose model has an ``encoder`` and predicts codes.
+
+    Args:
+        config: of the run.
+        store: what it learns from.
+        feed: of its splits, from `make_unlabelled_feed`.
+        ranks: of the run.
+        model: with the encoder.
+    """
+
+    config: PretrainConfig
+    shown: ClassVar[Mapping[str, str]] = {
+        "loss": "validation loss {:.4g}",
+        "token_accuracy": "masked-token accuracy {:.4f}",
+        "knn_top1": "k-NN {:.4f}",
+        "linear_top1": "linear probe {:.4f}",
+    }
+    predicts_codes = True
+    """Whether :meth:`reconstruct` can be called."""
+
+    def __init__(
+        self, config: PretrainConfig, store: Store, feed: Feed, ranks: Ranks, model: nn.Module
+    ) -> None:
+        super().__init__(config, feed, ranks, model)
+        assert isinstance(feed.augment, TokenAugment)
+        self.store = store
+        self.augment = feed.augment
+        self._probes = Probes(store, config, config.probe, self.augment, ranks)
+        self._run: Run | None = None
+        self._figures: Mapping[str, float] = {}
+
+    @abstractmethod
+    def reconstruct(
+        self, model: nn.Module, ids_Bhw: Tensor, random: SampleRandom
+    ) -> Reconstruction:
+        """Hide cells of grids (B, h, w) by the samples' draws, and let ``model`` predict them."""
+
+    @override
+    def begin(self, run: Run) -> None:
+        self._run = run
+
+    def ids_of(self, inputs_BChw: Tensor) -> Tensor:
+        """A view's vectors (B, C, h, w) → the nearest codes, int64 (B, h, w)."""
+        return nearest_ids(inputs_BChw, self.augment.codebook)
+
+    def random_of(self, batch: TrainBatch) -> SampleRandom:
+        """The draws of a batch's samples."""
+        return SampleRandom(self.config.run.seed, batch.epoch, batch.positions)
+
+    @override
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        was_training = model.training
+        model.eval()
+        with torch.inference_mode():
+            figures = {**self._evaluate_codes(model), **self._probes.measure(self._features(model))}
+        model.train(was_training)
+        self._figures = figures
+        self._warn(figures)
+        return figures
+
+    def _features(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Inputs (B, C, h, w) → what a classifier's head would see of them, float32 (B, D)."""
+        vit = encoder_of(model)
+
+        def features(inputs_BChw: Tensor) -> Tensor:
+            with self.autocast:
+                return pooled(vit, inputs_BChw).float()
+
+        return features
+
+    def _evaluate_codes(self, model: nn.Module) -> dict[str, float]:
+        """Figures of predicted codes, over all samples of the evaluated split."""
+        if self.feed.evaluation is None or not self.predicts_codes:
+            return {}
+        device = self.ranks.device
+        totals = torch.zeros(4, dtype=torch.float64, device=device)
+        counts_K = torch.zeros(len(self.augment.codebook), dtype=torch.int64, device=device)
+        for batch in self.feed.evaluation.epoch(0):
+            ids = self.ids_of(self.augment.evaluate(batch.tokens))
+            random = SampleRandom(self.config.run.seed, EVALUATION_EPOCH, batch.positions)
+            with self.autocast:
+                found = self.reconstruct(model, ids, random)
+            hits = (found.predicted == ids) & found.masked
+            sums = [found.loss.sum(), torch.ones_like(found.loss).sum(), hits.sum()]
+            totals += torch.stack([*map(Tensor.double, sums), found.masked.sum().double()])
+            counts_K.index_add_(0, found.predicted.flatten(), found.masked.flatten().long())
+        loss, samples, right, masked = self.ranks.sum(totals).tolist()
+        return {
+            "loss": loss / samples,
+            "token_accuracy": right / masked,
+            "code_share": float(self.ranks.sum(counts_K).max()) / masked,
+        }
+
+    def _warn(self, figures: Mapping[str, float]) -> None:
+        """Say on the main rank what is alarming and was not said before."""
+        if not self.ranks.is_main or self._run is None:
+            return
+        for text in new_alarms(self._run.metrics(), figures):
+            _LOG.warning("%s", text)
+
+    @override
+    def result(self, figures: LoopFigures) -> PretrainResult:
+        names = (
+            "loss",
+            "token_accuracy",
+            "knn_top1",
+            "linear_top1",
+            "feature_std",
+            "effective_rank",
+        )
+        measured: dict[str, Any] = {name: self._figures.get(name) for name in names}
+        return PretrainResult(**measured, **asdict(figures))
+
+    @override
+    def kept_model(self, model: nn.Module) -> nn.Module:
+        return encoder_of(model)
+
+    @override
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
+        run.save_tensors(HEADS_NAME, heads_of(model))
+        return {"warnings": alarms_of(run.metrics())}
+
+    @override
+    def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+        pictures: list[tuple[str, list[Captioned]]] | str = "the objective predicts no codes"
+        if self.predicts_codes:
+            try:
+                pictures = self._pictures(model)
+            except SeitError as error:  # a tokenizer that cannot decode
+                pictures = str(error)
+        write_pretrain_report(run, info=info, pictures=pictures)
+
+    def _pictures(self, model: nn.Module) -> list[tuple[str, list[Captioned]]]:
+        """Some samples of the evaluated split: whole, masked, and as the network completes them."""
+        name = self.config.data.val_split
+        split = self.store[name if name in self.store else self.config.data.train_split]
+        keys = split.keys
+        rows = np.unique(np.linspace(0, len(split) - 1, NUM_PICTURES).astype(np.int64))
+        whole_nHW = torch.from_numpy(split.tokens[rows].astype(np.int64)).to(self.ranks.device)
+        H, W = whole_nHW.shape[1:]
+        size = self.augment.output_size
+        middle = center_crop(torch.arange(H * W, device=whole_nHW.device).view(H, W), size)
+        ids = whole_nHW.flatten(1)[:, middle.flatten()].view(-1, *size)
+        random = SampleRandom(
+            self.config.run.seed, EVALUATION_EPOCH, torch.from_numpy(rows).to(self.ranks.device)
+        )
+        was_training = model.training
+        model.eval()
+        with torch.inference_mode(), self.autocast:
+            found = self.reconstruct(model, ids, random)
+        model.train(was_training)
+        masked, predicted = torch.zeros_like(whole_nHW, dtype=torch.bool), whole_nHW.clone()
+        masked.flatten(1)[:, middle.flatten()] = found.masked.flatten(1)
+        predicted.flatten(1)[:, middle.flatten()] = found.predicted.flatten(1)
+        return reconstruction_rows(
+            self.store.load_tokenizer(),
+            [keys[row] for row in rows.tolist()],
+            original=whole_nHW.cpu().numpy(),
+            masked=masked.cpu().numpy(),
+            predicted=predicted.cpu().numpy(),
+        )
+
+
+def encoder_of(model: nn.Module) -> VisionTransformer:
+    """The encoder of a pre-training model."""
+    encoder = model.encoder
+    assert isinstance(encoder, nn.Module)
+    return check_encoder(encoder)
+
+
+def heads_of(model: nn.Module) -> dict[str, Tensor]:
+    """What a pre-training model holds besides its encoder, by names that all its kinds share.
+
+    A distilled one's are those of its student; its teacher is another run's.
+    """
+    student = getattr(model, "student", model)
+    state: dict[str, Tensor] = student.state_dict()
+    return {key: value for key, value in state.items() if not key.startswith(ENCODER)}

@@ -1,0 +1,72 @@
+"""What a pre-training run does: the objectives and their settings."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from typing_extensions import override
+
+from seit.augment import AugmentConfig
+from seit.errors import UsageError
+from seit.pretraining.further import FurtherConfig
+from seit.pretraining.mtm import MtmConfig
+from seit.pretraining.probes import ProbeConfig
+from seit.pretraining.sit import SitConfig
+from seit.training import EmaConfig, LoopConfig
+
+
+def _views() -> AugmentConfig:
+    """Random crops alone: what SeiT++'s masked token modelling sees."""
+    return AugmentConfig(
+        crop_scale=(0.2, 1.0), synonym_prob=0, swap_prob=0, noise_prob=0, cutmix_prob=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LoopConfig):
+    """A run that learns without labels: what `seit pretrain` does with a store.
+
+    Raises:
+        UsageError: for values that do not fit together.
+    """
+
+    objective: Literal["mtm", "sit", "further"] = "mtm"
+    """What it learns: masked tokens (SeiT++), SiT, or masked tokens further, from a finished run,
+    with self-distillation."""
+    augment: AugmentConfig = field(default_factory=_views)
+    """The views; after them every vector is replaced by the nearest code. Nothing is mixed."""
+    ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.0))
+    """The average of the weights; none by default."""
+    mtm: MtmConfig = field(default_factory=MtmConfig)
+    """Masked token modelling, also of `further`."""
+    sit: SitConfig = field(default_factory=SitConfig)
+    """SiT."""
+    further: FurtherConfig = field(default_factory=FurtherConfig)
+    """Self-distillation."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """What is measured of the features on the way."""
+
+    @override
+    def reinterpreted(self) -> list[str]:
+        """Name also SiT's loss and blocks, and the weight of distillation."""
+        own = {"sit": ["sit.contrast_weight", "sit.corruption"], "further": ["further.weight"]}
+        return [*super().reinterpreted(), *own.get(self.objective, [])]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.pixels is not None:
+            raise UsageError("data.pixels is set, but pre-training takes tokens; leave it out")
+        for name in ("cutmix_prob", "mixup_prob"):
+            if getattr(self.augment, name):
+                raise UsageError(
+                    f"augment.{name} is {getattr(self.augment, name)}, but pre-training mixes no "
+                    "samples; set it to 0"
+                )
+        if (
+            "rotation" in self.sit.tasks
+            and self.objective == "sit"
+            and not self.augment.token_adapt
+        ):
+            raise UsageError(
+                "the task rotation turns grids through a TokenAdapt network, and "
+                "augment.token_adapt names none; name one, or leave the task out of sit.tasks"
+            )

@@ -1,0 +1,82 @@
+"""Telling samples apart: a contrastive loss between features of two views, and its head.
+
+Legend: B batch of a rank, N batch of all ranks, D model dim, E dim of projections.
+"""
+
+import torch
+from torch import Tensor, distributed as dist, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from seit.errors import UsageError
+
+
+def nt_xent(query_BE: Tensor, key_BE: Tensor, *, temperature: float) -> Tensor:
+    """The mean contrastive loss (scalar, float32) of queries with the keys of the same samples.
+
+    With q and k of unit length and temperature τ, 2τ · −log(exp(q·k⁺/τ) / Σ exp(q·k/τ)), the sum
+    over the keys of all samples of all ranks: SiT (arXiv 2104.03602), whose factor 2τ is MoCo v3's
+    (arXiv 2104.02057). Keys have no gradient, and other queries are no negatives. The mean over
+    ranks is what one rank makes of the whole batch. Computed in float32 under autocast, too.
+
+    Args:
+        query_BE: (B, E) floating point; B is equal on all ranks.
+        key_BE: (B, E) floating point, in the same order of samples.
+        temperature: τ, above 0.
+    """
+    with torch.autocast(query_BE.device.type, enabled=False):
+        query_BE = F.normalize(query_BE.float(), dim=1)
+        keys_NE, first = _gather(F.normalize(key_BE.detach().float(), dim=1))
+        logits_BN = query_BE @ keys_NE.T / temperature
+        own_B = torch.arange(first, first + len(query_BE), device=query_BE.device)
+        return 2 * temperature * F.cross_entropy(logits_BN, own_B)
+
+
+def _gather(x_BE: Tensor) -> tuple[Tensor, int]:
+    """The rows of all ranks (N, E), without gradients, and where this rank's begin."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return x_BE, 0
+    all_NE = x_BE.new_empty(dist.get_world_size() * len(x_BE), x_BE.shape[1])
+    dist.all_gather_into_tensor(all_NE, x_BE.contiguous())
+    return all_NE, dist.get_rank() * len(x_BE)
+
+
+class ProjectionHead(nn.Module):
+    """Features (B, D) → projections (B, E) for the contrastive loss.
+
+    Three linear maps with batch norm after each and GELU between them; the last norm has no affine
+    map (SiT's, after MoCo v3).
+
+    Args:
+        dim: D.
+        hidden_dim: width of both hidden layers.
+        out_dim: E.
+    """
+
+    def __init__(self, dim: int, *, hidden_dim: int = 4096, out_dim: int = 256) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(dim, hidden_dim, bias=False),
+            nn.BatchNorm1d(hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, hidden_dim, bias=False),
+            nn.BatchNorm1d(hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, out_dim, bias=False),
+            nn.BatchNorm1d(out_dim, affine=False),
+        )
+
+    @override
+    def forward(self, features_BD: Tensor) -> Tensor:
+        """Project; in training, batch norm takes the statistics of the batch.
+
+        Raises:
+            UsageError: one sample in training, which has no statistics and no negatives.
+        """
+        if self.training and len(features_BD) < 2:
+            raise UsageError(
+                "the contrastive task met a batch of one sample; raise data.batch_size, or lower "
+                "optim.accumulate or the number of ranks"
+            )
+        projected: Tensor = self.layers(features_BD)
+        return projected

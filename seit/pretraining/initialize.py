@@ -1,0 +1,38 @@
+"""Starting a pre-training from the weights of a finished run."""
+
+import logging
+
+from torch import nn
+
+from seit.errors import UsageError
+from seit.models import is_of_head, load_weights
+from seit.pretraining.base import ENCODER, HEADS_NAME, encoder_of
+from seit.shards import Store
+from seit.training import Run, check_tokens, plain_weights
+
+_LOG = logging.getLogger(__name__)
+_FAMILIES = {"mtm": "masked tokens", "further": "masked tokens", "sit": "SiT"}
+
+
+def start_pretraining_from(model: nn.Module, run: Run, store: Store, *, objective: str) -> None:
+    """Give a pre-training model the weights of ``run``.
+
+    Those of its encoder, and of all the rest where the run learned the same.
+
+    Raises:
+        UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
+            to another model or to modules of a tuning.
+    """
+    check_tokens(run, store)
+    if run.settings.data.pixels is not None:
+        raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
+    encoder = encoder_of(model)
+    weights = plain_weights(run)
+    if run.objective == "classify":
+        weights = {key: value for key, value in weights.items() if not is_of_head(encoder, key)}
+    load_weights(encoder, weights, origin=str(run.path))
+    if _FAMILIES.get(run.objective) != _FAMILIES[objective]:
+        _LOG.info("%s learned something else; initializing new heads", run.path)
+        return
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(ENCODER)}
+    load_weights(model, own | run.load_tensors(HEADS_NAME), origin=f"{run.path / HEADS_NAME}")

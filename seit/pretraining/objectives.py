@@ -1,0 +1,221 @@
+"""The objectives of pre-training, as the loop takes them.
+
+Legend: B batch, h w token grid, L patches, P parts of the loss, K codes, C codebook dim.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seit.augment import SampleRandom, TokenAugment
+from seit.models import Stem
+from seit.pretraining.base import Pretraining, build_encoder
+from seit.pretraining.config import PretrainConfig
+from seit.pretraining.corruption import Corruption, CorruptionConfig, corrupt
+from seit.pretraining.further import FurtherModel
+from seit.pretraining.gradients import gradient_norms
+from seit.pretraining.initialize import start_pretraining_from
+from seit.pretraining.masks import draw_order, draw_share
+from seit.pretraining.mtm import MaskedTokenModel
+from seit.pretraining.patches import Reconstruction, patch_side
+from seit.pretraining.rotation import draw_quarter_turns, rotate
+from seit.pretraining.sit import Sit, SitViews
+from seit.shards import Store
+from seit.training import SECOND_VIEW, Ranks, Run, TrainBatch, make_unlabelled_feed
+
+
+class _Masked(NamedTuple):
+    ids: Tensor
+    order: Tensor
+    num_masked: int
+
+
+class MaskedTokens(Pretraining):
+    """Masked token modelling; see `seit.pretraining.mtm`."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        finish: Callable[[MaskedTokenModel], nn.Module] = lambda model: model,
+    ) -> None:
+        feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=1)
+        assert isinstance(feed.augment, TokenAugment)
+        model = MaskedTokenModel(
+            build_encoder(config, feed.augment),
+            feed.augment.codebook,
+            config.mtm,
+            side=patch_side(Stem.parse(config.model.stem)),
+        )
+        if init_from is not None:
+            start_pretraining_from(model, Run.open(init_from), store, objective="mtm")
+        self._num_patches = model.num_patches
+        super().__init__(config, store, feed, ranks, finish(model))
+
+    @override
+    def prepare(self, batch: TrainBatch, step: int) -> _Masked:
+        mask, seed = self.config.mtm.mask, self.config.run.seed
+        share = draw_share(mask, seed=seed, epoch=batch.epoch, step=step)
+        return _Masked(
+            self.ids_of(batch.augmented.inputs),
+            draw_order(self.random_of(batch), self._num_patches),
+            mask.num_masked(self._num_patches, share),
+        )
+
+    @override
+    def loss(self, network: nn.Module, batch: TrainBatch, prepared: _Masked, rows: slice) -> Tensor:
+        with self.autocast:
+            loss: Tensor = network(prepared.ids[rows], prepared.order[rows], prepared.num_masked)
+        return loss.float().view(-1)
+
+    @override
+    def reconstruct(
+        self, model: nn.Module, ids_Bhw: Tensor, random: SampleRandom
+    ) -> Reconstruction:
+        mask = self.config.mtm.mask
+        num_masked = mask.num_masked(self._num_patches, mask.expected)
+        order_BL = draw_order(random, self._num_patches)
+        masked = model if isinstance(model, MaskedTokenModel) else model.student
+        assert isinstance(masked, MaskedTokenModel)
+        return masked.reconstruct(ids_Bhw, order_BL, num_masked)
+
+
+class FurtherMaskedTokens(MaskedTokens):
+    """Masked token modelling that goes on, with a teacher; see `seit.pretraining.further`.
+
+    Args:
+        config: of the run.
+        store: what it learns from.
+        ranks: of the run.
+        init_from: the finished run that the teacher started from, and the student does; None for
+            both where a checkpoint will give their weights.
+        teacher: the run that teaches.
+    """
+
+    parts = ("loss", "masked_tokens", "distance")
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        teacher: Path | None,
+    ) -> None:
+        weights, origin = (
+            None if teacher is None else Run.open(teacher).load_weights(),
+            str(teacher),
+        )
+
+        def with_teacher(student: MaskedTokenModel) -> FurtherModel:
+            return FurtherModel(student, weights, config.further, origin=origin)
+
+        super().__init__(config, store, ranks, init_from=init_from, finish=with_teacher)
+
+
+class SiameseTokens(Pretraining):
+    """SiT; see `seit.pretraining.sit`."""
+
+    model: Sit
+
+    def __init__(
+        self, config: PretrainConfig, store: Store, ranks: Ranks, *, init_from: Path | None
+    ) -> None:
+        feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=2)
+        assert isinstance(feed.augment, TokenAugment)
+        model = Sit(
+            build_encoder(config, feed.augment),
+            feed.augment.codebook,
+            config.sit,
+            side=patch_side(Stem.parse(config.model.stem)),
+        )
+        if init_from is not None:
+            start_pretraining_from(model, Run.open(init_from), store, objective="sit")
+        self.parts = model.names
+        self.predicts_codes = "recon" in model.tasks
+        self._last: tuple[SitViews, slice] | None = None
+        super().__init__(config, store, feed, ranks, model)
+
+    @override
+    def sparse_copies(self) -> Sequence[nn.Module]:
+        return (self.model.teacher,) if "contrast" in self.model.tasks else ()
+
+    @override
+    def prepare(self, batch: TrainBatch, step: int) -> SitViews:
+        assert batch.second is not None
+        first, second = (self.ids_of(view.inputs) for view in (batch.augmented, batch.second))
+        seed = self.config.run.seed
+        draws = [
+            SampleRandom(own, batch.epoch, batch.positions) for own in (seed, seed + SECOND_VIEW)
+        ]
+        views = SitViews(
+            (first, second), (self._corrupt(first, draws[0]), self._corrupt(second, draws[1]))
+        )
+        if "rotation" not in self.model.tasks:
+            return views
+        assert self.augment.warper is not None
+        turns = draw_quarter_turns(draws[0])
+        rotated = rotate(first, turns, self.augment.warper, self.augment.output_size)
+        return views._replace(rotated=rotated, quarter_turns=turns)
+
+    @override
+    def loss(
+        self, network: nn.Module, batch: TrainBatch, prepared: SitViews, rows: slice
+    ) -> Tensor:
+        self._last = prepared, rows
+        with self.autocast:
+            losses: Tensor = network(prepared.select(rows))
+        return losses.float()
+
+    @override
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        return {**super().evaluate(model), **self._gradients()}
+
+    def _gradients(self) -> dict[str, float]:
+        """The norms of the encoder's gradients of the weighted tasks, the mean over ranks."""
+        if self._last is None or len(self.model.tasks) < 2 or not self.config.probe.gradients:
+            return {}
+        views, rows = self._last
+
+        def losses(model: nn.Module) -> Tensor:
+            with self.autocast:
+                losses_P: Tensor = model(views.select(rows))
+            return self.model.weighted(losses_P[1:].float())
+
+        norms_T = gradient_norms(self.model, losses, encoder=self.model.encoder)
+        found = (self.ranks.sum(norms_T.double()) / self.ranks.world_size).tolist()
+        return {
+            f"{task}_gradient": norm for task, norm in zip(self.model.tasks, found, strict=True)
+        }
+
+    @override
+    def after_step(self, step: int, total: int) -> None:
+        self.model.update_teacher(step + 1, total)
+
+    @override
+    def reconstruct(
+        self, model: nn.Module, ids_Bhw: Tensor, random: SampleRandom
+    ) -> Reconstruction:
+        assert isinstance(model, Sit)
+        # What is another sample's depends on the batch, which evaluation should not.
+        alone = replace(self.config.sit.corruption, alien_prob=0.0)
+        return model.reconstruct(ids_Bhw, self._corrupt(ids_Bhw, random, alone))
+
+    def _corrupt(
+        self, ids_Bhw: Tensor, random: SampleRandom, config: CorruptionConfig | None = None
+    ) -> Corruption:
+        return corrupt(
+            ids_Bhw,
+            random,
+            config or self.config.sit.corruption,
+            num_codes=len(self.augment.codebook),
+            side=self.model.side,
+        )

@@ -1,0 +1,110 @@
+"""Patches of a token grid, and predictions of their codes.
+
+Legend: B batch, h w token grid, L patches, n some of them, s cells along a patch's side, C codebook
+dim, K codes, D model dim.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from seit.errors import UsageError
+from seit.models import Stem, standardised
+
+
+def patch_side(stem: Stem) -> int:
+    """Cells along the side of a patch of a stem.
+
+    Raises:
+        UsageError: its patches overlap.
+    """
+    if stem.kernel != stem.stride or stem.padding:
+        raise UsageError(
+            f"the stem is {stem}, whose patches overlap, so that masked ones show at their "
+            f"neighbours; for pre-training take {stem.stride}/{stem.stride}/0, or another with "
+            "kernel = stride and no padding"
+        )
+    return stem.stride
+
+
+def patchify(cells_Bhw: Tensor, side: int) -> Tensor:
+    """Cells (B, h, w) → (B, L, s²): patches, and their cells, row by row; the rest is cut off."""
+    rows, columns = (size // side for size in cells_Bhw.shape[1:])
+    x = cells_Bhw[:, : rows * side, : columns * side]
+    x = x.reshape(-1, rows, side, columns, side).permute(0, 1, 3, 2, 4)
+    return x.reshape(-1, rows * columns, side * side)
+
+
+def unpatchify(patches_BLs: Tensor, size: tuple[int, int], *, fill: Tensor) -> Tensor:
+    """The inverse of :func:`patchify`, cells that belong to no patch taken from ``fill``.
+
+    Args:
+        patches_BLs: (B, L, s²).
+        size: (h, w).
+        fill: (B, h, w), of the same dtype.
+
+    Returns:
+        (B, h, w).
+    """
+    side = round(patches_BLs.shape[2] ** 0.5)
+    rows, columns = (length // side for length in size)
+    x = patches_BLs.reshape(-1, rows, columns, side, side).permute(0, 1, 3, 2, 4)
+    whole = fill.clone()
+    whole[:, : rows * side, : columns * side] = x.reshape(-1, rows * side, columns * side)
+    return whole
+
+
+class CodeHead(nn.Module):
+    """Features of patches → logits of their cells' codes, tied to the codebook.
+
+    A linear map makes C numbers for each cell, which go through GELU and a layer norm; a logit is
+    their product with the code's vector, plus a bias of the code (SeiT++ and MAGE, which follow
+    BERT). The vectors are the store's, standardised, and no gradient reaches them: they are the
+    target, not to be learned from the prediction. The norm's gain starts at 1/√C, at which logits
+    vary by about 1 and the loss begins near log K.
+
+    Args:
+        dim: D, of the features.
+        codebook_KC: (K, C).
+        side: s.
+    """
+
+    codes: Tensor
+
+    def __init__(self, dim: int, codebook_KC: Tensor, *, side: int) -> None:
+        super().__init__()
+        K, C = codebook_KC.shape
+        self.cells = side * side
+        self.register_buffer("codes", standardised(codebook_KC), persistent=False)
+        self.lift = nn.Linear(dim, self.cells * C)
+        self.norm = nn.LayerNorm(C, eps=1e-6)
+        nn.init.constant_(self.norm.weight, C**-0.5)
+        self.bias = nn.Parameter(torch.zeros(K))
+
+    def vectors(self, features_BnD: Tensor) -> Tensor:
+        """Predicted vectors (B, n, s², C), before their product with the codes."""
+        lifted: Tensor = self.lift(features_BnD).unflatten(-1, (self.cells, -1))
+        normed: Tensor = self.norm(F.gelu(lifted))
+        return normed
+
+    @override
+    def forward(self, features_BnD: Tensor) -> Tensor:
+        """Logits (B, n, s², K)."""
+        return self.vectors(features_BnD) @ self.codes.T.to(features_BnD.dtype) + self.bias
+
+
+class Reconstruction(NamedTuple):
+    """What a network makes of masked cells.
+
+    Attributes:
+        predicted: int64 (B, h, w), the likeliest codes of the masked cells, the ids elsewhere.
+        masked: bool (B, h, w).
+        loss: float32 (B,), mean cross-entropy over a sample's masked cells, in nats.
+    """
+
+    predicted: Tensor
+    masked: Tensor
+    loss: Tensor

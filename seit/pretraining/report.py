@@ -1,0 +1,131 @@
+"""The report of a pre-training run: what the features are worth, curves, completed pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from seit.config import flatten, to_mapping
+from seit.pretraining.sit import TASKS
+from seit.report import Captioned, Figure, Section, figures, image_grid, page, write_page
+from seit.training import (
+    REPORT_NAME,
+    RUN_NAME,
+    THROUGHPUT,
+    Curve,
+    Run,
+    curves,
+    origin_sections,
+    settings_section,
+)
+
+TITLES = {
+    "mtm": "masked token modelling",
+    "sit": "SiT",
+    "further": "masked tokens further, with self-distillation",
+}
+_CELL = 160
+_NOT_LOSSES = {"step", "split", "lr", "samples_per_second", "data_wait_fraction"}
+_FEATURES = (
+    Curve("val", "knn_top1", "k-NN", "k-NN top-1", "top-1", top=1.0, is_share=True),
+    Curve("val", "linear_top1", "linear", "Linear probe's top-1", "top-1", top=1.0, is_share=True),
+    Curve("val", "effective_rank", "rank", "Effective rank", "directions", top=0.0),
+    Curve("val", "feature_std", "spread", "Spread of features", "1 = even, 0 = collapsed", top=0.0),
+)
+_CODES = (
+    Curve("val", "loss", "loss", "Validation loss", "cross-entropy in nats"),
+    Curve(
+        "val",
+        "token_accuracy",
+        "tokens",
+        "Masked tokens told",
+        "share of hidden tokens",
+        top=0.0,
+        is_share=True,
+    ),
+)
+_GRADIENTS = tuple(
+    Curve("val", f"{task}_gradient", task, f"Pull of {task} at the encoder", "norm of its gradient")
+    for task in TASKS
+)
+
+
+def write_pretrain_report(
+    run: Run,
+    *,
+    info: Mapping[str, Any],
+    pictures: Sequence[tuple[str, Sequence[Captioned]]] | str,
+) -> None:
+    """Write `report.html` of a run into its folder.
+
+    Args:
+        run: whose figures are shown.
+        info: what `run.json` says of it when it has finished.
+        pictures: rows of completed samples, or why there are none.
+    """
+    metrics = run.metrics()
+    sections = [
+        Section("Result", figures(_tiles(info["result"]))),
+        *([Section("Warnings", [], "\n\n".join(info["warnings"]))] if info["warnings"] else []),
+        *origin_sections(info, where=str(run.path / RUN_NAME)),
+        Section("Features", _charts(metrics, _FEATURES)),
+        Section("Learning curves", _charts(metrics, (*_parts(metrics), *_CODES, *_GRADIENTS))),
+        _picture_section(pictures),
+        Section("Throughput", _charts(metrics, THROUGHPUT)),
+        settings_section(flatten(to_mapping(run.settings))),
+    ]
+    settings, result = run.settings, info["result"]
+    html = page(
+        f"Run {run.path.name}",
+        lead=f"{TITLES[run.objective].capitalize()} of {settings.model.name}, "
+        f"{result['parameters']:,} parameters, {result['steps']:,} steps of "
+        f"{settings.data.batch_size}.",
+        sections=sections,
+        footer=", ".join(f"{key} {value}" for key, value in info["environment"].items()),
+    )
+    write_page(run.path / REPORT_NAME, html)
+
+
+def _tiles(result: Mapping[str, Any]) -> list[Figure]:
+    shares = {
+        "k-NN top-1": result["knn_top1"],
+        "linear probe's top-1": result["linear_top1"],
+        "masked tokens told": result["token_accuracy"],
+    }
+    tiles = [Figure(name, f"{value:.1%}") for name, value in shares.items() if value is not None]
+    if result["effective_rank"] is not None:
+        tiles.append(Figure("effective rank", f"{result['effective_rank']:.1f}", "of the features"))
+    rate = Figure("training rate", f"{result['samples_per_second']:.0f}/s", "samples per second")
+    return [*tiles, rate]
+
+
+def _parts(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
+    """A curve for the training loss and for each of its parts."""
+    names = [
+        name
+        for name in next((entry for entry in metrics if entry["split"] == "train"), {})
+        if name not in _NOT_LOSSES
+    ]
+    return [
+        Curve("train", name, name.replace("_", " "), f"Training: {name.replace('_', ' ')}", "")
+        for name in names
+    ]
+
+
+def _charts(metrics: Sequence[dict[str, Any]], chosen: Sequence[Curve]) -> list[Markup]:
+    """A chart of each curve that the metrics have."""
+    known = {(entry["split"], key) for entry in metrics for key in entry}
+    return curves({"": metrics}, [curve for curve in chosen if (curve.split, curve.key) in known])
+
+
+def _picture_section(pictures: Sequence[tuple[str, Sequence[Captioned]]] | str) -> Section:
+    title = "Completed"
+    if isinstance(pictures, str):
+        return Section(title, [], f"The samples cannot be shown: {pictures}")
+    return Section(
+        title,
+        image_grid(pictures, title="", cell=_CELL),
+        "Samples of the evaluated split as their tokens decode, what of them the network saw, and "
+        "with the likeliest code in every hidden cell. Each cell is told by itself, so neighbours "
+        "need not agree.",
+    )

@@ -1,0 +1,299 @@
+"""SiT: restoring corrupted grids, telling samples apart and telling which way is up, together.
+
+Self-supervised vision Transformer (Atito et al., arXiv 2104.03602). A student sees two corrupted
+views of each sample. From the features of its patches it restores what was taken away; its pooled
+feature has to find that of the clean other view, as a momentum teacher sees it, among those of all
+samples. A third task of the paper's first version tells how a grid was turned; it is optional, and
+so are its task weights learned by uncertainty.
+
+Different from the paper: images are grids of codes, restored as codes. The contrastive task takes
+the pooled feature, the mean over patches, since that is what classifiers here take; the turn is
+told from the class token, which keeps the pooled feature free of it.
+
+The loss is recon_weight · R + contrast_weight · C, as in the authors' code: R is the mean over the
+changed cells of both views, C the sum of both directions, each from the corrupted view to the clean
+other one. But R is a cross-entropy over K codes, about ln K nats at first and 5 later, where theirs
+is an L1 distance of normalized pixels of some tenths; so their factor of 5 for small corpora, which
+makes both losses alike in size there, must not be taken over. At 1 and 1 the encoder's gradient of
+R is somewhat larger than that of C at the start, and a third to two thirds of it from step 30 on.
+
+Legend: B batch, h w token grid, L patches, s cells along a patch's side, C codebook dim, K codes,
+D model dim, E dim of projections, T tasks, P = 1 + T parts of the loss.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from seit.errors import UsageError
+from seit.models import check_encoder
+from seit.pretraining.contrast import ProjectionHead, nt_xent
+from seit.pretraining.corruption import Corruption, CorruptionConfig
+from seit.pretraining.momentum import Teacher, start_momentum, teacher_momentum
+from seit.pretraining.patches import Reconstruction, patchify, unpatchify
+from seit.pretraining.reconstruction import ReconstructionHead, Target, mean_where
+from seit.pretraining.rotation import NUM_TURNS
+
+TASKS = ("recon", "contrast", "rotation")
+"""All tasks, in the order of the parts of the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SitConfig:
+    """SiT; the defaults are the paper's final version.
+
+    Raises:
+        UsageError: for a value outside its range.
+    """
+
+    tasks: tuple[str, ...] = ("recon", "contrast")
+    """What is learned: recon, contrast, rotation; any of them, each once."""
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    """What is taken away from the student's views."""
+    temperature: float = 0.2
+    """Of the contrastive loss, above 0."""
+    recon_weight: float = 1.0
+    """Factor of the loss of `recon`, the mean over both views. The paper's 5 for little data
+    belongs to its L1 distance of pixels, not to the cross-entropy of codes."""
+    contrast_weight: float = 1.0
+    """Factor of the loss of `contrast`, the sum of both directions."""
+    rotation_weight: float = 0.5
+    """Factor of the loss of `rotation`."""
+    learn_weights: bool = False
+    """Learn a log-variance s of each task, so that its loss l counts weight · exp(−s) · l + s / 2
+    (Kendall et al., arXiv 1705.07115)."""
+    recon: Target = "codes"
+    """What `recon` compares: `codes` by cross-entropy, or their `vectors` by L1."""
+    momentum: float | None = None
+    """How much of itself the teacher keeps in the first step, 0–1; it rises to 1 by a cosine. None
+    is 1 − 40 / steps, within 0.9 and 0.996, the paper's, which is meant for long runs."""
+    head_hidden_dim: int = 4096
+    """Width of the projection head."""
+    head_dim: int = 256
+    """E, what it projects to."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks or set(self.tasks) - set(TASKS) or len(set(self.tasks)) < len(self.tasks):
+            raise UsageError(
+                f"sit.tasks is {', '.join(self.tasks) or 'empty'}; expected one or more of "
+                f"{', '.join(TASKS)}, each once"
+            )
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(
+                f"sit.temperature is {self.temperature}; expected above 0 and finite: 0.2 is usual"
+            )
+        for name in ("recon_weight", "contrast_weight", "rotation_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(
+                    f"sit.{name} is {getattr(self, name)}; expected 0 or more, and finite"
+                )
+        if self.recon not in ("codes", "vectors"):
+            raise UsageError(f"sit.recon is {self.recon!r}; expected codes or vectors")
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
+            raise UsageError(
+                f"sit.momentum is {self.momentum}; expected 0 to 1, or none for one by the run's "
+                "length"
+            )
+        for name in ("head_hidden_dim", "head_dim"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"sit.{name} is {getattr(self, name)}; expected at least 1")
+
+    @property
+    def ordered_tasks(self) -> tuple[str, ...]:
+        """The tasks in the order of the parts of the loss."""
+        return tuple(task for task in TASKS if task in self.tasks)
+
+
+class SitViews(NamedTuple):
+    """What a batch of samples gives to learn from: two views of each."""
+
+    clean: tuple[Tensor, Tensor]
+    """Ids of both views, (B, h, w) int64, 0 to K − 1."""
+    corrupted: tuple[Corruption, Corruption]
+    """The same views, corrupted independently."""
+    rotated: Tensor | None = None
+    """Ids of the first view turned, (B, h, w) int64, 0 to K − 1; for the task `rotation`."""
+    quarter_turns: Tensor | None = None
+    """(B,) int64, 0 to 3: how far."""
+
+    def select(self, rows: slice) -> "SitViews":
+        """The same of some of the samples."""
+        first, second = self.clean
+        one, other = (Corruption(each.ids[rows], each.changed[rows]) for each in self.corrupted)
+        return SitViews(
+            (first[rows], second[rows]),
+            (one, other),
+            None if self.rotated is None else self.rotated[rows],
+            None if self.quarter_turns is None else self.quarter_turns[rows],
+        )
+
+
+class _Features(NamedTuple):
+    token: Tensor
+    patches: Tensor
+    pooled: Tensor
+
+
+class Sit(nn.Module):
+    """The student, its heads and its teacher; of the heads only those that the tasks need.
+
+    A step takes two passes of the student and two of the teacher, with `rotation` three of the
+    student. The teacher is part of the state, so that checkpoints carry it.
+
+    Args:
+        encoder: a ViT without a classifier, from `build_encoder`.
+        codebook_KC: (K, C), of the store.
+        config: of the objective.
+        side: s, of the encoder's stem, whose patches do not overlap.
+
+    Attributes:
+        encoder: the student's, which is what gets used later.
+        names: of the P parts of the loss.
+    """
+
+    codebook: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, codebook_KC: Tensor, config: SitConfig, *, side: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.tasks = config.ordered_tasks
+        self.names = ("loss", *self.tasks)
+        self.side = side
+        self.encoder: VisionTransformer = check_encoder(encoder)
+        self.register_buffer("codebook", codebook_KC.detach().float(), persistent=False)
+        # Where the codebook has its mean, a mask says nothing; from there it is learned.
+        self.mask_vector = nn.Parameter(self.codebook.mean(dim=0))
+        dim: int = self.encoder.embed_dim
+        if "recon" in self.tasks:
+            self.reconstruction = ReconstructionHead(
+                dim, codebook_KC, side=side, target=config.recon
+            )
+        if "contrast" in self.tasks:
+            self.projection = ProjectionHead(
+                dim, hidden_dim=config.head_hidden_dim, out_dim=config.head_dim
+            )
+            self.teacher = Teacher(self.encoder, self.projection)
+        if "rotation" in self.tasks:
+            self.rotation = nn.Linear(dim, NUM_TURNS)
+        if config.learn_weights:
+            self.log_variances = nn.Parameter(torch.zeros(len(self.tasks)))
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that are not decayed, for timm's optimisers."""
+        inner = {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+        return {*inner, "mask_vector", "log_variances"}
+
+    @override
+    def forward(self, views: SitViews) -> Tensor:
+        """The parts (P,) of the loss, float32: the total, then each task's own, unweighted.
+
+        Raises:
+            UsageError: a batch of one sample for `contrast`.
+        """
+        losses = {}
+        if "recon" in self.tasks or "contrast" in self.tasks:
+            students = [self._features(each.ids) for each in views.corrupted]
+            if "recon" in self.tasks:
+                losses["recon"] = self._restore(students, views)
+            if "contrast" in self.tasks:
+                losses["contrast"] = self._contrast(students, views)
+        if "rotation" in self.tasks:
+            losses["rotation"] = self._tell_turns(views)
+        losses_T = torch.stack([losses[task] for task in self.tasks])
+        return torch.cat([self._weigh(losses_T).view(1), losses_T])
+
+    def update_teacher(self, done: int, total: int) -> None:
+        """Let the teacher follow the student, after ``done`` of ``total`` steps of the run."""
+        if "contrast" in self.tasks:
+            start = self.config.momentum
+            if start is None:
+                start = start_momentum(total)
+            momentum = teacher_momentum(start, done / total)
+            self.teacher.follow(self.encoder, self.projection, momentum=momentum)
+
+    def embed(self, ids_Bhw: Tensor) -> Tensor:
+        """Vectors of ids, float32 (B, C, h, w); the id K has the mask's."""
+        num_codes = len(self.codebook)
+        vectors = F.embedding(ids_Bhw.clamp(max=num_codes - 1), self.codebook)
+        vectors = torch.where((ids_Bhw == num_codes)[..., None], self.mask_vector, vectors)
+        return vectors.permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def reconstruct(self, ids_Bhw: Tensor, corrupted: Corruption) -> Reconstruction:
+        """Restore the changed cells of grids; only with the task `recon`.
+
+        Args:
+            ids_Bhw: (B, h, w) int64, 0 to K − 1: the true ones.
+            corrupted: the same grids.
+
+        Returns:
+            Cells that belong to no patch stay as they truly are, and count as not masked.
+        """
+        features = self._features(corrupted.ids)
+        logits = self.reconstruction.logits(features.patches).float()
+        truth_BLs, changed_BLs = (
+            patchify(cells, self.side) for cells in (ids_Bhw, corrupted.changed)
+        )
+        loss = F.cross_entropy(logits.flatten(0, 2), truth_BLs.flatten(), reduction="none")
+        predicted = torch.where(changed_BLs, logits.argmax(dim=-1), truth_BLs)
+        size = (ids_Bhw.shape[1], ids_Bhw.shape[2])
+        nowhere = torch.zeros_like(corrupted.changed)
+        return Reconstruction(
+            unpatchify(predicted, size, fill=ids_Bhw),
+            unpatchify(changed_BLs, size, fill=nowhere),
+            mean_where(loss.view_as(truth_BLs), changed_BLs),
+        )
+
+    def _features(self, ids_Bhw: Tensor) -> _Features:
+        """The class token's, the patches' and the pooled features, all after the final norm."""
+        vit = self.encoder
+        tokens = vit.forward_features(self.embed(ids_Bhw))
+        normed = vit.fc_norm(tokens)
+        pooled = vit.forward_head(tokens, pre_logits=True)
+        return _Features(normed[:, 0], normed[:, vit.num_prefix_tokens :], pooled)
+
+    def _restore(self, students: list[_Features], views: SitViews) -> Tensor:
+        restorations = [
+            self.reconstruction.loss(student.patches, ids_Bhw, corrupted.changed)
+            for student, ids_Bhw, corrupted in zip(
+                students, views.clean, views.corrupted, strict=True
+            )
+        ]
+        return torch.stack(restorations).mean()
+
+    def _contrast(self, students: list[_Features], views: SitViews) -> Tensor:
+        keys = [self.teacher(self.embed(ids_Bhw)) for ids_Bhw in views.clean]
+        queries = [self.projection(student.pooled) for student in students]
+        directions = [
+            nt_xent(query, key, temperature=self.config.temperature)
+            for query, key in zip(queries, reversed(keys), strict=True)
+        ]
+        return torch.stack(directions).sum()
+
+    def _tell_turns(self, views: SitViews) -> Tensor:
+        assert views.rotated is not None
+        assert views.quarter_turns is not None
+        logits = self.rotation(self._features(views.rotated).token)
+        return F.cross_entropy(logits.float(), views.quarter_turns)
+
+    def weighted(self, losses_T: Tensor) -> Tensor:
+        """The tasks' losses (T,) times their weights, given and learned."""
+        if self.config.learn_weights:
+            losses_T = torch.exp(-self.log_variances) * losses_T
+        weights = [getattr(self.config, f"{task}_weight") for task in self.tasks]
+        # Without copying the weights to the device.
+        terms = [weight * loss for weight, loss in zip(weights, losses_T.unbind(), strict=True)]
+        return torch.stack(terms)
+
+    def _weigh(self, losses_T: Tensor) -> Tensor:
+        """The total (scalar)."""
+        total = self.weighted(losses_T).sum()
+        return total + self.log_variances.sum() / 2 if self.config.learn_weights else total

@@ -1,0 +1,135 @@
+"""`seit pretrain`: a run that learns without labels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from seit.documents import as_record
+from seit.errors import UsageError
+from seit.models import disjoint_stem
+from seit.pretraining.base import HEADS_NAME, PretrainResult
+from seit.pretraining.config import PretrainConfig
+from seit.pretraining.objectives import FurtherMaskedTokens, MaskedTokens, SiameseTokens
+from seit.progress import Progress
+from seit.shards import Store, open_store
+from seit.training import (
+    REPORT_NAME,
+    WEIGHTS_NAME,
+    Objective,
+    Ranks,
+    default_config,
+    has_checkpoint,
+    make_augment,
+    run_objective,
+    starting_from,
+)
+
+LEAST_PATCHES = 4
+"""Some are hidden and predicted from the others."""
+TEACHER_FOLDER = "teacher"
+"""In the folder of a run with self-distillation: the run of its teacher."""
+
+
+def pretrain(
+    config: PretrainConfig | None,
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: Progress | None = None,
+) -> PretrainResult:
+    """Pre-train an encoder on the tokens of ``store`` and leave a run folder at ``out``.
+
+    Its `model.safetensors` holds a timm backbone without its classifier; `seit.train` starts from
+    it by ``init_from``. Labels are used by the probes alone.
+
+    Args:
+        config: what to do; None for what the command does by default, fitted to the store. A stem
+            of ``auto`` becomes 2/2/0, or 1/1/0 on grids of which that would leave fewer than 49
+            patches, as patches may not overlap.
+        store: the store, opened or by path; of a tokenizer of one level.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: go on where that run stopped, if there is one, bit for bit.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``; the
+            objective ``further`` needs one.
+        progress: called after each step, on the main rank.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together; nothing was changed.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+    """
+    store = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(PretrainConfig, store, task="mtm", init_from=init_from)
+    if store.codebook.ndim != 2:
+        raise UsageError(
+            f"{store.folder} was made by {store.card.tokenizer.name}, of {len(store.codebook)} "
+            "levels of codes; pre-training takes tokenizers of one level"
+        )
+    settled, out = _settled(starting_from(config, init_from), store), Path(out)
+    start = None if settled.init_from is None else Path(settled.init_from)
+    teacher: Path | None = None
+    if settled.objective == "further":
+        if start is None:
+            raise UsageError(
+                "the objective further goes on from a finished run; name it by --init-from"
+            )
+        if not has_checkpoint(out, resume=resume):
+            teacher = _teach(settled, store, out, start, resume=resume, progress=progress)
+
+    def make(ranks: Ranks, start: Path | None) -> Objective[PretrainResult]:
+        if settled.objective == "further":
+            return FurtherMaskedTokens(settled, store, ranks, init_from=start, teacher=teacher)
+        kind = SiameseTokens if settled.objective == "sit" else MaskedTokens
+        return kind(settled, store, ranks, init_from=start)
+
+    return run_objective(
+        make,
+        settled,
+        store,
+        out=out,
+        resume=resume,
+        files=(WEIGHTS_NAME, HEADS_NAME, REPORT_NAME),
+        teacher=teacher,
+        recorded=lambda figures: as_record(figures, PretrainResult, origin=f"the result in {out}"),
+        progress=progress,
+        beside=(TEACHER_FOLDER,),
+    )
+
+
+def _settled(config: PretrainConfig, store: Store) -> PretrainConfig:
+    """The config with a stem whose patches do not overlap, where it leaves that open."""
+    augment = make_augment(store, config, torch.device("cpu"), with_train=False)
+    size = augment.output_size
+    stem = disjoint_stem(config.model.stem, size)
+    rows, columns = stem.output_size(size)
+    if rows * columns < LEAST_PATCHES:
+        raise UsageError(
+            f"the stem {stem} makes {rows}×{columns} patches of a grid of {size[0]}×{size[1]}, and "
+            f"at least {LEAST_PATCHES} are needed to predict some from others; choose a smaller "
+            "one, such as --model.stem auto"
+        )
+    return replace(config, model=replace(config.model, stem=str(stem)))
+
+
+def _teach(
+    config: PretrainConfig,
+    store: Store,
+    out: Path,
+    start: Path,
+    *,
+    resume: bool,
+    progress: Progress | None,
+) -> Path:
+    """The folder of the run that teaches, which is made first where none is named."""
+    if config.further.teacher is not None:
+        return Path(config.further.teacher)
+    if not config.further.weight:
+        return start  # whose features count for nothing
+    plain = replace(config, objective="mtm")
+    folder = out / TEACHER_FOLDER
+    pretrain(plain, store, out=folder, resume=resume, init_from=start, progress=progress)
+    return folder

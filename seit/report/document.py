@@ -1,0 +1,69 @@
+"""The document around the charts, and the file it goes to."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from seit.files import write_atomically
+from seit.report.markup import join, text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, an optional text (paragraphs parted by an empty line) and the fragments below."""
+
+    title: str
+    body: Markup | Sequence[Markup]
+    text: str = ""
+
+
+def page(title: str, *, lead: str, sections: Sequence[Section], footer: str = "") -> str:
+    """Return a whole HTML document that refers to nothing outside itself.
+
+    ``title``, ``lead``, ``footer`` and the titles and texts of sections are plain text and are
+    escaped. As a second lock the document forbids scripts and every fetch by its own
+    Content-Security-Policy.
+    """
+    environment = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        finalize=lambda value: text(value) if isinstance(value, str) else value,
+    )
+    room = resources.files(__package__)
+    template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
+    return template.render(
+        title=title,
+        lead=_paragraphs(lead),
+        sections=[
+            {"title": one.title, "text": _paragraphs(one.text), "body": _body(one.body)}
+            for one in sections
+        ],
+        footer=footer,
+        stylesheet=Markup(room.joinpath("page.css").read_text("utf-8")),  # noqa: S704  our own file
+    )
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a document (UTF-8): ``path`` holds the whole old or the whole new one at any moment.
+
+    Missing folders are made. The file's permissions follow the umask.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, html.encode())
+
+
+def _body(body: Markup | Sequence[Markup]) -> Markup:
+    # Markup is a str and so a sequence itself; a plain str is no fragment and stays text.
+    return text(body) if isinstance(body, str) else join(body)
+
+
+def _paragraphs(plain: str) -> list[str]:
+    return [part.strip() for part in re.split(r"\n\s*\n", plain) if part.strip()]

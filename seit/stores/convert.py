@@ -1,0 +1,138 @@
+"""From any form of a store to any other: copies, other codecs and containers, official files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from seit.errors import UsageError
+from seit.shards import CARD_NAME, LocalFolder, Location, open_folder, open_store
+from seit.stores.copy import copy_store
+from seit.stores.official import export_official, find_official, import_official
+from seit.stores.place import place_store, work_folder
+from seit.stores.recode import check_names, recode_store
+
+OFFICIAL = "official"
+"""The container name of naver-ai/seit's files."""
+OFFICIAL_GRID = (32, 32)
+"""The only grid that readers of those files know; the files themselves do not say theirs."""
+Progress = Callable[[int, int], None]
+"""Called with (what is done, what is to be done)."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        samples: over all splits.
+        bytes: of all files.
+        bytes_per_sample: `bytes` over `samples`.
+        codec: what codes the tokens; None in official files.
+        container: what the shards are.
+    """
+
+    samples: int
+    bytes: int
+    bytes_per_sample: float
+    codec: str | None
+    container: str
+
+
+def convert_store(
+    source: Location,
+    target: Location,
+    *,
+    codec: str | None = None,
+    container: str | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Write the store at ``source`` once more at ``target``; losslessly, in the same order.
+
+    Without ``codec`` and ``container`` every file is copied as it is, which an interrupted call
+    goes on with when it is made again. What is left out stays as in the source. ``source`` may be
+    a folder of naver-ai/seit's files, and ``container`` be ``"official"`` to write such files,
+    which hold no keys, metadata or class names.
+
+    Args:
+        source: a path or URL of a store, or a local folder with official files.
+        target: a path or URL, new or empty.
+        codec: ``"packed"`` or ``"context"``; see :func:`seit.stores.recode.recode`.
+        container: ``"wds"``, ``"zarr"`` or ``"official"``.
+        progress: called now and then.
+
+    Raises:
+        UsageError: there is nothing to convert, ``target`` is not empty, a name is unknown, or
+            the tokens do not fit into official files, whose grids are 32×32.
+        DamagedError: the source is damaged.
+        SeitError: a disk is full or a place does not answer.
+    """
+    if container == OFFICIAL:
+        return _export(source, target, codec, progress)
+    check_names(codec or "packed", container or "wds")
+    if official := _official_folder(source):
+        with work_folder(target) as folder:
+            splits, codebook = find_official(official)
+            imported = folder / "imported"
+            import_official(splits, codebook, imported, progress=progress)
+            _recode(imported, folder / "store", codec or "context", container or "wds", progress)
+            place_store(folder / "store", target)
+    elif codec is None and container is None:
+        copy_store(source, target, progress=progress)
+    else:
+        with work_folder(target) as folder:
+            _recode(source, folder / "store", codec, container, progress)
+            place_store(folder / "store", target)
+    store = open_store(target)
+    samples = store.card.samples
+    return Conversion(
+        samples=samples,
+        bytes=store.num_bytes,
+        bytes_per_sample=store.num_bytes / max(samples, 1),
+        codec=store.card.codec,
+        container=store.card.container,
+    )
+
+
+def _recode(
+    source: Location,
+    folder: Path,
+    codec: str | None,
+    container: str | None,
+    progress: Progress | None,
+) -> None:
+    store = open_store(source)
+    recode_store(
+        store,
+        folder,
+        codec=codec or store.card.codec,
+        container=container or store.card.container,
+        progress=progress,
+    )
+
+
+def _export(
+    source: Location, target: Location, codec: str | None, progress: Progress | None
+) -> Conversion:
+    if codec is not None:
+        raise UsageError(f"official files have one codec only; leave out --codec {codec}")
+    place = open_folder(target)
+    if not isinstance(place, LocalFolder):
+        raise UsageError(f"official files are written to a local folder, not to {place}")
+    store = open_store(source)
+    grid = store.card.tokenizer.grid
+    if store.codebook.ndim == 2 and grid != OFFICIAL_GRID:  # several levels are refused below
+        raise UsageError(
+            f"{store.folder} holds grids of {grid[0]}×{grid[1]} and naver-ai/seit's files only "
+            f"hold {OFFICIAL_GRID[0]}×{OFFICIAL_GRID[1]}, those of images of 256 px"
+        )
+    written = export_official(store, place.path, progress=progress)
+    samples, num_bytes = store.card.samples, sum(written.values())
+    return Conversion(samples, num_bytes, num_bytes / max(samples, 1), None, OFFICIAL)
+
+
+def _official_folder(source: Location) -> Path | None:
+    """The folder at ``source`` if official files lie there and no store does."""
+    folder = open_folder(source)
+    if not isinstance(folder, LocalFolder) or folder.exists(CARD_NAME):
+        return None
+    return folder.path if any(folder.path.glob("*.data.bin.gz")) else None

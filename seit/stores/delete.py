@@ -1,0 +1,375 @@
+"""Removing samples from a store for good, in place.
+
+The new store is made beside the old one, in ``.STORE.deleting``: files that hold none of the
+samples are linked, not copied. Then the two folders change places in one step, and the old one is
+removed. So whoever opens STORE finds the old store or the new one. A file system that cannot
+exchange folders has a moment without STORE between two renames; the next call ends what was begun.
+
+A record of the request lies beside the old folder until that is gone. By it a second call knows
+that the exchange is done, though the keys that it was given are in the store no more.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import DamagedError, UsageError
+from seit.files import explained_writes, inside
+from seit.shards import (
+    CARD_NAME,
+    SKIPPED_NAME,
+    Card,
+    FileRecord,
+    LocalFolder,
+    Location,
+    Shard,
+    ShardRecord,
+    ShardWriter,
+    Split,
+    ZarrGroup,
+    even_blocks,
+    group_name,
+    index_name,
+    open_folder,
+    open_store,
+    read_card,
+    write_index,
+    write_zarr_split,
+)
+from seit.stores.recode import recode_store
+from seit.stores.replace import (
+    check_folder,
+    end_earlier,
+    flush_folders,
+    locked,
+    replace_folder,
+    work_of,
+    write_record,
+)
+from seit.stores.rewrite import (
+    Contents,
+    Progress,
+    common_shard_samples,
+    edited_job,
+    share_of,
+    skipped_lines,
+    write_listed,
+    write_packed,
+)
+from seit.stores.select import KeySet, chosen_blocks, match_samples
+
+_UNLINKABLE = (
+    errno.EPERM,
+    errno.EACCES,
+    errno.EMLINK,
+    errno.EXDEV,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+)
+_Masks = Mapping[str, npt.NDArray[np.bool_]]
+"""Which samples stay, by split."""
+_TAR_NAME = re.compile(r"([0-9]{5})\.tar")
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """What was removed, and what is left.
+
+    Attributes:
+        samples: samples removed.
+        skipped: lines removed from `skipped.jsonl`.
+        missing: how many of the keys were in neither.
+        remaining: samples left.
+        rewritten: shards that were written anew.
+        bytes: of all files of the store.
+    """
+
+    samples: int
+    skipped: int
+    missing: int
+    remaining: int
+    rewritten: int
+    bytes: int
+
+
+def delete_samples(
+    location: Location,
+    keys: Iterable[str],
+    *,
+    missing: Literal["error", "ok"] = "error",
+    refit: bool = False,
+    progress: Progress | None = None,
+) -> Deletion:
+    """Remove the samples of some keys from a store, and these keys from its list of skipped inputs.
+
+    Afterwards no key, label, metadata or token of them is in any file of the store's folder. A
+    key ``a.wav`` stands for its views ``a.wav#0``, ``a.wav#1`` … too, and for all splits. Only
+    shards that hold one of the samples are written anew; a split that is a Zarr group is as a
+    whole. The tables of the codec ``context`` stay: they are statistics of all samples that the
+    store had when they were fitted. With ``refit`` they are fitted again, and all is recoded.
+
+    Killed at any moment, the store is the old or the new one, and the same call made again goes
+    on. Nothing may write to the store meanwhile. Who opened it before gets a ``ChangedError`` for
+    what is not in memory, and has to open it again.
+
+    Args:
+        location: a store on a disk of this machine.
+        keys: which samples.
+        missing: ``"ok"`` leaves out keys of no sample, which are an error otherwise.
+        refit: fit the tables of the codec to the samples that are left.
+        progress: called with (samples done, samples of all shards that are written anew).
+
+    Raises:
+        UsageError: there is no store or it lies elsewhere, a key is missing, or its folder holds
+            what the card does not name; nothing was changed.
+        DamagedError: the store is damaged; nothing was changed.
+        SeitError: the disk is full, or another call is at work; the store is as it was.
+    """
+    folder = open_folder(location)
+    if not isinstance(folder, LocalFolder):
+        raise UsageError(
+            f"{folder} is no folder of this machine, and samples are deleted in place; write a "
+            "copy without them (`seit convert` it to a disk, `seit delete`, and copy it back)"
+        )
+    key_set = KeySet(keys)
+    if not key_set.wanted:
+        raise UsageError("no keys are given; name the samples to delete")
+    path = folder.path.resolve()
+    work = work_of(path)
+    if not path.is_dir() and not work.is_dir():
+        read_card(path)  # says that there is no store
+    with locked(work, path):
+        request = _digest(key_set, refit=refit)
+        ended = end_earlier(path, work)
+        if ended is not None and ended["request"] == request:
+            return Deletion(**ended["outcome"])
+        return _Removal(path, work, key_set, progress).run(
+            request, allows_missing=missing == "ok", refit=refit
+        )
+
+
+class _Removal:
+    """One removal from the store at ``path`` by way of the folder ``work``, which is locked."""
+
+    def __init__(self, path: Path, work: Path, keys: KeySet, progress: Progress | None) -> None:
+        self.path = path
+        self.work = work
+        self.new = work / "new"
+        self.keys = keys
+        self.progress = progress
+        self.store = open_store(path)
+        self.rewritten = 0
+        self._done = 0
+        self._total = 0
+
+    def run(self, request: str, *, allows_missing: bool, refit: bool) -> Deletion:
+        """Make the new store, put it in the place of the old one, and remove that."""
+        store = self.store
+        _check_no_links(self.path, store.card)
+        check_folder(self.path, store.card, reason="which may tell of the samples")
+        kept = {name: ~match_samples(split, keys=self.keys) for name, split in store.items()}
+        lines = skipped_lines(store)
+        kept_lines = [line for entry, line in lines if not self.keys.holds(str(entry["key"]))]
+        if not allows_missing:
+            self.keys.check_found(store.folder)
+        remaining = sum(int(mask.sum()) for mask in kept.values())
+        removed, skipped = store.card.samples - remaining, len(lines) - len(kept_lines)
+        is_changed = bool(removed or skipped or refit)
+        if is_changed:
+            edit = {"samples": removed, "skipped": skipped, "refit": refit}
+            job = edited_job(store.card.job, delete=edit)
+            make = self._refit if refit else self._rewrite
+            make(kept, kept_lines, job, remaining)
+        deletion = Deletion(
+            samples=removed,
+            skipped=skipped,
+            missing=len(self.keys.missing),
+            remaining=remaining,
+            rewritten=self.rewritten,
+            bytes=open_store(self.new if is_changed else self.path).num_bytes,
+        )
+        if is_changed:
+            flush_folders(self.new)
+            store.sealed.check()  # files were linked, not read
+            write_record(self.work, request, asdict(deletion), seal=read_card(self.new).seal)
+            replace_folder(self.path, self.work)
+            end_earlier(self.path, self.work)
+        return deletion
+
+    def _refit(
+        self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int
+    ) -> None:
+        """Make the new store by coding all of it anew."""
+        card = self.store.card
+        contents = Contents(
+            like=self.store,
+            splits={name: chosen_blocks(split, kept[name]) for name, split in self.store.items()},
+            samples=remaining,
+            classes=card.classes,
+            skipped=lines,
+            source_bytes=share_of(card.source_bytes, remaining, card.samples),
+            quality=card.quality,
+            job=job,
+            shard_samples=common_shard_samples([self.store], card.block_samples),
+        )
+        packed = self.work / "packed"
+        write_packed(contents, packed, progress=self.progress)
+        written = recode_store(
+            open_store(packed),
+            self.new,
+            codec=card.codec,
+            container=card.container,
+            progress=self.progress,
+        )
+        self.rewritten = sum(map(len, written.splits.values()))
+
+    def _rewrite(
+        self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int
+    ) -> None:
+        """Make the new store of files of the old one, and of shards without the samples."""
+        card = self.store.card
+        touched = {name for name, mask in kept.items() if not mask.all()}
+        self._total = sum(
+            shard.record.samples
+            for name in touched
+            for shard in self.store[name].shards
+            if card.container == "zarr" or not _part(kept[name], shard).all()
+        )
+        with explained_writes(self.new):
+            self.new.mkdir()
+            shutil.copymode(self.path, self.new)
+        splits: dict[str, tuple[ShardRecord, ...]] = {}
+        files: list[FileRecord] = []
+        written: list[FileRecord] = []
+        for record in card.files:
+            if record.file == SKIPPED_NAME and len(lines) != card.skipped:
+                files.append(write_listed(self.new, SKIPPED_NAME, b"".join(lines)))
+            elif not any(_is_of_split(record.file, name, card.container) for name in touched):
+                self._link(record)
+                files.append(record)
+        for name, split in self.store.items():
+            if name in touched:
+                rewrite = self._group if card.container == "zarr" else self._tars
+                splits[name], others = rewrite(split, kept[name])
+                written += others
+            else:
+                splits[name] = card.splits[name]
+                for shard in splits[name]:
+                    self._link(shard)
+        replace(
+            card,
+            splits=splits,
+            files=(*files, *written),
+            skipped=len(lines),
+            source_bytes=share_of(card.source_bytes, remaining, card.samples),
+            job=job,
+        ).write(self.new)
+
+    def _tars(
+        self, split: Split, mask: npt.NDArray[np.bool_]
+    ) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
+        records: list[ShardRecord] = []
+        for number, shard in enumerate(split.shards):
+            part = _part(mask, shard)
+            if part.all():
+                self._link(shard.record)
+                records.append(shard.record)
+            elif part.any():
+                records.append(self._tar(split, number, mask))
+        return tuple(records), [write_index(self.new, split.name, records)] if records else []
+
+    def _tar(self, split: Split, number: int, mask: npt.NDArray[np.bool_]) -> ShardRecord:
+        """Write a shard anew, under the name that it had."""
+        shard = split.shards[number]
+        file = shard.record.file
+        named = _TAR_NAME.fullmatch(Path(file).name)
+        index = int(named[1]) if named else number
+        made = self.work / "shards"
+        pieces = chosen_blocks(split, mask, shards=[shard])
+        with ShardWriter(made, split=split.name, index=index, codec=self.store.codec) as writer:
+            for block in even_blocks(pieces, shard.block_samples):
+                writer.write(block)
+        target = inside(self.new, file)
+        with explained_writes(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (made / writer.record.file).rename(target)
+        self.rewritten += 1
+        self._advance(shard.record.samples)
+        return replace(writer.record, file=file)
+
+    def _group(
+        self, split: Split, mask: npt.NDArray[np.bool_]
+    ) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
+        card = self.store.card
+        chunking = ZarrGroup.of(card, split.name).chunking
+        written = write_zarr_split(
+            inside(self.new, group_name(split.name)),
+            even_blocks(chosen_blocks(split, mask), card.block_samples),
+            codec=self.store.codec,
+            num_samples=int(mask.sum()),
+            classes=split.classes,
+            block_samples=card.block_samples,
+            shard_samples=chunking.blocks_per_shard * card.block_samples,
+        )
+        self.rewritten += len(written.shards)
+        self._advance(len(split))
+        return written.shards, list(written.files)
+
+    def _link(self, record: FileRecord) -> None:
+        """Give the new store a file that stays, without copying it where that is possible."""
+        source, target = self.path / record.file, inside(self.new, record.file)
+        with explained_writes(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, target)
+            except FileNotFoundError as error:
+                raise DamagedError(f"{source} is missing; restore it from a copy first") from error
+            except OSError as error:
+                if error.errno not in _UNLINKABLE:
+                    raise
+                LocalFolder(self.new).upload(record.file, source, sha256=record.sha256)
+
+    def _advance(self, samples: int) -> None:
+        self._done += samples
+        if self.progress:
+            self.progress(self._done, self._total)
+
+
+def _part(mask: npt.NDArray[np.bool_], shard: Shard) -> npt.NDArray[np.bool_]:
+    return mask[shard.first_row : shard.first_row + shard.record.samples]
+
+
+def _is_of_split(file: str, split: str, container: str) -> bool:
+    """Whether a file that is no shard belongs to a split: its index, or a file of its group."""
+    if container == "zarr":
+        return file.startswith(f"{group_name(split)}/")
+    return file == index_name(split)
+
+
+def _check_no_links(path: Path, card: Card) -> None:
+    """Refuse links to files elsewhere, in which samples would be left.
+
+    Raises:
+        UsageError: there are such.
+    """
+    for name in (CARD_NAME, *(record.file for record in card.records)):
+        if (path / name).resolve() != path / name:
+            raise UsageError(
+                f"{path / name} is a link, so that samples would stay where it leads; put the "
+                "file itself there"
+            )
+
+
+def _digest(keys: KeySet, *, refit: bool) -> str:
+    return hashlib.sha256(json.dumps([sorted(keys.wanted), refit]).encode()).hexdigest()

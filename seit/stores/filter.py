@@ -1,0 +1,178 @@
+"""A new store with some samples of another."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import UsageError
+from seit.shards import Block, Location, Store, check_split_names, open_store
+from seit.stores.place import work_folder
+from seit.stores.recode import check_names
+from seit.stores.rewrite import (
+    Contents,
+    Progress,
+    Rewritten,
+    common_shard_samples,
+    describe,
+    edited_job,
+    relabelled,
+    share_of,
+    skipped_lines,
+    write_contents,
+)
+from seit.stores.select import KeySet, chosen_blocks, match_samples
+
+_Masks = Mapping[str, npt.NDArray[np.bool_]]
+
+
+def filter_store(
+    source: Location | Store,
+    target: Location,
+    *,
+    splits: Sequence[str] | None = None,
+    rows: Mapping[str, npt.NDArray[np.integer]] | None = None,
+    keys: Iterable[str] | None = None,
+    patterns: Sequence[str] = (),
+    where: Mapping[str, str] | None = None,
+    missing: Literal["error", "ok"] = "error",
+    keep_classes: bool = False,
+    codec: str | None = None,
+    container: str | None = None,
+    note: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Rewritten:
+    """Write the samples that meet all conditions as a new store: whole or not at all.
+
+    They keep their order. Splits of which nothing is left are left out. Inputs that could not be
+    read stay listed where their split and key meet the conditions on these. What the original
+    files took is not known of single samples: the card's ``source_bytes`` is the share of the
+    samples.
+
+    Args:
+        source: a path or URL of a store, or the open store that ``rows`` are of.
+        target: a path or URL, new or empty.
+        splits: names of splits; all by default.
+        rows: by split, the numbers of samples, int (n,), such as ``seit.stream.select`` gives for
+            classes and fractions of them; a split that it does not name is left out.
+        keys: keys of samples; ``a.wav`` stands for its views ``a.wav#0`` … too.
+        patterns: shell patterns of keys, one of which matches; ``*`` takes ``/`` too.
+        where: metadata fields and what they are: text as it is, anything else as JSON.
+        missing: ``"ok"`` leaves out keys of no sample, which are an error otherwise.
+        keep_classes: keep the names of classes of which no sample is left, and with them the
+            numbers of all labels.
+        codec: ``"packed"`` or ``"context"``; as in the source by default.
+        container: ``"wds"`` or ``"zarr"``; as in the source by default.
+        note: what the card's job record says of the choice of ``rows``, as JSON.
+        progress: called now and then.
+
+    Raises:
+        UsageError: no sample is chosen, a name or key is unknown, or ``target`` is not empty.
+        DamagedError: the source is damaged.
+        SeitError: a disk is full or a place does not answer.
+    """
+    store = source if isinstance(source, Store) else open_store(source)
+    codec, container = codec or store.card.codec, container or store.card.container
+    check_names(codec, container)
+    check_split_names(store if splits is None else splits)
+    key_set = None if keys is None else KeySet(keys)
+    with work_folder(target) as work:
+        masks = _choose(store, splits, rows, key_set, patterns, where)
+        skipped = _skipped(store, masks, key_set, patterns)
+        if key_set and missing != "ok":
+            key_set.check_found(store.folder)
+        if not any(mask.any() for mask in masks.values()):
+            raise UsageError(
+                f"no sample of {store.folder} meets the conditions; nothing is written"
+            )
+        criteria = {
+            "source": store.card.seal,
+            "splits": list(masks),
+            "keys": None if key_set is None else len(key_set.wanted),
+            "patterns": list(patterns),
+            "where": dict(where or {}),
+            **(note or {}),
+        }
+        contents = _contents(store, masks, skipped, criteria, compacts=not keep_classes)
+        write_contents(contents, work, target, codec=codec, container=container, progress=progress)
+    return describe(target, left_out=store.card.samples - contents.samples)
+
+
+def _choose(
+    store: Store,
+    splits: Sequence[str] | None,
+    rows: Mapping[str, npt.NDArray[np.integer]] | None,
+    keys: KeySet | None,
+    patterns: Sequence[str],
+    where: Mapping[str, str] | None,
+) -> _Masks:
+    masks = {}
+    for name in store if splits is None else dict.fromkeys(splits):
+        split = store[name]
+        if rows is not None and name not in rows:
+            continue
+        mask = match_samples(split, keys=keys, patterns=patterns, where=where)
+        if rows is not None:
+            among = np.zeros(len(split), dtype=bool)
+            among[rows[name]] = True
+            mask &= among
+        masks[name] = mask
+    return masks
+
+
+def _skipped(
+    store: Store, masks: _Masks, keys: KeySet | None, patterns: Sequence[str]
+) -> list[bytes]:
+    """The lines of `skipped.jsonl` that stay."""
+    kept = []
+    for entry, line in skipped_lines(store):
+        key, split = str(entry["key"]), str(entry["split"])
+        if split not in masks or not (keys is None or keys.holds(key)):
+            continue
+        is_wanted = not patterns or any(fnmatchcase(key, pattern) for pattern in patterns)
+        if is_wanted and masks[split].any():
+            kept.append(line)
+    return kept
+
+
+def _contents(
+    store: Store,
+    masks: _Masks,
+    skipped: Sequence[bytes],
+    criteria: Mapping[str, Any],
+    *,
+    compacts: bool,
+) -> Contents:
+    card = store.card
+    classes, numbers = card.classes, np.arange(len(card.classes), dtype=np.int32)
+    kept = {name: mask for name, mask in masks.items() if mask.any()}
+    if compacts:
+        classes, numbers = _compact(store, kept)
+
+    def pieces(name: str) -> Iterator[Block]:
+        return relabelled(chosen_blocks(store[name], kept[name]), numbers, where=store.folder)
+
+    samples = sum(int(mask.sum()) for mask in kept.values())
+    return Contents(
+        like=store,
+        splits={name: pieces(name) for name in kept},
+        samples=samples,
+        classes=classes,
+        skipped=skipped,
+        source_bytes=share_of(card.source_bytes, samples, card.samples),
+        quality=card.quality,
+        job=edited_job(card.job, filter={**criteria, "samples": samples}),
+        shard_samples=common_shard_samples([store], card.block_samples),
+    )
+
+
+def _compact(store: Store, masks: _Masks) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+    """The classes that have samples, and what each label becomes."""
+    parts = [np.unique(store[name].labels[mask]) for name, mask in masks.items()]
+    used = np.unique(np.concatenate(parts))
+    used = used[used >= 0]
+    numbers = np.full(len(store.classes), -1, dtype=np.int32)
+    numbers[used] = np.arange(len(used), dtype=np.int32)
+    return tuple(store.classes[label] for label in used.tolist()), numbers

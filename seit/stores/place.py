@@ -1,0 +1,55 @@
+"""Making a store beside the place where it belongs, and moving it there when it is complete."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seit.errors import UsageError
+from seit.files import explained_writes, publish
+from seit.shards import LocalFolder, Location, open_folder
+from seit.stores.copy import copy_store
+
+
+@contextmanager
+def work_folder(target: Location) -> Iterator[Path]:
+    """A folder to work in: beside a local target, else where temporary files are.
+
+    It is removed in the end; what an earlier call that was killed left there, at the beginning.
+
+    Raises:
+        UsageError: ``target`` is neither new nor empty, or cannot be written.
+    """
+    place = open_folder(target)
+    if not isinstance(place, LocalFolder):
+        if next(iter(place.names()), None) is not None:
+            raise UsageError(f"{place} is not empty; choose a new or empty place")
+        with tempfile.TemporaryDirectory(prefix="seit-") as name:
+            yield Path(name)
+        return
+    path = place.path.absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{place} is not empty; choose a new or empty folder")
+    work = path.with_name(f".{path.name}.unfinished")
+    with explained_writes(path):
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def place_store(store: Path, target: Location) -> None:
+    """Move a finished local store to ``target``: there as a whole, or not at all.
+
+    Raises:
+        SeitError: it could not be written.
+    """
+    place = open_folder(target)
+    if isinstance(place, LocalFolder):
+        with explained_writes(place.path):
+            publish(store, place.path)
+    else:
+        copy_store(store, target)

@@ -1,0 +1,232 @@
+"""Writing a store anew in another codec or container: keys, labels, metadata and order stay.
+
+Shape letters: N samples, n of a block, H W grid.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import UsageError
+from seit.files import explained_writes, inside, write_atomically
+from seit.shards import (
+    CODEBOOK_NAME,
+    CODEBOOK_TENSOR,
+    MAX_CODES,
+    TABLES_TENSOR,
+    Block,
+    BlockColumns,
+    Card,
+    Codec,
+    ContextCodec,
+    FileRecord,
+    PackedCodec,
+    ShardRecord,
+    ShardWriter,
+    Split,
+    Store,
+    check_split_names,
+    even_blocks,
+    group_name,
+    write_index,
+    write_zarr_split,
+)
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+CONTAINERS = ("wds", "zarr")
+CODECS = (PackedCodec.name, ContextCodec.name)
+_FIT_SAMPLE_BYTES = 64
+"""What choosing a sample to fit to takes besides its ids."""
+
+
+def recode_store(
+    source: Store,
+    target: Path,
+    *,
+    codec: str,
+    container: str,
+    progress: Progress | None = None,
+) -> Card:
+    """Write a store into the folder ``target``, over what an earlier attempt left there.
+
+    The codec ``context`` is given up for ``packed`` where the store would not become smaller, or
+    K > 4,096; the card says what it is. The card comes last.
+
+    Raises:
+        UsageError: there is no such codec or container, or two splits would share a folder.
+        DamagedError: the source is damaged.
+        SeitError: the disk is full.
+    """
+    check_names(codec, container)
+    check_split_names(source)
+    serves = source.card.layout.num_codes <= MAX_CODES and source.card.samples > 0
+    if codec == ContextCodec.name and serves:
+        fitted = fit_codec(source)
+        card = _write(source, target, fitted, container, progress)
+        if _content_bytes(card) < _packed_bytes(source):
+            card.write(target)
+            return card
+    card = _write(source, target, PackedCodec(source.card.layout), container, progress)
+    card.write(target)
+    return card
+
+
+def fit_codec(store: Store) -> ContextCodec:
+    """Fit the `context` codec to a store: to samples at even distances over all its splits.
+
+    Raises:
+        UsageError: K > 4,096.
+    """
+    from seit.shards import MAX_FIT_TOKENS, fit_tables
+
+    layout = store.card.layout
+    total = store.card.samples
+    count = min(total, max(1, MAX_FIT_TOKENS // layout.length))
+    for split in store.values():
+        split.check_files(count * (layout.length * layout.dtype.itemsize + _FIT_SAMPLE_BYTES))
+    chosen = np.arange(count, dtype=np.int64) * total // max(count, 1)
+    parts: list[npt.NDArray[np.unsignedinteger]] = []
+    first = 0
+    for split in store.values():
+        inside = chosen[(chosen >= first) & (chosen < first + len(split))] - first
+        parts.append(split.read_tokens(inside))
+        first += len(split)
+    tokens_NHW = np.concatenate([np.empty((0, *layout.grid), layout.dtype), *parts])
+    codebook = store.codebook
+    if codebook.ndim == 3:  # all levels share the tables, so codes are alike that are so in each
+        codebook = np.concatenate(list(codebook), axis=1)
+    return ContextCodec(layout, fit_tables(tokens_NHW, codebook, total_samples=total))
+
+
+def _write(
+    source: Store,
+    target: Path,
+    codec: Codec,
+    container: str,
+    progress: Progress | None,
+) -> Card:
+    """Write all but the card."""
+    with explained_writes(target):
+        target.mkdir(parents=True, exist_ok=True)
+    write_split = _write_tars if container == "wds" else _write_group
+    count = _Counter(source.card.samples, progress)
+    splits: dict[str, tuple[ShardRecord, ...]] = {}
+    files = [_write_file(target, CODEBOOK_NAME, _codebook_bytes(source, codec))]
+    files += [
+        _write_file(target, record.file, source.read_listed(record.file))
+        for record in source.card.files
+        if "/" not in record.file and record.file != CODEBOOK_NAME
+    ]
+    for name, split in source.items():
+        splits[name], split_files = write_split(split, target, codec, count)
+        files += split_files
+    return replace(
+        source.card,
+        codec=codec.name,
+        container=container,
+        splits=splits,
+        files=tuple(files),
+    )
+
+
+def _write_tars(
+    split: Split, target: Path, codec: Codec, count: "_Counter"
+) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
+    records = []
+    for number, shard in enumerate(split.shards):
+        with ShardWriter(target, split=split.name, index=number, codec=codec) as writer:
+            for block in range(shard.num_blocks):
+                writer.write(_as_block(shard.open_columns(block)))
+                count.add(shard.samples_of(block))
+        records.append(writer.record)
+    return tuple(records), [write_index(target, split.name, records)] if records else []
+
+
+def _write_group(
+    split: Split, target: Path, codec: Codec, count: "_Counter"
+) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
+    folder = inside(target, group_name(split.name))
+    shutil.rmtree(folder, ignore_errors=True)
+    written = write_zarr_split(
+        folder,
+        even_blocks(_counted_blocks(split, count), split.store.card.block_samples),
+        codec=codec,
+        num_samples=len(split),
+        classes=split.classes,
+        block_samples=split.store.card.block_samples,
+    )
+    return written.shards, list(written.files)
+
+
+def _counted_blocks(split: Split, count: "_Counter") -> Iterator[Block]:
+    for shard, number in split.blocks():
+        block = _as_block(shard.open_columns(number))
+        count.add(len(block.keys))
+        yield block
+
+
+def _as_block(columns: BlockColumns) -> Block:
+    has_metadata = any(columns.metadata)
+    return Block(
+        tokens=columns.tokens,
+        labels=columns.labels,
+        keys=columns.keys,
+        metadata=columns.metadata if has_metadata else None,
+    )
+
+
+def _codebook_bytes(source: Store, codec: Codec) -> bytes:
+    from safetensors.numpy import save
+
+    tensors: dict[str, npt.NDArray[Any]] = {CODEBOOK_TENSOR: source.codebook}
+    if codec.tables is not None:
+        tensors[TABLES_TENSOR] = np.frombuffer(codec.tables, dtype=np.uint8)
+    data: bytes = save(tensors)
+    return data
+
+
+def _write_file(target: Path, name: str, data: bytes) -> FileRecord:
+    write_atomically(inside(target, name), data)
+    return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _content_bytes(card: Card) -> int:
+    return sum(record.bytes for record in card.records)
+
+
+def _packed_bytes(source: Store) -> int:
+    """What the store takes when packed, or a little less: tar headers and padding left out."""
+    if source.card.codec == PackedCodec.name:
+        return _content_bytes(source.card)
+    return source.card.samples * source.card.layout.sample_bytes
+
+
+def check_names(codec: str, container: str) -> None:
+    """Refuse a codec or container that there is not.
+
+    Raises:
+        UsageError: one of the names is unknown.
+    """
+    if codec not in CODECS:
+        raise UsageError(f"no codec is named {codec!r}; there are {', '.join(CODECS)}")
+    if container not in CONTAINERS:
+        raise UsageError(f"no container is named {container!r}; there are {', '.join(CONTAINERS)}")
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._done = 0
+        self._progress = progress
+
+    def add(self, samples: int) -> None:
+        self._done = min(self._done + samples, self._total)
+        if self._progress:
+            self._progress(self._done, self._total)

@@ -1,0 +1,28 @@
+from .batches import (
+    Batch as Batch,
+    Loader as Loader,
+    Rank as Rank,
+    RowBatch as RowBatch,
+    check_labelled as check_labelled,
+)
+from .datasets import StreamDataset as StreamDataset, TokenDataset as TokenDataset
+from .kernels.packed import (
+    place_planes as place_planes,
+    triton_serves as triton_serves,
+    unpack_triton as unpack_triton,
+)
+from .loaders import Mode as Mode, OrderName as OrderName, loader as loader
+from .mixed import MixedLoader as MixedLoader
+from .order import (
+    WINDOW_BLOCKS as WINDOW_BLOCKS,
+    GlobalOrder as GlobalOrder,
+    Order as Order,
+    StoredOrder as StoredOrder,
+    WindowOrder as WindowOrder,
+    sample_at as sample_at,
+)
+from .packed import id_dtype as id_dtype, unpack as unpack
+from .pixels import PixelLoader as PixelLoader
+from .resident import ResidentLoader as ResidentLoader
+from .streaming import StreamingLoader as StreamingLoader
+from .subsets import select as select

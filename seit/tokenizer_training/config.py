@@ -1,0 +1,179 @@
+"""How a learned tokenizer is trained."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from seit.config import build, setting_names
+from seit.errors import UsageError
+from seit.tokenizers import MAX_CODES, MEL_CONFIGS, MelConfig
+
+_MAX_DEPTH = 16
+_LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Settings of a training; together with the corpus they give the weights.
+
+    Attributes:
+        audio: length of the windows of an audio tokenizer, as of the presets: `1s`, `5s` or
+            `10s`; `none` for images.
+        size: side of the square images that it will take, in pixels, a multiple of 8.
+        quantizer: `vq` (a codebook moved by averages, dead codes restarted), `rvq` (several of
+            these, each for what those before leave over), `fsq` (Mentzer et al. 2023) or `lfq`
+            (Yu et al. 2023).
+        codes: codebook size K of `vq`, `rvq` (each level) and `lfq` (a power of two there).
+        levels: levels per dimension of `fsq`, each at least 3; K is their product.
+        depth: levels of `rvq`, at least 2.
+        dim: latent dim C of `vq` and `rvq`; that of the others follows from K.
+        encoder_width, encoder_blocks, decoder_width, decoder_blocks: of the network.
+        crop: side of the training crops in pixels, a multiple of 8; of audio, frames of a crop,
+            whole patches.
+        scale: crops are taken from images whose shorter side is `size` times a factor from this
+            range, uniform in its logarithm. Neither says anything about audio.
+        crops_per_image: crops from each decoded image or window.
+        batch_size: crops a step.
+        steps: of AdamW.
+        lr: peak learning rate; a linear warm-up of `warmup_steps` and a cosine to 0 around it.
+        warmup_steps: of the learning rate.
+        ema: decay of the average of the weights, which is what is saved.
+        l1: weight of the absolute error.
+        l2: weight of the squared error.
+        ssim: weight of 1 − MS-SSIM (Wang et al. 2003), the perceptual term that needs no network.
+        commitment: weight of the distance of latents to their codes; `fsq` has none.
+        adversarial: weight of what a discriminator of patches thinks of the reconstructions
+            (hinge loss; Esser et al. 2021 without their adaptive weight).
+        adversarial_start: the step from which on it is trained and listened to.
+        discriminator_width: channels of its first layer.
+        classes: weight of the cross-entropy of a head that names the class of a crop from its
+            quantised latents; needs a labelled corpus.
+        hog: weight of the squared error of a head that predicts histograms of oriented gradients
+            (as Wei et al. 2022) of each patch from its quantised latents.
+        whitening: of the principal components that the network starts from, 0–1.
+        checkpoint_every: steps between checkpoints.
+        eval_images: images or windows of the val split that the finished tokenizer is measured on.
+        seed: of crops and weights.
+        device: cpu, cuda, cuda:1, mps or auto.
+
+    Raises:
+        UsageError: for a value outside its range.
+    """
+
+    audio: Literal["none", "1s", "5s", "10s"] = "none"
+    size: int = 256
+    quantizer: Literal["vq", "rvq", "fsq", "lfq"] = "vq"
+    codes: int = 1024
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    depth: int = 2
+    dim: int = 16
+    encoder_width: int = 128
+    encoder_blocks: int = 4
+    decoder_width: int = 160
+    decoder_blocks: int = 4
+    crop: int = 96
+    scale: tuple[float, float] = (0.75, 1.5)
+    crops_per_image: int = 4
+    batch_size: int = 16
+    steps: int = 20_000
+    lr: float = 1e-3
+    warmup_steps: int = 200
+    ema: float = 0.999
+    l1: float = 1.0
+    l2: float = 1.0
+    ssim: float = 0.1
+    commitment: float = 0.25
+    adversarial: float = 0.0
+    adversarial_start: int = 5_000
+    discriminator_width: int = 32
+    classes: float = 0.0
+    hog: float = 0.0
+    whitening: float = 0.25
+    checkpoint_every: int = 500
+    eval_images: int = 256
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_crops()
+        self._check_codes()
+        if not 0 < self.lr < math.inf or not 0 <= self.ema < 1 or not 0 <= self.whitening <= 1:
+            raise UsageError("lr is above 0, ema from 0 to below 1, whitening from 0 to 1")
+        weights = [getattr(self, name) for name in _LOSSES]
+        if any(not 0 <= weight < math.inf for weight in weights) or not any(weights[:3]):
+            raise UsageError(
+                f"loss weights {dict(zip(_LOSSES, weights, strict=True))}; none is negative, and "
+                "l1, l2 or ssim is above 0"
+            )
+
+    def _check_counts(self) -> None:
+        least = {
+            **dict.fromkeys(("dim", "crops_per_image", "batch_size", "steps"), 1),
+            **dict.fromkeys(("checkpoint_every", "discriminator_width", "eval_images"), 1),
+            **dict.fromkeys(("encoder_width", "decoder_width"), 1),
+            **dict.fromkeys(("encoder_blocks", "decoder_blocks"), 0),
+            **dict.fromkeys(("warmup_steps", "adversarial_start", "seed"), 0),
+        }
+        for name, low in least.items():
+            if not low <= getattr(self, name) < 1 << 31:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
+        if self.batch_size % self.crops_per_image:
+            raise UsageError("batch_size is a multiple of crops_per_image; make it one")
+
+    def _check_crops(self) -> None:
+        for name in ("size", "crop"):
+            side = getattr(self, name)
+            if not 16 <= side <= 4096 or side % 8:
+                raise UsageError(f"{name} is {side}; expected a multiple of 8 from 16 to 4096")
+        low, high = self.scale
+        if not 0 < low <= high < math.inf:
+            raise UsageError(f"scale is {self.scale}; expected 0 < least ≤ most")
+        mel = self.mel
+        if mel is not None:
+            if self.crop > mel.frames or self.crop % mel.patch[1]:
+                raise UsageError(
+                    f"crop is {self.crop}; windows of {self.audio} have {mel.frames} frames, and a "
+                    f"crop a multiple of {mel.patch[1]} of them"
+                )
+        elif self.crop > low * self.size:
+            raise UsageError(
+                f"crops of {self.crop} px do not fit into images of {low * self.size:.0f} px, the "
+                "least that scale gives; lower crop or raise scale"
+            )
+
+    def _check_codes(self) -> None:
+        if self.quantizer == "fsq" and (not self.levels or min(self.levels) < 3):
+            raise UsageError(f"levels are {self.levels}; each dimension of fsq has at least 3")
+        if not 2 <= self.num_codes <= MAX_CODES:
+            raise UsageError(f"{self.num_codes:,} codes; a codebook has 2 to {MAX_CODES:,}")
+        if self.quantizer == "lfq" and self.codes & (self.codes - 1):
+            raise UsageError(f"codes is {self.codes}; lfq has a power of two, such as 1024")
+        if not 2 <= self.depth <= _MAX_DEPTH:
+            raise UsageError(f"depth is {self.depth}; rvq has 2 to {_MAX_DEPTH} levels")
+
+    @property
+    def mel(self) -> MelConfig | None:
+        """The shape of the spectrograms; None for images."""
+        return MEL_CONFIGS.get(self.audio)
+
+    @property
+    def num_codes(self) -> int:
+        """K, of each level."""
+        return math.prod(self.levels) if self.quantizer == "fsq" else self.codes
+
+    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
+        """Name the settings in which a saved config differs from this one.
+
+        Those that did not exist yet when it was saved had their defaults.
+
+        Raises:
+            UsageError: what was saved is no such config.
+        """
+        begun = build(type(self), earlier, origin="the config that was saved")
+        return [
+            f"{name} was {getattr(begun, name)!r} and is {getattr(self, name)!r}"
+            for name in setting_names(type(self))
+            if getattr(begun, name) != getattr(self, name)
+        ]

@@ -1,0 +1,139 @@
+"""What training differs in between images and audio: batches, the tokenizer's kind, its figures."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from seit.ingest import FIT_INPUTS, Instance
+from seit.tokenizer_training.config import TokenizerConfig
+from seit.tokenizer_training.crops import Crops
+from seit.tokenizer_training.evaluate import measure_instances, sample_pictures
+from seit.tokenizer_training.folder import TrainingFolder
+from seit.tokenizer_training.windows import Windows, sample_windows
+from seit.tokenizers import (
+    Autoencoder,
+    Bound,
+    ConvTokenizer,
+    LearnedTokenizer,
+    MelConfig,
+    MelConvTokenizer,
+    MelFrontEnd,
+    measure_audio_quality,
+)
+
+
+class Batch(Protocol):
+    """What one step sees."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (B,), −1 for none."""
+        ...
+
+    def planes(self, device: torch.device) -> Tensor:
+        """float32 (B, P, Y, X), about −1…1, on ``device``."""
+        ...
+
+
+class Batches(Protocol):
+    """Batches as a function of (seed, step)."""
+
+    def batches(self, step: int, stop: int) -> Iterator[Batch]:
+        """Those of the steps from ``step`` to before ``stop``."""
+        ...
+
+    def batch(self, step: int) -> Batch:
+        """That of one step."""
+        ...
+
+
+class Domain(Protocol):
+    """Images or audio."""
+
+    batches: Batches
+
+    def tokenizer(self, codebook: Tensor, network: Autoencoder, bound: Bound) -> LearnedTokenizer:
+        """What training came to, its codes sorted by use."""
+        ...
+
+    def measure(self, tokenizer: LearnedTokenizer, held_out: Sequence[Instance]) -> dict[str, Any]:
+        """Its figures on instances."""
+        ...
+
+
+class ImageDomain:
+    """Crops of images → `conv-vq`."""
+
+    def __init__(self, instances: Sequence[Instance], config: TokenizerConfig) -> None:
+        self._instances = instances
+        self._config = config
+        self.batches: Batches = Crops(instances, config)
+
+    def tokenizer(self, codebook: Tensor, network: Autoencoder, bound: Bound) -> LearnedTokenizer:
+        """See :class:`Domain`."""
+        config = self._config
+        made = ConvTokenizer(codebook, network, image_size=config.size, bound=bound)
+        return made.sorted_by_use(
+            sample_pictures(self._instances, size=config.size, count=config.eval_images)
+        )
+
+    def measure(self, tokenizer: LearnedTokenizer, held_out: Sequence[Instance]) -> dict[str, Any]:
+        """See :class:`Domain`."""
+        assert isinstance(tokenizer, ConvTokenizer)
+        return asdict(measure_instances(tokenizer, held_out, count=self._config.eval_images))
+
+
+class AudioDomain:
+    """Windows of clips → `mel-conv`.
+
+    The front end is fitted on a sample of the clips and kept in the training's folder.
+    """
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        config: TokenizerConfig,
+        mel: MelConfig,
+        folder: TrainingFolder,
+    ) -> None:
+        self._instances = instances
+        self._config = config
+        self._mel = mel
+        self._front_end = folder.read_front_end(mel)
+        if self._front_end is None:
+            self._front_end = MelFrontEnd.fit(mel, self._sample(instances, FIT_INPUTS))
+            folder.write_front_end(self._front_end)
+        self.batches: Batches = Windows(instances, config, self._front_end)
+
+    def tokenizer(self, codebook: Tensor, network: Autoencoder, bound: Bound) -> LearnedTokenizer:
+        """See :class:`Domain`."""
+        assert self._front_end is not None
+        made = MelConvTokenizer(codebook, network, front_end=self._front_end, bound=bound)
+        return made.sorted_by_use(self._sample(self._instances, self._config.eval_images))
+
+    def measure(self, tokenizer: LearnedTokenizer, held_out: Sequence[Instance]) -> dict[str, Any]:
+        """See :class:`Domain`."""
+        assert isinstance(tokenizer, MelConvTokenizer)
+        with torch.inference_mode():
+            waves = self._sample(held_out, self._config.eval_images)
+            return asdict(measure_audio_quality(tokenizer, waves))
+
+    def _sample(self, instances: Sequence[Instance], count: int) -> Tensor:
+        return sample_windows(instances, self._mel, count=count)
+
+
+def make_domain(
+    instances: Sequence[Instance], config: TokenizerConfig, folder: TrainingFolder
+) -> Domain:
+    """That of a config.
+
+    Raises:
+        SeitError: nothing is readable.
+    """
+    mel = config.mel
+    if mel is None:
+        return ImageDomain(instances, config)
+    return AudioDomain(instances, config, mel, folder)

@@ -1,0 +1,142 @@
+"""Windows of a corpus' clips, as a function of (seed, step).
+
+Shape letters: B crops, M bands, F frames of a window, N samples of a clip, T of a window.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seit.errors import SeitError, UnreadableError
+from seit.ingest import AudioReader, Instance, decode_audio, read_bytes, spread_evenly
+from seit.shards import map_ahead
+from seit.tokenizer_training.config import TokenizerConfig
+from seit.tokenizers import PLANE_RANGE, MelConfig, MelFrontEnd
+
+_ATTEMPTS = 16
+_GAIN_DB = 6.0
+_KEPT_BYTES = 256 << 20
+
+
+class WindowBatch(NamedTuple):
+    """What one step sees."""
+
+    values: Tensor
+    """float32 (B, 1, M, crop), as the network takes them."""
+    labels: Tensor
+    """int64 (B,), −1 where the clip has no class."""
+
+    def planes(self, device: torch.device) -> Tensor:
+        """The values on ``device``."""
+        return self.values.to(device)
+
+
+class Windows:
+    """Batches of parts of spectrograms: all bands, ``crop`` frames.
+
+    A clip is cut at a random sample, made louder or softer by up to 6 dB, and its window's
+    spectrogram gives several crops at random frames. All that depends on (seed, step) alone. A
+    clip that cannot be read is replaced by another one. Decoded clips are kept, up to 256 MB.
+    """
+
+    def __init__(
+        self, instances: Sequence[Instance], config: TokenizerConfig, front_end: MelFrontEnd
+    ) -> None:
+        self._instances = instances
+        self._config = config
+        self._front_end = front_end
+        self._kept: dict[int, npt.NDArray[np.float32]] = {}
+        self._room = _KEPT_BYTES
+        self._lock = Lock()
+
+    def batches(self, step: int, stop: int) -> Iterator[WindowBatch]:
+        """The batches of the steps from ``step`` to before ``stop``, made ahead by threads."""
+        workers = max(1, (os.cpu_count() or 1) // 2)
+        return map_ahead(self.batch, range(step, stop), most=workers)
+
+    def batch(self, step: int) -> WindowBatch:
+        """The batch of one step."""
+        config = self._config
+        random = np.random.default_rng([config.seed, step])
+        values: list[Tensor] = []
+        labels: list[int] = []
+        for _ in range(config.batch_size // config.crops_per_image):
+            label, parts = self._crops(random)
+            values += parts
+            labels += [label] * len(parts)
+        return WindowBatch(torch.stack(values), torch.tensor(labels))
+
+    def _crops(self, random: np.random.Generator) -> tuple[int, list[Tensor]]:
+        """The label and the crops (1, M, crop) of one clip."""
+        config = self._config
+        label, clip_N = self._clip(random)
+        start = int(random.integers(0, max(0, len(clip_N) - self._mel.window) + 1))
+        gain = np.float32(10 ** (random.uniform(-_GAIN_DB, _GAIN_DB) / 20))
+        wave_T = np.zeros(self._mel.window, dtype=np.float32)
+        part_N = clip_N[start : start + len(wave_T)]
+        wave_T[: len(part_N)] = gain * part_N
+        plane = self._front_end.planes(torch.from_numpy(wave_T)[None])[0] / PLANE_RANGE
+        lefts = random.integers(0, self._mel.frames - config.crop + 1, config.crops_per_image)
+        return label, [plane[..., left : left + config.crop] for left in lefts.tolist()]
+
+    @property
+    def _mel(self) -> MelConfig:
+        return self._front_end.config
+
+    def _clip(self, random: np.random.Generator) -> tuple[int, npt.NDArray[np.float32]]:
+        reason = ""
+        for _ in range(_ATTEMPTS):
+            number = int(random.integers(len(self._instances)))
+            instance = self._instances[number]
+            try:
+                return instance.label, self._samples(number)
+            except UnreadableError as error:
+                reason = f"{instance.key}: {error}"
+        raise SeitError(f"{_ATTEMPTS} clips in a row cannot be read ({reason}); check SRC")
+
+    def _samples(self, number: int) -> npt.NDArray[np.float32]:
+        """A clip float32 (N,)."""
+        kept = self._kept.get(number)
+        if kept is not None:
+            return kept
+        windows = decode_audio(
+            read_bytes(self._instances[number]),
+            sample_rate=self._mel.sample_rate,
+            window=self._mel.window,
+        )
+        clip_N = np.concatenate([window.values[: window.num_valid] for window in windows])
+        with self._lock:
+            if number not in self._kept and clip_N.nbytes <= self._room:
+                self._kept[number] = clip_N
+                self._room -= clip_N.nbytes
+        return clip_N
+
+
+def sample_windows(instances: Sequence[Instance], mel: MelConfig, *, count: int) -> Tensor:
+    """Decode about ``count`` windows, evenly spread: float32 (n, T), n ≥ 1.
+
+    Raises:
+        SeitError: no clip is readable.
+    """
+    chosen = spread_evenly(instances, count)
+    share = -(-count // len(chosen))
+    with AudioReader(sample_rate=mel.sample_rate, window=mel.window) as reader:
+        samples = (
+            sample.values
+            for entry in reader.read(chosen)
+            for sample in spread_evenly(entry.samples, share)
+        )
+        values = list(islice(samples, count))
+    if not values:
+        raise SeitError(
+            f"none of {len(chosen)} files, {chosen[0].key} among them, can be read as audio; "
+            "check SRC"
+        )
+    return torch.from_numpy(np.stack(values))

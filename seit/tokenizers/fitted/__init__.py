@@ -1,0 +1,1 @@
+"""Fitted tokenizers: statistics of a corpus, computed in seconds without a network."""

@@ -1,0 +1,1 @@
+"""Learned tokenizers: small convolutional networks, trained by gradient descent."""

@@ -1,0 +1,137 @@
+from .answers import (
+    Predictions as Predictions,
+    read_confusion as read_confusion,
+    read_predictions as read_predictions,
+)
+from .checkpoint import (
+    TrainState as TrainState,
+    list_checkpoints as list_checkpoints,
+    load_checkpoint as load_checkpoint,
+    moments as moments,
+    restore_moments as restore_moments,
+    save_checkpoint as save_checkpoint,
+)
+from .classify import TrainResult as TrainResult, train as train
+from .config import (
+    OF_THE_MACHINE as OF_THE_MACHINE,
+    EmaConfig as EmaConfig,
+    LoopConfig as LoopConfig,
+    OptimConfig as OptimConfig,
+    ScheduleConfig as ScheduleConfig,
+    TrainConfig as TrainConfig,
+    require_setting as require_setting,
+    require_shares as require_shares,
+)
+from .defaults import (
+    backbone_of as backbone_of,
+    default_config as default_config,
+    default_settings as default_settings,
+    warn_of_modality as warn_of_modality,
+)
+from .evaluate import (
+    Evaluation as Evaluation,
+    RunEvaluation as RunEvaluation,
+    evaluate_run as evaluate_run,
+)
+from .failure import (
+    Failure as Failure,
+    describe_figures as describe_figures,
+    describe_ruin as describe_ruin,
+    first_failure as first_failure,
+    write_failure as write_failure,
+)
+from .feeds import (
+    EVAL_BATCH as EVAL_BATCH,
+    SECOND_VIEW as SECOND_VIEW,
+    Feed as Feed,
+    TrainBatch as TrainBatch,
+    has_labels as has_labels,
+    make_augment as make_augment,
+    make_unlabelled_feed as make_unlabelled_feed,
+    pixel_stem as pixel_stem,
+)
+from .initialize import (
+    check_tokens as check_tokens,
+    plain_weights as plain_weights,
+    starting_from as starting_from,
+)
+from .kinds import (
+    KINDS as KINDS,
+    Kind as Kind,
+    kind_named as kind_named,
+    kind_of as kind_of,
+    kind_with as kind_with,
+)
+from .launch import has_checkpoint as has_checkpoint, run_objective as run_objective
+from .loggers import Logger as Logger, make_loggers as make_loggers
+from .mistakes import decode_pictures as decode_pictures
+from .networks import check_plain as check_plain
+from .objective import LoopFigures as LoopFigures, Objective as Objective
+from .optimizer import (
+    learning_rate as learning_rate,
+    make_optimizer as make_optimizer,
+    num_steps as num_steps,
+    set_learning_rate as set_learning_rate,
+)
+from .origin import (
+    check_origins as check_origins,
+    describe_origins as describe_origins,
+    origin_sections as origin_sections,
+    read_origins as read_origins,
+)
+from .precision import make_autocast as make_autocast, make_scaler as make_scaler
+from .prediction import (
+    Prediction as Prediction,
+    Predictor as Predictor,
+    list_files as list_files,
+    predict as predict,
+)
+from .ranks import Ranks as Ranks
+from .records import (
+    FINISHED as FINISHED,
+    MAX_METRICS_BYTES as MAX_METRICS_BYTES,
+    MAX_RECORD_BYTES as MAX_RECORD_BYTES,
+)
+from .report import (
+    LEARNING as LEARNING,
+    THROUGHPUT as THROUGHPUT,
+    Curve as Curve,
+    Metrics as Metrics,
+    confusion_sections as confusion_sections,
+    curves as curves,
+    group_curves as group_curves,
+    settings_section as settings_section,
+)
+from .run import (
+    CONFIG_NAME as CONFIG_NAME,
+    REPORT_NAME as REPORT_NAME,
+    RUN_NAME as RUN_NAME,
+    TOKENIZER_NAME as TOKENIZER_NAME,
+    WEIGHTS_NAME as WEIGHTS_NAME,
+    Run as Run,
+    environment as environment,
+)
+from .seeds import (
+    LABELS as LABELS,
+    SEEDS_NAME as SEEDS_NAME,
+    SeedsResult as SeedsResult,
+    Spread as Spread,
+    folder_of as folder_of,
+    read_seeds as read_seeds,
+    shown_figures as shown_figures,
+    train_seeds as train_seeds,
+)
+from .signals import Stop as Stop, listen as listen
+from .step import seed_torch as seed_torch
+from .tables import (
+    check_new_tables as check_new_tables,
+    prediction_table as prediction_table,
+    write_evaluation as write_evaluation,
+)
+from .tuning.compare import (
+    HEADER as HEADER,
+    MethodsResult as MethodsResult,
+    tune_methods as tune_methods,
+)
+from .tuning.config import TuneConfig as TuneConfig
+from .tuning.start import ADAPTER_NAME as ADAPTER_NAME, TuneResult as TuneResult, tune as tune

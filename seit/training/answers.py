@@ -1,0 +1,113 @@
+"""What a run took each sample of the evaluated split for, read back from its folder.
+
+Legend: N samples of the split, C classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.config import flatten, read_yaml
+from seit.confusion import MATRIX_CLASSES, Confusion
+from seit.errors import DamagedError, UsageError
+from seit.tensors import read_arrays
+from seit.training.run import CONFIG_NAME, PREDICTIONS_NAME, RUN_NAME, Run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classes that a run named, in the order of the split.
+
+    Attributes:
+        store: the seal of the store that was evaluated.
+        split: the name of its split.
+        predicted: int64 (N,), the class of the highest logit; −1 where the sample has no label.
+        labels: int64 (N,), −1 for an unlabelled sample.
+    """
+
+    store: str
+    split: str
+    predicted: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each labelled sample was named rightly: bool (n,), unlabelled ones left out."""
+        known = self.labels >= 0
+        right: npt.NDArray[np.bool_] = (self.predicted == self.labels)[known]
+        return right
+
+    def is_of_same_samples(self, other: "Predictions") -> bool:
+        """Whether both were made of the same samples, in the same order."""
+        return (self.store, self.split) == (other.store, other.split) and np.array_equal(
+            self.labels, other.labels
+        )
+
+
+def read_predictions(run: Run) -> Predictions | None:
+    """Read the predictions in a run's folder; None where it keeps none.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
+    path = run.path / PREDICTIONS_NAME
+    if not path.exists():
+        return None
+    tensors = read_arrays(path)
+    try:
+        predicted, labels = tensors["predictions"], tensors["labels"]
+    except KeyError as error:
+        raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+    info = run.info["identity"]
+    classes = len(info["classes"])
+    split = str(flatten(read_yaml(run.path / CONFIG_NAME)).get("data.val_split", "val"))
+    for what in (predicted, labels):
+        is_fine = what.ndim == 1 and what.dtype.kind == "i" and what.shape == labels.shape
+        if not is_fine or (what.size and not -1 <= what.min() <= what.max() < classes):
+            raise DamagedError(
+                f"{path} holds {predicted.dtype} {predicted.shape} for {len(labels):,} samples of "
+                f"{classes} classes, not a class for each; restore it from a copy"
+            )
+    if (predicted[labels >= 0] < 0).any():
+        raise DamagedError(f"{path} names no class for some samples; restore it from a copy")
+    return Predictions(
+        str(info["store"]), split, predicted.astype(np.int64), labels.astype(np.int64)
+    )
+
+
+def confusion_record(confusion: Confusion) -> dict[str, Any]:
+    """What `run.json` keeps of the confusion: the matrix (C, C) of up to 100 classes.
+
+    Of more, `predictions.safetensors` tells it, and no file grows with the square of the classes.
+    """
+    if confusion.num_classes > MATRIX_CLASSES:
+        return {}
+    return {"confusion": confusion.to_matrix().tolist()}
+
+
+def read_confusion(run: Run) -> Confusion:
+    """Read what a finished classifier's run confused.
+
+    Raises:
+        DamagedError: `run.json` or `predictions.safetensors` is not what was written.
+    """
+    recorded, num_classes = run.info.get("confusion"), len(run.classes)
+    if recorded is None:
+        predictions = read_predictions(run)
+        if predictions is None:
+            raise DamagedError(
+                f"{run.path} holds no {PREDICTIONS_NAME}, which tells what was confused; restore "
+                "it from a copy"
+            )
+        return Confusion.of_labels(predictions.labels, predictions.predicted, num_classes)
+    try:
+        confusion = Confusion.of_matrix(np.array(recorded))
+        if confusion.num_classes != num_classes:
+            raise UsageError(f"its confusion is of {confusion.num_classes} classes")
+    except (UsageError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedError(
+            f"{run.path / RUN_NAME} is not what was written ({error}); restore it from a copy"
+        ) from error
+    return confusion

@@ -1,0 +1,246 @@
+"""Learning classes from labels: what `seit train` does.
+
+Legend: B batch, N classes, P parts of the loss.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seit.augment import Augmented
+from seit.classes import split_warning
+from seit.documents import as_record
+from seit.progress import Progress
+from seit.report import Section
+from seit.shards import Store, open_store
+from seit.training.answers import confusion_record
+from seit.training.config import TrainConfig
+from seit.training.defaults import default_config
+from seit.training.evaluate import Evaluation, evaluate
+from seit.training.feeds import TrainBatch, build_model, make_feed
+from seit.training.initialize import start_from, starting_from
+from seit.training.launch import run_objective
+from seit.training.losses import classification_loss, distillation_loss
+from seit.training.objective import LoopFigures, Objective, Result
+from seit.training.ranks import Ranks
+from seit.training.report import write_run_report
+from seit.training.run import PREDICTIONS_NAME, REPORT_NAME, WEIGHTS_NAME, Run
+from seit.training.teacher import Teacher, make_teacher
+
+_LOG = logging.getLogger(__name__)
+_ABSURD = 10
+"""A loss so many times that of guessing is no classifier's."""
+CLASSIFIER_FILES = (WEIGHTS_NAME, PREDICTIONS_NAME, REPORT_NAME)
+"""Files of a finished run, besides `run.json`."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        top1: accuracy of the evaluated weights on the validation split, 0–1.
+        top5: the same among the five highest logits.
+        loss: mean cross-entropy there, in nats.
+        steps: steps of the whole run.
+        samples_per_second: training rate of this call, evaluation left out.
+        data_wait_fraction: share of that time spent waiting for the next augmented batch.
+        seconds: duration of this call.
+        parameters: trainable parameters.
+        val_samples: labelled samples that were evaluated; None in older runs.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    steps: int
+    samples_per_second: float
+    data_wait_fraction: float
+    seconds: float
+    parameters: int
+    val_samples: int | None = None
+
+
+def train(
+    config: TrainConfig | None,
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a classifier on ``store`` and leave a run folder at ``out``.
+
+    Args:
+        config: what to do; None for what the command does by default, fitted to the store.
+        store: the store, opened or by path.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: go on where that run stopped, if there is one; the result is bit for bit that of an
+            undisturbed run on the same CPU with as many ranks. A finished run is left as it is and
+            its result returned, unless ``config`` has a longer schedule.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
+            a pre-training run, and of a classifier of other classes, the head starts afresh.
+        progress: called after each step, on the main rank.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together; nothing was changed.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(TrainConfig, opened, task="train", init_from=init_from)
+    settled = starting_from(config, init_from)
+    return run_objective(
+        lambda ranks, start: Classification(settled, opened, ranks, init_from=start),
+        settled,
+        opened,
+        out=Path(out),
+        resume=resume,
+        files=CLASSIFIER_FILES,
+        teacher=teacher_of(settled),
+        recorded=lambda figures: as_record(figures, TrainResult, origin=f"the result in {out}"),
+        progress=progress,
+    )
+
+
+class Classifying(Objective[Result]):
+    """A classifier of a store's classes, of tokens or of pixels, whatever is told of its run."""
+
+    config: TrainConfig
+    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
+
+    def __init__(
+        self, config: TrainConfig, store: Store, ranks: Ranks, *, init_from: str | Path | None
+    ) -> None:
+        feed = make_feed(store, config, ranks.device, rank=ranks.part)
+        model = build_model(
+            config.model,
+            feed.augment,
+            num_classes=len(store.classes),
+            patch_size=pixels_per_token(store),
+        )
+        if ranks.is_main:
+            _warn_of_classes(config, store)
+        if init_from is not None:
+            start_from(model, Run.open(init_from), store)
+        super().__init__(config, feed, ranks, model)
+        self.store = store
+        self._teacher: Teacher | None = None
+        self._evaluation: Evaluation | None = None
+
+    @override
+    def begin(self, run: Run) -> None:
+        self._teacher = make_teacher(self.config, self.store, self.ranks, run.path)
+
+    @override
+    def prepare(self, batch: TrainBatch, step: int) -> Tensor | None:
+        return self._teacher.probabilities(batch) if self._teacher else None
+
+    @override
+    def loss(
+        self, network: nn.Module, batch: TrainBatch, prepared: Tensor | None, rows: slice
+    ) -> Tensor:
+        augmented = Augmented(*(value[rows] for value in batch.augmented))
+        with self.autocast:
+            logits_BN = network(augmented.inputs)
+        logits_BN = logits_BN.float()
+        loss = classification_loss(logits_BN, augmented, self.config.loss)
+        if prepared is not None:
+            alpha = self.config.distill.alpha
+            taught = distillation_loss(logits_BN, prepared[rows], self.config.distill)
+            loss = (1 - alpha) * loss + alpha * taught
+        return loss[None]
+
+    @override
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        self._evaluation = evaluate(
+            model,
+            self.feed.evaluation_inputs(),
+            num_classes=len(self.feed.classes),
+            device=self.ranks.device,
+            autocast=self.autocast,
+            ranks=self.ranks,
+        )
+        return self._evaluation.metrics()
+
+    def figures(self, figures: LoopFigures) -> dict[str, Any]:
+        """The fields of a `TrainResult`."""
+        assert self._evaluation is not None
+        val_samples = self._evaluation.samples
+        return {**self._evaluation.metrics(), **asdict(figures), "val_samples": val_samples}
+
+    @override
+    def kept_model(self, model: nn.Module) -> nn.Module:
+        return model
+
+    @override
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
+        assert self._evaluation is not None
+        labels = self.store[self.config.data.val_split].labels
+        run.save_predictions(self._evaluation.predictions, labels)
+        warnings = self._warnings(self._evaluation.loss)
+        for text in warnings:
+            _LOG.warning("%s", text)
+        return {**confusion_record(self._evaluation.confusion), "warnings": warnings}
+
+    def _warnings(self, loss: float) -> list[str]:
+        """List what makes the result suspicious, one line each."""
+        guessing = math.log(max(2, len(self.feed.classes)))
+        if loss <= _ABSURD * guessing:
+            return []
+        return [
+            f"the validation loss is {loss:.3g}, and that of guessing {guessing:.3g}: the training "
+            "diverged; lower optim.lr or set optim.clip_grad"
+        ]
+
+    @override
+    def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+        write_run_report(run, info=info, store=self.store, sections=self.sections())
+
+    def sections(self) -> Sequence[Section]:
+        """What the report shows besides, after the result."""
+        return ()
+
+
+class Classification(Classifying[TrainResult]):
+    """A classifier of which everything is trained."""
+
+    @override
+    def result(self, figures: LoopFigures) -> TrainResult:
+        return TrainResult(**self.figures(figures))
+
+
+def _warn_of_classes(config: TrainConfig, store: Store) -> None:
+    """Warn where classes are evaluated that have no sample to learn from."""
+    data = config.data
+    text = split_warning(
+        store.classes,
+        learned=np.unique(store[data.train_split].labels).tolist(),
+        evaluated=np.unique(store[data.val_split].labels).tolist(),
+        train=data.train_split,
+        val=data.val_split,
+    )
+    if text is not None:
+        _LOG.warning("%s", text)
+
+
+def teacher_of(config: TrainConfig) -> Path | None:
+    """The run that teaches, where one does."""
+    distill = config.distill
+    return Path(distill.teacher) if distill.teacher is not None and distill.alpha else None
+
+
+def pixels_per_token(store: Store) -> int:
+    """Pixels per token along a side; 1 where the tokens are none of images."""
+    levels = len(store.codebook) if store.codebook.ndim == 3 else 1
+    rows = store.card.tokenizer.grid[0] // levels
+    return int(store.card.tokenizer.preprocessing.get("size", rows)) // rows

@@ -1,0 +1,144 @@
+"""Settings where neither a recipe nor a config is named: a recipe's, fitted to the store.
+
+The command line and the Python API share them.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from seit.augment import crop_size_of
+from seit.config import build, flatten, merge, nest, read_yaml, to_mapping
+from seit.errors import UsageError
+from seit.models import Stem
+from seit.recipes import Recipe, default_recipe
+from seit.shards import Store
+from seit.stream import select
+from seit.training.config import LoopConfig
+from seit.training.run import Run
+
+_LOG = logging.getLogger(__name__)
+FEW_PATCHES = 16
+"""A recipe's stem that leaves fewer gives way to a smaller one."""
+_LEAST_PATCHES = 4
+_STEMS = ("4/4/0", "2/2/0", "1/1/0")
+_STEPS_PER_EPOCH = 4
+Config = TypeVar("Config", bound=LoopConfig)
+
+
+def default_config(
+    kind: type[Config], store: Store, *, task: str, init_from: str | Path | None = None
+) -> Config:
+    """The config of a run that names neither a recipe nor a config, as the command has it.
+
+    Args:
+        kind: the config's class.
+        store: what it learns from.
+        task: the command, or the objective of a pre-training run.
+        init_from: a run whose weights are started from: its backbone and crop are kept.
+
+    Raises:
+        UsageError: no recipe fits the store.
+    """
+    started = {} if init_from is None else backbone_of(init_from)
+    return build(kind, merge(default_settings(task, store), started), origin="defaults")
+
+
+def default_settings(
+    task: str, store: Store | None, *, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The settings of the recipe that ``task`` takes by default, nested, fitted to ``store``.
+
+    The stem is one that leaves 16 patches or more, a crop of the whole grid is one of this grid,
+    and a batch is smaller than few samples.
+
+    Args:
+        task: the command, or the objective of a pre-training run.
+        store: None where it cannot be opened, which the run itself will say.
+        given: settings by dotted names that are laid over these.
+
+    Raises:
+        UsageError: no recipe fits the store; the nearest is named.
+    """
+    recipe = default_recipe(task, "image" if store is None else store.card.tokenizer.modality)
+    values = read_yaml(recipe.path)
+    if store is None:
+        return values
+    given = given or {}
+    changes = _fit_grid(flatten(values), store, recipe) | _fit_batch(flatten(values), store, given)
+    changes = {name: value for name, value in changes.items() if name not in given}
+    if changes:
+        told = ", ".join(f"{name} {value}" for name, value in changes.items())
+        _LOG.warning("the recipe %s is fitted to %s: %s", recipe.name, store.folder, told)
+    return merge(values, nest(changes, origin="defaults"))
+
+
+def backbone_of(path: str | Path, *, resumed: Path | None = None) -> dict[str, Any]:
+    """What of a run's settings its weights depend on, nested.
+
+    Where the run is gone, those of what began from it count, if ``resumed`` holds such a run.
+    """
+    if resumed is not None and not Run.exists(path):
+        begun = (resumed, *sorted(resumed.glob("seed-*")), *sorted(resumed.glob("*/seed-*")))
+        path = next(filter(Run.exists, begun), path)
+    settings = to_mapping(Run.open(path).settings)
+    model = {key: value for key, value in settings["model"].items() if key != "drop_path"}
+    return {"model": model, "augment": {"crop_size": settings["augment"]["crop_size"]}}
+
+
+def warn_of_modality(recipe: Recipe, store: Store) -> None:
+    """Warn where a recipe that was named is made for other data than a store's."""
+    modality = store.card.tokenizer.modality
+    if recipe.modality not in (None, modality):
+        _LOG.warning(
+            "the recipe %s is made for %s and %s holds %s; `seit recipes list` names others",
+            *(recipe.name, recipe.modality, store.folder, modality),
+        )
+
+
+def _fit_grid(values: Mapping[str, Any], store: Store, recipe: Recipe) -> dict[str, Any]:
+    """A crop of the whole grid, and a stem that leaves patches to attend to."""
+    changes: dict[str, Any] = {}
+    levels = len(store.codebook) if store.codebook.ndim == 3 else 1
+    rows, columns = store.card.tokenizer.grid
+    grid = rows // levels, columns
+    crop = values.get("augment.crop_size", 0)
+    if crop and crop != min(grid):  # such a recipe crops nothing off its own grids
+        crop = changes["augment.crop_size"] = min(grid)
+    size, stem = crop_size_of(grid, crop), values.get("model.stem")
+    smaller = _STEMS[_STEMS.index(stem) :] if stem in _STEMS else ()
+    patches = {one: _patches(one, size) for one in smaller}
+    fitting = next((one for one in smaller if patches[one] >= FEW_PATCHES), _STEMS[-1])
+    if smaller and patches[fitting] < _LEAST_PATCHES:
+        raise UsageError(
+            f"no recipe fits the grids of {store.folder}, of which the network sees "
+            f"{size[0]}×{size[1]} tokens; the nearest is --recipe {recipe.name}"
+        )
+    if smaller and fitting != stem:
+        changes["model.stem"] = fitting
+    return changes
+
+
+def _patches(stem: str, size: tuple[int, int]) -> int:
+    parsed = Stem.parse(stem)
+    if min(size) < parsed.kernel:
+        return 0
+    rows, columns = parsed.output_size(size)
+    return rows * columns
+
+
+def _fit_batch(values: Mapping[str, Any], store: Store, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch that few samples fill several times over."""
+    split = str(given.get("data.train_split", "train"))
+    wanted = values.get("data.batch_size", 0)
+    if split not in store:
+        return {}
+    samples, fraction = store.card.samples_of(split), given.get("data.fraction", 1.0)
+    if isinstance(fraction, float) and 0 < fraction < 1:
+        samples = len(select(store[split], fraction=fraction, seed=0))
+    if not samples or samples >= wanted:
+        return {}
+    step = 2 * int(os.environ.get("WORLD_SIZE", "1"))  # ranks take mirrored parts
+    return {"data.batch_size": max(samples // _STEPS_PER_EPOCH // step * step, min(step, samples))}

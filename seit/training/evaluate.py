@@ -1,0 +1,251 @@
+"""Exact evaluation: every sample of a split once, of a network or of a finished run.
+
+Legend: B batch, N classes, M classes of the evaluated store.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seit.classes import ClassMatch, listed, match_classes, near_names, say_near
+from seit.confusion import Confusion
+from seit.devices import choose_device
+from seit.errors import UsageError
+from seit.shards import Store, open_store
+from seit.tokenizers import load_tokenizer
+from seit.training.config import TrainConfig
+from seit.training.feeds import make_feed
+from seit.training.networks import load_run_model
+from seit.training.precision import make_autocast
+from seit.training.ranks import Ranks
+from seit.training.run import TOKENIZER_NAME, Run
+
+_DEFAULT_SPLIT = "val"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy over the labelled samples of a split.
+
+    Attributes:
+        samples: how many were evaluated.
+        top1: fraction whose label has the highest logit, 0–1.
+        top5: fraction whose label is among the five highest, 0–1.
+        loss: mean cross-entropy, in nats.
+        predictions: int64 (samples of the split,), the class of the highest logit, in the split's
+            order; −1 for an unlabelled sample.
+        labels: int64 (samples of the split,), −1 for an unlabelled sample.
+        num_classes: N.
+        seconds: how long it took.
+        wait_seconds: the part of it spent waiting for the next batch.
+    """
+
+    samples: int
+    top1: float
+    top5: float
+    loss: float
+    predictions: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    num_classes: int
+    seconds: float
+    wait_seconds: float
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """Which class was taken for which, how often."""
+        return Confusion.of_labels(self.labels, self.predictions, self.num_classes)
+
+    def metrics(self) -> dict[str, float]:
+        """The figures, without those of single classes and samples."""
+        return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    num_classes: int,
+    device: torch.device,
+    autocast: torch.autocast,
+    ranks: Ranks | None = None,
+) -> Evaluation:
+    """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,), at least one of them not −1.
+
+    Samples labelled −1 are left out. All lies on ``device``.
+    The model is in evaluation mode meanwhile; nothing is synchronised until the end. Each of
+    several ``ranks`` passes its own part of the split, and gets the evaluation of all of it.
+    """
+    started = time.perf_counter()
+    wait_seconds = 0.0
+    was_training = model.training
+    model.eval()
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    totals = torch.zeros(3, dtype=precise, device=device)
+    outcomes = [torch.empty(0, 2, dtype=torch.int64, device=device)]
+    with torch.inference_mode():
+        iterator = iter(batches)
+        while True:
+            waited = time.perf_counter()
+            batch = next(iterator, None)
+            wait_seconds += time.perf_counter() - waited
+            if batch is None:
+                break
+            inputs, labels = batch
+            with autocast:
+                logits = model(inputs)
+            logits = logits.float()
+            known = labels >= 0
+            target = labels.clamp(min=0)
+            losses = F.cross_entropy(logits, target, reduction="none")
+            top = logits.topk(min(5, num_classes), dim=1).indices
+            hits = (top == target[:, None]).any(1)
+            totals += torch.stack([(losses * known).sum(), (hits & known).sum(), known.sum()])
+            outcomes.append(torch.stack([torch.where(known, top[:, 0], -1), labels], dim=1))
+    model.train(was_training)
+    ranks = ranks or Ranks(0, 1, device)
+    loss, hits5, samples = ranks.sum(totals).tolist()
+    predictions, labels_of_all = ranks.join(torch.cat(outcomes)).cpu().numpy().T
+    known_of_all = labels_of_all >= 0
+    return Evaluation(
+        samples=int(samples),
+        top1=int((predictions == labels_of_all)[known_of_all].sum()) / samples,
+        top5=hits5 / samples,
+        loss=loss / samples,
+        predictions=np.ascontiguousarray(predictions),
+        labels=np.ascontiguousarray(labels_of_all),
+        num_classes=num_classes,
+        seconds=time.perf_counter() - started,
+        wait_seconds=wait_seconds,
+    )
+
+
+@dataclass(frozen=True)
+class RunEvaluation(Evaluation):
+    """The evaluation of a finished run on a split of a store, whose classes it knows by name.
+
+    Attributes:
+        split: the split.
+        classes: names (N,) of the run, which labels and predictions number.
+        unknown: samples that were left out, by the name of their class, which the run lacks.
+        missing: classes of the run that the store lacks.
+    """
+
+    split: str
+    classes: tuple[str, ...]
+    unknown: Mapping[str, int]
+    missing: tuple[str, ...]
+
+
+def evaluate_run(
+    run_path: str | Path,
+    store: Store | str | Path,
+    *,
+    split: str | None = None,
+    unknown: Literal["error", "skip"] = "error",
+    spelling: Literal["exact", "loose"] = "exact",
+    device: str = "auto",
+    pixels: str | Path | None = None,
+) -> RunEvaluation:
+    """Evaluate a run's weights on one split of a store, every sample once.
+
+    Classes of both are matched by name: the store may list them in another order, or lack some.
+
+    Args:
+        run_path: a finished run's folder.
+        store: a store of the same tokenizer, opened or by path.
+        split: by default `val`, or the only split that there is.
+        unknown: ``"skip"`` leaves out, and counts, the samples of classes that the run lacks.
+        spelling: ``"loose"`` takes names for one that differ only in case, Unicode form, blanks,
+            underscores and hyphens.
+        device: where.
+        pixels: SRC of the images of a run that was trained on pixels. The one that the run's own
+            settings name is not opened: they may be anybody's.
+
+    Raises:
+        UsageError: the store was made by another tokenizer, has no labelled samples in that split,
+            or some of classes that the run does not know; or the run takes pixels and none are
+            named.
+    """
+    run = Run.open(run_path)
+    config, classes = run.config, run.classes
+    source = _named_pixels(run, config, pixels)
+    store = store if isinstance(store, Store) else open_store(store)
+    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+    if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
+        raise UsageError(
+            f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
+            f"it with --tokenizer {run.path / TOKENIZER_NAME}"
+        )
+    split = _chosen_split(store) if split is None else split
+    match = match_classes(store.classes, classes, loose=spelling == "loose")
+    labels = store[split].labels
+    left_out = _unknown(store, split, match)
+    if left_out and unknown == "error":
+        raise UsageError(_refusal(store, split, run, left_out))
+    if not (match.relabel(labels) >= 0).any():
+        raise UsageError(
+            f"split {split!r} of {store.folder} holds no labelled samples to evaluate"
+            + (f", but those of classes that {run.path} does not know" if left_out else "")
+        )
+    config = replace(config, data=replace(config.data, val_split=split, pixels=source))
+    target = choose_device(device)
+    feed = make_feed(store, config, target, with_train=False)
+    model = load_run_model(run, feed.augment, tokenizer, target)
+    lookup = torch.from_numpy(np.append(match.numbers, -1)).to(target)
+    evaluation = evaluate(
+        model,
+        ((inputs, lookup[own]) for inputs, own in feed.evaluation_inputs()),
+        num_classes=len(classes),
+        device=target,
+        autocast=make_autocast(config, target),
+    )
+    figures = {one.name: getattr(evaluation, one.name) for one in fields(evaluation)}
+    return RunEvaluation(
+        **figures, split=split, classes=classes, unknown=left_out, missing=match.missing
+    )
+
+
+def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> str | None:
+    """The SRC that the caller names, where the run takes one."""
+    recorded = config.data.pixels
+    if recorded is not None and pixels is None:
+        raise UsageError(
+            f"the run {run.path} was trained on the pixels of {recorded!r}; name the images to "
+            "evaluate it on by --pixels SRC"
+        )
+    if recorded is None and pixels is not None:
+        raise UsageError(f"the run {run.path} was trained on tokens; leave --pixels out")
+    return None if pixels is None else str(pixels)
+
+
+def _chosen_split(store: Store) -> str:
+    if _DEFAULT_SPLIT in store or len(store) != 1:
+        return _DEFAULT_SPLIT  # which a store of several others refuses by their names
+    return next(iter(store))
+
+
+def _unknown(store: Store, split: str, match: ClassMatch) -> dict[str, int]:
+    """Samples of each class that the run lacks, by name, as the store lists them."""
+    labels = store[split].labels
+    counts = np.bincount(labels[labels >= 0], minlength=len(store.classes))
+    lacking = np.flatnonzero((match.numbers < 0) & (counts > 0))
+    return {store.classes[label]: int(counts[label]) for label in lacking.tolist()}
+
+
+def _refusal(store: Store, split: str, run: Run, left_out: Mapping[str, int]) -> str:
+    near = near_names(left_out, run.classes)
+    return (
+        f"split {split!r} of {store.folder} holds {sum(left_out.values()):,} samples of "
+        f"{len(left_out):,} classes that the run {run.path} does not know: {listed(list(left_out))}"
+        + (f"; {say_near(near)}: pass --spelling loose to take such names for one" if near else "")
+        + "; pass --unknown-classes skip to leave samples of unknown classes out"
+    )

@@ -1,0 +1,145 @@
+"""The replay file of a run whose loss, weights or outputs are not finite any more.
+
+``failure.safetensors`` holds the inputs, labels and weights of the first batch whose loss was not
+finite, or whose update ruined the weights; its metadata say which step that was, what was found,
+the losses of the steps before, the learning rate, the samples' keys, and the checkpoint to start
+from in order to see it happen again.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from seit.errors import SeitError
+from seit.files import write_atomically
+from seit.shards import Split
+from seit.tensors import first_not_finite
+from seit.training.feeds import Feed
+from seit.training.run import FAILURE_NAME, Run
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first thing that is not finite.
+
+    Attributes:
+        what: of which it was found, such as ``the training loss became nan``.
+        step: number (from 0) of the step whose loss or update it is.
+        losses: of the steps up to and with that one, as far as they are known, the latest last.
+    """
+
+    what: str
+    step: int
+    losses: Sequence[float]
+
+
+class NotFiniteError(Exception):
+    """Something is not finite; its argument is the :class:`Failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.what)
+        self.failure = failure
+
+
+def first_failure(losses: Sequence[float]) -> int | None:
+    """The number of the first loss that is not finite."""
+    return next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+
+
+def describe_ruin(*models: nn.Module | None) -> str | None:
+    """Say which weights of networks are not finite; None where all are."""
+    for model in models:
+        name = None if model is None else first_not_finite(model.state_dict())
+        if name is not None:
+            return f"the weights {name} are not finite any more"
+    return None
+
+
+def describe_figures(figures: Mapping[str, float]) -> str | None:
+    """Say which figure of an evaluation is not finite; None where all are."""
+    name = next((key for key, value in figures.items() if not math.isfinite(value)), None)
+    return None if name is None else f"the evaluated {name} became {figures[name]}"
+
+
+def report_failure(
+    run: Run,
+    feed: Feed,
+    split: Split,
+    failure: Failure,
+    *,
+    rate: float,
+    checkpoint: Path | None,
+) -> SeitError:
+    """Write the replay file of a run; returns the error to raise.
+
+    Args:
+        run: whose folder it goes to.
+        feed: of the run.
+        split: that it trains on.
+        failure: what was found.
+        rate: the step's learning rate.
+        checkpoint: the last one that was written.
+    """
+    with closing(feed.train_batches(failure.step)) as batches:
+        batch = next(batches)
+    keys = split.keys
+    tensors = {
+        "inputs": batch.augmented.inputs,
+        "labels": batch.augmented.labels,
+        "partner_labels": batch.augmented.partner_labels,
+        "weight": batch.augmented.weight,
+        "rows": batch.rows,
+    }
+    return write_failure(
+        run,
+        failure,
+        tensors,
+        keys=[keys[row] for row in batch.rows.tolist()],
+        rate=rate,
+        checkpoint=checkpoint,
+    )
+
+
+def write_failure(
+    run: Run,
+    failure: Failure,
+    tensors: Mapping[str, Tensor],
+    *,
+    keys: Sequence[str],
+    rate: float,
+    checkpoint: Path | None,
+) -> SeitError:
+    """Write a batch to the replay file; returns the error to raise.
+
+    Args:
+        run: whose folder it goes to.
+        failure: what was found.
+        tensors: the batch.
+        keys: of its samples.
+        rate: the step's learning rate.
+        checkpoint: the last one that was written.
+    """
+    metadata = {
+        "step": failure.step,
+        "found": failure.what,
+        "losses": [repr(loss) for loss in failure.losses],
+        "lr": rate,
+        "keys": list(keys),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+    }
+    path = run.path / FAILURE_NAME
+    data = save(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+        {"seit": json.dumps(metadata)},
+    )
+    write_atomically(path, data)
+    return SeitError(
+        f"{failure.what} at step {failure.step + 1}; lower optim.lr or set optim.clip_grad, and "
+        f"start again ({path} holds the batch)"
+    )

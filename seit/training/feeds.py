@@ -1,0 +1,324 @@
+"""Feeds: what the loop trains and evaluates on, tokens or pixels behind one face.
+
+Legend: B batch, C channels, h w inputs of the network.
+"""
+
+import logging
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seit.augment import Augmented, FusedAugment, PixelAugment, TokenAugment
+from seit.errors import UsageError
+from seit.models import build_backbone, load_tokenadapt, takes_patches, vit_stem
+from seit.shards import Kind, Split, Store
+from seit.stream import (
+    Loader,
+    PixelLoader,
+    Rank,
+    ResidentLoader,
+    check_labelled,
+    loader,
+    select,
+    triton_serves,
+)
+from seit.training.config import LoopConfig, ModelConfig
+from seit.training.lookahead import read_ahead
+from seit.training.precision import compute_dtype
+
+_LOG = logging.getLogger(__name__)
+PIXEL_FLIP_PROB = 0.5
+SECOND_VIEW = 1 << 63
+"""Added to the seed, which is below it, for the draws of a second view."""
+EVAL_BATCH = 256
+
+
+class TrainBatch(NamedTuple):
+    """A training batch, and which samples it is made of."""
+
+    augmented: Augmented
+    positions: Tensor
+    """(B,) int64, each sample's global position in the epoch's order."""
+    epoch: int
+    rows: Tensor
+    """(B,) int64, the samples' rows in the split."""
+    second: Augmented | None = None
+    """Another view of the same samples, drawn independently, where two are asked for."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Loaders of both splits and the augmentation that turns their batches into inputs.
+
+    Attributes:
+        train: the shuffled training batches; None where only evaluation is wanted.
+        evaluation: the batches of the evaluated split, each sample once; None where a store has no
+            such split and needs none.
+        augment: batches → inputs (B, C, h, w).
+        classes: class names.
+        seed: of the augmentation.
+        views: of each training sample, 1 or 2.
+    """
+
+    train: Loader | None
+    evaluation: Loader | None
+    augment: TokenAugment | PixelAugment
+    classes: tuple[str, ...]
+    seed: int
+    views: int = 1
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        """The seed of each view."""
+        return (self.seed, self.seed + SECOND_VIEW)[: self.views]
+
+    def train_batches(self, start: int) -> Generator[TrainBatch]:
+        """Augmented batches from step ``start`` on, without an end; two views if ``views`` is 2.
+
+        On a CPU the next one is made ahead; close the iterator before the loader is used otherwise.
+        Where both the loader and the augmentation can, rows of the resident split are handed over,
+        and ids are unpacked inside the augmentation's kernels.
+        """
+        assert self.train is not None, "this feed only evaluates"
+        if isinstance(self.train, ResidentLoader) and isinstance(self.augment, FusedAugment):
+            return _augment_rows(self.train, self.augment, start, self._seeds)
+        batches = _augment_ids(self.train, self.augment, start, self._seeds)
+        return read_ahead(batches) if self.train.device.type == "cpu" else batches
+
+    def evaluation_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs (B, C, h, w) and labels (B,) of every sample of the evaluated split, once."""
+        assert self.evaluation is not None, "this feed only trains"
+        for batch in self.evaluation.epoch(0):
+            yield self.augment.evaluate(batch.tokens), batch.labels
+
+
+def _augment_ids(
+    loader: Loader, augment: TokenAugment | PixelAugment, start: int, seeds: tuple[int, ...]
+) -> Generator[TrainBatch]:
+    for batch in loader.steps(start):
+        views = [
+            augment(
+                batch.tokens, batch.labels, positions=batch.positions, seed=seed, epoch=batch.epoch
+            )
+            for seed in seeds
+        ]
+        rows = torch.from_numpy(batch.indices).to(loader.device, non_blocking=True)
+        yield TrainBatch(views[0], batch.positions, batch.epoch, rows, *views[1:])
+
+
+def _augment_rows(
+    loader: ResidentLoader, augment: FusedAugment, start: int, seeds: tuple[int, ...]
+) -> Generator[TrainBatch]:
+    for batch in loader.row_steps(start):
+        views = [
+            augment.augment_rows(
+                batch.packed,
+                batch.rows,
+                batch.labels,
+                positions=batch.positions,
+                seed=seed,
+                epoch=batch.epoch,
+            )
+            for seed in seeds
+        ]
+        yield TrainBatch(views[0], batch.positions, batch.epoch, batch.rows, *views[1:])
+
+
+def make_augment(
+    store: Store, config: LoopConfig, device: torch.device, *, with_train: bool = True
+) -> TokenAugment | PixelAugment:
+    """The augmentation that a run uses, on its device; TokenAdapt's network only to train.
+
+    On CUDA devices that Triton serves it is fused: its inputs lie channels last, which the stem's
+    convolution wants, in the dtype that the convolution computes in. Otherwise it is the reference.
+    """
+    if config.data.pixels is not None:
+        size = int(store.card.tokenizer.preprocessing["size"])
+        settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
+        return PixelAugment((size, size), settings).to(device)
+    if config.augment.flip_prob and not store.card.tokenizer.flip_equivariant:
+        raise UsageError(
+            f"augment.flip_prob is {config.augment.flip_prob}, but grids of the tokenizer "
+            f"{store.card.tokenizer.name!r} do not mirror as images do; set it to 0"
+        )
+    codebook = torch.from_numpy(store.codebook)
+    grid, settings = store.card.tokenizer.grid, config.augment
+    warper = None
+    if with_train and settings.token_adapt:
+        warper = load_tokenadapt(settings.token_adapt, store)
+    if not triton_serves(device):
+        return TokenAugment(codebook, grid, settings, warper=warper).to(device)
+    dtype = compute_dtype(config, device)
+    if dtype == torch.float16:  # which gradients are scaled for, not inputs
+        dtype = torch.float32
+    return FusedAugment(
+        codebook, grid, settings, warper=warper, dtype=dtype, channels_last=True
+    ).to(device)
+
+
+def make_feed(
+    store: Store,
+    config: LoopConfig,
+    device: torch.device,
+    *,
+    rank: Rank | None = None,
+    with_train: bool = True,
+) -> Feed:
+    """Load the splits that ``config`` names, to train and evaluate a classifier.
+
+    Labels are checked as they are read: those of a resident split here, those of a streamed one
+    block by block in training.
+
+    Raises:
+        UsageError: the training split is missing, too small or not all labelled, or nothing of
+            the evaluated split is labelled.
+    """
+    data = config.data
+    train = None
+    if with_train:
+        split = store[data.train_split]
+        if not store.classes:
+            raise UsageError(
+                f"{store.folder} has no classes; tokenize a class-per-folder tree or a manifest "
+                "with labels to train a classifier"
+            )
+        train = _load_train(split, config, device, rank, labelled=True)
+    if data.val_split not in store or not has_labels(store[data.val_split]):
+        raise UsageError(
+            f"{store.folder} has no labelled samples in a split {data.val_split!r} to evaluate on; "
+            f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
+            "folder or a --val-fraction"
+        )
+    evaluation = _load_evaluation(store[data.val_split], config, device, rank)
+    augment = make_augment(store, config, device, with_train=with_train)
+    return Feed(train, evaluation, augment, store.classes, config.run.seed)
+
+
+def make_unlabelled_feed(
+    store: Store, config: LoopConfig, device: torch.device, *, rank: Rank, views: int
+) -> Feed:
+    """Load the splits that ``config`` names, to learn without labels.
+
+    A store may lack the evaluated one.
+
+    Raises:
+        UsageError: the training split is missing or too small.
+    """
+    data = config.data
+    train = _load_train(store[data.train_split], config, device, rank, labelled=False)
+    evaluation = None
+    if data.val_split in store and len(store[data.val_split]):
+        evaluation = _load_evaluation(store[data.val_split], config, device, rank)
+    augment = make_augment(store, config, device)
+    return Feed(train, evaluation, augment, store.classes, config.run.seed, views)
+
+
+def _load_train(
+    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None, *, labelled: bool
+) -> Loader:
+    size = config.data.batch_size
+    return _load(split, config, device, rank, batch_size=size, shuffle=True, labelled=labelled)
+
+
+def _load_evaluation(
+    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None
+) -> Loader:
+    return _load(split, config, device, rank, batch_size=EVAL_BATCH, shuffle=False, labelled=False)
+
+
+def has_labels(split: Split) -> bool:
+    """Whether any sample has a label; reads blocks until one has."""
+    blocks = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS))
+    return any((labels >= 0).any() for labels in blocks)
+
+
+def build_model(
+    config: ModelConfig,
+    augment: TokenAugment | PixelAugment,
+    *,
+    num_classes: int,
+    patch_size: int,
+    weights: Mapping[str, Tensor] | None = None,
+) -> torch.nn.Module:
+    """The backbone for the inputs that ``augment`` makes.
+
+    Pixels enter a ViT by a patch embedding that sees as many of them as the token stem's stride
+    covers, so that both networks have the same sequence length, and other backbones by their own
+    stem.
+    """
+    stem = config.stem
+    if isinstance(augment, PixelAugment):
+        stem = pixel_stem(config, augment.output_size, patch_size)
+    return build_backbone(
+        config.name,
+        channels=augment.channels,
+        input_size=augment.output_size,
+        stem=stem,
+        num_classes=num_classes,
+        weights=weights,
+        **config.timm_kwargs(),
+    )
+
+
+def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> str:
+    """The stem of a pixel baseline; see `build_model`.
+
+    Args:
+        config: of the backbone.
+        size: of the images, in pixels.
+        patch_size: pixels per token along a side.
+    """
+    if not takes_patches(config.name, **config.timm_kwargs()):
+        return "none"
+    grid = (size[0] // patch_size, size[1] // patch_size)
+    side = vit_stem(config.stem, grid).stride * patch_size
+    return f"{side}/{side}/0"
+
+
+def _load(
+    split: Split,
+    config: LoopConfig,
+    device: torch.device,
+    rank: Rank | None,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    labelled: bool,
+) -> Loader:
+    data, seed, rank = config.data, config.run.seed, rank or Rank()
+    if rank.rank == 0:
+        what = "tokens" if data.pixels is None else "pixels"
+        _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
+    subset = None
+    if shuffle and data.fraction < 1:
+        subset = select(split, fraction=data.fraction, seed=seed)
+    if data.pixels is None:
+        return loader(
+            split,
+            batch_size=batch_size,
+            device=device,
+            shuffle=shuffle,
+            seed=seed,
+            order=data.order,
+            mode=data.mode,
+            window_blocks=data.window_blocks,
+            subset=subset,
+            labelled=labelled,
+            rank=rank.rank,
+            world_size=rank.world_size,
+        )
+    if labelled:
+        check_labelled(split.labels, split)
+    return PixelLoader(
+        split,
+        data.pixels,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        device=device,
+        subset=subset,
+        rank=rank,
+    )

@@ -1,0 +1,98 @@
+"""Starting from the weights of a finished run."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from seit.classes import listed, match_classes, near_names, say_near
+from seit.errors import UsageError
+from seit.models import is_of_head, load_weights
+from seit.shards import Store
+from seit.tokenizers import load_tokenizer
+from seit.training.config import LoopConfig
+from seit.training.networks import check_plain
+from seit.training.run import TOKENIZER_NAME, Run
+
+_LOG = logging.getLogger(__name__)
+
+
+Config = TypeVar("Config", bound=LoopConfig)
+
+
+def starting_from(config: Config, init_from: str | Path | None) -> Config:
+    """The config of a run that starts from the weights of ``init_from``, where that is given."""
+    return config if init_from is None else replace(config, init_from=str(init_from))
+
+
+def start_from(model: nn.Module, run: Run, store: Store) -> None:
+    """Give ``model`` the weights of ``run``, all of them, or all but those of its classifier.
+
+    Of the classifier the rows of the store's classes are taken, by name. It keeps its fresh weights
+    where the run has none, as it was pre-trained, or does not know all classes of the store.
+
+    Raises:
+        UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
+            to another model or to modules of a tuning.
+    """
+    check_tokens(run, store)
+    weights = plain_weights(run)
+    head = {key for key in weights if is_of_head(model, key)}
+    rows = _rows_of_head(run, store)
+    if rows is None:
+        fresh = {key: value for key, value in model.state_dict().items() if is_of_head(model, key)}
+        weights = {key: value for key, value in weights.items() if key not in head} | fresh
+    elif not np.array_equal(rows, np.arange(len(run.classes))):
+        taken = torch.from_numpy(rows)
+        weights |= {key: weights[key].index_select(0, taken) for key in head}
+    load_weights(model, weights, origin=str(run.path))
+
+
+def _rows_of_head(run: Run, store: Store) -> npt.NDArray[np.int64] | None:
+    """The rows of the run's classifier that are those of the store's classes; None without it."""
+    if run.objective != "classify":
+        return None
+    near: dict[str, str] = {}
+    try:
+        match = match_classes(store.classes, run.classes)
+    except UsageError as error:
+        reason = str(error)
+    else:
+        if not match.unknown:
+            return match.numbers
+        near = near_names(match.unknown, run.classes)
+        reason = f"it does not know {listed(match.unknown)}"
+    hint = f" ({say_near(near)})" if near else ""
+    _LOG.warning("the classifier of %s is not used: %s%s", run.path, reason, hint)
+    return None
+
+
+def plain_weights(run: Run) -> dict[str, Tensor]:
+    """The weights of a run, of a backbone without modules.
+
+    Raises:
+        UsageError: the run has not finished, or its modules cannot be folded into weights.
+    """
+    check_plain(run)
+    return run.load_weights()
+
+
+def check_tokens(run: Run, store: Store) -> None:
+    """Check that a run knows the tokens of a store, unless it takes pixels.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if run.settings.data.pixels is not None:
+        return
+    if load_tokenizer(run.path / TOKENIZER_NAME).fingerprint != store.card.tokenizer.fingerprint:
+        raise UsageError(
+            f"the run {run.path} was trained on another tokenizer's tokens than those of "
+            f"{store.folder}; start from a run on this store, or tokenize with --tokenizer "
+            f"{run.path / TOKENIZER_NAME}"
+        )

@@ -1,0 +1,186 @@
+"""Starting, resuming and ending a run of the loop: its folder, its lock, and where it begins.
+
+One process, or several that `torchrun` started.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+
+from seit.errors import UsageError
+from seit.locks import locked_folder
+from seit.models import count_parameters
+from seit.progress import Progress
+from seit.shards import Store
+from seit.training.checkpoint import list_checkpoints
+from seit.training.config import LoopConfig
+from seit.training.loop import Training
+from seit.training.objective import LoopFigures, Objective, Result
+from seit.training.origin import check_origins, describe_origins
+from seit.training.ranks import Ranks, join_ranks
+from seit.training.run import Run
+from seit.training.signals import listen
+from seit.training.step import Stepper
+
+_LOG = logging.getLogger(__name__)
+
+
+def run_objective(
+    make: Callable[[Ranks, Path | None], Objective[Result]],
+    config: LoopConfig,
+    store: Store,
+    *,
+    out: Path,
+    resume: bool,
+    files: Collection[str],
+    recorded: Callable[[Mapping[str, Any]], Result],
+    progress: Progress | None,
+    teacher: Path | None = None,
+    beside: Collection[str] = (),
+    keeps_start: bool = False,
+) -> Result:
+    """Train an objective on ``store`` and leave a run folder at ``out``.
+
+    Args:
+        make: builds the objective, torch's generator seeded, from the weights of a run where one
+            is given: of a run that resumes from a checkpoint, none is, unless ``keeps_start``.
+            What it refuses leaves no folder.
+        config: its settings.
+        store: what it learns from.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: continue where that run stopped, if there is one. Of a finished one, missing
+            ``files`` are made again from its last checkpoint.
+        files: names of what a finished run leaves behind.
+        recorded: what `run.json` tells of a finished run → its result.
+        progress: called after each step, on the main rank.
+        teacher: the run that teaches, if one does.
+        beside: what else a new folder may hold.
+        keeps_start: whether the weights of the start are needed to the end.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together; nothing was changed.
+        SeitError: the loss or the weights are not finite any more, a file cannot be written, or
+            another process works on the run.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+    """
+    with join_ranks(config.run.device) as ranks:
+        if ranks.is_main and not resume:
+            Run.check_new(out, beside=beside)
+        finished = _recorded_result(out, config, store) if resume else None
+        if finished is not None and not _has_to_end(Run(out), files):
+            return recorded(finished)
+        with locked_folder(out) if ranks.is_main else nullcontext():
+            call = _Call(make, config, store, out, ranks, teacher, beside, keeps_start)
+            result = call.train(
+                resume=resume,
+                finished=None if finished is None else recorded(finished),
+                progress=progress if ranks.is_main else None,
+            )
+            ranks.wait()
+        return result
+
+
+@dataclass(frozen=True)
+class _Call(Generic[Result]):
+    """One call of :func:`run_objective`, which holds the folder."""
+
+    make: Callable[[Ranks, Path | None], Objective[Result]]
+    config: LoopConfig
+    store: Store
+    out: Path
+    ranks: Ranks
+    teacher: Path | None
+    beside: Collection[str]
+    keeps_start: bool
+
+    def train(self, *, resume: bool, finished: Result | None, progress: Progress | None) -> Result:
+        """Take the steps that are left, and leave everything behind.
+
+        ``finished`` is the result of a run of which only files are missing.
+        """
+        started = time.perf_counter()
+        is_known = Run.exists(self.out)
+        needs_start = self.keeps_start or not has_checkpoint(self.out, resume=resume)
+        start = self.config.init_from if needs_start else None
+        init_from = None if start is None else Path(start)
+        torch.manual_seed(self.config.run.seed)
+        objective = self.make(self.ranks, init_from)
+        stepper = Stepper(objective, self.ranks)
+        run = self._enter(init_from, resume=resume, is_known=is_known)
+        try:
+            objective.begin(run)
+            training = Training(objective, self.store, stepper, run, progress)
+            with listen() as stop:
+                training.finish(stop)
+        except UsageError:
+            if self.ranks.is_main and not is_known and not list_checkpoints(run.checkpoints):
+                run.withdraw()
+            raise
+        result = finished or objective.result(
+            LoopFigures(
+                steps=training.total,
+                samples_per_second=training.samples_per_second,
+                data_wait_fraction=training.data_wait_fraction,
+                seconds=time.perf_counter() - started,
+                parameters=count_parameters(objective.kept_model(objective.model)),
+            )
+        )
+        if self.ranks.is_main:
+            training.leave(result)
+        return result
+
+    def _enter(self, init_from: Path | None, *, resume: bool, is_known: bool) -> Run:
+        """The run's folder, which the main rank makes."""
+        if self.ranks.is_main:
+            origins = describe_origins(self.config, init_from=init_from, teacher=self.teacher)
+            if is_known and resume:
+                check_origins(Run.open(self.out), origins)
+            Run.start(
+                self.out,
+                self.config,
+                self.store,
+                resume=resume,
+                beside=self.beside,
+                notes=origins,
+            )
+        self.ranks.wait()
+        return Run.open(self.out)
+
+
+def has_checkpoint(out: Path, *, resume: bool) -> bool:
+    """Tell whether a call resumes from a checkpoint, which holds all that a run started from."""
+    return resume and Run.exists(out) and bool(list_checkpoints(Run(out).checkpoints))
+
+
+def _recorded_result(out: Path, config: LoopConfig, store: Store) -> Mapping[str, Any] | None:
+    """The result of the run at ``out``, if it has finished all steps that ``config`` asks for."""
+    if not Run.exists(out):
+        return None
+    run = Run.open(out)
+    run.check_same(config, store)
+    if run.info["status"] != "finished" or run.settings.schedule != config.schedule:
+        return None
+    found: Mapping[str, Any] = run.info["result"]
+    return found
+
+
+def _has_to_end(run: Run, files: Collection[str]) -> bool:
+    """Tell whether a finished run lacks files that its last checkpoint can give again."""
+    missing = [name for name in files if not (run.path / name).is_file()]
+    if not missing:
+        return False
+    if not list_checkpoints(run.checkpoints):
+        _LOG.warning(
+            "%s has finished but has no %s, and no checkpoint to make it from",
+            run.path,
+            " and no ".join(missing),
+        )
+        return False
+    _LOG.info("%s has finished but has no %s: making it", run.path, " and no ".join(missing))
+    return True

@@ -1,0 +1,48 @@
+"""What training minimises.
+
+Legend: B batch, N classes.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seit.augment import Augmented
+from seit.training.config import DistillConfig, LossConfig
+
+
+def classification_loss(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor:
+    """The mean loss (scalar) of logits (B, N) against a batch's two labels, by their weights."""
+    if config.kind == "ce":
+        own, partner = (
+            F.cross_entropy(
+                logits, labels, reduction="none", label_smoothing=config.label_smoothing
+            )
+            for labels in (batch.labels, batch.partner_labels)
+        )
+        return (batch.weight * own + (1 - batch.weight) * partner).mean()
+    return F.binary_cross_entropy_with_logits(logits, soft_targets(logits, batch, config))
+
+
+def soft_targets(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor:
+    """Both labels of each sample as one distribution (B, N), in the dtype of ``logits``."""
+    low = config.label_smoothing / logits.shape[1]
+    weight = batch.weight.to(logits.dtype)[:, None] * (1 - config.label_smoothing)
+    rest = 1 - config.label_smoothing - weight
+    targets = torch.full_like(logits, low)
+    targets.scatter_add_(1, batch.labels[:, None], weight)
+    return targets.scatter_add_(1, batch.partner_labels[:, None], rest)
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor, config: DistillConfig) -> Tensor:
+    """The mean loss (scalar) of logits (B, N) against a teacher's probabilities (B, N).
+
+    ``teacher`` is at the config's temperature. `soft` is the divergence of Hinton et al. (arXiv
+    1503.02531), times the temperature squared; `hard` the cross-entropy with the teacher's best
+    class of Touvron et al. (arXiv 2012.12877).
+    """
+    if config.kind == "hard":
+        return F.cross_entropy(logits, teacher.argmax(1))
+    log_probs = F.log_softmax(logits / config.temperature, dim=1)
+    divergence = F.kl_div(log_probs, teacher, reduction="batchmean")
+    return divergence * config.temperature**2

@@ -1,0 +1,74 @@
+"""Pictures of what a run took for something else, decoded from their tokens.
+
+Legend: n samples shown, N classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seit.confusion import Confusion
+from seit.report import Captioned, Confused, worst_confused
+from seit.shards import Store
+from seit.tokenizers import Tokenizer, mel_pictures
+from seit.training.answers import Predictions
+
+NUM_PAIRS = 8
+NUM_SAMPLES = 4
+
+
+def mistaken_pictures(
+    store: Store,
+    predictions: Predictions,
+    *,
+    classes: Sequence[str],
+    num_pairs: int = NUM_PAIRS,
+    num_samples: int = NUM_SAMPLES,
+) -> list[tuple[str, list[Captioned]]]:
+    """Show samples of the classes that were most often taken for another, as rows of a grid.
+
+    Each row is for a true class and the class that it was taken for, the most frequent pair first:
+    the first ``num_samples`` samples of it in the split, as their tokens decode, with their keys.
+    Sounds are shown as spectrograms. ``predictions`` are of a split of ``store``.
+
+    Raises:
+        SeitError: the store or its tokenizer cannot be read, or the tokenizer cannot decode.
+    """
+    assert predictions.store == store.card.seal
+    split, tokenizer = store[predictions.split], store.load_tokenizer()
+    rows = split.rows
+    number_of = {name: number for number, name in enumerate(classes)}
+    counts = Confusion.of_labels(predictions.labels, predictions.predicted, len(classes))
+    shown = []
+    for pair in worst_confused(counts, classes=classes, top=num_pairs):
+        places = np.flatnonzero(
+            (predictions.labels == number_of[pair.true])
+            & (predictions.predicted == number_of[pair.predicted])
+        )[:num_samples]
+        samples = [split[int(rows[place])] for place in places]
+        pictures = decode_pictures(tokenizer, np.stack([sample.tokens for sample in samples]))
+        captioned = [
+            Captioned(picture, sample.key)
+            for picture, sample in zip(pictures, samples, strict=True)
+        ]
+        shown.append((_say(pair), captioned))
+    return shown
+
+
+def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Ids (n, H, W) → pictures uint8 (n, height, width, 3): images, or spectrograms of sounds."""
+    decoded = tokenizer.decode(torch.from_numpy(tokens.astype(np.int64)))
+    if tokenizer.modality == "audio":
+        return mel_pictures(decoded)
+    pictures: npt.NDArray[np.uint8] = decoded.cpu().numpy()
+    return pictures
+
+
+def _say(pair: Confused) -> str:
+    samples = "sample" if pair.num_images == 1 else "samples"
+    return (
+        f"{pair.true} taken for {pair.predicted}: {pair.num_images:,} {samples}, "
+        f"{pair.share:.0%} of the class"
+    )

@@ -1,0 +1,86 @@
+"""The optimiser and its learning rates."""
+
+import math
+from typing import Any
+
+import torch
+from timm.optim import Lamb, Muon, param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
+
+from seit.errors import UsageError
+from seit.training.config import LoopConfig, OptimConfig, ScheduleConfig
+
+_LR_SCALE = "lr_scale"
+_NOT_MATRICES = ("*embed*", "*token*")
+"""Parameters that Muon leaves to AdamW, besides vectors and the classifier."""
+
+
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimiser of a timm model; 1-d parameters and ``no_weight_decay()`` are not decayed.
+
+    Raises:
+        UsageError: the model does not name its layers, which layer decay takes.
+    """
+    groups = _groups(model, config)
+    if config.name == "lamb":
+        # Its own clipping is switched off: `clip_grad` says what is clipped.
+        return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None)
+    if config.name == "muon":
+        return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    return torch.optim.AdamW(
+        groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=device.type != "mps"
+    )
+
+
+def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    skip: set[str] = getattr(model, "no_weight_decay", set)()
+    fallback: set[str] = set()
+    if config.name == "muon":
+        classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"
+        names = [classifier] if isinstance(classifier, str) else classifier
+        fallback = {*_NOT_MATRICES, *(f"{name}.*" for name in names)}
+    if config.layer_decay == 1:
+        groups: list[dict[str, Any]] = param_groups_weight_decay(
+            model, config.weight_decay, no_weight_decay_list=skip, fallback_list=fallback
+        )
+        return groups
+    if not hasattr(model, "group_matcher"):
+        raise UsageError(
+            f"a {type(model).__name__} does not name its layers, so optim.layer_decay must be 1"
+        )
+    layered: list[dict[str, Any]] = param_groups_layer_decay(
+        model,
+        config.weight_decay,
+        no_weight_decay_list=skip,
+        fallback_list=fallback,
+        layer_decay=config.layer_decay,
+    )
+    return layered
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group of parameters its rate: ``rate``, times its layer's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(_LR_SCALE, 1.0)
+
+
+def num_steps(schedule: ScheduleConfig, steps_per_epoch: int) -> int:
+    """Steps of the run."""
+    return schedule.steps or schedule.epochs * steps_per_epoch
+
+
+def learning_rate(step: int, config: LoopConfig, steps_per_epoch: int) -> float:
+    """The rate of ``step`` (from 0): linear warm-up to the peak, then a cosine to ``min_lr``."""
+    schedule = config.schedule
+    total = num_steps(schedule, steps_per_epoch)
+    warmup = schedule.warmup_steps
+    if warmup is None:
+        warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    warmup = min(warmup, total - 1)
+    if step < warmup:
+        return schedule.warmup_lr + (config.peak_lr - schedule.warmup_lr) * step / warmup
+    progress = (step - warmup) / max(1, total - 1 - warmup)
+    low = min(schedule.min_lr, config.peak_lr)
+    return low + (config.peak_lr - low) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,138 @@
+"""Sources of a run's weights: the run that it starts from, and the one that teaches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from seit.errors import DamagedError, UsageError
+from seit.files import sha256_of
+from seit.report import Section, table
+from seit.training.config import LoopConfig
+from seit.training.run import WEIGHTS_NAME, Run
+
+WEIGHTS_FROM, TEACHER = "weights_from", "teacher"
+"""Entries of `run.json`."""
+_TITLES = {WEIGHTS_FROM: "weights at the start", TEACHER: "teacher"}
+_TOKEN_ADAPT = "token_adapt"  # noqa: S105
+_SHOWN_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A finished run that gave weights to another.
+
+    Attributes:
+        run: its folder, as it was named.
+        fingerprint: sha256 of its `model.safetensors`, in hexadecimal.
+        command: that made it: train, tune or pretrain.
+        objective: what it learned.
+        model: its backbone.
+        steps: of the whole run; None where it did not note them down.
+        store: the seal of the store that it learned from.
+    """
+
+    run: str
+    fingerprint: str
+    command: str
+    objective: str
+    model: str
+    steps: int | None
+    store: str
+
+    @property
+    def summary(self) -> str:
+        """Say what was learned, and the beginning of the fingerprint."""
+        steps = "" if self.steps is None else f", {self.steps:,} steps"
+        return (
+            f"{self.objective} by {self.command}, {self.model}{steps}, "
+            f"sha256 {self.fingerprint[:_SHOWN_DIGITS]}…"
+        )
+
+
+def describe_origin(path: str | Path) -> Origin:
+    """Describe a finished run whose weights are taken.
+
+    Raises:
+        UsageError: there is no run, or it has not finished.
+        DamagedError: its `run.json` is not what was written.
+    """
+    run = Run.open(path)
+    info = run.info
+    result = info.get("result")
+    steps = result.get("steps") if isinstance(result, dict) else None
+    identity = info.get("identity")
+    return Origin(
+        run=str(path),
+        fingerprint=sha256_of(run.finished_file(WEIGHTS_NAME)),
+        command=run.command,
+        objective=run.objective,
+        model=run.settings.model.name,
+        steps=steps if isinstance(steps, int) else None,
+        store=str(identity.get("store", "")) if isinstance(identity, dict) else "",
+    )
+
+
+def describe_origins(
+    config: LoopConfig, *, init_from: Path | None, teacher: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Describe all that a run takes from elsewhere, as `run.json` keeps it.
+
+    Args:
+        config: of the run.
+        init_from: the run whose weights it starts from.
+        teacher: the run that teaches it.
+
+    Raises:
+        UsageError: a run has not finished, or a file is missing.
+    """
+    paths = {WEIGHTS_FROM: init_from, TEACHER: teacher}
+    found = {key: asdict(describe_origin(path)) for key, path in paths.items() if path is not None}
+    adapt = config.augment.token_adapt
+    if adapt and Path(adapt).is_file():
+        found[_TOKEN_ADAPT] = {"file": adapt, "fingerprint": sha256_of(Path(adapt))}
+    return found
+
+
+def check_origins(run: Run, now: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to resume a run with other weights than those that it was begun with.
+
+    Raises:
+        UsageError: what was named then has changed since.
+    """
+    info = run.info
+    for key, found in now.items():
+        known = info.get(key)
+        if isinstance(known, dict) and known.get("fingerprint") != found["fingerprint"]:
+            raise UsageError(
+                f"{found.get('run', found.get('file'))} holds other weights than when {run.path} "
+                "was begun with it; put those back, or choose another --out"
+            )
+
+
+def read_origins(info: Mapping[str, Any], *, where: str) -> dict[str, Origin]:
+    """The origins that a `run.json` names, by entry; of older runs none.
+
+    Raises:
+        DamagedError: an entry is not what was written.
+    """
+    try:
+        return {key: msgspec.convert(info[key], Origin) for key in _TITLES if info.get(key)}
+    except msgspec.ValidationError as error:
+        raise DamagedError(
+            f"{where} is not what was written ({error}); restore it from a copy"
+        ) from error
+
+
+def origin_sections(info: Mapping[str, Any], *, where: str) -> Sequence[Section]:
+    """List them for a report; nothing of a run that begins by itself."""
+    rows = [
+        [_TITLES[key], one.run, one.summary, one.store[:_SHOWN_DIGITS]]
+        for key, one in read_origins(info, where=where).items()
+    ]
+    if not rows:
+        return ()
+    header = ["what", "run", "learned", "store (seal)"]
+    return (Section("Where the weights come from", table(rows, header=header)),)

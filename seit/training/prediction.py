@@ -1,0 +1,226 @@
+"""Naming the classes of raw files with a finished run: images or audio, however many.
+
+Legend: B batch, N classes.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seit.augment import PixelAugment, TokenAugment
+from seit.devices import choose_device
+from seit.errors import UnreadableError, UsageError
+from seit.ingest import (
+    EXTENSIONS,
+    NOUNS,
+    Instance,
+    Remarks,
+    decode_audio,
+    decode_image,
+    read_bytes,
+    walk,
+)
+from seit.modality import Modality
+from seit.shards import map_ahead
+from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
+from seit.training.config import TrainConfig
+from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
+from seit.training.networks import load_run_model
+from seit.training.precision import make_autocast
+from seit.training.run import TOKENIZER_NAME, Run
+
+_LOG = logging.getLogger(__name__)
+_Windows = list[npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run makes of one file.
+
+    Attributes:
+        file: its path.
+        classes: the likeliest classes, best first, with their probabilities (0–1).
+        error: why the file cannot be read; None where it can.
+    """
+
+    file: str
+    classes: tuple[tuple[str, float], ...]
+    error: str | None = None
+
+
+class Predictor:
+    """Names the classes of files by a finished run, in batches, as they are asked for.
+
+    Args:
+        run_path: the run's folder.
+        top: how many classes to name.
+        device: where.
+
+    Raises:
+        UsageError: the run has not finished, or learns no classes.
+    """
+
+    def __init__(self, run_path: str | Path, *, top: int = 5, device: str = "auto") -> None:
+        run = Run.open(run_path)
+        self._config, self._classes = run.config, run.classes
+        self._device = choose_device(device)
+        self._tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(self._device)
+        self._augment = _augment(self._config, self._tokenizer, self._device)
+        model = load_run_model(run, self._augment, self._tokenizer, self._device)
+        self._model = model.eval()
+        self.top = min(top, len(run.classes))
+
+    @property
+    def modality(self) -> Modality:
+        """What it reads: image or audio."""
+        return self._tokenizer.inputs.modality
+
+    def __call__(self, files: Iterable[str | Path]) -> Iterator[Prediction]:
+        """Yield the prediction of each file, in order; memory is that of a batch.
+
+        The probabilities of an audio file of several windows are the mean over them. A file that
+        cannot be read has an ``error`` instead of classes.
+        """
+        names: list[str] = []
+        read: list[_Windows | UnreadableError] = []
+        size = 0
+        for name, found in map_ahead(self._read, map(str, files)):
+            names.append(name)
+            read.append(found)
+            size += 0 if isinstance(found, UnreadableError) else len(found)
+            if size >= EVAL_BATCH:
+                yield from self._name(names, read)
+                names, read, size = [], [], 0
+        yield from self._name(names, read)
+
+    def _read(self, file: str) -> tuple[str, _Windows | UnreadableError]:
+        """What the tokenizer takes of a file, or why it cannot be read."""
+        inputs: Inputs = self._tokenizer.inputs
+        try:
+            data = read_bytes(Instance(key=file, split="", label=-1, location=file))
+            if isinstance(inputs, ImageInputs):
+                return file, [decode_image(data, size=inputs.size)]
+            windows = decode_audio(data, sample_rate=inputs.sample_rate, window=inputs.window)
+        except UnreadableError as error:
+            return file, error
+        return file, [window.values for window in windows]
+
+    def _name(
+        self, names: Sequence[str], read: Sequence[_Windows | UnreadableError]
+    ) -> Iterator[Prediction]:
+        flat = [one for found in read if not isinstance(found, UnreadableError) for one in found]
+        parts = [flat[start : start + EVAL_BATCH] for start in range(0, len(flat), EVAL_BATCH)]
+        shares = torch.cat([self._probabilities(np.stack(part)) for part in parts] or [_NOTHING])
+        start = 0
+        for name, found in zip(names, read, strict=True):
+            if isinstance(found, UnreadableError):
+                yield Prediction(name, (), str(found))
+                continue
+            best = shares[start : start + len(found)].mean(0).topk(self.top)
+            start += len(found)
+            named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            yield Prediction(name, tuple((self._classes[label], share) for label, share in named))
+
+    def _probabilities(self, inputs: npt.NDArray[Any]) -> Tensor:
+        """Inputs of the tokenizer (B, …) → float64 (B, N) on the host."""
+        values = torch.from_numpy(inputs).to(self._device)
+        with torch.inference_mode(), make_autocast(self._config, self._device):
+            if isinstance(self._augment, PixelAugment):
+                embedded = self._augment.evaluate(values.permute(0, 3, 1, 2))
+            else:
+                embedded = self._augment.evaluate(self._tokenizer.encode(values))
+            logits: Tensor = self._model(embedded)
+            return logits.float().softmax(1).double().cpu()
+
+
+_NOTHING = torch.empty(0, 0, dtype=torch.float64)
+
+
+def predict(
+    run_path: str | Path, files: Sequence[str | Path], *, top: int = 5, device: str = "auto"
+) -> list[Prediction]:
+    """Decode files, tokenize them as the run's store was, and name their classes.
+
+    Args:
+        run_path: a finished run's folder.
+        files: files, folders of them, and patterns such as ``photos/*.jpg``.
+        top: how many classes to name.
+        device: where.
+
+    Returns:
+        One prediction a file; of a file that cannot be read it says why.
+
+    Raises:
+        UsageError: there is no such file, or a folder holds none.
+    """
+    predictor = Predictor(run_path, top=top, device=device)
+    return list(predictor(list_files(files, predictor.modality)))
+
+
+def list_files(paths: Sequence[str | Path], modality: Modality) -> list[str]:
+    """List files that are named, those below folders, and those that match patterns.
+
+    Below a folder, hidden files and those of another extension than the modality's are left out,
+    with a warning.
+
+    Raises:
+        UsageError: there is no such file, or a folder or pattern yields none.
+    """
+    files: list[str] = []
+    for path in map(str, paths):
+        found = [path]
+        if not Path(path).exists() and has_magic(path):
+            found = sorted(glob(path, recursive=True))  # noqa: PTH207 # Path.glob needs a root
+        listed = [file for one in found for file in _below(one, modality)]
+        if not listed:
+            raise UsageError(
+                f"{path} yields no {NOUNS[modality][0]} file ({', '.join(EXTENSIONS[modality])}); "
+                "name one that does"
+            )
+        files += listed
+    return files
+
+
+def _below(path: str, modality: Modality) -> list[str]:
+    """The file itself, or the files of a modality below a folder."""
+    if not Path(path).is_dir():
+        if not Path(path).exists():
+            raise UsageError(
+                f"there is no file {path}; pass {NOUNS[modality][0]} files, folders of them, or "
+                "patterns such as 'photos/*.jpg'"
+            )
+        return [path]
+    remarks = Remarks()
+    found = [
+        f"{path.rstrip('/')}/{folder}{entry.name}"
+        for folder, entries in walk(path, remarks)
+        for entry in entries
+        if not entry.is_folder
+    ]
+    kept = [file for file in found if file.rpartition(".")[2].lower() in EXTENSIONS[modality]]
+    for line in remarks.lines():
+        _LOG.warning("%s", line)
+    if len(kept) < len(found):
+        _LOG.warning(
+            "%s: %d files are left out, as their names are of no %s file",
+            *(path, len(found) - len(kept), NOUNS[modality][0]),
+        )
+    return kept
+
+
+def _augment(
+    config: TrainConfig, tokenizer: Tokenizer, device: torch.device
+) -> TokenAugment | PixelAugment:
+    if config.data.pixels is not None:
+        settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
+        height, width, _ = tokenizer.inputs.shape
+        return PixelAugment((height, width), settings).to(device)
+    return TokenAugment(tokenizer.codebook, tokenizer.grid, config.augment).to(device)

@@ -1,0 +1,134 @@
+"""The processes of a run: one, or as many as `torchrun` started."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, distributed as dist, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from seit.devices import choose_device
+from seit.errors import UsageError
+from seit.models import keeps_statistics
+from seit.stream import Rank
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"  # its name in earlier releases of torch
+)
+_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run.
+
+    Attributes:
+        rank: its number.
+        world_size: how many there are.
+        device: its own.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def part(self) -> Rank:
+        """Its part of every batch."""
+        return Rank(self.rank, self.world_size)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks."""
+        if self.world_size > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor)
+        return tensor
+
+    def join(self, tensor: Tensor) -> Tensor:
+        """The tensors (n_r, …) of all ranks one after the other, by rank; n_r may differ."""
+        if self.world_size == 1:
+            return tensor
+        counts = torch.zeros(self.world_size, dtype=torch.int64, device=tensor.device)
+        counts[self.rank] = len(tensor)
+        sizes = self.sum(counts).tolist()
+        parts = [tensor.new_empty(size, *tensor.shape[1:]) for size in sizes]
+        for rank, part in enumerate(parts):
+            if rank == self.rank:
+                part.copy_(tensor)
+            dist.broadcast(part, rank)
+        return torch.cat(parts)
+
+    def any(self, flag: bool) -> bool:
+        """Whether a flag is set on any rank."""
+        return bool(self.sum(torch.tensor(int(flag), device=self.device)))
+
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        if self.world_size > 1:
+            self.sum(torch.zeros((), device=self.device))
+
+    def share(self, model: nn.Module) -> nn.Module:
+        """The model, its gradients averaged over the ranks.
+
+        Batch norm sees the batch of all ranks on CUDA devices, of its own rank on others.
+        """
+        if self.world_size == 1:
+            return model
+        on_cuda = self.device.type == "cuda"
+        # Norms that keep their statistics have nothing to share.
+        converts = on_cuda and not keeps_statistics(model)
+        settings: dict[str, Any] = {_SYNC_BUFFERS: False}
+        return DistributedDataParallel(
+            nn.SyncBatchNorm.convert_sync_batchnorm(model) if converts else model,
+            device_ids=[self.device] if on_cuda else None,
+            gradient_as_bucket_view=True,
+            **settings,
+        )
+
+
+@contextmanager
+def join_ranks(device: str) -> Iterator[Ranks]:
+    """Join the other processes that `torchrun` started, if it did.
+
+    Args:
+        device: as a config gives it; on CUDA every rank of a machine takes one GPU.
+
+    Raises:
+        UsageError: the device cannot be had, or several ranks name one GPU.
+    """
+    if any(name not in os.environ for name in _VARIABLES) or int(os.environ["WORLD_SIZE"]) == 1:
+        yield Ranks(0, 1, choose_device(device))
+        return
+    rank, world_size, local_rank = (int(os.environ[name]) for name in _VARIABLES)
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        if ":" in device:
+            raise UsageError(
+                f"run.device is {device!r}, one GPU, for {world_size} ranks; say cuda, of which "
+                "each rank takes its own"
+            )
+        if local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f"this machine has {torch.cuda.device_count()} GPUs and torchrun started a rank "
+                f"number {local_rank} on it; lower --nproc-per-node"
+            )
+        chosen = torch.device("cuda", local_rank)
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield Ranks(rank, world_size, chosen)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,216 @@
+"""The report of a run: curves, throughput, confusion, what was mistaken for what, settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from seit.config import flatten, to_mapping
+from seit.confusion import Confusion
+from seit.errors import SeitError
+from seit.report import (
+    MANY_CLASSES,
+    Figure,
+    Section,
+    Series,
+    confusion_matrix,
+    figures,
+    image_grid,
+    line_chart,
+    page,
+    say_share,
+    table,
+    worst_confused,
+    write_page,
+)
+from seit.shards import Store
+from seit.training.answers import read_confusion, read_predictions
+from seit.training.mistakes import mistaken_pictures
+from seit.training.origin import origin_sections
+from seit.training.run import REPORT_NAME, RUN_NAME, Run
+
+Metrics = Sequence[Mapping[str, Any]]
+"""The lines of a run's `metrics.jsonl`."""
+_CELL = 192
+"""Pixels; four pictures take the width of the page."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a chart shows of a run: one figure of one split over the steps.
+
+    ``top`` is where the y axis ends that begins at 0, 0 for the highest value; with None both its
+    ends follow the values. ``name`` stands at the end of a line that has no other name.
+    """
+
+    split: str
+    key: str
+    name: str
+    title: str
+    y_label: str
+    top: float | None = None
+    is_share: bool = False
+
+
+LEARNING = (
+    Curve("val", "top1", "top-1", "Validation top-1", "top-1", top=1.0, is_share=True),
+    Curve("train", "loss", "loss", "Training loss", "cross-entropy in nats"),
+)
+THROUGHPUT = (
+    Curve(
+        "train", "samples_per_second", "samples/s", "Training rate", "samples per second", top=0.0
+    ),
+    Curve(
+        "train",
+        "data_wait_fraction",
+        "waiting",
+        "Waiting for data",
+        "share of training time",
+        top=1.0,
+        is_share=True,
+    ),
+    Curve("train", "lr", "rate", "Learning rate", "learning rate", top=0.0),
+)
+
+
+def write_run_report(
+    run: Run,
+    *,
+    info: Mapping[str, Any] | None = None,
+    store: Store | None = None,
+    sections: Sequence[Section] = (),
+) -> None:
+    """Write `report.html` of a run into its folder, from ``info`` or what its `run.json` holds.
+
+    With the ``store`` that it was evaluated on, and the predictions kept in its folder, the report
+    shows what was mistaken for what. It shows further ``sections`` after the result.
+    """
+    info = run.info if info is None else info
+    result, environment = info["result"], info["environment"]
+    counts = read_confusion(run)
+    evaluated = counts.total
+    metrics = {"": run.metrics()}
+    top5 = [Figure("top-5", f"{result['top5']:.1%}")] if counts.num_classes > MANY_CLASSES else []
+    tiles = figures(
+        [
+            Figure("top-1", *say_share(result["top1"], evaluated)),
+            *top5,
+            Figure("training rate", f"{result['samples_per_second']:.0f}/s", "samples per second"),
+            Figure("waiting for data", f"{result['data_wait_fraction']:.1%}", "of training time"),
+        ]
+    )
+    html = page(
+        f"Run {run.path.name}",
+        lead=f"{run.config.model.name}, {result['parameters']:,} parameters, "
+        f"{result['steps']:,} steps of {run.config.data.batch_size}.",
+        sections=[
+            Section("Result", tiles, "\n\n".join(info.get("warnings", ()))),
+            *sections,
+            *origin_sections(info, where=str(run.path / RUN_NAME)),
+            Section("Learning curves", curves(metrics)),
+            *confusion_sections(counts, run.classes),
+            *_mistake_sections(run, store),
+            Section("Throughput", curves(metrics, THROUGHPUT)),
+            settings_section(flatten(to_mapping(run.config))),
+        ],
+        footer=", ".join(f"{key} {value}" for key, value in environment.items()),
+    )
+    write_page(run.path / REPORT_NAME, html)
+
+
+def curves(
+    metrics_by_name: Mapping[str, Metrics], chosen: Sequence[Curve] = LEARNING
+) -> list[Markup]:
+    """A chart for each curve, by default validation top-1 and training loss; one line a run."""
+    return group_curves({name: [metrics] for name, metrics in metrics_by_name.items()}, chosen)
+
+
+def group_curves(
+    groups: Mapping[str, Sequence[Metrics]], chosen: Sequence[Curve] = LEARNING
+) -> list[Markup]:
+    """A chart for each curve; one line a group of runs: their mean, before the runs themselves.
+
+    The mean is over the steps that all runs of a group have noted down.
+    """
+    return [_chart(groups, curve) for curve in chosen]
+
+
+def _chart(groups: Mapping[str, Sequence[Metrics]], curve: Curve) -> Markup:
+    series = [line for name, runs in groups.items() for line in _lines(name, runs, curve)]
+    highest = max((value for line in series for value in line.y), default=0.0)
+    end = curve.top or 1.1 * float(highest)
+    return line_chart(
+        series,
+        title=curve.title,
+        x_label="steps",
+        y_label=curve.y_label,
+        y_range=(0, end) if curve.top is not None and end > 0 else None,
+        y_format="percent" if curve.is_share else "number",
+    )
+
+
+def _lines(name: str, runs: Sequence[Metrics], curve: Curve) -> list[Series]:
+    points = [
+        {
+            entry["step"]: entry[curve.key]
+            for entry in metrics
+            if entry["split"] == curve.split and entry.get(curve.key) is not None
+        }
+        for metrics in runs
+    ]
+    label = name or curve.name
+    if len(points) == 1:
+        return [Series(label, list(points[0]), list(points[0].values()))]
+    faint = [Series(label, list(one), list(one.values()), faint=True) for one in points]
+    common = sorted(set.intersection(*map(set, points))) if points else []
+    mean = [float(np.mean([one[step] for one in points])) for step in common]
+    return [*faint, Series(label, common, mean)]
+
+
+def confusion_sections(counts: Confusion, classes: tuple[str, ...]) -> list[Section]:
+    """The confusion matrix (N, N) and its worst pairs; nothing where none was evaluated."""
+    if not counts.total:
+        return []
+    rows = [
+        [entry.true, entry.predicted, entry.num_images, f"{entry.share:.0%}"]
+        for entry in worst_confused(counts, classes=classes)
+    ]
+    header = ["class", "taken for", "samples", "share of the class"]
+    return [
+        Section("Confusion", confusion_matrix(counts, classes=classes, title="Confusion")),
+        Section("Most often confused", table(rows, header=header)),
+    ]
+
+
+def settings_section(settings: Mapping[str, Any]) -> Section:
+    """All settings of a run, by their names."""
+    rows = [[name, str(value)] for name, value in settings.items()]
+    return Section("Settings", table(rows, header=["setting", "value"]))
+
+
+def _mistake_sections(run: Run, store: Store | None) -> list[Section]:
+    """Samples of the most frequent confusions; nothing without the store, or without mistakes."""
+    if store is None:
+        return []
+    title = "What was mistaken"
+    try:
+        predictions = read_predictions(run)
+        if predictions is None or predictions.store != store.card.seal:
+            return []
+        rows = mistaken_pictures(store, predictions, classes=run.classes)
+    except SeitError as error:
+        return [Section(title, [], f"The samples cannot be shown: {error}")]
+    if not rows:
+        return []
+    is_sound = store.card.tokenizer.modality == "audio"
+    seen = "spectrograms, low frequencies at the bottom" if is_sound else "pictures"
+    return [
+        Section(
+            title,
+            image_grid(rows, title="", cell=_CELL),
+            f"Samples of the most frequent confusions, as their tokens decode to {seen}. "
+            "The network sees the tokens' vectors, not these.",
+        )
+    ]

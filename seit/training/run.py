@@ -1,0 +1,418 @@
+"""The run folder: what a run leaves behind, and how it is read again.
+
+``config.yaml`` (all settings), ``run.json`` (identity and result), ``metrics.jsonl``,
+``checkpoints/``, ``model.safetensors`` (the weights to use), ``predictions.safetensors`` (the class
+that it gives to each sample of the evaluated split), ``tokenizer.safetensors``, ``report.html``.
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+import yaml
+from safetensors.numpy import save as save_numpy
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from seit import __version__
+from seit.config import build, read_yaml, to_mapping
+from seit.documents import as_record, read_json, read_json_lines
+from seit.errors import UsageError
+from seit.files import PARTIAL_SUFFIX, explained_writes, sha256_of, write_atomically
+from seit.locks import RUN_LOCK_NAME
+from seit.shards import Store
+from seit.tensors import read_tensors
+from seit.tokenizers import save_tokenizer
+from seit.training.checkpoint import list_checkpoints
+from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
+from seit.training.kinds import Kind, kind_named, kind_of, kind_with
+from seit.training.loggers import LOGGERS_NAME, TENSORBOARD_FOLDER
+from seit.training.records import (
+    FINISHED,
+    MAX_METRICS_BYTES,
+    MAX_RECORD_BYTES,
+    FinishedRecord,
+    MetricsEntry,
+    RunRecord,
+)
+
+CONFIG_NAME = "config.yaml"
+RUN_NAME = "run.json"
+METRICS_NAME = "metrics.jsonl"
+WEIGHTS_NAME = "model.safetensors"
+PREDICTIONS_NAME = "predictions.safetensors"
+TOKENIZER_NAME = "tokenizer.safetensors"
+REPORT_NAME = "report.html"
+FAILURE_NAME = "failure.safetensors"
+CHECKPOINTS_NAME = "checkpoints"
+LOGITS_NAME = "teacher.safetensors"
+"""A pixel teacher's logits of all training samples."""
+_START_NAMES = (CHECKPOINTS_NAME, RUN_NAME, TOKENIZER_NAME, CONFIG_NAME)
+"""Entries that a start writes, in this order."""
+_SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME)
+"""Entries that may follow before the first checkpoint."""
+
+
+class Run:
+    """A run's folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / CHECKPOINTS_NAME
+
+    @classmethod
+    def start(
+        cls,
+        path: str | Path,
+        config: LoopConfig,
+        store: Store,
+        *,
+        resume: bool,
+        beside: Collection[str] = (),
+        notes: Mapping[str, Any] | None = None,
+    ) -> "Run":
+        """Make a new run's folder, or enter that of an interrupted run.
+
+        A kill at any moment leaves a run, or what the next start completes.
+
+        Args:
+            path: of the folder.
+            config: what the run does.
+            store: what it learns from.
+            resume: whether a run may be there.
+            beside: what a new run's folder may hold already.
+            notes: what else `run.json` says of a new run.
+
+        Raises:
+            UsageError: the folder holds something else, a run and ``resume`` is False, or a run
+                with other settings or another store.
+        """
+        run = cls(path)
+        if not resume:
+            cls.check_new(path, beside=beside)
+        if cls.exists(path):
+            run.check_same(config, store)
+            run._check_revision(config)
+            if run.settings.schedule != config.schedule:  # a longer one: it has not finished that
+                run.write_info({**run.info, "status": "started"})
+            if run.settings != config:
+                run._write_config(config)
+            return run
+        cls.check_new(path, beside=beside)
+        with explained_writes(run.path):
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        tokenizer = store.card.tokenizer
+        run.write_info(
+            {
+                "status": "started",
+                "kind": kind_of(config).name,
+                "identity": _identity(store),
+                "revision": REVISION,
+                "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+                **(notes or {}),
+            }
+        )
+        save_tokenizer(
+            store.load_tokenizer(),
+            run.path / TOKENIZER_NAME,
+            with_weights=store.has_tokenizer_weights,
+        )
+        run._write_config(config)  # last, as it makes the folder a run
+        return run
+
+    @classmethod
+    def check_new(cls, path: str | Path, *, beside: Collection[str] = ()) -> None:
+        """Refuse a folder that no new run can start in.
+
+        Raises:
+            UsageError: it holds a run, or something else than ``beside`` names.
+        """
+        if cls.exists(path):
+            raise UsageError(
+                f"{path} already holds a run; pass --resume to resume it, or another --out"
+            )
+        if not cls(path)._is_free(beside):
+            raise UsageError(f"{path} already holds something else; choose a new --out folder")
+
+    def _is_free(self, beside: Collection[str]) -> bool:
+        """Tell whether a run may start here: nothing is there but what a killed start leaves."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        names = {entry.name.removesuffix(PARTIAL_SUFFIX) for entry in self.path.iterdir()}
+        own = {RUN_LOCK_NAME, *_START_NAMES, *beside}
+        begun = not {CHECKPOINTS_NAME, RUN_NAME}.isdisjoint(names)
+        if TOKENIZER_NAME in names and not begun:
+            return False  # somebody's own
+        return names <= own and not list_checkpoints(self.checkpoints)
+
+    def withdraw(self) -> None:
+        """Remove what a start wrote, of a run that was refused before its first checkpoint."""
+        for name in (CONFIG_NAME, *_START_NAMES, METRICS_NAME, *_SIDE_NAMES):
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a run was started at ``path``."""
+        return (Path(path) / CONFIG_NAME).is_file()
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open a run's folder.
+
+        Raises:
+            UsageError: there is no run.
+        """
+        run = cls(path)
+        if not cls.exists(path):
+            raise UsageError(
+                f"no run at {run.path}: it holds no {CONFIG_NAME}; `seit train` makes one, and so "
+                "does `seit pretrain`"
+            )
+        return run
+
+    @property
+    def settings(self) -> LoopConfig:
+        """The run's settings, whatever it learns."""
+        path = self.path / CONFIG_NAME
+        return build(self.kind.settings_class, read_yaml(path), origin=str(path))
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of run, as `run.json` names it; where it does not, as the settings tell.
+
+        Raises:
+            UsageError: it is of a kind that this version does not know.
+        """
+        if (self.path / RUN_NAME).is_file() and (name := self.info.get("kind")):
+            return kind_named(name)
+        return kind_with(read_yaml(self.path / CONFIG_NAME))
+
+    @property
+    def objective(self) -> str:
+        """What the run learns: ``classify``, ``continual``, or that of a pre-training run."""
+        kind = self.kind
+        if not kind.one_network:
+            return kind.name
+        return str(read_yaml(self.path / CONFIG_NAME).get("objective", "classify"))
+
+    @property
+    def command(self) -> str:
+        """The command that makes such a run: train, tune, pretrain or continual."""
+        return self.kind.name
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of a classifier's run.
+
+        Raises:
+            UsageError: it is a pre-training run, which knows no classes, or a continual one.
+        """
+        settings = self.settings
+        if not self.kind.one_network:
+            raise UsageError(
+                f"{self.path} is a continual run, whose learners need not be one network; its "
+                f"figures are in its {RUN_NAME} and {REPORT_NAME}"
+            )
+        if not isinstance(settings, TrainConfig):
+            raise UsageError(
+                f"{self.path} is a pre-training run and knows no classes; fine-tune it by `seit "
+                f"train STORE --init-from {self.path} --out …` and use that run"
+            )
+        return settings
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The contents of `run.json`; see `RunRecord`.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        info: dict[str, Any] = read_json(
+            self.path / RUN_NAME, RunRecord, max_bytes=MAX_RECORD_BYTES
+        )
+        if info["status"] == FINISHED:
+            as_record(info, FinishedRecord, origin=str(self.path / RUN_NAME))
+        return info
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that the run knows."""
+        return tuple(self.info["identity"]["classes"])
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace `run.json`."""
+        write_atomically(self.path / RUN_NAME, json.dumps(info, indent=2).encode() + b"\n")
+
+    def append_metrics(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        with explained_writes(self.path), (self.path / METRICS_NAME).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out.
+
+        Raises:
+            DamagedError: another line is not what was written.
+        """
+        path = self.path / METRICS_NAME
+        if not path.exists():
+            return []
+        entries = []
+        for entry in read_json_lines(path, MetricsEntry, max_bytes=MAX_METRICS_BYTES):
+            figures = {name: value for name, value in entry.items() if name != "split"}
+            as_record(figures, dict[str, float | None], origin=f"a line of {path}")
+            entries.append(entry)
+        return entries
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines after ``step``, which a resumed run writes again."""
+        kept = [json.dumps(entry) + "\n" for entry in self.metrics() if entry["step"] <= step]
+        write_atomically(self.path / METRICS_NAME, "".join(kept).encode())
+
+    def save_predictions(
+        self, predictions: npt.NDArray[np.int64], labels: npt.NDArray[np.integer]
+    ) -> None:
+        """Write what the model took each sample of the evaluated split for, and what it is."""
+        tensors = {"predictions": predictions, "labels": labels.astype(np.int64)}
+        write_atomically(self.path / PREDICTIONS_NAME, save_numpy(tensors))
+
+    def save_weights(self, model: nn.Module) -> None:
+        """Write the weights to use."""
+        self.save_tensors(WEIGHTS_NAME, model.state_dict())
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a file of tensors."""
+        on_host = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        write_atomically(self.path / name, save(on_host))
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """Read the weights to use.
+
+        Raises:
+            UsageError: the run has not finished.
+            DamagedError: the file is not what was written.
+        """
+        return self.load_tensors(WEIGHTS_NAME)
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Read a file of tensors that a finished run leaves behind.
+
+        Raises:
+            UsageError: the run has not finished.
+            DamagedError: the file is not what was written.
+        """
+        return read_tensors(self.finished_file(name))
+
+    def finished_file(self, name: str) -> Path:
+        """The path of a file that a finished run leaves behind.
+
+        Raises:
+            UsageError: the run has not finished.
+        """
+        path = self.path / name
+        if path.is_file():
+            return path
+        if (self.path / FAILURE_NAME).is_file():
+            raise UsageError(
+                f"the run {self.path} has no {name}: its training failed, and {FAILURE_NAME} holds "
+                "the batch; train again with a lower optim.lr"
+            )
+        raise UsageError(
+            f"the run {self.path} has no {name}: it has not finished; resume it by "
+            f"`seit {self.command} … --resume`"
+        )
+
+    def _write_config(self, config: LoopConfig) -> None:
+        text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
+        write_atomically(self.path / CONFIG_NAME, text.encode())
+
+    def check_same(self, config: LoopConfig, store: Store) -> None:
+        """Refuse to go on with a run that did something else.
+
+        Raises:
+            UsageError: it had other settings or another store.
+        """
+        begun = read_yaml(self.path / CONFIG_NAME)
+        differences = config.differences(begun)
+        if not self._starts_as(config, begun):
+            was, now = begun[INIT_FROM], config.init_from
+            differences.append(f"{INIT_FROM} was {was!r} and is {now!r}")
+        if differences:
+            raise UsageError(
+                f"{self.path} cannot be resumed with other settings ({'; '.join(differences)}); "
+                "repeat the first command or choose another --out"
+            )
+        self.check_store(store)
+
+    def check_store(self, store: Store) -> None:
+        """Refuse another store than the run was begun on.
+
+        Raises:
+            UsageError: it is another one, or has changed since.
+        """
+        identity = self.info.get("identity")
+        if not isinstance(identity, dict) or identity | _identity(store) != identity:
+            raise UsageError(
+                f"{self.path} was begun on another store than {store.folder}, or that store has "
+                "changed since; pass it as it was, or choose another --out"
+            )
+
+    def _check_revision(self, config: LoopConfig) -> None:
+        """Refuse to resume a run whose settings meant something else when it started."""
+        changed = config.reinterpreted() if self.info.get("revision", 1) < REVISION else []
+        if changed:
+            raise UsageError(
+                f"{self.path} was started by an earlier seit, in which {' and '.join(changed)} "
+                "meant something else (see the changelog); resume it with that version, or start "
+                "again in another --out"
+            )
+
+    def _starts_as(self, config: LoopConfig, begun: Mapping[str, Any]) -> bool:
+        """Tell whether a config starts from the weights that the run was begun with.
+
+        Another path is fine where the weights there are the same. Older runs did not note it down.
+        """
+        if INIT_FROM not in begun or begun[INIT_FROM] == config.init_from:
+            return True
+        known = self.info.get("weights_from")
+        if config.init_from is None or not isinstance(known, dict):
+            return False
+        path = Path(config.init_from) / WEIGHTS_NAME
+        return path.is_file() and sha256_of(path) == known.get("fingerprint")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware, for `run.json` and benchmarks."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {
+        "seit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "platform": platform.platform(),
+        "device": gpu or f"{device.type}, {torch.get_num_threads()} threads",
+    }
+
+
+def _identity(store: Store) -> dict[str, Any]:
+    return {"store": store.card.seal, "classes": list(store.classes)}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples → lists, which is what safe YAML knows."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value

@@ -1,0 +1,318 @@
+"""Several seeds: the same run repeated, and what its results spread over.
+
+A folder of seeds holds a run folder for each, `seeds.json` and `report.html`.
+"""
+
+import json
+import logging
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from seit.config import flatten, to_mapping
+from seit.documents import read_json
+from seit.errors import DamagedError, UsageError
+from seit.files import PARTIAL_SUFFIX, write_atomically
+from seit.locks import RUN_LOCK_NAME, locked_folder
+from seit.progress import Progress, human_rate
+from seit.report import MANY_CLASSES, Figure, Section, figures, page, table, write_page
+from seit.shards import Store, open_store
+from seit.training.classify import TrainResult, train
+from seit.training.config import TrainConfig
+from seit.training.records import MAX_RECORD_BYTES, SeedsRecord
+from seit.training.report import THROUGHPUT, group_curves, settings_section
+from seit.training.run import REPORT_NAME, Run
+
+_LOG = logging.getLogger(__name__)
+SEEDS_NAME = "seeds.json"
+_PREFIX = "seed-"
+FIGURES = ("top1", "top5", "loss")
+LABELS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
+_FORMS = {"top1": "{:.2%}", "top5": "{:.2%}", "loss": "{:.4f}"}
+Result = TypeVar("Result", bound=TrainResult)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over several seeds; ``std`` has n − 1 below it and is None for a single seed."""
+
+    mean: float
+    std: float | None
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """The spread of at least one value."""
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), std, min(values), max(values))
+
+
+@dataclass(frozen=True)
+class SeedsResult(Generic[Result]):
+    """What the runs came to.
+
+    Attributes:
+        results: of each seed's run.
+        top1: accuracy on the evaluated split, 0–1.
+        top5: the same among the five highest logits.
+        loss: mean cross-entropy there, in nats.
+    """
+
+    results: Mapping[int, Result]
+    top1: Spread
+    top5: Spread
+    loss: Spread
+
+    @property
+    def spreads(self) -> dict[str, Spread]:
+        """The figures by name."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+
+def train_seeds(
+    config: TrainConfig,
+    store: Store | str | Path,
+    out: str | Path,
+    *,
+    seeds: int,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: Progress | None = None,
+) -> SeedsResult[TrainResult]:
+    """Repeat a run with ``seeds`` seeds, ``config.run.seed`` and those after it.
+
+    Several processes that `torchrun` started share each run, one seed after the other.
+
+    Args:
+        config: what to do.
+        store: the store, opened or by path.
+        out: a new folder; the run of seed 3 goes to its `seed-3`.
+        seeds: how many, at least 1.
+        resume: go on with the interrupted runs at ``out``, or add seeds to finished ones.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``.
+        progress: called after each step.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together; nothing was changed.
+        SeitError: as of :func:`seit.training.train`.
+    """
+    return repeat(
+        train,
+        config,
+        store,
+        out,
+        seeds=seeds,
+        resume=resume,
+        init_from=init_from,
+        progress=progress,
+    )
+
+
+def repeat(
+    learn: Callable[..., Result],
+    config: TrainConfig,
+    store: Store | str | Path,
+    out: str | Path,
+    *,
+    seeds: int,
+    resume: bool,
+    init_from: str | Path | None,
+    progress: Progress | None,
+) -> SeedsResult[Result]:
+    """Repeat what ``learn`` does, which is called as `train` is; see `train_seeds`."""
+    if seeds < 1:
+        raise UsageError(f"--seeds is {seeds}; it must be at least 1")
+    store = store if isinstance(store, Store) else open_store(store)
+    out = Path(out)
+    numbers = [config.run.seed + index for index in range(seeds)]
+    configs = [replace(config, run=replace(config.run, seed=seed)) for seed in numbers]
+    is_main = os.environ.get("RANK", "0") == "0"
+    with locked_folder(out) if is_main else nullcontext():
+        if is_main:
+            _enter(out, config, store, numbers, resume=resume)
+        results: dict[int, Result] = {}
+        try:
+            for index, (seed, own) in enumerate(zip(numbers, configs, strict=True)):
+                if is_main and seeds > 1:
+                    _LOG.info("seed %d, run %d of %d", seed, index + 1, seeds)
+                results[seed] = learn(
+                    own,
+                    store,
+                    out=folder_of(out, seed),
+                    resume=True,
+                    init_from=init_from,
+                    progress=counting(progress, index, seeds),
+                )
+                if is_main and len(results) > _num_recorded(out):
+                    _write(out, config, store, results, numbers)
+        except UsageError:
+            if is_main and not _has_runs(out):
+                (out / SEEDS_NAME).unlink(missing_ok=True)  # refused before it began
+            raise
+        summary = _summarize(results)
+        if is_main:
+            _write(out, config, store, results, numbers)
+            _write_report(out, config, summary)
+    return summary
+
+
+def _has_runs(out: Path) -> bool:
+    return any(Run.exists(run) for run in out.glob(f"{_PREFIX}*"))
+
+
+def _num_recorded(out: Path) -> int:
+    """Runs whose results `seeds.json` has."""
+    known = read_seeds(out)
+    return len(known["runs"]) if known else 0
+
+
+def folder_of(out: Path, seed: int) -> Path:
+    """Where the run of ``seed`` lies in a folder of seeds."""
+    return out / f"{_PREFIX}{seed}"
+
+
+def shown_figures(num_classes: int) -> list[str]:
+    """The figures that mean something: of few classes, top-5 does not."""
+    return [name for name in FIGURES if name != "top5" or num_classes > MANY_CLASSES]
+
+
+def read_seeds(out: Path) -> dict[str, Any] | None:
+    """What `seeds.json` says: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
+    path = out / SEEDS_NAME
+    if not path.exists():
+        return None
+    found: dict[str, Any] = read_json(path, SeedsRecord, max_bytes=MAX_RECORD_BYTES)
+    for run in found["runs"]:
+        if run["folder"] != folder_of(out, run["seed"]).name:
+            raise DamagedError(
+                f"{path} names the folder {run['folder']!r} for seed {run['seed']}; restore it "
+                "from a copy"
+            )
+    return found
+
+
+def _enter(
+    out: Path, config: TrainConfig, store: Store, numbers: Sequence[int], *, resume: bool
+) -> None:
+    """Make a new folder of seeds, or check that the one at ``out`` may be gone on with."""
+    known = read_seeds(out)
+    if known is not None and not _has_runs(out):
+        return _write(out, config, store, {}, numbers)  # an attempt that was stopped began no run
+    if known is None:
+        free = {RUN_LOCK_NAME, SEEDS_NAME + PARTIAL_SUFFIX}
+        if {entry.name for entry in out.iterdir()} - free:
+            raise UsageError(f"{out} already holds something else; choose a new --out folder")
+        return _write(out, config, store, {}, numbers)
+    if not resume:
+        raise UsageError(
+            f"{out} already holds runs of several seeds; pass --resume to go on with them, or "
+            "another --out"
+        )
+    differences = config.differences(known["config"])
+    if differences:
+        raise UsageError(
+            f"{out} cannot be resumed with other settings ({'; '.join(differences)}); repeat the "
+            "first command or choose another --out"
+        )
+    if known["store"] != store.card.seal:
+        raise UsageError(
+            f"{out} was begun on another store than {store.folder}, or that store has changed "
+            "since; pass it as it was, or choose another --out"
+        )
+    if len(known["runs"]) > len(numbers):
+        raise UsageError(
+            f"{out} holds {len(known['runs'])} seeds, more than {len(numbers)}; pass at least as "
+            "many, or choose another --out"
+        )
+    if known["config"] != json.loads(json.dumps(to_mapping(config))):  # longer, or elsewhere
+        _write(out, config, store, {}, numbers)
+    return None
+
+
+def counting(progress: Progress | None, index: int, runs: int) -> Progress | None:
+    """Progress of the run number ``index``, reported as progress of all ``runs``."""
+    if progress is None:
+        return None
+
+    def tell(done: int, total: int, latest: Mapping[str, float]) -> None:
+        progress(index * total + done, runs * total, latest)
+
+    return tell
+
+
+def _summarize(results: Mapping[int, Result]) -> SeedsResult[Result]:
+    spreads = {
+        name: Spread.of([getattr(one, name) for one in results.values()]) for name in FIGURES
+    }
+    return SeedsResult(dict(results), **spreads)
+
+
+def _write(
+    out: Path,
+    config: TrainConfig,
+    store: Store,
+    results: Mapping[int, TrainResult],
+    numbers: Sequence[int],
+) -> None:
+    spreads = _summarize(results).spreads if results else {}
+    document = {
+        "status": "finished" if len(results) == len(numbers) else "started",
+        "config": to_mapping(config),
+        "store": store.card.seal,
+        "runs": [
+            {"seed": seed, "folder": folder_of(out, seed).name, **asdict(result)}
+            for seed, result in results.items()
+        ],
+        "summary": {name: asdict(spread) for name, spread in spreads.items()},
+    }
+    write_atomically(out / SEEDS_NAME, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> None:
+    seeds = list(summary.results)
+    runs = [Run.open(folder_of(out, seed)) for seed in seeds]
+    names = shown_figures(len(runs[0].classes))
+    rows = [
+        [
+            f"{seed}",
+            *(_FORMS[name].format(getattr(one, name)) for name in names),
+            human_rate(one.samples_per_second),
+        ]
+        for seed, one in summary.results.items()
+    ]
+    header = ["seed", *(LABELS[name] for name in names), "rate of samples"]
+    groups = {"mean" if len(runs) > 1 else f"seed {seeds[0]}": [run.metrics() for run in runs]}
+    settings = flatten(to_mapping(config))
+    settings["run.seed"] = ", ".join(map(str, seeds))
+    environment = runs[0].info["environment"]
+    html = page(
+        f"Seeds {out.name}",
+        lead=f"{config.model.name}, {len(runs)} runs that differ in nothing but the seed.",
+        sections=[
+            Section("Result", figures([_tile(name, summary.spreads[name]) for name in names])),
+            Section("Learning curves", group_curves(groups), "Faint: the seeds one by one."),
+            Section("Seeds", table(rows, header=header)),
+            Section("Throughput", group_curves(groups, THROUGHPUT)),
+            settings_section(settings),
+        ],
+        footer=", ".join(f"{key} {value}" for key, value in environment.items()),
+    )
+    write_page(out / REPORT_NAME, html)
+
+
+def _tile(name: str, spread: Spread) -> Figure:
+    label, form = LABELS[name], _FORMS[name]
+    value = form.format(spread.mean)
+    note = f"{form.format(spread.min)} to {form.format(spread.max)}"
+    if spread.std is not None:
+        note = f"± {form.format(spread.std)}, {note}"
+    return Figure(label, value, note)

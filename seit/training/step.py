@@ -1,0 +1,141 @@
+"""One training step: forward, backward and update, on every rank alike.
+
+Legend: B batch of a rank, L layers of stochastic depth, P parts of the loss.
+"""
+
+import hashlib
+from typing import Any, cast
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from seit.augment import SampleRandom
+from seit.errors import UsageError
+from seit.training.feeds import TrainBatch
+from seit.training.objective import Objective
+from seit.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from seit.training.precision import make_scaler
+from seit.training.ranks import Ranks
+from seit.training.sparsity import Sparsity
+from seit.training.stochastic_depth import Depth
+
+
+class Stepper:
+    """The model of a run and what changes it; see `step`.
+
+    Attributes:
+        model: the objective's, its parameters named as timm names them.
+        average: the running average of its weights, where there is one.
+        optimizer: of its parameters.
+    """
+
+    def __init__(self, objective: Objective[Any], ranks: Ranks) -> None:
+        config = objective.config
+        self.config = config
+        self.objective = objective
+        self.ranks = ranks
+        share, rest = divmod(config.data.batch_size // ranks.world_size, config.optim.accumulate)
+        if rest or not share:
+            raise UsageError(
+                f"a rank's {config.data.batch_size // ranks.world_size} samples do not fall into "
+                f"{config.optim.accumulate} equal parts; change data.batch_size or optim.accumulate"
+            )
+        model = objective.model
+        self.depth = Depth(model)
+        self.model = model
+        self.sparsity = (
+            Sparsity(model, config.sparsity, seed=config.run.seed)
+            if config.sparsity.share
+            else None
+        )
+        self.optimizer = make_optimizer(model, config.optim, ranks.device)
+        self.average = (
+            ModelEmaV3(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
+            if config.ema.decay
+            else None
+        )
+        self.keep_sparse()
+        self.scaler = make_scaler(config, ranks.device)
+        self._shared = ranks.share(model)
+        self._network: nn.Module = self._shared
+        if config.run.compile:
+            self._network = cast(nn.Module, torch.compile(self._shared))
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The average where there is one, else the model itself."""
+        return self.average.module if self.average is not None else self.model
+
+    def keep_sparse(self) -> None:
+        """Put zeros where a sparse run holds them, in the model and in its average."""
+        if self.sparsity is not None:
+            self.sparsity.apply_()
+            for copy in self.objective.sparse_copies():
+                self.sparsity.apply_to_(copy)
+            if self.average is not None:
+                self.sparsity.apply_to_(self.average.module)
+
+    def step(self, number: int, batch: TrainBatch, *, steps_per_epoch: int, total: int) -> Tensor:
+        """Take step ``number`` (from 0) of ``total``.
+
+        Returns:
+            The parts (P,) of the loss of the rank's samples; see `Objective`.
+        """
+        config = self.config
+        rate = learning_rate(number, config, steps_per_epoch)
+        set_learning_rate(self.optimizer, rate)
+        seed_torch(config.run.seed, number, self.ranks.rank)
+        losses_P = self._backward(batch, number)
+        self.scaler.unscale_(self.optimizer)
+        if self.sparsity is not None:
+            self.sparsity.mask_gradients_()
+        if config.optim.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.objective.after_update(number, total)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.sparsity is not None:
+            self.sparsity.apply_()
+        self.objective.after_step(number, total)
+        if self.average is not None:
+            self.average.update(self.model, step=number)
+        return losses_P
+
+    def _backward(self, batch: TrainBatch, number: int) -> Tensor:
+        """Leave the gradient of the batch's mean loss; returns its parts."""
+        parts = self.config.optim.accumulate
+        size = len(batch.positions) // parts
+        scales_BL = self._draw_depth(batch)
+        prepared = self.objective.prepare(batch, number)
+        total_P = torch.zeros(len(self.objective.parts), device=self.ranks.device)
+        for part in range(parts):
+            rows = slice(part * size, (part + 1) * size)
+            if scales_BL is not None:
+                self.depth.set(scales_BL[rows])
+            last = part + 1 == parts
+            if last or self._shared is self.model:
+                total_P += self._part(batch, prepared, rows) / parts
+            else:
+                with self._shared.no_sync():  # type: ignore[operator] # of DistributedDataParallel
+                    total_P += self._part(batch, prepared, rows) / parts
+        return total_P
+
+    def _part(self, batch: TrainBatch, prepared: Any, rows: slice) -> Tensor:
+        losses_P = self.objective.loss(self._network, batch, prepared, rows)
+        self.scaler.scale(losses_P[0] / self.config.optim.accumulate).backward()
+        return losses_P.detach()
+
+    def _draw_depth(self, batch: TrainBatch) -> Tensor | None:
+        """The scales (B, L) of stochastic depth, where there is any."""
+        if not self.depth.layers:
+            return None
+        random = SampleRandom(self.config.run.seed, batch.epoch, batch.positions)
+        return self.depth.draw(random)
+
+
+def seed_torch(seed: int, step: int, rank: int) -> None:
+    """Let torch's own draws, as of dropout, depend on the step and the rank alone."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
+    torch.manual_seed(int.from_bytes(digest))

@@ -1,0 +1,149 @@
+"""What a run makes of samples, as CSV tables: UTF-8, one header line, commas.
+
+Legend: N classes.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seit.confusion import MATRIX_CLASSES, Confusion
+from seit.errors import UsageError
+from seit.files import check_new_file, explained_writes
+from seit.training.evaluate import RunEvaluation
+from seit.training.prediction import Prediction
+
+CLASSES_NAME = "classes.csv"
+PAIRS_NAME = "confusion.csv"
+MATRIX_NAME = "confusion_matrix.csv"
+PREDICTIONS_NAME = "predictions.csv"
+SUFFIX = ".csv"
+
+
+@contextmanager
+def prediction_table(path: Path, *, top: int) -> "Iterator[PredictionTable]":
+    """Open a new table of predictions, whose rows are written as they come.
+
+    Its columns are ``file``, ``class`` and ``probability`` of the likeliest class, ``class_2`` and
+    so on up to ``top``, and ``error``, the reason where a file cannot be read.
+
+    Raises:
+        UsageError: the file exists, or its folder does not.
+    """
+    check_new_file(path)
+    ends = ["", *(f"_{rank}" for rank in range(2, top + 1))]
+    with explained_writes(path), path.open("x", newline="", **_TEXT) as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [
+                "file",
+                *(f"{name}{end}" for end in ends for name in ("class", "probability")),
+                "error",
+            ]
+        )
+        yield PredictionTable(writer, top)
+
+
+class PredictionTable:
+    """A table of predictions under way."""
+
+    def __init__(self, writer: Any, top: int) -> None:
+        self._writer, self._top = writer, top
+
+    def add(self, prediction: Prediction) -> None:
+        """Write one row."""
+        named = [(name, f"{share:.6g}") for name, share in prediction.classes]
+        cells = [pair for pair, _ in zip_longest(named, range(self._top), fillvalue=("", ""))]
+        self._writer.writerow([prediction.file, *chain(*cells), prediction.error or ""])
+
+
+def check_new_tables(out: Path) -> None:
+    """Refuse a place where `write_evaluation` could not write.
+
+    Raises:
+        UsageError: it is a file that exists, or a folder that holds something.
+    """
+    if out.suffix == SUFFIX:
+        return check_new_file(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} already holds something; choose a new folder, or a .csv file")
+    return None
+
+
+def write_evaluation(out: Path, evaluation: RunEvaluation, keys: Sequence[str]) -> None:
+    """Write the tables of an evaluation.
+
+    Into a folder: `classes.csv` (precision, recall and support of each class),
+    `confusion.csv` (a row for each pair of a true and a predicted class that occurred),
+    `confusion_matrix.csv` (rows are true classes) of up to 100 classes, and `predictions.csv` (a
+    row a sample). A path that ends in `.csv` gets the first of them alone.
+
+    Args:
+        out: a new folder, or a new file.
+        evaluation: of a run.
+        keys: of all samples of the split, in its order.
+
+    Raises:
+        UsageError: ``out`` holds something.
+        SeitError: the disk is full.
+    """
+    check_new_tables(out)
+    if out.suffix == SUFFIX:
+        return _write(out, *_class_rows(evaluation))
+    with explained_writes(out):
+        out.mkdir(parents=True, exist_ok=True)
+    confusion, classes = evaluation.confusion, evaluation.classes
+    _write(out / CLASSES_NAME, *_class_rows(evaluation))
+    _write(out / PAIRS_NAME, ["true", "predicted", "samples"], _pair_rows(confusion, classes))
+    if len(classes) <= MATRIX_CLASSES:
+        matrix = confusion.to_matrix().tolist()
+        rows = ([name, *row] for name, row in zip(classes, matrix, strict=True))
+        _write(out / MATRIX_NAME, ["true", *classes], rows)
+    known = np.flatnonzero(evaluation.labels >= 0).tolist()
+    _write(
+        out / PREDICTIONS_NAME,
+        ["key", "true", "predicted"],
+        (
+            [keys[row], classes[evaluation.labels[row]], classes[evaluation.predictions[row]]]
+            for row in known
+        ),
+    )
+    return None
+
+
+def _class_rows(evaluation: RunEvaluation) -> tuple[list[str], Iterator[list[Any]]]:
+    confusion = evaluation.confusion
+    rows = zip(
+        evaluation.classes,
+        map(_share, confusion.precisions.tolist()),
+        map(_share, confusion.recalls.tolist()),
+        confusion.support.tolist(),
+        confusion.taken.tolist(),
+        strict=True,
+    )
+    return ["class", "precision", "recall", "support", "predicted"], map(list, rows)
+
+
+def _pair_rows(confusion: Confusion, classes: Sequence[str]) -> Iterator[list[Any]]:
+    rows = (confusion.true.tolist(), confusion.predicted.tolist(), confusion.counts.tolist())
+    return ([classes[i], classes[j], count] for i, j, count in zip(*rows, strict=True))
+
+
+def _share(value: float) -> str:
+    """A share, or nothing where there is none."""
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with explained_writes(path), path.open("x", newline="", **_TEXT) as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,63 @@
+"""What a tuning run does."""
+
+import math
+from dataclasses import dataclass, field
+
+from typing_extensions import override
+
+from seit.errors import UsageError
+from seit.models import TuningConfig
+from seit.training.config import EmaConfig, OptimConfig, TrainConfig, require_setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptimConfig(OptimConfig):
+    """The optimiser, with another learning rate where everything is trained."""
+
+    full_lr: float | None = None
+    """What stands for `lr` where the method is `full`, which takes a lower one than methods that
+    train few weights; None for `lr` itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(TrainConfig):
+    """A run that tunes a pre-trained backbone: what `seit tune` does with a store.
+
+    Raises:
+        UsageError: for values that do not fit together.
+    """
+
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    """The method and its sizes."""
+    optim: TuneOptimConfig = field(default_factory=TuneOptimConfig)
+    """The optimiser."""
+    ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.0))
+    """The average of the weights; none by default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        full_lr = self.optim.full_lr
+        require_setting(full_lr is None or 0 < full_lr < math.inf, "optim.full_lr", self, "above 0")
+        if self.sparsity.share:
+            raise UsageError(
+                f"sparsity.share is {self.sparsity.share}, but seit tune holds no weights at zero; "
+                "set it to 0"
+            )
+        if self.ema.decay and self.tuning.method == "adalora":
+            raise UsageError(
+                f"ema.decay is {self.ema.decay}, but an average would keep what adalora takes "
+                "away; set it to 0"
+            )
+
+    @override
+    def reinterpreted(self) -> list[str]:
+        """Name also those of the method."""
+        return [*super().reinterpreted(), *self.tuning.reinterpreted()]
+
+    @property
+    @override
+    def peak_lr(self) -> float:
+        full_lr, peak = self.optim.full_lr, super().peak_lr
+        if full_lr is None or self.tuning.method != "full":
+            return peak
+        return peak * full_lr / self.optim.lr

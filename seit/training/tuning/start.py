@@ -1,0 +1,170 @@
+"""`seit tune`: a classifier's run that trains few weights of a pre-trained backbone.
+
+Legend: B batch, P parts of the loss.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seit.documents import as_record
+from seit.errors import UsageError
+from seit.models import Tuning, is_of_head, make_tuning, save_adapter
+from seit.progress import Progress
+from seit.report import Section, table
+from seit.shards import Store, open_store
+from seit.training.classify import CLASSIFIER_FILES, Classifying, TrainResult, teacher_of
+from seit.training.defaults import default_config
+from seit.training.feeds import TrainBatch
+from seit.training.initialize import starting_from
+from seit.training.launch import run_objective
+from seit.training.objective import LoopFigures
+from seit.training.ranks import Ranks
+from seit.training.run import Run
+from seit.training.tuning.config import TuneConfig
+
+ADAPTER_NAME = "adapter.safetensors"
+"""What the run learned beside the backbone's weights: see `seit.models.tuning.load_adapter`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneResult(TrainResult):
+    """What a tuning run came to.
+
+    ``parameters`` is of the model that is kept, frozen ones included.
+
+    Attributes:
+        trained_parameters: that had gradients, the classifier's among them; of `adalora` those
+            that it began with.
+        tuning_parameters: of the method that are kept at the end, the classifier's left out.
+        head_parameters: of the classifier.
+        ranks: of each low-rank delta, by the layer's name; none of other methods.
+    """
+
+    trained_parameters: int
+    tuning_parameters: int
+    head_parameters: int
+    ranks: dict[str, int]
+
+
+def tune(
+    config: TuneConfig | None,
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    init_from: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> TuneResult:
+    """Tune the backbone of a finished run on ``store`` and leave a run folder at ``out``.
+
+    Its `adapter.safetensors` holds what the method learned, and the classifier. Its
+    `model.safetensors` are plain weights of timm's where the method can be folded into them, else
+    those of the model with its modules.
+
+    Args:
+        config: what to do; None for what the command does by default, fitted to the store.
+        store: the store, opened or by path.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
+            a pre-training run, and of a classifier of other classes, the head starts afresh. Its
+            backbone is needed to resume, too, as an adapter belongs to one.
+        resume: go on where that run stopped, if there is one, bit for bit.
+        progress: called after each step, on the main rank.
+
+    Raises:
+        UsageError: settings, store and folder do not fit together, or the method does not fit the
+            backbone; nothing was changed.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    if config is None:
+        config = default_config(TuneConfig, opened, task="tune", init_from=init_from)
+    settled = starting_from(config, init_from)
+    if settled.init_from is None:
+        raise UsageError("--init-from is missing; name the finished run whose backbone to tune")
+    return run_objective(
+        lambda ranks, _: TunedClassification(settled, opened, ranks, init_from=settled.init_from),
+        settled,
+        opened,
+        out=Path(out),
+        resume=resume,
+        files=(*CLASSIFIER_FILES, ADAPTER_NAME),
+        teacher=teacher_of(settled),
+        keeps_start=True,
+        recorded=lambda figures: as_record(figures, TuneResult, origin=f"the result in {out}"),
+        progress=progress,
+    )
+
+
+class TunedClassification(Classifying[TuneResult]):
+    """A classifier of which a tuning method decides what is trained."""
+
+    config: TuneConfig
+
+    def __init__(
+        self, config: TuneConfig, store: Store, ranks: Ranks, *, init_from: str | Path | None
+    ) -> None:
+        super().__init__(config, store, ranks, init_from=init_from)
+        self.tuning = make_tuning(config.tuning)
+        self.tuning.attach(self.model)
+        if self.tuning.penalty() is not None:
+            self.parts = ("loss", "penalty")
+
+    @override
+    def loss(
+        self, network: nn.Module, batch: TrainBatch, prepared: Tensor | None, rows: slice
+    ) -> Tensor:
+        losses_P = super().loss(network, batch, prepared, rows)
+        penalty = self.tuning.penalty()
+        if penalty is None:
+            return losses_P
+        return torch.stack([losses_P[0] + penalty, penalty])
+
+    @override
+    def after_update(self, step: int, total: int) -> None:
+        self.tuning.after_update(step, total)
+
+    @override
+    def kept_model(self, model: nn.Module) -> nn.Module:
+        if not self.tuning.mergeable:
+            return model
+        kept = copy.deepcopy(model)
+        self._of(model).bind(kept).merge()
+        return kept
+
+    @override
+    def result(self, figures: LoopFigures) -> TuneResult:
+        kept = sum(one.numel() for one in self.kept_model(self.model).parameters())
+        named = self.model.named_parameters()
+        return TuneResult(
+            **self.figures(replace(figures, parameters=kept)),
+            trained_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            tuning_parameters=sum(one.numel() for one in self.tuning.kept_state().values()),
+            head_parameters=sum(one.numel() for key, one in named if is_of_head(self.model, key)),
+            ranks=self.tuning.ranks(),
+        )
+
+    @override
+    def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
+        save_adapter(run.path / ADAPTER_NAME, model, self._of(model))
+        return super().leave(run, model)
+
+    @override
+    def sections(self) -> Sequence[Section]:
+        ranks = self.tuning.ranks()
+        if not ranks:
+            return ()
+        rows = [[name, rank] for name, rank in ranks.items()]
+        return (Section("Ranks", table(rows, header=["layer", "rank"])),)
+
+    def _of(self, model: nn.Module) -> Tuning:
+        """The tuning of the model, or of its average."""
+        return self.tuning if model is self.model else self.tuning.bind(model)

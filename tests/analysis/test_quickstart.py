@@ -1,0 +1,55 @@
+"""`seit quickstart` on a small corpus of one's own."""
+
+import json
+import shutil
+
+import pytest
+
+from seit.cli import main
+from seit.demo import write_corpus
+from seit.training import Run
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "renders"
+    write_corpus(folder, num_train=80, num_val=20, size=64, workers=1)
+    return folder
+
+
+def quickstart(capsys, *arguments):
+    main(["quickstart", *map(str, arguments), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_it_compares_tokens_with_pixels_and_goes_on_where_it_stopped(corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted(corpus.rglob("*.jpg"))[:12]):
+        shutil.copy(path, flat / f"{number}.jpg")
+    with pytest.raises(SystemExit) as refused:  # without classes; it is not in the way below
+        quickstart(capsys, "--out", out, "--data", flat, "--steps", 3, "--device", "cpu")
+    assert refused.value.code == 2
+    arguments = ("--out", out, "--data", corpus, "--steps", 3, "--device", "cpu")
+    result = quickstart(capsys, *arguments)
+    assert result["samples"] == 100
+    assert result["steps"] == 3
+    assert 0 <= result["top1_tokens"] <= 1
+    assert result["val_samples"] == 20
+    assert 0 < result["p_value"] <= 1
+    assert 0 <= result["top1_pixels"] <= 1
+    assert result["bytes_per_sample_tokens"] > 1280
+    assert result["bytes_ratio"] == pytest.approx(
+        result["bytes_per_sample_source"] / result["bytes_per_sample_tokens"]
+    )
+    runs = [Run.open(out / name).config for name in ("run-tokens", "run-pixels")]
+    assert runs[0].model == runs[1].model
+    assert runs[0].schedule == runs[1].schedule
+    page = (out / "report.html").read_text()
+    assert page.count("<img") == 16
+    assert "no difference shown: p = " in page or " of the pixels', p = " in page
+    for text in ("Learning curves", "Storage", "Confusion", "gear"):
+        assert text in page
+    again = quickstart(capsys, *arguments)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}

@@ -1,0 +1,157 @@
+"""Labels and splits of corpora: what is read, what is warned of, what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from seit.errors import UsageError
+from seit.ingest.sources import Corpus, list_corpus
+from seit.ingest.sources.labels import alike_classes, label_remarks
+from seit.ingest.sources.splits import hash_fraction
+
+
+def plant(root: Path, files: list[str]) -> Path:
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def table(folder: Path, rows: list[tuple[str, ...]], *, columns: str = "path,label") -> Path:
+    path = folder / "table.csv"
+    path.write_text("\n".join([columns, *(",".join(row) for row in rows)]) + "\n")
+    return path
+
+
+def labelled(folder: Path, names: list[str]) -> Corpus:
+    """List a table of files with these labels."""
+    rows = [(f"{number}.jpg", f'"{name}"') for number, name in enumerate(names)]
+    return list_corpus(table(folder, rows), val_fraction=0)
+
+
+def warned(corpus: Corpus) -> str:
+    return "\n".join(corpus.warnings)
+
+
+# -------------------------------------------------------------------------------------- labels
+
+
+def test_a_list_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    path.write_text('{"path": "a.jpg", "label": "red"}\n{"path": "b.jpg", "label": ["red", 1]}\n')
+    with pytest.raises(UsageError, match=r"line 2 has \['red', 1\] for a label; a label is one"):
+        list_corpus(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "is_list"),
+    [
+        (["tench,outdoor", "church,outdoor"], True),
+        (["a;b", "a;c", "b"], True),
+        (["red", "blue", "red|blue"], True),
+        (["tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane, bird"], False),
+        (["salt & pepper", "cats", "dogs"], False),
+        (["C++", "C"], False),
+    ],
+)
+def test_lists_of_labels_in_text_are_warned_of(names: list[str], is_list: bool) -> None:
+    assert (
+        "look like lists of labels" in str(label_remarks(names, [], is_folder=False))
+    ) == is_list
+
+
+def test_numbers_that_lose_their_spelling(tmp_path: Path) -> None:
+    corpus = labelled(tmp_path, ["007", "10", "9"])
+    assert corpus.classes == ("7", "9", "10")
+    assert "without leading zeros and signs: 007 as 7" in warned(corpus)
+    assert "leading zeros" not in warned(labelled(tmp_path, ["0", "1.0", "2.0", "-1"]))
+    assert labelled(tmp_path, ["007", "x"]).classes == ("007", "x")
+
+
+def test_missing_values_as_words(tmp_path: Path) -> None:
+    assert "a class is called nan, as programs" in warned(labelled(tmp_path, ["cat", "nan"]))
+    assert "a class is called N/A" in warned(labelled(tmp_path, ["cat", "N/A"]))
+    assert "is called" not in warned(list_corpus(plant(tmp_path / "f", ["none/1", "cat/2"])))
+    assert "is called NaN" in warned(list_corpus(plant(tmp_path / "g", ["NaN/1", "cat/2"])))
+
+
+def test_names_that_are_spelt_in_several_ways(tmp_path: Path) -> None:
+    names = ["cafe\u0301", "caf\xe9", "Cat", "cat", "sea_lion", "sea lion", "7", "07", "x"]
+    assert alike_classes(names) == [
+        ["cafe\u0301", "caf\xe9"],
+        ["Cat", "cat"],
+        ["sea_lion", "sea lion"],
+        ["7", "07"],
+    ]
+    assert alike_classes(["1", "-1", "a1", "a 1"]) == []
+    text = warned(labelled(tmp_path, names))
+    assert (
+        r"differ by spelling alone are kept apart: 07 and 7, Cat and cat, cafe\u0301 and caf"
+        in text
+    )
+
+
+def test_splits_whose_classes_disagree(tmp_path: Path) -> None:
+    corpus = list_corpus(plant(tmp_path, ["train/cat/1", "train/emu/2", "val/Cat/3", "val/emu/4"]))
+    assert corpus.classes == ("Cat", "cat", "emu")
+    assert corpus.warnings == (
+        "1 of 3 classes has samples in split 'val' and none in 'train' to learn from: 'Cat'; "
+        "'Cat' is nearly 'cat' (case); give both one name",
+    )
+
+
+# ---------------------------------------------------------------------------------- hash split
+
+
+def by_class(corpus: Corpus) -> dict[str, dict[str, list[str]]]:
+    """Class → split → keys."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for entry in corpus.instances:
+        sides = found.setdefault(corpus.classes[entry.label], {"train": [], "val": []})
+        sides[entry.split].append(entry.key)
+    return found
+
+
+def test_every_class_has_samples_to_learn_from_and_to_evaluate(tmp_path: Path) -> None:
+    files = [
+        f"c{size}-{n}/{i}.jpg" for size in (1, 2, 3, 40) for n in range(30) for i in range(size)
+    ]
+    corpus = list_corpus(plant(tmp_path, files))
+    moved = 0
+    for name, sides in by_class(corpus).items():
+        keys = [key for side in sides.values() for key in side]
+        by_hash = {key for key in keys if hash_fraction(key) < 0.1}
+        assert sides["train"], name
+        assert sides["val"] or len(keys) == 1, name
+        if len(by_hash) not in (0, len(keys)):
+            assert set(sides["val"]) == by_hash, name  # a split that is fine stays
+        elif len(keys) > 1:
+            moved += 1
+            (val,) = sides["val"] if not by_hash else ("",)
+            assert not val or hash_fraction(val) == min(map(hash_fraction, keys))
+            (train,) = sides["train"] if by_hash else ("",)
+            assert not train or hash_fraction(train) == max(map(hash_fraction, keys))
+    assert moved > 30
+    assert "30 of 120 classes have a single sample, which is in train" in warned(corpus)
+    assert set(by_class(list_corpus(tmp_path, val_fraction=0))["c2-0"]["val"]) == set()
+
+
+def test_what_was_split_earlier_stays(tmp_path: Path) -> None:
+    source = plant(tmp_path, [f"{name}/{i}.jpg" for name in "abcdef" for i in range(3)])
+    first = list_corpus(source)
+    kept = {entry.key: entry.split for entry in first.instances}
+    plant(source, [f"{name}/new{i}.jpg" for name in "abcdef" for i in range(20)])
+    again = {entry.key: entry.split for entry in list_corpus(source, kept_splits=kept).instances}
+    assert {key: again[key] for key in kept} == kept
+    fresh = {entry.key: entry.split for entry in list_corpus(source).instances}
+    assert {key: fresh[key] for key in kept} != kept  # what would surprise
+
+    only = dict.fromkeys(kept, "train")
+    corpus = list_corpus(source, kept_splits=dict.fromkeys(fresh, "train"))
+    assert corpus.split_names == ("train",)
+    for path in source.glob("*/new*.jpg"):
+        path.unlink()
+    plant(source, ["a/new.jpg", "b/new.jpg"])
+    corpus = list_corpus(source, kept_splits=only)
+    assert [by_class(corpus)[name]["val"] for name in "ab"] == [["a/new.jpg"], ["b/new.jpg"]]
+    assert "4 of 6 classes have no sample in val, as theirs stay in the split" in warned(corpus)

@@ -1,0 +1,439 @@
+"""Training of `conv-vq`: resuming bit for bit, folders, losses, quantisers, the command."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seit.cli import main
+from seit.errors import DamagedError, SeitError, UsageError
+from seit.ingest.sources import list_corpus
+from seit.tokenizer_training import TokenizerConfig, loop, train_tokenizer
+from seit.tokenizer_training.crops import Crops
+from seit.tokenizer_training.discriminator import PatchDiscriminator
+from seit.tokenizer_training.losses import hinge, reconstruction
+from seit.tokenizer_training.semantics import ORIENTATIONS, ClassHead, hog
+from seit.tokenizers import load_tokenizer
+
+SIZE = 32
+TINY = TokenizerConfig(
+    size=SIZE,
+    codes=32,
+    levels=(4, 3, 3),
+    dim=4,
+    encoder_width=8,
+    encoder_blocks=1,
+    decoder_width=8,
+    decoder_blocks=1,
+    crop=SIZE,
+    scale=(1.0, 1.5),
+    batch_size=8,
+    steps=6,
+    warmup_steps=2,
+    ema=0.5,
+    checkpoint_every=2,
+    eval_images=8,
+    device="cpu",
+)
+EVERYTHING = replace(
+    TINY, adversarial=0.1, adversarial_start=3, discriminator_width=4, classes=0.1, hog=0.1
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_start():
+    """Fewer patches to start from, and a line of metrics for each step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_START_BATCHES", 8)
+        patch.setattr(loop, "_LOG_EVERY", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (folder / name).mkdir()
+        for number in range(12):
+            coarse = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+            image = Image.fromarray(coarse).resize((70, 60), Image.Resampling.BICUBIC)
+            image.save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    """A training that nothing disturbed: its result and its folder."""
+    folder = tmp_path_factory.mktemp("trainings") / "finished"
+    return train_tokenizer(photos, EVERYTHING, folder), folder
+
+
+def steps_of(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+# ---------------------------------------------------------------------------------------- resuming
+
+CHILD = """
+import json, os, signal, sys
+from seit import files
+from seit.tokenizer_training import TokenizerConfig, train_tokenizer
+from seit.tokenizer_training import loop
+
+photos, out, settings = sys.argv[1:]
+settings = json.loads(settings)
+settings |= {name: tuple(settings[name]) for name in ("levels", "scale")}
+loop._START_BATCHES, loop._LOG_EVERY = 8, 1
+
+
+publish = files.publish
+
+
+def die_before_the_second(partial, path):
+    if "0004" in path.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    publish(partial, path)
+
+
+files.publish = die_before_the_second
+train_tokenizer(photos, TokenizerConfig(**settings), out)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_bit_for_bit(photos, finished, tmp_path):
+    result, undisturbed = finished
+    folder = tmp_path / "killed"
+    arguments = (str(photos), str(folder), json.dumps(asdict(EVERYTHING)))
+    child = subprocess.run([sys.executable, "-c", CHILD, *arguments], check=False)
+    assert child.returncode == -signal.SIGKILL
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"step-00000002.safetensors", "step-00000004.safetensors.partial"}
+    assert steps_of(folder)[:4] == [1, 2, 3, 4]
+
+    def stop(step, *_):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(photos, EVERYTHING, folder, resume=True, progress=stop)
+    assert steps_of(folder) == [1, 2, 3, 4, 5]
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    again = train_tokenizer(photos, EVERYTHING, folder, resume=True)
+    assert again.fingerprint == result.fingerprint
+    assert steps_of(folder) == steps_of(undisturbed) == [1, 2, 3, 4, 5, 6]
+    for name in ("step-00000004.safetensors", "step-00000006.safetensors"):
+        parts = [folder / "checkpoints" / name, undisturbed / "checkpoints" / name]
+        assert parts[0].read_bytes() == parts[1].read_bytes(), name
+    assert result.file == str(undisturbed / "tokenizer.safetensors")
+
+
+def test_what_a_training_leaves_behind(finished):
+    result, folder = finished
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "metrics.jsonl", "checkpoints", "tokenizer.safetensors", "eval.json")
+    }
+    tokenizer = load_tokenizer(result.file)
+    assert tokenizer.fingerprint == result.fingerprint
+    assert not any("head.logits" in key or "layers" in key for key in tokenizer.tensors())
+    evaluation = json.loads((folder / "eval.json").read_text())
+    assert evaluation["split"] == "val"
+    assert evaluation["psnr_db"] == result.psnr_db > 8
+    assert {"ssim", "ms_ssim", "perplexity", "entropy_bits"} <= evaluation.keys()
+    first, *_, last = (folder / "metrics.jsonl").read_text().splitlines()
+    assert "discriminator_loss" not in json.loads(first)
+    assert {"discriminator_loss", "adversarial_loss", "class_loss", "hog_loss", "psnr_db"} <= (
+        json.loads(last).keys()
+    )
+
+
+def test_a_finished_training_is_not_repeated(photos, finished):
+    result, folder = finished
+    before = (folder / "eval.json").read_bytes()
+
+    def refuse(*_):
+        raise AssertionError("a step was taken")
+
+    again = train_tokenizer(photos, EVERYTHING, folder, resume=True, progress=refuse)
+    assert replace(again, seconds=0.0) == replace(result, seconds=0.0)
+    assert (folder / "eval.json").read_bytes() == before
+
+
+def test_folders_that_hold_something_else_are_refused(photos, finished, tmp_path):
+    _, folder = finished
+    with pytest.raises(UsageError, match="pass --resume"):
+        train_tokenizer(photos, EVERYTHING, folder)
+    with pytest.raises(UsageError, match=r"lr was 0.001 and is 0.002; seed was 0 and is 1"):
+        train_tokenizer(photos, replace(EVERYTHING, lr=2e-3, seed=1), folder, resume=True)
+    with pytest.raises(UsageError, match="other images"):
+        train_tokenizer([photos, photos], EVERYTHING, folder, resume=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="something else"):
+        train_tokenizer(photos, TINY, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_settings_that_came_later_had_their_defaults(finished):
+    _, folder = finished
+    saved = json.loads((folder / "config.json").read_text())["settings"]
+    for name in ("hog", "classes", "adversarial", "eval_images"):
+        del saved[name]
+    assert [text.split()[0] for text in EVERYTHING.differences(saved)] == [
+        *("adversarial", "classes", "hog", "eval_images")
+    ]
+    with pytest.raises(UsageError, match="no setting 'wings'"):
+        TINY.differences({"wings": 2})
+
+
+def test_a_file_that_was_changed_afterwards_is_found(photos, tmp_path):
+    folder = tmp_path / "out"
+    train_tokenizer(photos, replace(TINY, steps=1), folder)
+    evaluation = json.loads((folder / "eval.json").read_text())
+    (folder / "eval.json").write_text(json.dumps({**evaluation, "fingerprint": "0" * 64}))
+    with pytest.raises(DamagedError, match="is not what"):
+        train_tokenizer(photos, replace(TINY, steps=1), folder, resume=True)
+    (folder / "config.json").write_text("[")
+    with pytest.raises(DamagedError, match="cannot be read"):
+        train_tokenizer(photos, replace(TINY, steps=1), folder, resume=True)
+
+
+# ---------------------------------------------------------------------------------------- learning
+
+
+def test_training_improves_on_its_start(photos, tmp_path):
+    config = replace(TINY, lr=3e-3, encoder_width=16, decoder_width=16, ema=0.8, eval_images=24)
+    sources = [photos / "ant", photos / "bee"]
+    start = train_tokenizer(sources, replace(config, steps=1, lr=1e-9), tmp_path / "start")
+    end = train_tokenizer(sources, replace(config, steps=30), tmp_path / "end")
+    assert end.psnr_db > start.psnr_db + 0.5
+    assert end.ssim > start.ssim + 0.05
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "grid", "shape"),
+    [("rvq", (12, 4), (3, 32, 4)), ("fsq", (4, 4), (36, 3)), ("lfq", (4, 4), (32, 5))],
+)
+def test_every_quantiser_trains(photos, tmp_path, quantizer, grid, shape):
+    config = replace(TINY, quantizer=quantizer, depth=3, steps=2, checkpoint_every=1)
+    result = train_tokenizer(photos, config, tmp_path / "out")
+    tokenizer = load_tokenizer(result.file)
+    assert (tokenizer.grid, tuple(tokenizer.codebook.shape)) == (grid, shape)
+    assert result.psnr_db > 8
+    pixels = torch.randint(0, 256, (2, SIZE, SIZE, 3), dtype=torch.uint8)
+    assert tokenizer.decode(tokenizer.encode(pixels)).shape == pixels.shape
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(photos, tmp_path, monkeypatch):
+    def broken(rebuilt, planes, config):
+        found = reconstruction(rebuilt, planes, config)
+        return found._replace(loss=found.loss * math.nan)
+
+    monkeypatch.setattr(loop, "reconstruction", broken)
+    with pytest.raises(SeitError, match="the loss became nan before step 1"):
+        train_tokenizer(photos, TINY, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("checkpoints/*"))
+
+
+# ------------------------------------------------------------------------------------------- crops
+
+
+def test_crops_are_a_function_of_seed_and_step(photos):
+    instances = list_corpus(photos).instances
+    crops = Crops(instances, TINY)
+    ahead = list(crops.batches(3, 6))
+    for step, batch in enumerate(ahead, 3):
+        alone = Crops(instances, TINY).batch(step)
+        assert torch.equal(alone.images, batch.images)
+        assert torch.equal(alone.labels, batch.labels)
+        assert batch.images.shape == (8, SIZE, SIZE, 3)
+        assert (batch.labels[::4].repeat_interleave(4) == batch.labels).all()
+    assert not torch.equal(ahead[0].images, ahead[1].images)
+    other = Crops(instances, replace(TINY, seed=1)).batch(3)
+    assert not torch.equal(other.images, ahead[0].images)
+
+
+def test_unreadable_images_are_replaced(photos, tmp_path):
+    (tmp_path / "bee").mkdir()
+    (tmp_path / "bee" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    torn = list_corpus(tmp_path).instances
+    with pytest.raises(SeitError, match="16 images in a row"):
+        Crops(torn, TINY).batch(0)
+    mixed = Crops([*torn, *list_corpus(photos).instances[:3]], TINY)
+    assert all(len(mixed.batch(step).images) == 8 for step in range(6))
+
+
+# ------------------------------------------------------------------------------------------ losses
+
+
+def test_reconstruction_in_closed_form():
+    """Planes off by 0.2 of −1…1 are off by 0.1 of 0…1: 20 dB."""
+    planes = torch.zeros(2, 3, 32, 32)
+    found = reconstruction(planes + 0.2, planes, replace(TINY, l1=2.0, l2=3.0, ssim=0.0))
+    assert float(found.loss) == pytest.approx(2 * 0.1 + 3 * 0.01, abs=1e-6)
+    assert float(found.psnr_db) == pytest.approx(20, abs=1e-4)
+    likeness = (2 * 0.5 * 0.6 + 1e-4) / (0.5**2 + 0.6**2 + 1e-4)
+    found = reconstruction(planes + 0.2, planes, replace(TINY, l1=0.0, l2=0.0, ssim=1.0))
+    weight = 0.2856 / (0.0448 + 0.2856)  # only the coarsest of two scales sees luminance
+    assert float(found.loss) == pytest.approx(1 - likeness**weight, abs=1e-4)
+
+
+def test_hinge_in_closed_form():
+    real, made = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.25])
+    assert float(hinge(real, made)) == pytest.approx((0.5 / 2 + 1.25 / 2) / 2)
+    assert float(hinge(torch.ones(3), -torch.ones(3))) == 0
+
+
+def test_the_discriminator_judges_each_image_by_itself():
+    torch.manual_seed(0)
+    network = PatchDiscriminator(3, 4)
+    planes = torch.randn(3, 3, 48, 40)
+    together = network(planes)
+    assert together.shape == (3, 1, 5, 4)
+    torch.testing.assert_close(together[1:2], network(planes[1:2]))
+
+
+def test_the_discriminator_sees_46_pixels():
+    network = PatchDiscriminator(1, 2)
+    network.layers = torch.nn.Sequential(  # norms would join all places
+        *(part for part in network.layers if not isinstance(part, torch.nn.GroupNorm))
+    )
+    planes = torch.zeros(1, 1, 96, 96, requires_grad=True)
+    network(planes)[0, 0, 5, 5].backward()
+    assert (planes.grad[0, 0].abs().sum(0) > 0).sum() == 46
+
+
+@pytest.mark.parametrize("angle", [10, 30, 50, 70, 110, 130, 150, 170])
+def test_hog_finds_the_direction_of_a_ramp(angle):
+    turn = math.radians(angle)
+    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    planes = (0.02 * (x * math.cos(turn) + y * math.sin(turn)))[None, None].repeat(2, 3, 1, 1)
+    found = hog(planes, (8, 8)).unflatten(1, (3, ORIENTATIONS))
+    assert found.shape == (2, 3, ORIENTATIONS, 3, 3)
+    expected = torch.zeros(ORIENTATIONS)
+    expected[angle // 20] = 1
+    middle = found[:, :, :, 1, 1]
+    torch.testing.assert_close(middle, expected.expand_as(middle))
+    assert float(hog(torch.full_like(planes, 0.3), (8, 8)).abs().max()) == 0
+
+
+def test_crops_without_a_class_cost_nothing():
+    torch.manual_seed(0)
+    head = ClassHead(4, 3)
+    latents, labels = torch.randn(4, 4, 5, 5), torch.tensor([0, -1, 2, -1])
+    expected = torch.nn.functional.cross_entropy(head(latents[::2]), labels[::2])
+    torch.testing.assert_close(head.loss(latents, labels), expected)
+    assert head.loss(latents, torch.full((4,), -1)).item() == 0
+
+
+def test_classes_need_labels(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="no image has a label"):
+        train_tokenizer(tmp_path, replace(TINY, classes=1.0), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 30}, "size is 30"),
+        ({"crop": 8, "size": 8}, "size is 8"),
+        ({"crop": 64}, "do not fit"),
+        ({"scale": (2.0, 1.0)}, "scale"),
+        ({"scale": (1.0, math.nan)}, "scale"),
+        ({"batch_size": 6}, "multiple of crops_per_image"),
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"lr": math.inf}, "lr"),
+        ({"l1": 0.0, "l2": 0.0, "ssim": 0.0}, "l1, l2 or ssim"),
+        ({"hog": -1.0}, "loss weights"),
+        ({"quantizer": "fsq", "levels": (8, 2)}, "at least 3"),
+        ({"quantizer": "fsq", "levels": (64, 64, 64)}, "262,144 codes"),
+        ({"quantizer": "lfq", "codes": 1000}, "power of two"),
+        ({"quantizer": "rvq", "depth": 1}, "depth is 1"),
+        ({"codes": 1}, "1 codes"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(UsageError, match=message):
+        replace(TINY, **changes)
+
+
+def test_the_command(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    settings = {**asdict(TINY), "steps": 3, "l1": 2.0}
+    named = {name: settings.pop(name) for name in ("size", "codes", "steps", "batch_size")}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in named.items()]
+    for name, value in settings.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        flags += ["--set", f"{name}={text}"]
+
+    def run(*more):
+        capsys.readouterr()
+        main(["tokenizer", "train", str(photos), str(out), *flags, "--json", *more])
+        return json.loads(capsys.readouterr().out)
+
+    assert run("--dry-run") == json.loads(json.dumps(asdict(replace(TINY, steps=3, l1=2.0))))
+    assert not out.exists()
+    result = run()
+    assert result["file"] == str(out / "tokenizer.safetensors")
+    again = run("--resume")
+    assert again["fingerprint"] == result["fingerprint"]
+    for more, message in (
+        ((), "--resume"),
+        (("--resume", "--set", "l1=1"), "l1 was 2.0 and is 1.0"),
+        (("--set", "wings"), "NAME=VALUE"),
+        (("--set", "wings=2"), "no setting 'wings'"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            run(*more)
+        assert left.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------- starting from a tokenizer
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "rvq", "fsq"])
+def test_a_training_starts_from_another_ones_weights(photos, tmp_path, quantizer):
+    config = replace(TINY, quantizer=quantizer, steps=4, ema=0.0)
+    first = train_tokenizer(photos, config, tmp_path / "first")
+    still = replace(config, steps=1, lr=1e-12, warmup_steps=0)
+    second = train_tokenizer(photos, still, tmp_path / "second", init_from=first.file)
+    assert second.psnr_db == pytest.approx(first.psnr_db, abs=0.3)
+    ours, theirs = (load_tokenizer(result.file).tensors() for result in (second, first))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_what_a_training_can_start_from(photos, finished, tmp_path):
+    result, _ = finished
+    other = replace(TINY, dim=5, encoder_width=9)
+    with pytest.raises(UsageError, match=r"its dim is 4, not 5; its encoder_width is 8, not 9"):
+        train_tokenizer(photos, other, tmp_path / "run", init_from=result.file)
+    with pytest.raises(UsageError, match=r"is a mel-conv tokenizer; .* starts from a conv-vq one"):
+        train_tokenizer(photos, TINY, tmp_path / "run", init_from="mel-conv-5s")
+    with pytest.raises(UsageError, match="no tokenizer is named"):
+        train_tokenizer(photos, TINY, tmp_path / "run", init_from=str(tmp_path / "none"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_goes_on_with_the_start_that_it_had(photos, finished, tmp_path):
+    result, _ = finished
+    config = replace(TINY, steps=1)
+    first = train_tokenizer(photos, config, tmp_path / "run", init_from=result.file)
+    again = train_tokenizer(photos, config, tmp_path / "run", resume=True, init_from=result.file)
+    assert again.fingerprint == first.fingerprint
+    with pytest.raises(UsageError, match="not begun from that tokenizer"):
+        train_tokenizer(photos, config, tmp_path / "run", resume=True)
