@@ -38,7 +38,7 @@ TOKENIZER = (
 #: Command lines in their order; ``$`` stands for the output folder.
 COMMANDS = {
     "store": "tokenize $/pictures $/store --tokenizer patch-pca-vq --size 64 --codes 32",
-    "packed": "tokenize $/pictures $/packed --tokenizer conv-vq-f8-1024 --size 64 --codec packed",
+    "packed": "tokenize $/pictures $/packed --tokenizer conv-vq-f8-1024 --codec packed",
     "zarr": "convert $/store $/zarr --container zarr",
     "official": "convert $/store $/official",
     "sounds": "tokenize $/clips $/sounds --tokenizer mel-vq-1s --codes 16",
@@ -94,7 +94,7 @@ def make_corpora(out: Path) -> None:
         )[number % 4]
         picture = np.where(shape[..., None], random.integers(90, 256, 3), rows[..., None] * 2)
         noisy = (picture + random.normal(0, 6, (64, 64, 3))).clip(0, 255).astype(np.uint8)
-        path = out / "pictures" / ("val" if number % 6 == 5 else "train") / name / f"{number}.png"
+        path = out / "pictures" / ("val" if number % 5 == 4 else "train") / name / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noisy).save(path)
     seconds = np.arange(16000) / 16000
