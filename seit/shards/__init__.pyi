@@ -56,7 +56,11 @@ from .packed import (
     unpack as unpack,
     unpack_rows as unpack_rows,
 )
-from .pipelines import BlockDecoder as BlockDecoder, shard_urls as shard_urls
+from .pipelines import (
+    BlockDecoder as BlockDecoder,
+    sample_pipeline as sample_pipeline,
+    shard_urls as shard_urls,
+)
 from .seal import SealedFolder as SealedFolder
 from .shard import BlockColumns as BlockColumns, DamagedBlock as DamagedBlock, Shard as Shard
 from .split import Sample as Sample, Split as Split

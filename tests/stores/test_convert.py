@@ -1,4 +1,5 @@
 import gc
+import gzip
 import json
 import pickle
 import subprocess
@@ -11,12 +12,13 @@ import webdataset
 import zarr
 from PIL import Image
 from support.stores import build_store
+from torch.utils.data import DataLoader
 
 import seit
 from seit.config import build
 from seit.errors import DamagedError, UsageError
-from seit.shards import BlockDecoder, shard_urls
-from seit.stores import convert_store, verify_store
+from seit.shards import BlockDecoder, sample_pipeline, shard_urls
+from seit.stores import convert_store, copy_store, verify_store
 from seit.stores.recode import fit_codec, recode_store
 from seit.training import TrainConfig, evaluate_run, predict, train
 
@@ -242,6 +244,13 @@ def test_tables_are_fitted_to_all_splits(source):
     assert codec.tables == fit_codec(seit.open(path)).tables
 
 
+def same_samples(samples, written):
+    assert [sample["__key__"] for sample in samples] == written.keys
+    assert [sample["label"] for sample in samples] == written.labels.tolist()
+    assert [sample["metadata"] for sample in samples] == written.metadata
+    np.testing.assert_array_equal([sample["tokens"] for sample in samples], written.tokens)
+
+
 @pytest.mark.parametrize("codec", ["packed", "context"])
 def test_a_webdataset_pipeline_yields_samples(source, tmp_path, codec):
     path, columns = source
@@ -253,11 +262,27 @@ def test_a_webdataset_pipeline_yields_samples(source, tmp_path, codec):
         warnings.simplefilter("ignore", ResourceWarning)  # the library leaves its files open
         samples = list(dataset.compose(decoder))
         gc.collect()
-    written = columns["train"]
-    assert [sample["__key__"] for sample in samples] == written.keys
-    assert [sample["label"] for sample in samples] == written.labels.tolist()
-    assert [sample["metadata"] for sample in samples] == written.metadata
-    np.testing.assert_array_equal([sample["tokens"] for sample in samples], written.tokens)
+    same_samples(samples, columns["train"])
+    pipeline = pickle.loads(pickle.dumps(sample_pipeline(split)))
+    same_samples(list(pipeline), columns["train"])
+    shuffled = [sample["__key__"] for sample in sample_pipeline(split, shuffle_shards=8, seed=3)]
+    assert sorted(shuffled) == sorted(columns["train"].keys)
+    workers = DataLoader(pipeline, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert sorted(sample["__key__"] for sample in workers) == sorted(columns["train"].keys)
+
+
+def test_a_pipeline_reads_remote_tars_and_plain_ones_alone(source, tmp_path):
+    path, columns = source
+    place = f"memory://{tmp_path.name}/store"
+    copy_store(path, place)
+    split = seit.open(place)["train"]
+    same_samples(list(sample_pipeline(split)), columns["train"])
+    copy = tmp_path / "copy"
+    copy_store(path, copy)
+    shard = copy / split.shards[0].record.file
+    shard.write_bytes(gzip.compress(shard.read_bytes()))
+    with pytest.raises(DamagedError, match="is no tar of a store"):
+        list(sample_pipeline(seit.open(copy)["train"]))
 
 
 def test_a_pipeline_names_what_is_damaged(source):

@@ -3,9 +3,8 @@
 import json
 import os
 import posixpath
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +30,8 @@ from seit.modality import Modality
 MAX_SIDE_BYTES = 1 << 20
 """Largest .cls or .json member that is read, in bytes."""
 
-# WebDataset's rule: the key goes up to the first dot of the base name, the rest is the field.
-_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
+_LINE_FEED = "\ud800"
+"""Stands for a line feed in a name, which WebDataset's pattern does not match; no text has it."""
 _MAX_LINKS = 40
 """Links in a row that are followed, as of Linux."""
 
@@ -219,22 +218,20 @@ def _drafts_of(file: SourceFile, found: _Found) -> list[Draft]:
 
 def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str, Sample]]:
     """Group the members of a tar by their names; links are what they lead to."""
+    # A late import: webdataset loads torch.
+    from webdataset.tariterators import group_by_keys
+
     groups: dict[str, Sample] = {}
     places: dict[str, Member] = {}
-    has_links = False
-    for member in tar:
-        places[posixpath.normpath(member.name)] = member
-        has_links |= member.target is not None
-        name = as_text(member.name)
-        match = _MEMBER.fullmatch(name)
-        if not match or any(map(is_system, name.split("/")[:-1])):
-            continue
-        sample = groups.setdefault(match[1].removeprefix("./"), {})
-        extension = match[2].lower()
-        if extension in sample:
-            found.doubles.append(f"{relative}/{match[1].removeprefix('./')}.{extension}")
-        else:
-            sample[extension] = member
+    for run in group_by_keys(_runs(tar, places), keys=lambda parts: parts):
+        name = run.pop("__key__").removeprefix("./")
+        del run["__url__"]
+        sample = groups.setdefault(name, {})
+        # The members of a sample need not be neighbors here, as they must be for WebDataset.
+        for extension, member in run.items():
+            if sample.setdefault(extension, member) is not member:
+                found.doubles.append(f"{relative}/{name}.{extension}")
+    has_links = any(member.target is not None for member in places.values())
     if has_links:
         for name, sample in groups.items():
             _follow(sample, places, f"{relative}/{name}", found)
@@ -244,6 +241,45 @@ def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str,
         if sample
         for stem, part in _divide(name, sample, found.modality)
     ]
+
+
+def _runs(tar: TarIndex, places: dict[str, Member]) -> Iterator[dict[str, object]]:
+    """Yield the members as WebDataset's stages take them, names parted; note the place of each.
+
+    A field that a sample has already starts another run of the same key: WebDataset's own error
+    for it spells out all fields each time, and would take quadratic time on a hostile tar.
+    """
+    last: str | None = None
+    fields: set[str] = set()
+    for member in tar:
+        places[posixpath.normpath(member.name)] = member
+        parts = _key_and_field(as_text(member.name))
+        if parts is None:
+            continue
+        key, extension = parts
+        if key != last:
+            last, fields = key, set()
+        if extension in fields:
+            fields = set()
+            yield {}
+        fields.add(extension)
+        yield {"fname": parts, "data": member, "__url__": ""}
+
+
+def _key_and_field(name: str) -> tuple[str, str] | None:
+    """Part a member's name by WebDataset's rule: the key goes up to the base name's first dot.
+
+    Names that are hidden, a system's own, or whose field is WebDataset's (``__key__``) have none.
+    """
+    from webdataset.tariterators import base_plus_ext
+
+    *folders, base = name.split("/")
+    if base.startswith(".") or any(map(is_system, folders)):
+        return None
+    key, field = base_plus_ext(name.replace("\n", _LINE_FEED))
+    if key is None or field.startswith("__"):
+        return None
+    return key.replace(_LINE_FEED, "\n"), field.replace(_LINE_FEED, "\n").lower()
 
 
 def _follow(sample: Sample, places: Mapping[str, Member], key: str, found: _Found) -> None:
