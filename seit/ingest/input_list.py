@@ -59,4 +59,4 @@ def kept_splits(store: Store) -> dict[str, str]:
     for name, split in store.items():
         for key in split.keys:
             kept[suffix.sub("", key)] = kept[key] = name
-    return kept | {str(entry["key"]): str(entry["split"]) for entry, _ in skipped_lines(store)}
+    return kept | {entry["key"]: entry["split"] for entry, _ in skipped_lines(store)}

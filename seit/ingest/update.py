@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,26 +40,22 @@ from seit.ingest.job import (
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.workspace import check_target
-from seit.shards import CARD_NAME, Block, Store, is_url, open_store, read_card
+from seit.shards import CARD_NAME, Block, Store, is_url, open_store, read_card, write_listed
 from seit.stores import (
     EDITS_ENTRY,
     Contents,
+    Record,
     check_folder,
     chosen_blocks,
     common_shard_samples,
     edited_job,
-    end_earlier,
-    flush_folders,
-    locked,
+    held_store,
+    put_in_place,
     recode_store,
     relabelled,
-    replace_folder,
     share_of,
     skipped_lines,
-    work_of,
-    write_listed,
     write_packed,
-    write_record,
 )
 from seit.tokenizers import ReferableTokenizer, Tokenizer
 
@@ -168,11 +164,7 @@ def update_store(
         raise UsageError("overwrite replaces a store and an update keeps it; choose one of them")
     check_target(Path(store), source)
     path = Path(store).resolve()
-    work = work_of(path)
-    if not path.is_dir() and not work.is_dir():
-        read_card(path)  # says that there is no store
-    with locked(work, path):
-        ended = end_earlier(path, work)
+    with held_store(path) as (work, ended):
         return _Update(source, path, work, config, since, progress).run(ended)
 
 
@@ -198,7 +190,7 @@ class _Update:
         self.corpus = list_source(source, self.config, kept_splits=kept_splits(self.store))
         self.remembered = read_inputs(self.store)
 
-    def run(self, ended: Mapping[str, Any] | None) -> UpdateResult:
+    def run(self, ended: Record | None) -> UpdateResult:
         """Make the new store and put it in the place of the old one."""
         request = self._request()
         if ended is not None and ended["request"] == request:
@@ -213,12 +205,8 @@ class _Update:
         fresh = self._tokenize(changes.fresh)
         new = self._write(changes, fresh)
         result = self._result(open_store(new), changes, fresh)
-        flush_folders(new)
-        self.store.sealed.check()
-        write_record(self.work, request, asdict(result), seal=read_card(new).seal)
-        replace_folder(self.path, self.work)
+        put_in_place(self.store, self.work, request=request, outcome=asdict(result))
         shutil.rmtree(self.part, ignore_errors=True)
-        end_earlier(self.path, self.work)
         return result
 
     def _request(self) -> str:
@@ -264,7 +252,7 @@ class _Update:
             for key, label in zip(split.keys, split.labels.tolist(), strict=True)
         }
         for entry, _ in skipped_lines(self.store):
-            homes[str(entry["key"])] = _Home(str(entry["split"]), None, is_skipped=True)
+            homes[entry["key"]] = _Home(entry["split"], None, is_skipped=True)
         return homes
 
     def _compare(self) -> _Changes:
@@ -335,9 +323,9 @@ class _Update:
         card, packed, new = self.store.card, self.work / "packed", self.work / "new"
         write_packed(self._contents(changes, fresh), packed, progress=None)
         written = read_card(packed)
-        record = write_listed(packed, INPUTS_NAME, list_inputs(self.corpus))
+        listed = write_listed(packed, {INPUTS_NAME: list_inputs(self.corpus)})
         others = tuple(entry for entry in written.files if entry.file != INPUTS_NAME)
-        replace(written, files=(*others, record)).write(packed)
+        replace(written, files=(*others, *listed)).write(packed)
         with explained_writes(new):
             if (card.codec, card.container) == ("packed", "wds"):
                 packed.rename(new)
@@ -379,9 +367,7 @@ class _Update:
             "changed": len(changes.changed),
             "removed": changes.removed,
         }
-        old_lines = [
-            line for entry, line in skipped_lines(store) if str(entry["key"]) in changes.kept
-        ]
+        old_lines = [line for entry, line in skipped_lines(store) if entry["key"] in changes.kept]
         return Contents(
             like=store,
             splits={name: pieces(name) for name in names},

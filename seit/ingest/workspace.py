@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from seit.documents import parse_json, read_plain
 from seit.errors import UsageError
 from seit.files import explained_writes, inside, write_atomically
@@ -50,22 +52,17 @@ class DoneShard:
     remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        """Read what JSON holds of the fields.
+    def from_json(cls, data: bytes | str) -> Self:
+        """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: it is something else.
+            ValueError: it is something else.
         """
-        return cls(
-            shard=ShardRecord(**entry["shard"]) if entry["shard"] else None,
-            skipped=tuple((key, reason) for key, reason in entry["skipped"]),
-            label_counts={int(label): n for label, n in entry["label_counts"].items()},
-            source_bytes=int(entry["source_bytes"]),
-            remarks={
-                sentence: (int(count), str(key))
-                for sentence, (count, key) in entry.get("remarks", {}).items()
-            },
-        )
+        return msgspec.convert(parse_json(data), cls, strict=False)
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON."""
+        return json.dumps(asdict(self)).encode()
 
 
 class Workspace:
@@ -151,18 +148,17 @@ class Workspace:
         """The record of a shard that is finished and still in place, or None."""
         try:
             path = self._done / f"{plan.name}.json"
-            entry = parse_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
-            done = DoneShard.from_json(entry)
+            done = DoneShard.from_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
             shard = done.shard
             if shard and (self.shards / shard.file).stat().st_size != shard.bytes:
                 return None
             return done
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return None
 
     def write_done(self, plan: ShardPlan, done: DoneShard) -> None:
         """Note that a shard is finished."""
-        write_atomically(inside(self._done, f"{plan.name}.json"), json.dumps(asdict(done)).encode())
+        write_atomically(inside(self._done, f"{plan.name}.json"), done.to_json())
 
     def remove(self) -> None:
         """Remove the folder: the job is over."""

@@ -42,19 +42,15 @@ from seit.shards import (
     index_name,
     open_folder,
     open_store,
-    read_card,
     write_index,
+    write_listed,
     write_zarr_split,
 )
 from seit.stores.recode import recode_store
 from seit.stores.replace import (
     check_folder,
-    end_earlier,
-    flush_folders,
-    locked,
-    replace_folder,
-    work_of,
-    write_record,
+    held_store,
+    put_in_place,
 )
 from seit.stores.rewrite import (
     Contents,
@@ -63,7 +59,6 @@ from seit.stores.rewrite import (
     edited_job,
     share_of,
     skipped_lines,
-    write_listed,
     write_packed,
 )
 from seit.stores.select import KeySet, chosen_blocks, match_samples
@@ -146,12 +141,8 @@ def delete_samples(
     if not key_set.wanted:
         raise UsageError("no keys are given; name the samples to delete")
     path = folder.path.resolve()
-    work = work_of(path)
-    if not path.is_dir() and not work.is_dir():
-        read_card(path)  # says that there is no store
-    with locked(work, path):
+    with held_store(path) as (work, ended):
         request = _digest(key_set, refit=refit)
-        ended = end_earlier(path, work)
         if ended is not None and ended["request"] == request:
             return Deletion(**ended["outcome"])
         return _Removal(path, work, key_set, progress).run(
@@ -180,7 +171,7 @@ class _Removal:
         check_folder(self.path, store.card, reason="which may tell of the samples")
         kept = {name: ~match_samples(split, keys=self.keys) for name, split in store.items()}
         lines = skipped_lines(store)
-        kept_lines = [line for entry, line in lines if not self.keys.holds(str(entry["key"]))]
+        kept_lines = [line for entry, line in lines if not self.keys.holds(entry["key"])]
         if not allows_missing:
             self.keys.check_found(store.folder)
         remaining = sum(int(mask.sum()) for mask in kept.values())
@@ -200,11 +191,7 @@ class _Removal:
             bytes=open_store(self.new if is_changed else self.path).num_bytes,
         )
         if is_changed:
-            flush_folders(self.new)
-            store.sealed.check()  # files were linked, not read
-            write_record(self.work, request, asdict(deletion), seal=read_card(self.new).seal)
-            replace_folder(self.path, self.work)
-            end_earlier(self.path, self.work)
+            put_in_place(store, self.work, request=request, outcome=asdict(deletion))
         return deletion
 
     def _refit(
@@ -254,7 +241,7 @@ class _Removal:
         written: list[FileRecord] = []
         for record in card.files:
             if record.file == SKIPPED_NAME and len(lines) != card.skipped:
-                files.append(write_listed(self.new, SKIPPED_NAME, b"".join(lines)))
+                files += write_listed(self.new, {SKIPPED_NAME: b"".join(lines)})
             elif not any(_is_of_split(record.file, name, card.container) for name in touched):
                 self._link(record)
                 files.append(record)

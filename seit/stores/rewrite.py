@@ -3,35 +3,35 @@
 It is made packed, in tars, first: only then is it known what entropy coding has to fit to.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from seit.documents import parse_json
 from seit.errors import DamagedError
-from seit.files import explained_writes, inside, write_atomically
+from seit.files import explained_writes
 from seit.shards import (
     CODEBOOK_NAME,
-    CODEBOOK_TENSOR,
     MAX_SHARD_BLOCKS,
     SKIPPED_NAME,
     Block,
     Card,
-    FileRecord,
     Location,
     PackedCodec,
     ShardRecord,
     ShardWriter,
     Store,
+    codebook_file,
     even_blocks,
     open_store,
     write_index,
+    write_listed,
 )
 from seit.stores.place import place_store
 from seit.stores.recode import CONTAINERS, recode_store
@@ -126,17 +126,16 @@ def write_contents(
 
 def write_packed(contents: Contents, folder: Path, *, progress: Progress | None) -> None:
     """Write a packed store of tars into a new ``folder``, the card last."""
-    from safetensors.numpy import save
-
     like = contents.like
     with explained_writes(folder):
         folder.mkdir(parents=True)
-    data = {CODEBOOK_NAME: save({CODEBOOK_TENSOR: like.codebook})}
+    codec = PackedCodec(like.card.layout)
+    data = {CODEBOOK_NAME: codebook_file(like.codebook, codec)}
     for record in like.card.files:
         if "/" not in record.file and record.file not in (CODEBOOK_NAME, SKIPPED_NAME):
             data[record.file] = like.read_listed(record.file)
     data[SKIPPED_NAME] = b"".join(contents.skipped)
-    files = [write_listed(folder, name, content) for name, content in data.items()]
+    files = list(write_listed(folder, data))
     splits = {}
     done = 0
     for name, pieces in contents.splits.items():
@@ -178,12 +177,6 @@ def _write_split(
         yield writer.record
 
 
-def write_listed(folder: Path, name: str, data: bytes) -> FileRecord:
-    """Write a file of a store, and tell what the card has to say of it."""
-    write_atomically(inside(folder, name), data)
-    return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
-
-
 def common_shard_samples(stores: Sequence[Store], block_samples: int) -> int:
     """Samples per shard of a store made of ``stores``: whole blocks."""
     largest = max(
@@ -218,8 +211,15 @@ def relabelled(
         yield replace(piece, labels=lookup[piece.labels])
 
 
-def skipped_lines(store: Store) -> list[tuple[dict[str, Any], bytes]]:
-    """The lines of `skipped.jsonl`, each as an object and as it stands there.
+class SkippedInput(TypedDict):
+    """Input that could not be read, as a line of `skipped.jsonl` names it."""
+
+    key: str
+    split: str
+
+
+def skipped_lines(store: Store) -> list[tuple[SkippedInput, bytes]]:
+    """Return the lines of `skipped.jsonl`, each as a record and as it stands there.
 
     Raises:
         DamagedError: the file is not what was written.
@@ -229,12 +229,12 @@ def skipped_lines(store: Store) -> list[tuple[dict[str, Any], bytes]]:
     found = []
     for number, line in enumerate(store.read_listed(SKIPPED_NAME).splitlines(keepends=True), 1):
         try:
-            entry = json.loads(line)
-            _ = str(entry["key"]), str(entry["split"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            entry: SkippedInput = parse_json(line)
+            msgspec.convert(entry, SkippedInput)
+        except ValueError as error:
             raise DamagedError(
                 f"{store.folder.locate(SKIPPED_NAME)}, line {number} is no record of an input "
-                f"({error!r}); restore it from a copy"
+                f"({error}); restore it from a copy"
             ) from error
         found.append((entry, line if line.endswith(b"\n") else line + b"\n"))
     return found

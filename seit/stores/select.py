@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.shards import MAX_BLOCK_TOKENS, Block, BlockColumns, Kind, Shard, Split, map_ahead
+from seit.lookahead import map_ahead
+from seit.shards import MAX_BLOCK_TOKENS, Block, BlockColumns, Kind, Shard, Split
 
 _VIEW = re.compile(r"#v?[0-9]+\Z")
 _SHOWN_KEYS = 5
@@ -146,12 +147,7 @@ def chosen_blocks(
     )
     block_tokens = split.store.card.block_samples * split.layout.length
     for columns in map_ahead(read, places, most=max(1, MAX_BLOCK_TOKENS // block_tokens)):
-        yield Block(
-            tokens=columns.tokens,
-            labels=columns.labels,
-            keys=columns.keys,
-            metadata=columns.metadata if any(columns.metadata) else None,
-        )
+        yield columns.as_block()
 
 
 def _flags(values: Iterable[bool]) -> npt.NDArray[np.bool_]:

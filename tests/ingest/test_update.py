@@ -247,9 +247,9 @@ from pathlib import Path
 
 warnings.simplefilter("ignore")
 import seit
-from seit.shards import verify_store
+from seit.stores import verify_store
 from seit.stores import replace as replacing
-from seit.ingest import TokenizeConfig, update
+from seit.ingest import TokenizeConfig, update_store as update
 
 corpus, original, folder, exchanges = *map(Path, sys.argv[1:4]), sys.argv[4]
 path = folder / "store"

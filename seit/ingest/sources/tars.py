@@ -1,19 +1,16 @@
 """WebDataset shards: images or audio and their labels as neighbouring members of tar files."""
 
 import json
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
 from seit.ingest.sources.corpus import (
-    SPLIT_NAMES,
     Corpus,
     Draft,
     SourceFile,
@@ -26,12 +23,14 @@ from seit.ingest.sources.splits import HashSplit, split_of
 from seit.ingest.sources.tar_index import Member, TarIndex
 from seit.ingest.sources.walk import as_text, is_system
 from seit.modality import Modality
+from seit.shards import is_url
 
 MAX_SIDE_BYTES = 1 << 20
 """Largest .cls or .json member that is read, in bytes."""
 
 _LINE_FEED = "\ud800"
 """Stands for a line feed in a name, which WebDataset's pattern does not match; no text has it."""
+_REQUESTS = 16
 _MAX_LINKS = 40
 """Links in a row that are followed, as of Linux."""
 
@@ -105,50 +104,26 @@ class _Found:
 
 
 def list_tars(
-    source: str,
-    paths: list[Path],
-    base: Path,
-    *,
-    hash_split: HashSplit,
-    modality: Modality = "image",
+    source: str, files: Sequence[SourceFile], *, hash_split: HashSplit, modality: Modality
 ) -> Corpus:
     """List the samples of tar files, in the order of the files and their members.
 
-    A sample's key is the tar's path below ``base``, a slash, and the members' common name up to the
-    first dot: "train-000.tar/000123"; up to the last dot where several images would have that name.
-    Its label is the text of its .cls member, or "label", "class" or "category" of its .json member,
-    whose other fields are metadata; the member is found as the image is: x.05.cls of x.05.jpg. Its
-    split is the first word train, val, test (or a synonym) in the tar's name, else the folder the
-    tar is in when that is such a word, else ``hash_split`` says. A link is the member that it leads
-    to. Only headers and these small members are read.
+    A sample's key is the tar's path below the corpus, a slash, and the members' common name up to
+    the first dot: "train-000.tar/000123"; up to the last dot where several images would have that
+    name. Its label is the text of its .cls member, or "label", "class" or "category" of its .json
+    member, whose other fields are metadata; the member is found as the image is: x.05.cls of
+    x.05.jpg. Its split is the first word train, val, test (or a synonym) in the tar's name, else
+    the folder the tar is in when that is such a word, else ``hash_split`` says. A link is the
+    member that it leads to. Only headers and these small members are read.
 
     Raises:
         UsageError: a file is not an uncompressed tar or cannot be opened, or there are no images
             (no audio).
         DamagedError: a tar is truncated or corrupt.
     """
-    files = [
-        SourceFile(
-            str(path.absolute()),
-            as_text(path.relative_to(base).as_posix()),
-            path.absolute().parent.name,
-        )
-        for path in paths
-    ]
-    return list_tar_files(source, files, hash_split=hash_split, modality=modality)
-
-
-def list_tar_files(
-    source: str,
-    files: Sequence[SourceFile],
-    *,
-    hash_split: HashSplit,
-    modality: Modality,
-    requests: int = 1,
-) -> Corpus:
-    """List the samples of tars, ``requests`` of them at a time; see :func:`list_tars`."""
     found = _Found(modality)
     drafts: list[Draft] = []
+    requests = _REQUESTS if any(is_url(file.location) for file in files) else 1
     with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
         for of_one, remarks in pool.map(lambda file: _list_one(file, modality), files):
             drafts += of_one
@@ -397,21 +372,3 @@ def _json_object(data: bytes) -> dict[str, object]:
         raise ValueError(f"found {type(value).__name__}; expected an object")
     json.dumps(value, ensure_ascii=False).encode()
     return value
-
-
-def find_tars(source: Path) -> list[Path]:
-    """Return the visible *.tar files in a folder and in its split folders, by name."""
-    folders = [source]
-    with os.scandir(source) as scan:
-        folders += [
-            source / item.name
-            for item in scan
-            if item.name.lower() in SPLIT_NAMES and item.is_dir()
-        ]
-    found = [
-        path
-        for folder in folders
-        for path in folder.glob("*.tar")
-        if not path.name.startswith(".") and path.is_file()
-    ]
-    return sorted(found)
