@@ -40,7 +40,7 @@ from seit.ingest.job import (
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.workspace import check_target
-from seit.shards import CARD_NAME, Block, Store, is_url, open_store, read_card, write_listed
+from seit.shards import CARD_NAME, Block, Store, is_url, open_store
 from seit.stores import (
     EDITS_ENTRY,
     Contents,
@@ -50,12 +50,11 @@ from seit.stores import (
     common_shard_samples,
     edited_job,
     held_store,
+    make_store,
     put_in_place,
-    recode_store,
     relabelled,
     share_of,
     skipped_lines,
-    write_packed,
 )
 from seit.tokenizers import ReferableTokenizer, Tokenizer
 
@@ -320,17 +319,10 @@ class _Update:
 
     def _write(self, changes: _Changes, fresh: _Fresh) -> Path:
         """Write the new store beside the old one."""
-        card, packed, new = self.store.card, self.work / "packed", self.work / "new"
-        write_packed(self._contents(changes, fresh), packed, progress=None)
-        written = read_card(packed)
-        listed = write_listed(packed, {INPUTS_NAME: list_inputs(self.corpus)})
-        others = tuple(entry for entry in written.files if entry.file != INPUTS_NAME)
-        replace(written, files=(*others, *listed)).write(packed)
+        card, new = self.store.card, self.work / "new"
+        contents = self._contents(changes, fresh)
+        make_store(contents, self.work, new, codec=card.codec, container=card.container)
         with explained_writes(new):
-            if (card.codec, card.container) == ("packed", "wds"):
-                packed.rename(new)
-            else:
-                recode_store(open_store(packed), new, codec=card.codec, container=card.container)
             shutil.copymode(self.path, new)
         return new
 
@@ -379,6 +371,7 @@ class _Update:
             quality=card.quality,
             job=edited_job({**card.job, "source": self.corpus.fingerprint}, **{_UPDATE: edit}),
             shard_samples=common_shard_samples([store], card.block_samples),
+            files={INPUTS_NAME: list_inputs(self.corpus)},
         )
 
 

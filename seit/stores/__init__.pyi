@@ -24,10 +24,10 @@ from .rewrite import (
     Rewritten as Rewritten,
     common_shard_samples as common_shard_samples,
     edited_job as edited_job,
+    make_store as make_store,
     relabelled as relabelled,
     share_of as share_of,
     skipped_lines as skipped_lines,
-    write_packed as write_packed,
 )
 from .select import chosen_blocks as chosen_blocks, read_keys as read_keys
 from .verify import Verification as Verification, verify_store as verify_store

@@ -42,11 +42,11 @@ from seit.shards import (
     index_name,
     open_folder,
     open_store,
+    read_card,
     write_index,
     write_listed,
     write_zarr_split,
 )
-from seit.stores.recode import recode_store
 from seit.stores.replace import (
     check_folder,
     held_store,
@@ -57,9 +57,9 @@ from seit.stores.rewrite import (
     Progress,
     common_shard_samples,
     edited_job,
+    make_store,
     share_of,
     skipped_lines,
-    write_packed,
 )
 from seit.stores.select import KeySet, chosen_blocks, match_samples
 
@@ -210,16 +210,15 @@ class _Removal:
             job=job,
             shard_samples=common_shard_samples([self.store], card.block_samples),
         )
-        packed = self.work / "packed"
-        write_packed(contents, packed, progress=self.progress)
-        written = recode_store(
-            open_store(packed),
+        make_store(
+            contents,
+            self.work,
             self.new,
             codec=card.codec,
             container=card.container,
             progress=self.progress,
         )
-        self.rewritten = sum(map(len, written.splits.values()))
+        self.rewritten = sum(map(len, read_card(self.new).splits.values()))
 
     def _rewrite(
         self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int

@@ -5,7 +5,6 @@ cannot be exchanged; and a record, which is there from when ``new`` is complete 
 replaced is gone. By its seal it tells whether STORE is the new one already.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from typing import Any, TypedDict
 from seit.documents import read_json
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
-from seit.locks import LOCK_NAME, refuse_links, take_lock
+from seit.locks import LOCK_NAME, is_locked, refuse_links, take_lock
 from seit.shards import CARD_NAME, Card, LocalFolder, Store, read_card
 from seit.stores.exchange import exchange_folders
 
@@ -196,7 +195,7 @@ def check_no_job(path: Path) -> None:
     Raises:
         SeitError: one is.
     """
-    if _is_locked(path / JOB_FOLDER / LOCK_NAME):
+    if is_locked(path / JOB_FOLDER / LOCK_NAME):
         raise SeitError(f"a job is writing {path}; wait for it or stop it first")
 
 
@@ -206,22 +205,8 @@ def check_not_replaced(path: Path) -> None:
     Raises:
         SeitError: one is.
     """
-    if _is_locked(work_of(path) / LOCK_NAME):
+    if is_locked(work_of(path) / LOCK_NAME):
         raise SeitError(f"another call is changing {path}; wait for it or stop it first")
-
-
-def _is_locked(lock: Path) -> bool:
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def flush_folders(folder: Path) -> None:

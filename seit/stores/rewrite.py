@@ -4,7 +4,7 @@ It is made packed, in tars, first: only then is it known what entropy coding has
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -85,6 +85,7 @@ class Contents:
         quality: the card's entry.
         job: the card's entry.
         shard_samples: samples per shard, a multiple of the block size.
+        files: content of further small files, by name, in the place of those of ``like``.
     """
 
     like: Store
@@ -96,6 +97,7 @@ class Contents:
     quality: Mapping[str, float]
     job: Mapping[str, Any]
     shard_samples: int
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def write_contents(
@@ -113,15 +115,33 @@ def write_contents(
         DamagedError: a source is damaged.
         SeitError: the disk is full.
     """
+    made = work / "store"
+    make_store(contents, work, made, codec=codec, container=container, progress=progress)
+    place_store(made, target)
+
+
+def make_store(
+    contents: Contents,
+    work: Path,
+    made: Path,
+    *,
+    codec: str,
+    container: str,
+    progress: Progress | None = None,
+) -> None:
+    """Write a new store into the new folder ``made``, by way of the folder ``work``.
+
+    Raises:
+        DamagedError: a source is damaged.
+        SeitError: the disk is full.
+    """
     packed = work / "packed"
     write_packed(contents, packed, progress=progress)
     if (codec, container) == (PackedCodec.name, CONTAINERS[0]):
-        place_store(packed, target)
-        return
-    recode_store(
-        open_store(packed), work / "store", codec=codec, container=container, progress=progress
-    )
-    place_store(work / "store", target)
+        with explained_writes(made):
+            packed.rename(made)
+    else:
+        recode_store(open_store(packed), made, codec=codec, container=container, progress=progress)
 
 
 def write_packed(contents: Contents, folder: Path, *, progress: Progress | None) -> None:
@@ -132,7 +152,8 @@ def write_packed(contents: Contents, folder: Path, *, progress: Progress | None)
     codec = PackedCodec(like.card.layout)
     data = {CODEBOOK_NAME: codebook_file(like.codebook, codec)}
     for record in like.card.files:
-        if "/" not in record.file and record.file not in (CODEBOOK_NAME, SKIPPED_NAME):
+        others = (CODEBOOK_NAME, SKIPPED_NAME, *contents.files)
+        if "/" not in record.file and record.file not in others:
             data[record.file] = like.read_listed(record.file)
     data[SKIPPED_NAME] = b"".join(contents.skipped)
     files = list(write_listed(folder, data))
@@ -155,7 +176,7 @@ def write_packed(contents: Contents, folder: Path, *, progress: Progress | None)
         block_samples=like.card.block_samples,
         classes=contents.classes,
         splits=splits,
-        files=tuple(files),
+        files=(*files, *write_listed(folder, contents.files)),
         skipped=len(contents.skipped),
         source_bytes=contents.source_bytes,
         quality=contents.quality,

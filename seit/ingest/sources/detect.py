@@ -11,7 +11,7 @@ from seit.ingest.sources.braces import expand
 from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, SourceFile, shown
 from seit.ingest.sources.folder import list_folder
 from seit.ingest.sources.manifest import list_manifest
-from seit.ingest.sources.media import EXTENSIONS, check_media, check_window_keys, is_medium
+from seit.ingest.sources.media import EXTENSIONS, check_derived_keys, check_media, is_medium
 from seit.ingest.sources.parquet import check_configurations, holds_media, list_parquet
 from seit.ingest.sources.splits import HashSplit
 from seit.ingest.sources.tables import TABLES, local_table
@@ -65,7 +65,7 @@ def list_corpus(
     if corpus.kind in ("folder", "manifest"):
         check_media(text, corpus.instances, modality)
     if modality == "audio":
-        check_window_keys(corpus.instances)
+        check_derived_keys(corpus.instances, sign="#", part="window")
     return corpus
 
 
