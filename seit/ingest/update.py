@@ -1,10 +1,10 @@
-"""Bringing a store up to date with its source: only new and changed files are tokenized.
+"""Bring a store up to date with its source: only new and changed files are tokenized.
 
-These become a small store first, by an ordinary job in ``.STORE.updating`` beside STORE, which
-goes on when it was stopped. Then the samples that stay and the new ones are written as one store,
+These become a small store first, by an ordinary job in ``.STORE.updating`` next to STORE, which
+resumes when it was stopped. Then the samples that stay and the new ones are written as one store,
 which takes STORE's place in one step. So a kill at any moment leaves the old or the new store.
-Tokens of files that are as they were are copied, never made again; all shards are written anew,
-which takes room for a second store.
+Tokens of unchanged files are copied, never made again; all shards are rewritten, which takes room
+for a second store.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ _UPDATE = "update"
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateResult(TokenizeResult):
-    """What an update did; the store's own figures are those of the whole store.
+    """Result of an update; the store's own figures are those of the whole store.
 
     Attributes:
         added: files that the store did not know.
@@ -119,7 +119,7 @@ class _Home(NamedTuple):
 
 
 class _Fresh(NamedTuple):
-    """What became of new and changed files; ``store`` is None if none of them was readable."""
+    """Outcome for new and changed files; ``store`` is None if none of them was readable."""
 
     store: Store | None
     skipped: list[bytes]
@@ -153,7 +153,7 @@ def update_store(
         UsageError: wrong input, another tokenizer or setting, or a store that no job made; nothing
             was changed.
         DamagedError: the store is damaged; nothing was changed.
-        SeitError: the disk is full or another call is at work; the same call goes on.
+        SeitError: the disk is full or another call is at work; the same call resumes.
     """
     config = config or TokenizeConfig()
     since = None if changed_since is None else _parse_date(changed_since)
@@ -318,7 +318,7 @@ class _Update:
         )
 
     def _write(self, changes: _Changes, fresh: _Fresh) -> Path:
-        """Write the new store beside the old one."""
+        """Write the new store next to the old one."""
         card, new = self.store.card, self.work / "new"
         contents = self._contents(changes, fresh)
         make_store(contents, self.work, new, codec=card.codec, container=card.container)

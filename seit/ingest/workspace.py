@@ -1,7 +1,7 @@
 """The folder of a job that is under way: ``STORE/.tokenize``, removed once the card is written.
 
 It holds ``job.json`` (what the job is), ``tokenizer.safetensors`` and a record of each finished
-shard, which is all that a killed job needs to go on; ``packed/`` where shards are coded anew once
+shard, which is all that a killed job needs to resume; ``packed/`` where shards are recoded once
 all are there; and ``replacing`` while what was at STORE before is being removed.
 """
 
@@ -34,7 +34,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x
 
 @dataclass(frozen=True)
 class DoneShard:
-    """What a finished shard leaves behind; ``shard`` is None when none of its inputs was good.
+    """Record of a finished shard; ``shard`` is None when none of its inputs was good.
 
     Attributes:
         shard: the card's entry.
@@ -68,7 +68,7 @@ class DoneShard:
 class Workspace:
     """The job's folder inside the store's.
 
-    ``staged`` jobs make a packed store in it first, and code that anew when it is complete.
+    ``staged`` jobs make a packed store in it first, and recode that when it is complete.
     """
 
     def __init__(self, store: Path, *, staged: bool) -> None:

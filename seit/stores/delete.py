@@ -1,12 +1,13 @@
-"""Removing samples from a store for good, in place.
+"""Remove samples from a store for good, in place.
 
-The new store is made beside the old one, in ``.STORE.deleting``: files that hold none of the
+The new store is made next to the old one, in ``.STORE.deleting``: files that hold none of the
 samples are linked, not copied. Then the two folders change places in one step, and the old one is
 removed. So whoever opens STORE finds the old store or the new one. A file system that cannot
-exchange folders has a moment without STORE between two renames; the next call ends what was begun.
+exchange folders has a moment without STORE between two renames; the next call finishes what was
+begun.
 
-A record of the request lies beside the old folder until that is gone. By it a second call knows
-that the exchange is done, though the keys that it was given are in the store no more.
+A record of the request lies next to the old folder until that is gone. From it a second call knows
+that the exchange is done, although the store no longer holds the keys that it was given.
 """
 
 import errno
@@ -79,14 +80,14 @@ _TAR_NAME = re.compile(r"([0-9]{5})\.tar")
 
 @dataclass(frozen=True)
 class Deletion:
-    """What was removed, and what is left.
+    """Counts of what was removed and what is left.
 
     Attributes:
         samples: samples removed.
         skipped: lines removed from `skipped.jsonl`.
         missing: how many of the keys were in neither.
         remaining: samples left.
-        rewritten: shards that were written anew.
+        rewritten: shards that were rewritten.
         bytes: of all files of the store.
     """
 
@@ -110,13 +111,13 @@ def delete_samples(
 
     Afterwards no key, label, metadata or token of them is in any file of the store's folder. A
     key ``a.wav`` stands for its views ``a.wav#0``, ``a.wav#1`` … too, and for all splits. Only
-    shards that hold one of the samples are written anew; a split that is a Zarr group is as a
+    shards that hold one of the samples are rewritten; a split that is a Zarr group as a
     whole. The tables of the codec ``context`` stay: they are statistics of all samples that the
     store had when they were fitted. With ``refit`` they are fitted again, and all is recoded.
 
-    Killed at any moment, the store is the old or the new one, and the same call made again goes
-    on. Nothing may write to the store meanwhile. Who opened it before gets a ``ChangedError`` for
-    what is not in memory, and has to open it again.
+    After a kill at any moment the store is the old or the new one; repeat the call to resume it.
+    Nothing may write to the store meanwhile. Stores that were opened before raise a
+    ``ChangedError`` for what is not in memory; open them again.
 
     Args:
         location: a store on a disk of this machine.
@@ -197,7 +198,7 @@ class _Removal:
     def _refit(
         self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int
     ) -> None:
-        """Make the new store by coding all of it anew."""
+        """Make the new store by recoding all of it."""
         card = self.store.card
         contents = Contents(
             like=self.store,
@@ -276,7 +277,7 @@ class _Removal:
         return tuple(records), [write_index(self.new, split.name, records)] if records else []
 
     def _tar(self, split: Split, number: int, mask: npt.NDArray[np.bool_]) -> ShardRecord:
-        """Write a shard anew, under the name that it had."""
+        """Rewrite a shard under the name that it had."""
         shard = split.shards[number]
         file = shard.record.file
         named = _TAR_NAME.fullmatch(Path(file).name)

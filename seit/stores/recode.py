@@ -1,4 +1,4 @@
-"""Writing a store anew in another codec or container: keys, labels, metadata and order stay.
+"""Rewrite a store in another codec or container; keys, labels, metadata and order stay.
 
 Shape letters: N samples, n of a block, H W grid.
 """
@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 CONTAINERS = ("wds", "zarr")
 CODECS = (PackedCodec.name, ContextCodec.name)
 _FIT_SAMPLE_BYTES = 64
-"""What choosing a sample to fit to takes besides its ids."""
+"""Bytes of a sample that is chosen for a fit, besides its ids."""
 
 
 def recode_store(
@@ -53,11 +53,11 @@ def recode_store(
 ) -> Card:
     """Write a store into the folder ``target``, over what an earlier attempt left there.
 
-    The codec ``context`` is given up for ``packed`` where the store would not become smaller, or
-    K > 4,096; the card says what it is. The card comes last.
+    Falls back from the codec ``context`` to ``packed`` where the store would not become smaller,
+    or K > 4,096; the card says which. The card comes last.
 
     Raises:
-        UsageError: there is no such codec or container, or two splits would share a folder.
+        UsageError: the codec or container is unknown, or two splits would share a folder.
         DamagedError: the source is damaged.
         SeitError: the disk is full.
     """
@@ -173,14 +173,14 @@ def _content_bytes(card: Card) -> int:
 
 
 def _packed_bytes(source: Store) -> int:
-    """What the store takes when packed, or a little less: tar headers and padding left out."""
+    """Size of the store when packed, or a little less: without tar headers and padding."""
     if source.card.codec == PackedCodec.name:
         return _content_bytes(source.card)
     return source.card.samples * source.card.layout.sample_bytes
 
 
 def check_names(codec: str, container: str) -> None:
-    """Refuse a codec or container that there is not.
+    """Refuse an unknown codec or container.
 
     Raises:
         UsageError: one of the names is unknown.

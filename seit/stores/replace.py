@@ -1,6 +1,6 @@
-"""Replacing a store by a new one so that a kill at any moment leaves the one or the other.
+"""Replace a store by a new one so that a kill at any moment leaves the one or the other.
 
-``.STORE.deleting`` beside it holds a lock; ``new``, the store that is made; ``old``, where folders
+``.STORE.deleting`` next to it holds a lock; ``new``, the store that is made; ``old``, where folders
 cannot be exchanged; and a record, which is there from when ``new`` is complete until what it
 replaced is gone. By its seal it tells whether STORE is the new one already.
 """
@@ -35,7 +35,7 @@ class Record(TypedDict):
 
 
 def work_of(path: Path) -> Path:
-    """The folder beside the store at ``path``, a resolved path, where its successor is made."""
+    """Return the folder next to the store at ``path``, resolved, where its successor is made."""
     return path.with_name(f".{path.name}.deleting")
 
 
@@ -111,7 +111,7 @@ def replace_folder(path: Path, work: Path) -> None:
 
 
 def end_earlier(path: Path, work: Path) -> Record | None:
-    """End what an earlier call left in ``work``; its record if the store is what it made.
+    """Finish what an earlier call left in ``work``; return its record if it made this store.
 
     Raises:
         SeitError: the old store could not be removed.
@@ -210,7 +210,7 @@ def check_not_replaced(path: Path) -> None:
 
 
 def flush_folders(folder: Path) -> None:
-    """Have the disk know the names of all files below a folder."""
+    """Flush the names of all files below a folder to the disk."""
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         _flush(path)
 

@@ -1,6 +1,6 @@
-"""Writing samples of stores that are there already as a new store.
+"""Write samples of existing stores as a new store.
 
-It is made packed, in tars, first: only then is it known what entropy coding has to fit to.
+It is made packed, in tars, first: only then is it known what entropy coding has to be fitted to.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from seit.stores.place import place_store
 from seit.stores.recode import CONTAINERS, recode_store
 
 Progress = Callable[[int, int], None]
-"""Called with (what is done, what is to be done)."""
+"""Called with (samples done, samples in all)."""
 SHARD_SAMPLES = 8192
 """Samples per shard, or more where a source has larger ones."""
 EDITS_ENTRY = "edits"
@@ -46,7 +46,7 @@ EDITS_ENTRY = "edits"
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What was written.
+    """Facts about a store that was written.
 
     Attributes:
         samples: over all splits.
@@ -73,12 +73,12 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a new store is to hold.
+    """Contents of a new store.
 
     Attributes:
         like: a store of the same tokenizer; codebook, weights and block size are taken from it.
         splits: the samples of each split, in pieces of any size.
-        samples: how many these are in all.
+        samples: their number in all splits.
         classes: class names.
         skipped: the lines of `skipped.jsonl`.
         source_bytes: bytes of the original files of all samples.
@@ -216,7 +216,7 @@ def common_shard_samples(stores: Sequence[Store], block_samples: int) -> int:
 def relabelled(
     pieces: Iterable[Block], numbers: npt.NDArray[np.int32], *, where: object
 ) -> Iterator[Block]:
-    """The same samples, label i having become ``numbers[i]``; −1 stays −1.
+    """Yield the same samples with label ``numbers[i]`` for label i; −1 stays −1.
 
     Raises:
         DamagedError: a label is none of them.
@@ -262,18 +262,18 @@ def skipped_lines(store: Store) -> list[tuple[SkippedInput, bytes]]:
 
 
 def share_of(source_bytes: int, kept: int, samples: int) -> int:
-    """Bytes of the original files of ``kept`` of ``samples`` samples, were all equally large."""
+    """Estimate the original bytes of ``kept`` of ``samples`` equally large samples."""
     return source_bytes * kept // max(samples, 1)
 
 
 def edited_job(job: Mapping[str, Any], **edit: Any) -> dict[str, Any]:
-    """The card's ``job`` after one more edit, such as ``delete={"samples": 3}``."""
+    """Return the card's ``job`` after one more edit, such as ``delete={"samples": 3}``."""
     earlier = job.get(EDITS_ENTRY)
     return {**job, EDITS_ENTRY: [*(earlier if isinstance(earlier, list) else []), edit]}
 
 
 def describe(target: Location, *, left_out: int) -> Rewritten:
-    """What the finished store at ``target`` is."""
+    """Describe the finished store at ``target``."""
     store = open_store(target)
     card = store.card
     return Rewritten(

@@ -1,4 +1,4 @@
-"""Choosing samples of a split by their keys and their metadata.
+"""Choose samples of a split by their keys and metadata.
 
 Shape letters: N samples of the split.
 """
@@ -61,7 +61,7 @@ class KeySet:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys in a file: UTF-8, one a line, empty lines left out.
+    """Read the keys in a file: UTF-8, one a line, empty lines left out.
 
     Raises:
         UsageError: it cannot be read, or is not such a file.
@@ -85,7 +85,7 @@ def match_samples(
     patterns: Sequence[str] = (),
     where: Mapping[str, str] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Which samples meet all that is given: bool (N,). Each column needed is read once.
+    """Return a mask, bool (N,), of samples that meet all conditions; each column is read once.
 
     Args:
         split: of a store.
@@ -120,7 +120,7 @@ def match_samples(
 def chosen_blocks(
     split: Split, mask: npt.NDArray[np.bool_], *, shards: Sequence[Shard] | None = None
 ) -> Iterator[Block]:
-    """The samples of ``mask`` (N,), in order, in pieces; blocks without any are not read.
+    """Yield the samples of ``mask`` (N,), in order, in pieces; blocks without any are not read.
 
     Args:
         split: of a store.

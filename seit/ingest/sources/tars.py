@@ -40,7 +40,7 @@ Sample = dict[str, Member]
 
 @dataclass
 class _Found:
-    """What the tars hold beside good samples, for the warnings."""
+    """Contents of tars other than good samples, for the warnings."""
 
     modality: Modality
     without: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ class _Found:
         return lines
 
     def label_places(self) -> str:
-        """Say where labels are looked for, and what is there instead."""
+        """Say where labels are looked for, and what is found instead."""
         sought = ", ".join(LABEL_COLUMNS)
         text = f"labels are looked for in .cls members and in the fields {sought} of .json members"
         if self.fields:
