@@ -247,7 +247,7 @@ from pathlib import Path
 
 warnings.simplefilter("ignore")
 import seit
-from seit.shards import verify_store
+from seit.stores import verify_store
 from seit.stores import replace as replacing
 from seit.ingest import TokenizeConfig, update
 
