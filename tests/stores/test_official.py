@@ -271,7 +271,7 @@ def test_a_large_split_makes_shards_of_eight_blocks(tmp_path):
 
 
 def test_large_grids_are_coded_piece_by_piece(tmp_path, monkeypatch):
-    for module in ("splits", "exporting"):
+    for module in ("splits", "exporter"):
         monkeypatch.setattr(f"seit.stores.official.{module}.PIECE_TOKENS", 13)
     written = build_store(tmp_path / "a", grid=GRID, num_codes=300, shards={"train": (21,)})
     export_official(open_store(tmp_path / "a"), tmp_path / "files")
