@@ -21,7 +21,7 @@ from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import Block, TokenLayout
 from seit.shards.packed import pack
-from seit.stores import copy_store, delete_samples, filter_store, merge_stores, verify_store
+from seit.stores import delete_samples, filter_store, merge_stores, verify_store
 from seit.stream import select
 from seit.testing import blocks, write_store
 
@@ -548,7 +548,7 @@ def test_merged_stores_are_entropy_coded_where_that_is_smaller(tmp_path):
 def test_remote_stores_are_merged_and_filtered(tmp_path):
     one = make_keyed(tmp_path / "one", ["a", "b"])
     two = make_keyed(tmp_path / "two", ["c"], seed=1)
-    copy_store(two, "memory://editing/two")
+    seit.stores.copy_store(two, "memory://editing/two")
     result = merge_stores("memory://editing/all", [one, "memory://editing/two"], prefix=True)
     assert result.samples == 3
     filter_store("memory://editing/all", tmp_path / "some", patterns=["two/*"])
