@@ -8,8 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.continual import CLASSES, CONFIG, changed, make_store
-from test_continual import StoppedError, build_network, comparable, run, stop_at
+from support.continual import (
+    CLASSES,
+    CONFIG,
+    StoppedError,
+    build_network,
+    changed,
+    comparable,
+    make_store,
+    run,
+    stop_at,
+)
 
 from seit.cli import main
 from seit.continual_learning.answers import JOINT, answer

@@ -455,10 +455,10 @@ def test_repairs_and_jobs_wait_for_one_another(tmp_path):
 
 
 def test_a_training_that_streams_says_so_and_can_be_resumed(tmp_path):
-    from test_update import CONFIG, pictures, plant
+    from support.pictures import pictures, plant
 
     from seit.config import build as build_config
-    from seit.ingest import tokenize
+    from seit.ingest import TokenizeConfig, tokenize
     from seit.training import TrainConfig, train
 
     corpus, path, out = (
@@ -466,7 +466,8 @@ def test_a_training_that_streams_says_so_and_can_be_resumed(tmp_path):
         tmp_path / "store",
         tmp_path / "run",
     )
-    tokenize(corpus, path, CONFIG)
+    config = TokenizeConfig(size=32, codes=16, codec="packed", val_fraction=0.3, workers=1)
+    tokenize(corpus, path, config)
     shutil.copytree(path, tmp_path / "kept")
     model = {
         "name": "vit_tiny_patch16_224",
