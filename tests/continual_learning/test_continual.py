@@ -13,7 +13,6 @@ from support.continual import (
     build_network,
     changed,
     comparable,
-    make_store,
     run,
     stop_at,
 )
@@ -42,8 +41,8 @@ REHEARSING = {"memory": {"bytes": 400}}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("continual"))
+def store(tinted_store):
+    return tinted_store
 
 
 # --- the parts of a run ---------------------------------------------------------------------------

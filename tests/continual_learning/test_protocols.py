@@ -15,7 +15,6 @@ from support.continual import (
     build_network,
     changed,
     comparable,
-    make_store,
     run,
     stop_at,
 )
@@ -33,8 +32,8 @@ from seit.training.optimizer import make_optimizer
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("protocols"))
+def store(tinted_store):
+    return tinted_store
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.continual import CONFIG as CONTINUAL
-from support.pretraining import CONFIG as PRETRAIN, changed, make_store
+from support.pretraining import CONFIG as PRETRAIN, changed
 
 from seit import files
 from seit.analysis import run_quickstart
@@ -58,8 +58,8 @@ def plain(config):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("corpus"))
+def store(pattern_store):
+    return pattern_store
 
 
 @pytest.fixture(scope="module")
