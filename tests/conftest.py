@@ -3,12 +3,27 @@
 One thread is steady on shared machines, and quicker than two on tiny models.
 """
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from filelock import FileLock
+
+
+def pytest_collection_finish():
+    """Exempt what the imports made, millions of objects, from every later garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing():
+    """Let writes reach the disk when they will: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -26,13 +26,6 @@ from seit.stores import delete_samples, filter_store, merge_stores, verify_store
 CONFIG = TokenizeConfig(size=32, codes=16, codec="packed", val_fraction=0.3, workers=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_flushing():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
 @pytest.fixture
 def corpus(tmp_path):
     return plant(tmp_path / "corpus", {**pictures(0, 30), "a/broken.png": b"\x89PNG"})

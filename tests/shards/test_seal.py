@@ -32,11 +32,6 @@ COUNTS = {"train": (40, 40, 16), "val": (24,)}
 OPTIONS = {"grid": (6, 5), "block_samples": 8, "with_metadata": True}
 
 
-@pytest.fixture(autouse=True)
-def _no_flushing(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def build(path, codec="packed", container="wds", *, seed=0, **options):
     """A store; of another seed one of the same sizes, keys and codec tables, of other tokens."""
     return build_store(
