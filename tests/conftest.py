@@ -18,6 +18,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Let them go again: what is left at the end of a process is complained about."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_flushing():
     """Let writes reach the disk when they will: no test cuts the power."""

@@ -1,0 +1,41 @@
+"""Processes of tests: forked from one that has loaded torch, they start in no time."""
+
+import multiprocessing
+import os
+import signal
+import socket
+
+
+def fork(target, *arguments, **environment):
+    """Start a process that calls ``target`` with these environment variables as well.
+
+    It is one of its own to everybody outside: killed, interrupted, a rank of a run.
+    """
+
+    def call():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.update(environment)
+        target(*arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=call)
+    process.start()
+    return process
+
+
+def fork_ranks(target, *arguments, ranks):
+    """Start the processes of a run, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
+    return [
+        fork(target, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank in range(ranks)
+    ]
+
+
+def exit_codes(processes):
+    """Wait for processes: the exit code of each, negative for a signal that killed it."""
+    for process in processes:
+        process.join(300)
+    return [process.exitcode for process in processes]
