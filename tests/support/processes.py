@@ -4,6 +4,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
+from contextlib import contextmanager
+
+from seit.cli import main
 
 
 def fork(target, *arguments, **environment):
@@ -39,3 +43,27 @@ def exit_codes(processes):
     for process in processes:
         process.join(300)
     return [process.exitcode for process in processes]
+
+
+@contextmanager
+def running_command(arguments, folder):
+    """Run `seit` in a process of its own, its output in files; killed at the end, if it lives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    job = fork(_command, arguments, folder / "out", folder / "err")
+    try:
+        yield job
+    finally:
+        job.kill()
+        job.join()
+
+
+def _command(arguments, out, err):
+    for number, path in ((1, out), (2, err)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    try:
+        main(arguments)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
