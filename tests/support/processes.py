@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from contextlib import contextmanager
 
 from seit.cli import main
@@ -22,7 +23,9 @@ def fork(target, *arguments, **environment):
         target(*arguments)
 
     process = multiprocessing.get_context("fork").Process(target=call)
-    process.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is meant
+        process.start()
     return process
 
 
