@@ -20,4 +20,4 @@ wheel:
 	uv build --wheel
 
 bench:  ## the figures of docs/benchmarks.md; needs the photo folder in SEIT_TEST_DATA
-	uv run python tools/bench_main_job.py --json
+	uv run python tools/bench/job.py --json

@@ -201,7 +201,7 @@ def test_any_changed_byte_is_found(form, data):
 def test_fuzz_targets_take_their_seeds(tmp_path, monkeypatch):
     """Seeds are mostly intact, and each is used as given and with every way of putting it right."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
-    targets, seeds = map(importlib.import_module, ("fuzz_targets", "fuzz_seeds"))
+    targets, seeds = map(importlib.import_module, ("fuzz.targets", "fuzz.seeds"))
     for name, target in targets.TARGETS.items():
         seeds.write_seeds(name, tmp_path)
         files = sorted(tmp_path.iterdir())

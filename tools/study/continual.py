@@ -1,7 +1,7 @@
 """What continual learning from tokens comes to: learners, orders and bytes of memory, as JSON.
 
-    uv run python tools/study_continual.py STORE BACKBONE OUT --orders 3 --jobs 2
-    uv run python tools/study_continual.py STORE BACKBONE OUT --parts storage --source photos/
+    uv run python tools/study/continual.py STORE BACKBONE OUT --orders 3 --jobs 2
+    uv run python tools/study/continual.py STORE BACKBONE OUT --parts storage --source photos/
 
 STORE is learned class by class, BACKBONE a finished run of `seit pretrain` or `seit train` on the
 same tokenizer's tokens. Parts:

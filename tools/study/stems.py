@@ -1,6 +1,6 @@
 """Where should tokens enter a hierarchical backbone: ``up`` or ``later``? Top-1 of both, as JSON.
 
-    uv run python tools/study_stems.py STORE --backbones convnext regnet --steps 300 --seeds 0 1
+    uv run python tools/study/stems.py STORE --backbones convnext regnet --steps 300 --seeds 0 1
 
 Small networks are trained from the same batches: both entries for the same steps, and the faster
 one also for as many steps as take the time of the slower one. Times are of one thread's CPU time,

@@ -1,6 +1,6 @@
 """How many known duplicates does `seit duplicates` find, and what does it find besides? As JSON.
 
-    uv run python tools/study_duplicates.py STORE PHOTOS --count 400
+    uv run python tools/study/duplicates.py STORE PHOTOS --count 400
 
 STORE was tokenized from PHOTOS. Copies of some photos of a split are changed, tokenized with the
 store's tokenizer, and put into that split: the recall is the share of copies whose pair with their

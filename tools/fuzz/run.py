@@ -1,11 +1,11 @@
 """Fuzz what reads the bytes of strangers, guided by the code that is reached (atheris, libFuzzer).
 
-    uv run --group fuzz python tools/fuzz_shards.py all --seconds 1800 --work FOLDER
-    uv run --group fuzz python tools/fuzz_shards.py card --seconds 60 --work FOLDER
+    uv run --group fuzz python tools/fuzz/run.py all --seconds 1800 --work FOLDER
+    uv run --group fuzz python tools/fuzz/run.py card --seconds 60 --work FOLDER
 
 FOLDER keeps the inputs that reached new code, and a later run begins with them; the first begins
 with the golden stores. An input that is a finding is kept there as ``TARGET-crash-…`` or the like;
-``fuzz_shards.py TARGET --work FOLDER --input FILE`` repeats it. Prints a JSON object a target.
+``run.py TARGET --work FOLDER --input FILE`` repeats it. Prints a JSON object a target.
 """
 
 import argparse
@@ -28,9 +28,10 @@ UNTOUCHED = [
     "seit.testing",
 ]
 """Modules that numba compiles, which it cannot when they count their branches; and no reader."""
+sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["seit"], exclude=UNTOUCHED):
-    import fuzz_targets
-    from fuzz_seeds import write_dictionary, write_seeds
+    from fuzz import targets
+    from fuzz.seeds import write_dictionary, write_seeds
 
 MAX_INPUT_BYTES = 12_288
 MAX_MEMORY_MIB = 2_048
@@ -44,18 +45,18 @@ WEIGHTS = {"official": 2, "card": 2, "zarr": 2, "context": 2}
 def main() -> int:
     """Fuzz, or repeat one input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", choices=["all", *fuzz_targets.TARGETS])
+    parser.add_argument("target", choices=["all", *targets.TARGETS])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--input", type=Path)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.input:
-        fuzz_targets.run(fuzz_targets.TARGETS[arguments.target], arguments.input.read_bytes())
+        targets.run(targets.TARGETS[arguments.target], arguments.input.read_bytes())
         return 0
     if arguments.inside:
         fuzz(arguments.target, arguments.work, arguments.seconds)
-    names = [*fuzz_targets.TARGETS] if arguments.target == "all" else [arguments.target]
+    names = [*targets.TARGETS] if arguments.target == "all" else [arguments.target]
     share = arguments.seconds / sum(WEIGHTS.get(name, 1) for name in names)
     reports = [
         supervise(name, arguments.work, round(share * WEIGHTS.get(name, 1))) for name in names
@@ -85,8 +86,8 @@ def fuzz(target: str, work: Path, seconds: int) -> None:
         "-print_final_stats=1",
         "-verbosity=1",
     ]
-    function = fuzz_targets.TARGETS[target]
-    atheris.Setup([sys.argv[0], *options], lambda data: fuzz_targets.run(function, data))
+    function = targets.TARGETS[target]
+    atheris.Setup([sys.argv[0], *options], lambda data: targets.run(function, data))
     atheris.Fuzz()
 
 

@@ -1,10 +1,10 @@
 """What tokens and recipes are worth to a small classifier: top-1 of equal steps, as JSON.
 
-    uv run python tools/study_recipes.py STORE PHOTOS OUT --steps 600 --seeds 0 1 2
+    uv run python tools/study/recipes.py STORE PHOTOS OUT --steps 600 --seeds 0 1 2
 
 Rows: the recipe `small-cpu` from tokens and from pixels, SeiT's published settings on the same
 tokens, validated with the noise that its code adds there and without, and a small RegNet (that of
-`study_stems.py`) from both. All have the batch and the steps of `small-cpu`. OUT keeps
+`stems.py`) from both. All have the batch and the steps of `small-cpu`. OUT keeps
 runs: what is there is not made again.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import timm
 import torch
-from study_stems import BACKBONES
+from stems import BACKBONES
 from timm.models import register_model
 from torch import Tensor, nn
 

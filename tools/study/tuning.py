@@ -1,6 +1,6 @@
 """Few weights of a frozen token backbone: all methods, and AdaLoRA beside LoRA, as JSON.
 
-    uv run python tools/study_tuning.py STORE BACKBONE OUT --seeds 0 1 2 --jobs 2 --steps 1000
+    uv run python tools/study/tuning.py STORE BACKBONE OUT --seeds 0 1 2 --jobs 2 --steps 1000
 
 STORE is what is tuned on, BACKBONE a finished run that all runs start from. Parts:
 

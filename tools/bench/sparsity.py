@@ -1,6 +1,6 @@
 """2:4 sparse matrix products beside dense ones, forward alone, on a CUDA device; prints JSON.
 
-    uv run python tools/bench_sparsity.py
+    uv run python tools/bench/sparsity.py
 
 The four matrices of a ViT-B block times 64 samples of 197 tokens, bfloat16. Dense and sparse take
 turns; each time is the median of the rounds, of calls that were queued one after another, so that
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print("bench_sparsity needs a CUDA device, and torch finds none here", file=sys.stderr)
+        print("sparsity.py needs a CUDA device, and torch finds none here", file=sys.stderr)
         sys.exit(2)
     warnings.filterwarnings("ignore", message=".*SparseSemiStructuredTensor.*prototype")
     device = torch.device("cuda")
@@ -130,7 +130,7 @@ def main() -> None:
         layers = [bench_layer(name, *shape, arguments.rounds) for name, shape in LAYERS.items()]
     whole = {kind: sum(layer[f"{kind}_ms"] for layer in layers) for kind in ("dense", "sparse")}
     report = {
-        "benchmark": "bench_sparsity",
+        "benchmark": "sparsity",
         "pattern": "2:4",
         "dtype": "bfloat16",
         "rounds": arguments.rounds,

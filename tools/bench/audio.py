@@ -1,6 +1,6 @@
 """Sounds classified from tokens and from the spectrograms that the tokens are of; prints JSON.
 
-    uv run python tools/bench_audio.py CLIPS OUT --tokenizer mel-vq-5s --folds 5 --json
+    uv run python tools/bench/audio.py CLIPS OUT --tokenizer mel-vq-5s --folds 5 --json
 
 CLIPS is a class-per-folder tree with train/ and val/. OUT keeps a store of it, from which bytes
 per clip and the rate of tokenizing come. With --folds the splits are not those of CLIPS: the first

@@ -1,4 +1,4 @@
-"""What `tools/fuzz_shards.py` feeds with bytes: every decoder, also behind its checksums.
+"""What `tools/fuzz/run.py` feeds with bytes: every decoder, also behind its checksums.
 
 A target takes bytes, of which the first two choose what is done with the rest: given to a decoder
 as they are, with a right checksum, or inside a structure that is right all around. It may raise
@@ -25,11 +25,11 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-import fuzz_records
 import google_crc32c
 import numpy as np
-from fuzz_stores import fuzz_store, sealed
-from make_golden import GOLDEN, make_tables
+from fuzz import records
+from fuzz.stores import fuzz_store, sealed
+from golden.make import GOLDEN, make_tables
 
 import seit
 from seit.errors import SeitError
@@ -551,5 +551,5 @@ TARGETS: dict[str, Target] = {
     "zarr": fuzz_zarr,
     "official": fuzz_official,
     "store": fuzz_store,
-    **fuzz_records.TARGETS,
+    **records.TARGETS,
 }

@@ -1,7 +1,7 @@
 """What the training loop costs beside the network: rates of both, in turns, as JSON.
 
-    uv run python tools/bench_train.py STORE --recipe small-cpu --steps 100 --rounds 3
-    uv run python tools/bench_train.py STORE --recipe seit-vit-base --batch-size 256 \
+    uv run python tools/bench/train.py STORE --recipe small-cpu --steps 100 --rounds 3
+    uv run python tools/bench/train.py STORE --recipe seit-vit-base --batch-size 256 \
         --compile --peak-tflops 989 --pixels-peer photos/
 
 `bare` is forward, loss, backward and optimiser step on one batch that lies ready; `trained` is

@@ -1,6 +1,6 @@
 """The stream beside its peers: shuffled samples per second, memory, time to the first batch.
 
-    uv run python tools/bench_stream.py --work WORK [--samples 200000] [--batch-size 256] --json
+    uv run python tools/bench/stream.py --work WORK [--samples 200000] [--batch-size 256] --json
 
 One set of random samples, 1,024 tokens of 1,024 codes each, is written into every format once; WORK
 keeps them, about 6 GB. Each measurement is a process of its own that reads for some seconds from a

@@ -1,16 +1,16 @@
 """Sounds classified from tokens and from spectrograms over folds and seeds; prints JSON.
 
-    uv run python tools/study_audio.py STORES OUT --clips esc10=esc10/ fsdd=fsdd/ --seeds 3
-    uv run python tools/study_audio.py STORES OUT --rows tokens --seeds 3 --jobs 8 --device cuda
+    uv run python tools/study/audio.py STORES OUT --clips esc10=esc10/ fsdd=fsdd/ --seeds 3
+    uv run python tools/study/audio.py STORES OUT --rows tokens --seeds 3 --jobs 8 --device cuda
 
 ESC-10 goes through its five official folds, each validated once (the first digit of a file's name);
 FSDD has its official split. STORES gets a store for each, `esc10-fold1` … and `fsdd`, whose
 tokenizer is fitted on that store's own training clips; without --clips those that are there are
 used, and the row `mel`, which needs the sounds, is left out.
 
-`tokens` is `seit train`; `mel` the same network and recipe on the spectrograms that the tokens are
-of, not quantised, in the loop of `bench_audio.py`. Both compute in float32. OUT keeps runs: what is
-there is not made again, and what was begun goes on. --jobs runs go side by side.
+`tokens` is `seit train`; `mel` is the same network and recipe on the unquantized spectrograms that
+the tokens encode, trained by the loop of `tools/bench/audio.py`. Both compute in float32. OUT keeps
+the runs: finished ones are reused, interrupted ones resume. --jobs runs are trained at a time.
 """
 
 import argparse
@@ -142,7 +142,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def run_mel(job: Job, config: TrainConfig, folder: Path) -> dict[str, Any]:
     """The run from spectrograms; its figures are all that it leaves."""
-    from bench_audio import mel_inputs, read_clips, train_and_evaluate
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from bench.audio import mel_inputs, read_clips, train_and_evaluate
 
     path = folder / "result.json"
     if path.is_file():

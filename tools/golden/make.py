@@ -1,6 +1,6 @@
 """Write the golden stores, what they hold, and the list of damaged variants: `shards/golden`.
 
-    uv run python tools/make_golden.py [FOLDER]
+    uv run python tools/golden/make.py [FOLDER]
 
 All content is made by integer rules, so that every run gives the same samples. The bytes that zlib
 and lzma make may differ from one version of these to another; token frames do not.
@@ -11,12 +11,15 @@ Shape letters: N samples, H W grid, K codes, R inner nodes of a context tree.
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from golden_damage import list_damage
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from golden.damage import list_damage
 
 from seit.shards import Block, TokenLayout
 from seit.shards.context import ContextTables
@@ -24,7 +27,7 @@ from seit.shards.context.tables import LEFT, make_squash
 from seit.shards.context.tree import TreeShape
 from seit.testing import write_store
 
-GOLDEN = Path(__file__).parents[1] / "shards" / "golden"
+GOLDEN = Path(__file__).parents[2] / "shards" / "golden"
 BLOCK_SAMPLES = 3
 CLASSES = ("ant", "bee", "Käfer")
 _KEYS = ("{split}/{number}.jpg", "{split}/ü/{number}.png", "鳥/{split} {number}")

@@ -1,6 +1,6 @@
 """The main job on real photos: tokenize a folder, train from tokens and from pixels, print JSON.
 
-    uv run python tools/bench_main_job.py PHOTOS OUT --steps 3000 --json
+    uv run python tools/bench/job.py PHOTOS OUT --steps 3000 --json
 
 PHOTOS is a class-per-folder tree with train/ and val/; OUT keeps the store and both runs, so that a
 second call only reports. Rates of reading, decoding and encoding are measured apart, to say what

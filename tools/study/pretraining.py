@@ -1,7 +1,7 @@
 """What pre-training is worth on tokens: the claims of four papers at a small scale, as JSON.
 
-    uv run python tools/study_pretraining.py STORE TARGET OUT --scale cpu --jobs 2
-    uv run python tools/study_pretraining.py STORE TARGET OUT --scale gpu --jobs 12 --device cuda
+    uv run python tools/study/pretraining.py STORE TARGET OUT --scale cpu --jobs 2
+    uv run python tools/study/pretraining.py STORE TARGET OUT --scale gpu --jobs 12 --device cuda
 
 STORE is what is learned from without labels, TARGET another store by the same tokenizer. Parts:
 

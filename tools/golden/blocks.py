@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from golden_changes import (
+from golden.changes import (
     CODEBOOK,
     INDEX,
     RESEAL,

@@ -1,6 +1,6 @@
 """What a corpus costs to tokenize: hours, money and bytes, from the rate of a small job, as JSON.
 
-    uv run python tools/cost_model.py --source PHOTOS --images 1e9 --cores 1024 --price 0.04
+    uv run python tools/bench/cost_model.py --source PHOTOS --images 1e9 --cores 1024 --price 0.04
 
 PHOTOS, a sample of the corpus in any form that `seit tokenize` takes, is tokenized into a temporary
 folder; its rate in images per second and core, and its bytes per image, are carried over to the

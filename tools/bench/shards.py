@@ -1,6 +1,6 @@
 """Bytes and decoding speed of token codecs, ours beside others, on the same tokens; prints JSON.
 
-    uv run python tools/bench_shards.py STORE --json --plot docs/shards.svg
+    uv run python tools/bench/shards.py STORE --json --plot docs/shards.svg
 
 STORE is a store with splits `train` and `val`. The tables of `context` are fitted on `train` and
 all rows are measured on `val`, which they have not seen. Bytes count payload, stream lengths,

@@ -1,6 +1,6 @@
 """Which tokenizer is worth its bytes? Top-1 of one small classifier on each one's tokens, as JSON.
 
-    uv run python tools/study_tokenizers.py PHOTOS OUT NAME=TOKENIZER … --seeds 0 1 2
+    uv run python tools/study/tokenizer_accuracy.py PHOTOS OUT NAME=TOKENIZER … --seeds 0 1 2
 
 TOKENIZER is a name or a file, as `seit tokenize --tokenizer` takes it. The same recipe is trained
 for the same steps from the same seeds on each store. OUT keeps stores and runs: what is there is

@@ -8,7 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from golden_changes import (
+from golden.blocks import (
+    damaged_frames,
+    damaged_indexes,
+    damaged_strings,
+    damaged_tars,
+    damaged_tokens,
+)
+from golden.changes import (
     CARD,
     Change,
     Variant,
@@ -18,14 +25,7 @@ from golden_changes import (
     variant,
     write_file,
 )
-from golden_damage_blocks import (
-    damaged_frames,
-    damaged_indexes,
-    damaged_strings,
-    damaged_tars,
-    damaged_tokens,
-)
-from golden_damage_groups import damaged_codebooks, damaged_groups
+from golden.groups import damaged_codebooks, damaged_groups
 
 
 def list_damage(golden: Path) -> list[Variant]:

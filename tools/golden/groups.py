@@ -10,7 +10,7 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from golden_changes import (
+from golden.changes import (
     CARD,
     CODEBOOK,
     RESEAL,

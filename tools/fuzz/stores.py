@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from make_golden import GOLDEN, STORES
+from golden.make import GOLDEN, STORES
 
 from seit.shards import CARD_NAME, open_store
 from seit.stores import convert_store, delete_samples, filter_store, merge_stores, verify_store

@@ -6,10 +6,10 @@ import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
-import fuzz_records
 import numpy as np
-from fuzz_stores import store_seeds
-from make_golden import GOLDEN, STORES
+from fuzz import records
+from fuzz.stores import store_seeds
+from golden.make import GOLDEN, STORES
 
 import seit
 from seit.shards.frames import Kind
@@ -178,5 +178,5 @@ _SEEDS = {
     "zarr": _zarr_seeds,
     "official": _official_seeds,
     "store": store_seeds,
-    **fuzz_records.SEEDS,
+    **records.SEEDS,
 }

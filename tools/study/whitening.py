@@ -1,6 +1,6 @@
 """How much whitening should the patch tokenizer do? PSNR and top-1 at several degrees, as JSON.
 
-    uv run python tools/study_whitening.py PHOTOS OUT --steps 600
+    uv run python tools/study/whitening.py PHOTOS OUT --steps 600
 
 PHOTOS is a class-per-folder tree; OUT keeps tokenizers, stores and runs.
 """

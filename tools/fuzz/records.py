@@ -1,6 +1,6 @@
-"""What `tools/fuzz_shards.py` feeds with the files of run folders, and with recipes and settings.
+"""What `tools/fuzz/run.py` feeds with the files of run folders, and with recipes and settings.
 
-As in `fuzz_targets`, the first two bytes of an input choose what is done with the rest: given as
+As in `targets`, the first two bytes of an input choose what is done with the rest: given as
 a file, or as one value within a file that is right all around.
 """
 
@@ -212,7 +212,7 @@ def run_seeds() -> Iterator[bytes]:
 
 def recipe_seeds() -> Iterator[bytes]:
     """The recipes of the package, cards of its tokenizers, orders, and values of flags."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for recipe in sorted((root / "train").glob("*.yaml")):
         text = recipe.read_bytes()
         marks = {b"\nstream:": 3, b"\ntuning:": 2, b"\nobjective:": 1}
