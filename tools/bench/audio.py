@@ -1,16 +1,16 @@
-"""Sounds classified from tokens and from the spectrograms that the tokens are of; prints JSON.
+"""Compare a classifier on audio tokens with one on the spectrograms they encode; prints JSON.
 
     uv run python tools/bench/audio.py CLIPS OUT --tokenizer mel-vq-5s --folds 5 --json
 
-CLIPS is a class-per-folder tree with train/ and val/. OUT keeps a store of it, from which bytes
-per clip and the rate of tokenizing come. With --folds the splits are not those of CLIPS: the first
-digit of a file's name is its fold, and each fold named is validated on once, the others trained on
-(in ESC-10 fold 5 is val/).
+CLIPS is a class-per-folder tree with train/ and val/. OUT holds its store, which gives bytes per
+clip and the rate of tokenizing. With --folds the splits of CLIPS are ignored: the first digit of a
+file's name is its fold, and each given fold is validated once while the others are trained on (in
+ESC-10 fold 5 is val/).
 
-Both inputs go through the same network, recipe, augmentation, order and number of steps. The
-spectrograms come as if a codebook held every patch of the corpus, so that a look-up gives the
-patch itself, standardised and not quantised. Synonyms exist for tokens alone. The tokenizer is
-fitted to the training clips of each fold. Windows are what is counted; most clips here are one.
+Both inputs use the same network, recipe, augmentation, order and number of steps. Spectrograms are
+fed as if a codebook held every patch of the corpus, so that a look-up gives the patch itself,
+standardized and not quantized. Only tokens have synonyms. The tokenizer is fitted to the training
+clips of each fold. Windows are counted; most clips here are one.
 """
 
 import argparse
@@ -51,13 +51,13 @@ EVAL_BATCH = 128
 
 @dataclass(frozen=True)
 class Clips:
-    """All windows of a corpus, decoded.
+    """Decoded windows of a corpus.
 
     Attributes:
         waves: float32 (N, T).
         labels: int64 (N,).
-        folds: int64 (N,), the first digits of the files' names; −1 where they have none.
-        is_val: bool (N,), by the corpus's own splits.
+        folds: int64 (N,), the first digits of file names; −1 without one.
+        is_val: bool (N,), from the corpus's own splits.
         classes: class names.
     """
 
@@ -69,7 +69,7 @@ class Clips:
 
 
 def read_clips(source: Path, name: str) -> Clips:
-    """Decode a corpus for the tokenizer of that name."""
+    """Decode a corpus for a tokenizer."""
     config, _ = resolve_tokenizer(TokenizeConfig(tokenizer=name))
     corpus = list_corpus(source, modality="audio")
     with make_reader(config) as reader:
@@ -120,9 +120,9 @@ def train_and_evaluate(
 def fit(
     model: nn.Module, augment: TokenAugment, tokens: Tensor, labels: Tensor, config: TrainConfig
 ) -> nn.Module:
-    """Run the recipe's steps over shuffled epochs; returns the average of the weights."""
+    """Train for the recipe's steps over shuffled epochs, and return the averaged weights."""
     steps, size, seed = config.schedule.steps, config.data.batch_size, config.run.seed
-    assert steps is not None, "the benchmark counts steps"
+    assert steps is not None, "the benchmark needs a recipe with schedule.steps"
     steps_per_epoch = len(tokens) // size
     optimizer = make_optimizer(model, config.optim, tokens.device)
     average = ModelEmaV3(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
@@ -150,7 +150,7 @@ def fit(
 
 
 def mel_inputs(tokenizer: MelTokenizer, waves: Tensor) -> tuple[Tensor, Tensor]:
-    """Every patch of the spectrograms (N · H · W, C), and which stands where (N, H, W)."""
+    """Return every spectrogram patch (N · H · W, C), and its index at each place (N, H, W)."""
     mel = tokenizer.front_end.config
     planes = [tokenizer.front_end.planes(part) for part in waves.split(EVAL_BATCH)]
     patches = torch.cat([unfold(part, *mel.patch) for part in planes]).permute(0, 2, 3, 1)
@@ -159,9 +159,9 @@ def mel_inputs(tokenizer: MelTokenizer, waves: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rows_of(clips: Clips, fold: int | None, config: TrainConfig, name: str) -> list[dict]:
-    """The results of both inputs on one fold, or on the corpus's own splits (None)."""
+    """Measure both inputs on one fold, or on the corpus's own splits (None)."""
     is_val = clips.is_val if fold is None else clips.folds == fold
-    assert is_val.any(), f"no clip is of fold {fold}"
+    assert is_val.any(), f"no clip is in fold {fold}"
     preset = PRESETS[name]
     tokenizer = preset.ready() or preset.fit(clips.waves[~is_val][:512], num_codes=1024, seed=0)
     with torch.inference_mode():
@@ -187,11 +187,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", default="mel-vq-5s", choices=[*PRESETS][1:])
     parser.add_argument("--recipe", default="audio-small-cpu")
-    parser.add_argument("--steps", type=int, help="the recipe's by default")
-    parser.add_argument("--batch-size", type=int, help="the recipe's by default")
+    parser.add_argument("--steps", type=int, help="default: the recipe's")
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folds", type=int, nargs="*", help="folds to validate on, one by one")
-    parser.add_argument("--json", action="store_true", help="the only output there is")
+    parser.add_argument("--json", action="store_true", help="ignored; output is always JSON")
     arguments = parser.parse_args()
     job = TokenizeConfig(tokenizer=arguments.tokenizer)
     store = arguments.out / "store"
@@ -241,7 +241,7 @@ def main() -> None:
 
 
 def save_of(store: Path) -> Path:
-    """The store's tokenizer in a file of its own, beside the store."""
+    """Write the store's tokenizer to a file next to the store."""
     from seit import open as open_store
     from seit.tokenizers import save_tokenizer
 
@@ -251,7 +251,7 @@ def save_of(store: Path) -> Path:
 
 
 def means(runs: list[dict]) -> dict[str, dict[str, float]]:
-    """Mean, deviation and number of the runs of each input."""
+    """Return mean, deviation and number of the runs of each input."""
     found = {}
     for kind in dict.fromkeys(run["input"] for run in runs):
         values = np.array([run["top1"] for run in runs if run["input"] == kind])

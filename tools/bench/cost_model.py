@@ -1,10 +1,10 @@
-"""What a corpus costs to tokenize: hours, money and bytes, from the rate of a small job, as JSON.
+"""Estimate the cost of tokenizing a corpus, from a small job: hours, money and bytes, as JSON.
 
     uv run python tools/bench/cost_model.py --source PHOTOS --images 1e9 --cores 1024 --price 0.04
 
 PHOTOS, a sample of the corpus in any form that `seit tokenize` takes, is tokenized into a temporary
-folder; its rate in images per second and core, and its bytes per image, are carried over to the
-whole. Rates that were measured elsewhere are given by --rate and --bytes-per-image instead.
+folder; its rate in images per second and core, and its bytes per image, are extrapolated. Pass
+rates measured elsewhere with --rate and --bytes-per-image.
 
 The model is linear: actors share nothing but the storage, which must deliver
 `source_bytes_per_second`.
@@ -24,7 +24,7 @@ SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True)
 class Rate:
-    """What one core does, and what an image becomes."""
+    """Throughput of one core, and bytes per image."""
 
     images_per_second_and_core: float
     bytes_per_image: float
@@ -32,7 +32,7 @@ class Rate:
 
 
 def measure(source: str, *, tokenizer: str, codec: str) -> Rate:
-    """Run a small job on all cores; fitting, and what a store has but once, are left out."""
+    """Measure a small job on all cores, without fitting and the fixed parts of a store."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         config = TokenizeConfig(tokenizer=tokenizer, codec=codec)
@@ -47,14 +47,14 @@ def measure(source: str, *, tokenizer: str, codec: str) -> Rate:
 def cost(
     rate: Rate, *, images: float, cores: int, price_per_core_hour: float, efficiency: float
 ) -> dict[str, float]:
-    """Hours, money and bytes of a whole corpus.
+    """Estimate hours, money and bytes of a whole corpus.
 
     Args:
         rate: of one core.
         images: in the corpus.
-        cores: that work at a time.
+        cores: working at a time.
         price_per_core_hour: in any currency.
-        efficiency: share of the cores' time that is spent as in the small job, 0–1.
+        efficiency: share of the cores' time spent as in the small job, 0–1.
     """
     per_second = rate.images_per_second_and_core * cores * efficiency
     hours = images / per_second / SECONDS_PER_HOUR
@@ -74,7 +74,7 @@ def cost(
 def main() -> None:
     """Print the cost of a corpus."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", help="a sample of the corpus; measures what is not given")
+    parser.add_argument("--source", help="a sample of the corpus, measured unless rates are given")
     parser.add_argument("--tokenizer", default="patch-pca-vq")
     parser.add_argument("--codec", default="context", choices=("context", "packed"))
     parser.add_argument("--rate", type=float, help="images per second and core")
@@ -94,7 +94,7 @@ def main() -> None:
     elif arguments.rate and arguments.bytes_per_image:
         rate = Rate(arguments.rate, arguments.bytes_per_image, arguments.source_bytes_per_image)
     else:
-        parser.error("give --source, or --rate and --bytes-per-image")
+        parser.error("pass --source, or --rate and --bytes-per-image")
     print(
         json.dumps(
             {

@@ -1,9 +1,9 @@
-"""The main job on real photos: tokenize a folder, train from tokens and from pixels, print JSON.
+"""Tokenize a folder of photos, train from tokens and from pixels; prints JSON.
 
     uv run python tools/bench/job.py PHOTOS OUT --steps 3000 --json
 
-PHOTOS is a class-per-folder tree with train/ and val/; OUT keeps the store and both runs, so that a
-second call only reports. Rates of reading, decoding and encoding are measured apart, to say what
+PHOTOS is a class-per-folder tree with train/ and val/. OUT keeps the store and both runs, so a
+second call only reports. Reading, decoding and encoding are also timed separately, to show what
 limits tokenizing.
 """
 
@@ -33,7 +33,7 @@ RATE_IMAGES = 1024
 
 
 def stage_rates(photos: Path, store_path: Path) -> dict[str, float]:
-    """Images per second of each stage alone, over the first 1,024 images of the corpus."""
+    """Measure images/s of each stage alone, over the first 1,024 images of the corpus."""
     instances = list_corpus(photos).instances[:RATE_IMAGES]
     tokenizer = open_store(store_path).load_tokenizer()
     rates = {}
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--lossless", type=Path, help="folder of PNGs for a PSNR row")
-    parser.add_argument("--json", action="store_true", help="the only output there is")
+    parser.add_argument("--json", action="store_true", help="ignored; output is always JSON")
     arguments = parser.parse_args()
     result = tokenize(arguments.photos, arguments.out / "store")
     rates = stage_rates(arguments.photos, arguments.out / "store")
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def lossless_quality(folder: Path, store_path: Path) -> dict[str, float]:
-    """Quality of the store's tokenizer on the centre squares of lossless pictures."""
+    """Measure the store's tokenizer on the center squares of lossless pictures."""
     tokenizer = open_store(store_path).load_tokenizer()
     with PixelReader(size=tokenizer.image_size, max_pixels=1 << 28) as reader:
         entries = list(reader.read(list_corpus(folder).instances))

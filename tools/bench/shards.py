@@ -1,13 +1,13 @@
-"""Bytes and decoding speed of token codecs, ours beside others, on the same tokens; prints JSON.
+"""Compare bytes and decoding speed of token codecs on the same tokens; prints JSON.
 
     uv run python tools/bench/shards.py STORE --json --plot docs/shards.svg
 
-STORE is a store with splits `train` and `val`. The tables of `context` are fitted on `train` and
-all rows are measured on `val`, which they have not seen. Bytes count payload, stream lengths,
-checksums and index; tables are reported apart, and spread over 100,000 samples in
-`bytes_per_sample_at_100k`. Decoding is timed on one thread into uint16 arrays, best of several
-rounds that alternate between the codecs, data in memory. General compressors get all samples in
-one stream, which is their best case and allows no access to a single sample.
+STORE has splits `train` and `val`. The tables of `context` are fitted on `train`, and all rows are
+measured on `val`. Bytes include payload, stream lengths, checksums and index; tables are reported
+separately, and spread over 100,000 samples in `bytes_per_sample_at_100k`. Decoding is timed on one
+thread into uint16 arrays from memory, best of several rounds that alternate between the codecs.
+General compressors get all samples in one stream, which is their best case and allows no access to
+a single sample.
 """
 
 import argparse
@@ -37,14 +37,14 @@ from seit.stores.official import ID_LIMIT, decode_escaped, encode_escaped
 from seit.stores.recode import fit_codec
 from seit.training.run import environment
 
-AMORTISED_OVER = 100_000
+AMORTIZED_OVER = 100_000
 INDEX_BYTES_PER_BLOCK = 16
 Tokens = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Tokens as a codec keeps them, and how to get them back."""
+    """Encoded tokens and their decoder."""
 
     num_bytes: int
     decode: Callable[[], Tokens]
@@ -53,7 +53,7 @@ class Coded:
 
 
 def ours(codec: Codec, tokens_NHW: Tokens) -> Coded:
-    """Blocks of up to 1,024 samples, as a store keeps them."""
+    """Encode blocks of up to 1,024 samples, as in a store."""
     starts = range(0, len(tokens_NHW), BLOCK_SAMPLES)
     frames = [codec.encode(tokens_NHW[start : start + BLOCK_SAMPLES]) for start in starts]
     return Coded(
@@ -64,7 +64,7 @@ def ours(codec: Codec, tokens_NHW: Tokens) -> Coded:
 
 
 def official(tokens_NHW: Tokens) -> Coded:
-    """naver-ai/seit: escaped bytes and offsets, each one gzip file; decoded without its loop."""
+    """Encode as naver-ai/seit: escaped bytes and offsets, one gzip file each, decoded at once."""
     shape = tokens_NHW.shape
     data, offsets = encode_escaped(tokens_NHW.reshape(len(tokens_NHW), -1))
     packed = gzip.compress(data.tobytes(), 9, mtime=0)
@@ -81,7 +81,7 @@ def official(tokens_NHW: Tokens) -> Coded:
 def general(
     compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes], tokens_NHW: Tokens
 ) -> Coded:
-    """All ids as one stream of uint16."""
+    """Compress all ids as one stream of uint16."""
     data = compress(np.ascontiguousarray(tokens_NHW).tobytes())
 
     def decode() -> Tokens:
@@ -91,13 +91,13 @@ def general(
 
 
 def plain_packed(bits: int, tokens_NHW: Tokens) -> Coded:
-    """Fixed width and nothing else: the floor of what `packed` can be."""
+    """Pack at a fixed width and nothing else: the lower bound of `packed`."""
     packed = pack(tokens_NHW.reshape(len(tokens_NHW), -1), bits)
     return Coded(packed.nbytes, lambda: tokens_NHW)
 
 
 def speeds(coded: dict[str, Coded], tokens_NHW: Tokens, rounds: int) -> dict[str, float]:
-    """Samples per second of each codec; checks that every one gives the tokens back."""
+    """Measure samples/s of each codec, and check that all of them restore the tokens."""
     best = dict.fromkeys(coded, float("inf"))
     for _ in range(rounds + 1):
         for name, entry in coded.items():
@@ -105,17 +105,17 @@ def speeds(coded: dict[str, Coded], tokens_NHW: Tokens, rounds: int) -> dict[str
             found = entry.decode()
             best[name] = min(best[name], time.perf_counter() - started)
             if not np.array_equal(found, tokens_NHW):
-                raise SystemExit(f"{name} does not give the tokens back")
+                raise SystemExit(f"{name} does not restore the tokens")
     return {name: len(tokens_NHW) / seconds for name, seconds in best.items()}
 
 
 def measure(location: str, rounds: int) -> dict[str, object]:
-    """All rows for one store."""
+    """Measure all rows for one store."""
     store = open_store(location)
     layout = store.card.layout
     train, val = np.asarray(store["train"].tokens), np.asarray(store["val"].tokens)
     started = time.perf_counter()
-    tables = fit_tables(train, store.codebook, total_samples=AMORTISED_OVER)
+    tables = fit_tables(train, store.codebook, total_samples=AMORTIZED_OVER)
     fit_seconds = time.perf_counter() - started
     context = ContextCodec(layout, tables)
     coded = {"packed": ours(PackedCodec(layout), val), "context": ours(context, val)}
@@ -154,7 +154,7 @@ def measure(location: str, rounds: int) -> dict[str, object]:
             name: {
                 "bytes_per_sample": entry.num_bytes / len(val),
                 "bytes_per_sample_at_100k": entry.num_bytes / len(val)
-                + entry.tables_bytes / AMORTISED_OVER,
+                + entry.tables_bytes / AMORTIZED_OVER,
                 "tables_bytes": entry.tables_bytes,
                 "decode_samples_per_second": rates[name],
                 "of_fixed_width": entry.num_bytes / len(val) / fixed,
@@ -166,7 +166,7 @@ def measure(location: str, rounds: int) -> dict[str, object]:
 
 
 def plot(result: dict[str, Any]) -> str:
-    """Bytes per sample of every codec as bars, one group a store: SVG."""
+    """Draw bytes per sample of every codec as SVG bars, one group per store."""
     bars, y = [], 24
     groups = list(result["stores"].values())
     most = max(
@@ -179,12 +179,12 @@ def plot(result: dict[str, Any]) -> str:
         for name, row in rows:
             y += 26
             width = 420 * row["bytes_per_sample_at_100k"] / most
-            colour = "#2563eb" if name in ("packed", "context") else "#9ca3af"
+            color = "#2563eb" if name in ("packed", "context") else "#9ca3af"
             rate = row["decode_samples_per_second"] / 1000
             note = f"{row['bytes_per_sample_at_100k']:.0f} B, {rate:,.0f} k samples/s"
             bars.append(
                 f'<text x="140" y="{y}" text-anchor="end">{name}</text>'
-                f'<rect x="150" y="{y - 13}" width="{width:.0f}" height="17" fill="{colour}"/>'
+                f'<rect x="150" y="{y - 13}" width="{width:.0f}" height="17" fill="{color}"/>'
                 f'<text x="{158 + width:.0f}" y="{y}">{note}</text>'
             )
         y += 44
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("stores", nargs="+", metavar="STORE")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--plot", help="write an SVG here")
-    parser.add_argument("--json", action="store_true", help="the default; for symmetry")
+    parser.add_argument("--json", action="store_true", help="ignored; output is always JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     stores = {name: measure(name, arguments.rounds) for name in arguments.stores}

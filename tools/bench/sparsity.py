@@ -1,14 +1,14 @@
-"""2:4 sparse matrix products beside dense ones, forward alone, on a CUDA device; prints JSON.
+"""Compare 2:4 sparse with dense matrix products on a CUDA device, forward only; prints JSON.
 
     uv run python tools/bench/sparsity.py
 
-The four matrices of a ViT-B block times 64 samples of 197 tokens, bfloat16. Dense and sparse take
-turns; each time is the median of the rounds, of calls that were queued one after another, so that
-the work of the processor shows only where it takes longer than the device's (`host_ms` is what
-queueing alone takes). `theory` is what half of the weights would save if nothing else cost time.
-Errors are the largest distance to the float64 product of the same bfloat16 numbers, over its RMS.
+Multiplies the four matrices of a ViT-B block by 64 samples of 197 tokens, bfloat16. Dense and
+sparse alternate. Times are medians over rounds of queued calls, so host time shows only when it
+exceeds device time (`host_ms` is the time to queue alone). `theory` is the saving of half of the
+weights if nothing else cost time. Errors are the largest distance to the float64 product of the
+same bfloat16 numbers, over its RMS.
 
-Unstructured masks are not timed: a dense product does not look at its numbers.
+Unstructured masks are not timed: dense products do not depend on the values.
 """
 
 import argparse
@@ -41,14 +41,14 @@ CHECKED_ROWS = 1024
 
 
 def probe_sparse() -> None:
-    """One small product, which fails where there are none."""
+    """Run one small sparse product; it fails if they are not supported."""
     weight = torch.tensor([1, 1, 0, 0], dtype=torch.bfloat16, device="cuda").repeat(128, 32)
     F.linear(torch.ones_like(weight), to_sparse_semi_structured(weight))
     torch.cuda.synchronize()
 
 
 def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
-    """How long one of `CALLS` calls takes: the device for it, and the processor to queue it."""
+    """Return milliseconds per call: on the device, and on the host to queue it."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -62,13 +62,13 @@ def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def error(found: Tensor, expected: Tensor) -> float:
-    """The largest distance, over the RMS of what is expected."""
+    """Return the largest distance over the RMS of the expected values."""
     distance = (found[: len(expected)].double() - expected).abs().max()
     return float(distance / expected.square().mean().sqrt())
 
 
 def bench_layer(name: str, inputs: int, outputs: int, rounds: int) -> dict[str, object]:
-    """Times and errors of one matrix."""
+    """Measure times and errors of one matrix."""
     generator = torch.Generator("cuda").manual_seed(0)
     draw = partial(torch.randn, device="cuda", generator=generator)
     rows = draw(BATCH * TOKENS, inputs).bfloat16()
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print("sparsity.py needs a CUDA device, and torch finds none here", file=sys.stderr)
+        print("sparsity.py needs a CUDA device; torch finds none", file=sys.stderr)
         sys.exit(2)
     warnings.filterwarnings("ignore", message=".*SparseSemiStructuredTensor.*prototype")
     device = torch.device("cuda")
@@ -124,7 +124,7 @@ def main() -> None:
         probe_sparse()
     except (RuntimeError, NotImplementedError) as failure:
         reason = str(failure).splitlines()[0]
-        print(f"this device or this torch has no 2:4 sparse product: {reason}", file=sys.stderr)
+        print(f"no 2:4 sparse product on this device or torch: {reason}", file=sys.stderr)
         sys.exit(1)
     with torch.no_grad():
         layers = [bench_layer(name, *shape, arguments.rounds) for name, shape in LAYERS.items()]

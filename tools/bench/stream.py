@@ -1,13 +1,13 @@
-"""The stream beside its peers: shuffled samples per second, memory, time to the first batch.
+"""Compare seit's loaders with others: shuffled samples/s, memory, time to the first batch; JSON.
 
     uv run python tools/bench/stream.py --work WORK [--samples 200000] [--batch-size 256] --json
 
-One set of random samples, 1,024 tokens of 1,024 codes each, is written into every format once; WORK
-keeps them, about 6 GB. Each measurement is a process of its own that reads for some seconds from a
-warm page cache; rounds are interleaved, and the median over rounds counts. Where a loader takes
-worker processes it runs without and with two, and the better counts. Afterwards one epoch of each
-is compared with the samples by a checksum. Peers are installed into environments of their own
-below WORK; one that cannot be is reported with the reason.
+One set of random samples, 1,024 tokens of 1,024 codes each, is written once in every format; WORK
+keeps them, about 6 GB. Each measurement is a separate process that reads for some seconds from a
+warm page cache. Rounds are interleaved, and the median counts. Loaders with worker processes run
+with none and with two, and the better result counts. Finally one epoch of each is compared with the
+samples by a checksum. Peers are installed into separate environments under WORK; the reason is
+reported if one fails to install.
 """
 
 import argparse
@@ -38,21 +38,21 @@ TOOLS = Path(__file__).parent
 WRITE_SECONDS = 900
 CHECK_SECONDS = 60
 GRACE_SECONDS = 90
-"""To import, to fill a shuffle buffer, and to end."""
+"""Time to import, fill a shuffle buffer, and exit."""
 
 
 class MeasurementError(Exception):
-    """A measurement that came to nothing; the message says why."""
+    """A failed measurement; the message has the reason."""
 
 
 @dataclass
 class Bench:
-    """Where and how to measure, and what stood in the way of peers.
+    """Settings of the measurements, and reasons for missing peers.
 
     Attributes:
-        work: the folder that keeps everything.
-        batch_size: samples of a batch.
-        seconds: of one measurement.
+        work: the folder of formats and environments.
+        batch_size: samples per batch.
+        seconds: length of one measurement.
         unavailable: peer → reason.
     """
 
@@ -62,7 +62,7 @@ class Bench:
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def python_of(self, peer: Peer) -> str:
-        """The interpreter of a peer's environment, which is made where it is missing."""
+        """Return the interpreter of a peer's environment, creating it if necessary."""
         if not peer.packages:
             return sys.executable
         folder = self.work / "envs" / peer.packages[0]
@@ -77,7 +77,7 @@ class Bench:
         return str(python)
 
     def run(self, action: str, peer: Peer | None = None, *arguments: object) -> dict[str, Any]:
-        """One measurement in a process of its own, in the peer's environment."""
+        """Run one measurement in a separate process, in the peer's environment."""
         python = self.python_of(peer) if peer else sys.executable
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             out, log = Path(folder) / "out.json", Path(folder) / "log"
@@ -111,7 +111,7 @@ class Bench:
         )
 
     def prepare(self, name: str, peer: Peer) -> dict[str, Any] | None:
-        """Have a peer's format written; what that cost, None where it cannot be."""
+        """Write a peer's format and return its cost, or None if that fails."""
         folder = self.work / "formats" / peer.format
         note = folder.with_suffix(".json")
         try:
@@ -125,7 +125,7 @@ class Bench:
             return None
 
     def _variables(self, folder: str) -> Mapping[str, str]:
-        """One thread, and nothing of a peer outside of the work folder: some remove folders."""
+        """Return variables for one thread and no writes outside of the work folder."""
         caches = ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER", "HF_HOME")
         return {
             **os.environ,
@@ -139,39 +139,39 @@ class Bench:
 
 
 def call(*command: str) -> None:
-    """Run a command to its end."""
+    """Run a command and wait for it."""
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise MeasurementError(f"{' '.join(command[:3])}: {last_line(result.stderr)}")
 
 
 def last_line(text: str) -> str:
-    """The last line of an output that says something; an error's, if there is one."""
+    """Return the last non-empty line of an output, preferably an error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line]
-    return (errors or lines or ["it printed nothing"])[-1]
+    return (errors or lines or ["no output"])[-1]
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started."""
+    """Kill a process and its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def remove(folder: Path) -> None:
-    """Remove what an interrupted run left."""
+    """Remove the leftovers of an interrupted run."""
     if folder.exists():
         call("rm", "-r", str(folder))
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """The median of rounds, and their range."""
+    """Return median, minimum and maximum over rounds."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def summarise(by_workers: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The rounds of one loader with the number of workers that served it best."""
+def summarize(by_workers: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Summarize the rounds of one loader with its best number of workers."""
     rates = {
         workers: spread([entry["samples_per_second"] for entry in rounds])
         for workers, rounds in by_workers.items()
@@ -188,9 +188,9 @@ def summarise(by_workers: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def verdict(checked: dict[str, Any], expected: Mapping[str, int], peer: Peer, total: int) -> str:
-    """Whether every sample came once and as it was written."""
+    """Describe whether every sample came exactly once and unchanged."""
     if not checked["whole"]:
-        return f"not at its end after {checked['samples']} samples"
+        return f"not finished after {checked['samples']} samples"
     if checked["samples"] != total:
         return f"wrong: {checked['samples']} samples"
     same = checked["checksum"] == expected[str(peer.num_codes or NUM_CODES)]
@@ -198,7 +198,7 @@ def verdict(checked: dict[str, Any], expected: Mapping[str, int], peer: Peer, to
 
 
 def measure(bench: Bench, names: list[str], num_samples: int, rounds: int) -> dict[str, Any]:
-    """All figures, of the loaders ``names``."""
+    """Measure the loaders ``names``."""
     loaders = {**OURS, **LIMITS, **PEERS}
     source = json.loads((bench.work / "source.json").read_text())
     written = {name: bench.prepare(name, loaders[name]) for name in names}
@@ -218,7 +218,7 @@ def measure(bench: Bench, names: list[str], num_samples: int, rounds: int) -> di
     details = {}
     for name, by_workers in found.items():
         peer = loaders[name]
-        details[name] = {**summarise(by_workers), "shuffle": peer.shuffle, **(written[name] or {})}
+        details[name] = {**summarize(by_workers), "shuffle": peer.shuffle, **(written[name] or {})}
         if name not in LIMITS:
             workers = details[name]["workers"]
             try:
@@ -233,7 +233,7 @@ def measure(bench: Bench, names: list[str], num_samples: int, rounds: int) -> di
 
 
 def show(what: str, entry: Mapping[str, Any]) -> None:
-    """Progress, on the error stream."""
+    """Print progress to stderr."""
     figures = {name: round(value, 2) for name, value in entry.items() if isinstance(value, float)}
     print(what, figures or dict(entry), file=sys.stderr, flush=True)
 
@@ -245,9 +245,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200_000)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these loaders alone")
-    parser.add_argument("--json", action="store_true", help="the default; for symmetry")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure only these loaders")
+    parser.add_argument("--json", action="store_true", help="ignored; output is always JSON")
     given = parser.parse_args()
     work = given.work.resolve()
     (work / "formats").mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,20 @@
-"""What the training loop costs beside the network: rates of both, in turns, as JSON.
+"""Measure the cost of the training loop against a bare loop of the same network; prints JSON.
 
     uv run python tools/bench/train.py STORE --recipe small-cpu --steps 100 --rounds 3
     uv run python tools/bench/train.py STORE --recipe seit-vit-base --batch-size 256 \
         --compile --peak-tflops 989 --pixels-peer photos/
 
-`bare` is forward, loss, backward and optimiser step on one batch that lies ready; `trained` is
-`seit.training` of the same network, its reading, augmentation, average of the weights, clipping and
-log included, evaluations and checkpoints not; its first fifth of the steps, in which networks are
-compiled, does not count. With --peak-tflops, what the device can do at best, the FLOPs of forward
-and backward over the time of a step say how much of that is used.
+`bare` is forward, loss, backward and optimizer step on one ready batch. `trained` is
+`seit.training` of the same network, with reading, augmentation, averaged weights, clipping and log,
+without evaluations and checkpoints; the first fifth of its steps, which includes compilation, does
+not count. --peak-tflops is the peak of the device; the FLOPs of forward and backward per step time
+then give its utilization.
 
---pixels-peer FOLDER sets the same backbone beside, fed 224 px crops of the JPEG files in
-FOLDER/train/<class>/ by `timm.data` with --workers processes: random resized crop, flip and colour
-jitter, which are the defaults of timm's train.py. `pixels_bare` is again on one batch that lies
-ready, `pixels` through that pipeline; both have the loop of `bare`, so no average of the weights
-and no clipping. Where FOLDER does not exist yet, --render N pictures of --render-size are made.
+--pixels-peer FOLDER also measures the same backbone on 224 px crops of the JPEG files in
+FOLDER/train/<class>/, loaded by `timm.data` with --workers processes: random resized crop, flip and
+color jitter, the defaults of timm's train.py. `pixels_bare` uses one ready batch, `pixels` that
+pipeline; both have the loop of `bare`, without averaged weights and clipping. If FOLDER does not
+exist, --render N pictures of --render-size are made.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from seit.training.precision import make_autocast
 from seit.training.run import METRICS_NAME, environment
 
 PIXELS, PATCH = 224, 8
-"""Side of the pictures of the peer, and of what a token of a 28×28 grid stands for."""
+"""Side of the peer's pictures, and of the pixels per token of a 28×28 grid."""
 UNCOUNTED = 5
 _NEVER = 1 << 30
 
@@ -59,7 +59,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 class Loop:
-    """Forward, loss, backward, update, and nothing else."""
+    """A loop of forward, loss, backward and update, and nothing else."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
         self.device = device
@@ -69,7 +69,7 @@ class Loop:
         self.autocast = make_autocast(config, device)
 
     def step(self, inputs: Tensor, loss: Loss) -> None:
-        """One step; inputs (B, C, h, w), the loss of logits float32 (B, N)."""
+        """Run one step: inputs (B, C, h, w), a loss of float32 logits (B, N)."""
         with self.autocast:
             logits = self.network(inputs)
         loss(logits.float()).backward()
@@ -77,7 +77,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
 
     def seconds(self, batches: Iterator[tuple[Tensor, Loss]], steps: int) -> tuple[float, float]:
-        """How long some steps take, after a few that do not count, and the wait for data in it."""
+        """Time steps after a warm-up; return seconds, and seconds of waiting for data."""
         for inputs, loss in itertools.islice(batches, UNCOUNTED):
             self.step(inputs, loss)
         self._finish()
@@ -96,7 +96,7 @@ class Loop:
 
 
 class Tokens:
-    """The recipe's network on one batch of a store's tokens."""
+    """Step time of the recipe's network on one batch of a store's tokens."""
 
     def __init__(self, config: TrainConfig, store: Store, device: torch.device) -> None:
         feed = make_feed(store, config, device)
@@ -114,12 +114,12 @@ class Tokens:
         )
 
     def seconds(self, steps: int) -> float:
-        """How long some steps take."""
+        """Return the seconds of some steps."""
         return self.loop.seconds(itertools.repeat(self._ready), steps)[0]
 
     def flops(self) -> int:
-        """FLOPs of forward and backward of a sample."""
-        timm.layers.set_fused_attn(False)  # whose fused kernel the counter does not see
+        """Count forward and backward FLOPs per sample."""
+        timm.layers.set_fused_attn(False)  # the counter does not see its fused kernel
         with torch.device("meta"):
             model = self._model()
             inputs = torch.empty(2, self.augment.channels, *self.augment.output_size)
@@ -130,7 +130,7 @@ class Tokens:
 
 
 class Pixels:
-    """The recipe's network on crops of JPEG files, by timm's own pipeline."""
+    """Step time of the recipe's network on crops of JPEG files, through timm's pipeline."""
 
     def __init__(
         self, config: TrainConfig, folder: Path, device: torch.device, *, workers: int
@@ -150,7 +150,7 @@ class Pixels:
             use_multi_epochs_loader=True,
         )
         if not len(self._loader):
-            raise SystemExit(f"{folder} has {len(dataset)} pictures to train on, too few a batch")
+            raise SystemExit(f"{folder} has {len(dataset)} training pictures, fewer than a batch")
         self.smoothing = config.loss.label_smoothing
         model = build_backbone(
             config.model.name,
@@ -173,16 +173,16 @@ class Pixels:
         return lambda x: F.cross_entropy(x, labels, label_smoothing=self.smoothing)
 
     def bare_seconds(self, steps: int) -> float:
-        """How long some steps on one batch take."""
+        """Return the seconds of some steps on one batch."""
         return self.loop.seconds(itertools.repeat(self._ready), steps)[0]
 
     def fed_seconds(self, steps: int) -> tuple[float, float]:
-        """How long steps on the pipeline's batches take, and the wait for data in it."""
+        """Return the seconds of steps on the pipeline's batches, and of waiting for data."""
         return self.loop.seconds(self._batches, steps)
 
 
 def trained(config: TrainConfig, store: Store) -> tuple[float, float]:
-    """Samples/s of a run of the same network, and the share of waiting, after its first fifth."""
+    """Return samples/s of a run after its first fifth, and the share of waiting."""
     with tempfile.TemporaryDirectory() as folder:
         train(config, store, out=Path(folder) / "run")
         text = (Path(folder) / "run" / METRICS_NAME).read_text()
@@ -201,7 +201,7 @@ def trained(config: TrainConfig, store: Store) -> tuple[float, float]:
 
 
 def peer_round(peer: Pixels, steps: int, batch: int) -> dict[str, float]:
-    """Rates of the pixel peer, with and without its pipeline."""
+    """Measure the pixel peer with and without its pipeline."""
     alone = peer.bare_seconds(steps)
     fed, waited = peer.fed_seconds(steps)
     return {
@@ -213,7 +213,7 @@ def peer_round(peer: Pixels, steps: int, batch: int) -> dict[str, float]:
 
 
 def read_config(arguments: argparse.Namespace) -> TrainConfig:
-    """The recipe, as the arguments change it."""
+    """Return the recipe with the changes of the arguments."""
     config = build(TrainConfig, read_yaml(find_recipe(arguments.recipe).path), origin="recipe")
     return replace(
         config,
@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--render", type=int, default=2048)
     parser.add_argument(
-        "--render-size", type=int, default=448, help="about as many pixels as ImageNet's"
+        "--render-size", type=int, default=448, help="default: about as many pixels as in ImageNet"
     )
     arguments = parser.parse_args()
     store, device = open_store(arguments.store), choose_device(arguments.device)

@@ -1,7 +1,7 @@
-"""What `tools/fuzz/run.py` feeds with the files of run folders, and with recipes and settings.
+"""Define fuzz targets for the files of run folders, recipes and settings.
 
-As in `targets`, the first two bytes of an input choose what is done with the rest: given as
-a file, or as one value within a file that is right all around.
+As in `targets`, the first two bytes of an input select how the rest is used: as a file, or as one
+value in an otherwise valid file.
 """
 
 import atexit
@@ -53,12 +53,12 @@ from seit.training.tuning.config import TuneConfig
 FILES = ("run.json", "metrics.jsonl", "config.yaml", "seeds.json", "loggers.json")
 KINDS = (TrainConfig, PretrainConfig, TuneConfig, ContinualConfig, TokenizerConfig)
 _PAGE_EVERY = 16
-"""A comparison's page is written for one input in so many."""
+"""Inputs per written comparison page."""
 _counts = {"runs": 0}
 
 
 def fuzz_run(case: int, effort: int, data: bytes) -> None:
-    """A file of a run's folder: the run is listed, compared and opened."""
+    """Fuzz a file of a run's folder: list, compare and open the run."""
     name, folder = FILES[case % len(FILES)], _runs()
     if effort % 2 and name.endswith(".json"):
         document = json.loads(good_files()[name])
@@ -78,7 +78,7 @@ def fuzz_run(case: int, effort: int, data: bytes) -> None:
 def _read_run(folder: Path, run: Path) -> None:
     listed = list_runs(folder)
     assert [one.name for one in listed] == ["good", "sweep/seed-0"], "a run is not listed"
-    assert listed[0].status == "finished", "a run that is right is damaged"
+    assert listed[0].status == "finished", "a valid run is damaged"
     print_json({"runs": [asdict(one) for one in listed]})
     _counts["runs"] += 1
     for paths in ([folder / "good", run], [folder / "sweep", folder / "good"]):
@@ -100,7 +100,7 @@ def _read_run(folder: Path, run: Path) -> None:
 
 
 def fuzz_recipe(case: int, effort: int, data: bytes) -> None:
-    """Settings: a file of them, one of them as a flag, a tokenizer's card, an order of classes."""
+    """Fuzz settings: a file, a single flag, a tokenizer's card, an order of classes."""
     kind = KINDS[case % len(KINDS)]
     file = _scratch() / "settings.yaml"
     match effort % 4:
@@ -125,7 +125,7 @@ def fuzz_recipe(case: int, effort: int, data: bytes) -> None:
 
 
 def fuzz_checkpoint(case: int, effort: int, data: bytes) -> None:
-    """A file of tensors: a checkpoint, a tokenizer, predictions."""
+    """Fuzz a file of tensors: a checkpoint, a tokenizer, predictions."""
     path = _scratch() / "tensors.safetensors"
     if effort % 2:
         size = len(data).to_bytes(8, "little")
@@ -142,7 +142,7 @@ def fuzz_checkpoint(case: int, effort: int, data: bytes) -> None:
 
 
 def _replace(document: Any, number: int, value: Any) -> None:
-    """Put ``value`` in the place of one of the entries of a document."""
+    """Replace one entry of a document by ``value``."""
     places = list(_places(document))
     inner, key = places[number % len(places)]
     inner[key] = value
@@ -158,7 +158,7 @@ def _places(document: Any) -> Iterator[tuple[Any, Any]]:
 
 @cache
 def good_files() -> dict[str, bytes]:
-    """The files of a run and of its folder of seeds, as they are written."""
+    """Return valid files of a run and of its folder of seeds."""
     result = {"top1": 0.5, "top5": 1.0, "loss": 0.7, "steps": 4, "parameters": 9, "seconds": 1.5}
     result |= {"samples_per_second": 9.5, "data_wait_fraction": 0.1}
     identity = {"store": "0" * 64, "classes": ["a", "b"]}
@@ -180,7 +180,7 @@ def good_files() -> dict[str, bytes]:
 
 @cache
 def _runs() -> Path:
-    """A folder of a run that is right and of one that is not."""
+    """Make a folder with a valid run and one that is fuzzed."""
     folder = _scratch() / "runs"
     tensors = {"predictions": np.array([0, 1, 0, 1]), "labels": np.array([0, 0, 1, 1])}
     for run in (folder / "good", folder / "sweep" / "seed-0"):
@@ -201,7 +201,7 @@ def _scratch() -> Path:
 
 
 def run_seeds() -> Iterator[bytes]:
-    """Files as they are, and values of other types."""
+    """Yield valid files, and values of other types."""
     for number, name in enumerate(FILES):
         yield bytes([number, 0]) + good_files()[name]
     for value in (b"null", b"1e999", b'{"a": "\\u001b"}'):
@@ -211,7 +211,7 @@ def run_seeds() -> Iterator[bytes]:
 
 
 def recipe_seeds() -> Iterator[bytes]:
-    """The recipes of the package, cards of its tokenizers, orders, and values of flags."""
+    """Yield the package's recipes, cards of its tokenizers, orders, and values of flags."""
     root = Path(__file__).parents[2]
     for recipe in sorted((root / "train").glob("*.yaml")):
         text = recipe.read_bytes()
@@ -235,7 +235,7 @@ def recipe_seeds() -> Iterator[bytes]:
 
 
 def checkpoint_seeds() -> Iterator[bytes]:
-    """Files of tensors, and headers alone."""
+    """Yield files of tensors, and headers alone."""
     tensors = {"model.weight": np.ones((1, 2), np.float32), "model.bias": np.ones(1, np.float32)}
     tensors["generator"] = np.zeros(5056, np.uint8)
     data = save(tensors, {"seit": '{"step": 3}'})

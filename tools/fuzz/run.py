@@ -1,11 +1,11 @@
-"""Fuzz what reads the bytes of strangers, guided by the code that is reached (atheris, libFuzzer).
+"""Fuzz the readers of untrusted bytes with coverage guidance (atheris, libFuzzer).
 
     uv run --group fuzz python tools/fuzz/run.py all --seconds 1800 --work FOLDER
     uv run --group fuzz python tools/fuzz/run.py card --seconds 60 --work FOLDER
 
-FOLDER keeps the inputs that reached new code, and a later run begins with them; the first begins
-with the golden stores. An input that is a finding is kept there as ``TARGET-crash-…`` or the like;
-``run.py TARGET --work FOLDER --input FILE`` repeats it. Prints a JSON object a target.
+FOLDER keeps the inputs that reached new code, and later runs start with them; the first starts with
+the golden stores. Findings are kept there as ``TARGET-crash-…`` or similar; ``run.py TARGET --work
+FOLDER --input FILE`` repeats one. Prints one JSON object per target.
 """
 
 import argparse
@@ -27,7 +27,7 @@ UNTOUCHED = [
     "seit.shards.context.fit_kernels",
     "seit.testing",
 ]
-"""Modules that numba compiles, which it cannot when they count their branches; and no reader."""
+"""Modules compiled by numba, which cannot be instrumented; and the test helpers."""
 sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["seit"], exclude=UNTOUCHED):
     from fuzz import targets
@@ -37,9 +37,9 @@ MAX_INPUT_BYTES = 12_288
 MAX_MEMORY_MIB = 2_048
 MAX_SECONDS_PER_INPUT = 10
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where files of inputs go: libFuzzer ends a process without any cleaning up."""
+"""Folder for files of inputs: libFuzzer ends a process without cleanup."""
 WEIGHTS = {"official": 2, "card": 2, "zarr": 2, "context": 2}
-"""Targets that get more of the time than the others."""
+"""Targets that get more time than the others."""
 
 
 def main() -> int:
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def fuzz(target: str, work: Path, seconds: int) -> None:
-    """Fuzz in this process; libFuzzer ends it."""
+    """Fuzz in this process, which libFuzzer ends."""
     corpus = work / target
     corpus.mkdir(parents=True, exist_ok=True)
     if not any(corpus.iterdir()):
@@ -92,7 +92,7 @@ def fuzz(target: str, work: Path, seconds: int) -> None:
 
 
 def supervise(target: str, work: Path, seconds: int) -> dict[str, object]:
-    """Fuzz in processes of their own until the time is up, also past findings."""
+    """Fuzz in separate processes until the time is up, and continue after findings."""
     work.mkdir(parents=True, exist_ok=True)
     before = set(work.glob(f"{target}-*"))
     start, executions = time.monotonic(), 0
@@ -113,7 +113,7 @@ def supervise(target: str, work: Path, seconds: int) -> dict[str, object]:
         found = re.findall(r"number_of_executed_units: +([0-9]+)|^#([0-9]+)\b", text, re.MULTILINE)
         done = max((int(first or second) for first, second in found), default=0)
         if not done:
-            sys.exit(f"{target} was never run; {log} tells why")
+            sys.exit(f"{target} never ran; see {log}")
         executions += done
     findings = sorted(path.name for path in set(work.glob(f"{target}-*")) - before)
     elapsed = time.monotonic() - start

@@ -1,4 +1,4 @@
-"""What fuzzing begins with: the golden stores, in the form that each target takes."""
+"""Write the fuzzing seeds: the golden stores, in the form of each target."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ from seit.stores.official.codebook import torch_bytes
 
 
 def write_seeds(target: str, folder: Path) -> None:
-    """Write the seeds of a target, a file each."""
+    """Write the seeds of a target, one per file."""
     for number, data in enumerate(_SEEDS[target]()):
         (folder / f"seed-{number:03d}").write_bytes(data)
 
@@ -47,7 +47,7 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _frames(name: str) -> Iterator[tuple[Kind, bytes]]:
-    """All columns of all blocks of a golden store, as they are stored."""
+    """Yield all stored columns of all blocks of a golden store."""
     for split in seit.open(GOLDEN / name / "store").values():
         for (shard, block), kind in itertools.product(split.blocks(), Kind):
             data = _stored(shard, block, kind)

@@ -1,7 +1,7 @@
-"""A whole store with a hostile card, and every operation on it: none may write anywhere else.
+"""Fuzz every operation on a store with a hostile card: none may write outside of its folder.
 
-An input is changes of a golden store's card: names of splits, paths, samples, sizes and classes.
-The files follow where a name is one. Each write of the process is watched meanwhile.
+An input is a list of changes of a golden store's card: names of splits, paths, samples, sizes and
+classes. Files are renamed along with their names. All writes of the process are watched.
 """
 
 import atexit
@@ -24,7 +24,7 @@ from seit.stores import convert_store, delete_samples, filter_store, merge_store
 from seit.stream.order import WindowOrder
 
 SEPARATOR = b"|||"
-"""Stands between two changes."""
+"""Separates two changes."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = {
     "os.mkdir": 1,
@@ -39,7 +39,7 @@ _CHANGES = {
 
 
 def fuzz_store(case: int, effort: int, data: bytes) -> None:
-    """Change a golden store's card, then open the store, or do an operation to it."""
+    """Change a golden store's card, then run an operation on the store."""
     place = _scratch()
     golden = STORES[case % len(STORES)].name
     body, files = json.loads(_files(golden)[CARD_NAME]), dict(_files(golden))
@@ -64,14 +64,14 @@ def fuzz_store(case: int, effort: int, data: bytes) -> None:
 
 
 def sealed(text: str) -> bytes:
-    """A card's text with its seal at the end."""
+    """Return a card's text with its seal."""
     body = text.removesuffix("\n}\n")
     digest = hashlib.sha256(f"{body}\n}}\n".encode()).hexdigest()
     return f'{body},\n  "sha256": "{digest}"\n}}\n'.encode()
 
 
 def _apply(body: dict[str, Any], files: dict[str, bytes], kind: int, at: int, value: bytes) -> None:
-    """Make one change of the card, and of the names of files where that goes with it."""
+    """Apply one change to the card, and rename files accordingly."""
     try:
         text = value.decode("utf-8", errors="surrogatepass")
     except UnicodeDecodeError:
@@ -120,7 +120,7 @@ def _rename(record: dict[str, Any], new: str, files: dict[str, bytes]) -> None:
 
 
 def _write_files(store: Path, files: dict[str, bytes]) -> None:
-    """Write what can be written inside the folder; the rest is missing."""
+    """Write the files whose paths stay inside the folder; the others are missing."""
     root = str(store)
     for name, data in files.items():
         path = os.path.normpath(f"{root}/{name}")
@@ -130,7 +130,7 @@ def _write_files(store: Path, files: dict[str, bytes]) -> None:
                 Path(path).write_bytes(data)
 
 
-# What is done
+# Operations
 
 
 def _walk(store: Path, out: Path, golden: Path) -> None:  # noqa: ARG001
@@ -193,7 +193,7 @@ _OPERATIONS: tuple[Callable[[Path, Path, Path], None], ...] = (
 
 
 class _Watch:
-    """Collects the paths outside ``place`` that the process changes while it is on."""
+    """Collects the paths outside ``place`` that the process changes while active."""
 
     def __init__(self) -> None:
         self.place: str | None = None
@@ -206,7 +206,10 @@ class _Watch:
         if event == "open":
             if isinstance(arguments[2], int) and arguments[2] & _WRITES:
                 self._look(arguments[0])
-        elif event in _CHANGES and arguments[-1] in (-1, None):  # else below an open folder
+        elif event in _CHANGES and arguments[-1] in (
+            -1,
+            None,
+        ):  # otherwise relative to an open folder
             for path in arguments[: _CHANGES[event]]:
                 self._look(path)
 
@@ -254,7 +257,7 @@ def _files(name: str) -> dict[str, bytes]:
 
 
 def store_seeds() -> Iterator[bytes]:
-    """Inputs to begin with: each operation on each store, and names and sizes of every kind."""
+    """Yield seeds: each operation on each store, and names and sizes of every kind."""
     names = ["train", "../train", "/tmp/x", "a/b", ".x", "..", "a\\b", "C:x", "a\nb", "x" * 300]
     names += ["Train", "VAL", "skipped.jsonl", "store.json", "val.zarr", "train.partial", "fold 1"]
     for case in range(len(STORES)):

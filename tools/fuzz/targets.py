@@ -1,8 +1,8 @@
-"""What `tools/fuzz/run.py` feeds with bytes: every decoder, also behind its checksums.
+"""Define the fuzz targets of `tools/fuzz/run.py`: every decoder, also behind its checksums.
 
-A target takes bytes, of which the first two choose what is done with the rest: given to a decoder
-as they are, with a right checksum, or inside a structure that is right all around. It may raise
-nothing but a ``SeitError``, and fails an assertion where two ways of reading do not agree.
+The first two bytes of an input select how the rest is used: given to a decoder unchanged, with a
+correct checksum, or inside an otherwise valid structure. A target may raise nothing but a
+``SeitError``, and fails an assertion if two ways of reading disagree.
 
 Shape letters: N samples, n chosen ones of them, H W grid, L = H·W tokens, S bytes per packed
 sample.
@@ -50,9 +50,9 @@ from seit.stores.official import OfficialSplit, decode_escaped, encode_escaped, 
 from seit.stores.official.splits import decoded_blocks, read_labels
 
 Target = Callable[[int, int, bytes], None]
-"""Takes which of its cases is meant, how far the bytes are put right, and the bytes."""
+"""Takes the number of a case, the degree of repair of the bytes, and the bytes."""
 CROSS_CHECK_EVERY = 64
-"""Compiled decoders are compared with the slow ones on one input in so many."""
+"""Inputs per comparison of the compiled decoders with the slow ones."""
 LAYOUTS = (
     TokenLayout((3, 5), 40),
     TokenLayout((2, 5), 2),
@@ -70,12 +70,12 @@ CONTEXT_LAYOUTS = (
     TokenLayout((2, 2), 1025),
 )
 _SMALL_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 14}]
-"""The preset alone would fill 3 MiB with zeros for every input."""
+"""A small dictionary; the default fills 3 MiB with zeros for every input."""
 _inputs = count()
 
 
 def run(target: Target, data: bytes) -> None:
-    """Feed a target; a ``SeitError`` is what it may answer."""
+    """Run a target, which may raise a ``SeitError``."""
     if len(data) < 2:
         return
     with contextlib.suppress(SeitError):
@@ -92,7 +92,7 @@ class MemoryFolder(Folder):
         return "memory"
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the bytes of a file."""
         return len(self._file(name))
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -101,11 +101,11 @@ class MemoryFolder(Folder):
         return data[offset:] if size is None else data[offset : offset + size]
 
     def reread(self, name: str, offset: int, size: int) -> None:  # noqa: ARG002
-        """Nothing can have changed."""
+        """Do nothing: the files cannot change."""
         return
 
     def names(self) -> list[str]:
-        """All names."""
+        """Return all names."""
         return sorted(self.files)
 
     def write(self, name: str, data: bytes) -> None:
@@ -121,7 +121,7 @@ class MemoryFolder(Folder):
         del self.files[name]
 
     def fetched(self, name: str) -> "AbstractContextManager[LocalFolder]":
-        """Refuse: no target takes a local copy."""
+        """Refuse: no target needs a local copy."""
         raise io.UnsupportedOperation(name)
 
     def _file(self, name: str) -> bytes:
@@ -134,7 +134,7 @@ class MemoryFolder(Folder):
 
 
 def fuzz_frame(case: int, effort: int, data: bytes) -> None:
-    """Frames of every kind: as given, with a right checksum, or with a right header too."""
+    """Fuzz frames of every kind: as given, with a correct checksum, or also a correct header."""
     kind = Kind(1 + case % len(Kind))
     decode = {
         Kind.TOKENS: PackedCodec(LAYOUTS[0]).decode,
@@ -159,11 +159,13 @@ def fuzz_frame(case: int, effort: int, data: bytes) -> None:
         case 3 if data:
             data = encode_frame(kind, data[1:], count=data[0], coding=Coding.DEFLATE)
     column = decode(data)
-    assert len(column) == struct.unpack_from("<I", data, 8)[0], "the frame says another number"
+    assert len(column) == struct.unpack_from("<I", data, 8)[0], (
+        "the frame has another number of samples"
+    )
 
 
 def fuzz_packed(case: int, effort: int, data: bytes) -> None:
-    """Packed tokens: all ways of reading them agree."""
+    """Fuzz packed tokens: all ways of reading them must agree."""
     layout = LAYOUTS[case % len(LAYOUTS)]
     codec = PackedCodec(layout)
     if effort % 4 == 0:
@@ -177,14 +179,14 @@ def fuzz_packed(case: int, effort: int, data: bytes) -> None:
         expected = unpack_reference(packed_NS, length=layout.length, num_codes=layout.num_codes)
         found = np.zeros_like(expected)
         largest = unpack_rows(packed_NS, np.arange(len(found)), found, num_codes=layout.num_codes)
-        assert np.array_equal(found, expected), "the compiled loops read other ids"
+        assert np.array_equal(found, expected), "the compiled loops decode other ids"
         if layout.num_codes < 1 << layout.bits:
             assert largest == expected.max(initial=0), "the compiled loops find another largest id"
     _check_tokens(codec, frame, codec.decode(frame))
 
 
 def fuzz_context(case: int, effort: int, data: bytes) -> None:
-    """Context streams: given ones, and those of tokens with one word changed."""
+    """Fuzz context streams: given ones, and those of tokens with one word changed."""
     layout = CONTEXT_LAYOUTS[case % len(CONTEXT_LAYOUTS)]
     codec = _context_codec(layout)
     match effort % 3:
@@ -196,12 +198,12 @@ def fuzz_context(case: int, effort: int, data: bytes) -> None:
             frame = _coded_frame(codec, effort // 3, data)
     is_whole = next(_inputs) % CROSS_CHECK_EVERY != 0 or _is_whole_by_both(codec, frame)
     tokens_NHW = codec.decode(frame)
-    assert is_whole, "a stream that is not whole was taken"
+    assert is_whole, "an incomplete stream was accepted"
     _check_tokens(codec, frame, tokens_NHW)
 
 
 def _stream_frame(layout: TokenLayout, number: int, data: bytes) -> bytes:
-    """A frame whose ``number`` streams share the words of ``data`` evenly."""
+    """Return a frame with the words of ``data`` split evenly into ``number`` streams."""
     words = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2")
     sizes = np.array([len(part) for part in np.array_split(words, number)], dtype="<u2")
     return seal_frame(
@@ -214,21 +216,21 @@ def _stream_frame(layout: TokenLayout, number: int, data: bytes) -> bytes:
 
 
 def _coded_frame(codec: ContextCodec, change: int, data: bytes) -> bytes:
-    """The frame of the tokens that ``data`` stand for, perhaps with a byte changed."""
+    """Return the frame of the tokens encoded in ``data``, perhaps with a byte changed."""
     layout = codec.layout
     number = len(data) // (2 * layout.length)
     ids = np.frombuffer(data, dtype="<u2", count=number * layout.length) % layout.num_codes
     tokens_NHW = ids.astype(layout.dtype).reshape(number, *layout.grid)
     frame = codec.encode(tokens_NHW)
     if not change:
-        assert np.array_equal(codec.decode(frame), tokens_NHW), "tokens do not come back"
+        assert np.array_equal(codec.decode(frame), tokens_NHW), "tokens are not restored"
         return frame
     place = 20 + 31 * change % max(1, len(frame) - 24)
     return _with_checksum(frame[:place] + bytes([frame[place] ^ change]) + frame[place + 1 :])
 
 
 def _is_whole_by_both(codec: ContextCodec, data: bytes) -> bool:
-    """Whether all streams of a frame are whole; both decoders must read the same of it."""
+    """Return if all streams of a frame are complete; both decoders must agree."""
     frame = decode_frame(data, kind=Kind.TOKENS)
     if frame.coding is not Coding.CONTEXT or not frame.count:
         return True
@@ -236,22 +238,22 @@ def _is_whole_by_both(codec: ContextCodec, data: bytes) -> bool:
     tables = _context_tables(codec.layout.num_codes)
     expected = reference.decode(words, bounds, codec.layout.grid, tables)
     found = codec._coder.decode(words, bounds, codec.layout.grid)
-    assert np.array_equal(found[1], expected[1]), "the decoders do not agree what is whole"
-    assert np.array_equal(found[0], expected[0]), "the decoders read other ids"
+    assert np.array_equal(found[1], expected[1]), "the decoders disagree on complete streams"
+    assert np.array_equal(found[0], expected[0]), "the decoders disagree on ids"
     return bool(expected[1].all())
 
 
 def _check_tokens(codec: Codec, frame: bytes, tokens_NHW: np.ndarray) -> None:
-    """What was decoded as a whole is what single rows, packed samples and a new frame say."""
+    """Check that single rows, packed samples and a new frame agree with the decoded block."""
     layout = codec.layout
     assert tokens_NHW.dtype == layout.dtype, "another dtype"
     assert int(tokens_NHW.max(initial=0)) < layout.num_codes, "an id is not below K"
     if next(_inputs) % 4:
         return
     rows = np.arange(0, len(tokens_NHW), 2)
-    assert np.array_equal(codec.decode_rows(frame, rows), tokens_NHW[rows]), "rows are others"
+    assert np.array_equal(codec.decode_rows(frame, rows), tokens_NHW[rows]), "rows differ"
     again = codec.decode(codec.encode(tokens_NHW))
-    assert np.array_equal(again, tokens_NHW), "tokens do not come back"
+    assert np.array_equal(again, tokens_NHW), "tokens are not restored"
 
 
 @cache
@@ -268,7 +270,7 @@ def _context_codec(layout: TokenLayout) -> ContextCodec:
 
 
 def fuzz_index(case: int, effort: int, data: bytes) -> None:
-    """A block index: then blocks are read where it says that they lie."""
+    """Fuzz a block index: then read the blocks at its positions."""
     card = _card("packed-wds")
     number = case % len(card.splits["train"])
     if effort % 2 and data:
@@ -289,7 +291,7 @@ def fuzz_index(case: int, effort: int, data: bytes) -> None:
 
 
 def fuzz_card(case: int, effort: int, data: bytes) -> None:  # noqa: ARG001
-    """A card: as given, sealed, or written canonically and sealed."""
+    """Fuzz a card: as given, sealed, or written canonically and sealed."""
     if effort % 3:
         try:
             text = data.decode()
@@ -299,7 +301,7 @@ def fuzz_card(case: int, effort: int, data: bytes) -> None:  # noqa: ARG001
         except (ValueError, RecursionError):
             return
     card = read_card(MemoryFolder({"store.json": data}))
-    assert card.to_text().encode() == data, "the card that was read is another"
+    assert card.to_text().encode() == data, "the card differs after a round trip"
     for split in card.splits:
         if card.container == "zarr":
             ZarrGroup.of(card, split)
@@ -308,12 +310,12 @@ def fuzz_card(case: int, effort: int, data: bytes) -> None:  # noqa: ARG001
 
 
 def fuzz_tables(case: int, effort: int, data: bytes) -> None:
-    """Context tables: those that are taken code any tokens."""
+    """Fuzz context tables: accepted ones must code any tokens."""
     num_codes = (2, 3, 5, 40)[case % 4]
     if effort % 4:
         size = _tables_bytes(num_codes)
         raw = (struct.pack("<BBHI", 1, 3, 96, num_codes) + data)[:size].ljust(size, b"\1")
-        if effort % 4 > 1:  # right paths, any probabilities
+        if effort % 4 > 1:  # valid paths, any probabilities
             paths = np.arange(num_codes, dtype="<u2").tobytes()
             raw = raw[:8] + paths + raw[8 + len(paths) :]
         data = lzma.compress(raw, check=lzma.CHECK_CRC32, filters=_SMALL_FILTERS)
@@ -322,13 +324,13 @@ def fuzz_tables(case: int, effort: int, data: bytes) -> None:
     words, sizes = Coder(tables).encode(ids_NL, (3, 4))
     ends = np.cumsum(sizes)
     found, whole = Coder(tables).decode(words, np.stack([ends - sizes, ends], axis=1), (3, 4))
-    assert whole.all(), "a stream of one's own is not whole"
-    assert np.array_equal(found.reshape(2, 12), ids_NL), "tokens do not come back"
+    assert whole.all(), "a new stream is incomplete"
+    assert np.array_equal(found.reshape(2, 12), ids_NL), "tokens are not restored"
 
 
 @cache
 def _tables_bytes(num_codes: int) -> int:
-    """Bytes of the tables when unfolded."""
+    """Return the size of the unpacked tables in bytes."""
     return len(lzma.decompress(make_tables(num_codes).to_bytes()))
 
 
@@ -336,7 +338,7 @@ def _tables_bytes(num_codes: int) -> int:
 
 
 def fuzz_tar(case: int, effort: int, data: bytes) -> None:
-    """A shard without an index: with right header checksums, and right ones of frames too."""
+    """Fuzz a shard without an index: with correct checksums of headers, or also of frames."""
     if effort % 3:
         data = _with_header_checksums(data)
     if effort % 3 == 2:
@@ -370,7 +372,7 @@ def _with_frame_checksums(data: bytes) -> bytes:
 
 
 def _tar_members(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where headers lie that look like one, and the sizes that they state."""
+    """Yield the offsets of apparent headers, and their sizes."""
     for start in range(0, len(data) - 511, 512):
         if data[start + 257 : start + 262] == b"ustar":
             with contextlib.suppress(ValueError):
@@ -378,7 +380,7 @@ def _tar_members(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def fuzz_zarr(case: int, effort: int, data: bytes) -> None:
-    """A file of a group: its index, one of its chunks, or a document."""
+    """Fuzz a file of a group: its index, one of its chunks, or a document."""
     name = ("packed-zarr", "context-zarr")[case % 2]
     kind = Kind(1 + case // 2 % 4)
     match effort % 5:
@@ -397,7 +399,7 @@ def fuzz_zarr(case: int, effort: int, data: bytes) -> None:
 
 
 def _read_chunk(name: str, kind: Kind, chunk: bytes) -> None:
-    """Read a column of two blocks, the first of which is ``chunk`` and the other left out."""
+    """Read a column of two blocks: ``chunk``, and a missing one."""
     _read_column(name, kind, chunk + encode_chunk_index([(0, len(chunk)), None]))
 
 
@@ -416,7 +418,7 @@ def _read_column(name: str, kind: Kind, data: bytes) -> None:
         rows = np.array([len(column) - 1])
         chosen = shard.open_columns(block, rows)
         if kind is Kind.TOKENS:
-            assert np.array_equal(chosen.tokens, column[rows]), "rows are others"
+            assert np.array_equal(chosen.tokens, column[rows]), "rows differ"
             assert len(shard.open_packed(block)) == len(column), "another number of rows"
 
 
@@ -464,7 +466,7 @@ def _files(name: str) -> dict[str, bytes]:
 
 
 def fuzz_official(case: int, effort: int, data: bytes) -> None:
-    """The byte code, index, labels and codebooks of naver-ai/seit."""
+    """Fuzz the byte code, index, labels and codebooks of naver-ai/seit."""
     length = 1 + effort % 7
     match case % 16:
         case 0:
@@ -488,7 +490,7 @@ def fuzz_official(case: int, effort: int, data: bytes) -> None:
 
 
 def _likely_offsets(data: bytes, length: int) -> np.ndarray:
-    """Offsets of samples of ``length`` tokens each, as long as there are bytes."""
+    """Return the offsets of samples of ``length`` tokens each, until the bytes end."""
     offsets, position = [0], 0
     while position < len(data):
         for _ in range(length):
@@ -501,8 +503,8 @@ def _check_escaped(data: bytes, offsets: np.ndarray, length: int) -> None:
     raw = np.frombuffer(data, dtype=np.uint8)
     tokens_NL = decode_escaped(raw, offsets, length)
     coded, found = encode_escaped(tokens_NL)
-    assert coded.tobytes() == data, "the bytes that were read are others"
-    assert np.array_equal(found, offsets), "the offsets are others"
+    assert coded.tobytes() == data, "the re-encoded bytes differ"
+    assert np.array_equal(found, offsets), "the offsets differ"
 
 
 def _read_split(length: int, index: bytes, tokens: bytes) -> None:
@@ -513,7 +515,7 @@ def _read_split(length: int, index: bytes, tokens: bytes) -> None:
 
 
 def _halves(data: bytes) -> tuple[bytes, bytes]:
-    """The bytes before and behind the last place of a mark that fuzzers can move about."""
+    """Split bytes at the last separator, which fuzzers can move."""
     first, _, second = data.rpartition(b"|||")
     return first, second
 
@@ -536,7 +538,7 @@ def _crc(data: bytes) -> bytes:
 
 
 def _with_checksum(frame: bytes) -> bytes:
-    """A frame whose last four bytes are its checksum."""
+    """Return a frame with its checksum in the last four bytes."""
     return frame[:-4] + _crc(frame[:-4])
 
 

@@ -1,4 +1,4 @@
-"""Damaged tars and indexes, and damaged columns of blocks: rules 2 to 5 of the format."""
+"""Damage tars, indexes and columns of blocks: rules 2 to 5 of the format."""
 
 import struct
 import zlib
@@ -36,7 +36,7 @@ from seit.shards.index import encode_index
 
 
 def damaged_tars(golden: Path) -> Iterator[Variant]:
-    """``two-codes`` has no index, so that its readers go by the headers."""
+    """Store without an index, which is read by its tar headers."""
     store = "two-codes"
     tar = read_golden(golden, store, TAR)
     shard = tar_shard(golden, store)
@@ -291,7 +291,7 @@ def damaged_tokens(golden: Path) -> Iterator[Variant]:
 
 
 def _stream_to_an_unused_leaf(split: Split) -> bytes:
-    """A frame of one sample whose last token takes a path that no code has."""
+    """Return a frame of one sample with a last token on a path without a code."""
     codec = split.store.codec
     assert isinstance(codec, ContextCodec), "a store of the codec context"
     tables = _tables_of(split.store)

@@ -1,4 +1,4 @@
-"""The words that variants of golden stores are written in, and what tars take to be changed."""
+"""Define the changes that make variants of golden stores, and helpers to change tars."""
 
 import struct
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def variant(
     kind: str = "damaged",
     found_by: str = "reader",
 ) -> Variant:
-    """Describe a variant of ``store``: what is changed, and what a reader says of it.
+    """Describe a variant of ``store``: its changes, and the error of a reader.
 
-    ``file`` and ``block`` are to blame; ``message`` is a part of what seit says; ``found_by`` is
-    ``"reader"``, or ``"verifier"`` where only that looks.
+    ``file`` and ``block`` are damaged; ``message`` is a part of seit's message; ``found_by`` is
+    ``"reader"``, or ``"verifier"`` if only a verifier looks there.
     """
     expected: dict[str, Any] = {"kind": kind, "file": file, "message": message}
     if block is not None:
@@ -53,17 +53,17 @@ def variant(
 
 
 def replace_bytes(file: str, offset: int, data: bytes) -> Change:
-    """Put other bytes into a file, from ``offset`` on."""
+    """Replace bytes of a file, starting at ``offset``."""
     return {"do": "replace", "file": file, "offset": offset, "hex": data.hex()}
 
 
 def write_file(file: str, data: bytes) -> Change:
-    """Put other bytes in place of a file."""
+    """Replace the content of a file."""
     return {"do": "write", "file": file, "hex": data.hex()}
 
 
 def card_entry(*at: str | int, value: Any) -> Change:
-    """Give the entry of the card at the path ``at`` another value."""
+    """Change the entry of the card at the path ``at``."""
     return {"do": "card", "at": list(at), "value": value}
 
 
@@ -81,29 +81,29 @@ def read_golden(golden: Path, name: str, file: str) -> bytes:
 
 
 def with_crc(data: bytes) -> bytes:
-    """``data`` with its last four bytes replaced by the CRC-32C of the others."""
+    """Return ``data`` with its last four bytes replaced by the CRC-32C of the others."""
     return data[:-4] + struct.pack("<I", google_crc32c.value(data[:-4]))
 
 
 def patched(data: bytes, offset: int, change: bytes) -> bytes:
-    """A frame with other bytes at ``offset`` and a right checksum."""
+    """Return a frame with other bytes at ``offset`` and a correct checksum."""
     return with_crc(data[:offset] + change + data[offset + len(change) :])
 
 
 def tar_shard(golden: Path, store: str, split: str = "train", number: int = 0) -> TarShard:
-    """A shard of a golden store of tars."""
+    """Return a shard of a golden store of tars."""
     shard = open_golden(golden, store)[split].shards[number]
     assert isinstance(shard, TarShard), "a store of tars"
     return shard
 
 
 def frame_place(shard: TarShard, block: int, kind: Kind) -> tuple[int, int]:
-    """Where a frame lies in its tar: offset and size."""
+    """Return offset and size of a frame in its tar."""
     return shard.places[block].frames[kind]
 
 
 def header_change(tar: bytes, header: int, offset: int, change: bytes, file: str = TAR) -> Change:
-    """Change bytes of the tar header at ``header`` and put its checksum right."""
+    """Change bytes of the tar header at ``header`` and correct its checksum."""
     new = bytearray(tar[header : header + 512])
     new[offset : offset + len(change)] = change
     new[148:156] = b" " * 8
@@ -114,7 +114,7 @@ def header_change(tar: bytes, header: int, offset: int, change: bytes, file: str
 
 
 def member_changes(golden: Path, store: str, block: int, kind: Kind, frame: bytes) -> list[Change]:
-    """Put another frame, perhaps of another size, in the first tar: header and index say so."""
+    """Replace a frame of the first tar, and adapt header and index to its size."""
     shard = tar_shard(golden, store)
     place, size = frame_place(shard, block, kind)
     room = -(-size // 512) * 512
@@ -130,6 +130,6 @@ def member_changes(golden: Path, store: str, block: int, kind: Kind, frame: byte
 
 
 def frame_of(golden: Path, store: str, block: int, kind: Kind) -> bytes:
-    """A frame of the first tar of ``train``."""
+    """Return a frame of the first tar of ``train``."""
     place, size = frame_place(tar_shard(golden, store), block, kind)
     return read_golden(golden, store, TAR)[place : place + size]

@@ -1,7 +1,7 @@
-"""The damaged variants of the golden stores: what to change, and what a reader must say of it.
+"""List the damaged variants of the golden stores: changes, and the error of a reader.
 
-Variants are lists of changes, so that no damaged store needs to be kept; `shards/golden/README.md`
-says how they are written down.
+Variants are lists of changes, so no damaged store needs to be kept; `shards/golden/README.md`
+specifies them.
 """
 
 import json
@@ -29,7 +29,7 @@ from golden.groups import damaged_codebooks, damaged_groups
 
 
 def list_damage(golden: Path) -> list[Variant]:
-    """All variants of the stores in the folder ``golden``."""
+    """Return all variants of the stores in the folder ``golden``."""
     groups = (
         damaged_cards,
         damaged_tars,
@@ -42,12 +42,12 @@ def list_damage(golden: Path) -> list[Variant]:
     )
     variants = [variant for group in groups for variant in group(golden)] + list(damaged_files())
     names = [variant["name"] for variant in variants]
-    assert len(set(names)) == len(names), "two variants have one name"
+    assert len(set(names)) == len(names), "two variants have the same name"
     return variants
 
 
 def damaged_cards(golden: Path) -> Iterator[Variant]:
-    """Stores that no reader knows, and rule 1."""
+    """Yield unreadable stores, and damage of rule 1."""
     store = "packed-wds"
     text = read_golden(golden, store, CARD)
 
@@ -158,7 +158,7 @@ def damaged_cards(golden: Path) -> Iterator[Variant]:
 
 
 def damaged_files() -> Iterator[Variant]:
-    """What only a verifier finds, as nothing but the card tells of it."""
+    """Yield damage that only a verifier finds, since only the card reveals it."""
     store = "packed-wds"
     last = "train/00002.tar"
 

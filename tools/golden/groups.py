@@ -1,4 +1,4 @@
-"""Damaged codebooks and tables, and damaged Zarr groups: rule 6 and section 7 of the format."""
+"""Damage codebooks, tables and Zarr groups: rule 6 and section 7 of the format."""
 
 import gzip
 import json
@@ -85,7 +85,7 @@ def _xz(raw: bytes) -> bytes:
 
 
 def damaged_groups(golden: Path) -> Iterator[Variant]:
-    """What section 7 adds: chunks, their indexes, and `zarr.json`."""
+    """Yield damage of section 7: chunks, their indexes, and `zarr.json`."""
     store = "packed-zarr"
     group = "train.zarr"
     tokens, labels, keys, metadata = (
@@ -104,7 +104,7 @@ def damaged_groups(golden: Path) -> Iterator[Variant]:
         return variant("zarr", name, store, changes, message, file=file, block=block, found_by=by)
 
     def chunk(file: str, data: bytes) -> list[Change]:
-        """Put another first chunk into a file, the index and the card being right."""
+        """Replace the first chunk of a file, with a correct index and card."""
         second = _chunks(read_golden(golden, store, file))[1]
         index = encode_chunk_index([(0, len(data)), (len(data), len(second))])
         return [write_file(file, data + second + index), RESEAL]
@@ -210,7 +210,7 @@ def damaged_groups(golden: Path) -> Iterator[Variant]:
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
-    """The chunks of a shard of two, the second of which may be left out."""
+    """Return the chunks of a shard of two; the second may be missing."""
     index = data[-36:]
     places = [struct.unpack_from("<QQ", index, 16 * number) for number in (0, 1)]
     first, second = (data[at : at + size] if at < len(data) else b"" for at, size in places)

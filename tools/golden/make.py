@@ -1,9 +1,9 @@
-"""Write the golden stores, what they hold, and the list of damaged variants: `shards/golden`.
+"""Write the golden stores, their contents, and the list of damaged variants: `shards/golden`.
 
     uv run python tools/golden/make.py [FOLDER]
 
-All content is made by integer rules, so that every run gives the same samples. The bytes that zlib
-and lzma make may differ from one version of these to another; token frames do not.
+All content follows integer rules, so every run gives the same samples. Bytes from zlib and lzma may
+differ between their versions; token frames do not.
 
 Shape letters: N samples, H W grid, K codes, R inner nodes of a context tree.
 """
@@ -39,8 +39,8 @@ class Golden:
     """A golden store: its name, its layout, and the samples of each shard by split.
 
     Attributes:
-        num_smooth: the first so many samples of a split seldom change along a row; the others
-            have no order.
+        num_smooth: number of samples at the start of a split that seldom change along a row;
+            the others have no order.
         marked: whether samples have metadata.
     """
 
@@ -90,7 +90,7 @@ STORES = (
 
 
 def main() -> None:
-    """Write everything anew."""
+    """Rewrite everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=GOLDEN)
     folder = parser.parse_args().folder
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def make_store(golden: Golden, folder: Path) -> None:
-    """Write a store and `expected.json` beside it."""
+    """Write a store, with `expected.json` next to it."""
     splits = {name: make_split(golden, name) for name in golden.shards}
     write_store(
         folder / golden.name / "store",
@@ -131,7 +131,7 @@ def make_store(golden: Golden, folder: Path) -> None:
 
 
 def make_split(golden: Golden, split: str) -> Block:
-    """The samples of a split as one block."""
+    """Return the samples of a split as one block."""
     layout, count = golden.layout, sum(golden.shards[split])
     numbers = range(count)
     start = 100 * sorted(golden.shards).index(split)
@@ -150,7 +150,7 @@ def make_split(golden: Golden, split: str) -> Block:
 
 
 def _scattered(number: int, layout: TokenLayout) -> np.ndarray:
-    """Ids without order: the high bits of a linear congruential generator; K − 1 among them."""
+    """Return unordered ids from a linear congruential generator, including K − 1."""
     ids, state = [layout.num_codes - 1], 2 * number + 1
     while len(ids) < layout.length:
         state = (6364136223846793005 * state + 1442695040888963407) % (1 << 64)
@@ -159,20 +159,20 @@ def _scattered(number: int, layout: TokenLayout) -> np.ndarray:
 
 
 def _smooth(number: int, layout: TokenLayout) -> np.ndarray:
-    """Ids that are one, and another from the middle of the grid on."""
+    """Return one id for the first half of the grid and another for the second."""
     places = np.arange(layout.length)
     return (7 * number + 3 * (places >= layout.length // 2 + number % 9)) % layout.num_codes
 
 
 def make_codebook(num_codes: int) -> np.ndarray:
-    """A codebook float32 (K, 1) of few values, so that it takes no room where it is compressed."""
+    """Return a codebook float32 (K, 1) of few values, which compresses well."""
     return (np.arange(num_codes, dtype=np.float32) % 64)[:, None] / 8
 
 
 def make_tables(num_codes: int) -> ContextTables:
-    """Tables that expect a token to be as its neighbours are, and use all that tables can say.
+    """Return tables that predict a token from its neighbors and use every field.
 
-    Some nodes have so great a bias that clamping it decides what a stream means.
+    Some nodes have so large a bias that clamping it changes the decoded tokens.
     """
     shape = TreeShape(num_codes)
     paths = (np.arange(num_codes) * 37 + 5) % shape.num_leaves

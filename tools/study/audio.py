@@ -1,12 +1,12 @@
-"""Sounds classified from tokens and from spectrograms over folds and seeds; prints JSON.
+"""Compare audio classifiers on tokens and on spectrograms, over folds and seeds; prints JSON.
 
     uv run python tools/study/audio.py STORES OUT --clips esc10=esc10/ fsdd=fsdd/ --seeds 3
     uv run python tools/study/audio.py STORES OUT --rows tokens --seeds 3 --jobs 8 --device cuda
 
 ESC-10 goes through its five official folds, each validated once (the first digit of a file's name);
-FSDD has its official split. STORES gets a store for each, `esc10-fold1` … and `fsdd`, whose
-tokenizer is fitted on that store's own training clips; without --clips those that are there are
-used, and the row `mel`, which needs the sounds, is left out.
+FSDD has its official split. STORES gets a store for each, `esc10-fold1` … and `fsdd`, with a
+tokenizer fitted on its own training clips. Without --clips, existing stores are used, and the row
+`mel`, which needs the sounds, is skipped.
 
 `tokens` is `seit train`; `mel` is the same network and recipe on the unquantized spectrograms that
 the tokens encode, trained by the loop of `tools/bench/audio.py`. Both compute in float32. OUT keeps
@@ -46,14 +46,14 @@ ROWS = ("tokens", "mel")
 
 @dataclass(frozen=True)
 class Task:
-    """A corpus: its tokenizer, its recipe, and its folds, if it is validated by folds."""
+    """A corpus with its tokenizer, its recipe, and its folds, if any."""
 
     tokenizer: str
     recipe: str
     folds: tuple[int, ...] = ()
 
     def stores(self, name: str) -> list[str]:
-        """The stores of the corpus of this name."""
+        """Return the stores of the corpus of this name."""
         return [f"{name}-fold{fold}" for fold in self.folds] or [name]
 
 
@@ -65,7 +65,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One run, as a process is told of it."""
+    """Description of one run, passed to a process."""
 
     task: str
     store: str
@@ -78,11 +78,11 @@ class Job:
     device: str
 
     def config(self) -> TrainConfig:
-        """The recipe, with this run's steps, seed and device."""
+        """Return the recipe with this run's steps, seed and device."""
         recipe = find_recipe(TASKS[self.task].recipe).path
         config = build(TrainConfig, read_yaml(recipe), origin="recipe")
         schedule = config.schedule
-        assert schedule.steps is not None, "recipes of sounds count steps"
+        assert schedule.steps is not None, "audio recipes need schedule.steps"
         assert schedule.warmup_steps is not None
         steps = self.steps or schedule.steps
         warmup = max(1, round(steps * schedule.warmup_steps / schedule.steps))
@@ -101,7 +101,7 @@ class Job:
 
 
 def make_stores(stores: Path, name: str, clips: Path) -> None:
-    """Tokenize a corpus, once a fold; stores that are finished stay as they are."""
+    """Tokenize a corpus once per fold, and reuse finished stores."""
     task = TASKS[name]
     missing = [store for store in task.stores(name) if not (stores / store / CARD_NAME).is_file()]
     for store in missing:
@@ -114,7 +114,7 @@ def make_stores(stores: Path, name: str, clips: Path) -> None:
 
 
 def write_fold(path: Path, fold: str, clips: Path) -> None:
-    """Write a manifest of all clips that validates those of a fold."""
+    """Write a manifest of all clips that validates on one fold."""
     corpus = list_corpus(clips, modality="audio")
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -125,7 +125,7 @@ def write_fold(path: Path, fold: str, clips: Path) -> None:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Make one run, or find it finished."""
+    """Train one run unless it is finished."""
     started = time.perf_counter()
     folder = job.out / job.store / f"{job.row}-{job.config().schedule.steps}-{job.seed}"
     config, store = job.config(), open_store(job.stores / job.store)
@@ -141,7 +141,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def run_mel(job: Job, config: TrainConfig, folder: Path) -> dict[str, Any]:
-    """The run from spectrograms; its figures are all that it leaves."""
+    """Train from spectrograms, and keep only the figures."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from bench.audio import mel_inputs, read_clips, train_and_evaluate
 
@@ -165,7 +165,7 @@ def run_mel(job: Job, config: TrainConfig, folder: Path) -> dict[str, Any]:
 
 
 def summary(task: Task, name: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Top-1 of each row: for each seed the mean over the folds, and the spread of that."""
+    """Return top-1 of each row: per seed the mean over folds, and its spread over seeds."""
     rows = {}
     for row in ROWS:
         own = [entry for entry in entries if entry["row"] == row]
@@ -187,7 +187,7 @@ def summary(task: Task, name: str, entries: Sequence[dict[str, Any]]) -> dict[st
 
 
 def store_figures(path: Path) -> dict[str, Any]:
-    """Size and quality of a store."""
+    """Return size and quality of a store."""
     store = open_store(path)
     return {
         "samples": {name: len(split) for name, split in store.items()},
@@ -199,11 +199,11 @@ def store_figures(path: Path) -> dict[str, Any]:
 
 
 def pairs(texts: Sequence[str]) -> dict[str, Path]:
-    """CORPUS=FOLDER, several."""
+    """Parse CORPUS=FOLDER … into a mapping."""
     found = {name: Path(folder).absolute() for name, _, folder in (t.partition("=") for t in texts)}
     for name, folder in found.items():
         if name not in TASKS or not folder.is_dir():
-            raise SystemExit(f"--clips {name}={folder}: give {' or '.join(TASKS)}=FOLDER")
+            raise SystemExit(f"--clips {name}={folder}: expected {' or '.join(TASKS)}=FOLDER")
     return found
 
 
@@ -216,8 +216,8 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=[*TASKS], default=[*TASKS])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="the recipe's by default")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--steps", type=int, help="default: the recipe's")
+    parser.add_argument("--jobs", type=int, default=1, help="runs in parallel")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     clips = pairs(arguments.clips)

@@ -1,20 +1,20 @@
-"""What continual learning from tokens comes to: learners, orders and bytes of memory, as JSON.
+"""Compare continual learning from tokens: learners, orders and bytes of memory; prints JSON.
 
     uv run python tools/study/continual.py STORE BACKBONE OUT --orders 3 --jobs 2
     uv run python tools/study/continual.py STORE BACKBONE OUT --parts storage --source photos/
 
-STORE is learned class by class, BACKBONE a finished run of `seit pretrain` or `seit train` on the
-same tokenizer's tokens. Parts:
+STORE is learned class by class. BACKBONE is a finished run of `seit pretrain` or `seit train` on
+tokens of the same tokenizer. Parts:
 
     learners  every learner on several orders of the classes; LAE with adapters, LoRA and prefixes,
-              and its two experts by themselves
-    storage   experience replay from memories of several sizes, whose samples are kept as tokens, as
-              JPEG at the tokenizer's resolution, or raw, at equal steps; the pictures of --source
-              are tokenized again when they are kept
+              and its two experts alone
+    storage   experience replay from memories of several sizes, with samples stored as tokens, as
+              JPEG at the tokenizer's resolution, or raw, at equal steps; pictures of --source are
+              tokenized again when they are stored
     lae       LAE without one of its parts: no freezing, no averaging, no calibration
 
-All runs of a part take the same steps of the same batches. Runs are kept in OUT, and what is there
-is not made again; with --seconds no run begins after so long.
+All runs of a part take the same steps on the same batches. OUT keeps finished runs and reuses them.
+With --seconds no run starts after that time.
 """
 
 import argparse
@@ -48,14 +48,14 @@ PETS: dict[str, dict[str, Any]] = {
 BUDGETS = (50_000, 100_000, 500_000, 1_000_000, 5_000_000)
 MEDIA = ("tokens", "jpeg:75", "jpeg:95", "raw")
 LEARNERS_BUDGET = 50_000
-"""Of the rehearsing rows of the part `learners`."""
+"""Memory in bytes of the rehearsal rows of the part `learners`."""
 REHEARSING = ("er", "der++", "icarl", "gdumb")
 FIGURES = ("last_accuracy", "average_accuracy", "forgetting", "task_incremental_last_accuracy")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run: what it is called, and what it does."""
+    """A run: its name and its settings."""
 
     part: str
     row: str
@@ -64,13 +64,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """Name of its folder."""
         slug = "".join(letter if letter.isalnum() else "-" for letter in self.row)
         return f"{self.part}-{slug}-{self.order}"
 
 
 def base(arguments: argparse.Namespace, order: int) -> dict[str, Any]:
-    """What all runs of an order share."""
+    """Return the settings shared by all runs of an order."""
     return {
         "data": {"batch_size": 24},
         "schedule": {"steps": arguments.steps},
@@ -89,13 +89,13 @@ def base(arguments: argparse.Namespace, order: int) -> dict[str, Any]:
 
 
 def tuned(pet: str, depth: int) -> dict[str, Any]:
-    """Modules in the first five twelfths of the blocks, at least one, as LAE has them."""
+    """Return settings for modules in the first 5/12 of the blocks, at least one, as in LAE."""
     blocks = max(1, round(depth * 5 / 12))
     return {"tuning": {"num_blocks": blocks, "learn_scale": True, **PETS[pet]}}
 
 
 def plan(arguments: argparse.Namespace, depth: int) -> list[Job]:
-    """All jobs, those of the first order first."""
+    """Return all jobs, those of the first order first."""
     lae = {"method": "lae", "lae": {"ema_absorb": arguments.absorb}}
     jobs = []
 
@@ -139,7 +139,7 @@ def plan(arguments: argparse.Namespace, depth: int) -> list[Job]:
 
 
 def run_job(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make a run, or read its result; in a process of its own."""
+    """Train a run, or read its result, in a separate process."""
     torch.set_num_threads(arguments.threads)
     started = Run.open(arguments.backbone).settings
     of_backbone = {
@@ -171,7 +171,7 @@ def run_job(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means and spreads of each row over its orders, and gains over sequential fine-tuning."""
+    """Return each row's mean and spread over orders, and its gain over sequential fine-tuning."""
     rows: dict[str, Any] = {}
     for entry in entries:
         rows.setdefault(entry["row"], []).append(entry)
@@ -200,19 +200,21 @@ def main() -> None:
     parser.add_argument("backbone", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--rows", nargs="+", help="only rows whose names begin so")
-    parser.add_argument("--source", type=Path, help="SRC of the store, for the part storage")
+    parser.add_argument("--rows", nargs="+", help="only rows with names that start like this")
+    parser.add_argument("--source", type=Path, help="SRC of the store, needed by the part storage")
     parser.add_argument("--orders", type=int, default=3)
     parser.add_argument("--increment", type=int, default=2)
     parser.add_argument("--steps", type=int, default=200, help="of a task")
-    parser.add_argument("--absorb", type=float, default=0.1, help="what a task brings into LAE's")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument(
+        "--absorb", type=float, default=0.1, help="share that a task moves into LAE's"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs in parallel")
     parser.add_argument("--threads", type=int, default=1, help="of each")
     parser.add_argument("--seconds", type=float, default=math.inf)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     if "storage" in arguments.parts and arguments.source is None:
-        raise SystemExit("the part storage takes the pictures of the store: --source SRC")
+        raise SystemExit("the part storage needs the pictures of the store: pass --source SRC")
     started = time.monotonic()
     model = Run.open(arguments.backbone).settings.model
     jobs = plan(arguments, model.depth or 12)

@@ -1,10 +1,10 @@
-"""How many known duplicates does `seit duplicates` find, and what does it find besides? As JSON.
+"""Measure the recall of `seit duplicates` on known copies, and its other finds; prints JSON.
 
     uv run python tools/study/duplicates.py STORE PHOTOS --count 400
 
 STORE was tokenized from PHOTOS. Copies of some photos of a split are changed, tokenized with the
-store's tokenizer, and put into that split: the recall is the share of copies whose pair with their
-original is found. What is found between the photos themselves is listed beside.
+store's tokenizer, and added to that split. Recall is the share of copies that are paired with their
+original. Pairs among the photos themselves are listed separately.
 """
 
 import argparse
@@ -29,19 +29,19 @@ from seit.training.run import environment
 
 THRESHOLDS = (0.8, 0.85, 0.9, 0.95)
 QUALITY = 92
-"""Of the JPEG files that copies are saved as, unless the change is another quality."""
+"""JPEG quality of the copies, unless the change is another quality."""
 BORDER = 8
-"""Pixels that crops take off."""
+"""Pixels that crops remove."""
 Change = Callable[[Image.Image], Image.Image]
 
 
 def mirrored(image: Image.Image) -> Image.Image:
-    """The mirror image."""
+    """Mirror a picture."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def cropped(image: Image.Image) -> Image.Image:
-    """The picture without a border on all sides."""
+    """Crop a border on all sides."""
     return image.crop((BORDER, BORDER, image.width - BORDER, image.height - BORDER))
 
 
@@ -55,7 +55,7 @@ CHANGES: Mapping[str, tuple[Change, int]] = {
     "mirror": (mirrored, QUALITY),
     "mirror-crop8": (lambda image: cropped(mirrored(image)), QUALITY),
 }
-"""Name → what is done to a photo, and the quality that the copy is saved with."""
+"""Name → change of a photo, and JPEG quality of the copy."""
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def find(store: Path, split: str) -> Duplicates:
-    """All pairs within a split that reach the least threshold."""
+    """Find all pairs within a split above the lowest threshold."""
     return find_duplicates(
         seit.open(store),
         between=(split, split),
@@ -104,7 +104,7 @@ def find(store: Path, split: str) -> Duplicates:
 
 
 def join_copies(store: Path, photos: Path, keys: Sequence[str], folder: Path) -> Path:
-    """A store with the samples of ``store`` and, in ``train``, the changed copies of ``keys``."""
+    """Write ``store`` plus changed copies of ``keys`` in ``train`` to a new store."""
     for name, (change, quality) in CHANGES.items():
         for key in keys:
             path = folder / "copies" / name / key
@@ -123,7 +123,7 @@ def join_copies(store: Path, photos: Path, keys: Sequence[str], folder: Path) ->
 
 
 def recalls(found: Duplicates, num_copies: int) -> dict[str, dict[str, float]]:
-    """The share of copies found, by change and threshold."""
+    """Return the share of copies found, by change and threshold."""
     hits: Counter[tuple[str, float]] = Counter()
     for pair in found.pairs:
         change, _, original = pair.second.key.partition("/")

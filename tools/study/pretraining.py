@@ -1,23 +1,23 @@
-"""What pre-training is worth on tokens: the claims of four papers at a small scale, as JSON.
+"""Test claims of four papers on pre-training on tokens at a small scale; prints JSON.
 
     uv run python tools/study/pretraining.py STORE TARGET OUT --scale cpu --jobs 2
     uv run python tools/study/pretraining.py STORE TARGET OUT --scale gpu --jobs 12 --device cuda
 
-STORE is what is learned from without labels, TARGET another store by the same tokenizer. Parts:
+STORE is used for pre-training without labels. TARGET is another store of the same tokenizer. Parts:
 
-    labels   masked tokens, then fine-tuning, against training from scratch, at all, a fifth and a
-             twentieth of the labels, for as many steps and for as many epochs (SeiT++)
-    sit      recovery, contrast and both; blocks against independent tokens (SiT)
+    labels   masked tokens, then fine-tuning, compared with training from scratch, with all, a fifth
+             and a twentieth of the labels, for equal steps and for equal epochs (SeiT++)
+    sit      recovery, contrast and both; blocks compared with independent tokens (SiT)
     further  on a tenth of TARGET, from masked tokens on STORE: plain and self-distilled, by length
-    sparse   masked tokens at 0, 50, 75 and 90 % sparseness, fine-tuned dense; kept sparse; a
-             smaller dense network of about the FLOPs of 75 % (SPDF)
+    sparse   masked tokens at 0, 50, 75 and 90 % sparsity, fine-tuned dense; kept sparse; a smaller
+             dense network of about the FLOPs of 75 % (SPDF)
 
-Each objective takes the optimiser and the augmentation of its recipe: `mtm-small-cpu`,
-`sit-small-cpu`, `further-small-cpu`. Networks and lengths are the scale's, the learning rate of
-masked tokens too.
+Each objective uses the optimizer and the augmentation of its recipe: `mtm-small-cpu`,
+`sit-small-cpu`, `further-small-cpu`. The scale sets networks, lengths and the learning rate of
+masked tokens.
 
-Runs are kept in OUT, and what is there is not made again; those that others start from come first.
-With --seconds no run begins after so long, and rows say how many seeds they have.
+OUT keeps finished runs and reuses them; runs that others start from come first. With --seconds no
+run starts after that time, and rows report their number of seeds.
 """
 
 import argparse
@@ -48,12 +48,12 @@ from seit.training.sparsity import masked_weights
 PARTS = ("labels", "sparse", "further", "sit")
 FRACTIONS = (1.0, 0.2, 0.05)
 FEW = 0.05
-"""Share of STORE's labels after SiT."""
+"""Share of STORE's labels for fine-tuning after SiT."""
 TENTH = 0.1
-"""Share of TARGET, of its pictures as of its labels."""
+"""Share of TARGET's pictures and labels."""
 SHARES = (0.5, 0.75, 0.9)
 LENGTHS = (1, 4, 16)
-"""Of further pre-training, in units of a scale's shortest."""
+"""Lengths of further pre-training, in units of the scale's shortest."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,18 @@ class Scale:
     """Sizes of networks and runs.
 
     Attributes:
-        stem: of the ViT.
-        width: of it.
-        depth: of it.
-        batch: samples of a step.
-        lr: of masked tokens.
-        steps: of masked tokens.
-        sit_steps: of SiT.
-        shortest: of further pre-training.
-        fine: of fine-tuning.
-        target_fine: of fine-tuning on TARGET.
-        labelled: share of STORE that has labels, of which `FRACTIONS` are; all of it is learned
-            from without them.
+        stem: stem of the ViT.
+        width: embedding dimension of the ViT.
+        depth: blocks of the ViT.
+        batch: samples per step.
+        lr: learning rate of masked tokens.
+        steps: steps of masked tokens.
+        sit_steps: steps of SiT.
+        shortest: least steps of further pre-training.
+        fine: steps of fine-tuning.
+        target_fine: steps of fine-tuning on TARGET.
+        labeled: share of STORE with labels, which `FRACTIONS` refer to; pre-training uses all of
+            STORE.
         decoder: width and blocks of the decoder of masked tokens.
     """
 
@@ -86,7 +86,7 @@ class Scale:
     shortest: int
     fine: int
     target_fine: int
-    labelled: float = 1.0
+    labeled: float = 1.0
     decoder: tuple[int, int] = (128, 2)
 
 
@@ -100,7 +100,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Job:
-    """A run: what it is called, what it does, on which store, and what it starts from."""
+    """A run: its name, settings, store and starting point."""
 
     name: str
     kind: Literal["pretrain", "train"]
@@ -111,12 +111,12 @@ class Job:
 
     @property
     def needs(self) -> set[str]:
-        """The runs that have to be there before."""
+        """Runs that must exist first."""
         return {name for name in (self.start, self.teacher) if name is not None}
 
 
 class Plan:
-    """All jobs of a study, each once."""
+    """The jobs of a study, without repetition."""
 
     def __init__(self, scale: Scale, store: str, target: str, device: str) -> None:
         self.scale, self.store, self.target, self.device = scale, store, target, device
@@ -131,14 +131,14 @@ class Plan:
         start: str | None = None,
         teacher: str | None = None,
     ) -> str:
-        """Add a job unless it is there; returns its name."""
+        """Add a job unless it exists, and return its name."""
         if name not in self.jobs:
             merged = merge(*settings)
             self.jobs[name] = Job(name, kind, merged, store or self.store, start, teacher)
         return name
 
     def base(self, seed: int, steps: int, *, width: int | None = None) -> dict[str, Any]:
-        """What all runs of a seed and a length share."""
+        """Return the settings shared by all runs of a seed and a length."""
         scale = self.scale
         width = width or scale.width
         return {
@@ -162,7 +162,7 @@ class Plan:
         }
 
     def learn(self, recipe: str, seed: int, steps: int, **kwargs: Any) -> dict[str, Any]:
-        """A recipe with the network and the length of this study, on the whole of its grids."""
+        """Return a recipe with the network and length of this study, on whole grids."""
         width, depth = self.scale.decoder
         decoder = {
             "decoder_dim": width,
@@ -179,7 +179,7 @@ class Plan:
         )
 
     def masked(self, seed: int, *, share: float = 0.0, width: int | None = None) -> str:
-        """Masked token modelling on STORE."""
+        """Add masked token modeling on STORE."""
         size = f"-width{width}" if width else ""
         return self.add(
             f"mtm{size}-sparse{share:g}-{seed}",
@@ -201,10 +201,10 @@ class Plan:
         share: float = 0.0,
         steps: int | None = None,
     ) -> str:
-        """Training with labels, from a run or from scratch; with all of the scale's unless told."""
+        """Add training with labels, from a run or from scratch; by default on all labels."""
         steps = steps or (self.scale.fine if store is None else self.scale.target_fine)
         settings = {
-            "data": {"fraction": self.scale.labelled if fraction is None else fraction},
+            "data": {"fraction": self.scale.labeled if fraction is None else fraction},
             "optim": {
                 "lr": 1e-3,
                 "lr_batch_size": 0,
@@ -243,7 +243,7 @@ SIT_ROWS: dict[str, dict[str, Any]] = {
 
 
 def plan_labels(plan: Plan, seed: int) -> dict[str, str]:
-    """Rows of the part, by name, and their jobs."""
+    """Return the rows of the part, by name, with their jobs."""
     rows = {}
     for fraction in FRACTIONS:
         protocols = {"": plan.scale.fine}
@@ -253,7 +253,7 @@ def plan_labels(plan: Plan, seed: int) -> dict[str, str]:
             name = f"{fraction:.0%} of labels{protocol}"
             slug = f"{fraction:g}-epochs" if protocol else f"{fraction:g}"
             fine = partial(
-                plan.fine, seed=seed, fraction=fraction * plan.scale.labelled, steps=steps
+                plan.fine, seed=seed, fraction=fraction * plan.scale.labeled, steps=steps
             )
             rows[f"{name}, scratch"] = fine(f"scratch-{slug}", start=None)
             rows[f"{name}, masked tokens first"] = fine(f"fine-{slug}", start=plan.masked(seed))
@@ -261,7 +261,7 @@ def plan_labels(plan: Plan, seed: int) -> dict[str, str]:
 
 
 def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
-    """Rows of the part: pre-training, and fine-tuning with 5 % of the labels."""
+    """Return the rows: pre-training, and fine-tuning with 5 % of the labels."""
     few = f"{FEW:.0%} of labels"
     rows = {f"scratch, {few}": plan.fine("scratch-few", seed, start=None, fraction=FEW)}
     for row, settings in SIT_ROWS.items():
@@ -278,7 +278,7 @@ def plan_sit(plan: Plan, seed: int) -> dict[str, str]:
 
 
 def plan_further(plan: Plan, seed: int) -> dict[str, str]:
-    """Rows of the part, all fine-tuned on the tenth of TARGET that they saw before."""
+    """Return the rows, all fine-tuned on the tenth of TARGET seen in pre-training."""
     start, target = plan.masked(seed), plan.target
     fine = partial(plan.fine, seed=seed, store=target, fraction=TENTH)
     rows = {
@@ -313,7 +313,7 @@ def plan_further(plan: Plan, seed: int) -> dict[str, str]:
 
 
 def plan_sparse(plan: Plan, seed: int) -> dict[str, str]:
-    """Rows of the part, fine-tuned with all labels."""
+    """Return the rows, fine-tuned with all labels."""
     rows = {"dense": plan.fine("fine-1", seed, start=plan.masked(seed))}
     for share in SHARES:
         start = plan.masked(seed, share=share)
@@ -339,7 +339,7 @@ PLANS = {
 
 
 def run_job(job: Job, out: str) -> dict[str, Any]:
-    """Make a run, or read its result; in a process of its own."""
+    """Train a run, or read its result, in a separate process."""
     torch.set_num_threads(1)
     folder = Path(out)
     start = None if job.start is None else folder / job.start
@@ -361,7 +361,7 @@ def run_job(job: Job, out: str) -> dict[str, Any]:
 
 
 def run_all(plan: Plan, out: Path, *, jobs: int, seconds: float) -> dict[str, dict[str, Any]]:
-    """Run the jobs of a plan side by side, each after what it needs; returns results by name."""
+    """Run the jobs of a plan in parallel, in order of dependency; return results by name."""
     began, results = time.monotonic(), {}
     waiting, running = dict(plan.jobs), dict[Future[dict[str, Any]], str]()
     context = multiprocessing.get_context("spawn")
@@ -388,7 +388,7 @@ def run_all(plan: Plan, out: Path, *, jobs: int, seconds: float) -> dict[str, di
 
 
 def gather(jobs: list[str], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Figures over the seeds of a row: mean and deviation of each."""
+    """Return mean and deviation over the seeds of a row."""
     found = [results[name] for name in jobs if name in results]
     row: dict[str, Any] = {"seeds": len(found)}
     for key in ("top1", "loss", "knn_top1", "linear_top1", "samples_per_second"):
@@ -400,7 +400,7 @@ def gather(jobs: list[str], results: dict[str, dict[str, Any]]) -> dict[str, Any
 
 
 def theory(plan: Plan) -> dict[str, Any]:
-    """FLOPs of a training step's encoder for each sample, masked tokens aside."""
+    """Count the encoder's FLOPs per sample of a training step, ignoring masking."""
     scale = plan.scale
     store = open_store(plan.store)
     found = {}
@@ -426,7 +426,7 @@ def theory(plan: Plan) -> dict[str, Any]:
 
 
 def draw_curves(table: dict[str, Any], plan: Plan, path: Path) -> None:
-    """Accuracy on TARGET by the length of further pre-training, as SVG."""
+    """Draw accuracy on TARGET by the length of further pre-training, as SVG."""
     steps = [length * plan.scale.shortest for length in LENGTHS]
     series = []
     for name in ("plain", "self-distilled"):
@@ -456,9 +456,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("--steps", type=int, help="of pre-training, instead of the scale's")
-    parser.add_argument("--json", type=Path, help="where the report goes besides")
-    parser.add_argument("--plot", type=Path, help="an SVG of further pre-training")
+    parser.add_argument("--steps", type=int, help="steps of pre-training, instead of the scale's")
+    parser.add_argument("--json", type=Path, help="also write the report here")
+    parser.add_argument("--plot", type=Path, help="write an SVG of further pre-training here")
     arguments = parser.parse_args()
     scale = SCALES[arguments.scale]
     if arguments.steps:

@@ -1,11 +1,10 @@
-"""What tokens and recipes are worth to a small classifier: top-1 of equal steps, as JSON.
+"""Compare tokens, pixels and recipes by the top-1 of a small classifier at equal steps; JSON.
 
     uv run python tools/study/recipes.py STORE PHOTOS OUT --steps 600 --seeds 0 1 2
 
-Rows: the recipe `small-cpu` from tokens and from pixels, SeiT's published settings on the same
-tokens, validated with the noise that its code adds there and without, and a small RegNet (that of
-`stems.py`) from both. All have the batch and the steps of `small-cpu`. OUT keeps
-runs: what is there is not made again.
+Rows: the recipe `small-cpu` on tokens and on pixels; SeiT's published settings on the same tokens,
+validated with and without the noise that its code adds; and a small RegNet (that of `stems.py`) on
+both. All have the batch and the steps of `small-cpu`. OUT keeps finished runs and reuses them.
 """
 
 import argparse
@@ -41,14 +40,14 @@ CNN = "regnetx_study"
 
 @register_model
 def regnetx_study(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A RegNetX of six blocks, which two CPU cores can train from 224 px."""
+    """Build a RegNetX of six blocks, which two CPU cores can train from 224 px."""
     assert not pretrained
     name, sizes = BACKBONES["regnet"]
     return timm.create_model(name, **sizes, **kwargs)
 
 
 def config_of(row: str, photos: str, steps: int, seed: int) -> TrainConfig:
-    """The settings of a row's run."""
+    """Return the settings of a row's run."""
     ours = build(TrainConfig, read_yaml(find_recipe("small-cpu").path), origin="recipe")
     config = replace(ours, run=replace(ours.run, seed=seed, device="cpu"))
     if row.startswith("published"):
@@ -58,7 +57,7 @@ def config_of(row: str, photos: str, steps: int, seed: int) -> TrainConfig:
             model=replace(ours.model, drop_path=theirs.model.drop_path),
             data=ours.data,
             run=config.run,
-            ema=EmaConfig(decay=0.0),  # kept but never evaluated there
+            ema=EmaConfig(decay=0.0),  # averaged but never evaluated there
         )
     if row.startswith("cnn"):
         config = replace(config, model=ModelConfig(name=CNN))
@@ -69,7 +68,7 @@ def config_of(row: str, photos: str, steps: int, seed: int) -> TrainConfig:
 
 
 def noised_top1(path: Path, store: Store) -> float:
-    """Top-1 of a run's weights on embeddings that are noised as in training."""
+    """Measure a run's top-1 on embeddings with the noise of training."""
     run, device = Run.open(path), torch.device("cpu")
     config = run.config
     feed = make_feed(store, config, device, with_train=False)
@@ -102,7 +101,7 @@ def noised_top1(path: Path, store: Store) -> float:
 def study(
     row: str, store: Store, photos: str, out: Path, steps: int, seeds: list[int]
 ) -> dict[str, Any]:
-    """One row: the accuracy of each seed, and its rate."""
+    """Train one row; return the accuracy and rate of each seed."""
     kind = row.removesuffix(" noised")
     top1, rates = [], []
     for seed in seeds:

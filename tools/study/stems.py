@@ -1,10 +1,10 @@
-"""Where should tokens enter a hierarchical backbone: ``up`` or ``later``? Top-1 of both, as JSON.
+"""Compare the stems ``up`` and ``later`` of hierarchical backbones by top-1; prints JSON.
 
     uv run python tools/study/stems.py STORE --backbones convnext regnet --steps 300 --seeds 0 1
 
-Small networks are trained from the same batches: both entries for the same steps, and the faster
-one also for as many steps as take the time of the slower one. Times are of one thread's CPU time,
-measured step by step in turns, so that what else runs on the machine counts for neither.
+Small networks are trained on the same batches: both entries for equal steps, and the faster one
+also for as many steps as fit in the time of the slower one. Times are CPU times of one thread,
+measured in alternating steps, so that other load on the machine counts for neither.
 """
 
 import argparse
@@ -46,7 +46,7 @@ LEARNING_RATE, WEIGHT_DECAY, SMOOTHING, WARMUP_SHARE = 1e-3, 0.05, 0.1, 0.1
 
 
 class Study:
-    """The store, and what the networks have in common."""
+    """The store, and the settings shared by all networks."""
 
     def __init__(self, store: Store, batch_size: int) -> None:
         config = build(
@@ -58,7 +58,7 @@ class Study:
         self.augment = TokenAugment(torch.from_numpy(store.codebook), grid, config.augment)
 
     def model(self, backbone: str, entry: str, seed: int) -> nn.Module:
-        """A fresh network."""
+        """Build an untrained network."""
         torch.manual_seed(seed)
         name, sizes = BACKBONES[backbone]
         return build_backbone(
@@ -71,7 +71,7 @@ class Study:
         )
 
     def train(self, model: nn.Module, steps: int, seed: int) -> list[float]:
-        """Train a network; returns the seconds of each step's forward and backward pass."""
+        """Train a network; return the seconds of each step's forward and backward pass."""
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
         batches = loader(self.store["train"], batch_size=self.batch_size, seed=seed).steps(0)
         seconds = []
@@ -97,7 +97,7 @@ class Study:
 
     @torch.inference_mode()
     def top1(self, model: nn.Module) -> float:
-        """Share of the val split that a network names."""
+        """Return a network's top-1 on the val split."""
         model.eval()
         right: list[Tensor] = []
         for batch in loader(self.store["val"], batch_size=256, shuffle=False).epoch(0):
@@ -106,13 +106,13 @@ class Study:
         return torch.cat(right).float().mean().item()
 
     def seconds_per_step(self, backbone: str) -> dict[str, float]:
-        """Of both entries, measured in turns."""
+        """Measure the step times of both entries, alternating."""
         models = {entry: self.model(backbone, entry, 0) for entry in ENTRIES}
         rounds = [{entry: self.train(models[entry], 2, 0)[1] for entry in ENTRIES} for _ in "12345"]
         return {entry: median(each[entry] for each in rounds) for entry in ENTRIES}
 
     def row(self, backbone: str, entry: str, steps: int, seeds: list[int]) -> dict[str, Any]:
-        """Train and evaluate one entry, from each seed."""
+        """Train and evaluate one entry with each seed."""
         top1, seconds = [], []
         for seed in seeds:
             model = self.model(backbone, entry, seed)
@@ -130,7 +130,7 @@ class Study:
 
 
 def _rate(progress: float) -> float:
-    """Linear warm-up, then a cosine."""
+    """Return the learning rate of a step: linear warm-up, then a cosine."""
     if progress < WARMUP_SHARE:
         return progress / WARMUP_SHARE
     return (1 + math.cos(math.pi * (progress - WARMUP_SHARE) / (1 - WARMUP_SHARE))) / 2

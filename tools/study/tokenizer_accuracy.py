@@ -1,10 +1,9 @@
-"""Which tokenizer is worth its bytes? Top-1 of one small classifier on each one's tokens, as JSON.
+"""Compare tokenizers by bytes and by the top-1 of a small classifier on their tokens; JSON.
 
     uv run python tools/study/tokenizer_accuracy.py PHOTOS OUT NAME=TOKENIZER … --seeds 0 1 2
 
-TOKENIZER is a name or a file, as `seit tokenize --tokenizer` takes it. The same recipe is trained
-for the same steps from the same seeds on each store. OUT keeps stores and runs: what is there is
-not made again.
+TOKENIZER is a name or a file, as in `seit tokenize --tokenizer`. Each store is trained on with the
+same recipe, steps and seeds. OUT keeps finished stores and runs and reuses them.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from seit.training.run import environment
 def study(
     photos: str, out: Path, name: str, tokenizer: str, config: TrainConfig, seeds: list[int]
 ) -> dict[str, Any]:
-    """One row: the store's bytes and quality, and the accuracy of each seed."""
+    """Return one row: the store's bytes and quality, and the accuracy of each seed."""
     folder = out / name
     tokenize(photos, folder, TokenizeConfig(tokenizer=tokenizer))
     store = open_store(folder)

@@ -1,16 +1,16 @@
-"""Few weights of a frozen token backbone: all methods, and AdaLoRA beside LoRA, as JSON.
+"""Compare methods that tune a few weights of a frozen backbone, and AdaLoRA with LoRA; prints JSON.
 
     uv run python tools/study/tuning.py STORE BACKBONE OUT --seeds 0 1 2 --jobs 2 --steps 1000
 
-STORE is what is tuned on, BACKBONE a finished run that all runs start from. Parts:
+STORE is the corpus to tune on; all runs start from BACKBONE, a finished run. Parts:
 
     methods  every method of `seit tune` that fits: parameters, share of the model, top-1
-    adalora  AdaLoRA and LoRA in all weight matrices, of as much rank in all at the end, at two
-             budgets; the ranks that AdaLoRA gives to each layer. Ranks of wide layers take more
-             parameters, so that these are equal but for a few percent: rows tell them
+    adalora  AdaLoRA and LoRA in all weight matrices, of equal total final rank, at two budgets; the
+             ranks that AdaLoRA gives to each layer. Ranks of wide layers take more parameters, so
+             parameters are equal up to a few percent; rows report them
 
-Runs are kept in OUT, and what is there is not made again. With --seconds no run begins after so
-long, and rows say how many seeds they have.
+OUT keeps finished runs and reuses them. With --seconds no run starts after that time, and rows
+report their number of seeds.
 """
 
 import argparse
@@ -39,12 +39,12 @@ from seit.training.tuning import ADAPTER_NAME, TuneConfig, tune
 PARTS = ("methods", "adalora")
 ALL = ["q", "k", "v", "proj", "fc1", "fc2"]
 BUDGETS = (1, 4)
-"""Ranks of LoRA, and means of AdaLoRA's at the end."""
+"""Ranks of LoRA, and mean final ranks of AdaLoRA."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run: its folder below OUT, the row of the table that it belongs to, and its settings."""
+    """A run: its folder in OUT, its row of the table, and its settings."""
 
     name: str
     part: str
@@ -53,7 +53,7 @@ class Job:
 
 
 def plan(parts: Sequence[str], seeds: Sequence[int], base: dict[str, Any]) -> list[Job]:
-    """All runs of the study, seed by seed."""
+    """Return all runs of the study, seed by seed."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     if "methods" in parts:
         rows |= {("methods", method): {"method": method} for method in METHODS}
@@ -76,7 +76,7 @@ def plan(parts: Sequence[str], seeds: Sequence[int], base: dict[str, Any]) -> li
 
 
 def base_settings(backbone: Path, *, steps: int, batch: int, device: str) -> dict[str, Any]:
-    """What all runs share: the recipe, and the network and inputs of the backbone's run."""
+    """Return the settings shared by all runs: the recipe, network and inputs of the backbone."""
     started = to_mapping(Run.open(backbone).settings)
     model = {key: value for key, value in started["model"].items() if key != "drop_path"}
     every = max(1, steps // 2)
@@ -98,7 +98,7 @@ def base_settings(backbone: Path, *, steps: int, batch: int, device: str) -> dic
 
 
 def run_job(job: Job, store: str, backbone: str, out: str) -> dict[str, Any]:
-    """Make a run, or read its result; in a process of its own."""
+    """Train a run, or read its result, in a separate process."""
     torch.set_num_threads(1)
     config, folder = build(TuneConfig, job.settings, origin=job.name), Path(out) / job.name
     try:
@@ -113,7 +113,7 @@ def run_job(job: Job, store: str, backbone: str, out: str) -> dict[str, Any]:
 def run_all(
     jobs: Sequence[Job], arguments: argparse.Namespace, seconds: float
 ) -> dict[str, dict[str, Any]]:
-    """Run jobs side by side; returns results by name."""
+    """Run jobs in parallel; return results by name."""
     began, results = time.monotonic(), {}
     waiting, running = list(jobs), dict[Future[dict[str, Any]], str]()
     places = [str(path) for path in (arguments.store, arguments.backbone, arguments.out)]
@@ -141,7 +141,7 @@ def run_all(
 
 
 def gather(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Figures over the seeds of a row: means, the deviation of top-1, and mean ranks."""
+    """Return means over the seeds of a row, the deviation of top-1, and mean ranks."""
     if unfit := [one["unfit"] for one in found if "unfit" in one]:
         return {"seeds": 0, "unfit": unfit[0]}
     row: dict[str, Any] = {"seeds": len(found)}
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=1.0, help="of the labels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("--json", type=Path, help="where the report goes besides")
+    parser.add_argument("--json", type=Path, help="also write the report here")
     arguments = parser.parse_args()
     base = base_settings(
         arguments.backbone, steps=arguments.steps, batch=arguments.batch, device=arguments.device

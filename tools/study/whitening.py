@@ -1,4 +1,4 @@
-"""How much whitening should the patch tokenizer do? PSNR and top-1 at several degrees, as JSON.
+"""Compare degrees of whitening of the patch tokenizer by PSNR and top-1; prints JSON.
 
     uv run python tools/study/whitening.py PHOTOS OUT --steps 600
 

@@ -1,8 +1,8 @@
-"""One measurement in a process of its own; writes JSON.
+"""Run one measurement in this process; writes JSON.
 
     python -m stream_bench.measure {source,write,rate,check,memory_bandwidth} WORK OUT …
 
-Legend: b samples of a batch, N samples, L tokens per sample.
+Legend: b samples per batch, N samples, L tokens per sample.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from stream_bench.peers import PEERS, Peer, arrays
 NUM_CODES = 1024
 NUM_CLASSES = 1000
 REPEAT_SHARE = 0.4
-"""Of the tokens, how many repeat their left neighbour: something for a codec to find."""
+"""Share of tokens that repeat their left neighbor, so that codecs find some structure."""
 SOURCE_ROWS = 8192
 LOOK_SECONDS = 0.5
 COPY_BYTES = 256 << 20
 
 
 def formats() -> dict[str, Peer]:
-    """The peers, and where seit is installed its own loaders."""
+    """Return the peers, and seit's own loaders if it is installed."""
     try:
         ours = importlib.import_module("stream_bench.ours")
     except ImportError:
@@ -38,7 +38,7 @@ def formats() -> dict[str, Peer]:
 
 
 def write_source(work: Path, num_samples: int, length: int) -> dict[str, Any]:
-    """Write the samples as arrays, and the checksums that loaders must come to."""
+    """Write the samples as arrays, and return the expected checksums."""
     rng = np.random.default_rng(0)
     shape = (num_samples, length)
     tokens = np.lib.format.open_memmap(work / "tokens.npy", mode="w+", dtype=np.uint16, shape=shape)
@@ -61,13 +61,13 @@ def write_source(work: Path, num_samples: int, length: int) -> dict[str, Any]:
 
 
 def slices(num_samples: int) -> Iterator[slice]:
-    """Rows, so many at a time."""
+    """Yield slices of rows."""
     for first in range(0, num_samples, SOURCE_ROWS):
         yield slice(first, first + SOURCE_ROWS)
 
 
 def checksum(tokens: npt.NDArray[Any], labels: npt.NDArray[Any]) -> int:
-    """A sum over samples, so independent of their order, that tells places and labels apart."""
+    """Return a checksum that depends on positions and labels, but not on sample order."""
     weights = np.random.default_rng(1).integers(1 << 63, size=tokens.shape[1], dtype=np.uint64)
     rows = (tokens.astype(np.uint64) * weights).sum(axis=1)
     scale = labels.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
@@ -75,7 +75,7 @@ def checksum(tokens: npt.NDArray[Any], labels: npt.NDArray[Any]) -> int:
 
 
 def processes() -> list[int]:
-    """This process and all below it."""
+    """Return this process and its descendants."""
     found = [os.getpid()]
     for pid in found:
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -84,7 +84,7 @@ def processes() -> list[int]:
 
 
 def read_text(path: Path) -> str:
-    """A file of a process, empty where that is gone."""
+    """Read a /proc file of a process; empty if the process is gone."""
     try:
         return path.read_text()
     except OSError:
@@ -92,7 +92,7 @@ def read_text(path: Path) -> str:
 
 
 def memory_bytes() -> int:
-    """Anonymous and shared memory of all processes; what they share counts once."""
+    """Return anonymous and shared memory of all processes, shared parts counted once."""
     total = 0
     for pid in processes():
         for line in read_text(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
@@ -102,7 +102,7 @@ def memory_bytes() -> int:
 
 
 def cpu_seconds() -> float:
-    """Processor time of all processes that live."""
+    """Return the CPU time of all living processes."""
     ticks = 0
     for pid in processes():
         fields = read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
@@ -111,8 +111,8 @@ def cpu_seconds() -> float:
 
 
 def rate(peer: Peer, folder: Path, batch_size: int, workers: int, seconds: float) -> dict[str, Any]:
-    """Samples per second after the first batch, for so long, over as many epochs as that takes."""
-    importlib.import_module("torch.utils.data")  # what all need is nobody's own start
+    """Measure samples/s after the first batch, for some seconds and as many epochs as needed."""
+    importlib.import_module("torch.utils.data")  # shared by all loaders, so not part of their start
     began = time.perf_counter()
     start = peer.open(folder, batch_size, workers)
     opened, before = time.perf_counter(), memory_bytes()
@@ -147,7 +147,7 @@ def rate(peer: Peer, folder: Path, batch_size: int, workers: int, seconds: float
 def check(
     peer: Peer, folder: Path, batch_size: int, workers: int, seconds: float
 ) -> dict[str, Any]:
-    """The checksum of one epoch, or how far it got."""
+    """Return the checksum of one epoch, or how far it got."""
     total, count, started = 0, 0, time.perf_counter()
     whole = True
     for tokens, labels in peer.open(folder, batch_size, workers)():
@@ -167,7 +167,7 @@ def check(
 
 
 def version_of(peer: Peer) -> str:
-    """The version of the package that reads, empty where it is no package of its own."""
+    """Return the version of the reading package, empty if it is not a separate one."""
     try:
         return version(peer.packages[0]) if peer.packages else ""
     except PackageNotFoundError:
@@ -175,7 +175,7 @@ def version_of(peer: Peer) -> str:
 
 
 def memory_bandwidth() -> dict[str, Any]:
-    """GB per second of a copy from memory to memory by one thread."""
+    """Measure GB/s of a memory copy by one thread."""
     source = np.ones(COPY_BYTES, np.uint8)
     target = np.empty_like(source)
     np.copyto(target, source)
@@ -185,7 +185,7 @@ def memory_bandwidth() -> dict[str, Any]:
 
 
 def write(peer: Peer, work: Path, folder: Path) -> dict[str, Any]:
-    """Write the peer's format; bytes and seconds."""
+    """Write the peer's format; return bytes and seconds."""
     folder.mkdir(parents=True)
     started = time.perf_counter()
     peer.write(work, folder)
@@ -198,7 +198,7 @@ def write(peer: Peer, work: Path, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Carry out one measurement."""
+    """Run one measurement."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("action")
     parser.add_argument("work", type=Path)

@@ -1,6 +1,6 @@
-"""The loaders of seit under the same clock as its peers, and what bounds them.
+"""Define seit's loaders for the comparison with peers, and their upper bounds.
 
-Legend: b samples of a batch, N samples, L tokens per sample.
+Legend: b samples per batch, N samples, L tokens per sample.
 """
 
 import tempfile
@@ -39,7 +39,7 @@ BLOCK_WINDOW = "windows of 64 blocks"
 
 
 def write_packed(work: Path, folder: Path) -> None:
-    """A store of packed tokens."""
+    """Write a store of packed tokens."""
     tokens, labels = arrays(work)
     side = int(tokens.shape[1] ** 0.5)
     layout = TokenLayout(grid=(side, side), num_codes=NUM_CODES)
@@ -90,14 +90,14 @@ def write_packed(work: Path, folder: Path) -> None:
 
 
 def write_context(work: Path, folder: Path) -> None:
-    """A store of tokens coded with their context."""
+    """Write a store of context-coded tokens."""
     with tempfile.TemporaryDirectory(dir=work) as packed:
         write_packed(work, Path(packed))
         convert_store(packed, folder, codec="context")
 
 
 def open_loader(folder: Path, batch_size: int, **settings: Any) -> Start:
-    """A loader of a store; the compiled code is loaded as an import is."""
+    """Open a loader of a store; loading compiled code counts as import."""
     made: list[Loader] = []
     seit.stream.sample_at(np.arange(1), 1, seed=0, epoch=0)
 
@@ -112,25 +112,25 @@ def open_loader(folder: Path, batch_size: int, **settings: Any) -> Start:
 
 
 def open_global(folder: Path, batch_size: int, workers: int) -> Start:
-    """A resident loader that permutes all samples."""
+    """Open a resident loader with a global shuffle."""
     del workers
     return open_loader(folder, batch_size, mode="resident", order="global")
 
 
 def open_window(folder: Path, batch_size: int, workers: int) -> Start:
-    """A resident loader in the order of a streaming one."""
+    """Open a resident loader with the order of a streaming one."""
     del workers
     return open_loader(folder, batch_size, mode="resident", order="window")
 
 
 def open_streaming(folder: Path, batch_size: int, workers: int) -> Start:
-    """A streaming loader."""
+    """Open a streaming loader."""
     del workers
     return open_loader(folder, batch_size, mode="streaming", order="window")
 
 
 def open_dataset(folder: Path, batch_size: int, workers: int) -> Start:
-    """A split as a map-style dataset, as torch collates it."""
+    """Open a split as a map-style dataset with torch's collate."""
     made: list[Any] = []
 
     def start() -> Batches:
@@ -144,7 +144,7 @@ def open_dataset(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 def open_gather(folder: Path, batch_size: int, workers: int) -> Start:
-    """The compiled gather alone: the order is there before, and there are no labels."""
+    """Open the compiled gather alone, with a precomputed order and no labels."""
     del workers
     split = seit.open(folder)["train"]
     packed = torch.from_numpy(split.packed())

@@ -1,9 +1,9 @@
-"""The formats and loaders that a store is measured beside; every import of theirs is late.
+"""Define the formats and loaders that seit is compared with; each imports lazily.
 
-A peer writes the samples into its own format once, and opens them as a callable that starts an
-epoch's batches: (tokens (b, L), labels (b,)). Its environment need not hold seit.
+A peer writes the samples once in its own format, and opens them as a callable that starts an epoch
+of batches: (tokens (b, L), labels (b,)). Its environment does not need seit.
 
-Legend: b samples of a batch, N samples, L tokens per sample.
+Legend: b samples per batch, N samples, L tokens per sample.
 """
 
 import gzip
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 FOLDED_CODES = 391
-"""The codes that the official format is usually used with; it can hold no more than 510."""
+"""Usual number of codes of the official format, which supports at most 510."""
 NUM_SHARDS = 20
 SHUFFLE_BUFFER = 5000
 CHUNK_ROWS = 4096
@@ -28,16 +28,16 @@ Start = Callable[[], Batches]
 
 @dataclass(frozen=True)
 class Peer:
-    """Another way to keep and read tokens.
+    """Another way to store and read tokens.
 
     Attributes:
-        format: the name of its folder; loaders of one format share it.
-        write: from the arrays in the work folder into a folder.
-        open: (folder, batch size, workers) → what starts an epoch; imports happen here.
+        format: folder name, shared by all loaders of one format.
+        write: converts the arrays in the work folder into a folder.
+        open: (folder, batch size, workers) → start of an epoch; imports happen here.
         shuffle: how well it shuffles.
-        packages: to install, the first one giving the version; empty for the project's own.
-        workers: settings to measure, of which the best counts.
-        num_codes: what ids were folded to, if they had to be.
+        packages: to install, the first with the reported version; empty: the project's own.
+        workers: numbers to measure; the best counts.
+        num_codes: number of codes that ids are folded to, if necessary.
     """
 
     format: str
@@ -50,19 +50,19 @@ class Peer:
 
 
 def arrays(work: Path) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
-    """The samples: uint16 (N, L), mapped, and int64 (N,)."""
+    """Return the samples: uint16 (N, L), memory-mapped, and int64 (N,)."""
     return np.load(work / "tokens.npy", mmap_mode="r"), np.load(work / "labels.npy")
 
 
 def as_int16(rows: npt.NDArray[np.uint16]) -> Any:
-    """Ids as a torch tensor int16, without a copy."""
+    """View ids as an int16 torch tensor, without a copy."""
     import torch
 
     return torch.from_numpy(rows.view(np.int16))
 
 
 def stack(items: list[Any]) -> tuple[Any, Any]:
-    """Collate pairs, or mappings, of ids uint16 (L,) and a label: quicker than torch's own."""
+    """Collate pairs or mappings of ids uint16 (L,) and a label, faster than torch's collate."""
     import torch
 
     pairs = [tuple(item.values()) if isinstance(item, dict) else item for item in items]
@@ -71,20 +71,20 @@ def stack(items: list[Any]) -> tuple[Any, Any]:
 
 
 def data_loader(dataset: Any, workers: int, **settings: Any) -> Any:
-    """A torch DataLoader over what has tokens and labels."""
+    """Open a torch DataLoader over a dataset of tokens and labels."""
     from torch.utils.data import DataLoader
 
     return DataLoader(dataset, num_workers=workers, **settings)
 
 
 def link_arrays(work: Path, folder: Path) -> None:
-    """The arrays are the format."""
+    """Write nothing: the arrays are the format."""
     for name in ("tokens.npy", "labels.npy"):
         os.link(work / name, folder / name)
 
 
 def open_npy_batch(folder: Path, batch_size: int, workers: int) -> Start:
-    """One gather of a memory map per batch."""
+    """Gather each batch from a memory map."""
     import torch
 
     del workers
@@ -102,7 +102,7 @@ def open_npy_batch(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 class Rows:
-    """A map-style dataset of a memory map."""
+    """Open a map-style dataset of a memory map."""
 
     def __init__(self, folder: Path) -> None:
         self.tokens, self.labels = arrays(folder)
@@ -115,7 +115,7 @@ class Rows:
 
 
 def open_npy_item(folder: Path, batch_size: int, workers: int) -> Start:
-    """A map-style dataset of a memory map, sample by sample."""
+    """Map-style dataset of a memory map, sample by sample."""
     loader = data_loader(
         Rows(folder), workers, batch_size=batch_size, shuffle=True, collate_fn=stack
     )
@@ -123,7 +123,7 @@ def open_npy_item(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 def write_official(work: Path, folder: Path) -> None:
-    """Bytes, 255 standing before what is left of a larger id, in one gzip file."""
+    """Write bytes in one gzip file; 255 escapes the remainder of a larger id."""
     tokens, labels = arrays(work)
     sizes = []
     with gzip.open(folder / "data.gz", "wb", compresslevel=6) as file:
@@ -139,7 +139,7 @@ def write_official(work: Path, folder: Path) -> None:
 
 
 class Escaped:
-    """The whole file in memory; a loop over the bytes of a sample."""
+    """Dataset that holds the whole file in memory and loops over the bytes of a sample."""
 
     def __init__(self, folder: Path) -> None:
         with gzip.open(folder / "data.gz") as file:
@@ -162,7 +162,7 @@ class Escaped:
 
 
 def open_official(folder: Path, batch_size: int, workers: int) -> Start:
-    """As the training code of naver-ai/seit reads its files, but with a quicker collate."""
+    """Read as the training code of naver-ai/seit does, with a faster collate."""
     made: list[Any] = []
 
     def start() -> Batches:
@@ -178,7 +178,7 @@ def open_official(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 def write_webdataset(work: Path, folder: Path) -> None:
-    """Two members a sample: the ids as bytes, and the class."""
+    """Write two members per sample: the ids as bytes, and the class."""
     import webdataset
 
     tokens, labels = arrays(work)
@@ -192,7 +192,7 @@ def write_webdataset(work: Path, folder: Path) -> None:
 
 
 def open_webdataset(folder: Path, batch_size: int, workers: int) -> Start:
-    """Shards and then samples are shuffled."""
+    """Shuffle shards, then samples."""
     import webdataset
 
     urls = sorted(str(path) for path in folder.glob("*.tar"))
@@ -221,7 +221,7 @@ def _litdata_rows(place: tuple[str, int, int]) -> Any:
 
 
 def write_litdata(work: Path, folder: Path) -> None:
-    """Chunks of 64 MB."""
+    """Write chunks of 64 MB."""
     import litdata
 
     total = len(arrays(work)[1])
@@ -239,7 +239,7 @@ def write_litdata(work: Path, folder: Path) -> None:
 
 
 def open_litdata(folder: Path, batch_size: int, workers: int) -> Start:
-    """Chunks and then the samples of windows are shuffled; decoded in batches where it helps."""
+    """Shuffle chunks, then samples within windows; decode in batches if that is faster."""
     import litdata
 
     dataset = litdata.StreamingDataset(
@@ -252,7 +252,7 @@ def open_litdata(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 def write_mosaicml(work: Path, folder: Path) -> None:
-    """MDS shards of 64 MB."""
+    """Write MDS shards of 64 MB."""
     from streaming import MDSWriter
 
     tokens, labels = arrays(work)
@@ -263,7 +263,7 @@ def write_mosaicml(work: Path, folder: Path) -> None:
 
 
 def open_mosaicml(folder: Path, batch_size: int, workers: int) -> Start:
-    """Shuffled by `py1e`, its default."""
+    """Shuffle with `py1e`, the default."""
     from streaming import StreamingDataset
     from streaming.base.util import clean_stale_shared_memory
 
@@ -284,7 +284,7 @@ def open_mosaicml(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 def write_datasets(work: Path, folder: Path) -> None:
-    """An Arrow table with a list of fixed size."""
+    """Write an Arrow table with a fixed-size list."""
     import datasets
     import pyarrow
 
@@ -296,7 +296,7 @@ def write_datasets(work: Path, folder: Path) -> None:
 
 
 def open_datasets(folder: Path, batch_size: int, workers: int) -> Start:
-    """Rows by batches of a random sampler."""
+    """Read rows in the batches of a random sampler."""
     import datasets
     from torch.utils.data import BatchSampler, RandomSampler
 
@@ -312,7 +312,7 @@ def open_datasets(folder: Path, batch_size: int, workers: int) -> Start:
 
 
 def write_ffcv(work: Path, folder: Path) -> None:
-    """Its file, of pages."""
+    """Write an FFCV file."""
     from ffcv.fields import IntField, NDArrayField
     from ffcv.writer import DatasetWriter
 
@@ -323,14 +323,14 @@ def write_ffcv(work: Path, folder: Path) -> None:
 
 
 class Int16Rows(Rows):
-    """What ffcv takes for ids."""
+    """Return the ids in the form that ffcv expects."""
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return np.array(self.tokens[index]).view(np.int16), int(self.labels[index])
 
 
 def open_ffcv(folder: Path, batch_size: int, workers: int, *, order: str = "QUASI_RANDOM") -> Start:
-    """Pages and then their samples are shuffled, or all samples; batches lie in a ring."""
+    """Shuffle pages, then their samples, or all samples; batches are in a ring buffer."""
     from ffcv.fields.decoders import IntDecoder, NDArrayDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import Squeeze, ToTensor
