@@ -295,7 +295,7 @@ def main() -> None:
         )
     if arguments.peak_tflops:
         used = bare.flops() * middle["trained_samples_per_second"]
-        report["flop_utilisation"] = used / (arguments.peak_tflops * 1e12)
+        report["flop_utilization"] = used / (arguments.peak_tflops * 1e12)
     print(json.dumps(report, indent=2))
 
 
