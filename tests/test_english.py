@@ -17,7 +17,11 @@ TEXTS = (
     ROOT / "tokenizers" / "README.md",
 )
 SCRIPTS = sorted((ROOT / "tools").rglob("*.py"))
-ROOMS = sorted(path.stem for path in (ROOT / "seit").iterdir() if path.name != "py.typed" and path.stem[0] != "_")
+ROOMS = sorted(
+    path.stem
+    for path in (ROOT / "seit").iterdir()
+    if path.name != "py.typed" and path.stem[0] != "_"
+)
 BRITISH = re.compile(
     r"colour|behaviour|favour|neighbour|(?<!per)\bcentre|licence|labelled|modelling|grey\b"
     r"|(?:amort|author|initial|neutral|normal|optim|quant|recogn|regular|serial|standard|summar"
@@ -46,15 +50,12 @@ UNREVISED = (
     "demo",
     "exports",
     "ingest",
-    "modality",
     "models",
     "pretraining",
     "recipes",
     "report",
     "shards",
     "stores",
-    "stream",
-    "testing",
     "tokenizer_training",
     "tokenizers",
     "training",

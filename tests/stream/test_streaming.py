@@ -204,7 +204,7 @@ def test_a_state_of_another_run_is_refused(split, change, reason):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"order": "random"}, "there are the orders global and window"),
+        ({"order": "random"}, "the orders are global and window"),
         ({"mode": "disk"}, "the modes auto, resident and streaming"),
         ({"mode": "streaming"}, "pass order='window'"),
         ({"mode": "streaming", "order": "window", "subset": np.arange(3)}, "all of its samples"),

@@ -199,5 +199,5 @@ def test_a_streamed_split_is_not_read_for_its_labels(tmp_path, monkeypatch):
 
 def test_a_split_without_any_label_cannot_be_evaluated(tmp_path):
     store = labelled_store(tmp_path, unlabelled=("val",))
-    with pytest.raises(UsageError, match="no labelled samples in a split 'val'"):
+    with pytest.raises(UsageError, match="no labeled samples in a split 'val'"):
         feeds.make_feed(store, CONFIG, CPU)
