@@ -289,7 +289,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     for options, message in (
         ({"codec": "huffman"}, "no codec is named 'huffman'"),
         ({"container": "parquet"}, "no container is named 'parquet'"),
-        ({"codec": "context"}, "takes tables"),
+        ({"codec": "context"}, "needs tables"),
     ):
         with pytest.raises(UsageError, match=message):
             write_store(tmp_path / "store", {}, layout, **options)
