@@ -12,7 +12,8 @@ from seit.augment.config import AugmentConfig
 from seit.augment.crop import random_crop_boxes, resample, resize_matrices
 from seit.augment.cutmix import cutmix
 from seit.augment.mixup import mixup
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 from seit.errors import UsageError
 
 

@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 Interpolation = Literal["bicubic", "bilinear"]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from seit.augment.beta import beta_weights
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 
 class Mixed(NamedTuple):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seit.augment.crop import random_crop_boxes
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 from seit.errors import UsageError
 
 WarpMode = Literal["bicubic", "bilinear", "nearest"]

@@ -23,7 +23,8 @@ from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import write_atomically
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.engines import Engine, Work, choose_engine
+from seit.ingest.engines.base import Engine, Work
+from seit.ingest.engines.registry import choose_engine
 from seit.ingest.fit import fit_tokenizer, make_reader, measure
 from seit.ingest.input_list import INPUTS_NAME, list_inputs
 from seit.ingest.inputs.reader import Reader

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards.card import CARD_NAME, Card, read_card
-from seit.shards.codecs import Codec, PackedCodec, build_codec
+from seit.shards.codec_registry import build_codec
+from seit.shards.codecs import Codec, PackedCodec
 from seit.shards.folders import Folder, LocalFolder, Location, RetryPolicy, open_folder, with_cache
 from seit.shards.seal import SealedFolder
 from seit.shards.split import Split

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seit.augment import Augmented, FusedAugment, PixelAugment, TokenAugment
+from seit.devices import triton_serves
 from seit.errors import UsageError
 from seit.models import build_backbone, load_tokenadapt, takes_patches, vit_stem
 from seit.shards import Kind, Split, Store
@@ -23,7 +24,6 @@ from seit.stream import (
     check_labelled,
     loader,
     select,
-    triton_serves,
 )
 from seit.training.config import LoopConfig, ModelConfig
 from seit.training.lookahead import read_ahead

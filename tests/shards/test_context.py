@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from seit.errors import DamagedError, UsageError
-from seit.shards.codecs import PackedCodec, TokenLayout, build_codec
+from seit.shards.codec_registry import build_codec
+from seit.shards.codecs import PackedCodec, TokenLayout
 from seit.shards.context import ContextCodec, ContextTables, reference
 from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables

@@ -10,7 +10,7 @@ from torch import Tensor
 from seit.augment.config import AugmentConfig
 from seit.augment.kernels.draws import signed_word
 from seit.augment.kernels.tokens import TokenSource
-from seit.augment.philox import SampleRandom
+from seit.augment.random import SampleRandom
 from seit.stream import id_dtype
 
 _MAX_TILE = 256

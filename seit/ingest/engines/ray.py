@@ -29,7 +29,7 @@ from seit.extras import how_to_install
 from seit.files import explained_writes, publish, write_atomically
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.encoder import BatchEncoder
-from seit.ingest.engines import Work
+from seit.ingest.engines.base import Work
 from seit.ingest.fit import make_reader
 from seit.ingest.plan import ShardPlan
 from seit.ingest.shard import ShardMaker

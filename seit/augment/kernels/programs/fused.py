@@ -12,7 +12,7 @@ h w cropped grid, K codes.
 import triton
 import triton.language as tl
 
-from seit.augment.kernels.plan import PLAN_COLUMNS
+from seit.augment.kernels.columns import PLAN_COLUMNS
 from seit.augment.kernels.programs.philox import box_muller, random_words
 from seit.augment.philox import Op
 

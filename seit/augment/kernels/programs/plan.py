@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from seit.augment.crop import NUM_TRIES
-from seit.augment.kernels.plan import PLAN_COLUMNS
+from seit.augment.kernels.columns import PLAN_COLUMNS
 from seit.augment.kernels.programs.philox import box_muller, random_words, to_integer, to_uniform
 from seit.augment.philox import Op
 
