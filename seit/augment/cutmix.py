@@ -14,14 +14,19 @@ from seit.augment.random import SampleRandom
 
 
 class Mixed(NamedTuple):
-    """What :func:`cutmix` returns."""
+    """What :func:`cutmix` returns.
+
+    Attributes:
+        inputs: (B, C, h, w), of the inputs' dtype.
+        weight: (B,) float32, 0–1: the weight of the sample's own label, the partner's being the
+            rest.
+        boxes: (B, 4) int64: top, left, bottom, right of what was pasted (ends excluded); may be
+            empty.
+    """
 
     inputs: Tensor
-    """(B, C, h, w), of the inputs' dtype."""
     weight: Tensor
-    """(B,) float32, 0–1: the weight of the sample's own label, the partner's being the rest."""
     boxes: Tensor
-    """(B, 4) int64: top, left, bottom, right of what was pasted (ends excluded); may be empty."""
 
 
 def cutmix_boxes(

@@ -8,7 +8,10 @@ from typing_extensions import override
 
 from seit.augment import AugmentConfig
 from seit.continual_learning.checks import check_together
-from seit.models import TuningConfig
+from seit.continual_learning.learners.base import Learner
+from seit.continual_learning.learners.registry import LEARNERS
+from seit.continual_learning.methods import Method
+from seit.models import TUNINGS, TuningConfig
 from seit.training import (
     EmaConfig,
     LoopConfig,
@@ -17,24 +20,6 @@ from seit.training import (
     require_setting,
     require_shares,
 )
-
-Method = Literal[
-    "lae",
-    "seq-ft",
-    "joint",
-    "frozen-head",
-    "ncm",
-    "simplecil",
-    "ranpac",
-    "er",
-    "der++",
-    "icarl",
-    "gdumb",
-]
-REHEARSING = frozenset({"er", "der++", "icarl", "gdumb"})
-"""Methods that keep samples."""
-FROZEN = frozenset({"frozen-head", "ncm", "simplecil", "ranpac"})
-"""Methods that leave the backbone as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +124,7 @@ class ContinualConfig(LoopConfig):
     """
 
     method: Method = "lae"
-    """Who learns."""
+    """Method that learns."""
     augment: AugmentConfig = field(default_factory=_views)
     """The augmentations; nothing is mixed."""
     optim: OptimConfig = field(default_factory=_learning)
@@ -175,7 +160,7 @@ class ContinualConfig(LoopConfig):
     @override
     def reinterpreted(self) -> list[str]:
         """Name also those of the tuning method."""
-        return [*super().reinterpreted(), *self.tuning.reinterpreted()]
+        return [*super().reinterpreted(), *TUNINGS[self.tuning.method].reinterpreted(self.tuning)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,19 +192,18 @@ class ContinualConfig(LoopConfig):
         return self.stream.kind in ("online", "blurry")
 
     @property
-    def rehearses(self) -> bool:
-        """Whether the method keeps samples."""
-        return self.method in REHEARSING
+    def learner(self) -> type[Learner]:
+        """Class of the method, whose attributes are facts about it."""
+        return LEARNERS[self.method]
 
     @property
     def masks_to_task(self) -> bool:
         """Whether the cross-entropy of new samples chooses among the task's classes alone."""
         if self.mask == "auto":
-            local = self.method in ("lae", "seq-ft", "frozen-head")
-            return local and self.stream.kind == "class"
+            return self.learner.masks == "task" and self.stream.kind == "class"
         return self.mask == "task"
 
     @property
     def effective_tuning(self) -> TuningConfig:
-        """What of the backbone is trained."""
-        return TuningConfig(method="linear") if self.method in FROZEN else self.tuning
+        """Tuning of the backbone."""
+        return self.tuning if self.learner.tunes_backbone else TuningConfig(method="linear")

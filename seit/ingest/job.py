@@ -444,12 +444,11 @@ def result_of(
 
 def _size_remarks(store: Store) -> tuple[str, ...]:
     card = store.card
-    size = card.tokenizer.preprocessing.get("size")
     remark = larger_remark(
         num_bytes=store.num_bytes,
         token_bytes=card.payload_bytes,
         source_bytes=card.source_bytes,
         tokenizer=card.tokenizer.name,
-        size=size if isinstance(size, int) else None,
+        size=card.tokenizer.image_size,
     )
     return () if remark is None else (remark,)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seit.errors import UnreadableError
-from seit.ingest.config import AUTO, TokenizeConfig, resolve_tokenizer
+from seit.ingest.config import AUTO, TokenizeConfig
 from seit.ingest.fit import FIT_INPUTS, spread_evenly
 from seit.ingest.inputs.images import picture_size
 from seit.ingest.inputs.views import check_view_keys
+from seit.ingest.resolve import resolve_tokenizer
 from seit.ingest.sources import Corpus, list_corpus, read_bytes
 from seit.tokenizers import PatchTokenizer, Tokenizer
 

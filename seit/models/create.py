@@ -45,7 +45,7 @@ def create_model(
         UsageError: timm has no such model, tokens cannot enter it, or an argument does not fit it.
     """
     rows, width = store.card.tokenizer.grid
-    height = rows // (store.codebook.shape[0] if store.codebook.ndim == 3 else 1)
+    height = rows // store.levels
     return build_backbone(
         name,
         channels=store.card.tokenizer.codebook_dim,

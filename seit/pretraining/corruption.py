@@ -102,23 +102,31 @@ class CorruptionConfig:
 
 
 class BlockAxis(NamedTuple):
-    """Layout of blocks along an axis of a grid."""
+    """Layout of blocks along an axis of a grid.
+
+    Attributes:
+        unit: cells in which blocks are counted, and to which they are aligned: 1, or those of a
+            patch.
+        length: units of the axis, the last one perhaps cut off.
+        most: units of the longest block.
+    """
 
     unit: int
-    """Cells in which blocks are counted, and to which they are aligned: 1, or those of a patch."""
     length: int
-    """Units of the axis, the last one perhaps cut off."""
     most: int
-    """Units of the longest block."""
 
 
 class Corruption(NamedTuple):
-    """A batch of grids of which parts were replaced."""
+    """A batch of grids of which parts were replaced.
+
+    Attributes:
+        ids: (B, h, w) int64, 0 to K; K, the number of codes, stands for the mask embedding.
+        changed: (B, h, w) bool: what was replaced, even where the new code happens to be the old
+            one.
+    """
 
     ids: Tensor
-    """(B, h, w) int64, 0 to K; K, the number of codes, stands for the mask embedding."""
     changed: Tensor
-    """(B, h, w) bool: what was replaced, even where the new code happens to be the old one."""
 
 
 def corrupt(

@@ -111,16 +111,19 @@ class SitConfig:
 
 
 class SitViews(NamedTuple):
-    """What a batch of samples gives to learn from: two views of each."""
+    """What a batch of samples gives to learn from: two views of each.
+
+    Attributes:
+        clean: ids of both views, (B, h, w) int64, 0 to K − 1.
+        corrupted: the same views, corrupted independently.
+        rotated: ids of the first view turned, (B, h, w) int64, 0 to K − 1; for the task `rotation`.
+        quarter_turns: (B,) int64, 0 to 3: how far.
+    """
 
     clean: tuple[Tensor, Tensor]
-    """Ids of both views, (B, h, w) int64, 0 to K − 1."""
     corrupted: tuple[Corruption, Corruption]
-    """The same views, corrupted independently."""
     rotated: Tensor | None = None
-    """Ids of the first view turned, (B, h, w) int64, 0 to K − 1; for the task `rotation`."""
     quarter_turns: Tensor | None = None
-    """(B,) int64, 0 to 3: how far."""
 
     def select(self, rows: slice) -> "SitViews":
         """The same of some of the samples."""

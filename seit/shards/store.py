@@ -169,6 +169,11 @@ class Store(Mapping[str, Split]):
         return data
 
     @property
+    def levels(self) -> int:
+        """Levels of codes that the rows of a grid hold, one after the other; 1 for most."""
+        return len(self.codebook) if self.codebook.ndim == 3 else 1
+
+    @property
     def has_tokenizer_file(self) -> bool:
         """Whether the card lists a tokenizer; imported files come without one."""
         return any(record.file == TOKENIZER_NAME for record in self.card.files)

@@ -9,7 +9,7 @@ needs nothing but this package installed. In an array of one's own it is the ser
 
 (a compressor gains nothing on such chunks and makes Zarr decode whole ones for a single row).
 
-Shape letters: n rows of a chunk, H W grid, K codes.
+Legend: n rows of a chunk, H W grid, K codes.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Edits of ids in one pass: synonyms, code swap, time roll and flip.
 
-Shape letters: N resident samples, B batch, s bytes per packed sample, H W grid, K codes,
+Legend: N resident samples, B batch, s bytes per packed sample, H W grid, K codes,
 S synonyms per code.
 """
 

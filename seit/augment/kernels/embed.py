@@ -1,6 +1,6 @@
 """Tokens → augmented embeddings in one pass over the output.
 
-Shape letters: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
+Legend: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
 K codes, C codebook dim.
 """
 

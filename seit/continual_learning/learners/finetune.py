@@ -18,7 +18,16 @@ from seit.training import ScheduleConfig
 
 
 class Finetuning(Learner):
-    """`seq-ft` and `frozen-head`, which differ in what is tuned."""
+    """`seq-ft`: each task as it comes."""
+
+    masks = "task"
+
+
+class FrozenHead(Finetuning):
+    """`frozen-head`: the classifier alone, on a backbone that stays as it is."""
+
+    tunes_backbone = False
+    needs_tasks = True
 
 
 class Joint(Learner):
@@ -26,6 +35,10 @@ class Joint(Learner):
 
     Where a task has a number of steps, it takes that of all tasks so far together.
     """
+
+    masks = "seen"
+    needs_tasks = True
+    mixes_tasks = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

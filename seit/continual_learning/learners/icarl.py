@@ -27,6 +27,11 @@ _CHUNK = 256
 class Icarl(Rehearsal):
     """`icarl`, with means of exemplars as the classifier (iCaRL-NME)."""
 
+    policy = "herding"
+    masks = None
+    needs_tasks = True
+    needs_new_classes = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._before: dict[str, Tensor] = {}

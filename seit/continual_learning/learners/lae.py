@@ -29,6 +29,8 @@ _OFFLINE = "offline."
 class Lae(Learner):
     """`lae`."""
 
+    masks = "task"
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.offline: dict[str, Tensor] = {}

@@ -127,6 +127,13 @@ class AdaLora(Lora):
     norms, a sum instead of the mean.
     """
 
+    drops_ranks = True
+
+    @override
+    @classmethod
+    def reinterpreted(cls, config: TuningConfig) -> list[str]:
+        return ["tuning.orthogonality"] if config.orthogonality > 0 else []
+
     @override
     def make_delta(self, inputs: int, outputs: int, config: TuningConfig) -> nn.Module:
         initial = config.begun_rank

@@ -108,6 +108,8 @@ class Adapter(Tuning):
     beside each whole residual block that keeps the shape of its features.
     """
 
+    size_setting = "hidden_dim"
+
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
         config = self.config
@@ -133,6 +135,8 @@ class Houlsby(Tuning):
     linear layer; here it starts at 0. Houlsby et al. (arXiv 1902.00751) have a second one after
     attention.
     """
+
+    size_setting = "hidden_dim"
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""What every tuning method does to a model, and how it is undone.
+"""Base of tuning methods: how one changes a model, and how that is undone.
 
 Modules of a method are submodules of what they act on, and act through forward hooks: names of the
 model's own weights stay as they are, and copies, averages, optimisers, checkpoints and processes
@@ -47,9 +47,15 @@ class Tuning(ABC):
 
     Attributes:
         mergeable: whether what was learned can be folded into the model's own weights.
+        trains_all: whether it trains every weight; others freeze most of them.
+        drops_ranks: whether training takes ranks away, which an average of weights would keep.
+        size_setting: the setting that decides how much memory its modules take; None if none does.
     """
 
     mergeable: ClassVar[bool] = False
+    trains_all: ClassVar[bool] = False
+    drops_ranks: ClassVar[bool] = False
+    size_setting: ClassVar[str | None] = None
 
     def __init__(self, config: TuningConfig) -> None:
         self.config = config
@@ -57,6 +63,12 @@ class Tuning(ABC):
         self._additions: list[Addition] = []
         self._required: dict[str, bool] = {}
         self._before: dict[str, Tensor] = {}
+
+    @classmethod
+    def reinterpreted(cls, config: TuningConfig) -> list[str]:
+        """Name the settings in use that meant something else in runs of revision 1."""
+        del config
+        return []
 
     @property
     def model(self) -> nn.Module:
@@ -112,7 +124,7 @@ class Tuning(ABC):
         for key, one in model.named_parameters():
             frozen = not (self._is_added(key) or key in trained or is_of_head(model, key))
             one.requires_grad_(not frozen and self._required.get(key, True))
-        if self.config.method != "full":
+        if not self.trains_all:
             for module in _running_norms(model):
                 module.register_forward_pre_hook(keep_statistics)
 

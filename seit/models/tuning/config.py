@@ -121,11 +121,6 @@ class TuningConfig:
         """The rank r0 that AdaLoRA begins with."""
         return math.ceil(1.5 * self.rank) if self.initial_rank is None else self.initial_rank
 
-    def reinterpreted(self) -> list[str]:
-        """Name the settings in use that meant something else in runs of revision 1."""
-        penalized = self.method == "adalora" and self.orthogonality > 0
-        return ["tuning.orthogonality"] if penalized else []
-
     @property
     def begun_scale(self) -> float:
         """What AdaLoRA's deltas are multiplied by, from start to end."""

@@ -80,6 +80,7 @@ class Lora(Tuning):
     """Low-rank deltas of attention's and the MLP's weights, all of one rank."""
 
     mergeable = True
+    size_setting = "rank"
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:

@@ -112,6 +112,8 @@ def _widened(mask: Tensor | None, length: int, q: Tensor, *, is_causal: bool) ->
 class PrefixTuning(Tuning):
     """Learned keys and values in the attention of each block."""
 
+    size_setting = "length"
+
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
         config = self.config

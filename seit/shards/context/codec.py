@@ -1,6 +1,6 @@
 """`context`: tokens entropy coded with what their neighbours say of them.
 
-Shape letters: N samples of the block, H W grid, K codes.
+Legend: N samples of the block, H W grid, K codes.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ at hand, once, and kept beside the package. Four samples are decoded at a time o
 steps of one depend on each other. Indices are unsigned because numba spends instructions on the
 sign of others. No type is written here: numba infers them.
 
-Shape letters: N samples, L = H·W tokens, K codes, R entries of a row.
+Legend: N samples, L = H·W tokens, K codes, R entries of a row.
 """
 
 import numpy as np

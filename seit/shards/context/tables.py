@@ -1,6 +1,6 @@
 """The tables of the `context` codec, stored once per store, and how they are serialised.
 
-Shape letters: K codes, R entries of a row (:mod:`seit.shards.context.tree`), R0 those of the first
+Legend: K codes, R entries of a row (:mod:`seit.shards.context.tree`), R0 those of the first
 group of levels.
 """
 

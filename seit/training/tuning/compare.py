@@ -20,7 +20,8 @@ from seit.progress import Progress
 from seit.report import Bar, Section, bar_chart, page, table, write_page
 from seit.shards import Store, open_store
 from seit.training.classify import pixels_per_token
-from seit.training.feeds import build_model, make_augment
+from seit.training.feeds import make_augment
+from seit.training.networks import build_model
 from seit.training.report import Metrics, group_curves, settings_section
 from seit.training.run import REPORT_NAME, Run
 from seit.training.seeds import SeedsResult, Spread, counting, folder_of, repeat

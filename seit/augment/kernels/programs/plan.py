@@ -5,7 +5,7 @@
 No type is written here: Triton infers them. Rounding is that of torch, operation by operation:
 nothing is fused, divisions and square roots are those of IEEE.
 
-Shape letters: B batch, n samples of a program, C codebook dim, H W grid, h w cropped grid.
+Legend: B batch, n samples of a program, C codebook dim, H W grid, h w cropped grid.
 """
 
 import triton
