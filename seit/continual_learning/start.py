@@ -229,7 +229,7 @@ def _pretraining(config: ContinualConfig, store: Store) -> dict[str, Any] | None
     if config.init_from is None:
         return None
     run = Run.open(config.init_from)
-    is_classifier = run.objective == "classify"
+    is_classifier = run.kind.classifies
     known = set(run.classes) & set(store.classes) if is_classifier else ()
     return {"objective": run.objective, "classes_of_the_stream": len(known)}
 

@@ -31,7 +31,7 @@ def start_pretraining_from(
         raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
     encoder = encoder_of(model)
     weights = plain_weights(run)
-    if run.objective == "classify":
+    if run.kind.classifies:
         weights = {key: value for key, value in weights.items() if not is_of_head(encoder, key)}
     load_weights(encoder, weights, origin=str(run.path))
     if run.objective not in heads_from:

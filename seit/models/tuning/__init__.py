@@ -1,7 +1,8 @@
 """Efficient tuning of a pre-trained backbone: few weights are trained, the rest stays frozen."""
 
 from seit.models.tuning.adalora import AdaLora
-from seit.models.tuning.adapters import Adapter, AdapterBias, Houlsby
+from seit.models.tuning.adapterbias import AdapterBias
+from seit.models.tuning.adapters import Adapter, Houlsby
 from seit.models.tuning.base import Tuning, keeps_statistics
 from seit.models.tuning.checkpoint import base_fingerprint, load_adapter, save_adapter
 from seit.models.tuning.config import METHODS, Method, TuningConfig

@@ -1,7 +1,8 @@
 """Registry of tuning methods."""
 
 from seit.models.tuning.adalora import AdaLora
-from seit.models.tuning.adapters import Adapter, AdapterBias, Houlsby
+from seit.models.tuning.adapterbias import AdapterBias
+from seit.models.tuning.adapters import Adapter, Houlsby
 from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import Method, TuningConfig
 from seit.models.tuning.lora import Lora
