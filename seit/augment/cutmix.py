@@ -14,7 +14,7 @@ from seit.augment.random import SampleRandom
 
 
 class Mixed(NamedTuple):
-    """What :func:`cutmix` returns.
+    """Result of :func:`cutmix`.
 
     Attributes:
         inputs: (B, C, h, w), of the inputs' dtype.

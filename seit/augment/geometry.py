@@ -143,7 +143,7 @@ def warp(x: Tensor, warps: Tensor, size: tuple[int, int], *, mode: WarpMode = "b
 
 
 class TokenWarper(nn.Module, ABC):
-    """What warps token grids as if their images had been warped: ``seit.models.TokenAdapt``."""
+    """Protocol of ``seit.models.TokenAdapt``: warps token grids as if their images were warped."""
 
     @abstractmethod
     def warp_vectors(self, x: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -35,16 +35,16 @@ if TYPE_CHECKING:  # the settings look facts of objectives up
 HEADS_NAME = "pretraining.safetensors"
 """In the run's folder: what was trained beside the encoder, for pre-training that goes on."""
 ENCODER = "encoder."
-"""What the names of the encoder's weights begin with."""
+"""Prefix of the names of the encoder's weights."""
 EVALUATION_EPOCH = 2**32 - 1
-"""Of the draws of evaluations, which no training reaches."""
+"""Epoch of the draws of evaluations, which no training reaches."""
 NUM_PICTURES = 6
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a run came to; None for what it cannot tell, as a store without labels.
+    """Result of a run; None for figures that it cannot have, as in a store without labels.
 
     Attributes:
         loss: mean cross-entropy of masked tokens, in nats.
@@ -304,7 +304,7 @@ def encoder_of(model: nn.Module) -> VisionTransformer:
 
 
 def heads_of(model: nn.Module) -> dict[str, Tensor]:
-    """What a pre-training model holds besides its encoder, by names that all its kinds share.
+    """Return a pre-training model's weights besides its encoder's, by names that all kinds share.
 
     A distilled one's are those of its student; its teacher is another run's.
     """

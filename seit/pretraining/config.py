@@ -24,14 +24,14 @@ def _views() -> AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(LoopConfig):
-    """A run that learns without labels: what `seit pretrain` does with a store.
+    """Settings of `seit pretrain`, a run that learns without labels.
 
     Raises:
         UsageError: for values that do not fit together.
     """
 
     objective: ObjectiveName = "mtm"
-    """What it learns: masked tokens (SeiT++), SiT, or masked tokens further, from a finished run,
+    """Objective: masked tokens (SeiT++), SiT, or masked tokens further, from a finished run,
     with self-distillation."""
     augment: AugmentConfig = field(default_factory=_views)
     """The views; after them every vector is replaced by the nearest code. Nothing is mixed."""
@@ -44,7 +44,7 @@ class PretrainConfig(LoopConfig):
     further: FurtherConfig = field(default_factory=FurtherConfig)
     """Self-distillation."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    """What is measured of the features on the way."""
+    """Probes of the features during training."""
 
     @override
     def reinterpreted(self) -> list[str]:

@@ -32,7 +32,7 @@ _MOST_BY_RECTANGLES = 0.98
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionConfig:
-    """What is taken away from a grid; the defaults are SiT's (arXiv 2104.03602).
+    """Corruption of a grid; the defaults are SiT's (arXiv 2104.03602).
 
     Raises:
         UsageError: for a value outside its range.
@@ -48,7 +48,7 @@ class CorruptionConfig:
     """Patches of the stem that the largest side of a block has at least, 0 or more. Along an axis
     of which `block_max` is less, blocks are 1 to so many whole patches."""
     fill: Literal["mask", "noise", "mixed"] = "mask"
-    """What stands in their place: the mask embedding, random codes, or for each sample one of the
+    """Replacement of the cells: the mask embedding, random codes, or for each sample one of the
     two, as likely as the other."""
     alien_prob: float = 0.5
     """Share of samples that receive codes of another sample instead, 0–1."""

@@ -46,7 +46,7 @@ class FurtherConfig:
     """A finished pre-training run that teaches. None makes it first, in the run's folder
     `teacher`: with the same settings, without distillation."""
     weight: float = 1.0
-    """Of the squared distance to the teacher's features, beside the masked tokens' loss; 1 weighs
+    """Weight of the squared distance to the teacher's features; 1 weighs
     as much as the paper's 1, and 0 is plain further pre-training."""
     features: Literal["pooled", "cls", "both"] = "both"
     """Which features: the mean over patches, which classifiers here see, the class token's, which
@@ -120,7 +120,7 @@ class FurtherModel(nn.Module):
         return torch.stack([masked + self.config.weight * distance, masked, distance])
 
     def _features(self, vit: nn.Module, inputs_BChw: Tensor) -> Tensor:
-        """What is compared, float32 (B, D) or (B, 2·D)."""
+        """Return the features to compare, float32 (B, D) or (B, 2·D)."""
         vit = check_encoder(vit)
         encoded = encode(vit, inputs_BChw)
         both = {"cls": encoded.prefix, "pooled": encoded.patches.mean(dim=1)}

@@ -67,13 +67,13 @@ class Codec(ABC):
 
     @property
     def tables(self) -> bytes | None:
-        """What a reader needs besides the layout, as the store keeps it; None if nothing."""
+        """Bytes that a reader needs besides the layout, as the store keeps them; None if none."""
         return None
 
     @property
     @abstractmethod
     def card_entry(self) -> Mapping[str, Any]:
-        """What the card says of the codec: ``{"name": …, …}``."""
+        """Entry of the codec in the card: ``{"name": …, …}``."""
 
     @abstractmethod
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:

@@ -233,7 +233,7 @@ def _load_evaluation(
 
 
 def has_labels(split: Split) -> bool:
-    """Whether any sample has a label; reads blocks until one has."""
+    """Return whether any sample has a label; read blocks until one has."""
     blocks = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS))
     return any((labels >= 0).any() for labels in blocks)
 

@@ -17,7 +17,7 @@ _MAX_TILE = 256
 
 
 def edits_ids(config: AugmentConfig) -> bool:
-    """Whether ``config`` changes any ids."""
+    """Return whether ``config`` changes any ids."""
     return any((config.synonym_prob, config.swap_prob, config.time_roll, config.flip_prob))
 
 

@@ -15,7 +15,7 @@ from seit.errors import UsageError
 
 _MAX_CHANNELS = 64
 _TILE_ELEMENTS = 1024
-"""Of a program, eight of a thread: more take so many registers that fewer threads run."""
+"""Elements of a program, eight of a thread: more take so many registers that fewer threads run."""
 _MIN_TILE, _MAX_TILE = 16, 128
 _NUM_WARPS = 4
 

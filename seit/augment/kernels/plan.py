@@ -1,4 +1,4 @@
-"""What the fused kernel needs to know of each sample, drawn before it runs.
+"""Plans of a batch: all draws that the fused kernel needs of each sample.
 
 Legend: B batch, C codebook dim, H W grid, h w cropped grid.
 """

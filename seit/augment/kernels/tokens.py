@@ -1,4 +1,4 @@
-"""What kernels read tokens from: ids, or rows of packed samples.
+"""Sources of tokens for kernels: ids, or rows of packed samples.
 
 Legend: N resident samples, B batch, S bytes per packed sample, H W grid, K codes.
 """

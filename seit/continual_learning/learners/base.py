@@ -132,7 +132,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         return task.rows
 
     def schedule(self, task: Task) -> ScheduleConfig:
-        """How long a task is learned."""
+        """Return the schedule of a task."""
         del task
         return self.config.schedule
 
@@ -156,7 +156,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         return {"model": self.logits(inputs)}
 
     def state(self) -> dict[str, Tensor]:
-        """What it needs to go on besides the network and the memory."""
+        """Return the state to resume from, besides the network's and the memory's."""
         return {"seen": self.seen, "task_classes": self.task_classes}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -169,7 +169,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         self.task_classes.copy_(state["task_classes"])
 
     def stored(self) -> dict[str, dict[str, Tensor]]:
-        """What the method keeps for its work, by the ledger's names."""
+        """Return the tensors that the method keeps for its work, by the ledger's names."""
         return {}
 
     def kept_rows(self) -> int:

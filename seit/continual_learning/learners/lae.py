@@ -22,7 +22,7 @@ from seit.continual_learning.learners.base import Learner, Setting, StepBatch
 from seit.continual_learning.streams.tasks import Task
 
 OFFLINE = "offline_module"
-"""What the method keeps besides, by its name in `stored`."""
+"""Name in `stored` of the values that the method keeps besides."""
 _OFFLINE = "offline."
 
 
@@ -38,7 +38,7 @@ class Lae(Learner):
         task."""
         state = self.network.trained_state()
         self._online = {key: one for key, one in state.items() if key.startswith("backbone.")}
-        """What is tuned of the backbone, and its statistics, as training changes them; no head."""
+        """Tuned values of the backbone and its statistics, as training changes them; no head."""
 
     @override
     def begin_task(self, task: Task) -> None:

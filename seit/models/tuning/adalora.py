@@ -16,7 +16,7 @@ from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.lora import Lora
 
 _STD = 0.02
-"""Of the normal draws that P and Q start with."""
+"""Standard deviation of the normal draws that P and Q start with."""
 _FACTORS = ("p", "values", "q")
 
 
@@ -48,12 +48,12 @@ class Triplets(nn.Module):
             self.register_buffer(f"uncertainty_{name}", zeros.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """What enters the layer (…, I) → what its outputs (…, O) change by."""
+        """Inputs of the layer (…, I) → the change of its outputs (…, O)."""
         return F.linear(F.linear(x, self.q) * self.values, self.p) * self.scale
 
     @property
     def rank(self) -> int:
-        """How many triplets were kept at the last choice."""
+        """Number of triplets kept at the last choice."""
         return int(self.kept.sum())
 
     def delta(self) -> Tensor:

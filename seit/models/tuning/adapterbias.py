@@ -28,7 +28,7 @@ class WeighedVector(nn.Module):
         nn.init.zeros_(self.alpha.bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        """What decides how much of the vector each token gets → that much of it."""
+        """Features that weigh the vector, token by token (…, inputs) → its shares (…, D)."""
         share: Tensor = self.alpha(h)
         return self.vector * share
 

@@ -158,7 +158,7 @@ class Tuning(ABC):
         return other
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What the method trains, by its name in the model; the classifier is left out."""
+        """Return what the method trains, by name in the model, without the classifier."""
         return {
             key: one
             for key, one in self.model.named_parameters()
@@ -207,7 +207,7 @@ class Tuning(ABC):
         return {}
 
     def penalty(self) -> Tensor | None:
-        """What is to be added to the loss, a number in float32; None for nothing."""
+        """Return a penalty to add to the loss, a number in float32; None for none."""
         return None
 
     def after_update(self, step: int, total: int) -> None:
@@ -216,7 +216,7 @@ class Tuning(ABC):
 
     @abstractmethod
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
-        """What to add where; the model is not changed.
+        """Plan the additions and their places; the model is not changed.
 
         Raises:
             UsageError: the method does not fit the model.
@@ -265,7 +265,7 @@ def keep_statistics(module: nn.Module, args: Any) -> None:
 
 
 def keeps_statistics(model: nn.Module) -> bool:
-    """Whether a tuning holds the running statistics of a model's norms."""
+    """Return whether a tuning holds the running statistics of a model's norms."""
     return any(
         hook is keep_statistics
         for module in model.modules()

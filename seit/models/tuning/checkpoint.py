@@ -28,7 +28,7 @@ _TUNING, _HEAD = "tuning.", "head."
 
 
 def base_fingerprint(model: nn.Module) -> str:
-    """What a backbone is told by: sha256 over names, dtypes, shapes and bytes of its weights.
+    """Return a backbone's fingerprint: sha256 over names, dtypes, shapes and bytes of its weights.
 
     Args:
         model: an untuned model; its classifier does not count.

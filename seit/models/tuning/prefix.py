@@ -15,7 +15,7 @@ from seit.models.tuning.base import Addition, Tuning, like
 from seit.models.tuning.blocks import find_attention, first_blocks, transformer_blocks
 
 _LARGEST = 0.01
-"""Of the uniform draws from 0 that keys and values start with."""
+"""Largest of the uniform draws, from 0, that keys and values start with."""
 
 
 class Prefix(nn.Module):

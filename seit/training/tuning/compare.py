@@ -78,7 +78,7 @@ class MethodSummary:
 
 @dataclass(frozen=True)
 class MethodsResult:
-    """What the methods came to.
+    """Results of the methods.
 
     Attributes:
         rows: one of each method, in the order asked for.

@@ -12,16 +12,16 @@ from seit.training.config import EmaConfig, OptimConfig, TrainConfig, require_se
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptimConfig(OptimConfig):
-    """The optimiser, with another learning rate where everything is trained."""
+    """Optimizer settings, with another learning rate where everything is trained."""
 
     full_lr: float | None = None
-    """What stands for `lr` where the method is `full`, which takes a lower one than methods that
-    train few weights; None for `lr` itself."""
+    """Learning rate instead of `lr` for the method `full`, which takes a lower one than methods
+    that train few weights; None for `lr` itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(TrainConfig):
-    """A run that tunes a pre-trained backbone: what `seit tune` does with a store.
+    """Settings of `seit tune`, a run that tunes a pretrained backbone.
 
     Raises:
         UsageError: for values that do not fit together.

@@ -30,12 +30,12 @@ from seit.training.run import Run
 from seit.training.tuning.config import TuneConfig
 
 ADAPTER_NAME = "adapter.safetensors"
-"""What the run learned beside the backbone's weights: see `seit.models.tuning.load_adapter`."""
+"""Weights that the run learned, without the backbone's: see `seit.models.tuning.load_adapter`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneResult(TrainResult):
-    """What a tuning run came to.
+    """Result of a tuning run.
 
     ``parameters`` is of the model that is kept, frozen ones included.
 
