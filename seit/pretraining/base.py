@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the settings look facts of objectives up
     from seit.pretraining.config import PretrainConfig
 
 HEADS_NAME = "pretraining.safetensors"
-"""In the run's folder: what was trained beside the encoder, for pre-training that goes on."""
+"""In the run's folder: weights trained besides the encoder, for pre-training that continues."""
 ENCODER = "encoder."
 """Prefix of the names of the encoder's weights."""
 EVALUATION_EPOCH = 2**32 - 1

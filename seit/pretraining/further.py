@@ -1,7 +1,7 @@
 """Further pre-training with self-distillation (Lee et al., ICLR 2023, arXiv 2210.02871).
 
-Masked token modelling goes on from a finished run on a small target corpus, where it overfits: the
-longer it lasts, the worse the features become. So it is done twice. A teacher is pre-trained
+Masked token modelling continues from a finished run on a small target corpus, where it overfits:
+the longer it lasts, the worse the features become. So it is done twice. A teacher is pre-trained
 further as it is; a student starts again from the same weights, and besides masking learns to give
 the teacher's features of the whole grid. Costs twice as much as plain further pre-training.
 

@@ -108,7 +108,7 @@ class MaskedTokens(Pretraining):
 
 
 class FurtherMaskedTokens(MaskedTokens):
-    """Masked token modelling that goes on, with a teacher; see `seit.pretraining.further`.
+    """Masked token modelling that continues, with a teacher; see `seit.pretraining.further`.
 
     Args:
         config: of the run.

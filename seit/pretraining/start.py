@@ -51,7 +51,7 @@ def pretrain(
             patches, as patches may not overlap.
         store: the store, opened or by path; of a tokenizer of one level.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: go on where that run stopped, if there is one, bit for bit.
+        resume: continue where that run stopped, if there is one, bit for bit.
         init_from: a finished run whose weights to start from, instead of ``config.init_from``; the
             objective ``further`` needs one.
         progress: called after each step, on the main rank.

@@ -1,6 +1,6 @@
 """Learning, accumulation, ensemble (Gao et al., ICCV 2023, arXiv 2303.10070).
 
-An online module learns each task and goes on with the next. From the second task on an offline
+An online module learns one task after the other. From the second task on an offline
 module follows it: a copy of it as the first task left it, then its running average, step by step,
 while the online module is frozen too. The cross-entropy chooses among the classes of the task
 alone. Both modules answer, and for each class the surer counts.

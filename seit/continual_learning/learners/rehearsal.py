@@ -1,4 +1,4 @@
-"""Learners that rehearse: samples from memory in every step, beside the new ones.
+"""Learners that rehearse: samples from memory in every step, next to the new ones.
 
 Legend: B new samples of a step, b those from memory, C classes of the store, n samples.
 """
@@ -134,8 +134,8 @@ class DarkRehearsal(Rehearsal):
 class GreedyDumb(Rehearsal):
     """GDumb (Prabhu et al., ECCV 2020): keep greedily, then learn from the memory alone.
 
-    The memory is balanced over classes as samples come. At each evaluation the network begins anew
-    and takes the steps of a task on what is kept; new samples serve for nothing else.
+    The memory is balanced over classes as samples come. At each evaluation the network starts from
+    scratch and takes the steps of a task on what is kept; new samples serve for nothing else.
     """
 
     policy = "greedy"

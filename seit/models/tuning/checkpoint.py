@@ -1,4 +1,4 @@
-"""Files of what a tuning learned, and nothing else: kilobytes beside a backbone of megabytes.
+"""Files of the weights that a tuning learned: kilobytes, compared with a backbone's megabytes.
 
 One safetensors file: the method's weights under ``tuning.``, the classifier's under ``head.``, and
 as metadata the settings, the ranks and a fingerprint of the backbone that they belong to.

@@ -75,7 +75,7 @@ def tune(
         init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
             a pre-training run, and of a classifier of other classes, the head starts afresh. Its
             backbone is needed to resume, too, as an adapter belongs to one.
-        resume: go on where that run stopped, if there is one, bit for bit.
+        resume: continue where that run stopped, if there is one, bit for bit.
         progress: called after each step, on the main rank.
 
     Raises:
