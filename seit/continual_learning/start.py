@@ -39,7 +39,6 @@ from seit.training import (
     describe_origins,
     environment,
     list_checkpoints,
-    listen,
     make_augment,
     make_autocast,
     origin_sections,
@@ -149,9 +148,7 @@ def _continual(
     try:
         _check_begun(run, backbone=backbone, stream=stream.fingerprint)
         running = Running(learner, train, evaluated, run, progress)
-        with listen() as stop:
-            if not running.finish(stop):
-                raise KeyboardInterrupt
+        running.finish()
     except UsageError:
         if not is_known and not list_checkpoints(run.checkpoints):
             run.withdraw()
@@ -161,6 +158,7 @@ def _continual(
     if run.info["status"] == "finished":  # of which only files are missing
         result = recorded_result(run.info["result"])
     _leave(run, learner, result, store, device)
+    running.journal.close({k: one for k, one in result.metrics.items() if one is not None})
     return result
 
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seit.config import build, setting_names
+from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
 from seit.tokenizers import MAX_CODES, MEL_CONFIGS, MelConfig
 
 _MAX_DEPTH = 16
+_OF_THE_MACHINE = frozenset({"checkpoint_every", "device", "log_every", "loggers"})
+"""Settings that a resumed training may change."""
 _LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog")
 
 
@@ -35,7 +37,7 @@ class TokenizerConfig:
             range, uniform in its logarithm. Neither says anything about audio.
         crops_per_image: crops from each decoded image or window.
         batch_size: crops a step.
-        steps: of AdamW.
+        steps: steps of AdamW.
         lr: peak learning rate; a linear warm-up of `warmup_steps` and a cosine to 0 around it.
         warmup_steps: of the learning rate.
         ema: decay of the average of the weights, which is what is saved.
@@ -53,6 +55,9 @@ class TokenizerConfig:
             (as Wei et al. 2022) of each patch from its quantised latents.
         whitening: of the principal components that the network starts from, 0–1.
         checkpoint_every: steps between checkpoints.
+        log_every: steps between lines of the metrics.
+        loggers: where else figures go: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard
+            where it is installed.
         eval_images: images or windows of the val split that the finished tokenizer is measured on.
         seed: of crops and weights.
         device: cpu, cuda, cuda:1, mps or auto.
@@ -91,6 +96,8 @@ class TokenizerConfig:
     hog: float = 0.0
     whitening: float = 0.25
     checkpoint_every: int = 500
+    log_every: int = 50
+    loggers: tuple[str, ...] = ("auto",)
     eval_images: int = 256
     seed: int = 0
     device: str = "auto"
@@ -111,7 +118,8 @@ class TokenizerConfig:
     def _check_counts(self) -> None:
         least = {
             **dict.fromkeys(("dim", "crops_per_image", "batch_size", "steps"), 1),
-            **dict.fromkeys(("checkpoint_every", "discriminator_width", "eval_images"), 1),
+            **dict.fromkeys(("checkpoint_every", "log_every"), 1),
+            **dict.fromkeys(("discriminator_width", "eval_images"), 1),
             **dict.fromkeys(("encoder_width", "decoder_width"), 1),
             **dict.fromkeys(("encoder_blocks", "decoder_blocks"), 0),
             **dict.fromkeys(("warmup_steps", "adversarial_start", "seed"), 0),
@@ -164,16 +172,23 @@ class TokenizerConfig:
         return math.prod(self.levels) if self.quantizer == "fsq" else self.codes
 
     def differences(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Name the settings in which a saved config differs from this one.
+        """Name the settings in which the training of a saved config differs from this one's."""
+        return setting_differences(self, earlier)
 
-        Those that did not exist yet when it was saved had their defaults.
 
-        Raises:
-            UsageError: what was saved is no such config.
-        """
-        begun = build(type(self), earlier, origin="the config that was saved")
-        return [
-            f"{name} was {getattr(begun, name)!r} and is {getattr(self, name)!r}"
-            for name in setting_names(type(self))
-            if getattr(begun, name) != getattr(self, name)
-        ]
+def setting_differences(config: Any, earlier: Mapping[str, Any]) -> list[str]:
+    """Name the settings in which a saved config differs from this one; see ``differences``.
+
+    Settings of the machine do not count, and those that did not exist yet when it was saved had
+    their defaults.
+
+    Raises:
+        UsageError: what was saved is no such config.
+    """
+    begun = build(type(config), earlier, origin="the config that was saved")
+    mine, theirs = flatten(to_mapping(config)), flatten(to_mapping(begun))
+    return [
+        f"{name} was {theirs[name]!r} and is {mine[name]!r}"
+        for name in sorted(mine)
+        if mine[name] != theirs[name] and name not in _OF_THE_MACHINE
+    ]

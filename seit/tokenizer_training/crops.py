@@ -28,6 +28,8 @@ class CropBatch(NamedTuple):
     """uint8 (B, S, S, 3)."""
     labels: Tensor
     """int64 (B,), −1 where the image has no class."""
+    keys: list[str]
+    """Of the images."""
 
     def planes(self, device: torch.device) -> Tensor:
         """float32 (B, 3, S, S), −1…1, on ``device``."""
@@ -55,32 +57,35 @@ class Crops:
         config = self._config
         random = np.random.default_rng([config.seed, step])
         crops: list[npt.NDArray[np.uint8]] = []
-        labels: list[int] = []
+        sources: list[Instance] = []
         for _ in range(config.batch_size // config.crops_per_image):
-            label, parts = self._crops(random)
+            instance, parts = self._crops(random)
             crops += parts
-            labels += [label] * len(parts)
-        return CropBatch(torch.from_numpy(np.stack(crops)), torch.tensor(labels))
+            sources += [instance] * len(parts)
+        labels = torch.tensor([one.label for one in sources])
+        return CropBatch(torch.from_numpy(np.stack(crops)), labels, [one.key for one in sources])
 
-    def _crops(self, random: np.random.Generator) -> tuple[int, list[npt.NDArray[np.uint8]]]:
-        """The label and the crops of one image."""
+    def _crops(self, random: np.random.Generator) -> tuple[Instance, list[npt.NDArray[np.uint8]]]:
+        """Cut the crops of one image."""
         config = self._config
         low, high = np.log(config.scale)
         size = round(config.size * float(np.exp(random.uniform(low, high))))
-        label, pixels = self._image(random, max(size, config.crop))
+        instance, pixels = self._image(random, max(size, config.crop))
         crops = []
         for _ in range(config.crops_per_image):
             top, left = random.integers(0, len(pixels) - config.crop + 1, 2)
             crop = pixels[top : top + config.crop, left : left + config.crop]
             crops.append(crop[:, ::-1] if random.random() < 0.5 else crop)
-        return label, crops
+        return instance, crops
 
-    def _image(self, random: np.random.Generator, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
+    def _image(
+        self, random: np.random.Generator, size: int
+    ) -> tuple[Instance, npt.NDArray[np.uint8]]:
         reason = ""
         for _ in range(_ATTEMPTS):
             instance = self._instances[int(random.integers(len(self._instances)))]
             try:
-                return instance.label, decode_image(read_bytes(instance), size=size)
+                return instance, decode_image(read_bytes(instance), size=size)
             except UnreadableError as error:
                 reason = f"{instance.key}: {error}"
         raise SeitError(f"{_ATTEMPTS} images in a row cannot be read ({reason}); check SRC")

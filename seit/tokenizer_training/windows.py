@@ -32,6 +32,8 @@ class WindowBatch(NamedTuple):
     """float32 (B, 1, M, crop), as the network takes them."""
     labels: Tensor
     """int64 (B,), −1 where the clip has no class."""
+    keys: list[str]
+    """Of the clips."""
 
     def planes(self, device: torch.device) -> Tensor:
         """The values on ``device``."""
@@ -66,17 +68,18 @@ class Windows:
         config = self._config
         random = np.random.default_rng([config.seed, step])
         values: list[Tensor] = []
-        labels: list[int] = []
+        sources: list[Instance] = []
         for _ in range(config.batch_size // config.crops_per_image):
-            label, parts = self._crops(random)
+            instance, parts = self._crops(random)
             values += parts
-            labels += [label] * len(parts)
-        return WindowBatch(torch.stack(values), torch.tensor(labels))
+            sources += [instance] * len(parts)
+        labels = torch.tensor([one.label for one in sources])
+        return WindowBatch(torch.stack(values), labels, [one.key for one in sources])
 
-    def _crops(self, random: np.random.Generator) -> tuple[int, list[Tensor]]:
-        """The label and the crops (1, M, crop) of one clip."""
+    def _crops(self, random: np.random.Generator) -> tuple[Instance, list[Tensor]]:
+        """Cut the crops (1, M, crop) of one clip."""
         config = self._config
-        label, clip_N = self._clip(random)
+        instance, clip_N = self._clip(random)
         start = int(random.integers(0, max(0, len(clip_N) - self._mel.window) + 1))
         gain = np.float32(10 ** (random.uniform(-_GAIN_DB, _GAIN_DB) / 20))
         wave_T = np.zeros(self._mel.window, dtype=np.float32)
@@ -84,19 +87,19 @@ class Windows:
         wave_T[: len(part_N)] = gain * part_N
         plane = self._front_end.planes(torch.from_numpy(wave_T)[None])[0] / PLANE_RANGE
         lefts = random.integers(0, self._mel.frames - config.crop + 1, config.crops_per_image)
-        return label, [plane[..., left : left + config.crop] for left in lefts.tolist()]
+        return instance, [plane[..., left : left + config.crop] for left in lefts.tolist()]
 
     @property
     def _mel(self) -> MelConfig:
         return self._front_end.config
 
-    def _clip(self, random: np.random.Generator) -> tuple[int, npt.NDArray[np.float32]]:
+    def _clip(self, random: np.random.Generator) -> tuple[Instance, npt.NDArray[np.float32]]:
         reason = ""
         for _ in range(_ATTEMPTS):
             number = int(random.integers(len(self._instances)))
             instance = self._instances[number]
             try:
-                return instance.label, self._samples(number)
+                return instance, self._samples(number)
             except UnreadableError as error:
                 reason = f"{instance.key}: {error}"
         raise SeitError(f"{_ATTEMPTS} clips in a row cannot be read ({reason}); check SRC")

@@ -20,13 +20,12 @@ from seit.progress import Progress
 from seit.shards import Store
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import LoopConfig
-from seit.training.loop import Training
 from seit.training.objective import LoopFigures, Objective, Result
 from seit.training.origin import check_origins, describe_origins
 from seit.training.ranks import Ranks, join_ranks
 from seit.training.run import Run
-from seit.training.signals import listen
 from seit.training.step import Stepper
+from seit.training.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
 
@@ -115,24 +114,23 @@ class _Call(Generic[Result]):
         run = self._enter(init_from, resume=resume, is_known=is_known)
         try:
             objective.begin(run)
-            training = Training(objective, self.store, stepper, run, progress)
-            with listen() as stop:
-                training.finish(stop)
+            trainer = Trainer(objective, self.store, stepper, run, progress)
+            trainer.finish()
         except UsageError:
             if self.ranks.is_main and not is_known and not list_checkpoints(run.checkpoints):
                 run.withdraw()
             raise
         result = finished or objective.result(
             LoopFigures(
-                steps=training.total,
-                samples_per_second=training.samples_per_second,
-                data_wait_fraction=training.data_wait_fraction,
+                steps=trainer.total,
+                samples_per_second=trainer.journal.samples_per_second,
+                data_wait_fraction=trainer.journal.data_wait_fraction,
                 seconds=time.perf_counter() - started,
                 parameters=count_parameters(objective.kept_model(objective.model)),
             )
         )
         if self.ranks.is_main:
-            training.leave(result)
+            trainer.leave(result)
         return result
 
     def _enter(self, init_from: Path | None, *, resume: bool, is_known: bool) -> Run:
