@@ -1,23 +1,20 @@
-"""How a learned tokenizer is trained."""
+"""Settings of the training of a tokenizer."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
+from seit.tokenizer_training.base import BaseConfig
 from seit.tokenizers import MAX_CODES, MEL_CONFIGS, MelConfig
 
 _MAX_DEPTH = 16
-_OF_THE_MACHINE = frozenset({"checkpoint_every", "device", "log_every", "loggers"})
-"""Settings that a resumed training may change."""
 _LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """Settings of a training; together with the corpus they give the weights.
+class TokenizerConfig(BaseConfig):
+    """Settings of a training, besides those of `BaseConfig`; with the corpus they give the weights.
 
     Attributes:
         audio: length of the windows of an audio tokenizer, as of the presets: `1s`, `5s` or
@@ -36,10 +33,6 @@ class TokenizerConfig:
         scale: crops are taken from images whose shorter side is `size` times a factor from this
             range, uniform in its logarithm. Neither says anything about audio.
         crops_per_image: crops from each decoded image or window.
-        batch_size: crops a step.
-        steps: steps of AdamW.
-        lr: peak learning rate; a linear warm-up of `warmup_steps` and a cosine to 0 around it.
-        warmup_steps: of the learning rate.
         ema: decay of the average of the weights, which is what is saved.
         l1: weight of the absolute error.
         l2: weight of the squared error.
@@ -54,13 +47,7 @@ class TokenizerConfig:
         hog: weight of the squared error of a head that predicts histograms of oriented gradients
             (as Wei et al. 2022) of each patch from its quantised latents.
         whitening: of the principal components that the network starts from, 0–1.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between lines of the metrics.
-        loggers: where else figures go: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard
-            where it is installed.
         eval_images: images or windows of the val split that the finished tokenizer is measured on.
-        seed: of crops and weights.
-        device: cpu, cuda, cuda:1, mps or auto.
 
     Raises:
         UsageError: for a value outside its range.
@@ -80,10 +67,6 @@ class TokenizerConfig:
     crop: int = 96
     scale: tuple[float, float] = (0.75, 1.5)
     crops_per_image: int = 4
-    batch_size: int = 16
-    steps: int = 20_000
-    lr: float = 1e-3
-    warmup_steps: int = 200
     ema: float = 0.999
     l1: float = 1.0
     l2: float = 1.0
@@ -95,12 +78,7 @@ class TokenizerConfig:
     classes: float = 0.0
     hog: float = 0.0
     whitening: float = 0.25
-    checkpoint_every: int = 500
-    log_every: int = 50
-    loggers: tuple[str, ...] = ("auto",)
     eval_images: int = 256
-    seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -170,25 +148,3 @@ class TokenizerConfig:
     def num_codes(self) -> int:
         """K, of each level."""
         return math.prod(self.levels) if self.quantizer == "fsq" else self.codes
-
-    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Name the settings in which the training of a saved config differs from this one's."""
-        return setting_differences(self, earlier)
-
-
-def setting_differences(config: Any, earlier: Mapping[str, Any]) -> list[str]:
-    """Name the settings in which a saved config differs from this one; see ``differences``.
-
-    Settings of the machine do not count, and those that did not exist yet when it was saved had
-    their defaults.
-
-    Raises:
-        UsageError: what was saved is no such config.
-    """
-    begun = build(type(config), earlier, origin="the config that was saved")
-    mine, theirs = flatten(to_mapping(config)), flatten(to_mapping(begun))
-    return [
-        f"{name} was {theirs[name]!r} and is {mine[name]!r}"
-        for name in sorted(mine)
-        if mine[name] != theirs[name] and name not in _OF_THE_MACHINE
-    ]

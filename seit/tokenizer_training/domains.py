@@ -1,6 +1,6 @@
 """What training differs in between images and audio: batches, the tokenizer's kind, its figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from torch import Tensor
 from seit.files import write_atomically
 from seit.ingest import FIT_INPUTS, Instance
 from seit.tensors import read_tensors
+from seit.tokenizer_training.batches import Batches
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizer_training.crops import Crops
 from seit.tokenizer_training.evaluate import measure_instances, sample_pictures
@@ -27,36 +28,6 @@ from seit.tokenizers import (
     measure_audio_quality,
 )
 from seit.training import FRONT_END_NAME
-
-
-class Batch(Protocol):
-    """What one step sees."""
-
-    @property
-    def labels(self) -> Tensor:
-        """int64 (B,), −1 for none."""
-        ...
-
-    @property
-    def keys(self) -> list[str]:
-        """Keys of the images or clips."""
-        ...
-
-    def planes(self, device: torch.device) -> Tensor:
-        """float32 (B, P, Y, X), about −1…1, on ``device``."""
-        ...
-
-
-class Batches(Protocol):
-    """Batches as a function of (seed, step)."""
-
-    def batches(self, step: int, stop: int) -> Iterator[Batch]:
-        """Those of the steps from ``step`` to before ``stop``."""
-        ...
-
-    def batch(self, step: int) -> Batch:
-        """That of one step."""
-        ...
 
 
 class Domain(Protocol):

@@ -15,30 +15,21 @@ from typing_extensions import override
 from seit.models import count_parameters
 from seit.progress import Progress
 from seit.tokenizer_training.adversary import Adversary
+from seit.tokenizer_training.base import BaseLoop
+from seit.tokenizer_training.batches import Batch
 from seit.tokenizer_training.config import TokenizerConfig
-from seit.tokenizer_training.domains import Batch, Domain
+from seit.tokenizer_training.domains import Domain
 from seit.tokenizer_training.losses import reconstruction
 from seit.tokenizer_training.model import Model
-from seit.tokenizer_training.schedule import warm_cosine
 from seit.tokenizers import Autoencoder, LearnedTokenizer, unfold
-from seit.training import (
-    Loop,
-    Ranks,
-    Run,
-    RunConfig,
-    TrainState,
-    Update,
-    list_checkpoints,
-    set_learning_rate,
-)
+from seit.training import Run, TrainState, list_checkpoints, set_learning_rate
 
 _LOG = logging.getLogger(__name__)
 _START_BATCHES = 64
 _START_PATCHES = 131_072
-_CLIP_GRAD = 1.0
 
 
-class TokenizerLoop(Loop[Batch]):
+class TokenizerLoop(BaseLoop[Batch]):
     """One call of :func:`seit.tokenizer_training.train.train_tokenizer`.
 
     Args:
@@ -50,8 +41,6 @@ class TokenizerLoop(Loop[Batch]):
         progress: called after each step.
         origin: the tokenizer to start from; None for components and centers of patches.
     """
-
-    remedy = "lower lr"
 
     def __init__(
         self,
@@ -67,18 +56,10 @@ class TokenizerLoop(Loop[Batch]):
         rivals = dict.fromkeys(("adversarial_loss", "discriminator_loss"), config.adversarial)
         extra = [name for name, weight in (heads | rivals).items() if weight]
         self.parts = ("loss", "psnr_db", "ms_ssim", "codes_used_a_batch", *extra)
-        cadence = RunConfig(
-            log_every=config.log_every,
-            checkpoint_every=config.checkpoint_every,
-            loggers=config.loggers,
-        )
-        ranks = Ranks(0, 1, device)
-        super().__init__(run, config, cadence, ranks, progress, parts=self.parts)
+        super().__init__(config, run, device, progress, parts=self.parts)
         self.config = config
         self.domain = domain
-        self.device = device
         self.origin = origin
-        self.total, self.batch_size = config.steps, config.batch_size
         self.model = Model(config, num_classes=num_classes).to(device)
         planes = self.model.network.config.planes
         self.adversary = Adversary(config, planes, device) if config.adversarial else None
@@ -90,7 +71,6 @@ class TokenizerLoop(Loop[Batch]):
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0
         )
-        self.update = Update(clip_grad=_CLIP_GRAD)
         adversaries = () if self.adversary is None else (self.adversary,)
         self.state = TrainState(
             self.model, self.average, self.optimizer, also=(*adversaries, self.journal)
@@ -128,13 +108,6 @@ class TokenizerLoop(Loop[Batch]):
     @override
     def batches(self, step: int) -> Generator[Batch]:
         yield from self.domain.batches.batches(step, self.total)
-
-    @override
-    def rate(self, step: int) -> float:
-        config = self.config
-        return warm_cosine(
-            step, peak=config.lr, warmup_steps=config.warmup_steps, steps=config.steps
-        )
 
     @override
     def take(self, step: int, batch: Batch) -> Tensor:

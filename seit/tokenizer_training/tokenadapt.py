@@ -21,14 +21,13 @@ from typing_extensions import override
 from seit.augment import Geometry, SampleRandom
 from seit.devices import choose_device
 from seit.documents import as_record
-from seit.errors import SeitError, UsageError
+from seit.errors import UsageError
 from seit.files import check_new_file
 from seit.ingest import Instance, PixelReader, kept_splits, list_corpus
-from seit.locks import locked_folder
 from seit.models import TokenAdapt, save_tokenadapt
 from seit.progress import Progress
 from seit.shards import Store, open_store
-from seit.tokenizer_training.config import setting_differences
+from seit.tokenizer_training.base import BaseConfig, BaseLoop, entered
 from seit.tokenizer_training.pairs import (
     Images,
     make_pairs,
@@ -36,69 +35,40 @@ from seit.tokenizer_training.pairs import (
     read_batches,
     shuffled,
 )
-from seit.tokenizer_training.report import write_training_report
-from seit.tokenizer_training.schedule import warm_cosine
 from seit.tokenizers import ImageTokenizer
-from seit.training import (
-    Loop,
-    Ranks,
-    Run,
-    RunConfig,
-    TrainState,
-    Update,
-    describe_figures,
-    environment,
-    list_checkpoints,
-    set_learning_rate,
-)
+from seit.training import Run, TrainState, set_learning_rate
 
 _LOG = logging.getLogger(__name__)
 _TRAINING_EPOCH, _EVALUATION_EPOCH = 0, 1
-_CLIP_GRAD = 1.0
 _RUN_SUFFIX = ".run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenAdaptConfig:
-    """Settings of a training of TokenAdapt; the paper gives the widths, not the rest.
+class TokenAdaptConfig(BaseConfig):
+    """Settings of a training, besides those of `BaseConfig`; the paper gives the widths alone.
+
+    Attributes:
+        dim: model dim of both networks, a multiple of 4 and of `num_heads`.
+        num_heads: attention heads.
+        geometry: the warps to learn.
+        weight_decay: decoupled weight decay of matrices.
+        train_split: the split that is trained on.
+        val_split: the split that is evaluated.
+        val_images: images that are evaluated, or all where the split has fewer.
 
     Raises:
         UsageError: for a value outside its range.
     """
 
-    dim: int = 384
-    """Model dim of both networks, a multiple of 4 and of `num_heads`."""
-    num_heads: int = 6
-    """Attention heads."""
-    geometry: Geometry = field(default_factory=Geometry)
-    """The warps to learn."""
     batch_size: int = 64
-    """Images per step."""
-    steps: int = 20_000
-    """Steps of AdamW."""
     warmup_steps: int = 500
-    """Steps of linear warm-up; a cosine to 0 follows."""
-    lr: float = 1e-3
-    """Peak learning rate."""
+    dim: int = 384
+    num_heads: int = 6
+    geometry: Geometry = field(default_factory=Geometry)
     weight_decay: float = 0.05
-    """Decoupled weight decay of matrices."""
     train_split: str = "train"
-    """The split that is trained on."""
     val_split: str = "val"
-    """The split that is evaluated."""
     val_images: int = 512
-    """Images that are evaluated, or all where the split has fewer."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    log_every: int = 50
-    """Steps between lines of the metrics."""
-    loggers: tuple[str, ...] = ("auto",)
-    """Where else figures go: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard where it
-    is installed."""
-    seed: int = 0
-    """Seed for weights, order and warps."""
-    device: str = "auto"
-    """Where to train: auto, cpu, cuda, cuda:1, mps."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "val_images", "checkpoint_every", "log_every"):
@@ -110,10 +80,6 @@ class TokenAdaptConfig:
             raise UsageError(f"lr is {self.lr}; expected above 0 and finite: 1e-3 is usual")
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"weight_decay is {self.weight_decay}; expected 0 or more: raise it")
-
-    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Name the settings in which the training of a saved config differs from this one's."""
-        return setting_differences(self, earlier)
 
 
 @dataclass(frozen=True)
@@ -191,32 +157,22 @@ def train_tokenadapt(
     network = TokenAdapt(tokenizer.codebook, dim=config.dim, num_heads=config.num_heads).to(device)
     _LOG.info("listing %s", source)
     fingerprint, training, held_out = _list(store, source, config)
-    with locked_folder(folder):
-        if overwrite and not resume and Run.exists(folder):
-            shutil.rmtree(folder)
-        is_new = not Run.exists(folder)
-        run = Run.start(folder, config, store, resume=resume, notes={"source": fingerprint})
-        if run.info.get("source") != fingerprint:
-            raise UsageError(f"{folder} was begun on another SRC than {source}; pass that one")
+    with entered(
+        folder,
+        config,
+        store,
+        resume=resume,
+        begins={"source": fingerprint},
+        prepare=lambda: _clear(folder) if overwrite and not resume else None,
+    ) as run:
         if run.info["status"] != "finished" or not out.is_file():
-            try:
-                loop = TokenAdaptLoop(
-                    network,
-                    tokenizer,
-                    training,
-                    config,
-                    device,
-                    run,
-                    progress,
-                    max_pixels=int(store.card.job["max_pixels"]),
-                )
-                loop.finish()
-            except UsageError:
-                if is_new and not list_checkpoints(run.checkpoints):
-                    run.withdraw()
-                raise
+            limit = int(store.card.job["max_pixels"])
+            loop = TokenAdaptLoop(
+                network, tokenizer, training, config, device, run, progress, max_pixels=limit
+            )
+            loop.finish()
             save_tokenadapt(network, out, fingerprint=tokenizer.fingerprint)
-            _leave(loop, held_out)
+            loop.leave(loop.measure(held_out), title="Training of TokenAdapt")
         result = {**run.info["result"], "seconds": time.perf_counter() - started}
     return as_record(result, TokenAdaptResult, origin=f"the result in {folder}")
 
@@ -240,23 +196,13 @@ def _list(
     return corpus.fingerprint, splits[config.train_split], held_out
 
 
-def _leave(loop: "TokenAdaptLoop", held_out: Sequence[Instance]) -> None:
-    """Measure the network, and note that the run has finished."""
-    figures, images = loop.measure(held_out)
-    what = describe_figures(figures)
-    if what is not None:
-        raise SeitError(f"{what}; {loop.remedy} and start again")
-    info = {
-        **loop.run.info,
-        "result": {**figures, "images": images},
-        "environment": environment(loop.ranks.device),
-    }
-    write_training_report(loop.run, loop.config, info, title="Training of TokenAdapt")
-    loop.run.write_info({**info, "status": "finished"})
-    loop.journal.close(figures)
+def _clear(folder: Path) -> None:
+    """Remove an earlier run."""
+    if Run.exists(folder):
+        shutil.rmtree(folder)
 
 
-class TokenAdaptLoop(Loop[Images]):
+class TokenAdaptLoop(BaseLoop[Images]):
     """One call of :func:`train_tokenadapt`.
 
     Args:
@@ -270,8 +216,6 @@ class TokenAdaptLoop(Loop[Images]):
         max_pixels: largest image that is decoded.
     """
 
-    remedy = "lower lr"
-
     def __init__(
         self,
         network: TokenAdapt,
@@ -284,17 +228,11 @@ class TokenAdaptLoop(Loop[Images]):
         *,
         max_pixels: int,
     ) -> None:
-        cadence = RunConfig(
-            log_every=config.log_every,
-            checkpoint_every=config.checkpoint_every,
-            loggers=config.loggers,
-        )
-        super().__init__(run, config, cadence, Ranks(0, 1, device), progress)
+        super().__init__(config, run, device, progress)
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
         self.training = training
-        self.total, self.batch_size = config.steps, config.batch_size
         matrices = [one for one in network.parameters() if one.ndim > 1]
         vectors = [one for one in network.parameters() if one.ndim <= 1]
         groups: list[dict[str, Any]] = [
@@ -302,7 +240,6 @@ class TokenAdaptLoop(Loop[Images]):
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-        self.update = Update(clip_grad=_CLIP_GRAD)
         self.state = TrainState(network, None, self.optimizer, also=(self.journal,))
         self.max_pixels = max_pixels
 
@@ -313,7 +250,7 @@ class TokenAdaptLoop(Loop[Images]):
             f"{len(self.training):,}",
             f"{self.total:,}",
             self.batch_size,
-            self.ranks.device,
+            self.device,
         )
         self.network.train()
 
@@ -324,18 +261,11 @@ class TokenAdaptLoop(Loop[Images]):
             yield from read_batches(reader, instances, self.batch_size, start=step)
 
     @override
-    def rate(self, step: int) -> float:
-        config = self.config
-        return warm_cosine(
-            step, peak=config.lr, warmup_steps=config.warmup_steps, steps=config.steps
-        )
-
-    @override
     def take(self, step: int, batch: Images) -> Tensor:
         set_learning_rate(self.optimizer, self.rate(step))
         random = SampleRandom(self.config.seed, _TRAINING_EPOCH, batch.positions)
         pairs = make_pairs(batch.pixels, random, self.tokenizer, self.config.geometry)
-        device = self.ranks.device.type
+        device = self.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             logits = self.network(pairs.tokens, pairs.warps, self.tokenizer.grid)
         loss = F.cross_entropy(logits.float(), pairs.targets)
@@ -353,8 +283,8 @@ class TokenAdaptLoop(Loop[Images]):
         return (self.network,)
 
     @torch.no_grad()
-    def measure(self, held_out: Sequence[Instance]) -> tuple[dict[str, float], int]:
-        """Return the figures of a result by name, and the number of images."""
+    def measure(self, held_out: Sequence[Instance]) -> dict[str, float]:
+        """Return the figures of a result by name, and as ``images`` the number of images."""
         self.network.eval()
         sums: defaultdict[str, float] = defaultdict(float)
         images = 0
@@ -365,7 +295,7 @@ class TokenAdaptLoop(Loop[Images]):
                 for name, value in measure_pairs(self.network, pairs, self.tokenizer).items():
                     sums[name] += len(pairs.tokens) * value
                 images += len(pairs.tokens)
-        return {name: total / images for name, total in sums.items()}, images
+        return {name: total / images for name, total in sums.items()} | {"images": images}
 
     def _reader(self) -> PixelReader:
         return PixelReader(size=self.tokenizer.image_size, max_pixels=self.max_pixels)

@@ -12,16 +12,15 @@ import torch
 from seit.config import build
 from seit.devices import choose_device
 from seit.documents import as_record, read_json
-from seit.errors import DamagedError, SeitError, UsageError
+from seit.errors import DamagedError, UsageError
 from seit.ingest import Corpus, Instance, list_corpus
-from seit.locks import locked_folder
 from seit.modality import Modality
 from seit.progress import Progress
+from seit.tokenizer_training.base import entered
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizer_training.domains import make_domain
 from seit.tokenizer_training.loop import TokenizerLoop
 from seit.tokenizer_training.model import Model
-from seit.tokenizer_training.report import write_training_report
 from seit.tokenizers import (
     ConvTokenizer,
     LearnedTokenizer,
@@ -30,15 +29,7 @@ from seit.tokenizers import (
     open_tokenizer,
     save_tokenizer,
 )
-from seit.training import (
-    MAX_RECORD_BYTES,
-    TOKENIZER_NAME,
-    Inputs,
-    Run,
-    describe_figures,
-    environment,
-    list_checkpoints,
-)
+from seit.training import MAX_RECORD_BYTES, TOKENIZER_NAME, Inputs, Run
 
 _LOG = logging.getLogger(__name__)
 _EARLIER_CONFIG, _EARLIER_RESULT = "config.json", "eval.json"
@@ -112,26 +103,12 @@ def train_tokenizer(
         raise UsageError(f"classes is above 0 but no {modality} has a label; set it to 0")
     origin = _open_origin(init_from, config) if init_from is not None else None
     inputs = Inputs(names, _identity([corpus.fingerprint for corpus in corpora]))
-    begins: dict[str, str] = {}
-    if origin is not None:
-        begins = {"init_from": origin.fingerprint, "init_from_name": str(init_from)}
-    with locked_folder(out):
-        if resume:
-            _adopt(out)
-        is_new = not Run.exists(out)
-        run = Run.start(out, config, inputs, resume=resume, notes=begins)
-        if run.info.get("init_from") != begins.get("init_from"):
-            raise UsageError(
-                f"{out} was not begun from that tokenizer; pass the same --init-from as before or "
-                "choose another folder"
-            )
-        try:
-            if run.info["status"] != "finished" or not (out / TOKENIZER_NAME).is_file():
-                _train(corpora, config, run, progress, origin)
-        except UsageError:
-            if is_new and not list_checkpoints(run.checkpoints):
-                run.withdraw()
-            raise
+    begins = {"init_from": None if origin is None else origin.fingerprint}
+    with entered(
+        out, config, inputs, resume=resume, begins=begins, prepare=lambda: _adopt(out, resume)
+    ) as run:
+        if run.info["status"] != "finished" or not (out / TOKENIZER_NAME).is_file():
+            _train(corpora, config, run, progress, origin)
     warnings = tuple(text for corpus in corpora for text in corpus.warnings)
     return _result(run, time.perf_counter() - started, warnings)
 
@@ -156,20 +133,13 @@ def _train(
     held_out = instances.get("val") or train
     _LOG.info("measuring the tokenizer on %s held-out files", f"{len(held_out):,}")
     figures = domain.measure(tokenizer.to(device), held_out)
-    known = {key: one for key, one in figures.items() if one is not None}
-    what = describe_figures(known)
-    if what is not None:
-        raise SeitError(f"{what}; {loop.remedy} and start again")
     result = {
         "fingerprint": tokenizer.fingerprint,
         "steps": config.steps,
         "split": "val" if "val" in instances else "train",
         **figures,
     }
-    info = {**run.info, "result": result, "environment": environment(device)}
-    write_training_report(run, config, info, title=f"Training of a {tokenizer.name} tokenizer")
-    run.write_info({**info, "status": "finished"})
-    loop.journal.close(known)
+    loop.leave(result, title=f"Training of a {tokenizer.name} tokenizer")
 
 
 def _open_origin(name: str | Path, config: TokenizerConfig) -> LearnedTokenizer:
@@ -227,13 +197,13 @@ def _identity(fingerprints: Sequence[str]) -> str:
     return "+".join(fingerprints)
 
 
-def _adopt(path: Path) -> None:
+def _adopt(path: Path, resume: bool) -> None:
     """Turn the folder of a training of an earlier version into a run's.
 
     Raises:
         DamagedError: its files are not what was written.
     """
-    if Run.exists(path) or not (path / _EARLIER_CONFIG).is_file():
+    if not resume or Run.exists(path) or not (path / _EARLIER_CONFIG).is_file():
         return
 
     def read(name: str) -> Mapping[str, Any]:
@@ -248,7 +218,7 @@ def _adopt(path: Path) -> None:
         "status": "started",
         "kind": "tokenizer",
         "identity": {"store": _identity(corpora), "classes": []},
-        **{key: begun[key] for key in ("init_from", "init_from_name") if key in begun},
+        "init_from": begun.get("init_from"),
     }
     if (path / _EARLIER_RESULT).is_file():
         info |= {"status": "finished", "result": read(_EARLIER_RESULT)}

@@ -7,10 +7,8 @@ from .checkpoint import (
     Saved as Saved,
     TrainState as TrainState,
     list_checkpoints as list_checkpoints,
-    load_checkpoint as load_checkpoint,
     moments as moments,
     restore_moments as restore_moments,
-    save_checkpoint as save_checkpoint,
 )
 from .classify import TrainResult as TrainResult, train as train
 from .config import (
@@ -58,7 +56,14 @@ from .kinds import (
     kind_of as kind_of,
     kind_with as kind_with,
 )
-from .launch import has_checkpoint as has_checkpoint, run_objective as run_objective
+from .launch import (
+    enter_run as enter_run,
+    finished_figures as finished_figures,
+    has_checkpoint as has_checkpoint,
+    has_to_end as has_to_end,
+    run_objective as run_objective,
+    withdrawn_if_refused as withdrawn_if_refused,
+)
 from .loop import Loop as Loop
 from .mistakes import decode_pictures as decode_pictures
 from .networks import check_plain as check_plain
@@ -70,8 +75,6 @@ from .optimizer import (
     set_learning_rate as set_learning_rate,
 )
 from .origin import (
-    check_origins as check_origins,
-    describe_origins as describe_origins,
     origin_sections as origin_sections,
     read_origins as read_origins,
 )
@@ -85,7 +88,6 @@ from .prediction import (
 from .ranks import Ranks as Ranks
 from .records import (
     FINISHED as FINISHED,
-    MAX_METRICS_BYTES as MAX_METRICS_BYTES,
     MAX_RECORD_BYTES as MAX_RECORD_BYTES,
 )
 from .report import (

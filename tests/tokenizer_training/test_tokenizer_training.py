@@ -233,13 +233,13 @@ def test_crops_are_a_function_of_seed_and_step(photos):
     ahead = list(crops.batches(3, 6))
     for step, batch in enumerate(ahead, 3):
         alone = Crops(instances, TINY).batch(step)
-        assert torch.equal(alone.images, batch.images)
+        assert torch.equal(alone.values, batch.values)
         assert torch.equal(alone.labels, batch.labels)
-        assert batch.images.shape == (8, SIZE, SIZE, 3)
+        assert batch.values.shape == (8, SIZE, SIZE, 3)
         assert (batch.labels[::4].repeat_interleave(4) == batch.labels).all()
-    assert not torch.equal(ahead[0].images, ahead[1].images)
+    assert not torch.equal(ahead[0].values, ahead[1].values)
     other = Crops(instances, replace(TINY, seed=1)).batch(3)
-    assert not torch.equal(other.images, ahead[0].images)
+    assert not torch.equal(other.values, ahead[0].values)
 
 
 def test_unreadable_images_are_replaced(photos, tmp_path):
@@ -249,7 +249,7 @@ def test_unreadable_images_are_replaced(photos, tmp_path):
     with pytest.raises(SeitError, match="16 images in a row"):
         Crops(torn, TINY).batch(0)
     mixed = Crops([*torn, *list_corpus(photos).instances[:3]], TINY)
-    assert all(len(mixed.batch(step).images) == 8 for step in range(6))
+    assert all(len(mixed.batch(step).values) == 8 for step in range(6))
 
 
 # ------------------------------------------------------------------------------------------ losses
@@ -415,5 +415,5 @@ def test_a_training_goes_on_with_the_start_that_it_had(photos, finished, tmp_pat
     first = train_tokenizer(photos, config, tmp_path / "run", init_from=result.file)
     again = train_tokenizer(photos, config, tmp_path / "run", resume=True, init_from=result.file)
     assert again.fingerprint == first.fingerprint
-    with pytest.raises(UsageError, match="not begun from that tokenizer"):
+    with pytest.raises(UsageError, match="was begun with another init_from"):
         train_tokenizer(photos, config, tmp_path / "run", resume=True)
