@@ -222,7 +222,7 @@ def test_interrupted_commands_leave_with_130(call, monkeypatch, store, corpus, t
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seit.shards.verify_store", interrupt)
+    monkeypatch.setattr("seit.stores.verify_store", interrupt)
     assert call("verify", store) == (130, "", "interrupted\n")
     monkeypatch.setattr("seit.ingest.tokenize", interrupt)
     code, out, err = call("tokenize", corpus, tmp_path / "store")
@@ -238,7 +238,7 @@ def test_failures_of_the_system_are_one_line(refused, monkeypatch, store):
     def fail(*_, **__):
         raise OSError(5, "Input/output error", "/some/file")
 
-    monkeypatch.setattr("seit.shards.verify_store", fail)
+    monkeypatch.setattr("seit.stores.verify_store", fail)
     assert refused("verify", store, code=1) == "error: /some/file: Input/output error\n"
 
 

@@ -191,7 +191,7 @@ def test_a_script_without_a_main_guard_still_gets_its_corpus(corpus: Path, tmp_p
 
 
 def test_importing_does_not_load_torch():
-    code = "import sys, seit.renders; print('torch' in sys.modules)"
+    code = "import sys, seit.demo; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
 
