@@ -21,7 +21,6 @@ class Kind:
         settings: module and class of its settings, imported when first used.
         mark: a group of settings that only this kind has; None for the plain classifier.
         one_network: whether a finished run is one network with one set of weights.
-        classifies: whether that network names classes.
         of_tokens: whether that network takes the tokens of a store and is used by its run.
         command: command that makes such a run, after `seit`.
     """
@@ -31,7 +30,6 @@ class Kind:
     command: str
     mark: str | None = None
     one_network: bool = True
-    classifies: bool = True
     of_tokens: bool = True
 
     @property
@@ -49,7 +47,6 @@ def _of_tokenizer(name: str, settings: str, command: str, mark: str) -> Kind:
         command,
         mark=mark,
         one_network=False,
-        classifies=False,
         of_tokens=False,
     )
 
@@ -61,14 +58,12 @@ KINDS = (
         "continual",
         mark="stream",
         one_network=False,
-        classifies=False,
     ),
     Kind(
         "pretrain",
         "seit.pretraining:PretrainConfig",
         "pretrain",
         mark="objective",
-        classifies=False,
     ),
     Kind("tune", "seit.training:TuneConfig", "tune", mark="tuning"),
     _of_tokenizer("tokenizer", "TokenizerConfig", "tokenizer train", mark="quantizer"),
