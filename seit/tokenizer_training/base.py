@@ -124,16 +124,25 @@ class BaseLoop(Loop[Batch], Generic[Batch]):
     def rate(self, step: int) -> float:
         return self.settings.rate(step)
 
+    def check_figures(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """Return the numbers of a result.
+
+        Raises:
+            SeitError: one is not finite.
+        """
+        known = {name: one for name, one in result.items() if isinstance(one, int | float)}
+        what = describe_figures(known)
+        if what is not None:
+            raise SeitError(f"{what}; {self.remedy} and start again")
+        return known
+
     def leave(self, result: Mapping[str, Any], *, title: str) -> None:
         """Write the report and the result of a finished training.
 
         Raises:
             SeitError: a figure is not finite.
         """
-        known = {name: one for name, one in result.items() if isinstance(one, int | float)}
-        what = describe_figures(known)
-        if what is not None:
-            raise SeitError(f"{what}; {self.remedy} and start again")
+        known = self.check_figures(result)
         info = {**self.run.info, "result": result, "environment": environment(self.device)}
         write_training_report(self.run, self.settings, info, title=title)
         self.run.write_info({**info, "status": "finished"})

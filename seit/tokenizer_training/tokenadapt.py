@@ -171,8 +171,10 @@ def train_tokenadapt(
                 network, tokenizer, training, config, device, run, progress, max_pixels=limit
             )
             loop.finish()
+            figures = loop.measure(held_out)
+            loop.check_figures(figures)
             save_tokenadapt(network, out, fingerprint=tokenizer.fingerprint)
-            loop.leave(loop.measure(held_out), title="Training of TokenAdapt")
+            loop.leave(figures, title="Training of TokenAdapt")
         result = {**run.info["result"], "seconds": time.perf_counter() - started}
     return as_record(result, TokenAdaptResult, origin=f"the result in {folder}")
 
