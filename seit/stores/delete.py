@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from seit.errors import DamagedError, UsageError
 from seit.files import explained_writes, inside
+from seit.outcomes import Outcome
 from seit.shards import (
     CARD_NAME,
     SKIPPED_NAME,
@@ -82,8 +83,8 @@ _Masks = Mapping[str, npt.NDArray[np.bool_]]
 _TAR_NAME = re.compile(r"([0-9]{5})\.tar")
 
 
-@dataclass(frozen=True)
-class Deletion:
+@dataclass(frozen=True, repr=False)
+class Deletion(Outcome):
     """What was removed, and what is left.
 
     Attributes:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from seit.errors import DamagedError
 from seit.files import explained_writes, inside, write_atomically
+from seit.outcomes import Outcome
 from seit.shards import (
     CODEBOOK_NAME,
     CODEBOOK_TENSOR,
@@ -44,8 +45,8 @@ EDITS_ENTRY = "edits"
 """The entry of a card's ``job`` that lists, in order, what was done to the store since then."""
 
 
-@dataclass(frozen=True)
-class Rewritten:
+@dataclass(frozen=True, repr=False)
+class Rewritten(Outcome):
     """What was written.
 
     Attributes:

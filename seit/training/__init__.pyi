@@ -40,6 +40,12 @@ from .failure import (
     first_failure as first_failure,
     write_failure as write_failure,
 )
+from .features import (
+    EmbedResult as EmbedResult,
+    Features as Features,
+    embed_split as embed_split,
+    read_features as read_features,
+)
 from .feeds import (
     EVAL_BATCH as EVAL_BATCH,
     SECOND_VIEW as SECOND_VIEW,
@@ -121,6 +127,7 @@ from .seeds import (
     shown_figures as shown_figures,
     train_seeds as train_seeds,
 )
+from .settings import resolve_settings as resolve_settings
 from .signals import Stop as Stop, listen as listen
 from .step import seed_torch as seed_torch
 from .tables import (

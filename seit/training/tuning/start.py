@@ -33,7 +33,7 @@ ADAPTER_NAME = "adapter.safetensors"
 """What the run learned beside the backbone's weights: see `seit.models.tuning.load_adapter`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TuneResult(TrainResult):
     """What a tuning run came to.
 
