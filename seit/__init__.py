@@ -74,7 +74,10 @@ _HOMES = {
     "loader": ("seit.stream", "loader"),
     "open": ("seit.shards", "open_store"),
 }
-_ROOMS = ("augment", "ingest", "models", "shards", "stores", "stream", "testing", "tokenizers")
+_ROOMS = (
+    *("augment", "ingest", "models", "shards", "stores"),
+    *("stream", "testing", "tokenizers", "training"),
+)
 
 
 def __dir__() -> list[str]:

@@ -70,7 +70,6 @@ from .kinds import (
 )
 from .launch import has_checkpoint as has_checkpoint, run_objective as run_objective
 from .loggers import Logger as Logger, make_loggers as make_loggers
-from .mistakes import decode_pictures as decode_pictures
 from .networks import check_plain as check_plain
 from .objective import LoopFigures as LoopFigures, Objective as Objective
 from .optimizer import (
