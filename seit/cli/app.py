@@ -57,18 +57,24 @@ RESUMABLE = (
 )
 """Commands that resume an interrupted run."""
 
-app = App(
-    name="seit",
-    suppress_keyboard_interrupt=False,
-    version=__version__,
-    help="Turn an image or audio corpus into about 1 KB of tokens per instance, once, and train "
-    "from them.",
-    help_format="plaintext",  # a reader of Markdown takes a third of a second to load
-    default_parameter=Parameter(negative=""),
-)
-for name, summary in COMMANDS.items():
-    settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups have their own
-    app.command(f"seit.cli.{name}:command", name=name, help=summary, **settings)
+
+def make_app(asked: str) -> App:
+    """Return the command line: the whole help of the command asked for, one line of the others."""
+    app = App(
+        name="seit",
+        suppress_keyboard_interrupt=False,
+        version=__version__,
+        help="Turn an image or audio corpus into about 1 KB of tokens per instance, once, and "
+        "train from them.",
+        help_format="plaintext",  # a reader of Markdown takes a third of a second to load
+        default_parameter=Parameter(negative=""),
+    )
+    for name, summary in COMMANDS.items():
+        settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups have their own
+        if name != asked:
+            settings["help"] = summary
+        app.command(f"seit.cli.{name}:command", name=name, **settings)
+    return app
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -78,7 +84,9 @@ def run(arguments: Sequence[str]) -> None:
     tokens = expand_settings(arguments) if name in WITH_SETTINGS else list(arguments)
     try:
         with spoken_log():
-            app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
+            make_app(name)(
+                tokens, result_action="return_value", print_error=False, exit_on_error=False
+            )
     except CycloptsError as error:
         hint = f"seit {name} --help" if name in COMMANDS else "seit --help"
         say(f"error: {one_line(_explain(error))} (`{hint}` says more)")

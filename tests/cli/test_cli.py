@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -119,6 +120,9 @@ def test_help_of_every_command(call):
         code, out, err = call(name, "--help")
         assert (code, err) == (0, "")
         assert out.startswith(f"Usage: seit {name}")
+        if name not in SUBCOMMANDS:  # the whole text, as of Python
+            summary = import_module(f"seit.cli.{name}").command.__doc__.splitlines()[0]
+            assert " ".join(summary.split()) in " ".join(out.split())
         for inner in SUBCOMMANDS.get(name, ()):
             assert inner in out
             code, out_inner, _ = call(name, inner, "--help")
