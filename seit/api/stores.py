@@ -202,7 +202,7 @@ def filter(  # noqa: A001 - the name of the command
         out,
         splits=splits,
         rows=rows,
-        keys=read_keys(keys) if isinstance(keys, Path) else keys,
+        keys=None if keys is None else _listed(keys),
         patterns=patterns,
         where=where or {},
         missing=missing,
@@ -240,8 +240,7 @@ def delete(
     Example:
         >>> seit.delete("store", keys=["cat/1.png"])
     """
-    wanted = read_keys(keys) if isinstance(keys, Path) else keys
-    return delete_samples(store, wanted, missing=missing, refit=refit, progress=progress)
+    return delete_samples(store, _listed(keys), missing=missing, refit=refit, progress=progress)
 
 
 def duplicates(
@@ -275,6 +274,15 @@ def duplicates(
         most_pairs=most,
         progress=progress,
     )
+
+
+def _listed(keys: Iterable[str] | Path) -> Iterable[str]:
+    """Return keys that are given one by one, or in a file."""
+    if isinstance(keys, str):
+        raise UsageError(
+            f"keys is the text {keys!r}; pass a list of keys, or a Path to a file of keys"
+        )
+    return read_keys(keys) if isinstance(keys, Path) else keys
 
 
 def _class_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
