@@ -3,7 +3,7 @@ from .batches import (
     Loader as Loader,
     Rank as Rank,
     RowBatch as RowBatch,
-    check_labelled as check_labelled,
+    check_labeled as check_labeled,
 )
 from .datasets import StreamDataset as StreamDataset, TokenDataset as TokenDataset
 from .kernels.packed import (

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seit.augment import Augmented, FusedAugment, PixelAugment, TokenAugment
 from seit.errors import UsageError
+from seit.lookahead import read_ahead
 from seit.models import build_backbone, load_tokenadapt, takes_patches, vit_stem
 from seit.shards import Kind, Split, Store
 from seit.stream import (
@@ -20,13 +21,12 @@ from seit.stream import (
     PixelLoader,
     Rank,
     ResidentLoader,
-    check_labelled,
+    check_labeled,
     loader,
     select,
     triton_serves,
 )
 from seit.training.config import LoopConfig, ModelConfig
-from seit.training.lookahead import read_ahead
 from seit.training.precision import compute_dtype
 
 _LOG = logging.getLogger(__name__)
@@ -173,8 +173,8 @@ def make_feed(
     block by block in training.
 
     Raises:
-        UsageError: the training split is missing, too small or not all labelled, or nothing of
-            the evaluated split is labelled.
+        UsageError: the training split is missing, too small or not all labeled, or nothing of
+            the evaluated split is labeled.
     """
     data = config.data
     train = None
@@ -185,10 +185,10 @@ def make_feed(
                 f"{store.folder} has no classes; tokenize a class-per-folder tree or a manifest "
                 "with labels to train a classifier"
             )
-        train = _load_train(split, config, device, rank, labelled=True)
+        train = _load_train(split, config, device, rank, labeled=True)
     if data.val_split not in store or not has_labels(store[data.val_split]):
         raise UsageError(
-            f"{store.folder} has no labelled samples in a split {data.val_split!r} to evaluate on; "
+            f"{store.folder} has no labeled samples in a split {data.val_split!r} to evaluate on; "
             f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
             "folder or a --val-fraction"
         )
@@ -208,7 +208,7 @@ def make_unlabelled_feed(
         UsageError: the training split is missing or too small.
     """
     data = config.data
-    train = _load_train(store[data.train_split], config, device, rank, labelled=False)
+    train = _load_train(store[data.train_split], config, device, rank, labeled=False)
     evaluation = None
     if data.val_split in store and len(store[data.val_split]):
         evaluation = _load_evaluation(store[data.val_split], config, device, rank)
@@ -217,16 +217,16 @@ def make_unlabelled_feed(
 
 
 def _load_train(
-    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None, *, labelled: bool
+    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None, *, labeled: bool
 ) -> Loader:
     size = config.data.batch_size
-    return _load(split, config, device, rank, batch_size=size, shuffle=True, labelled=labelled)
+    return _load(split, config, device, rank, batch_size=size, shuffle=True, labeled=labeled)
 
 
 def _load_evaluation(
     split: Split, config: LoopConfig, device: torch.device, rank: Rank | None
 ) -> Loader:
-    return _load(split, config, device, rank, batch_size=EVAL_BATCH, shuffle=False, labelled=False)
+    return _load(split, config, device, rank, batch_size=EVAL_BATCH, shuffle=False, labeled=False)
 
 
 def has_labels(split: Split) -> bool:
@@ -286,7 +286,7 @@ def _load(
     *,
     batch_size: int,
     shuffle: bool,
-    labelled: bool,
+    labeled: bool,
 ) -> Loader:
     data, seed, rank = config.data, config.run.seed, rank or Rank()
     if rank.rank == 0:
@@ -306,12 +306,12 @@ def _load(
             mode=data.mode,
             window_blocks=data.window_blocks,
             subset=subset,
-            labelled=labelled,
+            labeled=labeled,
             rank=rank.rank,
             world_size=rank.world_size,
         )
-    if labelled:
-        check_labelled(split.labels, split)
+    if labeled:
+        check_labeled(split.labels, split)
     return PixelLoader(
         split,
         data.pixels,

@@ -142,7 +142,7 @@ def test_averaged_weights_are_what_is_saved_and_evaluated(store, tmp_path):
     assert not torch.equal(plain["head.weight"], average["head.weight"])
 
 
-@pytest.mark.parametrize("stop_at", [7, 20, 33])
+@pytest.mark.parametrize("stop_at", [7, pytest.param(20, marks=pytest.mark.slow), 33])
 def test_a_resumed_run_ends_bit_for_bit_the_same(finished, store, tmp_path, stop_at):
     result, run = finished
 
@@ -247,7 +247,7 @@ def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):
     tokenize(
         corpus / "train", tmp_path / "store", TokenizeConfig(size=64, codes=64, val_fraction=0)
     )
-    with pytest.raises(UsageError, match=r"no labelled samples in a split 'val'.*--data.val_split"):
+    with pytest.raises(UsageError, match=r"no labeled samples in a split 'val'.*--data.val_split"):
         train(CONFIG, tmp_path / "store", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
