@@ -22,14 +22,12 @@ import numpy as np
 import torch
 
 from seit.augment import AugmentConfig, SampleRandom, TokenAugment
-from seit.augment.kernels import (
-    FusedAugment,
-    TokenSource,
-    draw_plan,
-    draw_plan_triton,
-    edit_triton,
-    fused_embed,
-)
+from seit.augment.kernels.edit import edit_triton
+from seit.augment.kernels.embed import fused_embed
+from seit.augment.kernels.fused import FusedAugment
+from seit.augment.kernels.plan import draw_plan, draw_plan_triton
+from seit.augment.kernels.tokens import TokenSource
+from seit.devices import triton_serves
 from seit.lookahead import map_ahead
 from seit.shards import TokenLayout
 from seit.shards.context import ContextCodec
@@ -42,7 +40,6 @@ from seit.stream.kernels import (
     ContextDecoder,
     DeviceTables,
     decode_context_triton,
-    triton_serves,
     unpack_triton,
 )
 from seit.training.run import environment

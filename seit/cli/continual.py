@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from seit.cli.flags import RunFlags, figures_bar, print_settings
 from seit.cli.output import print_result, print_table, say
+from seit.continual_learning import Method
 from seit.progress import human_seconds
 from seit.report import human_bytes
 
@@ -21,20 +22,7 @@ def command(
     store: str,
     /,
     *,
-    method: Literal[
-        "lae",
-        "seq-ft",
-        "joint",
-        "frozen-head",
-        "ncm",
-        "simplecil",
-        "ranpac",
-        "er",
-        "der++",
-        "icarl",
-        "gdumb",
-    ]
-    | None = None,
+    method: Method | None = None,
     pet: Literal["adapter", "lora", "prefix", "houlsby", "bitfit", "full", "linear"] | None = None,
     increment: int | None = None,
     initial: int | None = None,

@@ -1,10 +1,9 @@
 """`seit pretrain STORE --objective mtm --out RUN`."""
 
-from typing import Literal
-
 from seit.cli.figures import rate_row
 from seit.cli.flags import RunFlags, figures_bar, print_settings
 from seit.cli.output import is_main_process, print_result, print_table, say
+from seit.pretraining import ObjectiveName
 from seit.progress import human_seconds
 
 NOTES = {
@@ -20,7 +19,7 @@ def command(
     store: str,
     /,
     *,
-    objective: Literal["mtm", "sit", "further"] | None = None,
+    objective: ObjectiveName | None = None,
     sparsity: float | None = None,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:

@@ -52,7 +52,7 @@ def create_model(
         UsageError: timm has no such model, it cannot take tokens, or an argument is invalid.
     """
     rows, width = store.card.tokenizer.grid
-    height = rows // (store.codebook.shape[0] if store.codebook.ndim == 3 else 1)
+    height = rows // store.levels
     return build_backbone(
         name,
         channels=store.card.tokenizer.codebook_dim,

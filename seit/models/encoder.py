@@ -13,12 +13,15 @@ from seit.errors import UsageError
 
 
 class Encoded(NamedTuple):
-    """Features after the final norm."""
+    """Features after the final norm.
+
+    Attributes:
+        prefix: (B, D), of the class token.
+        patches: (B, n, D), in the order in which they were kept.
+    """
 
     prefix: Tensor
-    """Class token, (B, D)."""
     patches: Tensor
-    """Patches, (B, n, D), in the order of ``keep``."""
 
 
 def check_encoder(model: nn.Module) -> VisionTransformer:

@@ -8,7 +8,6 @@ from .batches import (
 from .datasets import StreamDataset as StreamDataset, TokenDataset as TokenDataset
 from .kernels.packed import (
     place_planes as place_planes,
-    triton_serves as triton_serves,
     unpack_triton as unpack_triton,
 )
 from .loaders import Mode as Mode, OrderName as OrderName, loader as loader

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seit.devices import triton_serves
 from seit.shards import Codec, Coder, ContextCodec, ContextTables, Split, TokenLayout
-from seit.stream.kernels import ContextDecoder, triton_serves
+from seit.stream.kernels import ContextDecoder
 
 
 def decode_on(split: Split, device: torch.device) -> Split:

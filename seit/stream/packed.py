@@ -8,8 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seit.devices import triton_serves
 from seit.errors import DamagedError
 from seit.shards import planes, token_bits, unpack_rows as unpack_rows_numpy
+from seit.stream.kernels import unpack_triton
 
 
 def id_dtype(num_codes: int) -> torch.dtype:
@@ -57,8 +59,6 @@ def unpack_rows(
                 "`seit verify` names the block"
             )
         return tokens
-    from seit.stream.kernels import triton_serves, unpack_triton
-
     rows_b = torch.from_numpy(rows).to(device, non_blocking=True)
     if triton_serves(device):
         return unpack_triton(packed_NS, length=length, num_codes=num_codes, rows=rows_b)

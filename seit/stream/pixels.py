@@ -64,7 +64,7 @@ class PixelLoader(IndexedLoader):
         self.classes = split.classes
         job = split.store.card.job
         self._instances = _match(split, source)
-        self._size = int(split.store.card.tokenizer.preprocessing["size"])
+        self._size = split.store.card.tokenizer.require_image_size()
         self._reader = PixelReader(
             size=self._size, max_pixels=int(job["max_pixels"]), workers=workers
         )

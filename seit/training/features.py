@@ -25,9 +25,9 @@ from seit.shards import Store, open_store
 from seit.stream import loader
 from seit.tensors import read_arrays
 from seit.tokenizers import load_tokenizer
-from seit.training.feeds import EVAL_BATCH, build_model, make_augment
+from seit.training.feeds import EVAL_BATCH, make_augment
 from seit.training.initialize import check_tokens
-from seit.training.networks import load_run_model
+from seit.training.networks import build_model, load_run_model
 from seit.training.precision import make_autocast
 from seit.training.run import TOKENIZER_NAME, Run
 

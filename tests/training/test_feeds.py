@@ -12,7 +12,8 @@ from support.triton_programs import CPU, DEVICES, programs
 
 import seit
 from seit.augment import AugmentConfig, TokenAugment
-from seit.augment.kernels import FusedAugment, fused
+from seit.augment.kernels import fused
+from seit.augment.kernels.fused import FusedAugment
 from seit.config import build
 from seit.errors import UsageError
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt

@@ -32,8 +32,8 @@ from seit.augment import TokenAugment
 from seit.config import build, read_yaml
 from seit.devices import choose_device
 from seit.ingest import TokenizeConfig, tokenize
-from seit.ingest.config import resolve_tokenizer
 from seit.ingest.fit import make_reader
+from seit.ingest.resolve import resolve_tokenizer
 from seit.ingest.sources import list_corpus
 from seit.models import build_backbone
 from seit.recipes import find_recipe

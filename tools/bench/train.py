@@ -44,8 +44,9 @@ from seit.models import build_backbone
 from seit.recipes import find_recipe
 from seit.shards import Store, open_store
 from seit.training import TrainConfig, train
-from seit.training.feeds import build_model, make_feed, pixel_stem
+from seit.training.feeds import make_feed
 from seit.training.losses import classification_loss
+from seit.training.networks import build_model, pixel_stem
 from seit.training.optimizer import make_optimizer
 from seit.training.precision import make_autocast
 from seit.training.run import METRICS_NAME, environment

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seit.devices import triton_serves
 from seit.shards import MAX_SCORE, ContextTables
-from seit.stream.kernels.packed import triton_serves
 
 _LANES = 32
 """Lanes per program: one warp, so that few samples spread over many multiprocessors."""

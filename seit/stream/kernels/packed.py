@@ -3,9 +3,6 @@
 Shape letters: N resident samples, B batch, S bytes per packed sample, L tokens, K codes.
 """
 
-import logging
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -13,7 +10,6 @@ from seit.errors import UsageError
 from seit.shards import planes, sample_bytes, token_bits
 
 _MAX_BLOCK = 1024
-_LOG = logging.getLogger(__name__)
 
 
 def unpack_triton(
@@ -71,21 +67,3 @@ def place_planes(length: int, bits: int) -> tuple[tuple[int, int, int], ...]:
         placed.append((shift, width, offset))
         offset += -(-length * width // 8)
     return tuple(placed)
-
-
-@cache
-def triton_serves(device: torch.device) -> bool:
-    """Return True if the kernels run on ``device``: it is CUDA, and Triton compiles for it.
-
-    Tested once by unpacking one token; logged once if Triton does not work on a CUDA device.
-    """
-    if device.type != "cuda":
-        return False
-    try:
-        one = torch.ones(1, 1, dtype=torch.uint8, device=device)
-        unpack_triton(one, length=1, num_codes=2)
-    except Exception as error:  # any error of the compiler, the driver or the linker
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        _LOG.warning("tokens are decoded without Triton on %s, more slowly: %s", device, reason)
-        return False
-    return True
