@@ -1,33 +1,83 @@
-"""Turn an image corpus into about 1 KB of tokens per instance, and train straight from the tokens.
+"""Turn a corpus into about 1 KB of tokens per image or clip, once, and train from the tokens.
 
-Five ideas: ``store = seit.open(path)``; ``split = store["train"]``;
-``seit.loader(split, batch_size=…)``; ``seit.create_model("vit_small_patch16_224", store)``;
-``seit.train(config, store, out=…)``. Each is imported when first used, so that ``import seit`` is
-quick; so are the rooms behind them, such as ``seit.shards`` and ``seit.stream``. Stores are made by
-``seit.tokenize(source, store)``.
+The verbs are the commands of `seit`, with the same names, settings and results::
+
+    seit.tokenize("photos", out="store")
+    result = seit.train("store", out="run", recipe="small-cpu", steps=100)
+    seit.evaluate("run", store="store").top1
+
+Each takes its input first and everything else by keyword, and returns an object that holds what the
+command prints with ``--json``. Settings go by the command's flags (``steps=100``) or by path
+(``**{"optim.lr": 1e-3}``). Around the verbs: ``store = seit.open(path)``; ``split =
+store["train"]``; ``split[i]``, ``split.tokens[a:b]``, ``split.labels``, ``split.keys``;
+``seit.loader(split, batch_size=…)``; ``seit.create_model("vit_small_patch16_224", store)``.
+
+Everything is imported when first used, so that ``import seit`` is quick; so are the rooms behind,
+such as ``seit.shards`` and ``seit.stream``.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seit.ingest import tokenize
+    from seit.api import (
+        continual,
+        convert,
+        delete,
+        duplicates,
+        embed,
+        evaluate,
+        export,
+        filter,  # noqa: A004
+        frontier,
+        info,
+        merge,
+        predict,
+        pretrain,
+        quickstart,
+        tokenize,
+        train,
+        tune,
+        verify,
+    )
     from seit.models import create_model
     from seit.shards import open_store as open  # noqa: A004
     from seit.stream import loader
-    from seit.training import train
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "loader", "open", "tokenize", "train"]
+__all__ = [
+    "continual",
+    "convert",
+    "create_model",
+    "delete",
+    "duplicates",
+    "embed",
+    "evaluate",
+    "export",
+    "filter",
+    "frontier",
+    "info",
+    "loader",
+    "merge",
+    "open",
+    "predict",
+    "pretrain",
+    "quickstart",
+    "tokenize",
+    "train",
+    "tune",
+    "verify",
+]
 
 _HOMES = {
     "create_model": ("seit.models", "create_model"),
     "loader": ("seit.stream", "loader"),
     "open": ("seit.shards", "open_store"),
-    "tokenize": ("seit.ingest", "tokenize"),
-    "train": ("seit.training", "train"),
 }
-_ROOMS = ("augment", "ingest", "models", "shards", "stores", "stream", "testing", "tokenizers")
+_ROOMS = (
+    *("augment", "ingest", "models", "shards", "stores"),
+    *("stream", "testing", "tokenizers", "training"),
+)
 
 
 def __dir__() -> list[str]:
@@ -37,7 +87,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
         return import_module(f"seit.{name}")
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'seit' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
+    module, attribute = _HOMES.get(name, ("seit.api", name))
     return getattr(import_module(module), attribute)

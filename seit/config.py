@@ -49,9 +49,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
     """
     known = set(setting_names(kind))
     flat = flatten(values)
-    for name in flat:
-        if name not in known:
-            raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
+    check_names(flat, known, origin=origin)
     single = {name: [flat[name]] for name in _names_of_lists(kind) if type(flat.get(name)) is str}
     try:
         settled = merge(to_mapping(kind()), values, nest(single, origin=origin))
@@ -61,6 +59,17 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
         text = text.replace("Invalid enum value", "Invalid value")
         choices = _choices(kind, text.rpartition(" - at ")[2])
         raise UsageError(f"{origin}: {text[0].lower()}{text[1:]}{choices}") from error
+
+
+def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
+    """Check that settings exist.
+
+    Raises:
+        UsageError: one does not; the nearest name is given.
+    """
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
 
 
 def _choices(kind: type, path: str) -> str:

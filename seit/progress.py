@@ -1,4 +1,4 @@
-"""How far a job is: one callback for all that learns, the pace of a job, and how it is said."""
+"""Progress of jobs: the callbacks, the pace, and how both are printed."""
 
 import math
 import time
@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
-"""Called with (steps done, steps in all, the latest figures by name)."""
+"""Called with (steps done, total, the latest figures by name)."""
+Count = Callable[[int, int], None]
+"""Called with (done, total)."""
 StageProgress = Callable[[str, int, int], None]
-"""Called with (stage, done, in all), of jobs of several kinds of work."""
+"""Called with (stage, done, total), by jobs of several kinds of work."""
 _WINDOW_SECONDS = 60.0
 _MARK_SECONDS = 0.05
 _MIN_MARKS = 5

@@ -27,7 +27,7 @@ TRUNK = (
     "report",
     "demo",
 )
-ROOMS = ("cli", *WINGS, *TRUNK)
+ROOMS = ("cli", "api", *WINGS, *TRUNK)
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 
 #: Imports that go around a room's face, as (file, module). This list may only become shorter.

@@ -1,8 +1,8 @@
-from .duplicates.search import find_duplicates as find_duplicates
+from .duplicates.search import Duplicates as Duplicates, find_duplicates as find_duplicates
 from .frontier.config import FrontierConfig as FrontierConfig
-from .frontier.plan import plan_frontier as plan_frontier
+from .frontier.plan import FrontierPlan as FrontierPlan, plan_frontier as plan_frontier
 from .frontier.points import DEFAULT_POINTS as DEFAULT_POINTS
-from .frontier.run import run_frontier as run_frontier
+from .frontier.run import FrontierResult as FrontierResult, run_frontier as run_frontier
 from .quickstart import QuickstartResult as QuickstartResult, run_quickstart as run_quickstart
 from .runs.compare import compare_contenders as compare_contenders
 from .runs.contenders import open_contenders as open_contenders

@@ -16,6 +16,7 @@ from seit.demo import write_corpus
 from seit.errors import UsageError
 from seit.ingest import TokenizeConfig, TokenizeResult, tokenize
 from seit.locks import locked_folder
+from seit.outcomes import Outcome
 from seit.progress import StageProgress
 from seit.recipes import find_recipe
 from seit.report import (
@@ -50,8 +51,8 @@ _SHOWN = 0.05
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class QuickstartResult:
+@dataclass(frozen=True, repr=False)
+class QuickstartResult(Outcome):
     """What the comparison came to.
 
     Attributes:

@@ -15,30 +15,31 @@ from seit.errors import SeitError, UsageError
 INTERRUPTED = 130
 
 COMMANDS = {
-    "quickstart": "The whole story on a small corpus: tokenize, train, compare with pixels.",
+    "quickstart": "Tokenize a small corpus, train on it, and compare with pixels.",
     "tokenize": "Tokenize a corpus into a store.",
     "tokenizer": "Make or inspect a tokenizer.",
-    "info": "Say what a store holds.",
+    "info": "Describe a store.",
     "verify": "Check that every byte of a store is intact, or restore it from a copy.",
-    "convert": "Write a store in another codec or container, or somewhere else.",
-    "merge": "Make one store of several that one tokenizer made.",
+    "convert": "Copy a store, in another codec or container.",
+    "merge": "Merge stores of one tokenizer into one.",
     "filter": "Write a new store with some samples of another.",
-    "delete": "Remove samples from a store for good, in place.",
+    "delete": "Delete samples from a store for good, in place.",
     "duplicates": "Find samples that are nearly the same in two splits.",
     "train": "Train a classifier on the tokens of a store.",
-    "pretrain": "Learn from the tokens of a store without labels.",
-    "tune": "Tune a pre-trained backbone by few weights, or compare ways to.",
+    "pretrain": "Pretrain an encoder on the tokens of a store, without labels.",
+    "tune": "Fine-tune a few weights of a pretrained backbone, or compare methods.",
     "continual": "Learn the classes of a store task by task.",
     "eval": "Evaluate a finished run on a split of a store.",
-    "predict": "Name the classes of raw images or clips.",
+    "predict": "Predict the classes of raw images or clips.",
+    "embed": "Write the features of a run's backbone for every sample of a split.",
     "runs": "List runs, or compare some of them.",
     "export": "Write a finished run as safetensors, ONNX and torch.export files with a card.",
-    "frontier": "Accuracy against bytes: tokens, JPEG, smaller pictures and subsets compared.",
+    "frontier": "Compare tokens, JPEG, smaller pictures and subsets: accuracy against bytes.",
     "recipes": "List, show or copy recipes of runs.",
 }
 
 GROUPS = ("recipes", "runs", "tokenizer")
-"""Commands that have commands."""
+"""Commands with subcommands."""
 
 WITH_SETTINGS = ("train", "pretrain", "tune", "continual", "frontier")
 """Commands that take ``--group.field value``."""
@@ -55,20 +56,26 @@ RESUMABLE = (
     "tokenizer adapt",
     "frontier",
 )
-"""Commands that go on where they were stopped."""
+"""Commands that resume an interrupted run."""
 
-app = App(
-    name="seit",
-    suppress_keyboard_interrupt=False,
-    version=__version__,
-    help="Turn an image or audio corpus into about 1 KB of tokens per instance, once, and train "
-    "from them.",
-    help_format="plaintext",  # a reader of Markdown takes a third of a second to load
-    default_parameter=Parameter(negative=""),
-)
-for name, summary in COMMANDS.items():
-    settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups have their own
-    app.command(f"seit.cli.{name}:command", name=name, help=summary, **settings)
+
+def make_app(asked: str) -> App:
+    """Return the command line: the whole help of the command asked for, one line of the others."""
+    app = App(
+        name="seit",
+        suppress_keyboard_interrupt=False,
+        version=__version__,
+        help="Turn an image or audio corpus into about 1 KB of tokens per instance, once, and "
+        "train from them.",
+        help_format="plaintext",  # a reader of Markdown takes a third of a second to load
+        default_parameter=Parameter(negative=""),
+    )
+    for name, summary in COMMANDS.items():
+        settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups have their own
+        if name != asked:
+            settings["help"] = summary
+        app.command(f"seit.cli.{name}:command", name=name, **settings)
+    return app
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -78,7 +85,9 @@ def run(arguments: Sequence[str]) -> None:
     tokens = expand_settings(arguments) if name in WITH_SETTINGS else list(arguments)
     try:
         with spoken_log():
-            app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
+            make_app(name)(
+                tokens, result_action="return_value", print_error=False, exit_on_error=False
+            )
     except CycloptsError as error:
         hint = f"seit {name} --help" if name in COMMANDS else "seit --help"
         say(f"error: {one_line(_explain(error))} (`{hint}` says more)")
@@ -109,19 +118,19 @@ def _explain(error: CycloptsError) -> str:
 
 
 def _advice(name: str, tokens: Sequence[str]) -> str:
-    """How to go on after Ctrl-C."""
+    """Say how to resume after Ctrl-C."""
     command = " ".join(tokens[:2]) if name == "tokenizer" else name
     if command not in RESUMABLE:
         return ""
     asks = command.endswith(("train", "tune", "continual", "adapt")) and "--resume" not in tokens
     flag = " with --resume" if asks else ""
-    return f"; finished work is kept: run the same command again{flag} to go on"
+    return f"; finished work is kept: run the same command again{flag} to resume"
 
 
 def expand_settings(arguments: Sequence[str]) -> list[str]:
     """Rewrite ``--group.field value`` to ``--set group.field=value``.
 
-    ``--resume auto`` becomes ``--resume``, which means just that: go on if there is what to.
+    ``--resume auto`` becomes ``--resume``, which means the same: resume if there is a run.
     """
     expanded: list[str] = []
     rest = list(arguments)

@@ -1,9 +1,9 @@
 """`seit convert SRC DST`."""
 
-from dataclasses import asdict
 from typing import Literal
 
-from seit.cli.output import human_bytes, print_json, print_table, progress_bar
+from seit.cli.output import counting_bar, print_result, print_table
+from seit.report import human_bytes
 
 
 def command(
@@ -15,7 +15,7 @@ def command(
     container: Literal["wds", "zarr", "official"] | None = None,
     json: bool = False,
 ) -> None:
-    """Write a store once more: copied, in another codec or container, or as official SeiT files.
+    """Copy a store, in another codec or container, or from and to official SeiT files.
 
     Args:
         src: A store's folder or URL, or a folder of naver-ai/seit's token files.
@@ -25,18 +25,12 @@ def command(
             SRC by default.
         json: Print one JSON object.
     """
-    from seit.stores import convert_store
+    from seit.api import convert
 
-    with progress_bar("converting", "") as bar:
-        result = convert_store(
-            src,
-            dst,
-            codec=codec,
-            container=container,
-            progress=lambda done, total: bar(done, total, ""),
-        )
+    with counting_bar("converting") as progress:
+        result = convert(src, out=dst, codec=codec, container=container, progress=progress)
     if json:
-        return print_json(asdict(result))
+        return print_result(result)
     return print_table(
         [
             ("store", dst),

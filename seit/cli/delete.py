@@ -1,10 +1,10 @@
 """`seit delete STORE KEY…`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from seit.cli.output import human_bytes, print_json, print_table, progress_bar
+from seit.cli.output import counting_bar, print_result, print_table
+from seit.report import human_bytes
 
 
 def command(
@@ -19,29 +19,24 @@ def command(
 ) -> None:
     """Remove samples from a store for good, in place: their keys, labels, metadata and tokens.
 
-    Stopped at any moment, the store is the old or the new one; the same command goes on.
+    Interrupted at any moment, the store is the old or the new one; the same command resumes.
 
     Args:
         store: A store's folder.
         key: Keys of samples; KEY stands for its views KEY#0, KEY#1 … too.
         keys: A file of keys, one a line.
-        missing: What to do about keys of no sample: stop, or leave them out.
-        refit: Fit the tables of entropy coding to what is left, and code all samples anew.
+        missing: For keys of no sample: stop, or leave them out.
+        refit: Fit the tables of entropy coding to the remaining samples and code them again.
         json: Print one JSON object.
     """
-    from seit.stores import delete_samples, read_keys
+    from seit.api import delete
+    from seit.stores import read_keys
 
     wanted = [*(key or ()), *(read_keys(keys) if keys else ())]
-    with progress_bar("deleting", "samples") as bar:
-        result = delete_samples(
-            store,
-            wanted,
-            missing=missing,
-            refit=refit,
-            progress=lambda done, total: bar(done, total, ""),
-        )
+    with counting_bar("deleting", "samples") as progress:
+        result = delete(store, keys=wanted, missing=missing, refit=refit, progress=progress)
     if json:
-        return print_json(asdict(result))
+        return print_result(result)
     missed = f"; {result.missing:,} keys of no sample" if result.missing else ""
     return print_table(
         [

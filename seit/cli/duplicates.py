@@ -1,8 +1,6 @@
 """`seit duplicates STORE`."""
 
-from dataclasses import asdict
-
-from seit.cli.output import print_json, print_lines, progress_bar, say
+from seit.cli.output import counting_bar, print_lines, print_result, say
 
 
 def command(
@@ -24,16 +22,11 @@ def command(
         most: Pairs to list; the others are only counted.
         json: Print one JSON object.
     """
-    from seit.analysis import find_duplicates
-    from seit.shards import open_store
+    from seit.api import duplicates
 
-    with progress_bar("comparing", "") as bar:
-        found = find_duplicates(
-            open_store(store),
-            between=between,
-            threshold=threshold,
-            most_pairs=most,
-            progress=lambda done, total: bar(done, total, ""),
+    with counting_bar("comparing") as progress:
+        found = duplicates(
+            store, between=between, threshold=threshold, most=most, progress=progress
         )
     if found.unchecked:
         say(
@@ -41,7 +34,7 @@ def command(
             "many; there may be more near-duplicates"
         )
     if json:
-        return print_json(asdict(found))
+        return print_result(found)
     unlisted = found.exact + found.near - len(found.pairs)
     return print_lines(
         [

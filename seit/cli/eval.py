@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from seit.cli.flags import accuracy_rows
-from seit.cli.output import print_json, print_table, say, warn
+from seit.cli.figures import accuracy_rows
+from seit.cli.output import print_result, print_table, say, warn
 from seit.progress import human_rate
 
 
@@ -29,9 +29,9 @@ def command(
         run: A run's folder.
         store: A store made by the same tokenizer.
         split: Which split; val by default, or the only one.
-        unknown_classes: What to do about samples of classes that the run does not know: stop, or
-            leave them out and count them.
-        spelling: Whether names are the same only if equal, or also if they differ in case, Unicode
+        unknown_classes: For samples of classes that the run does not know: stop, or skip and count
+            them.
+        spelling: exact matches equal names only; loose also those that differ in case, Unicode
             form, blanks, underscores or hyphens.
         out: A new folder for CSV tables: precision, recall and support by class, the confusion
             matrix, the prediction of each sample. A new .csv file gets the first alone.
@@ -39,44 +39,32 @@ def command(
         pixels: SRC of the images, for a run that was trained on pixels.
         json: Print one JSON object.
     """
+    from seit.api import evaluate
     from seit.classes import listed
-    from seit.shards import open_store
-    from seit.training import check_new_tables, evaluate_run, write_evaluation
 
-    if out is not None:
-        check_new_tables(out)
-    opened = open_store(store)
-    result = evaluate_run(
+    result = evaluate(
         run,
-        opened,
+        store=store,
         split=split,
-        unknown=unknown_classes,
+        unknown_classes=unknown_classes,
         spelling=spelling,
+        out=out,
         device=device,
         pixels=pixels,
     )
-    if out is not None:
-        write_evaluation(out, result, opened[result.split].keys)
-    rate = result.samples / result.seconds
-    left_out = sum(result.unknown.values())
     if json:
-        return print_json(
-            {
-                **result.metrics(),
-                "split": result.split,
-                "samples": result.samples,
-                "unknown_samples": left_out,
-                "unknown_classes": dict(result.unknown),
-                "missing_classes": list(result.missing),
-                "samples_per_second": rate,
-                "data_wait_fraction": result.wait_seconds / result.seconds,
-            }
+        return print_result(result)
+    if result.unknown_classes:
+        names = listed(list(result.unknown_classes))
+        warn(
+            [
+                f"{result.unknown_samples:,} samples of classes that the run does not know are "
+                f"left out: {names}"
+            ]
         )
-    if result.unknown:
-        names = listed(list(result.unknown))
-        warn([f"{left_out:,} samples of classes that the run does not know are left out: {names}"])
-    if result.missing:
-        warn([f"the store lacks classes of the run: {listed(result.missing)}"])
+    if result.missing_classes:
+        warn([f"the store lacks classes of the run: {listed(result.missing_classes)}"])
     figures = accuracy_rows(result, samples=result.samples, num_classes=result.num_classes)
-    print_table([*figures, ("samples", f"{result.samples:,} ({human_rate(rate)})")])
+    rate = human_rate(result.samples_per_second)
+    print_table([*figures, ("samples", f"{result.samples:,} ({rate})")])
     return say(f"the tables are at {out}") if out is not None else None

@@ -1,12 +1,12 @@
 """`seit export RUN OUT`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from seit.cli.output import human_bytes, print_json, print_table, warn
+from seit.cli.output import print_result, print_table, warn
+from seit.report import human_bytes
 
 
 def command(
@@ -37,20 +37,13 @@ def command(
         store: The store that the run was trained on, for the sizes on the card.
         json: Print one JSON object.
     """
-    from seit.exports import FORMATS, OPSET, export_run
+    from seit.api import export
 
-    result = export_run(
-        run,
-        out,
-        formats=FORMATS if format is None else format,
-        inputs=inputs,
-        opset=OPSET if opset is None else opset,
-        store=store,
-    )
+    result = export(run, out=out, formats=format, inputs=inputs, opset=opset, store=store)
     warn([f"no file takes {kind}: {reason}" for kind, reason in result.missing.items()])
     warn([f"{name} was not checked: install onnxruntime" for name in result.unchecked])
     if json:
-        return print_json({"out": str(out), **asdict(result)})
+        return print_result(result)
     return print_table(
         [
             (file.name, f"{human_bytes(file.bytes)}{_checked(file.logit_difference)}")

@@ -1,23 +1,17 @@
 """`seit frontier SRC`."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from seit.cli.output import (
-    human_bytes,
-    print_json,
-    print_lines,
-    progress_bar,
-    say,
-)
+from seit.cli.flags import assigned_settings
+from seit.cli.output import print_result, print_table, say, stage_bar
 from seit.progress import human_seconds
+from seit.report import human_bytes
 
 if TYPE_CHECKING:
-    from seit.analysis import FrontierConfig
+    from seit.analysis import FrontierPlan
 
 
 def command(
@@ -42,101 +36,87 @@ def command(
     """Train one backbone from original files, JPEGs, small pictures, subsets and tokens; compare.
 
     Draws top-1 against the bytes of the training data. All runs have the same recipe, steps and
-    seeds. Run again, it goes on where it was stopped; more points and seeds may be added.
+    seeds. The same command resumes an interrupted one; more points and seeds may be added.
 
     Args:
         src: A corpus of labelled images, as for `seit tokenize`.
-        out: Where copies, stores, runs, the chart and the report go.
+        out: Folder for copies, stores, runs, the chart and the report.
         points: What to compare: pixels, jpeg-10 (quality), res-1/4 (of the side), subset-25 (%),
             tokens-patch, tokens-patch-64 (codes), tokens-conv, any tokens with -packed.
         recipe: A recipe's name; its settings are flags too, as in `--optim.lr 1e-3`.
         steps: Steps of each run, instead of the recipe's length.
         seeds: Runs of each point.
-        seed: The first of the seeds.
+        seed: First of the seeds.
         size: Side in pixels of the squares that tokenizers and networks see; 256 by default.
         codes: Codebook size of tokens-patch.
-        val_fraction: Share that is validated on where SRC has no splits of its own.
+        val_fraction: Share of samples for validation where SRC has no splits.
         device: auto, cpu, cuda, mps.
-        workers: Pictures that are decoded at a time; one a core by default.
+        workers: Pictures decoded at a time; one a core by default.
         dry_run: Print the points with their expected bytes and stop.
         set_: NAME=VALUE; what `--group.field value` is short for.
-        json: Print the result as one JSON object.
+        json: Print one JSON object.
     """
-    from seit.analysis import DEFAULT_POINTS, FrontierConfig, run_frontier
-    from seit.config import parse_assignments
+    from seit.analysis import FrontierPlan
+    from seit.api import frontier
 
     names = [name for text in points or () for name in text.split(",") if name]
-    config = FrontierConfig(
-        points=tuple(names) if points is not None else DEFAULT_POINTS,
-        recipe=recipe,
-        settings=parse_assignments(set_ or ()),
-        steps=steps,
-        seeds=seeds,
-        seed=seed,
-        device=device,
-        size=size,
-        codes=codes,
-        val_fraction=val_fraction,
-        workers=workers,
-    )
-    if dry_run:
-        return _print_plan(src, config, json)
-    with progress_bar("frontier", "") as bar:
-        result = run_frontier(
-            src, out, config=config, progress=lambda stage, done, total: bar(done, total, stage)
+    with stage_bar("frontier") as progress:
+        result = frontier(
+            src,
+            out=out,
+            points=None if points is None else names,
+            recipe=recipe,
+            steps=steps,
+            seeds=seeds,
+            seed=seed,
+            device=device,
+            size=size,
+            codes=codes,
+            val_fraction=val_fraction,
+            workers=workers,
+            dry_run=dry_run,
+            progress=progress,
+            **assigned_settings(set_),
         )
     if json:
-        places = {"chart": str(result.chart), "report": str(result.report)}
-        return print_json({**asdict(result), **places})
-    _print_table(
-        ["point", "bytes", "a picture", "top-1", "PSNR"],
+        return print_result(result)
+    if isinstance(result, FrontierPlan):
+        return _print_plan(result)
+    print_table(
         [
-            [
-                f"{row.name} *" if row.is_on_front else row.name,
-                human_bytes(row.bytes),
-                human_bytes(row.bytes_per_sample),
-                f"{row.top1:.1%}" + ("" if row.top1_std is None else f" ± {row.top1_std:.1%}"),
-                "" if row.psnr_db is None else f"{row.psnr_db:.1f} dB",
-            ]
-            for row in result.rows
+            ["point", "bytes", "a picture", "top-1", "PSNR"],
+            *(
+                [
+                    f"{row.name} *" if row.is_on_front else row.name,
+                    human_bytes(row.bytes),
+                    human_bytes(row.bytes_per_sample),
+                    f"{row.top1:.1%}" + ("" if row.top1_std is None else f" ± {row.top1_std:.1%}"),
+                    "" if row.psnr_db is None else f"{row.psnr_db:.1f} dB",
+                ]
+                for row in result.rows
+            ),
         ],
+        left=1,
     )
     say("* no other point is as accurate in fewer bytes")
     return say(f"done in {human_seconds(result.seconds)}; the picture is at {result.report}")
 
 
-def _print_plan(src: str, config: "FrontierConfig", json: bool) -> None:
-    from seit.analysis import plan_frontier
-
-    planned = plan_frontier(src, config)
-    runs = sum(point.runs for point in planned)
-    if json:
-        values: dict[str, Any] = {"points": [asdict(point) for point in planned], "runs": runs}
-        return print_json(values)
-    _print_table(
-        ["point", "bytes", "a picture", "pictures", "runs"],
+def _print_plan(plan: "FrontierPlan") -> None:
+    print_table(
         [
-            [
-                point.name,
-                human_bytes(point.bytes),
-                human_bytes(point.bytes_per_sample),
-                f"{point.samples:,}",
-                str(point.runs),
-            ]
-            for point in planned
+            ["point", "bytes", "a picture", "pictures", "runs"],
+            *(
+                [
+                    point.name,
+                    human_bytes(point.bytes),
+                    human_bytes(point.bytes_per_sample),
+                    f"{point.samples:,}",
+                    str(point.runs),
+                ]
+                for point in plan.points
+            ),
         ],
+        left=1,
     )
-    return say(f"{runs} runs in all; tokens are stated as packed, before entropy coding")
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for row in (header, *rows):
-        first, *others = (
-            f"{cell:<{width}}" if index == 0 else f"{cell:>{width}}"
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *others]).rstrip())
-    print_lines(lines)
+    return say(f"{plan.runs} runs in all; tokens are stated as packed, before entropy coding")

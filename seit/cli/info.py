@@ -2,68 +2,44 @@
 
 from collections.abc import Iterator, Mapping
 
-from seit.cli.output import human_bytes, print_json, print_table
+from seit.cli.output import print_result, print_table
+from seit.report import human_bytes
 
 
 def command(store: str, /, *, json: bool = False) -> None:
-    """Say what a store holds.
+    """Describe a store: samples, bytes, grid, tokenizer, classes, splits.
 
     Args:
         store: A store's folder or URL.
         json: Print one JSON object.
     """
-    from seit.shards import open_store
+    from seit.api import info
+    from seit.shards import token_bits
 
-    opened = open_store(store)
-    card = opened.card
-    tokenizer = card.tokenizer
-    splits = {split: card.samples_of(split) for split in card.splits}
-    samples = max(card.samples, 1)
-    per_sample = opened.num_bytes / samples
+    found = info(store)
     if json:
-        return print_json(
-            {
-                "samples": card.samples,
-                "bytes": opened.num_bytes,
-                "bytes_per_sample": per_sample,
-                "payload_bytes_per_sample": card.payload_bytes / samples,
-                "source_bytes_per_sample": card.source_bytes / samples,
-                "grid": list(tokenizer.grid),
-                "codebook_size": tokenizer.codebook_size,
-                "codebook_dim": tokenizer.codebook_dim,
-                "tokenizer": tokenizer.name,
-                "tokenizer_fingerprint": tokenizer.fingerprint,
-                "quality": dict(card.quality),
-                "codec": card.codec,
-                "container": card.container,
-                "classes": list(card.classes),
-                "splits": splits,
-                "shards": sum(len(shards) for shards in card.splits.values()),
-                "skipped": card.skipped,
-            }
-        )
-    names = ", ".join(card.classes[:8]) + (", …" if len(card.classes) > 8 else "")
-    height, width = tokenizer.grid
+        return print_result(found)
+    classes = found.classes
+    names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+    height, width = found.grid
     return print_table(
         [
-            ("samples", ", ".join(f"{name} {count:,}" for name, count in splits.items())),
-            ("classes", f"{len(card.classes):,}: {names}" if card.classes else "none (unlabelled)"),
+            ("samples", ", ".join(f"{name} {count:,}" for name, count in found.splits.items())),
+            ("classes", f"{len(classes):,}: {names}" if classes else "none (unlabelled)"),
             (
                 "size",
-                f"{human_bytes(opened.num_bytes)}, {per_sample:.0f} B per sample "
-                f"({card.payload_bytes / samples:.0f} B in shards; files had "
-                f"{human_bytes(card.source_bytes / samples)})",
+                f"{human_bytes(found.bytes)}, {found.bytes_per_sample:.0f} B per sample "
+                f"({found.payload_bytes_per_sample:.0f} B in shards; files had "
+                f"{human_bytes(found.source_bytes_per_sample)})",
             ),
             (
                 "tokens",
-                f"{height}×{width} of {tokenizer.codebook_size:,} codes, {card.layout.bits} bits",
+                f"{height}×{width} of {found.codebook_size:,} codes, "
+                f"{token_bits(found.codebook_size)} bits",
             ),
-            (
-                "tokenizer",
-                ", ".join([tokenizer.name, *_quality(card.quality)]),
-            ),
-            ("shards", f"{sum(map(len, card.splits.values()))} × {card.container}, {card.codec}"),
-            ("skipped", f"{card.skipped:,} unreadable inputs"),
+            ("tokenizer", ", ".join([found.tokenizer, *_quality(found.quality)])),
+            ("shards", f"{found.shards} × {found.container}, {found.codec}"),
+            ("skipped", f"{found.skipped:,} unreadable inputs"),
         ]
     )
 

@@ -1,9 +1,9 @@
 """`seit merge DST STORE STORE…`."""
 
-from dataclasses import asdict
 from typing import Literal
 
-from seit.cli.output import human_bytes, print_json, print_table, progress_bar
+from seit.cli.output import counting_bar, print_result, print_table
+from seit.report import human_bytes
 
 
 def command(
@@ -17,32 +17,32 @@ def command(
     container: Literal["wds", "zarr"] | None = None,
     json: bool = False,
 ) -> None:
-    """Make one store of several that one tokenizer made; splits and classes are united by name.
+    """Merge stores of one tokenizer into one; splits and classes are united by name.
 
     Args:
         dst: A new or empty folder or URL.
         stores: Folders or URLs of stores.
         prefix: Put the name of each store's folder before its keys.
-        on_duplicate: What to do about a key that occurs twice in a split: stop, or keep the first.
+        on_duplicate: For a key that occurs twice in a split: stop, or keep the first.
         codec: How grids are coded; by default as in all stores, or context.
         container: What shards are: WebDataset tars or Zarr v3 groups; by default as in all stores,
             or wds.
         json: Print one JSON object.
     """
-    from seit.stores import merge_stores
+    from seit.api import merge
 
-    with progress_bar("merging", "samples") as bar:
-        result = merge_stores(
-            dst,
+    with counting_bar("merging", "samples") as progress:
+        result = merge(
             stores,
+            out=dst,
             prefix=prefix,
             on_duplicate=on_duplicate,
             codec=codec,
             container=container,
-            progress=lambda done, total: bar(done, total, ""),
+            progress=progress,
         )
     if json:
-        return print_json(asdict(result))
+        return print_result(result)
     splits = ", ".join(f"{name} {count:,}" for name, count in result.splits.items())
     left_out = f"; {result.left_out:,} of equal keys left out" if result.left_out else ""
     return print_table(

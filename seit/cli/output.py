@@ -13,15 +13,18 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 
 from seit.errors import SeitError
 from seit.printable import CONTROLS, printable
 from seit.progress import Pace, human_rate, human_seconds
+
+if TYPE_CHECKING:
+    from seit.outcomes import Outcome
 
 LINE_SECONDS = 10.0
 """Time between progress lines where stderr is not a terminal."""
@@ -79,6 +82,11 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def print_result(result: "Outcome") -> None:
+    """Print what a verb returned as one JSON object."""
+    print_json(result.record())
+
+
 def print_json(values: Mapping[str, Any]) -> None:
     """Print one JSON object to stdout; numbers that are not finite are null."""
     text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False, indent=2)
@@ -112,19 +120,26 @@ def _write(text: str) -> None:
         raise SeitError(f"{_UNWRITTEN}: {error.strerror}") from error
 
 
-def print_table(rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and values in two columns to stdout."""
-    width = max(len(name) for name, _ in rows)
-    print_lines([f"{name:<{width}}  {value}" for name, value in rows])
+def print_table(rows: Sequence[Sequence[str]], *, left: int = 2) -> None:
+    """Print rows in columns to stdout, the first ``left`` aligned left, the others right."""
+    print_lines(columns(rows, left=left))
 
 
-def human_bytes(num_bytes: float) -> str:
-    """A size with a decimal unit, such as ``1.28 kB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(num_bytes) < 1000:
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
+def columns(rows: Sequence[Sequence[str]], *, left: int = 2) -> list[str]:
+    """Lay rows out in columns, the first ``left`` aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def is_main_process() -> bool:
+    """Whether this process prints: of several that `torchrun` started, the main one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Bar(Protocol):
@@ -132,6 +147,20 @@ class Bar(Protocol):
 
     def __call__(self, done: int, total: int, note: str) -> None:
         """Show that ``done`` of ``total`` are done, and a note."""
+
+
+@contextmanager
+def counting_bar(description: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of a job that counts one kind of thing; see `progress_bar`."""
+    with progress_bar(description, unit) as bar:
+        yield lambda done, total: bar(done, total, "")
+
+
+@contextmanager
+def stage_bar(description: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress of a job of several stages; see `progress_bar`."""
+    with progress_bar(description, "") as bar:
+        yield lambda stage, done, total: bar(done, total, stage)
 
 
 @contextmanager
@@ -218,8 +247,7 @@ def spoken_log() -> Iterator[None]:
     """
     logger, handler = logging.getLogger("seit"), _Speaker()
     before = logger.level
-    is_main = os.environ.get("RANK", "0") == "0"
-    logger.setLevel(logging.INFO if is_main else logging.WARNING)
+    logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     logger.addHandler(handler)
     try:
         yield

@@ -1,15 +1,8 @@
 """`seit pretrain STORE --objective mtm --out RUN`."""
 
-import os
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from seit.cli.flags import noted_on, print_settings, rate_row, run_settings
-from seit.cli.output import print_json, print_table, progress_bar, say
-from seit.errors import UsageError
+from seit.cli.figures import rate_row
+from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.output import is_main_process, print_result, print_table, say
 from seit.pretraining import ObjectiveName
 from seit.progress import human_seconds
 
@@ -27,82 +20,34 @@ def command(
     /,
     *,
     objective: ObjectiveName | None = None,
-    out: Path | None = None,
-    recipe: str | None = None,
-    config: Path | None = None,
-    model: str | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
     sparsity: float | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    resume: bool = False,
-    init_from: Path | None = None,
-    dry_run: bool = False,
-    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    json: bool = False,
+    flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
-    """Learn from the tokens of STORE without labels and leave a run folder at OUT.
+    """Pretrain an encoder on the tokens of STORE, without labels, and leave a run folder at OUT.
 
-    `seit train STORE --init-from OUT` fine-tunes the encoder that it holds. Labels, where there are
-    any, serve the probes alone. Every setting of a recipe is also a flag: `--mtm.mask.mean 0.6`;
-    `--dry-run` prints them all.
+    `seit train STORE --init-from OUT` fine-tunes it. Labels, where there are any, serve the probes
+    alone. Every setting of a recipe is also a flag: `--mtm.mask.mean 0.6`; `--dry-run` prints them
+    all.
 
     Args:
-        store: A store's folder.
+        store: A store's folder or URL.
         objective: mtm (masked tokens), sit (SiT: recovery of groups and contrast), or further
             (masked tokens, further from --init-from, with self-distillation); mtm by default.
-        out: A new folder for the run.
-        recipe: A recipe's name; see `seit recipes list`. The objective's small one unless --config
-            is given.
-        config: A YAML file of settings.
-        model: A ViT of timm; of a recipe for another one only drop_path is kept.
-        epochs: Passes over the training split.
-        steps: Steps, instead of epochs.
-        batch_size: Samples per step, over all devices.
         sparsity: Share of the encoder's attention and MLP weights that is held at zero (SPDF).
-        seed: Of weights, order, views and masks.
-        device: auto, cpu, cuda, mps.
-        resume: Go on with the run at OUT if there is one (`--resume auto` is the same).
-        init_from: Start from the weights of this finished run, and with its backbone.
-        dry_run: Print the resolved settings as YAML and stop.
-        set_: NAME=VALUE; what `--group.field value` is short for.
-        json: Print the result as one JSON object.
+        flags: Flags of all runs.
     """
-    from seit.pretraining import PretrainConfig, pretrain
+    from seit.api import plan_run, pretrain
 
-    settings = run_settings(
-        PretrainConfig,
-        task=objective or "mtm",
-        store=store,
-        recipe=recipe,
-        config=config,
-        init_from=init_from,
-        resumed=out if resume else None,
-        named={
-            "objective": objective,
-            "model.name": model,
-            "schedule.epochs": epochs,
-            "schedule.steps": steps,
-            "data.batch_size": batch_size,
-            "sparsity.share": sparsity,
-            "run.seed": seed,
-            "run.device": device,
-        },
-        assigned=set_,
-    )
-    if dry_run:
-        return print_settings(settings, json=json)
-    if out is None:
-        raise UsageError("--out is missing; name a new folder for the run")
-    with progress_bar("pre-training", "steps") as bar:
-        show = noted_on(bar, NOTES)
-        result = pretrain(settings, store, out=out, resume=resume, progress=show)
-    if os.environ.get("RANK", "0") != "0":
-        return None  # the main one of several processes prints
-    if json:
-        return print_json(asdict(result))
+    given = flags.keywords(objective=objective, sparsity=sparsity)
+    if flags.dry_run:
+        return print_settings(plan_run("pretrain", store, out=flags.out, **given), json=flags.json)
+    out = flags.folder
+    with figures_bar("pretraining", NOTES) as progress:
+        result = pretrain(store, out=out, progress=progress, **given)
+    if not is_main_process():
+        return None
+    if flags.json:
+        return print_result(result)
     shares = {
         "masked-token accuracy": result.token_accuracy,
         "k-NN top-1": result.knn_top1,

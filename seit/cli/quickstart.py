@@ -1,10 +1,10 @@
 """`seit quickstart`."""
 
-from dataclasses import asdict
 from pathlib import Path
 
-from seit.cli.output import human_bytes, print_json, print_table, progress_bar, say
+from seit.cli.output import print_result, print_table, say, stage_bar
 from seit.progress import human_rate, human_seconds
+from seit.report import human_bytes
 
 
 def command(
@@ -19,29 +19,24 @@ def command(
     """Tokenize a small corpus, train a ViT from its tokens and from its pixels, and compare.
 
     Without --data the corpus is rendered: ten classes of textured, lit, cluttered shapes. It
-    takes under three minutes on two cores; rerun it after an interruption and it resumes.
+    takes under three minutes on two cores; the same command resumes an interrupted one.
 
     Args:
         out: Folder for corpus, store, runs and report.
-        data: Your own folder of class folders instead.
+        data: A folder of class folders to use instead.
         steps: Training steps of each of the two runs.
-        seed: Of corpus, weights and order.
+        seed: Seed for corpus, weights and data order.
         device: auto, cpu, cuda, mps.
-        json: Print the result as one JSON object.
+        json: Print one JSON object.
     """
-    from seit.analysis import run_quickstart
+    from seit.api import quickstart
 
-    with progress_bar("quickstart", "") as bar:
-        result = run_quickstart(
-            out,
-            data=data,
-            steps=steps,
-            seed=seed,
-            device=device,
-            progress=lambda stage, done, total: bar(done, total, stage),
+    with stage_bar("quickstart") as progress:
+        result = quickstart(
+            out, data=data, steps=steps, seed=seed, device=device, progress=progress
         )
     if json:
-        return print_json({**asdict(result), "report": str(result.report)})
+        return print_result(result)
     ratio = result.bytes_per_sample_source / result.bytes_per_sample_tokens
     print_table(
         [

@@ -24,7 +24,7 @@ def show(name: str, /) -> None:
     """Print a recipe.
 
     Args:
-        name: Of a recipe.
+        name: Name of a recipe.
     """
     from seit.recipes import find_recipe
 
@@ -36,8 +36,8 @@ def copy(name: str, file: Path | None = None, /) -> None:
     """Copy a recipe to change it; run it with `seit train --config FILE`.
 
     Args:
-        name: Of a recipe.
-        file: Where to; NAME.yaml here by default.
+        name: Name of a recipe.
+        file: The copy; NAME.yaml here by default.
     """
     from seit.files import check_new_file, write_atomically
     from seit.recipes import find_recipe

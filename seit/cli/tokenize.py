@@ -1,19 +1,15 @@
 """`seit tokenize SRC STORE`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from seit.cli.output import (
-    human_bytes,
-    print_json,
-    print_table,
-    progress_bar,
-    say,
-    warn,
-)
+from seit.cli.output import print_result, print_table, progress_bar, say, warn
 from seit.progress import human_seconds
+from seit.report import human_bytes
+
+if TYPE_CHECKING:
+    from seit.ingest import Estimate
 
 
 def command(
@@ -49,12 +45,12 @@ def command(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Tokenize the images or sounds of SRC into STORE. An interrupted job goes on when run again.
+    """Tokenize the images or sounds of SRC into STORE; the same command resumes an interrupted job.
 
     Args:
         src: A folder of class folders (with or without train/ and val/), a folder of images, a
             manifest (CSV, JSON Lines, Parquet), WebDataset tars, or what Hugging Face writes
-            (metadata.csv beside the files, Parquet with the files in it); see docs/inputs.md.
+            (metadata.csv next to the files, Parquet with the files in it); see docs/inputs.md.
         store: A new or empty folder outside SRC.
         tokenizer: A name (shipped, or fitted on SRC) or a tokenizer file; see `seit tokenizer
             list`. Without one the shipped conv-vq-f8-1024 for images of 256 px and 1,024 codes,
@@ -62,10 +58,11 @@ def command(
         size: Pixels of the square that images are resized and cropped to; 256 by default, twice
             the size of pictures up to 64 px if no tokenizer is named.
         codes: Codebook size of a fitted tokenizer.
-        codec: How token grids are coded: entropy coded, or at a fixed width.
-        container: What shards are: WebDataset tars or Zarr v3 groups.
-        engine: Where the job runs: on this machine, or in actors of a Ray cluster.
-        ray_address: Of the cluster ("auto", "host:port"); without it Ray runs on this machine.
+        codec: How grids are coded: context (entropy coded) or packed (fixed width).
+        container: WebDataset tars or Zarr v3 groups.
+        engine: Run on this machine, or in actors of a Ray cluster.
+        ray_address: Address of the cluster ("auto", "host:port"); without it Ray runs on this
+            machine.
         ray_cpus: Cores of each actor.
         workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
         val_fraction: Share of instances for `val` where SRC has no splits; every class keeps one
@@ -76,93 +73,70 @@ def command(
         max_seconds: Skip recordings that last longer than this, in seconds; up to 86,400.
         views: Samples of each training image: itself and random crops of it, as `KEY#v1`, ….
         workers: Decoders, one a core by default; with Ray, actors.
-        decoders: Whether decoders are threads or processes; auto takes processes from 5 on.
-        device: Where the tokenizer runs: cpu, cuda, mps or auto.
-        compile: Run the tokenizer through torch.compile; a few ids may become others.
-        seed: Of the tokenizer's fit and of the views.
+        decoders: Decode in threads or processes; auto takes processes from 5 on.
+        device: auto, cpu, cuda, mps.
+        compile: Run the tokenizer through torch.compile, which may change a few ids.
+        seed: Seed for the tokenizer's fit and the views.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job of other settings, at STORE.
         embed_tokenizer: Copy the weights of a shipped tokenizer into the store, so that it needs
             no seit that ships them; without it the store names the tokenizer by fingerprint.
-        update: Bring the store at STORE up to date with SRC: tokenize what is new or changed (its
-            size, split, class or metadata), drop what is gone, keep all other tokens.
+        update: Bring the store at STORE up to date with SRC: tokenize new and changed files (by
+            size, split, class or metadata), drop missing ones, keep all other tokens.
         update_changed_since: With --update, files modified at or after this date changed too.
         dry_run: Estimate bytes and time from a sample; write nothing.
-        json: Print the result as one JSON object.
+        json: Print one JSON object.
     """
-    from seit.errors import UsageError
-    from seit.ingest import TokenizeConfig, TokenizeResult, estimate_job, tokenize, update_store
+    from seit.api import tokenize
+    from seit.ingest import Estimate
 
-    if update_changed_since is not None and not update:
-        raise UsageError("--update-changed-since goes with --update; pass both")
-    if update and dry_run:
-        raise UsageError("--dry-run estimates a whole job, not an update; leave one of them out")
-    config = TokenizeConfig(
-        tokenizer=tokenizer,
-        size=size,
-        codes=codes,
-        codec=codec,
-        container=container,
-        val_fraction=val_fraction,
-        root=root,
-        shard_samples=shard_samples,
-        engine=engine,
-        ray_address=ray_address,
-        ray_cpus=ray_cpus,
-        workdir=workdir,
-        max_pixels=max_pixels,
-        max_seconds=max_seconds,
-        views=views,
-        workers=workers,
-        decoders=decoders,
-        device=device,
-        compile=compile,
-        seed=seed,
-        strict=strict,
-        overwrite=overwrite,
-        embed_tokenizer=embed_tokenizer,
-    )
-    if dry_run:
-        expected = estimate_job(src, store, config)
-        warn(expected.warnings)
-        if json:
-            return print_json({"dry_run": True, **asdict(expected)})
-        return print_table(
-            [
-                ("samples", f"{expected.samples:,} ({_splits(expected.splits)})"),
-                ("classes", f"{expected.classes:,}"),
-                (
-                    "size, packed",
-                    f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each, "
-                    f"{_ratio(expected.source_bytes_per_sample, expected.bytes_per_sample)}",
-                ),
-                (
-                    "time",
-                    f"{human_seconds(expected.seconds)} at {_rate(expected.samples_per_second)}",
-                ),
-                ("unreadable", f"{expected.unreadable_fraction:.1%} of a sample"),
-            ]
-        )
     with progress_bar("tokenizing", "files") as bar:
 
         def progress(done: int, total: int, skipped: int) -> None:
             bar(done, total, f"{skipped} skipped" if skipped else "")
 
-        if update:
-            result: TokenizeResult = update_store(
-                src, store, config, changed_since=update_changed_since, progress=progress
-            )
-        else:
-            result = tokenize(src, store, config, progress=progress)
+        result = tokenize(
+            src,
+            out=store,
+            tokenizer=tokenizer,
+            size=size,
+            codes=codes,
+            codec=codec,
+            container=container,
+            val_fraction=val_fraction,
+            root=root,
+            shard_samples=shard_samples,
+            engine=engine,
+            ray_address=ray_address,
+            ray_cpus=ray_cpus,
+            workdir=workdir,
+            max_pixels=max_pixels,
+            max_seconds=max_seconds,
+            views=views,
+            workers=workers,
+            decoders=decoders,
+            device=device,
+            compile=compile,
+            seed=seed,
+            strict=strict,
+            overwrite=overwrite,
+            embed_tokenizer=embed_tokenizer,
+            update=update,
+            changed_since=update_changed_since,
+            dry_run=dry_run,
+            progress=progress,
+        )
     warn(result.warnings)
+    if isinstance(result, Estimate):
+        return print_result(result) if json else _print_estimate(result)
     if result.skipped:
         say(f"warning: {result.skipped:,} files were skipped; {store}/skipped.jsonl says why")
     if update:
-        say(_changes(asdict(result), store))
+        say(_changes(result.record(), store))
     elif not result.samples_per_second:
         say(f"{store} is complete already; nothing was left to do")
     if json:
-        return print_json(asdict(result))
+        return print_result(result)
     rate = f", {_rate(result.samples_per_second)}" if result.samples_per_second else ""
     return print_table(
         [
@@ -179,6 +153,25 @@ def command(
                 f"{result.quality['psnr_db']:.1f} dB, {result.quality['codebook_usage']:.0%} of "
                 "the codes in use",
             ),
+        ]
+    )
+
+
+def _print_estimate(expected: "Estimate") -> None:
+    print_table(
+        [
+            ("samples", f"{expected.samples:,} ({_splits(expected.splits)})"),
+            ("classes", f"{expected.classes:,}"),
+            (
+                "size, packed",
+                f"{human_bytes(expected.bytes)}, {expected.bytes_per_sample:.0f} B each, "
+                f"{_ratio(expected.source_bytes_per_sample, expected.bytes_per_sample)}",
+            ),
+            (
+                "time",
+                f"{human_seconds(expected.seconds)} at {_rate(expected.samples_per_second)}",
+            ),
+            ("unreadable", f"{expected.unreadable_fraction:.1%} of a sample"),
         ]
     )
 

@@ -1,15 +1,11 @@
 """`seit train STORE --out RUN`."""
 
-import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from seit.cli.flags import accuracy_rows, noted_on, print_settings, rate_row, run_settings
-from seit.cli.output import print_json, print_table, progress_bar, say
-from seit.errors import UsageError
+from seit.cli.figures import accuracy_rows, rate_row
+from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.output import is_main_process, print_result, print_table, say
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -27,22 +23,9 @@ def command(
     store: str,
     /,
     *,
-    out: Path | None = None,
-    recipe: str | None = None,
-    config: Path | None = None,
-    model: str | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
     seeds: int = 1,
-    device: str | None = None,
     pixels: Path | None = None,
-    resume: bool = False,
-    init_from: Path | None = None,
-    dry_run: bool = False,
-    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    json: bool = False,
+    flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Train a classifier on the tokens of STORE and leave a run folder at OUT.
 
@@ -51,66 +34,28 @@ def command(
     variables, these over --config, that over --recipe, that over the defaults.
 
     Args:
-        store: A store's folder.
-        out: A new folder for the run.
-        recipe: A recipe's name; see `seit recipes list`. Unless --config is given, the one for the
-            store's data, fitted to its grid and to few samples.
-        config: A YAML file of settings.
-        model: A backbone of timm; of a recipe for another one only drop_path is kept.
-        epochs: Passes over the training split.
-        steps: Steps, instead of epochs.
-        batch_size: Samples per step, over all devices.
-        seed: Of weights, order and augmentation.
-        seeds: Repeat the run with so many seeds, each in a folder of OUT, and say how they spread.
-        device: auto, cpu, cuda, mps.
+        store: A store's folder or URL.
+        seeds: Number of seeds; with several, each run gets a folder of OUT, and their spread is
+            reported.
         pixels: Train on the pixels of this SRC instead, for comparison.
-        resume: Go on with the run at OUT if there is one (`--resume auto` is the same); its
-            schedule may have become longer.
-        init_from: Start from the weights of this finished run, of `seit pretrain` too, and with
-            its backbone.
-        dry_run: Print the resolved settings as YAML and stop.
-        set_: NAME=VALUE; what `--group.field value` is short for.
-        json: Print the result as one JSON object.
+        flags: Flags of all runs.
     """
-    from seit.training import TrainConfig
+    from seit.api import plan_run, train
 
-    settings = run_settings(
-        TrainConfig,
-        task="train",
-        store=store,
-        recipe=recipe,
-        config=config,
-        init_from=init_from,
-        resumed=out if resume else None,
-        named={
-            "model.name": model,
-            "schedule.epochs": epochs,
-            "schedule.steps": steps,
-            "data.batch_size": batch_size,
-            "run.seed": seed,
-            "run.device": device,
-            "data.pixels": str(pixels) if pixels else None,
-        },
-        assigned=set_,
-    )
-    if dry_run:
-        return print_settings(settings, json=json)
-    if out is None:
-        raise UsageError("--out is missing; name a new folder for the run")
-    from seit.training import Run, train, train_seeds
+    given = flags.keywords(pixels=pixels)
+    if flags.dry_run:
+        return print_settings(plan_run("train", store, out=flags.out, **given), json=flags.json)
+    out = flags.folder
+    with figures_bar("training", NOTES) as progress:
+        result = train(store, out=out, seeds=seeds, progress=progress, **given)
+    if not is_main_process():
+        return None
+    if flags.json:
+        return print_result(result)
+    from seit.training import Run, TrainResult
 
-    with progress_bar("training", "steps") as bar:
-        show = noted_on(bar, NOTES)
-        shared: Any = {"out": out, "resume": resume, "progress": show}
-        spread = train_seeds(settings, store, seeds=seeds, **shared) if seeds != 1 else None
-        result = train(settings, store, **shared) if spread is None else None
-    if os.environ.get("RANK", "0") != "0":
-        return None  # the main one of several processes prints
-    if result is None:
-        assert spread is not None
-        return _print_seeds(spread, out, json)
-    if json:
-        return print_json(asdict(result))
+    if not isinstance(result, TrainResult):
+        return _print_seeds(result, out)
     print_table(
         [
             *accuracy_rows(
@@ -123,12 +68,7 @@ def command(
     return say(f"the report is at {out}/report.html")
 
 
-def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path, json: bool) -> None:
-    if json:
-        return print_json(
-            {"seeds": {seed: asdict(result) for seed, result in spread.results.items()}}
-            | {name: asdict(figure) for name, figure in spread.spreads.items()}
-        )
+def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path) -> None:
     from seit.training import LABELS, Run, folder_of, shown_figures
 
     num_classes = len(Run.open(folder_of(out, next(iter(spread.results)))).classes)
@@ -139,7 +79,7 @@ def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path, json: bool) -> N
 
 
 def _spread(figure: "Spread") -> str:
-    """A mean over seeds, and how they spread; of one seed itself."""
+    """Describe a mean over seeds and its spread; a single seed alone."""
     if figure.std is None:
         return f"{figure.mean:.4f} (one seed)"
     return f"{figure.mean:.4f} ± {figure.std:.4f} ({figure.min:.4f} to {figure.max:.4f})"

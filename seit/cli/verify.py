@@ -1,9 +1,9 @@
 """`seit verify STORE`."""
 
 import sys
-from dataclasses import asdict
 
-from seit.cli.output import human_bytes, one_line, print_json, print_lines, progress_bar
+from seit.cli.output import counting_bar, one_line, print_lines, print_result
+from seit.report import human_bytes
 
 
 def command(store: str, /, *, repair_from: str | None = None, json: bool = False) -> None:
@@ -14,25 +14,15 @@ def command(store: str, /, *, repair_from: str | None = None, json: bool = False
         repair_from: A copy of the store; files that are damaged or missing are restored from it.
         json: Print one JSON object.
     """
-    from seit.stores import verify_store
+    from seit.api import verify
 
-    with progress_bar("verifying", "files") as bar:
-        result = verify_store(
-            store, repair_from=repair_from, progress=lambda done, total: bar(done, total, "")
-        )
+    with counting_bar("verifying", "files") as progress:
+        result = verify(store, repair_from=repair_from, progress=progress)
     if json:
-        print_json(
-            {
-                "ok": result.ok,
-                "blocks": result.blocks,
-                "bytes": result.bytes,
-                "repaired": list(result.repaired),
-                "damaged": [asdict(entry) for entry in result.damage],
-            }
-        )
+        print_result(result)
     else:
         print_lines([f"restored: {name}" for name in result.repaired])
-        for entry in result.damage:
+        for entry in result.damaged:
             where = entry.file if entry.block is None else f"{entry.file}, block {entry.block}"
             print_lines([f"damaged: {where}: {one_line(entry.reason)}"])
         if result.ok:

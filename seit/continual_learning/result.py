@@ -21,12 +21,13 @@ from seit.continual_learning.metrics import FORMULAS, as_lists, summarise
 from seit.continual_learning.streams.tasks import Stream
 from seit.documents import as_record
 from seit.models import fingerprint
+from seit.outcomes import Outcome
 from seit.shards import Store
 from seit.tokenizers import tokenizer_bytes
 
 
-@dataclass(frozen=True)
-class ContinualResult:
+@dataclass(frozen=True, repr=False)
+class ContinualResult(Outcome):
     """What a run came to; accuracies are shares, 0–1, and None what is not defined.
 
     Attributes:

@@ -28,6 +28,7 @@ from seit.exports.graphs import (
 from seit.exports.load import load_graph
 from seit.exports.spec import CONFIG_NAME, ExportSpec
 from seit.files import explained_writes, publish, write_atomically
+from seit.outcomes import Outcome
 from seit.shards import Store
 from seit.stores import work_folder
 from seit.tokenizers import Tokenizer, load_tokenizer, tokenizer_bytes
@@ -64,16 +65,18 @@ class ExportedFile:
     equal_tokens: float | None = None
 
 
-@dataclass(frozen=True)
-class ExportResult:
+@dataclass(frozen=True, repr=False)
+class ExportResult(Outcome):
     """What an export left behind.
 
     Attributes:
+        out: the folder.
         files: by name.
         missing: kinds of inputs that no file takes, and why; only where all were wanted.
         unchecked: files that nothing here can run.
     """
 
+    out: Path
     files: tuple[ExportedFile, ...]
     missing: dict[InputKind, str]
     unchecked: tuple[str, ...]
@@ -133,6 +136,7 @@ def export_run(
         folder.write(CARD_NAME, card.encode())
         publish(work, target)
     return ExportResult(
+        out=Path(out),
         files=tuple(sorted(folder.files, key=lambda file: file.name)),
         missing=dict(missing) if inputs is None else {},
         unchecked=tuple(folder.unchecked),

@@ -15,14 +15,15 @@ from seit.ingest.settle import settle_job
 from seit.ingest.shard import ENCODE_BATCH
 from seit.ingest.store_remarks import larger_remark
 from seit.ingest.workspace import check_target
+from seit.outcomes import Outcome
 from seit.shards import TokenLayout, is_url
 from seit.tokenizers import Tokenizer, codebook_bytes, stored_tokenizer_bytes
 
 SAMPLE = 2 * ENCODE_BATCH
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Outcome):
     """What a job is expected to do.
 
     Attributes:
@@ -38,6 +39,13 @@ class Estimate:
         unreadable_fraction: share of the sample that could not be read, 0–1.
         warnings: one line each.
     """
+
+    recorded = (
+        *("dry_run", "samples", "classes", "splits", "bytes", "bytes_per_sample"),
+        *("source_bytes_per_sample", "seconds", "samples_per_second", "unreadable_fraction"),
+        "warnings",
+    )
+    dry_run = True
 
     samples: int
     classes: int

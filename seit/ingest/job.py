@@ -36,6 +36,7 @@ from seit.ingest.sources.media import NOUNS
 from seit.ingest.store_remarks import class_remarks, larger_remark
 from seit.ingest.upload import find_remote, staging_folder, upload
 from seit.ingest.workspace import DoneShard, Workspace, check_target
+from seit.outcomes import Outcome
 from seit.shards import (
     BLOCK_SAMPLES,
     CARD_NAME,
@@ -64,8 +65,8 @@ Progress = Callable[[int, int, int], None]
 """Called with (inputs done, inputs in all, inputs skipped)."""
 
 
-@dataclass(frozen=True)
-class TokenizeResult:
+@dataclass(frozen=True, repr=False)
+class TokenizeResult(Outcome):
     """What a job did.
 
     Attributes:

@@ -76,7 +76,7 @@ _FIXED = (
 _UPDATE = "update"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class UpdateResult(TokenizeResult):
     """Result of an update; the store's own figures are those of the whole store.
 

@@ -19,6 +19,7 @@ from typing_extensions import override
 from seit.augment import SampleRandom, TokenAugment, center_crop, nearest_ids
 from seit.errors import SeitError
 from seit.models import Stem, build_backbone, check_encoder, pooled
+from seit.outcomes import Outcome
 from seit.pretraining.alarms import alarms_of, new_alarms
 from seit.pretraining.names import ObjectiveName
 from seit.pretraining.patches import Reconstruction
@@ -42,8 +43,8 @@ NUM_PICTURES = 6
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PretrainResult:
+@dataclass(frozen=True, repr=False)
+class PretrainResult(Outcome):
     """Result of a run; None for figures that it cannot have, as in a store without labels.
 
     Attributes:

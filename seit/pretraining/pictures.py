@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.report import Captioned
-from seit.tokenizers import Tokenizer
-from seit.training import decode_pictures
+from seit.tokenizers import Tokenizer, decode_pictures
 
 _GREY = 128
 

@@ -88,7 +88,7 @@ def _picture(picture: npt.NDArray[Any], *, name: str, cell: int) -> Markup:
     height, width = picture.shape[:2]
     return element(
         "img",
-        src=_data_uri(picture, longest=2 * cell),
+        src=data_uri(picture, longest=2 * cell),
         alt=name,
         title=name,
         width=cell,
@@ -96,7 +96,7 @@ def _picture(picture: npt.NDArray[Any], *, name: str, cell: int) -> Markup:
     )
 
 
-def _data_uri(picture: npt.NDArray[np.uint8], *, longest: int) -> str:
+def data_uri(picture: npt.NDArray[np.uint8], *, longest: int) -> str:
     """Return uint8 (H, W, 3) as a PNG or JPEG data URI of at most ``longest`` pixels a side."""
     image = Image.fromarray(picture)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.lookahead import map_ahead
+from seit.printable import printable
 from seit.shards.codecs import MAX_BLOCK_TOKENS, Codec
 from seit.shards.folders import LocalFolder
 from seit.shards.frames import Kind
@@ -35,14 +36,55 @@ _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sample:
-    """One instance: ids (H, W), label (−1 for none), key, and its extra columns."""
+    """One instance: ids (H, W), label (−1 for none), key, and its extra columns.
+
+    A notebook shows it with its picture, where the store's tokenizer is at hand.
+    """
 
     tokens: npt.NDArray[np.unsignedinteger]
     label: int
     key: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    store: "Store | None" = field(default=None, compare=False)
+    """The store it was read from; left out of copies and pickles."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sample, (self.tokens, self.label, self.key, self.metadata)
+
+    def __repr__(self) -> str:
+        height, width = self.tokens.shape
+        return (
+            f"<sample {printable(self.key)}: label {self.label}, {self.tokens.dtype} ids "
+            f"{height}×{width}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from seit.report import summary_table
+
+        height, width = self.tokens.shape
+        classes = () if self.store is None else self.store.classes
+        is_known = 0 <= self.label < len(classes)
+        rows = [
+            ("label", f"{self.label}: {classes[self.label]}" if is_known else self.label),
+            ("tokens", f"{self.tokens.dtype}, {height}×{width}"),
+            *((str(name), value) for name, value in self.metadata.items()),
+        ]
+        return summary_table(self.key, rows, picture=self._picture())
+
+    def _picture(self) -> "npt.NDArray[np.uint8] | None":
+        """Decode the tokens to a picture uint8 (height, width, 3); None if that is not possible."""
+        if self.store is None:
+            return None
+        from seit.tokenizers import decode_pictures
+
+        try:
+            pictures = decode_pictures(self.store.tokenizer, self.tokens[None])
+        except SeitError:
+            return None
+        first: npt.NDArray[np.uint8] = pictures[0]
+        return first
 
 
 class TokenArray:
@@ -321,12 +363,26 @@ class Split(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         """Iterate over all samples of intact blocks, each block being read once."""
         for columns in self.read_blocks(lambda shard, block: shard.open_columns(block)):
-            yield from _as_samples(columns)
+            yield from _as_samples(columns, self.store)
 
     def __repr__(self) -> str:
+        height, width = self.grid
         return (
-            f"<split {self.name!r} of {self.store.folder}: {len(self)} samples, grid {self.grid}>"
+            f"<split {printable(self.name)} of {printable(self.store.folder)}: {len(self):,} "
+            f"samples, grid {height}×{width}>"
         )
+
+    def _repr_html_(self) -> str:
+        from seit.report import summary_table
+
+        height, width = self.grid
+        rows = [
+            ("store", self.store.folder),
+            ("samples", f"{len(self):,}"),
+            ("grid", f"{height}×{width}"),
+            ("classes", f"{len(self.store.classes):,}"),
+        ]
+        return summary_table(f"split {self.name}", rows)
 
     def _open_shards(self) -> tuple[Shard, ...]:
         folder, card = self.store.files, self.store.card
@@ -358,14 +414,15 @@ class Split(Sequence[Sample]):
         for (number, block), group in groupby(positions, key=place_of):
             shard = self.shards[number]
             rows = np.fromiter(group, dtype=np.int64) - shard.rows_of(block).start
-            yield from _as_samples(shard.open_columns(block, rows))
+            yield from _as_samples(shard.open_columns(block, rows), self.store)
 
 
-def _as_samples(columns: BlockColumns) -> Iterator[Sample]:
+def _as_samples(columns: BlockColumns, store: "Store") -> Iterator[Sample]:
     for row in range(len(columns)):
         yield Sample(
             columns.tokens[row].copy(),
             int(columns.labels[row]),
             columns.keys[row],
             columns.metadata[row],
+            store,
         )

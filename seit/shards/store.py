@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.printable import printable
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.codec_registry import build_codec
 from seit.shards.codecs import Codec, PackedCodec
@@ -187,6 +188,11 @@ class Store(Mapping[str, Split]):
 
         return self.has_tokenizer_file and has_weights(self.read_listed(TOKENIZER_NAME))
 
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer, loaded once; see :meth:`load_tokenizer`."""
+        return self.load_tokenizer()
+
     def load_tokenizer(self) -> "Tokenizer":
         """Load the tokenizer that made these tokens (needs torch).
 
@@ -230,7 +236,24 @@ class Store(Mapping[str, Split]):
         return len(self.card.splits)
 
     def __repr__(self) -> str:
-        return f"<store {self.folder}: {self.card.samples} samples, {', '.join(self.card.splits)}>"
+        splits = ", ".join(map(printable, self.card.splits))
+        return f"<store {printable(self.folder)}: {self.card.samples:,} samples, {splits}>"
+
+    def _repr_html_(self) -> str:
+        from seit.report import human_bytes, summary_table
+
+        card = self.card
+        height, width = card.tokenizer.grid
+        splits = ", ".join(f"{name} {card.samples_of(name):,}" for name in card.splits)
+        per_sample = self.num_bytes / max(card.samples, 1)
+        rows = [
+            ("samples", splits),
+            ("classes", f"{len(card.classes):,}"),
+            ("size", f"{human_bytes(self.num_bytes)}, {per_sample:.0f} B per sample"),
+            ("tokens", f"{height}×{width} of {card.tokenizer.codebook_size:,} codes"),
+            ("tokenizer", card.tokenizer.name),
+        ]
+        return summary_table(f"store {self.folder}", rows)
 
 
 def open_store(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seit.errors import UsageError
+from seit.outcomes import Outcome
 from seit.shards import CARD_NAME, LocalFolder, Location, open_folder, open_store
 from seit.stores.copy import copy_store
 from seit.stores.official import export_official, find_official, import_official
@@ -19,8 +20,8 @@ Progress = Callable[[int, int], None]
 """Called with (what is done, what is to be done)."""
 
 
-@dataclass(frozen=True)
-class Conversion:
+@dataclass(frozen=True, repr=False)
+class Conversion(Outcome):
     """Facts about what was written.
 
     Attributes:

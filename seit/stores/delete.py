@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from seit.errors import DamagedError, UsageError
 from seit.files import explained_writes, inside
+from seit.outcomes import Outcome
 from seit.shards import (
     CARD_NAME,
     SKIPPED_NAME,
@@ -78,8 +79,8 @@ _Masks = Mapping[str, npt.NDArray[np.bool_]]
 _TAR_NAME = re.compile(r"([0-9]{5})\.tar")
 
 
-@dataclass(frozen=True)
-class Deletion:
+@dataclass(frozen=True, repr=False)
+class Deletion(Outcome):
     """Counts of what was removed and what is left.
 
     Attributes:

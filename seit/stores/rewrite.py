@@ -16,6 +16,7 @@ import numpy.typing as npt
 from seit.documents import parse_json
 from seit.errors import DamagedError
 from seit.files import explained_writes
+from seit.outcomes import Outcome
 from seit.shards import (
     CODEBOOK_NAME,
     MAX_SHARD_BLOCKS,
@@ -44,8 +45,8 @@ EDITS_ENTRY = "edits"
 """The entry of a card's ``job`` that lists, in order, what was done to the store since then."""
 
 
-@dataclass(frozen=True)
-class Rewritten:
+@dataclass(frozen=True, repr=False)
+class Rewritten(Outcome):
     """Facts about a store that was written.
 
     Attributes:

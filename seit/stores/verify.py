@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from seit.errors import DamagedError, UsageError
+from seit.outcomes import Outcome
 from seit.shards import (
     CARD_NAME,
     CODEBOOK_NAME,
@@ -43,8 +44,8 @@ from seit.stores.replace import check_no_job, locked, work_of
 __all__ = ["Damage", "Verification", "verify_store"]
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Outcome):
     """The outcome of a verification, after any repair.
 
     Attributes:
@@ -58,6 +59,13 @@ class Verification:
     bytes: int
     damage: tuple[Damage, ...]
     repaired: tuple[str, ...] = ()
+
+    recorded = ("ok", "blocks", "bytes", "repaired", "damaged")
+
+    @property
+    def damaged(self) -> tuple[Damage, ...]:
+        """The entries of ``damage``, as the record names them."""
+        return self.damage
 
     @property
     def ok(self) -> bool:

@@ -20,9 +20,11 @@ from seit.shards import Split
 from seit.stream.order import GlobalOrder, Order, StoredOrder
 
 STATE_VERSION = 1
+_SHOWN = 8
+"""Labels that a notebook shows of a batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batch:
     """A batch on the loader's device; with several ranks, one rank's part of it.
 
@@ -49,6 +51,28 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.tokens.shape))
+        return (
+            f"<batch of epoch {self.epoch}: tokens {self._dtype} {shape} on {self.tokens.device}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from seit.report import summary_table
+
+        shape = "×".join(map(str, self.tokens.shape))
+        rows = [
+            ("tokens", f"{self._dtype}, {shape}"),
+            ("labels", self.labels[:_SHOWN].tolist()),
+            ("device", self.tokens.device),
+            ("epoch", self.epoch),
+        ]
+        return summary_table(f"batch of {len(self):,} samples", rows)
+
+    @property
+    def _dtype(self) -> str:
+        return str(self.tokens.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from .mel import (
     mel_filters as mel_filters,
     mel_pictures as mel_pictures,
 )
+from .pictures import decode_pictures as decode_pictures
 from .presets import MEL_CONFIGS as MEL_CONFIGS, PRESETS as PRESETS, Preset as Preset
 from .published import load_published as load_published
 from .published.base import DEFAULT_SIZE as DEFAULT_SIZE

@@ -34,6 +34,12 @@ from .evaluate import (
     evaluate_run as evaluate_run,
 )
 from .failure import describe_figures as describe_figures, describe_ruin as describe_ruin
+from .features import (
+    EmbedResult as EmbedResult,
+    Features as Features,
+    embed_split as embed_split,
+    read_features as read_features,
+)
 from .feeds import (
     EVAL_BATCH as EVAL_BATCH,
     SECOND_VIEW as SECOND_VIEW,
@@ -64,7 +70,6 @@ from .launch import (
     withdrawn_if_refused as withdrawn_if_refused,
 )
 from .loop import Loop as Loop
-from .mistakes import decode_pictures as decode_pictures
 from .networks import check_plain as check_plain, pixel_stem as pixel_stem
 from .objective import LoopFigures as LoopFigures, Objective as Objective
 from .optimizer import (
@@ -120,6 +125,7 @@ from .seeds import (
     shown_figures as shown_figures,
     train_seeds as train_seeds,
 )
+from .settings import resolve_settings as resolve_settings
 from .signals import Stop as Stop
 from .step import seed_torch as seed_torch
 from .tables import (

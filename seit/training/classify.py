@@ -17,6 +17,7 @@ from typing_extensions import override
 from seit.augment import Augmented
 from seit.classes import split_warning
 from seit.documents import as_record
+from seit.outcomes import Outcome
 from seit.progress import Progress
 from seit.report import Section
 from seit.shards import Store, open_store
@@ -42,8 +43,8 @@ CLASSIFIER_FILES = (WEIGHTS_NAME, PREDICTIONS_NAME, REPORT_NAME)
 """Files of a finished run, besides `run.json`."""
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Outcome):
     """What a run came to.
 
     Attributes:

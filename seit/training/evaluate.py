@@ -20,6 +20,7 @@ from seit.classes import ClassMatch, listed, match_classes, near_names, say_near
 from seit.confusion import Confusion
 from seit.devices import choose_device
 from seit.errors import UsageError
+from seit.outcomes import Outcome
 from seit.shards import Store, open_store
 from seit.tokenizers import load_tokenizer
 from seit.training.config import TrainConfig
@@ -128,21 +129,43 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True)
-class RunEvaluation(Evaluation):
-    """The evaluation of a finished run on a split of a store, whose classes it knows by name.
+@dataclass(frozen=True, repr=False)
+class RunEvaluation(Outcome, Evaluation):
+    """The evaluation of a finished run on a split of a store, with classes matched by name.
 
     Attributes:
         split: the split.
         classes: names (N,) of the run, which labels and predictions number.
-        unknown: samples that were left out, by the name of their class, which the run lacks.
-        missing: classes of the run that the store lacks.
+        unknown_classes: samples that were left out, by the name of their class, which the run
+            lacks.
+        missing_classes: classes of the run that the store lacks.
     """
+
+    recorded = (
+        *("top1", "top5", "loss", "split", "samples"),
+        *("unknown_samples", "unknown_classes", "missing_classes"),
+        *("samples_per_second", "data_wait_fraction"),
+    )
 
     split: str
     classes: tuple[str, ...]
-    unknown: Mapping[str, int]
-    missing: tuple[str, ...]
+    unknown_classes: Mapping[str, int]
+    missing_classes: tuple[str, ...]
+
+    @property
+    def unknown_samples(self) -> int:
+        """Samples that were left out."""
+        return sum(self.unknown_classes.values())
+
+    @property
+    def samples_per_second(self) -> float:
+        """Evaluation rate."""
+        return self.samples / self.seconds
+
+    @property
+    def data_wait_fraction(self) -> float:
+        """Share of the time spent waiting for the next batch, 0–1."""
+        return self.wait_seconds / self.seconds
 
 
 def evaluate_run(
@@ -210,7 +233,11 @@ def evaluate_run(
     )
     figures = {one.name: getattr(evaluation, one.name) for one in fields(evaluation)}
     return RunEvaluation(
-        **figures, split=split, classes=classes, unknown=left_out, missing=match.missing
+        **figures,
+        split=split,
+        classes=classes,
+        unknown_classes=left_out,
+        missing_classes=match.missing,
     )
 
 

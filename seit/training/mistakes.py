@@ -6,13 +6,11 @@ Legend: n samples shown, N classes.
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from seit.confusion import Confusion
 from seit.report import Captioned, Confused, worst_confused
 from seit.shards import Store
-from seit.tokenizers import Tokenizer, mel_pictures
+from seit.tokenizers import decode_pictures
 from seit.training.answers import Predictions
 
 NUM_PAIRS = 8
@@ -55,15 +53,6 @@ def mistaken_pictures(
         ]
         shown.append((_say(pair), captioned))
     return shown
-
-
-def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    """Ids (n, H, W) → pictures uint8 (n, height, width, 3): images, or spectrograms of sounds."""
-    decoded = tokenizer.decode(torch.from_numpy(tokens.astype(np.int64)))
-    if tokenizer.modality == "audio":
-        return mel_pictures(decoded)
-    pictures: npt.NDArray[np.uint8] = decoded.cpu().numpy()
-    return pictures
 
 
 def _say(pair: Confused) -> str:

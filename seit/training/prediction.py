@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from seit.augment import PixelAugment, TokenAugment
 from seit.devices import choose_device
@@ -30,6 +31,7 @@ from seit.ingest import (
 )
 from seit.lookahead import map_ahead
 from seit.modality import Modality
+from seit.outcomes import Outcome
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
@@ -42,8 +44,8 @@ _Windows = list[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a run makes of one file.
+class Prediction(Outcome):
+    """Predicted classes of one file.
 
     Attributes:
         file: its path.
@@ -54,6 +56,12 @@ class Prediction:
     file: str
     classes: tuple[tuple[str, float], ...]
     error: str | None = None
+
+    @override
+    def record(self) -> dict[str, Any]:
+        named = [{"class": name, "probability": share} for name, share in self.classes]
+        error = {} if self.error is None else {"error": self.error}
+        return {"file": self.file, "classes": named, **error}
 
 
 class Predictor:

@@ -25,9 +25,11 @@ from torch import Tensor, nn
 from seit import __version__
 from seit.config import build, read_yaml, to_mapping
 from seit.documents import as_record, read_json, read_json_lines
-from seit.errors import UsageError
+from seit.errors import SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, sha256_of, write_atomically
 from seit.locks import RUN_LOCK_NAME
+from seit.outcomes import summarize
+from seit.printable import printable
 from seit.shards import Store
 from seit.tensors import read_tensors
 from seit.tokenizers import save_tokenizer
@@ -188,6 +190,31 @@ class Run:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+    def __repr__(self) -> str:
+        info = self._known_info()
+        return f"<run {printable(self.path)}: {info.get('kind', 'run')}, {info.get('status')}>"
+
+    def _repr_html_(self) -> str:
+        from seit.report import summary_table
+
+        info = self._known_info()
+        figures = {name: summarize(value) for name, value in (info.get("result") or {}).items()}
+        rows = [
+            ("kind", info.get("kind", "")),
+            ("status", info.get("status", "")),
+            *figures.items(),
+        ]
+        return summary_table(f"run {self.path}", rows)
+
+    def _known_info(self) -> Mapping[str, Any]:
+        """Return `run.json` for looking at, whatever its state."""
+        if not (self.path / RUN_NAME).is_file():
+            return {"status": "missing"}
+        try:
+            return self.info
+        except SeitError:
+            return {"status": "damaged"}
 
     @staticmethod
     def exists(path: str | Path) -> bool:

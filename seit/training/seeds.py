@@ -18,6 +18,7 @@ from seit.documents import read_json
 from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX, write_atomically
 from seit.locks import RUN_LOCK_NAME, locked_folder
+from seit.outcomes import Outcome
 from seit.progress import Progress, human_rate
 from seit.report import MANY_CLASSES, Figure, Section, figures, page, table, write_page
 from seit.shards import Store, open_store
@@ -52,8 +53,8 @@ class Spread:
         return cls(statistics.fmean(values), std, min(values), max(values))
 
 
-@dataclass(frozen=True)
-class SeedsResult(Generic[Result]):
+@dataclass(frozen=True, repr=False)
+class SeedsResult(Outcome, Generic[Result]):
     """What the runs came to.
 
     Attributes:
@@ -63,10 +64,17 @@ class SeedsResult(Generic[Result]):
         loss: mean cross-entropy there, in nats.
     """
 
+    recorded = ("seeds", *FIGURES)
+
     results: Mapping[int, Result]
     top1: Spread
     top5: Spread
     loss: Spread
+
+    @property
+    def seeds(self) -> Mapping[int, Result]:
+        """The entries of ``results``, as the record names them."""
+        return self.results
 
     @property
     def spreads(self) -> dict[str, Spread]:

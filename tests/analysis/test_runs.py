@@ -31,11 +31,10 @@ from seit.cli import main
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
-from seit.tokenizers import MelConfig, mel_pictures
+from seit.tokenizers import MelConfig, decode_pictures, mel_pictures
 from seit.tokenizers.fitted.dmel import DMelTokenizer
 from seit.training import Run, TrainConfig, train
 from seit.training.loggers import make_loggers
-from seit.training.mistakes import decode_pictures
 from seit.training.report import write_run_report
 from seit.training.seeds import train_seeds
 

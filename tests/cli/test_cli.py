@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -119,6 +120,9 @@ def test_help_of_every_command(call):
         code, out, err = call(name, "--help")
         assert (code, err) == (0, "")
         assert out.startswith(f"Usage: seit {name}")
+        if name not in SUBCOMMANDS:  # the whole text, as of Python
+            summary = import_module(f"seit.cli.{name}").command.__doc__.splitlines()[0]
+            assert " ".join(summary.split()) in " ".join(out.split())
         for inner in SUBCOMMANDS.get(name, ()):
             assert inner in out
             code, out_inner, _ = call(name, inner, "--help")
@@ -222,13 +226,13 @@ def test_interrupted_commands_leave_with_130(call, monkeypatch, store, corpus, t
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seit.stores.verify_store", interrupt)
+    monkeypatch.setattr("seit.api.verify", interrupt)
     assert call("verify", store) == (130, "", "interrupted\n")
-    monkeypatch.setattr("seit.ingest.tokenize", interrupt)
+    monkeypatch.setattr("seit.api.tokenize", interrupt)
     code, out, err = call("tokenize", corpus, tmp_path / "store")
     assert (code, out) == (130, "")
-    assert "run the same command again to go on" in err.splitlines()[-1]
-    monkeypatch.setattr("seit.training.train", interrupt)
+    assert "run the same command again to resume" in err.splitlines()[-1]
+    monkeypatch.setattr("seit.api.train", interrupt)
     code, out, err = call("train", store, "--out", tmp_path / "run")
     assert (code, out) == (130, "")
     assert "run the same command again with --resume" in err.splitlines()[-1]
@@ -238,7 +242,7 @@ def test_failures_of_the_system_are_one_line(refused, monkeypatch, store):
     def fail(*_, **__):
         raise OSError(5, "Input/output error", "/some/file")
 
-    monkeypatch.setattr("seit.stores.verify_store", fail)
+    monkeypatch.setattr("seit.api.verify", fail)
     assert refused("verify", store, code=1) == "error: /some/file: Input/output error\n"
 
 

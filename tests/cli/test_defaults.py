@@ -4,14 +4,13 @@ import pytest
 from support.stores import build_store, edit_card
 
 import seit
-from seit.cli.flags import run_settings
 from seit.config import build, read_yaml
 from seit.continual_learning import ContinualConfig
 from seit.errors import UsageError
 from seit.models.stem import Stem
 from seit.pretraining import PretrainConfig, pretrain
 from seit.recipes import find_recipe, list_recipes
-from seit.training import TrainConfig
+from seit.training import TrainConfig, resolve_settings
 from seit.training.defaults import FEW_PATCHES, default_config, default_settings
 from seit.training.tuning import TuneConfig
 
@@ -30,15 +29,7 @@ def make(tmp_path):
 
 
 def settings_of_command(kind, store, task, **options):
-    named = {
-        "recipe": None,
-        "config": None,
-        "init_from": None,
-        "resumed": None,
-        "named": {},
-        "assigned": None,
-    }
-    return run_settings(kind, task=task, store=str(store.folder), **(named | options))
+    return resolve_settings(kind, task=task, store=str(store.folder), **options)
 
 
 def recipe(name, kind=TrainConfig):
@@ -84,7 +75,7 @@ def test_no_default_leaves_few_patches(task, grid, make):
 def test_what_is_asked_for_is_not_fitted(make):
     store = make((8, 8), samples=10)
     found = settings_of_command(
-        TrainConfig, store, "train", assigned=["model.stem=2/2/0"], named={"data.batch_size": 7}
+        TrainConfig, store, "train", changes={"model.stem": "2/2/0", "batch_size": 7}
     )
     assert (found.model.stem, found.data.batch_size) == ("2/2/0", 7)
     assert settings_of_command(TrainConfig, store, "train", recipe="small-cpu") == recipe(

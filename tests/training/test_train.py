@@ -343,7 +343,7 @@ def renamed(store, tmp_path):
 def test_classes_of_run_and_store_are_matched_by_name(finished, store, renamed):
     result, run = finished
     plain = evaluate_run(run.path, store, device="cpu")
-    assert plain.unknown == {}
+    assert plain.unknown_classes == {}
     assert plain.missing == ()
     turned = evaluate_run(run.path, renamed("red", "blue", "green"), device="cpu")
     assert np.array_equal(turned.predictions, plain.predictions)
@@ -361,12 +361,12 @@ def test_classes_that_a_run_does_not_know_are_named_or_left_out(finished, store,
     with pytest.raises(UsageError, match=said):
         evaluate_run(run.path, other, device="cpu")
     found = evaluate_run(run.path, other, unknown="skip", device="cpu")
-    assert found.unknown == {"Blue": 16, "pink": 16}
-    assert found.missing == ("blue", "red")
+    assert found.unknown_classes == {"Blue": 16, "pink": 16}
+    assert found.missing_classes == ("blue", "red")
     assert found.samples == 16
     assert np.isnan(found.confusion.recalls[[0, 2]]).all()
     loose = evaluate_run(run.path, other, unknown="skip", spelling="loose", device="cpu")
-    assert loose.unknown == {"pink": 16}
+    assert loose.unknown_classes == {"pink": 16}
     plain = evaluate_run(run.path, store, device="cpu")
     assert loose.confusion.recalls[:2].tolist() == plain.confusion.recalls[:2].tolist()
     with pytest.raises(UsageError, match="holds no labelled samples to evaluate, but those of"):

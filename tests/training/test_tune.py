@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from support.pretraining import CONFIG as PRETRAIN, changed
 
-from seit.cli import main, tune as tune_command
+from seit.api.runs import choose_methods
+from seit.cli import main
 from seit.config import build, merge, to_mapping
 from seit.errors import UsageError
 from seit.exports.export import export_run
@@ -250,7 +251,7 @@ def test_several_methods_make_a_table(place, backbone, tmp_path, capsys):
     assert "adalora" in (tmp_path / "out" / "report.html").read_text()
     again = main_answer(capsys, *arguments, "--resume")
     assert again == found
-    assert tune_command._methods("all") == METHODS
+    assert choose_methods("all") == METHODS
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from seit.analysis.duplicates.signatures import Layouts, similar_rows
 from seit.analysis.duplicates.similarity import scores
 from seit.analysis.duplicates.vectors import Embedding
 from seit.errors import UsageError
+from seit.outcomes import Outcome
 from seit.shards import Kind, Split, Store
 
 LEAST_COSINE = 0.88
@@ -64,8 +65,8 @@ class DuplicatePair:
     second: Place
 
 
-@dataclass(frozen=True)
-class Duplicates:
+@dataclass(frozen=True, repr=False)
+class Duplicates(Outcome):
     """What was found.
 
     Attributes:

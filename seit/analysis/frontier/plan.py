@@ -9,6 +9,7 @@ from seit.analysis.frontier.corpora import copier_of, estimated_bytes
 from seit.analysis.frontier.points import Family, Point
 from seit.errors import UsageError
 from seit.ingest import Corpus, Instance, list_corpus, resolve_tokenizer
+from seit.outcomes import Outcome
 from seit.shards import TokenLayout
 
 _PATCH_SIDE = 8
@@ -34,6 +35,24 @@ class PlannedPoint:
     bytes: int
     bytes_per_sample: float
     runs: int
+
+
+@dataclass(frozen=True, repr=False)
+class FrontierPlan(Outcome):
+    """A comparison before its runs.
+
+    Attributes:
+        points: in the order they were asked for.
+    """
+
+    recorded = ("points", "runs")
+
+    points: tuple[PlannedPoint, ...]
+
+    @property
+    def runs(self) -> int:
+        """Training runs of all points."""
+        return sum(point.runs for point in self.points)
 
 
 def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPoint, ...]:

@@ -26,6 +26,7 @@ from seit.errors import UsageError
 from seit.files import PARTIAL_SUFFIX, write_atomically
 from seit.ingest import Corpus, tokenize
 from seit.locks import RUN_LOCK_NAME, locked_folder
+from seit.outcomes import Outcome
 from seit.progress import StageProgress
 from seit.shards import CARD_NAME, Split, Store, is_url, open_store
 from seit.stores import convert_store
@@ -45,8 +46,8 @@ class _Comparison(TypedDict):
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class FrontierResult:
+@dataclass(frozen=True, repr=False)
+class FrontierResult(Outcome):
     """What a comparison came to.
 
     Attributes:

@@ -16,6 +16,7 @@ from seit.config import flatten, to_mapping
 from seit.errors import UsageError
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.models import Method, make_tuning
+from seit.outcomes import Outcome
 from seit.progress import Progress
 from seit.report import Bar, Section, bar_chart, page, table, write_page
 from seit.shards import Store, open_store
@@ -76,8 +77,8 @@ class MethodSummary:
         ]
 
 
-@dataclass(frozen=True)
-class MethodsResult:
+@dataclass(frozen=True, repr=False)
+class MethodsResult(Outcome):
     """Results of the methods.
 
     Attributes:

@@ -33,7 +33,7 @@ ADAPTER_NAME = "adapter.safetensors"
 """Weights that the run learned, without the backbone's: see `seit.models.tuning.load_adapter`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TuneResult(TrainResult):
     """Result of a tuning run.
 

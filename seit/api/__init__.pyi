@@ -1,0 +1,26 @@
+from .corpora import frontier as frontier, quickstart as quickstart, tokenize as tokenize
+from .models import (
+    PredictResult as PredictResult,
+    PredictTable as PredictTable,
+    embed as embed,
+    evaluate as evaluate,
+    export as export,
+    predict as predict,
+)
+from .runs import (
+    TunedRun as TunedRun,
+    continual as continual,
+    plan_run as plan_run,
+    pretrain as pretrain,
+    train as train,
+    tune as tune,
+)
+from .stores import (
+    convert as convert,
+    delete as delete,
+    duplicates as duplicates,
+    filter as filter,
+    info as info,
+    merge as merge,
+    verify as verify,
+)

@@ -1,0 +1,288 @@
+"""Verbs that make runs: train, pretrain, tune, continual."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from seit.continual_learning import ContinualConfig, ContinualResult, continual as learn_tasks
+from seit.errors import UsageError
+from seit.models import METHODS, Method
+from seit.pretraining import PretrainConfig, PretrainResult, pretrain as pretrain_encoder
+from seit.progress import Progress
+from seit.shards import Store
+from seit.training import (
+    ADAPTER_NAME,
+    LoopConfig,
+    MethodsResult,
+    SeedsResult,
+    TrainConfig,
+    TrainResult,
+    TuneConfig,
+    TuneResult,
+    kind_named,
+    resolve_settings,
+    train as train_classifier,
+    train_seeds,
+    tune as tune_backbone,
+    tune_methods,
+)
+
+ALL = "all"
+_SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
+    "train": {"pixels": "data.pixels"},
+    "pretrain": {"sparsity": "sparsity.share"},
+    "tune": {"method": "tuning.method"},
+    "continual": {
+        "pet": "tuning.method",
+        "increment": "stream.increment",
+        "initial": "stream.initial",
+        "order": "stream.order",
+        "memory": "memory.bytes",
+    },
+}
+"""Settings with a flag of their own, by verb and flag, besides those that all verbs share."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TunedRun(TuneResult):
+    """Result of a tuning run.
+
+    Attributes:
+        adapter_bytes: size of `adapter.safetensors`.
+    """
+
+    adapter_bytes: int
+
+
+def train(
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    seeds: int = 1,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> TrainResult | SeedsResult[TrainResult]:
+    """Train a classifier on the tokens of a store and leave a run folder at ``out``.
+
+    Args:
+        store: a path or URL, or an open store.
+        out: a new folder for the run.
+        recipe: a recipe's name; by default, unless ``config`` is given, the one for the store's
+            data, fitted to its grid and to few samples.
+        config: a YAML file's path, a mapping of settings, or a `TrainConfig`.
+        resume: continue the run at ``out`` if there is one, bit for bit; its schedule may have
+            become longer.
+        seeds: number of seeds; with several, each run gets a folder of ``out``.
+        progress: called after each step with (steps done, total, latest figures).
+        **changes: settings by flag (``steps``, ``epochs``, ``model``, ``batch_size``, ``seed``,
+            ``device``, ``pixels``, ``init_from``) or by path (``**{"optim.lr": 1e-3}``). They win
+            over ``SEIT_…`` variables, these over ``config``, that over ``recipe``.
+
+    Raises:
+        UsageError: a setting is unknown (the nearest name is given), or settings, store and folder
+            do not fit together; nothing was changed.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
+
+    Example:
+        >>> result = seit.train("store", out="run", recipe="small-cpu", steps=100)
+        >>> result.top1
+    """
+    settings = plan_run(
+        "train", store, out=out, recipe=recipe, config=config, resume=resume, **changes
+    )
+    assert isinstance(settings, TrainConfig)
+    if seeds != 1:
+        return train_seeds(settings, store, out, seeds=seeds, resume=resume, progress=progress)
+    return train_classifier(settings, store, out=out, resume=resume, progress=progress)
+
+
+def pretrain(
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> PretrainResult:
+    """Pretrain an encoder on the tokens of a store, without labels.
+
+    `seit.train(store, init_from=out, …)` fine-tunes it.
+
+    Args:
+        store: a path or URL, or an open store.
+        out: a new folder for the run.
+        recipe: a recipe's name; the objective's small one unless ``config`` is given.
+        config: a YAML file's path, a mapping of settings, or a `PretrainConfig`.
+        resume: continue the run at ``out`` if there is one, bit for bit.
+        progress: called after each step with (steps done, total, latest figures).
+        **changes: settings by flag (``objective``, ``sparsity``, ``steps``, …) or by path; see
+            `train`.
+
+    Raises:
+        UsageError: see `train`.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+
+    Example:
+        >>> seit.pretrain("store", out="encoder", objective="mtm", steps=100).token_accuracy
+    """
+    settings = plan_run(
+        "pretrain", store, out=out, recipe=recipe, config=config, resume=resume, **changes
+    )
+    assert isinstance(settings, PretrainConfig)
+    return pretrain_encoder(settings, store, out=out, resume=resume, progress=progress)
+
+
+def tune(
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    method: str | Sequence[str] | None = None,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    seeds: int = 1,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> TunedRun | MethodsResult:
+    """Fine-tune a few weights of a finished run's backbone, or compare methods.
+
+    Args:
+        store: a path or URL, or an open store.
+        out: a new folder for the run.
+        method: a method's name; several, or ``"all"``, make runs in OUT/METHOD/seed-0 … and a
+            table.
+        recipe: a recipe's name; the small one unless ``config`` is given.
+        config: a YAML file's path, a mapping of settings, or a `TuneConfig`.
+        resume: continue the run at ``out`` if there is one, bit for bit.
+        seeds: number of seeds of each method.
+        progress: called after each step with (steps done, total, latest figures).
+        **changes: settings by flag (``init_from``, ``steps``, …) or by path; see `train`.
+
+    Raises:
+        UsageError: no run is named by ``init_from``, or see `train`.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+
+    Example:
+        >>> seit.tune("store", out="tuned", init_from="run", method="lora", steps=50).top1
+    """
+    methods = choose_methods(method)
+    changes["method"] = method
+    settings = plan_run(
+        "tune", store, out=out, recipe=recipe, config=config, resume=resume, **changes
+    )
+    assert isinstance(settings, TuneConfig)
+    if len(methods) > 1 or seeds != 1:
+        return tune_methods(
+            settings,
+            store,
+            out=out,
+            methods=methods or (settings.tuning.method,),
+            seeds=seeds,
+            skip_unfit=method == ALL,
+            resume=resume,
+            progress=progress,
+        )
+    result = tune_backbone(settings, store, out=out, resume=resume, progress=progress)
+    adapter = Path(out) / ADAPTER_NAME  # of the main rank's machine
+    size = adapter.stat().st_size if adapter.is_file() else 0
+    figures = {field.name: getattr(result, field.name) for field in fields(result)}
+    return TunedRun(**figures, adapter_bytes=size)
+
+
+def continual(
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> ContinualResult:
+    """Learn the classes of a store task by task and leave a run folder at ``out``.
+
+    Args:
+        store: a path or URL, or an open store.
+        out: a new folder for the run.
+        recipe: a recipe's name; `continual-small-cpu` unless ``config`` is given.
+        config: a YAML file's path, a mapping of settings, or a `ContinualConfig`.
+        resume: continue the run at ``out`` if there is one, bit for bit.
+        progress: called after each step with (steps done, total, latest figures).
+        **changes: settings by flag (``method``, ``pet``, ``increment``, ``initial``, ``order``,
+            ``memory``, ``init_from``, ``steps``, …) or by path; see `train`.
+
+    Raises:
+        UsageError: see `train`.
+        SeitError: the loss is not finite any more, or a file cannot be written.
+
+    Example:
+        >>> seit.continual("store", out="tasks", method="lae", increment=2).last_accuracy
+    """
+    settings = plan_run(
+        "continual", store, out=out, recipe=recipe, config=config, resume=resume, **changes
+    )
+    assert isinstance(settings, ContinualConfig)
+    return learn_tasks(settings, store, out=out, resume=resume, progress=progress)
+
+
+def plan_run(
+    verb: str,
+    store: Store | str | Path,
+    *,
+    out: str | Path | None = None,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    **changes: Any,
+) -> LoopConfig:
+    """Resolve the settings of a run and start nothing: what `--dry-run` prints.
+
+    Args:
+        verb: train, pretrain, tune or continual.
+        store: see `train`.
+        out: see `train`.
+        recipe: see `train`.
+        config: see `train`.
+        resume: see `train`.
+        **changes: see `train`.
+
+    Raises:
+        UsageError: see `train`.
+    """
+    task = str(changes.get("objective") or "mtm") if verb == "pretrain" else verb
+    if verb == "tune":
+        changes["method"] = next(iter(choose_methods(changes.get("method"))), None)
+    return resolve_settings(
+        kind_named(verb).settings_class,
+        task=task,
+        store=store,
+        recipe=recipe,
+        config=config,
+        resumed=Path(out) if resume and out is not None else None,
+        changes=changes,
+        short_names=_SHORT_NAMES[verb],
+    )
+
+
+def choose_methods(given: str | Sequence[str] | None) -> tuple[Method, ...]:
+    """Return the methods that are named; none where none is given."""
+    if given is None:
+        return ()
+    if given == ALL:
+        return METHODS
+    known = {str(one): one for one in METHODS}
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}, {ALL}"
+            raise UsageError(f"there is no method {name!r}; {hint}")
+    return tuple(known[name] for name in names)

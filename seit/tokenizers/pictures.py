@@ -1,0 +1,20 @@
+"""Pictures of tokens: what a tokenizer decodes, for looking at."""
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.mel import mel_pictures
+
+
+def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Decode ids (n, H, W) to pictures uint8 (n, height, width, 3): images, or spectrograms.
+
+    Raises:
+        UsageError: the tokenizer cannot decode, or these are no ids of its codebook.
+    """
+    decoded = tokenizer.decode(tokens)
+    if tokenizer.modality == "audio":
+        return mel_pictures(decoded)
+    pictures: npt.NDArray[np.uint8] = decoded.cpu().numpy()
+    return pictures

@@ -1,0 +1,148 @@
+"""Settings of a run: flags or keywords, environment, file and recipe, one over the other."""
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from seit.config import (
+    build,
+    check_names,
+    flatten,
+    from_environment,
+    merge,
+    nest,
+    read_yaml,
+    setting_names,
+    to_mapping,
+)
+from seit.errors import SeitError, UsageError
+from seit.recipes import find_recipe
+from seit.shards import Location, Store, open_store
+from seit.training.config import LoopConfig
+from seit.training.defaults import backbone_of, default_settings, warn_of_modality
+from seit.training.kinds import kind_with
+
+Config = TypeVar("Config", bound=LoopConfig)
+SHORT_NAMES: Mapping[str, str] = {
+    "model": "model.name",
+    "epochs": "schedule.epochs",
+    "steps": "schedule.steps",
+    "batch_size": "data.batch_size",
+    "seed": "run.seed",
+    "device": "run.device",
+}
+"""Settings with a flag of their own in every run command, by the flag."""
+_ORIGIN = "settings"
+
+
+def resolve_settings(
+    kind: type[Config],
+    *,
+    task: str,
+    store: Store | Location,
+    recipe: str | None = None,
+    config: object = None,
+    resumed: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    short_names: Mapping[str, str] | None = None,
+) -> Config:
+    """Resolve the settings of a run.
+
+    ``changes`` win over ``SEIT_…`` variables, these over ``config``, that over the backbone of
+    ``init_from``, that over ``recipe``, that over the defaults. If ``changes`` name another
+    backbone than the recipe's, only its stochastic depth is kept.
+
+    Args:
+        kind: the config's class.
+        task: the command, or the objective of a pretraining run; decides the recipe where neither
+            ``recipe`` nor ``config`` is given, fitted to the store.
+        store: the store, opened or by path; need not exist.
+        recipe: a recipe's name.
+        config: a YAML file's path, a mapping of settings, or a config object.
+        resumed: the run that may be resumed; if it exists, ``init_from`` need not.
+        changes: settings by flag (``steps``), by path (``"optim.lr"``) or nested. None as the
+            value of a flag leaves the setting alone.
+        short_names: paths of the settings that have a flag of their own, by the flag, besides
+            `SHORT_NAMES`.
+
+    Raises:
+        UsageError: a setting is unknown (the nearest name is given) or of the wrong type, a file
+            is missing, or the recipe belongs to another command.
+    """
+    flags = _named(kind, changes or {}, {**SHORT_NAMES, **(short_names or {})})
+    opened = _open(store)
+    base: Mapping[str, Any] = {}
+    if recipe:
+        base = read_yaml(find_recipe(recipe).path)
+        if opened is not None:
+            warn_of_modality(find_recipe(recipe), opened)
+        _check_kind(kind, base, recipe)
+    elif config is None:
+        given = {**flatten(from_environment(kind)), **flags}
+        base = default_settings(task, opened, given=given)
+    of_recipe = base.get("model", {})
+    if flags.get("model.name", of_recipe.get("name")) != of_recipe.get("name"):
+        kept = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
+        base = {**base, "model": kept}
+    layers = (_of_config(config), from_environment(kind), nest(flags, origin=_ORIGIN))
+    start = merge(*layers).get("init_from")
+    started = backbone_of(start, resumed=resumed) if start and "model.name" not in flags else {}
+    return build(kind, merge(base, started, *layers), origin=_ORIGIN)
+
+
+def _named(
+    kind: type[LoopConfig], changes: Mapping[str, Any], short_names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return changes by the paths of their settings; flags without a value are left out."""
+    known = set(setting_names(kind))
+    groups = {name.partition(".")[0] for name in known}
+    short = {flag: path for flag, path in short_names.items() if path in known}
+    flags: dict[str, Any] = {}
+    for name, value in changes.items():
+        if isinstance(value, Mapping) and name in groups:
+            flags.update(flatten(value, f"{name}."))
+        elif name not in short:
+            check_names([name], known | set(short), origin=_ORIGIN)
+            flags[name] = str(value) if isinstance(value, Path) else value
+        elif value is not None:
+            flags[short[name]] = str(value) if isinstance(value, Path) else value
+    if flags.get("init_from", "") is None:
+        del flags["init_from"]
+    if changes.get("epochs") is not None and flags.get("schedule.steps") is None:
+        flags["schedule.steps"] = None
+    return flags
+
+
+def _of_config(config: object) -> Mapping[str, Any]:
+    """Return the settings of a file, a mapping or a config object, nested."""
+    if config is None:
+        return {}
+    if isinstance(config, Mapping):
+        return nest(flatten(config), origin="config")
+    if is_dataclass(config):
+        return to_mapping(config)
+    if isinstance(config, str | Path):
+        return read_yaml(Path(config))
+    raise UsageError(
+        f"config is {type(config).__name__}; expected the path of a YAML file, a mapping of "
+        "settings, or a config object"
+    )
+
+
+def _check_kind(kind: type[LoopConfig], base: Mapping[str, Any], recipe: str) -> None:
+    """Refuse a recipe of another command; `tune` takes those of `train`."""
+    own, wanted = (
+        kind_with(name.partition(".")[0] for name in names).name
+        for names in (flatten(base), setting_names(kind))
+    )
+    if own != wanted and (own, wanted) != ("train", "tune"):
+        raise UsageError(f"the recipe {recipe} is one of `seit {own}`, not of `seit {wanted}`")
+
+
+def _open(store: Store | Location) -> Store | None:
+    """Open the store; None if that fails, which the run itself reports."""
+    try:
+        return store if isinstance(store, Store) else open_store(store)
+    except SeitError:
+        return None
