@@ -19,10 +19,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from seit.errors import UsageError
-from seit.training.flops import is_counted, vit_flops
+from seit.training.flops import TRAINING_FACTOR, count_flops
 
 _GROUP, _KEPT = 4, 2
 """Of the pattern 2:4."""
@@ -96,7 +97,8 @@ class Sparsity:
                 f"sparsity.share is {config.share}, but a {type(model).__name__} has no blocks of "
                 "attention and MLP; choose a ViT, or set it to 0"
             )
-        self._encoder = _encoder_of(model)
+        owner = next(iter(named)).removesuffix(_layer(next(iter(named)))).rstrip(".")
+        self._encoder = model.get_submodule(owner)
         self._weights = {_layer(name): weight for name, weight in named.items()}
         self._masks: dict[str, Tensor] = {}
         for name, weight in named.items():
@@ -135,36 +137,34 @@ class Sparsity:
         assert theirs.keys() == self._masks.keys(), "of the same layers"
         torch._foreach_mul_([theirs[layer] for layer in self._masks], list(self._masks.values()))
 
-    def describe(self, *, num_tokens: int | None = None) -> Mapping[str, Any]:
-        """What `run.json` says of it.
-
-        Args:
-            num_tokens: that enter the blocks, for the FLOPs; all of them by default.
+    def describe(self) -> Mapping[str, Any]:
+        """Return what `run.json` records of it.
 
         Returns:
             ``share``, ``pattern``, ``seed``; ``weights`` of the masked matrices, how many of them
-            are ``kept``, and ``kept_by_layer``. Of a plain ViT also ``theoretical_flops`` of the
-            encoder for one sample, forward and in training, dense and without masked weights.
+            are ``kept``, and ``kept_by_layer``; ``theoretical_flops`` of the encoder for one
+            sample, forward and in training, dense and without masked weights.
         """
-        kept = sum(self.kept.values())
-        told = {
+        flops = count_flops(self._encoder, _input_shape(self._encoder))
+        shares = {
+            layer.removesuffix(".weight"): kept / self._weights[layer].numel()
+            for layer, kept in zip(self._weights, self.kept.values(), strict=True)
+        }
+        sparse = flops.sparse_forward(shares)
+        return {
             "share": self.config.share,
             "pattern": self.config.pattern,
             "seed": self.seed,
             "weights": sum(weight.numel() for weight in self._weights.values()),
-            "kept": kept,
+            "kept": sum(self.kept.values()),
             "kept_by_layer": dict(self.kept),
+            "theoretical_flops": {
+                "forward": flops.forward,
+                "sparse_forward": sparse,
+                "training": flops.training,
+                "sparse_training": TRAINING_FACTOR * sparse,
+            },
         }
-        if not is_counted(self._encoder):
-            return told
-        flops = vit_flops(self._encoder, num_tokens=num_tokens, kept_weights=kept)  # type: ignore[arg-type] # a VisionTransformer
-        counts = {
-            "forward": flops.forward,
-            "sparse_forward": flops.sparse_forward,
-            "training": flops.training,
-            "sparse_training": flops.sparse_training,
-        }
-        return {**told, "theoretical_flops": counts}
 
 
 def masked_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -220,7 +220,9 @@ def _layer(name: str) -> str:
     return found[1]
 
 
-def _encoder_of(model: nn.Module) -> nn.Module:
-    """What holds the blocks."""
-    inner = getattr(model, "encoder", None)
-    return inner if isinstance(inner, nn.Module) else model
+def _input_shape(encoder: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width of what a ViT embeds patches of."""
+    embed = next(one for one in encoder.modules() if isinstance(one, PatchEmbed))
+    assert isinstance(embed.proj, nn.Conv2d)
+    height, width = embed.img_size
+    return embed.proj.in_channels, height, width
