@@ -46,6 +46,7 @@ from seit.shards import (
     write_zarr_split,
 )
 from seit.stores import check_names
+from seit.tensors import array_bytes
 
 try:
     from hypothesis import strategies as st
@@ -276,12 +277,10 @@ def _build_codec(name: str, layout: TokenLayout, tables: ContextTables | None) -
 def _write_files(
     path: Path, codebook_KC: npt.NDArray[np.float32], codec: Codec
 ) -> list[FileRecord]:
-    from safetensors.numpy import save
-
     tensors: dict[str, npt.NDArray[Any]] = {CODEBOOK_TENSOR: codebook_KC}
     if codec.tables is not None:
         tensors[TABLES_TENSOR] = np.frombuffer(codec.tables, dtype=np.uint8)
-    contents: dict[str, bytes] = {CODEBOOK_NAME: save(tensors), SKIPPED_NAME: b""}
+    contents: dict[str, bytes] = {CODEBOOK_NAME: array_bytes(tensors), SKIPPED_NAME: b""}
     for name, data in contents.items():
         write_atomically(path / name, data)
     return [

@@ -37,6 +37,7 @@ from seit.shards import (
     write_index,
     write_zarr_split,
 )
+from seit.tensors import array_bytes
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
@@ -183,12 +184,10 @@ def _as_block(columns: BlockColumns) -> Block:
 
 
 def _codebook_bytes(source: Store, codec: Codec) -> bytes:
-    from safetensors.numpy import save
-
     tensors: dict[str, npt.NDArray[Any]] = {CODEBOOK_TENSOR: source.codebook}
     if codec.tables is not None:
         tensors[TABLES_TENSOR] = np.frombuffer(codec.tables, dtype=np.uint8)
-    data: bytes = save(tensors)
+    data: bytes = array_bytes(tensors)
     return data
 
 

@@ -35,6 +35,7 @@ from seit.shards import (
 )
 from seit.stores.place import place_store
 from seit.stores.recode import CONTAINERS, recode_store
+from seit.tensors import array_bytes
 
 Progress = Callable[[int, int], None]
 """Called with (what is done, what is to be done)."""
@@ -126,12 +127,10 @@ def write_contents(
 
 def write_packed(contents: Contents, folder: Path, *, progress: Progress | None) -> None:
     """Write a packed store of tars into a new ``folder``, the card last."""
-    from safetensors.numpy import save
-
     like = contents.like
     with explained_writes(folder):
         folder.mkdir(parents=True)
-    data = {CODEBOOK_NAME: save({CODEBOOK_TENSOR: like.codebook})}
+    data = {CODEBOOK_NAME: array_bytes({CODEBOOK_TENSOR: like.codebook})}
     for record in like.card.files:
         if "/" not in record.file and record.file not in (CODEBOOK_NAME, SKIPPED_NAME):
             data[record.file] = like.read_listed(record.file)

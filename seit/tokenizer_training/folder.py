@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from safetensors.torch import save
-
 from seit.config import to_mapping
 from seit.documents import read_json, read_json_lines
 from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
 from seit.locks import RUN_LOCK_NAME
-from seit.tensors import read_tensors
+from seit.tensors import read_tensors, write_tensors
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizers import MelConfig, MelFrontEnd
 from seit.training import MAX_METRICS_BYTES, MAX_RECORD_BYTES, list_checkpoints
@@ -111,7 +109,7 @@ class TrainingFolder:
 
     def write_front_end(self, front_end: MelFrontEnd) -> None:
         """Keep the front end that the training begins with."""
-        write_atomically(self.path / FRONT_END_NAME, save(front_end.tensors()))
+        write_tensors(self.path / FRONT_END_NAME, front_end.tensors())
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""

@@ -6,20 +6,17 @@ the losses of the steps before, the learning rate, the samples' keys, and the ch
 from in order to see it happen again.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from seit.errors import SeitError
-from seit.files import write_atomically
 from seit.shards import Split
-from seit.tensors import first_not_finite
+from seit.tensors import first_not_finite, write_tensors
 from seit.training.feeds import Feed
 from seit.training.run import FAILURE_NAME, Run
 
@@ -125,7 +122,7 @@ def write_failure(
         rate: the step's learning rate.
         checkpoint: the last one that was written.
     """
-    metadata = {
+    card = {
         "step": failure.step,
         "found": failure.what,
         "losses": [repr(loss) for loss in failure.losses],
@@ -134,11 +131,7 @@ def write_failure(
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }
     path = run.path / FAILURE_NAME
-    data = save(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        {"seit": json.dumps(metadata)},
-    )
-    write_atomically(path, data)
+    write_tensors(path, tensors, card=card)
     return SeitError(
         f"{failure.what} at step {failure.step + 1}; lower optim.lr or set optim.clip_grad, and "
         f"start again ({path} holds the batch)"

@@ -37,6 +37,7 @@ from seit.stores.official.codebook import read_codebook
 from seit.stores.official.files import OfficialSplit, Progress, check_split_name, made_folder
 from seit.stores.official.reader import check_file
 from seit.stores.official.splits import block_samples, count_samples, decoded_blocks, read_labels
+from seit.tensors import array_bytes
 
 SHARD_BLOCKS = 8
 """Blocks of an imported shard."""
@@ -195,9 +196,7 @@ def _describe_tokenizer(
 
 
 def _write_files(store: Path, codebook_KC: npt.NDArray[np.float32]) -> tuple[FileRecord, ...]:
-    from safetensors.numpy import save
-
-    files = {CODEBOOK_NAME: save({"codebook": codebook_KC}), SKIPPED_NAME: b""}
+    files = {CODEBOOK_NAME: array_bytes({"codebook": codebook_KC}), SKIPPED_NAME: b""}
     for name, data in files.items():
         write_atomically(inside(store, name), data)
     return tuple(

@@ -16,12 +16,12 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from seit.errors import SeitError, UsageError
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.extras import how_to_install
+from seit.tensors import read_tensors
 
 HUB_PREFIX = "hf://"
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".th")
@@ -324,10 +324,10 @@ def _read(file: Path) -> Any:
     """The content of a safetensors file or of a pickled one, without running any of its code."""
     if file.suffix == ".safetensors":
         try:
-            with safe_open(file, framework="pt") as opened:
-                return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UsageError(f"{file} is no intact safetensors file ({error})") from error
+            advice = "download it again"
+            return read_tensors(file, fault="no intact safetensors file", advice=advice)
+        except DamagedError as error:
+            raise UsageError(str(error)) from error
     try:
         is_zip = is_zipfile(file)
         foreign = get_unsafe_globals_in_checkpoint(os.fspath(file)) if is_zip else []
