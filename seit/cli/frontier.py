@@ -1,6 +1,5 @@
 """`seit frontier SRC`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from seit.cli.output import (
+    columns,
     human_bytes,
     print_json,
     print_lines,
@@ -88,19 +88,17 @@ def command(
     if json:
         places = {"chart": str(result.chart), "report": str(result.report)}
         return print_json({**asdict(result), **places})
-    _print_table(
-        ["point", "bytes", "a picture", "top-1", "PSNR"],
+    rows = [
         [
-            [
-                f"{row.name} *" if row.is_on_front else row.name,
-                human_bytes(row.bytes),
-                human_bytes(row.bytes_per_sample),
-                f"{row.top1:.1%}" + ("" if row.top1_std is None else f" ± {row.top1_std:.1%}"),
-                "" if row.psnr_db is None else f"{row.psnr_db:.1f} dB",
-            ]
-            for row in result.rows
-        ],
-    )
+            f"{row.name} *" if row.is_on_front else row.name,
+            human_bytes(row.bytes),
+            human_bytes(row.bytes_per_sample),
+            f"{row.top1:.1%}" + ("" if row.top1_std is None else f" ± {row.top1_std:.1%}"),
+            "" if row.psnr_db is None else f"{row.psnr_db:.1f} dB",
+        ]
+        for row in result.rows
+    ]
+    print_lines(columns([["point", "bytes", "a picture", "top-1", "PSNR"], *rows]))
     say("* no other point is as accurate in fewer bytes")
     return say(f"done in {human_seconds(result.seconds)}; the picture is at {result.report}")
 
@@ -113,30 +111,15 @@ def _print_plan(src: str, config: "FrontierConfig", json: bool) -> None:
     if json:
         values: dict[str, Any] = {"points": [asdict(point) for point in planned], "runs": runs}
         return print_json(values)
-    _print_table(
-        ["point", "bytes", "a picture", "pictures", "runs"],
+    rows = [
         [
-            [
-                point.name,
-                human_bytes(point.bytes),
-                human_bytes(point.bytes_per_sample),
-                f"{point.samples:,}",
-                str(point.runs),
-            ]
-            for point in planned
-        ],
-    )
+            point.name,
+            human_bytes(point.bytes),
+            human_bytes(point.bytes_per_sample),
+            f"{point.samples:,}",
+            str(point.runs),
+        ]
+        for point in planned
+    ]
+    print_lines(columns([["point", "bytes", "a picture", "pictures", "runs"], *rows]))
     return say(f"{runs} runs in all; tokens are stated as packed, before entropy coding")
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for row in (header, *rows):
-        first, *others = (
-            f"{cell:<{width}}" if index == 0 else f"{cell:>{width}}"
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *others]).rstrip())
-    print_lines(lines)

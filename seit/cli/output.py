@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from seit.errors import SeitError
+from seit.numbers import human_bytes as human_bytes
 from seit.printable import CONTROLS, printable
 from seit.progress import Pace, human_rate, human_seconds
 
@@ -114,17 +115,19 @@ def _write(text: str) -> None:
 
 def print_table(rows: Sequence[tuple[str, str]]) -> None:
     """Print names and values in two columns to stdout."""
-    width = max(len(name) for name, _ in rows)
-    print_lines([f"{name:<{width}}  {value}" for name, value in rows])
+    print_lines(columns(rows, left=2))
 
 
-def human_bytes(num_bytes: float) -> str:
-    """A size with a decimal unit, such as ``1.28 kB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(num_bytes) < 1000:
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
+def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Lay rows out in columns, the first ``left`` of them aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 class Bar(Protocol):

@@ -1,12 +1,11 @@
 """`seit runs list | compare`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from cyclopts import App
 
-from seit.cli.output import print_json, print_lines, say, warn
+from seit.cli.output import columns, print_json, print_lines, say, warn
 
 command = App(name="runs", help="List and compare runs.", help_format="markdown")
 _MOST_CLASSES = 10
@@ -46,7 +45,7 @@ def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
     ]
     objective, probes = (["objective"], ["k-NN", "linear"]) if has_probes else ([], [])
     header = ["run", "status", *objective, "model", "steps", "top-1", *probes, "samples/s"]
-    print_lines(_columns([[*header, "date (UTC)"], *rows], left=3 + len(objective)))
+    print_lines(columns([[*header, "date (UTC)"], *rows], left=3 + len(objective)))
     return warn([f"{run.name} is damaged: {run.reason}" for run in runs if run.reason])
 
 
@@ -83,12 +82,12 @@ def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
         write_comparison(out, found, contenders)
     if json:
         return print_json(asdict(found))
-    lines = _columns([header(found), *result_rows(found)])
+    lines = columns([header(found), *result_rows(found)])
     if found.settings:
         rows = setting_rows(found)
-        lines += ["", *_columns([["settings that differ", *found.names], *rows], left=99)]
+        lines += ["", *columns([["settings that differ", *found.names], *rows], left=99)]
     if rows := class_rows(found, _MOST_CLASSES):
-        lines += ["", *_columns([header(found, "recall by class"), *rows])]
+        lines += ["", *columns([header(found, "recall by class"), *rows])]
     if sentences := say_verdicts(found):
         lines += ["", *sentences]
     print_lines(lines)
@@ -97,15 +96,3 @@ def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}"
-
-
-def _columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Lay rows out in columns, the first ``left`` of them aligned left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

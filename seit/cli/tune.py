@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from seit.cli.flags import accuracy_rows, noted_on, print_settings, run_settings
 from seit.cli.output import (
+    columns,
     human_bytes,
     print_json,
     print_lines,
@@ -173,15 +174,5 @@ def _print_methods(table: "MethodsResult", out: Path, json: bool) -> None:
     warn([f"{method} is left out: {why}" for method, why in table.skipped.items()])
     if json:
         return print_json(asdict(table))
-    rows = [list(HEADER), *(row.cells() for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print_lines(
-        [
-            "  ".join(
-                cell.rjust(width) if index else cell.ljust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
-    )
+    print_lines(columns([list(HEADER), *(row.cells() for row in table.rows)]))
     return say(f"the report is at {out}/report.html")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seit.report.numbers import minus, percent
+from seit.numbers import minus, percent
 
 _SLACK = 1e-6  # steps; a tick this far beyond the end still belongs to the axis
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from seit.numbers import human_bytes, number
 from seit.report.markup import element, frame, no_data, percent_of
-from seit.report.numbers import human_bytes, number
 
 _BAR, _ROW = 18, 22  # pixels: height of a bar and of the drawing it sits in
 

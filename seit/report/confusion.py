@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from seit.confusion import Confusion
 from seit.errors import UsageError
+from seit.numbers import number, percent
 from seit.report.markup import no_data
 from seit.report.matrix import MAX_CELLS, Cell, square_matrix
-from seit.report.numbers import number, percent
 from seit.report.tables import table
 
 

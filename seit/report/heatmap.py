@@ -12,9 +12,9 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import UsageError
+from seit.numbers import percent
 from seit.report.markup import no_data
 from seit.report.matrix import MAX_CELLS, Cell, square_matrix
-from seit.report.numbers import percent
 
 
 def task_matrix(accuracies: npt.NDArray[Any], *, tasks: Sequence[str], title: str) -> Markup:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import UsageError
+from seit.numbers import number, percent
 from seit.report.axis import Axis
 from seit.report.line_labels import (
     LABEL_GAP,
@@ -25,7 +26,6 @@ from seit.report.line_labels import (
     text_width,
 )
 from seit.report.markup import element, frame, no_data, percent_of
-from seit.report.numbers import number, percent
 
 _HEIGHT, _TOP, _BOTTOM = 260, 34, 48  # pixels: the plot, the room above it and below it
 _MAX_POINTS = 1000  # drawn a line; more cannot be told apart at 900 pixels

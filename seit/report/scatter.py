@@ -16,10 +16,10 @@ import numpy as np
 from markupsafe import Markup
 
 from seit.errors import UsageError
+from seit.numbers import human_bytes, number, percent
 from seit.report.axis import Axis
 from seit.report.line_labels import text_width
 from seit.report.markup import element, frame, no_data, percent_of
-from seit.report.numbers import human_bytes, number, percent
 from seit.report.scatter_labels import Box, Place, place_labels
 
 _H, _TOP, _BOTTOM, _RIGHT = 340, 34, 50, 24  # pixels: the plot and the room around it

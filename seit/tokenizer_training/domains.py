@@ -21,7 +21,7 @@ from seit.tokenizers import (
     MelConfig,
     MelConvTokenizer,
     MelFrontEnd,
-    measure_audio_quality,
+    measure_quality,
 )
 
 
@@ -119,7 +119,7 @@ class AudioDomain:
         assert isinstance(tokenizer, MelConvTokenizer)
         with torch.inference_mode():
             waves = self._sample(held_out, self._config.eval_images)
-            return asdict(measure_audio_quality(tokenizer, waves))
+            return asdict(measure_quality(tokenizer, waves))
 
     def _sample(self, instances: Sequence[Instance], count: int) -> Tensor:
         return sample_windows(instances, self._mel, count=count)

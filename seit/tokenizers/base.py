@@ -173,6 +173,18 @@ class Tokenizer(ABC):
         return self.codebook.shape[0] if self.codebook.ndim == 3 else 1
 
     @property
+    def codes_by_level(self) -> Tensor:
+        """The codebook as (L, K, C), whether residual or not."""
+        return self.codebook.view(self.levels, self.num_codes, self.codebook_dim)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """Look up ids int64 (B, L·H, W): float32 (B, H, W, C), the sum over levels."""
+        ids_BLHW = tokens.unflatten(1, (self.levels, -1))
+        return torch.stack(
+            [codes_KC[ids_BLHW[:, level]] for level, codes_KC in enumerate(self.codes_by_level)]
+        ).sum(0)
+
+    @property
     def num_codes(self) -> int:
         """K, of each level."""
         return self.codebook.shape[-2]

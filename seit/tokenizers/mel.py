@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seit.errors import DamagedError
+from seit.tokenizers.base import AudioTokenizer
 
 FLOOR_DB = -60.0
 """Level of silence; what is quieter is not told from it. A sine of full scale reaches 30 to 40."""
@@ -201,6 +202,22 @@ class MelFrontEnd:
         return type(self)(
             self.config, mean=self._mean_M.to(device), deviation=self._deviation_M.to(device)
         )
+
+
+class SpectrogramTokenizer(AudioTokenizer):
+    """A tokenizer of spectrogram patches; row 0 of a grid is the lowest frequency.
+
+    Attributes:
+        front_end: makes planes of waveforms.
+    """
+
+    front_end: MelFrontEnd
+
+    def take_front_end(self, front_end: MelFrontEnd) -> None:
+        """Take over a front end, and from it the inputs."""
+        self.front_end = front_end
+        self.sample_rate = front_end.config.sample_rate
+        self.window = front_end.config.window
 
 
 def mel_pictures(levels: Tensor) -> npt.NDArray[np.uint8]:

@@ -7,14 +7,13 @@ from pathlib import Path
 from seit.analysis.runs.compare import Comparison, Measured, Verdict
 from seit.analysis.runs.contenders import Contender
 from seit.analysis.runs.measures import CLASSIFY, judged_by
+from seit.numbers import minus, number
 from seit.report import (
     MANY_CLASSES,
     Figure,
     Interval,
     Section,
     figures,
-    minus,
-    number,
     page,
     table,
     write_page,

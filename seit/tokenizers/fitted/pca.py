@@ -23,6 +23,10 @@ class Components(NamedTuple):
     points: Tensor
     """(N, C), the fitted patches."""
 
+    def maps(self) -> dict[str, Tensor]:
+        """What turns patches into points and back, by name."""
+        return {"mean": self.mean, "analysis": self.analysis, "synthesis": self.synthesis}
+
 
 def fit_components(patches_ND: Tensor, *, dim: int, whitening: float) -> Components:
     """Fit to patches float32 (N, D).

@@ -85,16 +85,11 @@ class LearnedTokenizer(Tokenizer):
         """The ids int64 (N, L) of latents."""
         rest_NC = self._bound(latents_NC)
         ids = []
-        for codes_KC in self._codes:
+        for codes_KC in self.codes_by_level:
             ids.append(assign(rest_NC, codes_KC))
             if len(ids) < self.levels:
                 rest_NC = rest_NC - codes_KC[ids[-1]]
         return torch.stack(ids, 1)
-
-    @property
-    def _codes(self) -> Tensor:
-        """(L, K, C)."""
-        return self.codebook.view(self.levels, self.num_codes, self.codebook_dim)
 
     @override
     def decode_ids(self, tokens: Tensor, /) -> Tensor:
@@ -102,10 +97,7 @@ class LearnedTokenizer(Tokenizer):
         return torch.cat([self._decode(part) for part in tokens.split(group)])
 
     def _decode(self, tokens: Tensor) -> Tensor:
-        ids_BLHW = tokens.unflatten(1, (self.levels, -1))
-        latents_BHWC = torch.stack(
-            [codes_KC[ids_BLHW[:, level]] for level, codes_KC in enumerate(self._codes)]
-        ).sum(0)
+        latents_BHWC = self.vectors(tokens)
         return self._outputs(self._network.decoder(latents_BHWC.permute(0, 3, 1, 2)))
 
     def sorted_by_use(self, inputs: Tensor) -> Self:
@@ -119,7 +111,9 @@ class LearnedTokenizer(Tokenizer):
                 for level in range(self.levels)
             ]
         )
-        codes_LKC = self._codes.gather(1, order_LK[..., None].expand(-1, -1, self.codebook_dim))
+        codes_LKC = self.codes_by_level.gather(
+            1, order_LK[..., None].expand(-1, -1, self.codebook_dim)
+        )
         return self._with_codebook(codes_LKC.view_as(self.codebook))
 
     def network_weights(self) -> dict[str, Tensor]:

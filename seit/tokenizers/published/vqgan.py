@@ -11,14 +11,13 @@ Shape letters: B images, S image side, H W grid, E channels, L places of a grid,
 import re
 from typing import ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
 from seit.errors import UsageError
 from seit.tokenizers.published.base import ImageNetwork, PublishedTokenizer
-from seit.tokenizers.published.checkpoints import StateDict, load_strictly
+from seit.tokenizers.published.checkpoints import StateDict
 
 NORM_GROUPS = 32
 _NORM_EPS = 1e-6
@@ -237,7 +236,7 @@ class VqganNetwork(ImageNetwork):
     """The autoencoder, and the map to logits of codes where it has one (Gumbel-softmax)."""
 
     def __init__(self, weights: StateDict) -> None:
-        super().__init__()
+        super().__init__(weights)
         self.encoder = Encoder(weights)
         self.decoder = Decoder(weights)
         halvings = [hasattr(level, "downsample") for level in self.encoder.down]
@@ -262,14 +261,6 @@ class VqganNetwork(ImageNetwork):
         layer = self.quantize["proj"] if hasattr(self, "quantize") else None
         assert layer is None or isinstance(layer, nn.Conv2d)
         return layer
-
-    @classmethod
-    @override
-    def of(cls, weights: StateDict) -> Self:
-        with torch.device("meta"):
-            network = cls(weights)
-        load_strictly(network, weights)
-        return network
 
     @override
     def analyse(self, planes: Tensor) -> Tensor:
