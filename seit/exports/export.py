@@ -13,9 +13,8 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.exports import programs
-from seit.exports.card import CARD_NAME, write_card
+from seit.exports.card import CARD_NAME, measure_store, write_card
 from seit.exports.checks import Agreement, compare
-from seit.exports.description import describe, measure_store
 from seit.exports.graphs import (
     INPUT_KINDS,
     Graph,
@@ -25,7 +24,7 @@ from seit.exports.graphs import (
     make_graphs,
 )
 from seit.exports.load import load_graph
-from seit.exports.spec import CONFIG_NAME, ExportSpec
+from seit.exports.spec import CONFIG_NAME, ExportSpec, describe
 from seit.files import explained_writes, publish, write_atomically
 from seit.shards import Store
 from seit.stores import work_folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from seit.numbers import human_bytes, number
+from seit.numbers import number, unit_format
 from seit.report.markup import element, frame, no_data, percent_of
 
 _BAR, _ROW = 18, 22  # pixels: height of a bar and of the drawing it sits in
@@ -31,8 +31,8 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
     """
     if not bars:
         return no_data(title=title, kind="bar-chart")
-    in_bytes = unit_label.split()[:1] in (["bytes"], ["Bytes"], ["B"])
-    shown = [human_bytes(bar.value) if in_bytes else number(bar.value) for bar in bars]
+    as_text = unit_format(unit_label)
+    shown = [as_text(bar.value) for bar in bars]
     positive = [float(bar.value) for bar in bars if 0 < bar.value < math.inf]
     highest = max(positive, default=1.0)
     first = math.floor(math.log10(min(positive, default=1.0))) - 1
@@ -55,14 +55,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
         for index, (bar, value) in enumerate(zip(bars, shown, strict=True))
     ]
     axis = [
-        element(
-            "text",
-            human_bytes(tick) if in_bytes else number(tick),
-            x=percent_of(at),
-            y=14,
-            class_="tick",
-        )
-        for at, tick in ticks
+        element("text", as_text(tick), x=percent_of(at), y=14, class_="tick") for at, tick in ticks
     ]
     if axis:
         items.append(

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from seit.errors import UsageError
 from seit.numbers import number, percent
-from seit.report.axis import Axis
+from seit.report.axis import Axis, stretched, x_tick, y_ticks
 from seit.report.line_labels import (
     LABEL_GAP,
     LineEnd,
@@ -97,15 +97,8 @@ def line_chart(
     named = [line for line in drawn if not line.faint]
     H = max(_HEIGHT, round(LABEL_GAP * (len(named) + 1)))
     inside = bool(y_axis.place(all_y).min() > -1e-9 and y_axis.place(all_y).max() < 1 + 1e-9)
-    curves = element(
-        "svg",
-        *(_curve(line, x_axis, y_axis, H=H) for line in drawn),
-        viewBox=f"0 0 1000 {H}",
-        preserveAspectRatio="none",
-        width="100%",
-        height=H,
-        overflow="visible" if inside else "hidden",  # hidden also cuts half a stroke at the edge
-    )
+    # Cutting also takes half a stroke at the edge.
+    paths = [_curve(line, x_axis, y_axis, H=H) for line in drawn]
     ends = [
         LineEnd(
             line.name, line.colour, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1]))
@@ -119,10 +112,13 @@ def line_chart(
         element(
             "g",
             element("text", y_label, x=0, y=-16, dx=-left, class_="axis"),
-            *_y_ticks(y_axis, y_names, H=H),
-            *_x_ticks(x_axis, H=H),
+            *y_ticks([float(_height(tick, y_axis, H=H)) for tick in y_axis.ticks()], y_names),
+            *(
+                x_tick(x_axis.place(tick), name, H=H)
+                for tick, name in zip(x_axis.ticks(), x_axis.labels(), strict=True)
+            ),
             element("text", x_label, x="50%", y=H + 42, text_anchor="middle", class_="axis"),
-            curves,
+            stretched(*paths, H=H, is_cut=not inside),
             *(
                 _marks(line, x_axis, y_axis, H=H, x_label=x_label, as_text=as_text)
                 for line in named
@@ -156,31 +152,6 @@ def _line(series: Series, index: int) -> _Line:
 def _height(y: Any, axis: Axis, *, H: int) -> Any:
     """Return values of y as pixels from the top of the plot."""
     return H * (1.0 - axis.place(y))
-
-
-def _y_ticks(axis: Axis, names: Sequence[str], *, H: int) -> list[Markup]:
-    marks = []
-    for tick, name in zip(axis.ticks(), names, strict=True):
-        y = float(_height(tick, axis, H=H))
-        marks += [
-            element("line", x1=0, x2="100%", y1=y, y2=y, class_="grid"),
-            element("text", name, x=0, y=y, dx=-10, dy=".35em", text_anchor="end", class_="y tick"),
-        ]
-    return marks
-
-
-def _x_ticks(axis: Axis, *, H: int) -> list[Markup]:
-    return [
-        element(
-            "text",
-            name,
-            x=percent_of(axis.place(tick)),
-            y=H + 20,
-            text_anchor="middle",
-            class_="x tick",
-        )
-        for tick, name in zip(axis.ticks(), axis.labels(), strict=True)
-    ]
 
 
 def _curve(line: _Line, x_axis: Axis, y_axis: Axis, *, H: int) -> Markup:

@@ -16,15 +16,14 @@ import numpy as np
 from markupsafe import Markup
 
 from seit.errors import UsageError
-from seit.numbers import human_bytes, number, percent
-from seit.report.axis import Axis
+from seit.numbers import number, percent, unit_format
+from seit.report.axis import Axis, LogAxis, stretched, x_tick, y_ticks
 from seit.report.line_labels import text_width
 from seit.report.markup import element, frame, no_data, percent_of
 from seit.report.scatter_labels import Box, Place, place_labels
 
 _H, _TOP, _BOTTOM, _RIGHT = 340, 34, 50, 24  # pixels: the plot and the room around it
 _PLOT_WIDTH = 740  # pixels; what labels are placed for
-_TICK_GAP = 0.07  # of the width, between labels of the x axis
 _LEGEND_ROW = 24
 _SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
@@ -60,43 +59,6 @@ class Family:
     name: str
     marks: Sequence[Mark]
     is_joined: bool = True
-
-
-@dataclass(frozen=True)
-class LogAxis:
-    """A range of positive values by their decimal logarithms, ``low`` < ``high``."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def around(cls, values: Sequence[float]) -> "LogAxis":
-        """Return the axis over positive values, with some room on both sides."""
-        low, high = math.log10(min(values)), math.log10(max(values))
-        room = max(0.05, 0.06 * (high - low)) if high > low else 0.3
-        return cls(low - room, high + room)
-
-    def place(self, value: float) -> float:
-        """Return where a value lies along the axis: 0 at its low end, 1 at its high end."""
-        return (math.log10(value) - self.low) / (self.high - self.low)
-
-    def ticks(self) -> list[float]:
-        """Return powers of ten, with 2 and 5 times them where there is room, within the range.
-
-        A range that holds fewer than two of them gets multiples of a round step.
-        """
-        decades = range(math.floor(self.low), math.ceil(self.high) + 1)
-        for factors in ((1, 2, 5), (1, 3), (1,)):
-            ticks = [factor * 10.0**decade for decade in decades for factor in factors]
-            inside = [tick for tick in ticks if self.low <= math.log10(tick) <= self.high]
-            if len(inside) < 2:
-                break
-            places = [self.place(tick) for tick in inside]
-            if all(right - left >= _TICK_GAP for left, right in pairwise(places)):
-                return inside
-        if len(inside) < 2:
-            return Axis.between(10.0**self.low, 10.0**self.high, num_steps=4).ticks()
-        return inside[:: math.ceil(len(inside) * _TICK_GAP)]
 
 
 def scatter_chart(
@@ -300,8 +262,7 @@ class _Plot:
         return _H * (1.0 - min(1.0, max(0.0, float(self.y_axis.place(value)))))
 
     def x_text(self, value: float) -> str:
-        in_bytes = self.x_label.split()[:1] in (["bytes"], ["Bytes"], ["B"])
-        return human_bytes(value) if in_bytes else number(value)
+        return unit_format(self.x_label)(value)
 
     def y_text(self, value: float) -> str:
         return percent(value) if self.is_percent else number(value)
@@ -332,42 +293,19 @@ class _Plot:
                 text_anchor="middle",
                 class_="axis",
             ),
-            element(
-                "svg",
-                *self._lines(),
-                viewBox=f"0 0 1000 {_H}",
-                preserveAspectRatio="none",
-                width="100%",
-                height=_H,
-                overflow="visible",
-            ),
+            stretched(*self._lines(), H=_H),
             *(self._point(mark, index) for index, family in self.families for mark in family.marks),
             *self._names(),
         ]
 
     def _grid(self) -> list[Markup]:
-        items = []
         y_names = self.y_axis.labels(as_percent=self.is_percent)
-        for tick, name in zip(self.y_axis.ticks(), y_names, strict=True):
-            y = self.y(tick)
-            items += [
-                element("line", x1=0, x2="100%", y1=y, y2=y, class_="grid"),
-                element(
-                    "text", name, x=0, y=y, dx=-10, dy=".35em", text_anchor="end", class_="y tick"
-                ),
-            ]
+        items = y_ticks([self.y(tick) for tick in self.y_axis.ticks()], y_names)
         for tick in self.x_axis.ticks():
             x = percent_of(self.x(tick))
             items += [
                 element("line", x1=x, x2=x, y1=0, y2=_H, class_="grid"),
-                element(
-                    "text",
-                    self.x_text(tick),
-                    x=x,
-                    y=_H + 20,
-                    text_anchor="middle",
-                    class_="x tick",
-                ),
+                x_tick(self.x(tick), self.x_text(tick), H=_H),
             ]
         return items
 
