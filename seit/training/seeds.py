@@ -19,13 +19,13 @@ from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX, write_atomically
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.progress import Progress, human_rate
-from seit.report import MANY_CLASSES, Figure, Section, figures, page, table, write_page
+from seit.report import MANY_CLASSES, Figure, Section, figures, table
 from seit.shards import Store, open_store
 from seit.training.classify import TrainResult, train
 from seit.training.config import TrainConfig
 from seit.training.records import MAX_RECORD_BYTES, SeedsRecord
-from seit.training.report import THROUGHPUT, group_curves, settings_section
-from seit.training.run import REPORT_NAME, Run
+from seit.training.report import THROUGHPUT, group_curves, write_report
+from seit.training.run import Run
 
 _LOG = logging.getLogger(__name__)
 SEEDS_NAME = "seeds.json"
@@ -293,20 +293,19 @@ def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> 
     groups = {"mean" if len(runs) > 1 else f"seed {seeds[0]}": [run.metrics() for run in runs]}
     settings = flatten(to_mapping(config))
     settings["run.seed"] = ", ".join(map(str, seeds))
-    environment = runs[0].info["environment"]
-    html = page(
-        f"Seeds {out.name}",
+    write_report(
+        out,
+        title=f"Seeds {out.name}",
         lead=f"{config.model.name}, {len(runs)} runs that differ in nothing but the seed.",
         sections=[
             Section("Result", figures([_tile(name, summary.spreads[name]) for name in names])),
             Section("Learning curves", group_curves(groups), "Faint: the seeds one by one."),
             Section("Seeds", table(rows, header=header)),
             Section("Throughput", group_curves(groups, THROUGHPUT)),
-            settings_section(settings),
         ],
-        footer=", ".join(f"{key} {value}" for key, value in environment.items()),
+        settings=settings,
+        environment=runs[0].info["environment"],
     )
-    write_page(out / REPORT_NAME, html)
 
 
 def _tile(name: str, spread: Spread) -> Figure:
