@@ -19,14 +19,14 @@ import numpy.typing as npt
 from seit.errors import UsageError
 
 SHOWN = 5
-"""So many names stand in a message."""
+"""Most names in a message."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _SEPARATORS = re.compile(r"[\s_\-]+")
 
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """How the M classes of one list are found among the N of another.
+    """Match of the M classes of one list among the N of another.
 
     Attributes:
         numbers: int64 (M,), each class's number in the other list; −1 where that lacks it.
@@ -40,7 +40,7 @@ class ClassMatch:
 
     @property
     def is_identity(self) -> bool:
-        """Whether every class has the same number in both lists, and neither has another."""
+        """True if every class has the same number in both lists, and neither has another."""
         return not self.missing and np.array_equal(self.numbers, np.arange(len(self.numbers)))
 
     def relabel(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

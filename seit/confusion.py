@@ -21,7 +21,7 @@ MATRIX_CLASSES = 100
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """How often samples of each class were taken for each class.
+    """Counts of true and predicted classes.
 
     Attributes:
         num_classes: N.
@@ -37,7 +37,7 @@ class Confusion:
     def of_labels(
         cls, labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], num_classes: int
     ) -> Self:
-        """Count labels (M,) and predictions (M,), 0 … N−1; samples labelled −1 are left out."""
+        """Count labels (M,) and predictions (M,), 0 … N−1; samples labeled −1 are left out."""
         known = labels >= 0
         cells = labels[known].astype(np.int64) * num_classes + predicted[known]
         return cls(num_classes, *np.unique(cells, return_counts=True))

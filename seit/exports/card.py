@@ -23,9 +23,9 @@ CARD_NAME = "README.md"
 _MARKUP = re.compile(
     r"([\\`*{}\[\]<>#~&|!@]|(?<!\w)_|_(?!\w)|:(?=/)|(?<=www)\.)", re.ASCII | re.IGNORECASE
 )
-"""What means something within a line of Markdown, in HTML or in a link."""
+"""Characters with a meaning in a line of Markdown, in HTML or in a link."""
 _MOST_CLASSES = 1000
-"""So many are listed on the card; `config.json` lists all."""
+"""Most classes listed on the card; `config.json` lists all."""
 _TAGS = ("seit", "tokens", "timm")
 
 

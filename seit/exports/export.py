@@ -65,7 +65,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export left behind.
+    """Files of an export.
 
     Attributes:
         files: by name.

@@ -182,7 +182,7 @@ def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
 
 
 def _augment(config: TrainConfig, tokenizer: Tokenizer) -> TokenAugment | PixelAugment:
-    """What makes the network's inputs, without anything random."""
+    """Return the transform to the network's inputs, with nothing random."""
     if config.data.pixels is None:
         return _token_augment(config, tokenizer)
     height, width, _ = tokenizer.inputs.shape

@@ -42,7 +42,7 @@ class TokenAdapt(TokenWarper):
     K logits. Blocks are pre-norm, with tanh in an MLP four times as wide, and see fixed sine and
     cosine positions, so that f and g take grids of any size.
 
-    Different from the paper: embedded tokens are centred and divided by their RMS deviation first,
+    Different from the paper: embedded tokens are centered and divided by their RMS deviation first,
     as codebooks differ in scale; and training starts from copying instead of from noise. The four
     linear maps begin as a projection and its transpose, the blocks as identities and the head as a
     search of the nearest code, so that an untrained network reads off the interpolated embedding.
@@ -132,7 +132,7 @@ class TokenAdapt(TokenWarper):
         return torch.cat([self(*part, size).argmax(dim=1) for part in parts])
 
     def _warped(self, vectors: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Lift and warp: standardised vectors (B, H, W, C) → maps (B, C, 2h, 2w)."""
+        """Lift and warp: standardized vectors (B, H, W, C) → maps (B, C, 2h, 2w)."""
         lifted = self._attend(self.lift_block, self.lift(vectors))
         maps: Tensor = self.expand(lifted.permute(0, 3, 1, 2))
         return warp(maps, warps, (2 * size[0], 2 * size[1]), mode=self.interpolation)

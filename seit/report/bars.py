@@ -25,7 +25,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
     """Return horizontal bars from zero, each with its value at its end.
 
     A ``unit_label`` whose first word is "bytes" (or "B") has values written as 12.9 kB; other
-    values have four significant digits. Two bars wear the two colours of a comparison, more wear
+    values have four significant digits. Two bars wear the two colors of a comparison, more wear
     one. With ``log`` the axis starts one decade below that of the smallest positive value, and
     is drawn. A value that is not finite, negative, or 0 on a log axis has a label but no bar.
     """
@@ -51,7 +51,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
     )
     ticks = [((power - first) / decades, 10.0**power) for power in powers]
     items = [
-        _item(bar, value, length(bar.value), colour=index if len(bars) == 2 else 0, ticks=ticks)
+        _item(bar, value, length(bar.value), color=index if len(bars) == 2 else 0, ticks=ticks)
         for index, (bar, value) in enumerate(zip(bars, shown, strict=True))
     ]
     axis = [
@@ -71,7 +71,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
 
 
 def _item(
-    bar: Bar, value: str, length: float, *, colour: int, ticks: Sequence[tuple[float, float]]
+    bar: Bar, value: str, length: float, *, color: int, ticks: Sequence[tuple[float, float]]
 ) -> Markup:
     """Return one bar of ``length`` (0–1) under its name, over the lines of a log axis."""
     note = [" ", element("small", bar.note)] if bar.note else []
@@ -84,7 +84,7 @@ def _item(
         "svg",
         *marks,
         element(
-            "rect", exact, width=percent_of(length), height=_BAR, y=2, rx=2, class_=f"bar c{colour}"
+            "rect", exact, width=percent_of(length), height=_BAR, y=2, rx=2, class_=f"bar c{color}"
         ),
         element(
             "text", value, x=percent_of(length), y=2 + _BAR / 2, dx=8, dy=".35em", class_="value"

@@ -30,14 +30,14 @@ from seit.report.markup import element, frame, no_data, percent_of
 _HEIGHT, _TOP, _BOTTOM = 260, 34, 48  # pixels: the plot, the room above it and below it
 _MAX_POINTS = 1000  # drawn a line; more cannot be told apart at 900 pixels
 _MAX_HOVER = 120  # points of a line that answer to the mouse
-_NUM_COLOURS = 6  # of the stylesheet: the accent, its counterpart, then quieter ones
+_NUM_COLORS = 6  # of the stylesheet: the accent, its counterpart, then quieter ones
 
 
 @dataclass(frozen=True)
 class Series:
     """One line: a name and equally many ``x`` and ``y``; points not finite are skipped.
 
-    A ``faint`` line stands behind the next one that is not: it has its colour, but neither a
+    A ``faint`` line stands behind the next one that is not: it has its color, but neither a
     label nor tooltips. So the runs of several seeds stand behind their mean.
     """
 
@@ -52,7 +52,7 @@ class _Line:
     """A series without its gaps: values x and y, float64 (L,)."""
 
     name: str
-    colour: str
+    color: str
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
     faint: bool
@@ -71,7 +71,7 @@ def line_chart(
 
     ``y_range`` fixes the y axis, in units of y; lines that leave it are cut off. With
     ``y_format="percent"`` y are fractions (0–1), shown as percentages. The first series that is
-    not faint wears the accent colour, the second its counterpart. Points are joined in the order
+    not faint wears the accent color, the second its counterpart. Points are joined in the order
     given.
 
     Raises:
@@ -100,9 +100,7 @@ def line_chart(
     # Cutting also takes half a stroke at the edge.
     paths = [_curve(line, x_axis, y_axis, H=H) for line in drawn]
     ends = [
-        LineEnd(
-            line.name, line.colour, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1]))
-        )
+        LineEnd(line.name, line.color, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1])))
         for line in named
     ]
     left = 14 + text_width(y_names)
@@ -132,9 +130,7 @@ def line_chart(
         height=_TOP + H + _BOTTOM,
         style=f"--left:{left:.0f}px;--right:{right:.0f}px;--narrow-right:{narrow_right:.0f}px",
     )
-    names = legend(
-        [(line.name, line.colour, bool(line.x.size)) for line in lines if not line.faint]
-    )
+    names = legend([(line.name, line.color, bool(line.x.size)) for line in lines if not line.faint])
     return frame(chart, names, title=title, kind="line-chart")
 
 
@@ -146,7 +142,7 @@ def _line(series: Series, index: int) -> _Line:
             "expected two sequences of the same length"
         )
     keep = np.isfinite(x) & np.isfinite(y)
-    return _Line(series.name, f"c{index % _NUM_COLOURS}", x[keep], y[keep], series.faint)
+    return _Line(series.name, f"c{index % _NUM_COLORS}", x[keep], y[keep], series.faint)
 
 
 def _height(y: Any, axis: Axis, *, H: int) -> Any:
@@ -166,7 +162,7 @@ def _curve(line: _Line, x_axis: Axis, y_axis: Axis, *, H: int) -> Markup:
     return element(
         "polyline",
         points=" ".join(f"{u:.2f},{v:.2f}" for u, v in points),
-        class_=f"{line.colour} faint" if line.faint else line.colour,
+        class_=f"{line.color} faint" if line.faint else line.color,
     )
 
 
@@ -191,4 +187,4 @@ def _marks(
             circles.append(element("circle", r=4, class_="end", **at))
         tooltip = element("title", f"{line.name}: {as_text(y)} at {x_label} {number(x)}")
         circles.append(element("circle", tooltip, r=9, class_="hit", **at))
-    return element("g", *circles, class_=line.colour)
+    return element("g", *circles, class_=line.color)

@@ -1,6 +1,6 @@
 """Scatter charts: points in families over a logarithmic x axis, with error bars and names.
 
-The chart goes into a page, where it follows the page's colours and width, or into an SVG file of
+The chart goes into a page, where it follows the page's colors and width, or into an SVG file of
 its own. Both have the same insides: widths in percent of the plot, heights and text in pixels.
 
 Legend: H height of the plot in pixels. Inside the drawing that holds lines x runs over 0–1000.
@@ -34,7 +34,7 @@ _SHAPES = (
     "M-5 -2H-2V-5H2V-2H5V2H2V5H-2V2H-5z",
 )
 """Disc, square, triangle, diamond, triangle on its point, cross; of about one area."""
-_FILE_COLOURS = ("#0b63b5", "#b94d05", "#00805e", "#8a4fa0", "#6b7280", "#a0791a")
+_FILE_COLORS = ("#0b63b5", "#b94d05", "#00805e", "#8a4fa0", "#6b7280", "#a0791a")
 """Those of the page's stylesheet in its light mode."""
 
 
@@ -54,7 +54,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Family:
-    """Points of one kind, in one colour and shape; ``is_joined`` draws a line through them."""
+    """Points of one kind, in one color and shape; ``is_joined`` draws a line through them."""
 
     name: str
     marks: Sequence[Mark]
@@ -74,7 +74,7 @@ def scatter_chart(
 
     An ``x_label`` whose first word is "bytes" has its values written as 12.9 kB. With
     ``y_format="percent"`` y are fractions (0–1), shown as percentages. The n-th family wears the
-    n-th colour, whether families before it have points or not. Marks that are not finite, or have
+    n-th color, whether families before it have points or not. Marks that are not finite, or have
     no positive x, are left out.
     """
     plot = _Plot.of(families, x_label=x_label, y_label=y_label, y_format=y_format)
@@ -83,7 +83,7 @@ def scatter_chart(
     chart = element(
         "svg",
         _style(
-            [f"var(--c{index})" for index in range(len(_FILE_COLOURS))],
+            [f"var(--c{index})" for index in range(len(_FILE_COLORS))],
             ink="currentColor",
             quiet="var(--quiet)",
             hair="var(--hair)",
@@ -102,7 +102,7 @@ def scatter_chart(
             "li",
             element(
                 "svg",
-                element("path", d=shape, class_=f"mark {colour}"),
+                element("path", d=shape, class_=f"mark {color}"),
                 width=14,
                 height=14,
                 viewBox="-7 -7 14 14",
@@ -112,7 +112,7 @@ def scatter_chart(
             ),
             name,
         )
-        for name, colour, shape in plot.legend()
+        for name, color, shape in plot.legend()
     ]
     return frame(
         chart, element("ul", *items, class_="legend"), title=title, note=note, kind="scatter-chart"
@@ -149,7 +149,7 @@ def scatter_svg(
         ]
     document = element(
         "svg",
-        _style(_FILE_COLOURS, ink="#1b1f24", quiet="#5d6671", hair="#e3e6ea", ground="#ffffff"),
+        _style(_FILE_COLORS, ink="#1b1f24", quiet="#5d6671", hair="#e3e6ea", ground="#ffffff"),
         element("rect", width="100%", height="100%", fill="#ffffff"),
         element("text", title, x=left, y=28, font_weight=600, font_size=16),
         element("text", note, x=left, y=48, class_="tick"),
@@ -169,11 +169,11 @@ def scatter_svg(
 
 def _file_legend(plot: "_Plot", left: float) -> Markup:
     items, x = [], left + 7
-    for name, colour, shape in plot.legend():
+    for name, color, shape in plot.legend():
         items.append(
             element(
                 "g",
-                element("path", d=shape, class_=f"mark {colour}"),
+                element("path", d=shape, class_=f"mark {color}"),
                 element("text", name, x=13, dy=".35em"),
                 transform=f"translate({x:.0f} {56 + _LEGEND_ROW / 2:.0f})",
             )
@@ -183,9 +183,9 @@ def _file_legend(plot: "_Plot", left: float) -> Markup:
 
 
 def _style(
-    colours: Sequence[str], *, ink: str, quiet: str, hair: str, ground: str, more: str = ""
+    colors: Sequence[str], *, ink: str, quiet: str, hair: str, ground: str, more: str = ""
 ) -> Markup:
-    """Return the chart's rules, which its two homes fill with colours of their own."""
+    """Return the chart's rules, which its two homes fill with colors of their own."""
     rules = [
         f".scatter text{{fill:{ink}}}",
         f".scatter .tick,.scatter .axis{{fill:{quiet};font-size:12px}}",
@@ -198,17 +198,17 @@ def _style(
         ".scatter .error,.scatter .join{fill:none;stroke-width:1.5}",
         ".scatter .join{vector-effect:non-scaling-stroke;opacity:.55}",
     ]
-    for index, colour in enumerate(colours):
+    for index, color in enumerate(colors):
         rules += [
-            f".scatter .mark.c{index}{{fill:{colour}}}",
-            f".scatter .error.c{index},.scatter .join.c{index}{{stroke:{colour}}}",
+            f".scatter .mark.c{index}{{fill:{color}}}",
+            f".scatter .error.c{index},.scatter .join.c{index}{{stroke:{color}}}",
         ]
     return element("style", Markup("".join([*rules, more])))  # noqa: S704  ours, no name of a user
 
 
 @dataclass(frozen=True)
 class _Plot:
-    """What is drawn, on its axes."""
+    """Families and axes of a chart, and their drawing."""
 
     families: tuple[tuple[int, Family], ...]
     x_axis: LogAxis
@@ -277,8 +277,8 @@ class _Plot:
         return f"{title}: {self.y_label} against {self.x_label}, log scale; {marks}"
 
     def legend(self) -> list[tuple[str, str, str]]:
-        """Name, colour and shape of each family."""
-        return [(family.name, _colour(index), _shape(index)) for index, family in self.families]
+        """Name, color and shape of each family."""
+        return [(family.name, _color(index), _shape(index)) for index, family in self.families]
 
     def draw(self) -> list[Markup]:
         """Return the axes, lines, points and names."""
@@ -320,7 +320,7 @@ class _Plot:
         for index, family in self.families:
             if family.is_joined and len(family.marks) > 1:
                 points = self._path([(mark.x, mark.y) for mark in family.marks])
-                lines.append(element("polyline", points=points, class_=f"join {_colour(index)}"))
+                lines.append(element("polyline", points=points, class_=f"join {_color(index)}"))
         return lines
 
     def _path(self, points: Sequence[tuple[float, float]]) -> str:
@@ -333,10 +333,10 @@ class _Plot:
         if mark.error:
             top, bottom = self.y(mark.y + mark.error) - y, self.y(mark.y - mark.error) - y
             bar = f"M0 {top:.2f}V{bottom:.2f}M-4 {top:.2f}H4M-4 {bottom:.2f}H4"
-            parts.append(element("path", d=bar, class_=f"error {_colour(index)}"))
+            parts.append(element("path", d=bar, class_=f"error {_color(index)}"))
         if mark.is_marked:
             parts.append(element("circle", r=9, class_="ring"))
-        parts.append(element("path", d=_shape(index), class_=f"mark {_colour(index)}"))
+        parts.append(element("path", d=_shape(index), class_=f"mark {_color(index)}"))
         x = percent_of(self.x(mark.x))
         return element("svg", *parts, x=x, y=y, width=1, height=1, overflow="visible")
 
@@ -376,8 +376,8 @@ def _is_drawable(mark: Mark) -> bool:
     return 0 < mark.x < math.inf and math.isfinite(mark.y) and 0 <= mark.error < math.inf
 
 
-def _colour(index: int) -> str:
-    return f"c{index % len(_FILE_COLOURS)}"
+def _color(index: int) -> str:
+    return f"c{index % len(_FILE_COLORS)}"
 
 
 def _shape(index: int) -> str:

@@ -47,7 +47,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _OWN} | di
 """The kinds of tokenizer by name."""
 
 _STORED_CODEBOOK = "codebook.safetensors"
-"""Where a store keeps its codebook, beside its tokenizer file."""
+"""File of a store's codebook, next to its tokenizer file."""
 MAX_STORED_WEIGHT_BYTES = 64_000_000
 """Weights above this are left out of stores, which would carry more of them than of tokens."""
 

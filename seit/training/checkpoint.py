@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a run needs to go on bit for bit, without a pickle.
+"""Checkpoints: all that a run needs to resume bit for bit, without a pickle.
 
 A checkpoint is one safetensors file ``checkpoints/step-00001200.safetensors``: weights, average,
-optimiser moments and the state of torch's generator as tensors, the step as metadata. The
+optimizer moments and the state of torch's generator as tensors, the step as metadata. The
 order of samples and their augmentation are functions of the step and need no state; the generator
 is kept for what draws from it from step to step, as the training of tokenizers does.
 """
@@ -96,7 +96,7 @@ class TrainState:
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser keeps of the parameters of a model, as ``name.key``."""
+    """What an optimizer keeps of the parameters of a model, as ``name.key``."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}.{key}": torch.as_tensor(value)
@@ -112,7 +112,7 @@ def restore_moments(
     *,
     all_or_none: bool,
 ) -> None:
-    """Give an optimiser of a model's parameters back what :func:`moments` told.
+    """Give an optimizer of a model's parameters back what :func:`moments` told.
 
     Args:
         model: whose parameters it changes.

@@ -1,4 +1,4 @@
-"""The replay file of a run whose loss, weights or outputs are not finite any more.
+"""The replay file of a run whose loss, weights or outputs are no longer finite.
 
 ``failure.safetensors`` holds the inputs, labels and weights of the first batch whose loss was not
 finite, or whose update ruined the weights; its metadata say which step that was, what was found,

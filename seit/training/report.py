@@ -40,7 +40,7 @@ _CELL = 192
 
 @dataclass(frozen=True)
 class Curve:
-    """What a chart shows of a run: one figure of one split over the steps.
+    """Curve of a run's chart: one figure of one split over the steps.
 
     ``top`` is where the y axis ends that begins at 0, 0 for the highest value; with None both its
     ends follow the values. ``name`` stands at the end of a line that has no other name.

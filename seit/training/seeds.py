@@ -54,7 +54,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class SeedsResult(Generic[Result]):
-    """What the runs came to.
+    """Results of the runs.
 
     Attributes:
         results: of each seed's run.
@@ -93,7 +93,7 @@ def train_seeds(
         store: the store, opened or by path.
         out: a new folder; the run of seed 3 goes to its `seed-3`.
         seeds: how many, at least 1.
-        resume: go on with the interrupted runs at ``out``, or add seeds to finished ones.
+        resume: resume interrupted runs at ``out``, or add seeds to finished ones.
         init_from: a finished run whose weights to start from, instead of ``config.init_from``.
         progress: called after each step.
 
@@ -172,17 +172,17 @@ def _num_recorded(out: Path) -> int:
 
 
 def folder_of(out: Path, seed: int) -> Path:
-    """Where the run of ``seed`` lies in a folder of seeds."""
+    """Return the folder of the run of ``seed`` in a folder of seeds."""
     return out / f"{_PREFIX}{seed}"
 
 
 def shown_figures(num_classes: int) -> list[str]:
-    """The figures that mean something: of few classes, top-5 does not."""
+    """Return the figures that mean something: for few classes, top-5 does not."""
     return [name for name in FIGURES if name != "top5" or num_classes > MANY_CLASSES]
 
 
 def read_seeds(out: Path) -> dict[str, Any] | None:
-    """What `seeds.json` says: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
+    """Read `seeds.json`: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
 
     Raises:
         DamagedError: the file is not what was written.
@@ -203,7 +203,7 @@ def read_seeds(out: Path) -> dict[str, Any] | None:
 def _enter(
     out: Path, config: TrainConfig, store: Store, numbers: Sequence[int], *, resume: bool
 ) -> None:
-    """Make a new folder of seeds, or check that the one at ``out`` may be gone on with."""
+    """Make a new folder of seeds, or check that the one at ``out`` can be resumed."""
     known = read_seeds(out)
     if known is not None and not _has_runs(out):
         return _write(out, config, store, {}, numbers)  # an attempt that was stopped began no run
@@ -214,7 +214,7 @@ def _enter(
         return _write(out, config, store, {}, numbers)
     if not resume:
         raise UsageError(
-            f"{out} already holds runs of several seeds; pass --resume to go on with them, or "
+            f"{out} already holds runs of several seeds; pass --resume to continue them, or "
             "another --out"
         )
     differences = config.differences(known["config"])

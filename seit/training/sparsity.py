@@ -7,7 +7,7 @@ biases, the stem, decoders and heads stay dense.
 
 Masks follow from (seed, layer, shape) alone: not from the device, the rank or torch's generators.
 They are no part of the model: its weights keep their names, nothing of them is saved, and a run
-that goes on makes them again. They save no time by themselves; see `seit.training.flops`.
+that resumes makes them again. They save no time by themselves; see `seit.training.flops`.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from seit.errors import UsageError
 from seit.training.flops import TRAINING_FACTOR, count_flops
 
 _GROUP, _KEPT = 4, 2
-"""Of the pattern 2:4."""
+"""Sizes of the pattern 2:4."""
 _LAYER = re.compile(r"(?:student\.)?(?:encoder\.)?(blocks\.\d+\..+)")
 """Modules of a ViT's blocks; of a decoder's or a teacher's none, as their names begin otherwise."""
 
@@ -42,11 +42,11 @@ class SparsityConfig:
     share: float = 0.0
     """Share of each matrix that is zero, 0 to below 1; 0 for a dense run."""
     pattern: Literal["unstructured", "2:4"] = "unstructured"
-    """Which: any of a matrix, or two of every four neighbouring inputs of each output, half of
+    """Zeros: any of a matrix, or two of every four neighboring inputs of each output, half of
     them, which GPUs since Ampere have instructions for. No GPU gains by the first."""
     seed: int | None = None
-    """Of the choice; None for the run's. A sparse run that starts from another keeps its zeros with
-    the same seed."""
+    """Seed of the choice; None for the run's. A sparse run that starts from another keeps its
+    zeros with the same seed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
@@ -66,7 +66,7 @@ class Sparsity:
     """The masks of a model, and how it is kept to them.
 
     Call :meth:`apply_` once before the first step and after loading weights. At each step call
-    :meth:`mask_gradients_` before gradients are clipped and :meth:`apply_` after the optimiser.
+    :meth:`mask_gradients_` before gradients are clipped and :meth:`apply_` after the optimizer.
 
     Moments of masked weights then stay zero without further work, in AdamW, Lamb and Muon alike:
     each averages gradients (or their squares) entry by entry from zero, and no gradient of these

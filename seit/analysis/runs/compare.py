@@ -49,7 +49,7 @@ class ClassRecall:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a figure of a contender compares with that of the first.
+    """Comparison of one figure of a contender with that of the first.
 
     Attributes:
         name: of the contender.

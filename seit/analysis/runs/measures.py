@@ -105,7 +105,7 @@ def measured_differently(
 
 
 def _task(objective: str) -> str:
-    """What is restored; further pre-training restores what masked token modelling does."""
+    """Return the kind of task; further pre-training restores what masked token modeling does."""
     return "mtm" if objective == "further" else objective
 
 

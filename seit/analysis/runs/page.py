@@ -98,7 +98,7 @@ def setting_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def say_verdicts(comparison: Comparison) -> list[str]:
-    """How each run compares with the first, in a sentence or two."""
+    """Compare each run with the first in a sentence or two."""
     first = comparison.names[0]
     groups = [list(group) for _, group in groupby(comparison.verdicts, lambda one: one.name)]
     return [
@@ -186,7 +186,7 @@ def _tiles(comparison: Comparison, objective: str) -> list[Figure]:
 
 
 def _is_known(curve: Curve, groups: Mapping[str, Sequence[Metrics]]) -> bool:
-    """Whether any run noted the curve's figure down."""
+    """Return whether any run recorded the curve's figure."""
     return any(
         entry["split"] == curve.split and entry.get(curve.key) is not None
         for runs in groups.values()

@@ -1,4 +1,4 @@
-"""What fitted tokenizers share: choosing what to fit on, and linear maps between patches and codes.
+"""Base of fitted tokenizers: the points to fit on, and linear maps between patches and codes.
 
 Shape letters: D values of a patch, C components kept, K codes, L levels, N patches.
 """
@@ -53,9 +53,9 @@ def choose_points(
 
 
 class ComponentsTokenizer(Tokenizer):
-    """Nearest-centre codes of patches' principal components.
+    """Nearest-center codes of patches' principal components.
 
-    ``codebook`` holds the centres in whitened coordinates (K, C) or (L, K, C), scaled to unit mean
+    ``codebook`` holds the centers in whitened coordinates (K, C) or (L, K, C), scaled to unit mean
     square.
     """
 

@@ -1,8 +1,8 @@
 """`mel-vq` and `mel-rvq`: codes of spectrogram patches, fitted in seconds without a download.
 
-The front end makes a plane of each window. Each patch of it is centred, projected on its first C
+The front end makes a plane of each window. Each patch of it is centered, projected on its first C
 principal components, scaled to variance λ^(1 − whitening) per component, and replaced by the
-nearest of K centres found by k-means. `mel-rvq` does the same again with what is left over, level
+nearest of K centers found by k-means. `mel-rvq` does the same again with what is left over, level
 after level. Decoding is the linear way back; it gives spectrograms, not sound.
 
 Shape letters: B windows, T samples of a window, M bands, F frames, H W grid of patches, D values
@@ -27,7 +27,7 @@ MAX_LEVELS = 16
 
 
 class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
-    """Nearest-centre codes of spectrogram patches; see the module's docstring.
+    """Nearest-center codes of spectrogram patches; see the module's docstring.
 
     Row 0 of a grid is the lowest frequency. :meth:`decode` gives spectrograms float32 (B, M, F)
     in dB.

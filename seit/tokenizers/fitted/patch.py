@@ -1,7 +1,7 @@
 """`patch-pca-vq`: a tokenizer that is fitted in seconds and needs no download.
 
-Each 8×8 patch is centred, projected on its first C principal components, scaled to variance
-λ^(1 − whitening) per component, and replaced by the nearest of K centres found by k-means. Decoding
+Each 8×8 patch is centered, projected on its first C principal components, scaled to variance
+λ^(1 − whitening) per component, and replaced by the nearest of K centers found by k-means. Decoding
 is the linear way back. Whitening 0 gives the best PSNR; some of it spends codes on edges and
 textures instead of flat shades, after Coates and Ng, "Learning Feature Representations with
 K-means" (2012), who whiten fully (1): that costs 5 dB here, the default of 0.25 costs 0.3 dB.
@@ -29,7 +29,7 @@ _MAX_IMAGE_SIZE = 1 << 14
 
 
 class PatchTokenizer(ComponentsTokenizer, ImageTokenizer):
-    """Nearest-centre codes of whitened patches; see the module's docstring."""
+    """Nearest-center codes of whitened patches; see the module's docstring."""
 
     name: ClassVar[str] = "patch-pca-vq"
 

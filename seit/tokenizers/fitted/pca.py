@@ -12,7 +12,7 @@ _EIGENVALUE_FLOOR = 1e-4
 
 
 class Components(NamedTuple):
-    """Linear maps between centred patches and their first components, all float32."""
+    """Linear maps between centered patches and their first components, all float32."""
 
     mean: Tensor
     """(D,)."""
@@ -24,7 +24,7 @@ class Components(NamedTuple):
     """(N, C), the fitted patches."""
 
     def maps(self) -> dict[str, Tensor]:
-        """What turns patches into points and back, by name."""
+        """Return the linear maps between patches and points, by name."""
         return {"mean": self.mean, "analysis": self.analysis, "synthesis": self.synthesis}
 
 

@@ -1,4 +1,4 @@
-"""What tokenizers with a trained network share: planes → latents → nearest codes, and back.
+"""Base of tokenizers with a trained network: planes → latents → nearest codes, and back.
 
 Shape letters: B inputs, H W token grid, C latent dim, K codes, L levels, N latents, P planes, Y X
 their height and width.
@@ -38,7 +38,7 @@ class LearnedTokenizer(Tokenizer):
     def __init__(self, codebook: Tensor, network: Autoencoder, *, bound: Bound | None) -> None:
         """Hold a codebook float32 and a network, which becomes this object's own."""
         self._bound = bound or Bound()
-        # The codes of a bounded quantiser are given, not learned: rounding would move them.
+        # The codes of a bounded quantizer are given, not learned: rounding would move them.
         codes = codebook.half() if self._bound.kind == "none" else codebook
         self.codebook = codes.float().contiguous()
         self._network = network.half().float().eval().requires_grad_(False)
@@ -137,7 +137,7 @@ class LearnedTokenizer(Tokenizer):
     def _read_network(
         cls, codebook: Tensor, settings: Mapping[str, Any]
     ) -> tuple[NetworkConfig, Bound]:
-        """The network's shape and the quantiser's bound.
+        """The network's shape and the quantizer's bound.
 
         Raises:
             DamagedError: they are not such, or not of this codebook.

@@ -1,6 +1,6 @@
 """`mel-conv`: the small learned tokenizer of `conv-vq` on spectrograms.
 
-The front end makes a standardised log-mel plane of each window, the network latents of its
+The front end makes a standardized log-mel plane of each window, the network latents of its
 patches, and the nearest codes stand for those. Decoding gives spectrograms, not sound.
 
 Shape letters: B windows, T samples of a window, M bands, F frames, C latent dim, K codes, L levels.
@@ -47,7 +47,7 @@ class MelConvTokenizer(LearnedTokenizer, SpectrogramTokenizer):
             codebook: (K, C), or (L, K, C) of a residual tokenizer.
             network: between planes and latents, with the patches of the front end.
             front_end: makes planes of waveforms.
-            bound: of the quantiser that it was trained with.
+            bound: of the quantizer that it was trained with.
         """
         super().__init__(codebook, network, bound=bound)
         self.take_front_end(front_end)

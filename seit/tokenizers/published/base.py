@@ -1,4 +1,4 @@
-"""What the published image tokenizers share: a network between pixels and latents, and codes.
+"""Base of published image tokenizers: a network between pixels and latents, and codes.
 
 Shape letters: B images, S image side, H W token grid, C latent dim, K codes, N latents.
 """

@@ -40,7 +40,7 @@ _BESIDE_WEIGHTS = re.compile(
 
 
 class _StandIn:
-    """What an object that is no weight becomes: nothing of it is kept."""
+    """Stand-in for an object that is no weight: nothing of it is kept."""
 
     def __new__(cls, *_: Any, **__: Any) -> "_StandIn":
         return super().__new__(cls)
@@ -101,7 +101,7 @@ class StateDict(Mapping[str, Tensor]):
         return shape
 
     def count(self, prefix: str) -> int:
-        """How many of ``prefix.0``, ``prefix.1`` … hold something, up to the first without."""
+        """Count ``prefix.0``, ``prefix.1`` …, up to the first that holds nothing."""
         start = len(prefix) + 1
         found = {
             key[start:].split(".", 1)[0] for key in self._tensors if key.startswith(f"{prefix}.")
@@ -112,7 +112,7 @@ class StateDict(Mapping[str, Tensor]):
         return number
 
     def holds(self, prefix: str) -> bool:
-        """Whether some tensor's name starts with ``prefix.``."""
+        """Return whether some tensor's name starts with ``prefix.``."""
         return any(key.startswith(f"{prefix}.") for key in self._tensors)
 
     def renamed(self, rename: Callable[[str], str | None]) -> "StateDict":
@@ -214,7 +214,7 @@ def read_checkpoint(path: str | Path, *, kind: str) -> StateDict:
 
 
 def is_dense(value: object) -> bool:
-    """Whether a value is a tensor that lies in memory as numbers, one after the other."""
+    """Return whether a value is a tensor that lies in memory as numbers, one after the other."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

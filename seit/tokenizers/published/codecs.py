@@ -42,7 +42,7 @@ _NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path", "architectures", "
 
 @dataclass(frozen=True)
 class Window:
-    """What a codec tokenizer takes and gives.
+    """Input and output sizes of a codec tokenizer.
 
     Attributes:
         samples: T.

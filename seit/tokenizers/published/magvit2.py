@@ -1,7 +1,7 @@
 """`open-magvit2`: a convolutional autoencoder whose codes are the signs of its latents.
 
 Luo et al., "Open-MAGVIT2" (2024), after "Language Model Beats Diffusion" (2023), which proposes
-look-up-free quantisation: id = Σ 2^c over the dimensions c whose latent is positive. Checkpoints
+look-up-free quantization: id = Σ 2^c over the dimensions c whose latent is positive. Checkpoints
 hold the weights twice; the averages, whose names lack their dots, are what its makers evaluate.
 
 Shape letters: B images, S image side, H W grid, E channels, C latent dim, N latents.

@@ -126,7 +126,7 @@ class TaesdNetwork(ImageNetwork):
         self.patch = 1 << self.encoder.steps
         self.dim = self.encoder.width_out
         if (self.encoder.width_in, self.decoder.width_out) != (3, 3):
-            raise weights.refusal("it is not for three colours")
+            raise weights.refusal("it is not for three colors")
         if self.decoder.width_in != self.dim:
             raise weights.refusal("its decoder takes other latents than its encoder makes")
 
@@ -137,7 +137,7 @@ class TaesdNetwork(ImageNetwork):
 
 
 class TaesdTokenizer(PublishedTokenizer):
-    """Centres of k-means on the latents of the TAESD family; see the module's docstring."""
+    """Centers of k-means on the latents of the TAESD family; see the module's docstring."""
 
     name: ClassVar[str] = "taesd"
     network_class: ClassVar[type[ImageNetwork]] = TaesdNetwork

@@ -101,7 +101,7 @@ def _patches_of(weights: StateDict, key: str) -> tuple[int, int]:
     """Width and patch side of a convolution whose stride is its kernel's side."""
     width, planes, height, side = weights.shape(key, 4)
     if planes != 3 or height != side:
-        raise weights.refusal(f"{key} is not for square patches of three colours")
+        raise weights.refusal(f"{key} is not for square patches of three colors")
     return width, side
 
 

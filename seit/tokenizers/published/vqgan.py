@@ -29,7 +29,7 @@ GUMBEL_LOGITS = "quantize.proj.weight"
 
 
 def group_norm(width: int, *, affine: bool = True) -> nn.GroupNorm:
-    """The normalisation of these networks: 32 groups, ε = 1e-6."""
+    """The normalization of these networks: 32 groups, ε = 1e-6."""
     return nn.GroupNorm(NORM_GROUPS, width, eps=_NORM_EPS, affine=affine)
 
 
@@ -46,7 +46,7 @@ def checked_width(weights: StateDict, key: str) -> int:
 
 
 def checked_count(weights: StateDict, prefix: str, most: int) -> int:
-    """How many numbered parts there are, from one to ``most``.
+    """Count numbered parts, from one to ``most``.
 
     Raises:
         UsageError: there are others.
@@ -257,7 +257,7 @@ class VqganNetwork(ImageNetwork):
 
     @property
     def logits(self) -> nn.Conv2d | None:
-        """The 1×1 convolution from latents to logits of codes, of a Gumbel-softmax quantiser."""
+        """The 1×1 convolution from latents to logits of codes, of a Gumbel-softmax quantizer."""
         layer = self.quantize["proj"] if hasattr(self, "quantize") else None
         assert layer is None or isinstance(layer, nn.Conv2d)
         return layer
@@ -276,7 +276,7 @@ class VqganNetwork(ImageNetwork):
 class VqganTokenizer(PublishedTokenizer):
     """VQGAN of taming-transformers, latent-diffusion or diffusers; see the module's docstring.
 
-    A Gumbel-softmax quantiser takes the likeliest code, where its makers draw one at random.
+    A Gumbel-softmax quantizer takes the likeliest code, where its makers draw one at random.
     """
 
     name: ClassVar[str] = "vqgan"
