@@ -151,7 +151,12 @@ def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
     """Return the name of the first tensor with a NaN or infinity; waits for their device once."""
     import torch
 
-    named = {key: one for key, one in tensors.items() if one.is_floating_point() and one.numel()}
+    named = {
+        key: one
+        for key, one in tensors.items()
+        # Numbers of four bits are all finite, and torch cannot look at them.
+        if one.is_floating_point() and one.numel() and one.dtype != torch.float4_e2m1fn_x2
+    }
     if not named:
         return None
     flags = torch.stack([one.isfinite().all() for one in named.values()])
