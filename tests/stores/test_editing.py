@@ -294,7 +294,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import seit
 from seit.errors import UsageError
-from seit.shards import delete_samples, verify_store
+from seit.stores import delete_samples, verify_store
 from seit.stores import replace as replacing
 
 original, folder, keys, exchanges = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:5], sys.argv[5]
@@ -548,7 +548,7 @@ def test_merged_stores_are_entropy_coded_where_that_is_smaller(tmp_path):
 def test_remote_stores_are_merged_and_filtered(tmp_path):
     one = make_keyed(tmp_path / "one", ["a", "b"])
     two = make_keyed(tmp_path / "two", ["c"], seed=1)
-    seit.shards.copy_store(two, "memory://editing/two")
+    seit.stores.copy_store(two, "memory://editing/two")
     result = merge_stores("memory://editing/all", [one, "memory://editing/two"], prefix=True)
     assert result.samples == 3
     filter_store("memory://editing/all", tmp_path / "some", patterns=["two/*"])

@@ -271,8 +271,8 @@ def test_a_large_split_makes_shards_of_eight_blocks(tmp_path):
 
 
 def test_large_grids_are_coded_piece_by_piece(tmp_path, monkeypatch):
-    for module in ("splits", "exporting"):
-        monkeypatch.setattr(f"seit.shards.official.{module}.PIECE_TOKENS", 13)
+    for module in ("splits", "exporter"):
+        monkeypatch.setattr(f"seit.stores.official.{module}.PIECE_TOKENS", 13)
     written = build_store(tmp_path / "a", grid=GRID, num_codes=300, shards={"train": (21,)})
     export_official(open_store(tmp_path / "a"), tmp_path / "files")
     card = import_files(tmp_path / "files", tmp_path / "b")
@@ -813,5 +813,5 @@ def test_a_split_whose_name_is_no_word_is_not_exported(tmp_path):
 
 
 def test_torch_is_imported_late():
-    code = "import sys, seit.shards.official; sys.exit('torch' in sys.modules)"
+    code = "import sys, seit.stores.official; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
