@@ -1,7 +1,7 @@
 # Everything runs through uv, which makes the environment on first use.
 .PHONY: test slow lint format wheel bench
 
-test:  ## what CI runs
+test:  ## what CI runs next to make lint and tools/check_wheel.py
 	uv run --group dev pytest
 
 slow:  ## the long tests too
@@ -16,7 +16,8 @@ format:
 	uv run --group dev ruff check --fix
 	uv run --group dev ruff format
 
-wheel:
+wheel:  ## builds it in dist/ after checking what it would carry
+	uv run --group dev python tools/check_wheel.py
 	uv build --wheel
 
 bench:  ## the figures of docs/benchmarks.md; needs the photo folder in SEIT_TEST_DATA

@@ -5,9 +5,11 @@ files alone, so that no FIFO is waited for, without references that grow when th
 and into the types that the reader expects.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -150,6 +152,12 @@ def parse_yaml(text: bytes | str) -> Any:
     Raises:
         ValueError: it is none, or something of this.
     """
+    return copy.deepcopy(_parsed_yaml(text))
+
+
+@lru_cache(maxsize=64)
+def _parsed_yaml(text: bytes | str) -> Any:
+    """Parse a document once: a command reads the settings of its run several times."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:

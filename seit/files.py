@@ -6,12 +6,15 @@ reader or writer up.
 
 import errno
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from typing_extensions import override
 
 from seit.errors import SeitError, UsageError
 
@@ -160,3 +163,44 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RangeFile(io.RawIOBase):
+    """File object over a place that reads ranges.
+
+    Args:
+        read: takes an offset and a size in bytes; returns fewer bytes only where the file ends.
+        num_bytes: size of the file.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], num_bytes: int) -> None:
+        self._read = read
+        self._num_bytes = num_bytes
+        self._position = 0
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def tell(self) -> int:
+        return self._position
+
+    @override
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._num_bytes)
+        self._position = max(0, start + offset)
+        return self._position
+
+    @override
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = min(len(view), max(0, self._num_bytes - self._position))
+        data = self._read(self._position, wanted) if wanted else b""
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ LOCK_NAME = "lock"
 RUN_LOCK_NAME = ".lock"
 """In a folder of runs, as long as a process works there."""
 _ATTEMPTS = 20
+_POLL_SECONDS = 0.002
 _MAX_HOLDER_BYTES = 300
 _LOG = logging.getLogger(__name__)
 
@@ -72,6 +74,40 @@ def take_lock(path: Path, *, busy: str) -> int:
             return lock
         os.close(lock)
     raise SeitError(f"{busy}; wait for it or stop it first")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file at ``path``."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        return not wait_for_lock(descriptor, seconds=0)
+    finally:
+        os.close(descriptor)
+
+
+def wait_for_lock(descriptor: int, *, seconds: float) -> bool:
+    """Lock an open file, waiting for its holder up to ``seconds``; False if that was not enough."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Hold a lock that processes take in turn; it dies with its holder."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def refuse_links(*folders: Path) -> None:

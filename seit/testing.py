@@ -22,31 +22,29 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.files import inside, write_atomically
+from seit.files import inside
 from seit.shards import (
     CODEBOOK_NAME,
-    CODEBOOK_TENSOR,
     MAX_SCORE,
     PROBABILITY_BITS,
     SKIPPED_NAME,
-    TABLES_TENSOR,
     Block,
     Card,
     Codec,
     ContextCodec,
     ContextTables,
-    FileRecord,
     PackedCodec,
     ShardRecord,
     ShardWriter,
     TokenizerInfo,
     TokenLayout,
     TreeShape,
+    codebook_file,
     write_index,
+    write_listed,
     write_zarr_split,
 )
 from seit.stores import check_names
-from seit.tensors import array_bytes
 
 try:
     from hypothesis import strategies as st
@@ -218,7 +216,8 @@ def write_store(
     if codebook is None:
         codebook = np.arange(layout.num_codes, dtype=np.float32)[:, None]
     path.mkdir(parents=True, exist_ok=True)
-    files = _write_files(path, codebook, coder)
+    contents = {CODEBOOK_NAME: codebook_file(codebook, coder), SKIPPED_NAME: b""}
+    files = list(write_listed(path, contents))
     shards: dict[str, tuple[ShardRecord, ...]] = {}
     for name, block in splits.items():
         counts = (shard_samples or {}).get(name, (len(block.keys),))
@@ -272,21 +271,6 @@ def _build_codec(name: str, layout: TokenLayout, tables: ContextTables | None) -
     if tables is None:
         raise UsageError("the codec 'context' takes tables; draw some from context_tables(K)")
     return ContextCodec(layout, tables)
-
-
-def _write_files(
-    path: Path, codebook_KC: npt.NDArray[np.float32], codec: Codec
-) -> list[FileRecord]:
-    tensors: dict[str, npt.NDArray[Any]] = {CODEBOOK_TENSOR: codebook_KC}
-    if codec.tables is not None:
-        tensors[TABLES_TENSOR] = np.frombuffer(codec.tables, dtype=np.uint8)
-    contents: dict[str, bytes] = {CODEBOOK_NAME: array_bytes(tensors), SKIPPED_NAME: b""}
-    for name, data in contents.items():
-        write_atomically(path / name, data)
-    return [
-        FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
-        for name, data in contents.items()
-    ]
 
 
 def _write_tars(

@@ -1,5 +1,75 @@
-"""One thread a test: steady on shared machines, and quicker than two on tiny models."""
+"""What all tests share: one thread a test, and small stores that are made once for all workers.
 
+One thread is steady on shared machines, and quicker than two on tiny models.
+"""
+
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from filelock import FileLock
+
+
+def pytest_collection_finish():
+    """Exempt what the imports made, millions of objects, from every later garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """Let them go again: what is left at the end of a process is complained about."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing():
+    """Let writes reach the disk when they will: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Return a folder that the first worker to ask for it fills; read it, never write to it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder_of(name, make):
+        folder = root / f"shared-{name}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                make(folder)
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def pattern_folder(made_once):
+    """`pictures` of three patterns, 12 a class to train and 5 to validate, and their `store`."""
+    from support.pretraining import make_store
+
+    return made_once("patterns", make_store)
+
+
+@pytest.fixture(scope="session")
+def pattern_store(pattern_folder):
+    """A store of 8×8 grids and three classes."""
+    import seit
+
+    return seit.open(pattern_folder / "store")
+
+
+@pytest.fixture(scope="session")
+def tinted_store(made_once):
+    """A store of 8×8 grids and six classes, two tints of three patterns."""
+    from support.continual import make_store
+
+    import seit
+
+    return seit.open(made_once("tints", make_store) / "store")

@@ -30,8 +30,8 @@ from seit.augment.kernels import (
     edit_triton,
     fused_embed,
 )
+from seit.lookahead import map_ahead
 from seit.shards import TokenLayout
-from seit.shards.ahead import map_ahead
 from seit.shards.context import ContextCodec
 from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables

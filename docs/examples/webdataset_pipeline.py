@@ -2,24 +2,22 @@
 
     python docs/examples/webdataset_pipeline.py STORE
 
-A tar member is a column of a block, so `BlockDecoder` stands where `decode` usually does.
+For a `webdataset.WebDataset` of your own, pass `seit.shards.shard_urls(split)` to it and put
+`.compose(seit.shards.BlockDecoder(store))` where `.decode()` usually stands.
 """
 
 import sys
 
-import webdataset as wds
 from torch.utils.data import DataLoader
 
 import seit
-from seit.shards import BlockDecoder, shard_urls
+from seit.shards import sample_pipeline
 
 
 def main(location: str) -> None:
     """Walk through one epoch."""
-    store = seit.open(location)
     pipeline = (
-        wds.WebDataset(shard_urls(store["train"]), shardshuffle=100, empty_check=False, seed=0)
-        .compose(BlockDecoder(store))
+        sample_pipeline(seit.open(location)["train"], shuffle_shards=100)
         .shuffle(10_000)
         .to_tuple("tokens", "label", "__key__")
         .batched(16)

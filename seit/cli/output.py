@@ -24,10 +24,10 @@ from seit.numbers import human_bytes as human_bytes
 from seit.printable import CONTROLS, printable
 from seit.progress import Pace, human_rate, human_seconds
 
-LINE_SECONDS = 30.0
-"""Between lines that say how far a job is, where there is no terminal."""
+LINE_SECONDS = 10.0
+"""Time between progress lines where stderr is not a terminal."""
 LINES = 20
-"""Later each line waits for this part, 1/LINES, of the time so far."""
+"""In long jobs a line waits for this part, 1/LINES, of the time so far."""
 _UNWRITTEN = "the output could not be written"
 
 
@@ -152,7 +152,7 @@ def progress_bar(description: str, unit: str) -> Iterator[Bar]:
 
 
 class _Lines:
-    """The bar of a stream that is no terminal: a line every half minute, later less often."""
+    """Progress without a terminal: a line every ten seconds, in long jobs less often."""
 
     def __init__(self, description: str, unit: str) -> None:
         self._description = description

@@ -6,9 +6,8 @@ the arithmetic of another batch.
 """
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from seit.errors import SeitError
+from seit.lookahead import results_ahead
 from seit.tokenizers import Tokenizer
 
 _T = TypeVar("_T")
@@ -58,15 +58,11 @@ class BatchEncoder:
         Raises:
             SeitError: the tokenizer cannot be compiled here.
         """
-        waiting: deque[tuple[_T, Future[npt.NDArray[np.int64]]]] = deque()
-        for companion, batch in batches:
-            waiting.append((companion, self._pool.submit(self._run, batch)))
-            if len(waiting) > min(self._workers, _WAITING_BYTES // max(1, batch.nbytes)):
-                first, ids = waiting.popleft()
-                yield first, ids.result()
-        while waiting:
-            first, ids = waiting.popleft()
-            yield first, ids.result()
+        return results_ahead(
+            lambda entry: self._pool.submit(lambda: (entry[0], self._run(entry[1]))),
+            batches,
+            held=lambda entry: min(self._workers, _WAITING_BYTES // max(1, entry[1].nbytes)),
+        )
 
     def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         inputs = torch.from_numpy(batch)

@@ -1,4 +1,4 @@
-"""What a store remembers of the files that it was made of: `inputs.bin`.
+"""Record of the files that a store was made of: `inputs.bin`.
 
 For each file, unreadable ones included, 6 bytes of a hash over its key, size, split, class and
 metadata, sorted. So a later job can tell which files are as they were, and no name stands in it.
@@ -29,12 +29,12 @@ def digest_input(instance: Instance, classes: tuple[str, ...]) -> bytes:
 
 
 def list_inputs(corpus: Corpus) -> bytes:
-    """What `inputs.bin` holds of a corpus."""
+    """Return the content of `inputs.bin` for a corpus."""
     return b"".join(sorted(digest_input(entry, corpus.classes) for entry in corpus.instances))
 
 
 def read_inputs(store: Store) -> frozenset[bytes] | None:
-    """What a store remembers of its files; None if an earlier seit made it.
+    """Return the digests of a store's files; None if an earlier seit made it.
 
     Raises:
         DamagedError: the file is not what was written.
@@ -59,4 +59,4 @@ def kept_splits(store: Store) -> dict[str, str]:
     for name, split in store.items():
         for key in split.keys:
             kept[suffix.sub("", key)] = kept[key] = name
-    return kept | {str(entry["key"]): str(entry["split"]) for entry, _ in skipped_lines(store)}
+    return kept | {entry["key"]: entry["split"] for entry, _ in skipped_lines(store)}

@@ -6,7 +6,6 @@ any number of times ends with the same bytes as one that was not, on the same ma
 Shape letters: B encode batch, S image side, H W token grid.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -21,7 +20,6 @@ import torch
 
 from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.files import write_atomically
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.engines import Engine, Work, choose_engine
 from seit.ingest.fit import fit_tokenizer, make_reader, measure
@@ -44,13 +42,13 @@ from seit.shards import (
     SKIPPED_NAME,
     TOKENIZER_NAME,
     Card,
-    FileRecord,
     PackedCodec,
     Store,
     TokenizerInfo,
     is_url,
     open_store,
     write_index,
+    write_listed,
 )
 from seit.stores import CONTAINERS, EDITS_ENTRY, recode_store
 from seit.tokenizers import (
@@ -274,8 +272,7 @@ class _Run:
             SKIPPED_NAME: b"".join(_skipped_lines(done)),
             INPUTS_NAME: list_inputs(self.corpus),
         }
-        for name, data in files.items():
-            write_atomically(store / name, data)
+        listed = write_listed(store, files)
         splits = {
             split: tuple(
                 record.shard for plan, record in done if plan.split == split and record.shard
@@ -299,13 +296,7 @@ class _Run:
             block_samples=BLOCK_SAMPLES,
             classes=self.corpus.classes,
             splits=splits,
-            files=(
-                *(
-                    FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
-                    for name, data in files.items()
-                ),
-                *indexes,
-            ),
+            files=(*listed, *indexes),
             skipped=sum(len(record.skipped) for _, record in done),
             job=job,
             quality=self._quality(),

@@ -9,8 +9,9 @@ from seit.errors import UnreadableError
 from seit.ingest.config import AUTO, TokenizeConfig, resolve_tokenizer
 from seit.ingest.fit import FIT_INPUTS, spread_evenly
 from seit.ingest.inputs.images import picture_size
-from seit.ingest.inputs.views import check_view_keys
+from seit.ingest.inputs.views import VIEW_SIGN
 from seit.ingest.sources import Corpus, list_corpus, read_bytes
+from seit.ingest.sources.media import check_derived_keys
 from seit.tokenizers import PatchTokenizer, Tokenizer
 
 SMALL_SIDE = 64
@@ -71,7 +72,7 @@ def list_source(
         kept_splits=kept_splits,
     )
     if config.views > 1:
-        check_view_keys(corpus.instances)
+        check_derived_keys(corpus.instances, sign=VIEW_SIGN, part="view")
     return corpus
 
 

@@ -1,10 +1,10 @@
-"""Bringing a store up to date with its source: only new and changed files are tokenized.
+"""Bring a store up to date with its source: only new and changed files are tokenized.
 
-These become a small store first, by an ordinary job in ``.STORE.updating`` beside STORE, which
-goes on when it was stopped. Then the samples that stay and the new ones are written as one store,
+These become a small store first, by an ordinary job in ``.STORE.updating`` next to STORE, which
+resumes when it was stopped. Then the samples that stay and the new ones are written as one store,
 which takes STORE's place in one step. So a kill at any moment leaves the old or the new store.
-Tokens of files that are as they were are copied, never made again; all shards are written anew,
-which takes room for a second store.
+Tokens of unchanged files are copied, never made again; all shards are rewritten, which takes room
+for a second store.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,26 +40,21 @@ from seit.ingest.job import (
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.workspace import check_target
-from seit.shards import CARD_NAME, Block, Store, is_url, open_store, read_card
+from seit.shards import CARD_NAME, Block, Store, is_url, open_store
 from seit.stores import (
     EDITS_ENTRY,
     Contents,
+    Record,
     check_folder,
     chosen_blocks,
     common_shard_samples,
     edited_job,
-    end_earlier,
-    flush_folders,
-    locked,
-    recode_store,
+    held_store,
+    make_store,
+    put_in_place,
     relabelled,
-    replace_folder,
     share_of,
     skipped_lines,
-    work_of,
-    write_listed,
-    write_packed,
-    write_record,
 )
 from seit.tokenizers import ReferableTokenizer, Tokenizer
 
@@ -82,7 +77,7 @@ _UPDATE = "update"
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateResult(TokenizeResult):
-    """What an update did; the store's own figures are those of the whole store.
+    """Result of an update; the store's own figures are those of the whole store.
 
     Attributes:
         added: files that the store did not know.
@@ -124,7 +119,7 @@ class _Home(NamedTuple):
 
 
 class _Fresh(NamedTuple):
-    """What became of new and changed files; ``store`` is None if none of them was readable."""
+    """Outcome for new and changed files; ``store`` is None if none of them was readable."""
 
     store: Store | None
     skipped: list[bytes]
@@ -158,7 +153,7 @@ def update_store(
         UsageError: wrong input, another tokenizer or setting, or a store that no job made; nothing
             was changed.
         DamagedError: the store is damaged; nothing was changed.
-        SeitError: the disk is full or another call is at work; the same call goes on.
+        SeitError: the disk is full or another call is at work; the same call resumes.
     """
     config = config or TokenizeConfig()
     since = None if changed_since is None else _parse_date(changed_since)
@@ -168,11 +163,7 @@ def update_store(
         raise UsageError("overwrite replaces a store and an update keeps it; choose one of them")
     check_target(Path(store), source)
     path = Path(store).resolve()
-    work = work_of(path)
-    if not path.is_dir() and not work.is_dir():
-        read_card(path)  # says that there is no store
-    with locked(work, path):
-        ended = end_earlier(path, work)
+    with held_store(path) as (work, ended):
         return _Update(source, path, work, config, since, progress).run(ended)
 
 
@@ -198,7 +189,7 @@ class _Update:
         self.corpus = list_source(source, self.config, kept_splits=kept_splits(self.store))
         self.remembered = read_inputs(self.store)
 
-    def run(self, ended: Mapping[str, Any] | None) -> UpdateResult:
+    def run(self, ended: Record | None) -> UpdateResult:
         """Make the new store and put it in the place of the old one."""
         request = self._request()
         if ended is not None and ended["request"] == request:
@@ -213,12 +204,8 @@ class _Update:
         fresh = self._tokenize(changes.fresh)
         new = self._write(changes, fresh)
         result = self._result(open_store(new), changes, fresh)
-        flush_folders(new)
-        self.store.sealed.check()
-        write_record(self.work, request, asdict(result), seal=read_card(new).seal)
-        replace_folder(self.path, self.work)
+        put_in_place(self.store, self.work, request=request, outcome=asdict(result))
         shutil.rmtree(self.part, ignore_errors=True)
-        end_earlier(self.path, self.work)
         return result
 
     def _request(self) -> str:
@@ -264,7 +251,7 @@ class _Update:
             for key, label in zip(split.keys, split.labels.tolist(), strict=True)
         }
         for entry, _ in skipped_lines(self.store):
-            homes[str(entry["key"])] = _Home(str(entry["split"]), None, is_skipped=True)
+            homes[entry["key"]] = _Home(entry["split"], None, is_skipped=True)
         return homes
 
     def _compare(self) -> _Changes:
@@ -331,18 +318,11 @@ class _Update:
         )
 
     def _write(self, changes: _Changes, fresh: _Fresh) -> Path:
-        """Write the new store beside the old one."""
-        card, packed, new = self.store.card, self.work / "packed", self.work / "new"
-        write_packed(self._contents(changes, fresh), packed, progress=None)
-        written = read_card(packed)
-        record = write_listed(packed, INPUTS_NAME, list_inputs(self.corpus))
-        others = tuple(entry for entry in written.files if entry.file != INPUTS_NAME)
-        replace(written, files=(*others, record)).write(packed)
+        """Write the new store next to the old one."""
+        card, new = self.store.card, self.work / "new"
+        contents = self._contents(changes, fresh)
+        make_store(contents, self.work, new, codec=card.codec, container=card.container)
         with explained_writes(new):
-            if (card.codec, card.container) == ("packed", "wds"):
-                packed.rename(new)
-            else:
-                recode_store(open_store(packed), new, codec=card.codec, container=card.container)
             shutil.copymode(self.path, new)
         return new
 
@@ -379,9 +359,7 @@ class _Update:
             "changed": len(changes.changed),
             "removed": changes.removed,
         }
-        old_lines = [
-            line for entry, line in skipped_lines(store) if str(entry["key"]) in changes.kept
-        ]
+        old_lines = [line for entry, line in skipped_lines(store) if entry["key"] in changes.kept]
         return Contents(
             like=store,
             splits={name: pieces(name) for name in names},
@@ -393,6 +371,7 @@ class _Update:
             quality=card.quality,
             job=edited_job({**card.job, "source": self.corpus.fingerprint}, **{_UPDATE: edit}),
             shard_samples=common_shard_samples([store], card.block_samples),
+            files={INPUTS_NAME: list_inputs(self.corpus)},
         )
 
 

@@ -1,7 +1,7 @@
 """The folder of a job that is under way: ``STORE/.tokenize``, removed once the card is written.
 
 It holds ``job.json`` (what the job is), ``tokenizer.safetensors`` and a record of each finished
-shard, which is all that a killed job needs to go on; ``packed/`` where shards are coded anew once
+shard, which is all that a killed job needs to resume; ``packed/`` where shards are recoded once
 all are there; and ``replacing`` while what was at STORE before is being removed.
 """
 
@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+import msgspec
 
 from seit.documents import parse_json, read_plain
 from seit.errors import UsageError
@@ -32,7 +34,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x
 
 @dataclass(frozen=True)
 class DoneShard:
-    """What a finished shard leaves behind; ``shard`` is None when none of its inputs was good.
+    """Record of a finished shard; ``shard`` is None when none of its inputs was good.
 
     Attributes:
         shard: the card's entry.
@@ -50,28 +52,23 @@ class DoneShard:
     remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        """Read what JSON holds of the fields.
+    def from_json(cls, data: bytes | str) -> Self:
+        """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: it is something else.
+            ValueError: it is something else.
         """
-        return cls(
-            shard=ShardRecord(**entry["shard"]) if entry["shard"] else None,
-            skipped=tuple((key, reason) for key, reason in entry["skipped"]),
-            label_counts={int(label): n for label, n in entry["label_counts"].items()},
-            source_bytes=int(entry["source_bytes"]),
-            remarks={
-                sentence: (int(count), str(key))
-                for sentence, (count, key) in entry.get("remarks", {}).items()
-            },
-        )
+        return msgspec.convert(parse_json(data), cls, strict=False)
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON."""
+        return json.dumps(asdict(self)).encode()
 
 
 class Workspace:
     """The job's folder inside the store's.
 
-    ``staged`` jobs make a packed store in it first, and code that anew when it is complete.
+    ``staged`` jobs make a packed store in it first, and recode that when it is complete.
     """
 
     def __init__(self, store: Path, *, staged: bool) -> None:
@@ -151,18 +148,17 @@ class Workspace:
         """The record of a shard that is finished and still in place, or None."""
         try:
             path = self._done / f"{plan.name}.json"
-            entry = parse_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
-            done = DoneShard.from_json(entry)
+            done = DoneShard.from_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
             shard = done.shard
             if shard and (self.shards / shard.file).stat().st_size != shard.bytes:
                 return None
             return done
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return None
 
     def write_done(self, plan: ShardPlan, done: DoneShard) -> None:
         """Note that a shard is finished."""
-        write_atomically(inside(self._done, f"{plan.name}.json"), json.dumps(asdict(done)).encode())
+        write_atomically(inside(self._done, f"{plan.name}.json"), done.to_json())
 
     def remove(self) -> None:
         """Remove the folder: the job is over."""

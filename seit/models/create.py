@@ -12,7 +12,14 @@ from torch import nn
 from seit.errors import DamagedError, UsageError
 from seit.models.pyramid import Plan, parse_entry, plan_pyramid
 from seit.models.stem import Stem
-from seit.models.timm_models import instantiate, rehearse, settle, sketch, takes
+from seit.models.timm_models import (
+    instantiate,
+    rehearse,
+    settle,
+    sketch,
+    takes,
+    without_memory,
+)
 from seit.models.vit import check_patch_embed, is_vit, make_vit, vit_stem
 from seit.shards import Store
 from seit.tensors import first_not_finite
@@ -109,8 +116,9 @@ def build_backbone(
         if weights is not None:
             _check_size(rehearsed, name, weights)
         return make()
-    with torch.device("meta"):
+    with without_memory():
         rehearsed = make()
+    with torch.device("meta"):
         rehearse(rehearsed, name, torch.zeros(2, *inputs), num_classes)
     if weights is not None:
         _check_size(rehearsed, name, weights)
@@ -128,9 +136,10 @@ def _first_that_runs(
     errors = []
     for plan in plans:
         try:
-            with torch.device("meta"):
+            with without_memory():
                 model = plan.make()
                 plan.guard(model)
+            with torch.device("meta"):
                 rehearse(model, plan.name, torch.zeros(2, *inputs), num_classes)
         except UsageError as error:
             errors.append(error)

@@ -2,13 +2,16 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 import timm
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from seit.errors import UsageError
 
@@ -53,7 +56,7 @@ def sketch(name: str, settings: Mapping[str, Any]) -> nn.Module:
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UsageError(f"timm {timm.__version__} has no model {name[:100]!r}{hint}")
     left, unknown = dict(settings), []
-    with torch.device("meta"):
+    with without_memory():
         while True:
             try:
                 model = instantiate(name, left)
@@ -71,6 +74,33 @@ def sketch(name: str, settings: Mapping[str, Any]) -> nn.Module:
             "leave that out"
         )
     return model
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build models on the meta device, where their weights have shapes and no values."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skips what fills tensors: those of the meta device have no values, and draws take long."""
+
+    _FILLS = frozenset(
+        {"add_", "clamp_", "erfinv_", "fill_", "mul_", "normal_", "uniform_", "zero_"}
+    )
+
+    @override
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if getattr(func, "__name__", "") in self._FILLS and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def settle(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-from .ahead import map_ahead as map_ahead
 from .blocks import (
     BLOCK_SAMPLES as BLOCK_SAMPLES,
     MEMBER_SUFFIXES as MEMBER_SUFFIXES,
@@ -47,6 +46,14 @@ from .folders.retries import RetryPolicy as RetryPolicy, hide_secrets as hide_se
 from .frames import Kind as Kind
 from .index import SplitIndex as SplitIndex, index_name as index_name, write_index as write_index
 from .jit import compiled as compiled
+from .listed import (
+    CODEBOOK_NAME as CODEBOOK_NAME,
+    CODEBOOK_TENSOR as CODEBOOK_TENSOR,
+    TABLES_TENSOR as TABLES_TENSOR,
+    codebook_file as codebook_file,
+    record_of as record_of,
+    write_listed as write_listed,
+)
 from .names import check_split_names as check_split_names
 from .packed import (
     pack as pack,
@@ -56,15 +63,16 @@ from .packed import (
     unpack as unpack,
     unpack_rows as unpack_rows,
 )
-from .pipelines import BlockDecoder as BlockDecoder, shard_urls as shard_urls
+from .pipelines import (
+    BlockDecoder as BlockDecoder,
+    sample_pipeline as sample_pipeline,
+    shard_urls as shard_urls,
+)
 from .seal import SealedFolder as SealedFolder
 from .shard import BlockColumns as BlockColumns, DamagedBlock as DamagedBlock, Shard as Shard
 from .split import Sample as Sample, Split as Split
 from .store import (
-    CODEBOOK_NAME as CODEBOOK_NAME,
-    CODEBOOK_TENSOR as CODEBOOK_TENSOR,
     SKIPPED_NAME as SKIPPED_NAME,
-    TABLES_TENSOR as TABLES_TENSOR,
     TOKENIZER_NAME as TOKENIZER_NAME,
     Store as Store,
     open_store as open_store,

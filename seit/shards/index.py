@@ -6,7 +6,6 @@ sizes give all offsets; a reader needs none of its headers.
 Shape letters: n blocks of a shard.
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -25,6 +24,7 @@ from seit.shards.frames import (
     decode_frame,
     encode_frame,
 )
+from seit.shards.listed import record_of
 from seit.shards.ustar import RECORD_BYTES, filled_up
 from seit.shards.wds import BlockPlace, list_blocks
 
@@ -55,7 +55,7 @@ def write_index(store: Location, split: str, shards: Sequence[ShardRecord]) -> F
     folder = open_folder(store)
     data = b"".join(encode_index(read_frame_sizes(folder, shard.file)) for shard in shards)
     folder.write(index_name(split), data)
-    return FileRecord(index_name(split), len(data), hashlib.sha256(data).hexdigest())
+    return record_of(index_name(split), data)
 
 
 def encode_index(sizes_n4: npt.NDArray[np.integer]) -> bytes:

@@ -1,26 +1,33 @@
-"""Stores in a WebDataset pipeline of one's own: blocks → samples.
+"""Stores in WebDataset pipelines: shards → blocks → samples.
 
-store = seit.open("store")
-dataset = wds.WebDataset(seit.shards.shard_urls(store["train"]), shardshuffle=100)
-dataset = dataset.compose(seit.shards.BlockDecoder(store)).shuffle(10_000)
+dataset = seit.shards.sample_pipeline(seit.open("store")["train"], shuffle_shards=100)
+dataset = dataset.shuffle(10_000).to_tuple("tokens", "label").batched(64)
+
+Nothing is decoded by WebDataset, some of whose decoders unpickle.
 """
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from seit.errors import DamagedError, UsageError
+from seit.files import RangeFile
 from seit.shards.blocks import MEMBER_SUFFIXES, decode_keys, decode_labels, decode_metadata
 from seit.shards.frames import Kind
 from seit.shards.split import Split
 from seit.shards.store import Store
 
+_MAGIC, _MAGIC_OFFSET = b"ustar", 257
+_READ_BYTES = 1 << 20
+
 
 class BlockDecoder:
-    """Turns the members of blocks, as a WebDataset yields them, into samples.
+    """Pipeline stage: members of blocks, as a WebDataset yields them, become samples.
 
-    A stage for ``compose``: takes dictionaries with the bytes of ``tokens``, ``labels``, ``keys``
+    It takes dictionaries with the bytes of ``tokens``, ``labels``, ``keys``
     and perhaps ``metadata``, and yields a dictionary a sample: ``__key__`` str, ``tokens`` ids
-    (H, W), ``label`` int (−1 for none) and ``metadata``. It can be pickled, for worker processes.
+    (H, W), ``label`` int (−1 for none) and ``metadata``. Workers get it pickled.
 
     Raises:
         DamagedError: a block is not what was written; the message names it.
@@ -62,18 +69,78 @@ class BlockDecoder:
             }
 
 
+class _ShardOpener:
+    """Pipeline stage: opens shards by way of the store's own folder.
+
+    ``webdataset.gopen`` would run a command for each URL, know nothing of retries, and unpack a
+    compressed tar however large it becomes.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._files = store.files
+
+    def __call__(self, shards: Iterable[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+        """Yield the address of every shard and its open file."""
+        for shard in shards:
+            name = shard["url"]
+            size = self._files.size(name)
+            if self._files.read(name, _MAGIC_OFFSET, len(_MAGIC)) != _MAGIC or not (
+                self._files.read(name, 0, 1).isdigit()  # as names of blocks begin
+            ):
+                raise DamagedError(f"{self._files.locate(name)} is no tar of a store")
+            raw = RangeFile(partial(self._files.read, name), size)
+            with io.BufferedReader(raw, _READ_BYTES) as stream:
+                yield {"url": self._files.locate(name), "stream": stream}
+
+
+def sample_pipeline(split: Split, *, shuffle_shards: int = 0, seed: int = 0) -> Any:
+    """Build a WebDataset pipeline of a split's samples, for a training loop of one's own.
+
+    Shards are divided among ranks and the workers of a ``DataLoader``; what :class:`BlockDecoder`
+    yields comes out. Chain ``.shuffle``, ``.map``, ``.batched`` and so on to it.
+
+    Args:
+        split: of a store of tars, on a disk or behind a URL.
+        shuffle_shards: shards in the shuffle buffer; 0 keeps their order.
+        seed: seed of that shuffle.
+
+    Raises:
+        UsageError: its shards are no tars, or it has no samples.
+    """
+    # A late import: webdataset loads torch.
+    import webdataset as wds
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    names = _shard_names(split)
+    if not names:
+        raise UsageError(f"split {split.name!r} of {split.store.folder} has no samples")
+    pipeline = wds.FluidWrapper(wds.SimpleShardList(names))
+    stages = (
+        *([wds.detshuffle(shuffle_shards, seed=seed)] if shuffle_shards else []),
+        wds.split_by_node,
+        wds.split_by_worker,
+        _ShardOpener(split.store),
+        tar_file_expander,
+        group_by_keys,
+        BlockDecoder(split.store),
+    )
+    for stage in stages:
+        pipeline.append(stage)
+    return pipeline
+
+
 def shard_urls(split: Split) -> list[str]:
-    """The addresses of a split's tars, those without samples left out.
+    """Addresses of a split's tars, without those that hold no samples.
 
     Raises:
         UsageError: its shards are no tars.
     """
+    return [split.store.folder.locate(name) for name in _shard_names(split)]
+
+
+def _shard_names(split: Split) -> list[str]:
     if split.store.card.container != "wds":
         raise UsageError(
             f"the shards of {split.store.folder} are no tars; convert it with --container wds"
         )
-    return [
-        split.store.folder.locate(shard.record.file)
-        for shard in split.shards
-        if shard.record.samples
-    ]
+    return [shard.record.file for shard in split.shards if shard.record.samples]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError
-from seit.shards.blocks import MEMBER_SUFFIXES
+from seit.shards.blocks import MEMBER_SUFFIXES, Block
 from seit.shards.card import FileRecord, ShardRecord
 from seit.shards.codecs import Codec
 from seit.shards.folders import Folder
@@ -45,6 +45,11 @@ class BlockColumns:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def as_block(self) -> Block:
+        """Return the same samples as a block to write; metadata is left out where all is empty."""
+        metadata = self.metadata if any(self.metadata) else None
+        return Block(tokens=self.tokens, labels=self.labels, keys=self.keys, metadata=metadata)
 
 
 class Shard(ABC):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.shards.ahead import map_ahead
+from seit.lookahead import map_ahead
 from seit.shards.codecs import MAX_BLOCK_TOKENS, Codec
 from seit.shards.folders import LocalFolder
 from seit.shards.frames import Kind

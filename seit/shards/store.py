@@ -17,6 +17,7 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.codecs import Codec, PackedCodec, build_codec
 from seit.shards.folders import Folder, LocalFolder, Location, RetryPolicy, open_folder, with_cache
+from seit.shards.listed import CODEBOOK_NAME, CODEBOOK_TENSOR, TABLES_TENSOR
 from seit.shards.seal import SealedFolder
 from seit.shards.split import Split
 from seit.shards.zarr import ZarrGroup
@@ -25,9 +26,6 @@ from seit.tensors import parse_arrays
 if TYPE_CHECKING:
     from seit.tokenizers import Tokenizer
 
-CODEBOOK_NAME = "codebook.safetensors"
-CODEBOOK_TENSOR = "codebook"
-TABLES_TENSOR = "codec.tables"
 TOKENIZER_NAME = "tokenizer.safetensors"
 SKIPPED_NAME = "skipped.jsonl"
 

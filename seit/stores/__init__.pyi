@@ -12,14 +12,11 @@ from .recode import (
 )
 from .replace import (
     JOB_FOLDER as JOB_FOLDER,
+    Record as Record,
     check_folder as check_folder,
     check_not_replaced as check_not_replaced,
-    end_earlier as end_earlier,
-    flush_folders as flush_folders,
-    locked as locked,
-    replace_folder as replace_folder,
-    work_of as work_of,
-    write_record as write_record,
+    held_store as held_store,
+    put_in_place as put_in_place,
 )
 from .rewrite import (
     EDITS_ENTRY as EDITS_ENTRY,
@@ -27,11 +24,10 @@ from .rewrite import (
     Rewritten as Rewritten,
     common_shard_samples as common_shard_samples,
     edited_job as edited_job,
+    make_store as make_store,
     relabelled as relabelled,
     share_of as share_of,
     skipped_lines as skipped_lines,
-    write_listed as write_listed,
-    write_packed as write_packed,
 )
 from .select import chosen_blocks as chosen_blocks, read_keys as read_keys
 from .verify import Verification as Verification, verify_store as verify_store

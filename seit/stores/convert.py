@@ -1,4 +1,4 @@
-"""From any form of a store to any other: copies, other codecs and containers, official files."""
+"""Convert stores: copies, other codecs and containers, official files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written.
+    """Facts about what was written.
 
     Attributes:
         samples: over all splits.
@@ -46,10 +46,10 @@ def convert_store(
     container: str | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Write the store at ``source`` once more at ``target``; losslessly, in the same order.
+    """Write the store at ``source`` to ``target``, losslessly and in the same order.
 
-    Without ``codec`` and ``container`` every file is copied as it is, which an interrupted call
-    goes on with when it is made again. What is left out stays as in the source. ``source`` may be
+    Without ``codec`` and ``container`` every file is copied as it is; repeat an interrupted call
+    to resume it. What is left out stays as in the source. ``source`` may be
     a folder of naver-ai/seit's files, and ``container`` be ``"official"`` to write such files,
     which hold no keys, metadata or class names.
 

@@ -1,4 +1,4 @@
-"""Copying stores between folders, local and remote, with every file checked on its way.
+"""Copy stores between folders, local and remote, checking every file on its way.
 
 Jobs write local folders: tokenize first, then copy the store to where it is to be read.
 """
@@ -29,7 +29,7 @@ def copy_store(
     retry: RetryPolicy | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Copy a store to a new or empty folder, or go on with a copy that was interrupted.
+    """Copy a store to a new or empty folder, or resume an interrupted copy.
 
     The card is written last, so the target is a store only when it is complete. Files that are
     there already are checked by their sha256, which reads them, and not sent again.

@@ -1,12 +1,13 @@
-"""Removing samples from a store for good, in place.
+"""Remove samples from a store for good, in place.
 
-The new store is made beside the old one, in ``.STORE.deleting``: files that hold none of the
+The new store is made next to the old one, in ``.STORE.deleting``: files that hold none of the
 samples are linked, not copied. Then the two folders change places in one step, and the old one is
 removed. So whoever opens STORE finds the old store or the new one. A file system that cannot
-exchange folders has a moment without STORE between two renames; the next call ends what was begun.
+exchange folders has a moment without STORE between two renames; the next call finishes what was
+begun.
 
-A record of the request lies beside the old folder until that is gone. By it a second call knows
-that the exchange is done, though the keys that it was given are in the store no more.
+A record of the request lies next to the old folder until that is gone. From it a second call knows
+that the exchange is done, although the store no longer holds the keys that it was given.
 """
 
 import errno
@@ -44,27 +45,22 @@ from seit.shards import (
     open_store,
     read_card,
     write_index,
+    write_listed,
     write_zarr_split,
 )
-from seit.stores.recode import recode_store
 from seit.stores.replace import (
     check_folder,
-    end_earlier,
-    flush_folders,
-    locked,
-    replace_folder,
-    work_of,
-    write_record,
+    held_store,
+    put_in_place,
 )
 from seit.stores.rewrite import (
     Contents,
     Progress,
     common_shard_samples,
     edited_job,
+    make_store,
     share_of,
     skipped_lines,
-    write_listed,
-    write_packed,
 )
 from seit.stores.select import KeySet, chosen_blocks, match_samples
 
@@ -84,14 +80,14 @@ _TAR_NAME = re.compile(r"([0-9]{5})\.tar")
 
 @dataclass(frozen=True)
 class Deletion:
-    """What was removed, and what is left.
+    """Counts of what was removed and what is left.
 
     Attributes:
         samples: samples removed.
         skipped: lines removed from `skipped.jsonl`.
         missing: how many of the keys were in neither.
         remaining: samples left.
-        rewritten: shards that were written anew.
+        rewritten: shards that were rewritten.
         bytes: of all files of the store.
     """
 
@@ -115,13 +111,13 @@ def delete_samples(
 
     Afterwards no key, label, metadata or token of them is in any file of the store's folder. A
     key ``a.wav`` stands for its views ``a.wav#0``, ``a.wav#1`` … too, and for all splits. Only
-    shards that hold one of the samples are written anew; a split that is a Zarr group is as a
+    shards that hold one of the samples are rewritten; a split that is a Zarr group as a
     whole. The tables of the codec ``context`` stay: they are statistics of all samples that the
     store had when they were fitted. With ``refit`` they are fitted again, and all is recoded.
 
-    Killed at any moment, the store is the old or the new one, and the same call made again goes
-    on. Nothing may write to the store meanwhile. Who opened it before gets a ``ChangedError`` for
-    what is not in memory, and has to open it again.
+    After a kill at any moment the store is the old or the new one; repeat the call to resume it.
+    Nothing may write to the store meanwhile. Stores that were opened before raise a
+    ``ChangedError`` for what is not in memory; open them again.
 
     Args:
         location: a store on a disk of this machine.
@@ -146,12 +142,8 @@ def delete_samples(
     if not key_set.wanted:
         raise UsageError("no keys are given; name the samples to delete")
     path = folder.path.resolve()
-    work = work_of(path)
-    if not path.is_dir() and not work.is_dir():
-        read_card(path)  # says that there is no store
-    with locked(work, path):
+    with held_store(path) as (work, ended):
         request = _digest(key_set, refit=refit)
-        ended = end_earlier(path, work)
         if ended is not None and ended["request"] == request:
             return Deletion(**ended["outcome"])
         return _Removal(path, work, key_set, progress).run(
@@ -180,7 +172,7 @@ class _Removal:
         check_folder(self.path, store.card, reason="which may tell of the samples")
         kept = {name: ~match_samples(split, keys=self.keys) for name, split in store.items()}
         lines = skipped_lines(store)
-        kept_lines = [line for entry, line in lines if not self.keys.holds(str(entry["key"]))]
+        kept_lines = [line for entry, line in lines if not self.keys.holds(entry["key"])]
         if not allows_missing:
             self.keys.check_found(store.folder)
         remaining = sum(int(mask.sum()) for mask in kept.values())
@@ -200,17 +192,13 @@ class _Removal:
             bytes=open_store(self.new if is_changed else self.path).num_bytes,
         )
         if is_changed:
-            flush_folders(self.new)
-            store.sealed.check()  # files were linked, not read
-            write_record(self.work, request, asdict(deletion), seal=read_card(self.new).seal)
-            replace_folder(self.path, self.work)
-            end_earlier(self.path, self.work)
+            put_in_place(store, self.work, request=request, outcome=asdict(deletion))
         return deletion
 
     def _refit(
         self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int
     ) -> None:
-        """Make the new store by coding all of it anew."""
+        """Make the new store by recoding all of it."""
         card = self.store.card
         contents = Contents(
             like=self.store,
@@ -223,16 +211,15 @@ class _Removal:
             job=job,
             shard_samples=common_shard_samples([self.store], card.block_samples),
         )
-        packed = self.work / "packed"
-        write_packed(contents, packed, progress=self.progress)
-        written = recode_store(
-            open_store(packed),
+        make_store(
+            contents,
+            self.work,
             self.new,
             codec=card.codec,
             container=card.container,
             progress=self.progress,
         )
-        self.rewritten = sum(map(len, written.splits.values()))
+        self.rewritten = sum(map(len, read_card(self.new).splits.values()))
 
     def _rewrite(
         self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int
@@ -254,7 +241,7 @@ class _Removal:
         written: list[FileRecord] = []
         for record in card.files:
             if record.file == SKIPPED_NAME and len(lines) != card.skipped:
-                files.append(write_listed(self.new, SKIPPED_NAME, b"".join(lines)))
+                files += write_listed(self.new, {SKIPPED_NAME: b"".join(lines)})
             elif not any(_is_of_split(record.file, name, card.container) for name in touched):
                 self._link(record)
                 files.append(record)
@@ -290,7 +277,7 @@ class _Removal:
         return tuple(records), [write_index(self.new, split.name, records)] if records else []
 
     def _tar(self, split: Split, number: int, mask: npt.NDArray[np.bool_]) -> ShardRecord:
-        """Write a shard anew, under the name that it had."""
+        """Rewrite a shard under the name that it had."""
         shard = split.shards[number]
         file = shard.record.file
         named = _TAR_NAME.fullmatch(Path(file).name)

@@ -1,4 +1,4 @@
-"""Putting a folder in the place of another in one step, where the system can."""
+"""Exchange two folders in one step, where the system can."""
 
 import ctypes
 import errno

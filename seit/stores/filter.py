@@ -128,7 +128,7 @@ def _skipped(
     """The lines of `skipped.jsonl` that stay."""
     kept = []
     for entry, line in skipped_lines(store):
-        key, split = str(entry["key"]), str(entry["split"])
+        key, split = entry["key"], entry["split"]
         if split not in masks or not (keys is None or keys.holds(key)):
             continue
         is_wanted = not patterns or any(fnmatchcase(key, pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Several stores of one tokenizer become one.
+"""Merge several stores of one tokenizer.
 
 Shape letters: N samples of a split over all stores.
 """
@@ -243,7 +243,7 @@ def _contents(stores: Sequence[Store], prefixes: Sequence[str], masks: _Masks) -
 
 
 def _origin(store: Store) -> dict[str, Any]:
-    """What the card of a merged store says of a source."""
+    """Describe a source for the card of the merged store."""
     card = store.card
     return {
         "sha256": card.seal,

@@ -1,4 +1,4 @@
-"""Making a store beside the place where it belongs, and moving it there when it is complete."""
+"""Make a store next to the place where it belongs, and move it there when it is complete."""
 
 import shutil
 import tempfile
@@ -14,9 +14,9 @@ from seit.stores.copy import copy_store
 
 @contextmanager
 def work_folder(target: Location) -> Iterator[Path]:
-    """A folder to work in: beside a local target, else where temporary files are.
+    """Yield a folder to work in: next to a local target, else where temporary files are.
 
-    It is removed in the end; what an earlier call that was killed left there, at the beginning.
+    It is removed in the end; leftovers of a killed call are removed at the beginning.
 
     Raises:
         UsageError: ``target`` is neither new nor empty, or cannot be written.

@@ -1,27 +1,22 @@
-"""Writing a store anew in another codec or container: keys, labels, metadata and order stay.
+"""Rewrite a store in another codec or container; keys, labels, metadata and order stay.
 
 Shape letters: N samples, n of a block, H W grid.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.files import explained_writes, inside, write_atomically
+from seit.files import explained_writes, inside
 from seit.shards import (
     CODEBOOK_NAME,
-    CODEBOOK_TENSOR,
     MAX_CODES,
-    TABLES_TENSOR,
     Block,
-    BlockColumns,
     Card,
     Codec,
     ContextCodec,
@@ -32,19 +27,20 @@ from seit.shards import (
     Split,
     Store,
     check_split_names,
+    codebook_file,
     even_blocks,
     group_name,
     write_index,
+    write_listed,
     write_zarr_split,
 )
-from seit.tensors import array_bytes
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 CONTAINERS = ("wds", "zarr")
 CODECS = (PackedCodec.name, ContextCodec.name)
 _FIT_SAMPLE_BYTES = 64
-"""What choosing a sample to fit to takes besides its ids."""
+"""Bytes of a sample that is chosen for a fit, besides its ids."""
 
 
 def recode_store(
@@ -57,11 +53,11 @@ def recode_store(
 ) -> Card:
     """Write a store into the folder ``target``, over what an earlier attempt left there.
 
-    The codec ``context`` is given up for ``packed`` where the store would not become smaller, or
-    K > 4,096; the card says what it is. The card comes last.
+    Falls back from the codec ``context`` to ``packed`` where the store would not become smaller,
+    or K > 4,096; the card says which. The card comes last.
 
     Raises:
-        UsageError: there is no such codec or container, or two splits would share a folder.
+        UsageError: the codec or container is unknown, or two splits would share a folder.
         DamagedError: the source is damaged.
         SeitError: the disk is full.
     """
@@ -119,12 +115,11 @@ def _write(
     write_split = _write_tars if container == "wds" else _write_group
     count = _Counter(source.card.samples, progress)
     splits: dict[str, tuple[ShardRecord, ...]] = {}
-    files = [_write_file(target, CODEBOOK_NAME, _codebook_bytes(source, codec))]
-    files += [
-        _write_file(target, record.file, source.read_listed(record.file))
-        for record in source.card.files
-        if "/" not in record.file and record.file != CODEBOOK_NAME
-    ]
+    contents = {CODEBOOK_NAME: codebook_file(source.codebook, codec)}
+    for record in source.card.files:
+        if "/" not in record.file and record.file != CODEBOOK_NAME:
+            contents[record.file] = source.read_listed(record.file)
+    files = list(write_listed(target, contents))
     for name, split in source.items():
         splits[name], split_files = write_split(split, target, codec, count)
         files += split_files
@@ -144,7 +139,7 @@ def _write_tars(
     for number, shard in enumerate(split.shards):
         with ShardWriter(target, split=split.name, index=number, codec=codec) as writer:
             for block in range(shard.num_blocks):
-                writer.write(_as_block(shard.open_columns(block)))
+                writer.write(shard.open_columns(block).as_block())
                 count.add(shard.samples_of(block))
         records.append(writer.record)
     return tuple(records), [write_index(target, split.name, records)] if records else []
@@ -168,32 +163,9 @@ def _write_group(
 
 def _counted_blocks(split: Split, count: "_Counter") -> Iterator[Block]:
     for shard, number in split.blocks():
-        block = _as_block(shard.open_columns(number))
-        count.add(len(block.keys))
-        yield block
-
-
-def _as_block(columns: BlockColumns) -> Block:
-    has_metadata = any(columns.metadata)
-    return Block(
-        tokens=columns.tokens,
-        labels=columns.labels,
-        keys=columns.keys,
-        metadata=columns.metadata if has_metadata else None,
-    )
-
-
-def _codebook_bytes(source: Store, codec: Codec) -> bytes:
-    tensors: dict[str, npt.NDArray[Any]] = {CODEBOOK_TENSOR: source.codebook}
-    if codec.tables is not None:
-        tensors[TABLES_TENSOR] = np.frombuffer(codec.tables, dtype=np.uint8)
-    data: bytes = array_bytes(tensors)
-    return data
-
-
-def _write_file(target: Path, name: str, data: bytes) -> FileRecord:
-    write_atomically(inside(target, name), data)
-    return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+        columns = shard.open_columns(number)
+        count.add(len(columns))
+        yield columns.as_block()
 
 
 def _content_bytes(card: Card) -> int:
@@ -201,14 +173,14 @@ def _content_bytes(card: Card) -> int:
 
 
 def _packed_bytes(source: Store) -> int:
-    """What the store takes when packed, or a little less: tar headers and padding left out."""
+    """Size of the store when packed, or a little less: without tar headers and padding."""
     if source.card.codec == PackedCodec.name:
         return _content_bytes(source.card)
     return source.card.samples * source.card.layout.sample_bytes
 
 
 def check_names(codec: str, container: str) -> None:
-    """Refuse a codec or container that there is not.
+    """Refuse an unknown codec or container.
 
     Raises:
         UsageError: one of the names is unknown.

@@ -1,4 +1,4 @@
-"""Restoring damaged or missing files of a store from a copy of it."""
+"""Restore damaged or missing files of a store from a copy of it."""
 
 from collections.abc import Sequence
 

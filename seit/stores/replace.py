@@ -1,24 +1,23 @@
-"""Replacing a store by a new one so that a kill at any moment leaves the one or the other.
+"""Replace a store by a new one so that a kill at any moment leaves the one or the other.
 
-``.STORE.deleting`` beside it holds a lock; ``new``, the store that is made; ``old``, where folders
+``.STORE.deleting`` next to it holds a lock; ``new``, the store that is made; ``old``, where folders
 cannot be exchanged; and a record, which is there from when ``new`` is complete until what it
 replaced is gone. By its seal it tells whether STORE is the new one already.
 """
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from seit.documents import parse_json, read_plain
-from seit.errors import SeitError, UsageError
+from seit.documents import read_json
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
-from seit.locks import LOCK_NAME, refuse_links, take_lock
-from seit.shards import CARD_NAME, Card, LocalFolder, read_card
+from seit.locks import LOCK_NAME, is_locked, refuse_links, take_lock
+from seit.shards import CARD_NAME, Card, LocalFolder, Store, read_card
 from seit.stores.exchange import exchange_folders
 
 JOB_FOLDER = ".tokenize"
@@ -27,9 +26,56 @@ _RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 1 << 24
 
 
+class Record(TypedDict):
+    """Note on a store that is complete: what asked for it, its seal, and what the call returns."""
+
+    request: str
+    seal: str
+    outcome: dict[str, Any]
+
+
 def work_of(path: Path) -> Path:
-    """The folder beside the store at ``path``, a resolved path, where its successor is made."""
+    """Return the folder next to the store at ``path``, resolved, where its successor is made."""
     return path.with_name(f".{path.name}.deleting")
+
+
+@contextmanager
+def held_store(path: Path) -> Iterator[tuple[Path, Record | None]]:
+    """Hold the store at ``path``, resolved, to replace it.
+
+    Yields:
+        The folder to work in, and the record of an earlier call that ended here, if the store is
+        what that made.
+
+    Raises:
+        SeitError: another call is at work, or the old store could not be removed.
+        UsageError: there is no store.
+    """
+    work = work_of(path)
+    if not path.is_dir() and not work.is_dir():
+        read_card(path)  # says that there is no store
+    with locked(work, path):
+        yield work, end_earlier(path, work)
+
+
+def put_in_place(store: Store, work: Path, *, request: str, outcome: Mapping[str, Any]) -> None:
+    """Put the finished store ``work/new`` in the place of ``store``, and remove that.
+
+    Args:
+        store: the old one, by its resolved path.
+        work: of :func:`held_store`.
+        request: what asked for the new one.
+        outcome: what the call returns, for another that is made after a kill.
+
+    Raises:
+        ChangedError: the old store changed meanwhile.
+        SeitError: the disk is full, or the folders cannot be exchanged; the store is as it was.
+    """
+    flush_folders(work / "new")
+    store.sealed.check()  # files may have been linked, not read
+    write_record(work, request, outcome, seal=read_card(work / "new").seal)
+    replace_folder(store.path, work)
+    end_earlier(store.path, work)
 
 
 def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: str) -> None:
@@ -38,7 +84,7 @@ def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: 
     Raises:
         SeitError: the disk is full.
     """
-    record = {"request": request, "seal": seal, "outcome": dict(outcome)}
+    record = Record(request=request, seal=seal, outcome=dict(outcome))
     write_atomically(work / _RECORD_NAME, json.dumps(record).encode())
 
 
@@ -64,8 +110,8 @@ def replace_folder(path: Path, work: Path) -> None:
     _flush(work)
 
 
-def end_earlier(path: Path, work: Path) -> dict[str, Any] | None:
-    """End what an earlier call left in ``work``; its record if the store is what it made.
+def end_earlier(path: Path, work: Path) -> Record | None:
+    """Finish what an earlier call left in ``work``; return its record if it made this store.
 
     Raises:
         SeitError: the old store could not be removed.
@@ -90,13 +136,12 @@ def end_earlier(path: Path, work: Path) -> dict[str, Any] | None:
     return record if is_done else None
 
 
-def _read_record(work: Path) -> dict[str, Any] | None:
+def _read_record(work: Path) -> Record | None:
     try:
-        record = parse_json(read_plain(work / _RECORD_NAME, max_bytes=_MAX_RECORD_BYTES))
-        _ = record["request"], record["seal"], dict(record["outcome"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found: Record = read_json(work / _RECORD_NAME, Record, max_bytes=_MAX_RECORD_BYTES)
+    except DamagedError:
         return None
-    return dict(record)
+    return found
 
 
 @contextmanager
@@ -150,7 +195,7 @@ def check_no_job(path: Path) -> None:
     Raises:
         SeitError: one is.
     """
-    if _is_locked(path / JOB_FOLDER / LOCK_NAME):
+    if is_locked(path / JOB_FOLDER / LOCK_NAME):
         raise SeitError(f"a job is writing {path}; wait for it or stop it first")
 
 
@@ -160,26 +205,12 @@ def check_not_replaced(path: Path) -> None:
     Raises:
         SeitError: one is.
     """
-    if _is_locked(work_of(path) / LOCK_NAME):
+    if is_locked(work_of(path) / LOCK_NAME):
         raise SeitError(f"another call is changing {path}; wait for it or stop it first")
 
 
-def _is_locked(lock: Path) -> bool:
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def flush_folders(folder: Path) -> None:
-    """Have the disk know the names of all files below a folder."""
+    """Flush the names of all files below a folder to the disk."""
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         _flush(path)
 

@@ -1,44 +1,43 @@
-"""Writing samples of stores that are there already as a new store.
+"""Write samples of existing stores as a new store.
 
-It is made packed, in tars, first: only then is it known what entropy coding has to fit to.
+It is made packed, in tars, first: only then is it known what entropy coding has to be fitted to.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from seit.documents import parse_json
 from seit.errors import DamagedError
-from seit.files import explained_writes, inside, write_atomically
+from seit.files import explained_writes
 from seit.shards import (
     CODEBOOK_NAME,
-    CODEBOOK_TENSOR,
     MAX_SHARD_BLOCKS,
     SKIPPED_NAME,
     Block,
     Card,
-    FileRecord,
     Location,
     PackedCodec,
     ShardRecord,
     ShardWriter,
     Store,
+    codebook_file,
     even_blocks,
     open_store,
     write_index,
+    write_listed,
 )
 from seit.stores.place import place_store
 from seit.stores.recode import CONTAINERS, recode_store
-from seit.tensors import array_bytes
 
 Progress = Callable[[int, int], None]
-"""Called with (what is done, what is to be done)."""
+"""Called with (samples done, samples in all)."""
 SHARD_SAMPLES = 8192
 """Samples per shard, or more where a source has larger ones."""
 EDITS_ENTRY = "edits"
@@ -47,7 +46,7 @@ EDITS_ENTRY = "edits"
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What was written.
+    """Facts about a store that was written.
 
     Attributes:
         samples: over all splits.
@@ -74,18 +73,19 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a new store is to hold.
+    """Contents of a new store.
 
     Attributes:
         like: a store of the same tokenizer; codebook, weights and block size are taken from it.
         splits: the samples of each split, in pieces of any size.
-        samples: how many these are in all.
+        samples: their number in all splits.
         classes: class names.
         skipped: the lines of `skipped.jsonl`.
         source_bytes: bytes of the original files of all samples.
         quality: the card's entry.
         job: the card's entry.
         shard_samples: samples per shard, a multiple of the block size.
+        files: content of further small files, by name, in the place of those of ``like``.
     """
 
     like: Store
@@ -97,6 +97,7 @@ class Contents:
     quality: Mapping[str, float]
     job: Mapping[str, Any]
     shard_samples: int
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def write_contents(
@@ -114,15 +115,33 @@ def write_contents(
         DamagedError: a source is damaged.
         SeitError: the disk is full.
     """
+    made = work / "store"
+    make_store(contents, work, made, codec=codec, container=container, progress=progress)
+    place_store(made, target)
+
+
+def make_store(
+    contents: Contents,
+    work: Path,
+    made: Path,
+    *,
+    codec: str,
+    container: str,
+    progress: Progress | None = None,
+) -> None:
+    """Write a new store into the new folder ``made``, by way of the folder ``work``.
+
+    Raises:
+        DamagedError: a source is damaged.
+        SeitError: the disk is full.
+    """
     packed = work / "packed"
     write_packed(contents, packed, progress=progress)
     if (codec, container) == (PackedCodec.name, CONTAINERS[0]):
-        place_store(packed, target)
-        return
-    recode_store(
-        open_store(packed), work / "store", codec=codec, container=container, progress=progress
-    )
-    place_store(work / "store", target)
+        with explained_writes(made):
+            packed.rename(made)
+    else:
+        recode_store(open_store(packed), made, codec=codec, container=container, progress=progress)
 
 
 def write_packed(contents: Contents, folder: Path, *, progress: Progress | None) -> None:
@@ -130,12 +149,14 @@ def write_packed(contents: Contents, folder: Path, *, progress: Progress | None)
     like = contents.like
     with explained_writes(folder):
         folder.mkdir(parents=True)
-    data = {CODEBOOK_NAME: array_bytes({CODEBOOK_TENSOR: like.codebook})}
+    codec = PackedCodec(like.card.layout)
+    data = {CODEBOOK_NAME: codebook_file(like.codebook, codec)}
     for record in like.card.files:
-        if "/" not in record.file and record.file not in (CODEBOOK_NAME, SKIPPED_NAME):
+        others = (CODEBOOK_NAME, SKIPPED_NAME, *contents.files)
+        if "/" not in record.file and record.file not in others:
             data[record.file] = like.read_listed(record.file)
     data[SKIPPED_NAME] = b"".join(contents.skipped)
-    files = [write_listed(folder, name, content) for name, content in data.items()]
+    files = list(write_listed(folder, data))
     splits = {}
     done = 0
     for name, pieces in contents.splits.items():
@@ -155,7 +176,7 @@ def write_packed(contents: Contents, folder: Path, *, progress: Progress | None)
         block_samples=like.card.block_samples,
         classes=contents.classes,
         splits=splits,
-        files=tuple(files),
+        files=(*files, *write_listed(folder, contents.files)),
         skipped=len(contents.skipped),
         source_bytes=contents.source_bytes,
         quality=contents.quality,
@@ -177,12 +198,6 @@ def _write_split(
         yield writer.record
 
 
-def write_listed(folder: Path, name: str, data: bytes) -> FileRecord:
-    """Write a file of a store, and tell what the card has to say of it."""
-    write_atomically(inside(folder, name), data)
-    return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
-
-
 def common_shard_samples(stores: Sequence[Store], block_samples: int) -> int:
     """Samples per shard of a store made of ``stores``: whole blocks."""
     largest = max(
@@ -201,7 +216,7 @@ def common_shard_samples(stores: Sequence[Store], block_samples: int) -> int:
 def relabelled(
     pieces: Iterable[Block], numbers: npt.NDArray[np.int32], *, where: object
 ) -> Iterator[Block]:
-    """The same samples, label i having become ``numbers[i]``; −1 stays −1.
+    """Yield the same samples with label ``numbers[i]`` for label i; −1 stays −1.
 
     Raises:
         DamagedError: a label is none of them.
@@ -217,8 +232,15 @@ def relabelled(
         yield replace(piece, labels=lookup[piece.labels])
 
 
-def skipped_lines(store: Store) -> list[tuple[dict[str, Any], bytes]]:
-    """The lines of `skipped.jsonl`, each as an object and as it stands there.
+class SkippedInput(TypedDict):
+    """Input that could not be read, as a line of `skipped.jsonl` names it."""
+
+    key: str
+    split: str
+
+
+def skipped_lines(store: Store) -> list[tuple[SkippedInput, bytes]]:
+    """Return the lines of `skipped.jsonl`, each as a record and as it stands there.
 
     Raises:
         DamagedError: the file is not what was written.
@@ -228,30 +250,30 @@ def skipped_lines(store: Store) -> list[tuple[dict[str, Any], bytes]]:
     found = []
     for number, line in enumerate(store.read_listed(SKIPPED_NAME).splitlines(keepends=True), 1):
         try:
-            entry = json.loads(line)
-            _ = str(entry["key"]), str(entry["split"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            entry: SkippedInput = parse_json(line)
+            msgspec.convert(entry, SkippedInput)
+        except ValueError as error:
             raise DamagedError(
                 f"{store.folder.locate(SKIPPED_NAME)}, line {number} is no record of an input "
-                f"({error!r}); restore it from a copy"
+                f"({error}); restore it from a copy"
             ) from error
         found.append((entry, line if line.endswith(b"\n") else line + b"\n"))
     return found
 
 
 def share_of(source_bytes: int, kept: int, samples: int) -> int:
-    """Bytes of the original files of ``kept`` of ``samples`` samples, were all equally large."""
+    """Estimate the original bytes of ``kept`` of ``samples`` equally large samples."""
     return source_bytes * kept // max(samples, 1)
 
 
 def edited_job(job: Mapping[str, Any], **edit: Any) -> dict[str, Any]:
-    """The card's ``job`` after one more edit, such as ``delete={"samples": 3}``."""
+    """Return the card's ``job`` after one more edit, such as ``delete={"samples": 3}``."""
     earlier = job.get(EDITS_ENTRY)
     return {**job, EDITS_ENTRY: [*(earlier if isinstance(earlier, list) else []), edit]}
 
 
 def describe(target: Location, *, left_out: int) -> Rewritten:
-    """What the finished store at ``target`` is."""
+    """Describe the finished store at ``target``."""
     store = open_store(target)
     card = store.card
     return Rewritten(

@@ -1,4 +1,4 @@
-"""Choosing samples of a split by their keys and their metadata.
+"""Choose samples of a split by their keys and metadata.
 
 Shape letters: N samples of the split.
 """
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.shards import MAX_BLOCK_TOKENS, Block, BlockColumns, Kind, Shard, Split, map_ahead
+from seit.lookahead import map_ahead
+from seit.shards import MAX_BLOCK_TOKENS, Block, BlockColumns, Kind, Shard, Split
 
 _VIEW = re.compile(r"#v?[0-9]+\Z")
 _SHOWN_KEYS = 5
@@ -60,7 +61,7 @@ class KeySet:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys in a file: UTF-8, one a line, empty lines left out.
+    """Read the keys in a file: UTF-8, one a line, empty lines left out.
 
     Raises:
         UsageError: it cannot be read, or is not such a file.
@@ -84,7 +85,7 @@ def match_samples(
     patterns: Sequence[str] = (),
     where: Mapping[str, str] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Which samples meet all that is given: bool (N,). Each column needed is read once.
+    """Return a mask, bool (N,), of samples that meet all conditions; each column is read once.
 
     Args:
         split: of a store.
@@ -119,7 +120,7 @@ def match_samples(
 def chosen_blocks(
     split: Split, mask: npt.NDArray[np.bool_], *, shards: Sequence[Shard] | None = None
 ) -> Iterator[Block]:
-    """The samples of ``mask`` (N,), in order, in pieces; blocks without any are not read.
+    """Yield the samples of ``mask`` (N,), in order, in pieces; blocks without any are not read.
 
     Args:
         split: of a store.
@@ -146,12 +147,7 @@ def chosen_blocks(
     )
     block_tokens = split.store.card.block_samples * split.layout.length
     for columns in map_ahead(read, places, most=max(1, MAX_BLOCK_TOKENS // block_tokens)):
-        yield Block(
-            tokens=columns.tokens,
-            labels=columns.labels,
-            keys=columns.keys,
-            metadata=columns.metadata if any(columns.metadata) else None,
-        )
+        yield columns.as_block()
 
 
 def _flags(values: Iterable[bool]) -> npt.NDArray[np.bool_]:

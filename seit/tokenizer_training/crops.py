@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seit.errors import SeitError, UnreadableError
 from seit.ingest import Instance, decode_image, read_bytes
-from seit.shards import map_ahead
+from seit.lookahead import map_ahead
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizers import to_planes
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seit.errors import UnreadableError
 from seit.ingest import Instance, decode_image, decode_whole, read_bytes
-from seit.shards import map_ahead
+from seit.lookahead import map_ahead
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (S, S, 3)."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seit.errors import SeitError, UnreadableError
 from seit.ingest import AudioReader, Instance, decode_audio, read_bytes, spread_evenly
-from seit.shards import map_ahead
+from seit.lookahead import map_ahead
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizers import PLANE_RANGE, MelConfig, MelFrontEnd
 

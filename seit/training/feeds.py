@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seit.augment import Augmented, FusedAugment, PixelAugment, TokenAugment
 from seit.errors import UsageError
+from seit.lookahead import read_ahead
 from seit.models import build_backbone, load_tokenadapt, takes_patches, vit_stem
 from seit.shards import Kind, Split, Store
 from seit.stream import (
@@ -26,7 +27,6 @@ from seit.stream import (
     triton_serves,
 )
 from seit.training.config import LoopConfig, ModelConfig
-from seit.training.lookahead import read_ahead
 from seit.training.precision import compute_dtype
 
 _LOG = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from seit.ingest import (
     read_bytes,
     walk,
 )
+from seit.lookahead import map_ahead
 from seit.modality import Modality
-from seit.shards import map_ahead
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
-from support.pretraining import CONFIG, changed, make_store
+from support.pretraining import CONFIG, changed
 
 from seit.analysis.runs.compare import compare_runs
 from seit.analysis.runs.find import list_runs
@@ -178,10 +178,9 @@ def command(capsys, *arguments):
     return code, out, err
 
 
-def test_real_runs_are_listed_and_compared(tmp_path, capsys):
-    store = make_store(tmp_path)
+def test_real_runs_are_listed_and_compared(pattern_store, tmp_path, capsys):
     results = {
-        name: pretrain(config, store, out=tmp_path / "runs" / name)
+        name: pretrain(config, pattern_store, out=tmp_path / "runs" / name)
         for name, config in (("a", CONFIG), ("b", changed(objective="sit")))
     }
     runs = tmp_path / "runs"

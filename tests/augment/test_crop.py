@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from test_philox import reference_philox
+from support.references import reference_philox
 from torch.nn import functional as F
 from torchvision.transforms import RandomResizedCrop, functional as vision
 

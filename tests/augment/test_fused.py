@@ -130,30 +130,33 @@ def assert_like_torch(
         )
 
 
-@pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
-@pytest.mark.parametrize(("grid", "B"), [((5, 7), 6), ((8, 8), 3), ((9, 4), 1)])
+@pytest.mark.parametrize(
+    ("grid", "B", "mode"),
+    [((5, 7), 4, "bicubic"), ((8, 8), 2, "bilinear"), ((9, 4), 1, "bicubic")],
+)
 def test_crop_noise_and_cutmix(device, grid, B, mode):
     config = dataclasses.replace(NO_EDITS, interpolation=mode, noise_prob=0.7)
     assert_like_torch(device, grid=grid, B=B, config=config)
 
 
-@pytest.mark.parametrize("C", [1, 3, 16, 32])
-@pytest.mark.parametrize("K", [2, 40, 391, 1000])
+@pytest.mark.parametrize(("K", "C"), [(2, 3), (40, 1), (391, 16), (391, 32), (1000, 3)])
 def test_codebooks(device, K, C):
     config = dataclasses.replace(NO_EDITS, interpolation="bilinear", noise_prob=1)
     assert_like_torch(device, K=K, C=C, grid=(5, 7), B=2, config=config, packed=C % 2 == 1)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("dtype", "channels_last"),
+    [(torch.float32, True), (torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, True)],
+)
 def test_dtypes_and_layouts(device, dtype, channels_last):
     config = dataclasses.replace(NO_EDITS, interpolation="bilinear")
     assert_like_torch(
-        device, grid=(5, 7), C=16, B=2, config=config, dtype=dtype, channels_last=channels_last
+        device, grid=(5, 7), C=16, B=1, config=config, dtype=dtype, channels_last=channels_last
     )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_combination(device, data):
     draw = data.draw
@@ -188,35 +191,35 @@ def test_any_combination(device, data):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("grid", "seed", "change"),
     [
-        {},
-        {"cutmix_prob": 0.5, "cutmix_alpha": 0.4, "noise_prob": 0.3},
-        {"cutmix_prob": 0, "noise_prob": 0, "crop_scale": (0.9, 1.0), "crop_ratio": (0.2, 5.0)},
+        ((5, 7), 0, {}),
+        ((5, 7), (1 << 64) - 1, {"cutmix_prob": 0.5, "cutmix_alpha": 0.4, "noise_prob": 0.3}),
+        (
+            (32, 32),
+            (1 << 64) - 1,
+            {"cutmix_prob": 0, "noise_prob": 0, "crop_scale": (0.9, 1.0), "crop_ratio": (0.2, 5.0)},
+        ),
     ],
 )
-@pytest.mark.parametrize("grid", [(5, 7), (32, 32)])
-def test_a_plan_is_drawn_bit_for_bit(device, grid, change):
+def test_a_plan_is_drawn_bit_for_bit(device, grid, seed, change):
     config, B = dataclasses.replace(AugmentConfig(), **change), 70
     partner = None if change else torch.arange(B).roll(3)
     units = torch.tensor([1.7, 0.3, 0.0, 2.0, 1.0])
     settings = {"grid": grid, "size": (4, 5), "num_channels": 5}
-    for seed in (0, (1 << 64) - 1):
-        random = SampleRandom(seed, 3, torch.arange(B) + FAR)
-        expected = draw_plan(random, config, **settings, units=units, partner=partner)
-        on_device = SampleRandom(seed, 3, random.positions.to(device))
-        found = draw_plan_triton(
-            on_device, config, **settings, units=units.to(device), partner=partner
-        )
-        assert torch.equal(found.columns.cpu(), expected.columns)
-        assert torch.equal(found.weight.cpu(), expected.weight)
-        assert (found.key, found.mixes) == (expected.key, expected.mixes)
-        if expected.shift is None:
-            assert found.shift is None
-            assert found.stds is None
-        else:
-            assert torch.equal(found.stds.cpu(), expected.stds)
-            torch.testing.assert_close(found.shift.cpu(), expected.shift, atol=1e-5, rtol=0)
+    random = SampleRandom(seed, 3, torch.arange(B) + FAR)
+    expected = draw_plan(random, config, **settings, units=units, partner=partner)
+    on_device = SampleRandom(seed, 3, random.positions.to(device))
+    found = draw_plan_triton(on_device, config, **settings, units=units.to(device), partner=partner)
+    assert torch.equal(found.columns.cpu(), expected.columns)
+    assert torch.equal(found.weight.cpu(), expected.weight)
+    assert (found.key, found.mixes) == (expected.key, expected.mixes)
+    if expected.shift is None:
+        assert found.shift is None
+        assert found.stds is None
+    else:
+        assert torch.equal(found.stds.cpu(), expected.stds)
+        torch.testing.assert_close(found.shift.cpu(), expected.shift, atol=1e-5, rtol=0)
 
 
 def test_a_plan_takes_few_operations(device, monkeypatch):
@@ -265,7 +268,7 @@ class CountOperations(TorchDispatchMode):
 )
 @pytest.mark.parametrize("K", [pytest.param(2, marks=pytest.mark.slow), 391])
 def test_ids_are_edited_bit_for_bit(device, K, change):
-    config, grid, B = AugmentConfig(**change), (5, 7), 9
+    config, grid, B = AugmentConfig(**change), (5, 7), 4
     augment = TokenAugment(codebook(K, 3), grid, config)
     tokens, _ = batch(B, grid, K)
     random = SampleRandom(7, 3, torch.arange(B) + FAR)
@@ -285,7 +288,7 @@ def test_several_tiles_and_blocks_of_channels(device):
 
 
 def test_the_recipe_of_the_defaults(device):
-    assert_like_torch(device, grid=(16, 16), B=2, K=391, C=4, config=AugmentConfig())
+    assert_like_torch(device, grid=(12, 12), B=2, K=391, C=4, config=AugmentConfig())
 
 
 def test_a_batch_does_not_change_a_sample(device):

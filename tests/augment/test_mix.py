@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_philox import kolmogorov_smirnov
+from support.references import kolmogorov_smirnov
 
 from seit.augment import (
     Op,

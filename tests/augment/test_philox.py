@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from support.references import kolmogorov_smirnov, reference_philox
 from support.triton_programs import CPU, DEVICES, programs
 
 from seit.augment import Op, SampleRandom, philox, philox4x32
@@ -28,17 +29,6 @@ KNOWN_ANSWERS = [
 ]
 
 
-def reference_philox(counter, key):
-    """Philox-4x32-10 in unbounded integers, from the paper's definition of a round."""
-    (l0, r0, l1, r1), (k0, k1) = counter, key
-    for _ in range(10):
-        high0, low0 = divmod(0xD2511F53 * l0, 2**32)
-        high1, low1 = divmod(0xCD9E8D57 * l1, 2**32)
-        l0, r0, l1, r1 = high1 ^ r0 ^ k0, low1, high0 ^ r1 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
-    return l0, r0, l1, r1
-
-
 def run_philox(counters, key):
     words = torch.tensor(counters, dtype=torch.int64).T.contiguous()
     return torch.stack(philox4x32(tuple(words.unbind()), key)).T.tolist()
@@ -46,14 +36,6 @@ def run_philox(counters, key):
 
 def positions(*values):
     return torch.tensor(values, dtype=torch.int64)
-
-
-def kolmogorov_smirnov(sample, cdf):
-    """sqrt(n) times the largest distance of the two distribution functions; 1.95 is p = 0.001."""
-    x = np.sort(np.asarray(sample, dtype=np.float64).ravel())
-    n, F = len(x), cdf(x)
-    distance = max(np.max(np.arange(1, n + 1) / n - F), np.max(F - np.arange(n) / n))
-    return math.sqrt(n) * distance
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)

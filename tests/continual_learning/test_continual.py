@@ -1,18 +1,25 @@
 """Learners of streams: each against its formulas, and runs that go on where they were stopped."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
-from support.continual import CONFIG, changed, make_store
+from support.continual import (
+    CONFIG,
+    StoppedError,
+    build_network,
+    changed,
+    comparable,
+    run,
+    stop_at,
+)
 from torch import nn
 from torch.nn import functional as F
 
 from seit.cli import continual as continual_command, main
-from seit.continual_learning import continual
 from seit.continual_learning.config import Method
 from seit.continual_learning.feeds import Course, segments
 from seit.continual_learning.learners.base import cross_entropy
@@ -34,32 +41,8 @@ REHEARSING = {"memory": {"bytes": 400}}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("continual"))
-
-
-def run(store, path, config=CONFIG, **settings):
-    return continual(config, store, out=path, **settings)
-
-
-class StoppedError(Exception):
-    """What a test's progress callback ends a run with, as a kill would."""
-
-
-def stop_at(step):
-    def notify(done, total, figures):
-        if done == step:
-            raise StoppedError
-
-    return notify
-
-
-def comparable(result):
-    """All of a result but what is measured of the machine or of one call."""
-    figures = asdict(result)
-    for name in ("seconds", "samples", "samples_per_second"):
-        del figures[name]
-    return json.dumps(figures, sort_keys=True)
+def store(tinted_store):
+    return tinted_store
 
 
 # --- the parts of a run ---------------------------------------------------------------------------
@@ -156,15 +139,6 @@ def adam_step(parameter, moments, lr):
     moments[1] = 0.999 * moments[1] + 0.001 * gradient**2
     mean, square = moments[0] / (1 - 0.9 ** moments[2]), moments[1] / (1 - 0.999 ** moments[2])
     parameter -= lr * mean / (square.sqrt() + 1e-8)
-
-
-def build_network(store, config):
-    from seit.continual_learning.start import _make_network
-    from seit.training.feeds import make_augment
-
-    torch.manual_seed(config.run.seed)
-    augment = make_augment(store, config, torch.device("cpu"))
-    return _make_network(config, store, augment)[0]
 
 
 def test_lae_is_what_the_paper_says_step_by_step(store, tmp_path, monkeypatch):

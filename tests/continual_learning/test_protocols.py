@@ -8,8 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.continual import CLASSES, CONFIG, changed, make_store
-from test_continual import StoppedError, build_network, comparable, run, stop_at
+from support.continual import (
+    CLASSES,
+    CONFIG,
+    StoppedError,
+    build_network,
+    changed,
+    comparable,
+    run,
+    stop_at,
+)
 
 from seit.cli import main
 from seit.continual_learning.answers import JOINT, answer
@@ -24,8 +32,8 @@ from seit.training.optimizer import make_optimizer
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("protocols"))
+def store(tinted_store):
+    return tinted_store
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import load, save
-from support.pretraining import make_store
 from support.stores import build_store
 from torch import nn
 
@@ -342,8 +341,8 @@ def test_what_a_memory_refuses():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("replay"))
+def store(tinted_store):
+    return tinted_store
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.processes import running_command
 
 from seit.cli import main
 from seit.stores import verify_store
@@ -45,21 +45,13 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reference(corpus, tmp_path_factory):
-    """Every byte of the store of a job that nothing disturbed, and the seconds that it took."""
+def undisturbed(corpus, tmp_path_factory):
+    """Every byte of the store of a job that nothing disturbed."""
     store = tmp_path_factory.mktemp("undisturbed") / "store"
-    started = time.monotonic()
-    result = finish(corpus, store)
-    seconds = time.monotonic() - started
-    assert result["samples"] == NUM_IMAGES
-    assert result["skipped"] == 5
+    main(command(corpus, store)[3:])
     assert verify_store(store).ok
-    return tree(store), seconds
-
-
-@pytest.fixture(scope="module")
-def undisturbed(reference):
-    return reference[0]
+    assert len((store / "skipped.jsonl").read_text().splitlines()) == 5
+    return tree(store)
 
 
 def tree(folder):
@@ -76,26 +68,21 @@ def command(source, store, *options, codec=PACKED):
     return [*words, *OPTIONS, *codec, *options]
 
 
+def running(source, store, *, codec=PACKED):
+    """The job as a process, whose output goes to files beside the store."""
+    return running_command(command(source, store, codec=codec)[3:], store.parent / "output")
+
+
+def ended(job, store):
+    """Wait for a job: its exit code, stdout and stderr."""
+    job.join(WAIT_SECONDS)
+    folder = store.parent / "output"
+    return job.exitcode, (folder / "out").read_text(), (folder / "err").read_text()
+
+
 def default_signals():
     """A shell that starts jobs in the background has them ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextmanager
-def running(source, store, *options, codec=PACKED):
-    """The job as a process; killed at the end, if it still lives."""
-    job = subprocess.Popen(
-        command(source, store, *options, codec=codec),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=default_signals,
-    )
-    try:
-        yield job
-    finally:
-        job.kill()
-        job.communicate()
 
 
 def finish(source, store, codec=PACKED):
@@ -117,7 +104,7 @@ def wait_until(job, reached):
     """Poll until ``reached()``; False when the job ended before."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not reached():
-        if job.poll() is not None:
+        if job.exitcode is not None:
             return False
         assert time.monotonic() < deadline, "the job takes too long"
         time.sleep(0.0005)
@@ -153,8 +140,8 @@ def kill_at(moment, source, store, codec=PACKED):
     with running(source, store, codec=codec) as job:
         reached = wait_until(job, lambda: MOMENTS[moment](store))
         job.kill()
-        job.communicate()
-        return reached and job.returncode == -signal.SIGKILL
+        job.join()
+        return reached and job.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.slow
@@ -207,13 +194,16 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(corpus, undisturbed, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_until_it_is_done(corpus, reference, tmp_path, seed):
+def test_killed_at_random_until_it_is_done(corpus, undisturbed, tmp_path, seed):
     """Kills after random times, most of them long enough to get something done."""
-    undisturbed, seconds = reference
     store, draw = tmp_path / "store", random.Random(seed)
+    started = time.monotonic()
+    with running(corpus, tmp_path / "timed") as job:
+        job.join()
+    seconds = time.monotonic() - started
     for _ in range(40):
-        with running(corpus, store) as job, suppress(subprocess.TimeoutExpired):
-            job.wait(draw.uniform(0.4, 1.1) * seconds)
+        with running(corpus, store) as job:
+            job.join(draw.uniform(0.4, 1.1) * seconds)
         if (store / "store.json").exists():
             break
     finish(corpus, store)
@@ -224,10 +214,9 @@ def test_interrupted_it_says_so_in_one_line_and_goes_on(corpus, undisturbed, tmp
     store = tmp_path / "store"
     with running(corpus, store) as job:
         assert wait_until(job, lambda: MOMENTS["between shards"](store))
-        job.send_signal(signal.SIGINT)
-        out, err = job.communicate(timeout=WAIT_SECONDS)
-    assert job.returncode == 130
-    assert out == ""
+        os.kill(job.pid, signal.SIGINT)
+        code, out, err = ended(job, store)
+    assert (code, out) == (130, "")
     assert one_error(err).startswith("interrupted; finished work is kept")
     assert not list(store.rglob("*.partial"))
     finish_here(capsys, corpus, store)
@@ -235,7 +224,13 @@ def test_interrupted_it_says_so_in_one_line_and_goes_on(corpus, undisturbed, tmp
 
 
 def test_interrupted_while_it_still_loads(tmp_path):
-    with running(tmp_path / "missing", tmp_path / "store") as job:
+    with subprocess.Popen(
+        command(tmp_path / "missing", tmp_path / "store"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_signals,
+    ) as job:
         time.sleep(0.3)
         job.send_signal(signal.SIGINT)
         out, err = job.communicate(timeout=WAIT_SECONDS)
@@ -249,7 +244,7 @@ def test_a_second_job_is_told_of_the_first(corpus, undisturbed, tmp_path, capsys
     store = tmp_path / "store"
     with running(corpus, store) as job:
         assert wait_until(job, lambda: MOMENTS["first shard"](store))
-        job.send_signal(signal.SIGSTOP)
+        os.kill(job.pid, signal.SIGSTOP)
         before = tree(store)
         for options in ((), ("--overwrite",), ("--seed", "1", "--overwrite")):
             with pytest.raises(SystemExit) as left:
@@ -258,9 +253,9 @@ def test_a_second_job_is_told_of_the_first(corpus, undisturbed, tmp_path, capsys
             assert (left.value.code, out) == (1, "")
             assert one_error(err).startswith("error: another job is writing")
         assert tree(store) == before
-        job.send_signal(signal.SIGCONT)
-        out, err = job.communicate(timeout=WAIT_SECONDS)
-        assert job.returncode == 0, err
+        os.kill(job.pid, signal.SIGCONT)
+        code, out, err = ended(job, store)
+        assert code == 0, err
     assert tree(store) == undisturbed
 
 
@@ -314,8 +309,8 @@ def in_namespace():
         pytest.param("card", marks=pytest.mark.slow),
     ],
 )
-def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, room):
-    """A real file system that runs out of space, then gets some."""
+def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, capsys, room):
+    """A real file system that runs out of space; what is left is completed on another one."""
     shard = len(undisturbed["train/00000.tar"])
     begun = 44_000  # the folder of the job, which keeps lock, tokenizer and codebook
     spaces = {
@@ -332,9 +327,7 @@ def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, room):
         {words} > out 2> err && code=0 || code=$?
         echo $code > code
         find disk > left
-        mount -o remount,size=20m disk
-        {words} > out2
-        cp -r disk/store store
+        cp -a disk/store store
     """)
     assert (tmp_path / "code").read_text() == "1\n"
     assert (tmp_path / "out").read_text() == ""
@@ -343,6 +336,7 @@ def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, room):
     assert ".partial" not in left
     assert "store.json" not in left
     assert ("train/00000.tar" in left) == (room in ("second shard", "card"))
+    finish_here(capsys, corpus, tmp_path / "store")
     assert tree(tmp_path / "store") == undisturbed
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import fsspec
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 import seit
@@ -59,6 +58,8 @@ def tree(folder):
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """An S3 server that every client of this process finds."""
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -567,6 +567,22 @@ def test_odd_members_of_tars(tmp_path: Path) -> None:
     assert not (tmp_path / "etc").exists()
 
 
+def test_names_that_webdataset_keeps_for_itself(tmp_path: Path) -> None:
+    members = [
+        ("a.jpg", b"1"),
+        ("a.__key__", b"x"),
+        ("a.__bad__", b"x"),
+        ("a.__url__", b"x"),
+        ("__b__.jpg", b"2"),
+        *((f"c.{number}", b"x") for number in range(3000)),
+        *((f"c.{number}", b"x") for number in range(3000)),
+        ("c.jpg", b"3"),
+    ]
+    corpus = list_corpus(write_tar(tmp_path / "x.tar", members), val_fraction=0)
+    assert [item.key for item in corpus.instances] == ["x.tar/a", "x.tar/__b__", "x.tar/c"]
+    assert "3000 left out, as their tars have members of that name already" in corpus.warnings[0]
+
+
 def test_the_label_is_found_as_the_image_is(tmp_path: Path) -> None:
     members = [
         ("f_0.05.jpg", b"0"),
@@ -764,8 +780,16 @@ def test_brace_patterns() -> None:
     assert expand("{3..1}") == ["3", "2", "1"]
     assert expand("x{y}z{}") == ["x{y}z{}"]
     assert not has_braces("x{y}z{}")
+    assert expand("{0..6..3}-{a..c}")[:4] == ["0-a", "0-b", "0-c", "3-a"]
+    assert expand("{a{1,2},b}.tar") == ["a1.tar", "a2.tar", "b.tar"]
+    assert expand("s3://x::{1,2}\\${HOME}") == ["s3://x::1\\${HOME}", "s3://x::2\\${HOME}"]
+    assert expand("{1,2") == ["{1,2"]
     with pytest.raises(UsageError, match="more than 100,000"):
         expand("{0..999}{0..999}")
+    with pytest.raises(UsageError, match="more than 100,000"):
+        expand("{{0..99999}{0..99999},x}")
+    with pytest.raises(UsageError, match="levels deep"):
+        expand("{" * 999 + "," + "}" * 999)
     with pytest.raises(UsageError, match="more than 100,000"):
         expand("{0..999999999}")
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from support.pictures import pictures, plant, png
 
 import seit
 from seit.cli import main
@@ -23,32 +24,6 @@ from seit.ingest.sources import list_corpus
 from seit.stores import delete_samples, filter_store, merge_stores, verify_store
 
 CONFIG = TokenizeConfig(size=32, codes=16, codec="packed", val_fraction=0.3, workers=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_flushing():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
-def png(number, side=40):
-    random = np.random.default_rng(number)
-    coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    buffer = io.BytesIO()
-    coarse.resize((side, side + number % 5), Image.Resampling.BICUBIC).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def plant(root, files):
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
-def pictures(first, last):
-    return {f"{'ab'[n % 2]}/{n}.png": png(n) for n in range(first, last)}
 
 
 @pytest.fixture

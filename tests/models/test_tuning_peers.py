@@ -3,12 +3,19 @@
 from types import SimpleNamespace
 
 import loralib
-import peft
+import pytest
 import torch
-from peft.tuners.adalora import RankAllocator
 from support.backbones import adalora, inputs, make_vit, stir
 
 from seit.models.tuning import TuningConfig, make_tuning
+
+
+@pytest.fixture(scope="module")
+def peft():
+    """The package, which takes seconds to import, in the one worker that needs it."""
+    import peft
+
+    return peft
 
 
 def test_lora_is_loralibs():
@@ -32,7 +39,7 @@ def test_lora_is_loralibs():
     torch.testing.assert_close(qkv(x), theirs(x), rtol=0, atol=1e-5)
 
 
-def test_lora_over_all_of_qkv_is_pefts():
+def test_lora_over_all_of_qkv_is_pefts(peft):
     ours, theirs, x = make_vit(), make_vit(), inputs()
     tuning = make_tuning(TuningConfig(method="lora", rank=3, targets=("qkv",), alpha=6))
     tuning.attach(ours)
@@ -47,7 +54,7 @@ def test_lora_over_all_of_qkv_is_pefts():
     torch.testing.assert_close(ours(x), wrapped(x), rtol=0, atol=2e-6)
 
 
-def test_the_penalty_is_pefts():
+def test_the_penalty_is_pefts(peft):
     model, reference = make_vit(), make_vit()
     tuning = adalora(model, targets=("qkv", "fc1"), orthogonality=0.3)
     stir(tuning)
@@ -67,14 +74,14 @@ def test_the_penalty_is_pefts():
     torch.testing.assert_close(tuning.penalty(), theirs, rtol=1e-5, atol=0)
 
 
-def test_importances_and_choices_are_those_of_peft():
+def test_importances_and_choices_are_those_of_peft(peft):
     model, reference = make_vit().double().train(), make_vit().double()
     tuning = adalora(model, targets=("qkv", "fc1"))
     settings = peft.AdaLoraConfig(
         target_modules=["qkv", "fc1"], init_r=4, target_r=2, total_step=20, tinit=1, tfinal=5
     )
     wrapped = peft.get_peft_model(reference, settings)
-    allocator = RankAllocator(wrapped, settings, "default")
+    allocator = peft.tuners.adalora.RankAllocator(wrapped, settings, "default")
     pairs = []
     for block, its in zip(model.blocks, reference.blocks, strict=True):
         pairs.append((block.attn.qkv.lora.qkv, its.attn.qkv))

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from support.references import nt_xent_in_loops
 from torch.nn import functional as F
 
 from seit.errors import UsageError
@@ -19,20 +20,6 @@ TEMPERATURE = 0.2
 
 def vectors(seed, count=6, dim=5):
     return torch.randn((count, dim), generator=torch.Generator().manual_seed(seed)) * 3
-
-
-def cosine(a, b):
-    dot = sum(x * y for x, y in zip(a, b, strict=True))
-    return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
-
-
-def nt_xent_in_loops(queries, keys, temperature):
-    """The formula, element by element, in Python's floats."""
-    total = 0.0
-    for i, query in enumerate(queries):
-        scores = [math.exp(cosine(query, key) / temperature) for key in keys]
-        total -= math.log(scores[i] / math.fsum(scores))
-    return 2 * temperature * total / len(queries)
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])

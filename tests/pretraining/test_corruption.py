@@ -131,7 +131,7 @@ def test_every_sample_reaches_its_share(size, kind):
 @pytest.mark.parametrize("share", [0.5, 0.7])
 def test_rectangles_alone_nearly_always_reach_the_share(size, share):
     config = CorruptionConfig(alien_prob=0, share=share)
-    turns = _turns_of_blocks(draws(4000), size, config, side=1)
+    turns = _turns_of_blocks(draws(2000), size, config, side=1)
     reached = (turns < config.num_blocks(size, side=1)).double().mean(dim=1) >= share
     assert reached.double().mean() > 0.999
 

@@ -78,8 +78,8 @@ def same(run, other, *, tolerance=0.0):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("store"))
+def store(pattern_store):
+    return pattern_store
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_contrast import nt_xent_in_loops
+from support.references import nt_xent_in_loops
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F

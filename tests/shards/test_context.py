@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from support.context import random_tables, random_tokens, smooth_tokens, streams
 
 from seit.errors import DamagedError, UsageError
 from seit.shards.codecs import PackedCodec, TokenLayout, build_codec
@@ -17,33 +18,6 @@ from seit.shards.frames import Coding, Kind, decode_frame, seal_frame
 
 SIZES = [2, 3, 16, 31, 32, 33, 391, 1000, 1024, 4096]
 GRIDS = [(1, 1), (1, 7), (7, 1), (3, 5), (8, 8)]
-
-
-def random_tables(num_codes, seed=0, *, spread=20):
-    """Tables of no sense: any must decode what they coded."""
-    rng = np.random.default_rng(seed)
-    shape = TreeShape(num_codes)
-    return ContextTables(
-        num_codes=num_codes,
-        paths=rng.permutation(shape.num_leaves)[:num_codes].astype(np.uint16),
-        squash=make_squash(),
-        bias=rng.integers(-spread, spread + 1, shape.row_size).astype(np.int16),
-        weights=rng.integers(-spread, spread, (2, num_codes + 1, shape.row_size)).astype(np.int8),
-        corner=rng.integers(-spread, spread, (num_codes + 1, shape.first_size)).astype(np.int8),
-    )
-
-
-def smooth_tokens(num_codes, count, grid, seed=0):
-    """Ids that resemble their neighbours, as those of pictures do."""
-    rng = np.random.default_rng(seed)
-    walk = rng.normal(size=(count, *grid)).cumsum(1).cumsum(2)
-    walk = (walk - walk.min()) / np.ptp(walk)
-    return np.minimum(walk * num_codes, num_codes - 1).astype(np.uint16)
-
-
-def random_tokens(num_codes, count, grid, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(num_codes, size=(count, *grid)).astype(np.uint16)
 
 
 def decode_by_the_letter(words, grid, tables):
@@ -87,11 +61,6 @@ def decode_by_the_letter(words, grid, tables):
                 leaf = leaf * 2**group + entry - 2**group
             ids[y][x] = code_of.get(leaf, num_codes)
     return ids, state == 0 and position == len(words)
-
-
-def streams(words, sizes):
-    ends = np.cumsum(sizes)
-    return np.stack([ends - sizes, ends], axis=1)
 
 
 @pytest.mark.parametrize("num_codes", SIZES)

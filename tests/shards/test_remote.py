@@ -17,7 +17,6 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 from safetensors.numpy import save
 from support.stores import build_store, edit_card, record_of
 
@@ -60,6 +59,8 @@ def credentials(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server():
     """The (host, port) of an S3 server with a bucket."""
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -32,11 +32,6 @@ COUNTS = {"train": (40, 40, 16), "val": (24,)}
 OPTIONS = {"grid": (6, 5), "block_samples": 8, "with_metadata": True}
 
 
-@pytest.fixture(autouse=True)
-def _no_flushing(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def build(path, codec="packed", container="wds", *, seed=0, **options):
     """A store; of another seed one of the same sizes, keys and codec tables, of other tokens."""
     return build_store(
@@ -455,10 +450,10 @@ def test_repairs_and_jobs_wait_for_one_another(tmp_path):
 
 
 def test_a_training_that_streams_says_so_and_can_be_resumed(tmp_path):
-    from test_update import CONFIG, pictures, plant
+    from support.pictures import pictures, plant
 
     from seit.config import build as build_config
-    from seit.ingest import tokenize
+    from seit.ingest import TokenizeConfig, tokenize
     from seit.training import TrainConfig, train
 
     corpus, path, out = (
@@ -466,7 +461,8 @@ def test_a_training_that_streams_says_so_and_can_be_resumed(tmp_path):
         tmp_path / "store",
         tmp_path / "run",
     )
-    tokenize(corpus, path, CONFIG)
+    config = TokenizeConfig(size=32, codes=16, codec="packed", val_fraction=0.3, workers=1)
+    tokenize(corpus, path, config)
     shutil.copytree(path, tmp_path / "kept")
     model = {
         "name": "vit_tiny_patch16_224",

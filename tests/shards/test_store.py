@@ -18,8 +18,8 @@ from support.stores import build_store, edit_card, record_of, replace_shard, sea
 
 import seit
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.lookahead import map_ahead
 from seit.shards import PackedCodec, RemoteFolder, TokenLayout, read_card
-from seit.shards.ahead import map_ahead
 from seit.shards.blocks import decode_keys, decode_labels, decode_metadata
 from seit.shards.frames import Kind
 from seit.stores import copy_store, verify_store

@@ -40,11 +40,6 @@ HOSTILE_NAMES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _no_flushing(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def make(path, **options):
     return build_store(
         path, grid=(4, 4), num_codes=16, block_samples=16, with_metadata=True, **options

@@ -29,14 +29,6 @@ FORMS = [("packed", "wds"), ("context", "wds"), ("packed", "zarr"), ("context", 
 LAYOUT = TokenLayout(grid=(2, 3), num_codes=17)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_flushing():
-    """Flushing takes long and matters when the power goes, which no test here is about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
 def make(path, *, codec="packed", container="wds", **options):
     """97 samples of train in three shards, and 9 of val, in blocks of 16."""
     train = (40, 40, 17) if container == "wds" else (48, 48, 1)

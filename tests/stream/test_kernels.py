@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from support.context import random_tables, random_tokens, smooth_tokens, streams
 from support.triton_programs import CPU, CUDA, DEVICES, STREAM, compile_for_cuda, programs
-from test_context import random_tables, random_tokens, smooth_tokens, streams
 
 import seit.stream
 from seit.errors import UsageError

@@ -1,8 +1,5 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -12,6 +9,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import torch
+from support.processes import exit_codes, fork
 from support.stores import build_store
 from support.triton_programs import programs
 
@@ -552,20 +550,15 @@ def test_damaged_streams_are_named_by_triton_too(tmp_path, by_interpreter):
         loader(seit.open(tmp_path)["train"], batch_size=4, mode="resident")
 
 
-READER = """
-import json, sys, time
-import seit
-store, rank, world_size, order, mode, out = sys.argv[1:]
-options = {"batch_size": 24, "order": order, "mode": mode, "seed": 3, "window_blocks": 5}
-options |= {"rank": int(rank), "world_size": int(world_size)}
-loader = seit.loader(seit.open(store)["train"], **options)
-with open(out, "a") as log:
-    for step, batch in enumerate(loader.epoch(0)):
-        rows = batch.indices.tolist()
-        log.write(json.dumps({"rows": rows, "state": loader.state(step + 1)}) + "\\n")
-        log.flush()
-        time.sleep(0.05)
-"""
+def read_slowly(path, rank, options, log):
+    """Read a rank's part of an epoch, noting the rows and the state after each step."""
+    part = seit.loader(seit.open(path)["train"], rank=rank, world_size=2, **options)
+    with log.open("a") as file:
+        for step, batch in enumerate(part.epoch(0)):
+            line = {"rows": batch.indices.tolist(), "state": part.state(step + 1)}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -579,32 +572,28 @@ def test_an_epoch_survives_a_killed_rank(split, tmp_path):
     logs = [tmp_path / f"{rank}.jsonl" for rank in range(2)]
     is_coded = split.store.card.codec == "context"
     order, mode = ("window", "streaming") if is_coded else ("global", "resident")
+    options = {"batch_size": 24, "order": order, "mode": mode, "seed": 3, "window_blocks": 5}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", READER, split.store.path, str(rank), "2", order, mode, log],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank, log in enumerate(logs)
+        fork(read_slowly, split.store.path, rank, options, log) for rank, log in enumerate(logs)
     ]
     try:
         deadline = time.monotonic() + 120
         while not all(log.exists() and log.read_bytes().count(b"\n") >= 2 for log in logs):
             assert time.monotonic() < deadline, "the readers do not start"
-            assert all(process.poll() in (None, 0) for process in processes)
+            assert all(process.exitcode in (None, 0) for process in processes)
             time.sleep(0.01)
-        processes[1].send_signal(signal.SIGKILL)
-        assert processes[1].wait(timeout=20) in (-signal.SIGKILL, 0)
+        processes[1].kill()
+        assert exit_codes(processes[1:])[0] in (-signal.SIGKILL, 0)
     finally:
         for process in processes:
             process.kill()
-            process.wait(timeout=20)
+            process.join(20)
     delivered = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
     common = min(len(steps) for steps in delivered)
     assert 2 <= common <= NUM_SAMPLES // 24
     state = delivered[1][common - 1]["state"]
     assert state == delivered[0][common - 1]["state"]
     rows = [row for steps in delivered for step in steps[:common] for row in step["rows"]]
-    options = {"batch_size": 24, "order": order, "mode": mode, "seed": 3, "window_blocks": 5}
     for rank in range(3):
         part = loader(split, rank=rank, world_size=3, **options)
         for batch in part.epoch(0, start=part.resume(state)):

@@ -1,13 +1,15 @@
 """A small store of six classes, and settings, that the tests of continual learning share."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
+import torch
 from PIL import Image
 
 import seit
 from seit.config import build
-from seit.continual_learning import ContinualConfig
+from seit.continual_learning import ContinualConfig, continual
 from seit.ingest import TokenizeConfig, tokenize
 
 CLASSES = ("bars-blue", "bars-red", "dots-blue", "dots-red", "rings-blue", "rings-red")
@@ -75,3 +77,36 @@ def make_store(folder):
         TokenizeConfig(tokenizer="patch-pca-vq", size=64, codes=32, val_fraction=0.0),
     )
     return seit.open(folder / "store")
+
+
+def run(store, path, config=CONFIG, **settings):
+    return continual(config, store, out=path, **settings)
+
+
+class StoppedError(Exception):
+    """What a test's progress callback ends a run with, as a kill would."""
+
+
+def stop_at(step):
+    def notify(done, total, figures):
+        if done == step:
+            raise StoppedError
+
+    return notify
+
+
+def comparable(result):
+    """All of a result but what is measured of the machine or of one call."""
+    figures = asdict(result)
+    for name in ("seconds", "samples", "samples_per_second"):
+        del figures[name]
+    return json.dumps(figures, sort_keys=True)
+
+
+def build_network(store, config):
+    from seit.continual_learning.start import _make_network
+    from seit.training.feeds import make_augment
+
+    torch.manual_seed(config.run.seed)
+    augment = make_augment(store, config, torch.device("cpu"))
+    return _make_network(config, store, augment)[0]

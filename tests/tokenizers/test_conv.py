@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ, VectorQuantize
 
 import seit
 from seit.cli import main
@@ -118,12 +117,14 @@ def test_an_untrained_network_is_the_patch_tokenizer(images):
 
 
 def test_a_saved_tokenizer_comes_back(tmp_path, images):
+    import vector_quantize_pytorch as vq
+
     for number, made in enumerate(
         (
             make(random_codes(64, 4)),
             make(random_codes(3, 32, 4)),
-            make(FSQ([5, 4, 3]).implicit_codebook, Bound(kind="tanh", levels=(5, 4, 3))),
-            make(LFQ(codebook_size=16).codebook, Bound(kind="sign")),
+            make(vq.FSQ([5, 4, 3]).implicit_codebook, Bound(kind="tanh", levels=(5, 4, 3))),
+            make(vq.LFQ(codebook_size=16).codebook, Bound(kind="sign")),
         )
     ):
         path = tmp_path / f"{number}.safetensors"
@@ -189,15 +190,17 @@ def test_hostile_codebooks_are_refused(tokenizer):
 
 
 def test_ids_are_those_of_the_library():
+    import vector_quantize_pytorch as vq
+
     torch.manual_seed(3)
     latents = 1.3 * torch.randn(400, 4)
-    plain = VectorQuantize(dim=4, codebook_size=64).eval()
+    plain = vq.VectorQuantize(dim=4, codebook_size=64).eval()
     plain._codebook.embed.copy_(random_codes(1, 64, 4).half().float())
-    residual = ResidualVQ(dim=4, codebook_size=32, num_quantizers=3).eval()
+    residual = vq.ResidualVQ(dim=4, codebook_size=32, num_quantizers=3).eval()
     for level, layer in enumerate(residual.layers):
         layer._codebook.embed.copy_(random_codes(1, 32, 4, seed=level).half().float() / 2**level)
     levels = (3, 8, 5, 6)
-    scalar, signs = FSQ(list(levels)).eval(), LFQ(codebook_size=16).eval()
+    scalar, signs = vq.FSQ(list(levels)).eval(), vq.LFQ(codebook_size=16).eval()
     cases = (
         (plain, plain.codebook, None),
         (residual, residual.codebooks, None),

@@ -1,15 +1,14 @@
 """The loop: ranks, accumulation, resuming from any step, optimisers, losses, teachers, failures."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,12 +17,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support.processes import exit_codes, fork, fork_ranks
 from support.stores import edit_card
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
 import seit
+from seit import files
 from seit.augment import Augmented, SampleRandom
 from seit.cli import main
 from seit.config import build, to_mapping
@@ -128,69 +129,29 @@ def same_figures(run, other):
 
 # ------------------------------------------------------------------------------- several processes
 
-CHILD = """
-import json, os, signal, sys
-from seit import files
-from seit.config import build
-from seit.training import TrainConfig, train
 
-store, out, settings, die = sys.argv[1:]
-publish = files.publish
+def resume(store, out, config, *, die="", wait=0.0, steps=None):
+    """Train in a process of its own, which dies where a file named like ``die`` is to be put."""
+    publish = files.publish
 
+    def die_at(partial, path):
+        if die and die in path.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        publish(partial, path)
 
-def die_at(partial, path):
-    if die and die in path.name:
-        os.kill(os.getpid(), signal.SIGKILL)
-    publish(partial, path)
+    def progress(step, total, figures):
+        if steps is not None:
+            steps.send(step)
+        time.sleep(wait)
 
-
-files.publish = die_at
-wait = os.environ.get("SLEEP")
-
-
-def progress(step, total, figures):
-    print(step, flush=True)
-    if wait:
-        import time
-        time.sleep(float(wait))
-
-
-train(build(TrainConfig, json.loads(settings), origin="test"), store, out=out, resume=True,
-      progress=progress)
-"""
-
-
-def spawn(store, out, config, *, die="", ranks=1, **environment):
-    """Start the processes of a run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = [str(store.folder), str(out), json.dumps(to_mapping(config)), die]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    if ranks > 1:
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, *arguments],
-            env=shared | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-
-
-def finish(processes):
-    codes = []
-    for process in processes:
-        process.communicate(timeout=300)
-        codes.append(process.returncode)
-    return codes
+    files.publish = die_at
+    train(config, store.folder, out=out, resume=True, progress=progress)
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_do_what_one_process_does(store, finished, tmp_path, ranks):
-    assert finish(spawn(store, tmp_path / "run", CONFIG, ranks=ranks)) == [0] * ranks
+    processes = fork_ranks(resume, store, tmp_path / "run", CONFIG, ranks=ranks)
+    assert exit_codes(processes) == [0] * ranks
     run = Run.open(tmp_path / "run")
     same_weights(run, finished, tolerance=2e-5)
     ours, theirs = figures(run, "loss", "lr"), figures(finished, "loss", "lr")
@@ -202,8 +163,8 @@ def test_ranks_do_what_one_process_does(store, finished, tmp_path, ranks):
 
 @pytest.mark.slow
 def test_one_rank_of_torchrun_is_the_single_process(store, finished, tmp_path):
-    environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-    assert finish(spawn(store, tmp_path / "run", CONFIG, **environment)) == [0]
+    processes = fork_ranks(resume, store, tmp_path / "run", CONFIG, ranks=1)
+    assert exit_codes(processes) == [0]
     same_weights(Run.open(tmp_path / "run"), finished)
 
 
@@ -219,7 +180,7 @@ def test_ranks_with_parts_go_on_with_what_one_process_began(store, finished, tmp
     config = changed(optim={"accumulate": 2})
     with pytest.raises(StopError):
         train(config, store, out=tmp_path / "run", progress=stop)
-    assert finish(spawn(store, tmp_path / "run", config, ranks=2)) == [0, 0]
+    assert exit_codes(fork_ranks(resume, store, tmp_path / "run", config, ranks=2)) == [0, 0]
     same_weights(Run.open(tmp_path / "run"), finished, tolerance=2e-5)
 
 
@@ -238,7 +199,7 @@ MOMENTS = ["step-00000006", *(pytest.param(name, marks=pytest.mark.slow) for nam
 @pytest.mark.parametrize("die", MOMENTS)
 def test_a_run_killed_while_it_writes_goes_on_bit_for_bit(store, finished, tmp_path, die):
     out = tmp_path / "run"
-    assert finish(spawn(store, out, CONFIG, die=die)) == [-signal.SIGKILL]
+    assert exit_codes([fork(partial(resume, die=die), store, out, CONFIG)]) == [-signal.SIGKILL]
     train(CONFIG, store, out=out, resume=True)
     same_weights(Run.open(out), finished)
     same_figures(Run.open(out), finished)
@@ -249,14 +210,17 @@ def test_a_run_killed_at_random_moments_goes_on_bit_for_bit(store, finished, tmp
     out = tmp_path / "run"
     draw = random.Random(0)
     for _ in range(3):
-        (process,) = spawn(store, out, CONFIG, SLEEP="0.05")
+        steps, sender = multiprocessing.Pipe(duplex=False)
+        process = fork(partial(resume, wait=0.05, steps=sender), store, out, CONFIG)
+        sender.close()
         for _ in range(draw.randint(1, 3)):
-            if not process.stdout.readline():
+            try:
+                steps.recv()
+            except EOFError:
                 break
         time.sleep(draw.random() / 20)
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.join()
     train(CONFIG, store, out=out, resume=True)
     same_weights(Run.open(out), finished)
     same_figures(Run.open(out), finished)
@@ -601,7 +565,7 @@ def test_ranks_are_taught_what_one_process_is(store, pictures, tmp_path):
     teacher = {"teacher": str(tmp_path / "teacher"), "alpha": 0.7, "pixels": str(pictures)}
     taught = changed(distill=teacher)
     train(taught, store, out=tmp_path / "one")
-    assert finish(spawn(store, tmp_path / "two", taught, ranks=2)) == [0, 0]
+    assert exit_codes(fork_ranks(resume, store, tmp_path / "two", taught, ranks=2)) == [0, 0]
     same_weights(Run.open(tmp_path / "two"), Run.open(tmp_path / "one"), tolerance=2e-5)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.continual import CONFIG as CONTINUAL
-from support.pretraining import CONFIG as PRETRAIN, changed, make_store
+from support.pretraining import CONFIG as PRETRAIN, changed
 
 from seit import files
 from seit.analysis import run_quickstart
@@ -58,8 +58,8 @@ def plain(config):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("corpus"))
+def store(pattern_store):
+    return pattern_store
 
 
 @pytest.fixture(scope="module")
@@ -587,8 +587,8 @@ def test_lines_come_now_and_then(monkeypatch, capsys):
             now[0] += 2.0
             bar(done, 100, "1 skipped")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "tokenizing: 15 of 100, 0.5 files/s, 2 min 50 s left, 1 skipped"
-    assert len(lines) == 6
+    assert lines[0] == "tokenizing: 5 of 100, 0.5 files/s, 3 min 10 s left, 1 skipped"
+    assert len(lines) == 20
 
 
 def test_log_lines_stay_above_the_bar_of_a_terminal(monkeypatch, capsys):

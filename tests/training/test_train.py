@@ -142,7 +142,7 @@ def test_averaged_weights_are_what_is_saved_and_evaluated(store, tmp_path):
     assert not torch.equal(plain["head.weight"], average["head.weight"])
 
 
-@pytest.mark.parametrize("stop_at", [7, 20, 33])
+@pytest.mark.parametrize("stop_at", [7, pytest.param(20, marks=pytest.mark.slow), 33])
 def test_a_resumed_run_ends_bit_for_bit_the_same(finished, store, tmp_path, stop_at):
     result, run = finished
 

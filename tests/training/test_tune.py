@@ -7,9 +7,8 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.pretraining import CONFIG as PRETRAIN, changed, make_store
+from support.pretraining import CONFIG as PRETRAIN, changed
 
-import seit
 from seit.cli import main, tune as tune_command
 from seit.config import build, merge, to_mapping
 from seit.errors import UsageError
@@ -47,16 +46,13 @@ def same(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder of pictures and a store of their tokens."""
-    folder = tmp_path_factory.mktemp("corpus")
-    make_store(folder)
-    return folder
+def place(pattern_folder):
+    return pattern_folder
 
 
 @pytest.fixture(scope="module")
-def store(place):
-    return seit.open(place / "store")
+def store(pattern_store):
+    return pattern_store
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def make_on_ray(work: Work, plans: Sequence[ShardPlan]) -> Iterator[tuple[int, D
                 if row["error"]:
                     raise SeitError(row["error"])
                 number = int(row["number"])
-                done = DoneShard.from_json(json.loads(row["record"]))
+                done = DoneShard.from_json(row["record"])
                 work.advance(len(plans[number].instances), len(done.skipped))
                 yield number, done
         except exceptions.RayError as error:

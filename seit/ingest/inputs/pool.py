@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, suppress
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from seit.errors import SeitError
+from seit.lookahead import results_ahead
 
 WORKER_MODULE = "seit.ingest.inputs.worker"
 CHUNK_ITEMS = 8
@@ -88,17 +88,15 @@ class DecodingPool(Generic[_Item, _Result]):
         """
         iterator = iter(items)
         size = min(self._chunk_items, ahead)
-        pending: deque[Future[list[_Result]]] = deque()
-        try:
-            while chunk := list(islice(iterator, size)):
-                pending.append(self._pool.submit(self._decode, chunk))
-                if len(pending) * size >= ahead:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        chunks = iter(lambda: list(islice(iterator, size)), [])
+        results = results_ahead(
+            lambda chunk: self._pool.submit(self._decode, chunk),
+            chunks,
+            held=lambda _: -(-ahead // size) - 1,
+        )
+        with closing(results):
+            for found in results:
+                yield from found
 
     def _decode(self, chunk: Sequence[_Item]) -> list[_Result]:
         if not self._lock_file:

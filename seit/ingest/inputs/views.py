@@ -8,12 +8,8 @@ higher than the image is cut off there, where others draw again.
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
-
-from seit.errors import UsageError
-from seit.ingest.sources import Instance
 
 MAX_VIEWS = 64
 VIEW_SIGN = "#v"
@@ -74,16 +70,3 @@ class Crop:
 def view_key(key: str, view: int) -> str:
     """The key of a view: the instance's own for view 0, else ``key#v1`` and so on."""
     return f"{key}{VIEW_SIGN}{view}" if view else key
-
-
-def check_view_keys(instances: Sequence[Instance]) -> None:
-    """Refuse keys that the views of another image might have.
-
-    Raises:
-        UsageError: a key is that of another instance, ``#v`` and a number.
-    """
-    keys = {entry.key for entry in instances}
-    for key in keys:
-        stem, sign, number = key.rpartition(VIEW_SIGN)
-        if sign and number.isascii() and number.isdigit() and stem in keys:
-            raise UsageError(f"{key!r} has the name of a view of {stem!r}; rename one of them")

@@ -3,16 +3,14 @@
 It ends with its stdin, so it never outlives the job.
 """
 
-import fcntl
 import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from seit.errors import SeitError
+from seit.locks import turn
 
 
 def main() -> None:
@@ -28,21 +26,11 @@ def main() -> None:
             except EOFError:
                 return
             try:
-                answer: object = [
-                    decoder(item, exclusive=_locked(Path(lock_path))) for item in items
-                ]
+                answer: object = [decoder(item, exclusive=turn(Path(lock_path))) for item in items]
             except SeitError as error:
                 answer = error
             pickle.dump(answer, answers, protocol=5)
             answers.flush()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that all processes of the pool share, and that dies with its holder."""
-    with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -1,49 +1,66 @@
-"""Brace patterns of shard names, as WebDataset writes them: train-{000..012}.tar."""
+"""Brace patterns of shard names, as WebDataset takes them: train-{000..012}.tar."""
 
 import re
+from collections.abc import Iterator
+
+from braceexpand import braceexpand
 
 from seit.errors import UsageError
 
 MAX_NAMES = 100_000
-
-_GROUP = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
+_MAX_LEVELS = 20
+_INNERMOST = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(-?[0-9]{1,18})\.\.(-?[0-9]{1,18})(?:\.\.-?([0-9]{1,18}))?")
+_ENDLESS = re.compile(r"-?[0-9]+\.\.-?[0-9]+")
 
 
 def has_braces(text: str) -> bool:
-    """Whether a text has a brace group that ``expand`` understands."""
-    return any(_choices(match[1]) for match in _GROUP.finditer(text))
+    """Whether a text has a brace group that stands for other names."""
+    return next(_names(text)) != text
 
 
 def expand(pattern: str) -> list[str]:
-    """Return every name a pattern stands for, the last group varying fastest.
+    """Return every name a pattern stands for, as bash writes them, the last group varying fastest.
 
-    ``{a..b}`` counts up, or down when b < a, with the width of the wider bound when one starts with
-    a 0; ``{x,y}`` lists. Anything else in braces stays as it is.
+    ``{a..b}`` and ``{a..b..step}`` count, padded to the width of the wider bound when one starts
+    with a 0; ``{x,y}`` lists; groups may be nested. Anything else in braces stays as it is.
 
     Raises:
-        UsageError: more than ``MAX_NAMES`` names.
+        UsageError: it may stand for more than ``MAX_NAMES`` names.
     """
-    names = [""]
-    end = 0
-    for match in _GROUP.finditer(pattern):
-        literal = pattern[end : match.start()]
-        end = match.end()
-        choices = _choices(match[1]) or [match[0]]
-        if len(names) * len(choices) > MAX_NAMES:
-            raise UsageError(f"{pattern} stands for more than {MAX_NAMES:,} files")
-        names = [f"{name}{literal}{choice}" for name in names for choice in choices]
-    return [name + pattern[end:] for name in names]
+    return list(_names(pattern))
 
 
-def _choices(inside: str) -> list[str]:
-    found = _RANGE.fullmatch(inside)
-    if not found:
-        return inside.split(",") if "," in inside else []
-    first, last = int(found[1]), int(found[2])
-    if abs(last - first) >= MAX_NAMES:
-        raise UsageError(f"{{{inside}}} stands for more than {MAX_NAMES:,} files")
-    padded = any(len(bound) > 1 and bound.startswith("0") for bound in found.groups())
-    width = max(map(len, found.groups())) if padded else 0
-    step = 1 if last >= first else -1
-    return [f"{number:0{width}d}" for number in range(first, last + step, step)]
+def _names(pattern: str) -> Iterator[str]:
+    # `webdataset.shardlists.expand_urls` does no more than this for a list of files, but also cuts
+    # at "::", which fsspec's URLs have, fills in variables of the environment, and knows no bounds.
+    _check_size(pattern)
+    try:
+        yield from braceexpand(pattern, escape=False)
+    except ValueError:  # unbalanced braces
+        yield pattern
+
+
+def _check_size(pattern: str) -> None:
+    """Refuse patterns of too many names; groups in a group count as if they stood side by side."""
+    most, rest = 1, pattern
+    for _ in range(_MAX_LEVELS):
+        groups = _INNERMOST.findall(rest)
+        if not groups:
+            return
+        for inside in groups:
+            most *= _size(inside)
+            if most > MAX_NAMES:
+                raise UsageError(f"{pattern} stands for more than {MAX_NAMES:,} files")
+        rest = _INNERMOST.sub("", rest)
+    raise UsageError(f"{pattern} has braces in braces, more than {_MAX_LEVELS} levels deep")
+
+
+def _size(inside: str) -> int:
+    """The most names that a group without groups in it can stand for."""
+    if found := _RANGE.fullmatch(inside):
+        first, last, step = int(found[1]), int(found[2]), int(found[3] or 1)
+        return abs(last - first) // (step or 1) + 1
+    if _ENDLESS.match(inside):
+        return MAX_NAMES + 1
+    return max(inside.count(",") + 1, 52 if ".." in inside else 1)  # {a..z}

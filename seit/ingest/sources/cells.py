@@ -4,7 +4,6 @@ Cells are read forward, a few rows at a time. A cell before those that are held 
 row group again from its start, so rows are best asked for in their order.
 """
 
-import io
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from typing_extensions import override
-
 from seit.errors import UnreadableError, UsageError
 from seit.extras import how_to_install
+from seit.files import RangeFile
 from seit.ingest.sources.corpus import Cell, shown
 from seit.ingest.sources.remote_files import RemoteFile
 from seit.shards import is_url
@@ -29,40 +27,6 @@ _HELD_BYTES = 128 << 20
 _MAX_OPEN = 8
 _READ_BYTES = 1 << 20
 """Bytes of a column that are read from the disk at a time, at least."""
-
-
-class RangeFile(io.RawIOBase):
-    """A file behind a URL as a file object."""
-
-    def __init__(self, url: str) -> None:
-        self._file = RemoteFile(url)
-        self._position = 0
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    @override
-    def seekable(self) -> bool:
-        return True
-
-    @override
-    def tell(self) -> int:
-        return self._position
-
-    @override
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._file.num_bytes)
-        self._position = max(0, start + offset)
-        return self._position
-
-    @override
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._file.read(self._position, len(view))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
 
 def open_parquet(location: str, **options: Any) -> Any:
@@ -78,8 +42,10 @@ def open_parquet(location: str, **options: Any) -> Any:
             f"{location} needs pyarrow, which is not installed; {how_to_install('parquet')}"
         ) from None
     with parquet_errors(location):
-        place = PythonFile(RangeFile(location)) if is_url(location) else location
-        return parquet.ParquetFile(place, **options)
+        if not is_url(location):
+            return parquet.ParquetFile(location, **options)
+        file = RemoteFile(location)
+        return parquet.ParquetFile(PythonFile(RangeFile(file.read, file.num_bytes)), **options)
 
 
 @contextmanager

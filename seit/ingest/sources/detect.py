@@ -1,25 +1,24 @@
-"""Find out what kind of source a path is, and list it."""
+"""Find out what kind of source a path or URL is, and list it: by the same rules for both."""
 
-import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from seit.errors import UsageError
-from seit.ingest.sources.braces import expand, has_braces
-from seit.ingest.sources.corpus import Corpus, SourceFile, nearest, shown
+from seit.ingest.sources.braces import expand
+from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, SourceFile, shown
 from seit.ingest.sources.folder import list_folder
 from seit.ingest.sources.manifest import list_manifest
-from seit.ingest.sources.media import EXTENSIONS, check_media, check_window_keys, is_medium
+from seit.ingest.sources.media import EXTENSIONS, check_derived_keys, check_media, is_medium
 from seit.ingest.sources.parquet import check_configurations, holds_media, list_parquet
-from seit.ingest.sources.remote import list_remote
 from seit.ingest.sources.splits import HashSplit
-from seit.ingest.sources.tables import TABLES
-from seit.ingest.sources.tars import find_tars, list_tars
-from seit.ingest.sources.walk import Remarks, as_text, walk
+from seit.ingest.sources.tables import TABLES, local_table
+from seit.ingest.sources.tars import list_tars
+from seit.ingest.sources.trees import Tree, tree_at
+from seit.ingest.sources.walk import Remarks, as_text
 from seit.modality import Modality
-from seit.shards import is_url
 
 _COMPRESSED_TAR = re.compile(r"\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 
@@ -34,8 +33,10 @@ def list_corpus(
 ) -> Corpus:
     """List every instance of a source.
 
+    Keys, splits, labels and sizes of files behind a URL are those of the same files on a disk.
+
     Args:
-        source: the path or URL (``s3://…``) of a folder of class folders or images, a manifest
+        source: path or URL (``s3://…``) of a folder of class folders or images, a manifest
             (.csv, .jsonl, .parquet), a .tar file, a folder of .tar files, a brace pattern of them
             ("train-{000..012}.tar"), or a .parquet file or a folder of them that holds images.
         val_fraction: share of the instances that go to val where the source names no splits,
@@ -50,23 +51,21 @@ def list_corpus(
         UsageError: the source is missing, empty or of no such kind, its manifest is wrong, or
             it holds nothing but files of the other modality.
         DamagedError: a tar file is truncated or corrupt.
+        SeitError: a remote place does not answer.
     """
     if not 0 <= val_fraction < 1:
         raise UsageError(f"val_fraction is {val_fraction}; expected 0 or more, and less than 1")
     text = str(source)
     wanted = _Wanted(HashSplit(val_fraction, kept_splits or {}), modality)
     try:
-        if is_url(text):
-            corpus = list_remote(text, hash_split=wanted.hash_split, root=root, modality=modality)
-        else:
-            corpus = _list(text, Path(source), root, wanted)
+        corpus = _list(tree_at(text), root, wanted)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise UsageError(f"{shown(text)} cannot be read: {reason}") from None
     if corpus.kind in ("folder", "manifest"):
         check_media(text, corpus.instances, modality)
     if modality == "audio":
-        check_window_keys(corpus.instances)
+        check_derived_keys(corpus.instances, sign="#", part="window")
     return corpus
 
 
@@ -77,111 +76,155 @@ class _Wanted(NamedTuple):
     modality: Modality
 
 
-def _list(text: str, path: Path, root: Path | None, wanted: _Wanted) -> Corpus:
-    suffix = path.suffix.lower()
-    is_table = path.is_file() and suffix in TABLES
+def _list(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
+    suffix = PurePosixPath(tree.location).suffix.lower()
+    is_file = tree.is_file()
+    is_table = is_file and suffix in TABLES
     if root is not None and not is_table:
-        raise UsageError(f"{shown(text)} is no manifest; root is for tables of files only")
-    if root is None and suffix == ".parquet" and is_table and holds_media(str(path.absolute())):
-        return _list_parquets(text, [path.absolute()], path.absolute().parent, wanted)
+        raise UsageError(f"{shown(tree.text)} is no manifest; root is for tables of files only")
+    if root is None and tree.is_pattern():
+        return _list_pattern(tree.text, wanted)
+    if root is None and suffix == ".parquet" and is_table and holds_media(tree.location):
+        return _list_parquets(tree.text, [tree.location], _parent(tree.location), wanted)
     if is_table:
-        base = str((root or path.parent).absolute())
-        return list_manifest(path, hash_split=wanted.hash_split, base=base)
-    if path.is_dir():
-        return _list_dir(text, path, wanted)
-    if path.is_file():
-        if _COMPRESSED_TAR.search(path.name):
-            raise UsageError(f"{shown(text)} is a compressed tar; decompress it to .tar first")
-        if suffix in (".zip", ".7z", ".rar"):
-            raise UsageError(f"{shown(text)} is an archive; unpack it and give the folder")
-        if suffix == ".tar":
-            return list_tars(text, [path], path.parent, **wanted._asdict())
-        for kind, extensions in EXTENSIONS.items():
-            if suffix[1:] in extensions:
-                what = "image" if kind == "image" else "clip"
-                folder = shown(str(path.parent))
-                raise UsageError(f"{shown(text)} is one {what}; give the folder it is in: {folder}")
+        return _list_manifest(tree, root, wanted.hash_split)
+    if is_file:
+        _refuse_other_files(tree, suffix)
+        return _list_tars(tree.text, [tree.location], _parent(tree.location), wanted)
+    tree.check_folder()
+    return _list_dir(tree, wanted)
+
+
+def _refuse_other_files(tree: Tree, suffix: str) -> None:
+    """Refuse a file that is no tar."""
+    text = shown(tree.text)
+    if _COMPRESSED_TAR.search(tree.location):
+        raise UsageError(f"{text} is a compressed tar; decompress it to .tar first")
+    if suffix in (".zip", ".7z", ".rar"):
+        raise UsageError(f"{text} is an archive; unpack it and give the folder")
+    for kind, extensions in EXTENSIONS.items():
+        if suffix[1:] in extensions:
+            what = "image" if kind == "image" else "clip"
+            folder = shown(_parent(tree.clean_text) or ".")
+            raise UsageError(f"{text} is one {what}; give the folder it is in: {folder}")
+    if suffix != ".tar":
         raise UsageError(
-            f"{shown(text)} is no corpus; expected a folder, or a .csv, .jsonl, .parquet or .tar "
-            "file"
+            f"{text} is no corpus; expected a folder, or a .csv, .jsonl, .parquet or .tar file"
         )
-    if path.exists():
-        raise UsageError(f"{shown(text)} is neither a folder nor a plain file")
-    if has_braces(text):
-        return _list_pattern(text, wanted)
-    parent = path.parent
-    beside = [item.name for item in parent.iterdir()] if parent.is_dir() else []
-    hint = nearest(path.name, beside) if beside else f"; {shown(str(parent))} is missing too"
-    raise UsageError(f"{shown(text)} does not exist{hint}")
 
 
-def _list_dir(text: str, path: Path, wanted: _Wanted) -> Corpus:
-    if (path / "store.json").is_file():
-        raise UsageError(f"{shown(text)} is a token store already; give the folder of its files")
-    tars = find_tars(path)
-    compressed = [item.name for item in path.iterdir() if _COMPRESSED_TAR.search(item.name)]
-    tables = _find_tables(path)
-    if (tars or compressed) and tables is not None:
-        if compressed:
-            name = shown(str(path / min(compressed)))
-            raise UsageError(f"{name} is a compressed tar; decompress it to .tar first")
-        return list_tars(text, tars, path, **wanted._asdict())
-    if tables:
-        return _list_tables(text, path, tables, wanted)
-    return list_folder(path, hash_split=wanted.hash_split)
+def _list_manifest(tree: Tree, root: Path | None, hash_split: HashSplit) -> Corpus:
+    base = _parent(tree.location) if root is None else str(root.absolute())
+    with local_table(tree.clean_text) as copy:
+        sizes = tree.sizes_beside() if root is None else None
+        return list_manifest(
+            copy, hash_split=hash_split, base=base, source=tree.clean_text, sizes=sizes
+        )
 
 
-def _list_tables(text: str, path: Path, names: list[str], wanted: _Wanted) -> Corpus:
-    """List the Parquet files of a folder; those of Arrow are pointed out."""
-    parquets = [name for name in names if name.lower().endswith(".parquet")]
-    if not parquets:
+def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
+    remarks = Remarks()
+    folders = deque(tree.walk(remarks))
+    if any(entry.name == "store.json" and not entry.is_folder for entry in folders[0][1]):
+        text = shown(tree.text)
+        raise UsageError(f"{text} is a token store already; give the folder of its files")
+    names = (
+        f"{relative}{entry.name}"
+        for relative, entries in folders
+        for entry in entries
+        if not entry.is_folder
+    )
+    shards: list[str] = []
+    for name in names:
+        if is_medium(name):
+            break
+        if name.lower().endswith((".tar", ".parquet", ".arrow")) or _COMPRESSED_TAR.search(name):
+            shards.append(name)
+    else:
+        corpus = _list_shards(tree, shards, wanted)
+        if corpus is not None:
+            return corpus
+    return list_folder(
+        tree.clean_text, tree.location, folders, remarks, hash_split=wanted.hash_split
+    )
+
+
+def _list_shards(tree: Tree, names: Sequence[str], wanted: _Wanted) -> Corpus | None:
+    """List the tars or the Parquet files of a folder without other images or audio, if any.
+
+    Tars count in the folder itself and in folders that are named like a split.
+    """
+    near = [name for name in names if _is_near(name)]
+    compressed = [name for name in near if _COMPRESSED_TAR.search(name)]
+    if compressed:
+        name = shown(f"{tree.clean_text}/{min(compressed)}")
+        raise UsageError(f"{name} is a compressed tar; decompress it to .tar first")
+    root = tree.location
+    tars = sorted(
+        (name for name in near if name.endswith(".tar")), key=lambda name: name.split("/")
+    )
+    if tars:
+        return _list_tars(tree.text, [f"{root}/{name}" for name in tars], root, wanted)
+    tables = sorted(name for name in names if name.lower().endswith((".parquet", ".arrow")))
+    parquets = [f"{root}/{name}" for name in tables if name.lower().endswith(".parquet")]
+    if tables and not parquets:
         raise UsageError(
-            f"{shown(text)} holds Arrow files ({shown(names[0])}), as save_to_disk writes them; "
-            'write Parquet: datasets.load_from_disk(…)["train"].to_parquet("train.parquet")'
+            f"{shown(tree.text)} holds Arrow files ({shown(tables[0])}), as save_to_disk writes "
+            'them; write Parquet: datasets.load_from_disk(…)["train"].to_parquet("train.parquet")'
         )
-    root = path.absolute()
-    return _list_parquets(text, [root / name for name in parquets], root, wanted)
+    return _list_parquets(tree.text, parquets, root, wanted) if parquets else None
 
 
-def _list_parquets(text: str, paths: list[Path], base: Path, wanted: _Wanted) -> Corpus:
-    files = [
-        SourceFile(str(path), as_text(path.relative_to(base).as_posix()), path.parent.name)
-        for path in paths
-    ]
+def _list_pattern(text: str, wanted: _Wanted) -> Corpus:
+    trees = [tree_at(name) for name in expand(text)]
+    missing = [tree for tree in trees if not tree.is_file()]
+    if missing:
+        raise UsageError(
+            f"{shown(text)} stands for {len(trees)} files, of which {len(missing)} do not exist; "
+            f"the first is {shown(missing[0].clean_text)}"
+        )
+    locations = [tree.location for tree in trees]
+    compressed = next((name for name in locations if _COMPRESSED_TAR.search(name)), None)
+    if compressed is not None:
+        raise UsageError(f"{shown(compressed)} is a compressed tar; decompress it first")
+    doubles = len(locations) - len(set(locations))
+    if doubles:
+        raise UsageError(f"{shown(text)} names {doubles} files twice")
+    is_parquet = all(name.lower().endswith(".parquet") for name in locations)
+    list_files = _list_parquets if is_parquet else _list_tars
+    return list_files(text, locations, _common_folder(locations), wanted)
+
+
+def _list_parquets(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
+    files = [_source_file(location, base) for location in locations]
     check_configurations(text, files)
     return list_parquet(text, files, **wanted._asdict())
 
 
-def _find_tables(path: Path) -> list[str] | None:
-    """The Parquet and Arrow files below a folder; None where an image or a clip lies there too."""
-    found = []
-    for relative, entries in walk(str(path), Remarks()):
-        for entry in entries:
-            if entry.is_folder:
-                continue
-            if is_medium(entry.name):
-                return None
-            if entry.name.lower().endswith((".parquet", ".arrow")):
-                found.append(f"{relative}{entry.name}")
-    return sorted(found)
+def _list_tars(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
+    files = [_source_file(location, base) for location in locations]
+    return list_tars(text, files, **wanted._asdict())
 
 
-def _list_pattern(text: str, wanted: _Wanted) -> Corpus:
-    paths = [Path(name) for name in expand(text)]
-    missing = [name for name in paths if not name.is_file()]
-    if missing:
-        raise UsageError(
-            f"{shown(text)} stands for {len(paths)} files, of which {len(missing)} do not exist; "
-            f"the first is {shown(str(missing[0]))}"
-        )
-    compressed = next((name for name in paths if _COMPRESSED_TAR.search(name.name)), None)
-    if compressed is not None:
-        raise UsageError(f"{shown(str(compressed))} is a compressed tar; decompress it first")
-    doubles = len(paths) - len(set(paths))
-    if doubles:
-        raise UsageError(f"{shown(text)} names {doubles} files twice")
-    files = [name.absolute() for name in paths]
-    base = Path(os.path.commonpath([name.parent for name in files]))
-    if all(name.suffix.lower() == ".parquet" for name in files):
-        return _list_parquets(text, files, base, wanted)
-    return list_tars(text, files, base, **wanted._asdict())
+def _source_file(location: str, base: str) -> SourceFile:
+    relative = as_text(location.removeprefix(f"{base}/"))
+    return SourceFile(location, relative, _parent(location).rpartition("/")[2])
+
+
+def _is_near(name: str) -> bool:
+    """Whether a file lies in the folder itself, or in one that is named like a split."""
+    folder = name.rpartition("/")[0]
+    return not folder or folder.lower() in SPLIT_NAMES
+
+
+def _parent(location: str) -> str:
+    return location.rpartition("/")[0]
+
+
+def _common_folder(locations: Sequence[str]) -> str:
+    """The deepest folder that holds all of the files."""
+    folders = [location.split("/")[:-1] for location in locations]
+    length = min(map(len, folders))
+    while any(folder[:length] != folders[0][:length] for folder in folders):
+        length -= 1
+    return "/".join(folders[0][:length])

@@ -1,8 +1,7 @@
 """Folders: SRC/{train,val}/<class>/…, SRC/<class>/… or images directly in SRC."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from seit.errors import UsageError
@@ -11,31 +10,12 @@ from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, sho
 from seit.ingest.sources.layout import Layout, find_layout
 from seit.ingest.sources.metadata import apply_metadata, find_metadata
 from seit.ingest.sources.splits import HashSplit
-from seit.ingest.sources.walk import Entry, Remarks, as_text, walk
+from seit.ingest.sources.walk import Entry, Remarks, as_text
 
 LABEL_PLACES = (
     "labels are the names of folders (SRC/CLASS/… or SRC/train/CLASS/…), or the column label, "
     "class or category of a table (a CSV or Parquet manifest, or metadata.csv with file_name)"
 )
-
-
-def list_folder(source: Path, *, hash_split: HashSplit) -> Corpus:
-    """List a folder; the class of a file is the first folder below the split folder, or below SRC.
-
-    With split folders the splits are theirs; without, ``hash_split`` says. Every visible plain file
-    is an instance, whatever its extension: what is no image is found out, and listed, when it is
-    read. Folders of files that are surely no images (annotations, notes) are left out. Where a
-    metadata.csv, .jsonl or .parquet names files (``file_name``), its labels count.
-
-    Names that are not valid UTF-8 have the odd bytes written as %XX in keys and classes.
-
-    Raises:
-        UsageError: the folder holds no files, or it cannot be known what its folders mean.
-    """
-    root = str(source.absolute())
-    remarks = Remarks()
-    walked = walk(root, remarks)
-    return list_tree(str(source), root, walked, remarks, hash_split=hash_split)
 
 
 class _Tree(NamedTuple):
@@ -52,16 +32,33 @@ class _Tree(NamedTuple):
     """Class folders without files."""
 
 
-def list_tree(
+def list_folder(
     source: str,
     root: str,
-    walked: Iterable[tuple[str, list[Entry]]],
+    folders: deque[tuple[str, list[Entry]]],
     remarks: Remarks,
     *,
     hash_split: HashSplit,
 ) -> Corpus:
-    """List the folders of a walk, which begins at ``root``; see :func:`list_folder`."""
-    folders = deque(walked)
+    """List a folder; the class of a file is the first folder below the split folder, or below SRC.
+
+    With split folders the splits are theirs; without, ``hash_split`` says. Every visible plain file
+    is an instance, whatever its extension: what is no image is found out, and listed, when it is
+    read. Folders of files that are surely no images (annotations, notes) are left out. Where a
+    metadata.csv, .jsonl or .parquet names files (``file_name``), its labels count.
+
+    Names that are not valid UTF-8 have the odd bytes written as %XX in keys and classes.
+
+    Args:
+        source: the folder as messages name it.
+        root: its absolute path or URL.
+        folders: those of its walk; used up.
+        remarks: of the walk.
+        hash_split: splits the files where no folders do.
+
+    Raises:
+        UsageError: the folder holds no files, or it cannot be known what its folders mean.
+    """
     layout = find_layout(source, folders)
     tables = find_metadata(root, (folder for folder in folders if layout.has(folder[0])))
     tree = _sort(root, folders, layout, {table.path for table in tables})

@@ -4,7 +4,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seit.errors import UsageError
@@ -58,10 +58,7 @@ def list_manifest(
             f"{source} has the columns {', '.join(map(shown, columns[:12])) or '(none)'}; expected "
             f"one of {', '.join(PATH_COLUMNS)} in its first line{near}"
         )
-    label_index = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
-    split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
-    special = {path_index, label_index, split_index}
-    extra = [(index, name) for index, name in enumerate(columns) if index not in special]
+    fields = RowFields(columns, path_index)
 
     places: dict[str, str] = {}  # key → where it was given
     labels: list[str | None] = []
@@ -78,9 +75,8 @@ def list_manifest(
         num_bytes = (sizes or {}).get(key, -1) if is_far else _num_bytes(location)
         if num_bytes < 0 and (not is_far or (sizes is not None and not is_url(key))):
             missing.append(key)
-        split = None if split_index is None else read_split(values[split_index], where)
-        labels.append(None if label_index is None else read_label(values[label_index], where))
-        metadata = tuple((name, values[index]) for index, name in extra)
+        label, split, metadata = fields.read(values, where)
+        labels.append(label)
         drafts.append(Draft(key, split, None, location, num_bytes, metadata))
     if not drafts:
         raise UsageError(f"{source} has column names but no rows")
@@ -104,6 +100,39 @@ def list_manifest(
             f"{', '.join(map(shown, columns[:12]))}"
         ),
     )
+
+
+class RowFields:
+    """Columns of a table of files: label, split, and the others, which are metadata.
+
+    Args:
+        columns: their names; label and split are found in lower case.
+        file_index: number of the column that names the files.
+    """
+
+    def __init__(self, columns: Sequence[str], file_index: int) -> None:
+        lower = [name.lower() for name in columns]
+        self._label = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
+        self._split = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
+        special = {file_index, self._label, self._split}
+        self._extra = [pair for pair in enumerate(columns) if pair[0] not in special]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is a column of labels."""
+        return self._label is not None
+
+    def read(
+        self, values: Sequence[object], where: str
+    ) -> tuple[str | None, str | None, tuple[tuple[str, object], ...]]:
+        """Return label, split and metadata of a row, None where there is no such column.
+
+        Raises:
+            UsageError: the label is a list, or the split no plain word.
+        """
+        split = None if self._split is None else read_split(values[self._split], where)
+        label = None if self._label is None else read_label(values[self._label], where)
+        return label, split, tuple((name, values[index]) for index, name in self._extra)
 
 
 def _key(value: object, where: str) -> str:

@@ -83,16 +83,21 @@ def _of(instances: Sequence[Instance], modality: Modality) -> list[Instance]:
     return [entry for entry in instances if entry.key.rpartition(".")[2].lower() in extensions]
 
 
-def check_window_keys(instances: Sequence[Instance]) -> None:
-    """Refuse keys that the windows of another clip might have.
+def check_derived_keys(instances: Sequence[Instance], *, sign: str, part: str) -> None:
+    """Refuse keys that the parts of another instance might have: its windows, or its views.
+
+    Args:
+        instances: all of a corpus.
+        sign: text between the key of an instance and the number of its part.
+        part: the word for a part.
 
     Raises:
-        UsageError: a key is that of another instance, ``#`` and a number.
+        UsageError: a key is that of another instance, ``sign`` and a number.
     """
     keys = {entry.key for entry in instances}
     for key in keys:
-        stem, sign, number = key.rpartition("#")
-        if sign and number.isascii() and number.isdigit() and stem in keys:
+        stem, found, number = key.rpartition(sign)
+        if found and number.isascii() and number.isdigit() and stem in keys:
             raise UsageError(
-                f"{shown(key)} has the name of a window of {shown(stem)}; rename one of them"
+                f"{shown(key)} has the name of a {part} of {shown(stem)}; rename one of them"
             )

@@ -12,12 +12,10 @@ from typing import NamedTuple
 from seit.errors import UsageError
 from seit.ingest.sources.corpus import Draft, examples, shown
 from seit.ingest.sources.labels import (
-    LABEL_COLUMNS,
     name_classes,
-    read_label,
     rewritten_remarks,
 )
-from seit.ingest.sources.manifest import SPLIT_COLUMN, read_split
+from seit.ingest.sources.manifest import RowFields
 from seit.ingest.sources.media import is_side_file
 from seit.ingest.sources.tables import Row, local_table, read_table
 from seit.ingest.sources.walk import Entry
@@ -35,10 +33,9 @@ class Metadata(NamedTuple):
     rows: list[Row]
 
     @property
-    def label_index(self) -> int | None:
-        """Number of the column of labels, if there is one."""
-        lower = [name.lower() for name in self.columns]
-        return next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
+    def fields(self) -> RowFields:
+        """What the columns are."""
+        return RowFields(self.columns, self.columns.index(FILE_COLUMN))
 
 
 class _Said(NamedTuple):
@@ -78,7 +75,7 @@ def apply_metadata(
         UsageError: a row has no usable name, two rows name one file, or a label is a list.
     """
     said = _read_all(tables)
-    has_labels = any(table.label_index is not None for table in tables)
+    has_labels = any(table.fields.has_labels for table in tables)
     keys = {draft.key for draft in drafts}
     warnings += rewritten_remarks(entry.label for entry in said.values())
     names, _ = name_classes([entry.label for entry in said.values()])
@@ -107,23 +104,13 @@ def _read_all(tables: Sequence[Metadata]) -> dict[str, _Said]:
     """Return key → what the tables say of that file."""
     said: dict[str, _Said] = {}
     for table in tables:
-        file_index, label_index = table.columns.index(FILE_COLUMN), table.label_index
-        lower = [name.lower() for name in table.columns]
-        split_index = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
-        extra = [
-            (index, name)
-            for index, name in enumerate(table.columns)
-            if index not in (file_index, label_index, split_index)
-        ]
+        file_index, fields = table.columns.index(FILE_COLUMN), table.fields
         for place, values in table.rows:
             where = f"{table.path} {place}"
             key = _key(table.folder, values[file_index], where)
             if key in said:
                 raise UsageError(f"{where}: {shown(key)} is in {said[key].where} too; drop one")
-            label = None if label_index is None else read_label(values[label_index], where)
-            fields = tuple((name, values[index]) for index, name in extra)
-            split = None if split_index is None else read_split(values[split_index], where)
-            said[key] = _Said(where, label, split, fields)
+            said[key] = _Said(where, *fields.read(values, where))
     return said
 
 

@@ -1,20 +1,16 @@
 """WebDataset shards: images or audio and their labels as neighbouring members of tar files."""
 
 import json
-import os
 import posixpath
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
 from seit.ingest.sources.corpus import (
-    SPLIT_NAMES,
     Corpus,
     Draft,
     SourceFile,
@@ -27,12 +23,14 @@ from seit.ingest.sources.splits import HashSplit, split_of
 from seit.ingest.sources.tar_index import Member, TarIndex
 from seit.ingest.sources.walk import as_text, is_system
 from seit.modality import Modality
+from seit.shards import is_url
 
 MAX_SIDE_BYTES = 1 << 20
 """Largest .cls or .json member that is read, in bytes."""
 
-# WebDataset's rule: the key goes up to the first dot of the base name, the rest is the field.
-_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
+_LINE_FEED = "\ud800"
+"""Stands for a line feed in a name, which WebDataset's pattern does not match; no text has it."""
+_REQUESTS = 16
 _MAX_LINKS = 40
 """Links in a row that are followed, as of Linux."""
 
@@ -42,7 +40,7 @@ Sample = dict[str, Member]
 
 @dataclass
 class _Found:
-    """What the tars hold beside good samples, for the warnings."""
+    """Contents of tars other than good samples, for the warnings."""
 
     modality: Modality
     without: list[str] = field(default_factory=list)
@@ -96,7 +94,7 @@ class _Found:
         return lines
 
     def label_places(self) -> str:
-        """Say where labels are looked for, and what is there instead."""
+        """Say where labels are looked for, and what is found instead."""
         sought = ", ".join(LABEL_COLUMNS)
         text = f"labels are looked for in .cls members and in the fields {sought} of .json members"
         if self.fields:
@@ -106,50 +104,26 @@ class _Found:
 
 
 def list_tars(
-    source: str,
-    paths: list[Path],
-    base: Path,
-    *,
-    hash_split: HashSplit,
-    modality: Modality = "image",
+    source: str, files: Sequence[SourceFile], *, hash_split: HashSplit, modality: Modality
 ) -> Corpus:
     """List the samples of tar files, in the order of the files and their members.
 
-    A sample's key is the tar's path below ``base``, a slash, and the members' common name up to the
-    first dot: "train-000.tar/000123"; up to the last dot where several images would have that name.
-    Its label is the text of its .cls member, or "label", "class" or "category" of its .json member,
-    whose other fields are metadata; the member is found as the image is: x.05.cls of x.05.jpg. Its
-    split is the first word train, val, test (or a synonym) in the tar's name, else the folder the
-    tar is in when that is such a word, else ``hash_split`` says. A link is the member that it leads
-    to. Only headers and these small members are read.
+    A sample's key is the tar's path below the corpus, a slash, and the members' common name up to
+    the first dot: "train-000.tar/000123"; up to the last dot where several images would have that
+    name. Its label is the text of its .cls member, or "label", "class" or "category" of its .json
+    member, whose other fields are metadata; the member is found as the image is: x.05.cls of
+    x.05.jpg. Its split is the first word train, val, test (or a synonym) in the tar's name, else
+    the folder the tar is in when that is such a word, else ``hash_split`` says. A link is the
+    member that it leads to. Only headers and these small members are read.
 
     Raises:
         UsageError: a file is not an uncompressed tar or cannot be opened, or there are no images
             (no audio).
         DamagedError: a tar is truncated or corrupt.
     """
-    files = [
-        SourceFile(
-            str(path.absolute()),
-            as_text(path.relative_to(base).as_posix()),
-            path.absolute().parent.name,
-        )
-        for path in paths
-    ]
-    return list_tar_files(source, files, hash_split=hash_split, modality=modality)
-
-
-def list_tar_files(
-    source: str,
-    files: Sequence[SourceFile],
-    *,
-    hash_split: HashSplit,
-    modality: Modality,
-    requests: int = 1,
-) -> Corpus:
-    """List the samples of tars, ``requests`` of them at a time; see :func:`list_tars`."""
     found = _Found(modality)
     drafts: list[Draft] = []
+    requests = _REQUESTS if any(is_url(file.location) for file in files) else 1
     with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
         for of_one, remarks in pool.map(lambda file: _list_one(file, modality), files):
             drafts += of_one
@@ -219,22 +193,20 @@ def _drafts_of(file: SourceFile, found: _Found) -> list[Draft]:
 
 def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str, Sample]]:
     """Group the members of a tar by their names; links are what they lead to."""
+    # A late import: webdataset loads torch.
+    from webdataset.tariterators import group_by_keys
+
     groups: dict[str, Sample] = {}
     places: dict[str, Member] = {}
-    has_links = False
-    for member in tar:
-        places[posixpath.normpath(member.name)] = member
-        has_links |= member.target is not None
-        name = as_text(member.name)
-        match = _MEMBER.fullmatch(name)
-        if not match or any(map(is_system, name.split("/")[:-1])):
-            continue
-        sample = groups.setdefault(match[1].removeprefix("./"), {})
-        extension = match[2].lower()
-        if extension in sample:
-            found.doubles.append(f"{relative}/{match[1].removeprefix('./')}.{extension}")
-        else:
-            sample[extension] = member
+    for run in group_by_keys(_runs(tar, places), keys=lambda parts: parts):
+        name = run.pop("__key__").removeprefix("./")
+        del run["__url__"]
+        sample = groups.setdefault(name, {})
+        # The members of a sample need not be neighbors here, as they must be for WebDataset.
+        for extension, member in run.items():
+            if sample.setdefault(extension, member) is not member:
+                found.doubles.append(f"{relative}/{name}.{extension}")
+    has_links = any(member.target is not None for member in places.values())
     if has_links:
         for name, sample in groups.items():
             _follow(sample, places, f"{relative}/{name}", found)
@@ -244,6 +216,45 @@ def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str,
         if sample
         for stem, part in _divide(name, sample, found.modality)
     ]
+
+
+def _runs(tar: TarIndex, places: dict[str, Member]) -> Iterator[dict[str, object]]:
+    """Yield the members as WebDataset's stages take them, names parted; note the place of each.
+
+    A field that a sample has already starts another run of the same key: WebDataset's own error
+    for it spells out all fields each time, and would take quadratic time on a hostile tar.
+    """
+    last: str | None = None
+    fields: set[str] = set()
+    for member in tar:
+        places[posixpath.normpath(member.name)] = member
+        parts = _key_and_field(as_text(member.name))
+        if parts is None:
+            continue
+        key, extension = parts
+        if key != last:
+            last, fields = key, set()
+        if extension in fields:
+            fields = set()
+            yield {}
+        fields.add(extension)
+        yield {"fname": parts, "data": member, "__url__": ""}
+
+
+def _key_and_field(name: str) -> tuple[str, str] | None:
+    """Part a member's name by WebDataset's rule: the key goes up to the base name's first dot.
+
+    Names that are hidden, a system's own, or whose field is WebDataset's (``__key__``) have none.
+    """
+    from webdataset.tariterators import base_plus_ext
+
+    *folders, base = name.split("/")
+    if base.startswith(".") or any(map(is_system, folders)):
+        return None
+    key, field = base_plus_ext(name.replace("\n", _LINE_FEED))
+    if key is None or field.startswith("__"):
+        return None
+    return key.replace(_LINE_FEED, "\n"), field.replace(_LINE_FEED, "\n").lower()
 
 
 def _follow(sample: Sample, places: Mapping[str, Member], key: str, found: _Found) -> None:
@@ -361,21 +372,3 @@ def _json_object(data: bytes) -> dict[str, object]:
         raise ValueError(f"found {type(value).__name__}; expected an object")
     json.dumps(value, ensure_ascii=False).encode()
     return value
-
-
-def find_tars(source: Path) -> list[Path]:
-    """Return the visible *.tar files in a folder and in its split folders, by name."""
-    folders = [source]
-    with os.scandir(source) as scan:
-        folders += [
-            source / item.name
-            for item in scan
-            if item.name.lower() in SPLIT_NAMES and item.is_dir()
-        ]
-    found = [
-        path
-        for folder in folders
-        for path in folder.glob("*.tar")
-        if not path.name.startswith(".") and path.is_file()
-    ]
-    return sorted(found)

@@ -6,11 +6,9 @@ into being by a rename and may vanish at any time; a reader that misses one asks
 One lock file keeps the bytes in use below the limit; the files used least recently go first.
 """
 
-import fcntl
 import hashlib
 import os
 import re
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,13 +19,13 @@ import google_crc32c
 
 from seit.config import build, from_environment
 from seit.errors import UsageError
+from seit.locks import wait_for_lock
 from seit.shards.folders.base import Folder, WrappedFolder
 from seit.shards.folders.remote import RemoteFolder
 
 _CHECKSUM_BYTES = 4
 _NUMBER_BYTES = 8
 _LOCK_SECONDS = 2.0
-_LOCK_POLL_SECONDS = 0.002
 _NAME = re.compile(r"\.?[0-9a-f]{62}")
 _KEYS_VERSION = 2
 """Caches of version 1 may hold what was read while a store was being replaced."""
@@ -175,7 +173,7 @@ class _CacheSpace:
         """Hold the lock of the folder: its file, or None if others keep it for long."""
         lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            yield lock if _wait_for(lock) else None
+            yield lock if wait_for_lock(lock, seconds=_LOCK_SECONDS) else None
         finally:
             os.close(lock)
 
@@ -219,18 +217,6 @@ def _write(path: Path, data: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _wait_for(lock: int) -> bool:
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_POLL_SECONDS)
-        else:
-            return True
-    return False
 
 
 def _checksum(key: str, data: bytes) -> bytes:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
-from seit.files import inside, write_atomically
 from seit.shards import (
     CARD_NAME,
     CODEBOOK_NAME,
@@ -24,20 +23,20 @@ from seit.shards import (
     SKIPPED_NAME,
     Block,
     Card,
-    FileRecord,
     PackedCodec,
     ShardRecord,
     ShardWriter,
     TokenizerInfo,
     TokenLayout,
     check_split_names,
+    codebook_file,
     write_index,
+    write_listed,
 )
 from seit.stores.official.codebook import read_codebook
 from seit.stores.official.files import OfficialSplit, Progress, check_split_name, made_folder
 from seit.stores.official.reader import check_file
 from seit.stores.official.splits import block_samples, count_samples, decoded_blocks, read_labels
-from seit.tensors import array_bytes
 
 SHARD_BLOCKS = 8
 """Blocks of an imported shard."""
@@ -94,6 +93,8 @@ def import_official(
             split.name: _import_split(split, labels[split.name], store, layout, advance)
             for split in splits
         }
+        codebook_data = codebook_file(codebook_KC, PackedCodec(layout))
+        files = write_listed(store, {CODEBOOK_NAME: codebook_data, SKIPPED_NAME: b""})
         indexes = [write_index(store, split, shards) for split, shards in records.items() if shards]
         card = Card(
             tokenizer=_describe_tokenizer(codebook_KC, grid),
@@ -102,7 +103,7 @@ def import_official(
             block_samples=block_samples(layout),
             classes=classes,
             splits=records,
-            files=(*_write_files(store, codebook_KC), *indexes),
+            files=(*files, *indexes),
             skipped=0,
             source_bytes=sum(
                 path.stat().st_size
@@ -192,16 +193,6 @@ def _describe_tokenizer(
         codebook_size=num_codes,
         codebook_dim=dim,
         flip_equivariant=False,
-    )
-
-
-def _write_files(store: Path, codebook_KC: npt.NDArray[np.float32]) -> tuple[FileRecord, ...]:
-    files = {CODEBOOK_NAME: array_bytes({"codebook": codebook_KC}), SKIPPED_NAME: b""}
-    for name, data in files.items():
-        write_atomically(inside(store, name), data)
-    return tuple(
-        FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
-        for name, data in files.items()
     )
 
 
