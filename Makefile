@@ -21,4 +21,4 @@ wheel:  ## builds it in dist/ after checking what it would carry
 	uv build --wheel
 
 bench:  ## the figures of docs/benchmarks.md; needs the photo folder in SEIT_TEST_DATA
-	uv run python tools/bench_main_job.py --json
+	uv run python tools/bench/job.py --json

@@ -1,9 +1,9 @@
-"""Names of classes: which of two lists are the same class, and which look like a slip.
+"""Match classes of two lists by name, and find names that look like typos.
 
-Everything that brings two lists of classes together goes through here: labels mean classes by
-their names, never by their numbers.
+All code that compares two lists of classes uses this module: labels refer to classes by name, never
+by number.
 
-Legend: N classes of the one list, M of the other.
+Legend: N classes of one list, M of the other.
 """
 
 import re
@@ -19,19 +19,19 @@ import numpy.typing as npt
 from seit.errors import UsageError
 
 SHOWN = 5
-"""Most names in a message."""
+"""Names shown in a message."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _SEPARATORS = re.compile(r"[\s_\-]+")
 
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Match of the M classes of one list among the N of another.
+    """Match of the M classes of one list with the N of another.
 
     Attributes:
-        numbers: int64 (M,), each class's number in the other list; −1 where that lacks it.
-        unknown: names that the other list lacks, in their order.
-        missing: names of the other list that this one lacks, in their order.
+        numbers: int64 (M,), each class's number in the other list; −1 if it is missing there.
+        unknown: names missing in the other list, in order.
+        missing: names of the other list missing in this one, in order.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -40,11 +40,11 @@ class ClassMatch:
 
     @property
     def is_identity(self) -> bool:
-        """True if every class has the same number in both lists, and neither has another."""
+        """True if both lists have the same classes with the same numbers."""
         return not self.missing and np.array_equal(self.numbers, np.arange(len(self.numbers)))
 
     def relabel(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Return labels (n,) as the other list counts; −1 for an unknown class and for −1."""
+        """Return labels (n,) as numbers of the other list; −1 for an unknown class and for −1."""
         relabelled: npt.NDArray[np.int64] = np.append(self.numbers, -1)[labels]
         return relabelled
 
@@ -52,16 +52,16 @@ class ClassMatch:
 def match_classes(
     classes: Sequence[str], known: Sequence[str], *, loose: bool = False
 ) -> ClassMatch:
-    """Find each of ``classes`` (M,) among ``known`` (N,) by its name.
+    """Find each of ``classes`` (M,) in ``known`` (N,) by name.
 
     Args:
         classes: the names to look for.
         known: the names to find them among.
-        loose: where no name is the same, take the one that differs only in case, Unicode form,
-            blanks, underscores and hyphens, if there is exactly one such.
+        loose: without an exact match, match the only name that differs just in case, Unicode form,
+            blanks, underscores and hyphens.
 
     Raises:
-        UsageError: the lists differ, and one of them has a name twice.
+        UsageError: the lists differ, and one of them repeats a name.
     """
     if tuple(classes) == tuple(known):
         return ClassMatch(np.arange(len(known)), (), ())
@@ -87,17 +87,17 @@ def match_classes(
 def unite_classes(
     lists: Sequence[Sequence[str]], *, owners: Sequence[object] | None = None
 ) -> tuple[tuple[str, ...], list[npt.NDArray[np.int32]]]:
-    """Unite lists of classes by name, in the order in which each is first named.
+    """Unite lists of classes by name, in the order of first appearance.
 
     Args:
-        lists: names.
-        owners: whose they are, for messages.
+        lists: lists of names.
+        owners: owner of each list, for messages.
 
     Returns:
-        The names, and for each list int32 (M,), what its labels become.
+        The names, and for each list int32 (M,), the new numbers of its labels.
 
     Raises:
-        UsageError: the lists differ, and one of them has a name twice.
+        UsageError: the lists differ, and one of them repeats a name.
     """
     first = tuple(lists[0])
     if all(tuple(names) == first for names in lists):
@@ -111,10 +111,10 @@ def unite_classes(
 
 
 def check_distinct(classes: Sequence[str], *, owner: object = None) -> None:
-    """Refuse two classes of one name; ``owner`` says whose they are, for the message.
+    """Refuse repeated class names; the message names ``owner``.
 
     Raises:
-        UsageError: there are some; it names the first.
+        UsageError: a name is repeated; it names the first.
     """
     twice = next((name for name, count in Counter(classes).items() if count > 1), None)
     if twice is not None:
@@ -126,7 +126,7 @@ def check_distinct(classes: Sequence[str], *, owner: object = None) -> None:
 
 
 def near_names(names: Iterable[str], among: Sequence[str]) -> dict[str, str]:
-    """Return, for each of ``names`` that ``among`` lacks, one of it that is spelled nearly so."""
+    """Return a similar name in ``among`` for each of ``names`` that it lacks."""
     known, spellings = set(among), _by_folded(among)
     pairs = {name: spellings.get(folded(name)) for name in names if name not in known}
     return {name: found[0] for name, found in pairs.items() if found}
@@ -140,14 +140,13 @@ def split_warning(
     train: str = "train",
     val: str = "val",
 ) -> str | None:
-    """Return a warning where classes are evaluated that have no sample to learn from; else None.
+    """Return a warning if evaluated classes have no training sample; else None.
 
     Args:
         classes: names (N,).
-        learned: labels that occur in the split to learn from, each any number of times; −1 counts
-            for nothing.
+        learned: labels that occur in the training split, repeated or not; −1 is ignored.
         evaluated: labels that occur in the evaluated split.
-        train: name of the split to learn from.
+        train: name of the training split.
         val: name of the evaluated split.
     """
     known = set(learned)
@@ -165,7 +164,7 @@ def split_warning(
 
 
 def say_near(near: "dict[str, str]") -> str:
-    """Say what names are nearly: "'Cat' is nearly 'cat' (case)"."""
+    """Describe similar names: "'Cat' is nearly 'cat' (case)"."""
     shown = [
         f"{name!r} is nearly {other!r} ({_difference(name, other)})"
         for name, other in islice(near.items(), SHOWN)
@@ -175,15 +174,15 @@ def say_near(near: "dict[str, str]") -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Quote the first of ``names`` and say how many more there are."""
+    """Quote the first of ``names``, and count the others."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def folded(name: str) -> str:
-    """Return a name without what slips change: case, Unicode form, blanks, ``_`` and ``-``, zeros.
+    """Normalize a name: case, Unicode form, blanks, ``_`` and ``-``, zeros.
 
-    Of a number the leading zeros go, and a fraction of zeros as in ``7.0``.
+    Removes leading zeros of a number, and a fraction of zeros as in ``7.0``.
     """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
     if _INTEGER.fullmatch(plain):
@@ -199,7 +198,7 @@ def _by_folded(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _difference(name: str, other: str) -> str:
-    """Say in what two names differ whose folded forms are the same."""
+    """Describe the difference of two names with equal folded forms."""
     forms = [unicodedata.normalize("NFKC", text) for text in (name, other)]
     if forms[0] == forms[1]:
         return "another Unicode form"

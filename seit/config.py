@@ -106,7 +106,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """What `--set NAME=VALUE` says, by name.
+    """Parse `--set NAME=VALUE` flags into a mapping.
 
     Raises:
         UsageError: a text is of another form.

@@ -1,4 +1,4 @@
-"""Counts of which class was taken for which, in memory that grows with the samples.
+"""Sparse confusion counts, in memory that grows with the samples.
 
 Legend: N classes, n pairs of a true and a predicted class that occurred.
 """
@@ -16,12 +16,12 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 MATRIX_CLASSES = 100
-"""Up to this many classes the counts are drawn, and kept in `run.json`, as a matrix."""
+"""Most classes for which counts are drawn, and kept in `run.json`, as a matrix."""
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Counts of true and predicted classes.
+    """Counts of predicted classes for each true class.
 
     Attributes:
         num_classes: N.
@@ -37,14 +37,14 @@ class Confusion:
     def of_labels(
         cls, labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], num_classes: int
     ) -> Self:
-        """Count labels (M,) and predictions (M,), 0 … N−1; samples labeled −1 are left out."""
+        """Count labels (M,) and predictions (M,), 0 … N−1; samples of label −1 are skipped."""
         known = labels >= 0
         cells = labels[known].astype(np.int64) * num_classes + predicted[known]
         return cls(num_classes, *np.unique(cells, return_counts=True))
 
     @classmethod
     def of_matrix(cls, matrix: npt.ArrayLike) -> Self:
-        """Take counts (N, N), rows being true classes and columns predicted ones.
+        """Convert counts (N, N), with true classes as rows and predicted ones as columns.
 
         Raises:
             UsageError: they are not a square matrix of non-negative integers.
@@ -62,7 +62,7 @@ class Confusion:
         return cls(N, cells, counts.ravel()[cells].astype(np.int64))
 
     def __add__(self, other: "Confusion") -> "Confusion":
-        """Return the counts of both, which are of the same N classes."""
+        """Add the counts of two confusions of the same N classes."""
         cells, places = np.unique(np.concatenate([self.pairs, other.pairs]), return_inverse=True)
         counts = np.zeros(len(cells), dtype=np.int64)
         np.add.at(counts, places, np.concatenate([self.counts, other.counts]))
@@ -80,12 +80,12 @@ class Confusion:
 
     @property
     def total(self) -> int:
-        """All samples."""
+        """Number of samples."""
         return int(self.counts.sum())
 
     @property
     def right(self) -> int:
-        """Samples whose predicted class is the true one."""
+        """Number of correctly predicted samples."""
         return int(self.counts[self.true == self.predicted].sum())
 
     @cached_property
@@ -100,21 +100,21 @@ class Confusion:
 
     @cached_property
     def hits(self) -> Integers:
-        """Samples of each class that are predicted rightly: int64 (N,)."""
+        """Correctly predicted samples of each class: int64 (N,)."""
         return self._sum(self.true, np.where(self.true == self.predicted, self.counts, 0))
 
     @property
     def recalls(self) -> Floats:
-        """Share of each class's samples that is predicted as it: (N,), NaN without samples."""
+        """Recall of each class: (N,), NaN without samples."""
         return _ratio(self.hits, self.support)
 
     @property
     def precisions(self) -> Floats:
-        """Share of the predictions of each class that are right: (N,), NaN without any."""
+        """Precision of each class: (N,), NaN without predictions."""
         return _ratio(self.hits, self.taken)
 
     def to_matrix(self) -> Integers:
-        """Return int64 (N, N), rows being true classes; of many classes that is large."""
+        """Return int64 (N, N), with true classes as rows; large for many classes."""
         matrix = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
         matrix[self.true, self.predicted] = self.counts
         return matrix

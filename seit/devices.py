@@ -1,8 +1,13 @@
-"""Where arithmetic runs."""
+"""Devices: which one a run uses, and whether Triton serves it."""
+
+import logging
+from functools import cache
 
 import torch
 
 from seit.errors import UsageError
+
+_LOG = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
@@ -22,3 +27,23 @@ def choose_device(name: str) -> torch.device:
         reason = (str(error).splitlines() or ["it holds no values"])[0]
         raise UsageError(f"device {name!r} cannot be used here: {reason}") from error
     return device
+
+
+@cache
+def triton_serves(device: torch.device) -> bool:
+    """Return whether Triton's kernels run on ``device``: it is CUDA, and Triton compiles for it.
+
+    Found out once, by running the smallest program; the log reports a CUDA device without Triton.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        from seit.triton_probe import store_one  # late: Triton may be missing
+
+        with torch.cuda.device(device):
+            store_one[(1,)](torch.zeros(1, dtype=torch.uint8, device=device))
+    except Exception as error:  # whatever the compiler, the driver or the linker says
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        _LOG.warning("%s does without Triton, which is slower: %s", device, reason)
+        return False
+    return True

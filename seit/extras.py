@@ -8,7 +8,7 @@ _EXTRA_MARK = "extra =="
 def how_to_install(extra: str) -> str:
     """Return the command that installs the packages of an extra of this project.
 
-    It names the packages themselves, so that it works wherever seit was installed from.
+    It names the packages themselves, so it works for every kind of installation of seit.
     """
     try:
         listed = requires("seit") or ()

@@ -1,4 +1,4 @@
-"""What a corpus consists of, and a tokenizer takes."""
+"""Kinds of instances in a corpus, and of inputs of a tokenizer."""
 
 from typing import Literal, TypeAlias
 

@@ -1,6 +1,6 @@
-"""Finding recipes: YAML files that fully describe a run, kept in the folder ``train``.
+"""Find recipes: YAML files in the folder ``train`` that fully describe a run.
 
-A checkout's own folder is preferred; an installed package carries a copy.
+The folder of a checkout is preferred; an installed package contains a copy.
 """
 
 from collections.abc import Mapping
@@ -23,32 +23,32 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "further": ("further-small-cpu",),
     }
 )
-"""The recipes of each task where none is named; the first that is made for the data is taken."""
+"""Default recipes of each task; the first one made for the data is used."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe's name, file, and first comment line."""
+    """Name, file and first comment line of a recipe."""
 
     name: str
     path: Path
 
     @property
     def summary(self) -> str:
-        """The first line of the file, without its ``#``."""
+        """First line of the file, without its ``#``."""
         lines = self.path.read_text().splitlines()
         return lines[0].lstrip("# ").strip() if lines else ""
 
     @property
     def modality(self) -> str | None:
-        """What its augmentation is made for, by its line ``# modality: …``; None for either."""
+        """Modality of its augmentation, from its line ``# modality: …``; None for either."""
         lines = self.path.read_text().splitlines()
         found = (line.removeprefix(_MODALITY) for line in lines if line.startswith(_MODALITY))
         return next((text.strip() for text in found), None)
 
 
 def data_folder(room: str) -> Path:
-    """The folder of recipes, cards or specifications of ``room``: tokenizers, shards or train."""
+    """Return the folder of recipes, cards or specifications: tokenizers, shards or train."""
     checkout = _PACKAGE.parent / room
     if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir():
         return checkout
@@ -56,15 +56,15 @@ def data_folder(room: str) -> Path:
 
 
 def list_recipes() -> list[Recipe]:
-    """All recipes, by name."""
+    """Return all recipes, by name."""
     return [Recipe(path.stem, path) for path in sorted(data_folder("train").glob("*.yaml"))]
 
 
 def default_recipe(task: str, modality: str) -> Recipe:
-    """The recipe of a task for data of a modality, where none is named.
+    """Return the default recipe of a task for data of a modality.
 
     Raises:
-        UsageError: there is none; the nearest is named.
+        UsageError: there is none; the message names the nearest.
     """
     recipes = [find_recipe(name) for name in DEFAULTS[task]]
     fitting = next((one for one in recipes if one.modality in (None, modality)), None)
@@ -77,10 +77,10 @@ def default_recipe(task: str, modality: str) -> Recipe:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called ``name``.
+    """Return the recipe called ``name``.
 
     Raises:
-        UsageError: there is none; the nearest name is given.
+        UsageError: there is none; the message has the nearest name.
     """
     recipes = {recipe.name: recipe for recipe in list_recipes()}
     if name not in recipes:

@@ -1,15 +1,15 @@
-"""Examples for property tests of whatever reads or writes stores: strategies for hypothesis.
+"""Hypothesis strategies for property tests of readers and writers of stores.
 
     @given(data=st.data(), layout=token_layouts())
     def test_my_codec(data, layout):
         block = data.draw(blocks(layout))
         ...
 
-`write_store` makes a whole store of such blocks. hypothesis is no dependency of seit: install it
-beside. `shards/golden` holds stores for readers in other languages.
+`write_store` makes a whole store of such blocks. Install hypothesis separately: seit does not
+depend on it. `shards/golden` holds stores for readers in other languages.
 
 Shape letters: N samples, H W grid, L = H·W tokens per sample, K codes, C codebook dimension, R
-inner nodes of a context tree, R0 those of its first group.
+inner nodes of a context tree, R0 inner nodes of its first group.
 """
 
 import hashlib
@@ -51,8 +51,7 @@ try:
     from hypothesis.strategies import SearchStrategy
 except ImportError as error:
     raise UsageError(
-        "seit.testing draws examples with hypothesis, which is not installed; "
-        "run: pip install hypothesis"
+        "seit.testing needs hypothesis, which is not installed; run: pip install hypothesis"
     ) from error
 
 __all__ = [
@@ -65,13 +64,13 @@ __all__ = [
 ]
 
 CLASSES = ("ant", "bee", "cat")
-"""The class names of a store unless others are given."""
+"""Default class names of a store."""
 _EDGES = (2, 3, 4, 5, 16, 17, 255, 256, 257, 391, 510, 511, 1000, 4096, 8193, 65_536, 65_537)
-"""Numbers of codes next to which the planes, the dtype or the escapes of a format change."""
+"""Numbers of codes at which planes, dtype or escapes of a format change."""
 
 
 def token_layouts(*, max_side: int = 6, max_codes: int = 70_000) -> "SearchStrategy[TokenLayout]":
-    """Layouts with a grid (H, W) of 1 to ``max_side`` a side and K = 2 … ``max_codes`` codes."""
+    """Draw layouts with grids (H, W) of sides 1 … ``max_side`` and K = 2 … ``max_codes`` codes."""
     sides = st.integers(1, max_side)
     num_codes = st.sampled_from([codes for codes in _EDGES if codes <= max_codes])
     return st.builds(
@@ -84,7 +83,7 @@ def token_layouts(*, max_side: int = 6, max_codes: int = 70_000) -> "SearchStrat
 def token_grids(
     layout: TokenLayout, count: int
 ) -> "SearchStrategy[npt.NDArray[np.unsignedinteger]]":
-    """Ids (``count``, H, W) below K: without order, seldom changing along a row, or all equal."""
+    """Draw ids (``count``, H, W) below K: unordered, rarely changing along a row, or all equal."""
     first = st.integers(0, layout.num_codes - 1)
     size = count * layout.length
 
@@ -106,7 +105,7 @@ def token_grids(
 
 
 def metadata_entries() -> "SearchStrategy[dict[str, Any]]":
-    """What a sample may carry besides: JSON objects, often empty."""
+    """Draw metadata of samples: JSON objects, often empty."""
     numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     values = st.recursive(
         st.none() | st.booleans() | _texts() | numbers,
@@ -125,10 +124,10 @@ def blocks(
     max_samples: int = 8,
     num_classes: int = len(CLASSES),
 ) -> Block:
-    """Blocks of N = ``min_samples`` … ``max_samples`` samples.
+    """Draw blocks of N = ``min_samples`` … ``max_samples`` samples.
 
-    Ids (N, H, W) are those of `token_grids`; labels int32 (N,) are −1 … ``num_classes`` − 1; keys
-    differ from each other; metadata are None or one mapping a sample.
+    Ids (N, H, W) come from `token_grids`; labels int32 (N,) are −1 … ``num_classes`` − 1; keys are
+    unique; metadata are None or one mapping per sample.
     """
     count = draw(st.integers(min_samples, max_samples))
     labels = draw(st.lists(st.integers(-1, num_classes - 1), min_size=count, max_size=count))
@@ -143,18 +142,18 @@ def blocks(
 
 
 def context_tables(num_codes: int) -> "SearchStrategy[ContextTables]":
-    """Tables of the codec `context` for K = 2 … 4,096 codes: any that a reader must take.
+    """Draw tables of the codec `context` for K = 2 … 4,096 codes: any that a reader must accept.
 
     Paths uint16 (K,), squash uint16 (193,), bias int16 (R,), weights int8 (2, K + 1, R) and corner
-    int8 (K + 1, R0) have nothing to do with any tokens, so that these mostly become longer. They
-    take K times R bytes: keep K small.
+    int8 (K + 1, R0) are not fitted to any tokens, so coded tokens mostly become longer. They take
+    K times R bytes: keep K small.
     """
     weights = st.sampled_from([1, 8, 128])
     return st.builds(_random_tables, st.just(num_codes), st.integers(0, 2**32 - 1), weights)
 
 
 def _random_tables(num_codes: int, seed: int, reach: int) -> ContextTables:
-    """Tables with weights of −``reach`` … ``reach`` − 1."""
+    """Return tables with weights of −``reach`` … ``reach`` − 1."""
     rng = np.random.default_rng(seed)
     shape = TreeShape(num_codes)
     most = (1 << PROBABILITY_BITS) - 1
@@ -173,7 +172,7 @@ def _random_tables(num_codes: int, seed: int, reach: int) -> ContextTables:
 
 
 def _texts() -> "SearchStrategy[str]":
-    """Strings that have a UTF-8 form."""
+    """Draw strings that have a UTF-8 form."""
     return st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
@@ -196,16 +195,16 @@ def write_store(
     Args:
         path: a new or empty folder.
         splits: all samples of each split, as one block of any size.
-        layout: of their tokens.
+        layout: layout of the tokens.
         codec: ``"packed"`` or ``"context"``.
         container: ``"wds"`` or ``"zarr"``.
-        tables: of the codec ``context``, which needs them.
-        codebook: float32 (K, C); otherwise (K, 1), the numbers 0 … K − 1.
+        tables: tables of the codec ``context``, which requires them.
+        codebook: float32 (K, C); default: (K, 1), the numbers 0 … K − 1.
         classes: class names; labels index them.
         block_samples: samples per block, 1 … 65,536.
-        shard_samples: samples of each shard of a split, 0 being allowed in a ``wds`` container; in
-            ``zarr`` all but the last must be equal, and multiples of ``block_samples``. Otherwise
-            one shard a split.
+        shard_samples: samples of each shard of a split; 0 is allowed in a ``wds`` container; in
+            ``zarr`` all but the last must be equal, and multiples of ``block_samples``. Default:
+            one shard per split.
         indexed: whether ``wds`` splits have a block index.
 
     Raises:
@@ -221,7 +220,7 @@ def write_store(
     shards: dict[str, tuple[ShardRecord, ...]] = {}
     for name, block in splits.items():
         counts = (shard_samples or {}).get(name, (len(block.keys),))
-        assert sum(counts) == len(block.keys), "the shards are not as many samples"
+        assert sum(counts) == len(block.keys), "shard_samples must add up to the split"
         if container == "zarr":
             step = block_samples * -(-max([1, *counts]) // block_samples)
             group = write_zarr_split(
@@ -269,7 +268,7 @@ def _build_codec(name: str, layout: TokenLayout, tables: ContextTables | None) -
     if name == PackedCodec.name:
         return PackedCodec(layout)
     if tables is None:
-        raise UsageError("the codec 'context' takes tables; draw some from context_tables(K)")
+        raise UsageError("the codec 'context' needs tables; draw some from context_tables(K)")
     return ContextCodec(layout, tables)
 
 
@@ -290,7 +289,7 @@ def _write_tars(
 
 
 def _cut(block: Block, start: int, stop: int, step: int) -> Iterator[Block]:
-    """The samples from ``start`` to ``stop`` as blocks of ``step``."""
+    """Yield the samples from ``start`` to ``stop`` as blocks of ``step``."""
     for first in range(start, stop, step):
         rows = slice(first, min(first + step, stop))
         metadata = block.metadata and block.metadata[rows]

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,64 @@ def test_rooms_are_entered_by_their_faces():
     }
     assert around <= AROUND_FACES
     assert around >= AROUND_FACES, "the list may become shorter"
+
+
+def exported_by(face: Path) -> dict[str, str]:
+    """Return the module that defines each name of a lazy face."""
+    room = module_of(face)
+    return {
+        f"{room}.{alias.asname or alias.name}": f"{room}.{node.module}"
+        for node in ast.walk(ast.parse(face.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def packages(module: str) -> Iterator[str]:
+    """Yield the packages around a module, whose own files run before it."""
+    while "." in module:
+        module = module.rpartition(".")[0]
+        yield module
+
+
+def runs(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a module that run: all but those for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from runs(node)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Count late imports too: one that only breaks a circle hides the circle."""
+    files = {module_of(path): path for path in modules(ROOT / "seit")}
+    exported = {}
+    for face in (ROOT / "seit").rglob("__init__.pyi"):
+        exported |= exported_by(face)
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        graph[module] = set()
+        for node in runs(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    graph[module].add(
+                        exported.get(name) or (name if name in files else node.module)
+                    )
+            elif isinstance(node, ast.Import):
+                graph[module].update(alias.name for alias in node.names)
+        graph[module] |= {above for name in graph[module] for above in packages(name)}
+        graph[module] -= {module, *packages(module)}
+        graph[module] &= files.keys()
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("face", sorted((ROOT / "seit").rglob("__init__.pyi")), ids=str)

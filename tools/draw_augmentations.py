@@ -2,8 +2,8 @@
 
     uv run python tools/draw_augmentations.py docs/augmentations WORK --steps 800
 
-WORK keeps a rendered corpus, its store and a TokenAdapt network of that many training steps; all
-are made on the first call. The pictures are PNG files of fewer than 60 kB.
+WORK holds a rendered corpus, its store and a TokenAdapt network trained for --steps steps; all are
+made on the first call. The pictures are PNG files of less than 60 kB.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SEED = 11
 
 
 def prepare(work: Path, steps: int) -> tuple[Store, Path]:
-    """Make what is missing of corpus, store and network."""
+    """Make the corpus, store and network that are missing."""
     photos, store, network = work / "photos", work / "store", work / f"adapt-{steps}.safetensors"
     write_corpus(photos, num_train=1000, num_val=100, size=SIZE)
     if not (store / "store.json").exists():
@@ -69,7 +69,7 @@ def prepare(work: Path, steps: int) -> tuple[Store, Path]:
 
 
 class Painter:
-    """Turns tokens and embeddings back into pictures, and rows of them into a file."""
+    """Decodes tokens and embeddings into pictures, and writes rows of them to a file."""
 
     def __init__(self, store: Store, out: Path) -> None:
         self.tokenizer = store.load_tokenizer()
@@ -147,7 +147,7 @@ def _cropped(x: Tensor, random: SampleRandom) -> Tensor:
 def _adapted(
     store: Store, network: Path, tokens: Tensor, random: SampleRandom
 ) -> tuple[Tensor, tuple[str, Tensor]]:
-    """Tokens through TokenAdapt, and the grid itself warped alike."""
+    """Return tokens warped by TokenAdapt, and the grid itself under the same warp."""
     H, W = store.card.tokenizer.grid
     geometry = Geometry(flip_prob=1.0, affine_prob=1.0, crop_scale=(0.6, 1.0))
     warps = random_warps(random, (2 * H, 2 * W), geometry)
@@ -158,7 +158,7 @@ def _adapted(
 
 
 def main() -> None:
-    """Prepare and draw."""
+    """Make the inputs and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the pictures")
     parser.add_argument("work", type=Path, help="folder of the corpus, store and network")

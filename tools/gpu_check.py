@@ -1,11 +1,11 @@
-"""The Triton kernels on a CUDA device: run their tests, time them, print JSON.
+"""Test and time the Triton kernels on a CUDA device; prints JSON.
 
     uv run python tools/gpu_check.py
 
-Unpacking stands beside a plain copy that moves as many bytes, and beside the same in torch; context
-decoding beside the processor's decoder, for a batch and for the blocks of a split; the fused
-augmentation beside a copy and beside the same in torch, with its plan and its edits of ids by
-themselves. Each figure is the median of the repeats of one run.
+Unpacking is compared with a plain copy of as many bytes and with torch; context decoding with the
+CPU decoder, for a batch and for the blocks of a split; the fused augmentation with a copy and with
+torch, and its plan and id edits are timed separately. Figures are medians over the repeats of one
+run.
 """
 
 import argparse
@@ -22,14 +22,12 @@ import numpy as np
 import torch
 
 from seit.augment import AugmentConfig, SampleRandom, TokenAugment
-from seit.augment.kernels import (
-    FusedAugment,
-    TokenSource,
-    draw_plan,
-    draw_plan_triton,
-    edit_triton,
-    fused_embed,
-)
+from seit.augment.kernels.edit import edit_triton
+from seit.augment.kernels.embed import fused_embed
+from seit.augment.kernels.fused import FusedAugment
+from seit.augment.kernels.plan import draw_plan, draw_plan_triton
+from seit.augment.kernels.tokens import TokenSource
+from seit.devices import triton_serves
 from seit.lookahead import map_ahead
 from seit.shards import TokenLayout
 from seit.shards.context import ContextCodec
@@ -42,7 +40,6 @@ from seit.stream.kernels import (
     ContextDecoder,
     DeviceTables,
     decode_context_triton,
-    triton_serves,
     unpack_triton,
 )
 from seit.training.run import environment
@@ -70,8 +67,8 @@ FUSED_RESIDENT_SAMPLES = 1 << 17
 
 
 def run_tests() -> dict[str, object]:
-    """The tests marked gpu: how they ended."""
-    # One process, and no plugin that warns of another: a warning is an error here.
+    """Run the tests marked gpu and summarize their result."""
+    # One process, without plugins that warn about each other: a warning is an error here.
     alone = ("-n", "0", "-p", "no:benchmark")
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *alone, *KERNEL_TESTS]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -80,7 +77,7 @@ def run_tests() -> dict[str, object]:
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The median time of ``work`` on the device, after one run that compiles."""
+    """Return the median seconds of ``work`` on the device, after one run that compiles."""
     work()
     times = []
     for _ in range(repeats):
@@ -94,7 +91,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def time_unpacking(num_codes: int, repeats: int) -> list[dict[str, float]]:
-    """GB/s, read and written, of gathering and unpacking random rows of a resident split."""
+    """Measure GB/s (read and written) of gathering and unpacking rows of a resident split."""
     size = sample_bytes(LENGTH, token_bits(num_codes))
     packed_NS = torch.randint(256, (RESIDENT_SAMPLES, size), dtype=torch.uint8, device="cuda")
     entries = []
@@ -102,7 +99,7 @@ def time_unpacking(num_codes: int, repeats: int) -> list[dict[str, float]]:
         rows = torch.randint(RESIDENT_SAMPLES, (batch,), device="cuda")
         found = unpack_triton(packed_NS, length=LENGTH, num_codes=num_codes, rows=rows)
         if not torch.equal(found, unpack(packed_NS[rows], length=LENGTH, num_codes=num_codes)):
-            raise SystemExit("the unpacked ids are not those of seit.stream.packed")
+            raise SystemExit("the unpacked ids differ from those of seit.stream.packed")
         moved = batch * size + found.nbytes
         source = torch.zeros(moved // 2, dtype=torch.uint8, device="cuda")
         target = torch.empty_like(source)
@@ -119,14 +116,14 @@ def time_unpacking(num_codes: int, repeats: int) -> list[dict[str, float]]:
 
 
 def smooth_tokens(num_codes: int, count: int) -> np.ndarray:
-    """Ids (N, H, W) that resemble their neighbours, as those of pictures do."""
+    """Return ids (N, H, W) that resemble their neighbors, as those of pictures do."""
     walk = np.random.default_rng(0).normal(size=(count, *GRID)).cumsum(1).cumsum(2)
     ranks = walk.reshape(-1).argsort().argsort().reshape(walk.shape)
     return (ranks * num_codes // ranks.size).astype(np.uint16)
 
 
 def time_context(num_codes: int, repeats: int) -> dict[str, object]:
-    """Samples per second of context decoding on the device, and on the processor's one core."""
+    """Measure samples/s of context decoding on the device and on one CPU core."""
     tokens = smooth_tokens(num_codes, CODED_SAMPLES)
     codebook = np.arange(num_codes, dtype=np.float64)[:, None]
     tables = fit_tables(tokens, codebook, total_samples=1_000_000)
@@ -143,7 +140,7 @@ def time_context(num_codes: int, repeats: int) -> dict[str, object]:
     expected = torch.from_numpy(tokens.view(np.int16)).cuda()
     entries = []
     for batch in CONTEXT_BATCHES:
-        # Copies lie at places of their own, so that no cache helps more than it would.
+        # Copies have separate addresses, so that caches help no more than in real use.
         copies = -(-batch // len(tokens))
         shifts = torch.arange(copies)[:, None, None] * len(words)
         many_bounds = (bounds + shifts).view(-1, 2)[:batch].cuda()
@@ -155,7 +152,7 @@ def time_context(num_codes: int, repeats: int) -> dict[str, object]:
         ids, whole = work()
         wanted = expected.repeat(copies, 1, 1)[:batch]
         if not (whole.all() and torch.equal(ids, wanted)):
-            raise SystemExit("the decoded ids are not those that were coded")
+            raise SystemExit("the decoded ids differ from the encoded ones")
         rate = batch / seconds(work, repeats)
         entries.append({"batch": batch, "samples_per_second": rate})
     return {
@@ -168,7 +165,7 @@ def time_context(num_codes: int, repeats: int) -> dict[str, object]:
 
 
 def time_split(num_codes: int) -> dict[str, float]:
-    """Samples per second of making a context-coded split resident, by all threads."""
+    """Measure samples/s of making a context-coded split resident with all threads."""
     tokens = smooth_tokens(num_codes, BLOCK_SAMPLES)
     codebook = np.arange(num_codes, dtype=np.float64)[:, None]
     tables = fit_tables(tokens, codebook, total_samples=1_000_000)
@@ -182,7 +179,7 @@ def time_split(num_codes: int) -> dict[str, float]:
     rates = {}
     for name, codec in codecs.items():
         if not np.array_equal(codec.decode_packed(frame), expected):
-            raise SystemExit("the decoded blocks are not those that were coded")
+            raise SystemExit("the decoded blocks differ from the encoded ones")
         started = time.perf_counter()
         for _ in map_ahead(codec.decode_packed, [frame] * SPLIT_BLOCKS):
             pass
@@ -191,14 +188,14 @@ def time_split(num_codes: int) -> dict[str, float]:
 
 
 def copy_rate(num_bytes: int, repeats: int) -> float:
-    """GB/s, read and written, of a plain copy that moves ``num_bytes``."""
+    """Measure GB/s (read and written) of a plain copy that moves ``num_bytes``."""
     source = torch.zeros(num_bytes // 2, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return num_bytes / seconds(lambda: target.copy_(source), repeats) / 1e9
 
 
 def time_fused(repeats: int) -> list[dict[str, object]]:
-    """The fused kernel alone, from ids and from packed rows, and whole augmentations of batches."""
+    """Time the fused kernel alone, from ids and from packed rows, and whole augmentations."""
     size = sample_bytes(LENGTH, token_bits(FUSED_CODES))
     packed_NS = torch.randint(256, (FUSED_RESIDENT_SAMPLES, size), dtype=torch.uint8, device="cuda")
     codebook = torch.randn((FUSED_CODES, FUSED_CHANNELS), device="cuda")
@@ -208,7 +205,7 @@ def time_fused(repeats: int) -> list[dict[str, object]]:
 def time_fused_batch(
     batch: int, packed_NS: torch.Tensor, codebook: torch.Tensor, repeats: int
 ) -> dict[str, object]:
-    """Figures of one batch of random rows, bfloat16 inputs, noise and CutMix on."""
+    """Time one batch of random rows: bfloat16 inputs, with noise and CutMix."""
     config = AugmentConfig(synonym_prob=0, swap_prob=0)
     in_torch = TokenAugment(codebook, GRID, config)
     fused = FusedAugment(codebook, GRID, config, dtype=torch.bfloat16)
@@ -243,7 +240,7 @@ def time_fused_batch(
     for name, work in kernels.items():
         tolerance = 0.03 if "bfloat16" in name else 1e-4
         if not torch.allclose(work().float(), expected, rtol=2**-7, atol=tolerance):
-            raise SystemExit(f"the inputs of the fused kernel ({name}) are not those of torch")
+            raise SystemExit(f"the inputs of the fused kernel ({name}) differ from those of torch")
         read = batch * packed_NS.shape[1] if name.startswith("rows") else ids.nbytes
         figures[name] = kernel_figures(work, batch, read + expected.numel() * 2, repeats)
     return {
@@ -260,7 +257,7 @@ def time_fused_batch(
 def time_recipe(
     packed_NS: torch.Tensor, rows: torch.Tensor, codebook: torch.Tensor, repeats: int
 ) -> dict[str, dict[str, float]]:
-    """The augmentation of the default settings from packed rows to inputs, and its first steps."""
+    """Time the default augmentation from packed rows to inputs, and its first steps."""
     config, batch = AugmentConfig(), len(rows)
     in_torch = TokenAugment(codebook, GRID, config)
     fused = FusedAugment(codebook, GRID, config, dtype=torch.bfloat16, channels_last=True)
@@ -290,7 +287,7 @@ def time_recipe(
         ).inputs
 
     if not torch.allclose(run_fused().float(), run_torch(), rtol=2**-7, atol=1e-4):
-        raise SystemExit("the inputs of the fused recipe are not those of torch")
+        raise SystemExit("the inputs of the fused recipe differ from those of torch")
     work = {
         "plan": {"triton": partial(draw, draw_plan_triton), "torch": partial(draw, draw_plan)},
         "edits": {
@@ -308,7 +305,7 @@ def time_recipe(
 def kernel_figures(
     work: Callable[[], object], batch: int, bytes_moved: int, repeats: int
 ) -> dict[str, float]:
-    """Samples per second; and tokens read and inputs written, as a share of what a copy moves."""
+    """Return samples/s, and the tokens read and inputs written as a share of a copy's bandwidth."""
     duration = seconds(work, repeats)
     rate = bytes_moved / duration / 1e9
     return {
@@ -326,7 +323,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print("gpu_check needs a CUDA device, and torch finds none here", file=sys.stderr)
+        print("gpu_check needs a CUDA device; torch finds none", file=sys.stderr)
         sys.exit(2)
     device = torch.device("cuda")
     if not triton_serves(device):

@@ -1,12 +1,12 @@
-"""Put a trained tokenizer into `tokenizers/` with its card: what it is and what it can do.
+"""Add a trained tokenizer to `tokenizers/`, with a card of its training and quality.
 
-    uv run python tools/make_tokenizer_card.py TRAINING NAME --summary TEXT --licence TEXT \
+    uv run python tools/make_tokenizer_card.py TRAINING NAME --summary TEXT --license TEXT \
         --data TEXT … --sort-on PHOTOS --tiles kodak=KODAK --squares imagenette=PHOTOS
 
-TRAINING is the folder of a `seit tokenizer train`. With --sort-on, codes are numbered by how often
-they stand for patches of these photographs; a training's own file is in such an order already.
-Each of --tiles is cut at its own resolution, each of --squares is resized and cropped. A tokenizer
-of audio has --windows CORPUS=CLIPS instead of both.
+TRAINING is the folder of a `seit tokenizer train`. --sort-on numbers the codes by their frequency
+on these photos; the file of a training is already in such an order. Images of --tiles are cut at
+their own resolution, those of --squares are resized and cropped. An audio tokenizer takes --windows
+CORPUS=CLIPS instead of both.
 """
 
 import argparse
@@ -37,19 +37,19 @@ TIMED_IMAGES = 32
 TIMED_ROUNDS = 8
 PROTOCOLS = {
     "tiles": "tiles without overlap at native resolution",
-    "squares": "shorter side resized, centre cropped",
+    "squares": "shorter side resized, center cropped",
     "windows": "windows evenly spread; PSNR of log-mel levels over a range of 100 dB",
 }
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """The settings of a training."""
+    """Return the settings of a training."""
     config = json.loads((folder / "config.json").read_text())
     return dict(config.get("settings", config))
 
 
 def measure_on(tokenizer: LearnedTokenizer, folder: str, protocol: str) -> dict[str, Any]:
-    """Figures on the val split of a folder, if it has one."""
+    """Measure a tokenizer on the val split of a folder, if it has one."""
     if isinstance(tokenizer, ConvTokenizer):
         measured = measure_pictures(tokenizer, folder, protocol)
     else:
@@ -62,7 +62,7 @@ def measure_on(tokenizer: LearnedTokenizer, folder: str, protocol: str) -> dict[
 
 
 def measure_pictures(tokenizer: ConvTokenizer, folder: str, protocol: str) -> dict[str, Any]:
-    """Those of images, but for the speed."""
+    """Return the measurements of an image tokenizer, without its speed."""
     corpus = list_corpus(folder, val_fraction=0.0)
     instances = corpus.by_split().get("val") or corpus.instances
     measured = asdict(
@@ -73,7 +73,7 @@ def measure_pictures(tokenizer: ConvTokenizer, folder: str, protocol: str) -> di
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Return the name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -81,7 +81,7 @@ def processor() -> str:
 
 
 def speed(tokenizer: LearnedTokenizer) -> dict[str, Any]:
-    """Images or windows that one thread encodes per second: the best of several rounds."""
+    """Return images or windows encoded per second by one thread, best of several rounds."""
     torch.set_num_threads(1)
     shape = (TIMED_IMAGES, *tokenizer.inputs.shape)
     generator = torch.Generator().manual_seed(0)
@@ -98,14 +98,14 @@ def speed(tokenizer: LearnedTokenizer) -> dict[str, Any]:
 
 
 def input_fields(tokenizer: LearnedTokenizer) -> dict[str, Any]:
-    """What the card says of inputs."""
+    """Return the card's description of inputs."""
     if isinstance(tokenizer, ImageTokenizer):
         return {"image_size": tokenizer.image_size}
     return asdict(tokenizer.inputs)
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:
-    """NAME=DIR … as a mapping."""
+    """Parse NAME=DIR … into a mapping."""
     return dict(text.split("=", 1) for text in texts)
 
 
@@ -115,8 +115,8 @@ def main() -> None:
     parser.add_argument("training", type=Path)
     parser.add_argument("name")
     parser.add_argument("--summary", required=True, help="one line, without codes and grid")
-    parser.add_argument("--licence", required=True, help="of the weights")
-    parser.add_argument("--data", nargs="+", required=True, help="what it was trained on")
+    parser.add_argument("--license", required=True, help="of the weights")
+    parser.add_argument("--data", nargs="+", required=True, help="the training data")
     parser.add_argument("--sort-on")
     parser.add_argument("--tiles", nargs="*", default=[], metavar="NAME=DIR")
     parser.add_argument("--squares", nargs="*", default=[], metavar="NAME=DIR")
@@ -126,12 +126,14 @@ def main() -> None:
 
     settings = read_training(options.training)
     tokenizer = load_tokenizer(options.training / "tokenizer.safetensors")
-    assert isinstance(tokenizer, LearnedTokenizer), "the training made another kind"
+    assert isinstance(tokenizer, LearnedTokenizer), "the training made another kind of tokenizer"
     of_images = isinstance(tokenizer, ConvTokenizer)
     if of_images == bool(options.windows):
-        parser.error("give --tiles and --squares for images, --windows for audio")
+        parser.error("pass --tiles and --squares for images, --windows for audio")
     if options.sort_on:
-        assert isinstance(tokenizer, ConvTokenizer), "audio is in order already"
+        assert isinstance(tokenizer, ConvTokenizer), (
+            "audio tokenizers are already in order: remove --sort-on"
+        )
         instances = list_corpus(options.sort_on).by_split()["train"]
         size = tokenizer.image_size
         tokenizer = tokenizer.sorted_by_use(
@@ -143,7 +145,7 @@ def main() -> None:
         "summary": options.summary,
         "kind": tokenizer.name,
         "fingerprint": tokenizer.fingerprint,
-        "licence": options.licence,
+        "licence": options.license,
         **input_fields(tokenizer),
         "grid": list(tokenizer.grid),
         "levels": tokenizer.levels,

@@ -1,13 +1,13 @@
-"""Digest everything that a small job or run of each kind writes, to compare two versions of seit.
+"""Hash the output of a small job or run of each kind, to compare two versions of seit.
 
-A change that should change nothing is shown to change nothing::
+Show that a refactoring changes no result::
 
     uv run python tools/same_results.py --out /tmp/old --json > old.json   # in the old checkout
     uv run python tools/same_results.py --out /tmp/new --against old.json  # in the new one
 
 Stores and tokenizers are compared byte by byte, runs by the tensors of ``model.safetensors`` and by
 the losses of ``metrics.jsonl``. Every run takes a few steps of a two-block ViT on the CPU, with one
-thread. The program under test is ``python -m seit`` of the running interpreter.
+thread. The tested program is ``python -m seit`` of the running interpreter.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TOKENIZER = (
     "--set warmup_steps=2 --set checkpoint_every=3 --set adversarial=0.1 --set adversarial_start=3 "
     "--set eval_images=8"
 )
-#: Command lines in their order; ``$`` stands for the output folder.
+#: Command lines, in order; ``$`` stands for the output folder.
 COMMANDS = {
     "store": "tokenize $/pictures $/store --tokenizer patch-pca-vq --size 64 --codes 32",
     "packed": "tokenize $/pictures $/packed --tokenizer conv-vq-f8-1024 --codec packed",
@@ -80,7 +80,7 @@ COMMANDS = {
 
 
 def make_corpora(out: Path) -> None:
-    """Write 96 pictures and 40 sounds of four classes, the same at every call."""
+    """Write 96 pictures and 40 sounds of four classes, always the same."""
     random = np.random.default_rng(0)
     rows, columns = np.mgrid[:64, :64]
     for number in range(96):
@@ -111,7 +111,7 @@ def make_corpora(out: Path) -> None:
 
 
 def digest_tensors(path: Path) -> str:
-    """Return a sum of names, shapes, dtypes and values; what the header says beside is left out."""
+    """Hash names, shapes, dtypes and values of tensors, without the header's metadata."""
     total = hashlib.sha256()
     for name, values in sorted(load_file(path).items()):
         total.update(f"{name} {values.shape} {values.dtype}".encode())
@@ -120,7 +120,7 @@ def digest_tensors(path: Path) -> str:
 
 
 def digest_losses(path: Path) -> str:
-    """Return a sum of all figures of a run that are no measurement of time."""
+    """Hash all metrics of a run except measurements of time."""
     total = hashlib.sha256()
     for line in path.read_text().splitlines():
         record = json.loads(line)
@@ -130,7 +130,7 @@ def digest_losses(path: Path) -> str:
 
 
 def digest(place: Path) -> dict[str, str]:
-    """Return the sums of what one command wrote, by file."""
+    """Return the hashes of a command's output, by file."""
     if place.is_file():
         return {place.name: digest_tensors(place)}
     if not (place / "metrics.jsonl").exists():
@@ -147,7 +147,7 @@ def digest(place: Path) -> dict[str, str]:
 
 
 def run(name: str, command: str, out: Path) -> dict[str, str]:
-    """Run one command unless it is done, and return the sums of what it wrote."""
+    """Run one command unless it is done, and return the hashes of its output."""
     words = [word.replace("$", str(out)) for word in command.split()]
     place = out / (name if name != "fitted" else "fitted.safetensors")
     done = out / f"{name}.done"
@@ -162,12 +162,12 @@ def run(name: str, command: str, out: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run the commands, print the sums, and compare them."""
+    """Run the commands, print the hashes, and compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="a folder for what is written")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--only", nargs="*", default=[], help="names of commands; all by default")
-    parser.add_argument("--against", type=Path, help="JSON of an earlier call, to compare with")
-    parser.add_argument("--json", action="store_true", help="print the sums as JSON")
+    parser.add_argument("--against", type=Path, help="JSON of an earlier call to compare with")
+    parser.add_argument("--json", action="store_true", help="print the hashes as JSON")
     options = parser.parse_args()
     if not (options.out / "pictures").exists():
         make_corpora(options.out)

@@ -22,9 +22,9 @@ def main(location: str) -> None:
     codebook = torch.from_numpy(store.codebook)
     sums = torch.zeros(len(store.classes), codebook.shape[1])
     for batch in batches:
-        labelled = batch["label"] >= 0
+        labeled = batch["label"] >= 0
         features = codebook[batch["tokens"]].mean(dim=(1, 2))
-        sums.index_add_(0, batch["label"][labelled], features[labelled])
+        sums.index_add_(0, batch["label"][labeled], features[labeled])
     print(f"{len(dataset)} samples in {len(batches)} batches")  # noqa: T201
 
 

@@ -22,10 +22,11 @@ from seit.augment.kernels.fused import FusedAugment
 from seit.augment.masks import mask_bands, random_bands, time_roll
 from seit.augment.mixup import mixup
 from seit.augment.noise import add_noise_, channel_units, codebook_unit
-from seit.augment.philox import Op, SampleRandom, philox4x32
+from seit.augment.philox import Op, philox4x32
 from seit.augment.pipeline import TokenAugment
 from seit.augment.pixels import PixelAugment
 from seit.augment.quantize import nearest_ids
+from seit.augment.random import SampleRandom
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
 

@@ -12,21 +12,26 @@ from seit.augment.config import AugmentConfig
 from seit.augment.crop import random_crop_boxes, resample, resize_matrices
 from seit.augment.cutmix import cutmix
 from seit.augment.mixup import mixup
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 from seit.errors import UsageError
 
 
 class Augmented(NamedTuple):
-    """A training batch: two labels for each input, and how much each counts."""
+    """A training batch: two labels for each input, and how much each counts.
+
+    Attributes:
+        inputs: (B, C, h, w) float32, contiguous.
+        labels: (B,) int64, the samples' own labels.
+        partner_labels: (B,) int64, the labels of what was pasted or blended in.
+        weight: (B,) float32, 0–1: loss = weight · loss(labels) + (1 − weight) ·
+            loss(partner_labels).
+    """
 
     inputs: Tensor
-    """(B, C, h, w) float32, contiguous."""
     labels: Tensor
-    """(B,) int64, the samples' own labels."""
     partner_labels: Tensor
-    """(B,) int64, the labels of what was pasted or blended in."""
     weight: Tensor
-    """(B,) float32, 0–1: loss = weight · loss(labels) + (1 − weight) · loss(partner_labels)."""
 
 
 class CropAndMix(nn.Module):

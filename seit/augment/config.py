@@ -1,4 +1,4 @@
-"""What is augmented, and how much."""
+"""Settings of augmentation."""
 
 import math
 from dataclasses import dataclass, fields
@@ -42,7 +42,7 @@ class AugmentConfig:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Lowest and highest width / height of a random crop."""
     interpolation: Interpolation = "bicubic"
-    """How a random crop is resized: ``bicubic`` or ``bilinear``."""
+    """Interpolation of random crops: ``bicubic`` or ``bilinear``."""
     synonym_prob: float = 0.25
     """Share of samples whose tokens are partly replaced by synonyms; with ``swap_prob`` at most 1,
     as a sample meets one of the two or neither."""

@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -73,7 +74,7 @@ def random_crop_boxes(
 
 
 def aspect_ratios(u: Tensor, ratio: tuple[float, float]) -> Tensor:
-    """Of uniform numbers in [0, 1), as many ratios within bounds, uniform in their logarithms."""
+    """Turn uniform numbers in [0, 1) into ratios within bounds, uniform in their logarithms."""
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
     return torch.exp(log_low + (log_high - log_low) * u)
 

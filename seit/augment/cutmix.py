@@ -9,18 +9,24 @@ import torch
 from torch import Tensor
 
 from seit.augment.beta import beta_weights
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 
 class Mixed(NamedTuple):
-    """What :func:`cutmix` returns."""
+    """Result of :func:`cutmix`.
+
+    Attributes:
+        inputs: (B, C, h, w), of the inputs' dtype.
+        weight: (B,) float32, 0–1: the weight of the sample's own label, the partner's being the
+            rest.
+        boxes: (B, 4) int64: top, left, bottom, right of what was pasted (ends excluded); may be
+            empty.
+    """
 
     inputs: Tensor
-    """(B, C, h, w), of the inputs' dtype."""
     weight: Tensor
-    """(B,) float32, 0–1: the weight of the sample's own label, the partner's being the rest."""
     boxes: Tensor
-    """(B, 4) int64: top, left, bottom, right of what was pasted (ends excluded); may be empty."""
 
 
 def cutmix_boxes(

@@ -6,7 +6,8 @@ Legend: B batch, W width.
 import torch
 from torch import Tensor
 
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 
 def random_flip(x: Tensor, random: SampleRandom, *, prob: float) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seit.augment.crop import random_crop_boxes
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 from seit.errors import UsageError
 
 WarpMode = Literal["bicubic", "bilinear", "nearest"]
@@ -29,25 +30,28 @@ class Geometry:
 
     Raises:
         UsageError: for a value outside its range.
+
+    Attributes:
+        flip_prob: share of samples mirrored horizontally.
+        affine_prob: share of samples that may be rotated, shifted and sheared.
+        part_prob: of these, the share that each of five operations meets, independently: a
+            rotation, a shift along x, one along y, a shear along x, one along y.
+        max_degrees: largest rotation either way, 0–180.
+        max_shift: largest shift either way along each axis, as a fraction of that axis, 0–1.
+        max_shear: largest shear along each axis, in degrees, 0–80; one way alone, as in
+            TokenAdapt's code.
+        crop_scale: lowest and highest share of the area that the crop covers, above 0, at most 1.
+        crop_ratio: lowest and highest width / height of the crop.
     """
 
     flip_prob: float = 0.5
-    """Share of samples mirrored horizontally."""
     affine_prob: float = 0.5
-    """Share of samples that may be rotated, shifted and sheared."""
     part_prob: float = 0.5
-    """Of these, the share that each of five operations meets, independently: a rotation, a shift
-    along x, one along y, a shear along x, one along y."""
     max_degrees: float = 30.0
-    """Largest rotation either way, 0–180."""
     max_shift: float = 0.2
-    """Largest shift either way along each axis, as a fraction of that axis, 0–1."""
     max_shear: float = 15.0
-    """Largest shear along each axis, in degrees, 0–80; one way alone, as in TokenAdapt's code."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Lowest and highest share of the area that the crop covers, above 0, at most 1."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Lowest and highest width / height of the crop."""
 
     def __post_init__(self) -> None:
         most = {"max_degrees": 180.0, "max_shift": 1.0, "max_shear": 80.0}
@@ -139,7 +143,7 @@ def warp(x: Tensor, warps: Tensor, size: tuple[int, int], *, mode: WarpMode = "b
 
 
 class TokenWarper(nn.Module, ABC):
-    """What warps token grids as if their images had been warped: ``seit.models.TokenAdapt``."""
+    """Protocol of ``seit.models.TokenAdapt``: warps token grids as if their images were warped."""
 
     @abstractmethod
     def warp_vectors(self, x: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,7 +8,8 @@ Legend: B batch, C codebook dim, H W grid, h w cropped grid, M masks.
 import torch
 from torch import Tensor
 
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 
 def random_bands(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from seit.augment.beta import beta_weights
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 
 def mixup(

@@ -6,7 +6,8 @@ Legend: B batch, K codes, C codebook dim, h w cropped grid.
 import torch
 from torch import Tensor
 
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 
 def codebook_unit(codebook: Tensor) -> float:

@@ -18,8 +18,9 @@ from seit.augment.flip import random_flip
 from seit.augment.geometry import Geometry, TokenWarper, random_warps
 from seit.augment.masks import mask_bands, time_roll
 from seit.augment.noise import add_noise_, channel_units, codebook_unit
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
 from seit.augment.quantize import nearest_ids
+from seit.augment.random import SampleRandom
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
 from seit.errors import UsageError

@@ -11,7 +11,7 @@ from seit.augment.base import Augmented, CropAndMix, sample_random
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import center_crop, random_crop_boxes
 from seit.augment.flip import random_flip
-from seit.augment.philox import SampleRandom
+from seit.augment.random import SampleRandom
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -6,7 +6,8 @@ Legend: B batch, H W grid, N candidates.
 import torch
 from torch import Tensor
 
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
 NUM_CANDIDATES = 8
 """Second positions drawn per sample; one is too near with probability at most 0.35 for squares up

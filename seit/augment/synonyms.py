@@ -6,7 +6,8 @@ Legend: B batch, H W grid, K codes, C codebook dim, S synonyms per code.
 import torch
 from torch import Tensor
 
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 from seit.errors import UsageError
 
 _CHUNK_DISTANCES = 1 << 24

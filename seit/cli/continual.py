@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from seit.cli.flags import noted_on, print_settings, run_settings
 from seit.cli.output import human_bytes, print_json, print_table, progress_bar, say
+from seit.continual_learning import Method
 from seit.errors import UsageError
 from seit.progress import human_seconds
 
@@ -25,20 +26,7 @@ def command(
     store: str,
     /,
     *,
-    method: Literal[
-        "lae",
-        "seq-ft",
-        "joint",
-        "frozen-head",
-        "ncm",
-        "simplecil",
-        "ranpac",
-        "er",
-        "der++",
-        "icarl",
-        "gdumb",
-    ]
-    | None = None,
+    method: Method | None = None,
     pet: Literal["adapter", "lora", "prefix", "houlsby", "bitfit", "full", "linear"] | None = None,
     increment: int | None = None,
     initial: int | None = None,
@@ -66,8 +54,8 @@ def command(
 
     Args:
         store: A store's folder.
-        method: Who learns; lae by default.
-        pet: What of the backbone is tuned; the parallel adapter by default.
+        method: Method that learns; lae by default.
+        pet: Tuning of the backbone; the parallel adapter by default.
         increment: Classes of a task.
         initial: Classes of the first task; as many as of the others by default.
         order: Of the classes: natural, pilot, pilot:SEED, or a file.

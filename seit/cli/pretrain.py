@@ -3,13 +3,14 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from seit.cli.flags import noted_on, print_settings, rate_row, run_settings
 from seit.cli.output import print_json, print_table, progress_bar, say
 from seit.errors import UsageError
+from seit.pretraining import ObjectiveName
 from seit.progress import human_seconds
 
 NOTES = {
@@ -25,7 +26,7 @@ def command(
     store: str,
     /,
     *,
-    objective: Literal["mtm", "sit", "further"] | None = None,
+    objective: ObjectiveName | None = None,
     out: Path | None = None,
     recipe: str | None = None,
     config: Path | None = None,

@@ -1,16 +1,12 @@
-"""What settings of a continual run fit together; what would be passed over is refused."""
+"""Checks that the settings of a continual run fit together and that none is ignored."""
 
 from typing import TYPE_CHECKING, Any
 
+from seit.continual_learning.learners.registry import methods_where
 from seit.errors import UsageError
 
 if TYPE_CHECKING:
     from seit.continual_learning.config import ContinualConfig
-
-CHOOSES_AMONG = frozenset({"lae", "seq-ft", "frozen-head", "joint", "er", "der++"})
-"""Methods whose loss of new samples is a cross-entropy among some classes."""
-NEEDS_TASKS = frozenset({"joint", "icarl", "gdumb", "frozen-head"})
-"""Methods that are told when a task begins, which a task-free stream does not tell."""
 
 
 def check_together(config: "ContinualConfig") -> None:
@@ -53,7 +49,7 @@ def _check_absent(config: "ContinualConfig") -> None:
         )
     if config.data.pixels is not None:
         raise UsageError("data.pixels is set, but a continual run takes tokens; leave it out")
-    if config.mask != "auto" and config.method not in CHOOSES_AMONG:
+    if config.mask != "auto" and config.learner.masks is None:
         raise UsageError(
             f"mask is {config.mask}, but the method {config.method} has no cross-entropy of new "
             "samples; set it to auto"
@@ -61,17 +57,17 @@ def _check_absent(config: "ContinualConfig") -> None:
 
 
 def _check_memory(config: "ContinualConfig") -> None:
-    if config.rehearses and not config.memory.bytes:
+    if config.learner.uses_memory and not config.memory.bytes:
         raise UsageError(
             f"the method {config.method} keeps samples and memory.bytes is 0; say how many bytes "
             "they may take, such as --memory 100000"
         )
-    if not config.rehearses and config.memory.bytes:
+    if not config.learner.uses_memory and config.memory.bytes:
         raise UsageError(
             f"memory.bytes is {config.memory.bytes}, but the method {config.method} keeps no "
-            "samples; set it to 0, or choose er, der++, icarl or gdumb"
+            f"samples; set it to 0, or choose {methods_where(uses_memory=True)}"
         )
-    keeps_pictures = config.rehearses and config.memory.medium != "tokens"
+    keeps_pictures = config.learner.uses_memory and config.memory.medium != "tokens"
     if keeps_pictures and config.memory.source is None:
         raise UsageError(
             f"memory.medium is {config.memory.medium}, which keeps pictures, and memory.source "
@@ -82,10 +78,12 @@ def _check_memory(config: "ContinualConfig") -> None:
             f"memory.source is {config.memory.source}, but no pictures are kept; leave it out, "
             "or set memory.medium to raw, png or jpeg:75"
         )
-    if config.memory.policy != "auto" and config.method not in ("er", "der++"):
+    if config.memory.policy != "auto" and not (
+        config.learner.uses_memory and config.learner.policy is None
+    ):
         raise UsageError(
-            f"memory.policy is {config.memory.policy}, which is for er and der++, and the method "
-            f"is {config.method}; set it to auto"
+            f"memory.policy is {config.memory.policy}, which the method {config.method} ignores; "
+            f"set it to auto, or choose {methods_where(uses_memory=True, policy=None)}"
         )
 
 
@@ -107,21 +105,23 @@ def _check_stream(config: "ContinualConfig") -> None:
                 f"stream.{name} is {getattr(stream, name)}, which a stream of the kind "
                 f"{stream.kind} does not have; leave it out, or choose {' or '.join(kinds)}"
             )
-    if stream.kind == "domain" and config.method == "icarl":
+    if stream.kind == "domain" and config.learner.needs_new_classes:
+        others = methods_where(uses_memory=True, needs_new_classes=False)
         raise UsageError(
-            "icarl takes earlier classes from the network before a task, which in a domain "
-            "stream are all; choose er, der++ or gdumb"
+            f"{config.method} takes earlier classes from the network before a task, which in a "
+            f"domain stream are all; choose {others}"
         )
-    if config.method == "joint" and config.mask == "task":
+    if config.learner.mixes_tasks and config.mask == "task":
         raise UsageError(
-            "mask is task, but joint training shows samples of all tasks so far; set it to seen"
+            f"mask is task, but {config.method} training shows samples of all tasks so far; "
+            "set it to seen"
         )
     if config.task_free and config.mask == "task":
         raise UsageError(
             f"mask is task, which a stream of the kind {stream.kind} does not tell; set it to seen"
         )
-    if config.task_free and config.method in NEEDS_TASKS:
+    if config.task_free and config.learner.needs_tasks:
         raise UsageError(
-            f"the method {config.method} is told when tasks begin, which a stream of the kind "
-            f"{config.stream.kind} does not tell; choose er, der++, lae, seq-ft or simplecil"
+            f"the method {config.method} must know when tasks begin, which a stream of the kind "
+            f"{config.stream.kind} does not tell; choose {methods_where(needs_tasks=False)}"
         )

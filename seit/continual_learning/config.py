@@ -1,4 +1,4 @@
-"""What a continual run does: its stream, its learner and its memory."""
+"""Settings of a continual run: its stream, its learner and its memory."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,7 +8,10 @@ from typing_extensions import override
 
 from seit.augment import AugmentConfig
 from seit.continual_learning.checks import check_together
-from seit.models import TuningConfig
+from seit.continual_learning.learners.base import Learner
+from seit.continual_learning.learners.registry import LEARNERS
+from seit.continual_learning.methods import Method
+from seit.models import TUNINGS, TuningConfig
 from seit.training import (
     EmaConfig,
     LoopConfig,
@@ -18,28 +21,10 @@ from seit.training import (
     require_shares,
 )
 
-Method = Literal[
-    "lae",
-    "seq-ft",
-    "joint",
-    "frozen-head",
-    "ncm",
-    "simplecil",
-    "ranpac",
-    "er",
-    "der++",
-    "icarl",
-    "gdumb",
-]
-REHEARSING = frozenset({"er", "der++", "icarl", "gdumb"})
-"""Methods that keep samples."""
-FROZEN = frozenset({"frozen-head", "ncm", "simplecil", "ranpac"})
-"""Methods that leave the backbone as it is."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """Which samples come when."""
+    """Stream of samples."""
 
     kind: Literal["class", "domain", "online", "blurry"] = "class"
     """`class`: new classes in every task. `domain`: the same classes, from another source in every
@@ -50,16 +35,17 @@ class StreamConfig:
     initial: int | None = None
     """Classes of its first task; None for as many as of the others (B0), half of all for B50."""
     order: str = "natural"
-    """Of the classes: `natural`, `pilot` (numpy's permutation by the seed 1993), `pilot:SEED`, or a
-    file of class numbers or names. The first ones of a `blurry` stream are its disjoint ones."""
+    """Order of the classes: `natural`, `pilot` (numpy's permutation by the seed 1993),
+    `pilot:SEED`, or a file of class numbers or names. The first ones of a `blurry` stream are its
+    disjoint ones."""
     domains: str | None = None
     """A CSV file of key and domain, or `folder` for the first folder of each key."""
     tasks: int = 5
     """Tasks of a `blurry` stream."""
     disjoint_share: float = 0.5
-    """Of the classes of a `blurry` stream, how many come in one task only, 0–1."""
+    """Share of the classes of a `blurry` stream that come in one task only, 0–1."""
     blur_share: float = 0.1
-    """Of the other classes' samples, how many come in other tasks than their own, 0–1."""
+    """Share of the other classes' samples that come in other tasks than their own, 0–1."""
     eval_every: int = 0
     """Samples between two evaluations of a stream that is seen once; 0 makes ten of them. There is
     also one at the end of each task. A step's samples are never on both sides of an evaluation."""
@@ -67,7 +53,7 @@ class StreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """What may be kept of samples that were seen."""
+    """Memory of samples that were seen."""
 
     bytes: int = 0
     """All that exemplars may take, labels and logits that are kept with them included."""
@@ -91,7 +77,7 @@ class LaeConfig:
     freeze: float = 0.6
     """Share of a task's steps, from the second task on, in which only the classifier learns."""
     ema_decay: float = 0.9999
-    """Of the offline module, per step."""
+    """Decay of the offline module, per step."""
     ema_absorb: float | None = None
     """Instead of a decay: the share of the online module that a task of any length brings into the
     offline one. The official 0.9999 comes to 0.099 in 1,040 steps (CIFAR-100) and to 0.39 in 5,000
@@ -115,7 +101,7 @@ class RanpacConfig:
     """Random projections and class prototypes (McDonnell et al., arXiv 2307.02251)."""
 
     dim: int = 2000
-    """Of the projection; 10,000 in the paper, whose Gram matrix takes 800 MB."""
+    """Size of the projection; 10,000 in the paper, whose Gram matrix takes 800 MB."""
 
 
 def _learning() -> OptimConfig:
@@ -132,31 +118,31 @@ def _views() -> AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ContinualConfig(LoopConfig):
-    """What `seit continual` does with a store.
+    """Settings of `seit continual`.
 
     Raises:
         UsageError: for values that do not fit together.
     """
 
     method: Method = "lae"
-    """Who learns."""
+    """Method that learns."""
     augment: AugmentConfig = field(default_factory=_views)
     """The augmentations; nothing is mixed."""
     optim: OptimConfig = field(default_factory=_learning)
-    """The optimiser, which begins anew with every task. LAE's rate is for batches of 24. With a
-    `weight_decay` rows of the classifier decay while other classes are learned."""
+    """The optimizer, which starts from scratch with every task. LAE's rate is for batches of 24.
+    With a `weight_decay` rows of the classifier decay while other classes are learned."""
     schedule: ScheduleConfig = field(default_factory=_schedule)
-    """Of every task: `epochs` or `steps` are those of one task. A `min_lr` above the rate keeps the
-    rate as it is. A stream that is seen once has one schedule, its one pass, whose length the
-    samples say: `epochs` and `steps` are passed over."""
+    """Schedule of every task: `epochs` or `steps` are those of one task. A `min_lr` above the rate
+    keeps the rate as it is. A stream that is seen once has one schedule, its one pass, whose length
+    the samples say: `epochs` and `steps` are passed over."""
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.0))
     """Has no use here: what a method averages is a setting of its own."""
     tuning: TuningConfig = field(default_factory=lambda: TuningConfig(method="adapter"))
-    """What of the backbone is trained, and how; methods that leave it as it is pass over this."""
+    """Tuning of the backbone; methods that leave it as it is ignore this."""
     stream: StreamConfig = field(default_factory=StreamConfig)
-    """Which samples come when."""
+    """Stream of samples."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
-    """What may be kept."""
+    """Memory of samples."""
     mask: Literal["auto", "task", "seen"] = "auto"
     """Among which classes the cross-entropy of new samples chooses: those of the task (LAE's local
     one), or all that were seen. `auto`: of the task for LAE, seq-ft and frozen-head, seen for ER,
@@ -175,7 +161,7 @@ class ContinualConfig(LoopConfig):
     @override
     def reinterpreted(self) -> list[str]:
         """Name also those of the tuning method."""
-        return [*super().reinterpreted(), *self.tuning.reinterpreted()]
+        return [*super().reinterpreted(), *TUNINGS[self.tuning.method].reinterpreted(self.tuning)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,23 +189,22 @@ class ContinualConfig(LoopConfig):
 
     @property
     def task_free(self) -> bool:
-        """Whether the stream is seen once, without a word on tasks."""
+        """Return whether the stream is seen once and does not tell tasks."""
         return self.stream.kind in ("online", "blurry")
 
     @property
-    def rehearses(self) -> bool:
-        """Whether the method keeps samples."""
-        return self.method in REHEARSING
+    def learner(self) -> type[Learner]:
+        """Class of the method, whose attributes are facts about it."""
+        return LEARNERS[self.method]
 
     @property
     def masks_to_task(self) -> bool:
-        """Whether the cross-entropy of new samples chooses among the task's classes alone."""
+        """Return whether new samples' cross-entropy chooses among the task's classes alone."""
         if self.mask == "auto":
-            local = self.method in ("lae", "seq-ft", "frozen-head")
-            return local and self.stream.kind == "class"
+            return self.learner.masks == "task" and self.stream.kind == "class"
         return self.mask == "task"
 
     @property
     def effective_tuning(self) -> TuningConfig:
-        """What of the backbone is trained."""
-        return TuningConfig(method="linear") if self.method in FROZEN else self.tuning
+        """Tuning of the backbone."""
+        return self.tuning if self.learner.tunes_backbone else TuningConfig(method="linear")

@@ -12,35 +12,38 @@ _SUFFIX = "_bytes"
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Bytes of a learner after its last task, each counted once."""
+    """Bytes of a learner after its last task, each counted once.
+
+    Attributes:
+        exemplar_payload_bytes: stored tokens or compressed pictures.
+        exemplar_label_bytes: their labels.
+        exemplar_extra_bytes: what a method keeps with each, such as logits.
+        codebook_bytes: without which ids say nothing.
+        tokenizer_bytes: needed to classify a picture that is no store's, and to replay pictures;
+            not to train from tokens.
+        replays_pictures: whether exemplars are pictures, so that training needs the tokenizer too.
+        online_pet_bytes: the tuning modules that are trained.
+        offline_pet_bytes: their running averages, for as many as there are.
+        head_bytes: the classifier of all classes met.
+        state_bytes: what else a method remembers: prototypes, Gram matrices, random projections …
+        optimizer_bytes: moments while a task is trained; each task begins with new ones.
+        backbone_bytes: frozen, and the same for every method.
+        trainable_parameters: how many numbers a step may change.
+    """
 
     exemplar_payload_bytes: int = 0
-    """Stored tokens or compressed pictures."""
     exemplar_label_bytes: int = 0
-    """Their labels."""
     exemplar_extra_bytes: int = 0
-    """What a method keeps with each, such as logits."""
     codebook_bytes: int = 0
-    """Without which ids say nothing."""
     tokenizer_bytes: int = 0
-    """Needed to classify a picture that is no store's, and to replay pictures; not to train from
-    tokens."""
     replays_pictures: bool = False
-    """Whether exemplars are pictures, so that training needs the tokenizer too."""
     online_pet_bytes: int = 0
-    """The tuning modules that are trained."""
     offline_pet_bytes: int = 0
-    """Their running averages, for as many as there are."""
     head_bytes: int = 0
-    """The classifier of all classes met."""
     state_bytes: int = 0
-    """What else a method remembers: prototypes, Gram matrices, random projections …"""
     optimizer_bytes: int = 0
-    """Moments while a task is trained; each task begins with new ones."""
     backbone_bytes: int = 0
-    """Frozen, and the same for every method."""
     trainable_parameters: int = 0
-    """How many numbers a step may change."""
 
     @property
     def exemplar_bytes(self) -> int:

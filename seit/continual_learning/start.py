@@ -14,7 +14,6 @@ from seit.config import flatten, to_mapping
 from seit.continual_learning.config import ContinualConfig
 from seit.continual_learning.feeds import Rows
 from seit.continual_learning.learners.base import Learner, Setting
-from seit.continual_learning.learners.registry import LEARNERS
 from seit.continual_learning.loop import Running
 from seit.continual_learning.memory.media import make_medium
 from seit.continual_learning.memory.policies import Policy
@@ -26,7 +25,14 @@ from seit.continual_learning.streams.plan import make_stream
 from seit.devices import choose_device
 from seit.errors import UsageError
 from seit.locks import locked_folder
-from seit.models import base_fingerprint, build_backbone, is_of_head, load_weights, make_tuning
+from seit.models import (
+    TUNINGS,
+    base_fingerprint,
+    build_backbone,
+    is_of_head,
+    load_weights,
+    make_tuning,
+)
 from seit.progress import Progress
 from seit.shards import Store, open_store
 from seit.training import (
@@ -133,14 +139,14 @@ def _continual(
         config=config,
         stream=stream,
         network=network,
-        memory=_make_memory(config, store, device) if config.rehearses else None,
+        memory=_make_memory(config, store, device) if config.learner.uses_memory else None,
         augment=augment,
         device=device,
         autocast=make_autocast(config, device),
         inputs_of=train.inputs,
         labels=train.labels,
     )
-    learner = LEARNERS[config.method](setting)
+    learner = config.learner(setting)
     evaluated = Rows(store[config.data.val_split], augment, device)
     run, is_known = _enter(config, store, out, resume=resume)
     warnings = _warnings(config)
@@ -178,7 +184,7 @@ def _enter(config: ContinualConfig, store: Store, out: Path, *, resume: bool) ->
 def _warnings(config: ContinualConfig) -> tuple[str, ...]:
     """List what makes the figures mean little."""
     tuned = config.effective_tuning.method
-    if config.init_from is not None or tuned == "full":
+    if config.init_from is not None or TUNINGS[tuned].trains_all:
         return ()
     return (
         f"the backbone has random weights, and {tuned} leaves most of them as they are, so that "
@@ -223,7 +229,7 @@ def _pretraining(config: ContinualConfig, store: Store) -> dict[str, Any] | None
     if config.init_from is None:
         return None
     run = Run.open(config.init_from)
-    is_classifier = run.objective == "classify"
+    is_classifier = run.kind.classifies
     known = set(run.classes) & set(store.classes) if is_classifier else ()
     return {"objective": run.objective, "classes_of_the_stream": len(known)}
 
@@ -232,7 +238,6 @@ def _make_memory(config: ContinualConfig, store: Store, device: torch.device) ->
     wanted = config.memory
     split = store[config.data.train_split]
     medium = make_medium(wanted.medium, split, source=wanted.source, store=store, device=device)
-    own: dict[str, Policy] = {"icarl": "herding", "gdumb": "greedy"}
     policy: Policy = "reservoir" if config.task_free else "balanced"
     if wanted.policy != "auto":
         policy = wanted.policy
@@ -240,9 +245,9 @@ def _make_memory(config: ContinualConfig, store: Store, device: torch.device) ->
         medium,
         budget_bytes=wanted.bytes,
         num_classes=len(store.classes),
-        policy=own.get(config.method, policy),
+        policy=config.learner.policy or policy,
         seed=config.run.seed,
-        extra_bytes=2 * len(store.classes) if config.method == "der++" else 0,
+        extra_bytes=2 * len(store.classes) if config.learner.keeps_logits else 0,
     )
 
 

@@ -1,4 +1,4 @@
-from .config import TokenizeConfig as TokenizeConfig, resolve_tokenizer as resolve_tokenizer
+from .config import TokenizeConfig as TokenizeConfig
 from .estimate import Estimate as Estimate, estimate_job as estimate_job
 from .fit import (
     FIT_INPUTS as FIT_INPUTS,
@@ -20,6 +20,7 @@ from .inputs.pixels import PixelReader as PixelReader
 from .inputs.pool import DecodingPool as DecodingPool
 from .inputs.reader import LARGE_FILE_BYTES as LARGE_FILE_BYTES
 from .job import TokenizeResult as TokenizeResult, tokenize as tokenize
+from .resolve import resolve_tokenizer as resolve_tokenizer
 from .sources.corpus import Corpus as Corpus, Instance as Instance
 from .sources.detect import list_corpus as list_corpus
 from .sources.media import EXTENSIONS as EXTENSIONS, NOUNS as NOUNS

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from seit.errors import SeitError, UsageError
-from seit.ingest.config import TokenizeConfig, resolve_tokenizer
+from seit.ingest.config import TokenizeConfig
 from seit.ingest.inputs.audio import AudioReader
 from seit.ingest.inputs.pixels import PixelReader
 from seit.ingest.inputs.reader import Reader
+from seit.ingest.resolve import resolve_tokenizer
 from seit.ingest.sources import Corpus, list_corpus
 from seit.tokenizers import (
     PRESETS,

@@ -21,7 +21,8 @@ import torch
 from seit.devices import choose_device
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.engines import Engine, Work, choose_engine
+from seit.ingest.engines.base import Engine, Work
+from seit.ingest.engines.registry import choose_engine
 from seit.ingest.fit import fit_tokenizer, make_reader, measure
 from seit.ingest.input_list import INPUTS_NAME, list_inputs
 from seit.ingest.inputs.reader import Reader
@@ -434,12 +435,11 @@ def result_of(
 
 def _size_remarks(store: Store) -> tuple[str, ...]:
     card = store.card
-    size = card.tokenizer.preprocessing.get("size")
     remark = larger_remark(
         num_bytes=store.num_bytes,
         token_bytes=card.payload_bytes,
         source_bytes=card.source_bytes,
         tokenizer=card.tokenizer.name,
-        size=size if isinstance(size, int) else None,
+        size=card.tokenizer.image_size,
     )
     return () if remark is None else (remark,)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seit.errors import UnreadableError
-from seit.ingest.config import AUTO, TokenizeConfig, resolve_tokenizer
+from seit.ingest.config import AUTO, TokenizeConfig
 from seit.ingest.fit import FIT_INPUTS, spread_evenly
 from seit.ingest.inputs.images import picture_size
 from seit.ingest.inputs.views import VIEW_SIGN
+from seit.ingest.resolve import resolve_tokenizer
 from seit.ingest.sources import Corpus, list_corpus, read_bytes
 from seit.ingest.sources.media import check_derived_keys
 from seit.tokenizers import PatchTokenizer, Tokenizer

@@ -21,7 +21,7 @@ import numpy as np
 
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import explained_writes
-from seit.ingest.config import TokenizeConfig, resolve_tokenizer
+from seit.ingest.config import TokenizeConfig
 from seit.ingest.input_list import (
     INPUTS_NAME,
     SAMPLE_SUFFIX,
@@ -37,6 +37,7 @@ from seit.ingest.job import (
     result_of,
     tokenize_corpus,
 )
+from seit.ingest.resolve import resolve_tokenizer
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.workspace import check_target

@@ -1,4 +1,4 @@
-"""Codebooks as networks see them.
+"""Normalize codebooks for networks.
 
 Legend: K codes, C codebook dim.
 """
@@ -10,7 +10,7 @@ from seit.augment import codebook_unit
 
 
 def standardised(codebook_KC: Tensor) -> Tensor:
-    """Codes of mean 0 and RMS 1, float32 (K, C)."""
+    """Return codes of mean 0 and RMS 1, float32 (K, C)."""
     codes = codebook_KC.detach().to(torch.float32)
     mean_C, unit = location_and_scale(codes)
     return (codes - mean_C) / unit

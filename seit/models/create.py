@@ -1,4 +1,4 @@
-"""One door to models: timm's, with the stem replaced and everything else unchanged."""
+"""Create timm models with the stem replaced and everything else unchanged."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,9 @@ from seit.tensors import first_not_finite
 
 _LOG = logging.getLogger(__name__)
 _FEW_PATCHES = 16
-"""Of which there are fewer only where a stem does not suit a grid."""
+"""Fewer patches mean that a stem does not suit a grid."""
 CROP_SHARE = 7 / 8
-"""Side of the crop that the network sees, of the side of the stored grid (28 of 32)."""
+"""Side of the network's crop, as a share of the stored grid's side (28 of 32)."""
 
 
 def create_model(
@@ -36,23 +36,23 @@ def create_model(
 ) -> nn.Module:
     """Create the timm model ``name`` for the tokens of ``store``.
 
-    Its forward takes embedded tokens float (B, C, h, w), C the codebook's dim and h, w 7/8 of the
-    grid (of one level, where the tokenizer has several), as ``seit.augment.TokenAugment`` makes
-    them, and returns logits (B, ``num_classes``). Names of parameters are timm's.
+    Its forward takes embedded tokens float (B, C, h, w) from ``seit.augment.TokenAugment``, with C
+    the codebook's dim and h, w 7/8 of the grid (of one level, if the tokenizer has several), and
+    returns logits (B, ``num_classes``). Parameter names are timm's.
 
     Args:
-        name: a model of timm, such as ``vit_small_patch16_224`` or ``resnet50``; the patch size
+        name: a timm model, such as ``vit_small_patch16_224`` or ``resnet50``; the patch size
             of a ViT is ignored.
-        store: gives C, the grid and, unless ``num_classes`` is given, the number of classes.
+        store: provides C, the grid and the default ``num_classes``.
         stem: see `build_backbone`.
         num_classes: outputs of the head.
-        **kwargs: passed on to ``timm.create_model``.
+        **kwargs: passed to ``timm.create_model``.
 
     Raises:
-        UsageError: timm has no such model, tokens cannot enter it, or an argument does not fit it.
+        UsageError: timm has no such model, it cannot take tokens, or an argument is invalid.
     """
     rows, width = store.card.tokenizer.grid
-    height = rows // (store.codebook.shape[0] if store.codebook.ndim == 3 else 1)
+    height = rows // store.levels
     return build_backbone(
         name,
         channels=store.card.tokenizer.codebook_dim,
@@ -76,24 +76,22 @@ def build_backbone(
     """Build a timm model over inputs (B, ``channels``, h, w) that returns (B, ``num_classes``).
 
     Args:
-        name: a model of timm.
+        name: a timm model.
         channels: C, of embedded tokens or of pixels.
         input_size: h and w.
         num_classes: outputs of the head.
-        stem: ``auto`` is what suits the backbone and the grid. ViTs take kernel/stride/padding of
-            one convolution, and 4/2/1 by themselves, or 3/1/1 where that would leave fewer than
-            49 patches. Hierarchical backbones take ``up`` or ``later``, and the second by
-            themselves where they run with it, see `seit.models.entry`. ``none`` leaves timm's
-            stem as it is, for pixels.
-        weights: what is going to be loaded into it; a model of more weights is refused before it
-            takes memory.
-        **kwargs: passed on to ``timm.create_model``.
+        stem: ``auto`` selects a stem for the backbone and the grid. ViTs take kernel/stride/padding
+            of one convolution; their default is 4/2/1, or 3/1/1 if that would leave fewer than
+            49 patches. Hierarchical backbones take ``up`` or ``later``; their default is the
+            latter if it works, see `seit.models.entry`. ``none`` keeps timm's stem, for pixels.
+        weights: weights to load into it; a larger model is refused before it takes memory.
+        **kwargs: passed to ``timm.create_model``.
 
     Raises:
-        UsageError: timm has no such model, tokens cannot enter it, or an argument does not fit it.
+        UsageError: timm has no such model, it cannot take tokens, or an argument is invalid.
     """
     if num_classes < 1:
-        raise UsageError("the store has no classes to learn; tokenize a labelled corpus")
+        raise UsageError("the store has no classes to learn; tokenize a labeled corpus")
     _check_ours(name, kwargs, stem)
     kwargs = settle(name, kwargs)
     original = sketch(name, kwargs)
@@ -128,10 +126,10 @@ def build_backbone(
 def _first_that_runs(
     plans: Sequence[Plan], inputs: tuple[int, int, int], num_classes: int
 ) -> tuple[Callable[[], nn.Module], nn.Module]:
-    """The first plan whose model returns logits for inputs (C, h, w), and that without memory.
+    """Return the first plan with a model that works on inputs (C, h, w), tested without memory.
 
     Raises:
-        UsageError: none does; it is that of the first.
+        UsageError: none works; the error is that of the first.
     """
     errors = []
     for plan in plans:
@@ -149,7 +147,7 @@ def _first_that_runs(
 
 
 def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a model that its weights do not account for."""
+    """Refuse a model with more weights than were saved."""
     wanted = sum(value.numel() for value in model.state_dict().values())
     found = sum(value.numel() for value in weights.values())
     if wanted > found:
@@ -160,7 +158,7 @@ def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]
 
 
 def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:
-    """Refuse arguments that follow from the input and the stem, and what is no classifier."""
+    """Refuse arguments that follow from input and stem, and models that are no classifiers."""
     if kwargs.get("features_only"):
         raise UsageError(
             f"features_only of {name!r} would give a list of feature maps, and models over tokens "
@@ -175,7 +173,7 @@ def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:
 
 
 def _note_few_patches(stem: Stem, input_size: tuple[int, int]) -> None:
-    """Say so where a stem that was asked for leaves a ViT next to nothing to attend to."""
+    """Warn if the requested stem leaves a ViT very few patches."""
     rows, columns = stem.output_size(input_size)
     usual = vit_stem("auto", input_size).output_size(input_size)
     if rows * columns < _FEW_PATCHES <= usual[0] * usual[1]:
@@ -186,7 +184,7 @@ def _note_few_patches(stem: Stem, input_size: tuple[int, int]) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters of a model."""
+    """Count the trainable parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

@@ -1,4 +1,4 @@
-"""ViTs as encoders: features of patches, of all of them or of those that are kept.
+"""Use ViTs as encoders: features of all patches, or of the kept ones.
 
 Legend: B batch, C channels, h w inputs, L patches, n patches kept, D model dim.
 """
@@ -13,19 +13,22 @@ from seit.errors import UsageError
 
 
 class Encoded(NamedTuple):
-    """Features after the final norm."""
+    """Features after the final norm.
+
+    Attributes:
+        prefix: (B, D), of the class token.
+        patches: (B, n, D), in the order in which they were kept.
+    """
 
     prefix: Tensor
-    """(B, D), of the class token."""
     patches: Tensor
-    """(B, n, D), in the order in which they were kept."""
 
 
 def check_encoder(model: nn.Module) -> VisionTransformer:
-    """The model itself, as what :func:`encode` takes.
+    """Return the model itself if :func:`encode` supports it.
 
     Raises:
-        UsageError: it is no plain ViT with a class token, or pools otherwise than by a mean.
+        UsageError: it is not a plain ViT with a class token, or does not pool by a mean.
     """
     if not isinstance(model, VisionTransformer) or not _is_plain(model):
         raise UsageError(
@@ -53,8 +56,8 @@ def encode(
     Args:
         vit: from :func:`check_encoder`.
         inputs_BChw: (B, C, h, w).
-        keep: (B, n) int64, the patches that enter the blocks; all when None.
-        masked: (B, L) bool, the patches in whose place ``mask_token`` stands.
+        keep: (B, n) int64, the patches that enter the blocks; None for all.
+        masked: (B, L) bool, the patches replaced by ``mask_token``.
         mask_token: (D,), with ``masked``.
 
     Returns:
@@ -74,6 +77,6 @@ def encode(
 
 
 def pooled(vit: VisionTransformer, inputs_BChw: Tensor) -> Tensor:
-    """What a classifier's head sees: the mean over patches, normalised, float (B, D)."""
+    """Return the input of a classifier's head: the normalized mean over patches, (B, D)."""
     features: Tensor = vit.forward_head(vit.forward_features(inputs_BChw), pre_logits=True)
     return features

@@ -1,14 +1,14 @@
-"""Tokens enter a hierarchical backbone: its stem gives way to an adaptor, the rest stays.
+"""Replace the stem of a hierarchical backbone by an adaptor of tokens.
 
 A network such as ResNet sees 224×224 pixels as 56×56 features in its first stage and as 28×28 in
-its second. A grid of 28×28 tokens can come in at both places:
+its second. A grid of 28×28 tokens can enter at both places:
 
-* ``up``: a transposed convolution brings the grid to the size that the first stage is given.
-* ``later``: a convolution hands the grid to the first stage whose output has the grid's size. The
-  stages before it are left out, and it no longer reduces the resolution itself.
+* ``up``: a transposed convolution enlarges the grid to the input size of the first stage.
+* ``later``: a convolution feeds the grid to the first stage with outputs of the grid's size. The
+  stages before it are removed, and it no longer reduces the resolution itself.
 
 The adaptor takes the place and the name of the stem's last convolution. Norms and activations
-behind it stay; convolutions before it, and pooling, become identities.
+after it stay; convolutions before it, and pooling, become identities.
 
 Legend: B batch, C codebook dim, h w grid, D channels of the stage.
 """
@@ -20,7 +20,7 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.models.hierarchy import Flow, Hierarchy
-from seit.models.stem import Stem, initialised
+from seit.models.stem import Stem, initialized
 
 Entry = Literal["up", "later"]
 
@@ -28,17 +28,17 @@ Entry = Literal["up", "later"]
 def enter(
     model: nn.Module, hierarchy: Hierarchy, *, entry: Entry, channels: int, grid: tuple[int, int]
 ) -> None:
-    """Let tokens (B, ``channels``, *``grid``) into a backbone, in place.
+    """Make a backbone take tokens (B, ``channels``, *``grid``), in place.
 
     Args:
-        model: as timm makes it.
-        hierarchy: what was measured on a picture of the pixels that the grid stands for.
-        entry: where tokens come in.
-        channels: C, of the embedded tokens.
+        model: a timm model.
+        hierarchy: measured on a picture of the size that the grid stands for.
+        entry: place where tokens enter.
+        channels: C, channels of the embedded tokens.
         grid: rows and columns of tokens.
 
     Raises:
-        UsageError: there is no such place in this backbone.
+        UsageError: the backbone has no such place.
     """
     convolutions = [key for key in hierarchy.stem if _is_convolution(model.get_submodule(key))]
     if not convolutions:
@@ -60,7 +60,7 @@ def enter(
 
 
 def _factor(stage: Flow, grid: tuple[int, int], model: nn.Module) -> int:
-    """How often the first stage's input is as long as the grid."""
+    """Return the ratio of the first stage's input to the grid."""
     factor = stage.input_size[0] // grid[0]
     if (
         stage.input_size != (grid[0] * factor, grid[1] * factor)
@@ -76,14 +76,15 @@ def _factor(stage: Flow, grid: tuple[int, int], model: nn.Module) -> int:
 
 
 def _upsampling(channels: int, dim: int, factor: int) -> nn.Module:
-    """A transposed convolution (B, C, h, w) → (B, D, factor · h, factor · w); factor a power of 2.
+    """Return a transposed convolution (B, C, h, w) → (B, D, factor · h, factor · w).
 
-    Neighbouring windows overlap by half. Weights start with variance 1 / fan-in, biases at 0.
+    ``factor`` is a power of 2. Adjacent windows overlap by half. Weights start with variance
+    1 / fan-in, biases at 0.
     """
     if factor == 1:
         return Stem(3, 1, 1).convolution(channels, dim)
     adaptor = nn.ConvTranspose2d(channels, dim, 2 * factor, factor, factor // 2)
-    return initialised(adaptor, fan_in=4 * channels)
+    return initialized(adaptor, fan_in=4 * channels)
 
 
 def _stage_of_size(hierarchy: Hierarchy, grid: tuple[int, int], model: nn.Module) -> Flow:
@@ -102,7 +103,7 @@ def _output_sizes(hierarchy: Hierarchy) -> list[tuple[int, int]]:
 
 
 def _keep_resolution(module: nn.Module, stage: Flow) -> int:
-    """Take the reduction out of a stage; returns the channels that it wants then."""
+    """Remove the reduction from a stage, and return its new input channels."""
     if stage.input_size == stage.output_size:
         return stage.input_dim
     first = getattr(module, "downsample", None)
@@ -120,7 +121,7 @@ def _keep_resolution(module: nn.Module, stage: Flow) -> int:
 def _replace_stem(
     model: nn.Module, hierarchy: Hierarchy, last: str, adaptor: nn.Module, dim: int
 ) -> None:
-    """Put the adaptor in the place of the convolution ``last``."""
+    """Replace the convolution ``last`` by the adaptor."""
     old_dim = _output_dim(model.get_submodule(last))
     place = hierarchy.stem.index(last)
     model.set_submodule(last, adaptor)
@@ -137,7 +138,7 @@ def _replace_stem(
 
 @torch.no_grad()
 def _resize_norm(module: nn.Module, old_dim: int, dim: int) -> None:
-    """Give a norm over ``old_dim`` channels ``dim`` of them; other modules stay."""
+    """Resize a norm from ``old_dim`` to ``dim`` channels; keep other modules."""
     for key, weights in list(module.named_parameters(recurse=False)):
         if weights.shape == (old_dim,):
             module.register_parameter(key, nn.Parameter(weights[:1].repeat(dim)))

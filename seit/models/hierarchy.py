@@ -1,7 +1,7 @@
-"""Where a hierarchical backbone reduces the resolution: its stem and its stages, by measurement.
+"""Measure the stem and the stages of a hierarchical backbone.
 
-timm's ``feature_info`` names the stages. What they are given, and which modules run before the
-first of them, is noted in a forward pass on the meta device, which computes nothing.
+timm's ``feature_info`` names the stages. A forward pass on the meta device, which computes nothing,
+records their inputs and the modules that run before the first stage.
 
 Legend: B batch.
 """
@@ -20,14 +20,14 @@ from seit.models.timm_models import BUILD_ERRORS
 
 @dataclass(frozen=True)
 class Flow:
-    """What a module makes of what.
+    """Input and output shapes of a module.
 
     Attributes:
-        name: the module's.
-        input_size: rows and columns that come in.
-        input_dim: channels that come in.
-        output_size: rows and columns that go out.
-        output_dim: channels that go out.
+        name: name of the module.
+        input_size: rows and columns of the input.
+        input_dim: channels of the input.
+        output_size: rows and columns of the output.
+        output_dim: channels of the output.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Flow:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The way of a picture through a backbone.
+    """Stem and stages of a backbone, measured on a picture.
 
     Attributes:
-        stem: names of the modules that run before the first stage, in the order of their calls.
-        resizing: those of them whose output has another size than their input.
-        stages: the stages, in their order.
+        stem: names of the modules that run before the first stage, in call order.
+        resizing: modules of the stem that change the size.
+        stages: the stages, in order.
     """
 
     stem: tuple[str, ...]
@@ -53,17 +53,17 @@ class Hierarchy:
 
 
 def feature_entries(model: nn.Module) -> list[dict[str, Any]]:
-    """The ``feature_info`` of timm: module, reduction and channels of each feature map."""
+    """Return timm's ``feature_info``: module, reduction and channels of each feature map."""
     info = getattr(model, "feature_info", None) or []
     return list(getattr(info, "info", info))
 
 
 def measure(sketch: nn.Module, name: str, size: tuple[int, int]) -> Hierarchy:
-    """Measure a backbone on the meta device, which reads pictures of three channels.
+    """Measure a backbone of three input channels on the meta device.
 
     Args:
         sketch: the backbone.
-        name: of the model, for messages.
+        name: name of the model, for messages.
         size: rows and columns of the picture.
 
     Raises:
@@ -118,7 +118,7 @@ def measure(sketch: nn.Module, name: str, size: tuple[int, int]) -> Hierarchy:
 
 
 def _stage_names(model: nn.Module) -> list[str]:
-    """Names of the modules that are numbered like most of ``feature_info``'s."""
+    """Return the names of modules numbered like most of ``feature_info``'s."""
     trunks = Counter(
         match[1]
         for entry in feature_entries(model)
@@ -138,12 +138,11 @@ def _flow(
 
 
 def size_and_dim(shape: torch.Size, picture: tuple[int, int]) -> tuple[tuple[int, int], int] | None:
-    """Rows and columns, and channels, of features (B, D, rows, columns) or (B, rows, columns, D).
+    """Return (rows, columns) and channels of (B, D, rows, columns) or (B, rows, columns, D).
 
     Args:
-        shape: of the features.
-        picture: rows and columns of the picture that they are of: the features are as many times
-            smaller in one as in the other.
+        shape: shape of the features.
+        picture: rows and columns of the picture; features are reduced equally along both.
     """
     if len(shape) != 4:
         return None

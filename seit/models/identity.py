@@ -1,4 +1,4 @@
-"""What weights are told by."""
+"""Fingerprints of weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """The sha256, in hexadecimal, over names, dtypes, shapes and bytes of tensors, by name."""
+    """Return the hexadecimal sha256 over names, dtypes, shapes and bytes of tensors, by name."""
     digest = hashlib.sha256()
     for key, value in sorted(tensors.items()):
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}\n".encode())

@@ -1,7 +1,7 @@
-"""Hierarchical backbones over tokens: ResNet, ConvNeXt, RegNet, EfficientNet, Swin and their kin.
+"""Build hierarchical backbones over tokens: ResNet, ConvNeXt, RegNet, EfficientNet, Swin, ….
 
 A grid of tokens stands for a picture of about 224×224 pixels: 28×28 tokens for 8×8 pixels each.
-The backbone is built for that picture, and tokens enter where its own features have their place.
+The backbone is built for that picture, and tokens enter where its features have their resolution.
 
 Legend: h w grid.
 """
@@ -19,7 +19,7 @@ from seit.models.hierarchy import Hierarchy, measure, size_and_dim
 from seit.models.timm_models import instantiate, sketch, takes
 
 _ENTRIES: dict[str, Entry] = {"auto": "later", "up": "up", "later": "later"}
-"""For ``auto``, the comparison in docs/backbones.md decided."""
+"""Entry of each name; docs/backbones.md justifies ``auto``."""
 
 _PIXELS = 224 * 224
 _PIXELS_PER_TOKEN = (4, 8, 16)
@@ -27,7 +27,7 @@ _LAST_REDUCTION = 32
 
 
 def parse_entry(stem: str, name: str) -> Entry:
-    """Where tokens enter: ``auto``, ``up`` or ``later``.
+    """Parse the entry of tokens: ``auto``, ``up`` or ``later``.
 
     Raises:
         UsageError: it is something else.
@@ -41,20 +41,20 @@ def parse_entry(stem: str, name: str) -> Entry:
 
 
 def pixels_per_token(grid: tuple[int, int]) -> int:
-    """Side of the square of pixels that a token stands for: 4, 8 or 16, 8 for 28×28 tokens."""
+    """Return the side in pixels of the square per token: 4, 8 or 16; 8 for 28×28 tokens."""
     side = math.sqrt(_PIXELS / (grid[0] * grid[1]))
     return min(_PIXELS_PER_TOKEN, key=lambda pixels: abs(math.log2(side / pixels)))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How tokens enter a backbone.
+    """Plan of a backbone over tokens.
 
     Attributes:
-        name: the model's.
-        settings: what `timm.create_model` is told, ``in_chans`` among it.
-        hierarchy: what was measured.
-        entry: where tokens come in.
+        name: name of the model.
+        settings: arguments of `timm.create_model`, including ``in_chans``.
+        hierarchy: the measured stem and stages.
+        entry: place where tokens enter.
         grid: rows and columns of tokens.
         picture: rows and columns of the pixels that the grid stands for.
     """
@@ -67,22 +67,22 @@ class Plan:
     picture: tuple[int, int]
 
     def make(self) -> nn.Module:
-        """The model of timm with an adaptor in the place of its stem.
+        """Build the timm model with an adaptor instead of its stem.
 
         Raises:
-            UsageError: the settings do not fit it, or there is no such entry.
+            UsageError: the settings are invalid, or it has no such entry.
         """
         model = instantiate(self.name, self.settings)
         channels = self.settings["in_chans"]
         enter(model, self.hierarchy, entry=self.entry, channels=channels, grid=self.grid)
         embed: Any = getattr(model, "patch_embed", None)
         if hasattr(embed, "img_size"):
-            # What the embedding checks its input against.
+            # The embedding checks its input against this.
             embed.img_size, embed.patch_size = self.grid, (1, 1)
         return model
 
     def guard(self, model: nn.Module) -> None:
-        """Let a model fail whose last features have another size than those of the picture."""
+        """Raise if the last features differ in size from those of the picture."""
         last = self.hierarchy.stages[-1]
 
         def check(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -107,14 +107,14 @@ def plan_pyramid(
     """Measure a backbone on the picture that a grid stands for.
 
     Args:
-        name: the model's.
-        settings: what `timm.create_model` is told, ``in_chans`` among it.
-        original: a sketch of it.
-        entry: where tokens come in.
+        name: name of the model.
+        settings: arguments of `timm.create_model`, including ``in_chans``.
+        original: a sketch of the model.
+        entry: place where tokens enter.
         grid: rows and columns of tokens.
 
     Raises:
-        UsageError: the settings do not fit it, or it has no stages.
+        UsageError: the settings are invalid, or it has no stages.
     """
     side = pixels_per_token(grid)
     picture = (grid[0] * side, grid[1] * side)
@@ -124,9 +124,9 @@ def plan_pyramid(
 
 
 def _size_settings(model: nn.Module, picture: tuple[int, int]) -> dict[str, Any]:
-    """How a model that must know the picture's size is told.
+    """Return the arguments that set a model's picture size.
 
-    Windows of pictures that the last stage does not divide evenly are masked as they come.
+    Windows are padded and masked if the last stage does not divide the picture evenly.
     """
     if not takes(model, "img_size"):
         return {}

@@ -1,8 +1,8 @@
-"""The stem adaptor: embedded tokens (B, C, h, w) → the patch features of a timm backbone.
+"""Adapt embedded tokens (B, C, h, w) to the patch features of a timm backbone.
 
 SeiT (arXiv 2303.11114, section 3.3) replaces the patch embedding by one convolution over the token
 grid. The paper's ViT uses kernel 4, stride 2, padding 1 on 28×28 tokens; SeiT++'s masked token
-modelling uses kernel 2, stride 2, no padding. Both give 14×14 patches. Stride 4 gives 7×7 and a
+modeling uses kernel 2, stride 2, no padding. Both give 14×14 patches. Stride 4 gives 7×7 and a
 network four times as fast; stride 1 serves small grids.
 
 Legend: B batch, C codebook dim, h w cropped grid, D model dim.
@@ -21,7 +21,7 @@ Convolution = TypeVar("Convolution", nn.Conv2d, nn.ConvTranspose2d)
 
 @dataclass(frozen=True)
 class Stem:
-    """A convolution of ``kernel``, ``stride`` and ``padding``, written ``"4/2/1"``."""
+    """Convolution of ``kernel``, ``stride`` and ``padding``, written ``"4/2/1"``."""
 
     kernel: int
     stride: int
@@ -32,7 +32,7 @@ class Stem:
         """Parse ``kernel/stride/padding``.
 
         Raises:
-            UsageError: it is not of that form, or the convolution would skip tokens.
+            UsageError: the form is invalid, or the convolution would skip tokens.
         """
         match = re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{1,2})", text)
         stem = cls(*map(int, match.groups())) if match else None
@@ -44,7 +44,7 @@ class Stem:
         return stem
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Patches (rows, columns) of a grid of ``size``.
+        """Return the patches (rows, columns) of a grid of ``size``.
 
         Raises:
             UsageError: the grid is smaller than the kernel.
@@ -60,19 +60,19 @@ class Stem:
         return rows, columns
 
     def convolution(self, channels: int, dim: int) -> nn.Conv2d:
-        """The convolution (B, C, h, w) → (B, D, rows, columns).
+        """Build the convolution (B, C, h, w) → (B, D, rows, columns).
 
         Weights start with variance 1 / fan-in, biases at 0.
         """
         conv = nn.Conv2d(channels, dim, self.kernel, self.stride, self.padding)
-        return initialised(conv, fan_in=channels * self.kernel**2)
+        return initialized(conv, fan_in=channels * self.kernel**2)
 
     def __str__(self) -> str:
         return f"{self.kernel}/{self.stride}/{self.padding}"
 
 
-def initialised(adaptor: Convolution, *, fan_in: int) -> Convolution:
-    """The same adaptor with weights of variance 1 / ``fan_in`` and biases of 0."""
+def initialized(adaptor: Convolution, *, fan_in: int) -> Convolution:
+    """Initialize an adaptor with weights of variance 1 / ``fan_in`` and biases of 0."""
     nn.init.trunc_normal_(adaptor.weight, std=fan_in**-0.5)
     assert adaptor.bias is not None
     nn.init.zeros_(adaptor.bias)

@@ -1,4 +1,4 @@
-"""timm's constructors, with one clear line for what they do not take."""
+"""Build timm models, with one-line errors for invalid arguments."""
 
 import inspect
 import re
@@ -25,16 +25,16 @@ BUILD_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What timm's models raise when arguments or inputs do not fit them."""
+"""Exceptions of timm models on invalid arguments or inputs."""
 
 _UNKNOWN_ARGUMENT = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
 
 def instantiate(name: str, settings: Mapping[str, Any]) -> nn.Module:
-    """Model ``name`` of timm, with fresh weights.
+    """Build the timm model ``name`` with random weights.
 
     Raises:
-        UsageError: the settings do not fit it.
+        UsageError: the settings are invalid.
     """
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, **settings)
@@ -46,10 +46,10 @@ def instantiate(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def sketch(name: str, settings: Mapping[str, Any]) -> nn.Module:
-    """The same model on the meta device: it has shapes and no memory.
+    """Build the same model on the meta device, with shapes and without memory.
 
     Raises:
-        UsageError: timm has no such model, or it does not take these settings.
+        UsageError: timm has no such model, or the settings are invalid.
     """
     if not timm.is_model(name):
         near = get_close_matches(name[:100], timm.list_models(), n=3)
@@ -104,12 +104,12 @@ class _Unfilled(TorchFunctionMode):
 
 
 def settle(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, less a stochastic depth of 0 for a model that has none.
+    """Remove a stochastic depth of 0 from the settings of a model without stochastic depth.
 
-    Networks that have one may have another default than 0.
+    Networks with it may have another default than 0.
 
     Raises:
-        UsageError: as of `sketch`.
+        UsageError: see `sketch`.
     """
     rest = {key: value for key, value in settings.items() if key != "drop_path_rate"}
     if settings.get("drop_path_rate") == 0 and not takes(sketch(name, rest), "drop_path_rate"):
@@ -118,7 +118,7 @@ def settle(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def takes(model: nn.Module, argument: str) -> bool:
-    """Whether the constructor of a model's class, or of its bases, has such an argument."""
+    """Return True if the constructor of a model's class or bases has such an argument."""
     return any(
         argument in inspect.signature(base.__dict__["__init__"]).parameters
         for base in type(model).__mro__
@@ -130,7 +130,7 @@ def rehearse(model: nn.Module, name: str, inputs: torch.Tensor, num_classes: int
     """Run a sketch, and check that it returns logits (B, ``num_classes``).
 
     Raises:
-        UsageError: it does not run on these inputs or returns something else.
+        UsageError: it does not run on these inputs, or returns something else.
     """
     size = "×".join(map(str, inputs.shape[2:]))
     try:

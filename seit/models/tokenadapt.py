@@ -1,7 +1,7 @@
-"""TokenAdapt: the network through which token grids are flipped, rotated, sheared and cropped.
+"""TokenAdapt: a network that flips, rotates, shears and crops token grids.
 
 The tokens of a warped image are not the warped tokens of the image. TokenAdapt (SeiT++, arXiv
-2312.10105, section 3.2) lifts a grid to a map of twice its sides in which warping does make sense,
+2312.10105, section 3.2) lifts a grid to a map of twice its sides in which warping is meaningful,
 warps the map, and reads tokens from it: T(A(x)) ≈ g(A(f(T(x)))).
 
 Legend: B batch, H W grid, h w warped grid, L = H · W, K codes, C codebook dim, D model dim.
@@ -29,9 +29,9 @@ _VERSION = 1
 _MAX_DIM = 8192
 _MAX_HEADS = 256
 _SHARPNESS = 8.0
-"""Difference of the first logits of unlike codes, about."""
+"""Approximate difference of the initial logits of different codes."""
 _GROUP_CELLS = 1 << 16
-"""Cells that are warped at a time when no gradient is wanted: what bounds the memory."""
+"""Cells that are warped at a time without gradients, to bound the memory."""
 
 
 class TokenAdapt(TokenWarper):
@@ -42,22 +42,22 @@ class TokenAdapt(TokenWarper):
     K logits. Blocks are pre-norm, with tanh in an MLP four times as wide, and see fixed sine and
     cosine positions, so that f and g take grids of any size.
 
-    Different from the paper: embedded tokens are centered and divided by their RMS deviation first,
-    as codebooks differ in scale; and training starts from copying instead of from noise. The four
-    linear maps begin as a projection and its transpose, the blocks as identities and the head as a
-    search of the nearest code, so that an untrained network reads off the interpolated embedding.
+    Different from the paper: embedded tokens are first centered and divided by their RMS deviation,
+    since codebooks differ in scale, and training starts from copying instead of from noise. The
+    four linear maps start as a projection and its transpose, the blocks as identities and the head
+    as a nearest-code search, so an untrained network reads off the interpolated embedding.
 
-    Costs about 5.6 billion multiplications a sample at 32×32 tokens and the published width.
+    Costs about 5.6 billion multiplications per sample at 32×32 tokens and the published width.
 
     Args:
         codebook: (K, C) floating point; a buffer that is not saved.
         dim: D, a multiple of 4 and of ``num_heads``.
         num_heads: heads of both blocks.
-        interpolation: how the map is warped. Networks that were trained before it could be chosen
-            were so with ``bilinear``, and their files say nothing of it.
+        interpolation: interpolation of the warp. Files of older networks do not contain it; these
+            were trained with ``bilinear``.
 
     Raises:
-        UsageError: for a codebook that is not (K, C), or sizes that do not fit.
+        UsageError: the codebook is not (K, C), or sizes are invalid.
     """
 
     codes: Tensor
@@ -99,7 +99,7 @@ class TokenAdapt(TokenWarper):
             self._start_from_copying()
 
     def take_codebook(self, codebook: Tensor) -> None:
-        """Take over the codes (K, C) that tokens stand for."""
+        """Set the codes (K, C) of the tokens."""
         codes = codebook.detach().to(torch.float32)
         mean, self.unit = location_and_scale(codes)
         self.register_buffer("mean", mean, persistent=False)
@@ -107,7 +107,7 @@ class TokenAdapt(TokenWarper):
 
     @override
     def forward(self, tokens: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, K, h, w) of the warped grids' tokens; arguments as in ``warp_tokens``."""
+        """Return logits (B, K, h, w) of the warped grids; arguments as in ``warp_tokens``."""
         return self._logits(self._warped(F.embedding(tokens, self.codes), warps, size))
 
     @torch.no_grad()
@@ -144,7 +144,7 @@ class TokenAdapt(TokenWarper):
         return logits.permute(0, 3, 1, 2)
 
     def _attend(self, block: nn.Module, x: Tensor) -> Tensor:
-        """One block over the cells of (B, H, W, D)."""
+        """Apply one block to the cells of (B, H, W, D)."""
         H, W = x.shape[1:3]
         places = build_sincos2d_pos_embed([H, W], self.dim, device=x.device).to(x.dtype)
         attended: Tensor = block(x.flatten(1, 2) + places) - places
@@ -172,8 +172,8 @@ def save_tokenadapt(network: TokenAdapt, path: Path, *, fingerprint: str) -> Non
 
     Args:
         network: the network.
-        path: the file; replaced where there is one.
-        fingerprint: of the tokenizer whose tokens it was trained on.
+        path: the file; an existing one is replaced.
+        fingerprint: fingerprint of the tokenizer of its training tokens.
 
     Raises:
         SeitError: the file cannot be written.
@@ -193,8 +193,8 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
     """Load a network for the tokens of a store, on the CPU and without gradients.
 
     Raises:
-        UsageError: there is no such file, or it was trained for another tokenizer.
-        DamagedError: it is not what was written.
+        UsageError: the file does not exist, or was trained for another tokenizer.
+        DamagedError: the file is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -229,7 +229,7 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    """The card and the tensors of a file."""
+    """Read the card and the tensors of a file."""
     fault, advice = "no intact TokenAdapt file", "restore it from a copy or train it again"
     card, tensors = read_card(path, fault=fault, advice=advice, finite=True)
     try:
@@ -248,7 +248,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
 
 
 def _group(*cells: int) -> int:
-    """Return how many samples of so many cells go through at a time without gradients."""
+    """Return the number of samples of ``cells`` cells processed at a time without gradients."""
     return max(1, _GROUP_CELLS // max(cells))
 
 

@@ -1,7 +1,7 @@
-"""Backbones that embed patches by one convolution and keep their resolution: ViTs and their kin.
+"""Build ViTs over tokens: backbones with one patch convolution and a constant resolution.
 
-Told by structure, not by class: all feature maps have one reduction, and the embedding is timm's
-``PatchEmbed``. VisionTransformer, DeiT, EVA, BEiT, CaiT and MLP-Mixer are such.
+They are recognized by structure, not by class: all feature maps have one reduction, and the
+embedding is timm's ``PatchEmbed``. Examples: VisionTransformer, DeiT, EVA, BEiT, CaiT, MLP-Mixer.
 """
 
 from collections.abc import Mapping
@@ -19,25 +19,25 @@ _USUAL = Stem(4, 2, 1)
 _SMALL = Stem(3, 1, 1)
 _DISJOINT = Stem(2, 2, 0)
 _FEWEST_PATCHES = 7 * 7
-"""That the usual stem may leave where none is asked for."""
+"""Least patches that the default stem may leave."""
 
 
 def takes_patches(name: str, **kwargs: Any) -> bool:
-    """Whether timm's model ``name`` has a ViT's stem, written kernel/stride/padding.
+    """Return True if the timm model ``name`` has a ViT's stem, written kernel/stride/padding.
 
     Raises:
-        UsageError: timm has no such model, or it does not take these arguments.
+        UsageError: timm has no such model, or the arguments are invalid.
     """
     return is_vit(sketch(name, settle(name, kwargs)))
 
 
 def is_vit(model: nn.Module) -> bool:
-    """Whether all features of a model have one resolution."""
+    """Return True if all features of a model have one resolution."""
     return len({entry["reduction"] for entry in feature_entries(model)}) == 1
 
 
 def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
-    """The stem of a ViT: ``auto`` is 4/2/1, or 3/1/1 where that would leave under 49 patches.
+    """Parse the stem of a ViT: ``auto`` is 4/2/1, or 3/1/1 if that leaves under 49 patches.
 
     Raises:
         UsageError: it is neither ``auto`` nor kernel/stride/padding.
@@ -56,9 +56,9 @@ def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
 
 
 def disjoint_stem(stem: str, input_size: tuple[int, int]) -> Stem:
-    """The stem of a ViT that is pre-trained, whose patches may not overlap.
+    """Parse the stem of a ViT for pre-training, with patches that may not overlap.
 
-    ``auto`` is 2/2/0, or 1/1/0 where that would leave under 49 patches.
+    ``auto`` is 2/2/0, or 1/1/0 if that would leave under 49 patches.
 
     Raises:
         UsageError: it is neither ``auto`` nor kernel/stride/padding.
@@ -72,16 +72,16 @@ def disjoint_stem(stem: str, input_size: tuple[int, int]) -> Stem:
 def make_vit(
     name: str, settings: Mapping[str, Any], *, stem: Stem, input_size: tuple[int, int]
 ) -> nn.Module:
-    """A ViT of timm with ``stem`` as its patch embedding.
+    """Build a timm ViT with ``stem`` as its patch embedding.
 
     Args:
-        name: the model's.
-        settings: what `timm.create_model` is told, ``in_chans`` among it.
+        name: name of the model.
+        settings: arguments of `timm.create_model`, including ``in_chans``.
         stem: the convolution.
-        input_size: rows and columns of what comes in.
+        input_size: rows and columns of the input.
 
     Raises:
-        UsageError: the settings do not fit it, or it embeds patches in another way.
+        UsageError: the settings are invalid, or it embeds patches in another way.
     """
     pooling = "token" if "distilled" in name else "avg"  # DeiT's two heads read two tokens
     model = instantiate(

@@ -13,7 +13,7 @@ _LEAST_RANK = 2.0
 _RANK_FALL = 3.0
 """Times that the effective rank may fall from its highest value before."""
 _MOST_CODE_SHARE = 0.9
-"""Of masked tokens that get one and the same code; grids of one colour reach a third."""
+"""Share of masked tokens that get one and the same code; grids of one colour reach a third."""
 _CHANCE = 1.2
 """Times the share of the most frequent class, up to which neighbours tell nothing."""
 _PATIENCE = 5
@@ -23,7 +23,7 @@ Figures = Mapping[str, Any]
 
 
 def alarms(figures: Figures, earlier: Sequence[Figures]) -> dict[str, str]:
-    """What is alarming about an evaluation, by kind.
+    """Return the alarms about an evaluation, by kind.
 
     Args:
         figures: of the evaluation.
@@ -68,7 +68,7 @@ def _is_at_chance(figures: Figures) -> bool:
 
 
 def new_alarms(metrics: Sequence[Figures], figures: Figures) -> list[str]:
-    """What is alarming about an evaluation and was not about one before.
+    """Return the alarms about an evaluation that none before it had.
 
     Args:
         metrics: the lines of the run's `metrics.jsonl` before it.

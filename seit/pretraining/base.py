@@ -1,4 +1,4 @@
-"""What objectives of pre-training share: views of ids, evaluation, what a run leaves behind.
+"""Base of objectives of pre-training: views of ids, evaluation, files of a finished run.
 
 Legend: B batch, h w token grid, K codes, C codebook dim, D model dim.
 """
@@ -7,7 +7,8 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from seit.augment import SampleRandom, TokenAugment, center_crop, nearest_ids
 from seit.errors import SeitError
 from seit.models import Stem, build_backbone, check_encoder, pooled
 from seit.pretraining.alarms import alarms_of, new_alarms
-from seit.pretraining.config import PretrainConfig
+from seit.pretraining.names import ObjectiveName
 from seit.pretraining.patches import Reconstruction
 from seit.pretraining.pictures import reconstruction_rows
 from seit.pretraining.probes import Probes
@@ -28,19 +29,22 @@ from seit.report import Captioned
 from seit.shards import Store
 from seit.training import Feed, LoopFigures, Objective, Ranks, Run, TrainBatch
 
+if TYPE_CHECKING:  # the settings look facts of objectives up
+    from seit.pretraining.config import PretrainConfig
+
 HEADS_NAME = "pretraining.safetensors"
-"""In the run's folder: what was trained beside the encoder, for pre-training that goes on."""
+"""In the run's folder: weights trained besides the encoder, for pre-training that continues."""
 ENCODER = "encoder."
-"""What the names of the encoder's weights begin with."""
+"""Prefix of the names of the encoder's weights."""
 EVALUATION_EPOCH = 2**32 - 1
-"""Of the draws of evaluations, which no training reaches."""
+"""Epoch of the draws of evaluations, which no training reaches."""
 NUM_PICTURES = 6
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a run came to; None for what it cannot tell, as a store without labels.
+    """Result of a run; None for figures that it cannot have, as in a store without labels.
 
     Attributes:
         loss: mean cross-entropy of masked tokens, in nats.
@@ -69,7 +73,7 @@ class PretrainResult:
     parameters: int
 
 
-def build_encoder(config: PretrainConfig, augment: TokenAugment) -> nn.Module:
+def build_encoder(config: "PretrainConfig", augment: TokenAugment) -> nn.Module:
     """The backbone without its classifier.
 
     Raises:
@@ -97,9 +101,20 @@ class Pretraining(Objective[PretrainResult]):
         feed: of its splits, from `make_unlabelled_feed`.
         ranks: of the run.
         model: with the encoder.
+
+    Attributes:
+        title: what reports call the objective.
+        heads_from: objectives whose finished runs hold heads that this one can start from.
+        teacher: the objective by which its teacher learns; None where no finished run teaches.
+        revised: settings that meant something else in runs of revision 1.
+        predicts_codes: whether :meth:`reconstruct` can be called.
     """
 
-    config: PretrainConfig
+    title: ClassVar[str]
+    heads_from: ClassVar[frozenset[str]]
+    teacher: ClassVar[ObjectiveName | None] = None
+    revised: ClassVar[tuple[str, ...]] = ()
+    config: "PretrainConfig"
     shown: ClassVar[Mapping[str, str]] = {
         "loss": "validation loss {:.4g}",
         "token_accuracy": "masked-token accuracy {:.4f}",
@@ -107,10 +122,9 @@ class Pretraining(Objective[PretrainResult]):
         "linear_top1": "linear probe {:.4f}",
     }
     predicts_codes = True
-    """Whether :meth:`reconstruct` can be called."""
 
     def __init__(
-        self, config: PretrainConfig, store: Store, feed: Feed, ranks: Ranks, model: nn.Module
+        self, config: "PretrainConfig", store: Store, feed: Feed, ranks: Ranks, model: nn.Module
     ) -> None:
         super().__init__(config, feed, ranks, model)
         assert isinstance(feed.augment, TokenAugment)
@@ -119,6 +133,36 @@ class Pretraining(Objective[PretrainResult]):
         self._probes = Probes(store, config, config.probe, self.augment, ranks)
         self._run: Run | None = None
         self._figures: Mapping[str, float] = {}
+
+    @classmethod
+    def check(cls, config: "PretrainConfig") -> None:
+        """Refuse settings that do not fit the objective.
+
+        Raises:
+            UsageError: there are some.
+        """
+
+    @classmethod
+    @abstractmethod
+    def make(
+        cls,
+        config: "PretrainConfig",
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        teacher: Path | None,
+    ) -> Self:
+        """Make the objective of a run.
+
+        Args:
+            config: of the run.
+            store: what it learns from.
+            ranks: of the run.
+            init_from: the finished run whose weights to start from; None for new ones, or where a
+                checkpoint will give them.
+            teacher: the run that teaches; None where none does.
+        """
 
     @abstractmethod
     def reconstruct(
@@ -219,7 +263,7 @@ class Pretraining(Objective[PretrainResult]):
                 pictures = self._pictures(model)
             except SeitError as error:  # a tokenizer that cannot decode
                 pictures = str(error)
-        write_pretrain_report(run, info=info, pictures=pictures)
+        write_pretrain_report(run, title=self.title, info=info, pictures=pictures)
 
     def _pictures(self, model: nn.Module) -> list[tuple[str, list[Captioned]]]:
         """Some samples of the evaluated split: whole, masked, and as the network completes them."""
@@ -260,7 +304,7 @@ def encoder_of(model: nn.Module) -> VisionTransformer:
 
 
 def heads_of(model: nn.Module) -> dict[str, Tensor]:
-    """What a pre-training model holds besides its encoder, by names that all its kinds share.
+    """Return a pre-training model's weights besides its encoder's, by names that all kinds share.
 
     A distilled one's are those of its student; its teacher is another run's.
     """

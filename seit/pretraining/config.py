@@ -1,7 +1,6 @@
-"""What a pre-training run does: the objectives and their settings."""
+"""Settings of a pre-training run."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from typing_extensions import override
 
@@ -9,7 +8,9 @@ from seit.augment import AugmentConfig
 from seit.errors import UsageError
 from seit.pretraining.further import FurtherConfig
 from seit.pretraining.mtm import MtmConfig
+from seit.pretraining.names import ObjectiveName
 from seit.pretraining.probes import ProbeConfig
+from seit.pretraining.registry import OBJECTIVES
 from seit.pretraining.sit import SitConfig
 from seit.training import EmaConfig, LoopConfig
 
@@ -23,14 +24,14 @@ def _views() -> AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(LoopConfig):
-    """A run that learns without labels: what `seit pretrain` does with a store.
+    """Settings of `seit pretrain`, a run that learns without labels.
 
     Raises:
         UsageError: for values that do not fit together.
     """
 
-    objective: Literal["mtm", "sit", "further"] = "mtm"
-    """What it learns: masked tokens (SeiT++), SiT, or masked tokens further, from a finished run,
+    objective: ObjectiveName = "mtm"
+    """Objective: masked tokens (SeiT++), SiT, or masked tokens further, from a finished run,
     with self-distillation."""
     augment: AugmentConfig = field(default_factory=_views)
     """The views; after them every vector is replaced by the nearest code. Nothing is mixed."""
@@ -43,13 +44,12 @@ class PretrainConfig(LoopConfig):
     further: FurtherConfig = field(default_factory=FurtherConfig)
     """Self-distillation."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    """What is measured of the features on the way."""
+    """Probes of the features during training."""
 
     @override
     def reinterpreted(self) -> list[str]:
-        """Name also SiT's loss and blocks, and the weight of distillation."""
-        own = {"sit": ["sit.contrast_weight", "sit.corruption"], "further": ["further.weight"]}
-        return [*super().reinterpreted(), *own.get(self.objective, [])]
+        """Name also those of the objective."""
+        return [*super().reinterpreted(), *OBJECTIVES[self.objective].revised]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,12 +61,4 @@ class PretrainConfig(LoopConfig):
                     f"augment.{name} is {getattr(self.augment, name)}, but pre-training mixes no "
                     "samples; set it to 0"
                 )
-        if (
-            "rotation" in self.sit.tasks
-            and self.objective == "sit"
-            and not self.augment.token_adapt
-        ):
-            raise UsageError(
-                "the task rotation turns grids through a TokenAdapt network, and "
-                "augment.token_adapt names none; name one, or leave the task out of sit.tasks"
-            )
+        OBJECTIVES[self.objective].check(self)

@@ -32,7 +32,7 @@ _MOST_BY_RECTANGLES = 0.98
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionConfig:
-    """What is taken away from a grid; the defaults are SiT's (arXiv 2104.03602).
+    """Corruption of a grid; the defaults are SiT's (arXiv 2104.03602).
 
     Raises:
         UsageError: for a value outside its range.
@@ -48,7 +48,7 @@ class CorruptionConfig:
     """Patches of the stem that the largest side of a block has at least, 0 or more. Along an axis
     of which `block_max` is less, blocks are 1 to so many whole patches."""
     fill: Literal["mask", "noise", "mixed"] = "mask"
-    """What stands in their place: the mask embedding, random codes, or for each sample one of the
+    """Replacement of the cells: the mask embedding, random codes, or for each sample one of the
     two, as likely as the other."""
     alien_prob: float = 0.5
     """Share of samples that receive codes of another sample instead, 0–1."""
@@ -102,23 +102,31 @@ class CorruptionConfig:
 
 
 class BlockAxis(NamedTuple):
-    """Layout of blocks along an axis of a grid."""
+    """Layout of blocks along an axis of a grid.
+
+    Attributes:
+        unit: cells in which blocks are counted, and to which they are aligned: 1, or those of a
+            patch.
+        length: units of the axis, the last one perhaps cut off.
+        most: units of the longest block.
+    """
 
     unit: int
-    """Cells in which blocks are counted, and to which they are aligned: 1, or those of a patch."""
     length: int
-    """Units of the axis, the last one perhaps cut off."""
     most: int
-    """Units of the longest block."""
 
 
 class Corruption(NamedTuple):
-    """A batch of grids of which parts were replaced."""
+    """A batch of grids of which parts were replaced.
+
+    Attributes:
+        ids: (B, h, w) int64, 0 to K; K, the number of codes, stands for the mask embedding.
+        changed: (B, h, w) bool: what was replaced, even where the new code happens to be the old
+            one.
+    """
 
     ids: Tensor
-    """(B, h, w) int64, 0 to K; K, the number of codes, stands for the mask embedding."""
     changed: Tensor
-    """(B, h, w) bool: what was replaced, even where the new code happens to be the old one."""
 
 
 def corrupt(

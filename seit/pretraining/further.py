@@ -1,7 +1,7 @@
 """Further pre-training with self-distillation (Lee et al., ICLR 2023, arXiv 2210.02871).
 
-Masked token modelling goes on from a finished run on a small target corpus, where it overfits: the
-longer it lasts, the worse the features become. So it is done twice. A teacher is pre-trained
+Masked token modelling continues from a finished run on a small target corpus, where it overfits:
+the longer it lasts, the worse the features become. So it is done twice. A teacher is pre-trained
 further as it is; a student starts again from the same weights, and besides masking learns to give
 the teacher's features of the whole grid. Costs twice as much as plain further pre-training.
 
@@ -46,7 +46,7 @@ class FurtherConfig:
     """A finished pre-training run that teaches. None makes it first, in the run's folder
     `teacher`: with the same settings, without distillation."""
     weight: float = 1.0
-    """Of the squared distance to the teacher's features, beside the masked tokens' loss; 1 weighs
+    """Weight of the squared distance to the teacher's features; 1 weighs
     as much as the paper's 1, and 0 is plain further pre-training."""
     features: Literal["pooled", "cls", "both"] = "both"
     """Which features: the mean over patches, which classifiers here see, the class token's, which
@@ -120,7 +120,7 @@ class FurtherModel(nn.Module):
         return torch.stack([masked + self.config.weight * distance, masked, distance])
 
     def _features(self, vit: nn.Module, inputs_BChw: Tensor) -> Tensor:
-        """What is compared, float32 (B, D) or (B, 2·D)."""
+        """Return the features to compare, float32 (B, D) or (B, 2·D)."""
         vit = check_encoder(vit)
         encoded = encode(vit, inputs_BChw)
         both = {"cls": encoded.prefix, "pooled": encoded.patches.mean(dim=1)}

@@ -1,6 +1,7 @@
 """Starting a pre-training from the weights of a finished run."""
 
 import logging
+from collections.abc import Collection
 
 from torch import nn
 
@@ -11,13 +12,15 @@ from seit.shards import Store
 from seit.training import Run, check_tokens, plain_weights
 
 _LOG = logging.getLogger(__name__)
-_FAMILIES = {"mtm": "masked tokens", "further": "masked tokens", "sit": "SiT"}
 
 
-def start_pretraining_from(model: nn.Module, run: Run, store: Store, *, objective: str) -> None:
+def start_pretraining_from(
+    model: nn.Module, run: Run, store: Store, *, heads_from: Collection[str]
+) -> None:
     """Give a pre-training model the weights of ``run``.
 
-    Those of its encoder, and of all the rest where the run learned the same.
+    Load those of the encoder, and all others where the run learned by one of the objectives
+    ``heads_from``.
 
     Raises:
         UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
@@ -28,10 +31,10 @@ def start_pretraining_from(model: nn.Module, run: Run, store: Store, *, objectiv
         raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
     encoder = encoder_of(model)
     weights = plain_weights(run)
-    if run.objective == "classify":
+    if run.kind.classifies:
         weights = {key: value for key, value in weights.items() if not is_of_head(encoder, key)}
     load_weights(encoder, weights, origin=str(run.path))
-    if _FAMILIES.get(run.objective) != _FAMILIES[objective]:
+    if run.objective not in heads_from:
         _LOG.info("%s learned something else; initializing new heads", run.path)
         return
     own = {key: value for key, value in model.state_dict().items() if key.startswith(ENCODER)}

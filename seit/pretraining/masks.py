@@ -20,16 +20,16 @@ from seit.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """How many patches are masked: a share drawn from a normal distribution, cut at both ends.
+    """Number of masked patches: a share drawn from a normal distribution, cut at both ends.
 
     Raises:
         UsageError: for a value outside its range.
     """
 
     mean: float = 0.45
-    """Of the normal distribution, before it is cut."""
+    """Mean of the normal distribution, before it is cut."""
     std: float = 0.25
-    """Of it; 0 masks a share of `mean` always."""
+    """Its standard deviation; 0 always masks a share of `mean`."""
     min: float = 0.4
     """Least share of the patches that is masked, 0 to below 1. So many of the masked ones never
     enter the encoder; the others do as mask tokens."""
@@ -71,11 +71,11 @@ class MaskConfig:
         return min(max(normal.inv_cdf(place), self.min), self.max)
 
     def num_dropped(self, num_patches: int) -> int:
-        """How many of L patches never enter the encoder."""
+        """Return the number of L patches that never enter the encoder."""
         return math.ceil(self.min * num_patches)
 
     def num_masked(self, num_patches: int, share: float) -> int:
-        """How many of L patches a share of them is; at least those that are dropped, and one."""
+        """Return the number of L patches in a share; at least those that are dropped, and one."""
         return max(1, self.num_dropped(num_patches), math.ceil(share * num_patches - 1e-9))
 
 

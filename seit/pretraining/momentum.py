@@ -36,7 +36,7 @@ def start_momentum(steps: int) -> float:
 
 
 def teacher_momentum(start: float, progress: float) -> float:
-    """How much of itself the teacher keeps: from ``start`` to 1 by a cosine.
+    """Return the share of itself that the teacher keeps: from ``start`` to 1 by a cosine.
 
     1 − (1 − start) · (1 + cos(π · progress)) / 2, as BYOL (arXiv 2006.07733) and SiT have it.
 

@@ -38,7 +38,7 @@ class MtmConfig:
     """
 
     mask: MaskConfig = field(default_factory=MaskConfig)
-    """How many patches are masked."""
+    """Number of masked patches."""
     decoder_dim: int = 512
     """Width of the decoder, a multiple of 4 and of `decoder_heads`."""
     decoder_depth: int = 4
@@ -52,7 +52,7 @@ class MtmConfig:
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all codes, 0 to below 1."""
     fixed_positions: bool = True
-    """Whether the encoder's positions are sine and cosine, and stay so until fine-tuning."""
+    """Use fixed sine and cosine positions in the encoder, until fine-tuning."""
 
     def __post_init__(self) -> None:
         for name in ("decoder_dropout", "input_dropout", "label_smoothing"):

@@ -6,15 +6,15 @@ Legend: B batch, h w token grid, L patches, P parts of the loss, K codes, C code
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.augment import SampleRandom, TokenAugment
+from seit.errors import UsageError
 from seit.models import Stem
 from seit.pretraining.base import Pretraining, build_encoder
-from seit.pretraining.config import PretrainConfig
 from seit.pretraining.corruption import Corruption, CorruptionConfig, corrupt
 from seit.pretraining.further import FurtherModel
 from seit.pretraining.gradients import gradient_norms
@@ -27,6 +27,9 @@ from seit.pretraining.sit import Sit, SitViews
 from seit.shards import Store
 from seit.training import SECOND_VIEW, Ranks, Run, TrainBatch, make_unlabelled_feed
 
+if TYPE_CHECKING:  # the settings look facts of objectives up
+    from seit.pretraining.config import PretrainConfig
+
 
 class _Masked(NamedTuple):
     ids: Tensor
@@ -37,9 +40,12 @@ class _Masked(NamedTuple):
 class MaskedTokens(Pretraining):
     """Masked token modelling; see `seit.pretraining.mtm`."""
 
+    title = "masked token modelling"
+    heads_from = frozenset({"mtm", "further"})
+
     def __init__(
         self,
-        config: PretrainConfig,
+        config: "PretrainConfig",
         store: Store,
         ranks: Ranks,
         *,
@@ -55,9 +61,23 @@ class MaskedTokens(Pretraining):
             side=patch_side(Stem.parse(config.model.stem)),
         )
         if init_from is not None:
-            start_pretraining_from(model, Run.open(init_from), store, objective="mtm")
+            start_pretraining_from(model, Run.open(init_from), store, heads_from=self.heads_from)
         self._num_patches = model.num_patches
         super().__init__(config, store, feed, ranks, finish(model))
+
+    @override
+    @classmethod
+    def make(
+        cls,
+        config: "PretrainConfig",
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        teacher: Path | None,
+    ) -> Self:
+        del teacher
+        return cls(config, store, ranks, init_from=init_from)
 
     @override
     def prepare(self, batch: TrainBatch, step: int) -> _Masked:
@@ -88,7 +108,7 @@ class MaskedTokens(Pretraining):
 
 
 class FurtherMaskedTokens(MaskedTokens):
-    """Masked token modelling that goes on, with a teacher; see `seit.pretraining.further`.
+    """Masked token modelling that continues, with a teacher; see `seit.pretraining.further`.
 
     Args:
         config: of the run.
@@ -99,11 +119,14 @@ class FurtherMaskedTokens(MaskedTokens):
         teacher: the run that teaches.
     """
 
+    title = "masked tokens further, with self-distillation"
+    teacher = "mtm"
+    revised = ("further.weight",)
     parts = ("loss", "masked_tokens", "distance")
 
     def __init__(
         self,
-        config: PretrainConfig,
+        config: "PretrainConfig",
         store: Store,
         ranks: Ranks,
         *,
@@ -120,14 +143,30 @@ class FurtherMaskedTokens(MaskedTokens):
 
         super().__init__(config, store, ranks, init_from=init_from, finish=with_teacher)
 
+    @override
+    @classmethod
+    def make(
+        cls,
+        config: "PretrainConfig",
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        teacher: Path | None,
+    ) -> Self:
+        return cls(config, store, ranks, init_from=init_from, teacher=teacher)
+
 
 class SiameseTokens(Pretraining):
     """SiT; see `seit.pretraining.sit`."""
 
+    title = "SiT"
+    heads_from = frozenset({"sit"})
+    revised = ("sit.contrast_weight", "sit.corruption")
     model: Sit
 
     def __init__(
-        self, config: PretrainConfig, store: Store, ranks: Ranks, *, init_from: Path | None
+        self, config: "PretrainConfig", store: Store, ranks: Ranks, *, init_from: Path | None
     ) -> None:
         feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=2)
         assert isinstance(feed.augment, TokenAugment)
@@ -138,11 +177,34 @@ class SiameseTokens(Pretraining):
             side=patch_side(Stem.parse(config.model.stem)),
         )
         if init_from is not None:
-            start_pretraining_from(model, Run.open(init_from), store, objective="sit")
+            start_pretraining_from(model, Run.open(init_from), store, heads_from=self.heads_from)
         self.parts = model.names
         self.predicts_codes = "recon" in model.tasks
         self._last: tuple[SitViews, slice] | None = None
         super().__init__(config, store, feed, ranks, model)
+
+    @override
+    @classmethod
+    def check(cls, config: "PretrainConfig") -> None:
+        if "rotation" in config.sit.tasks and not config.augment.token_adapt:
+            raise UsageError(
+                "the task rotation turns grids through a TokenAdapt network, and "
+                "augment.token_adapt names none; name one, or leave the task out of sit.tasks"
+            )
+
+    @override
+    @classmethod
+    def make(
+        cls,
+        config: "PretrainConfig",
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        teacher: Path | None,
+    ) -> Self:
+        del teacher
+        return cls(config, store, ranks, init_from=init_from)
 
     @override
     def sparse_copies(self) -> Sequence[nn.Module]:

@@ -97,7 +97,7 @@ class CodeHead(nn.Module):
 
 
 class Reconstruction(NamedTuple):
-    """What a network makes of masked cells.
+    """A network's reconstruction of masked cells.
 
     Attributes:
         predicted: int64 (B, h, w), the likeliest codes of the masked cells, the ids elsewhere.

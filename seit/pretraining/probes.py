@@ -1,4 +1,4 @@
-"""What features are worth, measured while they are learned: k-NN, a linear probe, how they spread.
+"""Probes of features while they are learned: k-NN, a linear probe, how they spread.
 
 Labels serve these figures alone. Nothing is learned along the way, so probes have no state that a
 checkpoint would need: each evaluation fits them anew to features of the same samples.
@@ -29,7 +29,7 @@ _Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """What is measured of the features at each evaluation.
+    """Measurements of the features at each evaluation.
 
     Raises:
         UsageError: for a value outside its range.
@@ -43,9 +43,10 @@ class ProbeConfig:
     neighbours: int = 20
     """k of the nearest neighbours."""
     temperature: float = 0.07
-    """What cosines are divided by before neighbours vote by their exponentials."""
+    """Temperature: divides cosines before neighbors vote by their exponentials."""
     penalty: float = 1e-4
-    """Of the linear probe: half of it times the squared weights is added to the mean loss."""
+    """Weight decay of the linear probe: half of it times the squared weights is added to the mean
+    loss."""
     gradients: bool = True
     """Measure, of several tasks of SiT, the norm of the encoder's gradient of each one's weighted
     loss on the last batch, which costs about two steps; shows which of them leads."""
@@ -243,7 +244,7 @@ def fit_linear(x_ND: Tensor, labels_N: Tensor, *, penalty: float) -> tuple[Tenso
 
 
 def feature_std(features_MD: Tensor) -> float:
-    """How evenly features of unit length spread: about 1 in all directions, 0 if collapsed.
+    """Return how evenly features of unit length spread: about 1 in all directions, 0 if collapsed.
 
     The deviation of each dimension over the samples, averaged, times √D (Chen and He, arXiv
     2011.10566, section 4.1).

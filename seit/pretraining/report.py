@@ -18,11 +18,6 @@ from seit.training import (
     write_report,
 )
 
-TITLES = {
-    "mtm": "masked token modelling",
-    "sit": "SiT",
-    "further": "masked tokens further, with self-distillation",
-}
 _CELL = 160
 _NOT_LOSSES = {"step", "split", "lr", "samples_per_second", "data_wait_fraction"}
 _FEATURES = (
@@ -52,13 +47,15 @@ _GRADIENTS = tuple(
 def write_pretrain_report(
     run: Run,
     *,
+    title: str,
     info: Mapping[str, Any],
     pictures: Sequence[tuple[str, Sequence[Captioned]]] | str,
 ) -> None:
     """Write `report.html` of a run into its folder.
 
     Args:
-        run: whose figures are shown.
+        run: its figures are shown.
+        title: of the objective.
         info: what `run.json` says of it when it has finished.
         pictures: rows of completed samples, or why there are none.
     """
@@ -76,7 +73,7 @@ def write_pretrain_report(
     write_report(
         run.path,
         title=f"Run {run.path.name}",
-        lead=f"{TITLES[run.objective].capitalize()} of {settings.model.name}, "
+        lead=f"{title[0].upper()}{title[1:]} of {settings.model.name}, "
         f"{result['parameters']:,} parameters, {result['steps']:,} steps of "
         f"{settings.data.batch_size}.",
         sections=sections,

@@ -19,7 +19,7 @@ NUM_TURNS = 4
 
 
 def draw_quarter_turns(random: SampleRandom) -> Tensor:
-    """How far each sample is turned, int64 (B,): 0 to 3 quarters, all equally likely."""
+    """Draw each sample's turn, int64 (B,): 0 to 3 quarters, all equally likely."""
     return random.randint(Op.ROTATE, NUM_TURNS)
 
 

@@ -53,11 +53,11 @@ class SitConfig:
     """
 
     tasks: tuple[str, ...] = ("recon", "contrast")
-    """What is learned: recon, contrast, rotation; any of them, each once."""
+    """Tasks to learn: any of recon, contrast and rotation, each once."""
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
-    """What is taken away from the student's views."""
+    """Corruption of the student's views."""
     temperature: float = 0.2
-    """Of the contrastive loss, above 0."""
+    """Temperature of the contrastive loss, above 0."""
     recon_weight: float = 1.0
     """Factor of the loss of `recon`, the mean over both views. The paper's 5 for little data
     belongs to its L1 distance of pixels, not to the cross-entropy of codes."""
@@ -69,10 +69,10 @@ class SitConfig:
     """Learn a log-variance s of each task, so that its loss l counts weight · exp(−s) · l + s / 2
     (Kendall et al., arXiv 1705.07115)."""
     recon: Target = "codes"
-    """What `recon` compares: `codes` by cross-entropy, or their `vectors` by L1."""
+    """Target of `recon`: `codes` by cross-entropy, or their `vectors` by L1."""
     momentum: float | None = None
-    """How much of itself the teacher keeps in the first step, 0–1; it rises to 1 by a cosine. None
-    is 1 − 40 / steps, within 0.9 and 0.996, the paper's, which is meant for long runs."""
+    """Share of itself that the teacher keeps in the first step, 0–1; it rises to 1 by a cosine.
+    None is 1 − 40 / steps, within 0.9 and 0.996, the paper's, which is meant for long runs."""
     head_hidden_dim: int = 4096
     """Width of the projection head."""
     head_dim: int = 256
@@ -111,16 +111,19 @@ class SitConfig:
 
 
 class SitViews(NamedTuple):
-    """What a batch of samples gives to learn from: two views of each."""
+    """Two views of each sample of a batch.
+
+    Attributes:
+        clean: ids of both views, (B, h, w) int64, 0 to K − 1.
+        corrupted: the same views, corrupted independently.
+        rotated: ids of the first view turned, (B, h, w) int64, 0 to K − 1; for the task `rotation`.
+        quarter_turns: (B,) int64, 0 to 3: how far.
+    """
 
     clean: tuple[Tensor, Tensor]
-    """Ids of both views, (B, h, w) int64, 0 to K − 1."""
     corrupted: tuple[Corruption, Corruption]
-    """The same views, corrupted independently."""
     rotated: Tensor | None = None
-    """Ids of the first view turned, (B, h, w) int64, 0 to K − 1; for the task `rotation`."""
     quarter_turns: Tensor | None = None
-    """(B,) int64, 0 to 3: how far."""
 
     def select(self, rows: slice) -> "SitViews":
         """The same of some of the samples."""

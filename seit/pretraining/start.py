@@ -10,7 +10,7 @@ from seit.errors import UsageError
 from seit.models import disjoint_stem
 from seit.pretraining.base import HEADS_NAME, PretrainResult
 from seit.pretraining.config import PretrainConfig
-from seit.pretraining.objectives import FurtherMaskedTokens, MaskedTokens, SiameseTokens
+from seit.pretraining.registry import OBJECTIVES
 from seit.progress import Progress
 from seit.shards import Store, open_store
 from seit.training import (
@@ -51,7 +51,7 @@ def pretrain(
             patches, as patches may not overlap.
         store: the store, opened or by path; of a tokenizer of one level.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: go on where that run stopped, if there is one, bit for bit.
+        resume: continue where that run stopped, if there is one, bit for bit.
         init_from: a finished run whose weights to start from, instead of ``config.init_from``; the
             objective ``further`` needs one.
         progress: called after each step, on the main rank.
@@ -64,27 +64,27 @@ def pretrain(
     store = store if isinstance(store, Store) else open_store(store)
     if config is None:
         config = default_config(PretrainConfig, store, task="mtm", init_from=init_from)
-    if store.codebook.ndim != 2:
+    if store.levels > 1:
         raise UsageError(
-            f"{store.folder} was made by {store.card.tokenizer.name}, of {len(store.codebook)} "
+            f"{store.folder} was made by {store.card.tokenizer.name}, of {store.levels} "
             "levels of codes; pre-training takes tokenizers of one level"
         )
     settled, out = _settled(starting_from(config, init_from), store), Path(out)
     start = None if settled.init_from is None else Path(settled.init_from)
     teacher: Path | None = None
-    if settled.objective == "further":
+    objective = OBJECTIVES[settled.objective]
+    if objective.teacher is not None:
         if start is None:
             raise UsageError(
-                "the objective further goes on from a finished run; name it by --init-from"
+                f"the objective {settled.objective} continues a finished run; name it by "
+                "--init-from"
             )
         if not has_checkpoint(out, resume=resume):
-            teacher = _teach(settled, store, out, start, resume=resume, progress=progress)
+            taught = replace(settled, objective=objective.teacher)
+            teacher = _teach(taught, store, out, start, resume=resume, progress=progress)
 
     def make(ranks: Ranks, start: Path | None) -> Objective[PretrainResult]:
-        if settled.objective == "further":
-            return FurtherMaskedTokens(settled, store, ranks, init_from=start, teacher=teacher)
-        kind = SiameseTokens if settled.objective == "sit" else MaskedTokens
-        return kind(settled, store, ranks, init_from=start)
+        return objective.make(settled, store, ranks, init_from=start, teacher=teacher)
 
     return run_objective(
         make,
@@ -124,12 +124,11 @@ def _teach(
     resume: bool,
     progress: Progress | None,
 ) -> Path:
-    """The folder of the run that teaches, which is made first where none is named."""
+    """Return the folder of the run that teaches; make it first, by ``config``, if none is named."""
     if config.further.teacher is not None:
         return Path(config.further.teacher)
     if not config.further.weight:
         return start  # whose features count for nothing
-    plain = replace(config, objective="mtm")
     folder = out / TEACHER_FOLDER
-    pretrain(plain, store, out=folder, resume=resume, init_from=start, progress=progress)
+    pretrain(config, store, out=folder, resume=resume, init_from=start, progress=progress)
     return folder

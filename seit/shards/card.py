@@ -61,7 +61,7 @@ class ShardRecord(FileRecord):
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """What the card says of the tokenizer that made the tokens."""
+    """Facts about the tokenizer that made the tokens."""
 
     name: str
     fingerprint: str
@@ -71,6 +71,25 @@ class TokenizerInfo:
     codebook_size: int
     codebook_dim: int
     flip_equivariant: bool
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of the square images that the tokenizer took, in pixels; None where unknown."""
+        size = self.preprocessing.get("size")
+        return size if isinstance(size, int) else None
+
+    def require_image_size(self) -> int:
+        """Return :attr:`image_size`.
+
+        Raises:
+            UsageError: the tokens are not of images, or the card does not say of which size.
+        """
+        if self.modality != "image" or self.image_size is None:
+            raise UsageError(
+                f"tokens of {self.name} are not of images of a known size, which pixels need; "
+                "tokenize images by a tokenizer of this package"
+            )
+        return self.image_size
 
 
 @dataclass(frozen=True)

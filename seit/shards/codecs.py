@@ -1,18 +1,18 @@
-"""Codecs: the tokens of a block ↔ one frame.
+"""Base of all codecs (the tokens of a block ↔ one frame), and the packed one.
 
-Shape letters: N samples of the block, H W grid, L = H·W tokens per sample, S bytes per packed
-sample, K codes.
+Legend: N samples of the block, H W grid, L = H·W tokens per sample, S bytes per packed sample,
+K codes.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from seit.errors import DamagedError, SeitError, UsageError
+from seit.errors import DamagedError, SeitError
 from seit.shards.frames import Coding, Frame, Kind, decode_frame, encode_frame
 from seit.shards.packed import pack, sample_bytes, token_bits, token_dtype, unpack
 
@@ -22,7 +22,7 @@ MAX_BLOCK_TOKENS = 1 << 28
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What a reader must know of tokens: the ``grid`` (H, W) and the number of codes K."""
+    """The ``grid`` (H, W) and the number of codes K: all that a reader needs to know."""
 
     grid: tuple[int, int]
     num_codes: int
@@ -49,22 +49,31 @@ class TokenLayout:
 
 
 class Codec(ABC):
-    """How the tokens of a block become a frame, and back; ``name`` is what the card calls it."""
+    """Tokens of a block ↔ a frame; the card of a store calls the codec by its ``name``."""
 
     name: ClassVar[str]
 
     def __init__(self, layout: TokenLayout) -> None:
         self.layout = layout
 
+    @classmethod
+    @abstractmethod
+    def build(cls, layout: TokenLayout, tables: bytes | None) -> Self:
+        """Build the codec from what a store keeps of it.
+
+        Raises:
+            DamagedError: the tables are missing or not those of such a codec.
+        """
+
     @property
     def tables(self) -> bytes | None:
-        """What a reader needs besides the layout, as the store keeps it; None if nothing."""
+        """Bytes that a reader needs besides the layout, as the store keeps them; None if none."""
         return None
 
     @property
     @abstractmethod
     def card_entry(self) -> Mapping[str, Any]:
-        """What the card says of the codec: ``{"name": …, …}``."""
+        """Entry of the codec in the card: ``{"name": …, …}``."""
 
     @abstractmethod
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
@@ -122,6 +131,11 @@ class PackedCodec(Codec):
 
     name = "packed"
 
+    @classmethod
+    def build(cls, layout: TokenLayout, tables: bytes | None) -> Self:  # noqa: ARG003
+        """Build the codec, which needs no tables."""
+        return cls(layout)
+
     @property
     def card_entry(self) -> Mapping[str, Any]:
         """``{"name": "packed", "bits": b}``."""
@@ -142,24 +156,6 @@ class PackedCodec(Codec):
                 f"a tokens frame of coding {frame.coding.name.lower()} stands in a packed store"
             )
         return unpack_rows(frame, rows, self.layout)
-
-
-def build_codec(name: str, layout: TokenLayout, *, tables: bytes | None = None) -> Codec:
-    """Build the codec that the card calls ``name``, with the ``tables`` that the store keeps.
-
-    Raises:
-        UsageError: this seit has no such codec.
-        DamagedError: the tables are not those of such a codec.
-    """
-    from seit.shards.context import ContextCodec, ContextTables  # they build on this module
-
-    if name == PackedCodec.name:
-        return PackedCodec(layout)
-    if name != ContextCodec.name:
-        raise UsageError(f"the codec {name!r} is unknown to this seit: upgrade")
-    if tables is None:
-        raise DamagedError("the tables of the context codec are missing; restore them from a copy")
-    return ContextCodec(layout, ContextTables.from_bytes(tables, layout.num_codes))
 
 
 def unpack_rows(

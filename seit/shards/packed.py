@@ -6,7 +6,7 @@ A sample of L tokens of b bits is the concatenation of its planes, lowest bits f
 consecutive tokens, the first in the lowest bits; the last byte is filled up with zeros. Each
 token is found with one shift and one mask per plane, by numpy, torch or a GPU alike.
 
-Shape letters: N samples, L tokens per sample, S bytes per sample, K codes.
+Legend: N samples, L tokens per sample, S bytes per sample, K codes.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Unpacking compiled by numba; no type is written here, as numba infers them.
 
-Shape letters: N samples, L tokens per sample, S bytes per sample.
+Legend: N samples, L tokens per sample, S bytes per sample.
 """
 
 import numpy as np

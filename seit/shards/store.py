@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards.card import CARD_NAME, Card, read_card
-from seit.shards.codecs import Codec, PackedCodec, build_codec
+from seit.shards.codec_registry import build_codec
+from seit.shards.codecs import Codec, PackedCodec
 from seit.shards.folders import Folder, LocalFolder, Location, RetryPolicy, open_folder, with_cache
 from seit.shards.listed import CODEBOOK_NAME, CODEBOOK_TENSOR, TABLES_TENSOR
 from seit.shards.seal import SealedFolder
@@ -159,6 +160,11 @@ class Store(Mapping[str, Split]):
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise DamagedError(f"{path} does not match its checksum; restore it from a copy")
         return data
+
+    @property
+    def levels(self) -> int:
+        """Levels of codes that the rows of a grid hold, one after the other; 1 for most."""
+        return len(self.codebook) if self.codebook.ndim == 3 else 1
 
     @property
     def has_tokenizer_file(self) -> bool:

@@ -9,7 +9,7 @@ needs nothing but this package installed. In an array of one's own it is the ser
 
 (a compressor gains nothing on such chunks and makes Zarr decode whole ones for a single row).
 
-Shape letters: n rows of a chunk, H W grid, K codes.
+Legend: n rows of a chunk, H W grid, K codes.
 """
 
 import asyncio
@@ -34,7 +34,8 @@ from zarr.core.indexing import SelectorTuple
 
 from seit.errors import DamagedError, UsageError
 from seit.shards.card import MAX_CODES, MAX_GRID_SIDE
-from seit.shards.codecs import Codec, PackedCodec, TokenLayout, build_codec
+from seit.shards.codec_registry import build_codec
+from seit.shards.codecs import Codec, PackedCodec, TokenLayout
 from seit.shards.zarr.chunks import decode_rows, pad_rows
 from seit.shards.zarr.documents import CODEC_NAME, codec_configuration
 

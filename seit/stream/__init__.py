@@ -1,4 +1,4 @@
-"""Store → batches on the device: orders, resident and streaming loaders, pixel source."""
+"""Load batches of a store: orders, resident and streaming loaders, pixel source."""
 
 import lazy_loader
 

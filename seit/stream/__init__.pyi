@@ -3,12 +3,11 @@ from .batches import (
     Loader as Loader,
     Rank as Rank,
     RowBatch as RowBatch,
-    check_labelled as check_labelled,
+    check_labeled as check_labeled,
 )
 from .datasets import StreamDataset as StreamDataset, TokenDataset as TokenDataset
 from .kernels.packed import (
     place_planes as place_planes,
-    triton_serves as triton_serves,
     unpack_triton as unpack_triton,
 )
 from .loaders import Mode as Mode, OrderName as OrderName, loader as loader

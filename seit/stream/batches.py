@@ -1,7 +1,7 @@
-"""What a loader yields, and how it walks through an epoch.
+"""Batches, ranks, and the base of all loaders.
 
-Legend: B batch, b the part of it that is a rank's, H W token grid or image, n samples, N those of
-a split, S bytes per packed sample.
+Legend: B batch, b a rank's part of it, H W token grid or image, n samples, N samples of a split,
+S bytes per packed sample.
 """
 
 from abc import ABC, abstractmethod
@@ -24,11 +24,11 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on the loader's device; of several ranks, the part of one.
+    """A batch on the loader's device; with several ranks, one rank's part of it.
 
     Attributes:
-        tokens: ids (b, H, W), int16 (int32 where K > 32,768); uint8 (b, 3, H, W) of a pixel source.
-        labels: int64 (b,), −1 for an unlabelled sample.
+        tokens: ids (b, H, W), int16 (int32 if K > 32,768); uint8 (b, 3, H, W) from a pixel source.
+        labels: int64 (b,), −1 for an unlabeled sample.
         positions: int64 (b,), each sample's global position in the epoch's order.
         epoch: the epoch that the batch belongs to.
         indices: int64 (b,) on the host, the samples' rows in the split.
@@ -44,7 +44,7 @@ class Batch:
 
     @property
     def keys(self) -> list[str]:
-        """The samples' keys, looked up when asked for."""
+        """Keys of the samples, looked up on access."""
         return self.find_keys()
 
     def __len__(self) -> int:
@@ -53,12 +53,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class RowBatch:
-    """A batch as rows of a resident split: its ids need not be unpacked to be used.
+    """A batch as rows of a resident split, for use without unpacking its ids.
 
     Attributes:
         packed: uint8 (N, S), all samples of the split, on the loader's device.
-        rows: int64 (b,), those of the batch, on the device.
-        labels: int64 (b,), −1 for an unlabelled sample.
+        rows: int64 (b,), rows of the batch, on the device.
+        labels: int64 (b,), −1 for an unlabeled sample.
         positions: int64 (b,), each sample's global position in the epoch's order.
         epoch: the epoch that the batch belongs to.
     """
@@ -71,7 +71,7 @@ class RowBatch:
 
 
 class Samples(NamedTuple):
-    """Some samples of a split: see the attributes of :class:`Batch`."""
+    """Some samples of a split; see :class:`Batch` for the fields."""
 
     tokens: Tensor
     labels: Tensor
@@ -81,12 +81,12 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Rank:
-    """Which part of every global batch is a process's own.
+    """A process's part of every global batch.
 
-    Of a shuffled batch of B samples, rank r of R has the r-th of R equal parts of the first half,
-    and the mirror image of that in the second: sample i and sample B − 1 − i are always in one
-    rank, at mirrored places of its own part. So an augmentation that takes a sample's partner from
-    the mirrored batch gives the same with any number of ranks.
+    In a shuffled batch of B samples, rank r of R gets the r-th of R equal parts of the first half,
+    and its mirror image in the second: samples i and B − 1 − i are always on one rank, at mirrored
+    positions of its part. So an augmentation that pairs samples with the mirrored batch gives the
+    same result with any number of ranks.
     """
 
     rank: int = 0
@@ -95,23 +95,23 @@ class Rank:
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
             raise UsageError(
-                f"rank {self.rank} of {self.world_size} is none; ranks go from 0 to world_size - 1"
+                f"rank {self.rank} of {self.world_size} is invalid; use 0 to world_size - 1"
             )
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Refuse a global batch that does not fall into mirrored parts.
+        """Check that a global batch can be split into mirrored parts.
 
         Raises:
-            UsageError: several ranks share a batch that is no multiple of twice their number.
+            UsageError: several ranks, and a batch that is not a multiple of twice their number.
         """
         if self.world_size > 1 and batch_size % (2 * self.world_size):
             raise UsageError(
-                f"a batch of {batch_size} does not fall into mirrored parts for {self.world_size} "
-                f"ranks; make it a multiple of {2 * self.world_size}"
+                f"batch_size {batch_size} must be a multiple of 2 × {self.world_size} ranks; "
+                f"use a multiple of {2 * self.world_size}"
             )
 
     def part_of_batch(self, batch_size: int) -> npt.NDArray[np.int64]:
-        """The numbers within a global batch of the rank's samples: int64 (b,)."""
+        """Return the places of the rank's samples in a global batch: int64 (b,)."""
         if self.world_size == 1:
             return np.arange(batch_size)
         size = batch_size // (2 * self.world_size)
@@ -119,7 +119,7 @@ class Rank:
         return np.concatenate([first, batch_size - 1 - first[::-1]])
 
     def part_of_split(self, num_samples: int) -> range:
-        """The positions that the rank evaluates: every sample is one rank's, and one's only."""
+        """Return the positions that the rank evaluates; each sample belongs to one rank."""
         bounds = (self.rank * num_samples, (self.rank + 1) * num_samples)
         return range(bounds[0] // self.world_size, bounds[1] // self.world_size)
 
@@ -127,23 +127,22 @@ class Rank:
 class Loader(ABC):
     """Batches of one split, in an order that depends on (seed, epoch) alone.
 
-    Shuffled epochs drop the last incomplete batch, which is the same global sequence of batches
-    for any number of ranks; in stored order every sample comes once, each in one rank. Iterating
-    yields one epoch and the next iteration the next one; :meth:`steps` yields batches without an
-    end.
+    Shuffled epochs drop the last incomplete batch and give the same global sequence of batches for
+    any number of ranks. In stored order every sample comes once, on one rank. Each iteration yields
+    the next epoch; :meth:`steps` yields batches without end.
 
     Attributes:
-        classes: names, which labels number; none of unlabelled samples.
+        classes: names that labels index; empty if samples are unlabeled.
 
     Args:
-        order: which sample stands where.
-        batch_size: of the global batch, over all ranks.
-        device: where batches are wanted.
-        rank: which part of them is wanted.
+        order: order of the samples.
+        batch_size: size of the global batch, over all ranks.
+        device: device of the batches.
+        rank: the process's part of each batch.
 
     Raises:
-        UsageError: the split is empty, or smaller than one shuffled batch, or the batch does not
-            fall into parts for the ranks.
+        UsageError: the split is empty or smaller than one shuffled batch, or the batch cannot be
+            split over the ranks.
     """
 
     classes: tuple[str, ...] = ()
@@ -165,7 +164,7 @@ class Loader(ABC):
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; at least 1 is needed")
         if not order.num_samples:
-            raise UsageError("the split is empty; choose another one")
+            raise UsageError("the split is empty; choose another")
         if self.shuffle:
             self.rank.check_batch_size(batch_size)
             self._part = self.rank.part_of_batch(batch_size)
@@ -177,11 +176,11 @@ class Loader(ABC):
 
     @property
     def num_samples(self) -> int:
-        """Samples of an epoch, over all ranks, the incomplete batch counted."""
+        """Samples per epoch, over all ranks, including an incomplete batch."""
         return self.order.num_samples
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the batches per epoch."""
         if self.shuffle:
             return self.num_samples // self.batch_size
         return -(-len(self.rank.part_of_split(self.num_samples)) // self._stored_batch)
@@ -192,32 +191,32 @@ class Loader(ABC):
         return self.epoch(epoch)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from batch number ``start`` on."""
+        """Yield the batches of one epoch, from batch ``start``."""
         for number in range(start, len(self)):
             yield self._batch(epoch, number)
 
     def steps(self, start: int = 0) -> Iterator[Batch]:
-        """Batches from step ``start`` on, epoch after epoch, without an end."""
+        """Yield batches from step ``start``, epoch after epoch, without end."""
         for step in count(start):
             epoch, number = divmod(step, len(self))
             yield self._batch(epoch, number)
 
     def state(self, step: int) -> dict[str, Any]:
-        """What it takes to go on after ``step`` steps, as JSON; the ranks may be others then."""
+        """Return JSON to resume after ``step`` steps, also with other ranks."""
         return {"version": STATE_VERSION, "step": step, **self._identity()}
 
     def resume(self, state: Mapping[str, Any]) -> int:
-        """The step to go on from, which :meth:`steps` takes, with the state of an earlier loader.
+        """Return the step to pass to :meth:`steps`, from the state of an earlier loader.
 
         Raises:
-            UsageError: that one had another order, seed, batch or split.
+            UsageError: that loader had another order, seed, batch or split.
         """
         expected = {"version": STATE_VERSION, **self._identity()}
         for name, value in expected.items():
             if state.get(name) != value:
                 raise UsageError(
-                    f"the state is of a loader whose {name} is {state.get(name)!r}, not {value!r}; "
-                    "make the loader as it was"
+                    f"the state is of a loader with {name} {state.get(name)!r}, not {value!r}; "
+                    "create the loader with the same arguments"
                 )
         step = state.get("step")
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
@@ -229,7 +228,7 @@ class Loader(ABC):
 
     @abstractmethod
     def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
-        """The samples at ``positions`` (b,) of an epoch, on the device."""
+        """Load the samples at ``positions`` (b,) of an epoch, on the device."""
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -244,7 +243,7 @@ class Loader(ABC):
         return -(-self.batch_size // self.rank.world_size)
 
     def _positions(self, number: int) -> npt.NDArray[np.int64]:
-        """Which positions (b,) of an epoch are the rank's part of a batch."""
+        """Return the positions (b,) of an epoch in the rank's part of a batch."""
         if self.shuffle:
             return number * self.batch_size + self._part
         part = self.rank.part_of_split(self.num_samples)
@@ -264,31 +263,31 @@ class Loader(ABC):
         )
 
 
-def check_labelled(labels: npt.NDArray[np.integer], split: Split) -> None:
-    """Refuse samples of a split without a label.
+def check_labeled(labels: npt.NDArray[np.integer], split: Split) -> None:
+    """Check that all samples of a split have a label.
 
     Raises:
         UsageError: any of ``labels`` is −1.
     """
     if labels.min(initial=0) < 0:
         raise UsageError(
-            f"split {split.name!r} of {split.store.folder} holds samples without a label; "
+            f"split {split.name!r} of {split.store.folder} has samples without a label; "
             "tokenize a class-per-folder tree or a manifest with labels to train a classifier"
         )
 
 
 class IndexedLoader(Loader):
-    """A loader of samples that can be read in any order, whose labels and keys are all known.
+    """A loader with random access to samples, with all labels and keys in memory.
 
     Args:
         labels: int64 (n,).
-        keys: of the n samples.
-        batch_size: of the global batch.
-        shuffle: whether each epoch is a fresh permutation.
-        seed: of the permutations.
-        device: where batches are wanted.
-        order: another order than `global`, or than the stored one.
-        rank: which part of each batch is wanted.
+        keys: keys of the n samples.
+        batch_size: size of the global batch.
+        shuffle: True for a new permutation in each epoch.
+        seed: seed of the permutations.
+        device: device of the batches.
+        order: replaces the order `global`, or the stored one.
+        rank: the process's part of each batch.
     """
 
     def __init__(
@@ -312,10 +311,10 @@ class IndexedLoader(Loader):
 
     @abstractmethod
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """The tokens (or pixels) of the rows ``indices`` (b,), on the device."""
+        """Load the tokens (or pixels) of the rows ``indices`` (b,), on the device."""
 
     def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
-        """The samples at ``positions`` (b,) of an epoch, on the device."""
+        """Load the samples at ``positions`` (b,) of an epoch, on the device."""
         indices = self.order.indices(positions, epoch)
         rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
         return Samples(

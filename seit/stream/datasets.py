@@ -1,7 +1,7 @@
-"""Splits and loaders as torch datasets, for training code that is built around a ``DataLoader``.
+"""Splits and loaders as torch datasets, for training code built around a ``DataLoader``.
 
-A loader on its own is quicker: per-sample work, collating and worker processes all cost more than
-unpacking does.
+A plain loader is faster: per-sample work, collating and worker processes all cost more than
+unpacking.
 
 Legend: B batch, H W grid, N samples, n chosen ones, S bytes per packed sample.
 """
@@ -33,7 +33,7 @@ class Item(TypedDict):
 
 
 class ItemBatch(TypedDict):
-    """Several samples, as torch collates items: ids (B, H, W), labels int64 (B,), B keys."""
+    """Samples as collated by torch: ids (B, H, W), labels int64 (B,), B keys."""
 
     tokens: Tensor
     label: Tensor
@@ -42,12 +42,12 @@ class ItemBatch(TypedDict):
 
 @dataclass(frozen=True)
 class _Columns:
-    """What is in memory of N samples; worker processes that are forked share it.
+    """In-memory data of N samples, shared by forked worker processes.
 
     Attributes:
-        packed: uint8 (N, S), None where tokens are read from the store.
+        packed: uint8 (N, S), None if tokens are read from the store.
         labels: int64 (N,).
-        keys: str (N,), in an array: to look at a key of a list would copy its page in a worker.
+        keys: str (N,), an array, since reading a key of a list would copy its page in a worker.
         rows: int64 (N,), their numbers in the split.
     """
 
@@ -58,18 +58,18 @@ class _Columns:
 
 
 class TokenDataset(Dataset[Item]):
-    """The samples of a split by number, for a ``DataLoader`` with any sampler and workers.
+    """A map-style dataset of a split, for a ``DataLoader`` with any sampler and workers.
 
-    In a store that was opened with ``on_damage="skip"`` the samples of damaged blocks are left
-    out. Workers may be forked or spawned: forked ones share what is in memory, and each spawned
-    one reads it anew.
+    In a store opened with ``on_damage="skip"`` the samples of damaged blocks are skipped. Workers
+    may be forked or spawned: forked ones share the memory, and each spawned one reads the split
+    again.
 
     Args:
-        split: of a store.
-        dtype: of the ids; None for int16, or int32 where K > 32,768.
-        resident: whether to keep the packed tokens in memory. Otherwise every block that a batch
-            touches is read and checked as a whole, once a batch: choose samplers that draw
-            neighbours, or a streaming loader.
+        split: split of a store.
+        dtype: dtype of the ids; None for int16, or int32 if K > 32,768.
+        resident: keeps the packed tokens in memory. Otherwise every block that a batch touches is
+            read and checked as a whole, once per batch: use a sampler that draws neighbors, or a
+            streaming loader.
 
     Raises:
         UsageError: ``dtype`` cannot hold the ids.
@@ -82,7 +82,7 @@ class TokenDataset(Dataset[Item]):
         own_dtype = id_dtype(split.layout.num_codes)
         if dtype not in (None, own_dtype, torch.int32, torch.int64):
             raise UsageError(
-                f"{dtype} is no dtype for ids below {split.layout.num_codes:,}; pass {own_dtype} "
+                f"{dtype} cannot hold ids below {split.layout.num_codes:,}; pass {own_dtype} "
                 "or torch.int64"
             )
         self._split = split
@@ -97,7 +97,7 @@ class TokenDataset(Dataset[Item]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Item]:
-        """The samples at ``indices`` (n,), in that order; each block is read once."""
+        """Return the samples at ``indices`` (n,), in that order; each block is read once."""
         columns = self._columns
         places = np.array([self._checked(index) for index in indices], dtype=np.int64)
         tokens_nHW = self._tokens(places)
@@ -129,7 +129,7 @@ class TokenDataset(Dataset[Item]):
         return place % len(self)
 
     def _tokens(self, places: npt.NDArray[np.int64]) -> Tensor:
-        """Ids (n, H, W) of the samples ``places`` (n,)."""
+        """Return ids (n, H, W) of the samples ``places`` (n,)."""
         layout, packed_NS = self._split.layout, self._columns.packed
         if packed_NS is None:
             found = self._split.read_tokens(self._columns.rows[places])
@@ -139,13 +139,13 @@ class TokenDataset(Dataset[Item]):
 
 
 class StreamDataset(IterableDataset[ItemBatch]):
-    """The batches of a loader, for ``DataLoader(dataset, batch_size=None)``.
+    """An iterable dataset of a loader's batches, for ``DataLoader(dataset, batch_size=None)``.
 
-    Every iteration is the loader's next epoch. It takes no worker processes: the loader reads
-    ahead by itself, and each worker would yield all batches once more.
+    Each iteration is the loader's next epoch. It supports no worker processes: the loader reads
+    ahead itself, and each worker would yield all batches again.
 
     Args:
-        loader: of any kind.
+        loader: a loader of any kind.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -156,14 +156,14 @@ class StreamDataset(IterableDataset[ItemBatch]):
         return len(self.loader)
 
     def __iter__(self) -> Iterator[ItemBatch]:
-        """One epoch.
+        """Yield one epoch.
 
         Raises:
-            UsageError: in a worker process.
+            UsageError: called in a worker process.
         """
         if get_worker_info() is not None:
             raise UsageError(
-                "a StreamDataset takes no worker processes, its loader reads ahead by itself; "
+                "a StreamDataset supports no worker processes, since its loader reads ahead; "
                 "pass num_workers=0"
             )
         for batch in self.loader:

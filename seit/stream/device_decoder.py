@@ -1,4 +1,4 @@
-"""Splits whose context-coded tokens are decoded on a CUDA device.
+"""Splits with context-coded tokens, decoded on a CUDA device.
 
 Legend: n samples of a block, H W grid.
 """
@@ -10,15 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seit.devices import triton_serves
 from seit.shards import Codec, Coder, ContextCodec, ContextTables, Split, TokenLayout
-from seit.stream.kernels import ContextDecoder, triton_serves
+from seit.stream.kernels import ContextDecoder
 
 
 def decode_on(split: Split, device: torch.device) -> Split:
-    """The split, decoded on ``device`` where that is quicker than on the processor.
+    """Return the split, decoded on ``device`` if that is faster than on the CPU.
 
-    That is so for context-coded tokens on CUDA devices which Triton serves; where Triton is
-    missing the log says so once. Other splits come back as they are.
+    It is for context-coded tokens on CUDA devices with Triton; if Triton is missing the log says so
+    once. Other splits are returned unchanged.
     """
     if split.store.card.codec != ContextCodec.name or not triton_serves(device):
         return split
@@ -26,7 +27,7 @@ def decode_on(split: Split, device: torch.device) -> Split:
 
 
 class _DeviceSplit(Split):
-    """A split of its own, whose blocks are decoded on the device."""
+    """Return a split with blocks decoded on the device."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self._device = device
@@ -43,7 +44,7 @@ class _DeviceSplit(Split):
 
 
 class DeviceContextCodec(ContextCodec):
-    """The codec `context` whose streams are decoded on ``device``; all else is the same."""
+    """The codec `context`, with streams decoded on ``device``."""
 
     def __init__(self, layout: TokenLayout, tables: ContextTables, device: torch.device) -> None:
         super().__init__(layout, tables)
@@ -55,10 +56,10 @@ class DeviceContextCodec(ContextCodec):
 
 
 class _DeviceCoder(Coder):
-    """A coder that decodes by :class:`~seit.stream.kernels.ContextDecoder`.
+    """A coder that decodes with :class:`~seit.stream.kernels.ContextDecoder`.
 
-    Threads decode blocks at the same time, each on a CUDA stream of its own: a block alone has too
-    few samples to fill a device.
+    Threads decode blocks concurrently, each on its own CUDA stream: a single block has too few
+    samples to fill a device.
     """
 
     def __init__(self, tables: ContextTables, device: torch.device) -> None:
@@ -67,7 +68,7 @@ class _DeviceCoder(Coder):
         self._decoder = ContextDecoder(tables, device=device)
         self._streams = local()
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # the tables are there before any other stream reads
+            torch.cuda.synchronize(device)  # other streams need complete tables
 
     def decode(
         self,
@@ -75,7 +76,7 @@ class _DeviceCoder(Coder):
         bounds: npt.NDArray[np.int64],
         grid: tuple[int, int],
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-        """Ids uint16 (n, H, W) and which streams are whole (n,), on the host."""
+        """Return ids uint16 (n, H, W) and bool (n,), True for complete streams, on the host."""
         with torch.cuda.stream(self._stream()):
             ids, whole = self._decoder.decode(
                 torch.from_numpy(words.view(np.int16).copy()), torch.from_numpy(bounds), grid
@@ -83,7 +84,7 @@ class _DeviceCoder(Coder):
             return ids.cpu().numpy().view(np.uint16), whole.cpu().numpy()
 
     def _stream(self) -> torch.cuda.Stream | None:
-        """The calling thread's stream; None, for the processor's own order, elsewhere."""
+        """Return the calling thread's stream; None on a CPU."""
         if self._device.type != "cuda":
             return None
         if not hasattr(self._streams, "stream"):

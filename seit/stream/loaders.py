@@ -1,4 +1,4 @@
-"""Which loader serves a split: resident where it fits, streaming where it does not."""
+"""Choose the loader of a split: resident if it fits in memory, streaming otherwise."""
 
 import os
 from typing import Literal
@@ -17,7 +17,7 @@ from seit.stream.streaming import StreamingLoader
 Mode = Literal["auto", "resident", "streaming"]
 OrderName = Literal["global", "window"]
 _MEMORY_SHARE = 0.5
-"""Of the free memory, how much a resident split may take."""
+"""Share of the free memory that a resident split may take."""
 
 
 def loader(
@@ -33,40 +33,40 @@ def loader(
     subset: npt.NDArray[np.integer] | None = None,
     rank: int = 0,
     world_size: int = 1,
-    labelled: bool = False,
+    labeled: bool = False,
 ) -> Loader:
     """Yield batches of ``split`` on ``device``.
 
-    Shuffled, each epoch is a fresh permutation that depends on ``seed`` and the epoch alone, and
-    the last incomplete batch is left out; otherwise samples come as they are stored, all of them.
-    The sequence of batches is the same in both modes, with any number of ranks.
+    If shuffled, each epoch is a new permutation that depends on ``seed`` and the epoch alone, and
+    the last incomplete batch is dropped; otherwise all samples come in stored order. Batches are
+    the same in both modes, with any number of ranks.
 
     Args:
-        split: of a store.
-        batch_size: of the global batch, over all ranks.
-        device: where batches are wanted.
-        shuffle: whether to shuffle.
-        seed: of the order.
-        order: `global` permutes all samples, which takes a resident split; `window` permutes
+        split: split of a store.
+        batch_size: size of the global batch, over all ranks.
+        device: device of the batches.
+        shuffle: True to shuffle.
+        seed: seed of the order.
+        order: `global` permutes all samples, which requires a resident split; `window` permutes
             blocks, and then the samples of ``window_blocks`` blocks at a time.
         mode: `resident` keeps the split, packed, in memory or on the device; `streaming` two
-            windows of it; `auto` is resident where that takes up to half of the free memory.
-        window_blocks: see ``order``; also what `streaming` holds.
-        subset: rows int (n,) of the split, such as :func:`select` gives; resident only.
-        rank: of this process; see :class:`~seit.stream.batches.Rank`.
+            windows of it; `auto` is resident if that takes up to half of the free memory.
+        window_blocks: see ``order``; also the window of `streaming`.
+        subset: rows int (n,) of the split, for example from :func:`select`; resident only.
+        rank: rank of this process; see :class:`~seit.stream.batches.Rank`.
         world_size: processes that share each batch.
-        labelled: whether a sample without a label is an error: of a resident split at once, of a
-            streamed one when its block is read.
+        labeled: makes a sample without a label an error: at once in a resident split, when its
+            block is read in a streamed one.
 
     Raises:
-        UsageError: the split is empty or smaller than a shuffled batch, ``order`` cannot be had
-            in ``mode``, the batch does not fall into parts for the ranks, or a sample has no label
-            although all should have one.
+        UsageError: the split is empty or smaller than a shuffled batch, ``mode`` does not support
+            ``order``, the batch cannot be split over the ranks, or a sample has no label although
+            ``labeled``.
         DamagedError: a shard is damaged.
     """
     if order not in ("global", "window") or mode not in ("auto", "resident", "streaming"):
         raise UsageError(
-            f"order is {order!r} and mode {mode!r}; there are the orders global and window, and "
+            f"order is {order!r} and mode {mode!r}; the orders are global and window, and "
             "the modes auto, resident and streaming"
         )
     part = Rank(rank, world_size)
@@ -74,7 +74,7 @@ def loader(
     if not resident:
         if subset is not None or (shuffle and order == "global"):
             raise UsageError(
-                f"split {split.name!r} of {split.store.folder} is streamed, which takes the order "
+                f"split {split.name!r} of {split.store.folder} is streamed, which needs the order "
                 "window and all of its samples; pass order='window', or mode='resident' if there "
                 "is memory"
             )
@@ -86,7 +86,7 @@ def loader(
             window_blocks=window_blocks,
             shuffle=shuffle,
             rank=part,
-            labelled=labelled,
+            labeled=labeled,
         )
     windows: Order | None = None
     if shuffle and order == "window":
@@ -105,7 +105,7 @@ def loader(
         order=windows,
         subset=subset,
         rank=part,
-        labelled=labelled,
+        labeled=labeled,
     )
 
 

@@ -1,6 +1,6 @@
 """Batches mixed from several loaders in fixed shares.
 
-Legend: B batch, b the part of it that is a rank's.
+Legend: B batch, b a rank's part of it.
 """
 
 import math
@@ -21,25 +21,25 @@ _MIX_STREAM = 0x6D6978
 
 
 class MixedLoader(Loader):
-    """Every batch holds samples of several loaders, in proportion to weights.
+    """A loader that mixes the samples of several loaders in proportion to weights.
 
-    Of each run of batches every loader has its share to within one sample. It walks through its
-    own epochs in its own order, however long they are; where in the batch its samples stand is
-    random. All is a function of the seeds and the step, for any number of ranks. Classes are united
-    by name, in the order in which they are first named; ``classes`` tells what labels number.
+    In any sequence of batches every loader has its share to within one sample. Each loader goes
+    through its own epochs in its own order, whatever their length; the places of its samples in the
+    batch are random. Everything is a function of the seeds and the step, for any number of ranks.
+    Classes are matched by name, in the order of their first appearance; labels index ``classes``.
 
     Args:
-        parts: shuffled loaders with batches of one shape, on one device; of each only the order
-            counts, not the size of its batches or its rank.
-        weights: above 0, one a loader; they need not add up to 1.
-        batch_size: of the global batch; each loader's share of it must be at least one sample.
-        seed: of the places in the batch.
-        steps_per_epoch: batches that are called an epoch; by default so many that the samples of
-            all parts would be used once if their weights were those of their sizes.
+        parts: shuffled loaders with batches of one shape, on one device; only their order is used,
+            not their batch size or rank.
+        weights: above 0, one per loader; they need not add up to 1.
+        batch_size: size of the global batch; each loader must get at least one sample of it.
+        seed: seed of the places in the batch.
+        steps_per_epoch: batches per epoch; by default as many as would use the samples of all
+            parts once if the weights were proportional to their sizes.
 
     Raises:
-        UsageError: the weights or loaders do not fit together, or their classes differ and two of
-            one loader have one name.
+        UsageError: the weights or loaders do not match, or their classes differ and two of one
+            loader have the same name.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MixedLoader(Loader):
                 "the batch larger"
             )
         if not all(part.order.shuffles for part in parts):
-            raise UsageError("a loader in stored order cannot be mixed; pass shuffled ones")
+            raise UsageError("a loader in stored order cannot be mixed; pass shuffled loaders")
         if steps_per_epoch is None:
             steps_per_epoch = max(1, sum(part.num_samples for part in parts) // batch_size)
         order = _MixOrder(steps_per_epoch * batch_size, seed, shares, parts)
@@ -79,7 +79,7 @@ class MixedLoader(Loader):
         self._seed = seed
 
     def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
-        """The samples at ``positions`` (b,) of an epoch, on the device."""
+        """Load the samples at ``positions`` (b,) of an epoch, on the device."""
         steps = positions // self.batch_size + epoch * len(self)
         step = int(steps[0])
         assert (steps == step).all(), "positions of one batch"
@@ -114,7 +114,7 @@ class MixedLoader(Loader):
             part.close()
 
     def _plan(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """For each place of a global batch its loader, and the sample's number in that one."""
+        """Return the loader of each place of a global batch, and the sample's number in it."""
         bounds = np.floor(np.array([step, step + 1])[:, None] * self.batch_size * self._shares)
         counts = np.diff(bounds.astype(np.int64), axis=1)
         sources = np.repeat(np.arange(len(self._parts)), counts[1] - counts[0])
@@ -127,7 +127,7 @@ class MixedLoader(Loader):
         return sources[mixed], numbers[mixed]
 
     def _load_part(self, part: Loader, numbers: npt.NDArray[np.int64]) -> list[Samples]:
-        """Samples of one loader by their numbers over all of its epochs."""
+        """Load samples of one loader by their numbers over all of its epochs."""
         samples, undo = [], []
         for epoch in np.unique(numbers // part.num_samples).tolist():
             chosen = np.flatnonzero(numbers // part.num_samples == epoch)
@@ -149,7 +149,7 @@ class MixedLoader(Loader):
 
 
 class _MixOrder(Order):
-    """Only says what is mixed: samples are found by the loader."""
+    """Order that only describes the mixture: the loader finds the samples."""
 
     name = "mixed"
 
@@ -176,11 +176,11 @@ class _MixOrder(Order):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The seed, the cumulative shares, and the orders of the parts."""
+        """Return the seed, the cumulative shares, and the orders of the parts."""
         return self._settings
 
     def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
-        """The numbers of the mixture's samples: the positions themselves."""
+        """Return the numbers of the mixture's samples: the positions themselves."""
         return positions.astype(np.int64) + epoch * self.num_samples
 
 

@@ -1,16 +1,17 @@
-"""The order of an epoch: a permutation that is computed, never stored.
+"""Orders of an epoch: permutations that are computed, never stored.
 
-``sample_at(positions, n, seed, epoch)`` is a pure function of its arguments, so any position of
-any epoch is known without those before it: that is what exact resume needs. It costs O(1) memory.
+``sample_at(positions, n, seed, epoch)`` is a pure function of its arguments, so any position of any
+epoch is known without the ones before it, as exact resume requires. It takes O(1) memory.
 
 The permutation is a Feistel network over a × b ≥ n cells (Luby and Rackoff 1988; modular halves
 after Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002) with rounds of a 64-bit
-mixing function; cells beyond n are walked on until one below n is met. Six rounds do for large n;
-on a few dozen samples they would favour some pairs of neighbours by 10 %, so small n have twelve.
+mixing function; cells beyond n are cycle-walked until one below n is met. Six rounds suffice for
+large n; on a few dozen samples they would favor some pairs of neighbors by 10 %, so small n use
+twelve.
 
-Two orders are made of it. `global`: any permutation of the split; needs random access to it.
-`window`: the blocks are permuted, and the samples of so many blocks at a time among themselves;
-needs no more than these blocks at a time, each read once.
+Two orders use it. `global`: any permutation of the split; needs random access to it. `window`: the
+blocks are permuted, and then the samples within groups of blocks; needs only one group at a time,
+and reads each block once.
 
 Shape letters: B positions, n samples, m blocks.
 """
@@ -31,31 +32,31 @@ _SMALL_SAMPLES = 1 << 16
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _BLOCK_STREAM = 0x626C6F636B73
-"""Sets the permutation of blocks apart from those of samples."""
+"""Separates the permutation of blocks from those of samples."""
 WINDOW_BLOCKS = 64
-"""Blocks of a window by default: 65,536 samples, 84 MB of packed tokens at 1,280 bytes each."""
+"""Default blocks per window: 65,536 samples, 84 MB of packed tokens at 1,280 bytes each."""
 
 
 class Order(ABC):
-    """Which sample stands at which position of an epoch."""
+    """Order of the samples of an epoch."""
 
     name: str
     num_samples: int
     shuffles: bool = True
-    """Whether epochs differ, and leave out the last incomplete batch."""
+    """True if epochs differ and drop the last incomplete batch."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What besides the samples decides the order, as JSON."""
+        """Return everything but the samples that determines the order, as JSON."""
         return {}
 
     @abstractmethod
     def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
-        """The rows of the split at ``positions`` (B,), each in 0 … n−1: int64 (B,)."""
+        """Return the rows of the split at ``positions`` (B,), each in 0 … n−1: int64 (B,)."""
 
 
 class StoredOrder(Order):
-    """The samples as they are stored, in every epoch."""
+    """The stored order, in every epoch."""
 
     name = "stored"
     shuffles = False
@@ -64,13 +65,13 @@ class StoredOrder(Order):
         self.num_samples = num_samples
 
     def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
-        """The positions themselves."""
+        """Return the positions themselves."""
         del epoch
         return positions.astype(np.int64)
 
 
 class GlobalOrder(Order):
-    """`global`: a fresh permutation of all samples in each epoch."""
+    """`global`: a new permutation of all samples in each epoch."""
 
     name = "global"
 
@@ -80,7 +81,7 @@ class GlobalOrder(Order):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The seed."""
+        """Return the seed."""
         return {"seed": self._seed}
 
     def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
@@ -91,16 +92,16 @@ class GlobalOrder(Order):
 class WindowOrder(Order):
     """`window`: blocks permuted, then the samples of ``window_blocks`` blocks at a time.
 
-    A sample's neighbours in the epoch come from so many blocks. Costs O(m) memory.
+    A sample's neighbors in the epoch come from that many blocks. Takes O(m) memory.
 
     Args:
         block_sizes: int (m,), samples of each block of the split, in its order.
-        seed: of the run.
-        window_blocks: blocks of a window; the last window may have fewer.
+        seed: seed of the run.
+        window_blocks: blocks per window; the last window may have fewer.
         shuffles: False for the stored order, window by window.
 
     Raises:
-        UsageError: a window would have no block.
+        UsageError: ``window_blocks`` is below 1.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class WindowOrder(Order):
         shuffles: bool = True,
     ) -> None:
         if window_blocks < 1:
-            raise UsageError(f"window_blocks is {window_blocks}; a window has at least one block")
+            raise UsageError(f"window_blocks is {window_blocks}; it must be at least 1")
         self._sizes = block_sizes.astype(np.int64)
         self._firsts = np.cumsum(self._sizes) - self._sizes
         self._seed = seed
@@ -124,18 +125,18 @@ class WindowOrder(Order):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The seed and the window."""
+        """Return the seed and the window."""
         if not self.shuffles:
             return {}
         return {"seed": self._seed, "window_blocks": self.window_blocks}
 
     @property
     def num_windows(self) -> int:
-        """Windows of an epoch."""
+        """Windows per epoch."""
         return -(-len(self._sizes) // self.window_blocks)
 
     def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
-        """The rows of the split at ``positions`` (B,): int64 (B,)."""
+        """Return the rows of the split at ``positions`` (B,): int64 (B,)."""
         windows, places = self.place(positions, epoch)
         blocks, starts = self._permuted(epoch)
         slots = windows * self.window_blocks
@@ -146,7 +147,7 @@ class WindowOrder(Order):
     def place(
         self, positions: npt.NDArray[np.integer], epoch: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The window of each of ``positions`` (B,), and its place in that window's samples."""
+        """Return the window of each of ``positions`` (B,), and its place in that window."""
         _, starts = self._permuted(epoch)
         bounds = np.append(starts[:: self.window_blocks][: self.num_windows], self.num_samples)
         windows = np.searchsorted(bounds, positions, side="right") - 1
@@ -164,18 +165,18 @@ class WindowOrder(Order):
         return windows, places
 
     def blocks_of(self, window: int, epoch: int) -> npt.NDArray[np.int64]:
-        """The numbers of a window's blocks, in the order in which ``place`` counts samples."""
+        """Return the numbers of a window's blocks, in the order of the places of their samples."""
         blocks, _ = self._permuted(epoch)
         return blocks[window * self.window_blocks : (window + 1) * self.window_blocks]
 
     def positions_of(self, window: int, epoch: int) -> range:
-        """The positions of an epoch whose samples a window holds."""
+        """Return the positions of an epoch that lie in a window."""
         _, starts = self._permuted(epoch)
         bounds = np.append(starts[:: self.window_blocks][: self.num_windows], self.num_samples)
         return range(int(bounds[window]), int(bounds[window + 1]))
 
     def _permuted(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The blocks in the epoch's order (m,), and the position of each one's first sample."""
+        """Return the blocks in the epoch's order (m,), and the position of each first sample."""
         if self._epoch is None or self._epoch[0] != epoch:
             seed = self._seed ^ _BLOCK_STREAM
             count = len(self._sizes)
@@ -188,10 +189,10 @@ class WindowOrder(Order):
 
 
 class SubsetOrder(Order):
-    """Another order over some rows, int (n,), of a split of ``num_rows`` samples.
+    """An order over some rows, int (n,), of a split of ``num_rows`` samples.
 
     Raises:
-        UsageError: they are no such rows.
+        UsageError: the rows are invalid.
     """
 
     def __init__(self, order: Order, rows: npt.NDArray[np.integer], num_rows: int) -> None:
@@ -203,25 +204,25 @@ class SubsetOrder(Order):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the order, and a checksum of the rows."""
+        """Return the state of the order, and a checksum of the rows."""
         checksum = hashlib.sha256(self._rows.astype("<i8").tobytes()).hexdigest()
         return {**self._order.settings, "subset": checksum}
 
     def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
-        """The rows of the split at ``positions`` (b,): int64 (b,)."""
+        """Return the rows of the split at ``positions`` (b,): int64 (b,)."""
         return self._rows[self._order.indices(positions, epoch)]
 
 
 def sample_at(
     positions: npt.NDArray[np.integer], num_samples: int, *, seed: int, epoch: int
 ) -> npt.NDArray[np.int64]:
-    """The samples at ``positions`` (B,) of an epoch's order: int64 (B,), each in 0 … n−1.
+    """Return the samples at ``positions`` (B,) of an epoch's order: int64 (B,), each in 0 … n−1.
 
     Args:
         positions: each in 0 … ``num_samples`` − 1.
         num_samples: n, the samples of the split.
-        seed: of the run.
-        epoch: from 0.
+        seed: seed of the run.
+        epoch: counted from 0.
     """
     from seit.stream.permutation import permute
 
@@ -251,12 +252,12 @@ def _checked(subset: npt.NDArray[np.integer], num_samples: int) -> npt.NDArray[n
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise UsageError(f"subset is {rows.dtype} {rows.shape}; it takes row numbers, int (n,)")
     if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < num_samples:
-        raise UsageError(f"subset holds a row that is none of the {num_samples} of the split")
+        raise UsageError(f"subset has a row outside of the {num_samples} of the split")
     return rows.astype(np.int64)
 
 
 def _network(num_samples: int, seed: int, epoch: int) -> tuple[int, int, npt.NDArray[np.uint64]]:
-    """Width and height of the Feistel network's cells, and its round keys."""
+    """Return width and height of the Feistel network's cells, and its round keys."""
     width = math.isqrt(num_samples - 1) + 1
     num_rounds = _SMALL_ROUNDS if num_samples < _SMALL_SAMPLES else _ROUNDS
     return width, -(-num_samples // width), _round_keys(seed, epoch, num_rounds)
@@ -285,7 +286,7 @@ def _round_keys(seed: int, epoch: int, num_rounds: int) -> npt.NDArray[np.uint64
 
 
 def _mix(values: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele et al. 2014) on keyed values."""
+    """Apply the finalizer of SplitMix64 (Steele et al. 2014) on keyed values."""
     values = (values + np.uint64(1)) * np.uint64(_GOLDEN) ^ np.uint64(key)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Packed samples → ids, in torch, on whatever device they lie (`packed` codec of seit.shards).
+"""Unpack packed samples in torch, on their device (`packed` codec of seit.shards).
 
 Shape letters: N samples, b chosen ones, S bytes per packed sample, L tokens per sample, K codes.
 """
@@ -8,19 +8,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seit.devices import triton_serves
 from seit.errors import DamagedError
 from seit.shards import planes, token_bits, unpack_rows as unpack_rows_numpy
+from seit.stream.kernels import unpack_triton
 
 
 def id_dtype(num_codes: int) -> torch.dtype:
-    """What ids are in torch: int16 where K ≤ 32,768, else int32."""
+    """Return the dtype of ids in torch: int16 if K ≤ 32,768, else int32."""
     return torch.int16 if token_bits(num_codes) <= 15 else torch.int32
 
 
 def unpack(packed_NS: Tensor, *, length: int, num_codes: int) -> Tensor:
-    """Unpack uint8 (N, S) into ids (N, L): int16 where K ≤ 32,768, else int32.
+    """Unpack uint8 (N, S) into ids (N, L): int16 if K ≤ 32,768, else int32.
 
-    Ids are not compared with K; the splits check them when they are loaded.
+    Ids are not compared with K here; splits check them when they are loaded.
     """
     bits, dtype = token_bits(num_codes), id_dtype(num_codes)
     tokens_NL = torch.zeros(len(packed_NS), length, dtype=dtype, device=packed_NS.device)
@@ -42,10 +44,10 @@ def unpack_rows(
 ) -> Tensor:
     """Unpack the rows (b,) of uint8 (N, S), on its device: ids (b, L), as :func:`unpack` does.
 
-    On a CPU by compiled code, on a CUDA device by a Triton kernel where there is Triton.
+    Uses compiled code on a CPU, and a Triton kernel on a CUDA device with Triton.
 
     Raises:
-        DamagedError: an id is not below K; found on a CPU only, as others would wait for it.
+        DamagedError: an id is not below K; checked on a CPU only, to avoid a device sync.
     """
     device = packed_NS.device
     if device.type == "cpu":
@@ -57,8 +59,6 @@ def unpack_rows(
                 "`seit verify` names the block"
             )
         return tokens
-    from seit.stream.kernels import triton_serves, unpack_triton
-
     rows_b = torch.from_numpy(rows).to(device, non_blocking=True)
     if triton_serves(device):
         return unpack_triton(packed_NS, length=length, num_codes=num_codes, rows=rows_b)

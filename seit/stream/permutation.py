@@ -20,7 +20,7 @@ def _mix(value, key):
 
 @compiled
 def permute(positions, num_samples, width, height, keys):
-    """Where each of ``positions`` uint64 (B,) is sent: int64 (B,)."""
+    """Return the image of each of ``positions`` uint64 (B,): int64 (B,)."""
     columns, rows, count = uint64(width), uint64(height), uint64(num_samples)
     out = np.empty(len(positions), np.int64)
     for index in range(len(positions)):

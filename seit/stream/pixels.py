@@ -1,7 +1,7 @@
-"""The pixel source: the instances of a split as decoded images, for baselines.
+"""Load the instances of a split as decoded images, for baselines.
 
-It reads SRC, matches its instances to the split's by key, and yields the same batches in the same
-order, with pixels in place of tokens.
+The pixel source reads SRC, matches its instances to the split's by key, and yields the same batches
+in the same order, with pixels instead of tokens.
 
 Legend: B batch, S image side.
 """
@@ -20,14 +20,14 @@ from seit.stream.batches import IndexedLoader, Rank
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 
 RESIDENT_BYTES = 2 << 30
-"""Splits whose decoded pixels take up to 2 GiB are decoded once; larger ones at each step."""
+"""Splits of up to 2 GiB of decoded pixels are decoded once; larger ones at each step."""
 
 
 class PixelLoader(IndexedLoader):
-    """Batches of pixels uint8 (B, 3, S, S): what the tokenizer saw of the same instances.
+    """Batches of pixels uint8 (B, 3, S, S), as the tokenizer saw the same instances.
 
-    ``resident`` says whether to decode the split once and keep it; None keeps up to 2 GiB.
-    ``subset`` int (n,) are the rows that it is of, None for all; of several ranks each holds all.
+    ``resident`` decodes the split once and keeps it; None keeps up to 2 GiB. ``subset`` int (n,)
+    selects rows, None for all; with several ranks each holds all of them.
 
     Raises:
         UsageError: SRC lacks instances of the split.
@@ -64,7 +64,7 @@ class PixelLoader(IndexedLoader):
         self.classes = split.classes
         job = split.store.card.job
         self._instances = _match(split, source)
-        self._size = int(split.store.card.tokenizer.preprocessing["size"])
+        self._size = split.store.card.tokenizer.require_image_size()
         self._reader = PixelReader(
             size=self._size, max_pixels=int(job["max_pixels"]), workers=workers
         )
@@ -75,7 +75,7 @@ class PixelLoader(IndexedLoader):
             self._pixels = self._decode(self._instances)
 
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Pixels uint8 (B, 3, S, S) of the rows ``indices``."""
+        """Load pixels uint8 (B, 3, S, S) of the rows ``indices``."""
         if self._pixels is not None:
             return self._pixels[torch.from_numpy(indices)].to(self.device, non_blocking=True)
         return self._decode([self._instances[index] for index in indices.tolist()]).to(self.device)
@@ -84,7 +84,7 @@ class PixelLoader(IndexedLoader):
         images = torch.empty(len(instances), 3, self._size, self._size, dtype=torch.uint8)
         for row, entry in enumerate(self._reader.read(instances)):
             if entry.pixels is None:
-                raise SeitError(f"{entry.instance.key} cannot be read any more: {entry.reason}")
+                raise SeitError(f"{entry.instance.key} can no longer be read: {entry.reason}")
             images[row] = torch.from_numpy(entry.pixels).permute(2, 0, 1)
         return images
 

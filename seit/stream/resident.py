@@ -1,9 +1,9 @@
-"""The resident loader: the whole split, packed, in memory or on the device.
+"""Load batches from a whole split, packed in memory or on the device.
 
 ImageNet-1k is 1.6 GB at 1,024 tokens of 10 bits, so most corpora fit. A batch costs one gather of
 its packed rows and a few shifts and masks, on the device; there are no worker processes.
 
-Legend: b samples of a batch, H W grid, N samples, n of a subset, S bytes per packed sample.
+Legend: b samples of a batch, H W grid, N samples, n samples of a subset, S bytes per packed sample.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seit.errors import DamagedError
 from seit.shards import Split, TokenLayout, unpack as unpack_numpy
-from seit.stream.batches import IndexedLoader, Rank, RowBatch, check_labelled
+from seit.stream.batches import IndexedLoader, Rank, RowBatch, check_labeled
 from seit.stream.device_decoder import decode_on
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 from seit.stream.packed import unpack_rows
@@ -27,11 +27,10 @@ _CHECK_ROWS = 4096
 class ResidentLoader(IndexedLoader):
     """Batches of ids (b, H, W) from a split held in memory; see :func:`seit.stream.loader`.
 
-    ``subset`` int (n,) are the rows that it is of, None for all; they must be those that the split
-    gives (``Split.rows``), which leaves out damaged ones where the store skips them. ``labelled``
-    says whether a sample without a label is an error.
+    ``subset`` int (n,) selects rows, None for all; they must be in ``Split.rows``, which excludes
+    damaged ones if the store skips them. ``labeled`` makes a sample without a label an error.
 
-    Context-coded tokens are decoded on the device if Triton serves that.
+    Context-coded tokens are decoded on the device if Triton supports it.
     """
 
     def __init__(
@@ -45,11 +44,11 @@ class ResidentLoader(IndexedLoader):
         order: Order | None = None,
         subset: npt.NDArray[np.integer] | None = None,
         rank: Rank | None = None,
-        labelled: bool = False,
+        labeled: bool = False,
     ) -> None:
         labels = split.labels
-        if labelled:
-            check_labelled(labels, split)
+        if labeled:
+            check_labeled(labels, split)
         packed_NS = decode_on(split, torch.device(device)).packed()
         keys = split.keys
         self.classes = split.classes
@@ -72,12 +71,12 @@ class ResidentLoader(IndexedLoader):
             order=order if subset is None else SubsetOrder(order, subset, len(labels)),
             rank=rank,
         )
-        if self.device.type != "cpu":  # on a CPU ids are checked when they are unpacked
+        if self.device.type != "cpu":  # on a CPU, unpacking checks ids
             check_ids(packed_NS, self._layout)
         self._packed_NS = torch.from_numpy(packed_NS).to(self.device)
 
     def row_steps(self, start: int = 0) -> Iterator[RowBatch]:
-        """As :meth:`steps`, the batches as rows of the packed split."""
+        """Yield the batches of :meth:`steps` as rows of the packed split."""
         for step in count(start):
             epoch, number = divmod(step, len(self))
             positions = self._positions(number)
@@ -92,7 +91,7 @@ class ResidentLoader(IndexedLoader):
             )
 
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Ids (b, H, W) of the rows ``indices``."""
+        """Return ids (b, H, W) of the rows ``indices``."""
         tokens_bL = unpack_rows(
             self._packed_NS,
             indices,
@@ -103,10 +102,10 @@ class ResidentLoader(IndexedLoader):
 
 
 def check_ids(packed_NS: npt.NDArray[np.uint8], layout: TokenLayout) -> None:
-    """Refuse packed samples that hold an id which is no code.
+    """Check that all ids of packed samples are codes.
 
     Raises:
-        DamagedError: they do.
+        DamagedError: an id is not below K.
     """
     if layout.num_codes == 1 << layout.bits:
         return

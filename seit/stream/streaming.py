@@ -1,9 +1,9 @@
-"""The streaming loader: a bounded window of a split that does not fit into memory.
+"""Load batches from a bounded window of a split that does not fit into memory.
 
-Blocks are read ahead by threads from a disk or an object store, in the order `window`, of which
-they are two windows at most: the one that batches are taken from, and the next. What is held is
-O(blocks) for the order and two windows of packed samples, whatever the size of the split. Of
-several ranks each holds its own samples alone, and decodes no others where each is coded by itself.
+Threads read blocks ahead from a disk or an object store, in the order `window`, at most two windows
+at a time: the current one and the next. Memory is O(blocks) for the order plus two windows of
+packed samples, whatever the size of the split. With several ranks each holds only its own samples,
+and decodes no others if samples are coded separately.
 
 Legend: b samples of a batch, H W grid, n samples of a window or a block, S bytes per packed sample.
 """
@@ -19,7 +19,7 @@ import torch
 
 from seit.errors import DamagedError, SeitError
 from seit.shards import PackedCodec, Shard, Split, pack
-from seit.stream.batches import Loader, Rank, Samples, check_labelled
+from seit.stream.batches import Loader, Rank, Samples, check_labeled
 from seit.stream.device_decoder import decode_on
 from seit.stream.order import WindowOrder
 from seit.stream.packed import unpack_rows
@@ -29,7 +29,7 @@ _MAX_THREADS = 16
 
 @dataclass(frozen=True)
 class _BlockData:
-    """Columns of a block's samples but their tokens: int64 (n,), n keys, n rows of the split."""
+    """Columns of a block without its tokens: labels int64 (n,), n keys, n rows of the split."""
 
     labels: npt.NDArray[np.int64]
     keys: tuple[str, ...]
@@ -38,9 +38,9 @@ class _BlockData:
 
 @dataclass(frozen=True)
 class _Coming:
-    """A window that threads read: its packed samples uint8 (n, S), and each block's rest.
+    """A window being read: packed samples uint8 (n, S), and the other columns of each block.
 
-    ``places`` int64 (n,), ascending, are those of the samples within the window; None for all.
+    ``places`` int64 (n,), ascending, are the places of the samples in the window; None for all.
     """
 
     places: npt.NDArray[np.int64] | None
@@ -49,10 +49,10 @@ class _Coming:
 
 
 class _Window:
-    """The samples of a window, in the order in which the order counts them.
+    """The samples of a window, in the places of its order.
 
-    Of a damaged block there is nothing but its room in ``packed``, which no place leads to. Of a
-    window without damage only some samples may be there, those at ``coming.places``.
+    A damaged block has only space in ``packed``, to which no place points. A window without damage
+    may hold some of its samples only, those at ``coming.places``.
     """
 
     def __init__(
@@ -79,32 +79,32 @@ class _Window:
             self.numbers[coming.places] = self.packed_rows
 
     def holds(self, places: npt.NDArray[np.int64]) -> bool:
-        """Whether the samples at ``places`` are there."""
+        """Return True if the window holds the samples at ``places``."""
         return bool((self.numbers[places] >= 0).all())
 
 
 class StreamingLoader(Loader):
     """Batches of ids (b, H, W) in the order `window`; see :func:`seit.stream.loader`.
 
-    The batches are those of a resident loader in the same order. In a store that was opened with
-    ``on_damage="skip"`` the places of a damaged block's samples are taken by the next intact ones
-    of its window, so that batches keep their size; ``skipped_samples`` counts them. Otherwise
-    damage is an error when its batch is due, unless it is in a sample of another rank.
+    The batches are those of a resident loader in the same order. In a store opened with
+    ``on_damage="skip"`` the next intact samples of the window replace those of a damaged block, so
+    that batches keep their size; ``skipped_samples`` counts them. Otherwise damage is an error when
+    its batch is due, unless it is in a sample of another rank.
 
-    Every rank reads all blocks that hold samples of its own, which in a shuffled split are nearly
-    all, and keeps its own alone: 1 / ranks of a window's memory. Context-coded samples of other
-    ranks are not decoded; blocks of packed ones are checked as a whole. Where damage is skipped
-    every rank holds all samples, as any may take the place of a damaged one.
+    Every rank reads all blocks with samples of its own, nearly all in a shuffled split, and keeps
+    only these samples: 1 / ranks of a window's memory. Context-coded samples of other ranks are not
+    decoded; blocks of packed ones are checked as a whole. If damage is skipped, every rank holds
+    all samples, since any may replace a damaged one.
 
     Args:
-        split: of a store.
-        batch_size: of the global batch.
-        seed: of the order.
-        device: where batches are wanted.
+        split: split of a store.
+        batch_size: size of the global batch.
+        seed: seed of the order.
+        device: device of the batches.
         window_blocks: blocks that are shuffled together.
         shuffle: False for the stored order.
-        rank: which part of each batch is wanted.
-        labelled: whether a sample without a label is an error.
+        rank: the process's part of each batch.
+        labeled: makes a sample without a label an error.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class StreamingLoader(Loader):
         window_blocks: int,
         shuffle: bool = True,
         rank: Rank | None = None,
-        labelled: bool = False,
+        labeled: bool = False,
     ) -> None:
         self._windows = WindowOrder(
             split.block_sizes, seed=seed, window_blocks=window_blocks, shuffles=shuffle
@@ -125,7 +125,7 @@ class StreamingLoader(Loader):
         super().__init__(self._windows, batch_size=batch_size, device=device, rank=rank)
         self._split = decode_on(split, self.device)
         self.classes = split.classes
-        self._labelled = labelled
+        self._labelled = labeled
         self._codes_samples = split.store.card.codec != PackedCodec.name
         self._own_only = self.rank.world_size > 1 and not split.store.skips_damage
         self._skips_damage = split.store.skips_damage
@@ -134,10 +134,10 @@ class StreamingLoader(Loader):
         self._coming: dict[tuple[int, int], _Coming] = {}
         self._spare: list[npt.NDArray[np.uint8]] = []
         self.skipped_samples = 0
-        """Places of damaged blocks' samples that others have taken so far."""
+        """Number of damaged samples replaced by others so far."""
 
     def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
-        """The samples at ``positions`` (b,) of an epoch, on the device."""
+        """Load the samples at ``positions`` (b,) of an epoch, on the device."""
         windows, places = self._windows.place(positions, epoch)
         numbers = np.unique(windows).tolist()
         if len(numbers) == 1:
@@ -156,9 +156,9 @@ class StreamingLoader(Loader):
         )
 
     def _samples(self, key: tuple[int, int], places: npt.NDArray[np.int64]) -> Samples:
-        """Samples of one window (epoch, number), on the host; tokens are (b, L)."""
+        """Return samples of one window (epoch, number), on the host; tokens are (b, L)."""
         layout, window = self._split.layout, self._window(*key)
-        if not window.holds(places):  # somebody loads what is not this rank's: a mixture does
+        if not window.holds(places):  # samples of other ranks are requested, as by a mixture
             self._own_only = False
             self._drop()
             window = self._window(*key)
@@ -176,14 +176,14 @@ class StreamingLoader(Loader):
         )
 
     def close(self) -> None:
-        """Stop reading ahead and forget what was read; the loader can be used again."""
+        """Stop reading ahead and drop all windows; the loader can be used again."""
         self._drop()
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
 
     def _drop(self) -> None:
-        """Forget what was read, and what is being read as soon as that is done."""
+        """Drop all windows, also those being read once they are complete."""
         for coming in self._coming.values():
             for future in coming.blocks:
                 future.cancel()
@@ -192,7 +192,7 @@ class StreamingLoader(Loader):
         self._spare.clear()
 
     def _window(self, epoch: int, number: int) -> _Window:
-        """A window, read if it was not, while the one after it is ordered."""
+        """Return a window, reading it if necessary, and request the next one."""
         if (epoch, number) not in self._open:
             self._order(epoch, number)
             coming = self._coming.pop((epoch, number))
@@ -208,7 +208,7 @@ class StreamingLoader(Loader):
         return (epoch, number + 1) if number + 1 < self._windows.num_windows else (epoch + 1, 0)
 
     def _forget(self, epoch: int, number: int) -> None:
-        """Drop the windows that lie behind the batch just made."""
+        """Drop the windows before the current batch."""
         for key in [key for key in self._open if key < (epoch, number)]:
             self._spare.append(self._open.pop(key).packed)
         wanted = {(epoch, number), self._after(epoch, number)}
@@ -218,7 +218,7 @@ class StreamingLoader(Loader):
                 future.cancel()
 
     def _order(self, epoch: int, number: int) -> None:
-        """Have threads read a window's blocks, or what the rank needs of them."""
+        """Start threads that read a window's blocks, or the rank's samples of them."""
         if (epoch, number) in self._coming or (epoch, number) in self._open:
             return
         if self._pool is None:
@@ -242,7 +242,7 @@ class StreamingLoader(Loader):
         self._coming[epoch, number] = _Coming(places, packed, futures)
 
     def _own_places(self, epoch: int, number: int) -> npt.NDArray[np.int64]:
-        """The places within a window of the samples that are this rank's, ascending."""
+        """Return the places of this rank's samples in a window, ascending."""
         window = self._windows.positions_of(number, epoch)
         if self.shuffle:
             end = min(window.stop, len(self) * self.batch_size)
@@ -256,7 +256,7 @@ class StreamingLoader(Loader):
         return np.sort(self._windows.place(positions, epoch)[1])
 
     def _take_buffer(self, num_samples: int) -> npt.NDArray[np.uint8]:
-        """Room for a window, uint8 (n, S): that of one used up, whose pages are there already."""
+        """Return space for a window, uint8 (n, S), reusing the mapped pages of a previous one."""
         while self._spare:
             buffer = self._spare.pop()
             whole = buffer if buffer.base is None else buffer.base
@@ -268,14 +268,14 @@ class StreamingLoader(Loader):
             return np.empty((num_samples, self._split.layout.sample_bytes), dtype=np.uint8)
         except MemoryError as error:
             raise SeitError(
-                f"a window of {self._split!r} takes {num_bytes:,} bytes, more than there is memory "
-                "for; choose fewer data.window_blocks"
+                f"a window of {self._split!r} takes {num_bytes:,} bytes, more than the free "
+                "memory; reduce data.window_blocks"
             ) from error
 
     def _read(
         self, number: int, chosen: npt.NDArray[np.int64] | None, room: npt.NDArray[np.uint8]
     ) -> _BlockData:
-        """Read a block, or ``chosen`` (n,) of its samples: packed ones into ``room`` (n, S)."""
+        """Read a block, or its samples ``chosen`` (n,), packed into ``room`` (n, S)."""
         shard, block = self._split.block_at(number)
         rows = shard.rows_of(block)
         if chosen is None:
@@ -306,7 +306,7 @@ class StreamingLoader(Loader):
                 f"{len(self._split.classes)} classes; `seit verify` lists all damage"
             )
         if self._labelled:
-            check_labelled(labels, self._split)
+            check_labeled(labels, self._split)
 
     def _result(self, future: "Future[_BlockData]") -> _BlockData | DamagedError:
         try:
@@ -318,7 +318,7 @@ class StreamingLoader(Loader):
 
 
 def _numbers_of_intact(whole: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Place in the window → number among its intact samples; of the next ones where damaged."""
+    """Map places in the window to intact samples; damaged ones to the next intact sample."""
     before: npt.NDArray[np.int64] = np.cumsum(whole) - whole
     edges = np.flatnonzero(np.diff(whole, prepend=True))
     starts = np.zeros(len(whole), dtype=np.int64)
@@ -329,7 +329,7 @@ def _numbers_of_intact(whole: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def _join(parts: list[Samples], back: npt.NDArray[np.int64]) -> Samples:
-    """The samples of several windows, in the order of the batch."""
+    """Return the samples of several windows, in the order of the batch."""
     rows = torch.from_numpy(back)
 
     def find_keys() -> list[str]:

@@ -1,4 +1,4 @@
-"""Parts of a split: classes, and label fractions for training with few labels.
+"""Select parts of a split: classes, and label fractions for training with few labels.
 
 Legend: n samples chosen of N.
 """
@@ -17,7 +17,7 @@ from seit.stream.order import sample_at
 
 _CLASS_STREAM = 0x636C617373
 _ROUNDING = 1e-9
-"""0.1 of 100 samples are 10, though 100 × 0.1 is a little more in floating point."""
+"""Tolerance for rounding up: 0.1 of 100 samples are 10, although 100 × 0.1 > 10 in floats."""
 
 
 def select(
@@ -27,22 +27,22 @@ def select(
     fraction: float = 1.0,
     seed: int = 0,
 ) -> npt.NDArray[np.int64]:
-    """Rows of a split, ascending: int64 (n,), for the ``subset`` of a loader.
+    """Return rows of a split, ascending: int64 (n,), for the ``subset`` of a loader.
 
-    A fraction is taken of every class by itself, rounded up, and of the samples without a label.
-    With one seed a smaller fraction is a part of a larger one.
+    A fraction is taken of every class separately, rounded up, and of the samples without a label.
+    With the same seed, a smaller fraction is a subset of a larger one.
 
     Args:
-        split: of a store.
-        classes: names or numbers of the classes wanted; None for all samples.
+        split: split of a store.
+        classes: names or numbers of classes; None for all samples.
         fraction: share of each class's samples, above 0, at most 1: 0.01 and 0.1 are usual.
-        seed: decides which samples are chosen.
+        seed: seed of the selection.
 
     Raises:
-        UsageError: there is no such class, or the fraction is none.
+        UsageError: a class does not exist, or the fraction is out of range.
     """
     if not 0 < fraction <= 1:
-        raise UsageError(f"fraction is {fraction}; it goes from above 0 to 1")
+        raise UsageError(f"fraction is {fraction}; it must be above 0 and at most 1")
     labels = split.labels
     if classes is None:
         chosen = np.arange(len(labels))
@@ -73,7 +73,7 @@ def _numbers(split: Split, classes: Sequence[str | int]) -> npt.NDArray[np.int64
 
 
 def _no_class(split: Split, name: str | int) -> str:
-    """What to say of a class that a store lacks."""
+    """Return the error for a class that a store lacks."""
     known = split.classes
     if isinstance(name, int):
         return (

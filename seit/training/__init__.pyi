@@ -48,7 +48,6 @@ from .feeds import (
     has_labels as has_labels,
     make_augment as make_augment,
     make_unlabelled_feed as make_unlabelled_feed,
-    pixel_stem as pixel_stem,
 )
 from .initialize import (
     check_tokens as check_tokens,
@@ -65,7 +64,7 @@ from .kinds import (
 from .launch import has_checkpoint as has_checkpoint, run_objective as run_objective
 from .loggers import Logger as Logger, make_loggers as make_loggers
 from .mistakes import decode_pictures as decode_pictures
-from .networks import check_plain as check_plain
+from .networks import check_plain as check_plain, pixel_stem as pixel_stem
 from .objective import LoopFigures as LoopFigures, Objective as Objective
 from .optimizer import (
     learning_rate as learning_rate,

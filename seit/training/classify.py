@@ -24,10 +24,11 @@ from seit.training.answers import confusion_record
 from seit.training.config import TrainConfig
 from seit.training.defaults import default_config
 from seit.training.evaluate import Evaluation, evaluate
-from seit.training.feeds import TrainBatch, build_model, make_feed
+from seit.training.feeds import TrainBatch, make_feed
 from seit.training.initialize import start_from, starting_from
 from seit.training.launch import run_objective
 from seit.training.losses import classification_loss, distillation_loss
+from seit.training.networks import build_model
 from seit.training.objective import LoopFigures, Objective, Result
 from seit.training.ranks import Ranks
 from seit.training.report import write_run_report
@@ -241,6 +242,5 @@ def teacher_of(config: TrainConfig) -> Path | None:
 
 def pixels_per_token(store: Store) -> int:
     """Pixels per token along a side; 1 where the tokens are none of images."""
-    levels = len(store.codebook) if store.codebook.ndim == 3 else 1
-    rows = store.card.tokenizer.grid[0] // levels
-    return int(store.card.tokenizer.preprocessing.get("size", rows)) // rows
+    rows = store.card.tokenizer.grid[0] // store.levels
+    return (store.card.tokenizer.image_size or rows) // rows

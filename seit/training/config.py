@@ -1,4 +1,4 @@
-"""What a run does: frozen dataclasses, one of each objective, and the groups that they share."""
+"""Settings of runs: frozen dataclasses, one of each kind, and the groups that they share."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ class ModelConfig:
     """Attention heads; None for the named model's own."""
 
     def timm_kwargs(self) -> dict[str, Any]:
-        """What `timm.create_model` is told besides the name."""
+        """Return the arguments of `timm.create_model` besides the name."""
         sizes = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
         chosen = {key: value for key, value in sizes.items() if value is not None}
         return {"drop_path_rate": self.drop_path, **chosen}
@@ -66,7 +66,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is read."""
+    """Data to read."""
 
     batch_size: int = 128
     """Samples per step, over all devices."""
@@ -147,7 +147,7 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What is minimised: against hard labels, as smoothing, CutMix and Mixup soften them."""
+    """Loss to minimize: against hard labels, as smoothing, CutMix and Mixup soften them."""
 
     kind: Literal["ce", "bce"] = "ce"
     """Cross-entropy, or binary cross-entropy of each class by itself, averaged over the classes
@@ -168,11 +168,11 @@ class DistillConfig:
     """SRC of the images that a teacher of pixels sees; None for those of `data.pixels`. The one
     that the teacher's own settings name is not opened."""
     kind: Literal["soft", "hard"] = "soft"
-    """Whether the student learns the teacher's probabilities or its best class."""
+    """Target of the student: the teacher's probabilities or its best class."""
     alpha: float = 0.5
     """Share of the teacher in the loss, 0–1."""
     temperature: float = 1.0
-    """What logits are divided by for `soft`; its loss is multiplied by the square."""
+    """Divisor of logits for `soft`; its loss is multiplied by the square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ class RunConfig:
     """Where and how the run goes, and what it notes down."""
 
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Seed for weights, data order and augmentation."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, mps; `auto` takes a GPU where there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -201,7 +201,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """What every run has, whatever it learns."""
+    """Settings of every run, whatever it learns."""
 
     extensible: ClassVar[frozenset[str]] = LENGTHS
     """Settings that a resumed run may raise."""
@@ -209,7 +209,7 @@ class LoopConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The backbone."""
     data: DataConfig = field(default_factory=DataConfig)
-    """What is read."""
+    """Data to read."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """The augmentations."""
     optim: OptimConfig = field(default_factory=OptimConfig)

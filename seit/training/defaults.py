@@ -101,9 +101,8 @@ def warn_of_modality(recipe: Recipe, store: Store) -> None:
 def _fit_grid(values: Mapping[str, Any], store: Store, recipe: Recipe) -> dict[str, Any]:
     """A crop of the whole grid, and a stem that leaves patches to attend to."""
     changes: dict[str, Any] = {}
-    levels = len(store.codebook) if store.codebook.ndim == 3 else 1
     rows, columns = store.card.tokenizer.grid
-    grid = rows // levels, columns
+    grid = rows // store.levels, columns
     crop = values.get("augment.crop_size", 0)
     if crop and crop != min(grid):  # such a recipe crops nothing off its own grids
         crop = changes["augment.crop_size"] = min(grid)

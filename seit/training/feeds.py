@@ -1,10 +1,10 @@
-"""Feeds: what the loop trains and evaluates on, tokens or pixels behind one face.
+"""Feeds: batches that the loop trains and evaluates on, of tokens or of pixels alike.
 
 Legend: B batch, C channels, h w inputs of the network.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from seit.augment import Augmented, FusedAugment, PixelAugment, TokenAugment
+from seit.devices import triton_serves
 from seit.errors import UsageError
 from seit.lookahead import read_ahead
-from seit.models import build_backbone, load_tokenadapt, takes_patches, vit_stem
+from seit.models import load_tokenadapt
 from seit.shards import Kind, Split, Store
 from seit.stream import (
     Loader,
     PixelLoader,
     Rank,
     ResidentLoader,
-    check_labelled,
+    check_labeled,
     loader,
     select,
-    triton_serves,
 )
-from seit.training.config import LoopConfig, ModelConfig
+from seit.training.config import LoopConfig
 from seit.training.precision import compute_dtype
 
 _LOG = logging.getLogger(__name__)
@@ -37,16 +37,19 @@ EVAL_BATCH = 256
 
 
 class TrainBatch(NamedTuple):
-    """A training batch, and which samples it is made of."""
+    """A training batch, and which samples it is made of.
+
+    Attributes:
+        positions: (B,) int64, each sample's global position in the epoch's order.
+        rows: (B,) int64, the samples' rows in the split.
+        second: another view of the same samples, drawn independently, where two are asked for.
+    """
 
     augmented: Augmented
     positions: Tensor
-    """(B,) int64, each sample's global position in the epoch's order."""
     epoch: int
     rows: Tensor
-    """(B,) int64, the samples' rows in the split."""
     second: Augmented | None = None
-    """Another view of the same samples, drawn independently, where two are asked for."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def make_augment(
     convolution wants, in the dtype that the convolution computes in. Otherwise it is the reference.
     """
     if config.data.pixels is not None:
-        size = int(store.card.tokenizer.preprocessing["size"])
+        size = store.card.tokenizer.require_image_size()
         settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
         return PixelAugment((size, size), settings).to(device)
     if config.augment.flip_prob and not store.card.tokenizer.flip_equivariant:
@@ -173,8 +176,8 @@ def make_feed(
     block by block in training.
 
     Raises:
-        UsageError: the training split is missing, too small or not all labelled, or nothing of
-            the evaluated split is labelled.
+        UsageError: the training split is missing, too small or not all labeled, or nothing of
+            the evaluated split is labeled.
     """
     data = config.data
     train = None
@@ -185,10 +188,10 @@ def make_feed(
                 f"{store.folder} has no classes; tokenize a class-per-folder tree or a manifest "
                 "with labels to train a classifier"
             )
-        train = _load_train(split, config, device, rank, labelled=True)
+        train = _load_train(split, config, device, rank, labeled=True)
     if data.val_split not in store or not has_labels(store[data.val_split]):
         raise UsageError(
-            f"{store.folder} has no labelled samples in a split {data.val_split!r} to evaluate on; "
+            f"{store.folder} has no labeled samples in a split {data.val_split!r} to evaluate on; "
             f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
             "folder or a --val-fraction"
         )
@@ -208,7 +211,7 @@ def make_unlabelled_feed(
         UsageError: the training split is missing or too small.
     """
     data = config.data
-    train = _load_train(store[data.train_split], config, device, rank, labelled=False)
+    train = _load_train(store[data.train_split], config, device, rank, labeled=False)
     evaluation = None
     if data.val_split in store and len(store[data.val_split]):
         evaluation = _load_evaluation(store[data.val_split], config, device, rank)
@@ -217,65 +220,22 @@ def make_unlabelled_feed(
 
 
 def _load_train(
-    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None, *, labelled: bool
+    split: Split, config: LoopConfig, device: torch.device, rank: Rank | None, *, labeled: bool
 ) -> Loader:
     size = config.data.batch_size
-    return _load(split, config, device, rank, batch_size=size, shuffle=True, labelled=labelled)
+    return _load(split, config, device, rank, batch_size=size, shuffle=True, labeled=labeled)
 
 
 def _load_evaluation(
     split: Split, config: LoopConfig, device: torch.device, rank: Rank | None
 ) -> Loader:
-    return _load(split, config, device, rank, batch_size=EVAL_BATCH, shuffle=False, labelled=False)
+    return _load(split, config, device, rank, batch_size=EVAL_BATCH, shuffle=False, labeled=False)
 
 
 def has_labels(split: Split) -> bool:
-    """Whether any sample has a label; reads blocks until one has."""
+    """Return whether any sample has a label; read blocks until one has."""
     blocks = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS))
     return any((labels >= 0).any() for labels in blocks)
-
-
-def build_model(
-    config: ModelConfig,
-    augment: TokenAugment | PixelAugment,
-    *,
-    num_classes: int,
-    patch_size: int,
-    weights: Mapping[str, Tensor] | None = None,
-) -> torch.nn.Module:
-    """The backbone for the inputs that ``augment`` makes.
-
-    Pixels enter a ViT by a patch embedding that sees as many of them as the token stem's stride
-    covers, so that both networks have the same sequence length, and other backbones by their own
-    stem.
-    """
-    stem = config.stem
-    if isinstance(augment, PixelAugment):
-        stem = pixel_stem(config, augment.output_size, patch_size)
-    return build_backbone(
-        config.name,
-        channels=augment.channels,
-        input_size=augment.output_size,
-        stem=stem,
-        num_classes=num_classes,
-        weights=weights,
-        **config.timm_kwargs(),
-    )
-
-
-def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> str:
-    """The stem of a pixel baseline; see `build_model`.
-
-    Args:
-        config: of the backbone.
-        size: of the images, in pixels.
-        patch_size: pixels per token along a side.
-    """
-    if not takes_patches(config.name, **config.timm_kwargs()):
-        return "none"
-    grid = (size[0] // patch_size, size[1] // patch_size)
-    side = vit_stem(config.stem, grid).stride * patch_size
-    return f"{side}/{side}/0"
 
 
 def _load(
@@ -286,7 +246,7 @@ def _load(
     *,
     batch_size: int,
     shuffle: bool,
-    labelled: bool,
+    labeled: bool,
 ) -> Loader:
     data, seed, rank = config.data, config.run.seed, rank or Rank()
     if rank.rank == 0:
@@ -306,12 +266,12 @@ def _load(
             mode=data.mode,
             window_blocks=data.window_blocks,
             subset=subset,
-            labelled=labelled,
+            labeled=labeled,
             rank=rank.rank,
             world_size=rank.world_size,
         )
-    if labelled:
-        check_labelled(split.labels, split)
+    if labeled:
+        check_labeled(split.labels, split)
     return PixelLoader(
         split,
         data.pixels,

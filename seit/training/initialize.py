@@ -55,7 +55,7 @@ def start_from(model: nn.Module, run: Run, store: Store) -> None:
 
 def _rows_of_head(run: Run, store: Store) -> npt.NDArray[np.int64] | None:
     """The rows of the run's classifier that are those of the store's classes; None without it."""
-    if run.objective != "classify":
+    if not run.kind.classifies:
         return None
     near: dict[str, str] = {}
     try:

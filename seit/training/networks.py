@@ -1,21 +1,75 @@
-"""The networks of finished runs."""
+"""Networks of runs: built for the inputs of a feed, or loaded from a finished run."""
 
-from torch import device as Device, nn
+from collections.abc import Mapping
+
+from torch import Tensor, device as Device, nn
 
 from seit.augment import PixelAugment, TokenAugment
 from seit.errors import UsageError
-from seit.models import Tuning, TuningConfig, load_weights, make_tuning
+from seit.models import (
+    TUNINGS,
+    Tuning,
+    TuningConfig,
+    build_backbone,
+    load_weights,
+    make_tuning,
+    takes_patches,
+    vit_stem,
+)
 from seit.tokenizers import ImageInputs, Tokenizer
-from seit.training.feeds import build_model
+from seit.training.config import ModelConfig
 from seit.training.run import Run
+
+
+def build_model(
+    config: ModelConfig,
+    augment: TokenAugment | PixelAugment,
+    *,
+    num_classes: int,
+    patch_size: int,
+    weights: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """Build the backbone for the inputs that ``augment`` makes.
+
+    Pixels enter a ViT by a patch embedding that sees as many of them as the token stem's stride
+    covers, so that both networks have the same sequence length, and other backbones by their own
+    stem.
+    """
+    stem = config.stem
+    if isinstance(augment, PixelAugment):
+        stem = pixel_stem(config, augment.output_size, patch_size)
+    return build_backbone(
+        config.name,
+        channels=augment.channels,
+        input_size=augment.output_size,
+        stem=stem,
+        num_classes=num_classes,
+        weights=weights,
+        **config.timm_kwargs(),
+    )
+
+
+def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> str:
+    """Return the stem of a pixel baseline; see `build_model`.
+
+    Args:
+        config: of the backbone.
+        size: of the images, in pixels.
+        patch_size: pixels per token along a side.
+    """
+    if not takes_patches(config.name, **config.timm_kwargs()):
+        return "none"
+    grid = (size[0] // patch_size, size[1] // patch_size)
+    side = vit_stem(config.stem, grid).stride * patch_size
+    return f"{side}/{side}/0"
 
 
 def load_run_model(
     run: Run, augment: TokenAugment | PixelAugment, tokenizer: Tokenizer, device: Device
 ) -> nn.Module:
-    """The network of a finished run, with the weights to use, on ``device``.
+    """Load the network of a finished run, with the weights to use, on ``device``.
 
-    That of a tuning whose modules cannot be folded into weights has them.
+    It has the modules of a tuning that cannot be folded into weights.
 
     Raises:
         UsageError: the run has not finished.
@@ -53,13 +107,13 @@ def check_plain(run: Run) -> None:
     if tuning is not None:
         raise UsageError(
             f"{run.path} was tuned by {tuning.config.method}, whose modules are no weights of a "
-            "plain backbone; use the run that it was started from, or tune by lora, adalora, "
-            "bitfit or full"
+            "plain backbone; use the run that it was started from, or tune by "
+            f"{', '.join(name for name, one in TUNINGS.items() if one.mergeable)}"
         )
 
 
 def _modules_of(run: Run) -> Tuning | None:
-    """The tuning whose modules a run's weights are of too, not attached; None without any."""
+    """Return the tuning whose modules a run's weights include, not attached; None if none."""
     config = getattr(run.settings, "tuning", None)
     if not isinstance(config, TuningConfig) or not run.kind.one_network:
         return None

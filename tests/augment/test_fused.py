@@ -22,16 +22,19 @@ from support.triton_programs import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seit.augment
-from seit.augment import AugmentConfig, SampleRandom, TokenAugment, channel_units, philox
-from seit.augment.kernels import (
-    FusedAugment,
-    TokenSource,
-    draw_plan,
-    draw_plan_triton,
-    edit_triton,
-    fused,
-    fused_embed,
+from seit.augment import (
+    AugmentConfig,
+    SampleRandom,
+    TokenAugment,
+    channel_units,
+    random as sample_random,
 )
+from seit.augment.kernels import fused
+from seit.augment.kernels.edit import edit_triton
+from seit.augment.kernels.embed import fused_embed
+from seit.augment.kernels.fused import FusedAugment
+from seit.augment.kernels.plan import draw_plan, draw_plan_triton
+from seit.augment.kernels.tokens import TokenSource
 from seit.errors import UsageError
 from seit.shards.packed import pack, token_bits
 
@@ -227,7 +230,7 @@ def test_a_plan_takes_few_operations(device, monkeypatch):
     settings["units"] = torch.ones(3, device=device)
     counts = []
     for draw, has_kernel in ((draw_plan, False), (draw_plan_triton, True)):
-        monkeypatch.setattr(philox, "_kernel_serves", lambda device, found=has_kernel: found)
+        monkeypatch.setattr(sample_random, "triton_serves", lambda device, found=has_kernel: found)
         random = SampleRandom(0, 0, torch.arange(4).to(device))
         with CountOperations() as counter:
             draw(random, AugmentConfig(), **settings)
@@ -462,7 +465,7 @@ def test_triton_is_imported_late(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("seit.augment.kernels")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(seit.augment, "kernels", None)
-    kernels = importlib.import_module("seit.augment.kernels")
+    kernels = importlib.import_module("seit.augment.kernels.fused")
     augment = kernels.FusedAugment(codebook(40, 3), (5, 7), AugmentConfig())
     assert augment.evaluate(batch(2, (5, 7), 40)[0]).shape == (2, 3, 4, 6)
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings, strategies as st
 from support.references import kolmogorov_smirnov, reference_philox
 from support.triton_programs import CPU, DEVICES, programs
 
-from seit.augment import Op, SampleRandom, philox, philox4x32
-from seit.augment.kernels import draw_triton
+from seit.augment import Op, SampleRandom, philox4x32, random as sample_random
+from seit.augment.kernels.draws import draw_triton
 from seit.errors import UsageError
 
 WORD = st.integers(0, 2**32 - 1)
@@ -86,16 +86,20 @@ def test_the_kernel_draws_bit_for_bit_the_same(device, seed, count):
     random = SampleRandom(seed, 3, places)
     on_device = SampleRandom(seed, 3, places.to(device))
     words = torch.stack(random._words(torch.tensor([Op.SYNONYM]), places, -(-count // 4)), dim=-1)
-    found = draw_triton(on_device, Op.SYNONYM, count, dtype=torch.int64)
+    found = draw_triton(
+        on_device.positions, on_device.key, Op.SYNONYM, count=count, dtype=torch.int64
+    )
     assert torch.equal(found.cpu(), words.flatten(1)[:, :count])
-    found = draw_triton(on_device, Op.SYNONYM, count, dtype=torch.float32)
+    found = draw_triton(
+        on_device.positions, on_device.key, Op.SYNONYM, count=count, dtype=torch.float32
+    )
     assert torch.equal(found.cpu(), random.uniform(Op.SYNONYM, (count,)))
 
 
 def test_draws_by_the_kernel_are_those_of_torch(device, monkeypatch):
     places, high = torch.arange(9), torch.arange(1, 13).view(4, 3)
     in_torch = SampleRandom(5, 1, places)
-    monkeypatch.setattr(philox, "_kernel_serves", lambda device: True)
+    monkeypatch.setattr(sample_random, "triton_serves", lambda device: True)
     by_kernel = SampleRandom(5, 1, places.to(device))
     assert by_kernel._has_kernel
     assert not in_torch._has_kernel
@@ -140,7 +144,7 @@ def test_any_split_of_the_batch_draws_the_same(places, data):
 def test_working_in_chunks_changes_nothing(monkeypatch):
     random = SampleRandom(1, 1, torch.arange(10))
     whole = random.normal(Op.NOISE_ELEMENT, (100,))
-    monkeypatch.setattr(philox, "_CPU_CHUNK_BLOCKS", 60)
+    monkeypatch.setattr(sample_random, "_CPU_CHUNK_BLOCKS", 60)
     assert torch.equal(random.normal(Op.NOISE_ELEMENT, (100,)), whole)
 
 

@@ -18,6 +18,7 @@ from seit.errors import DamagedError, UsageError
 from seit.models.classifier import is_of_head
 from seit.models.tuning import (
     METHODS,
+    TUNINGS,
     TuningConfig,
     base_fingerprint,
     load_adapter,
@@ -681,4 +682,4 @@ def test_damaged_adapters_are_told(tmp_path):
 
 
 def test_every_method_is_tested():
-    assert {config.method for config in CONFIGS.values()} == set(METHODS)
+    assert {config.method for config in CONFIGS.values()} == set(METHODS) == set(TUNINGS)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -31,7 +32,9 @@ from seit.pretraining.further import (
 )
 from seit.pretraining.masks import MaskConfig, draw_order, draw_share
 from seit.pretraining.mtm import MaskedTokenModel, MtmConfig
+from seit.pretraining.names import ObjectiveName
 from seit.pretraining.patches import CodeHead, patchify, unpatchify
+from seit.pretraining.registry import OBJECTIVES
 from seit.recipes import find_recipe
 from seit.training import Run, TrainConfig, evaluate_run, train
 
@@ -80,6 +83,11 @@ def same(run, other, *, tolerance=0.0):
 @pytest.fixture(scope="module")
 def store(pattern_store):
     return pattern_store
+
+
+def test_every_objective_has_a_class():
+    assert set(get_args(ObjectiveName)) == set(OBJECTIVES)
+    assert all(one.heads_from <= set(OBJECTIVES) for one in OBJECTIVES.values())
 
 
 @pytest.fixture(scope="module")

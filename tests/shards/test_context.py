@@ -8,7 +8,8 @@ from hypothesis import given, settings, strategies as st
 from support.context import random_tables, random_tokens, smooth_tokens, streams
 
 from seit.errors import DamagedError, UsageError
-from seit.shards.codecs import PackedCodec, TokenLayout, build_codec
+from seit.shards.codec_registry import build_codec
+from seit.shards.codecs import PackedCodec, TokenLayout
 from seit.shards.context import ContextCodec, ContextTables, reference
 from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables

@@ -104,8 +104,8 @@ def test_most_blocks_of_context_stores_are_coded():
 def test_a_rebuild_gives_the_same_tokens(tmp_path, monkeypatch):
     """What zlib and lzma make is left out: another version may make other bytes of it."""
     monkeypatch.syspath_prepend(ROOT / "tools")
-    monkeypatch.setattr(sys, "argv", ["make_golden.py", str(tmp_path)])
-    importlib.import_module("make_golden").main()
+    monkeypatch.setattr(sys, "argv", ["make.py", str(tmp_path)])
+    importlib.import_module("golden.make").main()
     for name in STORES:
         assert expected(name) == json.loads((tmp_path / name / "expected.json").read_text())
         old, new = (seit.open(folder / name / "store") for folder in (GOLDEN, tmp_path))

@@ -6,6 +6,7 @@ import pickle
 import tarfile
 import time
 import warnings
+from dataclasses import replace
 from itertools import islice
 
 import fsspec
@@ -737,3 +738,14 @@ def test_an_error_comes_in_its_turn_and_ends_the_work():
     assert [next(results), next(results)] == [6, 7]
     results.close()
     assert len(begun) < 40
+
+
+def test_a_card_knows_the_size_of_its_images(tmp_path):
+    build_store(tmp_path / "store", grid=(4, 4))
+    store = seit.open(tmp_path / "store")
+    assert store.card.tokenizer.image_size == 32
+    assert store.levels == 1
+    unknown = replace(store.card.tokenizer, preprocessing={})
+    assert unknown.image_size is None
+    with pytest.raises(UsageError, match="known size"):
+        unknown.require_image_size()

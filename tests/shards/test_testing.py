@@ -201,7 +201,7 @@ def test_any_changed_byte_is_found(form, data):
 def test_fuzz_targets_take_their_seeds(tmp_path, monkeypatch):
     """Seeds are mostly intact, and each is used as given and with every way of putting it right."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
-    targets, seeds = map(importlib.import_module, ("fuzz_targets", "fuzz_seeds"))
+    targets, seeds = map(importlib.import_module, ("fuzz.targets", "fuzz.seeds"))
     for name, target in targets.TARGETS.items():
         seeds.write_seeds(name, tmp_path)
         files = sorted(tmp_path.iterdir())
@@ -289,7 +289,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     for options, message in (
         ({"codec": "huffman"}, "no codec is named 'huffman'"),
         ({"container": "parquet"}, "no container is named 'parquet'"),
-        ({"codec": "context"}, "takes tables"),
+        ({"codec": "context"}, "needs tables"),
     ):
         with pytest.raises(UsageError, match=message):
             write_store(tmp_path / "store", {}, layout, **options)

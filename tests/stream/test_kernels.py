@@ -13,6 +13,7 @@ from support.context import random_tables, random_tokens, smooth_tokens, streams
 from support.triton_programs import CPU, CUDA, DEVICES, STREAM, compile_for_cuda, programs
 
 import seit.stream
+from seit.devices import triton_serves
 from seit.errors import UsageError
 from seit.shards.context import reference
 from seit.shards.context.coder import Coder
@@ -22,8 +23,6 @@ from seit.stream.kernels import (
     ContextDecoder,
     DeviceTables,
     decode_context_triton,
-    packed,
-    triton_serves,
     unpack_triton,
 )
 
@@ -224,11 +223,8 @@ def test_a_decoder_serves_each_device(device, dtype):
 
 @pytest.fixture
 def no_triton(monkeypatch):
-    def fail(*args, **kwargs):
-        raise ImportError("No module named 'triton'")
-
-    monkeypatch.setattr(packed, "unpack_triton", fail)
-    monkeypatch.setattr(torch, "ones", lambda *args, **kwargs: None)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "seit.triton_probe", raising=False)
     triton_serves.cache_clear()
     yield
     triton_serves.cache_clear()
@@ -238,7 +234,7 @@ def test_a_device_without_triton_is_said_once(no_triton, caplog):
     with caplog.at_level(logging.WARNING):
         assert not any(triton_serves(torch.device("cuda")) for _ in range(3))
     assert [record.getMessage() for record in caplog.records] == [
-        "tokens are decoded without Triton on cuda, more slowly: No module named 'triton'"
+        "cuda does without Triton, which is slower: import of triton halted; None in sys.modules"
     ]
 
 
@@ -252,7 +248,7 @@ def test_triton_is_imported_late(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("seit.stream.kernels")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(seit.stream, "kernels", None)
-    assert importlib.import_module("seit.stream.kernels").triton_serves(CPU) is False
+    assert importlib.import_module("seit.stream.kernels").unpack_triton
 
 
 SIGNATURES = {

@@ -182,12 +182,12 @@ def test_a_run_goes_on_from_its_state_with_another_world_size(split, mode):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"seed": 1}, "whose seed is 1, not 0"),
-        ({"batch_size": 4}, "whose batch_size is 4"),
-        ({"order": "global"}, "whose order is 'global'"),
-        ({"num_samples": 1}, "whose num_samples is 1"),
-        ({"window_blocks": 1}, "whose window_blocks is 1"),
-        ({"version": 2}, "whose version is 2"),
+        ({"seed": 1}, "with seed 1, not 0"),
+        ({"batch_size": 4}, "with batch_size 4"),
+        ({"order": "global"}, "with order 'global'"),
+        ({"num_samples": 1}, "with num_samples 1"),
+        ({"window_blocks": 1}, "with window_blocks 1"),
+        ({"version": 2}, "with version 2"),
         ({"step": -1}, "step is -1"),
         ({"step": True}, "step is True"),
         ({"step": "3"}, "step is '3'"),
@@ -202,15 +202,15 @@ def test_a_state_of_another_run_is_refused(split, change, reason):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"order": "random"}, "there are the orders global and window"),
+        ({"order": "random"}, "the orders are global and window"),
         ({"mode": "disk"}, "the modes auto, resident and streaming"),
         ({"mode": "streaming"}, "pass order='window'"),
         ({"mode": "streaming", "order": "window", "subset": np.arange(3)}, "all of its samples"),
         ({"order": "window", "subset": np.arange(50)}, "has no windows"),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
-        ({"world_size": 3}, "make it a multiple of 6"),
-        ({"order": "window", "window_blocks": 0}, "at least one block"),
-        ({"subset": np.array([0, 500])}, "none of the 203"),
+        ({"world_size": 3}, "use a multiple of 6"),
+        ({"order": "window", "window_blocks": 0}, "must be at least 1"),
+        ({"subset": np.array([0, 500])}, "outside of the 203"),
         ({"subset": np.array([[0]])}, "takes row numbers"),
         ({"subset": np.zeros(0, int)}, "the split is empty"),
         ({"batch_size": 204, "mode": "streaming", "order": "window"}, "larger than the 203"),
@@ -244,8 +244,8 @@ def test_subsets(split):
         check_batch(batch, split)
     assert len(set(rows_of(few.epoch(3)))) == len(rows) // 10 * 10
     for wrong, reason in [
-        ({"fraction": 0}, "above 0 to 1"),
-        ({"fraction": float("nan")}, "above 0 to 1"),
+        ({"fraction": 0}, "above 0 and at most 1"),
+        ({"fraction": float("nan")}, "above 0 and at most 1"),
         ({"classes": ["dog"]}, "no class 'dog'"),
         ({"classes": [3]}, "no class 3 in"),
     ]:

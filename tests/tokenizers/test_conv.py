@@ -14,7 +14,8 @@ import seit
 from seit.cli import main
 from seit.errors import DamagedError, UsageError
 from seit.ingest import tokenize
-from seit.ingest.config import TokenizeConfig, resolve_tokenizer
+from seit.ingest.config import TokenizeConfig
+from seit.ingest.resolve import resolve_tokenizer
 from seit.tokenizer_training.pictures import cut_tiles
 from seit.tokenizers import (
     PatchTokenizer,

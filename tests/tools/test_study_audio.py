@@ -11,12 +11,12 @@ import soundfile
 import seit
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import study_audio
+from study import audio
 
 
 def test_each_fold_is_validated_once(tmp_path, monkeypatch):
     monkeypatch.setitem(
-        study_audio.TASKS, "esc10", study_audio.Task("mel-vq-1s", "audio-small-cpu", folds=(1, 2))
+        audio.TASKS, "esc10", audio.Task("mel-vq-1s", "audio-small-cpu", folds=(1, 2))
     )
     names = {f"{split}/{kind}/{fold}-{kind}.wav" for split, fold in (("train", 1), ("val", 2))
              for kind in ("hum", "hiss")}  # fmt: skip
@@ -25,7 +25,7 @@ def test_each_fold_is_validated_once(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(len(name)).normal(0, 0.1, 16_000)
         soundfile.write(path, noise, 16_000)
-    study_audio.make_stores(tmp_path, "esc10", tmp_path / "clips")
+    audio.make_stores(tmp_path, "esc10", tmp_path / "clips")
     for fold in (1, 2):
         store = seit.open(tmp_path / f"esc10-fold{fold}")
         assert set(store["val"].keys) == {name for name in names if f"/{fold}-" in name}
@@ -39,8 +39,8 @@ def test_the_spread_is_that_of_means_over_folds():
         {"store": f"esc10-fold{fold}", "row": "tokens", "seed": seed, "top1": top1}
         for (fold, seed), top1 in tops.items()
     ]
-    task = study_audio.Task("mel-vq-5s", "audio-small-cpu", folds=(1, 2))
-    found = study_audio.summary(task, "esc10", entries)
+    task = audio.Task("mel-vq-5s", "audio-small-cpu", folds=(1, 2))
+    found = audio.summary(task, "esc10", entries)
     assert found.keys() == {"tokens"}
     tokens = found["tokens"]
     assert tokens["top1_by_seed"] == pytest.approx({"0": 0.6, "1": 0.75})

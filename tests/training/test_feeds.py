@@ -12,7 +12,8 @@ from support.triton_programs import CPU, DEVICES, programs
 
 import seit
 from seit.augment import AugmentConfig, TokenAugment
-from seit.augment.kernels import FusedAugment, fused
+from seit.augment.kernels import fused
+from seit.augment.kernels.fused import FusedAugment
 from seit.config import build
 from seit.errors import UsageError
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
@@ -174,7 +175,7 @@ def test_evaluation_is_the_same(store, device):
 
 def test_unlabelled_samples_of_a_resident_split_are_refused_at_once(tmp_path):
     store = labelled_store(tmp_path, unlabelled=("train",))
-    with pytest.raises(UsageError, match=r"'train' of .* holds samples without a label; tokenize"):
+    with pytest.raises(UsageError, match=r"'train' of .* has samples without a label; tokenize"):
         feeds.make_feed(store, CONFIG, CPU)
 
 
@@ -182,7 +183,7 @@ def test_unlabelled_samples_of_a_streamed_split_are_refused_when_met(tmp_path):
     store = labelled_store(tmp_path, unlabelled=("train",))
     data = replace(CONFIG.data, mode="streaming", order="window")
     feed = feeds.make_feed(store, replace(CONFIG, data=data), CPU)
-    with pytest.raises(UsageError, match="holds samples without a label"):
+    with pytest.raises(UsageError, match="has samples without a label"):
         next(feed.train_batches(0))
     feed.train.close()
 
@@ -199,5 +200,5 @@ def test_a_streamed_split_is_not_read_for_its_labels(tmp_path, monkeypatch):
 
 def test_a_split_without_any_label_cannot_be_evaluated(tmp_path):
     store = labelled_store(tmp_path, unlabelled=("val",))
-    with pytest.raises(UsageError, match="no labelled samples in a split 'val'"):
+    with pytest.raises(UsageError, match="no labeled samples in a split 'val'"):
         feeds.make_feed(store, CONFIG, CPU)

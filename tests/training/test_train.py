@@ -247,7 +247,7 @@ def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):
     tokenize(
         corpus / "train", tmp_path / "store", TokenizeConfig(size=64, codes=64, val_fraction=0)
     )
-    with pytest.raises(UsageError, match=r"no labelled samples in a split 'val'.*--data.val_split"):
+    with pytest.raises(UsageError, match=r"no labeled samples in a split 'val'.*--data.val_split"):
         train(CONFIG, tmp_path / "store", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

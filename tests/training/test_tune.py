@@ -16,8 +16,9 @@ from seit.exports.export import export_run
 from seit.models.tuning import METHODS, load_adapter
 from seit.pretraining import pretrain
 from seit.training import Run, TrainConfig, evaluate_run, predict, train
-from seit.training.feeds import build_model, make_augment
+from seit.training.feeds import make_augment
 from seit.training.initialize import start_from
+from seit.training.networks import build_model
 from seit.training.tuning import TuneConfig, tune, tune_methods
 
 BASE = {

@@ -1,21 +1,22 @@
-"""Random draws in one launch, equal to those of :class:`seit.augment.philox.SampleRandom` in torch.
+"""Random draws in one launch, bit for bit those of :class:`seit.augment.random.SampleRandom`.
 
-Shape letters: B batch, n draws of a sample.
+Legend: B batch, n draws of a sample.
 """
 
 import torch
 from torch import Tensor
 
-from seit.augment.philox import SampleRandom
-
 _BLOCK = 256
 
 
-def draw_triton(random: SampleRandom, op: int, count: int, *, dtype: torch.dtype) -> Tensor:
-    """The first ``count`` draws of an operation for each sample of ``random``, by Triton.
+def draw_triton(
+    positions: Tensor, key: tuple[int, int], op: int, *, count: int, dtype: torch.dtype
+) -> Tensor:
+    """Draw the first ``count`` numbers of an operation for each sample, by Triton.
 
     Args:
-        random: the samples; its positions tell the device.
+        positions: (B,) int64, global positions of the samples; the draws are made on its device.
+        key: the two words of Philox's key, each 0 to 2³² − 1.
         op: the operation.
         count: n.
         dtype: int64 for words, 0 to 2³² − 1; float32 for uniform numbers in [0, 1).
@@ -25,7 +26,7 @@ def draw_triton(random: SampleRandom, op: int, count: int, *, dtype: torch.dtype
     """
     from seit.augment.kernels.programs.philox import draw_program
 
-    positions = random.positions.contiguous()
+    positions = positions.contiguous()
     out = torch.empty((len(positions), count), dtype=dtype, device=positions.device)
     per_sample = -(-count // 4)
     total = len(positions) * per_sample
@@ -37,7 +38,7 @@ def draw_triton(random: SampleRandom, op: int, count: int, *, dtype: torch.dtype
                 total,
                 per_sample,
                 count,
-                *map(signed_word, random.key),
+                *map(signed_word, key),
                 op,
                 UNIFORM=dtype == torch.float32,
                 BLOCK=_BLOCK,

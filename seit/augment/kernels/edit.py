@@ -1,6 +1,6 @@
 """Edits of ids in one pass: synonyms, code swap, time roll and flip.
 
-Shape letters: N resident samples, B batch, s bytes per packed sample, H W grid, K codes,
+Legend: N resident samples, B batch, s bytes per packed sample, H W grid, K codes,
 S synonyms per code.
 """
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from seit.augment.config import AugmentConfig
 from seit.augment.kernels.draws import signed_word
 from seit.augment.kernels.tokens import TokenSource
-from seit.augment.philox import SampleRandom
+from seit.augment.random import SampleRandom
 from seit.stream import id_dtype
 
 _MAX_TILE = 256
 
 
 def edits_ids(config: AugmentConfig) -> bool:
-    """Whether ``config`` changes any ids."""
+    """Return whether ``config`` changes any ids."""
     return any((config.synonym_prob, config.swap_prob, config.time_roll, config.flip_prob))
 
 

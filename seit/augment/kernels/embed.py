@@ -1,6 +1,6 @@
 """Tokens → augmented embeddings in one pass over the output.
 
-Shape letters: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
+Legend: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
 K codes, C codebook dim.
 """
 
@@ -15,7 +15,7 @@ from seit.errors import UsageError
 
 _MAX_CHANNELS = 64
 _TILE_ELEMENTS = 1024
-"""Of a program, eight of a thread: more take so many registers that fewer threads run."""
+"""Elements of a program, eight of a thread: more take so many registers that fewer threads run."""
 _MIN_TILE, _MAX_TILE = 16, 128
 _NUM_WARPS = 4
 

@@ -18,9 +18,10 @@ from seit.augment.kernels.edit import edit_triton, edits_ids
 from seit.augment.kernels.embed import fused_embed
 from seit.augment.kernels.plan import draw_plan_triton
 from seit.augment.kernels.tokens import TokenSource
-from seit.augment.philox import SampleRandom
 from seit.augment.pipeline import TokenAugment
-from seit.stream import triton_serves, unpack, unpack_triton
+from seit.augment.random import SampleRandom
+from seit.devices import triton_serves
+from seit.stream import unpack, unpack_triton
 
 _FUSED = frozenset({
     "crop_size", "crop_scale", "crop_ratio", "interpolation", "synonym_prob", "synonym_rate",

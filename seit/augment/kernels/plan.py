@@ -1,4 +1,4 @@
-"""What the fused kernel needs to know of each sample, drawn before it runs.
+"""Plans of a batch: all draws that the fused kernel needs of each sample.
 
 Legend: B batch, C codebook dim, H W grid, h w cropped grid.
 """
@@ -12,12 +12,11 @@ from seit.augment.beta import beta_weights
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import NUM_TRIES, aspect_ratios, fallback_shape, random_crop_boxes
 from seit.augment.cutmix import cutmix_boxes
+from seit.augment.kernels.columns import PLAN_COLUMNS
 from seit.augment.kernels.draws import draw_triton, signed_word
-from seit.augment.philox import Op, SampleRandom
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
 
-PLAN_COLUMNS = 10
-"""Top, left, height and width of the crop; top, left, bottom and right of the CutMix box; the
-partner; whether the sample is noised."""
 _BLOCK = 32
 """Samples of a program."""
 
@@ -27,7 +26,7 @@ class Plan:
     """The draws of a batch, all tensors on one device.
 
     Attributes:
-        columns: (B, 10) int32, see :data:`PLAN_COLUMNS`.
+        columns: (B, 10) int32, see :data:`seit.augment.kernels.columns.PLAN_COLUMNS`.
         positions: (B,) int64, of the samples in the epoch.
         key: of the generator, two integers of 32 bits.
         shift: (B, C) float32, what noise adds to each channel, 0 where a sample is not noised;
@@ -115,7 +114,9 @@ def draw_plan_triton(
     from seit.augment.kernels.programs.plan import plan_program
 
     num_samples, device = len(random), random.positions.device
-    u = draw_triton(random, Op.CROP_SHAPE, 2 * NUM_TRIES, dtype=torch.float32)
+    u = draw_triton(
+        random.positions, random.key, Op.CROP_SHAPE, count=2 * NUM_TRIES, dtype=torch.float32
+    )
     aspect = aspect_ratios(u[:, NUM_TRIES:], config.crop_ratio)
     mixes = config.cutmix_prob > 0
     share = beta_weights(random, alpha=config.cutmix_alpha) if mixes else None

@@ -1,6 +1,6 @@
-"""What kernels read tokens from: ids, or rows of packed samples.
+"""Sources of tokens for kernels: ids, or rows of packed samples.
 
-Shape letters: N resident samples, B batch, S bytes per packed sample, H W grid, K codes.
+Legend: N resident samples, B batch, S bytes per packed sample, H W grid, K codes.
 """
 
 from dataclasses import dataclass

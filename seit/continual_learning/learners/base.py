@@ -1,4 +1,4 @@
-"""What learners have in common: when they are asked, and what they are asked for.
+"""Base of learners: the facts of each, and the calls of the loop.
 
 Legend: B batch, C classes of the store, n samples.
 """
@@ -6,6 +6,7 @@ Legend: B batch, C classes of the store, n samples.
 from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seit.augment import TokenAugment
-from seit.continual_learning.config import ContinualConfig
+from seit.continual_learning.memory.policies import Policy
 from seit.continual_learning.memory.replay import Memory
 from seit.continual_learning.network import Network
 from seit.continual_learning.streams.tasks import Stream, Task
 from seit.training import ScheduleConfig
+
+if TYPE_CHECKING:  # the settings look facts of learners up
+    from seit.continual_learning.config import ContinualConfig
 
 SMALLEST = -torch.inf
 """The logit of a class that cannot be chosen."""
@@ -26,7 +30,7 @@ SMALLEST = -torch.inf
 
 @dataclass(frozen=True)
 class Setting:
-    """What a learner is given.
+    """Everything a learner works with.
 
     Attributes:
         config: of the run.
@@ -41,7 +45,7 @@ class Setting:
         labels: int64 (N,), of the training split.
     """
 
-    config: ContinualConfig
+    config: "ContinualConfig"
     stream: Stream
     network: Network
     memory: Memory | None
@@ -73,16 +77,36 @@ class StepBatch:
     number: int
 
 
+Masks: TypeAlias = Literal["task", "seen"] | None
+
+
 class Learner(ABC):  # noqa: B024 — every method has a sensible default
     """One way to learn from a stream.
 
     Attributes:
+        takes_steps: whether it is trained by gradients, step by step.
+        tunes_backbone: whether it changes the backbone; others train only what follows it.
+        uses_memory: whether it keeps samples.
+        policy: the samples that its memory keeps; None where ``memory.policy`` chooses.
+        keeps_logits: whether it keeps the logits of samples with them, in half precision.
+        masks: the classes among which its loss of new samples chooses in a `class` stream, `task`
+            or `seen`; None for learners without such a loss.
+        needs_tasks: whether it must know where tasks begin.
+        needs_new_classes: whether every task must bring classes of its own.
+        mixes_tasks: whether a step shows samples of all tasks so far as new ones.
         seen: bool (C,), classes that were met.
         task_classes: bool (C,), classes of the present task; none where nobody tells.
     """
 
-    takes_steps = True
-    """Whether it is trained by gradients, step by step."""
+    takes_steps: ClassVar[bool] = True
+    tunes_backbone: ClassVar[bool] = True
+    uses_memory: ClassVar[bool] = False
+    policy: ClassVar[Policy | None] = None
+    keeps_logits: ClassVar[bool] = False
+    masks: ClassVar[Masks] = None
+    needs_tasks: ClassVar[bool] = False
+    needs_new_classes: ClassVar[bool] = False
+    mixes_tasks: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -108,7 +132,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         return task.rows
 
     def schedule(self, task: Task) -> ScheduleConfig:
-        """How long a task is learned."""
+        """Return the schedule of a task."""
         del task
         return self.config.schedule
 
@@ -132,7 +156,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         return {"model": self.logits(inputs)}
 
     def state(self) -> dict[str, Tensor]:
-        """What it needs to go on besides the network and the memory."""
+        """Return the state to resume from, besides the network's and the memory's."""
         return {"seen": self.seen, "task_classes": self.task_classes}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -145,7 +169,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         self.task_classes.copy_(state["task_classes"])
 
     def stored(self) -> dict[str, dict[str, Tensor]]:
-        """What the method keeps for its work, by the ledger's names."""
+        """Return the tensors that the method keeps for its work, by the ledger's names."""
         return {}
 
     def kept_rows(self) -> int:

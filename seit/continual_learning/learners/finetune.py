@@ -1,8 +1,8 @@
 """Learners without a memory: fine-tuning task by task, and its bounds.
 
 Seq-FT trains on each task as it comes; a frozen head only the classifier, on a backbone that
-stays; joint training begins anew at each task, on all that came so far: what forgetting nothing
-would reach, at the price of keeping everything.
+stays; joint training starts from scratch at each task, on all that came so far: what forgetting
+nothing would reach, at the price of keeping everything.
 """
 
 from dataclasses import replace
@@ -18,14 +18,27 @@ from seit.training import ScheduleConfig
 
 
 class Finetuning(Learner):
-    """`seq-ft` and `frozen-head`, which differ in what is tuned."""
+    """`seq-ft`: each task as it comes."""
+
+    masks = "task"
+
+
+class FrozenHead(Finetuning):
+    """`frozen-head`: the classifier alone, on a backbone that stays as it is."""
+
+    tunes_backbone = False
+    needs_tasks = True
 
 
 class Joint(Learner):
-    """`joint`: anew at each task, on all tasks so far, for as many epochs of them.
+    """`joint`: from scratch at each task, on all tasks so far, for as many epochs of them.
 
     Where a task has a number of steps, it takes that of all tasks so far together.
     """
+
+    masks = "seen"
+    needs_tasks = True
+    mixes_tasks = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

@@ -27,6 +27,11 @@ _CHUNK = 256
 class Icarl(Rehearsal):
     """`icarl`, with means of exemplars as the classifier (iCaRL-NME)."""
 
+    policy = "herding"
+    masks = None
+    needs_tasks = True
+    needs_new_classes = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._before: dict[str, Tensor] = {}
@@ -93,7 +98,7 @@ class Icarl(Rehearsal):
         return {"earlier_network": self._before}
 
     def _told(self, inputs: Tensor) -> Tensor:
-        """What the network gave before the task, without dropping anything: 0–1, (B, C)."""
+        """Return the network's answers before the task, without dropout: 0–1, (B, C)."""
         self.network.eval()
         with torch.no_grad(), self.network.wearing(self._before):
             told = self.logits(inputs).sigmoid()

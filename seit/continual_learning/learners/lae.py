@@ -1,6 +1,6 @@
 """Learning, accumulation, ensemble (Gao et al., ICCV 2023, arXiv 2303.10070).
 
-An online module learns each task and goes on with the next. From the second task on an offline
+An online module learns one task after the other. From the second task on an offline
 module follows it: a copy of it as the first task left it, then its running average, step by step,
 while the online module is frozen too. The cross-entropy chooses among the classes of the task
 alone. Both modules answer, and for each class the surer counts.
@@ -22,12 +22,14 @@ from seit.continual_learning.learners.base import Learner, Setting, StepBatch
 from seit.continual_learning.streams.tasks import Task
 
 OFFLINE = "offline_module"
-"""What the method keeps besides, by its name in `stored`."""
+"""Name in `stored` of the values that the method keeps besides."""
 _OFFLINE = "offline."
 
 
 class Lae(Learner):
     """`lae`."""
+
+    masks = "task"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -36,7 +38,7 @@ class Lae(Learner):
         task."""
         state = self.network.trained_state()
         self._online = {key: one for key, one in state.items() if key.startswith("backbone.")}
-        """What is tuned of the backbone, and its statistics, as training changes them; no head."""
+        """Tuned values of the backbone and its statistics, as training changes them; no head."""
 
     @override
     def begin_task(self, task: Task) -> None:

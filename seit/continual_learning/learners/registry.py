@@ -1,23 +1,34 @@
-"""Who learns, by name."""
+"""Registry of learners, by the names of methods."""
 
-from seit.continual_learning.config import Method
 from seit.continual_learning.learners.base import Learner
-from seit.continual_learning.learners.finetune import Finetuning, Joint
+from seit.continual_learning.learners.finetune import Finetuning, FrozenHead, Joint
 from seit.continual_learning.learners.icarl import Icarl
 from seit.continual_learning.learners.lae import Lae
-from seit.continual_learning.learners.prototypes import Prototypes, Ranpac
+from seit.continual_learning.learners.prototypes import NearestMean, SimpleCil
+from seit.continual_learning.learners.ranpac import Ranpac
 from seit.continual_learning.learners.rehearsal import DarkRehearsal, GreedyDumb, Rehearsal
+from seit.continual_learning.methods import Method
 
 LEARNERS: dict[Method, type[Learner]] = {
     "lae": Lae,
     "seq-ft": Finetuning,
-    "frozen-head": Finetuning,
     "joint": Joint,
-    "ncm": Prototypes,
-    "simplecil": Prototypes,
+    "frozen-head": FrozenHead,
+    "ncm": NearestMean,
+    "simplecil": SimpleCil,
     "ranpac": Ranpac,
     "er": Rehearsal,
     "der++": DarkRehearsal,
     "icarl": Icarl,
     "gdumb": GreedyDumb,
 }
+
+
+def methods_where(**facts: object) -> str:
+    """Return the names of the methods with these facts, as a message lists them."""
+    names = [
+        name
+        for name, learner in LEARNERS.items()
+        if all(getattr(learner, fact) == value for fact, value in facts.items())
+    ]
+    return " or ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else "".join(names)

@@ -1,9 +1,9 @@
-"""Learners that rehearse: samples from memory in every step, beside the new ones.
+"""Learners that rehearse: samples from memory in every step, next to the new ones.
 
 Legend: B new samples of a step, b those from memory, C classes of the store, n samples.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
-from seit.continual_learning.learners.base import Learner, Setting, StepBatch, cross_entropy
+from seit.continual_learning.learners.base import Learner, Masks, Setting, StepBatch, cross_entropy
 from seit.continual_learning.memory.replay import Memory
 from seit.continual_learning.streams.tasks import Task
 from seit.training import SECOND_VIEW
@@ -21,22 +21,28 @@ DRAWS_OF_A_STEP = 2
 
 
 class Replayed(NamedTuple):
-    """Samples from memory, augmented."""
+    """Samples from memory, augmented.
+
+    Attributes:
+        inputs: (b, C, h, w).
+        labels: (b,) int64.
+        indices: (b,), in the memory.
+    """
 
     inputs: Tensor
-    """(b, C, h, w)."""
     labels: Tensor
-    """(b,) int64."""
     indices: npt.NDArray[np.int64]
-    """(b,), in the memory."""
 
 
 class Rehearsal(Learner):
     """Experience replay, `er`: the cross-entropy of new and kept samples together.
 
     A task's samples enter the memory when it ends; of a task-free stream, after the step that they
-    were new in. New and kept samples choose among all classes that were seen.
+    new in. New and kept samples choose among all classes that were seen.
     """
+
+    uses_memory = True
+    masks: ClassVar[Masks] = "seen"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -102,6 +108,8 @@ class DarkRehearsal(Rehearsal):
     those of the step, with augmentation.
     """
 
+    keeps_logits = True
+
     @override
     def loss(self, batch: StepBatch) -> Tensor:
         dark, plain = self.replay(batch), self.replay(batch, 1)
@@ -126,9 +134,13 @@ class DarkRehearsal(Rehearsal):
 class GreedyDumb(Rehearsal):
     """GDumb (Prabhu et al., ECCV 2020): keep greedily, then learn from the memory alone.
 
-    The memory is balanced over classes as samples come. At each evaluation the network begins anew
-    and takes the steps of a task on what is kept; new samples serve for nothing else.
+    The memory is balanced over classes as samples come. At each evaluation the network starts from
+    scratch and takes the steps of a task on what is kept; new samples serve for nothing else.
     """
+
+    policy = "greedy"
+    masks = None
+    needs_tasks = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

@@ -20,26 +20,29 @@ _ROWS, _LABELS, _RANKS, _COSTS = range(4)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
-    """Exemplars that come in together."""
+class Arrivals:
+    """Exemplars that come in together.
+
+    Attributes:
+        rows: int64 (k,).
+        labels: int64 (k,).
+        ranks: int64 (k,), lower ones being kept longer.
+        costs: int64 (k,), bytes of all that is counted of each.
+        payloads: k of them.
+        extras: (k, …), what is kept besides.
+    """
 
     rows: Ints
-    """int64 (k,)."""
     labels: Ints
-    """int64 (k,)."""
     ranks: Ints
-    """int64 (k,), lower ones being kept longer."""
     costs: Ints
-    """int64 (k,), bytes of all that is counted of each."""
     payloads: list[bytes]
-    """k of them."""
     extras: Tensor | None
-    """(k, …), what is kept besides."""
 
-    def select(self, places: npt.NDArray[np.integer]) -> "Batch":
+    def select(self, places: npt.NDArray[np.integer]) -> "Arrivals":
         """Some of them."""
         extras = None if self.extras is None else self.extras[torch.from_numpy(places)]
-        return Batch(
+        return Arrivals(
             rows=self.rows[places],
             labels=self.labels[places],
             ranks=self.ranks[places],
@@ -100,14 +103,14 @@ class Exemplars:
         """(m, …), None where nothing was ever kept."""
         return None if self._extras is None else self._extras[: len(self)]
 
-    def replace(self, keep: Bools, batch: Batch, ids: Ids) -> None:
-        """Let go of all but ``keep`` (m,), and take in a batch of k with its ids (k, H, W)."""
-        before, k = len(self), len(batch.payloads)
+    def replace(self, keep: Bools, arrivals: Arrivals, ids: Ids) -> None:
+        """Let go of all but ``keep`` (m,), and take in k arrivals with their ids (k, H, W)."""
+        before, k = len(self), len(arrivals.payloads)
         holes = np.flatnonzero(~keep)
         self.held.difference_update(self.rows[holes].tolist())
-        self.held.update(batch.rows.tolist())
+        self.held.update(arrivals.rows.tolist())
         after = before - len(holes) + k
-        self._reserve(max(before, after), batch.extras)
+        self._reserve(max(before, after), arrivals.extras)
         self.payloads += [b""] * (after - before)
         # Into the holes first, then behind the last; holes that stay are filled from the end.
         targets = np.concatenate([holes[:k], np.arange(before, after)])[:k]
@@ -118,14 +121,14 @@ class Exemplars:
         self._ids[left] = self._ids[sources]
         for target, source in zip(left.tolist(), sources.tolist(), strict=True):
             self.payloads[target] = self.payloads[source]
-        self._columns[:, targets] = (batch.rows, batch.labels, batch.ranks, batch.costs)
+        self._columns[:, targets] = (arrivals.rows, arrivals.labels, arrivals.ranks, arrivals.costs)
         self._ids[targets] = ids
-        for target, payload in zip(targets.tolist(), batch.payloads, strict=True):
+        for target, payload in zip(targets.tolist(), arrivals.payloads, strict=True):
             self.payloads[target] = payload
         if self._extras is not None:
             self._extras[torch.from_numpy(left)] = self._extras[torch.from_numpy(sources)]
-            if batch.extras is not None:
-                self._extras[torch.from_numpy(targets)] = batch.extras.cpu()
+            if arrivals.extras is not None:
+                self._extras[torch.from_numpy(targets)] = arrivals.extras.cpu()
         del self.payloads[after:]
 
     def state(self) -> dict[str, Tensor]:

@@ -122,7 +122,7 @@ class PictureMedium(Medium):
         super().__init__(split)
         if split.store.card.tokenizer.modality != "image":
             raise UsageError(f"{split.store.folder} is not of images; its medium is tokens")
-        self.size = int(split.store.card.tokenizer.preprocessing["size"])
+        self.size = split.store.card.tokenizer.require_image_size()
         self._tokenizer = split.store.load_tokenizer().to(device)
         self._device = torch.device(device)
         self._pixels = PixelLoader(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seit.continual_learning.memory.exemplars import Batch, Exemplars, check_offer
+from seit.continual_learning.memory.exemplars import Arrivals, Exemplars, check_offer
 from seit.continual_learning.memory.media import Ids, Medium
 from seit.continual_learning.memory.policies import Bools, Ints, Policy, drawn
 from seit.continual_learning.memory.selection import SHARED, Choice
@@ -175,7 +175,7 @@ class Memory:
             room -= sum(map(self._cost, part))
         count = len(payloads)
         self._settle(
-            self._batch(
+            self._arrivals(
                 np.asarray(rows[:count], np.int64),
                 np.full(count, label, np.int64),
                 np.arange(count),
@@ -271,28 +271,28 @@ class Memory:
         if len(places) or has_new_class:
             chosen = None if extras is None else extras[torch.from_numpy(places).to(extras.device)]
             payloads = self.medium.encode(rows[places])
-            batch = self._batch(rows[places], labels[places], ranks[places], payloads, chosen)
-            self._settle(batch, np.ones(len(self), dtype=bool))
+            arrivals = self._arrivals(rows[places], labels[places], ranks[places], payloads, chosen)
+            self._settle(arrivals, np.ones(len(self), dtype=bool))
 
-    def _batch(
+    def _arrivals(
         self, rows: Ints, labels: Ints, ranks: Ints, payloads: list[bytes], extras: Tensor | None
-    ) -> Batch:
+    ) -> Arrivals:
         costs = np.array([self._cost(payload) for payload in payloads], dtype=np.int64)
         extras = None if extras is None else extras.detach().cpu()
-        return Batch(
+        return Arrivals(
             rows=rows, labels=labels, ranks=ranks, costs=costs, payloads=payloads, extras=extras
         )
 
-    def _settle(self, batch: Batch, keep: Bools) -> None:
-        """Choose among the exemplars ``keep`` (m,) and a batch, and hold what was chosen."""
+    def _settle(self, arrivals: Arrivals, keep: Bools) -> None:
+        """Choose among the exemplars ``keep`` (m,) and arrivals, and hold what was chosen."""
         held, now = self._exemplars, np.flatnonzero(keep)
         chosen = self._choice.choose(
-            np.concatenate([held.ranks[now], batch.ranks]),
-            np.concatenate([held.labels[now], batch.labels]),
-            np.concatenate([held.costs[now], batch.costs]),
+            np.concatenate([held.ranks[now], arrivals.ranks]),
+            np.concatenate([held.labels[now], arrivals.labels]),
+            np.concatenate([held.costs[now], arrivals.costs]),
             num_held=len(now),
         )
         stays = np.zeros(len(held), dtype=bool)
         stays[now] = chosen[: len(now)]
-        incoming = batch.select(np.flatnonzero(chosen[len(now) :]))
+        incoming = arrivals.select(np.flatnonzero(chosen[len(now) :]))
         held.replace(stays, incoming, self.medium.decode(incoming.payloads))

@@ -29,37 +29,44 @@ _ARRIVAL_STREAM = 0x6172726976616C
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A part of a stream; of a task-free one it only says where rows came from."""
+    """A part of a stream; of a task-free one it only says where rows came from.
+
+    Attributes:
+        index: from 0.
+        classes: labels that are met first with it, in the stream's order; of a domain stream all
+            labels.
+        rows: int64 (n,), rows of the training split: ascending, or where a stream is task-free in
+            the order in which they arrive.
+        val_rows: int64 (m,), rows of the evaluated split that belong to it, ascending.
+        val_classes: classes of its evaluated rows: ``classes``, but of a blurry stream those whose
+            own task it is, of which samples may have come before.
+        name: what people call it: ``classes 1–10`` of the stream's order, or a domain.
+    """
 
     index: int
-    """From 0."""
     classes: tuple[int, ...]
-    """Labels that are met first with it, in the stream's order; of a domain stream all labels."""
     rows: Rows
-    """int64 (n,), rows of the training split: ascending, or where a stream is task-free in the
-    order in which they arrive."""
     val_rows: Rows
-    """int64 (m,), rows of the evaluated split that belong to it, ascending."""
     val_classes: tuple[int, ...]
-    """Classes of its evaluated rows: ``classes``, but of a blurry stream those whose own task it
-    is, of which samples may have come before."""
     name: str
-    """What people call it: ``classes 1–10`` of the stream's order, or a domain."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stream:
-    """Tasks in their order."""
+    """Tasks in their order.
+
+    Attributes:
+        kind: ``class``: new classes with each task; ``domain``: the same classes, drawn otherwise;
+            ``online``: one pass over either, without a task's end being told; ``blurry``: the same
+            with classes that return.
+        class_order: all classes, in the order in which tasks introduce them.
+        num_classes: C, of the corpus.
+    """
 
     kind: StreamKind
-    """``class``: new classes with each task; ``domain``: the same classes, drawn otherwise;
-    ``online``: one pass over either, without a task's end being told; ``blurry``: the same with
-    classes that return."""
     tasks: tuple[Task, ...]
     class_order: tuple[int, ...]
-    """All classes, in the order in which tasks introduce them."""
     num_classes: int
-    """C, of the corpus."""
 
     @property
     def task_free(self) -> bool:

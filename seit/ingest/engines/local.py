@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from seit.ingest.encoder import BatchEncoder
-from seit.ingest.engines import Work
+from seit.ingest.engines.base import Work
 from seit.ingest.plan import ShardPlan
 from seit.ingest.shard import ShardMaker
 from seit.ingest.workspace import DoneShard

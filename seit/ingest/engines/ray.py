@@ -2,7 +2,7 @@
 
 Each actor loads the tokenizer once, reads inputs itself and writes shards straight to the store's
 folder, so the file system of STORE must be shared by all nodes, and SRC be readable from each of
-them. Ray starts an actor that died anew and repeats its plans; those that it had finished are on
+them. Ray restarts an actor that died and repeats its plans; those that it had finished are on
 record. An actor writes in a folder of its own and renames what is whole, so that two that make the
 same shard, as happens when a node only seemed to be lost, do not meet.
 """
@@ -29,7 +29,7 @@ from seit.extras import how_to_install
 from seit.files import explained_writes, publish, write_atomically
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.encoder import BatchEncoder
-from seit.ingest.engines import Work
+from seit.ingest.engines.base import Work
 from seit.ingest.fit import make_reader
 from seit.ingest.plan import ShardPlan
 from seit.ingest.shard import ShardMaker
@@ -114,7 +114,7 @@ class ShardActor:
             self._failure = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make the shard of a row, unless that was done before the actor was started anew."""
+        """Make the shard of a row, unless that was done before the actor was restarted."""
         answer = {"number": row["number"], "record": "", "error": self._failure}
         if self._failure:
             return answer

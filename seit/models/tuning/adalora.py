@@ -16,7 +16,7 @@ from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.lora import Lora
 
 _STD = 0.02
-"""Of the normal draws that P and Q start with."""
+"""Standard deviation of the normal draws that P and Q start with."""
 _FACTORS = ("p", "values", "q")
 
 
@@ -48,12 +48,12 @@ class Triplets(nn.Module):
             self.register_buffer(f"uncertainty_{name}", zeros.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """What enters the layer (…, I) → what its outputs (…, O) change by."""
+        """Inputs of the layer (…, I) → the change of its outputs (…, O)."""
         return F.linear(F.linear(x, self.q) * self.values, self.p) * self.scale
 
     @property
     def rank(self) -> int:
-        """How many triplets were kept at the last choice."""
+        """Number of triplets kept at the last choice."""
         return int(self.kept.sum())
 
     def delta(self) -> Tensor:
@@ -126,6 +126,13 @@ class AdaLora(Lora):
     to 0.3 that the paper names were found with it. Its text says otherwise: γ · Σ of the *squared*
     norms, a sum instead of the mean.
     """
+
+    drops_ranks = True
+
+    @override
+    @classmethod
+    def reinterpreted(cls, config: TuningConfig) -> list[str]:
+        return ["tuning.orthogonality"] if config.orthogonality > 0 else []
 
     @override
     def make_delta(self, inputs: int, outputs: int, config: TuningConfig) -> nn.Module:

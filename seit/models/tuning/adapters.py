@@ -55,26 +55,6 @@ class Bottleneck(nn.Module):
         return added if self.scale is None else added * self.scale
 
 
-class WeighedVector(nn.Module):
-    """v · α(h): (…, inputs) → (…, D), 0 at first.
-
-    AdapterBias (arXiv 2205.00305) starts α as any linear layer; here its weights start at 0, and v
-    at 1 as there, so that a tuned model starts as the pre-trained one.
-    """
-
-    def __init__(self, inputs: int, dim: int) -> None:
-        super().__init__()
-        self.vector = nn.Parameter(torch.ones(dim))
-        self.alpha = nn.Linear(inputs, 1)
-        nn.init.zeros_(self.alpha.weight)
-        nn.init.zeros_(self.alpha.bias)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """What decides how much of the vector each token gets → that much of it."""
-        share: Tensor = self.alpha(h)
-        return self.vector * share
-
-
 def add_adapter(module: Any, args: Any, output: Tensor) -> Tensor:
     """Add what the adapter makes of a module's input; a forward hook."""
     added: Tensor = module.adapter(args[0])
@@ -88,25 +68,14 @@ def add_houlsby(module: Any, args: Any, output: Tensor) -> Tensor:
     return output + added.to(output.dtype)
 
 
-def add_bias_of_output(module: Any, args: Any, output: Tensor) -> Tensor:
-    """Add the vector, weighed by a module's output; a forward hook."""
-    del args
-    added: Tensor = module.adapterbias(output)
-    return output + added.to(output.dtype)
-
-
-def add_bias_of_input(module: Any, args: Any, output: Tensor) -> Tensor:
-    """Add the vector, weighed by a module's input; a forward hook."""
-    added: Tensor = module.adapterbias(args[0])
-    return output + added.to(output.dtype)
-
-
 class Adapter(Tuning):
     """A bottleneck beside attention: attn(x) + s · Up(GELU(Down(x))), x after the norm.
 
     As LAE has it (arXiv 2303.10070). In networks of convolutions it is one of 1×1 convolutions,
     beside each whole residual block that keeps the shape of its features.
     """
+
+    size_setting = "hidden_dim"
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
@@ -134,6 +103,8 @@ class Houlsby(Tuning):
     attention.
     """
 
+    size_setting = "hidden_dim"
+
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
         planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
@@ -141,21 +112,4 @@ class Houlsby(Tuning):
             name, module = block
             made = like(module, Bottleneck(dims_of_mlp(block)[2], self.config.hidden_dim))
             planned.append((Addition(f"{name}.mlp", "houlsby", add_houlsby), made))
-        return planned
-
-
-class AdapterBias(Tuning):
-    """A vector that is added to the MLP's output, weighed token by token (arXiv 2205.00305)."""
-
-    @override
-    def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
-        planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
-        for block in first_blocks(transformer_blocks(model), self.config.num_blocks, model):
-            name, module = block
-            last, hidden, dim = dims_of_mlp(block)
-            if self.config.adapterbias_input == "hidden":
-                place = Addition(last, "adapterbias", add_bias_of_input)
-            else:
-                hidden, place = dim, Addition(f"{name}.mlp", "adapterbias", add_bias_of_output)
-            planned.append((place, like(module, WeighedVector(hidden, dim))))
         return planned

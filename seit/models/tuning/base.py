@@ -1,4 +1,4 @@
-"""What every tuning method does to a model, and how it is undone.
+"""Base of tuning methods: how one changes a model, and how that is undone.
 
 Modules of a method are submodules of what they act on, and act through forward hooks: names of the
 model's own weights stay as they are, and copies, averages, optimisers, checkpoints and processes
@@ -47,9 +47,15 @@ class Tuning(ABC):
 
     Attributes:
         mergeable: whether what was learned can be folded into the model's own weights.
+        trains_all: whether it trains every weight; others freeze most of them.
+        drops_ranks: whether training takes ranks away, which an average of weights would keep.
+        size_setting: the setting that decides how much memory its modules take; None if none does.
     """
 
     mergeable: ClassVar[bool] = False
+    trains_all: ClassVar[bool] = False
+    drops_ranks: ClassVar[bool] = False
+    size_setting: ClassVar[str | None] = None
 
     def __init__(self, config: TuningConfig) -> None:
         self.config = config
@@ -57,6 +63,12 @@ class Tuning(ABC):
         self._additions: list[Addition] = []
         self._required: dict[str, bool] = {}
         self._before: dict[str, Tensor] = {}
+
+    @classmethod
+    def reinterpreted(cls, config: TuningConfig) -> list[str]:
+        """Name the settings in use that meant something else in runs of revision 1."""
+        del config
+        return []
 
     @property
     def model(self) -> nn.Module:
@@ -112,7 +124,7 @@ class Tuning(ABC):
         for key, one in model.named_parameters():
             frozen = not (self._is_added(key) or key in trained or is_of_head(model, key))
             one.requires_grad_(not frozen and self._required.get(key, True))
-        if self.config.method != "full":
+        if not self.trains_all:
             for module in _running_norms(model):
                 module.register_forward_pre_hook(keep_statistics)
 
@@ -146,7 +158,7 @@ class Tuning(ABC):
         return other
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What the method trains, by its name in the model; the classifier is left out."""
+        """Return what the method trains, by name in the model, without the classifier."""
         return {
             key: one
             for key, one in self.model.named_parameters()
@@ -195,7 +207,7 @@ class Tuning(ABC):
         return {}
 
     def penalty(self) -> Tensor | None:
-        """What is to be added to the loss, a number in float32; None for nothing."""
+        """Return a penalty to add to the loss, a number in float32; None for none."""
         return None
 
     def after_update(self, step: int, total: int) -> None:
@@ -204,7 +216,7 @@ class Tuning(ABC):
 
     @abstractmethod
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
-        """What to add where; the model is not changed.
+        """Plan the additions and their places; the model is not changed.
 
         Raises:
             UsageError: the method does not fit the model.
@@ -253,7 +265,7 @@ def keep_statistics(module: nn.Module, args: Any) -> None:
 
 
 def keeps_statistics(model: nn.Module) -> bool:
-    """Whether a tuning holds the running statistics of a model's norms."""
+    """Return whether a tuning holds the running statistics of a model's norms."""
     return any(
         hook is keep_statistics
         for module in model.modules()

@@ -115,7 +115,7 @@ def dim_of_attention(block: Named) -> int:
 
 
 def dims_of_mlp(block: Named) -> tuple[str, int, int]:
-    """Of a block's MLP: the name of its last layer, that layer's inputs and outputs.
+    """Return, for a block's MLP, the name of its last layer, that layer's inputs and outputs.
 
     Raises:
         UsageError: it has no ``fc2``.

@@ -1,4 +1,4 @@
-"""Files of what a tuning learned, and nothing else: kilobytes beside a backbone of megabytes.
+"""Files of the weights that a tuning learned: kilobytes, compared with a backbone's megabytes.
 
 One safetensors file: the method's weights under ``tuning.``, the classifier's under ``head.``, and
 as metadata the settings, the ranks and a fingerprint of the backbone that they belong to.
@@ -16,18 +16,14 @@ from seit.models.classifier import is_of_head
 from seit.models.identity import fingerprint
 from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
-from seit.models.tuning.registry import make_tuning
+from seit.models.tuning.registry import TUNINGS, make_tuning
 from seit.tensors import read_card, write_tensors
 
 _TUNING, _HEAD = "tuning.", "head."
-_SIZES = {"lora": "rank", "adalora": "rank", "adapter": "hidden_dim", "houlsby": "hidden_dim"} | {
-    "prefix": "length"
-}
-"""The setting that says how much memory a method takes."""
 
 
 def base_fingerprint(model: nn.Module) -> str:
-    """What a backbone is told by: sha256 over names, dtypes, shapes and bytes of its weights.
+    """Return a backbone's fingerprint: sha256 over names, dtypes, shapes and bytes of its weights.
 
     Args:
         model: an untuned model; its classifier does not count.
@@ -108,7 +104,8 @@ def load_adapter(path: Path, model: nn.Module) -> Tuning:
 
 def _check_sizes(path: Path, config: TuningConfig, state: Mapping[str, Tensor]) -> None:
     """Refuse settings that would take more memory than the file's own tensors account for."""
-    size = getattr(config, _SIZES[config.method]) if config.method in _SIZES else 0
+    setting = TUNINGS[config.method].size_setting
+    size = getattr(config, setting) if setting else 0
     if size > sum(value.numel() for value in state.values()):
         raise DamagedError(
             f"{path} is damaged (its settings speak of more weights than it holds); restore it "

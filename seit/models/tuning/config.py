@@ -23,15 +23,15 @@ SLICES = ("q", "k", "v")
 """Targets that are a third each of a fused `qkv`, in the order of its rows."""
 TARGETS = (*SLICES, "qkv", "proj", "fc1", "fc2")
 ADALORA_SCALE = 8.0
-"""Of AdaLoRA's deltas where alpha is not given; the paper's recipes come to 2.7 to 16. With 1, a
-few hundred steps hardly move λ, whose factors begin small."""
+"""Scale of AdaLoRA's deltas where alpha is not given; the paper's recipes come to 2.7 to 16. With
+1, a few hundred steps hardly move λ, whose factors begin small."""
 MOST_INITIAL = 16
-"""How many times its final rank AdaLoRA may begin with; the paper's recipes take 1.5 to 3."""
+"""Largest ratio of AdaLoRA's initial rank to its final one; the paper's recipes take 1.5 to 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningConfig:
-    """How a pre-trained backbone is tuned: the method, and the sizes that it looks at.
+    """Tuning of a pretrained backbone: the method and its sizes.
 
     Raises:
         UsageError: for a value outside its range.
@@ -45,7 +45,7 @@ class TuningConfig:
     2205.00305). `prefix`: learned keys and values (Li and Liang, arXiv 2101.00190). `weighted-sum`:
     an average of all hidden states (SUPERB, arXiv 2105.01051)."""
     num_blocks: int | None = None
-    """How many of the first blocks get modules; None for all. LAE takes 5 of 12. Methods that add
+    """Number of first blocks that get modules; None for all. LAE takes 5 of 12. Methods that add
     nothing to blocks do not look at it."""
     rank: int = 8
     """Rank r of each delta of `lora`; its mean over the deltas that `adalora` ends with."""
@@ -66,7 +66,7 @@ class TuningConfig:
     """Let a `prefix` add its own attention in full, as LAE does, instead of the share that its keys
     win; that share is small at first, so that it learns slowly."""
     adapterbias_input: Literal["output", "hidden"] = "output"
-    """What `adapterbias` weighs its vector by: the MLP's output, as its paper, or the MLP's hidden
+    """Weighing of the vector of `adapterbias`: the MLP's output, as its paper, or the MLP's hidden
     features, as the code of the study on speech (arXiv 2210.06175)."""
     initial_rank: int | None = None
     """Rank r0 that each delta of `adalora` begins with; None for 1.5 · rank."""
@@ -121,14 +121,9 @@ class TuningConfig:
         """The rank r0 that AdaLoRA begins with."""
         return math.ceil(1.5 * self.rank) if self.initial_rank is None else self.initial_rank
 
-    def reinterpreted(self) -> list[str]:
-        """Name the settings in use that meant something else in runs of revision 1."""
-        penalized = self.method == "adalora" and self.orthogonality > 0
-        return ["tuning.orthogonality"] if penalized else []
-
     @property
     def begun_scale(self) -> float:
-        """What AdaLoRA's deltas are multiplied by, from start to end."""
+        """Factor of AdaLoRA's deltas, from start to end."""
         return ADALORA_SCALE if self.alpha is None else self.alpha / self.begun_rank
 
     def _check_targets(self) -> None:

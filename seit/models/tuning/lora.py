@@ -36,7 +36,7 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """What enters the layer (…, I) → what its outputs (…, O) change by."""
+        """Inputs of the layer (…, I) → the change of its outputs (…, O)."""
         return F.linear(F.linear(x, self.a), self.b) * self._scale
 
     def delta(self) -> Tensor:
@@ -80,6 +80,7 @@ class Lora(Tuning):
     """Low-rank deltas of attention's and the MLP's weights, all of one rank."""
 
     mergeable = True
+    size_setting = "rank"
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:

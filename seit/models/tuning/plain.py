@@ -26,6 +26,8 @@ class _Plain(Tuning):
 class Full(_Plain):
     """Everything is trained; a copy of all weights is kept as long as it is attached."""
 
+    trains_all = True
+
     @override
     def trained_weights(self, model: nn.Module) -> Collection[str]:
         return {key for key, one in model.named_parameters() if one.requires_grad}

@@ -15,7 +15,7 @@ from seit.models.tuning.base import Addition, Tuning, like
 from seit.models.tuning.blocks import find_attention, first_blocks, transformer_blocks
 
 _LARGEST = 0.01
-"""Of the uniform draws from 0 that keys and values start with."""
+"""Largest of the uniform draws, from 0, that keys and values start with."""
 
 
 class Prefix(nn.Module):
@@ -111,6 +111,8 @@ def _widened(mask: Tensor | None, length: int, q: Tensor, *, is_causal: bool) ->
 
 class PrefixTuning(Tuning):
     """Learned keys and values in the attention of each block."""
+
+    size_setting = "length"
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:

@@ -1,15 +1,16 @@
-"""One door to the tuning methods."""
+"""Registry of tuning methods."""
 
 from seit.models.tuning.adalora import AdaLora
-from seit.models.tuning.adapters import Adapter, AdapterBias, Houlsby
+from seit.models.tuning.adapterbias import AdapterBias
+from seit.models.tuning.adapters import Adapter, Houlsby
 from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import Method, TuningConfig
 from seit.models.tuning.lora import Lora
 from seit.models.tuning.plain import BitFit, Full, Linear
 from seit.models.tuning.prefix import PrefixTuning
-from seit.models.tuning.weighted import WeightedSum
+from seit.models.tuning.weighted_sum import WeightedSum
 
-_KINDS: dict[Method, type[Tuning]] = {
+TUNINGS: dict[Method, type[Tuning]] = {
     "full": Full,
     "linear": Linear,
     "bitfit": BitFit,
@@ -24,5 +25,5 @@ _KINDS: dict[Method, type[Tuning]] = {
 
 
 def make_tuning(config: TuningConfig) -> Tuning:
-    """The method that a config names; :meth:`~Tuning.attach` it to a model next."""
-    return _KINDS[config.method](config)
+    """Make the method that a config names; :meth:`~Tuning.attach` it to a model next."""
+    return TUNINGS[config.method](config)

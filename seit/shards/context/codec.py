@@ -1,11 +1,11 @@
 """`context`: tokens entropy coded with what their neighbours say of them.
 
-Shape letters: N samples of the block, H W grid, K codes.
+Legend: N samples of the block, H W grid, K codes.
 """
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,20 @@ class ContextCodec(Codec):
             )
         self._tables = tables
 
+    @classmethod
+    def build(cls, layout: TokenLayout, tables: bytes | None) -> Self:
+        """Build the codec from the tables that the store keeps.
+
+        Raises:
+            UsageError: K > 4,096.
+            DamagedError: the tables are missing or not for K codes.
+        """
+        if tables is None:
+            raise DamagedError(
+                "the tables of the context codec are missing; restore them from a copy"
+            )
+        return cls(layout, ContextTables.from_bytes(tables, layout.num_codes))
+
     @cached_property
     def tables(self) -> bytes:
         """The serialised tables (:class:`~seit.shards.context.tables.ContextTables`)."""
@@ -76,7 +90,7 @@ class ContextCodec(Codec):
 
     @cached_property
     def _coder(self) -> "Coder":
-        from seit.shards.context.coder import Coder
+        from seit.shards.context.coder import Coder  # loads Numba
 
         return Coder(self._tables)
 

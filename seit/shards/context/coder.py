@@ -1,6 +1,6 @@
 """The `context` coder that runs: tables in the layout of the compiled loops.
 
-Shape letters: N samples, L = H·W tokens, K codes, R entries of a row.
+Legend: N samples, L = H·W tokens, K codes, R entries of a row.
 """
 
 import numpy as np

@@ -7,7 +7,7 @@ cost to keep; how many that is, held-out samples decide.
 
 Deterministic on a machine: the same tokens in the same order give the same tables.
 
-Shape letters: N samples, L = H·W tokens, K codes, C codebook dimension, R entries of a row, D
+Legend: N samples, L = H·W tokens, K codes, C codebook dimension, R entries of a row, D
 neighbours.
 """
 

@@ -89,7 +89,7 @@ def descend(
 
 @compiled
 def count_values(values):
-    """How often each int8 occurs in ``values``: int64 (256,), −128 first."""
+    """Count how often each int8 occurs in ``values``: int64 (256,), −128 first."""
     counts = np.zeros(256, np.int64)
     for index in range(len(values)):
         counts[np.int64(values[index]) + 128] += 1

@@ -5,7 +5,7 @@ at hand, once, and kept beside the package. Four samples are decoded at a time o
 steps of one depend on each other. Indices are unsigned because numba spends instructions on the
 sign of others. No type is written here: numba infers them.
 
-Shape letters: N samples, L = H·W tokens, K codes, R entries of a row.
+Legend: N samples, L = H·W tokens, K codes, R entries of a row.
 """
 
 import numpy as np
@@ -42,7 +42,7 @@ def _neighbour_rows(ids_L, token, column, width, num_codes, row_size, first_size
 
 @njit(inline="always")
 def _left_excess(entry, rows, excess, weights, squash):
-    """How much of an interval's excess turn 0 takes at inner node ``entry``."""
+    """Return the part of an interval's excess that turn 0 takes at inner node ``entry``."""
     score = _REACH
     for row in rows:
         score += int64(weights[row + entry])

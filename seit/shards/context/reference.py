@@ -2,7 +2,7 @@
 
 Slow and short, for reading beside the specification and for checking the fast one.
 
-Shape letters: N samples, H W grid, K codes, R entries of a row.
+Legend: N samples, H W grid, K codes, R entries of a row.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The tables of the `context` codec, stored once per store, and how they are serialised.
 
-Shape letters: K codes, R entries of a row (:mod:`seit.shards.context.tree`), R0 those of the first
+Legend: K codes, R entries of a row (:mod:`seit.shards.context.tree`), R0 those of the first
 group of levels.
 """
 
@@ -32,7 +32,7 @@ _MAX_SQUASHED = (1 << PROBABILITY_BITS) - 1
 
 @dataclass(frozen=True, eq=False)
 class ContextTables:
-    """What decoding takes.
+    """Tables for decoding.
 
     A turn's score is the sum of what the neighbours weigh at its inner node, in eighths of a nat:
     in the first group of levels all three, deeper down the left and the upper one. To the upper

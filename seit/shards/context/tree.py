@@ -5,7 +5,7 @@ with a probability of its own; they are taken together in groups of up to five l
 one symbol of the entropy coder each. A *group tree* is the part of the tree below one node that
 one such symbol decides; its inner nodes lie next to each other in memory.
 
-Shape letters: K codes, C codebook dimension, R entries of a row (one for each inner node).
+Legend: K codes, C codebook dimension, R entries of a row (one for each inner node).
 """
 
 from functools import cached_property

@@ -1,7 +1,7 @@
-"""Context streams → ids on the device: one lane per sample.
+"""Decode context streams on the device, one lane per sample.
 
-What a lane does is a chain of look-ups, each of which needs the one before; a GPU is quick at it
-only because it holds thousands of lanes. Large batches pay.
+A lane is a chain of dependent look-ups; a GPU is fast only because it runs thousands of lanes.
+Large batches pay.
 
 Shape letters: B batch, H W grid, K codes, R entries of a row of the tables, R0 those
 of the first group of levels.
@@ -14,23 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seit.devices import triton_serves
 from seit.shards import MAX_SCORE, ContextTables
-from seit.stream.kernels.packed import triton_serves
 
 _LANES = 32
-"""Of a program: one warp, so that few samples are spread over many multiprocessors."""
+"""Lanes per program: one warp, so that few samples spread over many multiprocessors."""
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceTables:
-    """The tables of the `context` codec as the kernel reads them.
+    """Tables of the `context` codec in the layout of the kernel.
 
     Attributes:
         num_codes: K.
         levels: levels of each group of the tree.
-        bases: where each group begins in a row.
-        weights: int8 (2, K + 1, R), of the left and the upper neighbour; the bias is in the latter.
-        corner: int8 (K + 1, R0), of the upper right neighbour.
+        bases: start of each group in a row.
+        weights: int8 (2, K + 1, R), for the left and the upper neighbor; the latter has the bias.
+        corner: int8 (K + 1, R0), for the upper right neighbor.
         squash: int16 (769,), the probability of turn 0 for each sum of weights from −384 on.
         codes: int16 (leaves,), the code of each leaf, or K.
     """
@@ -64,21 +64,20 @@ def decode_context_triton(
     """Decode the streams of B samples, all on the device of ``tables``.
 
     Args:
-        words: uint16 or int16, the streams' words.
-        bounds: int64 (B, 2), where each stream begins and ends in ``words``.
+        words: uint16 or int16, words of the streams.
+        bounds: int64 (B, 2), start and end of each stream in ``words``.
         grid: H, W.
-        tables: of the store.
+        tables: tables of the store.
 
     Returns:
-        Ids int16 (B, H, W), K where a stream leads to an unused leaf; and bool (B,), whether the
-        stream was read to its end and left nothing over. Nothing outside ``words`` is read,
-        whatever the words and the bounds are; a stream that leaves them, or has less than two
-        words, is not whole.
+        Ids int16 (B, H, W), K at an unused leaf; and bool (B,), True if the stream was read exactly
+        to its end. Nothing outside ``words`` is read, whatever the words and the bounds are; a
+        stream that leaves them, or has less than two words, is incomplete.
     """
     from seit.stream.kernels.programs import decode_program
 
     count, (height, width) = len(bounds), grid
-    # Position-major, so that lanes write side by side, with a border of K for the neighbours.
+    # Position-major, so that lanes write adjacent memory, with a border of K for the neighbors.
     ids = torch.full(
         (height + 1, width + 1, count), tables.num_codes, dtype=torch.int16, device=words.device
     )
@@ -104,18 +103,18 @@ def decode_context_triton(
             BASES=tables.bases,
             BLOCK=_LANES,
             num_warps=1,
-            num_stages=1,  # loads of rows that the loop writes must not be moved ahead
+            num_stages=1,  # loads of rows that the loop writes must not be hoisted
             enable_fp_fusion=True,
         )
     return ids[1:, :-1].permute(2, 0, 1).contiguous(), whole.bool()
 
 
 class ContextDecoder:
-    """Decode context streams to ids on ``device``: by Triton on CUDA, else on the processor.
+    """Decodes context streams to ids on ``device``: with Triton on CUDA, else on the CPU.
 
     Args:
-        tables: of the store.
-        device: where the ids are wanted.
+        tables: tables of the store.
+        device: device of the ids.
     """
 
     def __init__(self, tables: ContextTables, *, device: torch.device) -> None:
@@ -124,10 +123,10 @@ class ContextDecoder:
         self._decode = decode_on(tables, device)
 
     def decode(self, words: Tensor, bounds: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """As :func:`decode_context_triton`, of ``words`` and ``bounds`` on any device.
+        """Decode like :func:`decode_context_triton`, with ``words`` and ``bounds`` on any device.
 
-        Streams must lie within ``words`` and have two words at least, as
-        :func:`seit.shards.context.codec.split_streams` makes sure.
+        Streams must lie within ``words`` and have at least two words, as ensured by
+        :func:`seit.shards.context.codec.split_streams`.
         """
         return self._decode(words, bounds, grid)
 

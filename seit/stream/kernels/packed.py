@@ -1,10 +1,7 @@
-"""Packed samples → ids in one pass over memory, gathered from resident rows on the way.
+"""Gather and unpack resident rows into ids in one pass over memory.
 
 Shape letters: N resident samples, B batch, S bytes per packed sample, L tokens, K codes.
 """
-
-import logging
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,23 +10,22 @@ from seit.errors import UsageError
 from seit.shards import planes, sample_bytes, token_bits
 
 _MAX_BLOCK = 1024
-_LOG = logging.getLogger(__name__)
 
 
 def unpack_triton(
     packed_NS: Tensor, *, length: int, num_codes: int, rows: Tensor | None = None
 ) -> Tensor:
-    """As :func:`seit.stream.packed.unpack` of ``packed_NS[rows]``, without a copy of those rows.
+    """Unpack ``packed_NS[rows]`` like :func:`seit.stream.packed.unpack`, without a copy of them.
 
     Args:
         packed_NS: uint8 (N, S).
         length: L.
         num_codes: K.
         rows: int64 (B,), each 0 … N − 1, on the same device; all rows in order if None. They are
-            not checked, since that would wait for the device: another row reads as zeros.
+            not checked, since that would wait for the device: an invalid row reads as zeros.
 
     Returns:
-        Ids (B, L), int16 where K ≤ 32,768, else int32.
+        Ids (B, L), int16 if K ≤ 32,768, else int32.
 
     Raises:
         UsageError: ``packed_NS`` is not uint8 (N, S).
@@ -58,34 +54,16 @@ def unpack_triton(
             expected,
             PLANES=place_planes(length, bits),
             BLOCK=block,
-            # Said only because Triton 3.9 warns where it is not: there are no floats.
+            # Only because Triton 3.9 warns without it: there are no floats.
             enable_fp_fusion=True,
         )
     return tokens_BL
 
 
 def place_planes(length: int, bits: int) -> tuple[tuple[int, int, int], ...]:
-    """Where the planes of a sample of L tokens lie: (shift, width, first byte) of each."""
+    """Return (shift, width, first byte) of each plane of a sample of L tokens."""
     placed, offset = [], 0
     for shift, width in planes(bits):
         placed.append((shift, width, offset))
         offset += -(-length * width // 8)
     return tuple(placed)
-
-
-@cache
-def triton_serves(device: torch.device) -> bool:
-    """Whether the kernels run on ``device``: it is CUDA, and Triton compiles for it.
-
-    Found out once, by unpacking one token; the log says it if a CUDA device has to do without.
-    """
-    if device.type != "cuda":
-        return False
-    try:
-        one = torch.ones(1, 1, dtype=torch.uint8, device=device)
-        unpack_triton(one, length=1, num_codes=2)
-    except Exception as error:  # whatever the compiler, the driver or the linker says
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        _LOG.warning("tokens are decoded without Triton on %s, more slowly: %s", device, reason)
-        return False
-    return True

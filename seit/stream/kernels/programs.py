@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
 # mypy: disallow-untyped-decorators=False
-"""The Triton programs. To import this module takes Triton, so its users import it late.
+"""Triton programs. Importing this module requires Triton, so its users import it late.
 
-No type is written here: Triton infers them. Python's integers in a program are int32, and so are
-products of them, where nothing else is said.
+There are no type annotations: Triton infers types. Python integers in a program are int32, as are
+their products, unless stated otherwise.
 
 Shape letters: B batch, L tokens per sample, S bytes per packed sample, H W grid, K codes, R entries
 of a row of the context tables.
@@ -64,10 +64,10 @@ def decode_program(
     BASES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Decode BLOCK streams, a lane each: the steps of `seit.shards.context.reference`.
+    """Decode BLOCK streams, one per lane, with the steps of `seit.shards.context.reference`.
 
-    ``ids`` is (H + 1, W + 1, B), with K in the first row and in the last column: no neighbour is
-    outside. Streams whose bounds leave ``words`` are read as empty and are not whole.
+    ``ids`` is (H + 1, W + 1, B), with K in the first row and in the last column, so that all
+    neighbors exist. Streams with bounds outside ``words`` read as empty and incomplete.
     """
     lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = lane < count
@@ -96,7 +96,7 @@ def decode_program(
                 slot = (state & (_ALL - 1)).to(tl.int32)
                 excess = tl.full([BLOCK], _ALL - (1 << LEVELS[group]), tl.int32)
                 entry = tl.full([BLOCK], 1, tl.int32)
-                # Triton before 3.7 takes no entry of a tuple as the length of a loop.
+                # Triton before 3.7 does not accept an entry of a tuple as the length of a loop.
                 for level in tl.static_range(MOST_LEVELS):
                     if level < LEVELS[group]:
                         place = start + entry
@@ -130,5 +130,5 @@ def decode_program(
 
 @triton.jit
 def _load_word(place, mask):
-    """A word, held as int16, as uint32."""
+    """Return a word, stored as int16, as uint32."""
     return tl.load(place, mask=mask, other=0).to(tl.uint32) & 0xFFFF

@@ -20,7 +20,8 @@ from seit.progress import Progress
 from seit.report import Bar, Section, bar_chart, table
 from seit.shards import Store, open_store
 from seit.training.classify import pixels_per_token
-from seit.training.feeds import build_model, make_augment
+from seit.training.feeds import make_augment
+from seit.training.networks import build_model
 from seit.training.report import Metrics, group_curves, write_report
 from seit.training.run import Run
 from seit.training.seeds import SeedsResult, Spread, counting, folder_of, repeat
@@ -77,7 +78,7 @@ class MethodSummary:
 
 @dataclass(frozen=True)
 class MethodsResult:
-    """What the methods came to.
+    """Results of the methods.
 
     Attributes:
         rows: one of each method, in the order asked for.
@@ -110,7 +111,7 @@ def tune_methods(
         init_from: the finished run that all start from, instead of ``config.init_from``.
         seeds: how many, at least 1.
         skip_unfit: leave methods out that do not fit the backbone, instead of refusing all.
-        resume: go on with the interrupted runs at ``out``, or add methods or seeds to them.
+        resume: continue the interrupted runs at ``out``, or add methods or seeds to them.
         progress: called after each step.
 
     Raises:
@@ -125,7 +126,7 @@ def tune_methods(
     others = out.is_dir() and {path.name for path in out.iterdir()} - {RUN_LOCK_NAME}
     if not resume and (others or (out.exists() and not out.is_dir())):
         raise UsageError(
-            f"{out} already holds something; pass --resume to go on with runs there, or choose a "
+            f"{out} already holds something; pass --resume to continue runs there, or choose a "
             "new --out folder"
         )
     configs = {one: replace(config, tuning=replace(config.tuning, method=one)) for one in methods}

@@ -1,4 +1,4 @@
-"""What a tuning run does."""
+"""Settings of a tuning run."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from seit.errors import UsageError
-from seit.models import TuningConfig
+from seit.models import TUNINGS, Tuning, TuningConfig
 from seit.training.config import EmaConfig, OptimConfig, TrainConfig, require_setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptimConfig(OptimConfig):
-    """The optimiser, with another learning rate where everything is trained."""
+    """Optimizer settings, with another learning rate where everything is trained."""
 
     full_lr: float | None = None
-    """What stands for `lr` where the method is `full`, which takes a lower one than methods that
-    train few weights; None for `lr` itself."""
+    """Learning rate instead of `lr` for the method `full`, which takes a lower one than methods
+    that train few weights; None for `lr` itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(TrainConfig):
-    """A run that tunes a pre-trained backbone: what `seit tune` does with a store.
+    """Settings of `seit tune`, a run that tunes a pretrained backbone.
 
     Raises:
         UsageError: for values that do not fit together.
@@ -43,21 +43,26 @@ class TuneConfig(TrainConfig):
                 f"sparsity.share is {self.sparsity.share}, but seit tune holds no weights at zero; "
                 "set it to 0"
             )
-        if self.ema.decay and self.tuning.method == "adalora":
+        if self.ema.decay and self.tuning_class.drops_ranks:
             raise UsageError(
-                f"ema.decay is {self.ema.decay}, but an average would keep what adalora takes "
-                "away; set it to 0"
+                f"ema.decay is {self.ema.decay}, but an average would keep the ranks that "
+                f"{self.tuning.method} takes away; set it to 0"
             )
+
+    @property
+    def tuning_class(self) -> type[Tuning]:
+        """Class of the method, whose attributes are facts about it."""
+        return TUNINGS[self.tuning.method]
 
     @override
     def reinterpreted(self) -> list[str]:
         """Name also those of the method."""
-        return [*super().reinterpreted(), *self.tuning.reinterpreted()]
+        return [*super().reinterpreted(), *self.tuning_class.reinterpreted(self.tuning)]
 
     @property
     @override
     def peak_lr(self) -> float:
         full_lr, peak = self.optim.full_lr, super().peak_lr
-        if full_lr is None or self.tuning.method != "full":
+        if full_lr is None or not self.tuning_class.trains_all:
             return peak
         return peak * full_lr / self.optim.lr

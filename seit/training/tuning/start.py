@@ -30,12 +30,12 @@ from seit.training.run import Run
 from seit.training.tuning.config import TuneConfig
 
 ADAPTER_NAME = "adapter.safetensors"
-"""What the run learned beside the backbone's weights: see `seit.models.tuning.load_adapter`."""
+"""Weights that the run learned, without the backbone's: see `seit.models.tuning.load_adapter`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneResult(TrainResult):
-    """What a tuning run came to.
+    """Result of a tuning run.
 
     ``parameters`` is of the model that is kept, frozen ones included.
 
@@ -75,7 +75,7 @@ def tune(
         init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
             a pre-training run, and of a classifier of other classes, the head starts afresh. Its
             backbone is needed to resume, too, as an adapter belongs to one.
-        resume: go on where that run stopped, if there is one, bit for bit.
+        resume: continue where that run stopped, if there is one, bit for bit.
         progress: called after each step, on the main rank.
 
     Raises:

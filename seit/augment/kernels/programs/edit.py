@@ -4,7 +4,7 @@
 
 No type is written here: Triton infers them.
 
-Shape letters: B batch, T tokens of a tile, S synonyms per code, H W grid.
+Legend: B batch, T tokens of a tile, S synonyms per code, H W grid.
 """
 
 import triton

@@ -5,14 +5,14 @@
 No type is written here: Triton infers them. Multiplications are fused with additions only where
 ``tl.fma`` says so, which keeps the geometry of crops the same as in torch, bit for bit.
 
-Shape letters: B batch, T cells of a tile, C codebook dim, S bytes per packed sample, H W grid,
+Legend: B batch, T cells of a tile, C codebook dim, S bytes per packed sample, H W grid,
 h w cropped grid, K codes.
 """
 
 import triton
 import triton.language as tl
 
-from seit.augment.kernels.plan import PLAN_COLUMNS
+from seit.augment.kernels.columns import PLAN_COLUMNS
 from seit.augment.kernels.programs.philox import box_muller, random_words
 from seit.augment.philox import Op
 

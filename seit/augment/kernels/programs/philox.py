@@ -52,13 +52,13 @@ def draw_program(
 
 @triton.jit
 def to_uniform(word):
-    """float32 in [0, 1), as :meth:`seit.augment.philox.SampleRandom.uniform` makes it of a word."""
+    """float32 in [0, 1), as :meth:`seit.augment.random.SampleRandom.uniform` makes it of a word."""
     return (word >> 8).to(tl.float32) * _UNIT_24
 
 
 @triton.jit
 def to_integer(word, high):
-    """int32 in [0, high): :meth:`seit.augment.philox.SampleRandom.randint`."""
+    """int32 in [0, high): :meth:`seit.augment.random.SampleRandom.randint`."""
     return ((word.to(tl.uint64) * high.to(tl.uint64)) >> 32).to(tl.int32)
 
 
@@ -89,7 +89,7 @@ def random_words(block, position, key_a, key_b, op):
 
 @triton.jit
 def box_muller(radius_word, angle_word):
-    """Two normals of two words, as :meth:`seit.augment.philox.SampleRandom.normal` makes them.
+    """Two normals of two words, as :meth:`seit.augment.random.SampleRandom.normal` makes them.
 
     The angle is reduced to ±π/4 in integers, without an error, so that short polynomials do: least
     squares over Chebyshev points, within 1.1e-7 of sine and cosine.

@@ -5,14 +5,14 @@
 No type is written here: Triton infers them. Rounding is that of torch, operation by operation:
 nothing is fused, divisions and square roots are those of IEEE.
 
-Shape letters: B batch, n samples of a program, C codebook dim, H W grid, h w cropped grid.
+Legend: B batch, n samples of a program, C codebook dim, H W grid, h w cropped grid.
 """
 
 import triton
 import triton.language as tl
 
 from seit.augment.crop import NUM_TRIES
-from seit.augment.kernels.plan import PLAN_COLUMNS
+from seit.augment.kernels.columns import PLAN_COLUMNS
 from seit.augment.kernels.programs.philox import box_muller, random_words, to_integer, to_uniform
 from seit.augment.philox import Op
 

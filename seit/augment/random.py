@@ -1,0 +1,172 @@
+"""Random numbers that belong to a sample, not to a batch, rank or worker.
+
+Legend: B batch, n counter blocks per sample.
+
+The key of Philox is made of (seed, epoch) and its counter of (block, operation, position low,
+position high), so a draw is a pure function of (seed, epoch, position in the epoch): however an
+epoch is cut into batches and spread over ranks, each sample meets the same augmentation. Word j of
+block i is draw 4·i + j of its sample; a longer draw begins with the shorter one. On CUDA devices a
+Triton kernel makes the words, one launch a draw.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from seit.augment.kernels.draws import draw_triton
+from seit.augment.philox import LOW32, UNIT_24, Op, Words, philox4x32
+from seit.devices import triton_serves
+from seit.errors import UsageError
+
+# So many blocks at a time keep a CPU's caches warm and the memory of a long draw low.
+_CPU_CHUNK_BLOCKS = 1 << 17
+# Draws of at most so many blocks come from one table of all operations, made on first use: a dozen
+# small draws then cost one evaluation of Philox, which is about 130 kernel launches.
+_SHORT_BLOCKS = 8
+
+
+def _scramble(word: int) -> int:
+    """A bijection of 32-bit words that fixes 0 (the finaliser of MurmurHash3)."""
+    word = ((word ^ word >> 16) * 0x85EBCA6B) & LOW32
+    word = ((word ^ word >> 13) * 0xC2B2AE35) & LOW32
+    return word ^ word >> 16
+
+
+class SampleRandom:
+    """The random draws of a batch's samples, each a function of (seed, epoch, position).
+
+    Args:
+        seed: the run's seed, 0 to 2⁶⁴ − 1. Seeds below 2³² are the first key word as they are;
+            the upper half of a longer one is scrambled into it.
+        epoch: 0 to 2³² − 1, the second key word.
+        positions: (B,) integers ≥ 0, each sample's global position in the epoch's order; draws are
+            made on this tensor's device.
+
+    Raises:
+        UsageError: for a seed, an epoch or positions outside these ranges or of another shape.
+    """
+
+    def __init__(self, seed: int, epoch: int, positions: Tensor) -> None:
+        if not 0 <= seed < 2**64:
+            raise UsageError(f"seed is {seed}; expected 0 to 2**64 - 1: choose another seed")
+        if not 0 <= epoch < 2**32:
+            raise UsageError(f"epoch is {epoch}; expected 0 to 2**32 - 1: count epochs from 0")
+        if positions.ndim != 1 or positions.is_floating_point():
+            raise UsageError(
+                f"positions are {tuple(positions.shape)} of {positions.dtype}; expected (B,) "
+                "integers: pass each sample's global position in the epoch"
+            )
+        self.key = (seed & LOW32 ^ _scramble(seed >> 32), epoch)
+        self.positions = positions.to(torch.int64)
+        self._short: Words | None = None
+        self._has_kernel = triton_serves(positions.device)
+
+    def __len__(self) -> int:
+        """B, the number of samples."""
+        return self.positions.shape[0]
+
+    def select(self, index: Tensor) -> "SampleRandom":
+        """The draws of some of the samples; ``index`` is (n,) int64 or (B,) bool."""
+        other = object.__new__(SampleRandom)
+        other.key, other.positions, other._short = self.key, self.positions[index], None
+        other._has_kernel = self._has_kernel
+        if self._short is not None:
+            a, b, c, d = self._short
+            other._short = a[index], b[index], c[index], d[index]
+        return other
+
+    def uniform(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
+        """``(B, *shape)`` float32 in [0, 1): the upper 24 bits of a word, times 2⁻²⁴."""
+        if self._has_kernel:
+            return self._draw_by_kernel(op, shape, torch.float32)
+        return self._draw(op, shape, torch.float32, _to_uniform)
+
+    def normal(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
+        """``(B, *shape)`` float32 standard normal, by Box and Muller; no value exceeds 5.77.
+
+        Words 0 and 1 of a block make its draws 0 and 1 (radius and angle → cosine, sine), words 2
+        and 3 its draws 2 and 3.
+        """
+        return self._draw(op, shape, torch.float32, _to_normal)
+
+    def randint(self, op: int, high: int | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+        """``(B, *shape)`` int64 in [0, high), each equally likely to within high / 2³².
+
+        Args:
+            op: the operation.
+            high: 1 to 2³¹ − 1, an integer or a tensor that broadcasts to ``(B, *shape)``.
+            shape: the draws of one sample.
+        """
+        if self._has_kernel:
+            return (self._draw_by_kernel(op, shape, torch.int64) * high) >> 32
+        return (self._draw(op, shape, torch.int64, _to_words) * high) >> 32
+
+    def _draw_by_kernel(self, op: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        words = draw_triton(self.positions, self.key, op, count=math.prod(shape), dtype=dtype)
+        return words.view(len(self), *shape)
+
+    def _draw(
+        self,
+        op: int,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        convert: Callable[[Words, Tensor], None],
+    ) -> Tensor:
+        B, count = len(self), math.prod(shape)
+        blocks = -(-count // 4)
+        device = self.positions.device
+        out = torch.empty((B, blocks, 4), dtype=dtype, device=device)
+        if self._has_kernel:
+            words = self._draw_by_kernel(op, (blocks, 4), torch.int64)
+            a, b, c, d = words.unbind(2)
+            convert((a, b, c, d), out)
+        elif blocks <= _SHORT_BLOCKS and op < len(Op):
+            a, b, c, d = (word[:, op, :blocks] for word in self._short_words())
+            convert((a, b, c, d), out)
+        else:
+            step = max(1, _CPU_CHUNK_BLOCKS // blocks) if device.type == "cpu" else B
+            ops = torch.full((1,), int(op), device=device)
+            for start in range(0, B, max(1, step)):
+                rows = slice(start, start + step)
+                a, b, c, d = self._words(ops, self.positions[rows], blocks)
+                convert((a[:, 0], b[:, 0], c[:, 0], d[:, 0]), out[rows])
+        return out.view(B, 4 * blocks)[:, :count].reshape(B, *shape)
+
+    def _short_words(self) -> Words:
+        if self._short is None:
+            ops = torch.arange(len(Op), device=self.positions.device)
+            self._short = self._words(ops, self.positions, _SHORT_BLOCKS)
+        return self._short
+
+    def _words(self, ops: Tensor, positions: Tensor, blocks: int) -> Words:
+        """Four (B, number of ops, blocks) int64."""
+        size = (len(positions), len(ops), blocks)
+        counter = (
+            torch.arange(blocks, device=positions.device).expand(size).contiguous(),
+            ops[:, None].expand(size).contiguous(),
+            (positions & LOW32)[:, None, None].expand(size).contiguous(),
+            (positions >> 32 & LOW32)[:, None, None].expand(size).contiguous(),
+        )
+        return philox4x32(counter, self.key)
+
+
+def _to_words(words: Words, out: Tensor) -> None:
+    torch.stack(words, dim=-1, out=out)
+
+
+def _to_uniform(words: Words, out: Tensor) -> None:
+    for j, word in enumerate(words):
+        out[..., j] = word >> 8
+    out.mul_(UNIT_24)
+
+
+def _to_normal(words: Words, out: Tensor) -> None:
+    for j in (0, 2):
+        # 1 is added so that the logarithm never meets 0: radius² = −2 ln u, u in (0, 1].
+        radius = (words[j] >> 8).add_(1).to(torch.float32)
+        radius.mul_(UNIT_24).log_().mul_(-2.0).sqrt_()
+        angle = (words[j + 1] >> 8).to(torch.float32).mul_(2 * math.pi * UNIT_24)
+        torch.mul(radius, angle.cos(), out=out[..., j])
+        torch.mul(radius, angle.sin_(), out=out[..., j + 1])

@@ -1,0 +1,17 @@
+"""Names of methods, apart from their classes so that the command line starts without torch."""
+
+from typing import Literal
+
+Method = Literal[
+    "lae",
+    "seq-ft",
+    "joint",
+    "frozen-head",
+    "ncm",
+    "simplecil",
+    "ranpac",
+    "er",
+    "der++",
+    "icarl",
+    "gdumb",
+]

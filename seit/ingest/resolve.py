@@ -1,0 +1,66 @@
+"""Resolve the tokenizer that the settings of a job name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from seit.errors import UsageError
+from seit.ingest.config import AUTO, DEFAULT_SIZE, TokenizeConfig
+from seit.tokenizers import (
+    PRESETS,
+    TOKENIZERS,
+    ImageInputs,
+    PatchTokenizer,
+    Tokenizer,
+    open_tokenizer,
+)
+
+_SHIPPED, _SHIPPED_CODES = "conv-vq-f8-1024", 1024
+
+
+def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer | None]:
+    """Load a tokenizer of the package or of a file, and settle what a job's tokenizer takes.
+
+    Returns:
+        the config with ``inputs``, for images with ``size``; the tokenizer, unless it is one that
+        is fitted on the corpus.
+
+    Raises:
+        UsageError: there is no such tokenizer, or it takes another image size.
+    """
+    if config.tokenizer == AUTO:
+        serves = config.size in (None, DEFAULT_SIZE) and config.codes == _SHIPPED_CODES
+        config = replace(config, tokenizer=_SHIPPED if serves else PatchTokenizer.name)
+    preset = PRESETS.get(config.tokenizer)
+    if preset:
+        if preset.modality == "image":
+            size = config.size or DEFAULT_SIZE
+            return replace(config, size=size, inputs=preset.inputs(size=size)), None
+        _refuse_image_settings(config)
+        return replace(config, inputs=preset.inputs(size=DEFAULT_SIZE)), preset.ready()
+    if config.tokenizer in TOKENIZERS and not Path(config.tokenizer).is_file():
+        raise UsageError(
+            f"a {config.tokenizer} tokenizer is not fitted by a job; pass the file of one, or "
+            f"one of {', '.join(PRESETS)}"
+        )
+    tokenizer = open_tokenizer(config.tokenizer)
+    inputs = tokenizer.inputs
+    if not isinstance(inputs, ImageInputs):
+        _refuse_image_settings(config)
+        return replace(config, inputs=inputs), tokenizer
+    if config.size not in (None, inputs.size):
+        raise UsageError(
+            f"{config.tokenizer} takes images of {inputs.size} px but size is "
+            f"{config.size}; pass --size {inputs.size} or leave it out"
+        )
+    return replace(config, size=inputs.size, inputs=inputs), tokenizer
+
+
+def _refuse_image_settings(config: TokenizeConfig) -> None:
+    if config.views > 1:
+        raise UsageError(
+            f"{config.tokenizer} takes audio but views is {config.views}; only images have views"
+        )
+    if config.size is not None:
+        raise UsageError(
+            f"{config.tokenizer} takes audio but size is {config.size}; leave --size out"
+        )

@@ -1,0 +1,21 @@
+"""Registry of codecs, by the names that cards give them."""
+
+from collections.abc import Mapping
+
+from seit.errors import UsageError
+from seit.shards.codecs import Codec, PackedCodec, TokenLayout
+from seit.shards.context import ContextCodec
+
+CODECS: Mapping[str, type[Codec]] = {codec.name: codec for codec in (PackedCodec, ContextCodec)}
+
+
+def build_codec(name: str, layout: TokenLayout, *, tables: bytes | None = None) -> Codec:
+    """Build the codec that the card calls ``name``, with the ``tables`` that the store keeps.
+
+    Raises:
+        UsageError: this version has no such codec.
+        DamagedError: the tables are not those of such a codec.
+    """
+    if name not in CODECS:
+        raise UsageError(f"the codec {name!r} is unknown to this seit: upgrade")
+    return CODECS[name].build(layout, tables)
