@@ -77,7 +77,7 @@ def take_lock(path: Path, *, busy: str) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock file at ``path``."""
+    """Return True if a process holds the lock file at ``path``."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):

@@ -39,7 +39,8 @@ from seit.demo import write_corpus
 from seit.ingest import TokenizeConfig, tokenize
 from seit.models.tokenadapt import load_tokenadapt
 from seit.shards import Store
-from seit.tokenizer_training.tokenadapt import TokenAdaptConfig, copy_tokens, train_tokenadapt
+from seit.tokenizer_training.pairs import copy_tokens
+from seit.tokenizer_training.tokenadapt import TokenAdaptConfig, train_tokenadapt
 
 SIZE, CODES = 128, 512
 CELL, GAP, MARGIN, COLORS = 112, 4, 72, 256

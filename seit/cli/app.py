@@ -52,6 +52,7 @@ RESUMABLE = (
     "tune",
     "continual",
     "tokenizer train",
+    "tokenizer adapt",
     "frontier",
 )
 """Commands that go on where they were stopped."""
@@ -112,7 +113,7 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
     command = " ".join(tokens[:2]) if name == "tokenizer" else name
     if command not in RESUMABLE:
         return ""
-    asks = command.endswith(("train", "tune", "continual")) and "--resume" not in tokens
+    asks = command.endswith(("train", "tune", "continual", "adapt")) and "--resume" not in tokens
     flag = " with --resume" if asks else ""
     return f"; finished work is kept: run the same command again{flag} to go on"
 

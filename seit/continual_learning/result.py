@@ -91,7 +91,7 @@ def make_result(
         seconds: that this call took.
         warnings: what makes the figures mean little, one line each.
     """
-    config, progress = running.config, running.progress
+    config, progress = running.config, running.position
     learner, stream = running.learner, running.setting.stream
     assert progress.initial is not None
     counts = np.array([len(task.val_rows) for task in stream.tasks])
@@ -134,10 +134,8 @@ def make_result(
         network=fingerprint(network.trained_state() | learner.state()),
         trained_parameters=_count_trained(learner),
         steps=progress.number,
-        samples=running.samples_here,
-        samples_per_second=(
-            running.samples_here / running.busy_seconds if running.busy_seconds else 0.0
-        ),
+        samples=running.journal.samples,
+        samples_per_second=(running.journal.samples_per_second if running.journal.steps else 0.0),
         seconds=seconds,
         warnings=warnings,
     )
@@ -198,7 +196,7 @@ def _ledger(running: Running, store: Store) -> Ledger:
         offline_pet_bytes=tensor_bytes(stored.pop(OFFLINE, {})),
         head_bytes=tensor_bytes(network.head.state_dict()) if learner.takes_steps else 0,
         state_bytes=tensor_bytes(stored),
-        optimizer_bytes=running.progress.optimizer_bytes,
+        optimizer_bytes=running.position.optimizer_bytes,
         backbone_bytes=tensor_bytes({key: one for key, one in frozen.items() if key not in own}),
         trainable_parameters=_count_trained(learner),
     )

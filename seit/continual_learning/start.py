@@ -39,18 +39,18 @@ from seit.training import (
     REPORT_NAME,
     RUN_NAME,
     Run,
-    check_origins,
     check_tokens,
     default_config,
-    describe_origins,
+    enter_run,
     environment,
-    list_checkpoints,
-    listen,
+    finished_figures,
+    has_to_end,
     make_augment,
     make_autocast,
     origin_sections,
     plain_weights,
     starting_from,
+    withdrawn_if_refused,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -99,25 +99,11 @@ def continual(
     config, out = starting_from(config, init_from), Path(out)
     if not resume:
         Run.check_new(out)
-    finished = _finished(config, store, out) if resume else None
-    if finished is not None and _is_complete(out):
-        return finished
+    finished = finished_figures(out, config, store) if resume else None
+    if finished is not None and not has_to_end(Run(out), (LEARNER_NAME, REPORT_NAME)):
+        return recorded_result(finished)
     with locked_folder(out):
         return _continual(config, store, out, resume=resume, progress=progress)
-
-
-def _finished(config: ContinualConfig, store: Store, out: Path) -> ContinualResult | None:
-    """The result of the run at ``out``, if it has finished."""
-    if not Run.exists(out):
-        return None
-    run = Run.open(out)
-    run.check_same(config, store)
-    return recorded_result(run.info["result"]) if run.info["status"] == "finished" else None
-
-
-def _is_complete(out: Path) -> bool:
-    """Tell whether a finished run has all files that a repeated call would write."""
-    return all((out / name).is_file() for name in (LEARNER_NAME, REPORT_NAME))
 
 
 def _continual(
@@ -148,37 +134,23 @@ def _continual(
     )
     learner = config.learner(setting)
     evaluated = Rows(store[config.data.val_split], augment, device)
-    run, is_known = _enter(config, store, out, resume=resume)
+    is_known = Run.exists(out)
+    start = None if config.init_from is None else Path(config.init_from)
+    run = enter_run(out, config, store, init_from=start, resume=resume)
     warnings = _warnings(config)
     for text in warnings:
         _LOG.warning("%s", text)
-    try:
+    with withdrawn_if_refused(run, is_new=not is_known):
         _check_begun(run, backbone=backbone, stream=stream.fingerprint)
         running = Running(learner, train, evaluated, run, progress)
-        with listen() as stop:
-            if not running.finish(stop):
-                raise KeyboardInterrupt
-    except UsageError:
-        if not is_known and not list_checkpoints(run.checkpoints):
-            run.withdraw()
-        raise
+        running.finish()
     seconds = time.perf_counter() - started
     result = make_result(running, store, begun, seconds=seconds, warnings=warnings)
     if run.info["status"] == "finished":  # of which only files are missing
         result = recorded_result(run.info["result"])
     _leave(run, learner, result, store, device)
+    running.journal.close({k: one for k, one in result.metrics.items() if one is not None})
     return result
-
-
-def _enter(config: ContinualConfig, store: Store, out: Path, *, resume: bool) -> tuple[Run, bool]:
-    """The run's folder, and whether it was there before."""
-    start = None if config.init_from is None else Path(config.init_from)
-    origins = describe_origins(config, init_from=start, teacher=None)
-    is_known = Run.exists(out)
-    if is_known and resume:
-        check_origins(Run.open(out), origins)
-    Run.start(out, config, store, resume=resume, notes=origins)
-    return Run.open(out), is_known
 
 
 def _warnings(config: ContinualConfig) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a continual run needs to go on bit for bit, as tensors.
+"""What a continual run needs to resume bit for bit, as tensors.
 
 The backbone is not among it where it is frozen: the run is given it again, and knows it by its
 fingerprint.
@@ -6,7 +6,7 @@ fingerprint.
 Legend: T tasks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +16,12 @@ from torch import Tensor
 from seit.continual_learning.answers import Answers
 from seit.continual_learning.learners.base import Learner
 from seit.errors import DamagedError
-from seit.training import moments, restore_moments
+from seit.training import Saved, moments, restore_moments
 
 
 @dataclass
 class Position:
-    """How far a run is, and what was answered so far.
+    """Progress of a run, and its answers so far.
 
     Attributes:
         segment: the present one's number.
@@ -30,8 +30,7 @@ class Position:
         initial: answers before the first task.
         answers: after each task.
         curve: (samples, accuracy) of each evaluation of a stream that is seen once.
-        optimizer_bytes: of the largest optimiser state so far.
-        losses: of steps (scalars) that no line of the metrics has told yet.
+        optimizer_bytes: of the largest optimizer state so far.
     """
 
     segment: int = 0
@@ -41,7 +40,6 @@ class Position:
     answers: list[Answers] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
     optimizer_bytes: int = 0
-    losses: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -49,15 +47,15 @@ class ContinualState:
     """The live objects of a run that a checkpoint saves and restores.
 
     Attributes:
-        learner: who learns.
+        learner: what learns.
         progress: how far it is.
-        scaler: the scale of the loss, which fp16 goes on with from task to task.
+        also: further objects, each with names of its own.
         optimizer: of the present task; None between tasks, as each begins with a new one.
     """
 
     learner: Learner
     progress: Position
-    scaler: torch.amp.GradScaler
+    also: Sequence[Saved] = ()
     optimizer: torch.optim.Optimizer | None = None
     _saved_moments: dict[str, Tensor] = field(default_factory=dict, init=False)
 
@@ -84,10 +82,8 @@ class ContinualState:
         tensors["progress"] = torch.tensor(
             [progress.segment, progress.step, progress.number, progress.optimizer_bytes]
         )
-        if progress.losses:
-            tensors["losses"] = torch.stack(progress.losses)
-        for key, number in self.scaler.state_dict().items():
-            tensors[f"scaler.{key}"] = torch.tensor(number, dtype=torch.float64)
+        for saved in self.also:
+            tensors |= saved.tensors()
         tensors["curve"] = torch.tensor(progress.curve, dtype=torch.float64).view(-1, 2)
         return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
@@ -107,10 +103,6 @@ class ContinualState:
             if self.learner.setting.memory is not None:
                 self.learner.setting.memory.restore(parts["memory"])
             segment, step, number, size = tensors["progress"].tolist()
-            scale = {
-                key: type(old)(tensors[f"scaler.{key}"])
-                for key, old in self.scaler.state_dict().items()
-            }
             curve = [(one[0], one[1]) for one in tensors["curve"].tolist()]
         except (KeyError, RuntimeError, ValueError) as error:
             raise DamagedError(f"the checkpoint does not fit this run: {error}") from error
@@ -120,9 +112,8 @@ class ContinualState:
         self.progress.answers[:] = told[1:]
         self.progress.optimizer_bytes = size
         self.progress.curve[:] = curve
-        losses = tensors.get("losses", torch.empty(0)).to(self.learner.setting.device)
-        self.progress.losses[:] = losses.unbind()
-        self.scaler.load_state_dict(scale)
+        for saved in self.also:
+            saved.restore(tensors)
         self._saved_moments = parts.get("optimizer", {})
 
     def restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -140,7 +131,7 @@ class ContinualState:
             raise DamagedError(f"the checkpoint does not fit this run: {error}") from error
 
     def moments(self) -> dict[str, Tensor]:
-        """What the optimiser keeps, by the names of parameters; nothing between tasks."""
+        """Return what the optimizer keeps, by the names of parameters; nothing between tasks."""
         return {} if self.optimizer is None else moments(self.learner.network, self.optimizer)
 
 

@@ -4,4 +4,9 @@ from .evaluate import (
     Comparison as Comparison,
     compare_tokenizers as compare_tokenizers,
 )
-from .loop import TokenizerResult as TokenizerResult, train_tokenizer as train_tokenizer
+from .tokenadapt import (
+    TokenAdaptConfig as TokenAdaptConfig,
+    TokenAdaptResult as TokenAdaptResult,
+    train_tokenadapt as train_tokenadapt,
+)
+from .train import TokenizerResult as TokenizerResult, train_tokenizer as train_tokenizer

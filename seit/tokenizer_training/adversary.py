@@ -1,4 +1,4 @@
-"""The adversarial phase: a discriminator that learns beside the tokenizer, from a given step on."""
+"""The adversarial phase: a discriminator that learns with the tokenizer, from a given step on."""
 
 from collections.abc import Mapping
 
@@ -9,12 +9,13 @@ from seit.errors import DamagedError
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizer_training.discriminator import PatchDiscriminator
 from seit.tokenizer_training.losses import hinge
+from seit.training import Update, moments, restore_moments, set_learning_rate
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_NETWORK, _MOMENTS = "adversary.network.", "adversary.optimizer."
 
 
 class Adversary:
-    """A discriminator and its optimiser."""
+    """A discriminator and its optimizer."""
 
     def __init__(self, config: TokenizerConfig, planes: int, device: torch.device) -> None:
         self._weight = config.adversarial
@@ -23,13 +24,14 @@ class Adversary:
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, betas=(0.5, 0.99), weight_decay=0.0
         )
+        self._update = Update()
 
     def has_begun(self, step: int) -> bool:
         """Whether it takes part in ``step``."""
         return step >= self._start
 
     def loss(self, rebuilt: Tensor) -> Tensor:
-        """What reconstructions (B, P, Y, X) pay for being told from photographs, weighted."""
+        """Return the weighted loss of reconstructions (B, P, Y, X) that look like such."""
         self.network.requires_grad_(False)
         loss: Tensor = -self._weight * self.network(rebuilt).mean()
         self.network.requires_grad_(True)
@@ -37,21 +39,18 @@ class Adversary:
 
     def learn(self, planes: Tensor, rebuilt: Tensor, *, lr: float) -> Tensor:
         """Take a step in telling photographs from reconstructions; returns the hinge loss."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self._optimizer, lr)
         loss = hinge(self.network(planes), self.network(rebuilt.detach()))
-        loss.backward()
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._update.backward(loss)
+        self._update.take(self.network, self._optimizer)
         return loss.detach()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state by name; the optimiser has none before its first step."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
-        return tensors
+        """Return all state by name; the optimizer has none before its first step."""
+        weights, state = self.network.state_dict(), moments(self.network, self._optimizer)
+        return {f"{_NETWORK}{key}": value for key, value in weights.items()} | {
+            f"{_MOMENTS}{key}": value for key, value in state.items()
+        }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put saved state back.
@@ -59,22 +58,18 @@ class Adversary:
         Raises:
             DamagedError: it is another network's.
         """
-        prefix = "network."
-        weights = {
-            key.removeprefix(prefix): value
-            for key, value in tensors.items()
-            if key.startswith(prefix)
-        }
+        weights, state = (
+            {
+                key.removeprefix(prefix): value
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            }
+            for prefix in (_NETWORK, _MOMENTS)
+        )
         try:
             self.network.load_state_dict(weights)
-            for name, parameter in self.network.named_parameters():
-                if f"optimizer.{name}.step" not in tensors:
-                    continue
-                state = self._optimizer.state[parameter]
-                for key in _MOMENTS:
-                    value = tensors[f"optimizer.{name}.{key}"]
-                    state[key] = value if key == "step" else value.to(parameter.device)
-        except (KeyError, RuntimeError) as error:
+            restore_moments(self.network, self._optimizer, state, all_or_none=True)
+        except (KeyError, RuntimeError, ValueError) as error:
             raise DamagedError(
                 f"the checkpoint does not fit this discriminator: {error}"
             ) from error

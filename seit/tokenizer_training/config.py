@@ -1,12 +1,11 @@
-"""How a learned tokenizer is trained."""
+"""Settings of the training of a tokenizer."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from seit.config import build, setting_names
 from seit.errors import UsageError
+from seit.tokenizer_training.base import BaseConfig
 from seit.tokenizers import MAX_CODES, MEL_CONFIGS, MelConfig
 
 _MAX_DEPTH = 16
@@ -14,8 +13,8 @@ _LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """Settings of a training; together with the corpus they give the weights.
+class TokenizerConfig(BaseConfig):
+    """Settings of a training, besides those of `BaseConfig`; with the corpus they give the weights.
 
     Attributes:
         audio: length of the windows of an audio tokenizer, as of the presets: `1s`, `5s` or
@@ -34,10 +33,6 @@ class TokenizerConfig:
         scale: crops are taken from images whose shorter side is `size` times a factor from this
             range, uniform in its logarithm. Neither says anything about audio.
         crops_per_image: crops from each decoded image or window.
-        batch_size: crops a step.
-        steps: of AdamW.
-        lr: peak learning rate; a linear warm-up of `warmup_steps` and a cosine to 0 around it.
-        warmup_steps: of the learning rate.
         ema: decay of the average of the weights, which is what is saved.
         l1: weight of the absolute error.
         l2: weight of the squared error.
@@ -52,10 +47,7 @@ class TokenizerConfig:
         hog: weight of the squared error of a head that predicts histograms of oriented gradients
             (as Wei et al. 2022) of each patch from its quantised latents.
         whitening: of the principal components that the network starts from, 0–1.
-        checkpoint_every: steps between checkpoints.
         eval_images: images or windows of the val split that the finished tokenizer is measured on.
-        seed: of crops and weights.
-        device: cpu, cuda, cuda:1, mps or auto.
 
     Raises:
         UsageError: for a value outside its range.
@@ -75,10 +67,6 @@ class TokenizerConfig:
     crop: int = 96
     scale: tuple[float, float] = (0.75, 1.5)
     crops_per_image: int = 4
-    batch_size: int = 16
-    steps: int = 20_000
-    lr: float = 1e-3
-    warmup_steps: int = 200
     ema: float = 0.999
     l1: float = 1.0
     l2: float = 1.0
@@ -90,10 +78,7 @@ class TokenizerConfig:
     classes: float = 0.0
     hog: float = 0.0
     whitening: float = 0.25
-    checkpoint_every: int = 500
     eval_images: int = 256
-    seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -111,7 +96,8 @@ class TokenizerConfig:
     def _check_counts(self) -> None:
         least = {
             **dict.fromkeys(("dim", "crops_per_image", "batch_size", "steps"), 1),
-            **dict.fromkeys(("checkpoint_every", "discriminator_width", "eval_images"), 1),
+            **dict.fromkeys(("checkpoint_every", "log_every"), 1),
+            **dict.fromkeys(("discriminator_width", "eval_images"), 1),
             **dict.fromkeys(("encoder_width", "decoder_width"), 1),
             **dict.fromkeys(("encoder_blocks", "decoder_blocks"), 0),
             **dict.fromkeys(("warmup_steps", "adversarial_start", "seed"), 0),
@@ -162,18 +148,3 @@ class TokenizerConfig:
     def num_codes(self) -> int:
         """K, of each level."""
         return math.prod(self.levels) if self.quantizer == "fsq" else self.codes
-
-    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Name the settings in which a saved config differs from this one.
-
-        Those that did not exist yet when it was saved had their defaults.
-
-        Raises:
-            UsageError: what was saved is no such config.
-        """
-        begun = build(type(self), earlier, origin="the config that was saved")
-        return [
-            f"{name} was {getattr(begun, name)!r} and is {getattr(self, name)!r}"
-            for name in setting_names(type(self))
-            if getattr(begun, name) != getattr(self, name)
-        ]

@@ -1,17 +1,19 @@
 """What training differs in between images and audio: batches, the tokenizer's kind, its figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from seit.ingest import FIT_INPUTS, Instance
+from seit.tensors import read_tensors, write_tensors
+from seit.tokenizer_training.batches import Batches
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizer_training.crops import Crops
 from seit.tokenizer_training.evaluate import measure_instances, sample_pictures
-from seit.tokenizer_training.folder import TrainingFolder
 from seit.tokenizer_training.windows import Windows, sample_windows
 from seit.tokenizers import (
     Autoencoder,
@@ -23,31 +25,7 @@ from seit.tokenizers import (
     MelFrontEnd,
     measure_quality,
 )
-
-
-class Batch(Protocol):
-    """What one step sees."""
-
-    @property
-    def labels(self) -> Tensor:
-        """int64 (B,), −1 for none."""
-        ...
-
-    def planes(self, device: torch.device) -> Tensor:
-        """float32 (B, P, Y, X), about −1…1, on ``device``."""
-        ...
-
-
-class Batches(Protocol):
-    """Batches as a function of (seed, step)."""
-
-    def batches(self, step: int, stop: int) -> Iterator[Batch]:
-        """Those of the steps from ``step`` to before ``stop``."""
-        ...
-
-    def batch(self, step: int) -> Batch:
-        """That of one step."""
-        ...
+from seit.training import FRONT_END_NAME
 
 
 class Domain(Protocol):
@@ -97,20 +75,21 @@ class AudioDomain:
         instances: Sequence[Instance],
         config: TokenizerConfig,
         mel: MelConfig,
-        folder: TrainingFolder,
+        folder: Path,
     ) -> None:
         self._instances = instances
         self._config = config
         self._mel = mel
-        self._front_end = folder.read_front_end(mel)
-        if self._front_end is None:
+        path = folder / FRONT_END_NAME
+        if path.exists():
+            self._front_end = MelFrontEnd.restore(read_tensors(path), mel.to_json())
+        else:
             self._front_end = MelFrontEnd.fit(mel, self._sample(instances, FIT_INPUTS))
-            folder.write_front_end(self._front_end)
+            write_tensors(path, self._front_end.tensors())
         self.batches: Batches = Windows(instances, config, self._front_end)
 
     def tokenizer(self, codebook: Tensor, network: Autoencoder, bound: Bound) -> LearnedTokenizer:
         """See :class:`Domain`."""
-        assert self._front_end is not None
         made = MelConvTokenizer(codebook, network, front_end=self._front_end, bound=bound)
         return made.sorted_by_use(self._sample(self._instances, self._config.eval_images))
 
@@ -125,13 +104,12 @@ class AudioDomain:
         return sample_windows(instances, self._mel, count=count)
 
 
-def make_domain(
-    instances: Sequence[Instance], config: TokenizerConfig, folder: TrainingFolder
-) -> Domain:
-    """That of a config.
+def make_domain(instances: Sequence[Instance], config: TokenizerConfig, folder: Path) -> Domain:
+    """Make the domain of a config; that of audio keeps its front end in ``folder``.
 
     Raises:
         SeitError: nothing is readable.
+        DamagedError: the front end is not what was written.
     """
     mel = config.mel
     if mel is None:

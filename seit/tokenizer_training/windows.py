@@ -3,80 +3,48 @@
 Shape letters: B crops, M bands, F frames of a window, N samples of a clip, T of a window.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from threading import Lock
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from seit.errors import SeitError, UnreadableError
+from seit.errors import SeitError
 from seit.ingest import AudioReader, Instance, decode_audio, read_bytes, spread_evenly
-from seit.lookahead import map_ahead
+from seit.tokenizer_training.batches import Batches
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizers import PLANE_RANGE, MelConfig, MelFrontEnd
 
-_ATTEMPTS = 16
 _GAIN_DB = 6.0
 _KEPT_BYTES = 256 << 20
 
 
-class WindowBatch(NamedTuple):
-    """What one step sees."""
-
-    values: Tensor
-    """float32 (B, 1, M, crop), as the network takes them."""
-    labels: Tensor
-    """int64 (B,), −1 where the clip has no class."""
-
-    def planes(self, device: torch.device) -> Tensor:
-        """The values on ``device``."""
-        return self.values.to(device)
-
-
-class Windows:
+class Windows(Batches):
     """Batches of parts of spectrograms: all bands, ``crop`` frames.
 
     A clip is cut at a random sample, made louder or softer by up to 6 dB, and its window's
-    spectrogram gives several crops at random frames. All that depends on (seed, step) alone. A
-    clip that cannot be read is replaced by another one. Decoded clips are kept, up to 256 MB.
+    spectrogram gives several crops at random frames. Decoded clips are kept, up to 256 MB.
     """
+
+    noun = "clips"
 
     def __init__(
         self, instances: Sequence[Instance], config: TokenizerConfig, front_end: MelFrontEnd
     ) -> None:
-        self._instances = instances
-        self._config = config
+        super().__init__(instances, config)
         self._front_end = front_end
         self._kept: dict[int, npt.NDArray[np.float32]] = {}
         self._room = _KEPT_BYTES
         self._lock = Lock()
 
-    def batches(self, step: int, stop: int) -> Iterator[WindowBatch]:
-        """The batches of the steps from ``step`` to before ``stop``, made ahead by threads."""
-        workers = max(1, (os.cpu_count() or 1) // 2)
-        return map_ahead(self.batch, range(step, stop), most=workers)
-
-    def batch(self, step: int) -> WindowBatch:
-        """The batch of one step."""
+    @override
+    def _crops(self, random: np.random.Generator) -> tuple[Instance, list[Tensor]]:
         config = self._config
-        random = np.random.default_rng([config.seed, step])
-        values: list[Tensor] = []
-        labels: list[int] = []
-        for _ in range(config.batch_size // config.crops_per_image):
-            label, parts = self._crops(random)
-            values += parts
-            labels += [label] * len(parts)
-        return WindowBatch(torch.stack(values), torch.tensor(labels))
-
-    def _crops(self, random: np.random.Generator) -> tuple[int, list[Tensor]]:
-        """The label and the crops (1, M, crop) of one clip."""
-        config = self._config
-        label, clip_N = self._clip(random)
+        instance, clip_N = self._draw(random, self._samples)
         start = int(random.integers(0, max(0, len(clip_N) - self._mel.window) + 1))
         gain = np.float32(10 ** (random.uniform(-_GAIN_DB, _GAIN_DB) / 20))
         wave_T = np.zeros(self._mel.window, dtype=np.float32)
@@ -84,22 +52,11 @@ class Windows:
         wave_T[: len(part_N)] = gain * part_N
         plane = self._front_end.planes(torch.from_numpy(wave_T)[None])[0] / PLANE_RANGE
         lefts = random.integers(0, self._mel.frames - config.crop + 1, config.crops_per_image)
-        return label, [plane[..., left : left + config.crop] for left in lefts.tolist()]
+        return instance, [plane[..., left : left + config.crop] for left in lefts.tolist()]
 
     @property
     def _mel(self) -> MelConfig:
         return self._front_end.config
-
-    def _clip(self, random: np.random.Generator) -> tuple[int, npt.NDArray[np.float32]]:
-        reason = ""
-        for _ in range(_ATTEMPTS):
-            number = int(random.integers(len(self._instances)))
-            instance = self._instances[number]
-            try:
-                return instance.label, self._samples(number)
-            except UnreadableError as error:
-                reason = f"{instance.key}: {error}"
-        raise SeitError(f"{_ATTEMPTS} clips in a row cannot be read ({reason}); check SRC")
 
     def _samples(self, number: int) -> npt.NDArray[np.float32]:
         """A clip float32 (N,)."""

@@ -4,12 +4,11 @@ from .answers import (
     read_predictions as read_predictions,
 )
 from .checkpoint import (
+    Saved as Saved,
     TrainState as TrainState,
     list_checkpoints as list_checkpoints,
-    load_checkpoint as load_checkpoint,
     moments as moments,
     restore_moments as restore_moments,
-    save_checkpoint as save_checkpoint,
 )
 from .classify import TrainResult as TrainResult, train as train
 from .config import (
@@ -17,6 +16,7 @@ from .config import (
     EmaConfig as EmaConfig,
     LoopConfig as LoopConfig,
     OptimConfig as OptimConfig,
+    RunConfig as RunConfig,
     ScheduleConfig as ScheduleConfig,
     TrainConfig as TrainConfig,
     require_setting as require_setting,
@@ -33,13 +33,7 @@ from .evaluate import (
     RunEvaluation as RunEvaluation,
     evaluate_run as evaluate_run,
 )
-from .failure import (
-    Failure as Failure,
-    describe_figures as describe_figures,
-    describe_ruin as describe_ruin,
-    first_failure as first_failure,
-    write_failure as write_failure,
-)
+from .failure import describe_figures as describe_figures, describe_ruin as describe_ruin
 from .feeds import (
     EVAL_BATCH as EVAL_BATCH,
     SECOND_VIEW as SECOND_VIEW,
@@ -61,8 +55,15 @@ from .kinds import (
     kind_of as kind_of,
     kind_with as kind_with,
 )
-from .launch import has_checkpoint as has_checkpoint, run_objective as run_objective
-from .loggers import Logger as Logger, make_loggers as make_loggers
+from .launch import (
+    enter_run as enter_run,
+    finished_figures as finished_figures,
+    has_checkpoint as has_checkpoint,
+    has_to_end as has_to_end,
+    run_objective as run_objective,
+    withdrawn_if_refused as withdrawn_if_refused,
+)
+from .loop import Loop as Loop
 from .mistakes import decode_pictures as decode_pictures
 from .networks import check_plain as check_plain, pixel_stem as pixel_stem
 from .objective import LoopFigures as LoopFigures, Objective as Objective
@@ -73,8 +74,6 @@ from .optimizer import (
     set_learning_rate as set_learning_rate,
 )
 from .origin import (
-    check_origins as check_origins,
-    describe_origins as describe_origins,
     origin_sections as origin_sections,
     read_origins as read_origins,
 )
@@ -88,7 +87,6 @@ from .prediction import (
 from .ranks import Ranks as Ranks
 from .records import (
     FINISHED as FINISHED,
-    MAX_METRICS_BYTES as MAX_METRICS_BYTES,
     MAX_RECORD_BYTES as MAX_RECORD_BYTES,
 )
 from .report import (
@@ -104,10 +102,12 @@ from .report import (
 )
 from .run import (
     CONFIG_NAME as CONFIG_NAME,
+    FRONT_END_NAME as FRONT_END_NAME,
     REPORT_NAME as REPORT_NAME,
     RUN_NAME as RUN_NAME,
     TOKENIZER_NAME as TOKENIZER_NAME,
     WEIGHTS_NAME as WEIGHTS_NAME,
+    Inputs as Inputs,
     Run as Run,
     environment as environment,
 )
@@ -121,7 +121,7 @@ from .seeds import (
     shown_figures as shown_figures,
     train_seeds as train_seeds,
 )
-from .signals import Stop as Stop, listen as listen
+from .signals import Stop as Stop
 from .step import seed_torch as seed_torch
 from .tables import (
     check_new_tables as check_new_tables,
@@ -135,3 +135,4 @@ from .tuning.compare import (
 )
 from .tuning.config import TuneConfig as TuneConfig
 from .tuning.start import ADAPTER_NAME as ADAPTER_NAME, TuneResult as TuneResult, tune as tune
+from .update import Update as Update

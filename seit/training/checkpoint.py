@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to resume bit for bit, without a pickle.
+"""Checkpoints: everything that a run needs to resume bit for bit, without a pickle.
 
 A checkpoint is one safetensors file ``checkpoints/step-00001200.safetensors``: weights, average,
 optimizer moments and the state of torch's generator as tensors, the step as metadata. The
@@ -7,7 +7,7 @@ is kept for what draws from it from step to step, as the training of tokenizers 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,11 +35,19 @@ class Saved(Protocol):
 
 @dataclass(frozen=True)
 class TrainState:
-    """The live objects of a run that a checkpoint saves and restores."""
+    """The live objects of a run that a checkpoint saves and restores.
+
+    Attributes:
+        model: what is trained.
+        average: the average of its weights, where there is one.
+        optimizer: of the model.
+        also: further objects, each with names of its own.
+    """
 
     model: nn.Module
     average: nn.Module | None
     optimizer: torch.optim.Optimizer
+    also: Sequence[Saved] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """All state as named tensors on the host."""
@@ -53,6 +61,8 @@ class TrainState:
             for key, value in group.items():
                 if isinstance(value, Tensor):
                     tensors[f"groups.{number}.{key}"] = value
+        for one in self.also:
+            tensors |= one.tensors()
         tensors["generator"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["generator.cuda"] = torch.cuda.get_rng_state()
@@ -78,6 +88,8 @@ class TrainState:
             self._restore_optimizer(parts["optimizer"], parts["groups"])
         except (KeyError, RuntimeError, ValueError, IndexError) as error:
             raise DamagedError(f"the checkpoint does not fit this model: {error}") from error
+        for one in self.also:
+            one.restore(tensors)
         torch.set_rng_state(tensors["generator"])
         if torch.cuda.is_available() and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
@@ -96,7 +108,7 @@ class TrainState:
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer keeps of the parameters of a model, as ``name.key``."""
+    """Return what an optimizer keeps of the parameters of a model, as ``name.key``."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}.{key}": torch.as_tensor(value)
@@ -112,7 +124,7 @@ def restore_moments(
     *,
     all_or_none: bool,
 ) -> None:
-    """Give an optimizer of a model's parameters back what :func:`moments` told.
+    """Give an optimizer of a model's parameters its :func:`moments` back.
 
     Args:
         model: whose parameters it changes.

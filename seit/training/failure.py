@@ -8,16 +8,13 @@ from in order to see it happen again.
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from seit.errors import SeitError
-from seit.shards import Split
 from seit.tensors import first_not_finite, write_tensors
-from seit.training.feeds import Feed
 from seit.training.run import FAILURE_NAME, Run
 
 
@@ -64,45 +61,6 @@ def describe_figures(figures: Mapping[str, float]) -> str | None:
     return None if name is None else f"the evaluated {name} became {figures[name]}"
 
 
-def report_failure(
-    run: Run,
-    feed: Feed,
-    split: Split,
-    failure: Failure,
-    *,
-    rate: float,
-    checkpoint: Path | None,
-) -> SeitError:
-    """Write the replay file of a run; returns the error to raise.
-
-    Args:
-        run: whose folder it goes to.
-        feed: of the run.
-        split: that it trains on.
-        failure: what was found.
-        rate: the step's learning rate.
-        checkpoint: the last one that was written.
-    """
-    with closing(feed.train_batches(failure.step)) as batches:
-        batch = next(batches)
-    keys = split.keys
-    tensors = {
-        "inputs": batch.augmented.inputs,
-        "labels": batch.augmented.labels,
-        "partner_labels": batch.augmented.partner_labels,
-        "weight": batch.augmented.weight,
-        "rows": batch.rows,
-    }
-    return write_failure(
-        run,
-        failure,
-        tensors,
-        keys=[keys[row] for row in batch.rows.tolist()],
-        rate=rate,
-        checkpoint=checkpoint,
-    )
-
-
 def write_failure(
     run: Run,
     failure: Failure,
@@ -111,6 +69,7 @@ def write_failure(
     keys: Sequence[str],
     rate: float,
     checkpoint: Path | None,
+    remedy: str,
 ) -> SeitError:
     """Write a batch to the replay file; returns the error to raise.
 
@@ -121,6 +80,7 @@ def write_failure(
         keys: of its samples.
         rate: the step's learning rate.
         checkpoint: the last one that was written.
+        remedy: what to change before the next start.
     """
     card = {
         "step": failure.step,
@@ -133,6 +93,6 @@ def write_failure(
     path = run.path / FAILURE_NAME
     write_tensors(path, tensors, card=card)
     return SeitError(
-        f"{failure.what} at step {failure.step + 1}; lower optim.lr or set optim.clip_grad, and "
-        f"start again ({path} holds the batch)"
+        f"{failure.what} at step {failure.step + 1}; {remedy}, and start again "
+        f"({path} holds the batch)"
     )

@@ -7,9 +7,9 @@ the one group of settings that no other kind has.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from seit.errors import UsageError
-from seit.training.config import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -17,38 +17,63 @@ class Kind:
     """One kind of run.
 
     Attributes:
-        name: what `run.json` calls it; also the command that makes such a run, `seit NAME`.
+        name: name in `run.json`.
         settings: module and class of its settings, imported when first used.
         mark: a group of settings that only this kind has; None for the plain classifier.
         one_network: whether a finished run is one network with one set of weights.
         classifies: whether that network names classes.
+        of_tokens: whether that network takes the tokens of a store and is used by its run.
+        command: command that makes such a run, after `seit`.
     """
 
     name: str
     settings: str
+    command: str
     mark: str | None = None
     one_network: bool = True
     classifies: bool = True
+    of_tokens: bool = True
 
     @property
-    def settings_class(self) -> type[LoopConfig]:
+    def settings_class(self) -> type[Any]:
         """The class of the settings."""
         module, _, name = self.settings.partition(":")
-        found: type[LoopConfig] = getattr(import_module(module), name)
+        found: type[Any] = getattr(import_module(module), name)
         return found
+
+
+def _of_tokenizer(name: str, settings: str, command: str, mark: str) -> Kind:
+    return Kind(
+        name,
+        f"seit.tokenizer_training:{settings}",
+        command,
+        mark=mark,
+        one_network=False,
+        classifies=False,
+        of_tokens=False,
+    )
 
 
 KINDS = (
     Kind(
         "continual",
         "seit.continual_learning:ContinualConfig",
+        "continual",
         mark="stream",
         one_network=False,
         classifies=False,
     ),
-    Kind("pretrain", "seit.pretraining:PretrainConfig", mark="objective", classifies=False),
-    Kind("tune", "seit.training:TuneConfig", mark="tuning"),
-    Kind("train", "seit.training:TrainConfig"),
+    Kind(
+        "pretrain",
+        "seit.pretraining:PretrainConfig",
+        "pretrain",
+        mark="objective",
+        classifies=False,
+    ),
+    Kind("tune", "seit.training:TuneConfig", "tune", mark="tuning"),
+    _of_tokenizer("tokenizer", "TokenizerConfig", "tokenizer train", mark="quantizer"),
+    _of_tokenizer("token-adapt", "TokenAdaptConfig", "tokenizer adapt", mark="geometry"),
+    Kind("train", "seit.training:TrainConfig", "train"),
 )
 
 
@@ -71,6 +96,6 @@ def kind_with(groups: Iterable[str]) -> Kind:
     return next(kind for kind in KINDS if kind.mark is None or kind.mark in names)
 
 
-def kind_of(config: LoopConfig) -> Kind:
+def kind_of(config: Any) -> Kind:
     """Return the kind of run that these settings describe."""
     return kind_with(vars(config))

@@ -5,8 +5,8 @@ One process, or several that `torchrun` started.
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -20,13 +20,12 @@ from seit.progress import Progress
 from seit.shards import Store
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import LoopConfig
-from seit.training.loop import Training
 from seit.training.objective import LoopFigures, Objective, Result
 from seit.training.origin import check_origins, describe_origins
 from seit.training.ranks import Ranks, join_ranks
 from seit.training.run import Run
-from seit.training.signals import listen
 from seit.training.step import Stepper
+from seit.training.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,8 +71,8 @@ def run_objective(
     with join_ranks(config.run.device) as ranks:
         if ranks.is_main and not resume:
             Run.check_new(out, beside=beside)
-        finished = _recorded_result(out, config, store) if resume else None
-        if finished is not None and not _has_to_end(Run(out), files):
+        finished = finished_figures(out, config, store) if resume else None
+        if finished is not None and not has_to_end(Run(out), files):
             return recorded(finished)
         with locked_folder(out) if ranks.is_main else nullcontext():
             call = _Call(make, config, store, out, ranks, teacher, beside, keeps_start)
@@ -112,45 +111,75 @@ class _Call(Generic[Result]):
         torch.manual_seed(self.config.run.seed)
         objective = self.make(self.ranks, init_from)
         stepper = Stepper(objective, self.ranks)
-        run = self._enter(init_from, resume=resume, is_known=is_known)
-        try:
+        if self.ranks.is_main:
+            enter_run(
+                self.out,
+                self.config,
+                self.store,
+                init_from=init_from,
+                teacher=self.teacher,
+                resume=resume,
+                beside=self.beside,
+            )
+        self.ranks.wait()
+        run = Run.open(self.out)
+        with withdrawn_if_refused(run, is_new=self.ranks.is_main and not is_known):
             objective.begin(run)
-            training = Training(objective, self.store, stepper, run, progress)
-            with listen() as stop:
-                training.finish(stop)
-        except UsageError:
-            if self.ranks.is_main and not is_known and not list_checkpoints(run.checkpoints):
-                run.withdraw()
-            raise
+            trainer = Trainer(objective, self.store, stepper, run, progress)
+            trainer.finish()
         result = finished or objective.result(
             LoopFigures(
-                steps=training.total,
-                samples_per_second=training.samples_per_second,
-                data_wait_fraction=training.data_wait_fraction,
+                steps=trainer.total,
+                samples_per_second=trainer.journal.samples_per_second,
+                data_wait_fraction=trainer.journal.data_wait_fraction,
                 seconds=time.perf_counter() - started,
                 parameters=count_parameters(objective.kept_model(objective.model)),
             )
         )
         if self.ranks.is_main:
-            training.leave(result)
+            trainer.leave(result)
         return result
 
-    def _enter(self, init_from: Path | None, *, resume: bool, is_known: bool) -> Run:
-        """The run's folder, which the main rank makes."""
-        if self.ranks.is_main:
-            origins = describe_origins(self.config, init_from=init_from, teacher=self.teacher)
-            if is_known and resume:
-                check_origins(Run.open(self.out), origins)
-            Run.start(
-                self.out,
-                self.config,
-                self.store,
-                resume=resume,
-                beside=self.beside,
-                notes=origins,
-            )
-        self.ranks.wait()
-        return Run.open(self.out)
+
+def enter_run(
+    out: Path,
+    config: LoopConfig,
+    store: Store,
+    *,
+    init_from: Path | None,
+    resume: bool,
+    teacher: Path | None = None,
+    beside: Collection[str] = (),
+) -> Run:
+    """Make the folder of a new run, or enter that of an interrupted one of the same origins.
+
+    Args:
+        out: the folder.
+        config: settings of the run.
+        store: what it learns from.
+        init_from: the run whose weights it starts from.
+        resume: whether a run may be there.
+        teacher: the run that teaches.
+        beside: what else a new folder may hold.
+
+    Raises:
+        UsageError: the folder holds something else, or a run that was begun otherwise.
+    """
+    origins = describe_origins(config, init_from=init_from, teacher=teacher)
+    if resume and Run.exists(out):
+        check_origins(Run.open(out), origins)
+    return Run.start(out, config, store, resume=resume, beside=beside, notes=origins)
+
+
+@contextmanager
+def withdrawn_if_refused(run: Run, *, is_new: bool) -> Iterator[None]:
+    """Remove a new run that is refused by a `UsageError` before its first checkpoint."""
+    try:
+        yield
+    except UsageError:
+        if is_new and not list_checkpoints(run.checkpoints):
+            run.withdraw()
+        raise
 
 
 def has_checkpoint(out: Path, *, resume: bool) -> bool:
@@ -158,8 +187,8 @@ def has_checkpoint(out: Path, *, resume: bool) -> bool:
     return resume and Run.exists(out) and bool(list_checkpoints(Run(out).checkpoints))
 
 
-def _recorded_result(out: Path, config: LoopConfig, store: Store) -> Mapping[str, Any] | None:
-    """The result of the run at ``out``, if it has finished all steps that ``config`` asks for."""
+def finished_figures(out: Path, config: LoopConfig, store: Store) -> Mapping[str, Any] | None:
+    """Return the result of the run at ``out``, if it has finished all steps of ``config``."""
     if not Run.exists(out):
         return None
     run = Run.open(out)
@@ -170,7 +199,7 @@ def _recorded_result(out: Path, config: LoopConfig, store: Store) -> Mapping[str
     return found
 
 
-def _has_to_end(run: Run, files: Collection[str]) -> bool:
+def has_to_end(run: Run, files: Collection[str]) -> bool:
     """Tell whether a finished run lacks files that its last checkpoint can give again."""
     missing = [name for name in files if not (run.path / name).is_file()]
     if not missing:

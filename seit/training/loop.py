@@ -1,230 +1,181 @@
-"""The one training loop: steps, evaluations, checkpoints and figures, on every rank alike."""
+"""The one training loop: steps, lines of metrics, checkpoints, and the wish to stop.
+
+Whatever is trained is a :class:`Loop`: classifiers and pre-training (`Trainer`), continual
+learning, tokenizers and TokenAdapt.
+
+Legend: P parts of the loss.
+"""
 
 import logging
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from typing import Any, Generic, TypeVar
 
-import torch
-from torch import Tensor
-from typing_extensions import override
+from torch import Tensor, nn
 
 from seit.config import to_mapping
-from seit.errors import ChangedError, DamagedError, SeitError
-from seit.models import count_parameters
-from seit.progress import Progress, human_rate, human_seconds
-from seit.shards import Store
-from seit.training.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
-from seit.training.failure import (
-    Failure,
-    NotFiniteError,
-    describe_figures,
-    describe_ruin,
-    first_failure,
-    report_failure,
-)
-from seit.training.feeds import TrainBatch
-from seit.training.loggers import Logger, make_loggers
-from seit.training.objective import Objective
-from seit.training.optimizer import learning_rate, num_steps
-from seit.training.run import Run, environment
-from seit.training.signals import Stop
-from seit.training.step import Stepper
+from seit.errors import SeitError
+from seit.progress import Progress
+from seit.training.checkpoint import Saved, list_checkpoints, load_checkpoint, save_checkpoint
+from seit.training.config import RunConfig
+from seit.training.failure import Failure, NotFiniteError, describe_ruin, write_failure
+from seit.training.journal import Journal
+from seit.training.ranks import Ranks
+from seit.training.run import Run
+from seit.training.signals import Stop, listen
 
-NUM_EVALUATIONS = 10
+Batch = TypeVar("Batch")
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _State(TrainState):
-    """Also the loss scale of fp16, and the losses (P,) that no line of the metrics has told yet."""
+class Loop(ABC, Generic[Batch]):
+    """One call of a training: from its latest checkpoint, if there is one, to its end.
 
-    scaler: torch.amp.GradScaler
-    losses: list[Tensor]
-    device: torch.device
+    Args:
+        run: the folder.
+        config: all settings, which loggers get.
+        cadence: when lines of metrics and checkpoints are due, and the loggers.
+        ranks: of the run.
+        progress: called after each step.
+        parts: names of the P parts of the loss. The first is what is minimized.
 
-    @override
-    def tensors(self) -> dict[str, Tensor]:
-        tensors = super().tensors()
-        if self.losses:
-            tensors["losses"] = torch.stack(self.losses).cpu()
-        for key, value in self.scaler.state_dict().items():
-            tensors[f"scaler.{key}"] = torch.tensor(value, dtype=torch.float64)
-        return tensors
+    Attributes:
+        state: everything that a checkpoint holds.
+        total: steps of the whole run.
+        batch_size: samples of a step, over all ranks.
+        done: steps done.
+        eval_every: steps between evaluations; 0 for none.
+        remedy: what to do where the training is not finite.
+    """
 
-    @override
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        super().restore(tensors)
-        self.losses[:] = tensors.get("losses", torch.empty(0)).to(self.device).unbind()
-        saved = self.scaler.state_dict()
-        try:
-            values = {key: type(old)(tensors[f"scaler.{key}"]) for key, old in saved.items()}
-        except KeyError as error:
-            raise DamagedError(f"the checkpoint holds no {error.args[0]}") from error
-        self.scaler.load_state_dict(values)
-
-
-class Training:
-    """The state of one call of :func:`seit.training.launch.run_objective`."""
+    state: Saved
+    total: int
+    batch_size: int
+    eval_every = 0
+    remedy = "lower optim.lr or set optim.clip_grad"
 
     def __init__(
         self,
-        objective: Objective[Any],
-        store: Store,
-        stepper: Stepper,
         run: Run,
+        config: Any,
+        cadence: RunConfig,
+        ranks: Ranks,
         progress: Progress | None,
+        *,
+        parts: Sequence[str] = ("loss",),
     ) -> None:
-        self.objective = objective
-        self.config = objective.config
-        self.store = store
-        self.feed = objective.feed
-        self.stepper = stepper
-        self.ranks = objective.ranks
         self.run = run
+        self.cadence = cadence
+        self.ranks = ranks
         self.progress = progress
-        assert self.feed.train is not None
-        self.steps_per_epoch = len(self.feed.train)
-        self.total = num_steps(self.config.schedule, self.steps_per_epoch)
-        self.eval_every = self.config.run.eval_every or max(
-            1, math.ceil(self.total / NUM_EVALUATIONS)
+        self.done = 0
+        self.journal = Journal(
+            run, ranks, parts=parts, loggers=cadence.loggers, settings=to_mapping(config)
         )
-        self.loggers: Sequence[Logger] = ()
-        self.losses: list[Tensor] = []
-        self.latest: dict[str, float] = {}
-        self.busy_seconds = 0.0
-        self.wait_seconds = 0.0
-        self.steps_here = 0
-        self.started = time.perf_counter()
+
+    @abstractmethod
+    def batches(self, step: int) -> Generator[Batch]:
+        """Yield the batches of the steps from number ``step`` (from 0) on."""
+
+    @abstractmethod
+    def take(self, step: int, batch: Batch) -> Tensor:
+        """Take step number ``step`` (from 0); returns the parts (P,) of its loss."""
+
+    @abstractmethod
+    def rate(self, step: int) -> float:
+        """Return the learning rate of step number ``step`` (from 0)."""
+
+    @abstractmethod
+    def inputs(self, step: int) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """Make the batch of step number ``step`` again: its tensors, and its samples' keys."""
+
+    @abstractmethod
+    def networks(self) -> Sequence[nn.Module | None]:
+        """Return all networks that are trained or averaged."""
+
+    def begin(self, *, resumed: bool) -> None:
+        """Get ready before the first step of this call, and say what is trained."""
+
+    def evaluate(self) -> None:
+        """Evaluate the network after the steps so far."""
+
+    def samples(self, batch: Batch) -> int:
+        """Return how many samples a batch has, over all ranks."""
+        del batch
+        return self.batch_size
 
     @property
-    def samples_per_second(self) -> float:
-        """Training rate of this call, over all ranks; the last one known where it took no step."""
-        samples = self.steps_here * self.config.data.batch_size
-        if not self.busy_seconds:
-            return self.latest.get("samples_per_second", 0.0)
-        return samples / self.busy_seconds
+    def mark(self) -> int:
+        """Number of the checkpoint and of the line of metrics that are written now."""
+        return self.done
 
-    @property
-    def data_wait_fraction(self) -> float:
-        """Share of the training time spent on the next batch."""
-        if not self.busy_seconds:
-            return self.latest.get("data_wait_fraction", 0.0)
-        return self.wait_seconds / self.busy_seconds
+    def finish(self) -> None:
+        """Take the steps that are left.
 
-    def finish(self, stop: Stop) -> None:
-        """Run the steps that are left; save and evaluate, at the end too."""
-        stepper = self.stepper
-        average = stepper.average.module if stepper.average is not None else None
-        state = _State(
-            stepper.model,
-            average,
-            stepper.optimizer,
-            stepper.scaler,
-            self.losses,
-            self.ranks.device,
-        )
-        step = self._resume(state)
-        self._say_start(step)
-        stepper.model.train()
+        Raises:
+            SeitError: something is not finite any more.
+            KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        """
+        self.resume()
         try:
-            with closing(self.feed.train_batches(step)) as batches:
-                ended = self._run(step, batches, state, stop)
+            with listen() as stop:
+                ended = self.learn(stop)
         except NotFiniteError as found:
-            self._fail(found.failure)
+            raise self._fail(found.failure) from None
         if not ended:
-            self._close(None)
+            self.journal.close(None)
             raise KeyboardInterrupt
 
-    def _run(self, step: int, batches: Iterator[TrainBatch], state: _State, stop: Stop) -> bool:
+    def resume(self) -> None:
+        """Restore the latest checkpoint, if there is one."""
+        found = list_checkpoints(self.run.checkpoints)
+        if found:
+            self.done = load_checkpoint(found[-1], self.state)
+        if 0 < self.done < self.total and self.ranks.is_main:
+            _LOG.info("resuming after step %s of %s", f"{self.done:,}", f"{self.total:,}")
+        self.begin(resumed=bool(found))
+        self.journal.open(self.mark)
+        self.ranks.wait()
+
+    def learn(self, stop: Stop) -> bool:
         """Take the steps that are left; whether the end was reached before a wish to stop."""
-        evaluated = False
-        mark = self.started = time.perf_counter()
-        while step < self.total:
-            waited = time.perf_counter()
-            try:
-                batch = next(batches)
-            except ChangedError as error:
-                raise self._explained(error, step, state) from error
-            self.wait_seconds += time.perf_counter() - waited
-            losses_P = self.stepper.step(
-                step, batch, steps_per_epoch=self.steps_per_epoch, total=self.total
-            )
-            self.losses.append(losses_P)
-            step += 1
-            self.steps_here += 1
-            logs, evaluates, saves = self._due(step)
-            stops = self._agree_to_stop(stop, logs)
-            if logs or saves or stops:
-                self._check_finite(step, write=logs, seconds=time.perf_counter() - mark)
-            if evaluates:
-                self.busy_seconds += time.perf_counter() - mark
-                self._evaluate(step)
-                evaluated = True
-                mark = time.perf_counter()
-            if saves or stops:
-                if not evaluates:
-                    self._check_weights(step)
-                self._save(step, state)
-            if self.progress:
-                self.progress(step, self.total, self.latest)
-            if stops and step < self.total:
-                return False
-        if not evaluated:
-            self._evaluate(step, record=False)
+        return self.take_steps(self.total, stop)
+
+    def take_steps(self, until: int, stop: Stop) -> bool:
+        """Take steps until ``until`` are done; whether they were before a wish to stop."""
+        journal = self.journal
+        with journal.working(), closing(self.batches(self.done)) as batches:
+            while self.done < until:
+                with journal.waiting():
+                    batch = next(batches)
+                losses_P = self.take(self.done, batch)
+                journal.add(losses_P, samples=self.samples(batch))
+                self.done += 1
+                logs, evaluates, saves = self.due(until)
+                stops = self._agree_to_stop(stop, logs)
+                if logs or saves or stops:
+                    self.check_losses(write=logs)
+                if evaluates:
+                    with journal.pausing():
+                        self.evaluate()
+                if saves or stops:
+                    if not evaluates:
+                        self.check_weights()
+                    self.save()
+                if self.progress:
+                    self.progress(self.done, self.total, journal.latest)
+                if stops and self.done < until:
+                    return False
         return True
 
-    def _explained(self, error: ChangedError, step: int, state: _State) -> ChangedError:
-        """Save what there is of a run whose store was replaced; the error that says so."""
-        if self.ranks.world_size == 1 and self.steps_here:
-            if self.losses:
-                self._check_finite(step, write=False, seconds=0.0)
-            self._save(step, state)
-        self._close(None)
-        return ChangedError(
-            f"{error}. The run {self.run.path} stopped at step {step}; with the store as it was, "
-            f"`seit {self.run.command} … --resume` continues it"
-        )
-
-    def leave(self, result: Any) -> None:
-        """Write what a finished run leaves behind; last of all that it is finished."""
-        run, model = self.run, self.stepper.evaluated_model
-        run.save_weights(self.objective.kept_model(model))
-        sparsity = self.stepper.sparsity
-        info = {
-            **run.info,
-            "result": asdict(result),
-            "ranks": self.ranks.world_size,
-            "environment": environment(self.ranks.device),
-            **({"sparsity": sparsity.describe()} if sparsity is not None else {}),
-            **self.objective.leave(run, model),
-        }
-        self.objective.report(run, model, info)
-        run.write_info({**info, "status": "finished"})
-        self._close(asdict(result))
-
-    def _resume(self, state: _State) -> int:
-        """Restore the latest checkpoint, if there is one; returns the steps done."""
-        found = list_checkpoints(self.run.checkpoints)
-        step = load_checkpoint(found[-1], state) if found else 0
-        self.stepper.keep_sparse()
-        if self.ranks.is_main:
-            self.run.rewind_metrics(step)
-            self.latest.update(_last_figures(self.run))
-            settings = to_mapping(self.config)
-            self.loggers = make_loggers(self.config.run.loggers, self.run.path, settings, step=step)
-        self.ranks.wait()
-        return step
-
-    def _due(self, step: int) -> tuple[bool, bool, bool]:
-        """Whether to log, evaluate and save after ``step`` steps."""
-        run, ends = self.config.run, step == self.total
-        evaluates = step % self.eval_every == 0 or ends
-        saves = step % run.checkpoint_every == 0 or ends if run.checkpoint_every else evaluates
-        return step % run.log_every == 0 or ends, evaluates, saves
+    def due(self, until: int) -> tuple[bool, bool, bool]:
+        """Whether to log, evaluate and save after the present step."""
+        cadence, ends = self.cadence, self.done == until
+        evaluates = bool(self.eval_every) and (self.done % self.eval_every == 0 or ends)
+        every = cadence.checkpoint_every
+        saves = self.done % every == 0 or ends if every else evaluates
+        return self.done % cadence.log_every == 0 or ends, evaluates, saves
 
     def _agree_to_stop(self, stop: Stop, logs: bool) -> bool:
         """Whether all ranks stop after this step; several ask each other when they log."""
@@ -232,135 +183,50 @@ class Training:
             return stop.requested
         return logs and self.ranks.any(stop.requested)
 
-    def _check_finite(self, step: int, *, write: bool, seconds: float) -> None:
+    def check_losses(self, *, write: bool) -> None:
         """Look at the losses since the last line of the metrics, and write the next one.
 
         Raises:
             NotFiniteError: one is not finite.
         """
-        mean_nP = self.ranks.sum(torch.stack(self.losses)) / self.ranks.world_size
-        self.losses[:] = mean_nP.unbind()
-        losses = mean_nP[:, 0].tolist()
-        failed = first_failure(losses)
-        if failed is not None:
-            what = f"the training loss became {losses[failed]}"
-            raise NotFiniteError(Failure(what, step - len(losses) + failed, losses[: failed + 1]))
-        if write:
-            self._log(step, mean_nP.double().mean(0).tolist(), seconds)
-            self.losses.clear()
+        self.journal.check(self.done, mark=self.mark, rate=self.rate(self.done - 1), write=write)
 
-    def _check_weights(self, step: int) -> None:
-        """Look at all weights, and at those of the average.
+    def check_weights(self) -> None:
+        """Look at all weights, and at their averages.
 
         Raises:
             NotFiniteError: the update of the last step ruined some.
         """
-        what = describe_ruin(self.stepper.model, self.stepper.evaluated_model)
-        self._refuse(what, step)
+        self.refuse(describe_ruin(*self.networks()))
 
-    def _refuse(self, what: str | None, step: int) -> None:
-        """Stop all ranks where one has found something after ``step`` steps.
+    def refuse(self, what: str | None) -> None:
+        """Stop all ranks where one has found something that is not finite.
 
         Raises:
             NotFiniteError: one has.
         """
         if self.ranks.any(what is not None):
             what = what or "the weights of another rank are not finite any more"
-            raise NotFiniteError(Failure(what, max(0, step - 1), ()))
+            raise NotFiniteError(Failure(what, max(0, self.done - 1), ()))
 
-    def _fail(self, failure: Failure) -> NoReturn:
-        found = list_checkpoints(self.run.checkpoints)
-        error = SeitError("the training is not finite any more; the main rank says where")
+    def save(self) -> None:
+        """Write a checkpoint."""
         if self.ranks.is_main:
-            error = report_failure(
-                self.run,
-                self.feed,
-                self.store[self.config.data.train_split],
-                failure,
-                rate=learning_rate(failure.step, self.config, self.steps_per_epoch),
-                checkpoint=found[-1] if found else None,
-            )
-            self._close(None)
-        raise error
+            save_checkpoint(self.run.checkpoints, self.mark, self.state)
 
-    def _log(self, step: int, losses: Sequence[float], seconds_since_mark: float) -> None:
-        busy = self.busy_seconds + seconds_since_mark
-        figures = {
-            **dict(zip(self.objective.parts, losses, strict=True)),
-            "lr": learning_rate(step - 1, self.config, self.steps_per_epoch),
-            "samples_per_second": self.steps_here * self.config.data.batch_size / busy,
-            "data_wait_fraction": self.wait_seconds / busy,
-        }
-        self.latest.update(figures)
-        self._record(step, "train", figures)
-
-    def _evaluate(self, step: int, *, record: bool = True) -> None:
-        self._check_weights(step)
-        figures = self.objective.evaluate(self.stepper.evaluated_model)
-        self._refuse(describe_figures(figures), step)
-        if record:
-            self.latest.update({f"val_{name}": value for name, value in figures.items()})
-            self._record(step, "val", figures)
-            self._say_evaluation(step, figures)
-
-    def _say_start(self, step: int) -> None:
-        """Log what is trained, on what, where and for how long."""
-        if not self.ranks.is_main or step >= self.total:
-            return
-        if step:
-            _LOG.info("resuming after step %s of %s", f"{step:,}", f"{self.total:,}")
-        size = self.config.data.batch_size
-        assert self.feed.train is not None
-        _LOG.info(
-            "training %s, %s parameters, on %s of %s: %s steps of %s samples (%.3g epochs) on %s",
-            self.config.model.name,
-            f"{count_parameters(self.objective.model):,}",
-            self.config.data.train_split,
-            self.store.folder,
-            f"{self.total:,}",
-            size,
-            self.total / self.steps_per_epoch,
-            environment(self.ranks.device)["device"],
-        )
-        if self.config.run.compile:
-            _LOG.info("compiling the network; the first step takes a while")
-
-    def _say_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log how far the run is, how good, and how long the rest takes."""
+    def _fail(self, failure: Failure) -> SeitError:
+        """Keep the batch that failed; returns the error to raise."""
         if not self.ranks.is_main:
-            return
-        left = (self.total - step) * (time.perf_counter() - self.started) / self.steps_here
-        shown = {"loss": f"loss {self.latest['loss']:.4g}"} if "loss" in self.latest else {}
-        for name, text in self.objective.shown.items():
-            if name in figures:
-                shown[f"val_{name}"] = text.format(figures[name])
-        _LOG.info(
-            "step %s of %s, epoch %.3g: %s, %s%s",
-            f"{step:,}",
-            f"{self.total:,}",
-            step / self.steps_per_epoch,
-            ", ".join(shown.values()),
-            human_rate(self.samples_per_second, "samples"),
-            f", {human_seconds(left)} left" if step < self.total else "",
+            return SeitError("the training is not finite any more; the main rank says where")
+        found = list_checkpoints(self.run.checkpoints)
+        tensors, keys = self.inputs(failure.step)
+        self.journal.close(None)
+        return write_failure(
+            self.run,
+            failure,
+            tensors,
+            keys=keys,
+            rate=self.rate(failure.step),
+            checkpoint=found[-1] if found else None,
+            remedy=self.remedy,
         )
-
-    def _record(self, step: int, split: str, figures: Mapping[str, float]) -> None:
-        if self.ranks.is_main:
-            self.run.append_metrics({"step": step, "split": split, **figures})
-            for logger in self.loggers:
-                logger.log(step, split, figures)
-
-    def _save(self, step: int, state: _State) -> None:
-        if self.ranks.is_main:
-            save_checkpoint(self.run.checkpoints, step, state)
-
-    def _close(self, result: Mapping[str, Any] | None) -> None:
-        for logger in self.loggers:
-            logger.finish(result)
-
-
-def _last_figures(run: Run) -> dict[str, float]:
-    """The training figures that a run noted down last."""
-    lines = [entry for entry in run.metrics() if entry["split"] == "train"]
-    last = lines[-1] if lines else {}
-    return {key: value for key, value in last.items() if key not in ("step", "split")}

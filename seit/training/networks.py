@@ -95,15 +95,15 @@ def check_plain(run: Run) -> None:
     """Check that a run's weights are those of a backbone alone.
 
     Raises:
-        UsageError: it was tuned by modules that cannot be folded into weights, or is a continual
-            run.
+        UsageError: it was tuned by modules that cannot be folded into weights, is a continual run,
+            or has no network over tokens.
     """
+    tuning = _modules_of(run)
     if not run.kind.one_network:
         raise UsageError(
             f"{run.path} is a continual run, whose learners need not be one network; use the run "
             "that it was started from"
         )
-    tuning = _modules_of(run)
     if tuning is not None:
         raise UsageError(
             f"{run.path} was tuned by {tuning.config.method}, whose modules are no weights of a "

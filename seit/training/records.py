@@ -42,7 +42,7 @@ class MetricsEntry(TypedDict):
     """What a line of `metrics.jsonl` holds: figures of a split after so many steps."""
 
     step: Annotated[int, Meta(ge=0, le=1 << 53)]
-    split: str
+    split: NotRequired[str]
 
 
 class SeedRecord(TypedDict):

@@ -9,8 +9,9 @@ import json
 import platform
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +53,32 @@ FAILURE_NAME = "failure.safetensors"
 CHECKPOINTS_NAME = "checkpoints"
 LOGITS_NAME = "teacher.safetensors"
 """A pixel teacher's logits of all training samples."""
+FRONT_END_NAME = "front_end.safetensors"
+"""Statistics by which a tokenizer of audio standardizes spectrograms."""
 _START_NAMES = (CHECKPOINTS_NAME, RUN_NAME, TOKENIZER_NAME, CONFIG_NAME)
 """Entries that a start writes, in this order."""
-_SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME)
+_SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME, FRONT_END_NAME)
 """Entries that may follow before the first checkpoint."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files that a run learns from without a store, as a training of a tokenizer does.
+
+    Attributes:
+        folder: their names, for messages.
+        fingerprint: of them all.
+    """
+
+    folder: str
+    fingerprint: str
+
+
+class Settings(Protocol):
+    """Settings of a run of any kind."""
+
+    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
+        """Name the settings in which a saved config differs from this one."""
 
 
 class Run:
@@ -69,8 +92,8 @@ class Run:
     def start(
         cls,
         path: str | Path,
-        config: LoopConfig,
-        store: Store,
+        config: Settings,
+        store: Store | Inputs,
         *,
         resume: bool,
         beside: Collection[str] = (),
@@ -82,7 +105,7 @@ class Run:
 
         Args:
             path: of the folder.
-            config: what the run does.
+            config: settings of the run.
             store: what it learns from.
             resume: whether a run may be there.
             beside: what a new run's folder may hold already.
@@ -97,33 +120,38 @@ class Run:
             cls.check_new(path, beside=beside)
         if cls.exists(path):
             run.check_same(config, store)
-            run._check_revision(config)
-            if run.settings.schedule != config.schedule:  # a longer one: it has not finished that
-                run.write_info({**run.info, "status": "started"})
-            if run.settings != config:
-                run._write_config(config)
+            if isinstance(config, LoopConfig):
+                run._enter(config)
             return run
         cls.check_new(path, beside=beside)
         with explained_writes(run.path):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
-        tokenizer = store.card.tokenizer
-        run.write_info(
-            {
-                "status": "started",
-                "kind": kind_of(config).name,
-                "identity": _identity(store),
-                "revision": REVISION,
-                "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
-                **(notes or {}),
-            }
-        )
-        save_tokenizer(
-            store.load_tokenizer(),
-            run.path / TOKENIZER_NAME,
-            with_weights=store.has_tokenizer_weights,
-        )
-        run._write_config(config)  # last, as it makes the folder a run
+        info = {
+            "status": "started",
+            "kind": kind_of(config).name,
+            "identity": _identity(store),
+            "revision": REVISION,
+        }
+        if isinstance(store, Store):
+            tokenizer = store.card.tokenizer
+            info["tokenizer"] = {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint}
+        run.write_info({**info, **(notes or {})})
+        if isinstance(store, Store):
+            save_tokenizer(
+                store.load_tokenizer(),
+                run.path / TOKENIZER_NAME,
+                with_weights=store.has_tokenizer_weights,
+            )
+        run.write_config(config)  # last, as it makes the folder a run
         return run
+
+    def _enter(self, config: LoopConfig) -> None:
+        """Note what a resumed run may change of its settings."""
+        self._check_revision(config)
+        if self.settings.schedule != config.schedule:  # a longer one: it has not finished that
+            self.write_info({**self.info, "status": "started"})
+        if self.settings != config:
+            self.write_config(config)
 
     @classmethod
     def check_new(cls, path: str | Path, *, beside: Collection[str] = ()) -> None:
@@ -181,9 +209,19 @@ class Run:
 
     @property
     def settings(self) -> LoopConfig:
-        """The run's settings, whatever it learns."""
-        path = self.path / CONFIG_NAME
-        return build(self.kind.settings_class, read_yaml(path), origin=str(path))
+        """Settings of a run of the loop over a store.
+
+        Raises:
+            UsageError: it is a training of a tokenizer or of TokenAdapt.
+        """
+        path, kind = self.path / CONFIG_NAME, self.kind
+        if not kind.of_tokens:
+            raise UsageError(
+                f"{self.path} is a run of `seit {kind.command}`, which learned no network for the "
+                "tokens of a store; name one of `seit train` or `seit pretrain`"
+            )
+        found: LoopConfig = build(kind.settings_class, read_yaml(path), origin=str(path))
+        return found
 
     @property
     def kind(self) -> Kind:
@@ -206,8 +244,8 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command that makes such a run: train, tune, pretrain or continual."""
-        return self.kind.name
+        """The command that makes such a run, such as train or tokenizer train."""
+        return self.kind.command
 
     @property
     def config(self) -> TrainConfig:
@@ -267,7 +305,8 @@ class Run:
         if not path.exists():
             return []
         entries = []
-        for entry in read_json_lines(path, MetricsEntry, max_bytes=MAX_METRICS_BYTES):
+        for line in read_json_lines(path, MetricsEntry, max_bytes=MAX_METRICS_BYTES):
+            entry = {"split": "train", **line}  # earlier trainings of tokenizers wrote no split
             figures = {name: value for name, value in entry.items() if name != "split"}
             as_record(figures, dict[str, float | None], origin=f"a line of {path}")
             entries.append(entry)
@@ -330,19 +369,20 @@ class Run:
             f"`seit {self.command} … --resume`"
         )
 
-    def _write_config(self, config: LoopConfig) -> None:
+    def write_config(self, config: Settings) -> None:
+        """Replace `config.yaml`."""
         text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
         write_atomically(self.path / CONFIG_NAME, text.encode())
 
-    def check_same(self, config: LoopConfig, store: Store) -> None:
-        """Refuse to go on with a run that did something else.
+    def check_same(self, config: Settings, store: Store | Inputs) -> None:
+        """Refuse to resume a run that did something else.
 
         Raises:
             UsageError: it had other settings or another store.
         """
         begun = read_yaml(self.path / CONFIG_NAME)
         differences = config.differences(begun)
-        if not self._starts_as(config, begun):
+        if isinstance(config, LoopConfig) and not self._starts_as(config, begun):
             was, now = begun[INIT_FROM], config.init_from
             differences.append(f"{INIT_FROM} was {was!r} and is {now!r}")
         if differences:
@@ -352,7 +392,7 @@ class Run:
             )
         self.check_store(store)
 
-    def check_store(self, store: Store) -> None:
+    def check_store(self, store: Store | Inputs) -> None:
         """Refuse another store than the run was begun on.
 
         Raises:
@@ -360,8 +400,9 @@ class Run:
         """
         identity = self.info.get("identity")
         if not isinstance(identity, dict) or identity | _identity(store) != identity:
+            what = "store" if isinstance(store, Store) else "SRC"
             raise UsageError(
-                f"{self.path} was begun on another store than {store.folder}, or that store has "
+                f"{self.path} was begun on another {what} than {store.folder}, or that {what} has "
                 "changed since; pass it as it was, or choose another --out"
             )
 
@@ -402,7 +443,9 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
-def _identity(store: Store) -> dict[str, Any]:
+def _identity(store: Store | Inputs) -> dict[str, Any]:
+    if isinstance(store, Inputs):
+        return {"store": store.fingerprint, "classes": []}
     return {"store": store.card.seal, "classes": list(store.classes)}
 
 

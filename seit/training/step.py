@@ -19,6 +19,7 @@ from seit.training.precision import make_scaler
 from seit.training.ranks import Ranks
 from seit.training.sparsity import Sparsity
 from seit.training.stochastic_depth import Depth
+from seit.training.update import Update
 
 
 class Stepper:
@@ -28,6 +29,7 @@ class Stepper:
         model: the objective's, its parameters named as timm names them.
         average: the running average of its weights, where there is one.
         optimizer: of its parameters.
+        update: how its steps are taken.
     """
 
     def __init__(self, objective: Objective[Any], ranks: Ranks) -> None:
@@ -56,7 +58,7 @@ class Stepper:
             else None
         )
         self.keep_sparse()
-        self.scaler = make_scaler(config, ranks.device)
+        self.update = Update(make_scaler(config, ranks.device), clip_grad=config.optim.clip_grad)
         self._shared = ranks.share(model)
         self._network: nn.Module = self._shared
         if config.run.compile:
@@ -87,15 +89,12 @@ class Stepper:
         set_learning_rate(self.optimizer, rate)
         seed_torch(config.run.seed, number, self.ranks.rank)
         losses_P = self._backward(batch, number)
-        self.scaler.unscale_(self.optimizer)
-        if self.sparsity is not None:
-            self.sparsity.mask_gradients_()
-        if config.optim.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_grad)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.objective.after_update(number, total)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update.take(
+            self.model,
+            self.optimizer,
+            mask=None if self.sparsity is None else self.sparsity.mask_gradients_,
+            follow=lambda: self.objective.after_update(number, total),
+        )
         if self.sparsity is not None:
             self.sparsity.apply_()
         self.objective.after_step(number, total)
@@ -124,7 +123,7 @@ class Stepper:
 
     def _part(self, batch: TrainBatch, prepared: Any, rows: slice) -> Tensor:
         losses_P = self.objective.loss(self._network, batch, prepared, rows)
-        self.scaler.scale(losses_P[0] / self.config.optim.accumulate).backward()
+        self.update.backward(losses_P[0] / self.config.optim.accumulate)
         return losses_P.detach()
 
     def _draw_depth(self, batch: TrainBatch) -> Tensor | None:

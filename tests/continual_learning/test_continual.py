@@ -150,7 +150,7 @@ def test_lae_is_what_the_paper_says_step_by_step(store, tmp_path, monkeypatch):
 
     def noted(self, course, step):
         batch = make(self, course, step)
-        batches[self.progress.segment].append((batch.inputs, batch.labels))
+        batches[self.position.segment].append((batch.inputs, batch.labels))
         return batch
 
     monkeypatch.setattr(running.Running, "_batch", noted)

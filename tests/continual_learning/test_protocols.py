@@ -49,6 +49,9 @@ def domains(store, tmp_path_factory):
     return path
 
 
+MEASURED = ("samples_per_second", "data_wait_fraction")
+
+
 def of_domains(path, **settings):
     return changed(stream={"kind": "domain", "domains": str(path)}, **settings)
 
@@ -225,24 +228,24 @@ def test_metrics_go_on_line_by_line(store, domains, tmp_path, monkeypatch, setti
     """Also after a kill between an evaluation and the checkpoint after it."""
     config = of_domains(domains) if settings is None else changed(**settings)
     undisturbed = run(store, tmp_path / "undisturbed", config)
-    out, save = tmp_path / "stopped", Running._save
+    out, save = tmp_path / "stopped", Running.save
 
     def killed(self):
-        if self.progress.segment and not self.progress.step:
+        if self.position.segment and not self.position.step:
             raise StoppedError
         save(self)
 
     with pytest.raises(StoppedError):
         run(store, out, config, progress=stop_at(3))
     with monkeypatch.context() as patch:
-        patch.setattr(Running, "_save", killed)
+        patch.setattr(Running, "save", killed)
         with pytest.raises(StoppedError):
             run(store, out, config, resume=True)
     with pytest.raises(StoppedError):
         run(store, out, config, resume=True, progress=stop_at(8))
     assert comparable(run(store, out, config, resume=True)) == comparable(undisturbed)
     lines = [
-        [{k: v for k, v in line.items() if k != "samples_per_second"} for line in r.metrics()]
+        [{k: v for k, v in line.items() if k not in MEASURED} for line in r.metrics()]
         for r in (Run.open(tmp_path / "undisturbed"), Run.open(out))
     ]
     assert lines[0] == lines[1]
@@ -285,18 +288,18 @@ def test_ctrl_c_leaves_a_run_that_goes_on(store, tmp_path, monkeypatch, capsys):
     main([*command, str(tmp_path / "undisturbed")])
     undisturbed = json.loads(capsys.readouterr().out)
     assert undisturbed["stream"]["increments"] == [4, 2]
-    step = Running._step
+    take = Running.take
 
-    def interrupted(self, course, paced):
-        step(self, course, paced)
-        if self.progress.number == 4:
+    def interrupted(self, step, batch):
+        if step == 3:
             os.kill(os.getpid(), signal.SIGINT)
+        return take(self, step, batch)
 
     # Where tests run in the background of a shell, Ctrl-C is ignored, and runs leave it at that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(Running, "_step", interrupted)
+            patch.setattr(Running, "take", interrupted)
             with pytest.raises(SystemExit) as ended:
                 main([*command, str(tmp_path / "run")])
     finally:

@@ -2,9 +2,7 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -12,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from seit.analysis.runs.compare import compare_runs
 from seit.cli import main
+from seit.config import read_yaml
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.ingest.sources import list_corpus
 from seit.tokenizer_training import TokenizerConfig, loop, train_tokenizer
@@ -21,6 +21,8 @@ from seit.tokenizer_training.discriminator import PatchDiscriminator
 from seit.tokenizer_training.losses import hinge, reconstruction
 from seit.tokenizer_training.semantics import ORIENTATIONS, ClassHead, hog
 from seit.tokenizers import load_tokenizer
+from seit.training import Run
+from seit.training.checkpoint import list_checkpoints
 
 SIZE = 32
 TINY = TokenizerConfig(
@@ -39,6 +41,8 @@ TINY = TokenizerConfig(
     warmup_steps=2,
     ema=0.5,
     checkpoint_every=2,
+    log_every=1,
+    loggers=(),
     eval_images=8,
     device="cpu",
 )
@@ -49,10 +53,9 @@ EVERYTHING = replace(
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_start():
-    """Fewer patches to start from, and a line of metrics for each step."""
+    """Fewer patches to start from."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_START_BATCHES", 8)
-        patch.setattr(loop, "_LOG_EVERY", 1)
         yield
 
 
@@ -76,82 +79,24 @@ def finished(photos, tmp_path_factory):
     return train_tokenizer(photos, EVERYTHING, folder), folder
 
 
-def steps_of(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines]
-
-
-# ---------------------------------------------------------------------------------------- resuming
-
-CHILD = """
-import json, os, signal, sys
-from seit import files
-from seit.tokenizer_training import TokenizerConfig, train_tokenizer
-from seit.tokenizer_training import loop
-
-photos, out, settings = sys.argv[1:]
-settings = json.loads(settings)
-settings |= {name: tuple(settings[name]) for name in ("levels", "scale")}
-loop._START_BATCHES, loop._LOG_EVERY = 8, 1
-
-
-publish = files.publish
-
-
-def die_before_the_second(partial, path):
-    if "0004" in path.name:
-        os.kill(os.getpid(), signal.SIGKILL)
-    publish(partial, path)
-
-
-files.publish = die_before_the_second
-train_tokenizer(photos, TokenizerConfig(**settings), out)
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_training_goes_on_bit_for_bit(photos, finished, tmp_path):
-    result, undisturbed = finished
-    folder = tmp_path / "killed"
-    arguments = (str(photos), str(folder), json.dumps(asdict(EVERYTHING)))
-    child = subprocess.run([sys.executable, "-c", CHILD, *arguments], check=False)
-    assert child.returncode == -signal.SIGKILL
-    names = {path.name for path in (folder / "checkpoints").iterdir()}
-    assert names == {"step-00000002.safetensors", "step-00000004.safetensors.partial"}
-    assert steps_of(folder)[:4] == [1, 2, 3, 4]
-
-    def stop(step, *_):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_tokenizer(photos, EVERYTHING, folder, resume=True, progress=stop)
-    assert steps_of(folder) == [1, 2, 3, 4, 5]
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "lo')
-    again = train_tokenizer(photos, EVERYTHING, folder, resume=True)
-    assert again.fingerprint == result.fingerprint
-    assert steps_of(folder) == steps_of(undisturbed) == [1, 2, 3, 4, 5, 6]
-    for name in ("step-00000004.safetensors", "step-00000006.safetensors"):
-        parts = [folder / "checkpoints" / name, undisturbed / "checkpoints" / name]
-        assert parts[0].read_bytes() == parts[1].read_bytes(), name
-    assert result.file == str(undisturbed / "tokenizer.safetensors")
+# ------------------------------------------------------------------------------------------ folders
 
 
 def test_what_a_training_leaves_behind(finished):
     result, folder = finished
     assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "metrics.jsonl", "checkpoints", "tokenizer.safetensors", "eval.json")
+        *("config.yaml", "metrics.jsonl", "checkpoints", "tokenizer.safetensors", "run.json"),
+        "report.html",
     }
     tokenizer = load_tokenizer(result.file)
     assert tokenizer.fingerprint == result.fingerprint
     assert not any("head.logits" in key or "layers" in key for key in tokenizer.tensors())
-    evaluation = json.loads((folder / "eval.json").read_text())
+    evaluation = Run.open(folder).info["result"]
     assert evaluation["split"] == "val"
     assert evaluation["psnr_db"] == result.psnr_db > 8
     assert {"ssim", "ms_ssim", "perplexity", "entropy_bits"} <= evaluation.keys()
     first, *_, last = (folder / "metrics.jsonl").read_text().splitlines()
-    assert "discriminator_loss" not in json.loads(first)
+    assert json.loads(first)["discriminator_loss"] == 0
     assert {"discriminator_loss", "adversarial_loss", "class_loss", "hog_loss", "psnr_db"} <= (
         json.loads(last).keys()
     )
@@ -159,14 +104,14 @@ def test_what_a_training_leaves_behind(finished):
 
 def test_a_finished_training_is_not_repeated(photos, finished):
     result, folder = finished
-    before = (folder / "eval.json").read_bytes()
+    before = (folder / "run.json").read_bytes()
 
     def refuse(*_):
         raise AssertionError("a step was taken")
 
     again = train_tokenizer(photos, EVERYTHING, folder, resume=True, progress=refuse)
     assert replace(again, seconds=0.0) == replace(result, seconds=0.0)
-    assert (folder / "eval.json").read_bytes() == before
+    assert (folder / "run.json").read_bytes() == before
 
 
 def test_folders_that_hold_something_else_are_refused(photos, finished, tmp_path):
@@ -175,7 +120,7 @@ def test_folders_that_hold_something_else_are_refused(photos, finished, tmp_path
         train_tokenizer(photos, EVERYTHING, folder)
     with pytest.raises(UsageError, match=r"lr was 0.001 and is 0.002; seed was 0 and is 1"):
         train_tokenizer(photos, replace(EVERYTHING, lr=2e-3, seed=1), folder, resume=True)
-    with pytest.raises(UsageError, match="other images"):
+    with pytest.raises(UsageError, match="another SRC"):
         train_tokenizer([photos, photos], EVERYTHING, folder, resume=True)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="something else"):
@@ -185,11 +130,11 @@ def test_folders_that_hold_something_else_are_refused(photos, finished, tmp_path
 
 def test_settings_that_came_later_had_their_defaults(finished):
     _, folder = finished
-    saved = json.loads((folder / "config.json").read_text())["settings"]
+    saved = read_yaml(folder / "config.yaml")
     for name in ("hog", "classes", "adversarial", "eval_images"):
         del saved[name]
     assert [text.split()[0] for text in EVERYTHING.differences(saved)] == [
-        *("adversarial", "classes", "hog", "eval_images")
+        *("adversarial", "classes", "eval_images", "hog")
     ]
     with pytest.raises(UsageError, match="no setting 'wings'"):
         TINY.differences({"wings": 2})
@@ -198,13 +143,59 @@ def test_settings_that_came_later_had_their_defaults(finished):
 def test_a_file_that_was_changed_afterwards_is_found(photos, tmp_path):
     folder = tmp_path / "out"
     train_tokenizer(photos, replace(TINY, steps=1), folder)
-    evaluation = json.loads((folder / "eval.json").read_text())
-    (folder / "eval.json").write_text(json.dumps({**evaluation, "fingerprint": "0" * 64}))
+    info = json.loads((folder / "run.json").read_text())
+    info["result"]["fingerprint"] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(info))
     with pytest.raises(DamagedError, match="is not what"):
         train_tokenizer(photos, replace(TINY, steps=1), folder, resume=True)
-    (folder / "config.json").write_text("[")
-    with pytest.raises(DamagedError, match="cannot be read"):
+    (folder / "run.json").write_text("[")
+    with pytest.raises(DamagedError, match=r"run\.json"):
         train_tokenizer(photos, replace(TINY, steps=1), folder, resume=True)
+
+
+def as_earlier(folder, place, *, corpora):
+    """The folder of a training as an earlier version left it, without the last steps."""
+    shutil.copytree(folder, place)
+    info = json.loads((place / "run.json").read_text())
+    settings = read_yaml(place / "config.yaml")
+    for name in ("log_every", "loggers"):
+        del settings[name]
+    (place / "config.json").write_text(json.dumps({"corpora": corpora, "settings": settings}))
+    entries = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    (place / "metrics.jsonl").write_text(
+        "".join(json.dumps(entry) + "\n" for entry in entries if entry.pop("split"))
+    )
+    for name in ("run.json", "config.yaml"):
+        (place / name).unlink()
+    return info["result"]
+
+
+def test_a_training_of_an_earlier_version_resumes(photos, finished, tmp_path):
+    result, folder = finished
+    corpora = [list_corpus(photos, modality="image").fingerprint]
+    kept = as_earlier(folder, tmp_path / "begun", corpora=corpora)
+    list_checkpoints(tmp_path / "begun" / "checkpoints")[-1].unlink()
+    (tmp_path / "begun" / "tokenizer.safetensors").unlink()
+    again = train_tokenizer(photos, EVERYTHING, tmp_path / "begun", resume=True)
+    assert again.fingerprint == result.fingerprint
+    as_earlier(folder, tmp_path / "ended", corpora=corpora)
+    (tmp_path / "ended" / "eval.json").write_text(json.dumps(kept))
+    again = train_tokenizer(photos, EVERYTHING, tmp_path / "ended", resume=True)
+    assert replace(again, seconds=0.0, file="") == replace(result, seconds=0.0, file="")
+    as_earlier(folder, tmp_path / "other", corpora=["another"])
+    with pytest.raises(UsageError, match="another SRC"):
+        train_tokenizer(photos, EVERYTHING, tmp_path / "other", resume=True)
+
+
+def test_other_commands_refuse_the_run_by_name(finished, capsys):
+    _, folder = finished
+    main(["runs", "list", str(folder), "--json"])
+    (listed,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (listed["objective"], listed["status"]) == ("tokenizer", "finished")
+    with pytest.raises(UsageError, match="is a run of `seit tokenizer train`"):
+        Run.open(folder).config  # noqa: B018
+    with pytest.raises(UsageError, match="compare tokenizers by `seit tokenizer eval`"):
+        compare_runs([folder, folder.parent])
 
 
 # ---------------------------------------------------------------------------------------- learning
@@ -233,17 +224,6 @@ def test_every_quantiser_trains(photos, tmp_path, quantizer, grid, shape):
     assert tokenizer.decode(tokenizer.encode(pixels)).shape == pixels.shape
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(photos, tmp_path, monkeypatch):
-    def broken(rebuilt, planes, config):
-        found = reconstruction(rebuilt, planes, config)
-        return found._replace(loss=found.loss * math.nan)
-
-    monkeypatch.setattr(loop, "reconstruction", broken)
-    with pytest.raises(SeitError, match="the loss became nan before step 1"):
-        train_tokenizer(photos, TINY, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("checkpoints/*"))
-
-
 # ------------------------------------------------------------------------------------------- crops
 
 
@@ -253,13 +233,13 @@ def test_crops_are_a_function_of_seed_and_step(photos):
     ahead = list(crops.batches(3, 6))
     for step, batch in enumerate(ahead, 3):
         alone = Crops(instances, TINY).batch(step)
-        assert torch.equal(alone.images, batch.images)
+        assert torch.equal(alone.values, batch.values)
         assert torch.equal(alone.labels, batch.labels)
-        assert batch.images.shape == (8, SIZE, SIZE, 3)
+        assert batch.values.shape == (8, SIZE, SIZE, 3)
         assert (batch.labels[::4].repeat_interleave(4) == batch.labels).all()
-    assert not torch.equal(ahead[0].images, ahead[1].images)
+    assert not torch.equal(ahead[0].values, ahead[1].values)
     other = Crops(instances, replace(TINY, seed=1)).batch(3)
-    assert not torch.equal(other.images, ahead[0].images)
+    assert not torch.equal(other.values, ahead[0].values)
 
 
 def test_unreadable_images_are_replaced(photos, tmp_path):
@@ -269,7 +249,7 @@ def test_unreadable_images_are_replaced(photos, tmp_path):
     with pytest.raises(SeitError, match="16 images in a row"):
         Crops(torn, TINY).batch(0)
     mixed = Crops([*torn, *list_corpus(photos).instances[:3]], TINY)
-    assert all(len(mixed.batch(step).images) == 8 for step in range(6))
+    assert all(len(mixed.batch(step).values) == 8 for step in range(6))
 
 
 # ------------------------------------------------------------------------------------------ losses
@@ -377,7 +357,7 @@ def test_the_command(photos, tmp_path, capsys):
     named = {name: settings.pop(name) for name in ("size", "codes", "steps", "batch_size")}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in named.items()]
     for name, value in settings.items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        text = ",".join(map(str, value)) or "[]" if isinstance(value, tuple) else value
         flags += ["--set", f"{name}={text}"]
 
     def run(*more):
@@ -435,5 +415,5 @@ def test_a_training_goes_on_with_the_start_that_it_had(photos, finished, tmp_pat
     first = train_tokenizer(photos, config, tmp_path / "run", init_from=result.file)
     again = train_tokenizer(photos, config, tmp_path / "run", resume=True, init_from=result.file)
     assert again.fingerprint == first.fingerprint
-    with pytest.raises(UsageError, match="not begun from that tokenizer"):
+    with pytest.raises(UsageError, match="was begun with another init_from"):
         train_tokenizer(photos, config, tmp_path / "run", resume=True)

@@ -15,7 +15,6 @@ import pytest
 import timm.loss
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
 from support.processes import exit_codes, fork, fork_ranks
 from support.stores import edit_card
@@ -28,11 +27,10 @@ from seit import files
 from seit.augment import Augmented, SampleRandom
 from seit.cli import main
 from seit.config import build, to_mapping
-from seit.errors import SeitError, UsageError
+from seit.errors import UsageError
 from seit.ingest import TokenizeConfig, tokenize
 from seit.training import Run, TrainConfig, evaluate_run, train
 from seit.training.answers import read_predictions
-from seit.training.checkpoint import list_checkpoints
 from seit.training.config import DistillConfig, LossConfig, OptimConfig
 from seit.training.feeds import make_feed
 from seit.training.losses import classification_loss, distillation_loss
@@ -244,28 +242,6 @@ def test_signals_that_are_ignored_stay_so(handled):
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_asked_to_stop_saves_the_step_that_it_was_at(
-    store, finished, tmp_path, number, handled
-):
-    out = tmp_path / "run"
-    as_before = signal.getsignal(number)
-    config = changed(run={"checkpoint_every": 1000})
-
-    def ask(step, *_):
-        if step == 5:
-            os.kill(os.getpid(), number)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, store, out=out, progress=ask)
-    steps = [path.name for path in list_checkpoints(out / "checkpoints")]
-    assert steps == ["step-00000006.safetensors"]
-    assert signal.getsignal(number) is as_before
-    train(config, store, out=out, resume=True)
-    same_weights(Run.open(out), finished)
-    same_figures(Run.open(out), finished)
 
 
 OPTIMIZERS = {
@@ -570,33 +546,6 @@ def test_ranks_are_taught_what_one_process_is(store, pictures, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------- failures
-
-
-def test_a_run_that_diverges_leaves_the_batch(store, tmp_path, monkeypatch):
-    from seit.training import classify
-
-    def explode(logits, batch, config):
-        loss = classification_loss(logits, batch, config)
-        explode.calls += 1
-        return loss * (float("nan") if explode.calls > 4 else 1)
-
-    explode.calls = 0
-    monkeypatch.setattr(classify, "classification_loss", explode)
-    out = tmp_path / "run"
-    with pytest.raises(SeitError, match=r"the training loss became nan at step 5; lower optim.lr"):
-        train(CONFIG, store, out=out)
-    path = out / "failure.safetensors"
-    with safe_open(path, framework="pt") as file:
-        told = json.loads(file.metadata()["seit"])
-    assert told["step"] == 4
-    assert len(told["keys"]) == 16
-    assert told["checkpoint"].endswith("step-00000004.safetensors")
-    assert told["losses"][-1] == "nan"
-    batch = load_file(path)
-    assert batch["inputs"].shape == (16, store.card.tokenizer.codebook_dim, 6, 6)
-    assert [store["train"].keys[row] for row in batch["rows"]] == told["keys"]
-    monkeypatch.undo()
-    train(CONFIG, store, out=out, resume=True)
 
 
 def test_predictions_are_those_of_the_final_weights(store, finished):

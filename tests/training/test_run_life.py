@@ -28,7 +28,6 @@ from seit.locks import locked_folder, take_lock
 from seit.pretraining import pretrain
 from seit.progress import Pace, human_rate, human_seconds
 from seit.report.intervals import say_share
-from seit.tokenizer_training import folder as tokenizer_folder
 from seit.training import Run, TrainConfig, evaluate_run, predict, train
 from seit.training.checkpoint import list_checkpoints
 from seit.training.launch import has_checkpoint
@@ -318,8 +317,7 @@ def ruin(module):
         next(module.parameters()).view(-1)[0] = torch.nan
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_last_update_that_ruins_the_network_is_a_failure(store, tmp_path, monkeypatch, ema):
+def test_a_last_update_that_ruins_the_average_is_a_failure(store, tmp_path, monkeypatch):
     from seit.training.step import Stepper
 
     step = Stepper.step
@@ -327,13 +325,13 @@ def test_a_last_update_that_ruins_the_network_is_a_failure(store, tmp_path, monk
     def last(self, number, batch, **given):
         losses = step(self, number, batch, **given)
         if number == 3:
-            ruin(self.average.module if ema else self.model)
+            ruin(self.average.module)
         return losses
 
     monkeypatch.setattr(Stepper, "step", last)
     out = tmp_path / "run"
     with pytest.raises(SeitError, match=r"weights .* are not finite any more at step 4"):
-        train(settings(ema={"decay": ema}), store, out=out)
+        train(settings(ema={"decay": 0.9}), store, out=out)
     assert Run.open(out).info["status"] == "started"
     assert not (out / "model.safetensors").exists()
     assert [path.name for path in list_checkpoints(out / "checkpoints")] == [
@@ -369,25 +367,6 @@ def test_a_loss_far_above_that_of_guessing_is_warned_of(store, tmp_path, monkeyp
     assert expected in caplog.text
     assert expected in Run.open(tmp_path / "run").info["warnings"][0]
     assert expected in (tmp_path / "run" / "report.html").read_text()
-
-
-def test_a_continual_run_with_ruined_weights_is_a_failure(store, tmp_path, monkeypatch):
-    from seit.continual_learning.loop import Running
-
-    step = Running._step
-
-    def third(self, *given):
-        step(self, *given)
-        if self.progress.number == 5:
-            ruin(self.learner.network.head)
-
-    monkeypatch.setattr(Running, "_step", third)
-    config = replace(CONTINUAL, stream=replace(CONTINUAL.stream, increment=1))
-    with pytest.raises(SeitError, match=r"weights head.weight are not finite any more at step 5"):
-        continual(config, store, out=tmp_path / "run")
-    with safe_open(tmp_path / "run" / "failure.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["seit"])["step"] == 4
-        assert file.get_tensor("labels").shape == (8,)
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(store, finished, tmp_path):
@@ -606,7 +585,7 @@ def test_log_lines_stay_above_the_bar_of_a_terminal(monkeypatch, capsys):
 
 
 def test_a_refused_tokenizer_training_leaves_nothing(tmp_path, monkeypatch):
-    from seit.tokenizer_training import TokenizerConfig, loop, train_tokenizer
+    from seit.tokenizer_training import TokenizerConfig, train as of_tokenizers, train_tokenizer
 
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -620,11 +599,11 @@ def test_a_refused_tokenizer_training_leaves_nothing(tmp_path, monkeypatch):
     def refuse(*_):
         raise UsageError("there are no such crops")
 
-    monkeypatch.setattr(loop, "make_domain", refuse)
+    monkeypatch.setattr(of_tokenizers, "make_domain", refuse)
     with pytest.raises(UsageError, match="no such crops"):
         train_tokenizer(pictures, small, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     held = tmp_path / "held"
     with locked_folder(held), pytest.raises(SeitError, match="another process is working"):
         train_tokenizer(pictures, small, held)
-    assert tokenizer_folder.TrainingFolder(held).evaluation is None
+    assert not held.exists()

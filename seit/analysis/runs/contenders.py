@@ -67,6 +67,11 @@ class FinishedRun:
             DamagedError: its files are not what was written.
         """
         run = Run.open(path)
+        if not run.kind.of_tokens:
+            raise UsageError(
+                f"{path} is a run of `seit {run.command}`; compare tokenizers by "
+                "`seit tokenizer eval`"
+            )
         info, objective = run.info, run.objective
         if info.get("status") != "finished":
             raise UsageError(

@@ -1,4 +1,4 @@
-"""`seit tokenizer fit | train | import | list | info | eval`."""
+"""`seit tokenizer fit | train | adapt | import | list | info | eval`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,12 +7,14 @@ from typing import Any
 from cyclopts import App
 
 from seit.cli.output import print_json, print_table, warn
+from seit.cli.tokenizer.adapt import adapt
 from seit.cli.tokenizer.evaluate import evaluate
 from seit.cli.tokenizer.imports import import_published
 from seit.cli.tokenizer.train import train
 
 command = App(name="tokenizer", help="Make or inspect a tokenizer.", help_format="markdown")
 command.command(train)
+command.command(adapt)
 command.command(import_published, name="import")
 command.command(evaluate, name="eval")
 

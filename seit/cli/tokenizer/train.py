@@ -2,18 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from seit.cli.flags import noted_on
-from seit.cli.output import (
-    print_json,
-    print_lines,
-    print_table,
-    progress_bar,
-    warn,
-)
+from seit.cli.flags import noted_on, print_settings
+from seit.cli.output import print_json, print_table, progress_bar, warn
+from seit.cli.tokenizer.settings import flat_settings
 from seit.progress import human_seconds
 
 _NOTES = {
@@ -47,47 +42,44 @@ def train(
     """Train the small learned tokenizer on SRC and leave OUT/tokenizer.safetensors.
 
     `--dry-run` prints all settings; each can be given by --set NAME=VALUE. An interrupted training
-    goes on bit for bit with --resume.
+    resumes bit for bit with --resume.
 
     Args:
-        src: What `seit tokenize` takes.
-        out: A new folder.
-        also: Further such sources, each after an --also.
+        src: Input as of `seit tokenize`.
+        out: A new folder, which becomes a run.
+        also: Further sources, each after an --also.
         config: A YAML file of settings; flags win over it.
         size: Pixels of the square images that the tokenizer will take.
-        quantizer: How latents become codes.
+        quantizer: Quantizer of the latents.
         codes: Codebook size, of each level.
-        steps: Of the training.
-        batch_size: Crops a step.
-        seed: Of crops and weights.
+        steps: Steps of the training.
+        batch_size: Crops per step.
+        seed: Seed for crops and weights.
         device: auto, cpu, cuda, mps.
         set_: NAME=VALUE of any setting.
         init_from: A tokenizer of the same shape to start from: a shipped one's name, or a file.
-        resume: Go on with the interrupted training at OUT.
+        resume: Resume the interrupted training at OUT.
         dry_run: Print the settings as YAML and stop.
         json: Print the result as one JSON object.
     """
-    from seit.config import build, merge, nest, parse_assignments, read_yaml
     from seit.tokenizer_training import TokenizerConfig
 
-    flags = parse_assignments(set_ or ())
-    named = {
-        "size": size,
-        "quantizer": quantizer,
-        "codes": codes,
-        "steps": steps,
-        "batch_size": batch_size,
-        "seed": seed,
-        "device": device,
-    }
-    flags.update({name: value for name, value in named.items() if value is not None})
-    settings = build(
+    settings = flat_settings(
         TokenizerConfig,
-        merge(read_yaml(config) if config else {}, nest(flags, origin="command line")),
-        origin="settings",
+        config=config,
+        named={
+            "size": size,
+            "quantizer": quantizer,
+            "codes": codes,
+            "steps": steps,
+            "batch_size": batch_size,
+            "seed": seed,
+            "device": device,
+        },
+        assigned=set_,
     )
     if dry_run:
-        return _print_settings(settings, json)
+        return print_settings(settings, json=json)
     from seit.tokenizer_training import train_tokenizer
 
     with progress_bar("training", "steps") as bar:
@@ -115,16 +107,3 @@ def train(
             ),
         ]
     )
-
-
-def _print_settings(settings: Any, json: bool) -> None:
-    import yaml
-
-    values = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(settings).items()
-    }
-    if json:
-        print_json(values)
-    else:
-        print_lines(yaml.safe_dump(values, sort_keys=False).splitlines())

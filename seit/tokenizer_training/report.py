@@ -1,0 +1,44 @@
+"""The report of a training: its figures, learning curves and settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from seit.config import flatten, to_mapping
+from seit.report import Section, page, table, write_page
+from seit.training import REPORT_NAME, THROUGHPUT, Curve, Run, curves, settings_section
+
+_CURVES = (
+    Curve("train", "loss", "loss", "Training loss", "loss"),
+    Curve("train", "psnr_db", "PSNR", "PSNR of training crops", "dB"),
+)
+
+
+def write_training_report(run: Run, config: Any, info: Mapping[str, Any], *, title: str) -> None:
+    """Write `report.html` of a finished training into its folder.
+
+    Args:
+        run: the folder.
+        config: its settings.
+        info: what `run.json` will hold.
+        title: kind of training.
+    """
+    metrics = {"": run.metrics()}
+    rows = [[name, _text(value)] for name, value in info["result"].items() if value is not None]
+    noted = {name for line in metrics[""] for name in line}
+    shown = [curve for curve in _CURVES if curve.key in noted]
+    html = page(
+        f"Run {run.path.name}",
+        lead=f"{title}, {config.steps:,} steps of {config.batch_size}.",
+        sections=[
+            Section("Result", table(rows, header=["figure", "held out"])),
+            Section("Learning curves", curves(metrics, shown)),
+            Section("Throughput", curves(metrics, THROUGHPUT)),
+            settings_section(flatten(to_mapping(config))),
+        ],
+        footer=", ".join(f"{key} {value}" for key, value in info["environment"].items()),
+    )
+    write_page(run.path / REPORT_NAME, html)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
