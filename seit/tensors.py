@@ -1,99 +1,197 @@
-"""Named tensors of unknown origin: files with small headers, and whether all are finite."""
+"""Safetensors files with a card: JSON in their metadata that says what the tensors are.
 
+All files of named tensors are read and written here. Readers survive any bytes: headers are
+bounded, and what is wrong with a file is a named error. Torch is imported late, as stores are read
+without it.
+"""
+
+import json
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file as load_arrays
-from torch import Tensor
+import numpy.typing as npt
+from safetensors import SafetensorError, numpy as for_numpy, safe_open
 
 from seit.documents import parse_json, reason_of
 from seit.errors import DamagedError
-from seit.files import open_plain
+from seit.files import open_plain, write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_HEADER_BYTES = 1 << 24
 """Largest header: names, shapes and metadata of all tensors."""
+_CARD_KEY = "seit"
 _RESTORE = "restore it from a copy"
 
 
-def read_tensors(path: Path, *, advice: str = _RESTORE) -> dict[str, Tensor]:
-    """Read all tensors of a file, by name.
+def tensor_bytes(
+    tensors: "Mapping[str, Tensor]",
+    *,
+    card: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return the bytes of a file of tensors, which may be on any device.
+
+    Args:
+        tensors: by name.
+        card: JSON-serializable object that says what they are.
+        metadata: further text by name.
+    """
+    from safetensors.torch import save
+
+    texts = dict(metadata or {})
+    if card is not None:
+        texts[_CARD_KEY] = json.dumps(card, sort_keys=True)
+    on_host = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
+    return save(on_host, texts or None)
+
+
+def array_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Return the bytes of a file of arrays, the same as those of equal tensors."""
+    data: bytes = for_numpy.save(dict(arrays))
+    return data
+
+
+def write_tensors(
+    path: Path, tensors: "Mapping[str, Tensor]", *, card: Mapping[str, Any] | None = None
+) -> None:
+    """Write a file of tensors, atomically; arguments as in :func:`tensor_bytes`.
 
     Raises:
-        DamagedError: it is no regular file, or not what was written.
+        SeitError: the file cannot be written.
     """
-    return read_tensors_and_metadata(path, advice=advice)[0]
+    write_atomically(path, tensor_bytes(tensors, card=card))
 
 
-def read_tensors_and_metadata(
+def read_tensors(
     path: Path, *, fault: str = "damaged", advice: str = _RESTORE
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read all tensors of a file and its metadata, by name.
+) -> "dict[str, Tensor]":
+    """Read all tensors of a file, by name.
 
     Args:
         path: of the file.
-        fault: what a file is called that is not what was written.
-        advice: what to do about it.
+        fault: what the error calls an invalid file.
+        advice: what the error proposes to do.
 
     Raises:
-        DamagedError: it is no regular file, or not what was written.
+        DamagedError: the file is not a regular file, or not what was written.
     """
-    with _explained(path, advice, fault):
-        _check_header(path)
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    return _read(path, fault, advice)[0]
 
 
-def read_arrays(path: Path, *, advice: str = _RESTORE) -> dict[str, Any]:
+def read_card(
+    path: Path, *, fault: str = "damaged", advice: str = _RESTORE, finite: bool = False
+) -> "tuple[dict[str, Any], dict[str, Tensor]]":
+    """Read the card and all tensors of a file.
+
+    Args:
+        path: of the file.
+        fault: what the error calls an invalid file.
+        advice: what the error proposes to do.
+        finite: whether NaN and infinity are refused.
+
+    Raises:
+        DamagedError: the file is not a regular file, has no card, or is not what was written.
+    """
+    tensors, metadata = _read(path, fault, advice)
+    with _explained(path, fault, advice):
+        if finite and (name := first_not_finite(tensors)) is not None:
+            raise ValueError(f"{name} is not finite")
+        return _parse_card(metadata), tensors
+
+
+def read_arrays(path: Path, *, advice: str = _RESTORE) -> dict[str, npt.NDArray[Any]]:
     """Read all tensors of a file as arrays, by name.
 
     Raises:
-        DamagedError: it is no regular file, or not what was written.
+        DamagedError: the file is not a regular file, or not what was written.
     """
-    with _explained(path, advice):
-        _check_header(path)
-        return dict(load_arrays(path))
+    with _explained(path, "damaged", advice):
+        with open_plain(path) as file:
+            _check_header(file.read(8))
+        return dict(for_numpy.load_file(path))
 
 
-def parse_card(metadata: dict[str, str], key: str) -> dict[str, Any]:
-    """Parse the JSON object that a file's metadata hold under ``key``.
+def parse_arrays(
+    data: bytes, *, origin: Path | str, fault: str = "damaged", advice: str = _RESTORE
+) -> dict[str, npt.NDArray[Any]]:
+    """Parse the bytes of a file as arrays, by name.
+
+    Args:
+        data: of the file.
+        origin: where they come from, for the error.
+        fault: what the error calls invalid bytes.
+        advice: what the error proposes to do.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    with _explained(origin, fault, advice):
+        _check_header(data[:8])
+        return dict(for_numpy.load(data))
+
+
+def parse_card(data: bytes) -> dict[str, Any]:
+    """Parse the card of a file's bytes.
 
     Raises:
         ValueError: there is none.
     """
-    card = parse_json(metadata[key]) if key in metadata else None
-    if not isinstance(card, dict):
-        raise ValueError(f"its metadata hold no object {key!r}")
-    return card
+    size = _check_header(data[:8])
+    header = parse_json(data[8 : 8 + size])
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return _parse_card(metadata if isinstance(metadata, dict) else {})
 
 
-def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor with a NaN or an infinity; waits for their device once."""
-    named = {key: one for key, one in tensors.items() if one.is_floating_point() and one.numel()}
+def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
+    """Return the name of the first tensor with a NaN or infinity; waits for their device once."""
+    import torch
+
+    named = {
+        key: one
+        for key, one in tensors.items()
+        # Numbers of four bits are all finite, and torch cannot look at them.
+        if one.is_floating_point() and one.numel() and one.dtype != torch.float4_e2m1fn_x2
+    }
     if not named:
         return None
     flags = torch.stack([one.isfinite().all() for one in named.values()])
     return next((key for key, fine in zip(named, flags.tolist(), strict=True) if not fine), None)
 
 
+def _read(path: Path, fault: str, advice: str) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    with _explained(path, fault, advice):
+        with open_plain(path) as file:
+            _check_header(file.read(8))
+        with safe_open(path, framework="pt") as opened:
+            names = list(opened.keys())
+            return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
+
+
+def _parse_card(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    text = metadata.get(_CARD_KEY)
+    card = parse_json(text) if isinstance(text, str) else None
+    if not isinstance(card, dict):
+        raise ValueError(f"its metadata hold no object {_CARD_KEY!r}")
+    return card
+
+
 @contextmanager
-def _explained(path: Path, advice: str, fault: str = "damaged") -> Iterator[None]:
+def _explained(origin: Path | str, fault: str, advice: str) -> Iterator[None]:
     try:
         yield
     # Arrays of a dtype that NumPy lacks raise a TypeError or a KeyError.
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedError(f"{path} is {fault} ({reason_of(error)}); {advice}") from error
+        raise DamagedError(f"{origin} is {fault} ({reason_of(error)}); {advice}") from error
 
 
-def _check_header(path: Path) -> None:
-    """Look at the size of the header, which would be parsed as a whole."""
-    with open_plain(path) as file:
-        head = file.read(8)
-    size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+def _check_header(head: bytes) -> int:
+    """Check the size of the header, which is parsed as a whole, by the file's first 8 bytes."""
+    size = int(struct.unpack("<Q", head)[0]) if len(head) == 8 else 0
     if size > MAX_HEADER_BYTES:
         raise ValueError(f"its header takes {size:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+    return size

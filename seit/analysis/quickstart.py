@@ -53,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class QuickstartResult(Outcome):
-    """What the comparison came to.
+    """Result of the comparison.
 
     Attributes:
         bytes_per_sample_tokens: bytes of the whole store over its samples.
@@ -91,7 +91,7 @@ class QuickstartResult(Outcome):
 
     @property
     def verdict(self) -> str:
-        """How top-1 from tokens compares with that from pixels, and how sure that is."""
+        """Compare top-1 from tokens with top-1 from pixels, with its confidence."""
         test = f"p = {self.p_value:.2g} by McNemar's exact test on {self.val_samples:,} pictures"
         if self.p_value > _SHOWN:
             return f"no difference shown: {test}"
@@ -118,7 +118,7 @@ def run_quickstart(
         progress: called as the work proceeds.
 
     Raises:
-        UsageError: ``data`` is no labelled corpus, or ``out`` holds other things.
+        UsageError: ``data`` is no labeled corpus, or ``out`` holds other things.
         SeitError: another process works in ``out``.
     """
     out = Path(out)
@@ -197,7 +197,7 @@ def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> Tokeni
 
 
 def _judge(out: Path) -> dict[str, Any]:
-    """How many pictures both runs are validated on, and whether a difference may be chance."""
+    """Say on how many pictures both runs are validated, and whether a difference may be chance."""
     tokens, pixels = (read_predictions(Run.open(out / name)) for name in RUNS)
     assert tokens is not None
     assert pixels is not None

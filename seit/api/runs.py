@@ -260,7 +260,7 @@ def plan_run(
     task = str(changes.get("objective") or "mtm") if verb == "pretrain" else verb
     if verb == "tune":
         changes["method"] = next(iter(choose_methods(changes.get("method"))), None)
-    return resolve_settings(
+    settings: LoopConfig = resolve_settings(
         kind_named(verb).settings_class,
         task=task,
         store=store,
@@ -269,7 +269,8 @@ def plan_run(
         resumed=Path(out) if resume and out is not None else None,
         changes=changes,
         short_names=_SHORT_NAMES[verb],
-    )
+    )    return settings
+
 
 
 def choose_methods(given: str | Sequence[str] | None) -> tuple[Method, ...]:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Literal
 from seit.cli.flags import RunFlags, figures_bar, print_settings
 from seit.cli.output import print_result, print_table, say
 from seit.continual_learning import Method
+from seit.numbers import human_bytes
 from seit.progress import human_seconds
-from seit.report import human_bytes
 
 if TYPE_CHECKING:
     from seit.continual_learning import ContinualResult

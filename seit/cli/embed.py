@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from seit.cli.output import counting_bar, print_result, print_table
+from seit.numbers import human_bytes
 from seit.progress import human_rate
-from seit.report import human_bytes
 
 
 def command(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from seit.cli.output import print_result, print_table, warn
-from seit.report import human_bytes
+from seit.numbers import human_bytes
 
 
 def command(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from seit.cli.output import counting_bar, print_result, print_table
 from seit.errors import UsageError
-from seit.report import human_bytes
+from seit.numbers import human_bytes
 
 
 def command(

@@ -14,7 +14,7 @@ from seit.errors import UsageError
 from seit.progress import Progress
 
 if TYPE_CHECKING:
-    from seit.training import LoopConfig
+    pass
 
 _OPTIONS = ("recipe", "config", "resume")
 _TOP_SETTINGS = ("init_from", "method", "objective")
@@ -96,7 +96,7 @@ def assigned_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     return values
 
 
-def print_settings(settings: "LoopConfig", *, json: bool) -> None:
+def print_settings(settings: Any, *, json: bool) -> None:
     """Print resolved settings as YAML, or as one JSON object."""
     import yaml
 

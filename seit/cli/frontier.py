@@ -7,8 +7,8 @@ from cyclopts import Parameter
 
 from seit.cli.flags import assigned_settings
 from seit.cli.output import print_result, print_table, say, stage_bar
+from seit.numbers import human_bytes
 from seit.progress import human_seconds
-from seit.report import human_bytes
 
 if TYPE_CHECKING:
     from seit.analysis import FrontierPlan

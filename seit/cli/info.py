@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from seit.cli.output import print_result, print_table
-from seit.report import human_bytes
+from seit.numbers import human_bytes
 
 
 def command(store: str, /, *, json: bool = False) -> None:

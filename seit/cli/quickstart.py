@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from seit.cli.output import print_result, print_table, say, stage_bar
+from seit.numbers import human_bytes
 from seit.progress import human_rate, human_seconds
-from seit.report import human_bytes
 
 
 def command(

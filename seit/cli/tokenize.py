@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seit.cli.output import print_result, print_table, progress_bar, say, warn
+from seit.numbers import human_bytes
 from seit.progress import human_seconds
-from seit.report import human_bytes
 
 if TYPE_CHECKING:
     from seit.ingest import Estimate

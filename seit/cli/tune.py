@@ -7,8 +7,8 @@ from seit.cli.figures import accuracy_rows
 from seit.cli.flags import RunFlags, figures_bar, print_settings
 from seit.cli.output import is_main_process, print_result, print_table, say, warn
 from seit.cli.train import NOTES
+from seit.numbers import human_bytes
 from seit.progress import human_seconds
-from seit.report import human_bytes
 
 if TYPE_CHECKING:
     from seit.api import TunedRun

@@ -3,7 +3,7 @@
 import sys
 
 from seit.cli.output import counting_bar, one_line, print_lines, print_result
-from seit.report import human_bytes
+from seit.numbers import human_bytes
 
 
 def command(store: str, /, *, repair_from: str | None = None, json: bool = False) -> None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from seit.config import flatten
 from seit.continual_learning.metrics import FORMULAS, Floats, forgetting_per_task
+from seit.numbers import human_bytes
 from seit.report import (
     Bar,
     Figure,
@@ -19,7 +20,6 @@ from seit.report import (
     Series,
     bar_chart,
     figures,
-    human_bytes,
     line_chart,
     page,
     table,

@@ -1,4 +1,4 @@
-"""What surfaces are made of: colours, patterns, relief and gloss, and a class's habit of them.
+"""Materials of surfaces: colors, patterns, relief and gloss, and a class's habit of them.
 
 Legend: N number of surface points.
 """
@@ -14,18 +14,18 @@ import numpy as np
 
 from seit.demo.noise import F32, Tile, texel
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 PATTERNS = ("plain", "mottled", "stripes", "wood", "marble", "checker", "speckle")
 
 
 class Habit(NamedTuple):
-    """What most objects of a class are made of, as gears are grey and traffic cones orange.
+    """Usual material of a class, as gears are gray and traffic cones orange.
 
     Attributes:
-        hue: centre of the main colour's hue, 0 to 1 around the circle.
-        saturation: of the main colour, 0 to 1.
-        value: brightness of the main colour, 0 to 1.
+        hue: center of the main color's hue, 0 to 1 around the circle.
+        saturation: of the main color, 0 to 1.
+        value: brightness of the main color, 0 to 1.
         pattern: one of ``PATTERNS``.
     """
 
@@ -55,12 +55,12 @@ class Surface(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """Two colours, the pattern that mixes them, and how the surface takes the light.
+    """Two colors, the pattern that mixes them, and how the surface takes the light.
 
     Attributes:
         pattern: one of ``PATTERNS``.
-        first: main colour, sRGB, 0 to 1.
-        second: pattern colour, sRGB, 0 to 1.
+        first: main color, sRGB, 0 to 1.
+        second: pattern color, sRGB, 0 to 1.
         frequency: pattern repeats per unit of length (the frame is 2 units wide).
         angle: direction of the pattern, radians.
         texels_per_unit: scale of the noise.
@@ -71,8 +71,8 @@ class Material:
     """
 
     pattern: str
-    first: Colour
-    second: Colour
+    first: Color
+    second: Color
     frequency: float
     angle: float
     texels_per_unit: float
@@ -95,7 +95,7 @@ class Material:
         return Surface(albedo, self.relief * tile.slope_u[where], self.relief * tile.slope_v[where])
 
     def _mix(self, u: F32, v: F32, noise: F32) -> F32:
-        """Return the share of the second colour, ``(N,)``, 0 to 1."""
+        """Return the share of the second color, ``(N,)``, 0 to 1."""
         tau_f = 2.0 * math.pi * self.frequency
         c, s = tau_f * math.cos(self.angle), tau_f * math.sin(self.angle)
         p: F32 = c * u + s * v
@@ -122,17 +122,17 @@ class Material:
         return np.clip(result, 0.0, 1.0, out=result)
 
 
-def _linear(colour: Colour) -> Colour:
-    return (colour[0] ** 2.2, colour[1] ** 2.2, colour[2] ** 2.2)
+def _linear(color: Color) -> Color:
+    return (color[0] ** 2.2, color[1] ** 2.2, color[2] ** 2.2)
 
 
-def _colour(rng: np.random.Generator, saturation: float) -> Colour:
-    # Earth, wood and skin colours are commoner in photographs than the rest of the circle.
+def _color(rng: np.random.Generator, saturation: float) -> Color:
+    # Earth, wood and skin colors are commoner in photographs than the rest of the circle.
     hue = rng.uniform(0.0, 0.16) if rng.random() < 0.45 else rng.random()
     return colorsys.hsv_to_rgb(hue, saturation * rng.uniform(0.1, 1.0), rng.uniform(0.3, 0.95))
 
 
-def _usual_colour(rng: np.random.Generator, habit: Habit) -> Colour:
+def _usual_color(rng: np.random.Generator, habit: Habit) -> Color:
     return colorsys.hsv_to_rgb(
         (habit.hue + rng.uniform(-0.04, 0.04)) % 1.0,
         min(1.0, max(0.0, habit.saturation + rng.uniform(-0.15, 0.15))),
@@ -140,7 +140,7 @@ def _usual_colour(rng: np.random.Generator, habit: Habit) -> Colour:
     )
 
 
-def _mean(material: Material) -> Colour:
+def _mean(material: Material) -> Color:
     a, b = material.first, material.second
     return (
         0.65 * a[0] + 0.35 * b[0],
@@ -160,22 +160,22 @@ def draw_material(
 
     Args:
         rng: source of every choice.
-        saturation: largest saturation of its colours, 0 to 1.
-        apart_from: neighbours whose mean colours should differ from this one's main colour.
+        saturation: largest saturation of its colors, 0 to 1.
+        apart_from: neighbors whose mean colors should differ from this one's main color.
         habit: what the object's class is mostly made of; followed with ``HABIT_SHARE``.
     """
     follows = habit is not None and rng.random() < HABIT_SHARE
-    first = _colour(rng, saturation)
+    first = _color(rng, saturation)
     for _ in range(8):
         if all(math.dist(first, _mean(other)) > 0.4 for other in apart_from):
             break
-        first = _colour(rng, saturation)
+        first = _color(rng, saturation)
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
     if habit is not None and follows:
-        first = _usual_colour(rng, habit)
+        first = _usual_color(rng, habit)
         pattern = habit.pattern
     strength = rng.uniform(0.15, 0.5)
-    other = _colour(rng, saturation)
+    other = _color(rng, saturation)
     second = (
         first[0] + strength * (other[0] - first[0]),
         first[1] + strength * (other[1] - first[1]),

@@ -24,8 +24,8 @@ class Tile(NamedTuple):
 
     Attributes:
         height: ``(T * T,)`` float32, about -1 to 1, zero mean.
-        slope_u: ``(T * T,)`` float32, difference between horizontal neighbours, times T / 16.
-        slope_v: the same between vertical neighbours.
+        slope_u: ``(T * T,)`` float32, difference between horizontal neighbors, times T / 16.
+        slope_v: the same between vertical neighbors.
     """
 
     height: F32
@@ -35,7 +35,7 @@ class Tile(NamedTuple):
 
 @cache
 def _lattice(num_cells: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], F32]:
-    """Return left neighbour, right neighbour and eased weight, each ``(T,)``, for one octave."""
+    """Return left neighbor, right neighbor and eased weight, each ``(T,)``, for one octave."""
     position = np.arange(TILE_SIDE, dtype=np.float32) * (num_cells / TILE_SIDE)
     left = position.astype(np.intp)
     fraction = position - left.astype(np.float32)

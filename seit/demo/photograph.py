@@ -43,9 +43,9 @@ def _paint(
     result = np.empty_like(surface.albedo)
     for channel in range(3):
         result[channel] = surface.albedo[channel] * (
-            light.colour[channel] * direct + light.ambient[channel] * sky
+            light.color[channel] * direct + light.ambient[channel] * sky
         )
-        result[channel] += light.colour[channel] * highlight
+        result[channel] += light.color[channel] * highlight
     return result
 
 
@@ -93,7 +93,7 @@ def _blur(image: F32, sigma: float) -> F32:
 
 
 def _grain(size: int, rng: np.random.Generator) -> F32:
-    """Draw sensor noise ``(3, S, S)``: fine in brightness, coarser and fainter in colour."""
+    """Draw sensor noise ``(3, S, S)``: fine in brightness, coarser and fainter in color."""
     grain = rng.standard_normal((size, size), dtype=np.float32)
     half = (size + 1) // 2
     blotches = 0.6 * rng.standard_normal((2, half, half), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What each pixel sees: sphere tracing of every body, and the shadows the bodies cast.
+"""Sight of each pixel: sphere tracing of every body, and the shadows the bodies cast.
 
 The method is J. C. Hart's "Sphere Tracing" (The Visual Computer 12, 1996); rays are parallel, each
 body is traced only inside its own outline, and rays that are done leave the batch.
@@ -24,7 +24,7 @@ FLOOR, WALL, FIRST_BODY = 0, 1, 2
 
 _NUM_STEPS, _NUM_SHADOW_STEPS = 28, 10
 _PENUMBRA = 0.2
-"""How far outside a body's outline its shadow may reach, in the body's own units."""
+"""Largest reach of a shadow outside its body's outline, in the body's own units."""
 _HIDDEN_AT_MOST = 0.2
 """Share of the main object that clutter may cover; clutter that would cover more is left out."""
 
@@ -58,7 +58,7 @@ def pick(values: F32, index: Index) -> F32:
 
 def to_own_frame(body: Body, point: F32) -> F32:
     """Return world points ``(3, N)`` in the body's own frame."""
-    relative = np.stack([point[axis] - body.centre[axis] for axis in range(3)])
+    relative = np.stack([point[axis] - body.center[axis] for axis in range(3)])
     return np.stack([dot(row, relative) for row in body.rotation]) * (1.0 / body.scale)
 
 
@@ -130,10 +130,10 @@ def _background(scene: Scene, point: F32) -> tuple[npt.NDArray[np.uint8], F32]:
 def _outline(body: Body, camera: Camera, u: F32, v: F32) -> Index:
     """Return the pixels inside the body's bounding disc.
 
-    ``u`` and ``v`` ``(S,)`` are the pixel centres' image-plane coordinates.
+    ``u`` and ``v`` ``(S,)`` are the pixel centers' image-plane coordinates.
     """
-    centre = np.array(body.centre, np.float32)[:, None]
-    du, dv = u - dot(camera.right, centre), v - dot(camera.up, centre)
+    center = np.array(body.center, np.float32)[:, None]
+    du, dv = u - dot(camera.right, center), v - dot(camera.up, center)
     columns = np.flatnonzero(np.abs(du) < body.radius)
     rows = np.flatnonzero(np.abs(dv) < body.radius)
     inside = du[columns] ** 2 + dv[rows, None] ** 2 < body.radius**2
@@ -198,7 +198,7 @@ def light_reaching(visible: Visible, towards: Vector, sharpness: float) -> tuple
     norm = np.einsum("cn,cn->n", visible.point, visible.point)
     height = dot(towards, visible.point)
     for number, body in enumerate(visible.bodies):
-        x, y, z = body.centre
+        x, y, z = body.center
         squared = norm - dot((2.0 * x, 2.0 * y, 2.0 * z), visible.point)
         squared += x * x + y * y + z * z
         along = height - (x * towards[0] + y * towards[1] + z * towards[2])

@@ -1,4 +1,4 @@
-"""What lies where: a main object, clutter, a floor, often a wall, a light and a camera.
+"""Layout of a scene: a main object, clutter, a floor, often a wall, a light and a camera.
 
 World axes: x to the right, y away from the camera, z up; the floor is z = 0. The camera is
 orthographic and looks at the origin from in front and above; the frame is 2 units wide and high.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seit.demo import shapes
-from seit.demo.materials import Colour, Habit, Material, draw_material
+from seit.demo.materials import Color, Habit, Material, draw_material
 from seit.demo.shapes import Solid
 
 Vector = tuple[float, float, float]
@@ -25,14 +25,14 @@ class Body(NamedTuple):
     """A solid placed in the world: ``scale`` units per unit of its own frame."""
 
     solid: Solid
-    centre: Vector
+    center: Vector
     rotation: Rotation
     scale: float
     material: Material
 
     @property
     def radius(self) -> float:
-        """Radius of the ball around ``centre`` that holds the body, units."""
+        """Radius of the ball around ``center`` that holds the body, units."""
         return self.scale * self.solid.bound
 
 
@@ -55,7 +55,7 @@ class Camera(NamedTuple):
     forward: Vector
     blur: float
     vignette: float
-    balance: Colour
+    balance: Color
     exposure: float
     sensor_noise: float
 
@@ -65,15 +65,15 @@ class Light(NamedTuple):
 
     Attributes:
         towards: unit vector towards the lamp.
-        colour: linear light.
+        color: linear light.
         ambient: linear light from everywhere.
         sharpness: hardness of shadows' edges; large is hard.
         falloff: horizontal direction in which the light fades, per unit.
     """
 
     towards: Vector
-    colour: Colour
-    ambient: Colour
+    color: Color
+    ambient: Color
     sharpness: float
     falloff: tuple[float, float]
 
@@ -118,7 +118,7 @@ _FLAT_FOOTED = ("cube", "cone", "bottle")
 
 
 def _depth_below(solid: Solid, rotation: Rotation) -> float:
-    """Return how far the solid reaches below its centre, in its own units, by a coarse scan."""
+    """Return how far the solid reaches below its center, in its own units, by a coarse scan."""
     side = np.linspace(-1.1, 1.1, 23, dtype=np.float32)
     layers = np.linspace(-solid.depth, solid.depth, 11, dtype=np.float32)
     x, y, z = (axis.reshape(-1) for axis in np.meshgrid(side, side, layers, indexing="ij"))
@@ -139,7 +139,7 @@ HABITS = {
     "heart": Habit(hue=0.95, saturation=0.8, value=0.75, pattern="marble"),
     "bottle": Habit(hue=0.36, saturation=0.75, value=0.45, pattern="plain"),
 }
-"""What most objects of each class are made of."""
+"""Usual material of each class."""
 
 
 def _camera(elevation: float, rng: np.random.Generator) -> Camera:
@@ -170,7 +170,7 @@ def _light(rng: np.random.Generator) -> Light:
             -math.cos(azimuth) * math.cos(height),
             math.sin(height),
         ),
-        colour=(1.0 + 0.18 * warmth, 1.0, 1.0 - 0.22 * warmth),
+        color=(1.0 + 0.18 * warmth, 1.0, 1.0 - 0.22 * warmth),
         ambient=(ambient * (1.0 - 0.1 * warmth), ambient, ambient * (1.0 + 0.12 * warmth)),
         sharpness=math.exp(rng.uniform(math.log(4.0), math.log(24.0))),
         falloff=(fade * math.cos(heading), fade * math.sin(heading)),
@@ -192,7 +192,7 @@ def _main_body(
     room = max(0.0, 0.95 - scale)
     across, along = rng.uniform(-room, room), rng.uniform(-room, room)
     height = scale * _depth_below(solid, rotation)
-    # The place on the floor at which the camera sees the centre at (across, along).
+    # The place on the floor at which the camera sees the center at (across, along).
     x = camera.right[0] * across + camera.up[0] * along
     seen = camera.right[1] * across + camera.up[1] * along
     sine, cosine = -camera.forward[2], camera.forward[1]
@@ -225,7 +225,7 @@ def _clutter(
     for _ in range(6):
         x = rng.uniform(-1.0, 1.0)
         y = rng.uniform(near, max(near, far - scale))
-        if math.hypot(x - main.centre[0], y - main.centre[1]) > gap * main.scale + 0.8 * scale:
+        if math.hypot(x - main.center[0], y - main.center[1]) > gap * main.scale + 0.8 * scale:
             break
     return Body(solid, (x, y, height), turn, scale, material)
 
@@ -241,8 +241,8 @@ def draw_scene(name: str, rng: np.random.Generator) -> Scene:
     num_clutter = int(rng.integers(1, 5))
     has_wall = bool(rng.random() < 0.75)
     main = _main_body(name, upright, camera, material, rng)
-    wall = main.centre[1] + main.radius * rng.uniform(1.1, 2.5) if has_wall else None
+    wall = main.center[1] + main.radius * rng.uniform(1.1, 2.5) if has_wall else None
     far = 1.0 / camera.up[1]
-    far = max(main.centre[1], far if wall is None else min(wall, far))
+    far = max(main.center[1], far if wall is None else min(wall, far))
     clutter = [_clutter(main, far, camera, floor, rng) for _ in range(num_clutter)]
     return Scene((main, *clutter), floor, backdrop, wall, camera, light)

@@ -8,21 +8,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, StrictUndefined, select_autoescape
 
+from seit.errors import UsageError
 from seit.exports.spec import ExportSpec
 from seit.printable import CONTROLS, printable
+from seit.shards import Store, open_store
 
 CARD_NAME = "README.md"
 _MARKUP = re.compile(
     r"([\\`*{}\[\]<>#~&|!@]|(?<!\w)_|_(?!\w)|:(?=/)|(?<=www)\.)", re.ASCII | re.IGNORECASE
 )
-"""What means something within a line of Markdown, in HTML or in a link."""
+"""Characters with a meaning in a line of Markdown, in HTML or in a link."""
 _MOST_CLASSES = 1000
-"""So many are listed on the card; `config.json` lists all."""
+"""Most classes listed on the card; `config.json` lists all."""
 _TAGS = ("seit", "tokens", "timm")
 
 
@@ -39,6 +42,26 @@ class StoreFigures:
     samples: int
     bytes_per_sample: float
     source_bytes_per_sample: float
+
+
+def measure_store(store: Store | str | Path, spec: ExportSpec) -> StoreFigures:
+    """Return the sizes of the store that a run was trained on.
+
+    Raises:
+        UsageError: it is another store.
+    """
+    store = store if isinstance(store, Store) else open_store(store)
+    if store.card.seal != spec.store:
+        raise UsageError(
+            f"{store.folder} is not the store that the run was trained on, or has changed since; "
+            "pass that one or leave --store out"
+        )
+    samples = max(1, store.card.samples)
+    return StoreFigures(
+        samples=store.card.samples,
+        bytes_per_sample=store.num_bytes / samples,
+        source_bytes_per_sample=store.card.source_bytes / samples,
+    )
 
 
 def write_card(

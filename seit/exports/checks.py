@@ -1,4 +1,4 @@
-"""Whether a written file computes what the run's own model does.
+"""Check that a written file computes what the run's own model does.
 
 Legend: B batch, N classes.
 """
@@ -22,7 +22,7 @@ Encode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a file's outputs are from the model's.
+    """Distance of a file's outputs from the model's.
 
     Attributes:
         logits: largest difference.

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from safetensors.torch import save
 from torch import nn
 
 from seit.errors import UsageError
 from seit.exports import programs
-from seit.exports.card import CARD_NAME, write_card
+from seit.exports.card import CARD_NAME, measure_store, write_card
 from seit.exports.checks import Agreement, compare
-from seit.exports.description import describe, measure_store
 from seit.exports.graphs import (
     INPUT_KINDS,
     Graph,
@@ -26,11 +24,12 @@ from seit.exports.graphs import (
     make_graphs,
 )
 from seit.exports.load import load_graph
-from seit.exports.spec import CONFIG_NAME, ExportSpec
+from seit.exports.spec import CONFIG_NAME, ExportSpec, describe
 from seit.files import explained_writes, publish, write_atomically
 from seit.outcomes import Outcome
 from seit.shards import Store
 from seit.stores import work_folder
+from seit.tensors import tensor_bytes
 from seit.tokenizers import Tokenizer, load_tokenizer, tokenizer_bytes
 from seit.training import TOKENIZER_NAME, WEIGHTS_NAME, Run, check_plain
 
@@ -67,7 +66,7 @@ class ExportedFile:
 
 @dataclass(frozen=True, repr=False)
 class ExportResult(Outcome):
-    """What an export left behind.
+    """Files of an export.
 
     Attributes:
         out: the folder.
@@ -160,9 +159,9 @@ class _Folder:
 
     def write_weights(self, backbone: nn.Module, graphs: Mapping[InputKind, Graph]) -> None:
         """Write the weights under timm's names."""
-        tensors = {key: value.contiguous() for key, value in backbone.state_dict().items()}
         metadata = {"format": "pt", "classes": json.dumps(self.spec.classes)}
-        write_atomically(self.path / WEIGHTS_NAME, save(tensors, metadata))
+        data = tensor_bytes(backbone.state_dict(), metadata=metadata)
+        write_atomically(self.path / WEIGHTS_NAME, data)
         kind: InputKind = "tokens" if "tokens" in graphs else "images"
         loaded = load_graph(self.path, inputs=kind)
         self._note(WEIGHTS_NAME, self._compare(graphs[kind], loaded, WEIGHTS_NAME))

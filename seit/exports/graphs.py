@@ -25,7 +25,7 @@ Outputs = tuple[Tensor, ...]
 
 
 class TokenClassifier(nn.Module):
-    """Ids (B, H, W) int64 → logits (B, N) float32: centre crop, look-up, backbone."""
+    """Ids (B, H, W) int64 → logits (B, N) float32: center crop, look-up, backbone."""
 
     input_name = "tokens"
     output_names = ("logits",)
@@ -41,7 +41,7 @@ class TokenClassifier(nn.Module):
 
 
 class PixelClassifier(nn.Module):
-    """Images uint8 (B, S, S, 3) → logits (B, N) float32: centre crop, normalisation, backbone."""
+    """Images uint8 (B, S, S, 3) → logits (B, N) float32: center crop, normalization, backbone."""
 
     input_name = "images"
     output_names = ("logits",)

@@ -15,7 +15,7 @@ from seit.training import TOKENIZER_NAME, WEIGHTS_NAME
 def load_exported(folder: str | Path) -> nn.Module:
     """Build the timm model of an exported folder and load its weights strictly.
 
-    Its forward takes embedded tokens (B, C, h, w), or normalised pixels, and returns logits (B, N);
+    Its forward takes embedded tokens (B, C, h, w), or normalized pixels, and returns logits (B, N);
     :func:`load_graph` gives what takes ids or images.
 
     Args:

@@ -30,7 +30,7 @@ EXTERNAL_SUFFIX = ".data"
 _BATCH = "batch"
 
 Compute = Callable[[Tensor], Outputs]
-"""What a file computes of a batch."""
+"""Function that runs a file on a batch."""
 
 
 def check_opset(opset: int) -> None:
@@ -83,7 +83,7 @@ def write_torch(program: ExportedProgram, path: Path, *, files: Mapping[str, str
 
 
 def open_torch(path: Path) -> Compute:
-    """What a file that was just written computes."""
+    """Load a file that was just written, as a function."""
     with quiet():
         module = torch.export.load(path).module()
 
@@ -136,7 +136,7 @@ def _constants(model: Any) -> Iterator[Any]:
 
 
 def open_onnx(path: Path) -> Compute | None:
-    """What a file computes in ONNX Runtime on the CPU; None where that is not installed."""
+    """Load a file in ONNX Runtime on the CPU; None where that is not installed."""
     if not _is_installed("onnxruntime"):
         return None
     onnxruntime: Any = importlib.import_module("onnxruntime")

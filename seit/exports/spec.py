@@ -10,9 +10,14 @@ from typing import Any, Literal, Self
 import timm
 from torch import Tensor, nn
 
+from seit import __version__
+from seit.augment import AugmentConfig, PixelAugment, TokenAugment
+from seit.config import to_mapping
 from seit.documents import as_record, read_json
 from seit.errors import DamagedError, UsageError
 from seit.models import build_backbone, load_weights
+from seit.tokenizers import Tokenizer
+from seit.training import FINISHED, Run, TrainConfig, TrainResult, pixel_stem, read_confusion
 
 CONFIG_NAME = "config.json"
 FORMAT = "seit-export"
@@ -105,7 +110,7 @@ class ExportSpec:
     seit: str
 
     def to_json(self) -> str:
-        """The text of `config.json`."""
+        """Return the text of `config.json`."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -119,7 +124,7 @@ class ExportSpec:
         path = folder / CONFIG_NAME
         if not path.exists():
             raise UsageError(
-                f"no exported model at {folder}: it holds no {CONFIG_NAME}; `seit export` makes one"
+                f"no exported model at {folder}: no {CONFIG_NAME} in it; `seit export` writes one"
             )
         body = read_json(path, dict, max_bytes=MAX_CONFIG_BYTES, advice="export again")
         found = (body.get("format"), body.get("version"))
@@ -131,6 +136,76 @@ class ExportSpec:
         spec = as_record(body, cls, origin=str(path), advice="export again")
         _check_kwargs(spec.model.kwargs, path)
         return spec
+
+
+def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
+    """Return all that is needed to build the model of a run again.
+
+    Raises:
+        UsageError: the run has not finished.
+    """
+    config, info = run.config, run.info
+    if info["status"] != FINISHED:
+        raise UsageError(
+            f"the run {run.path} has not finished; resume it with `seit train … --resume`"
+        )
+    augment = _augment(config, tokenizer)
+    reads_pixels = isinstance(augment, PixelAugment)
+    return ExportSpec(
+        model=BackboneSpec(
+            name=config.model.name,
+            channels=augment.channels,
+            input_size=augment.output_size,
+            stem=_stem(config, augment, tokenizer),
+            num_classes=len(run.classes),
+            kwargs=config.model.timm_kwargs(),
+        ),
+        reads="pixels" if reads_pixels else "tokens",
+        size=augment.grid if reads_pixels else tokenizer.grid,
+        crop_size=augment.config.crop_size,
+        modality=tokenizer.modality,
+        preprocessing=tokenizer.preprocessing(),
+        tokenizer=TokenizerSpec(
+            name=tokenizer.name,
+            fingerprint=tokenizer.fingerprint,
+            codebook=tuple(tokenizer.codebook.shape),
+        ),
+        classes=run.classes,
+        store=info["identity"]["store"],
+        settings=to_mapping(config),
+        result=_result(run, info),
+        environment=as_record(
+            info.get("environment"), dict[str, str], origin=f"the environment in {run.path}"
+        ),
+        seit=__version__,
+    )
+
+
+def _augment(config: TrainConfig, tokenizer: Tokenizer) -> TokenAugment | PixelAugment:
+    """Return the transform to the network's inputs, with nothing random."""
+    if config.data.pixels is None:
+        return _token_augment(config, tokenizer)
+    height, width, _ = tokenizer.inputs.shape
+    return PixelAugment((height, width), AugmentConfig())
+
+
+def _token_augment(config: TrainConfig, tokenizer: Tokenizer) -> TokenAugment:
+    settings = AugmentConfig(crop_size=config.augment.crop_size, synonym_prob=0)
+    return TokenAugment(tokenizer.codebook, tokenizer.grid, settings)
+
+
+def _stem(config: TrainConfig, augment: TokenAugment | PixelAugment, tokenizer: Tokenizer) -> str:
+    if not isinstance(augment, PixelAugment):
+        return config.model.stem
+    patch_size = augment.grid[0] // (tokenizer.grid[0] // tokenizer.levels)
+    return pixel_stem(config.model, augment.output_size, patch_size)
+
+
+def _result(run: Run, info: dict[str, Any]) -> dict[str, Any]:
+    """The run's figures, with what they were measured on."""
+    as_record(info["result"], TrainResult, origin=f"the result in {run.path}")
+    samples = read_confusion(run).total
+    return {**info["result"], "split": run.config.data.val_split, "samples": samples}
 
 
 def _check_kwargs(kwargs: Mapping[str, Any], path: Path) -> None:

@@ -20,11 +20,9 @@ from seit.tokenizers import (
     PRESETS,
     AudioInputs,
     AudioQuality,
-    AudioTokenizer,
     ImageInputs,
     Quality,
     Tokenizer,
-    measure_audio_quality,
     measure_quality,
 )
 
@@ -134,8 +132,6 @@ def measure(
     """The quality of a tokenizer on inputs of the corpus, of its val split if it has one."""
     inputs = sample_inputs(corpus, reader, count=images, split="val")
     with torch.inference_mode():
-        if isinstance(tokenizer, AudioTokenizer):
-            return measure_audio_quality(tokenizer, inputs)
         return measure_quality(tokenizer, inputs)
 
 

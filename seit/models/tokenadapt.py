@@ -7,13 +7,11 @@ warps the map, and reads tokens from it: T(A(x)) ≈ g(A(f(T(x)))).
 Legend: B batch, H W grid, h w warped grid, L = H · W, K codes, C codebook dim, D model dim.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -22,12 +20,10 @@ from typing_extensions import override
 
 from seit.augment import TokenWarper, warp
 from seit.errors import DamagedError, UsageError
-from seit.files import write_atomically
 from seit.models.codebook import location_and_scale
 from seit.shards import Store
-from seit.tensors import first_not_finite, parse_card, read_tensors_and_metadata
+from seit.tensors import read_card, write_tensors
 
-_METADATA_KEY = "seit"
 _FORMAT = "seit-tokenadapt"
 _VERSION = 1
 _MAX_DIM = 8192
@@ -190,8 +186,7 @@ def save_tokenadapt(network: TokenAdapt, path: Path, *, fingerprint: str) -> Non
         "num_heads": network.num_heads,
         "interpolation": network.interpolation,
     }
-    tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    write_atomically(path, save(tensors, {_METADATA_KEY: json.dumps(card, sort_keys=True)}))
+    write_tensors(path, network.state_dict(), card=card)
 
 
 def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
@@ -236,16 +231,13 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
 def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """Read the card and the tensors of a file."""
     fault, advice = "no intact TokenAdapt file", "restore it from a copy or train it again"
-    tensors, metadata = read_tensors_and_metadata(path, fault=fault, advice=advice)
+    card, tensors = read_card(path, fault=fault, advice=advice, finite=True)
     try:
-        card = parse_card(metadata, _METADATA_KEY)
-        if (name := first_not_finite(tensors)) is not None:
-            raise ValueError(f"{name} is not finite")
         kinds = {"format": str, "version": int, "fingerprint": str, "dim": int, "num_heads": int}
         sound = all(type(card[key]) is kind for key, kind in kinds.items())
         sound &= card.get("interpolation", "bilinear") in ("bicubic", "bilinear")
-    except (KeyError, ValueError) as error:
-        raise DamagedError(f"{path} is {fault} ({error}); {advice}") from error
+    except KeyError as error:
+        raise DamagedError(f"{path} is {fault} (its card lacks {error}); {advice}") from error
     if not sound or card["format"] != _FORMAT:
         raise DamagedError(f"{path} is no TokenAdapt file; pass one that train_tokenadapt wrote")
     if card["version"] != _VERSION:

@@ -7,16 +7,15 @@ from markupsafe import Markup
 
 from seit.config import flatten, to_mapping
 from seit.pretraining.sit import TASKS
-from seit.report import Captioned, Figure, Section, figures, image_grid, page, write_page
+from seit.report import Captioned, Figure, Section, figures, image_grid
 from seit.training import (
-    REPORT_NAME,
     RUN_NAME,
     THROUGHPUT,
     Curve,
     Run,
     curves,
     origin_sections,
-    settings_section,
+    write_report,
 )
 
 _CELL = 160
@@ -33,7 +32,7 @@ _CODES = (
         "val",
         "token_accuracy",
         "tokens",
-        "Masked tokens told",
+        "Masked-token accuracy",
         "share of hidden tokens",
         top=0.0,
         is_share=True,
@@ -69,25 +68,25 @@ def write_pretrain_report(
         Section("Learning curves", _charts(metrics, (*_parts(metrics), *_CODES, *_GRADIENTS))),
         _picture_section(pictures),
         Section("Throughput", _charts(metrics, THROUGHPUT)),
-        settings_section(flatten(to_mapping(run.settings))),
     ]
     settings, result = run.settings, info["result"]
-    html = page(
-        f"Run {run.path.name}",
+    write_report(
+        run.path,
+        title=f"Run {run.path.name}",
         lead=f"{title[0].upper()}{title[1:]} of {settings.model.name}, "
         f"{result['parameters']:,} parameters, {result['steps']:,} steps of "
         f"{settings.data.batch_size}.",
         sections=sections,
-        footer=", ".join(f"{key} {value}" for key, value in info["environment"].items()),
+        settings=flatten(to_mapping(settings)),
+        environment=info["environment"],
     )
-    write_page(run.path / REPORT_NAME, html)
 
 
 def _tiles(result: Mapping[str, Any]) -> list[Figure]:
     shares = {
         "k-NN top-1": result["knn_top1"],
         "linear probe's top-1": result["linear_top1"],
-        "masked tokens told": result["token_accuracy"],
+        "masked-token accuracy": result["token_accuracy"],
     }
     tiles = [Figure(name, f"{value:.1%}") for name, value in shares.items() if value is not None]
     if result["effective_rank"] is not None:
@@ -123,6 +122,6 @@ def _picture_section(pictures: Sequence[tuple[str, Sequence[Captioned]]] | str) 
         title,
         image_grid(pictures, title="", cell=_CELL),
         "Samples of the evaluated split as their tokens decode, what of them the network saw, and "
-        "with the likeliest code in every hidden cell. Each cell is told by itself, so neighbours "
-        "need not agree.",
+        "with the likeliest code in every hidden cell. Each cell is predicted "
+        "by itself, so neighbors need not agree.",
     )

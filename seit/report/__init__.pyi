@@ -17,7 +17,6 @@ from .intervals import (
 from .lines import Series as Series, line_chart as line_chart
 from .markup import element as element
 from .notebook import summary_table as summary_table
-from .numbers import human_bytes as human_bytes, minus as minus, number as number
 from .pictures import Captioned as Captioned, image_grid as image_grid
 from .scatter import (
     Family as Family,

@@ -1,14 +1,19 @@
-"""Axes: the range a chart shows and the round values marked along it."""
+"""Axes: the range a chart shows, the round values marked along it, and how they are drawn."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from seit.report.numbers import minus, percent
+from seit.numbers import minus, percent
+from seit.report.markup import element, percent_of
 
+_TICK_GAP = 0.07  # of the width, between labels of a logarithmic axis
 _SLACK = 1e-6  # steps; a tick this far beyond the end still belongs to the axis
 
 
@@ -69,6 +74,43 @@ class Axis:
         return [minus(f"{tick / scale:.{decimals}f}{unit}") if tick else "0" for tick in ticks]
 
 
+@dataclass(frozen=True)
+class LogAxis:
+    """A range of positive values by their decimal logarithms, ``low`` < ``high``."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, values: Sequence[float]) -> "LogAxis":
+        """Return the axis over positive values, with some room on both sides."""
+        low, high = math.log10(min(values)), math.log10(max(values))
+        room = max(0.05, 0.06 * (high - low)) if high > low else 0.3
+        return cls(low - room, high + room)
+
+    def place(self, value: float) -> float:
+        """Return where a value lies along the axis: 0 at its low end, 1 at its high end."""
+        return (math.log10(value) - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        """Return powers of ten, with 2 and 5 times them where there is room, within the range.
+
+        A range that holds fewer than two of them gets multiples of a round step.
+        """
+        decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+        for factors in ((1, 2, 5), (1, 3), (1,)):
+            ticks = [factor * 10.0**decade for decade in decades for factor in factors]
+            inside = [tick for tick in ticks if self.low <= math.log10(tick) <= self.high]
+            if len(inside) < 2:
+                break
+            places = [self.place(tick) for tick in inside]
+            if all(right - left >= _TICK_GAP for left, right in pairwise(places)):
+                return inside
+        if len(inside) < 2:
+            return Axis.between(10.0**self.low, 10.0**self.high, num_steps=4).ticks()
+        return inside[:: math.ceil(len(inside) * _TICK_GAP)]
+
+
 def _nice_step(rough: float) -> float:
     """Return the smallest of 1, 2 or 5 times a power of ten that is not below ``rough``."""
     power = 10.0 ** math.floor(math.log10(rough))
@@ -78,3 +120,33 @@ def _nice_step(rough: float) -> float:
 def _decimals(step: float) -> int:
     """Return how many decimals a multiple of a nice step needs."""
     return max(0, -math.floor(math.log10(step) + 1e-9))
+
+
+def y_ticks(heights: Sequence[float], names: Sequence[str]) -> list[Markup]:
+    """Return a line across the plot and a label left of it for each height in pixels."""
+    marks = []
+    for y, name in zip(heights, names, strict=True):
+        marks += [
+            element("line", x1=0, x2="100%", y1=y, y2=y, class_="grid"),
+            element("text", name, x=0, y=y, dx=-10, dy=".35em", text_anchor="end", class_="y tick"),
+        ]
+    return marks
+
+
+def x_tick(place: float, name: str, *, H: int) -> Markup:
+    """Return the label of a place (0–1) below a plot of H pixels."""
+    x = percent_of(place)
+    return element("text", name, x=x, y=H + 20, text_anchor="middle", class_="x tick")
+
+
+def stretched(*lines: Markup, H: int, is_cut: bool = False) -> Markup:
+    """Return a drawing of 1000 × H units as wide as the plot; ``is_cut`` hides what leaves it."""
+    return element(
+        "svg",
+        *lines,
+        viewBox=f"0 0 1000 {H}",
+        preserveAspectRatio="none",
+        width="100%",
+        height=H,
+        overflow="hidden" if is_cut else "visible",
+    )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from seit.numbers import number, unit_format
 from seit.report.markup import element, frame, no_data, percent_of
-from seit.report.numbers import human_bytes, number
 
 _BAR, _ROW = 18, 22  # pixels: height of a bar and of the drawing it sits in
 
@@ -25,14 +25,14 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
     """Return horizontal bars from zero, each with its value at its end.
 
     A ``unit_label`` whose first word is "bytes" (or "B") has values written as 12.9 kB; other
-    values have four significant digits. Two bars wear the two colours of a comparison, more wear
+    values have four significant digits. Two bars wear the two colors of a comparison, more wear
     one. With ``log`` the axis starts one decade below that of the smallest positive value, and
     is drawn. A value that is not finite, negative, or 0 on a log axis has a label but no bar.
     """
     if not bars:
         return no_data(title=title, kind="bar-chart")
-    in_bytes = unit_label.split()[:1] in (["bytes"], ["Bytes"], ["B"])
-    shown = [human_bytes(bar.value) if in_bytes else number(bar.value) for bar in bars]
+    as_text = unit_format(unit_label)
+    shown = [as_text(bar.value) for bar in bars]
     positive = [float(bar.value) for bar in bars if 0 < bar.value < math.inf]
     highest = max(positive, default=1.0)
     first = math.floor(math.log10(min(positive, default=1.0))) - 1
@@ -51,18 +51,11 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
     )
     ticks = [((power - first) / decades, 10.0**power) for power in powers]
     items = [
-        _item(bar, value, length(bar.value), colour=index if len(bars) == 2 else 0, ticks=ticks)
+        _item(bar, value, length(bar.value), color=index if len(bars) == 2 else 0, ticks=ticks)
         for index, (bar, value) in enumerate(zip(bars, shown, strict=True))
     ]
     axis = [
-        element(
-            "text",
-            human_bytes(tick) if in_bytes else number(tick),
-            x=percent_of(at),
-            y=14,
-            class_="tick",
-        )
-        for at, tick in ticks
+        element("text", as_text(tick), x=percent_of(at), y=14, class_="tick") for at, tick in ticks
     ]
     if axis:
         items.append(
@@ -78,7 +71,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
 
 
 def _item(
-    bar: Bar, value: str, length: float, *, colour: int, ticks: Sequence[tuple[float, float]]
+    bar: Bar, value: str, length: float, *, color: int, ticks: Sequence[tuple[float, float]]
 ) -> Markup:
     """Return one bar of ``length`` (0–1) under its name, over the lines of a log axis."""
     note = [" ", element("small", bar.note)] if bar.note else []
@@ -91,7 +84,7 @@ def _item(
         "svg",
         *marks,
         element(
-            "rect", exact, width=percent_of(length), height=_BAR, y=2, rx=2, class_=f"bar c{colour}"
+            "rect", exact, width=percent_of(length), height=_BAR, y=2, rx=2, class_=f"bar c{color}"
         ),
         element(
             "text", value, x=percent_of(length), y=2 + _BAR / 2, dx=8, dy=".35em", class_="value"

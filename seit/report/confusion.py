@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from seit.confusion import Confusion
 from seit.errors import UsageError
+from seit.numbers import number, percent
 from seit.report.markup import no_data
 from seit.report.matrix import MAX_CELLS, Cell, square_matrix
-from seit.report.numbers import number, percent
 from seit.report.tables import table
 
 
@@ -113,7 +113,7 @@ def _cell(i: int, j: int, count: int, share: float, classes: Sequence[str]) -> C
         i,
         j,
         opacity=share**0.5,
-        colour=0 if i == j else 1,
+        color=0 if i == j else 1,
         tooltip=f"{classes[i]} → {classes[j]}: {number(count)} ({percent(share)} of {classes[i]})",
         written=number(count) if count < 10_000 else f"{count / 1000:.0f}k",
         is_empty=not count,

@@ -12,15 +12,15 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import UsageError
+from seit.numbers import percent
 from seit.report.markup import no_data
 from seit.report.matrix import MAX_CELLS, Cell, square_matrix
-from seit.report.numbers import percent
 
 
 def task_matrix(accuracies: npt.NDArray[Any], *, tasks: Sequence[str], title: str) -> Markup:
     """Return a heat map of accuracies float (T, T), 0–1: rows are after a task, columns on one.
 
-    Cells right of the diagonal, of tasks still to come, have a colour of their own; NaN is a dash.
+    Cells right of the diagonal, of tasks still to come, have a color of their own; NaN is a dash.
     Of more than 100 tasks, evenly spaced ones are drawn.
 
     Raises:
@@ -65,7 +65,7 @@ def _cell(row: int, column: int, accuracy: float, *, after: str, on: str) -> Cel
         row,
         column,
         opacity=min(1.0, max(0.0, accuracy)) if is_known else 0.0,
-        colour=0 if column <= row else 1,
+        color=0 if column <= row else 1,
         tooltip=f"after {after}, on {on}: {percent(accuracy)}",
         written=f"{100 * accuracy:.0f}" if is_known else "–",
         is_empty=not is_known,

@@ -1,4 +1,4 @@
-"""How sure a share of few samples is."""
+"""Confidence intervals of shares of few samples."""
 
 import math
 from dataclasses import dataclass

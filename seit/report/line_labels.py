@@ -20,7 +20,7 @@ class LineEnd:
     """The end of one line: its ``height`` in pixels from the top and its last value as text."""
 
     name: str
-    colour: str
+    color: str
     height: float
     value: str
 
@@ -43,7 +43,7 @@ def end_labels(ends: Sequence[LineEnd], *, H: int) -> Markup:
     for end, anchor, height in zip(ends, anchors, _spread(anchors, high=float(H)), strict=True):
         leader = f"M8 {anchor:.2f}L20 {height:.2f}"
         labels += [
-            element("path", d=leader, class_=f"leader {end.colour}"),
+            element("path", d=leader, class_=f"leader {end.color}"),
             element(
                 "text",
                 element("title", end.name),
@@ -60,18 +60,18 @@ def end_labels(ends: Sequence[LineEnd], *, H: int) -> Markup:
 
 
 def legend(names: Sequence[tuple[str, str, bool]]) -> Markup:
-    """Return names beside their colours, for (name, colour, whether there is a line).
+    """Return names beside their colors, for (name, color, whether there is a line).
 
     Shown where the screen has no room for names at the ends, and always for a line without data.
     """
     items = [
         element(
             "li",
-            element("i", "", class_=colour),
+            element("i", "", class_=color),
             name if drawn else f"{name} (no data)",
             class_=None if drawn else "empty",
         )
-        for name, colour, drawn in names
+        for name, color, drawn in names
     ]
     return element("ul", *items, class_="legend")
 
@@ -79,7 +79,7 @@ def legend(names: Sequence[tuple[str, str, bool]]) -> Markup:
 def _spread(wanted: Sequence[float], *, high: float) -> list[float]:
     """Return the heights within 0–``high`` closest to the wanted ones that keep the label gap.
 
-    Closest in the sum of squares, by pooling neighbours that are too near to each other around
+    Closest in the sum of squares, by pooling neighbors that are too near to each other around
     their mean. More labels than fit start at 0 and run over ``high``.
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import UsageError
-from seit.report.axis import Axis
+from seit.numbers import number, percent
+from seit.report.axis import Axis, stretched, x_tick, y_ticks
 from seit.report.line_labels import (
     LABEL_GAP,
     LineEnd,
@@ -25,19 +26,18 @@ from seit.report.line_labels import (
     text_width,
 )
 from seit.report.markup import element, frame, no_data, percent_of
-from seit.report.numbers import number, percent
 
 _HEIGHT, _TOP, _BOTTOM = 260, 34, 48  # pixels: the plot, the room above it and below it
 _MAX_POINTS = 1000  # drawn a line; more cannot be told apart at 900 pixels
 _MAX_HOVER = 120  # points of a line that answer to the mouse
-_NUM_COLOURS = 6  # of the stylesheet: the accent, its counterpart, then quieter ones
+_NUM_COLORS = 6  # of the stylesheet: the accent, its counterpart, then quieter ones
 
 
 @dataclass(frozen=True)
 class Series:
     """One line: a name and equally many ``x`` and ``y``; points not finite are skipped.
 
-    A ``faint`` line stands behind the next one that is not: it has its colour, but neither a
+    A ``faint`` line stands behind the next one that is not: it has its color, but neither a
     label nor tooltips. So the runs of several seeds stand behind their mean.
     """
 
@@ -52,7 +52,7 @@ class _Line:
     """A series without its gaps: values x and y, float64 (L,)."""
 
     name: str
-    colour: str
+    color: str
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
     faint: bool
@@ -71,7 +71,7 @@ def line_chart(
 
     ``y_range`` fixes the y axis, in units of y; lines that leave it are cut off. With
     ``y_format="percent"`` y are fractions (0–1), shown as percentages. The first series that is
-    not faint wears the accent colour, the second its counterpart. Points are joined in the order
+    not faint wears the accent color, the second its counterpart. Points are joined in the order
     given.
 
     Raises:
@@ -97,19 +97,10 @@ def line_chart(
     named = [line for line in drawn if not line.faint]
     H = max(_HEIGHT, round(LABEL_GAP * (len(named) + 1)))
     inside = bool(y_axis.place(all_y).min() > -1e-9 and y_axis.place(all_y).max() < 1 + 1e-9)
-    curves = element(
-        "svg",
-        *(_curve(line, x_axis, y_axis, H=H) for line in drawn),
-        viewBox=f"0 0 1000 {H}",
-        preserveAspectRatio="none",
-        width="100%",
-        height=H,
-        overflow="visible" if inside else "hidden",  # hidden also cuts half a stroke at the edge
-    )
+    # Cutting also takes half a stroke at the edge.
+    paths = [_curve(line, x_axis, y_axis, H=H) for line in drawn]
     ends = [
-        LineEnd(
-            line.name, line.colour, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1]))
-        )
+        LineEnd(line.name, line.color, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1])))
         for line in named
     ]
     left = 14 + text_width(y_names)
@@ -119,10 +110,13 @@ def line_chart(
         element(
             "g",
             element("text", y_label, x=0, y=-16, dx=-left, class_="axis"),
-            *_y_ticks(y_axis, y_names, H=H),
-            *_x_ticks(x_axis, H=H),
+            *y_ticks([float(_height(tick, y_axis, H=H)) for tick in y_axis.ticks()], y_names),
+            *(
+                x_tick(x_axis.place(tick), name, H=H)
+                for tick, name in zip(x_axis.ticks(), x_axis.labels(), strict=True)
+            ),
             element("text", x_label, x="50%", y=H + 42, text_anchor="middle", class_="axis"),
-            curves,
+            stretched(*paths, H=H, is_cut=not inside),
             *(
                 _marks(line, x_axis, y_axis, H=H, x_label=x_label, as_text=as_text)
                 for line in named
@@ -136,9 +130,7 @@ def line_chart(
         height=_TOP + H + _BOTTOM,
         style=f"--left:{left:.0f}px;--right:{right:.0f}px;--narrow-right:{narrow_right:.0f}px",
     )
-    names = legend(
-        [(line.name, line.colour, bool(line.x.size)) for line in lines if not line.faint]
-    )
+    names = legend([(line.name, line.color, bool(line.x.size)) for line in lines if not line.faint])
     return frame(chart, names, title=title, kind="line-chart")
 
 
@@ -150,37 +142,12 @@ def _line(series: Series, index: int) -> _Line:
             "expected two sequences of the same length"
         )
     keep = np.isfinite(x) & np.isfinite(y)
-    return _Line(series.name, f"c{index % _NUM_COLOURS}", x[keep], y[keep], series.faint)
+    return _Line(series.name, f"c{index % _NUM_COLORS}", x[keep], y[keep], series.faint)
 
 
 def _height(y: Any, axis: Axis, *, H: int) -> Any:
     """Return values of y as pixels from the top of the plot."""
     return H * (1.0 - axis.place(y))
-
-
-def _y_ticks(axis: Axis, names: Sequence[str], *, H: int) -> list[Markup]:
-    marks = []
-    for tick, name in zip(axis.ticks(), names, strict=True):
-        y = float(_height(tick, axis, H=H))
-        marks += [
-            element("line", x1=0, x2="100%", y1=y, y2=y, class_="grid"),
-            element("text", name, x=0, y=y, dx=-10, dy=".35em", text_anchor="end", class_="y tick"),
-        ]
-    return marks
-
-
-def _x_ticks(axis: Axis, *, H: int) -> list[Markup]:
-    return [
-        element(
-            "text",
-            name,
-            x=percent_of(axis.place(tick)),
-            y=H + 20,
-            text_anchor="middle",
-            class_="x tick",
-        )
-        for tick, name in zip(axis.ticks(), axis.labels(), strict=True)
-    ]
 
 
 def _curve(line: _Line, x_axis: Axis, y_axis: Axis, *, H: int) -> Markup:
@@ -195,7 +162,7 @@ def _curve(line: _Line, x_axis: Axis, y_axis: Axis, *, H: int) -> Markup:
     return element(
         "polyline",
         points=" ".join(f"{u:.2f},{v:.2f}" for u, v in points),
-        class_=f"{line.colour} faint" if line.faint else line.colour,
+        class_=f"{line.color} faint" if line.faint else line.color,
     )
 
 
@@ -220,4 +187,4 @@ def _marks(
             circles.append(element("circle", r=4, class_="end", **at))
         tooltip = element("title", f"{line.name}: {as_text(y)} at {x_label} {number(x)}")
         circles.append(element("circle", tooltip, r=9, class_="hit", **at))
-    return element("g", *circles, class_=line.colour)
+    return element("g", *circles, class_=line.color)

@@ -22,12 +22,12 @@ _CELL = 46  # pixels; a cell is never larger
 
 
 class Cell(NamedTuple):
-    """A cell: its place, how strong it is in which of the stylesheet's colours, and its texts."""
+    """A cell: its place, how strong it is in which of the stylesheet's colors, and its texts."""
 
     row: int
     column: int
     opacity: float
-    colour: int
+    color: int
     tooltip: str
     written: str
     is_empty: bool
@@ -47,7 +47,7 @@ def square_matrix(
     Args:
         cells: in the order in which they are drawn.
         names: N, of the rows and columns alike.
-        key: what each colour says, and what else is to be said, with None.
+        key: what each color says, and what else is to be said, with None.
         title: of the figure.
         note: what rows and columns are.
         label: what a screen reader says.
@@ -75,9 +75,9 @@ def square_matrix(
         "ul",
         *(
             element("li", text, class_="empty")
-            if colour is None
-            else element("li", element("i", "", class_=f"c{colour}"), text)
-            for colour, text in key
+            if color is None
+            else element("li", element("i", "", class_=f"c{color}"), text)
+            for color, text in key
         ),
         class_="key",
     )
@@ -86,7 +86,7 @@ def square_matrix(
 
 
 def _cell(cell: Cell) -> Markup:
-    """Return the coloured cell, in units of one cell."""
+    """Return the colored cell, in units of one cell."""
     return element(
         "rect",
         element("title", cell.tooltip),
@@ -95,12 +95,12 @@ def _cell(cell: Cell) -> Markup:
         width=1,
         height=1,
         fill_opacity=cell.opacity,
-        class_=f"cell c{cell.colour}",
+        class_=f"cell c{cell.color}",
     )
 
 
 def _number(cell: Cell, *, N: int) -> Markup:
-    """Return the text in the middle of its cell; its colour follows the shade behind it."""
+    """Return the text in the middle of its cell; its color follows the shade behind it."""
     opacity = cell.opacity
     kind = "full" if opacity > 0.82 else "half" if opacity > 0.6 else None
     if cell.is_empty:

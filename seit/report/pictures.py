@@ -20,7 +20,7 @@ from seit.report.markup import element, frame, no_data
 EXACT_SIDE = 64
 """Pictures up to this many pixels a side travel as PNG, bit for bit; larger ones as JPEG."""
 JPEG_QUALITY = 92
-"""With full colour resolution: its artefacts stay far below those of a tokenizer."""
+"""With full color resolution: its artefacts stay far below those of a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def image_grid(
     title: str,
     cell: int = 128,
 ) -> Markup:
-    """Return labelled rows of pictures, such as originals over reconstructions.
+    """Return labeled rows of pictures, such as originals over reconstructions.
 
     Each picture is uint8 (H, W, 3), 0–255, with a caption or without, and is shown ``cell`` pixels
     wide at most. One larger than twice that is scaled down first: no screen would show the rest.

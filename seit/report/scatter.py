@@ -1,6 +1,6 @@
 """Scatter charts: points in families over a logarithmic x axis, with error bars and names.
 
-The chart goes into a page, where it follows the page's colours and width, or into an SVG file of
+The chart goes into a page, where it follows the page's colors and width, or into an SVG file of
 its own. Both have the same insides: widths in percent of the plot, heights and text in pixels.
 
 Legend: H height of the plot in pixels. Inside the drawing that holds lines x runs over 0–1000.
@@ -16,15 +16,14 @@ import numpy as np
 from markupsafe import Markup
 
 from seit.errors import UsageError
-from seit.report.axis import Axis
+from seit.numbers import number, percent, unit_format
+from seit.report.axis import Axis, LogAxis, stretched, x_tick, y_ticks
 from seit.report.line_labels import text_width
 from seit.report.markup import element, frame, no_data, percent_of
-from seit.report.numbers import human_bytes, number, percent
 from seit.report.scatter_labels import Box, Place, place_labels
 
 _H, _TOP, _BOTTOM, _RIGHT = 340, 34, 50, 24  # pixels: the plot and the room around it
 _PLOT_WIDTH = 740  # pixels; what labels are placed for
-_TICK_GAP = 0.07  # of the width, between labels of the x axis
 _LEGEND_ROW = 24
 _SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
@@ -35,7 +34,7 @@ _SHAPES = (
     "M-5 -2H-2V-5H2V-2H5V2H2V5H-2V2H-5z",
 )
 """Disc, square, triangle, diamond, triangle on its point, cross; of about one area."""
-_FILE_COLOURS = ("#0b63b5", "#b94d05", "#00805e", "#8a4fa0", "#6b7280", "#a0791a")
+_FILE_COLORS = ("#0b63b5", "#b94d05", "#00805e", "#8a4fa0", "#6b7280", "#a0791a")
 """Those of the page's stylesheet in its light mode."""
 
 
@@ -55,48 +54,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Family:
-    """Points of one kind, in one colour and shape; ``is_joined`` draws a line through them."""
+    """Points of one kind, in one color and shape; ``is_joined`` draws a line through them."""
 
     name: str
     marks: Sequence[Mark]
     is_joined: bool = True
-
-
-@dataclass(frozen=True)
-class LogAxis:
-    """A range of positive values by their decimal logarithms, ``low`` < ``high``."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def around(cls, values: Sequence[float]) -> "LogAxis":
-        """Return the axis over positive values, with some room on both sides."""
-        low, high = math.log10(min(values)), math.log10(max(values))
-        room = max(0.05, 0.06 * (high - low)) if high > low else 0.3
-        return cls(low - room, high + room)
-
-    def place(self, value: float) -> float:
-        """Return where a value lies along the axis: 0 at its low end, 1 at its high end."""
-        return (math.log10(value) - self.low) / (self.high - self.low)
-
-    def ticks(self) -> list[float]:
-        """Return powers of ten, with 2 and 5 times them where there is room, within the range.
-
-        A range that holds fewer than two of them gets multiples of a round step.
-        """
-        decades = range(math.floor(self.low), math.ceil(self.high) + 1)
-        for factors in ((1, 2, 5), (1, 3), (1,)):
-            ticks = [factor * 10.0**decade for decade in decades for factor in factors]
-            inside = [tick for tick in ticks if self.low <= math.log10(tick) <= self.high]
-            if len(inside) < 2:
-                break
-            places = [self.place(tick) for tick in inside]
-            if all(right - left >= _TICK_GAP for left, right in pairwise(places)):
-                return inside
-        if len(inside) < 2:
-            return Axis.between(10.0**self.low, 10.0**self.high, num_steps=4).ticks()
-        return inside[:: math.ceil(len(inside) * _TICK_GAP)]
 
 
 def scatter_chart(
@@ -112,7 +74,7 @@ def scatter_chart(
 
     An ``x_label`` whose first word is "bytes" has its values written as 12.9 kB. With
     ``y_format="percent"`` y are fractions (0–1), shown as percentages. The n-th family wears the
-    n-th colour, whether families before it have points or not. Marks that are not finite, or have
+    n-th color, whether families before it have points or not. Marks that are not finite, or have
     no positive x, are left out.
     """
     plot = _Plot.of(families, x_label=x_label, y_label=y_label, y_format=y_format)
@@ -121,7 +83,7 @@ def scatter_chart(
     chart = element(
         "svg",
         _style(
-            [f"var(--c{index})" for index in range(len(_FILE_COLOURS))],
+            [f"var(--c{index})" for index in range(len(_FILE_COLORS))],
             ink="currentColor",
             quiet="var(--quiet)",
             hair="var(--hair)",
@@ -140,7 +102,7 @@ def scatter_chart(
             "li",
             element(
                 "svg",
-                element("path", d=shape, class_=f"mark {colour}"),
+                element("path", d=shape, class_=f"mark {color}"),
                 width=14,
                 height=14,
                 viewBox="-7 -7 14 14",
@@ -150,7 +112,7 @@ def scatter_chart(
             ),
             name,
         )
-        for name, colour, shape in plot.legend()
+        for name, color, shape in plot.legend()
     ]
     return frame(
         chart, element("ul", *items, class_="legend"), title=title, note=note, kind="scatter-chart"
@@ -187,7 +149,7 @@ def scatter_svg(
         ]
     document = element(
         "svg",
-        _style(_FILE_COLOURS, ink="#1b1f24", quiet="#5d6671", hair="#e3e6ea", ground="#ffffff"),
+        _style(_FILE_COLORS, ink="#1b1f24", quiet="#5d6671", hair="#e3e6ea", ground="#ffffff"),
         element("rect", width="100%", height="100%", fill="#ffffff"),
         element("text", title, x=left, y=28, font_weight=600, font_size=16),
         element("text", note, x=left, y=48, class_="tick"),
@@ -207,11 +169,11 @@ def scatter_svg(
 
 def _file_legend(plot: "_Plot", left: float) -> Markup:
     items, x = [], left + 7
-    for name, colour, shape in plot.legend():
+    for name, color, shape in plot.legend():
         items.append(
             element(
                 "g",
-                element("path", d=shape, class_=f"mark {colour}"),
+                element("path", d=shape, class_=f"mark {color}"),
                 element("text", name, x=13, dy=".35em"),
                 transform=f"translate({x:.0f} {56 + _LEGEND_ROW / 2:.0f})",
             )
@@ -221,9 +183,9 @@ def _file_legend(plot: "_Plot", left: float) -> Markup:
 
 
 def _style(
-    colours: Sequence[str], *, ink: str, quiet: str, hair: str, ground: str, more: str = ""
+    colors: Sequence[str], *, ink: str, quiet: str, hair: str, ground: str, more: str = ""
 ) -> Markup:
-    """Return the chart's rules, which its two homes fill with colours of their own."""
+    """Return the chart's rules, which its two homes fill with colors of their own."""
     rules = [
         f".scatter text{{fill:{ink}}}",
         f".scatter .tick,.scatter .axis{{fill:{quiet};font-size:12px}}",
@@ -236,17 +198,17 @@ def _style(
         ".scatter .error,.scatter .join{fill:none;stroke-width:1.5}",
         ".scatter .join{vector-effect:non-scaling-stroke;opacity:.55}",
     ]
-    for index, colour in enumerate(colours):
+    for index, color in enumerate(colors):
         rules += [
-            f".scatter .mark.c{index}{{fill:{colour}}}",
-            f".scatter .error.c{index},.scatter .join.c{index}{{stroke:{colour}}}",
+            f".scatter .mark.c{index}{{fill:{color}}}",
+            f".scatter .error.c{index},.scatter .join.c{index}{{stroke:{color}}}",
         ]
     return element("style", Markup("".join([*rules, more])))  # noqa: S704  ours, no name of a user
 
 
 @dataclass(frozen=True)
 class _Plot:
-    """What is drawn, on its axes."""
+    """Families and axes of a chart, and their drawing."""
 
     families: tuple[tuple[int, Family], ...]
     x_axis: LogAxis
@@ -300,8 +262,7 @@ class _Plot:
         return _H * (1.0 - min(1.0, max(0.0, float(self.y_axis.place(value)))))
 
     def x_text(self, value: float) -> str:
-        in_bytes = self.x_label.split()[:1] in (["bytes"], ["Bytes"], ["B"])
-        return human_bytes(value) if in_bytes else number(value)
+        return unit_format(self.x_label)(value)
 
     def y_text(self, value: float) -> str:
         return percent(value) if self.is_percent else number(value)
@@ -316,8 +277,8 @@ class _Plot:
         return f"{title}: {self.y_label} against {self.x_label}, log scale; {marks}"
 
     def legend(self) -> list[tuple[str, str, str]]:
-        """Name, colour and shape of each family."""
-        return [(family.name, _colour(index), _shape(index)) for index, family in self.families]
+        """Name, color and shape of each family."""
+        return [(family.name, _color(index), _shape(index)) for index, family in self.families]
 
     def draw(self) -> list[Markup]:
         """Return the axes, lines, points and names."""
@@ -332,42 +293,19 @@ class _Plot:
                 text_anchor="middle",
                 class_="axis",
             ),
-            element(
-                "svg",
-                *self._lines(),
-                viewBox=f"0 0 1000 {_H}",
-                preserveAspectRatio="none",
-                width="100%",
-                height=_H,
-                overflow="visible",
-            ),
+            stretched(*self._lines(), H=_H),
             *(self._point(mark, index) for index, family in self.families for mark in family.marks),
             *self._names(),
         ]
 
     def _grid(self) -> list[Markup]:
-        items = []
         y_names = self.y_axis.labels(as_percent=self.is_percent)
-        for tick, name in zip(self.y_axis.ticks(), y_names, strict=True):
-            y = self.y(tick)
-            items += [
-                element("line", x1=0, x2="100%", y1=y, y2=y, class_="grid"),
-                element(
-                    "text", name, x=0, y=y, dx=-10, dy=".35em", text_anchor="end", class_="y tick"
-                ),
-            ]
+        items = y_ticks([self.y(tick) for tick in self.y_axis.ticks()], y_names)
         for tick in self.x_axis.ticks():
             x = percent_of(self.x(tick))
             items += [
                 element("line", x1=x, x2=x, y1=0, y2=_H, class_="grid"),
-                element(
-                    "text",
-                    self.x_text(tick),
-                    x=x,
-                    y=_H + 20,
-                    text_anchor="middle",
-                    class_="x tick",
-                ),
+                x_tick(self.x(tick), self.x_text(tick), H=_H),
             ]
         return items
 
@@ -382,7 +320,7 @@ class _Plot:
         for index, family in self.families:
             if family.is_joined and len(family.marks) > 1:
                 points = self._path([(mark.x, mark.y) for mark in family.marks])
-                lines.append(element("polyline", points=points, class_=f"join {_colour(index)}"))
+                lines.append(element("polyline", points=points, class_=f"join {_color(index)}"))
         return lines
 
     def _path(self, points: Sequence[tuple[float, float]]) -> str:
@@ -395,10 +333,10 @@ class _Plot:
         if mark.error:
             top, bottom = self.y(mark.y + mark.error) - y, self.y(mark.y - mark.error) - y
             bar = f"M0 {top:.2f}V{bottom:.2f}M-4 {top:.2f}H4M-4 {bottom:.2f}H4"
-            parts.append(element("path", d=bar, class_=f"error {_colour(index)}"))
+            parts.append(element("path", d=bar, class_=f"error {_color(index)}"))
         if mark.is_marked:
             parts.append(element("circle", r=9, class_="ring"))
-        parts.append(element("path", d=_shape(index), class_=f"mark {_colour(index)}"))
+        parts.append(element("path", d=_shape(index), class_=f"mark {_color(index)}"))
         x = percent_of(self.x(mark.x))
         return element("svg", *parts, x=x, y=y, width=1, height=1, overflow="visible")
 
@@ -438,8 +376,8 @@ def _is_drawable(mark: Mark) -> bool:
     return 0 < mark.x < math.inf and math.isfinite(mark.y) and 0 <= mark.error < math.inf
 
 
-def _colour(index: int) -> str:
-    return f"c{index % len(_FILE_COLOURS)}"
+def _color(index: int) -> str:
+    return f"c{index % len(_FILE_COLORS)}"
 
 
 def _shape(index: int) -> str:

@@ -24,7 +24,7 @@ class Box:
 
     @property
     def area(self) -> float:
-        """In square pixels."""
+        """Area in square pixels."""
         return (self.right - self.left) * (self.bottom - self.top)
 
 
@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Label:
-    """Where a name goes: offsets of its baseline from the point, and which end is there."""
+    """Position of a name: offsets of its baseline from the point, and which end is there."""
 
     dx: float
     dy: float

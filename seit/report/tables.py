@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 
 from seit.errors import UsageError
+from seit.numbers import number
 from seit.report.markup import element, frame, no_data
-from seit.report.numbers import number
 
 # "1,290", "93.4%", "−0.2", "12.9 kB", "10×", "3 h": text that reads as a number with a short unit.
 _NUMERIC = re.compile(r"[-−+±~≈<>]?\s*\d[\d,.]*(e[-+]?\d+)?\s*(%|×|[a-zA-Zµ]{1,3}(/[a-zA-Z]+)?)?")

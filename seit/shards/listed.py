@@ -11,6 +11,7 @@ import numpy.typing as npt
 from seit.files import inside, write_atomically
 from seit.shards.card import FileRecord
 from seit.shards.codecs import Codec
+from seit.tensors import array_bytes
 
 CODEBOOK_NAME = "codebook.safetensors"
 CODEBOOK_TENSOR = "codebook"
@@ -35,10 +36,8 @@ def write_listed(folder: Path, contents: Mapping[str, bytes]) -> tuple[FileRecor
 
 def codebook_file(codebook: npt.NDArray[np.float32], codec: Codec) -> bytes:
     """Return the content of ``codebook.safetensors``: the codebook and the codec's tables."""
-    from safetensors.numpy import save
-
     tensors: dict[str, npt.NDArray[Any]] = {CODEBOOK_TENSOR: codebook}
     if codec.tables is not None:
         tensors[TABLES_TENSOR] = np.frombuffer(codec.tables, dtype=np.uint8)
-    data: bytes = save(tensors)
+    data: bytes = array_bytes(tensors)
     return data

@@ -23,6 +23,7 @@ from seit.shards.listed import CODEBOOK_NAME, CODEBOOK_TENSOR, TABLES_TENSOR
 from seit.shards.seal import SealedFolder
 from seit.shards.split import Split
 from seit.shards.zarr import ZarrGroup
+from seit.tensors import parse_arrays
 
 if TYPE_CHECKING:
     from seit.tokenizers import Tokenizer
@@ -133,14 +134,8 @@ class Store(Mapping[str, Split]):
         return codebook
 
     def _read_tensor(self, name: str) -> npt.NDArray[Any]:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         path = self.folder.locate(CODEBOOK_NAME)
-        try:
-            tensors: Mapping[str, npt.NDArray[Any]] = load(self.read_listed(CODEBOOK_NAME))
-        except (SafetensorError, KeyError) as error:
-            raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
+        tensors = parse_arrays(self.read_listed(CODEBOOK_NAME), origin=path)
         if name not in tensors:
             raise DamagedError(f"{path} holds no tensor {name!r}; restore it from a copy")
         return tensors[name]
@@ -240,7 +235,8 @@ class Store(Mapping[str, Split]):
         return f"<store {printable(self.folder)}: {self.card.samples:,} samples, {splits}>"
 
     def _repr_html_(self) -> str:
-        from seit.report import human_bytes, summary_table
+        from seit.numbers import human_bytes
+        from seit.report import summary_table
 
         card = self.card
         height, width = card.tokenizer.grid

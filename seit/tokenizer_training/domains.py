@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from seit.files import write_atomically
 from seit.ingest import FIT_INPUTS, Instance
-from seit.tensors import read_tensors
+from seit.tensors import read_tensors, write_tensors
 from seit.tokenizer_training.batches import Batches
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizer_training.crops import Crops
@@ -25,7 +23,7 @@ from seit.tokenizers import (
     MelConfig,
     MelConvTokenizer,
     MelFrontEnd,
-    measure_audio_quality,
+    measure_quality,
 )
 from seit.training import FRONT_END_NAME
 
@@ -87,7 +85,7 @@ class AudioDomain:
             self._front_end = MelFrontEnd.restore(read_tensors(path), mel.to_json())
         else:
             self._front_end = MelFrontEnd.fit(mel, self._sample(instances, FIT_INPUTS))
-            write_atomically(path, save(self._front_end.tensors()))
+            write_tensors(path, self._front_end.tensors())
         self.batches: Batches = Windows(instances, config, self._front_end)
 
     def tokenizer(self, codebook: Tensor, network: Autoencoder, bound: Bound) -> LearnedTokenizer:
@@ -100,7 +98,7 @@ class AudioDomain:
         assert isinstance(tokenizer, MelConvTokenizer)
         with torch.inference_mode():
             waves = self._sample(held_out, self._config.eval_images)
-            return asdict(measure_audio_quality(tokenizer, waves))
+            return asdict(measure_quality(tokenizer, waves))
 
     def _sample(self, instances: Sequence[Instance], count: int) -> Tensor:
         return sample_windows(instances, self._mel, count=count)

@@ -1,7 +1,3 @@
-from .audio_quality import (
-    AudioQuality as AudioQuality,
-    measure_audio_quality as measure_audio_quality,
-)
 from .base import (
     AudioInputs as AudioInputs,
     AudioTokenizer as AudioTokenizer,
@@ -43,6 +39,7 @@ from .mel import (
     RANGE_DB as RANGE_DB,
     MelConfig as MelConfig,
     MelFrontEnd as MelFrontEnd,
+    SpectrogramTokenizer as SpectrogramTokenizer,
     mel_filters as mel_filters,
     mel_pictures as mel_pictures,
 )
@@ -52,6 +49,7 @@ from .published import load_published as load_published
 from .published.base import DEFAULT_SIZE as DEFAULT_SIZE
 from .published.references import ReferableTokenizer as ReferableTokenizer
 from .quality import (
+    AudioQuality as AudioQuality,
     Measurement as Measurement,
     Quality as Quality,
     measure as measure,

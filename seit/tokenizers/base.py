@@ -1,4 +1,4 @@
-"""What a tokenizer is: images or audio → token grids, and back for looking at.
+"""Base of tokenizers: images or audio → token grids, and back for viewing.
 
 Shape letters: B inputs, S image side, T samples of a window of audio, H W token grid, K codes,
 C codebook dim, L levels of a residual tokenizer.
@@ -31,7 +31,7 @@ class ImageInputs:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input."""
+        """Shape of one input."""
         return self.size, self.size, 3
 
 
@@ -51,7 +51,7 @@ class AudioInputs:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input."""
+        """Shape of one input."""
         return (self.window,)
 
     @property
@@ -61,7 +61,7 @@ class AudioInputs:
 
 
 Inputs: TypeAlias = ImageInputs | AudioInputs
-"""What a tokenizer takes; picklable, so that other processes can decode for it."""
+"""Inputs of a tokenizer; picklable, so that other processes can decode for it."""
 
 
 class Tokenizer(ABC):
@@ -86,7 +86,7 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def inputs(self) -> Inputs:
-        """What one input is."""
+        """Kind and shape of one input."""
 
     @property
     @abstractmethod
@@ -108,7 +108,7 @@ class Tokenizer(ABC):
             images uint8 (B, S, S, 3), waves float32 (B, T) or mel levels, as the kind says.
 
         Raises:
-            UsageError: they are no such ids.
+            UsageError: they are not ids of this tokenizer.
         """
         return self.decode_ids(self._checked_ids(tokens))
 
@@ -146,7 +146,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The JSON-serialisable arguments that, with the weights, define the tokenizer."""
+        """The JSON-serializable arguments that, with the weights, define the tokenizer."""
 
     @classmethod
     @abstractmethod
@@ -165,12 +165,24 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """How files reach the tokenizer, for the store's card."""
+        """Return how files are prepared for the tokenizer, for the store's card."""
 
     @property
     def levels(self) -> int:
         """L: how many codes make one position."""
         return self.codebook.shape[0] if self.codebook.ndim == 3 else 1
+
+    @property
+    def codes_by_level(self) -> Tensor:
+        """The codebook as (L, K, C), whether residual or not."""
+        return self.codebook.view(self.levels, self.num_codes, self.codebook_dim)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """Look up ids int64 (B, L·H, W): float32 (B, H, W, C), the sum over levels."""
+        ids_BLHW = tokens.unflatten(1, (self.levels, -1))
+        return torch.stack(
+            [codes_KC[ids_BLHW[:, level]] for level, codes_KC in enumerate(self.codes_by_level)]
+        ).sum(0)
 
     @property
     def num_codes(self) -> int:

@@ -4,7 +4,6 @@ A file may hold a reference in place of weights: to a tokenizer of the package, 
 its fingerprint, or to a published one (:mod:`seit.tokenizers.published.references`).
 """
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from seit.errors import DamagedError, UsageError
@@ -21,8 +19,9 @@ from seit.files import write_atomically
 from seit.tensors import (
     first_not_finite,
     parse_card,
+    read_card,
     read_tensors,
-    read_tensors_and_metadata,
+    tensor_bytes,
 )
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.fitted.dmel import DMelTokenizer
@@ -48,11 +47,10 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _OWN} | di
 """The kinds of tokenizer by name."""
 
 _STORED_CODEBOOK = "codebook.safetensors"
-"""Where a store keeps its codebook, beside its tokenizer file."""
+"""File of a store's codebook, next to its tokenizer file."""
 MAX_STORED_WEIGHT_BYTES = 64_000_000
 """Weights above this are left out of stores, which would carry more of them than of tokens."""
 
-_METADATA_KEY = "seit"
 _FORMAT = "seit-tokenizer"
 _VERSION = 1
 
@@ -69,10 +67,9 @@ def tokenizer_bytes(
     is_reference = shipped is not None or (
         isinstance(tokenizer, ReferableTokenizer) and not (with_weights and tokenizer.has_weights)
     )
-    weights = {} if is_reference else tokenizer.tensors()
-    tensors = {key: tensor.cpu().contiguous() for key, tensor in weights.items()}
+    tensors = {} if is_reference else tokenizer.tensors()
     if with_codebook:
-        tensors["codebook"] = tokenizer.codebook.cpu().contiguous()
+        tensors["codebook"] = tokenizer.codebook
     card = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -82,7 +79,7 @@ def tokenizer_bytes(
         **({"reference": True} if is_reference else {}),
         **({"shipped": shipped.name} if shipped else {}),
     }
-    return save(tensors, {_METADATA_KEY: json.dumps(card, sort_keys=True)})
+    return tensor_bytes(tensors, card=card)
 
 
 def stored_tokenizer_bytes(tokenizer: Tokenizer, *, embed: bool = False) -> bytes:
@@ -97,8 +94,8 @@ def stored_tokenizer_bytes(tokenizer: Tokenizer, *, embed: bool = False) -> byte
 
 
 def codebook_bytes(tokenizer: Tokenizer) -> bytes:
-    """The bytes of a store's codebook file: the tensor ``codebook`` float32 (K, C) or (L, K, C)."""
-    return save({"codebook": tokenizer.codebook.cpu().contiguous()})
+    """Return the bytes of a store's codebook file: ``codebook`` float32 (K, C) or (L, K, C)."""
+    return tensor_bytes({"codebook": tokenizer.codebook})
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path, *, with_weights: bool = True) -> None:
@@ -157,13 +154,12 @@ def load_tokenizer(
     if not path.is_file():
         raise UsageError(f"no tokenizer file at {path}; `seit tokenizer fit` makes one")
     fault, advice = "no intact tokenizer file", "restore it from a copy or fit it again"
-    tensors, metadata = read_tensors_and_metadata(path, fault=fault, advice=advice)
+    card, tensors = read_card(path, fault=fault, advice=advice)
     try:
-        card = parse_card(metadata, _METADATA_KEY)
         found_format, version = card["format"], card["version"]
         name, settings, fingerprint = str(card["name"]), card["settings"], card["fingerprint"]
-    except (KeyError, ValueError) as error:
-        raise DamagedError(f"{path} is {fault} ({error}); {advice}") from error
+    except KeyError as error:
+        raise DamagedError(f"{path} is {fault} (its card lacks {error}); {advice}") from error
     if found_format != _FORMAT or version != _VERSION or name not in TOKENIZERS:
         raise UsageError(
             f"{path} holds {found_format!r} version {version} named {name!r}; this seit knows "
@@ -218,9 +214,8 @@ def has_weights(data: bytes) -> bool:
         DamagedError: they are no intact tokenizer file.
     """
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return "reference" not in json.loads(header["__metadata__"][_METADATA_KEY])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        return "reference" not in parse_card(data)
+    except ValueError as error:
         raise DamagedError(f"no intact tokenizer file ({error}); restore it from a copy") from error
 
 

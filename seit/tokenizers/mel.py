@@ -1,6 +1,6 @@
-"""The front end of audio tokenizers: waveforms → standardised log-mel planes, and the way back.
+"""The front end of audio tokenizers: waveforms → standardized log-mel planes, and the way back.
 
-A spectrogram is that of librosa with its defaults: a periodic Hann window, centred frames, power,
+A spectrogram is that of librosa with its defaults: a periodic Hann window, centered frames, power,
 triangular filters of unit area on Slaney's mel scale (M. Slaney, "Auditory Toolbox", 1998), and
 10·log10, here with a floor of −60 dB. Rows are frequency, the lowest band first; columns are time.
 A plane is a spectrogram whose bands were each given mean 0 and deviation 1 over a corpus.
@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from seit.errors import DamagedError
+from seit.tokenizers.base import AudioTokenizer
 
 FLOOR_DB = -60.0
-"""Level of silence; what is quieter is not told from it. A sine of full scale reaches 30 to 40."""
+"""Level of silence, the lowest of all. A sine of full scale reaches 30 to 40."""
 RANGE_DB = 100.0
 """From the floor to what no recording exceeds; the peak that PSNR is counted from."""
 _COLOURS = ((0, 0, 0), (60, 15, 110), (185, 55, 85), (250, 150, 30), (255, 255, 255))
@@ -93,7 +94,7 @@ class MelConfig:
         return self.patch[0] * self.patch[1]
 
     def to_json(self) -> dict[str, Any]:
-        """What :meth:`from_json` reads."""
+        """Return what :meth:`from_json` reads."""
         return {**asdict(self), "patch": list(self.patch)}
 
     @classmethod
@@ -158,7 +159,7 @@ class MelFrontEnd:
         return bands.log10_().mul_(10).mT
 
     def planes(self, waves: Tensor) -> Tensor:
-        """Standardised spectrograms float32 (B, 1, M, F)."""
+        """Standardized spectrograms float32 (B, 1, M, F)."""
         levels = self.levels(waves)
         return ((levels - self._mean_M[:, None]) / self._deviation_M[:, None])[:, None]
 
@@ -167,11 +168,11 @@ class MelFrontEnd:
         return planes[:, 0] * self._deviation_M[:, None] + self._mean_M[:, None]
 
     def tensors(self) -> dict[str, Tensor]:
-        """What was learned, by name."""
+        """Return the learned tensors by name."""
         return {"band_mean": self._mean_M, "band_deviation": self._deviation_M}
 
     def settings(self) -> dict[str, Any]:
-        """The JSON-serialisable rest of it."""
+        """Return the rest as JSON-serializable values."""
         return self.config.to_json()
 
     @classmethod
@@ -203,6 +204,22 @@ class MelFrontEnd:
         )
 
 
+class SpectrogramTokenizer(AudioTokenizer):
+    """A tokenizer of spectrogram patches; row 0 of a grid is the lowest frequency.
+
+    Attributes:
+        front_end: makes planes of waveforms.
+    """
+
+    front_end: MelFrontEnd
+
+    def take_front_end(self, front_end: MelFrontEnd) -> None:
+        """Take over a front end, and from it the inputs."""
+        self.front_end = front_end
+        self.sample_rate = front_end.config.sample_rate
+        self.window = front_end.config.window
+
+
 def mel_pictures(levels: Tensor) -> npt.NDArray[np.uint8]:
     """Spectrograms (B, M, F) in dB → pictures uint8 (B, M, F, 3), low frequencies at the bottom.
 
@@ -230,10 +247,10 @@ def mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def mel_filters(sample_rate: int, *, fft: int, bands: int) -> npt.NDArray[np.float64]:
     """Triangular filters (M, fft / 2 + 1) of unit area in Hz, evenly spaced in mel."""
     edges = mel_to_hz(np.linspace(0, hz_to_mel(np.array(sample_rate / 2)), bands + 2))
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     frequencies = np.arange(fft // 2 + 1) * (sample_rate / fft)
-    rising = (frequencies - low) / (centre - low)
-    falling = (high - frequencies) / (high - centre)
+    rising = (frequencies - low) / (center - low)
+    falling = (high - frequencies) / (high - center)
     return np.maximum(0, np.minimum(rising, falling)) * (2 / (high - low))
 
 

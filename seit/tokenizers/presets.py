@@ -17,12 +17,12 @@ MEL_CONFIGS: Mapping[str, MelConfig] = {
     "5s": MelConfig(window=80_000, hop=160, taper=640, frames=512, patch=(4, 16)),
     "10s": MelConfig(window=160_000, hop=320, taper=1024, frames=512, patch=(4, 16)),
 }
-"""By the length of a window; each gives a grid of 32 × 32. 500 frames are filled up to 512."""
+"""By length of the window; each gives a grid of 32 × 32. 500 frames are padded to 512."""
 
 RESIDUAL_LEVELS = 2
 DEFAULT_IMAGES = PatchTokenizer.name
 DEFAULT_AUDIO = f"{MelTokenizer.name}-5s"
-"""What messages propose for images and for audio."""
+"""Presets that messages propose for images and for audio."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Preset:
 
     @property
     def modality(self) -> Modality:
-        """What it takes."""
+        """Kind of its inputs."""
         return self.kind.modality
 
     def inputs(self, *, size: int) -> Inputs:
-        """What one input is; ``size`` is that of images, in pixels."""
+        """Return the kind and shape of one input; ``size`` is that of images, in pixels."""
         if self.mel is None:
             return ImageInputs(size)
         return AudioInputs(self.mel.sample_rate, self.mel.window)
@@ -86,4 +86,4 @@ def _presets() -> dict[str, Preset]:
 
 
 PRESETS: Mapping[str, Preset] = _presets()
-"""By name."""
+"""Presets by name."""

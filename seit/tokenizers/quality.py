@@ -1,21 +1,25 @@
-"""What a tokenizer keeps of images: reconstructions, how evenly its codes are used, and its speed.
+"""Quality of tokenizers: reconstructions, how evenly codes are used, and the speed of encoding.
 
-Shape letters: B images, S image side, K codes, L levels.
+Shape letters: B inputs, S image side, T samples of a window, M bands, F frames, K codes, L levels.
 """
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.base import AudioTokenizer, ImageTokenizer, Tokenizer
+from seit.tokenizers.mel import RANGE_DB, MelConfig, MelFrontEnd, SpectrogramTokenizer
 from seit.tokenizers.similarity import MIN_SIDE, ms_ssim, ssim
 
-_BATCH = 64
 _SIMILARITY_BATCH = 8
+_FRAMES_PER_SECOND = 100
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,32 @@ class Quality:
     """Reconstruction quality over ``images`` images.
 
     Attributes:
-        images: how many images were looked at.
+        images: number of images.
         psnr_db: mean over images of 10·log10(255² / MSE), in dB.
         codebook_usage: fraction of the K codes that occur, 0–1; mean over levels.
         perplexity: 2 to the entropy of the code frequencies, 1…K; mean over levels.
     """
 
     images: int
+    psnr_db: float
+    codebook_usage: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class AudioQuality:
+    """Reconstruction quality over ``windows`` windows of audio.
+
+    Attributes:
+        windows: number of windows.
+        psnr_db: mean over windows of 10·log10(100² / MSE), in dB. The error is that of log-mel
+            levels in dB, whose range is 100. Frames behind the window are left out. For
+            tokenizers that decode to sound, the levels of both sounds are compared.
+        codebook_usage: fraction of the K codes that occur, 0–1; mean over levels.
+        perplexity: 2 to the entropy of the code frequencies, 1…K; mean over levels.
+    """
+
+    windows: int
     psnr_db: float
     codebook_usage: float
     perplexity: float
@@ -52,21 +75,94 @@ class Measurement(Quality):
     images_per_second: float
 
 
-def measure_quality(tokenizer: Tokenizer, images: Tensor) -> Quality:
-    """Encode and decode images uint8 (B, S, S, 3), B ≥ 1."""
-    psnr: list[Tensor] = []
-    counts_LK = torch.zeros(tokenizer.levels, tokenizer.num_codes, dtype=torch.int64)
-    for batch in images.split(_BATCH):
-        tokens = tokenizer.encode(batch)
-        psnr.append(_psnr(batch.cpu(), tokenizer.decode(tokens).cpu()))
-        counts_LK += _counts(tokenizer, tokens)
-    entropy_L = _entropy(counts_LK)
-    return Quality(
-        images=len(images),
-        psnr_db=float(torch.cat(psnr).mean()),
-        codebook_usage=float((counts_LK > 0).double().mean()),
-        perplexity=float(torch.exp2(entropy_L).mean()),
-    )
+_Tokenizer = TypeVar("_Tokenizer", bound=Tokenizer)
+
+
+class _Meter(ABC, Generic[_Tokenizer]):
+    """Sums of the quality of a tokenizer, input by input."""
+
+    batch: ClassVar[int]
+    peak: ClassVar[float]
+
+    def __init__(self, tokenizer: _Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.counts_LK = torch.zeros(tokenizer.levels, tokenizer.num_codes, dtype=torch.int64)
+        self.psnr: list[Tensor] = []
+
+    @abstractmethod
+    def squared_error(self, inputs: Tensor, rebuilt: Tensor) -> Tensor:
+        """Return the mean squared error of each input: float64 (B,)."""
+
+    def add(self, inputs: Tensor, tokens: Tensor, rebuilt: Tensor) -> None:
+        """Count inputs (B, …), their ids (B, L·H, W) and what they decode to."""
+        mse_B = self.squared_error(inputs, rebuilt).clamp(min=1e-12)
+        self.psnr.append(10 * torch.log10(self.peak**2 / mse_B))
+        ids_LN = tokens.cpu().unflatten(1, (len(self.counts_LK), -1)).transpose(0, 1).flatten(1)
+        num_codes = self.counts_LK.shape[1]
+        self.counts_LK += torch.stack([torch.bincount(ids, minlength=num_codes) for ids in ids_LN])
+
+    def add_all(self, inputs: Tensor) -> tuple[int, float, float, float]:
+        """Encode, decode and count inputs (B, …); returns the figures."""
+        for batch in inputs.split(self.batch):
+            tokens = self.tokenizer.encode(batch)
+            self.add(batch, tokens, self.tokenizer.decode(tokens))
+        return self.figures()
+
+    def figures(self) -> tuple[int, float, float, float]:
+        """Return the number of inputs, PSNR in dB, codebook usage and perplexity."""
+        psnr_B = torch.cat(self.psnr)
+        usage = float((self.counts_LK > 0).double().mean())
+        return len(psnr_B), float(psnr_B.mean()), usage, float(torch.exp2(self.entropy()).mean())
+
+    def entropy(self) -> Tensor:
+        """Return the entropy of the codes of each level, in bits: float64 (L,)."""
+        share_LK = self.counts_LK.double() / self.counts_LK.sum(1, keepdim=True)
+        nats_L: Tensor = -torch.special.xlogy(share_LK, share_LK).sum(1)
+        return nats_L / math.log(2)
+
+
+class _ImageMeter(_Meter[Tokenizer]):
+    """Errors of pixels."""
+
+    batch: ClassVar[int] = 64
+    peak: ClassVar[float] = 255
+
+    @override
+    def squared_error(self, inputs: Tensor, rebuilt: Tensor) -> Tensor:
+        error = rebuilt.cpu().double() - inputs.cpu().double()
+        return error.square().flatten(1).mean(1)
+
+
+class _AudioMeter(_Meter[AudioTokenizer]):
+    """Errors of levels in dB."""
+
+    batch: ClassVar[int] = 16
+    peak: ClassVar[float] = RANGE_DB
+
+    def __init__(self, tokenizer: AudioTokenizer) -> None:
+        super().__init__(tokenizer)
+        self.front_end = _front_end(tokenizer)
+        config = self.front_end.config
+        self.num_frames = math.ceil(config.window / config.hop)
+
+    @override
+    def squared_error(self, inputs: Tensor, rebuilt: Tensor) -> Tensor:
+        rebuilt_BMF = rebuilt if rebuilt.ndim == 3 else self.front_end.levels(rebuilt)
+        error = rebuilt_BMF - self.front_end.levels(inputs)
+        return error[..., : self.num_frames].cpu().double().square().mean((1, 2))
+
+
+@overload
+def measure_quality(tokenizer: AudioTokenizer, inputs: Tensor) -> AudioQuality: ...
+@overload
+def measure_quality(tokenizer: ImageTokenizer, inputs: Tensor) -> Quality: ...
+@overload
+def measure_quality(tokenizer: Tokenizer, inputs: Tensor) -> Quality | AudioQuality: ...
+def measure_quality(tokenizer: Tokenizer, inputs: Tensor) -> Quality | AudioQuality:
+    """Encode and decode images uint8 (B, S, S, 3) or waveforms float32 (B, T), B ≥ 1."""
+    if isinstance(tokenizer, AudioTokenizer):
+        return AudioQuality(*_AudioMeter(tokenizer).add_all(inputs))
+    return Quality(*_ImageMeter(tokenizer).add_all(inputs))
 
 
 def measure(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> Measurement:
@@ -74,42 +170,29 @@ def measure(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> Measurement:
 
     The first batch is encoded twice: once to warm up, once to be timed.
     """
-    psnr: list[Tensor] = []
+    meter = _ImageMeter(tokenizer)
     structure: list[tuple[Tensor, Tensor]] = []
-    counts_LK = torch.zeros(tokenizer.levels, tokenizer.num_codes, dtype=torch.int64)
     seconds = 0.0
     for batch in batches:
         assert batch.shape[1] >= MIN_SIDE, "smaller than the windows of SSIM"
-        if not psnr:
+        if not structure:
             tokenizer.encode(batch)
         started = time.perf_counter()
         tokens = tokenizer.encode(batch).cpu()
         seconds += time.perf_counter() - started
         rebuilt = tokenizer.decode(tokens).cpu()
-        psnr.append(_psnr(batch.cpu(), rebuilt))
+        meter.add(batch, tokens, rebuilt)
         structure += _similarities(batch.cpu(), rebuilt)
-        counts_LK += _counts(tokenizer, tokens)
-    assert psnr, "no images"
-    psnr_B = torch.cat(psnr)
-    entropy_L = _entropy(counts_LK)
+    assert structure, "no images"
+    quality = Quality(*meter.figures())
     plain, scales = (torch.cat(parts) for parts in zip(*structure, strict=True))
     return Measurement(
-        images=len(psnr_B),
-        psnr_db=float(psnr_B.mean()),
-        codebook_usage=float((counts_LK > 0).double().mean()),
-        perplexity=float(torch.exp2(entropy_L).mean()),
+        **asdict(quality),
         ssim=float(plain.mean()),
         ms_ssim=float(scales.mean()),
-        entropy_bits=float(entropy_L.mean()),
-        images_per_second=len(psnr_B) / seconds,
+        entropy_bits=float(meter.entropy().mean()),
+        images_per_second=quality.images / seconds,
     )
-
-
-def _psnr(images: Tensor, rebuilt: Tensor) -> Tensor:
-    """In dB, of each image: float64 (B,)."""
-    error = rebuilt.double() - images.double()
-    mse_B = error.square().flatten(1).mean(1).clamp(min=1e-12)
-    return 10 * torch.log10(255**2 / mse_B)
 
 
 def _similarities(images: Tensor, rebuilt: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -121,14 +204,20 @@ def _similarities(images: Tensor, rebuilt: Tensor) -> Iterator[tuple[Tensor, Ten
         yield ssim(first, second), ms_ssim(first, second)
 
 
-def _counts(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
-    """How often each code occurs in ids (B, L·H, W): int64 (L, K)."""
-    ids_LN = tokens.cpu().unflatten(1, (tokenizer.levels, -1)).transpose(0, 1).flatten(1)
-    return torch.stack([torch.bincount(ids, minlength=tokenizer.num_codes) for ids in ids_LN])
-
-
-def _entropy(counts_LK: Tensor) -> Tensor:
-    """In bits, of each level: float64 (L,)."""
-    share_LK = counts_LK.double() / counts_LK.sum(1, keepdim=True)
-    nats_L: Tensor = -torch.special.xlogy(share_LK, share_LK).sum(1)
-    return nats_L / math.log(2)
+def _front_end(tokenizer: AudioTokenizer) -> MelFrontEnd:
+    """The tokenizer's own, or a usual one where it has none."""
+    if isinstance(tokenizer, SpectrogramTokenizer):
+        return tokenizer.front_end
+    rate, window = tokenizer.sample_rate, tokenizer.window
+    hop = max(1, rate // _FRAMES_PER_SECOND)
+    fft = 1024 if rate <= 24_000 else 2048
+    config = MelConfig(
+        sample_rate=rate,
+        window=window,
+        hop=hop,
+        taper=fft,
+        fft=fft,
+        frames=math.ceil(window / hop),
+        patch=(1, 1),
+    )
+    return MelFrontEnd.unfitted(config).to(tokenizer.codebook.device)

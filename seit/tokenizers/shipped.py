@@ -5,7 +5,7 @@ A card is YAML beside ``NAME.safetensors``, written by ``tools/make_tokenizer_ca
     summary: one line
     kind: conv-vq
     fingerprint: sha256 of the tokenizer
-    licence: of the weights
+    license: of the weights
     image_size: 256
     grid: [32, 32]
     levels: 1

@@ -2,7 +2,7 @@
 
 Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural
 similarity" (2004), and Wang, Simoncelli and Bovik, "Multiscale structural similarity for image
-quality assessment" (2003): Gaussian windows of 11 (σ 1.5), valid parts only. Colours count alike.
+quality assessment" (2003): Gaussian windows of 11 (σ 1.5), valid parts only. Colors count alike.
 
 Shape letters: B batch, P planes, Y X height and width.
 """
@@ -16,7 +16,7 @@ MIN_SIDE = 11
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the five scales of MS-SSIM, finest first, as published."""
+"""Published weights of the five scales of MS-SSIM, finest first."""
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def num_scales(size: tuple[int, int] | torch.Size) -> int:
-    """How many scales planes of this (Y, X) have: 1 to 5."""
+    """Return the number of scales for planes of this (Y, X): 1 to 5."""
     side = min(size)
     assert side >= MIN_SIDE, "planes smaller than the window"
     return min(len(SCALE_WEIGHTS), (side // MIN_SIDE).bit_length())

@@ -103,6 +103,7 @@ from .report import (
     curves as curves,
     group_curves as group_curves,
     settings_section as settings_section,
+    write_report as write_report,
 )
 from .run import (
     CONFIG_NAME as CONFIG_NAME,

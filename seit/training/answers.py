@@ -1,4 +1,4 @@
-"""What a run took each sample of the evaluated split for, read back from its folder.
+"""Predicted class of each sample of the evaluated split, read from the run's folder.
 
 Legend: N samples of the split, C classes.
 """
@@ -24,7 +24,7 @@ class Predictions:
         store: the seal of the store that was evaluated.
         split: the name of its split.
         predicted: int64 (N,), the class of the highest logit; −1 where the sample has no label.
-        labels: int64 (N,), −1 for an unlabelled sample.
+        labels: int64 (N,), −1 for an unlabeled sample.
     """
 
     store: str
@@ -34,13 +34,13 @@ class Predictions:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each labelled sample was named rightly: bool (n,), unlabelled ones left out."""
+        """Correctness of each labeled sample: bool (n,), unlabeled ones left out."""
         known = self.labels >= 0
         right: npt.NDArray[np.bool_] = (self.predicted == self.labels)[known]
         return right
 
     def is_of_same_samples(self, other: "Predictions") -> bool:
-        """Whether both were made of the same samples, in the same order."""
+        """Return whether both were made of the same samples, in the same order."""
         return (self.store, self.split) == (other.store, other.split) and np.array_equal(
             self.labels, other.labels
         )
@@ -78,7 +78,7 @@ def read_predictions(run: Run) -> Predictions | None:
 
 
 def confusion_record(confusion: Confusion) -> dict[str, Any]:
-    """What `run.json` keeps of the confusion: the matrix (C, C) of up to 100 classes.
+    """Return the confusion as `run.json` keeps it: the matrix (C, C) of up to 100 classes.
 
     Of more, `predictions.safetensors` tells it, and no file grows with the square of the classes.
     """

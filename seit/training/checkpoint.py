@@ -6,7 +6,6 @@ order of samples and their augmentation are functions of the step and need no st
 is kept for what draws from it from step to step, as the training of tokenizers does.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from seit.documents import reason_of
 from seit.errors import DamagedError
-from seit.files import write_atomically
-from seit.tensors import parse_card, read_tensors_and_metadata
+from seit.tensors import read_card, write_tensors
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d{8})\.safetensors")
@@ -160,8 +157,7 @@ def save_checkpoint(folder: Path, step: int, state: Saved) -> Path:
     """Write the checkpoint after ``step`` steps; the last two are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
-    metadata = {"seit": json.dumps({"step": step})}
-    write_atomically(path, save(state.tensors(), metadata))
+    write_tensors(path, state.tensors(), card={"step": step})
     for old in list_checkpoints(folder)[:-KEEP]:
         old.unlink()
     return path
@@ -179,13 +175,10 @@ def load_checkpoint(path: Path, state: Saved) -> int:
         DamagedError: the file is not what was written, or belongs to another model.
     """
     advice = "delete it to resume from the one before"
-    tensors, metadata = read_tensors_and_metadata(path, advice=advice)
-    try:
-        step = parse_card(metadata, "seit")["step"]
-        if type(step) is not int or step < 0:
-            raise ValueError(f"its step is {step!r}")
-    except (LookupError, ValueError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); {advice}") from error
+    card, tensors = read_card(path, advice=advice)
+    step = card.get("step")
+    if type(step) is not int or step < 0:
+        raise DamagedError(f"{path} is damaged (its step is {step!r}); {advice}")
     try:
         state.restore(tensors)
     except DamagedError as error:

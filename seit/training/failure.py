@@ -1,4 +1,4 @@
-"""The replay file of a run whose loss, weights or outputs are not finite any more.
+"""The replay file of a run whose loss, weights or outputs are no longer finite.
 
 ``failure.safetensors`` holds the inputs, labels and weights of the first batch whose loss was not
 finite, or whose update ruined the weights; its metadata say which step that was, what was found,
@@ -6,18 +6,15 @@ the losses of the steps before, the learning rate, the samples' keys, and the ch
 from in order to see it happen again.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from seit.errors import SeitError
-from seit.files import write_atomically
-from seit.tensors import first_not_finite
+from seit.tensors import first_not_finite, write_tensors
 from seit.training.run import FAILURE_NAME, Run
 
 
@@ -85,7 +82,7 @@ def write_failure(
         checkpoint: the last one that was written.
         remedy: what to change before the next start.
     """
-    metadata = {
+    card = {
         "step": failure.step,
         "found": failure.what,
         "losses": [repr(loss) for loss in failure.losses],
@@ -94,11 +91,7 @@ def write_failure(
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }
     path = run.path / FAILURE_NAME
-    data = save(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        {"seit": json.dumps(metadata)},
-    )
-    write_atomically(path, data)
+    write_tensors(path, tensors, card=card)
     return SeitError(
         f"{failure.what} at step {failure.step + 1}; {remedy}, and start again "
         f"({path} holds the batch)"

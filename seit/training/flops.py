@@ -1,87 +1,74 @@
-"""Floating-point operations of ViTs by formula: matrix products alone, two for a multiply-add.
+"""Floating-point operations of any network, counted by torch: two for a multiply-add.
 
-They are theory. Dense hardware multiplies the zeros of unstructured masks as fast as anything else,
-so times are measured and reported apart from these counts.
-
-Legend: n tokens in the blocks, D model dim.
+Matrix products, convolutions and attention count; norms, activations and sums do not. Dense
+hardware multiplies the zeros of unstructured masks as fast as anything else, so times are measured
+and reported apart from these counts.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from timm.models import VisionTransformer
+import torch
 from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 TRAINING_FACTOR = 3
 """Passes that a training step costs: forward, and backward once for the gradients of weights and
-once for those of inputs. The gradient of the pixels or tokens themselves, which nobody asks for,
-is counted with them."""
+once for those of inputs. The unneeded gradient of the pixels or tokens is counted with them."""
 
 
-class Flops(NamedTuple):
-    """Operations of one forward pass of one sample, all int."""
+@dataclass(frozen=True)
+class Flops:
+    """Operations of one forward pass of one sample.
 
-    linears: int
-    """Of the blocks' matrices."""
-    kept_linears: int
-    """The same, of the weights alone that are not masked."""
-    attention: int
-    """Of the products of queries with keys and of their softmax with values."""
-    stem: int
-    """Of the patch embedding, over all patches."""
-    head: int
-    """Of the classifier, where there is one."""
+    Attributes:
+        forward: the whole pass.
+        by_module: the share of each module, its children included, by its name in the model.
+    """
 
-    @property
-    def forward(self) -> int:
-        """All of a dense pass."""
-        return self.linears + self.attention + self.stem + self.head
-
-    @property
-    def sparse_forward(self) -> int:
-        """All of a pass that leaves masked weights out."""
-        return self.forward - self.linears + self.kept_linears
+    forward: int
+    by_module: Mapping[str, int]
 
     @property
     def training(self) -> int:
-        """Of a dense training step, per sample: `TRAINING_FACTOR` forward passes."""
+        """Operations of a training step, per sample: `TRAINING_FACTOR` forward passes."""
         return TRAINING_FACTOR * self.forward
 
-    @property
-    def sparse_training(self) -> int:
-        """Of a training step that leaves masked weights out, per sample."""
-        return TRAINING_FACTOR * self.sparse_forward
+    def sparse_forward(self, kept: Mapping[str, float]) -> int:
+        """Operations of a pass that leaves masked weights out.
+
+        Args:
+            kept: share of the weights that each masked layer keeps, 0–1, by the layer's name.
+        """
+        masked = {name: self.by_module[name] for name in kept}
+        return self.forward - sum(round((1 - kept[name]) * count) for name, count in masked.items())
 
 
-def is_counted(model: nn.Module) -> bool:
-    """Whether :func:`vit_flops` knows a model: a ViT that pools by its class token or a mean."""
-    return isinstance(model, VisionTransformer) and getattr(model, "attn_pool", None) is None
-
-
-def vit_flops(
-    vit: VisionTransformer, *, num_tokens: int | None = None, kept_weights: int | None = None
-) -> Flops:
-    """Count the operations of a ViT that `is_counted`.
+@torch.no_grad()
+def count_flops(model: nn.Module, shape: Sequence[int]) -> Flops:
+    """Count the operations of a model in evaluation, without computing anything.
 
     Args:
-        vit: with a convolution as its patch embedding.
-        num_tokens: n, that enter the blocks, class token and registers included; all by default.
-            Masked token modelling drops some.
-        kept_weights: how many weights of the blocks' matrices are not masked; all by default.
+        model: any network on any device; it stays as it is.
+        shape: of one input without the batch, such as (3, 224, 224).
     """
-    patches: int = vit.patch_embed.num_patches
-    n: int = patches + vit.num_prefix_tokens if num_tokens is None else num_tokens
-    modules = list(vit.blocks.modules())
-    weights = sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear))
-    dims = sum(map(_attended_dim, modules))
-    return Flops(
-        linears=2 * n * weights,
-        kept_linears=2 * n * (weights if kept_weights is None else kept_weights),
-        attention=4 * n * n * dims,
-        stem=2 * patches * vit.patch_embed.proj.weight.numel(),
-        head=2 * vit.head.weight.numel() if isinstance(vit.head, nn.Linear) else 0,
-    )
-
-
-def _attended_dim(module: Any) -> int:
-    """Heads times their dim of a module that attends, which timm's tell by a ``head_dim``."""
-    return module.num_heads * module.head_dim if hasattr(module, "head_dim") else 0
+    named = [*model.named_parameters(), *model.named_buffers()]
+    shells = {name: torch.empty_like(value, device="meta") for name, value in named}
+    dtype = next((one.dtype for one in shells.values() if one.is_floating_point()), torch.float32)
+    inputs = torch.empty(1, *shape, dtype=dtype, device="meta")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            functional_call(model, shells, (inputs,))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    prefix = f"{type(model).__name__}."
+    by_module = {
+        name.removeprefix(prefix): sum(counts.values())
+        for name, counts in counter.get_flop_counts().items()
+        if name.startswith(prefix)
+    }
+    return Flops(counter.get_total_flops(), by_module)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ _CELL = 192
 
 @dataclass(frozen=True)
 class Curve:
-    """What a chart shows of a run: one figure of one split over the steps.
+    """Curve of a run's chart: one figure of one split over the steps.
 
     ``top`` is where the y axis ends that begins at 0, 0 for the highest value; with None both its
     ends follow the values. ``name`` stands at the end of a line that has no other name.
@@ -88,7 +89,7 @@ def write_run_report(
     shows what was mistaken for what. It shows further ``sections`` after the result.
     """
     info = run.info if info is None else info
-    result, environment = info["result"], info["environment"]
+    result = info["result"]
     counts = read_confusion(run)
     evaluated = counts.total
     metrics = {"": run.metrics()}
@@ -101,8 +102,9 @@ def write_run_report(
             Figure("waiting for data", f"{result['data_wait_fraction']:.1%}", "of training time"),
         ]
     )
-    html = page(
-        f"Run {run.path.name}",
+    write_report(
+        run.path,
+        title=f"Run {run.path.name}",
         lead=f"{run.config.model.name}, {result['parameters']:,} parameters, "
         f"{result['steps']:,} steps of {run.config.data.batch_size}.",
         sections=[
@@ -113,11 +115,38 @@ def write_run_report(
             *confusion_sections(counts, run.classes),
             *_mistake_sections(run, store),
             Section("Throughput", curves(metrics, THROUGHPUT)),
-            settings_section(flatten(to_mapping(run.config))),
         ],
+        settings=flatten(to_mapping(run.config)),
+        environment=info["environment"],
+    )
+
+
+def write_report(
+    folder: Path,
+    *,
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> None:
+    """Write `report.html` into a folder.
+
+    Args:
+        folder: of one run or several.
+        title: its heading.
+        lead: a sentence on what was run.
+        sections: all but the settings, which follow them.
+        settings: by dotted names.
+        environment: versions and hardware, for the foot of the page.
+    """
+    html = page(
+        title,
+        lead=lead,
+        sections=[*sections, settings_section(settings)],
         footer=", ".join(f"{key} {value}" for key, value in environment.items()),
     )
-    write_page(run.path / REPORT_NAME, html)
+    write_page(folder / REPORT_NAME, html)
 
 
 def curves(

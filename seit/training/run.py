@@ -18,8 +18,6 @@ import numpy.typing as npt
 import timm
 import torch
 import yaml
-from safetensors.numpy import save as save_numpy
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from seit import __version__
@@ -31,7 +29,7 @@ from seit.locks import RUN_LOCK_NAME
 from seit.outcomes import summarize
 from seit.printable import printable
 from seit.shards import Store
-from seit.tensors import read_tensors
+from seit.tensors import array_bytes, read_tensors, write_tensors
 from seit.tokenizers import save_tokenizer
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
@@ -351,7 +349,7 @@ class Run:
     ) -> None:
         """Write what the model took each sample of the evaluated split for, and what it is."""
         tensors = {"predictions": predictions, "labels": labels.astype(np.int64)}
-        write_atomically(self.path / PREDICTIONS_NAME, save_numpy(tensors))
+        write_atomically(self.path / PREDICTIONS_NAME, array_bytes(tensors))
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the weights to use."""
@@ -359,8 +357,7 @@ class Run:
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a file of tensors."""
-        on_host = {key: value.cpu().contiguous() for key, value in tensors.items()}
-        write_atomically(self.path / name, save(on_host))
+        write_tensors(self.path / name, tensors)
 
     def load_weights(self) -> dict[str, Tensor]:
         """Read the weights to use.

@@ -20,13 +20,13 @@ from seit.files import PARTIAL_SUFFIX, write_atomically
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.outcomes import Outcome
 from seit.progress import Progress, human_rate
-from seit.report import MANY_CLASSES, Figure, Section, figures, page, table, write_page
+from seit.report import MANY_CLASSES, Figure, Section, figures, table
 from seit.shards import Store, open_store
 from seit.training.classify import TrainResult, train
 from seit.training.config import TrainConfig
 from seit.training.records import MAX_RECORD_BYTES, SeedsRecord
-from seit.training.report import THROUGHPUT, group_curves, settings_section
-from seit.training.run import REPORT_NAME, Run
+from seit.training.report import THROUGHPUT, group_curves, write_report
+from seit.training.run import Run
 
 _LOG = logging.getLogger(__name__)
 SEEDS_NAME = "seeds.json"
@@ -55,7 +55,7 @@ class Spread:
 
 @dataclass(frozen=True, repr=False)
 class SeedsResult(Outcome, Generic[Result]):
-    """What the runs came to.
+    """Results of the runs.
 
     Attributes:
         results: of each seed's run.
@@ -101,7 +101,7 @@ def train_seeds(
         store: the store, opened or by path.
         out: a new folder; the run of seed 3 goes to its `seed-3`.
         seeds: how many, at least 1.
-        resume: go on with the interrupted runs at ``out``, or add seeds to finished ones.
+        resume: resume interrupted runs at ``out``, or add seeds to finished ones.
         init_from: a finished run whose weights to start from, instead of ``config.init_from``.
         progress: called after each step.
 
@@ -180,17 +180,17 @@ def _num_recorded(out: Path) -> int:
 
 
 def folder_of(out: Path, seed: int) -> Path:
-    """Where the run of ``seed`` lies in a folder of seeds."""
+    """Return the folder of the run of ``seed`` in a folder of seeds."""
     return out / f"{_PREFIX}{seed}"
 
 
 def shown_figures(num_classes: int) -> list[str]:
-    """The figures that mean something: of few classes, top-5 does not."""
+    """Return the figures that mean something: for few classes, top-5 does not."""
     return [name for name in FIGURES if name != "top5" or num_classes > MANY_CLASSES]
 
 
 def read_seeds(out: Path) -> dict[str, Any] | None:
-    """What `seeds.json` says: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
+    """Read `seeds.json`: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
 
     Raises:
         DamagedError: the file is not what was written.
@@ -211,7 +211,7 @@ def read_seeds(out: Path) -> dict[str, Any] | None:
 def _enter(
     out: Path, config: TrainConfig, store: Store, numbers: Sequence[int], *, resume: bool
 ) -> None:
-    """Make a new folder of seeds, or check that the one at ``out`` may be gone on with."""
+    """Make a new folder of seeds, or check that the one at ``out`` can be resumed."""
     known = read_seeds(out)
     if known is not None and not _has_runs(out):
         return _write(out, config, store, {}, numbers)  # an attempt that was stopped began no run
@@ -222,7 +222,7 @@ def _enter(
         return _write(out, config, store, {}, numbers)
     if not resume:
         raise UsageError(
-            f"{out} already holds runs of several seeds; pass --resume to go on with them, or "
+            f"{out} already holds runs of several seeds; pass --resume to continue them, or "
             "another --out"
         )
     differences = config.differences(known["config"])
@@ -301,20 +301,19 @@ def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> 
     groups = {"mean" if len(runs) > 1 else f"seed {seeds[0]}": [run.metrics() for run in runs]}
     settings = flatten(to_mapping(config))
     settings["run.seed"] = ", ".join(map(str, seeds))
-    environment = runs[0].info["environment"]
-    html = page(
-        f"Seeds {out.name}",
+    write_report(
+        out,
+        title=f"Seeds {out.name}",
         lead=f"{config.model.name}, {len(runs)} runs that differ in nothing but the seed.",
         sections=[
             Section("Result", figures([_tile(name, summary.spreads[name]) for name in names])),
             Section("Learning curves", group_curves(groups), "Faint: the seeds one by one."),
             Section("Seeds", table(rows, header=header)),
             Section("Throughput", group_curves(groups, THROUGHPUT)),
-            settings_section(settings),
         ],
-        footer=", ".join(f"{key} {value}" for key, value in environment.items()),
+        settings=settings,
+        environment=runs[0].info["environment"],
     )
-    write_page(out / REPORT_NAME, html)
 
 
 def _tile(name: str, spread: Spread) -> Figure:

@@ -7,7 +7,7 @@ biases, the stem, decoders and heads stay dense.
 
 Masks follow from (seed, layer, shape) alone: not from the device, the rank or torch's generators.
 They are no part of the model: its weights keep their names, nothing of them is saved, and a run
-that goes on makes them again. They save no time by themselves; see `seit.training.flops`.
+that resumes makes them again. They save no time by themselves; see `seit.training.flops`.
 """
 
 import hashlib
@@ -19,13 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from seit.errors import UsageError
-from seit.training.flops import is_counted, vit_flops
+from seit.training.flops import TRAINING_FACTOR, count_flops
 
 _GROUP, _KEPT = 4, 2
-"""Of the pattern 2:4."""
+"""Sizes of the pattern 2:4."""
 _LAYER = re.compile(r"(?:student\.)?(?:encoder\.)?(blocks\.\d+\..+)")
 """Modules of a ViT's blocks; of a decoder's or a teacher's none, as their names begin otherwise."""
 
@@ -41,11 +42,11 @@ class SparsityConfig:
     share: float = 0.0
     """Share of each matrix that is zero, 0 to below 1; 0 for a dense run."""
     pattern: Literal["unstructured", "2:4"] = "unstructured"
-    """Which: any of a matrix, or two of every four neighbouring inputs of each output, half of
+    """Zeros: any of a matrix, or two of every four neighboring inputs of each output, half of
     them, which GPUs since Ampere have instructions for. No GPU gains by the first."""
     seed: int | None = None
-    """Of the choice; None for the run's. A sparse run that starts from another keeps its zeros with
-    the same seed."""
+    """Seed of the choice; None for the run's. A sparse run that starts from another keeps its
+    zeros with the same seed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
@@ -65,7 +66,7 @@ class Sparsity:
     """The masks of a model, and how it is kept to them.
 
     Call :meth:`apply_` once before the first step and after loading weights. At each step call
-    :meth:`mask_gradients_` before gradients are clipped and :meth:`apply_` after the optimiser.
+    :meth:`mask_gradients_` before gradients are clipped and :meth:`apply_` after the optimizer.
 
     Moments of masked weights then stay zero without further work, in AdamW, Lamb and Muon alike:
     each averages gradients (or their squares) entry by entry from zero, and no gradient of these
@@ -96,7 +97,8 @@ class Sparsity:
                 f"sparsity.share is {config.share}, but a {type(model).__name__} has no blocks of "
                 "attention and MLP; choose a ViT, or set it to 0"
             )
-        self._encoder = _encoder_of(model)
+        owner = next(iter(named)).removesuffix(_layer(next(iter(named)))).rstrip(".")
+        self._encoder = model.get_submodule(owner)
         self._weights = {_layer(name): weight for name, weight in named.items()}
         self._masks: dict[str, Tensor] = {}
         for name, weight in named.items():
@@ -135,36 +137,34 @@ class Sparsity:
         assert theirs.keys() == self._masks.keys(), "of the same layers"
         torch._foreach_mul_([theirs[layer] for layer in self._masks], list(self._masks.values()))
 
-    def describe(self, *, num_tokens: int | None = None) -> Mapping[str, Any]:
-        """What `run.json` says of it.
-
-        Args:
-            num_tokens: that enter the blocks, for the FLOPs; all of them by default.
+    def describe(self) -> Mapping[str, Any]:
+        """Return what `run.json` records of it.
 
         Returns:
             ``share``, ``pattern``, ``seed``; ``weights`` of the masked matrices, how many of them
-            are ``kept``, and ``kept_by_layer``. Of a plain ViT also ``theoretical_flops`` of the
-            encoder for one sample, forward and in training, dense and without masked weights.
+            are ``kept``, and ``kept_by_layer``; ``theoretical_flops`` of the encoder for one
+            sample, forward and in training, dense and without masked weights.
         """
-        kept = sum(self.kept.values())
-        told = {
+        flops = count_flops(self._encoder, _input_shape(self._encoder))
+        shares = {
+            layer.removesuffix(".weight"): kept / self._weights[layer].numel()
+            for layer, kept in zip(self._weights, self.kept.values(), strict=True)
+        }
+        sparse = flops.sparse_forward(shares)
+        return {
             "share": self.config.share,
             "pattern": self.config.pattern,
             "seed": self.seed,
             "weights": sum(weight.numel() for weight in self._weights.values()),
-            "kept": kept,
+            "kept": sum(self.kept.values()),
             "kept_by_layer": dict(self.kept),
+            "theoretical_flops": {
+                "forward": flops.forward,
+                "sparse_forward": sparse,
+                "training": flops.training,
+                "sparse_training": TRAINING_FACTOR * sparse,
+            },
         }
-        if not is_counted(self._encoder):
-            return told
-        flops = vit_flops(self._encoder, num_tokens=num_tokens, kept_weights=kept)  # type: ignore[arg-type] # a VisionTransformer
-        counts = {
-            "forward": flops.forward,
-            "sparse_forward": flops.sparse_forward,
-            "training": flops.training,
-            "sparse_training": flops.sparse_training,
-        }
-        return {**told, "theoretical_flops": counts}
 
 
 def masked_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -220,7 +220,9 @@ def _layer(name: str) -> str:
     return found[1]
 
 
-def _encoder_of(model: nn.Module) -> nn.Module:
-    """What holds the blocks."""
-    inner = getattr(model, "encoder", None)
-    return inner if isinstance(inner, nn.Module) else model
+def _input_shape(encoder: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width of what a ViT embeds patches of."""
+    embed = next(one for one in encoder.modules() if isinstance(one, PatchEmbed))
+    assert isinstance(embed.proj, nn.Conv2d)
+    height, width = embed.img_size
+    return embed.proj.in_channels, height, width

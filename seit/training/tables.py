@@ -1,4 +1,4 @@
-"""What a run makes of samples, as CSV tables: UTF-8, one header line, commas.
+"""Predictions and evaluations as CSV tables: UTF-8, one header line, commas.
 
 Legend: N classes.
 """

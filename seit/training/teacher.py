@@ -8,15 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.classes import listed, match_classes, near_names, say_near
 from seit.errors import DamagedError, UsageError
-from seit.files import write_atomically
 from seit.shards import Store
-from seit.tensors import read_tensors
+from seit.tensors import read_tensors, write_tensors
 from seit.tokenizers import load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import TrainBatch, make_augment, make_feed
@@ -146,7 +144,7 @@ def _pixel_logits(
             _LOG.info("the teacher %s looks at all training samples once", run.path)
         logits_nN = ranks.sum(_look_at_all(run, config, store, ranks))
         if ranks.is_main:
-            write_atomically(path, save({"logits": logits_nN.cpu()}))
+            write_tensors(path, {"logits": logits_nN})
         ranks.wait()
     try:
         logits_nN = read_tensors(path, advice="delete it to make it again")["logits"]

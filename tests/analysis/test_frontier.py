@@ -20,7 +20,8 @@ from seit.analysis.frontier.report import draw_chart
 from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.ingest.sources import list_corpus
-from seit.report.scatter import Family, LogAxis, Mark, scatter_chart, scatter_svg
+from seit.report.axis import LogAxis
+from seit.report.scatter import Family, Mark, scatter_chart, scatter_svg
 from seit.report.scatter_labels import Box, Place, place_labels
 from seit.stream import select
 from seit.training import Run

@@ -82,7 +82,7 @@ def test_a_traced_sphere_is_where_geometry_puts_it():
         visible = trace(scene, 64)
         main = scene.bodies[0]
         points = visible.point[:, visible.owner == FIRST_BODY]
-        offset = (points - np.array(main.centre)[:, None]) / main.radius
+        offset = (points - np.array(main.center)[:, None]) / main.radius
         np.testing.assert_allclose(np.linalg.norm(offset, axis=0), 1.0, atol=0.03)
         normals = visible.normal[:, visible.owner == FIRST_BODY]
         assert np.all(np.sum(offset * normals, axis=0) > 0.98)
@@ -105,7 +105,7 @@ def scenes(name: str, count: int) -> list[Scene]:
     return [draw_scene(name, np.random.default_rng([7, number])) for number in range(count)]
 
 
-def test_three_objects_in_four_follow_their_class_in_colour_and_pattern():
+def test_three_objects_in_four_follow_their_class_in_color_and_pattern():
     count = 200
     for name, habit in HABITS.items():
         materials = [scene.bodies[0].material for scene in scenes(name, count)]
@@ -120,12 +120,12 @@ def test_three_objects_in_four_follow_their_class_in_colour_and_pattern():
 
 def test_the_rest_of_the_scene_tells_nothing_about_the_class():
     num_each = 100
-    colours = np.array(
+    colors = np.array(
         [[scene.floor.first for scene in scenes(name, num_each)] for name in CLASSES]
         + [[scene.bodies[1].material.first for scene in scenes(name, num_each)] for name in CLASSES]
     ).reshape(2, len(CLASSES), num_each, 3)
-    between = colours.mean(2).var(1, ddof=1)
-    within = colours.var(2, ddof=1).mean(1)
+    between = colors.mean(2).var(1, ddof=1)
+    within = colors.var(2, ddof=1).mean(1)
     # The F statistic of a one-way analysis of variance; 3.0 is beyond its 99.8th percentile.
     assert np.all(num_each * between / within < 3.0)
 

@@ -431,7 +431,7 @@ def test_refusals_name_what_is_wrong_and_leave_nothing(exported, run, tmp_path, 
     run.write_info({**before, "status": "started"})
     message = refusal(run.path, out)
     run.write_info(before)
-    assert "has not finished; go on with it by" in message
+    assert "has not finished; resume it with" in message
 
 
 def another_store(folder):

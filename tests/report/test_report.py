@@ -12,6 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from seit.errors import SeitError, UsageError
+from seit.numbers import human_bytes, number
 from seit.report import (
     Bar,
     Captioned,
@@ -29,7 +30,6 @@ from seit.report import (
     write_page,
 )
 from seit.report.axis import Axis
-from seit.report.numbers import human_bytes, number
 
 HOSTILE = """<script>alert(1)</script>"'&]]>\x00\x1b\udcff\u202e"""
 COUNTS = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0]])

@@ -22,7 +22,7 @@ from seit.tokenizers import (
     MelTokenizer,
     ResidualMelTokenizer,
     load_tokenizer,
-    measure_audio_quality,
+    measure_quality,
     mel_pictures,
     save_tokenizer,
     tokenizer_bytes,
@@ -249,7 +249,7 @@ def test_levels_sum_to_the_embedding(residual, waves):
         **{key: residual.tensors()[key] for key in ("mean", "analysis", "synthesis")},
     )
     assert torch.equal(first.encode(waves), ids[:, :8])
-    both, one = (measure_audio_quality(entry, waves).psnr_db for entry in (residual, first))
+    both, one = (measure_quality(entry, waves).psnr_db for entry in (residual, first))
     assert both > one + 1
 
 
@@ -292,7 +292,7 @@ def test_dmel_rounds_the_mean_level_of_patches(waves):
 
 
 def test_quality_against_its_definition(tokenizer, waves):
-    quality = measure_audio_quality(tokenizer, waves)
+    quality = measure_quality(tokenizer, waves)
     ids = tokenizer.encode(waves)
     error = (tokenizer.decode(ids) - tokenizer.front_end.levels(waves)).double()
     psnr = (20 * math.log10(100) - 10 * error.square().mean((1, 2)).log10()).mean()

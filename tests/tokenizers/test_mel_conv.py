@@ -18,7 +18,7 @@ from seit.tokenizers import (
     MelConfig,
     MelFrontEnd,
     load_tokenizer,
-    measure_audio_quality,
+    measure_quality,
     save_tokenizer,
 )
 from seit.tokenizers.learned.autoencoder import Autoencoder, NetworkConfig
@@ -144,7 +144,7 @@ def test_decoding_gives_levels(tokenizer, waves):
     assert levels.shape == (5, MEL.bands, MEL.frames)
     torch.testing.assert_close(levels.double(), expected, atol=1e-3, rtol=1e-4)
     error = (expected - front_end.levels(waves)).square().mean((1, 2))
-    assert measure_audio_quality(tokenizer, waves).psnr_db == pytest.approx(
+    assert measure_quality(tokenizer, waves).psnr_db == pytest.approx(
         float((10 * (100**2 / error).log10()).mean()), abs=1e-3
     )
 

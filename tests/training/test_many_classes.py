@@ -14,7 +14,7 @@ from seit.config import build
 from seit.confusion import MATRIX_CLASSES, Confusion
 from seit.errors import DamagedError, UsageError
 from seit.exports.card import write_card
-from seit.exports.description import describe
+from seit.exports.spec import describe
 from seit.ingest import TokenizeConfig, tokenize
 from seit.stream import select
 from seit.training import Run, TrainConfig, evaluate_run, train

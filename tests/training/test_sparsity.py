@@ -5,15 +5,13 @@ import hashlib
 import pytest
 import timm
 import torch
-from timm.layers import set_fused_attn
 from timm.optim import Muon
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from seit.errors import UsageError
 from seit.training.config import OptimConfig
-from seit.training.flops import is_counted, vit_flops
+from seit.training.flops import count_flops
 from seit.training.optimizer import make_optimizer
 from seit.training.sparsity import Sparsity, SparsityConfig, draw_mask, masked_weights
 
@@ -243,12 +241,16 @@ def test_a_network_without_blocks_is_refused(name):
 # ------------------------------------------------------------------------------------------- FLOPs
 
 
-@pytest.fixture
-def counted_attention():
-    """The fused kernel is one that the counter sees nothing of on a CPU."""
-    set_fused_attn(False)
-    yield
-    set_fused_attn(True)
+def closed_form(vit):
+    """Forward FLOPs of a ViT: 2 a multiply-add of linears, attention, patch embedding and head."""
+    patches = vit.patch_embed.num_patches
+    n = patches + vit.num_prefix_tokens
+    modules = list(vit.blocks.modules())
+    linears = 2 * n * sum(one.weight.numel() for one in modules if isinstance(one, nn.Linear))
+    heads = [one for one in modules if hasattr(one, "head_dim")]
+    attention = 4 * n * n * sum(one.num_heads * one.head_dim for one in heads)
+    head = 2 * vit.head.weight.numel() if isinstance(vit.head, nn.Linear) else 0
+    return linears + attention + 2 * patches * vit.patch_embed.proj.weight.numel() + head
 
 
 @pytest.mark.parametrize(
@@ -261,35 +263,51 @@ def counted_attention():
         {"name": "vit_giant_patch14_dinov2"},
     ],
 )
-def test_flops_are_those_that_torch_counts(counted_attention, settings):
+def test_flops_of_a_vit_are_those_of_the_closed_form(settings):
     settings = dict(settings)
     classes = settings.pop("num_classes", 5)
-    vit = make_vit(**settings).eval()
+    vit = make_vit(**settings)
     vit.reset_classifier(classes)
-    with FlopCounterMode(display=False) as counter:
-        vit(torch.zeros(1, 3, 16, 16))
-    assert vit_flops(vit).forward == counter.get_total_flops()
+    assert count_flops(vit, (3, 16, 16)).forward == closed_form(vit)
+    assert vit.training, "the model stays as it was"
 
 
-def test_flops_of_a_vit_b_and_what_sparseness_saves_in_theory(counted_attention):
+def test_flops_of_a_vit_b_and_what_sparseness_saves_in_theory():
     with torch.device("meta"):
-        vit = timm.create_model("vit_base_patch16_224").eval()
-        with FlopCounterMode(display=False) as counter:
-            vit(torch.zeros(1, 3, 224, 224))
-    flops = vit_flops(vit)
-    assert flops.forward == flops.sparse_forward == counter.get_total_flops()
+        vit = timm.create_model("vit_base_patch16_224")
+    flops = count_flops(vit, (3, 224, 224))
     assert flops.forward / 2e9 == pytest.approx(17.56, abs=0.01), "GMACs at 224 px"
     assert flops.training == 3 * flops.forward
-    blocks = flops.linears + flops.attention
-    assert flops.linears / blocks == pytest.approx(0.959, abs=5e-4)
-    weights = sum(weight.numel() for weight in masked_weights(vit).values())
+    layers = [name.removesuffix(".weight") for name in masked_weights(vit)]
+    blocks = flops.by_module["blocks"]
+    linears = sum(flops.by_module[name] for name in layers)
+    assert linears / blocks == pytest.approx(0.959, abs=5e-4)
+    assert flops.sparse_forward(dict.fromkeys(layers, 1.0)) == flops.forward
     for share, saving in ((0.5, 1.92), (0.75, 3.56)):
-        sparse = vit_flops(vit, kept_weights=round((1 - share) * weights))
-        assert blocks / (sparse.kept_linears + sparse.attention) == pytest.approx(saving, abs=0.005)
-    fewer = vit_flops(vit, num_tokens=99)
-    assert fewer.linears == flops.linears * 99 // 197
-    assert fewer.attention == flops.attention * 99**2 // 197**2
-    assert (fewer.stem, fewer.head) == (flops.stem, flops.head)
+        sparse = flops.sparse_forward(dict.fromkeys(layers, 1 - share))
+        left = blocks - (flops.forward - sparse)
+        assert blocks / left == pytest.approx(saving, abs=0.005)
+
+
+def test_flops_of_a_cnn_are_those_of_its_convolutions():
+    model = timm.create_model("resnet10t", num_classes=5)
+    sizes = {}
+    handles = [
+        module.register_forward_hook(
+            lambda layer, _, out, name=name: sizes.update(
+                {name: out[0].numel() * layer.weight[0].numel()}
+            )
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 32, 32))
+    for handle in handles:
+        handle.remove()
+    flops = count_flops(model, (3, 32, 32))
+    assert flops.forward == 2 * sum(sizes.values())
+    assert flops.by_module["conv1.0"] == 2 * sizes["conv1.0"]
 
 
 def test_what_a_run_notes_down():
@@ -301,5 +319,5 @@ def test_what_a_run_notes_down():
     assert flops["forward"] - flops["sparse_forward"] == 2 * 17 * told["weights"] * 3 // 4
     assert flops["training"] == 3 * flops["forward"]
     pooled = make_vit(name="vit_base_patch16_siglip_224")
-    assert not is_counted(pooled)
-    assert "theoretical_flops" not in Sparsity(pooled, SparsityConfig(share=0.5), seed=0).describe()
+    flops = Sparsity(pooled, SparsityConfig(share=0.5), seed=0).describe()["theoretical_flops"]
+    assert 0 < flops["sparse_forward"] < flops["forward"], "attention pooling is counted too"

@@ -41,7 +41,7 @@ from seit.recipes import find_recipe
 from seit.report import Series, line_chart
 from seit.shards import open_store
 from seit.training import TrainConfig, train
-from seit.training.flops import vit_flops
+from seit.training.flops import TRAINING_FACTOR, count_flops
 from seit.training.run import environment
 from seit.training.sparsity import masked_weights
 
@@ -415,11 +415,11 @@ def theory(plan: Plan) -> dict[str, Any]:
             depth=scale.depth,
             num_heads=max(1, width // 32),
         )
-        weights = sum(weight.numel() for weight in masked_weights(vit).values())
+        layers = [name.removesuffix(".weight") for name in masked_weights(vit)]
+        flops = count_flops(vit, (store.codebook.shape[-1], 8, 8))
         found[f"width {width}"] = {
-            f"{share:.0%} sparse": vit_flops(
-                vit, kept_weights=round((1 - share) * weights)
-            ).sparse_training
+            f"{share:.0%} sparse": TRAINING_FACTOR
+            * flops.sparse_forward(dict.fromkeys(layers, 1 - share))
             for share in (0.0, *SHARES)
         }
     return found

@@ -6,7 +6,7 @@ remain, the mean distance of their codebook vectors, place by place (`similarity
 grows with the product of the samples of two splits: 64 multiplications a pair. Memory is about
 150 to 280 bytes a sample and a bounded number of pairs.
 
-What it cannot see: crops of much more than a tenth, rotations, changed colours, and pictures within
+What it cannot see: crops of much more than a tenth, rotations, changed colors, and pictures within
 others. What it shows too: pictures of one scene, and plain pictures of one make-up.
 
 Shape letters: N samples, n pairs.
@@ -67,7 +67,7 @@ class DuplicatePair:
 
 @dataclass(frozen=True, repr=False)
 class Duplicates(Outcome):
-    """What was found.
+    """Result of a search.
 
     Attributes:
         exact: pairs of equal grids.
@@ -252,7 +252,7 @@ def _digests(split: Split) -> npt.NDArray[np.bytes_]:
 
 
 def _exact_pairs(one: _Signed, other: _Signed, most: int) -> tuple[int, list[tuple[int, int]]]:
-    """How many pairs of equal grids there are, and the first of them."""
+    """Count the pairs of equal grids; returns also the first of them."""
     order = np.argsort(other.digests, kind="stable")
     ordered = other.digests[order]
     starts = np.searchsorted(ordered, one.digests, side="left")

@@ -25,7 +25,7 @@ DIMENSIONS = 64
 _FIT_SAMPLES = 4096
 _CHUNK_VALUES = 1 << 23
 _LEAST_SPREAD = 1e-4
-"""Of the largest axis; axes of less are noise."""
+"""Share of the largest axis below which an axis is noise."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -105,7 +105,7 @@ class Layouts:
 
 
 def _bounds(side: int) -> npt.NDArray[np.intp]:
-    """Where the regions along a side begin, and its end."""
+    """Return the places where regions along a side begin, and its end."""
     return np.linspace(0, side, min(REGIONS, side) + 1).round().astype(np.intp)
 
 

@@ -1,11 +1,11 @@
-"""How alike two samples are: the mean distance of their codebook vectors, place by place.
+"""Similarity of two samples: the mean distance of their codebook vectors, place by place.
 
 Vectors are averaged over 3×3 tokens first: single tokens jump when a picture is encoded again.
 The score is 1 − d / s, d being the mean squared distance of the two samples and s the sum of their
 own variances: 1 for the same vectors everywhere, about 0 for samples that have nothing to do with
 each other (Lin's concordance coefficient, "A concordance correlation coefficient to evaluate
 reproducibility", 1989, with vectors for numbers). A picture is also compared with the other one
-enlarged by 1/14 around its centre, and the other way round, as after a slight crop.
+enlarged by 1/14 around its center, and the other way round, as after a slight crop.
 
 Shape letters: n pairs, H W grid, C codebook dim.
 """
@@ -88,7 +88,7 @@ def _zoomed_score(one_nHWC: Floats, other_nHWC: Floats, zoom: float) -> Floats:
 
 @lru_cache
 def _resampling(side: int, zoom: float) -> tuple[Floats, slice]:
-    """Weights (places, side) of linear resampling around the centre, and the places it reaches."""
+    """Weights (places, side) of linear resampling around the center, and the places it reaches."""
     places = (np.arange(side) - (side - 1) / 2) * zoom + (side - 1) / 2
     inside = np.flatnonzero((places >= 0) & (places <= side - 1))
     places = places[inside]

@@ -1,4 +1,4 @@
-"""What ids stand for: vectors of the codebook, along its main axes.
+"""Vectors of ids: those of the codebook, along its main axes.
 
 Shape letters: n samples, R rows of a grid as it is stored, L levels, H = R / L, W columns, K codes,
 C codebook dim, D reduced.

@@ -1,4 +1,4 @@
-"""What a comparison does, and how each of its runs is set."""
+"""Settings of a comparison and of each of its runs."""
 
 import json
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ Advance = Callable[[int, int], None]
 class JpegCopier:
     """Turns a file into the bytes of its copy.
 
-    The centre square of the picture is resized to S / ``divisor`` and written as baseline JPEG with
+    The center square of the picture is resized to S / ``divisor`` and written as baseline JPEG with
     Huffman tables of its own and without metadata. S is ``size``, or the picture's shorter side
     where that is smaller: enlarging would cost bytes and add nothing.
     """
@@ -75,7 +75,7 @@ class JpegCopier:
 
 
 def copier_of(point: Point, *, size: int) -> JpegCopier:
-    """What makes the copies of a point that has some."""
+    """Return the function that makes a point's copies of pictures."""
     assert point.quality, "only JPEG and lower resolutions are copies"
     return JpegCopier(size, point.quality, point.divisor)
 
@@ -181,7 +181,7 @@ def copy_psnr(split: Split, source: str | Path, folder: Path) -> float:
 def read_squares(
     split: Split, source: str | Path, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint8]:
-    """What the network sees of some rows of a split: uint8 (n, S, S, 3)."""
+    """Decode some rows of a split as the network sees them: uint8 (n, S, S, 3)."""
     loader = PixelLoader(
         split, source, batch_size=1, shuffle=False, seed=0, device="cpu", resident=False
     )

@@ -1,4 +1,4 @@
-"""What a comparison would take, before anything is written."""
+"""Plan of a comparison: its bytes and runs, before anything is written."""
 
 import math
 from dataclasses import dataclass

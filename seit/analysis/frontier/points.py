@@ -1,4 +1,4 @@
-"""What is compared: ways to store the training pictures, by name.
+"""Points of a comparison: ways to store the training pictures, by name.
 
 pixels            the files of SRC as they are
 jpeg-10           the squares that the network sees, as JPEG of this quality (1 to 95)
@@ -27,7 +27,7 @@ FAMILIES: dict[Family, str] = {
     "resolution": "lower resolution",
     "subset": "fewer pictures",
 }
-"""What a reader calls them, in the order of the chart's colours."""
+"""Names of the families for readers, in the order of the chart's colors."""
 
 DEFAULT_POINTS = (
     "pixels",

@@ -14,6 +14,7 @@ from seit.analysis.frontier.points import FAMILIES
 from seit.analysis.frontier.rows import Row
 from seit.config import flatten, to_mapping
 from seit.ingest import spread_evenly
+from seit.numbers import human_bytes
 from seit.report import (
     Family,
     Figure,
@@ -21,7 +22,6 @@ from seit.report import (
     Section,
     element,
     figures,
-    human_bytes,
     image_grid,
     page,
     scatter_chart,

@@ -1,4 +1,4 @@
-"""What is said of a point: its bytes and its accuracy."""
+"""Rows of a comparison: the bytes and accuracy of each point."""
 
 import statistics
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ def pareto_front(rows: Sequence[Row]) -> set[str]:
 
 
 def store_size(store: Store, split: str) -> Size:
-    """What the samples of a split take in a store.
+    """Measure what the samples of a split take in a store.
 
     Its shards and its index count, the codebook with the codec's tables and the tokenizer in full,
     and the share of its samples in everything else: the card and the lists of inputs.

@@ -41,14 +41,14 @@ MAX_RESULT_BYTES = 1 << 24
 
 
 class _Comparison(TypedDict):
-    """What `frontier.json` holds, besides rows."""
+    """Contents of `frontier.json`, besides rows."""
 
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
 class FrontierResult(Outcome):
-    """What a comparison came to.
+    """Result of a comparison.
 
     Attributes:
         rows: the points in the order they were asked for.
@@ -86,7 +86,7 @@ def run_frontier(
     the validation split stored as those that it is trained on.
 
     Args:
-        source: a labelled corpus of images.
+        source: a labeled corpus of images.
         out: a new folder, or that of an earlier call whose work is gone on with. More points and
             seeds may be asked for there; everything else has to be as it was.
         config: what to compare, and how.

@@ -16,31 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from seit.analysis.runs.contenders import SEED, Contender, open_contenders
-from seit.analysis.runs.measures import CLASSIFY, judged_by, measured_differently
+from seit.analysis.runs.measures import CLASSIFY, LABELS, judged_by, measured_differently
 from seit.analysis.runs.significance import mcnemar_p, welch_interval
 from seit.classes import match_classes
 from seit.errors import DamagedError
 from seit.report import Interval
-
-FIGURES = (
-    "top1",
-    "top5",
-    "last_accuracy",
-    "average_accuracy",
-    "task_incremental_last_accuracy",
-    "forgetting",
-    "knn_top1",
-    "linear_top1",
-    "loss",
-    "token_accuracy",
-    "feature_std",
-    "effective_rank",
-    "steps",
-    "parameters",
-    "samples_per_second",
-    "data_wait_fraction",
-    "seconds",
-)
 
 
 @dataclass(frozen=True)
@@ -69,7 +49,7 @@ class ClassRecall:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a figure of a contender compares with that of the first.
+    """Comparison of one figure of a contender with that of the first.
 
     Attributes:
         name: of the contender.
@@ -142,7 +122,7 @@ def compare_contenders(contenders: Sequence[Contender]) -> Comparison:
         settings=_differing_settings(contenders),
         results={
             name: tuple(_measure(one, first, name) for one in contenders)
-            for name in FIGURES
+            for name in LABELS
             if any(one.values(name) for one in contenders)
         },
         classes=_class_recalls(contenders),

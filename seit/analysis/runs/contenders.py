@@ -1,4 +1,4 @@
-"""What is compared: finished runs, and folders of seeds that stand for theirs.
+"""Contenders of a comparison: finished runs, and folders of seeds that stand for theirs.
 
 Legend: N classes.
 """
@@ -38,7 +38,7 @@ _NONE = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a finished run left behind.
+    """Results of a finished run.
 
     Attributes:
         run: its folder.
@@ -111,7 +111,7 @@ class FinishedRun:
 
     @cached_property
     def predictions(self) -> Predictions | None:
-        """What it took each sample for, where it keeps that."""
+        """Predicted class of each sample, where it keeps that."""
         return read_predictions(self.run)
 
 
@@ -125,12 +125,12 @@ class Contender:
 
     @property
     def objective(self) -> str:
-        """What its runs learned."""
+        """Objective of its runs."""
         return self.members[0].objective
 
     @property
     def settings(self) -> dict[str, Any]:
-        """By dotted names; the seed of a group is left out."""
+        """Settings by dotted names; the seed of a group is left out."""
         settings = dict(self.members[0].settings)
         if self.is_group:
             settings.pop(SEED, None)
@@ -146,7 +146,7 @@ class Contender:
         return [one.result[figure] for one in self.members if figure in one.result]
 
     def saw_same(self, other: "Contender") -> bool:
-        """Whether both were evaluated on the same split of the same store."""
+        """Return whether both were evaluated on the same split of the same store."""
         mine, theirs = self.members[0], other.members[0]
         return (mine.store, mine.split) == (theirs.store, theirs.split)
 

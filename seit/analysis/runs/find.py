@@ -26,7 +26,7 @@ class RunSummary:
         steps: steps done.
         top1: accuracy, 0–1; of an unfinished run the latest, and so with the others. Of a continual
             run that on all tasks so far, each sample counted alike.
-        knn_top1: accuracy of the nearest neighbours among a pre-training's features, 0–1.
+        knn_top1: accuracy of the nearest neighbors among a pre-training's features, 0–1.
         linear_top1: accuracy of a linear probe of them, 0–1.
         samples_per_second: training rate.
         date: of the last change to `run.json`, ISO 8601 in UTC.
@@ -82,7 +82,7 @@ def _summarize(path: Path, folder: Path) -> RunSummary:
 
 
 def _figures(run: Run) -> dict[str, Any]:
-    """What is listed of a run, of types that are still to be checked."""
+    """Return the listed facts of a run, their types unchecked."""
     info, settings, objective = run.info, flatten(read_yaml(run.path / CONFIG_NAME)), run.objective
     latest: dict[str, Any] = {}
     for entry in run.metrics():

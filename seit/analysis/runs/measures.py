@@ -11,6 +11,39 @@ CLASSIFY = "classify"
 CONTINUAL = "continual"
 """The objective of a run that learns them task by task."""
 
+LABELS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "last_accuracy": "last accuracy, mean of tasks",
+    "average_accuracy": "average accuracy",
+    "task_incremental_last_accuracy": "last accuracy within tasks",
+    "forgetting": "forgetting",
+    "knn_top1": "k-NN top-1",
+    "linear_top1": "linear-probe top-1",
+    "loss": "loss",
+    "token_accuracy": "masked-token accuracy",
+    "feature_std": "spread of features",
+    "effective_rank": "effective rank",
+    "steps": "steps",
+    "parameters": "parameters",
+    "samples_per_second": "samples/s",
+    "data_wait_fraction": "waiting for data",
+    "seconds": "seconds",
+}
+"""Figures of runs in the order of their tables, and their names there."""
+SHARES = (
+    "top1",
+    "top5",
+    "last_accuracy",
+    "average_accuracy",
+    "task_incremental_last_accuracy",
+    "forgetting",
+    "knn_top1",
+    "linear_top1",
+    "token_accuracy",
+    "data_wait_fraction",
+)
+"""Figures that are shares, 0–1."""
 _TASKS = ("last_accuracy", "average_accuracy", "forgetting")
 _STREAM = ("stream.", "data.train_split", "data.val_split", "data.fraction")
 """Settings that say which tasks were learned."""
@@ -72,7 +105,7 @@ def measured_differently(
 
 
 def _task(objective: str) -> str:
-    """What is restored; further pre-training restores what masked token modelling does."""
+    """Return the kind of task; further pre-training restores what masked token modeling does."""
     return "mtm" if objective == "further" else objective
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from seit.analysis.runs.compare import Comparison, Measured, Verdict
 from seit.analysis.runs.contenders import Contender
-from seit.analysis.runs.measures import CLASSIFY, judged_by
+from seit.analysis.runs.measures import CLASSIFY, LABELS, SHARES, judged_by
+from seit.numbers import minus, number
 from seit.report import (
     MANY_CLASSES,
     Figure,
     Interval,
     Section,
     figures,
-    minus,
-    number,
     page,
     table,
     write_page,
@@ -23,37 +22,6 @@ from seit.training import LEARNING, THROUGHPUT, Curve, Metrics, group_curves
 
 MOST_CLASSES = 20
 """Classes shown, those that changed most; the others are alike or summed up in top-1."""
-_LABELS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "last_accuracy": "last accuracy, mean of tasks",
-    "average_accuracy": "average accuracy",
-    "task_incremental_last_accuracy": "last accuracy within tasks",
-    "forgetting": "forgetting",
-    "knn_top1": "k-NN top-1",
-    "linear_top1": "linear-probe top-1",
-    "loss": "loss",
-    "token_accuracy": "masked tokens told",
-    "feature_std": "spread of features",
-    "effective_rank": "effective rank",
-    "steps": "steps",
-    "parameters": "parameters",
-    "samples_per_second": "samples/s",
-    "data_wait_fraction": "waiting for data",
-    "seconds": "seconds",
-}
-_SHARES = (
-    "top1",
-    "top5",
-    "last_accuracy",
-    "average_accuracy",
-    "task_incremental_last_accuracy",
-    "forgetting",
-    "knn_top1",
-    "linear_top1",
-    "token_accuracy",
-    "data_wait_fraction",
-)
 _OTHER_DATA = " They were evaluated on different stores or splits."
 _OTHERS = (
     Curve(
@@ -100,7 +68,7 @@ def result_rows(comparison: Comparison) -> list[list[str]]:
     """Every figure of each run, then the differences from the first."""
     return [
         [
-            _LABELS[figure],
+            LABELS[figure],
             *(show(figure, one.value) + _plus_minus(figure, one) for one in measured),
             *(show(figure, one.difference, signed=True) for one in measured[1:]),
         ]
@@ -130,7 +98,7 @@ def setting_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def say_verdicts(comparison: Comparison) -> list[str]:
-    """How each run compares with the first, in a sentence or two."""
+    """Compare each run with the first in a sentence or two."""
     first = comparison.names[0]
     groups = [list(group) for _, group in groupby(comparison.verdicts, lambda one: one.name)]
     return [
@@ -145,7 +113,7 @@ def _say_differences(first: str, verdicts: Sequence[Verdict]) -> str:
     """Differences of several figures, of which it is not known whether they are chance."""
     parts = []
     for verdict in verdicts:
-        part = f"{_change(verdict)} of {_LABELS[verdict.figure]}"
+        part = f"{_change(verdict)} of {LABELS[verdict.figure]}"
         if verdict.measured_differently:
             part += f" (not the same measure: see {', '.join(verdict.measured_differently)})"
         parts.append(part)
@@ -154,7 +122,7 @@ def _say_differences(first: str, verdicts: Sequence[Verdict]) -> str:
 
 
 def _say_verdict(first: str, verdict: Verdict) -> str:
-    text = f"{verdict.name} against {first}: {_change(verdict)} of {_LABELS[verdict.figure]}"
+    text = f"{verdict.name} against {first}: {_change(verdict)} of {LABELS[verdict.figure]}"
     if verdict.kind == "mcnemar":
         assert verdict.p_value is not None
         text += (
@@ -179,16 +147,16 @@ def _say_verdict(first: str, verdict: Verdict) -> str:
 
 def _change(verdict: Verdict) -> str:
     text = show(verdict.figure, verdict.difference, signed=True)
-    return f"{text} points" if verdict.figure in _SHARES else text
+    return f"{text} points" if verdict.figure in SHARES else text
 
 
 def show(figure: str, value: float | None, *, signed: bool = False) -> str:
     """A figure as text, or a difference of it with its sign; differences of shares in points."""
     if value is None:
         return "–"
-    if signed and figure in _SHARES:
+    if signed and figure in SHARES:
         return _points(value)
-    text = f"{value:.2%}" if figure in _SHARES else number(value)
+    text = f"{value:.2%}" if figure in SHARES else number(value)
     return f"+{text}" if signed and value > 0 else minus(text)
 
 
@@ -198,7 +166,7 @@ def spread_note(figure: str, measured: Measured) -> str:
     if measured.std is not None:
         parts.append(f"± {show(figure, measured.std)} over seeds")
     if measured.difference is not None:
-        unit = " points" if figure in _SHARES else ""
+        unit = " points" if figure in SHARES else ""
         parts.append(show(figure, measured.difference, signed=True) + unit)
     return ", ".join(parts)
 
@@ -209,7 +177,7 @@ def _tiles(comparison: Comparison, objective: str) -> list[Figure]:
     figure = next(known, "effective_rank")
     return [
         Figure(
-            f"{_LABELS[figure]} of {name}",
+            f"{LABELS[figure]} of {name}",
             show(figure, measured.value),
             spread_note(figure, measured),
         )
@@ -218,7 +186,7 @@ def _tiles(comparison: Comparison, objective: str) -> list[Figure]:
 
 
 def _is_known(curve: Curve, groups: Mapping[str, Sequence[Metrics]]) -> bool:
-    """Whether any run noted the curve's figure down."""
+    """Return whether any run recorded the curve's figure."""
     return any(
         entry["split"] == curve.split and entry.get(curve.key) is not None
         for runs in groups.values()

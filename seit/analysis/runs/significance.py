@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance: intervals and an exact test, in plain Python."""
+"""Significance of differences: intervals and an exact test, in plain Python."""
 
 import math
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seit.cli.output import print_json, print_lines, say, warn
+from seit.cli.output import columns, print_json, print_lines, say, warn
 from seit.errors import UsageError
 
 _COLUMNS = {
@@ -79,10 +79,4 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines += [
         [name, *(_COLUMNS[key][1].format(row[key]) for key in shown)] for name, row in rows.items()
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])],
-        ).rstrip()
-        for line in lines
-    ]
+    return columns(lines)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seit.cli.output import print_json, print_table, say, warn
-from seit.report import human_bytes
+from seit.numbers import human_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,26 +4,21 @@ One safetensors file: the method's weights under ``tuning.``, the classifier's u
 as metadata the settings, the ranks and a fingerprint of the backbone that they belong to.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
-from seit.files import write_atomically
 from seit.models.classifier import is_of_head
 from seit.models.identity import fingerprint
 from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.registry import TUNINGS, make_tuning
-from seit.tensors import first_not_finite, parse_card, read_tensors_and_metadata
+from seit.tensors import read_card, write_tensors
 
-_KEY = "seit"
 _TUNING, _HEAD = "tuning.", "head."
 
 
@@ -56,8 +51,7 @@ def save_adapter(path: Path, model: nn.Module, tuning: Tuning) -> None:
         "ranks": tuning.ranks(),
         "base": fingerprint(tuning.base_state()),
     }
-    on_host = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_atomically(path, save(on_host, {_KEY: json.dumps(card)}))
+    write_tensors(path, tensors, card=card)
 
 
 def load_adapter(path: Path, model: nn.Module) -> Tuning:
@@ -74,7 +68,9 @@ def load_adapter(path: Path, model: nn.Module) -> Tuning:
         UsageError: there is no such file, or the model is another one; it is as it was.
         DamagedError: the file is not what was written; the model is as it was.
     """
-    card, tensors = _read(path)
+    if not path.is_file():
+        raise UsageError(f"no adapter at {path}; `seit tune` writes one to a run's folder")
+    card, tensors = read_card(path, finite=True)
     try:
         config = build(TuningConfig, card["config"], origin=str(path))
         base = str(card["base"])
@@ -115,18 +111,6 @@ def _check_sizes(path: Path, config: TuningConfig, state: Mapping[str, Tensor]) 
             f"{path} is damaged (its settings speak of more weights than it holds); restore it "
             "from a copy"
         )
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise UsageError(f"there is no adapter at {path}; `seit tune` leaves one in a run's folder")
-    tensors, metadata = read_tensors_and_metadata(path)
-    try:
-        if (name := first_not_finite(tensors)) is not None:
-            raise ValueError(f"{name} is not finite")
-        return parse_card(metadata, _KEY), tensors
-    except ValueError as error:
-        raise DamagedError(f"{path} is damaged ({error}); restore it from a copy") from error
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

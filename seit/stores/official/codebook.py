@@ -13,8 +13,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from seit.errors import SeitError, UsageError
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.stores.official.reader import check_file, explained_reads, read_npy_header
+from seit.tensors import parse_arrays
 
 MAX_CODEBOOK_BYTES = 1 << 28
 _TORCH_SUFFIXES = (".ckpt", ".pt", ".pth")
@@ -114,13 +115,11 @@ def _load_npy(path: Path) -> npt.NDArray[Any]:
 
 
 def _load_safetensors(path: Path) -> npt.NDArray[Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        tensors = load(path.read_bytes())
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no safetensors file that can be read: {error}") from error
+        fault, advice = "no safetensors file", "save the float32 (K, C) tensor 'codebook'"
+        tensors = parse_arrays(path.read_bytes(), origin=path, fault=fault, advice=advice)
+    except DamagedError as error:
+        raise UsageError(str(error)) from error
     if "codebook" not in tensors:
         raise UsageError(f"{path} holds no tensor 'codebook' but {', '.join(tensors) or 'none'}")
     return tensors["codebook"]

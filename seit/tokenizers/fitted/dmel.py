@@ -16,13 +16,18 @@ from torch.nn import functional
 from typing_extensions import override
 
 from seit.errors import DamagedError
-from seit.tokenizers.base import AudioTokenizer
-from seit.tokenizers.mel import FLOOR_DB, RANGE_DB, MelConfig, MelFrontEnd
+from seit.tokenizers.mel import (
+    FLOOR_DB,
+    RANGE_DB,
+    MelConfig,
+    MelFrontEnd,
+    SpectrogramTokenizer,
+)
 
 NUM_VALUES = 16
 
 
-class DMelTokenizer(AudioTokenizer):
+class DMelTokenizer(SpectrogramTokenizer):
     """Mean levels of spectrogram patches, rounded to 16 values 6.25 dB apart; needs no fit.
 
     ``codebook`` (16, 1) holds the middles of the sixteen parts of the level range, in dB over 100
@@ -33,9 +38,7 @@ class DMelTokenizer(AudioTokenizer):
     name: ClassVar[str] = "dmel"
 
     def __init__(self, config: MelConfig, *, device: str | torch.device = "cpu") -> None:
-        self.front_end = MelFrontEnd.unfitted(config).to(device)
-        self.sample_rate = config.sample_rate
-        self.window = config.window
+        self.take_front_end(MelFrontEnd.unfitted(config).to(device))
         values = (torch.arange(NUM_VALUES, device=device) + 0.5) / NUM_VALUES - 0.5
         self.codebook = values[:, None]
 

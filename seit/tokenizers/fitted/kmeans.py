@@ -1,6 +1,6 @@
-"""Lloyd's k-means on one device, deterministic, with dead centres restarted.
+"""Lloyd's k-means on one device, deterministic, with dead centers restarted.
 
-Shape letters: N points, K centres, C dims.
+Shape letters: N points, K centers, C dims.
 """
 
 from functools import partial
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 _CPU_CHUNK = 1024
-"""Points at a time on a CPU: their distances to 1,024 centres stay in the cache (4 MB)."""
+"""Points at a time on a CPU: their distances to 1,024 centers stay in the cache (4 MB)."""
 _GPU_CHUNK = 65_536
 
 
 def assign(points_NC: Tensor, centres_KC: Tensor) -> Tensor:
-    """The nearest centre (squared Euclidean distance) of each point: int64 (N,)."""
+    """The nearest center (squared Euclidean distance) of each point: int64 (N,)."""
     half_norms_K = centres_KC.square().sum(1) / 2
     on_cpu = points_NC.device.type == "cpu"
     least = _argmin_on_cpu if on_cpu else partial(torch.argmin, dim=1)
@@ -34,10 +34,10 @@ def _argmin_on_cpu(scores_NK: Tensor) -> Tensor:
 def fit_kmeans(
     points_NC: Tensor, num_centres: int, *, seed: int = 0, iterations: int = 20
 ) -> Tensor:
-    """Cluster float32 points (N, C) into centres (K, C), ordered by how often each is used.
+    """Cluster float32 points (N, C) into centers (K, C), ordered by how often each is used.
 
-    Starts from distinct points drawn by ``seed``. After each round a centre that no point chose
-    is moved next to the busiest centres, so that all K are used. Costs about
+    Starts from distinct points drawn by ``seed``. After each round a center that no point chose
+    is moved next to the busiest centers, so that all K are used. Costs about
     ``iterations · N · K · C`` multiply-adds. The order (most used first) helps coders.
 
     Needs N ≥ K.

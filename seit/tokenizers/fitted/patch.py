@@ -1,7 +1,7 @@
 """`patch-pca-vq`: a tokenizer that is fitted in seconds and needs no download.
 
-Each 8×8 patch is centred, projected on its first C principal components, scaled to variance
-λ^(1 − whitening) per component, and replaced by the nearest of K centres found by k-means. Decoding
+Each 8×8 patch is centered, projected on its first C principal components, scaled to variance
+λ^(1 − whitening) per component, and replaced by the nearest of K centers found by k-means. Decoding
 is the linear way back. Whitening 0 gives the best PSNR; some of it spends codes on edges and
 textures instead of flat shades, after Coates and Ng, "Learning Feature Representations with
 K-means" (2012), who whiten fully (1): that costs 5 dB here, the default of 0.25 costs 0.3 dB.
@@ -19,42 +19,27 @@ from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
 from seit.tokenizers.base import ImageTokenizer
+from seit.tokenizers.fitted.base import ComponentsTokenizer, choose_points
 from seit.tokenizers.fitted.kmeans import assign, fit_kmeans
 from seit.tokenizers.fitted.pca import fit_components
 
-_MAX_FIT_PATCHES = 131_072
 _CPU_IMAGES = 4
 """Images at a time on a CPU, so that what is between pixels and ids stays in the cache."""
-_MAX_CODES = _MAX_FIT_PATCHES // 2
 _MAX_IMAGE_SIZE = 1 << 14
 
 
-class PatchTokenizer(ImageTokenizer):
-    """Nearest-centre codes of whitened patches; see the module's docstring.
-
-    ``codebook`` holds the centres in whitened coordinates (K, C), scaled to unit mean square.
-    """
+class PatchTokenizer(ComponentsTokenizer, ImageTokenizer):
+    """Nearest-center codes of whitened patches; see the module's docstring."""
 
     name: ClassVar[str] = "patch-pca-vq"
 
     def __init__(
-        self,
-        codebook: Tensor,
-        *,
-        image_size: int,
-        patch_size: int,
-        mean: Tensor,
-        analysis: Tensor,
-        synthesis: Tensor,
+        self, codebook: Tensor, *, image_size: int, patch_size: int, **maps: Tensor
     ) -> None:
-        """Hold ``mean`` (D,), ``analysis`` (D, C) and ``synthesis`` (C, D), all float32."""
-        # One layout, whether fitted or loaded: another one rounds differently in matrix products.
-        self.codebook = codebook.contiguous()
+        """Hold the maps of :class:`ComponentsTokenizer` for patches of ``patch_size`` px."""
+        super().__init__(codebook, **maps)
         self.image_size = image_size
         self.patch_size = patch_size
-        self._mean_D = mean.contiguous()
-        self._analysis_DC = analysis.contiguous()
-        self._synthesis_CD = synthesis.contiguous()
 
     @classmethod
     def fit(
@@ -73,36 +58,25 @@ class PatchTokenizer(ImageTokenizer):
             UsageError: the image side is no multiple of the patch side, there are fewer
                 patches than codes, or an argument is out of range.
         """
-        if not 0 <= whitening <= 1:
-            raise UsageError(f"whitening is {whitening}; it goes from 0 (none) to 1 (full)")
-        if not 2 <= num_codes <= _MAX_CODES:
-            raise UsageError(f"the codebook is of {num_codes} codes; it has 2 to {_MAX_CODES}")
         if patch_size < 1 or images.shape[1] % patch_size:
             raise UsageError(
                 f"an image side of {images.shape[1]} is no multiple of the patch side "
                 f"{patch_size}; choose a --size that is"
             )
-        if not 1 <= dim <= 3 * patch_size**2:
-            raise UsageError(f"dim is {dim}; patches of {patch_size} px have 1…{3 * patch_size**2}")
-        generator = torch.Generator().manual_seed(seed)
-        grid_side = images.shape[1] // patch_size
-        available = len(images) * grid_side**2
-        if available < 2 * num_codes:
-            raise UsageError(
-                f"{len(images)} images give {available} patches, too few for {num_codes} codes; "
-                f"give at least {-(-2 * num_codes // grid_side**2)} images or fewer --codes"
-            )
-        chosen = torch.randperm(available, generator=generator)[:_MAX_FIT_PATCHES].sort().values
+        cls.check_fit(
+            num_codes=num_codes, dim=dim, patch_values=3 * patch_size**2, whitening=whitening
+        )
+        chosen = choose_points(
+            len(images),
+            per_input=(images.shape[1] // patch_size) ** 2,
+            num_codes=num_codes,
+            seed=seed,
+            what="images",
+        )
         patches_ND = _to_patches(images, patch_size).flatten(0, 2)[chosen].float() / 255
         components = fit_components(patches_ND, dim=dim, whitening=whitening)
-        return cls(
-            fit_kmeans(components.points, num_codes, seed=seed),
-            image_size=images.shape[1],
-            patch_size=patch_size,
-            mean=components.mean,
-            analysis=components.analysis,
-            synthesis=components.synthesis,
-        )
+        codebook = fit_kmeans(components.points, num_codes, seed=seed)
+        return cls(codebook, image_size=images.shape[1], patch_size=patch_size, **components.maps())
 
     @property
     @override
@@ -139,14 +113,6 @@ class PatchTokenizer(ImageTokenizer):
         )
 
     @override
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            "mean": self._mean_D,
-            "analysis": self._analysis_DC,
-            "synthesis": self._synthesis_CD,
-        }
-
-    @override
     def settings(self) -> dict[str, Any]:
         return {"image_size": self.image_size, "patch_size": self.patch_size}
 
@@ -157,13 +123,9 @@ class PatchTokenizer(ImageTokenizer):
     ) -> Self:
         try:
             image_size, patch_size = int(settings["image_size"]), int(settings["patch_size"])
-            values, dim = 3 * patch_size**2, codebook.shape[1]
-            expected = {"mean": (values,), "analysis": (values, dim), "synthesis": (dim, values)}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DamagedError(f"the settings of a {cls.name} tokenizer lack {error}") from error
-        found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        if found != expected or any(x.dtype != torch.float32 for x in tensors.values()):
-            raise DamagedError(f"a {cls.name} tokenizer holds {found}; expected float32 {expected}")
+        cls._check_maps(codebook, tensors, 3 * patch_size**2)
         if not 1 <= patch_size <= image_size <= _MAX_IMAGE_SIZE or image_size % patch_size:
             raise DamagedError(f"a {cls.name} tokenizer cuts {image_size} px into {patch_size} px")
         return cls(codebook, image_size=image_size, patch_size=patch_size, **tensors)
@@ -174,7 +136,7 @@ class PatchTokenizer(ImageTokenizer):
             self.codebook.to(device),
             image_size=self.image_size,
             patch_size=self.patch_size,
-            **{key: tensor.to(device) for key, tensor in self.tensors().items()},
+            **self._maps(device),
         )
 
 

@@ -12,7 +12,7 @@ _EIGENVALUE_FLOOR = 1e-4
 
 
 class Components(NamedTuple):
-    """Linear maps between centred patches and their first components, all float32."""
+    """Linear maps between centered patches and their first components, all float32."""
 
     mean: Tensor
     """(D,)."""
@@ -22,6 +22,10 @@ class Components(NamedTuple):
     """(C, D), the way back."""
     points: Tensor
     """(N, C), the fitted patches."""
+
+    def maps(self) -> dict[str, Tensor]:
+        """Return the linear maps between patches and points, by name."""
+        return {"mean": self.mean, "analysis": self.analysis, "synthesis": self.synthesis}
 
 
 def fit_components(patches_ND: Tensor, *, dim: int, whitening: float) -> Components:

@@ -1,11 +1,11 @@
 """The network of the learned tokenizers: planes of values ↔ a grid of latents.
 
 Each half is a linear map of single patches plus a small ConvNet on the grid (ConvNeXt blocks, Liu
-et al. 2022, with 5×5 depthwise kernels) that adds what neighbouring patches tell. The linear maps
+et al. 2022, with 5×5 depthwise kernels) that adds what neighboring patches tell. The linear maps
 start as the principal components of patches and the ConvNets at zero, so that an untrained network
 is the patch tokenizer and training only adds to it.
 
-Shape letters: B batch, P planes (colours), Y X their height and width, H W grid, D values of a
+Shape letters: B batch, P planes (colors), Y X their height and width, H W grid, D values of a
 patch, C latent dim, E F channels.
 """
 
@@ -27,7 +27,7 @@ class NetworkConfig:
     """The shape of an autoencoder.
 
     Attributes:
-        planes: colours of an image: 3; 1 for a spectrogram.
+        planes: colors of an image: 3; 1 for a spectrogram.
         patch: height and width of a patch, both even.
         dim: latent dim C.
         encoder_width, encoder_blocks: channels and blocks of the encoder, on the grid.
@@ -63,7 +63,7 @@ class NetworkConfig:
         return self.planes * self.patch[0] * self.patch[1]
 
     def to_json(self) -> dict[str, Any]:
-        """What :meth:`from_json` reads."""
+        """Return what :meth:`from_json` reads."""
         return {**asdict(self), "patch": list(self.patch)}
 
     @classmethod
@@ -153,7 +153,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised latents (B, C, H, W) → planes (B, P, Y, X)."""
+    """Quantized latents (B, C, H, W) → planes (B, P, Y, X)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """An :class:`Encoder` and a :class:`Decoder`; what lies between is the quantiser's."""
+    """An :class:`Encoder` and a :class:`Decoder`; what lies between is the quantizer's."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

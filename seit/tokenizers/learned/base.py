@@ -1,4 +1,4 @@
-"""What tokenizers with a trained network share: planes → latents → nearest codes, and back.
+"""Base of tokenizers with a trained network: planes → latents → nearest codes, and back.
 
 Shape letters: B inputs, H W token grid, C latent dim, K codes, L levels, N latents, P planes, Y X
 their height and width.
@@ -38,7 +38,7 @@ class LearnedTokenizer(Tokenizer):
     def __init__(self, codebook: Tensor, network: Autoencoder, *, bound: Bound | None) -> None:
         """Hold a codebook float32 and a network, which becomes this object's own."""
         self._bound = bound or Bound()
-        # The codes of a bounded quantiser are given, not learned: rounding would move them.
+        # The codes of a bounded quantizer are given, not learned: rounding would move them.
         codes = codebook.half() if self._bound.kind == "none" else codebook
         self.codebook = codes.float().contiguous()
         self._network = network.half().float().eval().requires_grad_(False)
@@ -85,16 +85,11 @@ class LearnedTokenizer(Tokenizer):
         """The ids int64 (N, L) of latents."""
         rest_NC = self._bound(latents_NC)
         ids = []
-        for codes_KC in self._codes:
+        for codes_KC in self.codes_by_level:
             ids.append(assign(rest_NC, codes_KC))
             if len(ids) < self.levels:
                 rest_NC = rest_NC - codes_KC[ids[-1]]
         return torch.stack(ids, 1)
-
-    @property
-    def _codes(self) -> Tensor:
-        """(L, K, C)."""
-        return self.codebook.view(self.levels, self.num_codes, self.codebook_dim)
 
     @override
     def decode_ids(self, tokens: Tensor, /) -> Tensor:
@@ -102,10 +97,7 @@ class LearnedTokenizer(Tokenizer):
         return torch.cat([self._decode(part) for part in tokens.split(group)])
 
     def _decode(self, tokens: Tensor) -> Tensor:
-        ids_BLHW = tokens.unflatten(1, (self.levels, -1))
-        latents_BHWC = torch.stack(
-            [codes_KC[ids_BLHW[:, level]] for level, codes_KC in enumerate(self._codes)]
-        ).sum(0)
+        latents_BHWC = self.vectors(tokens)
         return self._outputs(self._network.decoder(latents_BHWC.permute(0, 3, 1, 2)))
 
     def sorted_by_use(self, inputs: Tensor) -> Self:
@@ -119,7 +111,9 @@ class LearnedTokenizer(Tokenizer):
                 for level in range(self.levels)
             ]
         )
-        codes_LKC = self._codes.gather(1, order_LK[..., None].expand(-1, -1, self.codebook_dim))
+        codes_LKC = self.codes_by_level.gather(
+            1, order_LK[..., None].expand(-1, -1, self.codebook_dim)
+        )
         return self._with_codebook(codes_LKC.view_as(self.codebook))
 
     def network_weights(self) -> dict[str, Tensor]:
@@ -143,7 +137,7 @@ class LearnedTokenizer(Tokenizer):
     def _read_network(
         cls, codebook: Tensor, settings: Mapping[str, Any]
     ) -> tuple[NetworkConfig, Bound]:
-        """The network's shape and the quantiser's bound.
+        """The network's shape and the quantizer's bound.
 
         Raises:
             DamagedError: they are not such, or not of this codebook.

@@ -1,8 +1,8 @@
-"""What bounded quantisers do to latents before the nearest code is sought.
+"""Bounds of latents before the search of the nearest code.
 
-A quantiser without a bound compares latents as they are. Finite scalar quantisation (Mentzer et
+A quantizer without a bound compares latents as they are. Finite scalar quantization (Mentzer et
 al., "Finite Scalar Quantization: VQ-VAE Made Simple", 2023, appendix A.1) squeezes each dim into
-the range of its levels; look-up free quantisation (Yu et al., "Language Model Beats Diffusion",
+the range of its levels; look-up free quantization (Yu et al., "Language Model Beats Diffusion",
 2023) keeps signs only.
 
 Shape letters: C latent dim, K codes.
@@ -62,7 +62,7 @@ class Bound:
             raise ValueError(f"{num_codes} codes for the signs of {dim} dims")
 
     def to_json(self) -> dict[str, Any]:
-        """What :meth:`from_json` reads; nothing for no bound."""
+        """Return what :meth:`from_json` reads; nothing for no bound."""
         if self.kind == "none":
             return {}
         if self.kind == "sign":

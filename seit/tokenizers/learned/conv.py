@@ -46,7 +46,7 @@ class ConvTokenizer(LearnedTokenizer, ImageTokenizer):
             codebook: (K, C), or (L, K, C) of a residual tokenizer.
             network: between pixels and latents.
             image_size: a multiple of the network's patch sides, in pixels.
-            bound: of the quantiser that it was trained with.
+            bound: of the quantizer that it was trained with.
         """
         super().__init__(codebook, network, bound=bound)
         self.image_size = image_size

@@ -1,6 +1,6 @@
 """`mel-conv`: the small learned tokenizer of `conv-vq` on spectrograms.
 
-The front end makes a standardised log-mel plane of each window, the network latents of its
+The front end makes a standardized log-mel plane of each window, the network latents of its
 patches, and the nearest codes stand for those. Decoding gives spectrograms, not sound.
 
 Shape letters: B windows, T samples of a window, M bands, F frames, C latent dim, K codes, L levels.
@@ -13,18 +13,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from seit.errors import DamagedError
-from seit.tokenizers.base import AudioTokenizer
 from seit.tokenizers.learned.autoencoder import Autoencoder
 from seit.tokenizers.learned.base import LearnedTokenizer
 from seit.tokenizers.learned.bounds import Bound
 from seit.tokenizers.learned.folded import FoldedEncoder
-from seit.tokenizers.mel import MelFrontEnd
+from seit.tokenizers.mel import MelFrontEnd, SpectrogramTokenizer
 
 PLANE_RANGE = 4.0
 """Standard deviations from a band's mean that the network sees as −1 and 1; nothing is clipped."""
 
 
-class MelConvTokenizer(LearnedTokenizer, AudioTokenizer):
+class MelConvTokenizer(LearnedTokenizer, SpectrogramTokenizer):
     """Nearest codes of a spectrogram's latents; see :class:`LearnedTokenizer`.
 
     Row 0 of a grid is the lowest frequency. :meth:`decode` gives spectrograms float32 (B, M, F)
@@ -48,12 +47,10 @@ class MelConvTokenizer(LearnedTokenizer, AudioTokenizer):
             codebook: (K, C), or (L, K, C) of a residual tokenizer.
             network: between planes and latents, with the patches of the front end.
             front_end: makes planes of waveforms.
-            bound: of the quantiser that it was trained with.
+            bound: of the quantizer that it was trained with.
         """
         super().__init__(codebook, network, bound=bound)
-        self.front_end = front_end
-        self.sample_rate = front_end.config.sample_rate
-        self.window = front_end.config.window
+        self.take_front_end(front_end)
         self._encoder = FoldedEncoder(self._network.encoder, divisor=PLANE_RANGE, offset=0)
 
     @property

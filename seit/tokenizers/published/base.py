@@ -1,4 +1,4 @@
-"""What the published image tokenizers share: a network between pixels and latents, and codes.
+"""Base of published image tokenizers: a network between pixels and latents, and codes.
 
 Shape letters: B images, S image side, H W token grid, C latent dim, K codes, N latents.
 """
@@ -15,7 +15,7 @@ from typing_extensions import override
 from seit.errors import DamagedError, UsageError
 from seit.tokenizers.base import ImageTokenizer
 from seit.tokenizers.fitted.kmeans import assign
-from seit.tokenizers.published.checkpoints import StateDict
+from seit.tokenizers.published.checkpoints import StateDict, load_strictly
 from seit.tokenizers.published.references import ReferableTokenizer
 
 DEFAULT_SIZE = 256
@@ -38,22 +38,39 @@ class ImageNetwork(nn.Module, ABC):
     dim: int
     image_size: int | None = None
 
-    @classmethod
+    encoder: nn.Module
+    decoder: nn.Module
+
     @abstractmethod
+    def __init__(self, weights: StateDict) -> None:
+        """Build what has the shapes of the weights.
+
+        Raises:
+            UsageError: they are not of this architecture.
+        """
+        super().__init__()
+
+    @classmethod
     def of(cls, weights: StateDict) -> Self:
         """Build the network whose shapes the weights have, and give it the weights.
 
         Raises:
             UsageError: they are not of this architecture.
         """
+        with torch.device("meta"):
+            network = cls(weights)
+        load_strictly(network, weights)
+        return network
 
-    @abstractmethod
     def analyse(self, planes: Tensor) -> Tensor:
         """Planes (B, 3, S, S) in the range that it was trained with → latents (B, C, H, W)."""
+        latents: Tensor = self.encoder(planes)
+        return latents
 
-    @abstractmethod
     def synthesise(self, latents: Tensor) -> Tensor:
-        """Quantised latents (B, C, H, W) → planes (B, 3, S, S)."""
+        """Quantized latents (B, C, H, W) → planes (B, 3, S, S)."""
+        planes: Tensor = self.decoder(latents)
+        return planes
 
 
 class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):

@@ -16,12 +16,12 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from seit.errors import SeitError, UsageError
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.extras import how_to_install
+from seit.tensors import read_tensors
 
 HUB_PREFIX = "hf://"
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".th")
@@ -40,7 +40,7 @@ _BESIDE_WEIGHTS = re.compile(
 
 
 class _StandIn:
-    """What an object that is no weight becomes: nothing of it is kept."""
+    """Stand-in for an object that is no weight: nothing of it is kept."""
 
     def __new__(cls, *_: Any, **__: Any) -> "_StandIn":
         return super().__new__(cls)
@@ -101,7 +101,7 @@ class StateDict(Mapping[str, Tensor]):
         return shape
 
     def count(self, prefix: str) -> int:
-        """How many of ``prefix.0``, ``prefix.1`` … hold something, up to the first without."""
+        """Count ``prefix.0``, ``prefix.1`` …, up to the first that holds nothing."""
         start = len(prefix) + 1
         found = {
             key[start:].split(".", 1)[0] for key in self._tensors if key.startswith(f"{prefix}.")
@@ -112,7 +112,7 @@ class StateDict(Mapping[str, Tensor]):
         return number
 
     def holds(self, prefix: str) -> bool:
-        """Whether some tensor's name starts with ``prefix.``."""
+        """Return whether some tensor's name starts with ``prefix.``."""
         return any(key.startswith(f"{prefix}.") for key in self._tensors)
 
     def renamed(self, rename: Callable[[str], str | None]) -> "StateDict":
@@ -214,7 +214,7 @@ def read_checkpoint(path: str | Path, *, kind: str) -> StateDict:
 
 
 def is_dense(value: object) -> bool:
-    """Whether a value is a tensor that lies in memory as numbers, one after the other."""
+    """Return whether a value is a tensor that lies in memory as numbers, one after the other."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -324,10 +324,10 @@ def _read(file: Path) -> Any:
     """The content of a safetensors file or of a pickled one, without running any of its code."""
     if file.suffix == ".safetensors":
         try:
-            with safe_open(file, framework="pt") as opened:
-                return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UsageError(f"{file} is no intact safetensors file ({error})") from error
+            advice = "download it again"
+            return read_tensors(file, fault="no intact safetensors file", advice=advice)
+        except DamagedError as error:
+            raise UsageError(str(error)) from error
     try:
         is_zip = is_zipfile(file)
         foreign = get_unsafe_globals_in_checkpoint(os.fspath(file)) if is_zip else []

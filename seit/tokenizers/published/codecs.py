@@ -42,7 +42,7 @@ _NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path", "architectures", "
 
 @dataclass(frozen=True)
 class Window:
-    """What a codec tokenizer takes and gives.
+    """Input and output sizes of a codec tokenizer.
 
     Attributes:
         samples: T.
@@ -62,10 +62,13 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
     own and zeros elsewhere, so that their sum holds all of them.
 
     Attributes:
-        default_seconds, default_levels: what is taken unless asked otherwise; None for all levels.
+        model_type: its name in configurations.
+        library_name: its name in the classes of transformers.
+        default_seconds, default_levels: of a tokenizer by default; None for all levels.
     """
 
     model_type: ClassVar[str]
+    library_name: ClassVar[str]
     default_seconds: ClassVar[float]
     default_levels: ClassVar[int | None]
 
@@ -138,16 +141,10 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
     def decode_ids(self, tokens: Tensor, /) -> Tensor:
         if self._model is None:
             raise self.missing_weights()
-        tokens = tokens
         waves = [self._decode(self._model, ids[None]).reshape(-1)[: self.window] for ids in tokens]
         return torch.stack(
             [torch.nn.functional.pad(wave, (0, self.window - len(wave))) for wave in waves]
         )
-
-    @classmethod
-    @abstractmethod
-    def _classes(cls) -> tuple[Any, Any]:
-        """The classes of transformers for the configuration and the model."""
 
     @classmethod
     @abstractmethod
@@ -165,9 +162,10 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
         """Waves (1, 1, T) → ids int64 (1, L, F)."""
 
     @classmethod
-    @abstractmethod
     def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
         """Ids (1, L, F) → waves (1, 1, about T)."""
+        waves: Tensor = model.decode(audio_codes=tokens).audio_values
+        return waves
 
     @classmethod
     def _check_kind(cls, config: Any, origin: str) -> None:
@@ -202,8 +200,9 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
         Raises:
             UsageError: they do not fit, or transformers is missing.
         """
-        with _quiet_transformers():
-            config_class, model_class = cls._classes()
+        with _quiet_transformers() as transformers:
+            config_class = getattr(transformers, f"{cls.library_name}Config")
+            model_class = getattr(transformers, f"{cls.library_name}Model")
             try:
                 config = config_class.from_dict(dict(values))
                 cls._check_kind(config, weights.origin)
@@ -309,15 +308,9 @@ class EncodecTokenizer(CodecTokenizer):
 
     name: ClassVar[str] = "encodec"
     model_type: ClassVar[str] = "encodec"
+    library_name: ClassVar[str] = "Encodec"
     default_seconds: ClassVar[float] = 5.0
     default_levels: ClassVar[int | None] = 2
-
-    @classmethod
-    @override
-    def _classes(cls) -> tuple[Any, Any]:
-        from transformers import EncodecConfig, EncodecModel
-
-        return EncodecConfig, EncodecModel
 
     @classmethod
     @override
@@ -357,15 +350,9 @@ class DacTokenizer(CodecTokenizer):
 
     name: ClassVar[str] = "dac"
     model_type: ClassVar[str] = "dac"
+    library_name: ClassVar[str] = "Dac"
     default_seconds: ClassVar[float] = 1.0
     default_levels: ClassVar[int | None] = None
-
-    @classmethod
-    @override
-    def _classes(cls) -> tuple[Any, Any]:
-        from transformers import DacConfig, DacModel
-
-        return DacConfig, DacModel
 
     @classmethod
     @override
@@ -385,27 +372,15 @@ class DacTokenizer(CodecTokenizer):
         ids: Tensor = model.encode(waves, n_quantizers=levels).audio_codes
         return ids
 
-    @classmethod
-    @override
-    def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
-        waves: Tensor = model.decode(audio_codes=tokens).audio_values
-        return waves
-
 
 class MimiTokenizer(CodecTokenizer):
     """Mimi: one level of meaning, then levels of sound in another space; see the module."""
 
     name: ClassVar[str] = "mimi"
     model_type: ClassVar[str] = "mimi"
+    library_name: ClassVar[str] = "Mimi"
     default_seconds: ClassVar[float] = 10.0
     default_levels: ClassVar[int | None] = 8
-
-    @classmethod
-    @override
-    def _classes(cls) -> tuple[Any, Any]:
-        from transformers import MimiConfig, MimiModel
-
-        return MimiConfig, MimiModel
 
     @classmethod
     @override
@@ -436,12 +411,6 @@ class MimiTokenizer(CodecTokenizer):
         ids: Tensor = model.encode(waves, num_quantizers=levels).audio_codes
         return ids
 
-    @classmethod
-    @override
-    def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
-        waves: Tensor = model.decode(tokens).audio_values
-        return waves
-
 
 def _side_by_side(codes: list[Tensor]) -> Tensor:
     """Codes (K, C) of L levels → (L, K, L·C): each level has the C dimensions of its number."""
@@ -466,8 +435,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Hold back the progress bars and remarks of transformers while a model is built.
+def _quiet_transformers() -> Iterator[Any]:
+    """Give transformers, its progress bars and remarks held back while a model is built.
 
     Raises:
         UsageError: transformers is not installed.
@@ -483,7 +452,7 @@ def _quiet_transformers() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        yield transformers
     finally:
         logging.set_verbosity(verbosity)
         if had_bars:

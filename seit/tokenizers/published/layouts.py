@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from seit.tokenizers.published.checkpoints import StateDict
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "vqvae.", "vq_model.", "tokenizer.", "net.")
-"""What frameworks put before every name: DataParallel, torch.compile, Lightning and others."""
+"""Prefixes of all names by DataParallel, torch.compile, Lightning and others."""
 FIRST_STAGE = "first_stage_model."
-"""What latent-diffusion puts before the names of its autoencoder, next to a whole other model."""
+"""Prefix of the autoencoder in latent-diffusion, next to a whole other model."""
 _MAX_WRAPPERS = 8
 
 

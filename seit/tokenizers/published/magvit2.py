@@ -1,7 +1,7 @@
 """`open-magvit2`: a convolutional autoencoder whose codes are the signs of its latents.
 
 Luo et al., "Open-MAGVIT2" (2024), after "Language Model Beats Diffusion" (2023), which proposes
-look-up-free quantisation: id = Σ 2^c over the dimensions c whose latent is positive. Checkpoints
+look-up-free quantization: id = Σ 2^c over the dimensions c whose latent is positive. Checkpoints
 hold the weights twice; the averages, whose names lack their dots, are what its makers evaluate.
 
 Shape letters: B images, S image side, H W grid, E channels, C latent dim, N latents.
@@ -17,7 +17,7 @@ from typing_extensions import override
 from seit.errors import UsageError
 from seit.tokenizers.learned.autoencoder import fold
 from seit.tokenizers.published.base import ImageNetwork, PublishedTokenizer
-from seit.tokenizers.published.checkpoints import StateDict, load_strictly
+from seit.tokenizers.published.checkpoints import StateDict
 from seit.tokenizers.published.vqgan import (
     ResidualBlock,
     checked_count,
@@ -154,7 +154,7 @@ class Magvit2Network(ImageNetwork):
     """The autoencoder; between its halves are signs."""
 
     def __init__(self, weights: StateDict) -> None:
-        super().__init__()
+        super().__init__(weights)
         self.encoder = Encoder(weights)
         self.dim = self.encoder.dim
         if not 1 <= self.dim <= _MAX_DIM:
@@ -165,24 +165,6 @@ class Magvit2Network(ImageNetwork):
         if sum(halvings) != sum(doublings):
             raise weights.refusal("its encoder and decoder change the resolution differently")
         self.patch = 1 << sum(halvings)
-
-    @classmethod
-    @override
-    def of(cls, weights: StateDict) -> Self:
-        with torch.device("meta"):
-            network = cls(weights)
-        load_strictly(network, weights)
-        return network
-
-    @override
-    def analyse(self, planes: Tensor) -> Tensor:
-        latents: Tensor = self.encoder(planes)
-        return latents
-
-    @override
-    def synthesise(self, latents: Tensor) -> Tensor:
-        planes: Tensor = self.decoder(latents)
-        return planes
 
 
 class Magvit2Tokenizer(PublishedTokenizer):

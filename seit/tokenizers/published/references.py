@@ -34,7 +34,7 @@ class ReferableTokenizer(Tokenizer):
 
     @property
     def has_weights(self) -> bool:
-        """Whether it can encode and decode."""
+        """True if it can encode and decode."""
         return self._referred is None
 
     @property

@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from seit.errors import UsageError
+from seit.tokenizers.fitted.base import check_codes, choose_points
 from seit.tokenizers.fitted.kmeans import fit_kmeans
 from seit.tokenizers.published.base import ImageNetwork, PublishedTokenizer
-from seit.tokenizers.published.checkpoints import StateDict, load_strictly
+from seit.tokenizers.published.checkpoints import StateDict
 
 _MAGNITUDE = 3.0
 _MAX_LAYERS = 64
-_MAX_FIT_LATENTS = 131_072
-_MAX_FIT_CODES = 65_536
 
 
 class Block(nn.Module):
@@ -120,7 +118,7 @@ class TaesdNetwork(ImageNetwork):
     """The autoencoder, from [0, 1] to [0, 1]; latents are softly clipped before decoding."""
 
     def __init__(self, weights: StateDict) -> None:
-        super().__init__()
+        super().__init__(weights)
         self.encoder = Half(weights, "encoder")
         self.decoder = Half(weights, "decoder")
         if self.encoder.steps != self.decoder.steps:
@@ -128,22 +126,9 @@ class TaesdNetwork(ImageNetwork):
         self.patch = 1 << self.encoder.steps
         self.dim = self.encoder.width_out
         if (self.encoder.width_in, self.decoder.width_out) != (3, 3):
-            raise weights.refusal("it is not for three colours")
+            raise weights.refusal("it is not for three colors")
         if self.decoder.width_in != self.dim:
             raise weights.refusal("its decoder takes other latents than its encoder makes")
-
-    @classmethod
-    @override
-    def of(cls, weights: StateDict) -> Self:
-        with torch.device("meta"):
-            network = cls(weights)
-        load_strictly(network, weights)
-        return network
-
-    @override
-    def analyse(self, planes: Tensor) -> Tensor:
-        latents: Tensor = self.encoder(planes)
-        return latents
 
     @override
     def synthesise(self, latents: Tensor) -> Tensor:
@@ -152,7 +137,7 @@ class TaesdNetwork(ImageNetwork):
 
 
 class TaesdTokenizer(PublishedTokenizer):
-    """Centres of k-means on the latents of the TAESD family; see the module's docstring."""
+    """Centers of k-means on the latents of the TAESD family; see the module's docstring."""
 
     name: ClassVar[str] = "taesd"
     network_class: ClassVar[type[ImageNetwork]] = TaesdNetwork
@@ -171,24 +156,19 @@ class TaesdTokenizer(PublishedTokenizer):
             UsageError: it is no such checkpoint, or there are too few images.
         """
         network = TaesdNetwork.of(in_diffusers_layout(weights))
-        if not 2 <= num_codes <= _MAX_FIT_CODES:
-            raise UsageError(f"codes is {num_codes}; a codebook is fitted of 2 to {_MAX_FIT_CODES}")
+        check_codes(num_codes)
         placeholder = torch.zeros(2, network.dim)
         unfitted = cls.assemble(placeholder, network, size=images.shape[1])
         latents_NC = unfitted.latents(images)
-        if len(latents_NC) < 2 * num_codes:
-            needed = -(-2 * num_codes // (unfitted.grid[0] * unfitted.grid[1]))
-            raise UsageError(
-                f"{len(images)} images are too few for {num_codes} codes; give at least {needed} "
-                "or fewer --codes"
-            )
-        if len(latents_NC) > _MAX_FIT_LATENTS:
-            generator = torch.Generator().manual_seed(seed)
-            chosen = torch.randperm(len(latents_NC), generator=generator)[:_MAX_FIT_LATENTS]
-            latents_NC = latents_NC[chosen.sort().values]
-        return cls.assemble(
-            fit_kmeans(latents_NC, num_codes, seed=seed), network, size=images.shape[1]
+        chosen = choose_points(
+            len(images),
+            per_input=unfitted.grid[0] * unfitted.grid[1],
+            num_codes=num_codes,
+            seed=seed,
+            what="images",
         )
+        codebook = fit_kmeans(latents_NC[chosen], num_codes, seed=seed)
+        return cls.assemble(codebook, network, size=images.shape[1])
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:

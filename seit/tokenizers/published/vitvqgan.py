@@ -16,7 +16,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from seit.tokenizers.published.base import ImageNetwork, PublishedTokenizer
-from seit.tokenizers.published.checkpoints import StateDict, load_strictly
+from seit.tokenizers.published.checkpoints import StateDict
 from seit.tokenizers.published.vqgan import checked_count
 
 HEAD_DIM = 64
@@ -101,7 +101,7 @@ def _patches_of(weights: StateDict, key: str) -> tuple[int, int]:
     """Width and patch side of a convolution whose stride is its kernel's side."""
     width, planes, height, side = weights.shape(key, 4)
     if planes != 3 or height != side:
-        raise weights.refusal(f"{key} is not for square patches of three colours")
+        raise weights.refusal(f"{key} is not for square patches of three colors")
     return width, side
 
 
@@ -158,7 +158,7 @@ class VitVqganNetwork(ImageNetwork):
     """The two transformers and the linear maps to codes and back."""
 
     def __init__(self, weights: StateDict) -> None:
-        super().__init__()
+        super().__init__(weights)
         self.encoder = Encoder(weights)
         self.decoder = Decoder(weights, "1")
         if (self.encoder.patch, self.encoder.side) != (self.decoder.patch, self.decoder.side):
@@ -168,14 +168,6 @@ class VitVqganNetwork(ImageNetwork):
         self.dim = weights.shape("pre_quant.weight", 2)[0]
         self.pre_quant = nn.Linear(self.encoder.width, self.dim)
         self.post_quant = nn.Linear(self.dim, self.decoder.width)
-
-    @classmethod
-    @override
-    def of(cls, weights: StateDict) -> Self:
-        with torch.device("meta"):
-            network = cls(weights)
-        load_strictly(network, weights)
-        return network
 
     @override
     def analyse(self, planes: Tensor) -> Tensor:

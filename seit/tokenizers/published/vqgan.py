@@ -11,14 +11,13 @@ Shape letters: B images, S image side, H W grid, E channels, L places of a grid,
 import re
 from typing import ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
 from seit.errors import UsageError
 from seit.tokenizers.published.base import ImageNetwork, PublishedTokenizer
-from seit.tokenizers.published.checkpoints import StateDict, load_strictly
+from seit.tokenizers.published.checkpoints import StateDict
 
 NORM_GROUPS = 32
 _NORM_EPS = 1e-6
@@ -30,7 +29,7 @@ GUMBEL_LOGITS = "quantize.proj.weight"
 
 
 def group_norm(width: int, *, affine: bool = True) -> nn.GroupNorm:
-    """The normalisation of these networks: 32 groups, ε = 1e-6."""
+    """The normalization of these networks: 32 groups, ε = 1e-6."""
     return nn.GroupNorm(NORM_GROUPS, width, eps=_NORM_EPS, affine=affine)
 
 
@@ -47,7 +46,7 @@ def checked_width(weights: StateDict, key: str) -> int:
 
 
 def checked_count(weights: StateDict, prefix: str, most: int) -> int:
-    """How many numbered parts there are, from one to ``most``.
+    """Count numbered parts, from one to ``most``.
 
     Raises:
         UsageError: there are others.
@@ -237,7 +236,7 @@ class VqganNetwork(ImageNetwork):
     """The autoencoder, and the map to logits of codes where it has one (Gumbel-softmax)."""
 
     def __init__(self, weights: StateDict) -> None:
-        super().__init__()
+        super().__init__(weights)
         self.encoder = Encoder(weights)
         self.decoder = Decoder(weights)
         halvings = [hasattr(level, "downsample") for level in self.encoder.down]
@@ -258,18 +257,10 @@ class VqganNetwork(ImageNetwork):
 
     @property
     def logits(self) -> nn.Conv2d | None:
-        """The 1×1 convolution from latents to logits of codes, of a Gumbel-softmax quantiser."""
+        """The 1×1 convolution from latents to logits of codes, of a Gumbel-softmax quantizer."""
         layer = self.quantize["proj"] if hasattr(self, "quantize") else None
         assert layer is None or isinstance(layer, nn.Conv2d)
         return layer
-
-    @classmethod
-    @override
-    def of(cls, weights: StateDict) -> Self:
-        with torch.device("meta"):
-            network = cls(weights)
-        load_strictly(network, weights)
-        return network
 
     @override
     def analyse(self, planes: Tensor) -> Tensor:
@@ -285,7 +276,7 @@ class VqganNetwork(ImageNetwork):
 class VqganTokenizer(PublishedTokenizer):
     """VQGAN of taming-transformers, latent-diffusion or diffusers; see the module's docstring.
 
-    A Gumbel-softmax quantiser takes the likeliest code, where its makers draw one at random.
+    A Gumbel-softmax quantizer takes the likeliest code, where its makers draw one at random.
     """
 
     name: ClassVar[str] = "vqgan"

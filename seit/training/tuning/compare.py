@@ -18,13 +18,13 @@ from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.models import Method, make_tuning
 from seit.outcomes import Outcome
 from seit.progress import Progress
-from seit.report import Bar, Section, bar_chart, page, table, write_page
+from seit.report import Bar, Section, bar_chart, table
 from seit.shards import Store, open_store
 from seit.training.classify import pixels_per_token
 from seit.training.feeds import make_augment
 from seit.training.networks import build_model
-from seit.training.report import Metrics, group_curves, settings_section
-from seit.training.run import REPORT_NAME, Run
+from seit.training.report import Metrics, group_curves, write_report
+from seit.training.run import Run
 from seit.training.seeds import SeedsResult, Spread, counting, folder_of, repeat
 from seit.training.tuning.config import TuneConfig
 from seit.training.tuning.start import ADAPTER_NAME, TuneResult, tune
@@ -222,8 +222,9 @@ def _write_report(out: Path, config: TuneConfig, result: MethodsResult) -> None:
     settings["run.seed"] = ", ".join(map(str, first.results))
     bars = [Bar(row.method, row.top1.mean) for row in result.rows]
     unfit = [[method, why] for method, why in result.skipped.items()]
-    html = page(
-        f"Tuning {out.name}",
+    write_report(
+        out,
+        title=f"Tuning {out.name}",
         lead=f"{config.model.name}, {len(result.rows)} ways to tune it, {len(first.results)} seeds "
         "each.",
         sections=[
@@ -233,8 +234,7 @@ def _write_report(out: Path, config: TuneConfig, result: MethodsResult) -> None:
             ),
             *([Section("Left out", table(unfit, header=["method", "why"]))] if unfit else []),
             Section("Learning curves", group_curves(groups), "Faint: the seeds one by one."),
-            settings_section(settings),
         ],
-        footer=", ".join(f"{key} {value}" for key, value in info["environment"].items()),
+        settings=settings,
+        environment=info["environment"],
     )
-    write_page(out / REPORT_NAME, html)

@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: significant digits, percentages, bytes."""
 
 import math
+from collections.abc import Callable
 
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 """Decimal: 1 kB is 1,000 bytes."""
@@ -36,6 +37,11 @@ def human_bytes(num_bytes: float) -> str:
     decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
     sign = "−" if num_bytes < 0 else ""
     return f"{sign}{_trim(f'{size:.{decimals}f}')} {BYTE_UNITS[unit]}"
+
+
+def unit_format(label: str) -> Callable[[float], str]:
+    """Return what writes values of a label: sizes if its first word is "bytes" or "B"."""
+    return human_bytes if label.split()[:1] in (["bytes"], ["Bytes"], ["B"]) else number
 
 
 def minus(digits: str) -> str:

@@ -1,0 +1,113 @@
+"""Base of fitted tokenizers: the points to fit on, and linear maps between patches and codes.
+
+Shape letters: D values of a patch, C components kept, K codes, L levels, N patches.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from seit.errors import DamagedError, UsageError
+from seit.tokenizers.base import Tokenizer
+
+MAX_FIT_POINTS = 131_072
+"""Patches or latents that a fit uses at most."""
+MAX_FIT_CODES = MAX_FIT_POINTS // 2
+
+
+def check_codes(num_codes: int) -> None:
+    """Refuse a codebook that no fit makes.
+
+    Raises:
+        UsageError: it has fewer than 2 codes or too many.
+    """
+    if not 2 <= num_codes <= MAX_FIT_CODES:
+        raise UsageError(f"the codebook is of {num_codes} codes; it has 2 to {MAX_FIT_CODES}")
+
+
+def choose_points(
+    num_inputs: int, *, per_input: int, num_codes: int, seed: int, what: str
+) -> Tensor:
+    """Choose the points to fit on: their numbers int64, ascending, at most `MAX_FIT_POINTS`.
+
+    Args:
+        num_inputs: images or windows.
+        per_input: patches or latents of each.
+        num_codes: K.
+        seed: of the choice.
+        what: the word for inputs in messages.
+
+    Raises:
+        UsageError: there are fewer than two points a code.
+    """
+    available = num_inputs * per_input
+    if available < 2 * num_codes:
+        raise UsageError(
+            f"{num_inputs} {what} give {available} patches, too few for {num_codes} codes; give at "
+            f"least {-(-2 * num_codes // per_input)} {what} or fewer --codes"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(available, generator=generator)[:MAX_FIT_POINTS].sort().values
+
+
+class ComponentsTokenizer(Tokenizer):
+    """Nearest-center codes of patches' principal components.
+
+    ``codebook`` holds the centers in whitened coordinates (K, C) or (L, K, C), scaled to unit mean
+    square.
+    """
+
+    def __init__(
+        self, codebook: Tensor, *, mean: Tensor, analysis: Tensor, synthesis: Tensor
+    ) -> None:
+        """Hold ``mean`` (D,), ``analysis`` (D, C) and ``synthesis`` (C, D), all float32."""
+        # One layout, whether fitted or loaded: another one rounds differently in matrix products.
+        self.codebook = codebook.contiguous()
+        self._mean_D = mean.contiguous()
+        self._analysis_DC = analysis.contiguous()
+        self._synthesis_CD = synthesis.contiguous()
+
+    @staticmethod
+    def check_fit(*, num_codes: int, dim: int, patch_values: int, whitening: float) -> None:
+        """Check the arguments of a fit; ``patch_values`` is D, ``dim`` C.
+
+        Raises:
+            UsageError: one is out of range.
+        """
+        if not 0 <= whitening <= 1:
+            raise UsageError(f"whitening is {whitening}; it goes from 0 (none) to 1 (full)")
+        check_codes(num_codes)
+        if not 1 <= dim <= patch_values:
+            raise UsageError(f"dim is {dim}; these patches have 1 to {patch_values}")
+
+    @override
+    def tensors(self) -> dict[str, Tensor]:
+        return self._maps()
+
+    def _maps(self, device: str | torch.device | None = None) -> dict[str, Tensor]:
+        """The linear maps by name, on ``device`` or where they are."""
+        maps = {
+            "mean": self._mean_D,
+            "analysis": self._analysis_DC,
+            "synthesis": self._synthesis_CD,
+        }
+        return {key: one if device is None else one.to(device) for key, one in maps.items()}
+
+    @classmethod
+    def _check_maps(cls, codebook: Tensor, maps: Mapping[str, Tensor], patch_values: int) -> None:
+        """Check what a file holds besides the codebook.
+
+        Raises:
+            DamagedError: these are not the maps of such patches.
+        """
+        dim = codebook.shape[-1]
+        expected = {
+            "mean": (patch_values,),
+            "analysis": (patch_values, dim),
+            "synthesis": (dim, patch_values),
+        }
+        found = {key: tuple(tensor.shape) for key, tensor in maps.items()}
+        if found != expected or any(one.dtype != torch.float32 for one in maps.values()):
+            raise DamagedError(f"a {cls.name} tokenizer holds {found}; expected float32 {expected}")
