@@ -269,8 +269,8 @@ def plan_run(
         resumed=Path(out) if resume and out is not None else None,
         changes=changes,
         short_names=_SHORT_NAMES[verb],
-    )    return settings
-
+    )
+    return settings
 
 
 def choose_methods(given: str | Sequence[str] | None) -> tuple[Method, ...]:
