@@ -173,7 +173,7 @@ def test_a_run_of_another_shape_is_listed_as_damaged(tmp_path, info, capsys):
 
 
 def test_keys_of_later_versions_stay(tmp_path):
-    later = {**INFO, "weights_from": {"run": "x"}, "kind": "classify"}
+    later = {**INFO, "weights_from": {"run": "x"}, "mood": "calm"}
     run = Run(write_run(tmp_path / "run", info=later, lines=[{**LINES[0], "new": 1.0}]))
     assert run.info == later
     assert run.metrics()[0]["new"] == 1.0

@@ -1,7 +1,8 @@
-"""Continual learning on a store: tasks that arrive one after the other.
+"""Continual learning on a store of tokens.
 
-Streams say which samples come when, learners what is learned of them, a memory what may be kept,
-in bytes. Results carry every definition of accuracy and forgetting under its own name.
+A stream defines which samples arrive when, a learner how they are learned, and a memory which of
+them are kept within a budget of bytes. Results report each definition of accuracy and forgetting
+under its own name.
 """
 
 import lazy_loader

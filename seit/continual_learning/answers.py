@@ -1,4 +1,4 @@
-"""What a learner answers on the evaluated samples of every task.
+"""Predictions of a learner on the evaluated samples of every task.
 
 Legend: B batch, C classes of the store, T tasks.
 """
@@ -16,18 +16,18 @@ from seit.continual_learning.learners.base import SMALLEST, Learner
 from seit.continual_learning.streams.tasks import Stream
 
 JOINT = "all"
-"""The answer of all experts together; of a single one, its own."""
+"""Name of the combined prediction of all experts, or of the only one."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What was right, by the name of who answered.
+    """Counts of correct predictions, by expert.
 
     Attributes:
-        hits: of samples of each task, how many, among all classes that were seen, int64 (T,). Of a
-            task that is still to come its classes, and those of tasks before it, are added, unless
-            nobody tells tasks apart.
-        task_hits: the same among the classes of the sample's own task.
+        hits: int64 (T,), correct predictions per task, among all classes seen so far. For a future
+            task, its classes and those of the tasks before it count as seen, unless the stream is
+            task-free.
+        task_hits: the same, among the classes of the sample's own task.
     """
 
     hits: Mapping[str, npt.NDArray[np.int64]]
@@ -41,22 +41,22 @@ EvaluationInputs = Callable[[npt.NDArray[np.int64]], Iterator[tuple[Tensor, Tens
 def answer(
     learner: Learner, stream: Stream, inputs_of: EvaluationInputs, *, after: int
 ) -> tuple[Answers, float]:
-    """Ask a learner for the classes of all evaluated samples.
+    """Evaluate a learner on all evaluated samples.
 
     Args:
-        learner: who answers.
-        stream: of the run.
-        inputs_of: reads samples.
-        after: the number of the task that was learned last, −1 before the first.
+        learner: learner to evaluate.
+        stream: stream of the run.
+        inputs_of: reader of samples.
+        after: index of the last task learned, −1 before the first.
 
     Returns:
-        The answers by tasks; and the accuracy of all together, 0–1, on samples of classes that were
-        met, whatever their task; NaN before there are any.
+        The correct predictions by task; and the combined accuracy, 0–1, on all samples of classes
+        seen so far, NaN if there are none.
     """
     network = learner.network
     was_training = network.training
     network.eval()
-    # Counted where the answers are, and waited for once.
+    # Count on the device and synchronize once at the end.
     hits: dict[str, Tensor] = {}
     task_hits: dict[str, Tensor] = {}
     met_2 = torch.zeros(2, dtype=torch.int64, device=learner.seen.device)
@@ -68,7 +68,7 @@ def answer(
                 for earlier in stream.tasks[: task.index + 1]:
                     among |= _mask(earlier.classes, learner.seen)
             for inputs, labels in inputs_of(task.val_rows):
-                # Logarithms, as a chance of e⁻¹²⁰ is none in float32, though another is smaller.
+                # Log probabilities: e⁻¹²⁰ underflows in float32 and could no longer be compared.
                 chances = {
                     name: _log_chances(logits, among)
                     for name, logits in learner.answers(inputs).items()
@@ -92,13 +92,13 @@ def answer(
 
 
 def _log_chances(logits: Tensor, among: Tensor) -> Tensor:
-    """Log-softmax (B, C) among classes of a mask (C,); −∞ of all where none can be chosen."""
+    """Return log-softmax (B, C) among the classes of a mask (C,); all −∞ if the mask is empty."""
     chances = logits.masked_fill(~among, SMALLEST).log_softmax(dim=1)
     return chances.masked_fill(chances.isnan(), SMALLEST)
 
 
 def _is_right(chances: Tensor, labels: Tensor) -> Tensor:
-    """Whether the likeliest class is the label's, bool (B,); never where none can be chosen."""
+    """Return which predictions match the labels, bool (B,); False if no class can be chosen."""
     best = chances.max(dim=1)
     return (best.indices == labels) & (best.values > SMALLEST)
 

@@ -1,4 +1,4 @@
-"""Checks that the settings of a continual run fit together and that none is ignored."""
+"""Checks that the settings of a continual run are consistent and that none is ignored."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def check_together(config: "ContinualConfig") -> None:
-    """Refuse settings that do not fit together.
+    """Raise if settings contradict each other.
 
     Raises:
-        UsageError: there are some.
+        UsageError: settings contradict each other.
     """
     _check_absent(config)
     _check_memory(config)
@@ -21,7 +21,7 @@ def check_together(config: "ContinualConfig") -> None:
 
 
 def _check_absent(config: "ContinualConfig") -> None:
-    """Refuse what other runs have and this one would pass over."""
+    """Raise if a setting is set that continual runs do not support."""
     for name in ("cutmix_prob", "mixup_prob"):
         if getattr(config.augment, name):
             raise UsageError(

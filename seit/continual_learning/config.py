@@ -1,4 +1,4 @@
-"""Settings of a continual run: its stream, its learner and its memory."""
+"""Settings of a continual run: its stream, learner and memory."""
 
 import math
 from dataclasses import dataclass, field
@@ -27,47 +27,47 @@ class StreamConfig:
     """Stream of samples."""
 
     kind: Literal["class", "domain", "online", "blurry"] = "class"
-    """`class`: new classes in every task. `domain`: the same classes, from another source in every
-    task. `online`: as `class`, but each sample is seen once and nobody says where a task ends.
-    `blurry`: as `online`, and some classes come in all tasks (i-Blurry, arXiv 2110.10031)."""
+    """`class`: new classes in every task. `domain`: the same classes from another domain in every
+    task. `online`: as `class`, but each sample is seen once, without task boundaries. `blurry`: as
+    `online`, with some classes in all tasks (i-Blurry, arXiv 2110.10031)."""
     increment: int = 2
-    """Classes of a task of a `class` or `online` stream."""
+    """Classes per task of a `class` or `online` stream."""
     initial: int | None = None
-    """Classes of its first task; None for as many as of the others (B0), half of all for B50."""
+    """Classes of the first task; None for `increment` (B0), half of all classes for B50."""
     order: str = "natural"
-    """Order of the classes: `natural`, `pilot` (numpy's permutation by the seed 1993),
-    `pilot:SEED`, or a file of class numbers or names. The first ones of a `blurry` stream are its
-    disjoint ones."""
+    """Order of the classes: `natural`, `pilot` (numpy's permutation with seed 1993), `pilot:SEED`,
+    or a file of class numbers or names. In a `blurry` stream the first classes are the disjoint
+    ones."""
     domains: str | None = None
-    """A CSV file of key and domain, or `folder` for the first folder of each key."""
+    """CSV file of keys and domains, or `folder` for the first folder of each key."""
     tasks: int = 5
     """Tasks of a `blurry` stream."""
     disjoint_share: float = 0.5
-    """Share of the classes of a `blurry` stream that come in one task only, 0–1."""
+    """Share of the classes of a `blurry` stream that occur in one task only, 0–1."""
     blur_share: float = 0.1
-    """Share of the other classes' samples that come in other tasks than their own, 0–1."""
+    """Share of the samples of each other class that occur outside its own task, 0–1."""
     eval_every: int = 0
-    """Samples between two evaluations of a stream that is seen once; 0 makes ten of them. There is
-    also one at the end of each task. A step's samples are never on both sides of an evaluation."""
+    """Samples between two evaluations of a task-free stream; 0 for ten evaluations in total. Each
+    task also ends with one. An evaluation never splits the samples of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """Memory of samples that were seen."""
+    """Memory of past samples."""
 
     bytes: int = 0
-    """All that exemplars may take, labels and logits that are kept with them included."""
+    """Budget for all exemplars, including the labels and logits kept with them."""
     medium: str = "tokens"
-    """As what they are kept: `tokens`, packed; `raw`, `png` or `jpeg:QUALITY` for pictures at the
-    tokenizer's resolution, which are tokenized again when they are replayed."""
+    """Storage of exemplars: `tokens`, packed; or `raw`, `png` or `jpeg:QUALITY` pictures at the
+    tokenizer's resolution, tokenized again for replay."""
     source: str | None = None
-    """SRC of the pictures, for a medium of pictures."""
+    """SRC of the pictures, if the medium stores pictures."""
     policy: Literal["auto", "reservoir", "balanced"] = "auto"
-    """Which samples are kept: `reservoir` each with equal chance, `balanced` each class in equal
-    parts; `auto` is balanced, and reservoir where nobody tells tasks apart. iCaRL and GDumb have
-    policies of their own."""
+    """Selection of exemplars: `reservoir` keeps each sample with equal probability, `balanced`
+    gives each class an equal share; `auto` is `balanced`, or `reservoir` in task-free streams.
+    iCaRL and GDumb have their own policies."""
     batch_size: int | None = None
-    """Samples of a step that come from memory; None for as many as new ones."""
+    """Samples per step from memory; None for as many as new ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +75,25 @@ class LaeConfig:
     """Learning, accumulation, ensemble (Gao et al., ICCV 2023, arXiv 2303.10070)."""
 
     freeze: float = 0.6
-    """Share of a task's steps, from the second task on, in which only the classifier learns."""
+    """Share of a task's steps in which only the classifier is trained, from the second task on."""
     ema_decay: float = 0.9999
-    """Decay of the offline module, per step."""
+    """Decay of the offline module per step."""
     ema_absorb: float | None = None
-    """Instead of a decay: the share of the online module that a task of any length brings into the
-    offline one. The official 0.9999 comes to 0.099 in 1,040 steps (CIFAR-100) and to 0.39 in 5,000
-    (ImageNet-R), and to 0.02 in 200, which leaves the offline module what it was."""
+    """Share of the online module absorbed by the offline one per task of any length, instead of a
+    decay. The official decay of 0.9999 amounts to 0.099 in 1,040 steps (CIFAR-100), 0.39 in 5,000
+    (ImageNet-R) and 0.02 in 200, which leaves the offline module nearly unchanged."""
     experts: Literal["both", "online", "offline"] = "both"
-    """Which modules answer; `both` takes, for each class, the surer one."""
+    """Modules that predict; `both` takes the more confident one for each class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsalConfig:
-    """Weights of the parts of DER++'s loss."""
+    """Weights of the terms of DER++'s loss."""
 
     alpha: float = 0.5
-    """DER++: weight of the distance to the logits that were kept (arXiv 2004.07211)."""
+    """DER++: weight of the distance to stored logits (arXiv 2004.07211)."""
     beta: float = 0.5
-    """DER++: weight of the cross-entropy of kept samples."""
+    """DER++: weight of the cross-entropy of replayed samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class RanpacConfig:
     """Random projections and class prototypes (McDonnell et al., arXiv 2307.02251)."""
 
     dim: int = 2000
-    """Size of the projection; 10,000 in the paper, whose Gram matrix takes 800 MB."""
+    """Size of the projection. The paper uses 10,000, with a Gram matrix of 800 MB."""
 
 
 def _learning() -> OptimConfig:
@@ -121,33 +121,32 @@ class ContinualConfig(LoopConfig):
     """Settings of `seit continual`.
 
     Raises:
-        UsageError: for values that do not fit together.
+        UsageError: values contradict each other.
     """
 
     method: Method = "lae"
-    """Method that learns."""
+    """Continual learning method."""
     augment: AugmentConfig = field(default_factory=_views)
-    """The augmentations; nothing is mixed."""
+    """Augmentations, without mixing."""
     optim: OptimConfig = field(default_factory=_learning)
-    """The optimizer, which starts from scratch with every task. LAE's rate is for batches of 24.
-    With a `weight_decay` rows of the classifier decay while other classes are learned."""
+    """Optimizer, reset for every task. LAE's learning rate assumes batches of 24. With
+    `weight_decay`, classifier rows of other classes decay too."""
     schedule: ScheduleConfig = field(default_factory=_schedule)
-    """Schedule of every task: `epochs` or `steps` are those of one task. A `min_lr` above the rate
-    keeps the rate as it is. A stream that is seen once has one schedule, its one pass, whose length
-    the samples say: `epochs` and `steps` are passed over."""
+    """Schedule of each task: `epochs` or `steps` count per task. A `min_lr` above `lr` keeps the
+    rate constant. A task-free stream is a single pass with one schedule and ignores `epochs` and
+    `steps`."""
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.0))
-    """Has no use here: what a method averages is a setting of its own."""
+    """Unused: averages that a method keeps have their own settings."""
     tuning: TuningConfig = field(default_factory=lambda: TuningConfig(method="adapter"))
-    """Tuning of the backbone; methods that leave it as it is ignore this."""
+    """Tuning of the backbone; ignored by methods that leave it unchanged."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     """Stream of samples."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     """Memory of samples."""
     mask: Literal["auto", "task", "seen"] = "auto"
-    """Among which classes the cross-entropy of new samples chooses: those of the task (LAE's local
-    one), or all that were seen. `auto`: of the task for LAE, seq-ft and frozen-head, seen for ER,
-    DER++ and joint, and seen for all in other streams than `class`. Other methods have no such
-    loss."""
+    """Classes in the cross-entropy of new samples: those of the task (LAE's local loss), or all
+    seen so far. `auto`: `task` for LAE, seq-ft and frozen-head, `seen` for ER, DER++ and joint, and
+    `seen` for all methods in streams other than `class`. Other methods have no such loss."""
     lae: LaeConfig = field(default_factory=LaeConfig)
     """LAE."""
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
@@ -156,11 +155,11 @@ class ContinualConfig(LoopConfig):
     """RanPAC."""
 
     extensible: ClassVar[frozenset[str]] = frozenset()
-    """None: tasks that were learned already would be of another length."""
+    """Empty: completed tasks would have had another length."""
 
     @override
     def reinterpreted(self) -> list[str]:
-        """Name also those of the tuning method."""
+        """Include the settings of the tuning method."""
         return [*super().reinterpreted(), *TUNINGS[self.tuning.method].reinterpreted(self.tuning)]
 
     def __post_init__(self) -> None:
@@ -189,17 +188,17 @@ class ContinualConfig(LoopConfig):
 
     @property
     def task_free(self) -> bool:
-        """Return whether the stream is seen once and does not tell tasks."""
+        """Whether the stream is seen once and without task boundaries."""
         return self.stream.kind in ("online", "blurry")
 
     @property
     def learner(self) -> type[Learner]:
-        """Class of the method, whose attributes are facts about it."""
+        """Learner class of the method; its attributes are facts about the method."""
         return LEARNERS[self.method]
 
     @property
     def masks_to_task(self) -> bool:
-        """Return whether new samples' cross-entropy chooses among the task's classes alone."""
+        """Whether the cross-entropy of new samples is limited to the classes of their task."""
         if self.mask == "auto":
             return self.learner.masks == "task" and self.stream.kind == "class"
         return self.mask == "task"

@@ -1,4 +1,4 @@
-"""The samples of a continual run, by rows: splits in memory, segments of a stream, batches.
+"""Samples of a continual run by row: splits in memory, segments of a stream, batches.
 
 Legend: B batch, n samples of a segment, H W token grid.
 """
@@ -21,15 +21,15 @@ from seit.training import EVAL_BATCH, ScheduleConfig, num_steps
 
 
 class Rows:
-    """A split in memory, to be read by rows.
+    """A split in memory, read by row.
 
     Args:
-        split: of a store.
+        split: split of a store.
         augment: tokens → inputs.
-        device: where inputs are wanted.
+        device: device of the inputs.
 
     Attributes:
-        labels: int64 (N,), −1 for an unlabelled sample.
+        labels: int64 (N,), −1 for an unlabeled sample.
 
     Raises:
         UsageError: the split is empty.
@@ -49,29 +49,29 @@ class Rows:
         return self._split.keys
 
     def tokens(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Ids (n, H, W) on the device."""
+        """Return ids (n, H, W) on the device."""
         return self._loader.read(rows)
 
     def inputs(self, rows: npt.NDArray[np.int64]) -> Iterator[Tensor]:
-        """Inputs (B, C, h, w) without augmentation, batch by batch."""
+        """Yield inputs (B, C, h, w) without augmentation, batch by batch."""
         for start in range(0, len(rows), EVAL_BATCH):
             yield self._augment.evaluate(self.tokens(rows[start : start + EVAL_BATCH]))
 
     def labelled_inputs(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same, and their labels (B,)."""
+        """Yield inputs without augmentation and their labels (B,), batch by batch."""
         labels = torch.from_numpy(self.labels[rows]).to(self._loader.device)
         yield from zip(self.inputs(rows), labels.split(EVAL_BATCH), strict=True)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Part of a stream without an evaluation in between.
+    """Part of a stream between two evaluations.
 
     Attributes:
-        task: to which it belongs; its rows are those of the segment.
-        samples: that were new up to its end.
-        ends_task: whether a task ends with it.
-        regular: whether as many samples came since the last such segment as between any two.
+        task: the task it belongs to, with the rows of the segment.
+        samples: total of new samples up to its end.
+        ends_task: whether it is the last segment of the task.
+        regular: whether it ends at a multiple of ``eval_every`` samples.
     """
 
     task: Task
@@ -81,12 +81,12 @@ class Segment:
 
 
 def segments(stream: Stream, *, eval_every: int) -> list[Segment]:
-    """The tasks of a stream; of one that is seen once, the parts between evaluations.
+    """Return the tasks of a stream, or the parts between evaluations of a task-free one.
 
     Args:
-        stream: of the run.
-        eval_every: samples between two evaluations of a stream that is seen once, or all of them
-            where there are fewer; 0 makes ten.
+        stream: stream of the run.
+        eval_every: samples between two evaluations of a task-free stream, at most all of them; 0
+            for ten evaluations.
     """
     total = sum(len(task.rows) for task in stream.tasks)
     every = min(eval_every or -(-total // 10), total)
@@ -112,14 +112,14 @@ def segments(stream: Stream, *, eval_every: int) -> list[Segment]:
 
 @dataclass(frozen=True)
 class Course:
-    """Which rows are new in which step of a segment.
+    """Assignment of new rows to the steps of a segment.
 
     Attributes:
         rows: int64 (n,).
-        batch_size: samples of a step; a last incomplete batch is left out where rows are shuffled.
-        shuffle: whether each epoch is a permutation; otherwise there is one, as they come.
-        seed: of the order and of the augmentation.
-        schedule: of a task; None for a learner that takes no steps.
+        batch_size: samples per step; an incomplete last batch is dropped if rows are shuffled.
+        shuffle: whether each epoch is a permutation; otherwise a single pass in order.
+        seed: seed of the order and of the augmentation.
+        schedule: schedule of a task; None for a learner that takes no steps.
     """
 
     rows: npt.NDArray[np.int64]
@@ -130,14 +130,14 @@ class Course:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps until each row was new."""
+        """Number of steps per pass over the rows."""
         if not self.shuffle:
             return -(-len(self.rows) // self.batch_size)
         return max(1, len(self.rows) // self.batch_size)
 
     @property
     def num_steps(self) -> int:
-        """Steps of the segment."""
+        """Number of steps of the segment."""
         if self.schedule is None:
             return 0
         if not self.shuffle:
@@ -145,7 +145,7 @@ class Course:
         return num_steps(self.schedule, self.steps_per_epoch)
 
     def at(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """Rows (B,), their positions (B,) in the epoch, and the epoch, of a step."""
+        """Return the rows (B,) of a step, their positions (B,) in the epoch, and the epoch."""
         epoch, number = divmod(step, self.steps_per_epoch)
         positions = np.arange(
             number * self.batch_size, min((number + 1) * self.batch_size, len(self.rows))
@@ -157,6 +157,6 @@ class Course:
 
 
 def segment_seed(seed: int, number: int) -> int:
-    """The seed of a segment, below 2⁶³."""
+    """Return the seed of a segment, below 2⁶³."""
     digest = hashlib.blake2b(f"continual/{seed}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1

@@ -1,4 +1,4 @@
-"""The ledger: every byte that a continual learner keeps, and for what."""
+"""Ledger of every byte that a continual learner keeps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,19 +16,19 @@ class Ledger:
 
     Attributes:
         exemplar_payload_bytes: stored tokens or compressed pictures.
-        exemplar_label_bytes: their labels.
-        exemplar_extra_bytes: what a method keeps with each, such as logits.
-        codebook_bytes: without which ids say nothing.
-        tokenizer_bytes: needed to classify a picture that is no store's, and to replay pictures;
+        exemplar_label_bytes: labels of the exemplars.
+        exemplar_extra_bytes: anything else stored per exemplar, e.g. logits.
+        codebook_bytes: the codebook that gives ids a meaning.
+        tokenizer_bytes: the tokenizer, needed to classify new pictures and to replay pictures, but
             not to train from tokens.
-        replays_pictures: whether exemplars are pictures, so that training needs the tokenizer too.
-        online_pet_bytes: the tuning modules that are trained.
-        offline_pet_bytes: their running averages, for as many as there are.
-        head_bytes: the classifier of all classes met.
-        state_bytes: what else a method remembers: prototypes, Gram matrices, random projections …
-        optimizer_bytes: moments while a task is trained; each task begins with new ones.
-        backbone_bytes: frozen, and the same for every method.
-        trainable_parameters: how many numbers a step may change.
+        replays_pictures: whether exemplars are pictures, so that training needs the tokenizer.
+        online_pet_bytes: the tuning modules being trained.
+        offline_pet_bytes: their running averages, if any.
+        head_bytes: the classifier of all classes seen.
+        state_bytes: other state of the method, e.g. prototypes, Gram matrices, random projections.
+        optimizer_bytes: optimizer state during a task; reset for each task.
+        backbone_bytes: the frozen backbone, the same for every method.
+        trainable_parameters: number of parameters that a step may change.
     """
 
     exemplar_payload_bytes: int = 0
@@ -47,21 +47,22 @@ class Ledger:
 
     @property
     def exemplar_bytes(self) -> int:
-        """All of the exemplars."""
+        """Total bytes of the exemplars."""
         return self.exemplar_payload_bytes + self.exemplar_label_bytes + self.exemplar_extra_bytes
 
     @property
     def total_memory_bytes(self) -> int:
-        """What is kept from one task to the next besides the backbone.
+        """Total bytes kept from one task to the next, apart from the backbone.
 
-        The tokenizer counts where training needs it; the optimiser's moments are not kept.
+        Includes the tokenizer if training needs it; excludes the optimizer state, which is not
+        kept.
         """
         kept = self.exemplar_bytes + self.codebook_bytes + self.state_bytes + self.head_bytes
         tokenizer = self.tokenizer_bytes if self.replays_pictures else 0
         return kept + tokenizer + self.online_pet_bytes + self.offline_pet_bytes
 
     def describe(self) -> dict[str, int]:
-        """Everything by name, the sums included, as JSON."""
+        """Return all entries and their sums by name, as JSON."""
         entries = {name: int(value) for name, value in asdict(self).items()}
         return {
             **entries,
@@ -71,24 +72,24 @@ class Ledger:
 
 
 def tensor_bytes(tensors: Any) -> int:
-    """Bytes of all tensors and arrays in a mapping or sequence, however nested.
+    """Return the bytes of all tensors and arrays in a nested mapping or sequence.
 
-    What shares its memory with another (tied weights) counts once, a view for what it shows. So a
-    state dict, ``parameters()`` as a list, or an optimiser's state can be passed.
+    Shared memory (tied weights) counts once, and a view counts what it shows. Accepts a state dict,
+    a list of ``parameters()``, or an optimizer's state.
     """
     return sum(_sizes(tensors, {}).values())
 
 
 def count_trainable(module: nn.Module) -> int:
-    """Parameters of a module that ask for gradients."""
+    """Return the number of parameters of a module that require gradients."""
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
 
 
 def _sizes(found: Any, sizes: dict[Any, int]) -> dict[Any, int]:
-    """Bytes by where they lie."""
+    """Collect sizes in bytes by memory address."""
     if isinstance(found, Tensor):
         num_bytes = found.numel() * found.element_size()
-        # Tensors without memory of their own (meta, empty) lie nowhere: each is another.
+        # Tensors without memory (meta, empty) have no address; count each.
         place = found.data_ptr() or id(found)
         sizes[found.device, place] = max(num_bytes, sizes.get((found.device, place), 0))
     elif isinstance(found, np.ndarray):

@@ -1,4 +1,4 @@
-"""The loop over the segments of a stream, and the steps of each.
+"""Loop over the segments of a stream and the steps of each.
 
 Legend: B batch.
 """
@@ -36,14 +36,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class Running(Loop[StepBatch]):
-    """One call of a continual run: from its latest checkpoint, if there is one, to its end.
+    """One call of a continual run, from its latest checkpoint, if any, to its end.
 
     Args:
-        learner: what learns.
-        train: the training split in memory.
-        evaluated: the evaluated split in memory.
-        run: the folder.
-        notify: called after each step.
+        learner: learner to train.
+        train: training split in memory.
+        evaluated: evaluated split in memory.
+        run: run folder.
+        notify: callback after each step.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Running(Loop[StepBatch]):
     @property
     @override
     def mark(self) -> int:
-        """Number of the checkpoint or line; it grows with steps and segments."""
+        """Number of the checkpoint or log line; increases with steps and segments."""
         return self.position.number + self.position.segment
 
     @property
@@ -107,12 +107,12 @@ class Running(Loop[StepBatch]):
 
     @property
     def _present(self) -> Course:
-        """The course of the present segment."""
+        """Return the course of the current segment."""
         return self.courses[self.position.segment]
 
     @property
     def _first(self) -> int:
-        """Number of the first step of the present segment."""
+        """Number of the first step of the current segment."""
         return self.position.number - self.position.step
 
     def _course(self, number: int, segment: Segment) -> Course:
@@ -127,7 +127,7 @@ class Running(Loop[StepBatch]):
         )
 
     def _learn_segment(self, stop: Stop) -> bool:
-        """Learn the present segment; whether the run continues after it."""
+        """Learn the current segment; return whether the run continues after it."""
         position, learner, segment = self.position, self.learner, self._segment
         task_free = self.setting.stream.task_free
         if not task_free and not position.step:
@@ -144,14 +144,14 @@ class Running(Loop[StepBatch]):
         if not task_free:
             self.state.optimizer = None
         self.check_weights()
-        # A line of its metrics is beyond every earlier checkpoint: it is written once.
+        # The log line is newer than any earlier checkpoint, so it is written once.
         position.segment, position.step = position.segment + 1, 0
         self._evaluate_segment(segment)
         self.save()
         return not stop.requested or position.segment == len(self.segments)
 
     def _get_optimizer(self) -> None:
-        """Make a new optimizer for each task, and one for all of a task-free stream."""
+        """Create a new optimizer for each task, or a single one for a task-free stream."""
         position = self.position
         if self.state.optimizer is not None:
             return
@@ -214,7 +214,7 @@ class Running(Loop[StepBatch]):
         return loss.detach()[None]
 
     def _batch(self, course: Course, step: int) -> StepBatch:
-        """Make the new samples of a step of the present segment."""
+        """Return the new samples of a step of the current segment."""
         device, number = self.setting.device, self._first + step
         rows, positions, epoch = course.at(step)
         labels = torch.from_numpy(self.train.labels[rows]).to(device)
@@ -262,7 +262,7 @@ class Running(Loop[StepBatch]):
         )
 
     def _evaluate_segment(self, segment: Segment) -> None:
-        """Ask for all answers after a segment."""
+        """Evaluate all experts after a segment."""
         answers, of_met = self._answer(after=segment.task.index)
         stream = self.setting.stream
         counts = [len(task.val_rows) for task in stream.tasks]
@@ -279,7 +279,7 @@ class Running(Loop[StepBatch]):
         self._say_segment(segment, figures["accuracy"])
 
     def _say_segment(self, segment: Segment, accuracy: float) -> None:
-        """Log what is known after a segment, and how long the rest takes."""
+        """Log the results after a segment and the estimated time left."""
         journal, shown = self.journal, [f"accuracy {accuracy:.4f}"]
         if "loss" in journal.latest:
             shown.insert(0, f"loss {journal.latest['loss']:.4g}")

@@ -1,4 +1,4 @@
-"""Names of methods, apart from their classes so that the command line starts without torch."""
+"""Names of methods, separate from their classes so that the command line starts without torch."""
 
 from typing import Literal
 

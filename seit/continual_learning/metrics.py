@@ -1,14 +1,14 @@
-"""What a learner has kept and learnt, by every definition in use, each under a name of its own.
+"""Metrics of continual learning: each definition in use under its own name.
 
-Everything comes from the accuracy matrix R, float64 (T, T): R[t, i] is the share of task i's
-evaluated samples that is right after task t was learnt, told apart among all classes met up to then
-(class-incremental: no task is named at test). Columns i > t are of tasks still to come, NaN where a
-protocol does not evaluate them. Nothing is rounded. What needs two tasks is NaN for one.
+Everything is computed from the accuracy matrix R, float64 (T, T): R[t, i] is the accuracy on the
+evaluated samples of task i after learning task t, among all classes seen up to t
+(class-incremental: no task identity at test time). Columns i > t are future tasks, NaN if a
+protocol does not evaluate them. Nothing is rounded. Metrics that need two tasks are NaN for one.
 
-Toolkits mean different things by one word: *forgetting* is :func:`forgetting_chaudhry` here, as in
+Toolkits use one word for different metrics: *forgetting* is :func:`forgetting_chaudhry` here, as in
 most papers; PILOT, PyCIL and mammoth print :func:`forgetting_incl_last`, Avalanche
-:func:`forgetting_first`. *Average accuracy* is that of tasks, each counted alike; PILOT's is
-pooled over samples. The two are the same on balanced tasks.
+:func:`forgetting_first`. *Average accuracy* weighs tasks equally; PILOT's is pooled over samples.
+The two agree on balanced tasks.
 
 Legend: T tasks; indices in formulas run from 1, and N = T.
 """
@@ -48,11 +48,11 @@ FORMULAS: Mapping[str, str] = MappingProxyType(
         "samples apart (Koh et al. 2022)",
     }
 )
-"""What each number of a result is, by its name; result files carry them."""
+"""Definition of each metric of a result, by name; stored in result files."""
 
 
 def task_mean(R: Floats) -> Floats:
-    """A_t (T,): the mean over i ≤ t of R[t, i], each task counted alike."""
+    """Return A_t (T,): the mean over i ≤ t of R[t, i], each task weighed equally."""
     R = _checked(R)
     T = len(R)
     means: Floats = np.tril(R).sum(axis=1) / np.arange(1, T + 1)
@@ -60,10 +60,10 @@ def task_mean(R: Floats) -> Floats:
 
 
 def pooled(hits: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> Floats:
-    """P_t (T,): Σ_{i ≤ t} hits[t, i] / Σ_{i ≤ t} counts[i], each sample counted alike.
+    """Return P_t (T,): Σ_{i ≤ t} hits[t, i] / Σ_{i ≤ t} counts[i], each sample weighed equally.
 
     Args:
-        hits: int (T, T), right predictions on task i's samples after task t.
+        hits: int (T, T), correct predictions on task i's samples after task t.
         counts: int (T,), evaluated samples of each task.
     """
     T = len(counts)
@@ -74,52 +74,52 @@ def pooled(hits: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> Fl
 
 
 def average_accuracy(R: Floats) -> float:
-    """Ā = (1/N) Σ_t A_t: average incremental accuracy."""
+    """Return Ā = (1/N) Σ_t A_t: average incremental accuracy."""
     return float(task_mean(R).mean())
 
 
 def last_accuracy(R: Floats) -> float:
-    """A_N: last incremental accuracy."""
+    """Return A_N: last incremental accuracy."""
     return float(task_mean(R)[-1])
 
 
 def learning_accuracy(R: Floats) -> float:
-    """(1/N) Σ_i R[i, i]: how well tasks are learnt, whatever is kept of them."""
+    """Return (1/N) Σ_i R[i, i]: accuracy on each task right after learning it."""
     return float(np.diagonal(_checked(R)).mean())
 
 
 def forgetting_per_task(R: Floats) -> Floats:
-    """f_i (T − 1,): max over i ≤ t < N of R[t, i], minus R[N, i].
+    """Return f_i (T − 1,): max over i ≤ t < N of R[t, i], minus R[N, i].
 
-    Chaudhry et al., "Riemannian Walk for Incremental Learning" (arXiv 1801.10112), section 5. What
-    was told of a task before it was learnt does not count as what could be forgotten.
+    Chaudhry et al., "Riemannian Walk for Incremental Learning" (arXiv 1801.10112), section 5.
+    Accuracy on a task before learning it does not count.
     """
     R = _checked(R)
     return _best(R[:-1]) - R[-1, :-1]
 
 
 def forgetting_chaudhry(R: Floats) -> float:
-    """The mean over i < N of :func:`forgetting_per_task`; below 0 where tasks got better."""
+    """Return the mean of :func:`forgetting_per_task` over i < N; below 0 if tasks improved."""
     return _mean(forgetting_per_task(R))
 
 
 def forgetting_incl_last(R: Floats) -> float:
-    """The mean over i < N of (max over i ≤ t ≤ N of R[t, i]) − R[N, i], which is at least 0.
+    """Return the mean over i < N of (max over i ≤ t ≤ N of R[t, i]) − R[N, i], at least 0.
 
-    As PILOT, PyCIL and mammoth have it, but for PILOT's rounding of accuracies.
+    As in PILOT, PyCIL and mammoth, except that PILOT rounds accuracies.
     """
     R = _checked(R)
     return _mean(_best(R) - R[-1, :-1])
 
 
 def forgetting_first(R: Floats) -> float:
-    """The mean over i < N of R[i, i] − R[N, i], as Avalanche has it."""
+    """Return the mean over i < N of R[i, i] − R[N, i], as in Avalanche."""
     R = _checked(R)
     return _mean(np.diagonal(R)[:-1] - R[-1, :-1])
 
 
 def backward_transfer(R: Floats) -> float:
-    """The mean over i < N of R[N, i] − R[i, i]: minus :func:`forgetting_first`.
+    """Return the mean over i < N of R[N, i] − R[i, i], minus :func:`forgetting_first`.
 
     Lopez-Paz and Ranzato, "Gradient Episodic Memory" (arXiv 1706.08840), equation 2.
     """
@@ -127,14 +127,14 @@ def backward_transfer(R: Floats) -> float:
 
 
 def forward_transfer(R: Floats, b: Floats) -> float:
-    """The mean over i > 1 of R[i − 1, i] − b[i]; NaN where R has no columns of the future.
+    """Return the mean over i > 1 of R[i − 1, i] − b[i]; NaN if R lacks columns of future tasks.
 
-    Lopez-Paz and Ranzato (arXiv 1706.08840), equation 3. In a class-incremental stream no class of
-    a task is known before it, and this says nothing; it is meant for domains.
+    Lopez-Paz and Ranzato (arXiv 1706.08840), equation 3. Meant for domains: in a class-incremental
+    stream no class of a future task is known, and the value is meaningless.
 
     Args:
         R: float64 (T, T).
-        b: float64 (T,), accuracy on each task before any was learnt.
+        b: float64 (T,), accuracy on each task before any training.
     """
     R = _checked(R)
     if b.shape != (len(R),):
@@ -143,9 +143,9 @@ def forward_transfer(R: Floats, b: Floats) -> float:
 
 
 def area_under(accuracies: Sequence[float] | Floats) -> float:
-    """A_auc: the mean of accuracies taken at regular numbers of samples; NaN for none.
+    """Return A_auc: the mean of accuracies at regular numbers of samples; NaN if empty.
 
-    Koh et al. (arXiv 2110.10031), section 4.1: what a learner is worth at any moment.
+    Koh et al. (arXiv 2110.10031), section 4.1: performance at any time.
     """
     return _mean(np.asarray(accuracies, dtype=np.float64))
 
@@ -159,19 +159,19 @@ def summarise(
     task_incremental: Floats | None = None,
     curve: Sequence[float] | Floats | None = None,
 ) -> dict[str, float | None]:
-    """All numbers of a run by their names in :data:`FORMULAS`, for a result file.
+    """Return all metrics of a run by their names in :data:`FORMULAS`, for a result file.
 
     Args:
         R: float64 (T, T).
-        hits: int (T, T), for the pooled ones; with ``counts``.
+        hits: int (T, T), for pooled metrics; requires ``counts``.
         counts: int (T,).
         initial: float64 (T,), accuracy before any task, for forward transfer.
         task_incremental: float64 (T, T), accuracies among the classes of each task alone.
         curve: accuracies of an online stream at regular numbers of samples.
 
     Returns:
-        None stands for what is not defined: all that needs two tasks where there is one, and
-        forward transfer where the future was not evaluated. What was not passed is left out.
+        None for undefined metrics: those that need two tasks if there is one, and forward transfer
+        if future tasks were not evaluated. Metrics of arguments not passed are left out.
     """
     found = {
         "last_accuracy": last_accuracy(R),
@@ -199,12 +199,12 @@ def summarise(
 
 
 def as_lists(R: Floats) -> list[list[float | None]]:
-    """A matrix as JSON: None for NaN."""
+    """Return a matrix as JSON, with None for NaN."""
     return [[None if np.isnan(value) else float(value) for value in row] for row in R]
 
 
 def _checked(R: Floats) -> Floats:
-    """R as float64 (T, T), T ≥ 1."""
+    """Return R as float64 (T, T), T ≥ 1."""
     R = np.asarray(R, dtype=np.float64)
     if R.ndim != 2 or R.shape[0] != R.shape[1] or not R.size:
         raise UsageError(f"the accuracy matrix is of shape {R.shape}; expected (T, T), T ≥ 1")
@@ -212,7 +212,7 @@ def _checked(R: Floats) -> Floats:
 
 
 def _best(rows: Floats) -> Floats:
-    """The highest accuracy (T − 1,) on each task but the last, from when it was learnt on."""
+    """Return the highest accuracy (T − 1,) on each task but the last, once learned."""
     num_rows, T = rows.shape
     learnt = np.arange(num_rows)[:, None] >= np.arange(T - 1)
     best: Floats = np.where(learnt, rows[:, : T - 1], -np.inf).max(axis=0, initial=-np.inf)

@@ -1,4 +1,4 @@
-"""The network of a continual run: a backbone, what is tuned of it, and a head for all classes.
+"""Network of a continual run: a backbone, its tuning, and a head for all classes.
 
 Legend: B batch, C classes of the store, D features.
 """
@@ -13,26 +13,26 @@ from typing_extensions import override
 from seit.models import Tuning, keeps_statistics
 
 _HEAD_STD = 0.001
-"""Of the head's first weights, as in LAE."""
+"""Standard deviation of the head's initial weights, as in LAE."""
 
 
 class Network(nn.Module):
-    """Inputs → logits (B, C), a class in the place of its label.
+    """Inputs → logits (B, C), with a column for each label.
 
-    One matrix serves all classes. As LAE's heads of single tasks it is: rows of classes that a loss
-    leaves out get no gradient, and an optimiser that begins anew with each task and decays nothing
-    leaves them where they are.
+    One matrix serves all classes, equivalent to LAE's heads of single tasks: classes left out of a
+    loss get no gradient, and an optimizer that is reset for each task, without weight decay, leaves
+    their rows unchanged.
 
     Args:
-        backbone: without a classifier, as timm's `reset_classifier(0)` leaves it.
-        tuning: not attached yet.
+        backbone: backbone without a classifier, as after timm's `reset_classifier(0)`.
+        tuning: tuning, not attached yet.
         num_classes: C.
         num_features: D.
 
     Attributes:
         head: the classifier.
         tuning: how the backbone is trained.
-        tuned: what of it is, by its names there.
+        tuned: its trained modules, by name in the backbone.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Network(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def features(self, inputs_BChw: Tensor) -> Tensor:
-        """What the head sees: float (B, D)."""
+        """Return the features that the head receives, float (B, D)."""
         features: Tensor = self.backbone(inputs_BChw)
         return features
 
@@ -58,13 +58,13 @@ class Network(nn.Module):
         return logits
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that the optimiser does not decay, such as position embeddings."""
+        """Return the names of parameters excluded from weight decay, e.g. position embeddings."""
         return {f"backbone.{name}" for name in getattr(self.backbone, "no_weight_decay", set)()}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """All that training changes: parameters, and statistics and averages beside them.
+        """Return everything that training changes: parameters, statistics and averages.
 
-        Statistics of norms that a tuning holds still are the backbone's.
+        Norm statistics that a tuning keeps frozen belong to the backbone instead.
         """
         own = {id(parameter) for parameter in (*self.tuned.values(), *self.head.parameters())}
         buffers = {
@@ -81,24 +81,24 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put a trained state back.
+        """Restore a trained state.
 
         Raises:
-            KeyError: it is another network's.
+            KeyError: the state is from another network.
         """
         for name, value in self.trained_state().items():
             value.copy_(state[name])
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of the trained state."""
+        """Return a copy of the trained state."""
         return {name: value.detach().clone() for name, value in self.trained_state().items()}
 
     @contextmanager
     def wearing(self, state: Mapping[str, Tensor]) -> Iterator[None]:
-        """Have other values for some of the trained state meanwhile.
+        """Swap in other values for part of the trained state within the context.
 
         Args:
-            state: by the names of :meth:`trained_state`.
+            state: values by name, as in :meth:`trained_state`.
         """
         live = self.trained_state()
         with torch.no_grad():

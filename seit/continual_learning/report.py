@@ -1,4 +1,4 @@
-"""The report of a continual run: accuracies over tasks, what was forgotten, every byte kept.
+"""Report of a continual run: accuracy over tasks, forgetting, and memory in bytes.
 
 Legend: T tasks.
 """
@@ -38,9 +38,9 @@ _SUMS = {
     "exemplar_bytes": "exemplars together",
     "total_memory_bytes": "kept between tasks, besides the backbone",
 }
-"""Entries of a ledger that others add up to."""
+"""Entries of a ledger that are sums of others."""
 _MAX_BARS = 30
-"""More tasks are a line."""
+"""Above this many tasks, forgetting is drawn as a line."""
 
 
 def write_continual_report(
@@ -56,17 +56,17 @@ def write_continual_report(
     """Write `report.html` of a finished run.
 
     Args:
-        path: of the file.
-        title: its heading.
-        lead: a sentence on what was run.
-        result: as result files have it. ``accuracy_matrix``: T lists of T accuracies 0–1, None for
-            none. ``accuracies``: A_t by the name of each expert, such as ``ensemble``.
-            ``metrics``: numbers by their names in ``FORMULAS``. ``ledger``: ``Ledger.describe``.
-            ``stream``: ``Stream.describe``. Where there are any, ``pooled``: like
-            ``accuracies``; ``curve`` of an online stream: ``samples`` and ``accuracy``.
-        settings: of the run, nested or not.
-        warnings: what makes the figures mean little.
-        origins: where the backbone comes from.
+        path: path of the file.
+        title: heading.
+        lead: one sentence about the run.
+        result: contents of a result file. ``accuracy_matrix``: T lists of T accuracies 0–1 or None.
+            ``accuracies``: A_t by expert, such as ``ensemble``. ``metrics``: numbers by their names
+            in ``FORMULAS``. ``ledger``: ``Ledger.describe``. ``stream``: ``Stream.describe``.
+            Optional: ``pooled``, like ``accuracies``; ``curve`` of an online stream, with
+            ``samples`` and ``accuracy``.
+        settings: settings of the run, nested or not.
+        warnings: reasons to distrust the figures.
+        origins: sections about the origin of the backbone.
     """
     R = np.array(result["accuracy_matrix"], dtype=np.float64)
     tasks = list(result["stream"]["tasks"])
@@ -109,7 +109,7 @@ def _tiles(result: Mapping[str, Any]) -> list[Figure]:
 
 
 def _curves(result: Mapping[str, Any]) -> list[Markup]:
-    """A line an expert over the tasks; of an online stream also accuracy over samples."""
+    """Plot each expert's accuracy over tasks and, for an online stream, over samples."""
     charts = [
         line_chart(
             [
@@ -143,7 +143,7 @@ def _curves(result: Mapping[str, Any]) -> list[Markup]:
 
 
 def _forgetting(R: Floats, tasks: Sequence[str]) -> list[Section]:
-    """What each task but the last has lost; nothing of a single task."""
+    """Plot the forgetting of each task but the last; empty for a single task."""
     if len(R) < 2:
         return []
     lost = 100 * forgetting_per_task(R)

@@ -1,4 +1,4 @@
-"""What a continual run comes to: accuracies by every definition, bytes, and the protocol.
+"""Result of a continual run: accuracies by every definition, bytes, and the protocol.
 
 Legend: T tasks.
 """
@@ -28,29 +28,29 @@ from seit.tokenizers import tokenizer_bytes
 
 @dataclass(frozen=True, repr=False)
 class ContinualResult(Outcome):
-    """What a run came to; accuracies are shares, 0–1, and None what is not defined.
+    """Result of a run; accuracies are shares, 0–1, and None if undefined.
 
     Attributes:
-        last_accuracy: mean over tasks after the last one.
+        last_accuracy: mean accuracy over tasks after the last one.
         average_accuracy: mean over tasks t of the mean over tasks up to t, after t.
-        forgetting: Chaudhry et al.'s.
-        accuracy_matrix: T rows of T, row t after task t; columns of the future too.
-        task_incremental_matrix: the same among the classes of a sample's own task.
-        metrics: all figures by unambiguous names.
-        formulas: what they mean.
-        experts: of each one who answers, its accuracies after each task; ``all`` is what counts.
-        pooled: the same, each sample counted alike.
-        curve: samples seen and accuracy, of a stream that is seen once.
-        ledger: what takes how many bytes.
-        stream: the protocol: order, sizes, fingerprint of the split.
-        protocol: method, mask, memory, fingerprint of the backbone and what it knew before.
-        network: sha256 of everything that was trained.
+        forgetting: as defined by Chaudhry et al.
+        accuracy_matrix: (T, T), row t after task t, including columns of future tasks.
+        task_incremental_matrix: the same, among the classes of a sample's own task.
+        metrics: all metrics by unambiguous names.
+        formulas: their definitions.
+        experts: accuracies of each expert after each task; ``all`` is the combined prediction.
+        pooled: the same, each sample weighed equally.
+        curve: samples seen and accuracy, for a task-free stream.
+        ledger: bytes by purpose.
+        stream: order, sizes and fingerprint of the split.
+        protocol: method, mask, memory, and the backbone's fingerprint and pretraining.
+        network: sha256 of all trained tensors.
         trained_parameters: of backbone and head together.
-        steps: of the whole run.
-        samples: new ones that steps took, in this call.
-        samples_per_second: of them, evaluation left out.
+        steps: steps of the whole run.
+        samples: new samples trained on in this call.
+        samples_per_second: training throughput, excluding evaluation.
         seconds: duration of this call.
-        warnings: what makes the figures mean little, one line each.
+        warnings: reasons to distrust the figures, one line each.
     """
 
     last_accuracy: float
@@ -83,14 +83,14 @@ def make_result(
     seconds: float,
     warnings: tuple[str, ...] = (),
 ) -> ContinualResult:
-    """The result of a run that learned all tasks.
+    """Return the result of a run that has learned all tasks.
 
     Args:
-        running: of it.
-        store: that it learned.
-        begun: what the protocol says of its beginning: the backbone, and what that knew.
-        seconds: that this call took.
-        warnings: what makes the figures mean little, one line each.
+        running: the finished run.
+        store: store that it learned from.
+        begun: entries of the protocol about the backbone and its pretraining.
+        seconds: duration of this call.
+        warnings: reasons to distrust the figures, one line each.
     """
     config, progress = running.config, running.position
     learner, stream = running.learner, running.setting.stream
@@ -145,7 +145,7 @@ def make_result(
 def _by_expert(
     answers: list[Answers], counts: npt.NDArray[np.int64], *, is_pooled: bool
 ) -> dict[str, list[float | None]]:
-    """Accuracies after each task, by who answered; None where one did not yet."""
+    """Return accuracies after each task by expert; None before an expert exists."""
     names = {name for one in answers for name in one.hits}
     found: dict[str, list[float | None]] = {}
     for name in sorted(names):
@@ -177,7 +177,7 @@ def _protocol(
 
 
 def _ledger(running: Running, store: Store) -> Ledger:
-    """What takes how many bytes at the end of the run."""
+    """Return the bytes by purpose at the end of the run."""
     learner, memory = running.learner, running.setting.memory
     network, stored = learner.network, learner.stored()
     own = {k: one for k, one in network.trained_state().items() if k.startswith("backbone.")}
@@ -204,7 +204,7 @@ def _ledger(running: Running, store: Store) -> Ledger:
 
 
 def _count_trained(learner: Learner) -> int:
-    """Parameters that steps change, of backbone and head together."""
+    """Return the number of trained parameters of backbone and head."""
     if not learner.takes_steps:
         return 0
     network = learner.network
@@ -212,9 +212,9 @@ def _count_trained(learner: Learner) -> int:
 
 
 def recorded_result(told: Mapping[str, Any]) -> ContinualResult:
-    """The result that `run.json` of a finished run tells.
+    """Return the result recorded in `run.json` of a finished run.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: the record is not as written.
     """
     return as_record(told, ContinualResult, origin="the result in run.json")

@@ -1,4 +1,4 @@
-"""`seit continual`: a run that learns tasks one after the other."""
+"""`seit continual`: learn the tasks of a stream one after the other."""
 
 import logging
 import os
@@ -55,7 +55,7 @@ from seit.training import (
 
 _LOG = logging.getLogger(__name__)
 LEARNER_NAME = "learner.safetensors"
-"""In the run's folder: what was trained, and what the method keeps."""
+"""File in the run folder with the trained tensors and the state of the method."""
 
 
 def continual(
@@ -67,26 +67,26 @@ def continual(
     init_from: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ContinualResult:
-    """Learn the tasks of a stream over ``store`` and leave a run folder at ``out``.
+    """Learn the tasks of a stream over ``store`` and write a run folder to ``out``.
 
-    One process. The folder gets `learner.safetensors`, all that was trained and kept; the backbone
+    Runs in one process. Writes `learner.safetensors`, everything trained and kept; the backbone
     stays in the run that it came from.
 
     Args:
-        config: what to do; None for what the command does by default, fitted to the store.
-        store: the store, opened or by path.
-        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: go on where that run stopped, in the middle of a task too; figures and network are
-            those of an undisturbed run on the same CPU, bit for bit.
-        init_from: a finished run whose backbone is adapted, instead of ``config.init_from``; it is
-            needed to resume, too. Without one the backbone has random weights, which is warned of
-            where most of it stays frozen.
-        progress: called after each step.
+        config: settings; None for the command's defaults, fitted to the store.
+        store: store, open or by path.
+        out: new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: continue an interrupted run, even within a task; figures and network are
+            bit-identical to those of an uninterrupted run on the same CPU.
+        init_from: finished run whose backbone is adapted, instead of ``config.init_from``; also
+            required to resume. Without one the backbone has random weights, with a warning if most
+            of it stays frozen.
+        progress: callback after each step.
 
     Raises:
         UsageError: settings, store, backbone and folder do not fit together; nothing was changed.
-        SeitError: the loss is not finite any more, or a file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        SeitError: the loss became non-finite, or a file cannot be written.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
@@ -109,7 +109,7 @@ def continual(
 def _continual(
     config: ContinualConfig, store: Store, out: Path, *, resume: bool, progress: Progress | None
 ) -> ContinualResult:
-    """Learn all that is left, in a folder that is held."""
+    """Learn all remaining tasks in a locked folder."""
     started = time.perf_counter()
     torch.manual_seed(config.run.seed)
     device = choose_device(config.run.device)
@@ -146,7 +146,7 @@ def _continual(
         running.finish()
     seconds = time.perf_counter() - started
     result = make_result(running, store, begun, seconds=seconds, warnings=warnings)
-    if run.info["status"] == "finished":  # of which only files are missing
+    if run.info["status"] == "finished":  # only some files are missing
         result = recorded_result(run.info["result"])
     _leave(run, learner, result, store, device)
     running.journal.close({k: one for k, one in result.metrics.items() if one is not None})
@@ -154,7 +154,7 @@ def _continual(
 
 
 def _warnings(config: ContinualConfig) -> tuple[str, ...]:
-    """List what makes the figures mean little."""
+    """List reasons to distrust the figures."""
     tuned = config.effective_tuning.method
     if config.init_from is not None or TUNINGS[tuned].trains_all:
         return ()
@@ -168,7 +168,7 @@ def _warnings(config: ContinualConfig) -> tuple[str, ...]:
 def _make_network(
     config: ContinualConfig, store: Store, augment: TokenAugment
 ) -> tuple[Network, str]:
-    """The network, and the fingerprint of the backbone that it begins with."""
+    """Return the network, and the fingerprint of its initial backbone."""
     backbone = build_backbone(
         config.model.name,
         channels=augment.channels,
@@ -197,7 +197,7 @@ def _make_network(
 
 
 def _pretraining(config: ContinualConfig, store: Store) -> dict[str, Any] | None:
-    """What the backbone learned before; where that was labels, classes of the future too."""
+    """Return how the backbone was pretrained; with labels, it may know future classes."""
     if config.init_from is None:
         return None
     run = Run.open(config.init_from)
@@ -224,7 +224,7 @@ def _make_memory(config: ContinualConfig, store: Store, device: torch.device) ->
 
 
 def _check_begun(run: Run, *, backbone: str, stream: str) -> None:
-    """Remember backbone and stream of a new run, and refuse others when it goes on."""
+    """Record backbone and stream of a new run, and refuse others on resume."""
     info = run.info
     if info.setdefault("backbone", backbone) != backbone:
         raise UsageError(
@@ -242,7 +242,7 @@ def _check_begun(run: Run, *, backbone: str, stream: str) -> None:
 def _leave(
     run: Run, learner: Learner, result: ContinualResult, store: Store, device: torch.device
 ) -> None:
-    """Write what a finished run leaves behind."""
+    """Write the files of a finished run."""
     run.save_tensors(LEARNER_NAME, learner.network.trained_state() | learner.state())
     info = {**run.info, "result": asdict(result), "environment": environment(device)}
     config = learner.config

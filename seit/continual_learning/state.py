@@ -1,7 +1,6 @@
-"""What a continual run needs to resume bit for bit, as tensors.
+"""State that a continual run needs to resume bit for bit, as tensors.
 
-The backbone is not among it where it is frozen: the run is given it again, and knows it by its
-fingerprint.
+A frozen backbone is not included: the run loads it again and checks its fingerprint.
 
 Legend: T tasks.
 """
@@ -21,16 +20,16 @@ from seit.training import Saved, moments, restore_moments
 
 @dataclass
 class Position:
-    """Progress of a run, and its answers so far.
+    """Progress of a run, and its predictions so far.
 
     Attributes:
-        segment: the present one's number.
-        step: steps done of it.
-        number: steps done in all.
-        initial: answers before the first task.
-        answers: after each task.
-        curve: (samples, accuracy) of each evaluation of a stream that is seen once.
-        optimizer_bytes: of the largest optimizer state so far.
+        segment: index of the current segment.
+        step: steps done in it.
+        number: steps done in total.
+        initial: predictions before the first task.
+        answers: predictions after each task.
+        curve: (samples, accuracy) of each evaluation of a task-free stream.
+        optimizer_bytes: size of the largest optimizer state so far.
     """
 
     segment: int = 0
@@ -47,10 +46,10 @@ class ContinualState:
     """The live objects of a run that a checkpoint saves and restores.
 
     Attributes:
-        learner: what learns.
-        progress: how far it is.
-        also: further objects, each with names of its own.
-        optimizer: of the present task; None between tasks, as each begins with a new one.
+        learner: learner of the run.
+        progress: progress of the run.
+        also: further objects with names of their own.
+        optimizer: optimizer of the current task; None between tasks, as each starts a new one.
     """
 
     learner: Learner
@@ -60,7 +59,7 @@ class ContinualState:
     _saved_moments: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state as named tensors on the host."""
+        """Return all state as named tensors on the host."""
         learner, progress = self.learner, self.progress
         parts: dict[str, Mapping[str, Tensor]] = {
             "network": learner.network.trained_state(),
@@ -88,10 +87,10 @@ class ContinualState:
         return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved state back; moments wait for :meth:`restore_optimizer`.
+        """Restore saved state, except moments, which wait for :meth:`restore_optimizer`.
 
         Raises:
-            DamagedError: it is another run's.
+            DamagedError: the state is from another run.
         """
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -117,26 +116,26 @@ class ContinualState:
         self._saved_moments = parts.get("optimizer", {})
 
     def restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give the optimizer of the task that was interrupted its moments back.
+        """Restore the moments of the interrupted task's optimizer.
 
         Raises:
-            DamagedError: they are another run's.
+            DamagedError: the moments are from another run.
         """
         self.optimizer = optimizer
         network = self.learner.network
         try:
-            # Of a module that was frozen so far there are none yet.
+            # A module frozen so far has no moments yet.
             restore_moments(network, optimizer, self._saved_moments, all_or_none=False)
         except (KeyError, RuntimeError, ValueError) as error:
             raise DamagedError(f"the checkpoint does not fit this run: {error}") from error
 
     def moments(self) -> dict[str, Tensor]:
-        """Return what the optimizer keeps, by the names of parameters; nothing between tasks."""
+        """Return the optimizer state by parameter name; empty between tasks."""
         return {} if self.optimizer is None else moments(self.learner.network, self.optimizer)
 
 
 def _answers(hits: Mapping[str, Tensor], task_hits: Mapping[str, Tensor]) -> list[Answers]:
-    """Answers by their numbers, of tensors named ``number.who``."""
+    """Collect answers by number from tensors named ``number.expert``."""
     found: dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
     for place, tensors in enumerate((hits, task_hits)):
         for path, value in tensors.items():

@@ -333,7 +333,8 @@ class Run:
             return []
         entries = []
         for line in read_json_lines(path, MetricsEntry, max_bytes=MAX_METRICS_BYTES):
-            entry = {"split": "train", **line}  # earlier trainings of tokenizers wrote no split
+            entry = dict(line)
+            entry.setdefault("split", "train")  # earlier trainings of tokenizers wrote no split
             figures = {name: value for name, value in entry.items() if name != "split"}
             as_record(figures, dict[str, float | None], origin=f"a line of {path}")
             entries.append(entry)

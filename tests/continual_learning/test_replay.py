@@ -341,8 +341,8 @@ def test_what_a_memory_refuses():
 
 
 @pytest.fixture(scope="module")
-def store(tinted_store):
-    return tinted_store
+def store(pattern_store):
+    return pattern_store
 
 
 @pytest.fixture(scope="module")

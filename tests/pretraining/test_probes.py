@@ -124,7 +124,7 @@ class Painter:
         self.modality = modality
 
     def decode(self, tokens):
-        grey = tokens.repeat_interleave(4, 1).repeat_interleave(4, 2)
+        grey = torch.from_numpy(tokens).repeat_interleave(4, 1).repeat_interleave(4, 2)
         return grey[..., None].expand(-1, -1, -1, 3).to(torch.uint8)
 
 

@@ -86,7 +86,7 @@ def test_the_dtype_holds_every_id(tmp_path, num_codes, dtype, found, resident):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int16])
 def test_a_dtype_that_cannot_hold_ids_is_refused(tmp_path, dtype):
     build_store(tmp_path, num_codes=40_000)
-    with pytest.raises(UsageError, match=r"no dtype for ids below 40,000; pass torch\.int32"):
+    with pytest.raises(UsageError, match=r"cannot hold ids below 40,000; pass torch\.int32"):
         TokenDataset(seit.open(tmp_path)["train"], dtype=dtype)
 
 

@@ -214,7 +214,8 @@ def test_ids_are_those_of_the_library():
         made = make(codebook.detach().clone(), bound)
         found = made.quantise(latents)
         assert torch.equal(found, ids[0].view(400, -1).long()), library
-        summed = sum(made._codes[level][found[:, level]] for level in range(made.levels))
+        codes_LKC = torch.as_tensor(made.codebook).view(made.levels, -1, latents.shape[1])
+        summed = sum(codes_LKC[level][found[:, level]] for level in range(made.levels))
         torch.testing.assert_close(summed, codes[0], atol=1e-5, rtol=0)
         assert len(found.unique(dim=0)) > 14
 

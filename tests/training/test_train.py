@@ -344,7 +344,7 @@ def test_classes_of_run_and_store_are_matched_by_name(finished, store, renamed):
     result, run = finished
     plain = evaluate_run(run.path, store, device="cpu")
     assert plain.unknown_classes == {}
-    assert plain.missing == ()
+    assert plain.missing_classes == ()
     turned = evaluate_run(run.path, renamed("red", "blue", "green"), device="cpu")
     assert np.array_equal(turned.predictions, plain.predictions)
     assert np.array_equal(turned.labels, np.array([2, 0, 1])[plain.labels])
