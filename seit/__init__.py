@@ -6,14 +6,14 @@ The verbs are the commands of `seit`, with the same names, settings and results:
     result = seit.train("store", out="run", recipe="small-cpu", steps=100)
     seit.evaluate("run", store="store").top1
 
-Each takes its input first and everything else by keyword, and returns an object that holds what the
-command prints with ``--json``. Settings go by the command's flags (``steps=100``) or by path
-(``**{"optim.lr": 1e-3}``). Around the verbs: ``store = seit.open(path)``; ``split =
+Each takes its input first and everything else by keyword, and returns an object with the values
+that the command prints with ``--json``. Settings are passed by the command's flags (``steps=100``)
+or by path (``**{"optim.lr": 1e-3}``). Besides the verbs: ``store = seit.open(path)``; ``split =
 store["train"]``; ``split[i]``, ``split.tokens[a:b]``, ``split.labels``, ``split.keys``;
 ``seit.loader(split, batch_size=…)``; ``seit.create_model("vit_small_patch16_224", store)``.
 
-Everything is imported when first used, so that ``import seit`` is quick; so are the rooms behind,
-such as ``seit.shards`` and ``seit.stream``.
+Everything is imported on first use, so that ``import seit`` is fast; so are subpackages such as
+``seit.shards`` and ``seit.stream``.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`python -m seit` is `seit`."""
+"""Entry point of `python -m seit`, the same as `seit`."""
 
 from seit.cli import main
 

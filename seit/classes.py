@@ -1,4 +1,4 @@
-"""Match classes of two lists by name, and find names that look like typos.
+"""Matching of classes between two lists by name, and detection of names that look like typos.
 
 All code that compares two lists of classes uses this module: labels refer to classes by name, never
 by number.
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from seit.errors import UsageError
 
 SHOWN = 5
-"""Names shown in a message."""
+"""Most names in a message."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _SEPARATORS = re.compile(r"[\s_\-]+")
 
@@ -29,7 +29,7 @@ class ClassMatch:
     """Match of the M classes of one list with the N of another.
 
     Attributes:
-        numbers: int64 (M,), each class's number in the other list; −1 if it is missing there.
+        numbers: int64 (M,), number of each class in the other list; −1 if it is missing there.
         unknown: names missing in the other list, in order.
         missing: names of the other list missing in this one, in order.
     """
@@ -55,10 +55,10 @@ def match_classes(
     """Find each of ``classes`` (M,) in ``known`` (N,) by name.
 
     Args:
-        classes: the names to look for.
-        known: the names to find them among.
+        classes: names to look for.
+        known: names to search.
         loose: without an exact match, match the only name that differs just in case, Unicode form,
-            blanks, underscores and hyphens.
+            spaces, underscores and hyphens.
 
     Raises:
         UsageError: the lists differ, and one of them repeats a name.
@@ -114,7 +114,7 @@ def check_distinct(classes: Sequence[str], *, owner: object = None) -> None:
     """Refuse repeated class names; the message names ``owner``.
 
     Raises:
-        UsageError: a name is repeated; it names the first.
+        UsageError: a name is repeated; the message shows the first.
     """
     twice = next((name for name, count in Counter(classes).items() if count > 1), None)
     if twice is not None:
@@ -180,7 +180,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def folded(name: str) -> str:
-    """Normalize a name: case, Unicode form, blanks, ``_`` and ``-``, zeros.
+    """Normalize a name: case, Unicode form, spaces, ``_`` and ``-``, zeros.
 
     Removes leading zeros of a number, and a fraction of zeros as in ``7.0``.
     """

@@ -2,7 +2,7 @@
 
 Every setting has one name, its path through the dataclasses: ``optim.lr``. It is ``lr`` under
 ``optim`` in YAML, ``--optim.lr`` on the command line and ``SEIT_OPTIM_LR`` in the environment.
-Flags win over the environment, that over ``--config``, that over ``--recipe``, that over defaults.
+Precedence: flags, environment, ``--config``, ``--recipe``, defaults.
 """
 
 import os
@@ -21,11 +21,11 @@ from seit.errors import UsageError
 T = TypeVar("T")
 MAX_CONFIG_BYTES = 1 << 18
 _MAX_NAME = 100
-"""Characters of a name that near ones are looked for; the time grows by the square."""
+"""Longest name for which similar names are searched; the time is quadratic."""
 
 
 def setting_names(kind: type, prefix: str = "") -> Iterator[str]:
-    """Yield the path of every setting of a dataclass of dataclasses."""
+    """Yield the path of every setting of a nested dataclass."""
     hints = get_type_hints(kind)
     for entry in fields(kind):
         inner = hints[entry.name]
@@ -41,11 +41,12 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
 
     Args:
         kind: a dataclass whose fields may be dataclasses, all with defaults.
-        values: settings; those left out keep the defaults that they have in ``kind()``.
-        origin: where the values come from, for messages.
+        values: settings; omitted ones keep their defaults in ``kind()``.
+        origin: source of the values, for messages.
 
     Raises:
-        UsageError: a setting is unknown (the nearest name is given) or of the wrong type.
+        UsageError: a setting is unknown (the message suggests the nearest name) or has the wrong
+            type.
     """
     known = set(setting_names(kind))
     flat = flatten(values)
@@ -65,7 +66,7 @@ def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
     """Check that settings exist.
 
     Raises:
-        UsageError: one does not; the nearest name is given.
+        UsageError: one does not; the message suggests the nearest name.
     """
     for name in names:
         if name not in known:
@@ -73,7 +74,7 @@ def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
 
 
 def _choices(kind: type, path: str) -> str:
-    """Spell out what the setting at ``path`` may be, if it is one of a few texts."""
+    """List the allowed values of the setting at ``path``, if it is a choice of strings."""
     hint: Any = kind
     for name in path.split("."):
         hint = get_type_hints(hint).get(name) if is_dataclass(hint) else None
@@ -86,7 +87,7 @@ def _choices(kind: type, path: str) -> str:
 
 
 def _names_of_lists(kind: type, prefix: str = "") -> Iterator[str]:
-    """Yield the settings that are any number of texts; one of them needs no brackets."""
+    """Yield the settings that are lists of strings; a single string needs no brackets."""
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             assert isinstance(hint, type)
@@ -96,15 +97,15 @@ def _names_of_lists(kind: type, prefix: str = "") -> Iterator[str]:
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """A configuration as nested built-in values, every setting spelled out."""
-    # Not of `config` itself: msgspec passes over a field that holds its class's default.
+    """Convert a configuration to nested built-in values, with every setting spelled out."""
+    # `asdict` first: msgspec omits a field that holds its class's default.
     mapping = msgspec.to_builtins(asdict(config))
     assert isinstance(mapping, dict)
     return mapping
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings → one mapping from paths to values."""
+    """Flatten nested mappings into one mapping from paths to values."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -118,7 +119,7 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     """Parse `--set NAME=VALUE` flags into a mapping.
 
     Raises:
-        UsageError: a text is of another form.
+        UsageError: a flag has another form.
     """
     values: dict[str, Any] = {}
     for text in texts:
@@ -130,7 +131,7 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def nest(flat: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
-    """A mapping from paths to values → nested mappings.
+    """Nest a mapping from paths to values.
 
     Raises:
         UsageError: a path is both a setting and a group.
@@ -148,7 +149,7 @@ def nest(flat: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings, later ones winning setting by setting."""
+    """Merge nested mappings; later ones win, setting by setting."""
     flat: dict[str, Any] = {}
     for layer in layers:
         flat.update(flatten(layer))
@@ -177,7 +178,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def from_environment(kind: type, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The settings that ``SEIT_…`` variables give, nested."""
+    """Return the settings in ``SEIT_…`` environment variables, nested."""
     flat = {
         name: parse_value(environment[variable])
         for name in setting_names(kind)
@@ -187,7 +188,7 @@ def from_environment(kind: type, environment: Mapping[str, str] = os.environ) ->
 
 
 def parse_value(text: str) -> Any:
-    """Parse the text of a flag or variable: YAML, and ``a,b`` for a list."""
+    """Parse the text of a flag or variable: YAML, or ``a,b`` for a list."""
     try:
         value = parse_yaml(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Sparse confusion counts, in memory that grows with the samples.
+"""Sparse confusion counts, whose memory grows with the samples.
 
-Legend: N classes, n pairs of a true and a predicted class that occurred.
+Legend: N classes, n pairs of true and predicted class that occur.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 MATRIX_CLASSES = 100
-"""Most classes for which counts are drawn, and kept in `run.json`, as a matrix."""
+"""Most classes for which counts are drawn, and stored in `run.json`, as a matrix."""
 
 
 @dataclass(frozen=True, eq=False)

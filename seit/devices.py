@@ -1,4 +1,4 @@
-"""Devices: which one a run uses, and whether Triton serves it."""
+"""Choice of a run's device, and whether Triton supports it."""
 
 import logging
 from functools import cache
@@ -11,10 +11,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` into a device that is there.
+    """Resolve ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` to an available device.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
 def triton_serves(device: torch.device) -> bool:
     """Return whether Triton's kernels run on ``device``: it is CUDA, and Triton compiles for it.
 
-    Found out once, by running the smallest program; the log reports a CUDA device without Triton.
+    Determined once, by running a minimal kernel; logs a CUDA device without Triton.
     """
     if device.type != "cuda":
         return False
@@ -42,7 +42,7 @@ def triton_serves(device: torch.device) -> bool:
 
         with torch.cuda.device(device):
             store_one[(1,)](torch.zeros(1, dtype=torch.uint8, device=device))
-    except Exception as error:  # whatever the compiler, the driver or the linker says
+    except Exception as error:  # the compiler, the driver or the linker may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         _LOG.warning("%s does without Triton, which is slower: %s", device, reason)
         return False

@@ -1,8 +1,8 @@
-"""Small documents of unknown origin, JSON and YAML, within bounds of size, depth and time.
+"""Readers of small untrusted JSON and YAML documents, with limits on size, depth and time.
 
-Run folders, recipes and tokenizers may come from anybody. What they say is read here: from regular
-files alone, so that no FIFO is waited for, without references that grow when they are resolved,
-and into the types that the reader expects.
+Run folders, recipes and tokenizers may come from anybody. They are read only from regular files
+(a FIFO would block), without references that expand on resolution, and converted to the types that
+the reader expects.
 """
 
 import copy
@@ -22,19 +22,19 @@ from seit.files import open_plain
 
 T = TypeVar("T")
 MAX_DEPTH = 64
-"""Levels of nesting; no document of seit has more than ten."""
+"""Most levels of nesting; no document of seit has more than ten."""
 MAX_LINE_BYTES = 1 << 20
 """Longest line of a file of JSON lines."""
 _MAX_DIGITS = 64
-"""Characters of a number in YAML: sums of sexagesimal digits take quadratic time."""
+"""Most characters of a number in YAML: parsing sexagesimal digits takes quadratic time."""
 _MAX_KEY = 256
-"""Characters of a key in YAML."""
+"""Most characters of a key in YAML."""
 _PLACE = re.compile(r'in "<[a-z]+ string>", ')
 _RESTORE = "restore it from a copy"
 
 
 def read_plain(path: Path, *, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file; a link to one is followed.
+    """Return the bytes of a regular file; follows a link to one.
 
     Raises:
         OSError: there is none, or it is a folder, FIFO, socket or device.
@@ -48,7 +48,7 @@ def read_plain(path: Path, *, max_bytes: int) -> bytes:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error says, without the number and path of the system's errors."""
+    """Return the message of an error, without the error number and path of an OSError."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -56,7 +56,7 @@ def parse_json(data: bytes | str) -> Any:
     """Parse JSON of at most `MAX_DEPTH` levels.
 
     Raises:
-        ValueError: it is none, or deeper.
+        ValueError: it is not JSON, or deeper.
     """
     try:
         value = json.loads(data)
@@ -76,7 +76,7 @@ def _children(value: Any) -> Iterator[Any]:
 
 
 def read_json(path: Path, shape: Any, *, max_bytes: int, advice: str = _RESTORE) -> Any:
-    """Read a JSON file and check what it holds; keys that ``shape`` does not know stay.
+    """Read a JSON file and check its content; keys that ``shape`` does not have are kept.
 
     Args:
         path: the file.
@@ -85,7 +85,7 @@ def read_json(path: Path, shape: Any, *, max_bytes: int, advice: str = _RESTORE)
         advice: what to do about a damaged file, for the message.
 
     Raises:
-        DamagedError: it cannot be read, or holds something else.
+        DamagedError: it cannot be read, or its content is invalid.
     """
     try:
         value = parse_json(read_plain(path, max_bytes=max_bytes))
@@ -96,12 +96,12 @@ def read_json(path: Path, shape: Any, *, max_bytes: int, advice: str = _RESTORE)
 
 
 def read_json_lines(path: Path, shape: Any, *, max_bytes: int) -> Iterator[Any]:
-    """Yield the values of a file of JSON lines, checked as `read_json` does.
+    """Yield the values of a file of JSON lines, checked as in `read_json`.
 
-    The last line is left out where it was cut short by a kill.
+    Skips a last line that was cut short by a kill.
 
     Raises:
-        DamagedError: the file cannot be read, or another line holds something else.
+        DamagedError: the file cannot be read, or another line is invalid.
     """
     fault, number, left = "", 0, max_bytes
     try:
@@ -132,10 +132,10 @@ def read_json_lines(path: Path, shape: Any, *, max_bytes: int) -> Iterator[Any]:
 
 
 def as_record(value: Any, kind: type[T], *, origin: str, advice: str = _RESTORE) -> T:
-    """Convert a value that came from a file; keys that ``kind`` does not know are passed over.
+    """Convert a value from a file; ignores keys that ``kind`` does not have.
 
     Raises:
-        DamagedError: it is something else.
+        DamagedError: it is invalid.
     """
     try:
         return msgspec.convert(value, kind)
@@ -146,29 +146,28 @@ def as_record(value: Any, kind: type[T], *, origin: str, advice: str = _RESTORE)
 def parse_yaml(text: bytes | str) -> Any:
     """Parse one YAML document of plain values, at most `MAX_DEPTH` levels deep.
 
-    Dates stay texts. Aliases, which grow when they are resolved, and keys that are given twice are
-    refused.
+    Dates remain strings. Aliases, which expand on resolution, and duplicate keys are refused.
 
     Raises:
-        ValueError: it is none, or something of this.
+        ValueError: it is not such a document.
     """
     return copy.deepcopy(_parsed_yaml(text))
 
 
 @lru_cache(maxsize=64)
 def _parsed_yaml(text: bytes | str) -> Any:
-    """Parse a document once: a command reads the settings of its run several times."""
+    """Parse a document, cached: a command reads the settings of its run several times."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(_PLACE.sub("at ", " ".join(str(error).split()))) from error
-    # What PyYAML raises for tags whose values do not fit, such as `!!bool maybe`.
+    # PyYAML raises these for tags whose values do not fit, such as `!!bool maybe`.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"a value does not fit its tag ({reason_of(error)})") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, within bounds."""
+    """YAML's safe loader, with limits."""
 
     def __init__(self, stream: bytes | str) -> None:
         super().__init__(stream)
@@ -223,7 +222,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-for _name in ("binary", "omap", "pairs", "set", "timestamp"):  # which JSON does not have
+for _name in ("binary", "omap", "pairs", "set", "timestamp"):  # types that JSON lacks
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.refuse_type)
 for _name in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_number)

@@ -8,11 +8,11 @@ _EXTRA_MARK = "extra =="
 def how_to_install(extra: str) -> str:
     """Return the command that installs the packages of an extra of this project.
 
-    It names the packages themselves, so it works for every kind of installation of seit.
+    It names the packages themselves, so that it works for every kind of installation of seit.
     """
     try:
         listed = requires("seit") or ()
-    except PackageNotFoundError:  # run from a folder of sources that is not installed
+    except PackageNotFoundError:  # run from sources without an installation
         listed = ()
     packages = []
     for entry in listed:

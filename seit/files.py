@@ -1,7 +1,7 @@
-"""Files that a reader, or the next run, finds whole or not at all, and that are files.
+"""Atomic writes, and opening of regular files only.
 
-A folder may be a stranger's: no link in it leads a writer out of it, and no named pipe holds a
-reader or writer up.
+A folder may be untrusted: no link in it leads a writer outside, and no named pipe blocks a reader
+or writer.
 """
 
 import errno
@@ -36,7 +36,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to a temporary name, flush it to the disk, and rename it to ``path``.
 
     Raises:
-        SeitError: the disk is full or cannot be written; ``path`` is as it was.
+        SeitError: the disk is full or cannot be written; ``path`` is unchanged.
     """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with explained_writes(path):
@@ -52,15 +52,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """Open a regular file to read it; a link to one is followed.
+    """Open a regular file for reading; follows a link to one.
 
-    Nothing else is opened: a FIFO would wait for a writer, and a device may act.
+    Anything else is refused: a FIFO would wait for a writer, and opening a device may have effects.
 
     Raises:
         OSError: there is none, or it is a folder, FIFO, socket or device.
     """
     _check_plain(path.stat().st_mode, path)
-    # In between it may have been replaced.
+    # It may have been replaced in between.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _check_plain(os.fstat(descriptor).st_mode, path)
@@ -76,10 +76,10 @@ def _check_plain(mode: int, path: Path) -> None:
 
 
 def create_file(path: Path) -> BinaryIO:
-    """Open a new, empty file for writing; a link of its name is replaced, not followed.
+    """Open a new, empty file for writing; replaces a link of its name instead of following it.
 
     Raises:
-        OSError: there is a folder, or the file cannot be made.
+        OSError: there is a folder, or the file cannot be created.
     """
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -87,7 +87,7 @@ def create_file(path: Path) -> BinaryIO:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of the file ``name`` in ``folder``, for writing: it is nowhere else.
+    """Return the path of the file ``name`` to write in ``folder``, and nowhere else.
 
     Raises:
         UsageError: the name is absolute, empty or holds ``..``, or a folder on the way is a link.
@@ -107,12 +107,12 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a named pipe in its place would otherwise wait for somebody to write."""
+    """Open a file without blocking; a named pipe would otherwise wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def check_new_file(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse a path where a new file cannot go, before work is spent on what would go there.
+    """Refuse a path that cannot take a new file, before work is spent on its content.
 
     Raises:
         UsageError: its folder is missing, or there is a file and ``overwrite`` is False.
@@ -140,7 +140,7 @@ def explained_writes(path: Path) -> Iterator[None]:
     """Turn the operating system's errors of a write to ``path`` into a ``SeitError``.
 
     Raises:
-        UsageError: nothing can be written there, whatever the disk does.
+        UsageError: nothing can be written there, whatever the state of the disk.
         SeitError: the disk is full, or writing failed otherwise.
     """
     try:
@@ -160,16 +160,16 @@ def explained_writes(path: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class RangeFile(io.RawIOBase):
-    """File object over a place that reads ranges.
+    """File object over a source that reads ranges.
 
     Args:
-        read: takes an offset and a size in bytes; returns fewer bytes only where the file ends.
+        read: takes an offset and a size in bytes; returns fewer bytes only at the end of the file.
         num_bytes: size of the file.
     """
 

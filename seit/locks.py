@@ -1,4 +1,4 @@
-"""One process at a time: a locked file, which the operating system frees when its holder ends."""
+"""Locks between processes: a locked file, which the operating system frees when its holder ends."""
 
 import fcntl
 import logging
@@ -15,7 +15,7 @@ from seit.files import explained_writes
 
 LOCK_NAME = "lock"
 RUN_LOCK_NAME = ".lock"
-"""In a folder of runs, as long as a process works there."""
+"""Lock file of a folder of runs; present while a process works there."""
 _ATTEMPTS = 20
 _POLL_SECONDS = 0.002
 _MAX_HOLDER_BYTES = 300
@@ -23,24 +23,24 @@ _LOG = logging.getLogger(__name__)
 
 
 class NoLocksError(SeitError):
-    """The file system has no locks."""
+    """Error of a file system without locks."""
 
 
 def take_lock(path: Path, *, busy: str) -> int:
-    """Lock the file at ``path``, which is made with its folders where it is missing.
+    """Lock the file at ``path``, creating it and its folders if missing.
 
-    Closing what is returned frees it, and so does the end of the process, whatever ends it. The
-    file then names the process that held it.
+    Closing the returned descriptor frees the lock, and so does any end of the process. The file
+    names the last process that held it.
 
     Args:
-        path: of the file.
-        busy: the beginning of the message where another process holds it.
+        path: path of the file.
+        busy: beginning of the message if another process holds it.
 
     Returns:
         A file descriptor.
 
     Raises:
-        SeitError: another process holds it, or the file cannot be made.
+        SeitError: another process holds it, or the file cannot be created.
         NoLocksError: the file system has no locks.
     """
     for _ in range(_ATTEMPTS):
@@ -50,7 +50,7 @@ def take_lock(path: Path, *, busy: str) -> int:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
                 lock = os.open(path, flags, 0o644)
             except FileNotFoundError:
-                continue  # the last holder removes its folder
+                continue  # the last holder is removing its folder
         if not stat.S_ISREG(os.fstat(lock).st_mode):
             os.close(lock)
             raise UsageError(f"{path} is no regular file; remove it")
@@ -89,7 +89,7 @@ def is_locked(path: Path) -> bool:
 
 
 def wait_for_lock(descriptor: int, *, seconds: float) -> bool:
-    """Lock an open file, waiting for its holder up to ``seconds``; False if that was not enough."""
+    """Lock an open file, waiting up to ``seconds`` for its holder; returns False on a timeout."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -104,14 +104,14 @@ def wait_for_lock(descriptor: int, *, seconds: float) -> bool:
 
 @contextmanager
 def turn(path: Path) -> Iterator[None]:
-    """Hold a lock that processes take in turn; it dies with its holder."""
+    """Hold a lock that processes take in turn; freed when its holder ends."""
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def refuse_links(*folders: Path) -> None:
-    """Refuse work folders that are links, which would be emptied where they lead.
+    """Refuse work folders that are links, whose targets would be emptied.
 
     Raises:
         UsageError: one is.
@@ -122,7 +122,7 @@ def refuse_links(*folders: Path) -> None:
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Tell whether an open file is still the one at ``path``."""
+    """Return whether an open file is still the one at ``path``."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
@@ -131,13 +131,13 @@ def is_same_file(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder of runs against other processes; made here and left empty, it is removed.
+    """Lock a folder of runs; if it was created here and remains empty, it is removed.
 
-    Where the file system has no locks that is logged, and nothing is held.
+    On a file system without locks, logs that and continues unlocked.
 
     Raises:
         SeitError: another process works in it.
-        UsageError: it cannot be made.
+        UsageError: it cannot be created.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / RUN_LOCK_NAME

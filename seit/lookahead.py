@@ -1,4 +1,4 @@
-"""Working ahead of a consumer in threads, in order and within bounds."""
+"""Bounded prefetching in threads, in order."""
 
 import os
 from collections import deque
@@ -18,14 +18,14 @@ def results_ahead(
     *,
     held: Callable[[_Item], int],
 ) -> Generator[_Result]:
-    """Yield the results of submitted items in order, some submitted ahead of the one yielded.
+    """Yield the results of submitted items in order, with some submitted ahead.
 
-    An error is raised in its turn. What waits is cancelled when the consumer stops.
+    An error is raised in its turn. Pending work is canceled when the consumer stops.
 
     Args:
         submit: starts the work of an item.
-        items: what to work on.
-        held: how many futures may wait once this item was submitted.
+        items: items to work on.
+        held: number of futures that may wait once this item is submitted.
     """
     pending: deque[Future[_Result]] = deque()
     try:
@@ -43,12 +43,11 @@ def results_ahead(
 def map_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, most: int = MAX_THREADS
 ) -> Iterator[_Result]:
-    """``map`` with a thread for each processor, ``most`` at most; results come in order.
+    """Map by one thread per processor, at most ``most``; yields results in order.
 
-    The first item is done alone, so that what is made once and kept is there before threads ask
-    for it, and that a consumer of one result pays for no more. Then one item a thread is under
-    way, and one waits. An error is raised in its turn; a consumer that stops waits for what is
-    under way.
+    The first item is computed alone, so that threads find cached values, and a consumer of one
+    result pays for no more. After that, one item per thread is running, and one waits. An error
+    is raised in its turn; a consumer that stops waits for running items.
     """
     remaining = iter(items)
     for item in islice(remaining, 1):
@@ -64,10 +63,10 @@ def map_ahead(
 
 
 def read_ahead(values: Iterator[_Item]) -> Generator[_Item]:
-    """Yield ``values``, the next one made meanwhile by a thread on one core.
+    """Yield ``values`` while a thread computes the next one on one core.
 
-    What it raises is raised here, in its place. Closing the generator waits for the thread, so
-    that what ``values`` reads is free again.
+    Its errors are raised here, in their turn. Closing the generator waits for the thread, so that
+    the sources of ``values`` are no longer in use.
     """
     end = object()
     with ThreadPoolExecutor(1, initializer=_compute_on_one_core) as pool:
@@ -78,7 +77,7 @@ def read_ahead(values: Iterator[_Item]) -> Generator[_Item]:
 
 
 def _compute_on_one_core() -> None:
-    """Leave the other cores to the network; the setting is that of the thread."""
+    """Leave the other cores to the network; the setting is per thread."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Kinds of instances in a corpus, and of inputs of a tokenizer."""
+"""Modalities of instances in a corpus, and of inputs of a tokenizer."""
 
 from typing import Literal, TypeAlias
 

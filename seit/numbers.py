@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: significant digits, percentages, bytes."""
+"""Numbers formatted for readers: significant digits, percentages, bytes."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def number(value: float) -> str:
-    """Return a value in four significant digits, whole numbers in full with commas up to 1e15."""
+    """Format a value in four significant digits; whole numbers in full with commas up to 1e15."""
     if not math.isfinite(value):
         return "–"
     if value == round(value) and abs(value) < 1e15:
@@ -20,17 +20,17 @@ def number(value: float) -> str:
 
 
 def percent(fraction: float, *, decimals: int = 1) -> str:
-    """Return a fraction (0–1) as a percentage, such as ``"93.4%"``."""
+    """Format a fraction (0–1) as a percentage, such as ``"93.4%"``."""
     return minus(f"{100.0 * fraction:.{decimals}f}%") if math.isfinite(fraction) else "–"
 
 
 def human_bytes(num_bytes: float) -> str:
-    """Return a size in three significant digits: 812 → ``"812 B"``, 12,900 → ``"12.9 kB"``."""
+    """Format a size in three significant digits: 812 → ``"812 B"``, 12,900 → ``"12.9 kB"``."""
     if not math.isfinite(num_bytes):
         return "–"
     size = abs(num_bytes)
     unit = 0
-    # 999.5 would be rounded to 1000 of this unit: it is 1 of the next.
+    # 999.5 would round to 1000 of this unit, which is 1 of the next.
     while size >= 999.5 and unit < len(BYTE_UNITS) - 1:
         size /= 1000.0
         unit += 1
@@ -40,12 +40,12 @@ def human_bytes(num_bytes: float) -> str:
 
 
 def unit_format(label: str) -> Callable[[float], str]:
-    """Return what writes values of a label: sizes if its first word is "bytes" or "B"."""
+    """Return the formatter of values with a label: sizes if its first word is "bytes" or "B"."""
     return human_bytes if label.split()[:1] in (["bytes"], ["Bytes"], ["B"]) else number
 
 
 def minus(digits: str) -> str:
-    """Return the digits with a true minus sign, and none before a value that rounds to zero."""
+    """Return the digits with a true minus sign, but none before a value that rounds to zero."""
     if not digits.startswith("-"):
         return digits
     return "−" + digits[1:] if any(digit in "123456789" for digit in digits) else digits[1:]

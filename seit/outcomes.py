@@ -1,4 +1,4 @@
-"""Results of verbs: what a Python call returns and what the command prints with `--json`."""
+"""Results of verbs: returned by Python calls, and printed by commands with `--json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 _FIELDS = "__dataclass_fields__"
 _MANY = 4
-"""Entries of a list or mapping that a summary still spells out."""
+"""Most entries of a list or mapping that a summary spells out."""
 _LONG = 80
-"""Characters of a text in a summary."""
+"""Most characters of a text in a summary."""
 
 
 class Outcome:
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def summarize(value: object) -> str:
-    """Describe a value in a few printable characters: long lists and mappings by their length."""
+    """Describe a value in a few printable characters; long lists and mappings by their length."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
@@ -61,7 +61,7 @@ def _is_nested(value: object) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a value into what JSON knows: results and dataclasses into mappings, paths into text."""
+    """Convert a value to JSON types: results and dataclasses to mappings, paths to strings."""
     if isinstance(value, Outcome):
         return value.record()
     if is_dataclass(value):

@@ -1,4 +1,4 @@
-"""Progress of jobs: the callbacks, the pace, and how both are printed."""
+"""Progress of jobs: callbacks, rate and remaining time, and their formatting."""
 
 import math
 import time
@@ -6,24 +6,24 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
-"""Called with (steps done, total, the latest figures by name)."""
+"""Called with (steps done, total, latest figures by name)."""
 Count = Callable[[int, int], None]
 """Called with (done, total)."""
 StageProgress = Callable[[str, int, int], None]
-"""Called with (stage, done, total), by jobs of several kinds of work."""
+"""Called with (stage, done, total), by jobs with several stages."""
 _WINDOW_SECONDS = 60.0
 _MARK_SECONDS = 0.05
 _MIN_MARKS = 5
 
 
 class Pace:
-    """Rate and remaining time of a job, by what was done of it in the last minute.
+    """Rate and remaining time of a job, by its progress in the last minute.
 
-    A job slower than that is measured over its last few units. What an earlier call had done does
-    not count.
+    A job slower than that is measured over its last few units. Units done by an earlier call are
+    not counted.
 
     Args:
-        clock: seconds, rising.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class Pace:
         self._total = 0
 
     def update(self, done: int, total: int) -> None:
-        """Note that ``done`` of ``total`` units are done; fewer than before are another job's."""
+        """Record that ``done`` of ``total`` units are done; a lower count starts another job."""
         if self._marks and (done < self._marks[-1][1] or total != self._total):
             self._marks.clear()
         now = self._clock()
@@ -45,7 +45,7 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Units per second; None before there are two marks that differ."""
+        """Units per second; None before two different counts were recorded."""
         if not self._marks:
             return None
         (since, first), (now, last) = self._marks[0], self._marks[-1]
@@ -53,13 +53,13 @@ class Pace:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until all is done; None while the rate is not known."""
+        """Seconds until all units are done; None while the rate is unknown."""
         rate = self.rate
         return None if rate is None else (self._total - self._marks[-1][1]) / rate
 
 
 def human_seconds(seconds: float) -> str:
-    """A duration such as ``1 h 02 min`` or ``34 s``."""
+    """Format a duration, such as ``1 h 02 min`` or ``34 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -68,7 +68,7 @@ def human_seconds(seconds: float) -> str:
 
 
 def human_rate(per_second: float, unit: str = "") -> str:
-    """A rate such as ``1,240 samples/s``, ``3.4 samples/s`` or ``0.025 samples/s``."""
+    """Format a rate, such as ``1,240 samples/s``, ``3.4 samples/s`` or ``0.025 samples/s``."""
     if per_second >= 9.95 or not math.isfinite(per_second):
         number = f"{per_second:,.0f}"
     elif per_second >= 0.995:

@@ -1,6 +1,6 @@
-"""Find recipes: YAML files in the folder ``train`` that fully describe a run.
+"""Recipes: YAML files in the folder ``train`` that fully describe a run.
 
-The folder of a checkout is preferred; an installed package contains a copy.
+The folder of a checkout takes precedence; an installed package contains a copy.
 """
 
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "further": ("further-small-cpu",),
     }
 )
-"""Default recipes of each task; the first one made for the data is used."""
+"""Default recipes of each task; the first one made for the modality is used."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Name, file and first comment line of a recipe."""
+    """Name and file of a recipe."""
 
     name: str
     path: Path
@@ -41,7 +41,7 @@ class Recipe:
 
     @property
     def modality(self) -> str | None:
-        """Modality of its augmentation, from its line ``# modality: …``; None for either."""
+        """Modality of its augmentation, from its line ``# modality: …``; None for any."""
         lines = self.path.read_text().splitlines()
         found = (line.removeprefix(_MODALITY) for line in lines if line.startswith(_MODALITY))
         return next((text.strip() for text in found), None)
@@ -64,7 +64,7 @@ def default_recipe(task: str, modality: str) -> Recipe:
     """Return the default recipe of a task for data of a modality.
 
     Raises:
-        UsageError: there is none; the message names the nearest.
+        UsageError: there is none; the message suggests the nearest name.
     """
     recipes = [find_recipe(name) for name in DEFAULTS[task]]
     fitting = next((one for one in recipes if one.modality in (None, modality)), None)
@@ -80,7 +80,7 @@ def find_recipe(name: str) -> Recipe:
     """Return the recipe called ``name``.
 
     Raises:
-        UsageError: there is none; the message has the nearest name.
+        UsageError: there is none; the message suggests the nearest name.
     """
     recipes = {recipe.name: recipe for recipe in list_recipes()}
     if name not in recipes:

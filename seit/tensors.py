@@ -1,7 +1,7 @@
-"""Safetensors files with a card: JSON in their metadata that says what the tensors are.
+"""Safetensors files with a card: JSON in their metadata that describes the tensors.
 
-All files of named tensors are read and written here. Readers survive any bytes: headers are
-bounded, and what is wrong with a file is a named error. Torch is imported late, as stores are read
+All files of named tensors are read and written here. Readers withstand arbitrary bytes: headers are
+bounded, and any fault raises a ``DamagedError``. Torch is imported late, since stores are read
 without it.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_HEADER_BYTES = 1 << 24
-"""Largest header: names, shapes and metadata of all tensors."""
+"""Largest header, which holds names, shapes and metadata of all tensors."""
 _CARD_KEY = "seit"
 _RESTORE = "restore it from a copy"
 
@@ -37,8 +37,8 @@ def tensor_bytes(
     """Return the bytes of a file of tensors, which may be on any device.
 
     Args:
-        tensors: by name.
-        card: JSON-serializable object that says what they are.
+        tensors: tensors by name.
+        card: JSON-serializable description of the tensors.
         metadata: further text by name.
     """
     from safetensors.torch import save
@@ -51,7 +51,7 @@ def tensor_bytes(
 
 
 def array_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Return the bytes of a file of arrays, the same as those of equal tensors."""
+    """Return the bytes of a file of arrays, identical to those of equal tensors."""
     data: bytes = for_numpy.save(dict(arrays))
     return data
 
@@ -59,7 +59,7 @@ def array_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 def write_tensors(
     path: Path, tensors: "Mapping[str, Tensor]", *, card: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a file of tensors, atomically; arguments as in :func:`tensor_bytes`.
+    """Write a file of tensors atomically; arguments as in :func:`tensor_bytes`.
 
     Raises:
         SeitError: the file cannot be written.
@@ -73,12 +73,12 @@ def read_tensors(
     """Read all tensors of a file, by name.
 
     Args:
-        path: of the file.
-        fault: what the error calls an invalid file.
-        advice: what the error proposes to do.
+        path: path of the file.
+        fault: the error's word for an invalid file.
+        advice: what the error suggests to do.
 
     Raises:
-        DamagedError: the file is not a regular file, or not what was written.
+        DamagedError: the file is not a regular file, or damaged.
     """
     return _read(path, fault, advice)[0]
 
@@ -89,13 +89,13 @@ def read_card(
     """Read the card and all tensors of a file.
 
     Args:
-        path: of the file.
-        fault: what the error calls an invalid file.
-        advice: what the error proposes to do.
+        path: path of the file.
+        fault: the error's word for an invalid file.
+        advice: what the error suggests to do.
         finite: whether NaN and infinity are refused.
 
     Raises:
-        DamagedError: the file is not a regular file, has no card, or is not what was written.
+        DamagedError: the file is not a regular file, has no card, or is damaged.
     """
     tensors, metadata = _read(path, fault, advice)
     with _explained(path, fault, advice):
@@ -108,7 +108,7 @@ def read_arrays(path: Path, *, advice: str = _RESTORE) -> dict[str, npt.NDArray[
     """Read all tensors of a file as arrays, by name.
 
     Raises:
-        DamagedError: the file is not a regular file, or not what was written.
+        DamagedError: the file is not a regular file, or damaged.
     """
     with _explained(path, "damaged", advice):
         with open_plain(path) as file:
@@ -122,13 +122,13 @@ def parse_arrays(
     """Parse the bytes of a file as arrays, by name.
 
     Args:
-        data: of the file.
-        origin: where they come from, for the error.
-        fault: what the error calls invalid bytes.
-        advice: what the error proposes to do.
+        data: bytes of the file.
+        origin: source of the bytes, for the error.
+        fault: the error's word for invalid bytes.
+        advice: what the error suggests to do.
 
     Raises:
-        DamagedError: they are not what was written.
+        DamagedError: the bytes are damaged.
     """
     with _explained(origin, fault, advice):
         _check_header(data[:8])
@@ -148,13 +148,13 @@ def parse_card(data: bytes) -> dict[str, Any]:
 
 
 def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
-    """Return the name of the first tensor with a NaN or infinity; waits for their device once."""
+    """Return the name of the first tensor with a NaN or infinity; synchronizes the device once."""
     import torch
 
     named = {
         key: one
         for key, one in tensors.items()
-        # Numbers of four bits are all finite, and torch cannot look at them.
+        # Four-bit floats are always finite, and torch cannot test them.
         if one.is_floating_point() and one.numel() and one.dtype != torch.float4_e2m1fn_x2
     }
     if not named:

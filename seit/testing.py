@@ -6,10 +6,11 @@
         ...
 
 `write_store` makes a whole store of such blocks. Install hypothesis separately: seit does not
+`write_store` makes a whole store of such blocks. Install hypothesis separately: seit does not
 depend on it. `shards/golden` holds stores for readers in other languages.
 
-Shape letters: N samples, H W grid, L = H·W tokens per sample, K codes, C codebook dimension, R
-inner nodes of a context tree, R0 inner nodes of its first group.
+Legend: N samples, H W grid, L = H·W tokens per sample, K codes, C codebook dimension, R inner nodes
+of a context tree, R0 inner nodes of its first group.
 """
 
 import hashlib

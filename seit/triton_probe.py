@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False
-"""The smallest Triton program, which shows whether Triton works. Importing it requires Triton."""
+"""Minimal Triton program that tests whether Triton works. Importing it requires Triton."""
 
 import triton
 import triton.language as tl

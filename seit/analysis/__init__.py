@@ -1,4 +1,4 @@
-"""Looking at stores and runs: the comparison of tokens with pixels."""
+"""Analysis of stores and runs, and the comparison of tokens with pixels."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The whole story on a small corpus: render, tokenize, train from tokens and pixels, compare."""
+"""Quickstart on a small corpus: render, tokenize, train from tokens and pixels, compare."""
 
 import logging
 import time
@@ -47,30 +47,30 @@ RUNS = ("run-tokens", "run-pixels")
 """Folders of the two runs."""
 NUM_PICTURES = 8
 _SHOWN = 0.05
-"""A difference of a larger p-value is not shown to be one."""
+"""Largest p-value at which a difference counts as shown."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
 class QuickstartResult(Outcome):
-    """Result of the comparison.
+    """Outcome of the comparison.
 
     Attributes:
         bytes_per_sample_tokens: bytes of the whole store over its samples.
         bytes_per_sample_source: mean size of the original files.
-        bytes_ratio: the second over the first.
+        bytes_ratio: ratio of the source's bytes to those of tokens.
         top1_tokens: accuracy from tokens on the validation split, 0–1.
         top1_pixels: accuracy of the same backbone after as many steps on decoded pixels, 0–1.
-        top1_ratio: the first over the second.
+        top1_ratio: ratio of top-1 from tokens to that from pixels.
         samples_per_second_tokens: training rate from tokens.
         samples_per_second_pixels: training rate from decoded pixels.
         samples: instances of the corpus.
         steps: training steps of each run.
-        psnr_db: of reconstructions from tokens, in dB.
+        psnr_db: PSNR of reconstructions from tokens, in dB.
         seconds: duration of this call.
         report: the HTML page.
-        val_samples: pictures that both are validated on.
-        p_value: how probable a difference in top-1 this large is if neither is better.
+        val_samples: pictures on which both are validated.
+        p_value: probability of a difference in top-1 this large if neither is better.
     """
 
     bytes_per_sample_tokens: float
@@ -91,7 +91,7 @@ class QuickstartResult(Outcome):
 
     @property
     def verdict(self) -> str:
-        """Compare top-1 from tokens with top-1 from pixels, with its confidence."""
+        """Sentence that compares top-1 from tokens and from pixels, with its confidence."""
         test = f"p = {self.p_value:.2g} by McNemar's exact test on {self.val_samples:,} pictures"
         if self.p_value > _SHOWN:
             return f"no difference shown: {test}"
@@ -113,13 +113,13 @@ def run_quickstart(
         out: folder for corpus, store, both runs and `report.html`; finished parts are kept.
         data: a folder of class folders; None renders the built-in corpus.
         steps: training steps of each run; None for the recipe's.
-        seed: of corpus, weights and order.
-        device: where to train.
-        progress: called as the work proceeds.
+        seed: seed of corpus, weights and order.
+        device: training device.
+        progress: callback for progress.
 
     Raises:
-        UsageError: ``data`` is no labeled corpus, or ``out`` holds other things.
-        SeitError: another process works in ``out``.
+        UsageError: ``data`` is not a labeled corpus, or ``out`` holds other things.
+        SeitError: another process is using ``out``.
     """
     out = Path(out)
     with locked_folder(out):
@@ -179,7 +179,7 @@ def _quickstart(
 
 
 def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> TokenizeResult:
-    """Make the store; that of another corpus is replaced as long as no run began on it."""
+    """Make the store; one of another corpus is replaced unless a run has begun on it."""
     _LOG.info("tokenizing them into a store")
     config = TokenizeConfig(seed=seed)
     begun = any(Run.exists(out / name) for name in RUNS)
@@ -197,7 +197,7 @@ def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> Tokeni
 
 
 def _judge(out: Path) -> dict[str, Any]:
-    """Say on how many pictures both runs are validated, and whether a difference may be chance."""
+    """Return the number of validation pictures, and the p-value of the difference of both runs."""
     tokens, pixels = (read_predictions(Run.open(out / name)) for name in RUNS)
     assert tokens is not None
     assert pixels is not None

@@ -1,4 +1,4 @@
-"""Token and pixel augmentation, batched, on the batch's device, the same however it is split.
+"""Batched token and pixel augmentation on the batch's device, independent of batch splits.
 
 Every random draw is a function of (seed, epoch, global position of the sample) alone.
 """

@@ -1,4 +1,4 @@
-"""Crops and mixing, which tokens and pixels share, and the batch that comes out.
+"""Crops and mixing for tokens and pixels, and the augmented batch.
 
 Legend: B batch, H W grid, h w cropped grid, C channels (of tokens: codebook dim).
 """
@@ -18,12 +18,12 @@ from seit.errors import UsageError
 
 
 class Augmented(NamedTuple):
-    """A training batch: two labels for each input, and how much each counts.
+    """Training batch with two weighted labels for each input.
 
     Attributes:
         inputs: (B, C, h, w) float32, contiguous.
         labels: (B,) int64, the samples' own labels.
-        partner_labels: (B,) int64, the labels of what was pasted or blended in.
+        partner_labels: (B,) int64, labels of the pasted or blended samples.
         weight: (B,) float32, 0–1: loss = weight · loss(labels) + (1 − weight) ·
             loss(partner_labels).
     """
@@ -35,20 +35,20 @@ class Augmented(NamedTuple):
 
 
 class CropAndMix(nn.Module):
-    """Shared by tokens and pixels: the crop's geometry, CutMix and Mixup with their labels."""
+    """Base for tokens and pixels: the crop's geometry, CutMix and Mixup with their labels."""
 
     def __init__(self, grid: tuple[int, int], channels: int, config: AugmentConfig) -> None:
         super().__init__()
         self.grid = (grid[0], grid[1])
-        """(H, W), the cells of a sample before cropping."""
+        """Cells (H, W) of a sample before cropping."""
         self.config = config
         self.channels = channels
-        """C, the channels of the inputs."""
+        """Channels C of the inputs."""
         self.output_size = crop_size_of(grid, config.crop_size)
-        """(h, w), the cells of the inputs."""
+        """Cells (h, w) of the inputs."""
 
     def random_crop(self, x: Tensor, random: SampleRandom) -> Tensor:
-        """(B, C, H, W) floating point → (B, C, h, w)."""
+        """Crop and resize (B, C, H, W) floating point → (B, C, h, w)."""
         config, (H, W), (h, w) = self.config, self.grid, self.output_size
         box = random_crop_boxes(random, self.grid, scale=config.crop_scale, ratio=config.crop_ratio)
         mode = config.interpolation
@@ -59,7 +59,7 @@ class CropAndMix(nn.Module):
     def mix(
         self, x: Tensor, labels: Tensor, random: SampleRandom, partner: Tensor | None
     ) -> Augmented:
-        """One of {CutMix, Mixup, nothing} per sample of (B, C, h, w), and the labels with it."""
+        """Apply one of {CutMix, Mixup, nothing} to each sample of (B, C, h, w) and its label."""
         config = self.config
         inputs, weight, _ = cutmix(
             x, random, prob=config.cutmix_prob, alpha=config.cutmix_alpha, partner=partner
@@ -76,7 +76,7 @@ class CropAndMix(nn.Module):
         return Augmented(inputs, labels, partner_labels, weight)
 
     def check_batch(self, x: Tensor, expected: tuple[int, ...]) -> None:
-        """Refuse a batch that is not (B, *expected) integers."""
+        """Raise a `UsageError` for a batch that is not (B, *expected) integers."""
         if x.shape[1:] != expected or x.is_floating_point():
             raise UsageError(
                 f"the batch is {tuple(x.shape)} of {x.dtype}; expected (B, "
@@ -86,12 +86,12 @@ class CropAndMix(nn.Module):
 
 
 def second_share(u: Tensor, first: float, second: float) -> Tensor:
-    """(B,) bool: which samples meet the second of two operations that exclude each other."""
+    """Return (B,) bool: the samples that get the second of two mutually exclusive operations."""
     return (u >= first) & (u < first + second)
 
 
 def crop_size_of(grid: tuple[int, int], crop_size: int) -> tuple[int, int]:
-    """Return rows and columns of what a network sees of a grid, by `AugmentConfig.crop_size`.
+    """Return rows and columns of a grid's crop, from `AugmentConfig.crop_size`.
 
     Raises:
         UsageError: the grid is smaller.
@@ -108,7 +108,7 @@ def crop_size_of(grid: tuple[int, int], crop_size: int) -> tuple[int, int]:
 
 
 def sample_random(x: Tensor, positions: Tensor, seed: int, epoch: int) -> SampleRandom:
-    """The draws of a batch's samples, on the device of the batch."""
+    """Return the draws of a batch's samples, on the device of the batch."""
     if positions.shape != x.shape[:1]:
         raise UsageError(
             f"positions are {tuple(positions.shape)} for a batch of {len(x)}; expected "

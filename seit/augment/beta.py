@@ -1,4 +1,4 @@
-"""Symmetric Beta draws: how much of a sample CutMix and Mixup keep.
+"""Symmetric Beta draws, for the weights of CutMix and Mixup.
 
 Legend: B batch, T tries.
 """
@@ -16,25 +16,25 @@ _NUM_TRIES = 32
 
 
 def beta_weights(random: SampleRandom, *, alpha: float, op: Op = Op.CUTMIX_WEIGHT) -> Tensor:
-    """One draw per sample of the symmetric Beta(alpha, alpha) distribution.
+    """Draw from the symmetric distribution Beta(alpha, alpha), once per sample.
 
-    alpha = 1 is exactly uniform. Below it Jöhnk's method accepts the first of 32 pairs with
-    u^(1/alpha) + v^(1/alpha) ≤ 1; at least half are accepted, so one sample in 2³² or fewer takes
-    its last pair although it was not. Computed from logarithms, as the powers of a small alpha
-    underflow. Above 1 there is a closed form, ½ + ½ · √(1 − u^(2 / (2·alpha − 1))) · cos(2πv)
-    (Ulrich, "Computer generation of distributions on the m-sphere", Applied Statistics 33, 1984;
-    Devroye, "Non-Uniform Random Variate Generation", 1986, section IX.3).
+    alpha = 1 is exactly uniform. Below 1, Jöhnk's method accepts the first of 32 pairs with
+    u^(1/alpha) + v^(1/alpha) ≤ 1; at least half are accepted, so at most one sample in 2³² takes
+    its last pair unaccepted. It works on logarithms, as the powers of a small alpha underflow.
+    Above 1 there is a closed form, ½ + ½ · √(1 − u^(2 / (2·alpha − 1))) · cos(2πv) (Ulrich,
+    "Computer generation of distributions on the m-sphere", Applied Statistics 33, 1984; Devroye,
+    "Non-Uniform Random Variate Generation", 1986, section IX.3).
 
     Args:
         random: the samples' draws.
         alpha: above 0, finite.
-        op: what the draws are for.
+        op: operation of the draws.
 
     Returns:
         (B,) float32, 0–1.
 
     Raises:
-        UsageError: for another alpha.
+        UsageError: alpha is out of range.
     """
     if not 0 < alpha < math.inf:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""ColorAdapt: a sample takes over the channel statistics of another.
+"""ColorAdapt: transfer of channel statistics between samples.
 
 Legend: B batch, C codebook dim, h w cropped grid.
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 VARIANCE_FLOOR = 1e-5
-"""Added to every variance, in squared units of the codebook."""
+"""Term added to every variance, in squared units of the codebook."""
 
 
 def color_adapt_(
@@ -15,20 +15,19 @@ def color_adapt_(
 ) -> Tensor:
     """Give the selected samples, in place, the mean and deviation of their partners' channels.
 
-    ColorAdapt of SeiT++ (arXiv 2312.10105), which is adaptive instance normalisation (Huang and
+    ColorAdapt of SeiT++ (arXiv 2312.10105), which is adaptive instance normalization (Huang and
     Belongie, arXiv 1703.06868) of embedded tokens: with μ and σ over a channel's cells,
-    y = (x − μ(x)) / σ(x) · σ(partner) + μ(partner). It changes what a grid looks like in colour
-    and contrast and keeps where things are.
+    y = (x − μ(x)) / σ(x) · σ(partner) + μ(partner). It changes color and contrast, not layout.
 
-    A variance has 1e-5 · ``unit``² added. The official code adds nothing and divides by 0 where a
-    channel is constant; here such a channel becomes the partner's mean.
+    1e-5 · ``unit``² is added to each variance. The official code adds nothing and divides by 0 for
+    a constant channel; here such a channel becomes the partner's mean.
 
     Args:
         x: (B, C, h, w) floating point; **overwritten**.
         selected: (B,) bool, the samples to adapt.
         unit: scale of the codebook, usually :func:`codebook_unit`.
-        partner: (B,) int64, 0 to B − 1: whose statistics each sample takes; the mirrored batch
-            (B − 1 − i) when None. They are those before anyone's adaptation.
+        partner: (B,) int64, 0 to B − 1, the samples that provide the statistics, taken before any
+            adaptation; None for the mirrored batch (B − 1 − i).
 
     Returns:
         ``x``.

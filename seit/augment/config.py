@@ -1,4 +1,4 @@
-"""Settings of augmentation."""
+"""Settings of the augmentations."""
 
 import math
 from dataclasses import dataclass, fields
@@ -28,75 +28,71 @@ _LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """The augmentations of a run; the defaults are the SeiT recipe (arXiv 2303.11114).
+    """Augmentations of a run; the defaults are the SeiT recipe (arXiv 2303.11114).
 
     Raises:
-        UsageError: for a value outside its range.
+        UsageError: a value is out of range.
     """
 
     crop_size: int = 0
-    """Cells (pixels) of the shorter side after cropping, the other side in the grid's proportion;
-    0 means 7/8 of the grid, rounded: 32 → 28, 8 → 7, 256 → 224."""
+    """Cells (pixels) of the shorter side after cropping, keeping the grid's aspect ratio; 0 for 7/8
+    of the grid, rounded: 32 → 28, 8 → 7, 256 → 224."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Lowest and highest share of the grid's area that a random crop covers, above 0, at most 1."""
+    """Range of a random crop's fraction of the grid's area, above 0, at most 1."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Lowest and highest width / height of a random crop."""
+    """Range of width / height of a random crop."""
     interpolation: Interpolation = "bicubic"
     """Interpolation of random crops: ``bicubic`` or ``bilinear``."""
     synonym_prob: float = 0.25
-    """Share of samples whose tokens are partly replaced by synonyms; with ``swap_prob`` at most 1,
-    as a sample meets one of the two or neither."""
+    """Probability of synonyms in a sample; at most 1 with ``swap_prob``, its alternative."""
     synonym_rate: float = 0.25
-    """Share of tokens replaced in such a sample."""
+    """Fraction of tokens replaced in such a sample."""
     synonym_top: int = 5
-    """Synonyms of a code: its nearest codes by Euclidean distance; all others in a smaller
-    codebook."""
+    """Synonyms per code: its nearest codes by Euclidean distance, or all others if fewer."""
     swap_prob: float = 0.25
-    """Share of samples of which two squares are exchanged."""
+    """Probability of swapping two squares of a sample."""
     swap_max: float = 0.25
-    """Largest side of such a square, as a fraction of the grid's shorter side, 0–0.5."""
+    """Maximum side of such a square, as a fraction of the grid's shorter side, 0–0.5."""
     noise_prob: float = 0.5
-    """Share of samples whose embedding is noised; with ``color_adapt_prob`` at most 1, as a sample
-    meets one of the two or neither."""
+    """Probability of noise on a sample; at most 1 with ``color_adapt_prob``, its alternative."""
     noise_scale: float = 1.0
-    """Standard deviation of the shift of a channel, in that channel's deviation over the codes."""
+    """Standard deviation of a channel's shift, in that channel's deviation over the codes."""
     noise_std: float = 1.0
-    """Standard deviation of the noise of an element, in its channel's deviation over the codes."""
+    """Standard deviation of an element's noise, in its channel's deviation over the codes."""
     color_adapt_prob: float = 0.0
-    """Share of samples that take over the channel statistics of their partner."""
+    """Probability of giving a sample the channel statistics of its partner."""
     cutmix_prob: float = 1.0
-    """Share of samples into which a box of another is pasted; with ``mixup_prob`` at most 1, as a
-    sample meets one of the two or neither."""
+    """Probability of CutMix for a sample; at most 1 with ``mixup_prob``, its alternative."""
     cutmix_alpha: float = 1.0
     """Both parameters of the Beta distribution of CutMix's area, above 0."""
     mixup_prob: float = 0.0
-    """Share of samples blended with another."""
+    """Probability of blending a sample with another."""
     mixup_alpha: float = 0.8
     """Both parameters of the Beta distribution of Mixup's weight, above 0."""
     flip_prob: float = 0.0
-    """Share of samples mirrored horizontally; for pixels, as token grids do not mirror well."""
+    """Probability of a horizontal flip; for pixels, as token grids do not mirror well."""
     token_adapt: str = ""
-    """File of a trained TokenAdapt network, through which token grids are flipped, rotated,
-    shifted, sheared and cropped; empty for none. For tokens alone."""
+    """File of a trained TokenAdapt network that flips, rotates, shifts, shears and crops token
+    grids; empty for none. For tokens only."""
     token_adapt_prob: float = 0.5
-    """Share of samples that go through that network; the others are cropped by resampling."""
+    """Probability of applying that network; other samples are cropped by resampling."""
     freq_masks: int = 0
-    """Bands of rows (frequencies) that are masked in each grid of a spectrogram, at most 64."""
+    """Masked bands of rows (frequencies) per grid of a spectrogram, at most 64."""
     freq_mask_max: float = 0.2
-    """Widest of them, as a fraction of the rows, 0–1."""
+    """Maximum width of these bands, as a fraction of the rows, 0–1."""
     time_masks: int = 0
-    """Bands of columns (times) that are masked in each grid, at most 64."""
+    """Masked bands of columns (times) per grid, at most 64."""
     time_mask_max: float = 0.2
-    """Widest of them, as a fraction of the columns, 0–1."""
+    """Maximum width of these bands, as a fraction of the columns, 0–1."""
     time_roll: float = 0.0
-    """Largest circular shift of a grid along its columns, as a fraction of them, 0–0.5."""
+    """Maximum circular shift of a grid along its columns, as a fraction of them, 0–0.5."""
     order: Literal["seit", "seitpp"] = "seit"
-    """Order of crop and colors (Emb-Noise, ColorAdapt). `seit` crops, or warps by
-    TokenAdapt, then recolors, then mixes. `seitpp` recolors whole grids, then crops and mixes, or
-    lifts for TokenAdapt, warps, mixes the lifted maps and reads tokens from them."""
+    """Order of crop and colors (Emb-Noise, ColorAdapt). `seit` crops, or warps with TokenAdapt,
+    then recolors, then mixes. `seitpp` recolors whole grids, then crops and mixes, or lifts for
+    TokenAdapt, warps, mixes the lifted maps and reads tokens from them."""
     requantize: bool = False
-    """Replace every vector by the nearest code at last, so that a network which was pre-trained on
-    codes sees nothing else. For tokens of one level."""
+    """Finally replace every vector by the nearest code, for networks pretrained on codes. For
+    tokens of one level."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -126,7 +122,7 @@ class AugmentConfig:
             )
 
 
-# Both are written so that NaN, which compares false with everything, is refused; so is infinity.
+# Both comparisons also reject NaN, which compares false with everything, and infinity.
 def _check_between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high or math.isinf(value):
         expected = f"{low} to {high}" if high < math.inf else f"at least {low} and finite"

@@ -1,10 +1,10 @@
-"""Crops: random resized, as two matrices per sample, and central.
+"""Random resized crops, as two matrices per sample, and center crops.
 
 Legend: B batch, C channels, H W grid, h w cropped grid, T tries.
 
 Resampling an image is linear along each axis, so a sample's crop-and-resize is X → R X Sᵀ with a
 matrix R (h, H) for its rows and S (w, W) for its columns. The codebook look-up is linear in the
-one-hot vector of a code, so looking up first and resampling C channels equals the official route,
+one-hot vector of a code, so looking up first and resampling C channels equals the official order,
 which resamples K one-hot channels and multiplies by the codebook afterwards.
 """
 
@@ -20,12 +20,12 @@ from seit.augment.random import SampleRandom
 Interpolation = Literal["bicubic", "bilinear"]
 
 NUM_TRIES = 10
-"""Shapes drawn for a random crop, of which the first that fits is taken."""
+"""Shapes drawn for a random crop; the first that fits is used."""
 _CUBIC_A = -0.75
 
 
 class CropBoxes(NamedTuple):
-    """Where each sample is cropped; all (B,) int64, in grid cells."""
+    """Crop of each sample; all (B,) int64, in grid cells."""
 
     top: Tensor
     left: Tensor
@@ -40,20 +40,20 @@ def random_crop_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> CropBoxes:
-    """A random crop per sample, with the distribution of torchvision's RandomResizedCrop.
+    """Draw a crop per sample, with the distribution of torchvision's RandomResizedCrop.
 
-    Ten times an area share is drawn uniformly from ``scale`` and a width-to-height ratio from
-    ``ratio``, uniformly in its logarithm; the first rounded shape that fits the grid is placed
-    uniformly. If none fits, the largest central crop is taken whose ratio lies within ``ratio``.
+    Draws ten times an area fraction, uniform in ``scale``, and a width-to-height ratio, log-uniform
+    in ``ratio``; places the first rounded shape that fits the grid uniformly. If none fits, takes
+    the largest center crop with a ratio within ``ratio``.
 
     Args:
         random: the samples' draws.
         size: (H, W).
-        scale: lowest and highest area share, above 0, at most 1.
-        ratio: lowest and highest width / height, above 0.
+        scale: range of the area fraction, above 0, at most 1.
+        ratio: range of width / height, above 0.
 
     Returns:
-        Boxes that lie within the grid, at least one cell large.
+        Boxes within the grid, at least one cell large.
     """
     H, W = size
     u = random.uniform(Op.CROP_SHAPE, (2, NUM_TRIES))
@@ -74,13 +74,13 @@ def random_crop_boxes(
 
 
 def aspect_ratios(u: Tensor, ratio: tuple[float, float]) -> Tensor:
-    """Turn uniform numbers in [0, 1) into ratios within bounds, uniform in their logarithms."""
+    """Map uniform numbers in [0, 1) to log-uniform ratios within bounds."""
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
     return torch.exp(log_low + (log_high - log_low) * u)
 
 
 def fallback_shape(H: int, W: int, ratio: tuple[float, float]) -> tuple[int, int]:
-    """The largest shape whose ratio lies within bounds, rounded, but at least one cell."""
+    """Return the largest shape with a ratio within bounds, rounded, at least one cell."""
     low, high = ratio
     if low * H > W:
         return max(1, round(W / low)), W
@@ -98,11 +98,11 @@ def resize_matrices(
     mode: Interpolation = "bicubic",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """For each sample the matrix that crops one axis and resizes the crop.
+    """Return for each sample the matrix that crops one axis and resizes the crop.
 
-    Exactly what ``F.interpolate(x[..., start:start + length], out_size)`` does in modes
-    ``bicubic`` (Keys' cubic convolution, a = −0.75) and ``bilinear``, align_corners and antialias
-    off: positions beyond the crop repeat the crop's own border, not the cells next to it.
+    Equals ``F.interpolate(x[..., start:start + length], out_size)`` in modes ``bicubic`` (Keys'
+    cubic convolution, a = −0.75) and ``bilinear``, with align_corners and antialias off: positions
+    beyond the crop repeat the crop's own border, not the adjacent cells.
 
     Args:
         starts: (B,) int64, first cell of the crop.
@@ -110,7 +110,7 @@ def resize_matrices(
         in_size: cells of the axis.
         out_size: cells of the resized crop.
         mode: the interpolation.
-        dtype: of the result and of the computation.
+        dtype: dtype of the result and of the computation.
 
     Returns:
         (B, out_size, in_size); every row sums to 1.
@@ -127,13 +127,13 @@ def resize_matrices(
         cell = below.to(torch.int64).add_(tap).clamp_(min=0).minimum(last) + starts[:, None]
         distance = (fraction - tap).abs()
         weight = _cubic(distance) if mode == "bicubic" else 1 - distance
-        # Adding tap by tap, not by scatter, keeps the order of additions fixed on every device.
+        # Add tap by tap, not by scatter, for a fixed order of additions on every device.
         matrices.addcmul_((cell[..., None] == cells).to(dtype), weight[..., None])
     return matrices
 
 
 def _cubic(distance: Tensor) -> Tensor:
-    """Keys' kernel at distances 0 to 2 from a cell's centre."""
+    """Evaluate Keys' kernel at distances 0 to 2 from a cell's center."""
     a = _CUBIC_A
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
@@ -141,7 +141,7 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Apply each sample's two matrices, in the inputs' precision also under autocast.
+    """Apply each sample's two matrices, in the inputs' precision even under autocast.
 
     Args:
         x: (B, C, H, W) floating point.
@@ -154,14 +154,14 @@ def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     B, C, H, W = x.shape
     h, w = rows.shape[1], columns.shape[1]
     with torch.autocast(x.device.type, enabled=False):
-        # Channels last inside: that is how a look-up leaves them, so its first step copies nothing.
+        # Channels-last inside, the layout of a look-up's result, so the first step copies nothing.
         y = rows @ x.permute(0, 2, 3, 1).reshape(B, H, W * C)
         y = y.view(B, h, W, C).permute(0, 3, 1, 2).reshape(B, C * h, W)
         return (y @ columns.mT).view(B, C, h, w)
 
 
 def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of the last two axes; torchvision's rule where it is not exact.
+    """Return the center of the last two axes, rounded by torchvision's rule.
 
     Args:
         x: (…, H, W), any dtype.

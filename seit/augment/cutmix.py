@@ -1,4 +1,4 @@
-"""CutMix: a box of another sample is pasted in, and the labels are mixed by area.
+"""CutMix: pasting a box of another sample and mixing the labels by area.
 
 Legend: B batch, C channels, h w grid.
 """
@@ -18,10 +18,8 @@ class Mixed(NamedTuple):
 
     Attributes:
         inputs: (B, C, h, w), of the inputs' dtype.
-        weight: (B,) float32, 0–1: the weight of the sample's own label, the partner's being the
-            rest.
-        boxes: (B, 4) int64: top, left, bottom, right of what was pasted (ends excluded); may be
-            empty.
+        weight: (B,) float32, 0–1: the weight of the sample's own label; the partner has the rest.
+        boxes: (B, 4) int64: top, left, bottom, right of the box, ends excluded; may be empty.
     """
 
     inputs: Tensor
@@ -32,11 +30,11 @@ class Mixed(NamedTuple):
 def cutmix_boxes(
     random: SampleRandom, size: tuple[int, int], *, prob: float, alpha: float
 ) -> Tensor:
-    """A box per sample, of area share 1 − Beta(alpha, alpha) before it is clipped to the grid.
+    """Draw a box per sample, with area fraction 1 − Beta(alpha, alpha) before clipping to the grid.
 
-    Its sides are floor(h·√share) and floor(w·√share); its centre is uniform over the grid. (The
-    authors' code halves the sides first and so loses one row of odd boxes, which on a 7 × 7 grid is
-    much.)
+    Its sides are floor(h·√share) and floor(w·√share); its center is uniform over the grid. (The
+    authors' code halves the sides first and so loses one row of odd boxes, which matters on a 7 × 7
+    grid.)
 
     Args:
         random: the samples' draws.
@@ -70,16 +68,16 @@ def cutmix(
     """Paste a box of its partner into each sample.
 
     "CutMix: Regularization Strategy to Train Strong Classifiers" (Yun et al., arXiv 1905.04899).
-    Every sample has a box of its own; the official SeiT recipe draws one box per batch instead.
-    ``weight`` is corrected to the area really pasted after clipping and rounding.
+    Every sample has its own box; the official SeiT recipe draws one box per batch instead.
+    ``weight`` corresponds to the area pasted after clipping and rounding.
 
     Args:
         x: (B, C, h, w).
         random: the samples' draws.
         prob: a sample's probability of being mixed, 0–1.
         alpha: see :func:`beta_weights`.
-        partner: (B,) int64, 0 to B − 1: whose box each sample receives; the mirrored batch
-            (B − 1 − i) when None.
+        partner: (B,) int64, 0 to B − 1, sources of the boxes; None for the mirrored batch,
+            B − 1 − i.
 
     Returns:
         The mixed inputs, label weights and boxes.

@@ -13,9 +13,9 @@ from seit.augment.random import SampleRandom
 def random_flip(x: Tensor, random: SampleRandom, *, prob: float) -> Tensor:
     """Mirror the last axis of each sample with probability ``prob``.
 
-    For pixels. Off by default for token grids: the tokens of a mirrored image are not the mirrored
-    tokens of the image, because VQ tokenizers are not flip-equivariant, so a mirrored grid decodes
-    to a distorted image (SeiT++, arXiv 2312.10105, which learns TokenAdapt for this reason).
+    For pixels. Off by default for token grids: VQ tokenizers are not flip-equivariant, so a
+    mirrored grid decodes to a distorted image (SeiT++, arXiv 2312.10105, which learns TokenAdapt
+    for this reason).
 
     Args:
         x: (B, …, W), any dtype.

@@ -2,9 +2,9 @@
 
 Legend: B batch, C channels, H W grid, h w warped grid.
 
-A warp is an affine map from where a cell is in the result to where it comes from, both counted
-from −1 to 1 between the outer edges, as (x, y): what ``F.affine_grid`` takes. So one warp fits an
-image, its token grid and any grid between.
+A warp is an affine map from a cell's place in the result to its source, both from −1 to 1 between
+the outer edges, as (x, y), as in ``F.affine_grid``. So one warp fits an image, its token grid and
+any grid between.
 """
 
 import math
@@ -26,22 +26,22 @@ WarpMode = Literal["bicubic", "bilinear", "nearest"]
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """The distribution of warps; the defaults are TokenAdapt's (SeiT++, arXiv 2312.10105).
+    """Distribution of warps; the defaults are TokenAdapt's (SeiT++, arXiv 2312.10105).
 
     Raises:
-        UsageError: for a value outside its range.
+        UsageError: a value is out of range.
 
     Attributes:
-        flip_prob: share of samples mirrored horizontally.
-        affine_prob: share of samples that may be rotated, shifted and sheared.
-        part_prob: of these, the share that each of five operations meets, independently: a
+        flip_prob: probability of a horizontal flip.
+        affine_prob: probability that a sample may be rotated, shifted and sheared.
+        part_prob: for these samples, independent probability of each of five operations: a
             rotation, a shift along x, one along y, a shear along x, one along y.
-        max_degrees: largest rotation either way, 0–180.
-        max_shift: largest shift either way along each axis, as a fraction of that axis, 0–1.
-        max_shear: largest shear along each axis, in degrees, 0–80; one way alone, as in
+        max_degrees: maximum rotation either way, 0–180.
+        max_shift: maximum shift either way along each axis, as a fraction of that axis, 0–1.
+        max_shear: maximum shear along each axis, in degrees, 0–80; one way only, as in
             TokenAdapt's code.
-        crop_scale: lowest and highest share of the area that the crop covers, above 0, at most 1.
-        crop_ratio: lowest and highest width / height of the crop.
+        crop_scale: range of the crop's area fraction, above 0, at most 1.
+        crop_ratio: range of width / height of the crop.
     """
 
     flip_prob: float = 0.5
@@ -76,12 +76,12 @@ def random_warps(random: SampleRandom, size: tuple[int, int], geometry: Geometry
 
     The maps are those of torchvision's ``hflip``, of ``affine`` called for each operation in that
     order, and of ``resized_crop``; the crop's boxes are those of :func:`random_crop_boxes`. The
-    official code resamples after each operation and draws all but the crop once for half a batch;
-    here a sample has its own, in one map.
+    official code resamples after each operation and draws all but the crop once per half batch;
+    here each sample has its own draws, in one map.
 
     Args:
         random: the samples' draws.
-        size: (H, W), in whose cells the crop is rounded and rotations keep their angles.
+        size: (H, W), in whose cells crops are rounded and rotations keep their angles.
         geometry: the distribution.
 
     Returns:
@@ -98,7 +98,7 @@ def random_warps(random: SampleRandom, size: tuple[int, int], geometry: Geometry
     shift = torch.where(parts[:, 1:3], signed[:, 1:] * geometry.max_shift, zero)
     shear = torch.where(parts[:, 3:], (u[:, 8:10] * math.radians(geometry.max_shear)).tan(), zero)
     box = random_crop_boxes(random, size, scale=geometry.crop_scale, ratio=geometry.crop_ratio)
-    # In cells, from the grid's centre: result → place in the crop → before the affine map → flip.
+    # In cells, from the grid's center: result → place in the crop → before the affine map → flip.
     half = torch.stack((box.width, box.height), dim=1) / 2
     centre = torch.stack((box.left, box.top), dim=1) + half - half.new_tensor((W / 2, H / 2))
     unturn = _inverse_rotation(angle)
@@ -110,52 +110,52 @@ def random_warps(random: SampleRandom, size: tuple[int, int], geometry: Geometry
 
 
 def _inverse_rotation(angle: Tensor) -> Tensor:
-    """(B, 2, 2): undoes a rotation."""
+    """Return (B, 2, 2) that undoes a rotation."""
     cos, sin = angle.cos(), angle.sin()
     return torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
 
 
 def _inverse_shears(shear: Tensor) -> Tensor:
-    """(B, 2, 2): undoes a shear along y, then one along x; ``shear`` (B, 2) holds tangents."""
+    """Return (B, 2, 2) that undoes shears along y, then x; ``shear`` (B, 2) holds tangents."""
     x, y = shear.unbind(1)
     one = torch.ones_like(x)
     return torch.stack((1 + x * y, x, y, one), dim=1).view(-1, 2, 2)
 
 
 def warp(x: Tensor, warps: Tensor, size: tuple[int, int], *, mode: WarpMode = "bicubic") -> Tensor:
-    """Resample each sample along its warp; what comes from outside is 0.
+    """Resample each sample along its warp; cells from outside are 0.
 
     Args:
         x: (B, C, H, W) floating point.
         warps: (B, 2, 3), from :func:`random_warps`.
         size: (h, w).
-        mode: how values between cells are found; ``bicubic``, as TokenAdapt crops, is Keys' with
-            a = −0.75 and may go beyond the range of ``x``.
+        mode: interpolation; ``bicubic``, as in TokenAdapt's crops, is Keys' with a = −0.75 and may
+            exceed the range of ``x``.
 
     Returns:
         (B, C, h, w), of the same dtype.
     """
     places = F.affine_grid(warps, [len(x), 1, *size], align_corners=False)
     inside = (places.abs() <= 1).all(dim=-1)
-    # Cells beyond the border repeat it, so that an image's edge is not mixed with the outside.
+    # Repeat the border, so that an image's edge is not mixed with the outside.
     y = F.grid_sample(x, places.to(x.dtype), mode=mode, padding_mode="border", align_corners=False)
     return y * inside[:, None]
 
 
 class TokenWarper(nn.Module, ABC):
-    """Protocol of ``seit.models.TokenAdapt``: warps token grids as if their images were warped."""
+    """Protocol of ``seit.models.TokenAdapt``: warps token grids like their images."""
 
     @abstractmethod
     def warp_vectors(self, x: Tensor, warps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Lift embedded grids to maps in which warping makes sense, and warp the maps.
+        """Lift embedded grids to maps in which warping is meaningful, and warp the maps.
 
         Args:
             x: (B, C, H, W) floating point, in the codebook's unit; need not be codes.
             warps: (B, 2, 3), from :func:`random_warps`.
-            size: (h, w) of the grids that are to be read.
+            size: (h, w) of the grids to read.
 
         Returns:
-            (B, C', 2h, 2w), which samples may be mixed in.
+            (B, C', 2h, 2w), in which samples may be mixed.
         """
 
     @abstractmethod

@@ -15,17 +15,17 @@ from seit.augment.random import SampleRandom
 def random_bands(
     random: SampleRandom, op: Op, size: int, *, num_masks: int, max_share: float
 ) -> Tensor:
-    """For each sample the cells of an axis that its bands cover.
+    """Draw for each sample the cells of an axis that its bands cover.
 
-    Each band is 0 to ⌊``max_share`` · ``size``⌋ cells wide, every width as likely as any other,
-    and lies uniformly where it fits; bands may overlap.
+    The width of each band is uniform in 0 to ⌊``max_share`` · ``size``⌋ cells, and its place
+    uniform where it fits; bands may overlap.
 
     Args:
         random: the samples' draws.
-        op: what the draws are for.
+        op: operation of the draws.
         size: cells of the axis.
-        num_masks: M, bands of a sample.
-        max_share: widest band as a fraction of the axis, 0–1.
+        num_masks: M, bands per sample.
+        max_share: maximum width of a band as a fraction of the axis, 0–1.
 
     Returns:
         (B, size) bool.
@@ -47,19 +47,19 @@ def mask_bands(
     time_masks: int,
     time_max: float,
 ) -> Tensor:
-    """Put ``fill`` into bands of rows and columns of each sample's own.
+    """Fill bands of rows and columns, drawn per sample, with ``fill``.
 
-    SpecAugment masks with 0 on spectrograms whose mean is 0; the mean of the codebook is the same
-    for embedded tokens, so that is what ``fill`` should be.
+    SpecAugment masks with 0 on spectrograms whose mean is 0. For embedded tokens ``fill`` should
+    therefore be the mean of the codebook.
 
     Args:
         x: (B, C, h, w).
         random: the samples' draws.
         fill: (C,), the embedding of a masked cell.
         freq_masks: bands of rows.
-        freq_max: widest of them as a fraction of h, 0–1.
+        freq_max: maximum width as a fraction of h, 0–1.
         time_masks: bands of columns.
-        time_max: widest of them as a fraction of w, 0–1.
+        time_max: maximum width as a fraction of w, 0–1.
 
     Returns:
         (B, C, h, w).
@@ -72,13 +72,12 @@ def mask_bands(
 
 
 def time_roll(tokens: Tensor, random: SampleRandom, *, max_share: float) -> Tensor:
-    """Shift each grid along time, what leaves at one end coming in at the other.
+    """Roll each grid along time, circularly.
 
     Args:
         tokens: (B, H, W) integers.
         random: the samples' draws.
-        max_share: largest shift either way as a fraction of W, 0–0.5; all whole numbers of
-            columns up to it are equally likely.
+        max_share: maximum shift either way as a fraction of W, 0–0.5, uniform over whole columns.
 
     Returns:
         (B, H, W), of the same dtype.

@@ -1,4 +1,4 @@
-"""Mixup: a sample and another are blended, and so are their labels.
+"""Mixup: blending two samples and their labels.
 
 Legend: B batch, C channels, h w grid.
 """
@@ -21,7 +21,7 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Blend each selected sample with its partner: λ · x + (1 − λ) · partner.
 
-    "mixup: Beyond Empirical Risk Minimization" (Zhang et al., arXiv 1710.09412), λ being drawn from
+    "mixup: Beyond Empirical Risk Minimization" (Zhang et al., arXiv 1710.09412), with λ drawn from
     Beta(alpha, alpha) for each sample instead of once per batch.
 
     Args:
@@ -29,12 +29,12 @@ def mixup(
         random: the samples' draws.
         alpha: see :func:`beta_weights`.
         selected: (B,) bool, the samples to blend.
-        partner: (B,) int64, 0 to B − 1: what each sample is blended with; the mirrored batch
-            (B − 1 − i) when None.
+        partner: (B,) int64, 0 to B − 1, the samples to blend in; None for the mirrored batch
+            (B − 1 − i).
 
     Returns:
         The blended inputs (B, C, h, w), and (B,) float32 λ: the weight of the sample's own label,
-        the partner's being the rest; 1 where nothing was blended.
+        1 without blending; the partner has the rest.
     """
     weight = torch.where(selected, beta_weights(random, alpha=alpha, op=Op.MIXUP_WEIGHT), 1.0)
     other = x.flip(0) if partner is None else x.index_select(0, partner)

@@ -13,8 +13,8 @@ from seit.augment.random import SampleRandom
 def codebook_unit(codebook: Tensor) -> float:
     """Return the RMS deviation of a codebook's elements from their channel's mean.
 
-    One number for all channels, in which networks scale a codebook; of each channel by itself
-    there are :func:`channel_units`.
+    The unit in which networks scale a codebook: one number for all channels. See
+    :func:`channel_units` for single channels.
 
     Args:
         codebook: (K, C) floating point.
@@ -26,13 +26,13 @@ def codebook_unit(codebook: Tensor) -> float:
 
 
 def channel_units(codebook: Tensor) -> Tensor:
-    """Return the standard deviation of each channel over the codes, all codes alike.
+    """Return the standard deviation of each channel over the codes, equally weighted.
 
-    The units of Emb-Noise. The paper gives absolute amplitudes, which mean something for its own
-    codebook only, whose channels are alike; counted in these units, 1.0 is noise as strong as a
-    channel's own variation, for every codebook and every channel of it. Channels of a PCA differ
-    by up to forty times: one unit for all would leave the first nearly as it was and drown the
-    last. Where all channels vary alike, all are :func:`codebook_unit`.
+    The units of Emb-Noise. The paper gives absolute amplitudes, which fit only its own codebook,
+    whose channels are alike; in these units, 1.0 is noise as strong as a channel's own variation,
+    for every codebook and channel. Channels of a PCA differ by up to forty times: one unit for all
+    would leave the first nearly unchanged and drown the last. If all channels vary alike, all are
+    :func:`codebook_unit`.
 
     Args:
         codebook: (K, C) floating point.
@@ -44,7 +44,7 @@ def channel_units(codebook: Tensor) -> Tensor:
 
 
 def _variances(codebook: Tensor) -> Tensor:
-    """(C,) float64 on the CPU."""
+    """Return the variance of each channel, (C,) float64 on the CPU."""
     codes = codebook.detach().to("cpu", torch.float64)
     return (codes - codes.mean(dim=0)).square().mean(dim=0)
 
@@ -56,13 +56,13 @@ def add_noise_(
 
     Emb-Noise of SeiT (arXiv 2303.11114): x += unit · (scale · N(0, 1) + std · N(0, 1)), the first
     normal drawn once per sample and channel, the second for every element, the unit the channel's.
-    The paper's scale and std are 1.0, on half of the samples. Unlike the official code, which
-    noises validation as well, nothing here runs at evaluation.
+    The paper's scale and std are 1.0, on half of the samples. Unlike the official code, which also
+    adds noise in validation, nothing here runs at evaluation.
 
     Args:
         x: (B, C, h, w) float32; **overwritten**.
         random: the samples' draws.
-        prob: a sample's probability of being noised, 0–1.
+        prob: a sample's probability of getting noise, 0–1.
         scale: standard deviation of a channel's shift, in its unit, ≥ 0.
         std: standard deviation of an element's noise, in its channel's unit, ≥ 0.
         units: (C,) floating point on the device of ``x``, usually :func:`channel_units`.
@@ -80,7 +80,7 @@ def add_noise_(
 def _add_to_chosen(
     x: Tensor, random: SampleRandom, chosen: Tensor, scales: Tensor, stds: Tensor
 ) -> Tensor:
-    """Draw for the chosen samples alone, which needs to know how many they are."""
+    """Draw for the chosen samples only, whose number must be known on the host."""
     index = chosen.nonzero().squeeze(1)
     return x.index_add_(0, index, _noise(x.shape[1:], random.select(index), scales, stds))
 
@@ -88,7 +88,7 @@ def _add_to_chosen(
 def _add_masked(
     x: Tensor, random: SampleRandom, chosen: Tensor, scales: Tensor, stds: Tensor
 ) -> Tensor:
-    """Draw for all and add to the chosen: the same result, without waiting for the device."""
+    """Draw for all samples and add to the chosen ones: the same result without synchronization."""
     return x.addcmul_(
         _noise(x.shape[1:], random, scales, stds), chosen.to(x.dtype)[:, None, None, None]
     )

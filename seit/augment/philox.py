@@ -1,8 +1,8 @@
 """Philox: random words as a function of a counter and a key, and the operations that draw them.
 
 Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) maps a
-128-bit counter and a 64-bit key to four 32-bit words, with no state in between. ``tl.philox`` of
-Triton gives the same words.
+128-bit counter and a 64-bit key to four 32-bit words, without state. ``tl.philox`` of Triton gives
+the same words.
 """
 
 from enum import IntEnum
@@ -18,14 +18,14 @@ KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 """Increments of the two words of the key, from round to round."""
 NUM_ROUNDS = 10
 UNIT_24 = 2.0**-24
-"""Unit of the upper 24 bits of a word in a uniform number."""
+"""Factor of the upper 24 bits of a word in a uniform number."""
 LOW32 = 0xFFFFFFFF
 
 
 class Op(IntEnum):
     """Operations that draw: one word of the counter, so that they never share draws.
 
-    A number is never changed or used again, since that would change the draws of existing runs.
+    Numbers are never changed or reused, since that would change the draws of existing runs.
     """
 
     EDIT = 0
@@ -58,7 +58,7 @@ class Op(IntEnum):
 
 
 def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
-    """Four random words for every counter: Philox-4x32 with ten rounds.
+    """Return four random words for every counter: Philox-4x32 with ten rounds.
 
     Args:
         counter: four int64 tensors of one shape, each element 0 to 2³² − 1; **overwritten**.
@@ -71,7 +71,7 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
     p, q = torch.empty_like(a), torch.empty_like(c)
     key_a, key_b = key
     for _ in range(NUM_ROUNDS):
-        # A 32×32-bit product fills 64 bits; int64 keeps them all, whatever it thinks of the sign.
+        # A 32×32-bit product fills 64 bits; int64 keeps them all, whatever the sign.
         # Only factors need their upper halves cleared: b and d carry theirs until the xor drops it.
         torch.mul(a, MULTIPLIERS[0], out=p)
         torch.mul(c, MULTIPLIERS[1], out=q)

@@ -1,4 +1,4 @@
-"""From stored grids to the network's inputs: the augmentations in their order.
+"""Augmentation pipeline, from stored grids to the network's inputs.
 
 Legend: B batch, H W grid, h w cropped grid, K codes, C codebook dim, L levels of a residual
 tokenizer.
@@ -34,36 +34,35 @@ class TokenAugment(CropAndMix):
     {Emb-Noise, ColorAdapt, nothing}; masks; one of {CutMix, Mixup, nothing}. That of SeiT++ (arXiv
     2312.10105), with ``config.order`` `seitpp`: edits; look-up; Emb-Noise or ColorAdapt of the
     whole grid; then random resized crop and CutMix or Mixup, or TokenAdapt, which lifts and warps
-    what was recolored, mixes the lifted maps and reads tokens from them; masks. A sample is mixed
-    with its partner as the partner would be by the same way. Every choice is the sample's own; the
-    official code makes most of them once per batch. Whether anything is augmented depends on which
-    of :meth:`forward` and :meth:`evaluate` is called, never on ``training``. Only TokenAdapt waits
-    for the device, to learn how many samples it is for.
+    the recolored grid, mixes the lifted maps and reads tokens from them; masks. A sample's partner
+    takes the same path before it is mixed in. Every choice is made per sample; the official code
+    makes most of them once per batch. :meth:`forward` augments and :meth:`evaluate` does not,
+    whatever ``training`` says. Only TokenAdapt synchronizes with the device, to learn how many
+    samples it is for.
 
-    Holds about four times the batch's embedding, in float32, at its widest moment, and what
-    TokenAdapt needs.
+    Peak memory is about four times the batch's embedding, in float32, plus that of TokenAdapt.
 
-    Of a residual tokenizer a grid is (L·H, W), level l in rows l·H … (l + 1)·H − 1, and the
+    A grid of a residual tokenizer is (L·H, W), level l in rows l·H … (l + 1)·H − 1, and the
     embedding of a cell is the sum over its levels. Synonyms are found and drawn level by level,
-    squares are swapped in all levels alike, and what comes after the look-up is the same.
+    squares are swapped in all levels alike, and everything after the look-up is the same.
 
     Args:
         codebook: (K, C), or (L, K, C), floating point; kept as float32, as a buffer (L·K, C) that
             is not saved.
-        grid: (H, W), or (L·H, W): of the grids that come in.
+        grid: (H, W), or (L·H, W), of the stored grids.
         config: the augmentations.
-        warper: the network that ``config.token_adapt`` names; :meth:`evaluate` does without.
+        warper: the network that ``config.token_adapt`` names; not needed by :meth:`evaluate`.
 
     Raises:
-        UsageError: for a codebook that is neither, or does not fit the grid or the warper, or a
-            crop larger than the grid.
+        UsageError: the codebook is neither or does not fit the grid or the warper, or the crop is
+            larger than the grid.
     """
 
     codebook: Tensor
     synonyms: Tensor
     mask: Tensor
     noise_units: Tensor
-    """(C,) float32, what the amplitudes of Emb-Noise count in each channel."""
+    """Units of Emb-Noise per channel, (C,) float32."""
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class TokenAugment(CropAndMix):
         warper: TokenWarper | None = None,
     ) -> None:
         self.levels = codebook.shape[0] if codebook.ndim == 3 else 1
-        """L."""
+        """Levels L."""
         if codebook.ndim not in (2, 3) or not self.levels or grid[0] % self.levels:
             raise UsageError(
                 f"the codebook is {tuple(codebook.shape)} for a grid of {grid[0]} × {grid[1]}; "
@@ -92,7 +91,7 @@ class TokenAugment(CropAndMix):
             )
         super().__init__((grid[0] // self.levels, grid[1]), codebook.shape[-1], config)
         self.stored_grid = (grid[0], grid[1])
-        """(L·H, W), of the grids that come in."""
+        """Size (L·H, W) of the stored grids."""
         codes = codebook.detach().to(torch.float32)
         K, by_level = codebook.shape[-2], codes.view(self.levels, *codebook.shape[-2:])
         self.unit = math.hypot(*map(codebook_unit, by_level))
@@ -130,15 +129,15 @@ class TokenAugment(CropAndMix):
             positions: (B,) int64, each sample's global position in the epoch's order.
             seed: 0 to 2⁶⁴ − 1.
             epoch: 0 to 2³² − 1.
-            partner: (B,) int64, 0 to B − 1: with whom each sample is mixed, and whose colours it
-                takes; the mirrored batch when None.
+            partner: (B,) int64, 0 to B − 1, the samples to mix in and to take colors from; None for
+                the mirrored batch.
 
         Returns:
             Inputs, both labels and their weights.
 
         Raises:
-            UsageError: for tokens of another grid, positions that are not (B,), or a configured
-                TokenAdapt network that was not passed.
+            UsageError: tokens have another grid, positions are not (B,), or a configured TokenAdapt
+                network was not passed.
         """
         self.check_batch(tokens, self.stored_grid)
         random = sample_random(tokens, positions, seed, epoch)
@@ -156,7 +155,7 @@ class TokenAugment(CropAndMix):
         return augmented
 
     def evaluate(self, tokens: Tensor) -> Tensor:
-        """The middle of every grid, embedded: nothing random, no noise.
+        """Return the center of every grid, embedded, without randomness or noise.
 
         Args:
             tokens: (B, H, W) or (B, L·H, W), any integer dtype, 0 to K − 1.
@@ -165,7 +164,7 @@ class TokenAugment(CropAndMix):
             (B, C, h, w) float32.
 
         Raises:
-            UsageError: for tokens of another grid.
+            UsageError: tokens have another grid.
         """
         self.check_batch(tokens, self.stored_grid)
         cells = tokens.unflatten(1, (self.levels, -1))
@@ -173,7 +172,7 @@ class TokenAugment(CropAndMix):
         return self._embed(self._rows_of_codebook(cropped)).contiguous()
 
     def _rows_of_codebook(self, tokens: Tensor) -> Tensor:
-        """Ids (B, L·H, W) → int64, with l·K added on level l: rows of ``self.codebook``."""
+        """Convert ids (B, L·H, W) to int64 rows of ``self.codebook``: l·K is added on level l."""
         tokens = tokens.to(torch.int64)
         if self.levels == 1:
             return tokens
@@ -183,7 +182,7 @@ class TokenAugment(CropAndMix):
         return tokens + rows[:, None]
 
     def _edit(self, tokens: Tensor, random: SampleRandom) -> Tensor:
-        """One of {synonyms, code swap, nothing} per sample, then time roll and flip."""
+        """Apply one of {synonyms, code swap, nothing} per sample, then time roll and flip."""
         config = self.config
         u = random.uniform(Op.EDIT)
         synonym = u < config.synonym_prob
@@ -199,7 +198,7 @@ class TokenAugment(CropAndMix):
         return random_flip(tokens, random, prob=config.flip_prob)
 
     def _swap(self, tokens: Tensor, random: SampleRandom, selected: Tensor) -> Tensor:
-        """Code swap on (B, L·H, W), in all levels alike."""
+        """Apply code swap to (B, L·H, W), in all levels alike."""
         max_side = self.config.swap_max
         if self.levels == 1:
             return swap_squares(tokens, random, max_side=max_side, selected=selected)
@@ -211,7 +210,7 @@ class TokenAugment(CropAndMix):
         return by_level.gather(2, source).view_as(tokens)
 
     def _crop(self, tokens: Tensor, random: SampleRandom) -> Tensor:
-        """(B, H, W) int64 → (B, C, h, w), for a share of the samples through TokenAdapt."""
+        """Crop (B, H, W) int64 → (B, C, h, w), some of the samples through TokenAdapt."""
         warper = self._loaded_warper()
         if warper is None:
             return self.random_crop(self._embed(tokens), random)
@@ -228,7 +227,7 @@ class TokenAugment(CropAndMix):
     def _crop_and_mix(
         self, x: Tensor, labels: Tensor, random: SampleRandom, partner: Tensor | None
     ) -> Augmented:
-        """SeiT++'s: crop and mix (B, C, H, W), or lift, warp, mix and read a share of it."""
+        """Crop and mix (B, C, H, W) as SeiT++, or lift, warp, mix and read some samples."""
         warper = self._loaded_warper()
         augmented = self.mix(self.random_crop(x, random), labels, random, partner)
         if warper is None:
@@ -237,7 +236,7 @@ class TokenAugment(CropAndMix):
         if partner is None:
             partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
         lifted = adapted.clone()
-        lifted[partner[adapted]] = True  # whoever is mixed into an adapted sample
+        lifted[partner[adapted]] = True  # the partners of adapted samples
         rows = lifted.nonzero().squeeze(1)
         if not len(rows):
             return augmented
@@ -247,7 +246,7 @@ class TokenAugment(CropAndMix):
         others = place_of[partner[rows]]
         own = random.select(rows)
         maps = warper.warp_vectors(x[rows], self._random_warps(own), self.output_size)
-        # Samples that are lifted for others alone may lack their partners, and are not read.
+        # Samples lifted only as partners may lack their own partners, and are not read.
         mixed = self.mix(maps, labels[rows], own, torch.where(others < 0, places, others))
         read = adapted[rows]
         tokens = warper.read_tokens(mixed.inputs[read])
@@ -257,7 +256,7 @@ class TokenAugment(CropAndMix):
         return augmented._replace(inputs=inputs, weight=weight)
 
     def _loaded_warper(self) -> TokenWarper | None:
-        """The network of TokenAdapt, if ``config`` asks for one.
+        """Return the TokenAdapt network if ``config`` names one.
 
         Raises:
             UsageError: it does, and none was passed.
@@ -275,10 +274,10 @@ class TokenAugment(CropAndMix):
         return random_warps(random, (2 * H, 2 * W), self.geometry)
 
     def _recolor_(self, x: Tensor, random: SampleRandom, partner: Tensor | None) -> Tensor:
-        """One of {Emb-Noise, ColorAdapt, nothing} per sample of (B, C, h, w), in place."""
+        """Apply one of {Emb-Noise, ColorAdapt, nothing} per sample of (B, C, h, w), in place."""
         config = self.config
         if config.color_adapt_prob > 0:
-            # First, so that nobody takes over the statistics of noise.
+            # First, so that no sample takes over the statistics of noise.
             u = random.uniform(Op.NOISE_GATE)
             selected = second_share(u, config.noise_prob, config.color_adapt_prob)
             x = color_adapt_(x, selected=selected, unit=self.unit, partner=partner)
@@ -292,7 +291,7 @@ class TokenAugment(CropAndMix):
         )
 
     def _mask(self, x: Tensor, random: SampleRandom) -> Tensor:
-        """Frequency and time masks on (B, C, h, w)."""
+        """Apply frequency and time masks to (B, C, h, w)."""
         config = self.config
         if config.freq_masks == 0 and config.time_masks == 0:
             return x
@@ -307,7 +306,7 @@ class TokenAugment(CropAndMix):
         )
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """Rows of the codebook (B, L·H, W) → (B, C, H, W) float32, channels last in memory."""
+        """Look up rows of the codebook (B, L·H, W) → (B, C, H, W) float32, channels-last."""
         vectors = F.embedding(tokens, self.codebook)
         if self.levels > 1:
             vectors = vectors.unflatten(1, (self.levels, -1)).sum(dim=1)

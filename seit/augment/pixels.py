@@ -18,20 +18,20 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PixelAugment(CropAndMix):
-    """Pixels → augmented, normalised pixels: the baseline that tokens are compared with.
+    """Pixels → augmented, normalized pixels, for the baseline that tokens are compared with.
 
     Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual), CutMix and Mixup with the
-    same draws as :class:`TokenAugment`; all else is for tokens and does not apply. Crops are
-    resized with antialiasing in uint8, one after the other as torchvision's RandomResizedCrop
-    does: on CPUs that is several times faster than batched matrices, which pay off on small token
-    grids only.
+    same draws as :class:`TokenAugment`; the rest is for tokens and does not apply. Crops are
+    resized with antialiasing in uint8, one after the other as in torchvision's RandomResizedCrop:
+    on CPUs that is several times faster than batched matrices, which pay off on small token grids
+    only.
 
     Args:
         size: (H, W) of the stored images.
         config: the augmentations.
 
     Raises:
-        UsageError: for a crop larger than the images.
+        UsageError: the crop is larger than the images.
     """
 
     mean: Tensor
@@ -67,7 +67,7 @@ class PixelAugment(CropAndMix):
             Inputs, both labels and their weights.
 
         Raises:
-            UsageError: for pixels of another size, or positions that are not (B,).
+            UsageError: pixels have another size, or positions are not (B,).
         """
         self.check_batch(pixels, (3, *self.grid))
         random = sample_random(pixels, positions, seed, epoch)
@@ -76,7 +76,7 @@ class PixelAugment(CropAndMix):
         return self.mix(self._normalise_(x), labels, random, partner)
 
     def evaluate(self, pixels: Tensor) -> Tensor:
-        """The middle of every image, normalised.
+        """Return the center of every image, normalized.
 
         Args:
             pixels: (B, 3, H, W) uint8, 0–255.
@@ -85,14 +85,14 @@ class PixelAugment(CropAndMix):
             (B, 3, h, w) float32.
 
         Raises:
-            UsageError: for pixels of another size.
+            UsageError: pixels have another size.
         """
         self.check_batch(pixels, (3, *self.grid))
         x = center_crop(pixels, self.output_size).to(torch.float32)
         return self._normalise_(x).contiguous()
 
     def _resized_crops(self, x: Tensor, random: SampleRandom) -> Tensor:
-        """(B, 3, H, W) uint8 → (B, 3, h, w) uint8."""
+        """Crop and resize (B, 3, H, W) uint8 → (B, 3, h, w) uint8."""
         config = self.config
         boxes = random_crop_boxes(
             random, self.grid, scale=config.crop_scale, ratio=config.crop_ratio

@@ -1,4 +1,4 @@
-"""The codes that vectors are nearest to.
+"""Quantization of vectors to their nearest codes.
 
 Legend: B batch, K codes, C codebook dim, h w cells.
 """
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 _CHUNK_DISTANCES = {"cpu": 1 << 23}
-"""Distances computed at a time: on a CPU what stays in its caches, elsewhere 2²⁸."""
+"""Distances computed at a time: as many as fit a CPU's caches, elsewhere 2²⁸."""
 
 
 @torch.no_grad()
 def nearest_ids(x_BChw: Tensor, codebook_KC: Tensor) -> Tensor:
-    """The code nearest to each vector, int64 (B, h, w).
+    """Return the nearest code of each vector, int64 (B, h, w).
 
-    Distances are Euclidean; for codes of unit length, as ViT-VQGAN's are, the nearest is also that
-    of the largest cosine, which SeiT++'s code takes.
+    Distances are Euclidean; for codes of unit length, such as ViT-VQGAN's, the nearest code is also
+    that of the largest cosine, which SeiT++'s code uses.
 
     Args:
         x_BChw: (B, C, h, w) floating point.

@@ -1,12 +1,12 @@
-"""Random numbers that belong to a sample, not to a batch, rank or worker.
+"""Random numbers per sample, independent of batch, rank and worker.
 
 Legend: B batch, n counter blocks per sample.
 
 The key of Philox is made of (seed, epoch) and its counter of (block, operation, position low,
 position high), so a draw is a pure function of (seed, epoch, position in the epoch): however an
-epoch is cut into batches and spread over ranks, each sample meets the same augmentation. Word j of
-block i is draw 4·i + j of its sample; a longer draw begins with the shorter one. On CUDA devices a
-Triton kernel makes the words, one launch a draw.
+epoch is split into batches and ranks, each sample gets the same augmentation. Word j of block i is
+draw 4·i + j of its sample; a longer draw begins with the shorter one. On CUDA devices a Triton
+kernel generates the words, one launch per draw.
 """
 
 import math
@@ -20,32 +20,32 @@ from seit.augment.philox import LOW32, UNIT_24, Op, Words, philox4x32
 from seit.devices import triton_serves
 from seit.errors import UsageError
 
-# So many blocks at a time keep a CPU's caches warm and the memory of a long draw low.
+# Blocks per chunk, to stay in a CPU's caches and limit the memory of a long draw.
 _CPU_CHUNK_BLOCKS = 1 << 17
-# Draws of at most so many blocks come from one table of all operations, made on first use: a dozen
+# Draws of up to this many blocks come from one table of all operations, made on first use: a dozen
 # small draws then cost one evaluation of Philox, which is about 130 kernel launches.
 _SHORT_BLOCKS = 8
 
 
 def _scramble(word: int) -> int:
-    """A bijection of 32-bit words that fixes 0 (the finaliser of MurmurHash3)."""
+    """Apply a bijection of 32-bit words that fixes 0 (the finalizer of MurmurHash3)."""
     word = ((word ^ word >> 16) * 0x85EBCA6B) & LOW32
     word = ((word ^ word >> 13) * 0xC2B2AE35) & LOW32
     return word ^ word >> 16
 
 
 class SampleRandom:
-    """The random draws of a batch's samples, each a function of (seed, epoch, position).
+    """Random draws of a batch's samples, each a function of (seed, epoch, position).
 
     Args:
-        seed: the run's seed, 0 to 2⁶⁴ − 1. Seeds below 2³² are the first key word as they are;
-            the upper half of a longer one is scrambled into it.
+        seed: the run's seed, 0 to 2⁶⁴ − 1. A seed below 2³² is the first key word; the upper half
+            of a longer one is scrambled into it.
         epoch: 0 to 2³² − 1, the second key word.
-        positions: (B,) integers ≥ 0, each sample's global position in the epoch's order; draws are
-            made on this tensor's device.
+        positions: (B,) integers ≥ 0, each sample's global position in the epoch's order, on the
+            device of the draws.
 
     Raises:
-        UsageError: for a seed, an epoch or positions outside these ranges or of another shape.
+        UsageError: seed, epoch or positions are out of range or of another shape.
     """
 
     def __init__(self, seed: int, epoch: int, positions: Tensor) -> None:
@@ -64,11 +64,11 @@ class SampleRandom:
         self._has_kernel = triton_serves(positions.device)
 
     def __len__(self) -> int:
-        """B, the number of samples."""
+        """Return B, the number of samples."""
         return self.positions.shape[0]
 
     def select(self, index: Tensor) -> "SampleRandom":
-        """The draws of some of the samples; ``index`` is (n,) int64 or (B,) bool."""
+        """Return the draws of some of the samples; ``index`` is (n,) int64 or (B,) bool."""
         other = object.__new__(SampleRandom)
         other.key, other.positions, other._short = self.key, self.positions[index], None
         other._has_kernel = self._has_kernel
@@ -78,13 +78,13 @@ class SampleRandom:
         return other
 
     def uniform(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
-        """``(B, *shape)`` float32 in [0, 1): the upper 24 bits of a word, times 2⁻²⁴."""
+        """Draw ``(B, *shape)`` float32 in [0, 1): the upper 24 bits of a word, times 2⁻²⁴."""
         if self._has_kernel:
             return self._draw_by_kernel(op, shape, torch.float32)
         return self._draw(op, shape, torch.float32, _to_uniform)
 
     def normal(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
-        """``(B, *shape)`` float32 standard normal, by Box and Muller; no value exceeds 5.77.
+        """Draw ``(B, *shape)`` float32 standard normals, by Box and Muller; none exceeds 5.77.
 
         Words 0 and 1 of a block make its draws 0 and 1 (radius and angle → cosine, sine), words 2
         and 3 its draws 2 and 3.
@@ -92,7 +92,7 @@ class SampleRandom:
         return self._draw(op, shape, torch.float32, _to_normal)
 
     def randint(self, op: int, high: int | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-        """``(B, *shape)`` int64 in [0, high), each equally likely to within high / 2³².
+        """Draw ``(B, *shape)`` int64 in [0, high), each equally likely to within high / 2³².
 
         Args:
             op: the operation.
@@ -141,7 +141,7 @@ class SampleRandom:
         return self._short
 
     def _words(self, ops: Tensor, positions: Tensor, blocks: int) -> Words:
-        """Four (B, number of ops, blocks) int64."""
+        """Draw four (B, number of ops, blocks) int64."""
         size = (len(positions), len(ops), blocks)
         counter = (
             torch.arange(blocks, device=positions.device).expand(size).contiguous(),
@@ -164,7 +164,7 @@ def _to_uniform(words: Words, out: Tensor) -> None:
 
 def _to_normal(words: Words, out: Tensor) -> None:
     for j in (0, 2):
-        # 1 is added so that the logarithm never meets 0: radius² = −2 ln u, u in (0, 1].
+        # Add 1 so that the logarithm's argument is never 0: radius² = −2 ln u, u in (0, 1].
         radius = (words[j] >> 8).add_(1).to(torch.float32)
         radius.mul_(UNIT_24).log_().mul_(-2.0).sqrt_()
         angle = (words[j + 1] >> 8).to(torch.float32).mul_(2 * math.pi * UNIT_24)

@@ -1,4 +1,4 @@
-"""Code swap: two squares of a token grid change places.
+"""Code swap: exchange of two squares of a token grid.
 
 Legend: B batch, H W grid, N candidates.
 """
@@ -10,27 +10,27 @@ from seit.augment.philox import Op
 from seit.augment.random import SampleRandom
 
 NUM_CANDIDATES = 8
-"""Second positions drawn per sample; one is too near with probability at most 0.35 for squares up
-to a quarter of the grid, all of them with probability at most 2 in 10 000."""
+"""Candidate second positions per sample; one is too near with probability at most 0.35 for
+squares up to a quarter of the grid, all of them with probability at most 2 in 10 000."""
 
 
 def swap_squares(
     tokens: Tensor, random: SampleRandom, *, max_side: float, selected: Tensor | None = None
 ) -> Tensor:
-    """Exchange two squares of each grid, of a side and at places of the sample's own.
+    """Swap two squares of each grid, with side and places drawn per sample.
 
     SwapCode of SeiT (arXiv 2303.11114): the side is floor(min(H, W) · U(0, ``max_side``)), for the
     paper's 32 × 32 grid and 0.25 thus 0 to 7 tokens. The first corner is uniform over the places
-    where the square fits. For the second, eight candidates are drawn alike, and the first whose
-    Euclidean distance from the first corner exceeds the side is taken; with none the grid stays
-    as it is. Squares that lie diagonally may still overlap: a cell that both cover then receives
-    from the first, as if both were cut out and pasted back, the first one last.
+    where the square fits. Of eight candidates for the second, drawn alike, the first whose
+    Euclidean distance from the first corner exceeds the side is used; without one the grid is
+    unchanged. Diagonal squares may still overlap: a shared cell then receives from the first, as if
+    both were cut out and pasted back, the first one last.
 
     Args:
         tokens: (B, H, W) integers.
         random: the samples' draws.
-        max_side: largest side as a fraction of min(H, W), 0–0.5.
-        selected: (B,) bool, the samples to edit; all when None.
+        max_side: maximum side as a fraction of min(H, W), 0–0.5.
+        selected: (B,) bool, the samples to edit; None for all.
 
     Returns:
         (B, H, W), of the same dtype.
@@ -59,7 +59,7 @@ def swap_squares(
 
 
 def _square(corner: Tensor, side: Tensor, H: int, W: int) -> Tensor:
-    """(B, H, W) bool, true inside each sample's square; ``corner`` (B, 2), ``side`` (B,) int64."""
+    """Return (B, H, W) bool, True in each square; ``corner`` (B, 2) and ``side`` (B,) are int64."""
     row = torch.arange(H, device=corner.device) - corner[:, :1]
     column = torch.arange(W, device=corner.device) - corner[:, 1:]
     inside_row = (row >= 0) & (row < side[:, None])

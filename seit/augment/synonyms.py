@@ -1,4 +1,4 @@
-"""Token synonyms: codes that mean nearly the same, and exchanging some tokens for theirs.
+"""Token synonyms: similar codes, and the replacement of some tokens by theirs.
 
 Legend: B batch, H W grid, K codes, C codebook dim, S synonyms per code.
 """
@@ -16,22 +16,22 @@ _CHUNK_DISTANCES = 1 << 24
 def nearest_codes(codebook: Tensor, *, top: int = 5) -> Tensor:
     """Find the nearest other codes of every code by Euclidean distance, nearest first.
 
-    Where all codes have one length, as ViT-VQGAN's have on its unit sphere (SeiT, arXiv
-    2303.11114), these are the codes of the largest cosine. Elsewhere the cosine would pair a shade
-    with one twice as bright.
+    If all codes have one length, like ViT-VQGAN's on its unit sphere (SeiT, arXiv 2303.11114),
+    these are the codes of the largest cosine. Otherwise the cosine would pair a shade with one
+    twice as bright.
 
     Computed on the CPU in float64, so that all devices agree on near ties. Costs K²·C
     multiplications and at most 128 MiB at a time: under a second for K = 8192.
 
     Args:
         codebook: (K, C) floating point.
-        top: S, how many codes; 1 to K − 1.
+        top: S, number of codes; 1 to K − 1.
 
     Returns:
         (K, S) int64, 0 to K − 1, on the codebook's device; row k never contains k.
 
     Raises:
-        UsageError: for a codebook that is not (K, C), or ``top`` outside 1 to K − 1.
+        UsageError: the codebook is not (K, C), or ``top`` is outside 1 to K − 1.
     """
     if codebook.ndim != 2:
         raise UsageError(
@@ -65,7 +65,7 @@ def replace_synonyms(
     rate: float,
     selected: Tensor | None = None,
 ) -> Tensor:
-    """Exchange each token, with probability ``rate``, for one of its synonyms.
+    """Replace each token, with probability ``rate``, by one of its synonyms.
 
     ReplaceSynonym of SeiT (arXiv 2303.11114), where ``rate`` is 0.25 and a code has 5 synonyms,
     all equally likely.
@@ -73,9 +73,9 @@ def replace_synonyms(
     Args:
         tokens: (B, H, W) int64, 0 to K − 1.
         table: (K, S) int64, from :func:`nearest_codes`.
-        random: the samples' draws; one uniform number a token.
+        random: the samples' draws; one uniform number per token.
         rate: 0–1.
-        selected: (B,) bool, the samples to edit; all when None.
+        selected: (B,) bool, the samples to edit; None for all.
 
     Returns:
         (B, H, W) int64.
@@ -87,6 +87,6 @@ def replace_synonyms(
     replaced = u < rate
     if selected is not None:
         replaced &= selected[:, None, None]
-    # Given u < rate, u / rate is uniform again: one draw decides both whether and which.
+    # Given u < rate, u / rate is again uniform: one draw decides both whether and which.
     choice = (u * (S / rate)).to(torch.int64).clamp_(max=S - 1)
     return torch.where(replaced, table.flatten()[tokens * S + choice], tokens)

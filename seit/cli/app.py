@@ -1,6 +1,6 @@
-"""The command line's frame: the list of commands, exit codes, and ``--group.field value``.
+"""Frame of the command line: the list of commands, exit codes, and ``--group.field value``.
 
-Exit codes: 0 fine, 1 failed or damaged, 2 wrong usage or input, 130 interrupted.
+Exit codes: 0 success, 1 failed or damaged, 2 wrong usage or input, 130 interrupted.
 """
 
 import sys
@@ -60,18 +60,18 @@ RESUMABLE = (
 
 
 def make_app(asked: str) -> App:
-    """Return the command line: the whole help of the command asked for, one line of the others."""
+    """Return the command line: full help of the requested command, one line for the others."""
     app = App(
         name="seit",
         suppress_keyboard_interrupt=False,
         version=__version__,
         help="Turn an image or audio corpus into about 1 KB of tokens per instance, once, and "
         "train from them.",
-        help_format="plaintext",  # a reader of Markdown takes a third of a second to load
+        help_format="plaintext",  # a Markdown parser takes a third of a second to load
         default_parameter=Parameter(negative=""),
     )
     for name, summary in COMMANDS.items():
-        settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups have their own
+        settings = {} if name in GROUPS else {"help_format": "markdown"}  # groups set their own
         if name != asked:
             settings["help"] = summary
         app.command(f"seit.cli.{name}:command", name=name, **settings)
@@ -79,7 +79,7 @@ def make_app(asked: str) -> App:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run one command and leave with its exit code."""
+    """Run one command and exit with its code."""
     prepare_output()
     name = arguments[0] if arguments else ""
     tokens = expand_settings(arguments) if name in WITH_SETTINGS else list(arguments)
@@ -118,7 +118,7 @@ def _explain(error: CycloptsError) -> str:
 
 
 def _advice(name: str, tokens: Sequence[str]) -> str:
-    """Say how to resume after Ctrl-C."""
+    """Return how to resume after Ctrl-C."""
     command = " ".join(tokens[:2]) if name == "tokenizer" else name
     if command not in RESUMABLE:
         return ""
@@ -130,7 +130,7 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
 def expand_settings(arguments: Sequence[str]) -> list[str]:
     """Rewrite ``--group.field value`` to ``--set group.field=value``.
 
-    ``--resume auto`` becomes ``--resume``, which means the same: resume if there is a run.
+    ``--resume auto`` becomes ``--resume``, with the same meaning: resume if there is a run.
     """
     expanded: list[str] = []
     rest = list(arguments)

@@ -1,4 +1,4 @@
-"""Rows of figures that several commands print."""
+"""Rows of figures shared by several commands."""
 
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,7 @@ def accuracy_rows(
 ) -> list[tuple[str, str]]:
     """Return the rows of a classifier's figures, with their uncertainty on few samples.
 
-    Args:
-        result: its shares, 0–1, and its loss, in nats.
-        samples: number evaluated; None if unknown.
-        num_classes: classes of the classifier; few make top-5 meaningless.
+    With few classes top-5 is meaningless and left out; ``samples`` is None if unknown.
     """
     from seit.report import FEW_SAMPLES, MANY_CLASSES, say_share
 

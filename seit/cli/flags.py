@@ -1,4 +1,4 @@
-"""Flags that all commands with a run share, and how their settings and progress are printed."""
+"""Flags shared by all commands with a run, and printing of their settings and progress."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = ("recipe", "config", "resume")
 _TOP_SETTINGS = ("init_from", "method", "objective")
-"""Settings of no group."""
+"""Settings outside any group."""
 _SETTINGS = ("model", "epochs", "steps", "batch_size", "seed", "device", "init_from")
 
 
@@ -71,7 +71,7 @@ class RunFlags:
         return self.out
 
     def keywords(self, **own: Any) -> dict[str, Any]:
-        """Return the flags that were given, with a command's own ones, as a verb's keywords.
+        """Return the given flags, with a command's own ones, as keyword arguments of a verb.
 
         Raises:
             UsageError: --set is not followed by the NAME=VALUE of a setting.
@@ -87,7 +87,7 @@ def assigned_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     """Parse the NAME=VALUE of `--set`, by name.
 
     Raises:
-        UsageError: a text has another form, or names a flag rather than a setting.
+        UsageError: a text has another form, or names a flag instead of a setting.
     """
     values = parse_assignments(texts or ())
     for name in values:
@@ -115,18 +115,13 @@ def _lists(value: Any) -> Any:
 
 @contextmanager
 def figures_bar(description: str, notes: Mapping[str, str]) -> Iterator[Progress]:
-    """Show the progress of a run with some of its figures.
-
-    Args:
-        description: what runs.
-        notes: formats of the figures to show, by name.
-    """
+    """Show the progress of a run with some of its figures, by name, formatted by ``notes``."""
     with progress_bar(description, "steps") as bar:
         yield noted_on(bar, notes)
 
 
 def noted_on(bar: Bar, names: Mapping[str, str]) -> Progress:
-    """Progress that a bar shows, with some of the figures, each in its own words."""
+    """Return a progress callback that shows formatted figures on a bar."""
 
     def show(done: int, total: int, figures: Mapping[str, float]) -> None:
         known = [text.format(figures[key]) for key, text in names.items() if key in figures]

@@ -1,7 +1,7 @@
-"""What commands print: results on stdout, everything else on stderr, progress on a terminal.
+"""Output of commands: results on stdout, everything else on stderr, progress on a terminal.
 
-Names of classes, keys and files come from anybody: whatever is printed for a person goes through
-`printable`, a line at a time.
+Names of classes, keys and files are untrusted: everything printed for people passes through
+`printable`, line by line.
 """
 
 import io
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from seit.outcomes import Outcome
 
 LINE_SECONDS = 10.0
-"""Time between progress lines where stderr is not a terminal."""
+"""Seconds between progress lines if stderr is not a terminal."""
 LINES = 20
-"""In long jobs a line waits for this part, 1/LINES, of the time so far."""
+"""In long jobs, lines are at least 1/LINES of the elapsed time apart."""
 _UNWRITTEN = "the output could not be written"
 
 
 def prepare_output() -> None:
-    """Give closed streams somewhere to go, and let all take names that they cannot encode."""
+    """Replace closed streams, and let all streams accept names that they cannot encode."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # else the next file that is opened takes its number
+        if getattr(sys, name) is None:  # else the next file opened takes its number
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     for stream in (sys.stdout, sys.stderr):
@@ -54,7 +54,7 @@ def finish_output() -> None:
     """Flush stdout.
 
     Raises:
-        SystemExit: not all of it could be written (exit code 1).
+        SystemExit: the output could not be written completely (exit code 1).
     """
     is_told = sys.exception() is not None
     try:
@@ -67,7 +67,7 @@ def finish_output() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for a person to stderr."""
+    """Print a line for people to stderr."""
     sys.stderr.write(printable(text) + "\n")
 
 
@@ -83,14 +83,14 @@ def one_line(text: object) -> str:
 
 
 def print_result(result: "Outcome") -> None:
-    """Print what a verb returned as one JSON object."""
+    """Print the result of a verb as one JSON object."""
     print_json(result.record())
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object to stdout; numbers that are not finite are null."""
+    """Print one JSON object to stdout; non-finite numbers become null."""
     text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False, indent=2)
-    lines = text.split("\n")  # between which no text is: those have their line ends escaped
+    lines = text.split("\n")  # no text spans lines: their line ends are escaped
     _write("".join(f"{CONTROLS.sub(_json_escape, line)}\n" for line in lines))
 
 
@@ -107,7 +107,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print a result for a person to stdout."""
+    """Print a result for people to stdout."""
     _write("".join(f"{printable(line)}\n" for line in lines))
 
 
@@ -121,12 +121,12 @@ def _write(text: str) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]], *, left: int = 2) -> None:
-    """Print rows in columns to stdout, the first ``left`` aligned left, the others right."""
+    """Print rows in columns to stdout, the first ``left`` left-aligned, others right-aligned."""
     print_lines(columns(rows, left=left))
 
 
 def columns(rows: Sequence[Sequence[str]], *, left: int = 2) -> list[str]:
-    """Lay rows out in columns, the first ``left`` aligned left, the others right."""
+    """Lay rows out in columns, the first ``left`` left-aligned, others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -138,12 +138,12 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 2) -> list[str]:
 
 
 def is_main_process() -> bool:
-    """Whether this process prints: of several that `torchrun` started, the main one."""
+    """Return True if this process prints: the main one of those started by `torchrun`."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class Bar(Protocol):
-    """A progress bar; each call says how far things are."""
+    """A progress bar, updated by each call."""
 
     def __call__(self, done: int, total: int, note: str) -> None:
         """Show that ``done`` of ``total`` are done, and a note."""
@@ -151,23 +151,23 @@ class Bar(Protocol):
 
 @contextmanager
 def counting_bar(description: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
-    """Show the progress of a job that counts one kind of thing; see `progress_bar`."""
+    """Show the progress of a job with a single kind of item; see `progress_bar`."""
     with progress_bar(description, unit) as bar:
         yield lambda done, total: bar(done, total, "")
 
 
 @contextmanager
 def stage_bar(description: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of a job of several stages; see `progress_bar`."""
+    """Show the progress of a job with several stages; see `progress_bar`."""
     with progress_bar(description, "") as bar:
         yield lambda stage, done, total: bar(done, total, stage)
 
 
 @contextmanager
 def progress_bar(description: str, unit: str) -> Iterator[Bar]:
-    """Show how far a job is, with rate and remaining time, on stderr.
+    """Show progress, rate and remaining time on stderr.
 
-    A bar on a terminal, below what is logged; elsewhere a line now and then.
+    A bar on a terminal, below the log; elsewhere an occasional line.
     """
     with (
         _terminal_bar(description, unit)
@@ -178,7 +178,7 @@ def progress_bar(description: str, unit: str) -> Iterator[Bar]:
 
 
 class _Lines:
-    """Progress without a terminal: a line every ten seconds, in long jobs less often."""
+    """Progress without a terminal: a line every ten seconds, less often in long jobs."""
 
     def __init__(self, description: str, unit: str) -> None:
         self._description = description
@@ -187,7 +187,7 @@ class _Lines:
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, note: str) -> None:
-        """Note how far things are, and print a line if it is time."""
+        """Record progress, and print a line if it is time."""
         self._pace.update(done, total)
         now = time.monotonic()
         if now - self._last < max(LINE_SECONDS, (now - self._started) / LINES):
@@ -198,7 +198,7 @@ class _Lines:
 
 
 def _speed(pace: Pace, unit: str) -> str:
-    """Rate and remaining time, as far as they are known."""
+    """Return rate and remaining time, if known."""
     if pace.rate is None or pace.remaining is None:
         return ""
     rate = f"{human_rate(pace.rate, unit)}, " if unit else ""
@@ -231,7 +231,7 @@ def _terminal_bar(description: str, unit: str) -> Iterator[Bar]:
 
 
 class _Speaker(logging.Handler):
-    """Prints what the package logs, above a bar where there is one."""
+    """Prints log messages of the package, above a bar if there is one."""
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
@@ -241,9 +241,10 @@ class _Speaker(logging.Handler):
 
 @contextmanager
 def spoken_log() -> Iterator[None]:
-    """Print to stderr what the package logs: what begins, how far it is, and warnings.
+    """Print log messages of the package to stderr: stages, progress and warnings.
 
-    Of several processes that `torchrun` started, the main one alone says what is no warning.
+    If there are several processes started by `torchrun`, only the main one prints messages other
+    than warnings.
     """
     logger, handler = logging.getLogger("seit"), _Speaker()
     before = logger.level

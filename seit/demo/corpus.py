@@ -21,12 +21,12 @@ from seit.documents import parse_json, read_plain
 from seit.errors import UsageError
 
 FIRST_VAL_INDEX = 50_000
-"""Validation pictures start here and training pictures end before: neither split depends on the
-other's size, and they never share a picture."""
+"""First index of validation pictures; training pictures end before it. So neither split depends on
+the other's size, and they never share a picture."""
 
 _RECORD = ".renders.json"
 _MAX_RECORD_BYTES = 1 << 16
-_REVISION = 1  # Raise it when the same arguments give other pictures.
+_REVISION = 1  # Increase it when the same arguments give other pictures.
 _CHUNK = 8
 _END_OF_JPEG = b"\xff\xd9"
 
@@ -40,7 +40,7 @@ class _Job(NamedTuple):
 
 
 def _jobs(out: Path, num_train: int, num_val: int) -> Iterator[_Job]:
-    """Yield every file of the corpus; classes take turns, so their counts differ by one at most."""
+    """Yield every file of the corpus; classes alternate, so their counts differ by at most one."""
     for split, count, first in (("train", num_train, 0), ("val", num_val, FIRST_VAL_INDEX)):
         for number in range(count):
             turn, label = divmod(number, len(CLASSES))
@@ -49,7 +49,7 @@ def _jobs(out: Path, num_train: int, num_val: int) -> Iterator[_Job]:
 
 
 def _is_complete(path: Path) -> bool:
-    """Tell whether the file ends as a JPEG file must; false when it does not exist."""
+    """Return whether a file exists and ends as a JPEG file must."""
     try:
         with path.open("rb") as file:
             file.seek(-len(_END_OF_JPEG), os.SEEK_END)
@@ -59,22 +59,22 @@ def _is_complete(path: Path) -> bool:
 
 
 def _temporary(path: Path) -> Path:
-    # Always the same name: what an interrupted call left behind, the next one overwrites.
+    # Always the same name, so that the next call overwrites leftovers of an interrupted one.
     return path.with_name(f".{path.name}.part")
 
 
 def _keep_freed_memory() -> None:
     """Make the C library reuse freed arrays instead of returning each to the system.
 
-    glibc raises its limits to the largest block that it has seen freed. The block is never touched,
-    so it costs nothing, and rendering takes a third less time; elsewhere nothing changes.
+    glibc raises its limits to the largest block freed. The block is never touched, so it costs
+    nothing, and rendering takes a third less time; no effect with other C libraries.
     """
     block = np.empty(31 << 20, np.uint8)
     del block
 
 
 def _write(jobs: list[_Job], size: int, quality: int, seed: int) -> int:
-    """Render and write each file under a temporary name, then rename it; return how many."""
+    """Render and write each file under a temporary name, then rename it; return their number."""
     _keep_freed_memory()
     for job in jobs:
         part = _temporary(job.path)
@@ -88,7 +88,7 @@ def _write_in_processes(
     chunks: list[list[_Job]], workers: int, size: int, quality: int, seed: int
 ) -> Iterator[int]:
     """Yield the number of files written, chunk by chunk."""
-    # Not fork: the caller may hold threads and locks, torch's among them.
+    # Not fork: the caller may hold threads and locks, e.g. torch's.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context)
     try:
@@ -120,7 +120,7 @@ def _check(out: Path, num_train: int, num_val: int, quality: int, workers: int |
 
 
 def _claim(out: Path, record: dict[str, int]) -> None:
-    """Write down what ``out`` holds, or refuse a folder that holds something else."""
+    """Record the arguments of ``out``, or refuse a folder with other ones."""
     path = out / _RECORD
     if path.exists():
         try:
@@ -157,19 +157,19 @@ def write_corpus(
 ) -> None:
     """Render a corpus into ``out/train/<class>/<index>.jpg`` and ``out/val/<class>/<index>.jpg``.
 
-    Complete files are kept, so an interrupted call is resumed by the same call; ``.renders.json``
-    in ``out`` remembers the arguments and other ones are refused. The bytes do not depend on
-    ``workers``. The default corpus is about 30 MB and takes about 40 seconds of one CPU core.
+    Complete files are kept, so the same call resumes after an interruption; ``.renders.json`` in
+    ``out`` records the arguments, and other ones are refused. The bytes do not depend on
+    ``workers``. The default corpus is about 30 MB and takes about 40 seconds on one CPU core.
 
     Args:
-        out: folder to write to; made if it does not exist.
-        num_train: training pictures, all classes together; evenly divided (± 1).
-        num_val: validation pictures, likewise.
+        out: output folder, created if missing.
+        num_train: total number of training pictures; evenly divided over classes (± 1).
+        num_val: total number of validation pictures; evenly divided over classes (± 1).
         size: pixels along each side, 16 to 1,024.
         quality: JPEG quality, 1 to 95.
-        seed: which corpus; another seed gives other pictures.
-        workers: processes; all CPU cores by default; 1 renders in this process.
-        progress: called as ``progress(done, total)`` with numbers of files, kept ones included.
+        seed: seed of the corpus.
+        workers: number of processes; all CPU cores by default; 1 renders in this process.
+        progress: called as ``progress(done, total)`` with numbers of files, existing ones included.
 
     Raises:
         UsageError: an argument is out of range, or ``out`` holds something else.
@@ -200,7 +200,7 @@ def write_corpus(
                 if progress is not None:
                     progress(done, len(jobs))
         except BrokenProcessPool:
-            # A caller without an `if __name__ == "__main__"` guard, or a killed worker.
+            # The caller lacks an `if __name__ == "__main__"` guard, or a worker was killed.
             warnings.warn(
                 "worker processes ended early: rendering the remaining pictures in one process",
                 RuntimeWarning,

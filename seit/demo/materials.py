@@ -1,4 +1,4 @@
-"""Materials of surfaces: colors, patterns, relief and gloss, and a class's habit of them.
+"""Materials of surfaces: colors, patterns, relief and gloss, and each class's usual ones.
 
 Legend: N number of surface points.
 """
@@ -20,7 +20,7 @@ PATTERNS = ("plain", "mottled", "stripes", "wood", "marble", "checker", "speckle
 
 
 class Habit(NamedTuple):
-    """Usual material of a class, as gears are gray and traffic cones orange.
+    """Usual material of a class, e.g. gray for gears and orange for traffic cones.
 
     Attributes:
         hue: center of the main color's hue, 0 to 1 around the circle.
@@ -36,7 +36,7 @@ class Habit(NamedTuple):
 
 
 HABIT_SHARE = 0.75
-"""Share of main objects that follow their class's habit; the rest are made of anything."""
+"""Share of main objects with their class's usual material; others get any material."""
 
 
 class Surface(NamedTuple):
@@ -55,7 +55,7 @@ class Surface(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """Two colors, the pattern that mixes them, and how the surface takes the light.
+    """Two colors, the pattern that mixes them, and the surface's response to light.
 
     Attributes:
         pattern: one of ``PATTERNS``.
@@ -64,7 +64,7 @@ class Material:
         frequency: pattern repeats per unit of length (the frame is 2 units wide).
         angle: direction of the pattern, radians.
         texels_per_unit: scale of the noise.
-        offset: where on the noise tile the surface starts, units.
+        offset: start of the surface on the noise tile, units.
         relief: height of the bumps; 0 is smooth.
         gloss: strength of the highlight, 0 to 1.
         shininess: exponent of the highlight; large is small and sharp.
@@ -86,7 +86,7 @@ class Material:
         where = texel(u + self.offset, v - self.offset, texels_per_unit=self.texels_per_unit)
         noise = tile.height[where]
         mix = self._mix(u, v, noise)
-        # Uneven wear: even a plain surface is nowhere quite the same.
+        # Uneven wear: even a plain surface varies.
         shade = 1.0 + 0.2 * noise
         first, second = _linear(self.first), _linear(self.second)
         albedo = np.empty((3, u.size), np.float32)
@@ -127,7 +127,7 @@ def _linear(color: Color) -> Color:
 
 
 def _color(rng: np.random.Generator, saturation: float) -> Color:
-    # Earth, wood and skin colors are commoner in photographs than the rest of the circle.
+    # Earth, wood and skin colors are more common in photographs than other hues.
     hue = rng.uniform(0.0, 0.16) if rng.random() < 0.45 else rng.random()
     return colorsys.hsv_to_rgb(hue, saturation * rng.uniform(0.1, 1.0), rng.uniform(0.3, 0.95))
 
@@ -159,10 +159,10 @@ def draw_material(
     """Draw a material.
 
     Args:
-        rng: source of every choice.
-        saturation: largest saturation of its colors, 0 to 1.
-        apart_from: neighbors whose mean colors should differ from this one's main color.
-        habit: what the object's class is mostly made of; followed with ``HABIT_SHARE``.
+        rng: random generator.
+        saturation: maximum saturation of its colors, 0 to 1.
+        apart_from: neighboring materials whose mean colors should differ from this main color.
+        habit: usual material of the object's class, followed with probability ``HABIT_SHARE``.
     """
     follows = habit is not None and rng.random() < HABIT_SHARE
     first = _color(rng, saturation)

@@ -1,4 +1,4 @@
-"""Fractal value noise on a periodic tile: the raw material of every texture.
+"""Fractal value noise on a periodic tile, the basis of every texture.
 
 Legend: T tile side, N number of points.
 """
@@ -69,7 +69,7 @@ def fractal_tile(rng: np.random.Generator, *, persistence: float = 0.6) -> Tile:
 def texel(u: F32, v: F32, *, texels_per_unit: float) -> npt.NDArray[np.intp]:
     """Return flat texel indices ``(N,)`` for surface coordinates ``u``, ``v`` ``(N,)`` in units."""
     mask = TILE_SIDE - 1
-    # The added constant keeps truncation a floor for every coordinate a scene can hold.
+    # The added constant makes truncation a floor for every coordinate of a scene.
     column = (u * texels_per_unit + 16384.0).astype(np.int32) & mask
     row = (v * texels_per_unit + 16384.0).astype(np.int32) & mask
     return (row * TILE_SIDE + column).astype(np.intp)

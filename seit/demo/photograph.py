@@ -1,4 +1,4 @@
-"""From surfaces to a photograph: textures, light, lens and sensor.
+"""Rendering of surfaces as a photograph: textures, light, lens and sensor.
 
 Legend: S image side, N number of pixels.
 """
@@ -30,7 +30,7 @@ def _paint(
     """Return linear light ``(3, N)`` leaving N points of one material towards the camera."""
     light, camera = scene.light, scene.camera
     surface = material.evaluate(u, v, tile)
-    # Tilting along fixed axes is wrong only where relief is barely seen: on faces seen edge-on.
+    # Tilting along fixed axes is wrong only on faces seen edge-on, where relief hardly shows.
     bumped = np.stack([normal[0] - surface.slope_u, normal[1] - surface.slope_v, normal[2]])
     bumped /= np.sqrt(np.einsum("cn,cn->n", bumped, bumped))
     direct = np.maximum(dot(light.towards, bumped), 0.0) * lamp
@@ -66,7 +66,7 @@ def shade(scene: Scene, visible: Visible, tile: Tile) -> F32:
         else:
             body = visible.bodies[owner - FIRST_BODY]
             x, y, z = to_own_frame(body, point) * body.scale
-            # A slanted projection: no face is parallel to it, so none shows smeared texels.
+            # A slanted projection: no face is parallel to it, so texels do not smear.
             material, u, v = body.material, x + 0.6 * z, y - 0.7 * z
         painted = _paint(
             material, u, v, tile, pick(visible.normal, pixels), scene, lamp[pixels], around[pixels]

@@ -1,4 +1,4 @@
-"""One picture: the scene, its surfaces and the camera put together."""
+"""Rendering of one picture from its scene, surfaces and camera."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def render(label: int, index: int, *, size: int = 256, seed: int = 0) -> npt.NDA
 
     Args:
         label: class of the main object, an index into ``CLASSES``.
-        index: which picture of the class, 0 to 2**32 - 1.
+        index: index of the picture within the class, 0 to 2**32 - 1.
         size: S, pixels along each side, 16 to 1,024.
-        seed: which corpus, 0 to 2**64 - 1.
+        seed: seed of the corpus, 0 to 2**64 - 1.
 
     Returns:
         ``(S, S, 3)`` uint8, RGB, 0–255.
 
     Raises:
-        UsageError: an argument is out of its range.
+        UsageError: an argument is out of range.
     """
     check_picture(size=size, seed=seed)
     if not 0 <= label < len(CLASSES):

@@ -1,7 +1,7 @@
-"""Sight of each pixel: sphere tracing of every body, and the shadows the bodies cast.
+"""Visible surface of each pixel, by sphere tracing of every body, and the bodies' shadows.
 
-The method is J. C. Hart's "Sphere Tracing" (The Visual Computer 12, 1996); rays are parallel, each
-body is traced only inside its own outline, and rays that are done leave the batch.
+The method is J. C. Hart's "Sphere Tracing" (The Visual Computer 12, 1996). Rays are parallel, each
+body is traced only inside its own outline, and finished rays leave the batch.
 
 Legend: S image side, N number of points or rays.
 """
@@ -24,19 +24,19 @@ FLOOR, WALL, FIRST_BODY = 0, 1, 2
 
 _NUM_STEPS, _NUM_SHADOW_STEPS = 28, 10
 _PENUMBRA = 0.2
-"""Largest reach of a shadow outside its body's outline, in the body's own units."""
+"""Maximum reach of a shadow outside its body's outline, in the body's own units."""
 _HIDDEN_AT_MOST = 0.2
-"""Share of the main object that clutter may cover; clutter that would cover more is left out."""
+"""Maximum share of the main object that clutter may cover; larger clutter is left out."""
 
 
 class Visible(NamedTuple):
     """The nearest surface at every pixel, rows first.
 
     Attributes:
-        owner: ``(S * S,)`` uint8, whose surface it is.
+        owner: ``(S * S,)`` uint8, floor, wall or body.
         point: ``(3, S * S)`` float32, world coordinates, units.
         normal: ``(3, S * S)`` float32, unit vectors.
-        bodies: the bodies that were kept; ``owner`` counts them in this order.
+        bodies: the remaining bodies, in the order of ``owner``.
     """
 
     owner: npt.NDArray[np.uint8]
@@ -52,7 +52,7 @@ def dot(a: Vector, b: F32) -> F32:
 
 
 def pick(values: F32, index: Index) -> F32:
-    """Return ``values[:, index]``, several times faster than numpy's indexing does it."""
+    """Return ``values[:, index]``, several times faster than numpy's indexing."""
     return np.stack([row.take(index) for row in values])
 
 
@@ -68,7 +68,7 @@ def _turn(rotation: Rotation, vector: Vector) -> Vector:
 
 
 def _span(solid: Solid, origin: F32, direction: Vector, margin: float) -> tuple[F32, F32]:
-    """Return where each ray ``(N,)`` enters and leaves the solid's box, ``margin`` wider all round.
+    """Return the points where rays ``(N,)`` enter and leave the solid's box, plus ``margin``.
 
     A ray that misses the box leaves before it enters.
     """
@@ -83,7 +83,7 @@ def _span(solid: Solid, origin: F32, direction: Vector, margin: float) -> tuple[
 
 
 def _march(solid: Solid, origin: F32, direction: Vector, tolerance: float) -> F32:
-    """Return how far each ray runs until it meets the solid, ``(N,)``; infinity if it does not."""
+    """Return the distance of each ray to the solid, ``(N,)``; infinity if it misses."""
     start, end = _span(solid, origin, direction, 0.0)
     travelled = np.full(start.shape, np.inf, np.float32)
     active: Index = np.flatnonzero(start < end)
@@ -182,10 +182,10 @@ def trace(scene: Scene, size: int) -> Visible:
 
 
 def light_reaching(visible: Visible, towards: Vector, sharpness: float) -> tuple[F32, F32]:
-    """Return how much lamp light and how much light from around reaches each pixel's surface.
+    """Return the share of lamp light and of ambient light that reaches each pixel's surface.
 
     Args:
-        visible: what the camera sees.
+        visible: visible surfaces.
         towards: unit vector towards the lamp.
         sharpness: hardness of the shadows' edges.
 
@@ -229,7 +229,7 @@ def _darken(
         darkest[active] = np.minimum(darkest[active], gap / (t + 0.1))
         t = t + np.maximum(gap, 0.04)
         if step % 3 == 0:
-            # Half light is where a ray just touches, so a ray that is well inside is done too.
+            # A ray that just touches gets half the light, so one well inside is done too.
             going = np.flatnonzero((t < end) & (darkest[active] * sharpness > -0.5))
             active, x, y, z = active[going], x[going], y[going], z[going]
             t, end = t[going], end[going]
@@ -238,7 +238,7 @@ def _darken(
 
 
 def _crowd(around: F32, visible: Visible, body: Body, pixels: Index) -> None:
-    """Multiply ``around`` at ``pixels`` by the share of the surroundings the body leaves open."""
+    """Multiply ``around`` at ``pixels`` by the share of surroundings the body leaves visible."""
     if pixels.size == 0:
         return
     step = 0.22

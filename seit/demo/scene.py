@@ -18,7 +18,7 @@ from seit.demo.shapes import Solid
 
 Vector = tuple[float, float, float]
 Rotation = tuple[Vector, Vector, Vector]
-"""Rows: the solid's own axes in world coordinates, so that rows · point leads into its frame."""
+"""Rows: the solid's own axes in world coordinates, so that rows · point maps to its frame."""
 
 
 class Body(NamedTuple):
@@ -37,7 +37,7 @@ class Body(NamedTuple):
 
 
 class Camera(NamedTuple):
-    """View directions, and what the lens and sensor do.
+    """View directions, and the effects of lens and sensor.
 
     Attributes:
         right: unit vector along image rows.
@@ -46,7 +46,7 @@ class Camera(NamedTuple):
         blur: standard deviation of the lens blur, units.
         vignette: loss of light in the corners, 0 to 1.
         balance: gain per channel (white balance).
-        exposure: mean level aimed at, linear light.
+        exposure: target mean level, linear light.
         sensor_noise: standard deviation per pixel, 0 to 255.
     """
 
@@ -61,12 +61,12 @@ class Camera(NamedTuple):
 
 
 class Light(NamedTuple):
-    """One lamp far away plus light from everywhere.
+    """One distant lamp plus ambient light.
 
     Attributes:
         towards: unit vector towards the lamp.
         color: linear light.
-        ambient: linear light from everywhere.
+        ambient: linear ambient light.
         sharpness: hardness of shadows' edges; large is hard.
         falloff: horizontal direction in which the light fades, per unit.
     """
@@ -80,7 +80,7 @@ class Light(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything in one picture. ``bodies[0]`` is the main object; ``wall`` is a y, or None."""
+    """Contents of one picture. ``bodies[0]`` is the main object; ``wall`` is a y, or None."""
 
     bodies: tuple[Body, ...]
     floor: Material
@@ -118,7 +118,7 @@ _FLAT_FOOTED = ("cube", "cone", "bottle")
 
 
 def _depth_below(solid: Solid, rotation: Rotation) -> float:
-    """Return how far the solid reaches below its center, in its own units, by a coarse scan."""
+    """Return how far the solid extends below its center, in its own units, by a coarse scan."""
     side = np.linspace(-1.1, 1.1, 23, dtype=np.float32)
     layers = np.linspace(-solid.depth, solid.depth, 11, dtype=np.float32)
     x, y, z = (axis.reshape(-1) for axis in np.meshgrid(side, side, layers, indexing="ij"))
@@ -159,7 +159,7 @@ def _camera(elevation: float, rng: np.random.Generator) -> Camera:
 
 
 def _light(rng: np.random.Generator) -> Light:
-    # From the camera's side, so that the face that is seen is lit.
+    # From the camera's side, so that the visible face is lit.
     azimuth, height = rng.uniform(-1.9, 1.9), rng.uniform(0.5, 1.15)
     warmth = rng.uniform(-1.0, 1.0)
     ambient = rng.uniform(0.2, 0.45)
@@ -192,7 +192,7 @@ def _main_body(
     room = max(0.0, 0.95 - scale)
     across, along = rng.uniform(-room, room), rng.uniform(-room, room)
     height = scale * _depth_below(solid, rotation)
-    # The place on the floor at which the camera sees the center at (across, along).
+    # The point on the floor where the camera sees the center at (across, along).
     x = camera.right[0] * across + camera.up[0] * along
     seen = camera.right[1] * across + camera.up[1] * along
     sine, cosine = -camera.forward[2], camera.forward[1]
@@ -218,7 +218,7 @@ def _clutter(
     else:
         solid, scale = shapes.make_plate(rng), main.scale * rng.uniform(0.6, 1.3)
     height = max(height, scale * solid.depth)
-    # Flat things and sticks may reach under the main object; pebbles keep beside it.
+    # Flat things and sticks may reach under the main object; pebbles stay next to it.
     gap = 0.95 if kind == 0 else 0.45
     near = -1.0 / camera.up[1]
     x = y = 0.0
@@ -231,7 +231,7 @@ def _clutter(
 
 
 def draw_scene(name: str, rng: np.random.Generator) -> Scene:
-    """Draw a scene around one object of class ``name``: its shape, and mostly its material."""
+    """Draw a scene around one object of class ``name``."""
     upright = bool(rng.random() < 0.55)
     camera = _camera(rng.uniform(0.25, 0.75) if upright else rng.uniform(0.85, 1.4), rng)
     light = _light(rng)

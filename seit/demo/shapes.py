@@ -1,10 +1,10 @@
-"""Solids as signed distance functions: the ten classes, and the clutter that lies around them.
+"""Solids as signed distance functions: the ten classes, and the clutter around them.
 
-A solid lives in its own frame: its face is the xy plane and fits a circle of radius 1, z is its
+A solid has its own frame: its face is the xy plane and fits a circle of radius 1, z is its
 thickness. A distance function takes x, y, z, each ``(N,)`` float32, and returns ``(N,)`` float32:
-negative inside, and outside never more than the true distance, so that a ray may step by it. Every
-proportion is drawn anew for each solid. The construction (folding, extrusion, revolution, smooth
-union) follows J. C. Hart, "Sphere Tracing" (The Visual Computer 12, 1996).
+negative inside, and outside at most the true distance, so that a ray may step by it. Proportions
+are drawn for each solid. The construction (folding, extrusion, revolution, smooth union) follows J.
+C. Hart, "Sphere Tracing" (The Visual Computer 12, 1996).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Solid(NamedTuple):
 
     Attributes:
         distance: the signed distance function.
-        bound: radius of a ball around the origin that holds the solid.
-        half: half extents of a box around the origin that holds the solid too.
+        bound: radius of a ball around the origin that contains the solid.
+        half: half extents of a box around the origin that contains the solid.
     """
 
     distance: Distance
@@ -41,7 +41,7 @@ class Solid(NamedTuple):
 
 
 def _norm(a: F32, b: F32) -> F32:
-    """Return sqrt(a² + b²): unlike ``np.hypot`` free to overflow, and six times as fast."""
+    """Return sqrt(a² + b²), six times as fast as ``np.hypot`` but without overflow protection."""
     result: F32 = np.sqrt(a * a + b * b)
     return result
 
@@ -95,7 +95,7 @@ def _cone(rng: np.random.Generator) -> Solid:
     def distance(x: F32, y: F32, z: F32) -> F32:
         flank = normal_r * _norm(x, z) + normal_y * (y - 0.95) + rounding
         floor = -0.8 + rounding - y
-        # The rim is sharper than a right angle, so the true distance is at least this one.
+        # The rim is sharper than a right angle, so the true distance is at least this.
         result = _norm(np.maximum(flank, 0.0), np.maximum(floor, 0.0))
         result += np.minimum(np.maximum(flank, floor), 0.0) - rounding
         return result

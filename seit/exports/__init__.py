@@ -1,4 +1,4 @@
-"""Leaving seit: a finished run as safetensors with a model card, ONNX and torch.export files."""
+"""Exports of a finished run: safetensors with a model card, ONNX and torch.export files."""
 
 import lazy_loader
 

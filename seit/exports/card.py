@@ -1,6 +1,6 @@
-"""The model card: `README.md` with the front matter that Hugging Face reads.
+"""Model card: `README.md` with the front matter that Hugging Face reads.
 
-Names of classes, splits and settings come from anybody: they stay text, in Markdown and in YAML.
+Names of classes, splits and settings are untrusted: they are escaped in Markdown and YAML.
 """
 
 import json
@@ -23,20 +23,20 @@ CARD_NAME = "README.md"
 _MARKUP = re.compile(
     r"([\\`*{}\[\]<>#~&|!@]|(?<!\w)_|_(?!\w)|:(?=/)|(?<=www)\.)", re.ASCII | re.IGNORECASE
 )
-"""Characters with a meaning in a line of Markdown, in HTML or in a link."""
+"""Characters with a meaning in Markdown, HTML or links."""
 _MOST_CLASSES = 1000
-"""Most classes listed on the card; `config.json` lists all."""
+"""Maximum number of classes on the card; `config.json` lists all."""
 _TAGS = ("seit", "tokens", "timm")
 
 
 @dataclass(frozen=True)
 class StoreFigures:
-    """The sizes of the store that a run was trained on.
+    """Sizes of the store that a run was trained on.
 
     Attributes:
-        samples: over all splits.
-        bytes_per_sample: every byte of the store over its samples.
-        source_bytes_per_sample: bytes of the original files over the samples.
+        samples: number of samples over all splits.
+        bytes_per_sample: total bytes of the store divided by its samples.
+        source_bytes_per_sample: bytes of the original files divided by the samples.
     """
 
     samples: int
@@ -45,11 +45,7 @@ class StoreFigures:
 
 
 def measure_store(store: Store | str | Path, spec: ExportSpec) -> StoreFigures:
-    """Return the sizes of the store that a run was trained on.
-
-    Raises:
-        UsageError: it is another store.
-    """
+    """Return the sizes of a run's training store; raise UsageError if it is another store."""
     store = store if isinstance(store, Store) else open_store(store)
     if store.card.seal != spec.store:
         raise UsageError(
@@ -72,14 +68,14 @@ def write_card(
     parameters: int,
     store: StoreFigures | None,
 ) -> str:
-    """The text of a model card.
+    """Return the text of a model card.
 
     Args:
-        spec: the model.
-        name: of it.
+        spec: exported model.
+        name: name of the model.
         files: the folder's other files and their sizes in bytes.
-        parameters: of the network.
-        store: what it was trained on; None where that is not at hand.
+        parameters: number of parameters.
+        store: sizes of the training store; None if it is not available.
     """
     environment = Environment(
         autoescape=select_autoescape(default_for_string=False),
@@ -130,12 +126,12 @@ def _front_matter(spec: ExportSpec, name: str) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str:
-    """A text in a line of Markdown, all of it as it is."""
+    """Return a value as plain, escaped text in a line of Markdown."""
     return _MARKUP.sub(r"\\\1", printable(value))
 
 
 def _code(value: object) -> str:
-    """A text as code in a line of Markdown, also in a table."""
+    """Return a value as code in a line of Markdown, also in a table."""
     text = printable(value).replace("|", "\\|")
     ticks = "`" * (1 + _longest_ticks(text))
     space = " " if len(ticks) > 1 else ""
@@ -143,7 +139,7 @@ def _code(value: object) -> str:
 
 
 def _block(text: str, language: str) -> str:
-    """Lines of code, behind a fence that they do not end."""
+    """Return a block of code with a fence longer than any inside."""
     fence = "`" * max(3, 1 + _longest_ticks(text))
     return f"{fence}{language}\n{text}\n{fence}"
 
@@ -153,7 +149,7 @@ def _longest_ticks(text: str) -> int:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts with control characters in one line, those escaped."""
+    """Dumper that writes texts with control characters on one line, escaped."""
 
     def text(self, value: str) -> yaml.ScalarNode:
         """Represent a text."""
@@ -168,13 +164,13 @@ def _yaml(values: Any) -> str:
     text = yaml.dump(
         _lists(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30
     )
-    # Those that PyYAML takes for printable stand in quotes, where YAML has escapes of four digits.
+    # Quote those that PyYAML considers printable, so that YAML escapes them with four digits.
     lines = text.rstrip("\n").split("\n")
     return "\n".join(CONTROLS.sub(lambda c: f"\\u{ord(c[0]):04x}", line) for line in lines)
 
 
 def _lists(value: Any) -> Any:
-    """Tuples → lists, which is what safe YAML knows."""
+    """Convert tuples to lists, for safe YAML."""
     if isinstance(value, Mapping):
         return {key: _lists(entry) for key, entry in value.items()}
     return [_lists(entry) for entry in value] if isinstance(value, list | tuple) else value

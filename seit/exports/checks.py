@@ -1,4 +1,4 @@
-"""Check that a written file computes what the run's own model does.
+"""Check that an exported file computes the same as the run's model.
 
 Legend: B batch, N classes.
 """
@@ -13,20 +13,20 @@ from seit.errors import SeitError
 from seit.exports.graphs import Graph, Outputs, RawClassifier
 
 TOLERANCE = 1e-4
-"""Largest difference of logits, in units of the largest logit, or of 1 where that is smaller."""
+"""Maximum difference of logits, relative to the largest logit or to 1, whichever is larger."""
 MIN_EQUAL_TOKENS = 0.999
-"""Share of ids that are the tokenizer's own; others are as near up to rounding."""
+"""Minimum share of ids equal to the tokenizer's; the others differ by rounding."""
 
 Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Distance of a file's outputs from the model's.
+    """Agreement of a file's outputs with the model's.
 
     Attributes:
         logits: largest difference.
-        tokens: share of ids that are equal, 0–1; None where the file gives none.
+        tokens: share of equal ids, 0–1; None if the file returns none.
     """
 
     logits: float
@@ -42,17 +42,17 @@ def compare(
     encode: Encode,
     name: str,
 ) -> Agreement:
-    """Compare a file with the network that it was made of.
+    """Compare a file with the network that it was exported from.
 
-    Ids are compared with the tokenizer's own, and logits with those of the file's ids, so that a
+    Ids are compared with the tokenizer's, and logits with those of the file's own ids, so that a
     tie between codes does not count twice.
 
     Args:
-        graph: the network.
-        run: what the file computes of a batch.
-        examples: batches, of different sizes.
-        encode: the tokenizer's own inputs → ids.
-        name: of the file, for messages.
+        graph: network.
+        run: function that runs the file on a batch.
+        examples: batches of different sizes.
+        encode: the tokenizer's inputs → ids.
+        name: name of the file, for messages.
 
     Raises:
         SeitError: they differ by more than rounding.
@@ -75,7 +75,7 @@ def compare(
         worst = max(worst, float((outputs[0] - expected).abs().max()))
         scale = max(scale, float(expected.abs().max()))
     share = float(torch.cat(equal).double().mean()) if equal else None
-    if not worst <= TOLERANCE * scale:  # NaN is refused too
+    if not worst <= TOLERANCE * scale:  # also refuses NaN
         raise SeitError(
             f"{name} gives logits that are {worst:.2g} off the model's; at most "
             f"{TOLERANCE * scale:.2g} is rounding: it was not kept"

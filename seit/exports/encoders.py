@@ -1,8 +1,7 @@
-"""The built-in tokenizers as plain networks: images or waveforms → ids, in operations that export.
+"""Built-in tokenizers as networks of exportable operations: images or waveforms → ids.
 
-They compute what the tokenizers do, which are written for speed: in chunks, with folded weights and
-NumPy's search. The order of additions differs, so that of two codes that are equally near up to
-rounding the other one may be taken.
+They compute the same as the tokenizers, which are optimized for speed with chunks, folded weights
+and NumPy's search. The order of additions differs, so codes that tie up to rounding may differ.
 
 Legend: B batch, S image side, T samples, M bands, F frames, P planes, H W grid of one level, D
 values of a patch, C codebook dim, K codes, L levels, N = B·H·W.
@@ -39,10 +38,10 @@ from seit.tokenizers import (
 
 
 def make_encoder(tokenizer: Tokenizer) -> nn.Module:
-    """The network of a tokenizer: its inputs (B, …) → ids int64 (B, L·H, W).
+    """Return a built-in tokenizer as a network: its inputs (B, …) → ids int64 (B, L·H, W).
 
     Raises:
-        UsageError: it is not a built-in one.
+        UsageError: the tokenizer is not built-in.
     """
     if isinstance(tokenizer, PatchTokenizer):
         cut: nn.Module = ImagePatches(tokenizer.patch_size)
@@ -102,7 +101,7 @@ class PlanePatches(nn.Module):
 class MelPlanes(nn.Module):
     """Waveforms float32 (B, T) → planes (B, 1, M, F): :class:`seit.tokenizers.MelFrontEnd`.
 
-    Without ``band_mean`` and ``band_deviation`` among ``tensors`` these are levels in dB.
+    Returns levels in dB if ``tensors`` lacks ``band_mean`` and ``band_deviation``.
     """
 
     taper: Tensor
@@ -140,9 +139,9 @@ class MelPlanes(nn.Module):
 
 
 class NearestCodes(nn.Module):
-    """Points (B, H, W, C) → stored grids (B, L·H, W): the nearest code, then that of what is left.
+    """Points (B, H, W, C) → grids (B, L·H, W): the nearest code, then those of the residuals.
 
-    Holds the distances of all points to all codes: 4·N·K bytes.
+    Allocates the distances of all points to all codes: 4·N·K bytes.
     """
 
     codes: Tensor
@@ -214,7 +213,7 @@ class LearnedEncoder(nn.Module):
 
 
 class LoudnessEncoder(nn.Module):
-    """Mean levels of patches, rounded → ids: `dmel`."""
+    """Rounded mean levels of patches → ids: `dmel`."""
 
     def __init__(self, config: MelConfig) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""`seit export`: a finished run becomes a folder that others can use, with seit or without.
+"""`seit export`: write a finished run to a folder that can be used with or without seit.
 
-The folder appears when all of its files were written, read back and compared with the run's model.
+The folder appears once all files have been written, read back and compared with the run's model.
 """
 
 import json
@@ -40,7 +40,7 @@ PROGRAM_NAMES: dict[InputKind, str] = {
     "images": "image_classifier",
     "audio": "audio_classifier",
 }
-"""Names of ONNX and torch.export files without their suffixes, by what they take."""
+"""Names of ONNX and torch.export files without suffix, by kind of input."""
 _TRACED_BATCH = 2
 _CHECKED_BATCHES = (1, 3)
 _T = TypeVar("_T", bound=str)
@@ -48,14 +48,14 @@ _T = TypeVar("_T", bound=str)
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file of an export, and how it was checked.
+    """A file of an export, and its check.
 
     Attributes:
-        name: within the folder.
-        bytes: its size.
+        name: name within the folder.
+        bytes: size of the file.
         logit_difference: largest difference from the logits of the run's model on random inputs;
-            None for a file that computes nothing, or that nothing here can run.
-        equal_tokens: share of ids that are the tokenizer's own, 0–1; None where it gives none.
+            None for a file that is not a program or cannot be run here.
+        equal_tokens: share of ids equal to the tokenizer's, 0–1; None if it returns none.
     """
 
     name: str
@@ -70,9 +70,9 @@ class ExportResult(Outcome):
 
     Attributes:
         out: the folder.
-        files: by name.
-        missing: kinds of inputs that no file takes, and why; only where all were wanted.
-        unchecked: files that nothing here can run.
+        files: the files, by name.
+        missing: kinds of inputs without a file, and the reason; only if all were requested.
+        unchecked: files that cannot be run here.
     """
 
     out: Path
@@ -93,17 +93,18 @@ def export_run(
     """Write a finished run's model, its card and programs for other runtimes to a new folder.
 
     Args:
-        run: the run's folder.
-        out: a new or empty folder.
+        run: run folder.
+        out: new or empty folder.
         formats: ``safetensors`` (weights under timm's names), ``onnx``, ``torch`` (torch.export).
-        inputs: what ONNX and torch.export files take: ``tokens`` (ids → logits), ``images`` or
-            ``audio`` (→ logits, with the tokenizer); None for all that the run allows.
-        opset: of ONNX, 18 to 23.
-        store: the store that the run was trained on, for the sizes that the card tells.
+        inputs: inputs of ONNX and torch.export files: ``tokens`` (ids → logits), ``images`` or
+            ``audio`` (→ logits, including the tokenizer); None for all that the run supports.
+        opset: ONNX opset, 18 to 23.
+        store: training store of the run, for the sizes on the card.
 
     Raises:
-        UsageError: the run has not finished or cannot be exported so, or ``out`` is not empty.
-        SeitError: a file computes something else than the run's model; none is kept.
+        UsageError: the run has not finished or does not support the export, or ``out`` is not
+            empty.
+        SeitError: a file differs from the run's model; no file is kept.
     """
     source, target = Run.open(run), Path(out).absolute()
     check_plain(source)
@@ -143,7 +144,7 @@ def export_run(
 
 
 class _Folder:
-    """The folder that is being written: each file is read back and compared."""
+    """The folder being written; each file is read back and compared."""
 
     def __init__(self, path: Path, spec: ExportSpec, tokenizer: Tokenizer) -> None:
         self.path = path
@@ -153,7 +154,7 @@ class _Folder:
         self.unchecked: list[str] = []
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that computes nothing."""
+        """Write a file that is not a program."""
         write_atomically(self.path / name, data)
         self._note(name, None)
 

@@ -1,6 +1,6 @@
-"""The networks that are exported: ids, images or waveforms → logits.
+"""Exported networks: ids, images or waveforms → logits.
 
-Each holds all that evaluation does on the way, such as the crop and the look-up in the codebook.
+Each includes every step of evaluation, such as the crop and the codebook look-up.
 
 Legend: B batch, S image side, T samples, H W stored grid, N classes.
 """
@@ -79,16 +79,10 @@ Graph = TokenClassifier | PixelClassifier | RawClassifier
 def make_graphs(
     spec: ExportSpec, backbone: nn.Module, tokenizer: Tokenizer
 ) -> tuple[Mapping[InputKind, Graph], Mapping[InputKind, str]]:
-    """The networks of an exported model by their inputs, in evaluation mode without gradients.
-
-    Args:
-        spec: what the model is.
-        backbone: with its weights.
-        tokenizer: of the run.
+    """Return the networks of an exported model by input, in evaluation mode without gradients.
 
     Returns:
-        The networks; and for a kind of input that there is none for although the run would allow
-        it, why.
+        The networks; and for each other kind of input that the run supports, why it has no network.
     """
     graphs: dict[InputKind, Graph] = {}
     missing: dict[InputKind, str] = {}
@@ -110,7 +104,7 @@ def make_graphs(
 def choose_graph(
     graphs: Mapping[InputKind, Graph], missing: Mapping[InputKind, str], kind: InputKind
 ) -> Graph:
-    """The network that takes ``kind``; arguments are what :func:`make_graphs` returned.
+    """Return the network that takes ``kind``, given the results of :func:`make_graphs`.
 
     Raises:
         UsageError: there is none.
@@ -142,7 +136,7 @@ def _check_inputs(spec: ExportSpec, augment: TokenAugment | PixelAugment) -> Non
 
 
 def example_inputs(graph: Graph, spec: ExportSpec, batch: int, *, seed: int = 0) -> Tensor:
-    """Random inputs of a network: ids, smooth shades under a little noise, or tones in noise."""
+    """Return random inputs of a network: ids, smooth images with noise, or tones in noise."""
     generator = torch.Generator().manual_seed(seed)
     if isinstance(graph, TokenClassifier):
         num_codes = spec.tokenizer.codebook[-2]

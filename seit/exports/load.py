@@ -1,4 +1,4 @@
-"""Loading what `seit export` wrote."""
+"""Loading of exported models."""
 
 from pathlib import Path
 
@@ -16,30 +16,27 @@ def load_exported(folder: str | Path) -> nn.Module:
     """Build the timm model of an exported folder and load its weights strictly.
 
     Its forward takes embedded tokens (B, C, h, w), or normalized pixels, and returns logits (B, N);
-    :func:`load_graph` gives what takes ids or images.
-
-    Args:
-        folder: with `config.json` and `model.safetensors`.
+    :func:`load_graph` returns a network that takes ids or images.
 
     Raises:
-        UsageError: there is no exported model, or no weights.
-        DamagedError: a file is not what was written.
+        UsageError: the folder has no exported model, or no weights.
+        DamagedError: a file is not as written.
     """
     return _load(Path(folder), ExportSpec.read(Path(folder)))
 
 
 def load_graph(folder: str | Path, *, inputs: InputKind = "tokens") -> Graph:
-    """Load what the ONNX file of the same inputs computes, in PyTorch.
+    """Load the PyTorch equivalent of the ONNX file with the same inputs.
 
     Args:
-        folder: of an exported model.
+        folder: folder of an exported model.
         inputs: ``tokens``, int64 (B, L·H, W) → (logits (B, N),); ``images``, uint8 (B, S, S, 3), or
-            ``audio``, float32 (B, T) → (logits, tokens); a model that reads pixels takes
-            ``images`` → (logits,).
+            ``audio``, float32 (B, T) → (logits, tokens). A model that reads pixels takes ``images``
+            → (logits,).
 
     Raises:
-        UsageError: there is no exported model, or it does not take these inputs.
-        DamagedError: a file is not what was written.
+        UsageError: the folder has no exported model, or the model does not take these inputs.
+        DamagedError: a file is not as written.
     """
     path = Path(folder)
     spec = ExportSpec.read(path)

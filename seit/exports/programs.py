@@ -1,6 +1,6 @@
-"""Tracing a network, and the files of torch.export and ONNX.
+"""Tracing of networks, and files of torch.export and ONNX.
 
-Everything that PyTorch says meanwhile about its own work is swallowed.
+PyTorch's messages about its own work are suppressed.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from seit.exports.graphs import Graph, Outputs
 from seit.extras import how_to_install
 
 OPSET = 20
-"""ONNX operators that ONNX Runtime knows since 1.17 (2024)."""
+"""Opset supported by ONNX Runtime since 1.17 (2024)."""
 OPSETS = (18, 23)
 MAX_ONNX_BYTES = (1 << 31) - (1 << 20)
-"""A protobuf file holds less than 2 GiB; weights of more go to a file beside it."""
+"""A protobuf file is below 2 GiB; larger weights go to a file next to it."""
 EXTERNAL_SUFFIX = ".data"
 _BATCH = "batch"
 
@@ -34,22 +34,14 @@ Compute = Callable[[Tensor], Outputs]
 
 
 def check_opset(opset: int) -> None:
-    """Refuse a version of ONNX's operators that PyTorch does not write.
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Raise UsageError if PyTorch does not write an ONNX opset."""
     low, high = OPSETS
     if not low <= opset <= high:
         raise UsageError(f"opset is {opset}; it goes from {low} to {high}: choose one of these")
 
 
 def check_onnx_installed() -> None:
-    """Refuse to export to ONNX without the packages that do.
-
-    Raises:
-        UsageError: one is missing.
-    """
+    """Raise UsageError if a package for the export to ONNX is missing."""
     lacking = [name for name in ("onnx", "onnxscript") if not _is_installed(name)]
     if lacking:
         raise UsageError(
@@ -59,31 +51,27 @@ def check_onnx_installed() -> None:
 
 
 def trace(graph: Graph, example: Tensor) -> ExportedProgram:
-    """Trace a network for batches of any size.
-
-    Args:
-        graph: in evaluation mode.
-        example: a batch of 2 or more.
+    """Trace a network in evaluation mode for batches of any size, given one of 2 or more.
 
     Raises:
-        SeitError: the network does something that cannot be traced.
+        SeitError: the network cannot be traced.
     """
     shapes = {0: Dim(_BATCH)}
     try:
         with quiet():
             return torch.export.export(graph, (example,), dynamic_shapes=(shapes,), strict=False)
-    except Exception as error:  # torch.export has no base class of what it raises
+    except Exception as error:  # torch.export's errors have no base class
         raise SeitError(f"the network cannot be exported: {_first_line(error)}") from error
 
 
 def write_torch(program: ExportedProgram, path: Path, *, files: Mapping[str, str]) -> None:
-    """Write a program for `torch.export.load`, with texts as its extra files."""
+    """Write a program for `torch.export.load`, with texts as extra files."""
     with quiet():
         torch.export.save(program, path, extra_files=dict(files))
 
 
 def open_torch(path: Path) -> Compute:
-    """Load a file that was just written, as a function."""
+    """Load a torch.export file as a function."""
     with quiet():
         module = torch.export.load(path).module()
 
@@ -102,10 +90,10 @@ def write_onnx(
     metadata: Mapping[str, str],
     opset: int = OPSET,
 ) -> None:
-    """Write a program as ONNX, with texts as its metadata.
+    """Write a program as ONNX, with texts as metadata.
 
     Raises:
-        SeitError: PyTorch cannot write it in these operators.
+        SeitError: PyTorch cannot write it in this opset.
     """
     try:
         with quiet():
@@ -123,7 +111,7 @@ def write_onnx(
             onnx_program.model.metadata_props.update(metadata)
             num_bytes = sum(value.nbytes for value in _constants(onnx_program.model))
             onnx_program.save(path, external_data=num_bytes > MAX_ONNX_BYTES)
-    except Exception as error:  # likewise
+    except Exception as error:  # as in `trace`
         raise SeitError(
             f"the network cannot be written as ONNX of opset {opset}: {_first_line(error)}"
         ) from error
@@ -136,7 +124,7 @@ def _constants(model: Any) -> Iterator[Any]:
 
 
 def open_onnx(path: Path) -> Compute | None:
-    """Load a file in ONNX Runtime on the CPU; None where that is not installed."""
+    """Load a file in ONNX Runtime on the CPU; return None if that is not installed."""
     if not _is_installed("onnxruntime"):
         return None
     onnxruntime: Any = importlib.import_module("onnxruntime")
@@ -153,7 +141,7 @@ def open_onnx(path: Path) -> Compute | None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings, logging below errors and what is printed to itself."""
+    """Suppress warnings, logging below errors, and output."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

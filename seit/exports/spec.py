@@ -1,4 +1,4 @@
-"""`config.json` of an exported model: everything that is needed to build it again."""
+"""`config.json` of an exported model: everything needed to rebuild it."""
 
 import inspect
 import json
@@ -24,12 +24,12 @@ FORMAT = "seit-export"
 VERSION = 1
 MAX_CONFIG_BYTES = 1 << 26
 _OWN_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters)
-"""Arguments of timm's door itself, such as paths of checkpoints; a model has none of these."""
+"""Arguments of `timm.create_model` itself, such as checkpoint paths, not of models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """The arguments of :func:`seit.models.build_backbone`."""
+    """Arguments of :func:`seit.models.build_backbone`."""
 
     name: str
     channels: int
@@ -39,10 +39,10 @@ class BackboneSpec:
     kwargs: dict[str, Any]
 
     def build(self, weights: Mapping[str, Tensor], *, origin: str) -> nn.Module:
-        """Build the timm model and load its weights, which ``origin`` names in messages.
+        """Build the timm model and load its weights, named ``origin`` in messages.
 
         Raises:
-            UsageError: they are another model's.
+            UsageError: the weights are another model's.
         """
         model = build_backbone(
             self.name,
@@ -59,11 +59,11 @@ class BackboneSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSpec:
-    """The tokenizer that made what the model was trained on.
+    """Tokenizer of the training data.
 
     Attributes:
-        name: the kind.
-        fingerprint: sha256 of it.
+        name: kind of tokenizer.
+        fingerprint: its sha256.
         codebook: shape, (K, C) or (L, K, C).
     """
 
@@ -77,19 +77,19 @@ class ExportSpec:
     """An exported model.
 
     Attributes:
-        model: the backbone.
-        reads: what the model was trained on: token grids, or the pixels of square images.
+        model: backbone.
+        reads: input of the model: token grids, or the pixels of square images.
         size: rows and columns of a stored grid (L·H, W), or of an image in pixels.
-        crop_size: as in :class:`seit.augment.AugmentConfig`: what evaluation cuts out of it.
+        crop_size: evaluation crop, as in :class:`seit.augment.AugmentConfig`.
         modality: image or audio.
-        preprocessing: how files become what the tokenizer takes.
-        tokenizer: the tokenizer.
-        classes: names, in the order of the logits.
-        store: seal of the store that the run was trained on.
+        preprocessing: conversion of files to the tokenizer's input.
+        tokenizer: tokenizer.
+        classes: class names, in the order of the logits.
+        store: seal of the training store.
         settings: all settings of the run.
-        result: what the run came to.
+        result: result of the run.
         environment: versions and hardware of the run.
-        format, version: of this file.
+        format, version: format and version of this file.
         seit: version of seit that wrote it.
     """
 
@@ -118,8 +118,8 @@ class ExportSpec:
         """Read and check `config.json` of an exported folder.
 
         Raises:
-            UsageError: there is none, or it is of a version that this seit does not know.
-            DamagedError: it is not what was written.
+            UsageError: there is none, or this seit does not support its version.
+            DamagedError: the file is not as written.
         """
         path = folder / CONFIG_NAME
         if not path.exists():
@@ -139,7 +139,7 @@ class ExportSpec:
 
 
 def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
-    """Return all that is needed to build the model of a run again.
+    """Return everything needed to rebuild the model of a run.
 
     Raises:
         UsageError: the run has not finished.
@@ -182,7 +182,7 @@ def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
 
 
 def _augment(config: TrainConfig, tokenizer: Tokenizer) -> TokenAugment | PixelAugment:
-    """Return the transform to the network's inputs, with nothing random."""
+    """Return the deterministic transform to the network's inputs."""
     if config.data.pixels is None:
         return _token_augment(config, tokenizer)
     height, width, _ = tokenizer.inputs.shape
@@ -202,14 +202,14 @@ def _stem(config: TrainConfig, augment: TokenAugment | PixelAugment, tokenizer: 
 
 
 def _result(run: Run, info: dict[str, Any]) -> dict[str, Any]:
-    """The run's figures, with what they were measured on."""
+    """Return the run's figures, with the data that they were measured on."""
     as_record(info["result"], TrainResult, origin=f"the result in {run.path}")
     samples = read_confusion(run).total
     return {**info["result"], "split": run.config.data.val_split, "samples": samples}
 
 
 def _check_kwargs(kwargs: Mapping[str, Any], path: Path) -> None:
-    """Refuse arguments that would make timm read other files."""
+    """Raise UsageError for arguments that would make timm read other files."""
     for name, value in kwargs.items():
         foreign = name in _OWN_ARGUMENTS or name.startswith("pretrained")
         values = value if isinstance(value, list) else [value]

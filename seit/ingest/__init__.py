@@ -1,6 +1,6 @@
-"""The offline job: sources → tokenizer → shards.
+"""Offline tokenization: sources → tokenizer → shards.
 
-Names are imported when first used: processes that only decode need no tokenizer.
+Imports are lazy, so that processes that only decode do not load a tokenizer.
 """
 
 import lazy_loader

@@ -17,48 +17,46 @@ MAX_SECONDS = 86_400
 
 
 AUTO = "auto"
-"""The name of no tokenizer: let the package choose one."""
+"""Placeholder name that lets the package choose a tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
-    """What a job does.
+    """Settings of a tokenize job.
 
     Attributes:
-        tokenizer: a name (`seit tokenizer list`), one that is shipped or is fitted on the corpus,
-            or a file's path. `auto` is `conv-vq-f8-1024`, which is shipped, where that serves
-            ``size`` and ``codes``, else `patch-pca-vq`, which is fitted.
-        size: images are resized (shorter side) and centre-cropped to this many pixels; None for
-            256, or what a tokenizer file was made for. Audio has none.
-        codes: codebook size K of a tokenizer that is fitted.
-        codec: how grids are coded: entropy coded, or at a fixed width. A store of more than 4,096
-            codes, or that would not become smaller, is packed.
-        container: what the shards are: WebDataset tars, or groups of Zarr v3 arrays.
-        val_fraction: share of instances that go to `val` where SRC has no splits of its own.
-        shard_samples: inputs per shard, a multiple of the 1,024 of a block.
-        max_pixels: larger images are skipped as decompression bombs (width × height).
-        max_seconds: longer audio is skipped.
-        views: samples that an image of the training split makes: itself, and random crops of it.
+        tokenizer: name of a shipped tokenizer or of one fitted on the corpus (`seit tokenizer
+            list`), or path of a tokenizer file. `auto` picks the shipped `conv-vq-f8-1024` if it
+            supports ``size`` and ``codes``, else the fitted `patch-pca-vq`.
+        size: pixels to which images are resized (shorter side) and center-cropped; None for 256, or
+            the size of a tokenizer file. Not for audio.
+        codes: codebook size K of a fitted tokenizer.
+        codec: coding of grids: entropy coded, or fixed width. A store with more than 4,096 codes,
+            or that entropy coding would not shrink, is packed.
+        container: WebDataset tars, or groups of Zarr v3 arrays.
+        val_fraction: share of instances assigned to `val` if SRC has no splits of its own.
+        shard_samples: inputs per shard, a multiple of the block size (1,024).
+        max_pixels: limit (width × height) above which images are skipped as decompression bombs.
+        max_seconds: limit above which audio is skipped.
+        views: samples per image of the training split: the image itself, then random crops.
         strict: stop at the first unreadable input instead of skipping it.
-        workers: inputs that are decoded at a time; None for one a core. On a cluster, the actors;
-            None for as many as it has room for.
-        decoders: whether workers are threads or processes; auto takes processes from 5 on.
-        device: where the tokenizer runs: cpu, cuda, cuda:1, mps or auto.
-        compile: run the tokenizer through torch.compile, which may round differently: the ids of
-            a few patches, and so the bytes of the store, may be others.
-        engine: where shards are made: here, or in actors of a Ray cluster.
-        ray_address: of the cluster ("auto", "host:port", "ray://…"); None for a cluster of this
-            machine alone, which ends with the job.
-        ray_cpus: cores of each actor.
-        seed: of the tokenizer's fit.
-        workdir: local folder in which a store is made that is then uploaded, for a STORE that is a
-            URL; on a cluster, one that all nodes share.
-        root: folder that a manifest's relative paths start from; None for the manifest's own.
-        overwrite: replace a finished store, or an unfinished job of other settings, at STORE; an
-            unfinished job of the same settings goes on.
-        embed_tokenizer: copy the weights of a shipped tokenizer into the store, which otherwise
-            refers to it by name and fingerprint.
-        inputs: what files are made into; not for callers, `resolve_tokenizer` settles it.
+        workers: inputs decoded in parallel; None for one per core. On a cluster, the number of
+            actors; None for as many as fit.
+        decoders: threads or processes as workers; auto uses processes from 5 workers on.
+        device: device of the tokenizer: cpu, cuda, cuda:1, mps or auto.
+        compile: run the tokenizer through torch.compile, which may round differently and so change
+            the ids of a few patches and the bytes of the store.
+        engine: make shards in this process or in actors of a Ray cluster.
+        ray_address: address of the cluster ("auto", "host:port", "ray://…"); None to start one.
+        ray_cpus: cores per actor.
+        seed: seed of the tokenizer's fit.
+        workdir: local build folder if STORE is a URL; on a cluster, shared by all nodes.
+        root: base folder of a manifest's relative paths; None for the manifest's own.
+        overwrite: replace a finished store, or an unfinished job with other settings, at STORE; an
+            unfinished job with the same settings resumes.
+        embed_tokenizer: copy the weights of a shipped tokenizer into the store instead of referring
+            to it by name and fingerprint.
+        inputs: format of the tokenizer's inputs; set by `resolve_tokenizer`, not by callers.
     """
 
     tokenizer: str = AUTO
@@ -118,6 +116,6 @@ class TokenizeConfig:
 
     @property
     def modality(self) -> Modality:
-        """Of the tokenizer, once that is settled."""
+        """Modality of the resolved tokenizer."""
         assert self.inputs is not None, "resolve_tokenizer settles the inputs"
         return self.inputs.modality

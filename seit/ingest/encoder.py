@@ -1,8 +1,7 @@
-"""Batches of inputs → ids: encoded in threads of their own, in order, while others are read.
+"""Ordered, multi-threaded encoding of batches into ids, overlapping with input reading.
 
-A batch is always encoded by one thread of the CPU, so that ids do not depend on how many cores a
-machine has; several batches are encoded at a time. On a GPU the copies from and to it overlap with
-the arithmetic of another batch.
+A single CPU thread encodes each batch, so that ids do not depend on the number of cores; several
+batches are encoded in parallel. On a GPU, host-device copies overlap with computation.
 """
 
 import os
@@ -21,16 +20,16 @@ from seit.tokenizers import Tokenizer
 _T = TypeVar("_T")
 _GPU_THREADS = 2
 _WAITING_BYTES = 512 << 20
-"""Batches that wait or are being encoded take no more than this, unless a single one does."""
+"""Memory limit of queued and running batches; a single larger batch is still accepted."""
 
 
 class BatchEncoder:
-    """Runs a tokenizer over batches; use it in a ``with``."""
+    """Context manager that runs a tokenizer over batches."""
 
     def __init__(
         self, tokenizer: Tokenizer, *, workers: int | None = None, compiled: bool = False
     ) -> None:
-        """``workers`` batches are encoded at a time on a CPU; None for one a core."""
+        """Encode up to ``workers`` batches in parallel on a CPU; None for one per core."""
         self._device = tokenizer.codebook.device
         is_cpu = self._device.type == "cpu"
         self._workers = (workers or os.cpu_count() or 1) if is_cpu else _GPU_THREADS
@@ -53,10 +52,10 @@ class BatchEncoder:
     def encode(
         self, batches: Iterable[tuple[_T, npt.NDArray[Any]]]
     ) -> Iterator[tuple[_T, npt.NDArray[np.int64]]]:
-        """Yield what came with each batch and its ids int64 (B, H, W), in the order of the batches.
+        """Yield the payload and the ids int64 (B, H, W) of each batch, in order.
 
         Raises:
-            SeitError: the tokenizer cannot be compiled here.
+            SeitError: the tokenizer cannot be compiled on this machine.
         """
         return results_ahead(
             lambda entry: self._pool.submit(lambda: (entry[0], self._run(entry[1]))),

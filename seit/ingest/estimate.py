@@ -1,4 +1,4 @@
-"""What a job would do, before it is started: counts, bytes and time from a small sample."""
+"""Estimate of a job before it starts: counts, bytes and time from a small sample."""
 
 import time
 from dataclasses import dataclass
@@ -24,19 +24,18 @@ SAMPLE = 2 * ENCODE_BATCH
 
 @dataclass(frozen=True, repr=False)
 class Estimate(Outcome):
-    """What a job is expected to do.
+    """Expected outcome of a job.
 
     Attributes:
-        samples: instances listed, or windows that their audio makes; those that turn out
-            unreadable are skipped.
-        classes: classes found.
-        splits: instances by split.
-        bytes: expected size of the store when packed; the `context` codec makes it smaller.
+        samples: listed instances, or windows of their audio, including unreadable ones.
+        classes: number of classes.
+        splits: instances per split.
+        bytes: expected size of a packed store; the `context` codec makes it smaller.
         bytes_per_sample: `bytes` over `samples`.
-        source_bytes_per_sample: mean size of the sampled files, over the samples of each.
+        source_bytes_per_sample: mean bytes of the sampled files per sample.
         seconds: expected duration at the rate measured on a sample of the corpus.
-        samples_per_second: that rate in instances, decode included.
-        unreadable_fraction: share of the sample that could not be read, 0–1.
+        samples_per_second: measured instances per second, including decoding.
+        unreadable_fraction: unreadable share of the sample, 0–1.
         warnings: one line each.
     """
 
@@ -60,10 +59,10 @@ class Estimate(Outcome):
 
 
 def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) -> Estimate:
-    """List the corpus, fit the tokenizer, time a sample; nothing is written.
+    """List the corpus, fit the tokenizer and time a sample, without writing anything.
 
     Raises:
-        UsageError: wrong input, or ``store`` holds something else.
+        UsageError: invalid input, or ``store`` holds something else.
         SeitError: no input is readable.
     """
     if not is_url(str(store)):
@@ -133,7 +132,7 @@ def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) 
 
 
 def _encode(tokenizer: Tokenizer, pending: list[torch.Tensor]) -> None:
-    """Tokenize what is pending, only for its time."""
+    """Tokenize and clear the pending inputs, for timing only."""
     if pending:
         with torch.inference_mode():
             tokenizer.encode(torch.stack(pending))

@@ -1,4 +1,4 @@
-"""Fitting a tokenizer to a corpus, and measuring one on it, from a sample of its inputs."""
+"""Fit of a tokenizer, and measurement of its quality, on a sample of a corpus."""
 
 import os
 from collections.abc import Collection
@@ -30,14 +30,14 @@ _T = TypeVar("_T")
 FIT_INPUTS = 512
 QUALITY_INPUTS = 128
 THREADS_THAT_SCALE = 4
-"""So many threads decode faster than as many processes; more of them wait for one another."""
+"""Number of threads up to which they decode faster than processes; more contend for the lock."""
 
 
 def make_reader(config: TokenizeConfig) -> Reader:
-    """A reader for a config whose inputs are settled.
+    """Return a reader for a config with resolved inputs.
 
     Raises:
-        UsageError: they are audio, and what reads it is not installed.
+        UsageError: the inputs are audio and the audio packages are not installed.
     """
     workers = config.workers or os.cpu_count() or 1
     processes = config.decoders == "processes"
@@ -76,10 +76,10 @@ def fit_tokenizer(corpus: Corpus, config: TokenizeConfig, reader: Reader) -> Tok
 def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> torch.Tensor:
     """Decode about ``count`` images or windows, evenly spread over ``split``: (n, …), n ≥ 1.
 
-    Where the split is absent or has nothing readable, the rest of the corpus serves.
+    If the split is absent or unreadable, use the rest of the corpus.
 
     Raises:
-        SeitError: nothing of the corpus is readable.
+        SeitError: nothing in the corpus is readable.
     """
     preferred = corpus.by_split().get(split, ())
     for candidates in (spread_evenly(preferred, count), preferred, corpus.instances):
@@ -101,7 +101,7 @@ def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> 
 
 
 def spread_evenly(entries: Collection[_T], count: int) -> list[_T]:
-    """Pick at most ``count`` of the entries, at even distances."""
+    """Return at most ``count`` evenly spaced entries."""
     if len(entries) <= count:
         return list(entries)
     places = {number * len(entries) // count for number in range(count)}
@@ -111,11 +111,11 @@ def spread_evenly(entries: Collection[_T], count: int) -> list[_T]:
 def fit_and_measure(
     source: str | Path, config: TokenizeConfig
 ) -> tuple[Tokenizer, Quality | AudioQuality, tuple[str, ...]]:
-    """Fit the named tokenizer on a corpus; also its quality there, and warnings.
+    """Fit the named tokenizer on a corpus; return it with its quality there and warnings.
 
     Raises:
-        UsageError: wrong input.
-        SeitError: nothing is readable, or too little is.
+        UsageError: invalid input.
+        SeitError: too few inputs are readable.
     """
     config, given = resolve_tokenizer(config)
     corpus = list_corpus(
@@ -129,7 +129,7 @@ def fit_and_measure(
 def measure(
     tokenizer: Tokenizer, corpus: Corpus, reader: Reader, *, images: int = QUALITY_INPUTS
 ) -> Quality | AudioQuality:
-    """The quality of a tokenizer on inputs of the corpus, of its val split if it has one."""
+    """Return the quality of a tokenizer on inputs of the corpus, from its val split if any."""
     inputs = sample_inputs(corpus, reader, count=images, split="val")
     with torch.inference_mode():
         return measure_quality(tokenizer, inputs)
@@ -138,10 +138,10 @@ def measure(
 def measure_on_corpus(
     tokenizer: Tokenizer, source: str | Path, *, images: int
 ) -> tuple[Quality | AudioQuality, tuple[str, ...]]:
-    """The quality of a tokenizer on ``images`` inputs of ``source``, and warnings.
+    """Return the quality of a tokenizer on ``images`` inputs of ``source``, and warnings.
 
     Raises:
-        UsageError: wrong input.
+        UsageError: invalid input.
         SeitError: nothing is readable.
     """
     if images < 1:
@@ -153,7 +153,7 @@ def measure_on_corpus(
 
 
 def held_out_remarks(corpus: Corpus) -> list[str]:
-    """Say which files of a corpus without splits of its own are measured; nothing of others."""
+    """Name the measured files of a corpus without its own splits; return no remarks for others."""
     if not corpus.is_hash_split:
         return []
     count, total = len(corpus.by_split().get("val", ())), len(corpus.instances)

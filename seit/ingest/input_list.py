@@ -1,7 +1,7 @@
-"""Record of the files that a store was made of: `inputs.bin`.
+"""Record of the files behind a store: `inputs.bin`.
 
-For each file, unreadable ones included, 6 bytes of a hash over its key, size, split, class and
-metadata, sorted. So a later job can tell which files are as they were, and no name stands in it.
+It holds a sorted list with 6 bytes per file, including unreadable ones: a hash of its key, size,
+split, class and metadata. A later job can detect changed files, and no name is stored.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from seit.stores import skipped_lines
 
 INPUTS_NAME = "inputs.bin"
 SAMPLE_SUFFIX = {"audio": re.compile(r"#[0-9]+\Z"), "image": re.compile(r"#v[0-9]+\Z")}
-"""End of the key of a window, or of a view, after that of its file."""
+"""Suffix that the key of a window or view adds to the key of its file."""
 _DIGEST_BYTES = 6
 
 
 def digest_input(instance: Instance, classes: tuple[str, ...]) -> bytes:
-    """The 6 bytes of a file; a change of one goes unnoticed once in 2^48 times per file known."""
+    """Return the 6-byte digest of a file; a change goes unnoticed once in 2^48 per known file."""
     class_name = classes[instance.label] if instance.label >= 0 else None
     metadata = list(instance.metadata)
     fields = [instance.key, instance.num_bytes, instance.split, class_name, metadata]
@@ -29,15 +29,15 @@ def digest_input(instance: Instance, classes: tuple[str, ...]) -> bytes:
 
 
 def list_inputs(corpus: Corpus) -> bytes:
-    """Return the content of `inputs.bin` for a corpus."""
+    """Return the contents of `inputs.bin` for a corpus."""
     return b"".join(sorted(digest_input(entry, corpus.classes) for entry in corpus.instances))
 
 
 def read_inputs(store: Store) -> frozenset[bytes] | None:
-    """Return the digests of a store's files; None if an earlier seit made it.
+    """Return the digests of a store's files; None for a store of an earlier seit.
 
     Raises:
-        DamagedError: the file is not what was written.
+        DamagedError: the file differs from what was written.
     """
     if all(record.file != INPUTS_NAME for record in store.card.files):
         return None
@@ -53,7 +53,7 @@ def read_inputs(store: Store) -> frozenset[bytes] | None:
 
 
 def kept_splits(store: Store) -> dict[str, str]:
-    """Return key → split of the files that a store was made of, unreadable ones included."""
+    """Return key → split of the files behind a store, including unreadable ones."""
     suffix = SAMPLE_SUFFIX[store.card.tokenizer.modality]
     kept = {}
     for name, split in store.items():

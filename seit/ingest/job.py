@@ -1,9 +1,9 @@
-"""The offline job: SRC → tokenizer → shards → card. Killed at any moment, it resumes.
+"""Offline job: SRC → tokenizer → shards → card, resumable after a kill at any moment.
 
-Shards are written one by one under temporary names; the card comes last. A job that was killed
-any number of times ends with the same bytes as one that was not, on the same machine.
+Shards are written one by one under temporary names, and the card last. However often it is killed,
+a job ends with the same bytes as an uninterrupted one on the same machine.
 
-Shape letters: B encode batch, S image side, H W token grid.
+Legend: B encode batch, S image side, H W token grid.
 """
 
 import json
@@ -62,27 +62,26 @@ from seit.tokenizers import (
 
 _LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int, int], None]
-"""Called with (inputs done, inputs in all, inputs skipped)."""
+"""Callback that receives (inputs done, total inputs, inputs skipped)."""
 
 
 @dataclass(frozen=True, repr=False)
 class TokenizeResult(Outcome):
-    """What a job did.
+    """Outcome of a tokenize job.
 
     Attributes:
         samples: instances in the store.
-        skipped: inputs that could not be read; `skipped.jsonl` lists them.
+        skipped: unreadable inputs, listed in `skipped.jsonl`.
         bytes: bytes of all files of the store.
         bytes_per_sample: `bytes` over `samples`.
-        payload_bytes_per_sample: bytes of the shards alone over samples.
+        payload_bytes_per_sample: bytes of the shards alone over `samples`.
         source_bytes_per_sample: mean size of the original files.
-        samples_per_second: rate of this call, decode included; 0 when nothing was left to do.
-        splits: samples by split.
+        samples_per_second: rate of this call, including decoding; 0 if nothing was left to do.
+        splits: samples per split.
         classes: number of classes.
-        quality: the tokenizer's quality on held-out images of the corpus.
+        quality: quality of the tokenizer on held-out images of the corpus.
         warnings: one line each.
-        remarks: what was left out of inputs or assumed about them → inputs, where this call made
-            the store.
+        remarks: remark on what was dropped or assumed → inputs, if this call made the store.
     """
 
     samples: int
@@ -108,12 +107,12 @@ def tokenize(
 ) -> TokenizeResult:
     """Tokenize the corpus at ``source`` into a store at ``store``; resumes an interrupted job.
 
-    Both are paths or URLs. A store that is to be behind a URL is made in ``config.workdir``.
+    Both are paths or URLs. A store at a URL is built in ``config.workdir`` first.
 
     Raises:
-        UsageError: wrong input, or ``store`` holds something else; nothing was changed.
-        SeitError: the disk is full, an input is unreadable and ``strict`` was asked for, or no
-            input is readable. Finished shards are kept for the next call.
+        UsageError: invalid input, or ``store`` holds something else; nothing was changed.
+        SeitError: the disk is full, an input is unreadable and ``strict`` is set, or no input is
+            readable. Finished shards are kept for the next call.
     """
     config = config or TokenizeConfig()
     if is_url(str(store)):
@@ -135,11 +134,11 @@ def tokenize_corpus(
     *,
     progress: Progress | None = None,
 ) -> TokenizeResult:
-    """Tokenize what is listed already, as `tokenize` does; config and tokenizer are settled.
+    """Tokenize a listed corpus as `tokenize` does, with a resolved config and tokenizer.
 
     Raises:
         NothingReadableError: no input is readable.
-        UsageError, SeitError: as `tokenize`.
+        UsageError, SeitError: as in `tokenize`.
     """
     device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
     engine = choose_engine(config.engine)
@@ -149,7 +148,7 @@ def tokenize_corpus(
         return _finished(workspace, job, corpus, config)
     with workspace.locked(), make_reader(config) as reader:
         has_card = (store / CARD_NAME).is_file()
-        if has_card and not config.overwrite:  # another job ended while this one was listing
+        if has_card and not config.overwrite:  # another job finished during the listing
             return _finished(workspace, job, corpus, config)
         earlier = workspace.read_job()
         replace = workspace.is_replacing or (
@@ -162,7 +161,7 @@ def tokenize_corpus(
             workspace.begin(job, tokenizer, replace=replace)
         else:
             _check_same_job(earlier, job, store)
-        # Read back even when just fitted, so that a resumed job encodes with the very same weights.
+        # Reload even a just fitted tokenizer, so that a resumed job encodes with identical weights.
         tokenizer = load_tokenizer(workspace.tokenizer_path).to(device)
         run = _Run(config, corpus, tokenizer, workspace, reader, progress)
         return run.finish(engine, job)
@@ -183,7 +182,7 @@ def _tokenize_to_url(
 
 
 class NothingReadableError(SeitError):
-    """None of a job's inputs could be read; ``skipped`` is what `skipped.jsonl` would hold."""
+    """Error of a job without readable inputs; ``skipped`` has the lines of `skipped.jsonl`."""
 
     def __init__(self, message: str, skipped: list[bytes]) -> None:
         super().__init__(message)
@@ -191,7 +190,7 @@ class NothingReadableError(SeitError):
 
 
 class _Run:
-    """One call of the job, after its tokenizer is ready."""
+    """One call of the job with a ready tokenizer."""
 
     def __init__(
         self,
@@ -212,7 +211,7 @@ class _Run:
         self.inputs_skipped = 0
 
     def finish(self, engine: Engine, job: dict[str, Any]) -> TokenizeResult:
-        """Make the shards that are missing, then seal the store."""
+        """Make the missing shards, then seal the store."""
         started = time.perf_counter()
         made = 0
         plans = list(plan_shards(self.corpus, shard_samples=self.config.shard_samples))
@@ -335,7 +334,7 @@ def _skipped_lines(done: list[tuple[ShardPlan, DoneShard]]) -> list[bytes]:
 
 
 def describe_job(corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None) -> dict[str, Any]:
-    """All that decides the bytes of the store; jobs with equal descriptions make equal stores."""
+    """Return all that determines the bytes of the store; equal descriptions make equal stores."""
     return {
         "source": corpus.fingerprint,
         "tokenizer": given.fingerprint if given else config.tokenizer,
@@ -357,7 +356,7 @@ def describe_job(corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None
 def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | str) -> None:
     if earlier == job:
         return
-    # The splits are part of the source's fingerprint, so another setting may change it too.
+    # The source's fingerprint covers the splits, so another setting may change it too.
     settings = [key for key in {**job, **earlier} if earlier.get(key) != job.get(key)]
     if EDITS_ENTRY in earlier:
         raise UsageError(
@@ -383,7 +382,7 @@ def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | 
 def _finished(
     workspace: Workspace, job: dict[str, Any], corpus: Corpus, config: TokenizeConfig
 ) -> TokenizeResult:
-    """The result of a job that is complete already; nothing is done but to clean up after it."""
+    """Return the result of a finished job, and clean up after it."""
     store = open_store(workspace.store)
     _check_same_job(dict(store.card.job), job, store.path)
     _check_sizes(store)
@@ -392,7 +391,7 @@ def _finished(
             f"{store.path} is complete but lacks {store.card.skipped:,} inputs that could not be "
             f"read; {SKIPPED_NAME} says why"
         )
-    if workspace.path.is_dir():  # the job was killed after it had written the card
+    if workspace.path.is_dir():  # the job was killed after writing the card
         with suppress(SeitError), workspace.locked():
             workspace.remove()
     return result_of(store, 0.0, corpus.warnings)
@@ -416,7 +415,7 @@ def result_of(
     *,
     remarks: Mapping[str, int] | None = None,
 ) -> TokenizeResult:
-    """Return what a job says of a finished store."""
+    """Return the result of a job from its finished store."""
     card = store.card
     return TokenizeResult(
         samples=card.samples,

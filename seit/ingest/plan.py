@@ -1,7 +1,7 @@
-"""The plan of a job: which inputs make which shard. A pure function of the corpus listing.
+"""Assignment of inputs to shards, a pure function of the corpus listing.
 
-A shard is a fixed range of inputs, so that it can be made, lost and made again on its own; inputs
-that turn out unreadable make it smaller and touch no other shard.
+A shard is a fixed range of inputs, so it can be remade independently; unreadable inputs make it
+smaller and affect no other shard.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from seit.shards import BLOCK_SAMPLES
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """The inputs of one shard, in the order in which they are written."""
+    """Inputs of one shard, in writing order."""
 
     split: str
     index: int
@@ -21,16 +21,15 @@ class ShardPlan:
 
     @property
     def name(self) -> str:
-        """A name for messages and records, e.g. ``train-00003``."""
+        """Name in messages and records, such as ``train-00003``."""
         return f"{self.split}-{self.index:05d}"
 
 
 def plan_shards(corpus: Corpus, *, shard_samples: int) -> Iterator[ShardPlan]:
     """Cut each split into shards of ``shard_samples`` inputs (the last may have fewer).
 
-    Inputs of folders and manifests come in a hashed order that mixes classes over the shards;
-    here each run of a block's length is sorted by key, which makes the keys compress well. Tars
-    keep their own order.
+    Folders and manifests list inputs in a hashed order that mixes classes over the shards; each run
+    of one block is sorted by key here, which makes the keys compress well. Tars keep their order.
     """
     for split, instances in corpus.by_split().items():
         for index, start in enumerate(range(0, len(instances), shard_samples)):

@@ -1,4 +1,4 @@
-"""Resolve the tokenizer that the settings of a job name."""
+"""Resolution of the tokenizer that the settings of a job name."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +18,14 @@ _SHIPPED, _SHIPPED_CODES = "conv-vq-f8-1024", 1024
 
 
 def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer | None]:
-    """Load a tokenizer of the package or of a file, and settle what a job's tokenizer takes.
+    """Load a tokenizer from the package or a file, and resolve its inputs.
 
     Returns:
-        the config with ``inputs``, for images with ``size``; the tokenizer, unless it is one that
-        is fitted on the corpus.
+        The config with ``inputs`` and, for images, ``size``; the tokenizer, or None if it is to be
+        fitted on the corpus.
 
     Raises:
-        UsageError: there is no such tokenizer, or it takes another image size.
+        UsageError: the tokenizer does not exist, or takes another image size.
     """
     if config.tokenizer == AUTO:
         serves = config.size in (None, DEFAULT_SIZE) and config.codes == _SHIPPED_CODES

@@ -1,4 +1,4 @@
-"""The start of a job: its corpus is listed, its tokenizer and its image size are settled."""
+"""Start of a job: list its corpus, and resolve its tokenizer and image size."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ from seit.ingest.sources.media import check_derived_keys
 from seit.tokenizers import PatchTokenizer, Tokenizer
 
 SMALL_SIDE = 64
-"""Pictures up to this many pixels (the shorter side) are small."""
+"""Largest shorter side, in pixels, of a small picture."""
 _ENLARGED = 2
 _PATCH_SIDE = 8
 _PATCHES_PER_CODE = 4
@@ -24,7 +24,7 @@ _SAMPLE = 64
 
 
 class Settled(NamedTuple):
-    """A listed corpus, the config with its inputs, and the tokenizer unless it is to be fitted."""
+    """Listed corpus, config with its inputs, and tokenizer; None if it is to be fitted."""
 
     corpus: Corpus
     config: TokenizeConfig
@@ -32,13 +32,13 @@ class Settled(NamedTuple):
 
 
 def settle_job(source: str | Path, config: TokenizeConfig) -> Settled:
-    """List a source and settle how it is tokenized.
+    """List a source and resolve how it is tokenized.
 
-    Where the config names neither a tokenizer nor a size and the pictures are small, the job fits
-    patch-pca-vq at twice their size, so that a token stands for 4×4 pixels; a warning says so.
+    If the config sets neither a tokenizer nor a size and the pictures are small, the job fits
+    patch-pca-vq at twice their size, so that a token covers 4×4 pixels, and adds a warning.
 
     Raises:
-        UsageError: the source is wrong, or there is no such tokenizer.
+        UsageError: the source is invalid, or the tokenizer does not exist.
     """
     is_open = config.tokenizer == AUTO and config.size is None
     settled, tokenizer = resolve_tokenizer(config)
@@ -60,10 +60,10 @@ def settle_job(source: str | Path, config: TokenizeConfig) -> Settled:
 def list_source(
     source: str | Path, config: TokenizeConfig, *, kept_splits: Mapping[str, str] | None = None
 ) -> Corpus:
-    """List the corpus of a job whose tokenizer is settled.
+    """List the corpus of a job with a resolved tokenizer.
 
     Raises:
-        UsageError: the source is wrong, or a key could be that of another's window or view.
+        UsageError: the source is invalid, or a key could be that of another's window or view.
     """
     corpus = list_corpus(
         source,
@@ -78,7 +78,7 @@ def list_source(
 
 
 def _small_size(corpus: Corpus, codes: int) -> int | None:
-    """The size for a corpus of small pictures; None for others, or too few to fit codes on."""
+    """Return the size for small pictures; None if they are large, or too few to fit the codes."""
     sides = []
     for instance in spread_evenly(corpus.instances, _SAMPLE):
         try:

@@ -1,6 +1,6 @@
-"""One shard of a job: its inputs are read, tokenized in batches of one shape, and written.
+"""Production of one shard: read inputs, tokenize them in batches of fixed shape, write.
 
-Shape letters: B encode batch, H W token grid.
+Legend: B encode batch, H W token grid.
 """
 
 from collections import Counter
@@ -22,19 +22,19 @@ from seit.shards import BLOCK_SAMPLES, Block, PackedCodec, ShardWriter, TokenLay
 from seit.tokenizers import Tokenizer
 
 ENCODE_BATCH = 64
-"""Inputs per call of the tokenizer; the last batch of a shard is padded to it, so that the
-arithmetic is the same whoever makes the shard."""
+"""Inputs per tokenizer call; the last batch of a shard is padded, for equal arithmetic everywhere.
+"""
 
 
 class _Sample(NamedTuple):
-    """What is written of a sample beside its tokens; ``num_bytes`` is the share of its file."""
+    """Fields written with the tokens of a sample; ``num_bytes`` is its share of the file."""
 
     instance: Instance
     num_bytes: int
 
 
 class ShardMaker:
-    """Makes shards; what a shard holds depends on its plan and the tokenizer alone."""
+    """Maker of shards, whose contents depend only on the plan and the tokenizer."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ShardMaker:
         strict: bool,
         advance: Callable[[int, int], None],
     ) -> None:
-        """``advance`` is told of inputs done and, among them, inputs skipped."""
+        """Set up the maker; ``advance`` receives inputs done and how many of them were skipped."""
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.reader = reader
@@ -56,10 +56,10 @@ class ShardMaker:
         self._advance = advance
 
     def make(self, plan: ShardPlan) -> DoneShard:
-        """Make one shard and note that it is done.
+        """Make one shard and record it as done.
 
         Raises:
-            SeitError: an input is unreadable and ``strict`` was asked for, or the disk is full.
+            SeitError: an input is unreadable and ``strict`` is set, or the disk is full.
         """
         skipped: list[tuple[str, str]] = []
         remarks = RemarkCounts()
@@ -113,14 +113,14 @@ class ShardMaker:
     def _encoded(
         self, samples: Iterable[tuple[_Sample, npt.NDArray[Any]]]
     ) -> Iterator[tuple[list[_Sample], npt.NDArray[np.unsignedinteger]]]:
-        """Tokenize in batches of a fixed shape: samples and their ids (n, H, W)."""
+        """Yield samples and their ids (n, H, W), tokenized in batches of fixed shape."""
         for group, ids_BHW in self.encoder.encode(self._batches(samples)):
             yield group, ids_BHW[: len(group)].astype(self.layout.dtype)
 
     def _batches(
         self, samples: Iterable[tuple[_Sample, npt.NDArray[Any]]]
     ) -> Iterator[tuple[list[_Sample], npt.NDArray[Any]]]:
-        """Samples and what the tokenizer takes of them (B, …); zeros fill up the last batch."""
+        """Yield samples and tokenizer inputs (B, …), the last batch padded with zeros."""
         inputs = self.tokenizer.inputs
         iterator = iter(samples)
         while group := list(islice(iterator, ENCODE_BATCH)):
@@ -131,10 +131,10 @@ class ShardMaker:
 
 
 def refuse_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Stop at the first (key, reason) of unreadable inputs, as --strict asks.
+    """Raise for the first (key, reason) of the unreadable inputs, as --strict requires.
 
     Raises:
-        SeitError: there is one.
+        SeitError: an input was skipped.
     """
     for key, reason in skipped:
         raise SeitError(
@@ -144,7 +144,7 @@ def refuse_skipped(skipped: Sequence[tuple[str, str]]) -> None:
 
 
 def _samples(good: Iterable[Decoded]) -> Iterator[tuple[_Sample, npt.NDArray[Any]]]:
-    """The samples of inputs one after another; the first of an input answers for its bytes."""
+    """Yield the samples of inputs in order; the first of each input accounts for its bytes."""
     for entry in good:
         for number, sample in enumerate(entry.samples):
             yield _Sample(sample.instance, 0 if number else entry.num_bytes), sample.values

@@ -1,4 +1,4 @@
-"""Remarks on a finished store: larger than its files, or classes without a readable file."""
+"""Remarks on a finished store: larger than its files, or classes without readable files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from seit.tokenizers import PatchTokenizer
 
 _LEAST_SIZE = 32
 _ENOUGH = 0.5
-"""Tokens should take no more than this share of the files' bytes."""
+"""Largest acceptable size of the tokens as a share of the files' bytes."""
 
 
 def larger_remark(
@@ -23,11 +23,11 @@ def larger_remark(
     tokenizer: str,
     size: int | None,
 ) -> str | None:
-    """Say that a store is larger than the files, and what to do; None where it is not.
+    """Return a remark with advice if a store is larger than its files, else None.
 
     Args:
         num_bytes: bytes of the whole store.
-        token_bytes: bytes of its shards, or what they are expected to take.
+        token_bytes: actual or expected bytes of its shards.
         source_bytes: bytes of the files.
         tokenizer: name of its tokenizer.
         size: side of images in pixels; None for audio.
@@ -57,7 +57,7 @@ def larger_remark(
 def class_remarks(
     corpus: Corpus, done: Sequence[tuple[ShardPlan, DoneShard]], noun: str
 ) -> tuple[str, ...]:
-    """Warn of classes without a readable file, in all splits or in train."""
+    """Return warnings about classes without readable files, in all splits or in train."""
     counts: dict[str, Counter[int]] = {}
     for plan, record in done:
         counts.setdefault(plan.split, Counter()).update(record.label_counts)

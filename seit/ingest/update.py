@@ -1,10 +1,9 @@
-"""Bring a store up to date with its source: only new and changed files are tokenized.
+"""Update of a store to match its source: only new and changed files are tokenized.
 
-These become a small store first, by an ordinary job in ``.STORE.updating`` next to STORE, which
-resumes when it was stopped. Then the samples that stay and the new ones are written as one store,
-which takes STORE's place in one step. So a kill at any moment leaves the old or the new store.
-Tokens of unchanged files are copied, never made again; all shards are rewritten, which takes room
-for a second store.
+An ordinary, resumable job first makes a small store of them in ``.STORE.updating`` next to STORE.
+The remaining and the new samples are then written as one store, which replaces STORE in one step,
+so a kill at any moment leaves the old or the new store. Tokens of unchanged files are copied, never
+recomputed. All shards are rewritten, which takes space for a second store.
 """
 
 import hashlib
@@ -78,16 +77,17 @@ _UPDATE = "update"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class UpdateResult(TokenizeResult):
-    """Result of an update; the store's own figures are those of the whole store.
+    """Outcome of an update; the inherited figures describe the whole store.
+
+    ``added``, ``changed``, ``kept`` and ``left_out`` together are all files of the source.
 
     Attributes:
-        added: files that the store did not know.
-        changed: files that were tokenized again.
-        removed: files that are gone, with their samples.
-        kept: files that are as they were, unreadable ones included.
-        unreadable: files among the added and changed ones that make no sample.
-        left_out: files that are as they were, but whose samples were deleted or filtered out.
-            These, ``added``, ``changed`` and ``kept`` are all files of the source.
+        added: files new to the store.
+        changed: files tokenized again.
+        removed: missing files, whose samples were dropped.
+        kept: unchanged files, including unreadable ones.
+        unreadable: added and changed files that make no sample.
+        left_out: unchanged files whose samples were deleted or filtered out.
     """
 
     added: int
@@ -107,12 +107,12 @@ class _Changes(NamedTuple):
 
     @property
     def fresh(self) -> list[Instance]:
-        """What has to be tokenized."""
+        """Instances to tokenize."""
         return [*self.added, *self.changed]
 
 
 class _Home(NamedTuple):
-    """Where a store has a file; the class of one that could not be read is not known."""
+    """Place of a file in a store; the class of an unreadable file is unknown."""
 
     split: str
     class_name: str | None
@@ -120,7 +120,7 @@ class _Home(NamedTuple):
 
 
 class _Fresh(NamedTuple):
-    """Outcome for new and changed files; ``store`` is None if none of them was readable."""
+    """Outcome for new and changed files; ``store`` is None if none was readable."""
 
     store: Store | None
     skipped: list[bytes]
@@ -136,25 +136,25 @@ def update_store(
     changed_since: str | None = None,
     progress: Progress | None = None,
 ) -> UpdateResult:
-    """Bring the finished store of an earlier state of ``source`` up to date with it.
+    """Bring the finished store of an earlier state of ``source`` up to date.
 
-    A file has changed when its size, split, class or metadata is another, or when it was modified
-    at ``changed_since`` or later. Stores that an earlier seit made do not know sizes and metadata.
-    Samples of files that are gone are dropped; samples that were deleted or filtered out stay
-    out while their files are as they were. Classes stay, and new ones are added behind them.
+    A file has changed if its size, split, class or metadata differs, or if it was modified at or
+    after ``changed_since``. Stores of an earlier seit record neither sizes nor metadata. Samples of
+    missing files are dropped; deleted or filtered samples stay out while their files are unchanged.
+    Classes stay, and new ones are appended.
 
     Args:
         source: the corpus.
         store: a folder.
-        config: how to work; the tokenizer and all that decides tokens is that of the store.
-        changed_since: a date or time, as in ISO 8601; local time unless it says otherwise.
-        progress: called with (inputs done, inputs in all, inputs skipped).
+        config: working settings; the store determines the tokenizer and all that affects tokens.
+        changed_since: ISO 8601 date or time, local unless it has a time zone.
+        progress: callback that receives (inputs done, total inputs, inputs skipped).
 
     Raises:
-        UsageError: wrong input, another tokenizer or setting, or a store that no job made; nothing
-            was changed.
+        UsageError: invalid input, or a store of other settings or made by no job; nothing was
+            changed.
         DamagedError: the store is damaged; nothing was changed.
-        SeitError: the disk is full or another call is at work; the same call resumes.
+        SeitError: the disk is full or another call is running; the same call resumes.
     """
     config = config or TokenizeConfig()
     since = None if changed_since is None else _parse_date(changed_since)
@@ -169,7 +169,7 @@ def update_store(
 
 
 class _Update:
-    """One update of the store at ``path`` by way of the folder ``work``, which is locked."""
+    """Update of the store at ``path`` through the locked folder ``work``."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class _Update:
         self.remembered = read_inputs(self.store)
 
     def run(self, ended: Record | None) -> UpdateResult:
-        """Make the new store and put it in the place of the old one."""
+        """Make the new store and replace the old one with it."""
         request = self._request()
         if ended is not None and ended["request"] == request:
             shutil.rmtree(self.part, ignore_errors=True)
@@ -238,7 +238,7 @@ class _Update:
         )
 
     def _owner(self) -> Callable[[str], str]:
-        """What gives the key of a sample's file: windows and views belong to theirs."""
+        """Return a function from a sample's key to its file's key, also for windows and views."""
         suffix = SAMPLE_SUFFIX[self.config.modality]
         has_several = self.config.modality == "audio" or self.config.views > 1
         keys = {entry.key for entry in self.corpus.instances}
@@ -294,7 +294,7 @@ class _Update:
         name = digest.hexdigest()[:16]
         if self.part.is_dir():
             for path in self.part.iterdir():
-                if path.name != name:  # of another state of the source
+                if path.name != name:  # from another state of the source
                     shutil.rmtree(path, ignore_errors=True)
         chosen = {entry.key for entry in instances}
         corpus = replace(
@@ -377,10 +377,10 @@ class _Update:
 
 
 def _settle(config: TokenizeConfig, store: Store) -> tuple[TokenizeConfig, Tokenizer]:
-    """The config of the job that tokenizes what is new, and the store's tokenizer.
+    """Return the config of the job that tokenizes new files, and the store's tokenizer.
 
     Raises:
-        UsageError: the store is not one that a job made, or the config asks for something else.
+        UsageError: no job made the store, or the config conflicts with it.
     """
     job, default = store.card.job, TokenizeConfig()
     edits = job.get(EDITS_ENTRY, [])
@@ -430,7 +430,7 @@ def _other(name: str, asked: object, found: object) -> UsageError:
 
 
 def _is_elsewhere(entry: Instance, classes: tuple[str, ...], home: _Home) -> bool:
-    """Whether a file has another split or class than its samples."""
+    """Return True if a file has another split or class than its samples."""
     class_name = classes[entry.label] if entry.label >= 0 else None
     return entry.split != home.split or not (home.is_skipped or class_name == home.class_name)
 
@@ -445,7 +445,7 @@ def _parse_date(text: str) -> float:
 
 
 def _modified(entry: Instance) -> float:
-    """When a file, or the tar that it is in, was modified."""
+    """Return the modification time of a file, or of the tar that contains it."""
     path = entry.location if isinstance(entry.location, str) else entry.location[0]
     if is_url(path):
         raise UsageError(f"{path} is remote; dates of changes are known of local files only")

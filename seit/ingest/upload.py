@@ -1,7 +1,6 @@
-"""Jobs whose STORE is a URL: the store is made in a local folder, then uploaded, the card last.
+"""Jobs with a URL as STORE: build the store in a local folder, then upload it, the card last.
 
-The folder is kept until the upload is complete, so a job that was killed goes on with what is in
-it, and files that are uploaded already are not sent again.
+The folder is kept until the upload is complete, so a killed job resumes without repeating uploads.
 """
 
 import hashlib
@@ -17,10 +16,10 @@ _NAME_DIGITS = 16
 
 
 def staging_folder(url: str, workdir: Path | None) -> Path:
-    """Where the store of a URL is made.
+    """Return the folder in which to build the store of a URL.
 
     Raises:
-        UsageError: no ``workdir`` is given, or it cannot be made.
+        UsageError: ``workdir`` is missing or cannot be created.
     """
     if workdir is None:
         raise UsageError(
@@ -33,7 +32,7 @@ def staging_folder(url: str, workdir: Path | None) -> Path:
 
 
 def find_remote(url: str, staging: Path, *, overwrite: bool) -> Store | None:
-    """The store that is complete at the URL, unless it is to be replaced.
+    """Return the complete store at the URL, or None if there is none or it is to be replaced.
 
     Raises:
         UsageError: the URL cannot be read, or holds something else.
@@ -51,10 +50,10 @@ def find_remote(url: str, staging: Path, *, overwrite: bool) -> Store | None:
 
 
 def upload(staging: Path, url: str) -> None:
-    """Upload a finished store and remove the local one; what was at the URL goes before.
+    """Upload a finished store, replacing what is at the URL, and remove the local copy.
 
     Raises:
-        SeitError: the place does not answer; the same call goes on.
+        SeitError: the remote server does not respond; the same call resumes.
     """
     folder = open_folder(url)
     made = open_store(staging)

@@ -1,8 +1,8 @@
-"""The folder of a job that is under way: ``STORE/.tokenize``, removed once the card is written.
+"""Folder of a job in progress: ``STORE/.tokenize``, removed after the card is written.
 
-It holds ``job.json`` (what the job is), ``tokenizer.safetensors`` and a record of each finished
-shard, which is all that a killed job needs to resume; ``packed/`` where shards are recoded once
-all are there; and ``replacing`` while what was at STORE before is being removed.
+``job.json`` (the description of the job), ``tokenizer.safetensors`` and a record of each finished
+shard are all that a killed job needs to resume. ``packed/`` holds shards that are recoded once all
+are there; ``replacing`` exists while the previous contents of STORE are being removed.
 """
 
 import json
@@ -28,21 +28,21 @@ from seit.tokenizers import Tokenizer, save_tokenizer
 
 _CARD_HEAD_BYTES = 256
 MAX_JOB_BYTES = 1 << 28
-"""Largest description of a job or of a finished shard, which lists the inputs it skipped."""
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes "s3:/x" of "s3://x"
+"""Size limit of the description of a job, or of a finished shard with its list of skipped inputs.
+"""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path turns "s3://x" into "s3:/x"
 
 
 @dataclass(frozen=True)
 class DoneShard:
-    """Record of a finished shard; ``shard`` is None when none of its inputs was good.
+    """Record of a finished shard; ``shard`` is None if none of its inputs was readable.
 
     Attributes:
-        shard: the card's entry.
+        shard: entry of the card.
         skipped: (key, reason) of each unreadable input.
         label_counts: label → samples.
         source_bytes: bytes of the inputs that became samples.
-        remarks: sentence on what was left out or assumed → inputs of which it is true, and the
-            key of the first.
+        remarks: remark on what was dropped or assumed → number of inputs, and key of the first.
     """
 
     shard: ShardRecord | None
@@ -53,10 +53,10 @@ class DoneShard:
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Self:
-        """Read what :meth:`to_json` wrote.
+        """Read the output of :meth:`to_json`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the data is something else.
         """
         return msgspec.convert(parse_json(data), cls, strict=False)
 
@@ -66,9 +66,9 @@ class DoneShard:
 
 
 class Workspace:
-    """The job's folder inside the store's.
+    """Folder of a job inside its store.
 
-    ``staged`` jobs make a packed store in it first, and recode that when it is complete.
+    ``staged`` jobs make a packed store in it first, and recode that once it is complete.
     """
 
     def __init__(self, store: Path, *, staged: bool) -> None:
@@ -76,27 +76,27 @@ class Workspace:
         self.path = store / JOB_FOLDER
         self.staged = staged
         self.shards = self.path / "packed" if staged else store
-        """Where shards are made."""
+        """Folder in which shards are made."""
         self._done = self.path / "done"
         self._job = self.path / "job.json"
         self._replacing = self.path / "replacing"
 
     @property
     def tokenizer_path(self) -> Path:
-        """Where the job keeps its tokenizer, codebook included."""
+        """Path of the job's tokenizer, including its codebook."""
         return self.path / TOKENIZER_NAME
 
     @property
     def is_replacing(self) -> bool:
-        """Whether what was at STORE before is, or was when a job was killed, being removed."""
+        """True while the previous contents of STORE are being removed, also after a kill."""
         return self._replacing.exists()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the store against a second job; a job that never got to begin leaves no trace.
+        """Lock the store against a second job; a job that never began leaves no trace.
 
         Raises:
-            SeitError: another job is writing it, or its folder cannot be made or locked.
+            SeitError: another job is writing it, or its folder cannot be created or locked.
             UsageError: its folder is a link.
         """
         refuse_links(self.path, self._done)
@@ -117,7 +117,7 @@ class Workspace:
             os.close(lock)
 
     def read_job(self) -> dict[str, Any] | None:
-        """The description of the job that left this folder, if it got that far; {} if damaged."""
+        """Return the job described in this folder: None if it never began, {} if damaged."""
         if self.is_replacing:
             return None
         try:
@@ -128,10 +128,10 @@ class Workspace:
             return {}
 
     def begin(self, job: Mapping[str, Any], tokenizer: Tokenizer, *, replace: bool) -> None:
-        """Note what the job is; from here on it can be resumed.
+        """Record the description of the job, which can be resumed from here on.
 
-        With ``replace`` all that is in the store's folder is removed before. The card goes first,
-        so that a kill leaves either a whole store or no store.
+        ``replace`` first removes everything in the store's folder, starting with the card, so that
+        a kill leaves either a whole store or no store.
         """
         if replace:
             write_atomically(self._replacing, b"")
@@ -145,7 +145,7 @@ class Workspace:
         write_atomically(self._job, json.dumps(job, indent=2).encode())
 
     def read_done(self, plan: ShardPlan) -> DoneShard | None:
-        """The record of a shard that is finished and still in place, or None."""
+        """Return the record of a finished shard that is still in place, or None."""
         try:
             path = self._done / f"{plan.name}.json"
             done = DoneShard.from_json(read_plain(path, max_bytes=MAX_JOB_BYTES))
@@ -157,24 +157,23 @@ class Workspace:
             return None
 
     def write_done(self, plan: ShardPlan, done: DoneShard) -> None:
-        """Note that a shard is finished."""
+        """Record a shard as finished."""
         write_atomically(inside(self._done, f"{plan.name}.json"), done.to_json())
 
     def remove(self) -> None:
-        """Remove the folder: the job is over."""
+        """Remove the folder at the end of the job."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def abandon(self) -> None:
-        """Forget the job, which came to nothing; its folder goes when the lock does."""
+        """Discard a failed job; its folder is removed with the lock."""
         self._job.unlink()
 
 
 def check_target(store: Path, source: str | Path) -> None:
-    """Refuse a STORE path that cannot become a store; changes nothing.
+    """Check that a STORE path can become a store, without changing anything.
 
     Raises:
-        UsageError: it lies inside SRC or around it, is a file or a URL, or is a folder with other
-            things in it.
+        UsageError: it lies inside SRC or around it, is a file or URL, or has other contents.
     """
     if _URL.match(str(store)):
         raise UsageError(f"{store} is a remote address as a path; pass it as text, not as a Path")
@@ -206,7 +205,7 @@ def _check_apart(store: Path, source: str | Path) -> None:
 
 
 def _is_card(path: Path) -> bool:
-    """Whether a file is the card of a store, perhaps a damaged one."""
+    """Return True if a file is the card of a store, even a damaged one."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Normalize codebooks for networks.
+"""Normalization of codebooks for networks.
 
 Legend: K codes, C codebook dim.
 """

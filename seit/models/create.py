@@ -1,4 +1,4 @@
-"""Create timm models with the stem replaced and everything else unchanged."""
+"""Creation of timm models with the stem replaced and everything else unchanged."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,9 @@ from seit.tensors import first_not_finite
 
 _LOG = logging.getLogger(__name__)
 _FEW_PATCHES = 16
-"""Fewer patches mean that a stem does not suit a grid."""
+"""Minimum number of patches for a stem to suit a grid."""
 CROP_SHARE = 7 / 8
-"""Side of the network's crop, as a share of the stored grid's side (28 of 32)."""
+"""Side of the network's crop, as a fraction of the stored grid's side (28 of 32)."""
 
 
 def create_model(
@@ -147,7 +147,7 @@ def _first_that_runs(
 
 
 def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a model with more weights than were saved."""
+    """Raise a `UsageError` if the model has more weights than were saved."""
     wanted = sum(value.numel() for value in model.state_dict().values())
     found = sum(value.numel() for value in weights.values())
     if wanted > found:
@@ -158,7 +158,7 @@ def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]
 
 
 def _check_ours(name: str, kwargs: Mapping[str, Any], stem: str) -> None:
-    """Refuse arguments that follow from input and stem, and models that are no classifiers."""
+    """Raise a `UsageError` for arguments set by input and stem, and for non-classifiers."""
     if kwargs.get("features_only"):
         raise UsageError(
             f"features_only of {name!r} would give a list of feature maps, and models over tokens "

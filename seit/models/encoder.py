@@ -1,4 +1,4 @@
-"""Use ViTs as encoders: features of all patches, or of the kept ones.
+"""ViTs as encoders: features of all patches, or of the kept ones.
 
 Legend: B batch, C channels, h w inputs, L patches, n patches kept, D model dim.
 """
@@ -16,7 +16,7 @@ class Encoded(NamedTuple):
     """Features after the final norm.
 
     Attributes:
-        prefix: (B, D), of the class token.
+        prefix: (B, D), class token.
         patches: (B, n, D), in the order in which they were kept.
     """
 

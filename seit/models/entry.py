@@ -1,4 +1,4 @@
-"""Replace the stem of a hierarchical backbone by an adaptor of tokens.
+"""Replacement of a hierarchical backbone's stem by an adaptor for tokens.
 
 A network such as ResNet sees 224×224 pixels as 56×56 features in its first stage and as 28×28 in
 its second. A grid of 28×28 tokens can enter at both places:

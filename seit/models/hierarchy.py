@@ -1,4 +1,4 @@
-"""Measure the stem and the stages of a hierarchical backbone.
+"""Measurement of the stem and the stages of a hierarchical backbone.
 
 timm's ``feature_info`` names the stages. A forward pass on the meta device, which computes nothing,
 records their inputs and the modules that run before the first stage.

@@ -1,4 +1,4 @@
-"""Build hierarchical backbones over tokens: ResNet, ConvNeXt, RegNet, EfficientNet, Swin, ….
+"""Hierarchical backbones over tokens: ResNet, ConvNeXt, RegNet, EfficientNet, Swin, ….
 
 A grid of tokens stands for a picture of about 224×224 pixels: 28×28 tokens for 8×8 pixels each.
 The backbone is built for that picture, and tokens enter where its features have their resolution.

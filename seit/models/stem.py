@@ -1,4 +1,4 @@
-"""Adapt embedded tokens (B, C, h, w) to the patch features of a timm backbone.
+"""Stem from embedded tokens (B, C, h, w) to the patch features of a timm backbone.
 
 SeiT (arXiv 2303.11114, section 3.3) replaces the patch embedding by one convolution over the token
 grid. The paper's ViT uses kernel 4, stride 2, padding 1 on 28×28 tokens; SeiT++'s masked token

@@ -1,4 +1,4 @@
-"""Build timm models, with one-line errors for invalid arguments."""
+"""Construction of timm models, with one-line errors for invalid arguments."""
 
 import inspect
 import re
@@ -84,7 +84,7 @@ def without_memory() -> Iterator[None]:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Skips what fills tensors: those of the meta device have no values, and draws take long."""
+    """Mode that skips filling tensors: meta tensors have no values, and random draws are slow."""
 
     _FILLS = frozenset(
         {"add_", "clamp_", "erfinv_", "fill_", "mul_", "normal_", "uniform_", "zero_"}
@@ -118,7 +118,7 @@ def settle(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def takes(model: nn.Module, argument: str) -> bool:
-    """Return True if the constructor of a model's class or bases has such an argument."""
+    """Return whether the constructor of a model's class or bases has such an argument."""
     return any(
         argument in inspect.signature(base.__dict__["__init__"]).parameters
         for base in type(model).__mro__

@@ -31,7 +31,7 @@ _MAX_HEADS = 256
 _SHARPNESS = 8.0
 """Approximate difference of the initial logits of different codes."""
 _GROUP_CELLS = 1 << 16
-"""Cells that are warped at a time without gradients, to bound the memory."""
+"""Cells to warp at a time without gradients, to bound the memory."""
 
 
 class TokenAdapt(TokenWarper):
@@ -194,7 +194,7 @@ def load_tokenadapt(path: str | Path, store: Store) -> TokenAdapt:
 
     Raises:
         UsageError: the file does not exist, or was trained for another tokenizer.
-        DamagedError: the file is damaged.
+        DamagedError: the file is corrupt.
     """
     path = Path(path)
     if not path.is_file():

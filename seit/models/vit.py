@@ -1,4 +1,4 @@
-"""Build ViTs over tokens: backbones with one patch convolution and a constant resolution.
+"""ViTs over tokens: backbones with one patch convolution and a constant resolution.
 
 They are recognized by structure, not by class: all feature maps have one reduction, and the
 embedding is timm's ``PatchEmbed``. Examples: VisionTransformer, DeiT, EVA, BEiT, CaiT, MLP-Mixer.
@@ -19,11 +19,11 @@ _USUAL = Stem(4, 2, 1)
 _SMALL = Stem(3, 1, 1)
 _DISJOINT = Stem(2, 2, 0)
 _FEWEST_PATCHES = 7 * 7
-"""Least patches that the default stem may leave."""
+"""Minimum number of patches that the default stem may leave."""
 
 
 def takes_patches(name: str, **kwargs: Any) -> bool:
-    """Return True if the timm model ``name`` has a ViT's stem, written kernel/stride/padding.
+    """Return whether the timm model ``name`` has a ViT's stem, written kernel/stride/padding.
 
     Raises:
         UsageError: timm has no such model, or the arguments are invalid.
@@ -32,7 +32,7 @@ def takes_patches(name: str, **kwargs: Any) -> bool:
 
 
 def is_vit(model: nn.Module) -> bool:
-    """Return True if all features of a model have one resolution."""
+    """Return whether all features of a model have one resolution."""
     return len({entry["reduction"] for entry in feature_entries(model)}) == 1
 
 
@@ -56,7 +56,7 @@ def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
 
 
 def disjoint_stem(stem: str, input_size: tuple[int, int]) -> Stem:
-    """Parse the stem of a ViT for pre-training, with patches that may not overlap.
+    """Parse the stem of a ViT for pretraining, with non-overlapping patches.
 
     ``auto`` is 2/2/0, or 1/1/0 if that would leave under 49 patches.
 

@@ -1,4 +1,4 @@
-"""Learning without labels, on the one training loop: masked tokens, SiT, self-distillation."""
+"""Self-supervised pretraining, on the shared training loop: masked tokens, SiT, distillation."""
 
 import lazy_loader
 

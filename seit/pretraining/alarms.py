@@ -1,34 +1,29 @@
-"""Signs that a pre-training run is learning nothing, told as they appear.
+"""Signs that a pretraining run is learning nothing, logged as they appear.
 
-What has been said follows from the run's metrics, so a run that goes on says nothing twice.
+Past alarms follow from the run's metrics, so a resumed run repeats none.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _LEAST_STD = 0.1
-"""Features of evenly spread directions have 1; SimSiam without its stopped gradient has 0."""
+"""Evenly spread features have 1; SimSiam without stop-gradient has 0."""
 _LEAST_RANK = 2.0
 """Features on a line have 1."""
 _RANK_FALL = 3.0
-"""Times that the effective rank may fall from its highest value before."""
+"""Maximum factor by which the effective rank may fall from its previous maximum."""
 _MOST_CODE_SHARE = 0.9
-"""Share of masked tokens that get one and the same code; grids of one colour reach a third."""
+"""Share of masked tokens predicted as the same code; grids of a single color reach a third."""
 _CHANCE = 1.2
-"""Times the share of the most frequent class, up to which neighbours tell nothing."""
+"""Factor over the share of the most frequent class, below which k-NN accuracy is chance."""
 _PATIENCE = 5
-"""Evaluations at chance one after the other: half of a run that is evaluated ten times."""
+"""Consecutive evaluations at chance: half of a run with ten evaluations."""
 
 Figures = Mapping[str, Any]
 
 
 def alarms(figures: Figures, earlier: Sequence[Figures]) -> dict[str, str]:
-    """Return the alarms about an evaluation, by kind.
-
-    Args:
-        figures: of the evaluation.
-        earlier: those of the evaluations before it.
-    """
+    """Return the alarms about an evaluation by kind, given the figures of ``earlier`` ones."""
     found = {}
     std, rank = figures.get("feature_std"), figures.get("effective_rank")
     if std is not None and std < _LEAST_STD:
@@ -68,12 +63,7 @@ def _is_at_chance(figures: Figures) -> bool:
 
 
 def new_alarms(metrics: Sequence[Figures], figures: Figures) -> list[str]:
-    """Return the alarms about an evaluation that none before it had.
-
-    Args:
-        metrics: the lines of the run's `metrics.jsonl` before it.
-        figures: of the evaluation.
-    """
+    """Return the alarms about ``figures`` that no earlier evaluation in ``metrics`` raised."""
     earlier = [entry for entry in metrics if entry["split"] == "val"]
     said = {
         kind for number, entry in enumerate(earlier) for kind in alarms(entry, earlier[:number])
@@ -82,7 +72,7 @@ def new_alarms(metrics: Sequence[Figures], figures: Figures) -> list[str]:
 
 
 def alarms_of(metrics: Sequence[Figures]) -> list[str]:
-    """All that was alarming in a run, each kind once, with its step."""
+    """Return all alarms of a run, each kind once, with its step."""
     told: list[str] = []
     for number, entry in enumerate(metrics):
         if entry["split"] == "val":

@@ -1,4 +1,4 @@
-"""Base of objectives of pre-training: views of ids, evaluation, files of a finished run.
+"""Base class of pretraining objectives: views of ids, evaluation, files of a finished run.
 
 Legend: B batch, h w token grid, K codes, C codebook dim, D model dim.
 """
@@ -30,32 +30,32 @@ from seit.report import Captioned
 from seit.shards import Store
 from seit.training import Feed, LoopFigures, Objective, Ranks, Run, TrainBatch
 
-if TYPE_CHECKING:  # the settings look facts of objectives up
+if TYPE_CHECKING:  # the settings look up facts about objectives
     from seit.pretraining.config import PretrainConfig
 
 HEADS_NAME = "pretraining.safetensors"
-"""In the run's folder: weights trained besides the encoder, for pre-training that continues."""
+"""File in the run folder with the weights outside the encoder, for further pretraining."""
 ENCODER = "encoder."
 """Prefix of the names of the encoder's weights."""
 EVALUATION_EPOCH = 2**32 - 1
-"""Epoch of the draws of evaluations, which no training reaches."""
+"""Epoch of the draws of evaluations, never reached by training."""
 NUM_PICTURES = 6
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
 class PretrainResult(Outcome):
-    """Result of a run; None for figures that it cannot have, as in a store without labels.
+    """Result of a run; None for figures that do not apply, e.g. without labels.
 
     Attributes:
         loss: mean cross-entropy of masked tokens, in nats.
-        token_accuracy: share of masked tokens whose likeliest code is right, 0–1.
-        knn_top1: accuracy of the nearest neighbours among training features, 0–1.
+        token_accuracy: masked-token accuracy, 0–1.
+        knn_top1: k-NN accuracy on features, 0–1.
         linear_top1: accuracy of a linear probe, 0–1.
-        feature_std: how evenly features spread, 0 (collapsed) to about 1.
-        effective_rank: of the features.
+        feature_std: spread of features, 0 (collapsed) to about 1.
+        effective_rank: effective rank of the features.
         steps: steps of the whole run.
-        samples_per_second: training rate of this call, evaluation left out.
+        samples_per_second: training throughput of this call, excluding evaluation.
         data_wait_fraction: share of that time spent waiting for the next batch.
         seconds: duration of this call.
         parameters: trainable parameters of the encoder.
@@ -75,11 +75,7 @@ class PretrainResult(Outcome):
 
 
 def build_encoder(config: "PretrainConfig", augment: TokenAugment) -> nn.Module:
-    """The backbone without its classifier.
-
-    Raises:
-        UsageError: it is none that can be pre-trained.
-    """
+    """Build the backbone without its classifier; raise UsageError if it cannot be pretrained."""
     vit = build_backbone(
         config.model.name,
         channels=augment.channels,
@@ -94,21 +90,14 @@ def build_encoder(config: "PretrainConfig", augment: TokenAugment) -> nn.Module:
 
 
 class Pretraining(Objective[PretrainResult]):
-    """An objective whose model has an ``encoder`` and predicts codes.
-
-    Args:
-        config: of the run.
-        store: what it learns from.
-        feed: of its splits, from `make_unlabelled_feed`.
-        ranks: of the run.
-        model: with the encoder.
+    """Objective whose model has an ``encoder`` and predicts codes.
 
     Attributes:
-        title: what reports call the objective.
-        heads_from: objectives whose finished runs hold heads that this one can start from.
-        teacher: the objective by which its teacher learns; None where no finished run teaches.
-        revised: settings that meant something else in runs of revision 1.
-        predicts_codes: whether :meth:`reconstruct` can be called.
+        title: name of the objective in reports.
+        heads_from: objectives whose finished runs have heads that this one can load.
+        teacher: objective that trains its teacher; None without one.
+        revised: settings with another meaning in runs of revision 1.
+        predicts_codes: whether :meth:`reconstruct` is available.
     """
 
     title: ClassVar[str]
@@ -137,11 +126,7 @@ class Pretraining(Objective[PretrainResult]):
 
     @classmethod
     def check(cls, config: "PretrainConfig") -> None:
-        """Refuse settings that do not fit the objective.
-
-        Raises:
-            UsageError: there are some.
-        """
+        """Raise UsageError if settings do not fit the objective."""
 
     @classmethod
     @abstractmethod
@@ -154,33 +139,28 @@ class Pretraining(Objective[PretrainResult]):
         init_from: Path | None,
         teacher: Path | None,
     ) -> Self:
-        """Make the objective of a run.
+        """Create the objective of a run.
 
-        Args:
-            config: of the run.
-            store: what it learns from.
-            ranks: of the run.
-            init_from: the finished run whose weights to start from; None for new ones, or where a
-                checkpoint will give them.
-            teacher: the run that teaches; None where none does.
+        ``init_from`` is a finished run with the initial weights, None for random ones or if a
+        checkpoint follows; ``teacher`` is the teacher's run, if any.
         """
 
     @abstractmethod
     def reconstruct(
         self, model: nn.Module, ids_Bhw: Tensor, random: SampleRandom
     ) -> Reconstruction:
-        """Hide cells of grids (B, h, w) by the samples' draws, and let ``model`` predict them."""
+        """Mask cells of grids (B, h, w) by the samples' draws, and predict them with ``model``."""
 
     @override
     def begin(self, run: Run) -> None:
         self._run = run
 
     def ids_of(self, inputs_BChw: Tensor) -> Tensor:
-        """A view's vectors (B, C, h, w) → the nearest codes, int64 (B, h, w)."""
+        """Return the nearest codes of a view (B, C, h, w), int64 (B, h, w)."""
         return nearest_ids(inputs_BChw, self.augment.codebook)
 
     def random_of(self, batch: TrainBatch) -> SampleRandom:
-        """The draws of a batch's samples."""
+        """Return the draws of a batch's samples."""
         return SampleRandom(self.config.run.seed, batch.epoch, batch.positions)
 
     @override
@@ -195,7 +175,7 @@ class Pretraining(Objective[PretrainResult]):
         return figures
 
     def _features(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Inputs (B, C, h, w) → what a classifier's head would see of them, float32 (B, D)."""
+        """Return a function of inputs (B, C, h, w) → classifier features, float32 (B, D)."""
         vit = encoder_of(model)
 
         def features(inputs_BChw: Tensor) -> Tensor:
@@ -205,7 +185,7 @@ class Pretraining(Objective[PretrainResult]):
         return features
 
     def _evaluate_codes(self, model: nn.Module) -> dict[str, float]:
-        """Figures of predicted codes, over all samples of the evaluated split."""
+        """Return metrics of predicted codes over all samples of the evaluated split."""
         if self.feed.evaluation is None or not self.predicts_codes:
             return {}
         device = self.ranks.device
@@ -228,7 +208,7 @@ class Pretraining(Objective[PretrainResult]):
         }
 
     def _warn(self, figures: Mapping[str, float]) -> None:
-        """Say on the main rank what is alarming and was not said before."""
+        """Log new alarms on the main rank."""
         if not self.ranks.is_main or self._run is None:
             return
         for text in new_alarms(self._run.metrics(), figures):
@@ -262,12 +242,12 @@ class Pretraining(Objective[PretrainResult]):
         if self.predicts_codes:
             try:
                 pictures = self._pictures(model)
-            except SeitError as error:  # a tokenizer that cannot decode
+            except SeitError as error:  # the tokenizer cannot decode
                 pictures = str(error)
         write_pretrain_report(run, title=self.title, info=info, pictures=pictures)
 
     def _pictures(self, model: nn.Module) -> list[tuple[str, list[Captioned]]]:
-        """Some samples of the evaluated split: whole, masked, and as the network completes them."""
+        """Return some evaluated samples: original, masked, and as completed by the network."""
         name = self.config.data.val_split
         split = self.store[name if name in self.store else self.config.data.train_split]
         keys = split.keys
@@ -298,16 +278,16 @@ class Pretraining(Objective[PretrainResult]):
 
 
 def encoder_of(model: nn.Module) -> VisionTransformer:
-    """The encoder of a pre-training model."""
+    """Return the encoder of a pretraining model."""
     encoder = model.encoder
     assert isinstance(encoder, nn.Module)
     return check_encoder(encoder)
 
 
 def heads_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return a pre-training model's weights besides its encoder's, by names that all kinds share.
+    """Return a model's weights outside its encoder, by names shared by all kinds.
 
-    A distilled one's are those of its student; its teacher is another run's.
+    For a distilled model, these are the student's; the teacher belongs to another run.
     """
     student = getattr(model, "student", model)
     state: dict[str, Tensor] = student.state_dict()

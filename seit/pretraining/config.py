@@ -1,4 +1,4 @@
-"""Settings of a pre-training run."""
+"""Settings of a pretraining run."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from seit.training import EmaConfig, LoopConfig
 
 
 def _views() -> AugmentConfig:
-    """Random crops alone: what SeiT++'s masked token modelling sees."""
+    """Return random crops alone, as in SeiT++'s masked token modeling."""
     return AugmentConfig(
         crop_scale=(0.2, 1.0), synonym_prob=0, swap_prob=0, noise_prob=0, cutmix_prob=0
     )
@@ -24,21 +24,17 @@ def _views() -> AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(LoopConfig):
-    """Settings of `seit pretrain`, a run that learns without labels.
-
-    Raises:
-        UsageError: for values that do not fit together.
-    """
+    """Settings of `seit pretrain`; raises UsageError if they contradict each other."""
 
     objective: ObjectiveName = "mtm"
-    """Objective: masked tokens (SeiT++), SiT, or masked tokens further, from a finished run,
+    """Objective: masked tokens (SeiT++), SiT, or further masked-token pretraining of a finished run
     with self-distillation."""
     augment: AugmentConfig = field(default_factory=_views)
-    """The views; after them every vector is replaced by the nearest code. Nothing is mixed."""
+    """Augmentations, without mixing; each resulting vector is replaced by the nearest code."""
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.0))
-    """The average of the weights; none by default."""
+    """Average of the weights; none by default."""
     mtm: MtmConfig = field(default_factory=MtmConfig)
-    """Masked token modelling, also of `further`."""
+    """Masked token modeling, also of `further`."""
     sit: SitConfig = field(default_factory=SitConfig)
     """SiT."""
     further: FurtherConfig = field(default_factory=FurtherConfig)
@@ -48,7 +44,7 @@ class PretrainConfig(LoopConfig):
 
     @override
     def reinterpreted(self) -> list[str]:
-        """Name also those of the objective."""
+        """Include the settings of the objective."""
         return [*super().reinterpreted(), *OBJECTIVES[self.objective].revised]
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Telling samples apart: a contrastive loss between features of two views, and its head.
+"""Contrastive loss between features of two views, and its projection head.
 
 Legend: B batch of a rank, N batch of all ranks, D model dim, E dim of projections.
 """
@@ -12,12 +12,13 @@ from seit.errors import UsageError
 
 
 def nt_xent(query_BE: Tensor, key_BE: Tensor, *, temperature: float) -> Tensor:
-    """The mean contrastive loss (scalar, float32) of queries with the keys of the same samples.
+    """Return the mean contrastive loss (scalar, float32) between queries and keys.
 
-    With q and k of unit length and temperature τ, 2τ · −log(exp(q·k⁺/τ) / Σ exp(q·k/τ)), the sum
-    over the keys of all samples of all ranks: SiT (arXiv 2104.03602), whose factor 2τ is MoCo v3's
-    (arXiv 2104.02057). Keys have no gradient, and other queries are no negatives. The mean over
-    ranks is what one rank makes of the whole batch. Computed in float32 under autocast, too.
+    With unit vectors q and k and temperature τ: 2τ · −log(exp(q·k⁺/τ) / Σ exp(q·k/τ)), where k⁺ is
+    the key of the same sample and the sum is over the keys of all samples of all ranks, as in SiT
+    (arXiv 2104.03602); the factor 2τ is MoCo v3's (arXiv 2104.02057). Keys have no gradient, and
+    other queries are not negatives. The mean over ranks equals the loss of one rank on the whole
+    batch. Computed in float32 even under autocast.
 
     Args:
         query_BE: (B, E) floating point; B is equal on all ranks.
@@ -33,7 +34,7 @@ def nt_xent(query_BE: Tensor, key_BE: Tensor, *, temperature: float) -> Tensor:
 
 
 def _gather(x_BE: Tensor) -> tuple[Tensor, int]:
-    """The rows of all ranks (N, E), without gradients, and where this rank's begin."""
+    """Return the rows of all ranks (N, E), without gradients, and the start of this rank's."""
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return x_BE, 0
     all_NE = x_BE.new_empty(dist.get_world_size() * len(x_BE), x_BE.shape[1])
@@ -44,13 +45,8 @@ def _gather(x_BE: Tensor) -> tuple[Tensor, int]:
 class ProjectionHead(nn.Module):
     """Features (B, D) → projections (B, E) for the contrastive loss.
 
-    Three linear maps with batch norm after each and GELU between them; the last norm has no affine
-    map (SiT's, after MoCo v3).
-
-    Args:
-        dim: D.
-        hidden_dim: width of both hidden layers.
-        out_dim: E.
+    Three linear layers, each followed by batch norm, with GELU between them; the last norm has no
+    affine parameters (as in SiT, after MoCo v3).
     """
 
     def __init__(self, dim: int, *, hidden_dim: int = 4096, out_dim: int = 256) -> None:
@@ -68,11 +64,7 @@ class ProjectionHead(nn.Module):
 
     @override
     def forward(self, features_BD: Tensor) -> Tensor:
-        """Project; in training, batch norm takes the statistics of the batch.
-
-        Raises:
-            UsageError: one sample in training, which has no statistics and no negatives.
-        """
+        """Project with batch statistics in training; raise UsageError for a batch of one sample."""
         if self.training and len(features_BD) < 2:
             raise UsageError(
                 "the contrastive task met a batch of one sample; raise data.batch_size, or lower "

@@ -1,13 +1,13 @@
 """Group masked model learning on code grids: blocks of tokens are masked or replaced.
 
-After SiT (Atito et al., arXiv 2104.03602): whole blocks are taken away, so that what is missing has
-to be told from what it means and not from its neighbours. Here a grid of codes takes the place of
-an image, a mask embedding that of zeros, random codes that of noise, and another grid's codes that
-of another image. Every choice is the sample's own, a function of (seed, epoch, position).
+After SiT (Atito et al., arXiv 2104.03602): whole blocks are removed, so that their content must be
+inferred from semantics and not from neighboring cells. A grid of codes replaces the image, a mask
+embedding the zeros, random codes the noise, and codes of another grid another image. Each sample
+has its own choices, a function of (seed, epoch, position).
 
 The paper's blocks of up to 0.3 of 224 pixels are up to 4.2 patches long. On a small grid 0.3 of a
-side is a patch or less: what is missing would be told from the rest of its own patch. There blocks
-are whole patches of the stem instead, up to a least number of them.
+side is a patch or less, and the rest of the patch would give the content away. Blocks there are
+whole patches of the stem instead, up to a minimum number of them.
 
 Legend: B batch, h w token grid, n = h · w cells, s cells along a patch's side, M rectangles of a
 sample.
@@ -24,36 +24,32 @@ from seit.augment import Op, SampleRandom
 from seit.errors import UsageError
 
 _RESERVE = 1.5
-"""Times as many rectangles as cover the share on average are drawn: of 4000 samples at most one
-then needs more at a share of 0.7, and 0.5 % of those of 7×7 grids at 0.9."""
+"""Factor of drawn rectangles over the number that covers the share on average. At most one of 4000
+samples then needs more at a share of 0.7, and 0.5 % of those of 7×7 grids at 0.9."""
 _MOST_BY_RECTANGLES = 0.98
-"""The last cells of a share above it would take very many rectangles."""
+"""The last cells of a larger share would take very many rectangles."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionConfig:
-    """Corruption of a grid; the defaults are SiT's (arXiv 2104.03602).
-
-    Raises:
-        UsageError: for a value outside its range.
-    """
+    """Corruption of a grid; defaults are SiT's. Raises UsageError for values out of range."""
 
     kind: Literal["blocks", "tokens"] = "blocks"
-    """`blocks` are rectangles, `tokens` single cells chosen independently: the control."""
+    """`blocks` are rectangles, `tokens` independently chosen single cells, as a control."""
     share: float = 0.5
-    """Least share of the cells that is masked or noised, above 0, at most 1."""
+    """Minimum share of the cells that is masked or noised, above 0, at most 1."""
     block_max: float = 0.3
-    """Largest side of a block, as a fraction of the grid's side along it, above 0, at most 1."""
+    """Largest side of a block as a fraction of the grid's side, above 0, at most 1."""
     block_patches: int = 2
-    """Patches of the stem that the largest side of a block has at least, 0 or more. Along an axis
-    of which `block_max` is less, blocks are 1 to so many whole patches."""
+    """Minimum length of the largest block side in patches of the stem, 0 or more. If `block_max` is
+    less along an axis, blocks are 1 to this many whole patches long."""
     fill: Literal["mask", "noise", "mixed"] = "mask"
-    """Replacement of the cells: the mask embedding, random codes, or for each sample one of the
-    two, as likely as the other."""
+    """Replacement of the cells: the mask embedding, random codes, or one of the two per sample with
+    equal probability."""
     alien_prob: float = 0.5
-    """Share of samples that receive codes of another sample instead, 0–1."""
+    """Share of samples filled with codes of another sample instead, 0–1."""
     alien_share: float = 0.3
-    """Least share of the cells of such a sample that is replaced, above 0, at most 1."""
+    """Minimum share of the cells replaced in such a sample, above 0, at most 1."""
 
     def __post_init__(self) -> None:
         for name in ("share", "block_max", "alien_share"):
@@ -74,9 +70,9 @@ class CorruptionConfig:
                 )
 
     def axes(self, size: tuple[int, int], *, side: int) -> tuple["BlockAxis", "BlockAxis"]:
-        """Return how long blocks are along the axes of a grid with patches of ``side`` cells.
+        """Return the block layout along the axes of a grid with patches of ``side`` cells.
 
-        An axis shorter than a patch has none and counts in cells.
+        Axes shorter than a patch count in cells.
         """
         rows, columns = (self._axis(cells, side if cells >= side else 1) for cells in size)
         return rows, columns
@@ -89,8 +85,8 @@ class CorruptionConfig:
         return BlockAxis(unit=side, length=patches, most=min(self.block_patches, patches))
 
     def num_blocks(self, size: tuple[int, int], *, side: int) -> int:
-        """M, how many blocks are drawn for a sample of a grid of ``size``."""
-        covered = 1.0  # the probability that a block covers a cell
+        """Return M, the number of blocks drawn per sample of a grid of ``size``."""
+        covered = 1.0  # probability that a block covers a cell
         for axis in self.axes(size, side=side):
             lengths = range(1, axis.most + 1)
             covered *= sum(k / (axis.length + k - 1) for k in lengths) / axis.most
@@ -105,9 +101,8 @@ class BlockAxis(NamedTuple):
     """Layout of blocks along an axis of a grid.
 
     Attributes:
-        unit: cells in which blocks are counted, and to which they are aligned: 1, or those of a
-            patch.
-        length: units of the axis, the last one perhaps cut off.
+        unit: cells per unit to which blocks are aligned: 1, or those of a patch.
+        length: units of the axis; the last one may be cut off.
         most: units of the longest block.
     """
 
@@ -117,12 +112,11 @@ class BlockAxis(NamedTuple):
 
 
 class Corruption(NamedTuple):
-    """A batch of grids of which parts were replaced.
+    """A batch of grids with replaced parts.
 
     Attributes:
         ids: (B, h, w) int64, 0 to K; K, the number of codes, stands for the mask embedding.
-        changed: (B, h, w) bool: what was replaced, even where the new code happens to be the old
-            one.
+        changed: (B, h, w) bool: replaced cells, even if the new code equals the old one.
     """
 
     ids: Tensor
@@ -138,28 +132,28 @@ def corrupt(
     side: int = 1,
     partner: Tensor | None = None,
 ) -> Corruption:
-    """Take blocks away from each grid until its share is reached.
+    """Remove blocks from each grid until its share is reached.
 
-    Sides of a block are uniform from 1 up to their limits, in cells or, on small grids, in patches.
-    It lies anywhere from where it reaches the grid, and what is outside is cut off, so that all
-    cells are equally likely. Of blocks in the order in which they were drawn, the fewest that reach
-    the share are taken; should all not reach it, the free cells that follow a random one, row by
-    row, are too. Single tokens are as many as the share says, rounded up.
+    Block sides are uniform from 1 to their limits, in cells or, on small grids, in patches. A block
+    may overlap the border and is cut off there, so that all cells are equally likely. The fewest
+    blocks, in drawing order, that reach the share are used; if all together do not reach it, free
+    cells after a random one are added row by row. The number of single tokens is the share, rounded
+    up.
 
-    Different from the official code: there, the number of random calls differs between samples,
-    which are handled one after the other; here all are corrupted together.
+    Differs from the official code, which handles samples one after the other with varying numbers
+    of random calls: all samples are corrupted together.
 
     Args:
         ids_Bhw: (B, h, w) integers, 0 to K − 1.
         random: the samples' draws.
-        config: what to do.
+        config: settings of the corruption.
         num_codes: K.
         side: s, of the stem's patches.
-        partner: (B,) int64, 0 to B − 1: whose codes a sample receives; the mirrored batch
-            (B − 1 − i) when None.
+        partner: (B,) int64, 0 to B − 1: the sample whose codes each receives; None for the mirrored
+            batch (B − 1 − i).
 
     Returns:
-        The corrupted grids and where they are.
+        The corrupted grids and the mask of changed cells.
     """
     ids_Bhw = ids_Bhw.to(torch.int64)
     h, w = ids_Bhw.shape[1:]
@@ -187,9 +181,9 @@ def corrupt(
 def _turns_of_blocks(
     random: SampleRandom, size: tuple[int, int], config: CorruptionConfig, *, side: int
 ) -> Tensor:
-    """When each cell's turn comes, int64 (B, n).
+    """Return each cell's rank of removal, int64 (B, n).
 
-    The number of the first block that covers it, or one from M on, another for each, if none does.
+    The index of the first block that covers it; for other cells a unique one from M on.
     """
     cells = size[0] * size[1]
     num_blocks = config.num_blocks(size, side=side)
@@ -204,7 +198,7 @@ def _turns_of_blocks(
         place = torch.arange(size[number], device=device) // axis.unit - start[..., None]
         inside = (place >= 0) & (place < length[..., None])
         numbers.append(torch.where(inside, number_M1, num_blocks).to(torch.int16))
-    # The number of the block where both its rows and its columns are, else M.
+    # The block's index where both its rows and its columns are covered, else M.
     number_BMhw = torch.maximum(numbers[0][..., :, None], numbers[1][..., None, :])
     first_Bn = number_BMhw.amin(dim=1).flatten(1)
     start_B1 = random.randint(Op.CORRUPT_ORDER, cells)[:, None]

@@ -1,15 +1,15 @@
-"""Further pre-training with self-distillation (Lee et al., ICLR 2023, arXiv 2210.02871).
+"""Further pretraining with self-distillation (Lee et al., ICLR 2023, arXiv 2210.02871).
 
-Masked token modelling continues from a finished run on a small target corpus, where it overfits:
-the longer it lasts, the worse the features become. So it is done twice. A teacher is pre-trained
-further as it is; a student starts again from the same weights, and besides masking learns to give
-the teacher's features of the whole grid. Costs twice as much as plain further pre-training.
+Masked token modeling continues from a finished run on a small target corpus, where it overfits:
+features degrade with its length. So it is done twice. A teacher is pretrained further; a student
+starts from the same weights and, in addition to the masked tokens, learns to match the teacher's
+features of the whole grid. Costs twice as much as plain further pretraining.
 
 The paper adds the squared distance, summed over the 768 dims of a ViT-B, to a squared error of
-normalized pixels that has come down to about 0.4 of its start; a cross-entropy of codes comes down
-to about 0.8 of its start, ln K. So that a weight of 1 means here what it means there, the
-distance is the mean over dims · 768 · (0.8 · ln K) / 0.4, whatever the width and the codebook: see
-`distance_scale`. The paper's further pre-training augments nothing; nor do our recipes.
+normalized pixels at about 0.4 of its initial value; a cross-entropy of codes falls to about 0.8 of
+its initial value, ln K. To give a weight of 1 the paper's meaning, the distance is the mean over
+dims · 768 · (0.8 · ln K) / 0.4, for any width and codebook: see `distance_scale`. Like the paper,
+our recipes use no augmentation.
 
 Legend: B batch, h w token grid, L patches, D model dim, K codes.
 """
@@ -28,29 +28,25 @@ from seit.models import check_encoder, encode, load_weights
 from seit.pretraining.mtm import MaskedTokenModel
 
 _PAPER_DIM = 768
-"""Dims over which the paper sums, those of its ViT-B."""
+"""Width of the paper's ViT-B, over which it sums."""
 _PAPER_LOSS, _OUR_LOSS = 0.4, 0.8
-"""Shares of the loss of knowing nothing that are left where further pre-training takes place: of a
-masked autoencoder's squared error of normalized pixels, of a masked token model's cross-entropy."""
+"""Share of the initial loss that remains during further pretraining: of a masked autoencoder's
+squared error of normalized pixels, and of a masked token model's cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FurtherConfig:
-    """Self-distillation in further pre-training.
-
-    Raises:
-        UsageError: for a weight below 0.
-    """
+    """Self-distillation in further pretraining; raises UsageError for a weight below 0."""
 
     teacher: str | None = None
-    """A finished pre-training run that teaches. None makes it first, in the run's folder
-    `teacher`: with the same settings, without distillation."""
+    """Finished pretraining run of the teacher. None trains it first, in the subfolder `teacher`,
+    with the same settings but without distillation."""
     weight: float = 1.0
-    """Weight of the squared distance to the teacher's features; 1 weighs
-    as much as the paper's 1, and 0 is plain further pre-training."""
+    """Weight of the squared distance to the teacher's features; 1 corresponds to the paper's 1, and
+    0 is plain further pretraining."""
     features: Literal["pooled", "cls", "both"] = "both"
-    """Which features: the mean over patches, which classifiers here see, the class token's, which
-    the paper takes, or the mean of both distances."""
+    """Features to match: the mean over patches, as used by our classifiers; the class token's, as
+    in the paper; or the mean of both distances."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
@@ -61,10 +57,9 @@ class FurtherModel(nn.Module):
     """A masked token model and a frozen teacher.
 
     Args:
-        student: the masked token model, which starts from the weights of the first pre-training.
-        teacher: its encoder's weights after plain further pre-training; None leaves the student's.
-        config: of the distillation.
-        origin: where the teacher comes from, for messages.
+        student: masked token model with the weights of the first pretraining.
+        teacher: encoder weights after plain further pretraining; None for the student's.
+        origin: source of the teacher, for messages.
 
     Raises:
         UsageError: the teacher's weights are of another encoder.
@@ -89,25 +84,25 @@ class FurtherModel(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The student's."""
+        """The student's encoder."""
         return self.student.encoder
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are not decayed, for timm's optimisers."""
+        """Return the names of parameters without weight decay, for timm's optimizers."""
         return {f"student.{name}" for name in self.student.no_weight_decay()}
 
     @override
     def train(self, mode: bool = True) -> "FurtherModel":
-        """The teacher stays in evaluation mode."""
+        """Set the mode; the teacher stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     @override
     def forward(self, ids_Bhw: Tensor, order_BL: Tensor, num_masked: int) -> Tensor:
-        """The loss and its parts, float32 (3,): total, masked tokens, scaled distance.
+        """Return total, masked-token and scaled distance loss, float32 (3,).
 
-        Arguments as of :meth:`MaskedTokenModel.forward`.
+        Arguments as in :meth:`MaskedTokenModel.forward`.
         """
         masked: Tensor = self.student(ids_Bhw, order_BL, num_masked)
         if not self.config.weight:
@@ -129,14 +124,10 @@ class FurtherModel(nn.Module):
 
 
 def feature_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """Return the squared difference, the mean over dimensions and over the batch (scalar)."""
+    """Return the mean squared difference over dimensions and batch (scalar)."""
     return (student_BD - teacher_BD).square().mean()
 
 
 def distance_scale(num_codes: int) -> float:
-    """Return the factor by which a mean over dims weighs as the paper's sum does: 1,536 · ln K.
-
-    Args:
-        num_codes: K.
-    """
+    """Return the factor from a mean over dims to the scale of the paper's sum: 1,536 · ln K."""
     return _PAPER_DIM * _OUR_LOSS * math.log(num_codes) / _PAPER_LOSS

@@ -1,4 +1,4 @@
-"""Norms of the tasks' gradients at an encoder: how strongly each one pulls.
+"""Norms of the tasks' gradients at an encoder, which compare their influence.
 
 Legend: P parts of the loss, T tasks.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _SCALE = 2.0**12
-"""Factor of losses before their gradients are taken, which float16 would round to 0."""
+"""Scale of losses before backward, to avoid underflow in float16."""
 
 
 def gradient_norms(
@@ -20,13 +20,13 @@ def gradient_norms(
 ) -> Tensor:
     """Return the norm of each loss's gradient over the trained weights of an encoder.
 
-    Changes nothing: gradients of the model stay what they were, and its buffers, as running
-    averages of batch norms, are copies. Costs a forward pass and T backward passes.
+    Leaves the model's gradients unchanged and works on copies of its buffers, e.g. running averages
+    of batch norms. Costs a forward pass and T backward passes.
 
     Args:
-        model: what is trained, in the mode in which it is trained.
+        model: model in the mode in which it is trained.
         losses: a module that acts as ``model`` → the losses (T,), with gradients.
-        encoder: the part of ``model`` that counts.
+        encoder: part of ``model`` to measure.
 
     Returns:
         (T,) float32.
@@ -45,11 +45,11 @@ def gradient_norms(
 
 
 class _Detached(nn.Module):
-    """A model whose buffers are copies, so that a forward pass leaves no trace in it."""
+    """A model with copied buffers, so that a forward pass leaves it unchanged."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._model = [model]  # not a child: its modules are not to change their modes
+        self._model = [model]  # not a child: its modules must keep their modes
         self._copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
     def forward(self, *args: object) -> Tensor:

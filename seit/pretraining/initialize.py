@@ -1,4 +1,4 @@
-"""Starting a pre-training from the weights of a finished run."""
+"""Initialization of pretraining from the weights of a finished run."""
 
 import logging
 from collections.abc import Collection
@@ -17,14 +17,13 @@ _LOG = logging.getLogger(__name__)
 def start_pretraining_from(
     model: nn.Module, run: Run, store: Store, *, heads_from: Collection[str]
 ) -> None:
-    """Give a pre-training model the weights of ``run``.
+    """Load the weights of ``run`` into a pretraining model.
 
-    Load those of the encoder, and all others where the run learned by one of the objectives
-    ``heads_from``.
+    Loads those of the encoder, and all others if the objective of the run is one of ``heads_from``.
 
     Raises:
-        UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
-            to another model or to modules of a tuning.
+        UsageError: the run has not finished, uses another tokenizer, or its weights belong to
+            another model or to tuning modules.
     """
     check_tokens(run, store)
     if run.settings.data.pixels is not None:

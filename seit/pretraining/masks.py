@@ -1,8 +1,8 @@
-"""Which patches are masked: the draws of masked token modelling.
+"""Masks of masked token modeling: how many patches, and which.
 
-The ratio of MAGE (Li et al., arXiv 2211.09117) and SeiT++ (arXiv 2312.10105): a truncated normal,
-drawn once for a batch, so that all samples of it keep equally many patches. Which patches these are
-is each sample's own draw.
+The ratio is that of MAGE (Li et al., arXiv 2211.09117) and SeiT++ (arXiv 2312.10105): a truncated
+normal, drawn once per batch, so that all its samples keep equally many patches. The choice of
+patches is drawn per sample.
 
 Legend: B batch, L patches.
 """
@@ -20,21 +20,17 @@ from seit.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """Number of masked patches: a share drawn from a normal distribution, cut at both ends.
-
-    Raises:
-        UsageError: for a value outside its range.
-    """
+    """Share of masked patches, from a truncated normal; raises UsageError for invalid values."""
 
     mean: float = 0.45
-    """Mean of the normal distribution, before it is cut."""
+    """Mean of the normal distribution before truncation."""
     std: float = 0.25
-    """Its standard deviation; 0 always masks a share of `mean`."""
+    """Standard deviation before truncation; 0 always masks a share of `mean`."""
     min: float = 0.4
-    """Least share of the patches that is masked, 0 to below 1. So many of the masked ones never
-    enter the encoder; the others do as mask tokens."""
+    """Minimum share of masked patches, 0 to below 1. This share never enters the encoder; other
+    masked patches enter as mask tokens."""
     max: float = 1.0
-    """Largest share, at most 1."""
+    """Maximum share, at most 1."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min < 1 or not self.min <= self.max <= 1 or not self.max > 0:
@@ -50,7 +46,7 @@ class MaskConfig:
 
     @property
     def expected(self) -> float:
-        """The mean of the shares that are drawn, 0–1."""
+        """Expected share, 0–1."""
         if not self.std:
             return min(max(self.mean, self.min), self.max)
         unit = NormalDist()
@@ -61,12 +57,12 @@ class MaskConfig:
         return self.mean + self.std * (unit.pdf(low) - unit.pdf(high)) / mass
 
     def draw(self, uniform: float) -> float:
-        """The share that a uniform number in [0, 1) stands for, by the inverse distribution."""
+        """Map a uniform number in [0, 1) to a share by the inverse distribution."""
         if not self.std:
             return self.expected
         normal = NormalDist(self.mean, self.std)
         low, high = normal.cdf(self.min), normal.cdf(self.max)
-        # Below the least float above 0 there is no inverse; the cut ends hold in any case.
+        # The inverse is infinite at 0 and 1; the result is clamped in any case.
         place = min(max(low + uniform * (high - low), 1e-16), 1 - 1e-16)
         return min(max(normal.inv_cdf(place), self.min), self.max)
 
@@ -75,16 +71,16 @@ class MaskConfig:
         return math.ceil(self.min * num_patches)
 
     def num_masked(self, num_patches: int, share: float) -> int:
-        """Return the number of L patches in a share; at least those that are dropped, and one."""
+        """Return the number of L patches in a share; at least one, and all dropped ones."""
         return max(1, self.num_dropped(num_patches), math.ceil(share * num_patches - 1e-9))
 
 
 def draw_share(config: MaskConfig, *, seed: int, epoch: int, step: int) -> float:
-    """The share of masked patches of the batch of a step, equal on all ranks."""
+    """Draw the share of masked patches in the batch of a step, equal on all ranks."""
     random = SampleRandom(seed, epoch, torch.tensor([step]))
     return config.draw(float(random.uniform(Op.MASK_SHARE)))
 
 
 def draw_order(random: SampleRandom, num_patches: int) -> Tensor:
-    """A random order of the patches, int64 (B, L): the first so many are masked."""
+    """Draw a random order of the patches, int64 (B, L); the first ones are masked."""
     return random.uniform(Op.MASK_ORDER, (num_patches,)).argsort(dim=1)

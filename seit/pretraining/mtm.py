@@ -1,13 +1,13 @@
-"""Masked token modelling (SeiT++, arXiv 2312.10105, section 3.1; MAGE, arXiv 2211.09117).
+"""Masked token modeling (SeiT++, arXiv 2312.10105, section 3.1; MAGE, arXiv 2211.09117).
 
-An encoder sees some of the patches of a token grid, a small decoder tells the codes of the others.
-Of the masked patches a part never enters the encoder, which saves its time; the rest do as mask
-tokens. Wherever a patch was masked the decoder starts from the class token's feature, so that this
-one learns to sum up the image.
+An encoder sees some of the patches of a token grid, and a small decoder predicts the codes of the
+others. Part of the masked patches never enters the encoder, which saves time; the rest enters as
+mask tokens. For each masked patch the decoder starts from the class token's feature, which so
+learns to summarize the image.
 
-Different from the paper: tokens enter by their codebook vectors as in every other run, not by a
-learned table, so that the encoder is a classifier's backbone as it stands; order and share of
-masking are functions of (seed, epoch, position) and of the step.
+Differences from the paper: tokens enter as codebook vectors, as in every other run, not by a
+learned table, so that the encoder can serve as a classifier's backbone unchanged; order and share
+of masking are functions of (seed, epoch, position) and of the step.
 
 Legend: B batch, h w token grid, L patches, m masked, v visible = L − m, s cells along a patch's
 side, C codebook dim, K codes, D model dim, E decoder dim.
@@ -31,10 +31,10 @@ from seit.pretraining.patches import CodeHead, Reconstruction, patchify, unpatch
 
 @dataclass(frozen=True, kw_only=True)
 class MtmConfig:
-    """Masked token modelling; the defaults are SeiT++'s for a ViT-B.
+    """Masked token modeling; the defaults are SeiT++'s for a ViT-B.
 
     Raises:
-        UsageError: for a value outside its range.
+        UsageError: a value is out of range.
     """
 
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -46,9 +46,9 @@ class MtmConfig:
     decoder_heads: int = 16
     """Attention heads of the decoder."""
     decoder_dropout: float = 0.1
-    """Share of the decoder's activations that is dropped, 0 to below 1."""
+    """Dropout rate of the decoder, 0 to below 1."""
     input_dropout: float = 0.1
-    """Share of the elements of embedded tokens that is dropped, 0 to below 1."""
+    """Dropout rate of embedded tokens, element-wise, 0 to below 1."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all codes, 0 to below 1."""
     fixed_positions: bool = True
@@ -69,13 +69,11 @@ class MtmConfig:
 
 
 class MaskedTokenModel(nn.Module):
-    """Encoder, decoder and head of masked token modelling.
+    """Encoder, decoder and head of masked token modeling.
 
     Args:
-        encoder: a ViT without a classifier, from `build_encoder`; its position embedding is
+        encoder: ViT without a classifier, from `build_encoder`; its position embedding is
             overwritten with ``config.fixed_positions``.
-        codebook_KC: (K, C), of the store.
-        config: of the objective.
         side: s, of the encoder's stem.
     """
 
@@ -116,13 +114,13 @@ class MaskedTokenModel(nn.Module):
             _fix_positions(self.encoder)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are not decayed, for timm's optimisers."""
+        """Return the names of parameters without weight decay, for timm's optimizers."""
         inner = {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
         return {*inner, "mask_token", "decoder_pos"}
 
     @override
     def forward(self, ids_Bhw: Tensor, order_BL: Tensor, num_masked: int) -> Tensor:
-        """The mean cross-entropy (scalar, float32) of the masked cells.
+        """Return the mean cross-entropy (scalar, float32) of the masked cells.
 
         Args:
             ids_Bhw: int64 (B, h, w), 0 to K − 1.
@@ -137,11 +135,11 @@ class MaskedTokenModel(nn.Module):
         )
 
     def embed(self, ids_Bhw: Tensor) -> Tensor:
-        """Codebook vectors of ids, float32 (B, C, h, w)."""
+        """Return the codebook vectors of ids, float32 (B, C, h, w)."""
         return F.embedding(ids_Bhw, self.codebook).permute(0, 3, 1, 2)
 
     def reconstruct(self, ids_Bhw: Tensor, order_BL: Tensor, num_masked: int) -> Reconstruction:
-        """Predict the masked cells; arguments as of :meth:`forward`."""
+        """Predict the masked cells; arguments as in :meth:`forward`."""
         logits, targets_Bms = self._predict(ids_Bhw, order_BL, num_masked)
         loss_Bms = F.cross_entropy(
             logits.flatten(0, 2).float(), targets_Bms.flatten(), reduction="none"
@@ -159,7 +157,7 @@ class MaskedTokenModel(nn.Module):
         )
 
     def _predict(self, ids_Bhw: Tensor, order_BL: Tensor, num_masked: int) -> tuple[Tensor, Tensor]:
-        """Logits (B, m, s², K) and ids (B, m, s²) of the masked cells, in the order's order."""
+        """Return logits (B, m, s², K) and ids (B, m, s²) of the masked cells, in masking order."""
         num_dropped = self.config.mask.num_dropped(self.num_patches)
         masked_BL = torch.zeros_like(order_BL, dtype=torch.bool)
         masked_BL = masked_BL.scatter(1, order_BL[:, :num_masked], True)
@@ -196,7 +194,7 @@ def _initialise(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _fix_positions(vit: VisionTransformer) -> None:
-    """Sine and cosine positions that are not trained; those of prefix tokens are 0."""
+    """Set frozen sine and cosine positions; those of prefix tokens are 0."""
     rows, columns = vit.patch_embed.grid_size
     if vit.embed_dim % 4:
         raise UsageError(

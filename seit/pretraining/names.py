@@ -1,4 +1,4 @@
-"""Names of objectives, apart from their classes so that the command line starts without torch."""
+"""Names of objectives, separate from their classes so that the CLI starts without torch."""
 
 from typing import Literal
 

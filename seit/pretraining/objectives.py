@@ -1,4 +1,4 @@
-"""The objectives of pre-training, as the loop takes them.
+"""Pretraining objectives for the training loop.
 
 Legend: B batch, h w token grid, L patches, P parts of the loss, K codes, C codebook dim.
 """
@@ -27,7 +27,7 @@ from seit.pretraining.sit import Sit, SitViews
 from seit.shards import Store
 from seit.training import SECOND_VIEW, Ranks, Run, TrainBatch, make_unlabelled_feed
 
-if TYPE_CHECKING:  # the settings look facts of objectives up
+if TYPE_CHECKING:  # the settings look up facts about objectives
     from seit.pretraining.config import PretrainConfig
 
 
@@ -38,7 +38,7 @@ class _Masked(NamedTuple):
 
 
 class MaskedTokens(Pretraining):
-    """Masked token modelling; see `seit.pretraining.mtm`."""
+    """Masked token modeling; see `seit.pretraining.mtm`."""
 
     title = "masked token modelling"
     heads_from = frozenset({"mtm", "further"})
@@ -108,15 +108,12 @@ class MaskedTokens(Pretraining):
 
 
 class FurtherMaskedTokens(MaskedTokens):
-    """Masked token modelling that continues, with a teacher; see `seit.pretraining.further`.
+    """Further masked token modeling with a teacher; see `seit.pretraining.further`.
 
     Args:
-        config: of the run.
-        store: what it learns from.
-        ranks: of the run.
-        init_from: the finished run that the teacher started from, and the student does; None for
-            both where a checkpoint will give their weights.
-        teacher: the run that teaches.
+        init_from: finished run with the initial weights of teacher and student; None if a
+            checkpoint follows.
+        teacher: run of the teacher.
     """
 
     title = "masked tokens further, with self-distillation"
@@ -242,7 +239,7 @@ class SiameseTokens(Pretraining):
         return {**super().evaluate(model), **self._gradients()}
 
     def _gradients(self) -> dict[str, float]:
-        """The norms of the encoder's gradients of the weighted tasks, the mean over ranks."""
+        """Return the encoder's gradient norm for each weighted task, averaged over ranks."""
         if self._last is None or len(self.model.tasks) < 2 or not self.config.probe.gradients:
             return {}
         views, rows = self._last
@@ -267,7 +264,7 @@ class SiameseTokens(Pretraining):
         self, model: nn.Module, ids_Bhw: Tensor, random: SampleRandom
     ) -> Reconstruction:
         assert isinstance(model, Sit)
-        # What is another sample's depends on the batch, which evaluation should not.
+        # Codes of other samples depend on the batch, which evaluation must not.
         alone = replace(self.config.sit.corruption, alien_prob=0.0)
         return model.reconstruct(ids_Bhw, self._corrupt(ids_Bhw, random, alone))
 

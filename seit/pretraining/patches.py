@@ -16,11 +16,7 @@ from seit.models import Stem, standardised
 
 
 def patch_side(stem: Stem) -> int:
-    """Cells along the side of a patch of a stem.
-
-    Raises:
-        UsageError: its patches overlap.
-    """
+    """Return the cells along a side of a stem's patches; raise UsageError if they overlap."""
     if stem.kernel != stem.stride or stem.padding:
         raise UsageError(
             f"the stem is {stem}, whose patches overlap, so that masked ones show at their "
@@ -31,7 +27,7 @@ def patch_side(stem: Stem) -> int:
 
 
 def patchify(cells_Bhw: Tensor, side: int) -> Tensor:
-    """Cells (B, h, w) → (B, L, s²): patches, and their cells, row by row; the rest is cut off."""
+    """Split cells (B, h, w) into patches (B, L, s²), both row by row; the remainder is cut off."""
     rows, columns = (size // side for size in cells_Bhw.shape[1:])
     x = cells_Bhw[:, : rows * side, : columns * side]
     x = x.reshape(-1, rows, side, columns, side).permute(0, 1, 3, 2, 4)
@@ -39,16 +35,7 @@ def patchify(cells_Bhw: Tensor, side: int) -> Tensor:
 
 
 def unpatchify(patches_BLs: Tensor, size: tuple[int, int], *, fill: Tensor) -> Tensor:
-    """The inverse of :func:`patchify`, cells that belong to no patch taken from ``fill``.
-
-    Args:
-        patches_BLs: (B, L, s²).
-        size: (h, w).
-        fill: (B, h, w), of the same dtype.
-
-    Returns:
-        (B, h, w).
-    """
+    """Invert :func:`patchify`: (B, L, s²) → (B, h, w), taking cells of no patch from ``fill``."""
     side = round(patches_BLs.shape[2] ** 0.5)
     rows, columns = (length // side for length in size)
     x = patches_BLs.reshape(-1, rows, columns, side, side).permute(0, 1, 3, 2, 4)
@@ -60,16 +47,11 @@ def unpatchify(patches_BLs: Tensor, size: tuple[int, int], *, fill: Tensor) -> T
 class CodeHead(nn.Module):
     """Features of patches → logits of their cells' codes, tied to the codebook.
 
-    A linear map makes C numbers for each cell, which go through GELU and a layer norm; a logit is
-    their product with the code's vector, plus a bias of the code (SeiT++ and MAGE, which follow
-    BERT). The vectors are the store's, standardised, and no gradient reaches them: they are the
-    target, not to be learned from the prediction. The norm's gain starts at 1/√C, at which logits
-    vary by about 1 and the loss begins near log K.
-
-    Args:
-        dim: D, of the features.
-        codebook_KC: (K, C).
-        side: s.
+    A linear layer maps to C numbers per cell, followed by GELU and a layer norm; a logit is the dot
+    product with the code's vector plus a bias per code (SeiT++ and MAGE, following BERT). The
+    vectors are the store's, standardized, and frozen: the target must not adapt to the prediction.
+    The norm's gain starts at 1/√C, so that logits vary by about 1 and the initial loss is near log
+    K.
     """
 
     codes: Tensor
@@ -85,22 +67,22 @@ class CodeHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(K))
 
     def vectors(self, features_BnD: Tensor) -> Tensor:
-        """Predicted vectors (B, n, s², C), before their product with the codes."""
+        """Return predicted vectors (B, n, s², C), before the product with the codes."""
         lifted: Tensor = self.lift(features_BnD).unflatten(-1, (self.cells, -1))
         normed: Tensor = self.norm(F.gelu(lifted))
         return normed
 
     @override
     def forward(self, features_BnD: Tensor) -> Tensor:
-        """Logits (B, n, s², K)."""
+        """Return logits (B, n, s², K)."""
         return self.vectors(features_BnD) @ self.codes.T.to(features_BnD.dtype) + self.bias
 
 
 class Reconstruction(NamedTuple):
-    """A network's reconstruction of masked cells.
+    """Reconstruction of masked cells by a network.
 
     Attributes:
-        predicted: int64 (B, h, w), the likeliest codes of the masked cells, the ids elsewhere.
+        predicted: int64 (B, h, w), most likely codes of the masked cells, the ids elsewhere.
         masked: bool (B, h, w).
         loss: float32 (B,), mean cross-entropy over a sample's masked cells, in nats.
     """

@@ -1,4 +1,4 @@
-"""Pictures of what a network makes of masked tokens.
+"""Pictures of reconstructions from masked tokens.
 
 Legend: n samples, H W grid, S side of a picture.
 """
@@ -22,22 +22,22 @@ def reconstruction_rows(
     masked: npt.NDArray[np.bool_],
     predicted: npt.NDArray[np.int64],
 ) -> list[tuple[str, list[Captioned]]]:
-    """Rows of three pictures: a sample, what of it was seen, and what the network made of it.
+    """Return rows of three pictures: a sample, its visible part, and the reconstruction.
 
-    All as tokens decode; sounds as spectrograms.
+    All are decoded from tokens; audio is shown as spectrograms.
 
     Args:
-        tokenizer: of the tokens.
-        keys: of the samples.
+        tokenizer: tokenizer of the store.
+        keys: keys of the samples.
         original: ids (n, H, W).
-        masked: (n, H, W), the cells that were hidden.
-        predicted: ids (n, H, W), of hidden cells the likeliest.
+        masked: (n, H, W), the hidden cells.
+        predicted: ids (n, H, W), with the most likely codes in hidden cells.
 
     Raises:
         SeitError: the tokenizer cannot decode.
     """
     whole, completed = decode_pictures(tokenizer, original), decode_pictures(tokenizer, predicted)
-    # Spectrograms have low frequencies at the bottom, row 0 of their grids.
+    # Spectrograms have low frequencies at the bottom, which are row 0 of their grids.
     flipped = masked[:, ::-1] if tokenizer.modality == "audio" else masked
     hidden = np.stack([_enlarge(mask, whole.shape[1:3]) for mask in flipped])
     seen = np.where(hidden[..., None], np.uint8(_GREY), whole)
@@ -53,7 +53,7 @@ def reconstruction_rows(
 
 
 def _enlarge(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A mask (H, W) at the size of a picture."""
+    """Enlarge a mask (H, W) to the size of a picture."""
     rows, columns = (
         np.arange(length) * cells // length for length, cells in zip(size, mask.shape, strict=True)
     )

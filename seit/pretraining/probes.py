@@ -1,9 +1,9 @@
-"""Probes of features while they are learned: k-NN, a linear probe, how they spread.
+"""Probes of features during pretraining: k-NN, a linear probe, and feature spread.
 
-Labels serve these figures alone. Nothing is learned along the way, so probes have no state that a
-checkpoint would need: each evaluation fits them anew to features of the same samples.
+Labels are used for these figures alone. Probes keep no state, hence need no checkpoint: each
+evaluation fits them from scratch on features of the same samples.
 
-Legend: N features to learn from, M features to test, D model dim, k neighbours, c classes.
+Legend: N features to learn from, M features to test, D model dim, k neighbors, c classes.
 """
 
 import math
@@ -29,27 +29,23 @@ _Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Measurements of the features at each evaluation.
-
-    Raises:
-        UsageError: for a value outside its range.
-    """
+    """Measurements of features at each evaluation; raises UsageError for invalid values."""
 
     samples: int = 4096
-    """Labelled training samples that probes learn from, at most, spread evenly over the split; 0
-    measures neither accuracy."""
+    """Maximum number of labeled training samples for probes, evenly spaced in the split; 0 disables
+    both accuracies."""
     val_samples: int = 2048
-    """Samples of the evaluated split that they are tested on, at most; at least 2."""
+    """Maximum number of evaluated samples to test probes on; at least 2."""
     neighbours: int = 20
-    """k of the nearest neighbours."""
+    """Number k of nearest neighbors."""
     temperature: float = 0.07
     """Temperature: divides cosines before neighbors vote by their exponentials."""
     penalty: float = 1e-4
     """Weight decay of the linear probe: half of it times the squared weights is added to the mean
     loss."""
     gradients: bool = True
-    """Measure, of several tasks of SiT, the norm of the encoder's gradient of each one's weighted
-    loss on the last batch, which costs about two steps; shows which of them leads."""
+    """For SiT with several tasks, measure the norm of the encoder's gradient of each task's
+    weighted loss on the last batch, to show which dominates; costs about two steps."""
 
     def __post_init__(self) -> None:
         for name, low in (("samples", 0), ("val_samples", 2), ("neighbours", 1)):
@@ -65,13 +61,8 @@ class ProbeConfig:
 class Probes:
     """Measures an encoder's features of a store's samples.
 
-    Args:
-        store: with a training split; without labels there, or in the evaluated split, only the
-            spread of features is measured, and without that split on training samples.
-        config: which splits.
-        probe: what is measured.
-        augment: gives the middle of every grid, embedded.
-        ranks: each of which reads its part of the samples.
+    Without labels in both splits only the spread of features is measured, and without an evaluated
+    split on training samples. Each rank reads its part of the samples.
     """
 
     def __init__(
@@ -102,10 +93,10 @@ class Probes:
         self._test_labels = torch.from_numpy(test_labels[test_rows].astype(np.int64)).to(device)
 
     def measure(self, features: _Features) -> dict[str, float]:
-        """Figures by name, equal on all ranks; call it in evaluation mode, without gradients.
+        """Return metrics by name, equal on all ranks; call in evaluation mode, without gradients.
 
-        ``feature_std`` and ``effective_rank`` always; ``knn_top1``, ``linear_top1`` and ``chance``,
-        the share of the most frequent class, where there are labels.
+        Always ``feature_std`` and ``effective_rank``; with labels also ``knn_top1``,
+        ``linear_top1`` and ``chance``, the share of the most frequent class.
         """
         tested_MD = self._extract(self._tested, self._test_rows, features)
         figures = {
@@ -133,11 +124,11 @@ class Probes:
         }
 
     def _extract(self, split: Split, rows: npt.NDArray[np.int64], features: _Features) -> Tensor:
-        """Features (n, D) float32 of rows of a split, of all ranks."""
+        """Return features (n, D) float32 of rows of a split, gathered from all ranks."""
         rank, size = self._ranks.rank, self._ranks.world_size
         own = rows[len(rows) * rank // size : len(rows) * (rank + 1) // size]
         parts = [features(inputs).float() for inputs in self._inputs(split, own)]
-        if not parts:  # the shape of nothing
+        if not parts:  # to get the shape of an empty result
             parts = [features(inputs)[:0].float() for inputs in self._inputs(split, rows[:1])]
         return self._ranks.join(torch.cat(parts))
 
@@ -148,7 +139,7 @@ class Probes:
 
 
 def _spread(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """At most ``count`` of the rows, at even distances."""
+    """Return at most ``count`` of the rows, evenly spaced."""
     if len(rows) <= count:
         return rows
     return rows[np.arange(count) * len(rows) // max(1, count)]
@@ -157,16 +148,16 @@ def _spread(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
 def knn_predict(
     learned_ND: Tensor, labels_N: Tensor, tested_MD: Tensor, *, k: int, temperature: float
 ) -> Tensor:
-    """The class that each feature's nearest neighbours vote for.
+    """Return the class predicted by each feature's nearest neighbors.
 
-    Neighbours by cosine, each vote weighing exp(cosine / ``temperature``) (Wu et al., arXiv
+    Neighbors by cosine, with votes weighted by exp(cosine / ``temperature``) (Wu et al., arXiv
     1805.01978).
 
     Args:
         learned_ND: (N, D) floating point.
         labels_N: (N,) int64, 0 or more.
         tested_MD: (M, D).
-        k: neighbours; all N where there are fewer.
+        k: number of neighbors, at most N are used.
         temperature: above 0.
 
     Returns:
@@ -176,7 +167,7 @@ def knn_predict(
     votes = []
     for part in F.normalize(tested_MD, dim=1).split(_BATCH):
         nearest = (part @ learned.T).topk(min(k, len(learned)), dim=1)
-        # Weights relative to the best neighbour's: exponentials of large quotients overflow.
+        # Weights relative to the nearest neighbor's, as exponentials of large quotients overflow.
         weights = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
         scores = weights.new_zeros(len(part), int(labels_N.max()) + 1)
         votes.append(scores.scatter_add_(1, labels_N[nearest.indices], weights).argmax(dim=1))
@@ -186,11 +177,11 @@ def knn_predict(
 def linear_predict(
     learned_ND: Tensor, labels_N: Tensor, tested_MD: Tensor, *, penalty: float
 ) -> Tensor:
-    """The class that a linear probe gives each feature.
+    """Return the class predicted by a linear probe for each feature.
 
-    Multinomial logistic regression on features of mean 0 and deviation 1, fitted by L-BFGS in
-    float64, so that the same features give the same probe. Where there are more classes than
-    features, those without a feature get no weights.
+    Multinomial logistic regression on standardized features, fitted by L-BFGS in float64, so that
+    it is deterministic. If there are more classes than samples, those without a sample get no
+    weights.
 
     Args:
         learned_ND: (N, D) floating point.
@@ -216,9 +207,9 @@ def linear_predict(
 
 
 def fit_linear(x_ND: Tensor, labels_N: Tensor, *, penalty: float) -> tuple[Tensor, Tensor]:
-    """Weights (D, c) and biases (c,) of logistic regression; arguments as of `linear_predict`."""
+    """Fit logistic regression; return weights (D, c) and biases (c,). See `linear_predict`."""
     classes = int(labels_N.max()) + 1
-    # Features may have been made without gradients for good; copies of them may take part.
+    # Features may be inference tensors, which autograd rejects; their copies are not.
     with torch.inference_mode(False), torch.enable_grad():
         x, labels = x_ND.clone(), labels_N.clone()
         weights = torch.zeros(x.shape[1], classes, dtype=x.dtype, device=x.device)
@@ -244,9 +235,9 @@ def fit_linear(x_ND: Tensor, labels_N: Tensor, *, penalty: float) -> tuple[Tenso
 
 
 def feature_std(features_MD: Tensor) -> float:
-    """Return how evenly features of unit length spread: about 1 in all directions, 0 if collapsed.
+    """Return the spread of unit-length features: about 1 in all directions, 0 if collapsed.
 
-    The deviation of each dimension over the samples, averaged, times √D (Chen and He, arXiv
+    Standard deviation per dimension over the samples, averaged, times √D (Chen and He, arXiv
     2011.10566, section 4.1).
     """
     unit = F.normalize(features_MD.double(), dim=1)
@@ -254,11 +245,11 @@ def feature_std(features_MD: Tensor) -> float:
 
 
 def effective_rank(features_MD: Tensor) -> float:
-    """Over how many directions features spread: 1 to min(M, D).
+    """Return the effective number of directions of features: 1 to min(M, D).
 
-    The exponential of the entropy of the singular values, as shares of their sum (Roy and Vetterli
-    2007; RankMe, arXiv 2210.02885). The mean is taken off first, which would count as one. NaN
-    where a feature is not finite.
+    The exponential of the entropy of the normalized singular values (Roy and Vetterli 2007; RankMe,
+    arXiv 2210.02885), after centering, as the mean would count as a direction. NaN if a feature is
+    not finite.
     """
     if not features_MD.isfinite().all():
         return math.nan

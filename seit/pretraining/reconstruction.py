@@ -1,7 +1,7 @@
-"""Restoring corrupted cells: the head that predicts their codes or vectors, and its loss.
+"""Head that restores codes or vectors of corrupted cells, and its loss.
 
-Legend: B batch, h w token grid, L patches, s cells along a patch's side, C codebook dim, K codes,
-D model dim.
+Legend: B batch, h w token grid, L patches, s cells along a patch's side, C codebook dim, K codes, D
+model dim.
 """
 
 from typing import Literal
@@ -20,16 +20,10 @@ Target = Literal["codes", "vectors"]
 class ReconstructionHead(nn.Module):
     """Features of patches → vectors of their cells, each in the space of the codebook.
 
-    Two linear maps with GELU between them. SiT (arXiv 2104.03602) compares pixels by L1; of codes
-    there are the cross-entropy, with logits v · code + bias, and the L1 distance to the true code's
-    vector, with the logits of the nearest code: v · code − |code|² / 2. Codes are the store's,
-    standardised, without a gradient.
-
-    Args:
-        dim: D, of the features.
-        codebook_KC: (K, C).
-        side: s.
-        target: what the loss compares.
+    Two linear layers with GELU between them. SiT (arXiv 2104.03602) compares pixels by L1. For
+    codes the loss is either the cross-entropy, with logits v · code + bias, or the L1 distance to
+    the true code's vector, with logits of the nearest code: v · code − |code|² / 2. Codes are the
+    store's, standardized and frozen.
     """
 
     codes: Tensor
@@ -51,26 +45,26 @@ class ReconstructionHead(nn.Module):
 
     @override
     def forward(self, features_BLD: Tensor) -> Tensor:
-        """Predicted vectors (B, L, s², C)."""
+        """Return predicted vectors (B, L, s², C)."""
         vectors: Tensor = self.lift(features_BLD).unflatten(-1, (self.side**2, -1))
         return vectors
 
     def logits(self, features_BLD: Tensor) -> Tensor:
-        """Logits (B, L, s², K) of all cells."""
+        """Return logits (B, L, s², K) of all cells."""
         vectors = self(features_BLD)
         logits: Tensor = vectors @ self.codes.T.to(vectors.dtype) + self.bias.to(vectors.dtype)
         return logits
 
     def loss(self, features_BLD: Tensor, ids_Bhw: Tensor, changed_Bhw: Tensor) -> Tensor:
-        """The mean loss (scalar, float32) over the samples, of each over its changed cells.
+        """Return the mean over samples (scalar, float32) of the mean loss over changed cells.
 
-        Every sample counts alike, however many cells of it were changed. All cells go through the
-        head, B · h · w · K logits, as how many are changed is known on the device alone. Cells
-        that belong to no patch do not count.
+        Samples weigh equally, whatever their number of changed cells. All cells pass through the
+        head, B · h · w · K logits, as the number of changed ones is known on the device only. Cells
+        outside any patch do not count.
 
         Args:
             features_BLD: (B, L, D).
-            ids_Bhw: (B, h, w) int64, 0 to K − 1: the true ones.
+            ids_Bhw: (B, h, w) int64, 0 to K − 1: the true ids.
             changed_Bhw: (B, h, w) bool.
         """
         targets_BLs = patchify(ids_Bhw, self.side)
@@ -85,6 +79,6 @@ class ReconstructionHead(nn.Module):
 
 
 def mean_where(values_BLs: Tensor, chosen_BLs: Tensor) -> Tensor:
-    """The mean (B,) of each sample's chosen values; 0 where none is chosen."""
+    """Return the mean (B,) of each sample's chosen values; 0 if none is chosen."""
     chosen = chosen_BLs.flatten(1).to(values_BLs.dtype)
     return (values_BLs.flatten(1) * chosen).sum(dim=1) / chosen.sum(dim=1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The report of a pre-training run: what the features are worth, curves, completed pictures."""
+"""Report of a pretraining run: quality of the features, curves, completed pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,11 +53,8 @@ def write_pretrain_report(
 ) -> None:
     """Write `report.html` of a run into its folder.
 
-    Args:
-        run: its figures are shown.
-        title: of the objective.
-        info: what `run.json` says of it when it has finished.
-        pictures: rows of completed samples, or why there are none.
+    ``info`` are the contents of `run.json` of the finished run; ``pictures`` are rows of completed
+    samples, or the reason for their absence.
     """
     metrics = run.metrics()
     sections = [
@@ -96,7 +93,7 @@ def _tiles(result: Mapping[str, Any]) -> list[Figure]:
 
 
 def _parts(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
-    """A curve for the training loss and for each of its parts."""
+    """Return a curve for the training loss and for each of its parts."""
     names = [
         name
         for name in next((entry for entry in metrics if entry["split"] == "train"), {})
@@ -109,7 +106,7 @@ def _parts(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
 
 
 def _charts(metrics: Sequence[dict[str, Any]], chosen: Sequence[Curve]) -> list[Markup]:
-    """A chart of each curve that the metrics have."""
+    """Plot the curves that the metrics have."""
     known = {(entry["split"], key) for entry in metrics for key in entry}
     return curves({"": metrics}, [curve for curve in chosen if (curve.split, curve.key) in known])
 

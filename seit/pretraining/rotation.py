@@ -1,9 +1,9 @@
-"""Which way up: grids turned by quarters, and how often to be told.
+"""Rotation task: grids turned by quarters, with the turn as the label.
 
-Token grids do not turn as images do: a tokenizer has no reason to give the turned patch the turned
-code, so that a grid turned cell by cell is no grid of any image, and by that would be recognised.
-They are turned through TokenAdapt (see `seit.models.tokenadapt`) instead, those that stay upright
-too, so that the network's traces tell nothing either.
+Token grids do not turn like images: a tokenizer need not map a turned patch to a turned code, so a
+grid turned cell by cell is not the grid of any image and would be recognized by that. They are
+turned by TokenAdapt (see `seit.models.tokenadapt`) instead, upright ones included, so that the
+network's artifacts give nothing away.
 
 Legend: B batch, H W token grid, h w turned grid.
 """
@@ -24,9 +24,9 @@ def draw_quarter_turns(random: SampleRandom) -> Tensor:
 
 
 def quarter_warps(quarter_turns_B: Tensor) -> Tensor:
-    """The warps (B, 2, 3) float32 that turn anticlockwise, as ``torch.rot90`` does."""
+    """Return counterclockwise warps (B, 2, 3) float32, as in ``torch.rot90``."""
     turns = quarter_turns_B % NUM_TURNS
-    # Exactly 0 and ±1, without a table that would have to be copied to the device.
+    # Exactly 0 and ±1, without copying a table to the device.
     cos, sin = (1 - turns) * (1 - turns % 2), (2 - turns) * (turns % 2)
     zero = torch.zeros_like(turns)
     warps = torch.stack((cos, -sin, zero, sin, cos, zero), dim=1)
@@ -36,19 +36,19 @@ def quarter_warps(quarter_turns_B: Tensor) -> Tensor:
 def rotate(
     tokens: Tensor, quarter_turns_B: Tensor, warper: TokenWarper, size: tuple[int, int]
 ) -> Tensor:
-    """The tokens of the turned images, as a network tells them.
+    """Return the tokens of the turned images, as predicted by a network.
 
     Args:
         tokens: (B, H, W) int64, 0 to K − 1, H = W.
-        quarter_turns_B: (B,) int64, anticlockwise.
-        warper: a trained TokenAdapt network.
+        quarter_turns_B: (B,) int64, counterclockwise.
+        warper: trained TokenAdapt network.
         size: (h, w), h = w.
 
     Returns:
         (B, h, w) int64, 0 to K − 1.
 
     Raises:
-        UsageError: for a grid that is not square.
+        UsageError: the grid is not square.
     """
     if tokens.shape[1] != tokens.shape[2] or size[0] != size[1]:
         raise UsageError(

@@ -1,24 +1,24 @@
-"""SiT: restoring corrupted grids, telling samples apart and telling which way is up, together.
+"""SiT: restore corrupted grids, contrast samples and predict rotations, jointly.
 
 Self-supervised vision Transformer (Atito et al., arXiv 2104.03602). A student sees two corrupted
-views of each sample. From the features of its patches it restores what was taken away; its pooled
-feature has to find that of the clean other view, as a momentum teacher sees it, among those of all
-samples. A third task of the paper's first version tells how a grid was turned; it is optional, and
-so are its task weights learned by uncertainty.
+views of each sample. It restores the missing cells from its patch features, and its pooled feature
+must match that of the clean other view, as seen by a momentum teacher, among those of all samples.
+A third task of the paper's first version predicts the rotation of a grid; it is optional, as are
+its task weights learned by uncertainty.
 
-Different from the paper: images are grids of codes, restored as codes. The contrastive task takes
-the pooled feature, the mean over patches, since that is what classifiers here take; the turn is
-told from the class token, which keeps the pooled feature free of it.
+Differences from the paper: images are grids of codes, restored as codes. The contrastive task uses
+the pooled feature, the mean over patches, as classifiers here do; rotation is predicted from the
+class token, which keeps the pooled feature free of it.
 
 The loss is recon_weight · R + contrast_weight · C, as in the authors' code: R is the mean over the
 changed cells of both views, C the sum of both directions, each from the corrupted view to the clean
 other one. But R is a cross-entropy over K codes, about ln K nats at first and 5 later, where theirs
 is an L1 distance of normalized pixels of some tenths; so their factor of 5 for small corpora, which
-makes both losses alike in size there, must not be taken over. At 1 and 1 the encoder's gradient of
-R is somewhat larger than that of C at the start, and a third to two thirds of it from step 30 on.
+balances both losses there, does not apply. With both weights 1 the encoder's gradient of R is
+somewhat larger than that of C at the start, and a third to two thirds of it from step 30 on.
 
-Legend: B batch, h w token grid, L patches, s cells along a patch's side, C codebook dim, K codes,
-D model dim, E dim of projections, T tasks, P = 1 + T parts of the loss.
+Legend: B batch, h w token grid, L patches, s cells along a patch's side, C codebook dim, K codes, D
+model dim, E dim of projections, T tasks, P = 1 + T parts of the loss.
 """
 
 import math
@@ -46,11 +46,7 @@ TASKS = ("recon", "contrast", "rotation")
 
 @dataclass(frozen=True, kw_only=True)
 class SitConfig:
-    """SiT; the defaults are the paper's final version.
-
-    Raises:
-        UsageError: for a value outside its range.
-    """
+    """SiT; defaults are the paper's final version. Raises UsageError for invalid values."""
 
     tasks: tuple[str, ...] = ("recon", "contrast")
     """Tasks to learn: any of recon, contrast and rotation, each once."""
@@ -59,24 +55,24 @@ class SitConfig:
     temperature: float = 0.2
     """Temperature of the contrastive loss, above 0."""
     recon_weight: float = 1.0
-    """Factor of the loss of `recon`, the mean over both views. The paper's 5 for little data
-    belongs to its L1 distance of pixels, not to the cross-entropy of codes."""
+    """Weight of the loss of `recon`, the mean over both views. The paper's 5 for little data
+    applies to an L1 distance of pixels, not to the cross-entropy of codes."""
     contrast_weight: float = 1.0
-    """Factor of the loss of `contrast`, the sum of both directions."""
+    """Weight of the loss of `contrast`, the sum of both directions."""
     rotation_weight: float = 0.5
-    """Factor of the loss of `rotation`."""
+    """Weight of the loss of `rotation`."""
     learn_weights: bool = False
-    """Learn a log-variance s of each task, so that its loss l counts weight · exp(−s) · l + s / 2
-    (Kendall et al., arXiv 1705.07115)."""
+    """Learn a log-variance s per task; a loss l then counts weight · exp(−s) · l + s / 2 (Kendall
+    et al., arXiv 1705.07115)."""
     recon: Target = "codes"
     """Target of `recon`: `codes` by cross-entropy, or their `vectors` by L1."""
     momentum: float | None = None
-    """Share of itself that the teacher keeps in the first step, 0–1; it rises to 1 by a cosine.
-    None is 1 − 40 / steps, within 0.9 and 0.996, the paper's, which is meant for long runs."""
+    """Teacher's momentum in the first step, 0–1; rises to 1 by a cosine. None is 1 − 40 / steps,
+    within 0.9 and the paper's 0.996, which is meant for long runs."""
     head_hidden_dim: int = 4096
     """Width of the projection head."""
     head_dim: int = 256
-    """E, what it projects to."""
+    """E, output width of the projection head."""
 
     def __post_init__(self) -> None:
         if not self.tasks or set(self.tasks) - set(TASKS) or len(set(self.tasks)) < len(self.tasks):
@@ -106,7 +102,7 @@ class SitConfig:
 
     @property
     def ordered_tasks(self) -> tuple[str, ...]:
-        """The tasks in the order of the parts of the loss."""
+        """Tasks in the order of the parts of the loss."""
         return tuple(task for task in TASKS if task in self.tasks)
 
 
@@ -117,7 +113,7 @@ class SitViews(NamedTuple):
         clean: ids of both views, (B, h, w) int64, 0 to K − 1.
         corrupted: the same views, corrupted independently.
         rotated: ids of the first view turned, (B, h, w) int64, 0 to K − 1; for the task `rotation`.
-        quarter_turns: (B,) int64, 0 to 3: how far.
+        quarter_turns: (B,) int64, 0 to 3: number of quarter turns.
     """
 
     clean: tuple[Tensor, Tensor]
@@ -126,7 +122,7 @@ class SitViews(NamedTuple):
     quarter_turns: Tensor | None = None
 
     def select(self, rows: slice) -> "SitViews":
-        """The same of some of the samples."""
+        """Return the views of some samples."""
         first, second = self.clean
         one, other = (Corruption(each.ids[rows], each.changed[rows]) for each in self.corrupted)
         return SitViews(
@@ -144,20 +140,18 @@ class _Features(NamedTuple):
 
 
 class Sit(nn.Module):
-    """The student, its heads and its teacher; of the heads only those that the tasks need.
+    """Student, teacher and the heads that the tasks need.
 
-    A step takes two passes of the student and two of the teacher, with `rotation` three of the
-    student. The teacher is part of the state, so that checkpoints carry it.
+    A step takes two passes of the student, three with `rotation`, and two of the teacher. The
+    teacher is part of the state, so checkpoints include it.
 
     Args:
-        encoder: a ViT without a classifier, from `build_encoder`.
-        codebook_KC: (K, C), of the store.
-        config: of the objective.
+        encoder: ViT without a classifier, from `build_encoder`.
         side: s, of the encoder's stem, whose patches do not overlap.
 
     Attributes:
-        encoder: the student's, which is what gets used later.
-        names: of the P parts of the loss.
+        encoder: the student's encoder, the one to use later.
+        names: names of the P parts of the loss.
     """
 
     codebook: Tensor
@@ -172,7 +166,7 @@ class Sit(nn.Module):
         self.side = side
         self.encoder: VisionTransformer = check_encoder(encoder)
         self.register_buffer("codebook", codebook_KC.detach().float(), persistent=False)
-        # Where the codebook has its mean, a mask says nothing; from there it is learned.
+        # The codebook's mean is neutral; the mask vector is learned from there.
         self.mask_vector = nn.Parameter(self.codebook.mean(dim=0))
         dim: int = self.encoder.embed_dim
         if "recon" in self.tasks:
@@ -190,16 +184,16 @@ class Sit(nn.Module):
             self.log_variances = nn.Parameter(torch.zeros(len(self.tasks)))
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are not decayed, for timm's optimisers."""
+        """Return the names of parameters without weight decay, for timm's optimizers."""
         inner = {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
         return {*inner, "mask_vector", "log_variances"}
 
     @override
     def forward(self, views: SitViews) -> Tensor:
-        """The parts (P,) of the loss, float32: the total, then each task's own, unweighted.
+        """Return the parts (P,) of the loss, float32: the total, then each task's own, unweighted.
 
         Raises:
-            UsageError: a batch of one sample for `contrast`.
+            UsageError: `contrast` got a batch of one sample.
         """
         losses = {}
         if "recon" in self.tasks or "contrast" in self.tasks:
@@ -214,7 +208,7 @@ class Sit(nn.Module):
         return torch.cat([self._weigh(losses_T).view(1), losses_T])
 
     def update_teacher(self, done: int, total: int) -> None:
-        """Let the teacher follow the student, after ``done`` of ``total`` steps of the run."""
+        """Update the teacher after ``done`` of ``total`` steps of the run."""
         if "contrast" in self.tasks:
             start = self.config.momentum
             if start is None:
@@ -223,7 +217,7 @@ class Sit(nn.Module):
             self.teacher.follow(self.encoder, self.projection, momentum=momentum)
 
     def embed(self, ids_Bhw: Tensor) -> Tensor:
-        """Vectors of ids, float32 (B, C, h, w); the id K has the mask's."""
+        """Return vectors of ids, float32 (B, C, h, w); the id K stands for the mask's."""
         num_codes = len(self.codebook)
         vectors = F.embedding(ids_Bhw.clamp(max=num_codes - 1), self.codebook)
         vectors = torch.where((ids_Bhw == num_codes)[..., None], self.mask_vector, vectors)
@@ -231,14 +225,14 @@ class Sit(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, ids_Bhw: Tensor, corrupted: Corruption) -> Reconstruction:
-        """Restore the changed cells of grids; only with the task `recon`.
+        """Restore the changed cells of grids; requires the task `recon`.
 
         Args:
-            ids_Bhw: (B, h, w) int64, 0 to K − 1: the true ones.
-            corrupted: the same grids.
+            ids_Bhw: (B, h, w) int64, 0 to K − 1: the true ids.
+            corrupted: the same grids, corrupted.
 
         Returns:
-            Cells that belong to no patch stay as they truly are, and count as not masked.
+            The reconstruction; cells outside any patch keep their ids and count as not masked.
         """
         features = self._features(corrupted.ids)
         logits = self.reconstruction.logits(features.patches).float()
@@ -256,7 +250,7 @@ class Sit(nn.Module):
         )
 
     def _features(self, ids_Bhw: Tensor) -> _Features:
-        """The class token's, the patches' and the pooled features, all after the final norm."""
+        """Return class token, patch and pooled features, all after the final norm."""
         vit = self.encoder
         tokens = vit.forward_features(self.embed(ids_Bhw))
         normed = vit.fc_norm(tokens)
@@ -288,15 +282,15 @@ class Sit(nn.Module):
         return F.cross_entropy(logits.float(), views.quarter_turns)
 
     def weighted(self, losses_T: Tensor) -> Tensor:
-        """The tasks' losses (T,) times their weights, given and learned."""
+        """Return the tasks' losses (T,) times their fixed and learned weights."""
         if self.config.learn_weights:
             losses_T = torch.exp(-self.log_variances) * losses_T
         weights = [getattr(self.config, f"{task}_weight") for task in self.tasks]
-        # Without copying the weights to the device.
+        # Avoids copying the weights to the device.
         terms = [weight * loss for weight, loss in zip(weights, losses_T.unbind(), strict=True)]
         return torch.stack(terms)
 
     def _weigh(self, losses_T: Tensor) -> Tensor:
-        """The total (scalar)."""
+        """Return the total loss (scalar)."""
         total = self.weighted(losses_T).sum()
         return total + self.log_variances.sum() / 2 if self.config.learn_weights else total

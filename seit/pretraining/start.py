@@ -1,4 +1,4 @@
-"""`seit pretrain`: a run that learns without labels."""
+"""`seit pretrain`: learn without labels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,9 @@ from seit.training import (
 )
 
 LEAST_PATCHES = 4
-"""Some are hidden and predicted from the others."""
+"""At least this many, as some are predicted from the others."""
 TEACHER_FOLDER = "teacher"
-"""In the folder of a run with self-distillation: the run of its teacher."""
+"""Subfolder of a run with self-distillation: the run of its teacher."""
 
 
 def pretrain(
@@ -40,26 +40,26 @@ def pretrain(
     init_from: str | Path | None = None,
     progress: Progress | None = None,
 ) -> PretrainResult:
-    """Pre-train an encoder on the tokens of ``store`` and leave a run folder at ``out``.
+    """Pretrain an encoder on the tokens of ``store`` and write a run folder to ``out``.
 
     Its `model.safetensors` holds a timm backbone without its classifier; `seit.train` starts from
-    it by ``init_from``. Labels are used by the probes alone.
+    it with ``init_from``. Labels are used by the probes alone.
 
     Args:
-        config: what to do; None for what the command does by default, fitted to the store. A stem
-            of ``auto`` becomes 2/2/0, or 1/1/0 on grids of which that would leave fewer than 49
-            patches, as patches may not overlap.
-        store: the store, opened or by path; of a tokenizer of one level.
-        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: continue where that run stopped, if there is one, bit for bit.
-        init_from: a finished run whose weights to start from, instead of ``config.init_from``; the
-            objective ``further`` needs one.
-        progress: called after each step, on the main rank.
+        config: settings; None for the command's defaults, fitted to the store. A stem of ``auto``
+            becomes 2/2/0, or 1/1/0 on grids where that leaves fewer than 49 patches, as patches
+            must not overlap.
+        store: store, open or by path, from a tokenizer of one level.
+        out: new folder, or with ``resume`` that of an interrupted run with the same settings.
+        resume: continue an interrupted run, if there is one, bit for bit.
+        init_from: finished run with the initial weights, instead of ``config.init_from``; required
+            by the objective ``further``.
+        progress: callback after each step, on the main rank.
 
     Raises:
         UsageError: settings, store and folder do not fit together; nothing was changed.
-        SeitError: the loss is not finite any more, or a file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        SeitError: the loss became non-finite, or a file cannot be written.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     store = store if isinstance(store, Store) else open_store(store)
     if config is None:
@@ -101,7 +101,7 @@ def pretrain(
 
 
 def _settled(config: PretrainConfig, store: Store) -> PretrainConfig:
-    """The config with a stem whose patches do not overlap, where it leaves that open."""
+    """Return the config with a stem of non-overlapping patches, if unset."""
     augment = make_augment(store, config, torch.device("cpu"), with_train=False)
     size = augment.output_size
     stem = disjoint_stem(config.model.stem, size)
@@ -124,11 +124,11 @@ def _teach(
     resume: bool,
     progress: Progress | None,
 ) -> Path:
-    """Return the folder of the run that teaches; make it first, by ``config``, if none is named."""
+    """Return the run folder of the teacher, training it first if none is named."""
     if config.further.teacher is not None:
         return Path(config.further.teacher)
     if not config.further.weight:
-        return start  # whose features count for nothing
+        return start  # its features have weight 0
     folder = out / TEACHER_FOLDER
     pretrain(config, store, out=folder, resume=resume, init_from=start, progress=progress)
     return folder

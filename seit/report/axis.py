@@ -1,4 +1,4 @@
-"""Axes: the range a chart shows, the round values marked along it, and how they are drawn."""
+"""Axes: value ranges, round ticks, and their drawing."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from seit.numbers import minus, percent
 from seit.report.markup import element, percent_of
 
 _TICK_GAP = 0.07  # of the width, between labels of a logarithmic axis
-_SLACK = 1e-6  # steps; a tick this far beyond the end still belongs to the axis
+_SLACK = 1e-6  # steps; tolerance for ticks at the ends
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Axis:
     ) -> "Axis":
         """Return the axis over finite ``values`` (L,), L ≥ 1, with about ``num_steps`` intervals.
 
-        ``rounded`` moves both ends outwards to a tick. A single value gets room on both sides.
-        Whole values get whole ticks: there is no epoch 2.5.
+        ``rounded`` extends both ends to a tick. A single value gets room on both sides. Integer
+        values get integer ticks: there is no epoch 2.5.
         """
         low, high = float(values.min()), float(values.max())
         if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-300:
@@ -51,17 +51,17 @@ class Axis:
         return cls(low, high, _nice_step((high - low) / num_steps))
 
     def place(self, values: npt.NDArray[Any] | float) -> Any:
-        """Return where values lie along the axis: 0 at ``low``, 1 at ``high``, same shape."""
+        """Return the position of values along the axis: 0 at ``low``, 1 at ``high``, same shape."""
         return (values - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Return the multiples of the step within the range, ends included."""
+        """Return the multiples of the step within the range, including the ends."""
         first = math.ceil(self.low / self.step - _SLACK)
         last = math.floor(self.high / self.step + _SLACK)
         return [index * self.step for index in range(first, last + 1)]
 
     def labels(self, *, as_percent: bool = False) -> list[str]:
-        """Return one label a tick, all with the same decimals and unit: ``"50k"``, ``"0.25"``."""
+        """Return one label per tick, all with the same decimals and unit: ``"50k"``, ``"0.25"``."""
         ticks = self.ticks()
         if as_percent:
             return [percent(tick, decimals=_decimals(100.0 * self.step)) for tick in ticks]
@@ -76,7 +76,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class LogAxis:
-    """A range of positive values by their decimal logarithms, ``low`` < ``high``."""
+    """A logarithmic axis: the decimal logarithms of its ends, ``low`` < ``high``."""
 
     low: float
     high: float
@@ -89,13 +89,13 @@ class LogAxis:
         return cls(low - room, high + room)
 
     def place(self, value: float) -> float:
-        """Return where a value lies along the axis: 0 at its low end, 1 at its high end."""
+        """Return the position of a value along the axis: 0 at its low end, 1 at its high end."""
         return (math.log10(value) - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Return powers of ten, with 2 and 5 times them where there is room, within the range.
+        """Return powers of ten, with 2 and 5 times them if there is room, within the range.
 
-        A range that holds fewer than two of them gets multiples of a round step.
+        A range with fewer than two of them gets multiples of a round step.
         """
         decades = range(math.floor(self.low), math.ceil(self.high) + 1)
         for factors in ((1, 2, 5), (1, 3), (1,)):
@@ -112,18 +112,18 @@ class LogAxis:
 
 
 def _nice_step(rough: float) -> float:
-    """Return the smallest of 1, 2 or 5 times a power of ten that is not below ``rough``."""
+    """Return the smallest of 1, 2 or 5 times a power of ten that is at least ``rough``."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next((n * power for n in (1.0, 2.0, 5.0) if rough <= n * power * 1.0001), 10.0 * power)
 
 
 def _decimals(step: float) -> int:
-    """Return how many decimals a multiple of a nice step needs."""
+    """Return the number of decimals of multiples of a round step."""
     return max(0, -math.floor(math.log10(step) + 1e-9))
 
 
 def y_ticks(heights: Sequence[float], names: Sequence[str]) -> list[Markup]:
-    """Return a line across the plot and a label left of it for each height in pixels."""
+    """Return a line across the plot and a label to its left for each height in pixels."""
     marks = []
     for y, name in zip(heights, names, strict=True):
         marks += [
@@ -134,13 +134,13 @@ def y_ticks(heights: Sequence[float], names: Sequence[str]) -> list[Markup]:
 
 
 def x_tick(place: float, name: str, *, H: int) -> Markup:
-    """Return the label of a place (0–1) below a plot of H pixels."""
+    """Return the label of a position (0–1) below a plot of H pixels."""
     x = percent_of(place)
     return element("text", name, x=x, y=H + 20, text_anchor="middle", class_="x tick")
 
 
 def stretched(*lines: Markup, H: int, is_cut: bool = False) -> Markup:
-    """Return a drawing of 1000 × H units as wide as the plot; ``is_cut`` hides what leaves it."""
+    """Return a drawing of 1000 × H units, as wide as the plot; ``is_cut`` clips it."""
     return element(
         "svg",
         *lines,

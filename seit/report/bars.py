@@ -1,4 +1,4 @@
-"""Horizontal bars: a few sizes beside each other, such as bytes per image."""
+"""Horizontal bars that compare a few sizes, such as bytes per image."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from markupsafe import Markup
 from seit.numbers import number, unit_format
 from seit.report.markup import element, frame, no_data, percent_of
 
-_BAR, _ROW = 18, 22  # pixels: height of a bar and of the drawing it sits in
+_BAR, _ROW = 18, 22  # pixels: height of a bar and of its row
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Bar:
 def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = False) -> Markup:
     """Return horizontal bars from zero, each with its value at its end.
 
-    A ``unit_label`` whose first word is "bytes" (or "B") has values written as 12.9 kB; other
-    values have four significant digits. Two bars wear the two colors of a comparison, more wear
-    one. With ``log`` the axis starts one decade below that of the smallest positive value, and
-    is drawn. A value that is not finite, negative, or 0 on a log axis has a label but no bar.
+    If the first word of ``unit_label`` is "bytes" (or "B"), values are formatted as 12.9 kB,
+    otherwise with four significant digits. Two bars get the two colors of a comparison, more bars a
+    single color. With ``log`` a visible axis starts one decade below that of the smallest positive
+    value. A value that is not finite, negative, or 0 on a log axis gets a label but no bar.
     """
     if not bars:
         return no_data(title=title, kind="bar-chart")
@@ -39,12 +39,12 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
     decades = math.log10(highest) - first
 
     def length(value: float) -> float:
-        """Return the share (0–1) of the width that a value takes."""
+        """Return the length of a value's bar as a share of the width, 0–1."""
         if not 0 < value < math.inf:
             return 0.0
         return (math.log10(value) - first) / decades if log else value / highest
 
-    # A log axis may span many decades: five labels at most.
+    # A log axis may span many decades; draw at most five labels.
     stride = max(1, math.ceil(decades / 5))
     powers = (
         range(first, first + math.floor(decades + 1e-9) + 1, stride) if log and positive else ()
@@ -73,7 +73,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit_label: str, log: bool = F
 def _item(
     bar: Bar, value: str, length: float, *, color: int, ticks: Sequence[tuple[float, float]]
 ) -> Markup:
-    """Return one bar of ``length`` (0–1) under its name, over the lines of a log axis."""
+    """Return one bar of ``length`` (0–1) below its name, over the lines of a log axis."""
     note = [" ", element("small", bar.note)] if bar.note else []
     marks = [
         element("line", x1=percent_of(at), x2=percent_of(at), y1=-3, y2=_ROW + 3, class_="grid")

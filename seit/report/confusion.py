@@ -1,4 +1,4 @@
-"""Confusion: which classes a classifier takes for which.
+"""Confusion matrices of classifiers.
 
 Legend: N classes; a count matrix has true classes in rows and predicted ones in columns.
 """
@@ -19,7 +19,7 @@ from seit.report.tables import table
 
 
 class Confused(NamedTuple):
-    """A true class, the wrong class predicted for it, how often, and the share of its row (0–1)."""
+    """A true class, a wrong prediction, its count, and its share of the row (0–1)."""
 
     true: str
     predicted: str
@@ -30,11 +30,10 @@ class Confused(NamedTuple):
 def worst_confused(
     counts: npt.NDArray[Any] | Confusion, *, classes: Sequence[str], top: int = 10
 ) -> list[Confused]:
-    """Return the ``top`` wrong pairs with the highest counts, the highest first.
+    """Return the ``top`` wrong pairs with the highest counts, in descending order.
 
     ``counts`` is int (N, N), non-negative, or sparse; ``classes`` names its N rows and columns.
-    Pairs that never happened are left out; equal counts are ordered by share, then as in the
-    matrix.
+    Pairs with count 0 are left out; ties are ordered by share, then as in the matrix.
 
     Raises:
         UsageError: ``counts`` is not a square matrix of non-negative integers with N names.
@@ -55,11 +54,11 @@ def worst_confused(
 def confusion_matrix(
     counts: npt.NDArray[Any] | Confusion, *, classes: Sequence[str], title: str
 ) -> Markup:
-    """Return a heat map of ``counts``, int (N, N) or sparse, each row shaded by its shares.
+    """Return a heat map of ``counts``, int (N, N) or sparse, shaded by share of the row.
 
-    The opacity of a cell is the square root of its share of the row, so that an error of 2 % is
-    visible beside a diagonal of 95 %. Up to 20 classes the counts stand in the cells, up to 100
-    the cells have tooltips only; for more, the 20 worst pairs are listed instead.
+    The opacity of a cell is the square root of its share, so that an error of 2 % is visible next
+    to a diagonal of 95 %. Cells contain counts up to 20 classes and only tooltips up to 100; beyond
+    that the 20 worst pairs are listed instead.
 
     Raises:
         UsageError: ``counts`` is not a square matrix of non-negative integers with N names.

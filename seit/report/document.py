@@ -1,4 +1,4 @@
-"""The document around the charts, and the file it goes to."""
+"""HTML document around the charts, and its file."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from seit.report.markup import join, text
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, an optional text (paragraphs parted by an empty line) and the fragments below."""
+    """A heading, an optional text (paragraphs separated by empty lines) and fragments."""
 
     title: str
     body: Markup | Sequence[Markup]
@@ -23,11 +23,11 @@ class Section:
 
 
 def page(title: str, *, lead: str, sections: Sequence[Section], footer: str = "") -> str:
-    """Return a whole HTML document that refers to nothing outside itself.
+    """Return a complete HTML document without external references.
 
     ``title``, ``lead``, ``footer`` and the titles and texts of sections are plain text and are
-    escaped. As a second lock the document forbids scripts and every fetch by its own
-    Content-Security-Policy.
+    escaped. As a second safeguard, the document's Content-Security-Policy forbids scripts and
+    fetches.
     """
     environment = Environment(
         autoescape=True,
@@ -52,16 +52,13 @@ def page(title: str, *, lead: str, sections: Sequence[Section], footer: str = ""
 
 
 def write_page(path: Path, html: str) -> None:
-    """Write a document (UTF-8): ``path`` holds the whole old or the whole new one at any moment.
-
-    Missing folders are made. The file's permissions follow the umask.
-    """
+    """Write a document (UTF-8) atomically, with umask permissions, creating missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, html.encode())
 
 
 def _body(body: Markup | Sequence[Markup]) -> Markup:
-    # Markup is a str and so a sequence itself; a plain str is no fragment and stays text.
+    # Markup is a str, hence a sequence; a plain str is not a fragment and stays text.
     return text(body) if isinstance(body, str) else join(body)
 
 

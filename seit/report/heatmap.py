@@ -1,4 +1,4 @@
-"""Accuracies of a learner on each of its tasks, after each of them.
+"""Heat map of a learner's accuracy on each task after each task.
 
 Legend: T tasks.
 """
@@ -18,10 +18,10 @@ from seit.report.matrix import MAX_CELLS, Cell, square_matrix
 
 
 def task_matrix(accuracies: npt.NDArray[Any], *, tasks: Sequence[str], title: str) -> Markup:
-    """Return a heat map of accuracies float (T, T), 0–1: rows are after a task, columns on one.
+    """Return a heat map of accuracies float (T, T), 0–1: row after a task, column on a task.
 
-    Cells right of the diagonal, of tasks still to come, have a color of their own; NaN is a dash.
-    Of more than 100 tasks, evenly spaced ones are drawn.
+    Cells right of the diagonal, of future tasks, have a color of their own; NaN is a dash. Of more
+    than 100 tasks, evenly spaced ones are drawn.
 
     Raises:
         UsageError: ``accuracies`` is not (T, T) for T names.
@@ -35,7 +35,7 @@ def task_matrix(accuracies: npt.NDArray[Any], *, tasks: Sequence[str], title: st
     if not T or np.isnan(accuracies).all():
         return no_data(title=title, kind="matrix")
     stride = math.ceil(T / MAX_CELLS)
-    # The last task is always among them.
+    # Always include the last task.
     shown = list(range(T - 1, -1, -stride))[::-1]
     cells = [
         _cell(row, column, float(accuracies[i, j]), after=tasks[i], on=tasks[j])

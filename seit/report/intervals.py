@@ -1,15 +1,15 @@
-"""Confidence intervals of shares of few samples."""
+"""Confidence intervals of shares."""
 
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 CONFIDENCE = 0.95
-"""The confidence of every interval, unless another is asked for."""
+"""Default confidence of intervals."""
 FEW_SAMPLES = 10
-"""Shares of fewer samples say next to nothing and are given as counts."""
+"""Shares of fewer samples mean little and are shown as counts."""
 MANY_CLASSES = 5
-"""Up to so many classes, the best five are all: top-5 says nothing."""
+"""Up to this many classes, top-5 accuracy is trivially 1."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Interval:
 
 
 def wilson_interval(hits: int, total: int, *, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of a share of ``total`` ≥ 1 (Wilson 1927, JASA 22, 209–212)."""
+    """Return Wilson's score interval of a share of ``total`` ≥ 1 (1927, JASA 22, 209–212)."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, extra = hits / total, z * z / total
     middle = share + extra / 2
@@ -31,15 +31,15 @@ def wilson_interval(hits: int, total: int, *, confidence: float = CONFIDENCE) ->
 
 
 def say_share(share: float, total: int | None) -> tuple[str, str]:
-    """A share of ``total`` samples, and how sure it is: as counts where they are few.
+    """Format a share of ``total`` samples and its uncertainty; as counts if there are few.
 
     Args:
         share: 0–1.
-        total: samples; None where that is not known.
+        total: number of samples; None if unknown.
 
     Returns:
-        Such as ``("25.0%", "17.5% to 34.3% at 95 % confidence, of 100 samples")``, or
-        ``("1 of 1", "too few samples for a share")``.
+        E.g. ``("25.0%", "17.5% to 34.3% at 95 % confidence, of 100 samples")``, or ``("1 of 1",
+        "too few samples for a share")``.
     """
     if total is None:
         return f"{share:.1%}", ""

@@ -1,4 +1,4 @@
-"""Names of lines: at their ends where there is room, in a legend where there is not."""
+"""Names of lines: at their ends if there is room, otherwise in a legend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ LABEL_GAP = 19.0
 """Pixels between the baselines of two labels."""
 
 _CHARACTER = 7.3  # pixels; generous mean width of a character at the chart's text size
-_LEADER = 34  # pixels; from the plot to the label, and some air after it
+_LEADER = 34  # pixels; gap between plot and label, with some margin after it
 _NAME_LIMIT = 24  # characters
 
 
@@ -26,18 +26,18 @@ class LineEnd:
 
 
 def text_width(texts: Sequence[str]) -> float:
-    """Return about how many pixels the longest of the texts takes; 0 for none."""
+    """Return the approximate width in pixels of the longest text; 0 for none."""
     return _CHARACTER * max((len(one) for one in texts), default=0)
 
 
 def label_widths(ends: Sequence[LineEnd]) -> tuple[float, float]:
-    """Return the pixels that the labels take right of the plot: in full, and without names."""
+    """Return the width in pixels of labels right of the plot: in full, and without names."""
     values = _LEADER + text_width([end.value for end in ends])
     return values + text_width([_short(end.name) for end in ends]), values
 
 
 def end_labels(ends: Sequence[LineEnd], *, H: int) -> Markup:
-    """Return value and name of each line right of a plot of H pixels; none overlaps another."""
+    """Return each line's value and name right of a plot of H pixels, without overlap."""
     anchors = [min(max(end.height, 0.0), float(H)) for end in ends]
     labels = []
     for end, anchor, height in zip(ends, anchors, _spread(anchors, high=float(H)), strict=True):
@@ -55,14 +55,14 @@ def end_labels(ends: Sequence[LineEnd], *, H: int) -> Markup:
                 class_="end-label",
             ),
         ]
-    # An own drawing puts the origin at the right edge, wherever that will be.
+    # A nested drawing puts the origin at the right edge, wherever that is.
     return element("svg", *labels, x="100%", width=1, height=H, overflow="visible")
 
 
 def legend(names: Sequence[tuple[str, str, bool]]) -> Markup:
-    """Return names beside their colors, for (name, color, whether there is a line).
+    """Return names next to their colors, for (name, color, whether there is a line).
 
-    Shown where the screen has no room for names at the ends, and always for a line without data.
+    Shown if the screen has no room for names at the ends, and always for a line without data.
     """
     items = [
         element(
@@ -79,8 +79,8 @@ def legend(names: Sequence[tuple[str, str, bool]]) -> Markup:
 def _spread(wanted: Sequence[float], *, high: float) -> list[float]:
     """Return the heights within 0–``high`` closest to the wanted ones that keep the label gap.
 
-    Closest in the sum of squares, by pooling neighbors that are too near to each other around
-    their mean. More labels than fit start at 0 and run over ``high``.
+    Least squares, by pooling neighbors that are too close around their mean. If there are more
+    labels than fit, they start at 0 and exceed ``high``.
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     pools: list[tuple[float, int]] = []  # (mean height of the first label, number of labels)

@@ -1,7 +1,7 @@
-"""Line charts: learning curves and anything else that runs along an axis.
+"""Line charts, e.g. learning curves.
 
-Legend: H height of the plot in pixels, L points of a line. Inside the drawing that holds the
-lines x runs over 0–1000 and y over 0–H, downwards; the browser stretches it to the width there is.
+Legend: H height of the plot in pixels, L points of a line. In the drawing of the lines, x ranges
+over 0–1000 and y over 0–H, downwards; the browser stretches it to the available width.
 """
 
 import math
@@ -28,17 +28,17 @@ from seit.report.line_labels import (
 from seit.report.markup import element, frame, no_data, percent_of
 
 _HEIGHT, _TOP, _BOTTOM = 260, 34, 48  # pixels: the plot, the room above it and below it
-_MAX_POINTS = 1000  # drawn a line; more cannot be told apart at 900 pixels
-_MAX_HOVER = 120  # points of a line that answer to the mouse
-_NUM_COLORS = 6  # of the stylesheet: the accent, its counterpart, then quieter ones
+_MAX_POINTS = 1000  # per line; more are indistinguishable at 900 pixels
+_MAX_HOVER = 120  # points of a line with tooltips
+_NUM_COLORS = 6  # of the stylesheet: the accent, its counterpart, then muted ones
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: a name and equally many ``x`` and ``y``; points not finite are skipped.
+    """One line: a name and equally many ``x`` and ``y``; non-finite points are skipped.
 
-    A ``faint`` line stands behind the next one that is not: it has its color, but neither a
-    label nor tooltips. So the runs of several seeds stand behind their mean.
+    A ``faint`` line belongs to the next one that is not: it has its color, but no label or
+    tooltips. So the runs of several seeds appear behind their mean.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Series:
 
 @dataclass(frozen=True)
 class _Line:
-    """A series without its gaps: values x and y, float64 (L,)."""
+    """A series without non-finite points: values x and y, float64 (L,)."""
 
     name: str
     color: str
@@ -69,10 +69,9 @@ def line_chart(
 ) -> Markup:
     """Return a line chart with a label at the end of each line.
 
-    ``y_range`` fixes the y axis, in units of y; lines that leave it are cut off. With
-    ``y_format="percent"`` y are fractions (0–1), shown as percentages. The first series that is
-    not faint wears the accent color, the second its counterpart. Points are joined in the order
-    given.
+    ``y_range`` fixes the y axis, in units of y, and clips lines. With ``y_format="percent"`` y are
+    fractions (0–1), shown as percentages. The first series that is not faint gets the accent color,
+    the second its counterpart. Points are joined in the order given.
 
     Raises:
         UsageError: ``x`` and ``y`` of a series differ in length, or ``y_range`` is empty.
@@ -97,7 +96,7 @@ def line_chart(
     named = [line for line in drawn if not line.faint]
     H = max(_HEIGHT, round(LABEL_GAP * (len(named) + 1)))
     inside = bool(y_axis.place(all_y).min() > -1e-9 and y_axis.place(all_y).max() < 1 + 1e-9)
-    # Cutting also takes half a stroke at the edge.
+    # Clipping also cuts half a stroke at the edge.
     paths = [_curve(line, x_axis, y_axis, H=H) for line in drawn]
     ends = [
         LineEnd(line.name, line.color, _height(line.y[-1], y_axis, H=H), as_text(float(line.y[-1])))
@@ -175,7 +174,7 @@ def _marks(
     x_label: str,
     as_text: Callable[[float], str],
 ) -> Markup:
-    """Return the dot at the line's end, and targets with tooltips over up to 120 points."""
+    """Return the dot at the line's end, and up to 120 targets with tooltips."""
     last = line.x.size - 1
     circles = []
     for i in np.unique(np.linspace(0, last, min(last + 1, _MAX_HOVER)).round().astype(int)):

@@ -1,6 +1,6 @@
-"""Escaped HTML and SVG elements: the one place where text becomes markup.
+"""Escaped HTML and SVG elements: the only place where text becomes markup.
 
-The output is also well-formed XML, so that any XML reader can take a chart apart again.
+The output is also well-formed XML, so that any XML reader can parse a chart.
 """
 
 import re
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-# Folder names may hold bytes that are not UTF-8 (lone surrogates), control characters that XML
-# forbids, and direction overrides that make a name read as another one.
+# Folder names may contain bytes that are not UTF-8 (lone surrogates), control characters that XML
+# forbids, and direction overrides that disguise a name.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
@@ -18,8 +18,8 @@ _UNPRINTABLE = re.compile(
 def text(value: object) -> Markup:
     """Return ``value`` as escaped text, safe as element content and as a quoted attribute.
 
-    Floats are coordinates here: at most three decimals. ``Markup`` passes unchanged. Characters
-    that are forbidden in XML, or that reorder the text around them, become U+FFFD.
+    Floats are coordinates: at most three decimals. ``Markup`` passes unchanged. Characters that XML
+    forbids, or that reorder the text around them, become U+FFFD.
     """
     if isinstance(value, Markup):
         return value
@@ -33,8 +33,8 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     """Return ``<tag attributes>children</tag>``, with everything but ``Markup`` escaped.
 
     In attribute names a trailing underscore is dropped and others become hyphens (``class_``,
-    ``stroke_width``); an attribute that is None is left out. ``tag`` and the attribute names are
-    ours, never a user's.
+    ``stroke_width``); an attribute that is None is left out. ``tag`` and the attribute names must
+    be trusted.
     """
     head = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{text(value)}"'
@@ -47,12 +47,12 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
 
 
 def join(parts: Iterable[object]) -> Markup:
-    """Return the parts one after the other, each escaped unless it is ``Markup``."""
+    """Return the parts concatenated, each escaped unless it is ``Markup``."""
     return Markup("".join(text(part) for part in parts))  # noqa: S704  every part is escaped
 
 
 def frame(*body: Markup, title: str, note: str = "", kind: str) -> Markup:
-    """Return a ``<figure>`` of class ``kind`` with its title and a quieter note above ``body``."""
+    """Return a ``<figure>`` of class ``kind`` with its title and a small note above ``body``."""
     caption = [element("strong", title)] if title else []
     if note:
         caption.append(element("span", note))
@@ -61,15 +61,15 @@ def frame(*body: Markup, title: str, note: str = "", kind: str) -> Markup:
 
 
 def no_data(*, title: str, kind: str) -> Markup:
-    """Return the figure that stands where a chart would be, had there been anything to draw."""
+    """Return a placeholder figure for a chart without data."""
     return frame(element("p", "no data", class_="no-data"), title=title, kind=kind)
 
 
 def percent_of(fraction: float) -> str:
-    """Return a position along the chart's width (0–1) as SVG writes it, such as ``"12.5%"``."""
+    """Return a position along the chart's width (0–1) for SVG, such as ``"12.5%"``."""
     return f"{text(100.0 * fraction)}%"
 
 
 def shorten(name: str, *, limit: int) -> str:
-    """Return ``name`` in at most ``limit`` characters, an ellipsis standing for what is cut."""
+    """Return ``name`` in at most ``limit`` characters, truncated with an ellipsis."""
     return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"

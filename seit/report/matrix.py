@@ -1,4 +1,4 @@
-"""Square matrices of shaded cells, with names beside and above.
+"""Square matrices of shaded cells, with row and column names.
 
 Legend: N rows, and as many columns.
 """
@@ -11,18 +11,18 @@ from markupsafe import Markup
 from seit.report.markup import element, frame, percent_of, shorten
 
 MAX_WRITTEN = 20
-"""Up to this many rows values are written into the cells."""
+"""Up to this many rows, values are written into the cells."""
 MAX_NAMES = 40
-"""Up to this many rows the names stand beside the matrix."""
+"""Up to this many rows, names are shown next to the matrix."""
 MAX_CELLS = 100
-"""A matrix of more rows cannot be read."""
+"""A matrix with more rows is unreadable."""
 
-_NAME_LIMIT = 16  # characters of a name beside the matrix
-_CELL = 46  # pixels; a cell is never larger
+_NAME_LIMIT = 16  # characters of a name next to the matrix
+_CELL = 46  # pixels; maximum size of a cell
 
 
 class Cell(NamedTuple):
-    """A cell: its place, how strong it is in which of the stylesheet's colors, and its texts."""
+    """A cell: its place, color, opacity and texts."""
 
     row: int
     column: int
@@ -42,24 +42,24 @@ def square_matrix(
     note: str,
     label: str,
 ) -> Markup:
-    """Return a figure of N × N cells; of many rows only those that are not empty are drawn.
+    """Return a figure of N × N cells; with many rows only non-empty ones are drawn.
 
     Args:
-        cells: in the order in which they are drawn.
-        names: N, of the rows and columns alike.
-        key: what each color says, and what else is to be said, with None.
-        title: of the figure.
-        note: what rows and columns are.
-        label: what a screen reader says.
+        cells: cells in drawing order.
+        names: N names, of rows and columns alike.
+        key: meaning of each color; further remarks with None.
+        title: title of the figure.
+        note: meaning of rows and columns.
+        label: text for screen readers.
     """
     N = len(names)
     is_written = N <= MAX_WRITTEN
-    # Without numbers an empty cell says nothing, and 100 rows would have 10,000 of them.
+    # Without numbers an empty cell shows nothing, and 100 rows would have 10,000 of them.
     drawn = [cell for cell in cells if is_written or not cell.is_empty]
     short = [shorten(str(name), limit=_NAME_LIMIT) for name in names] if N <= MAX_NAMES else []
     beside = [tick for index, name in enumerate(short) for tick in _names(index, name, N=N)]
     left = 16 + 7 * max((len(name) for name in short), default=0)
-    slant = round(0.72 * left) + 4 if short else 8  # the names of columns rise at 45°
+    slant = round(0.72 * left) + 4 if short else 8  # column names are slanted by 45°
     drawing = element(
         "svg",
         element("rect", width="100%", height="100%", class_="ground"),
@@ -100,7 +100,7 @@ def _cell(cell: Cell) -> Markup:
 
 
 def _number(cell: Cell, *, N: int) -> Markup:
-    """Return the text in the middle of its cell; its color follows the shade behind it."""
+    """Return the text at the center of its cell, colored to contrast with the shade."""
     opacity = cell.opacity
     kind = "full" if opacity > 0.82 else "half" if opacity > 0.6 else None
     if cell.is_empty:
@@ -117,10 +117,10 @@ def _number(cell: Cell, *, N: int) -> Markup:
 
 
 def _names(index: int, name: str, *, N: int) -> tuple[Markup, Markup]:
-    """Return the name left of its row and, slanted, above its column."""
+    """Return the name to the left of its row and, slanted, above its column."""
     at = percent_of((index + 0.5) / N)
     row = element("text", name, x=0, y=at, dx=-8, dy=".35em", text_anchor="end", class_="tick")
-    # An own drawing moves the origin to the column, where a rotation can take it from there.
+    # A nested drawing moves the origin to the column, so that a rotation can start there.
     slanted = element("text", name, transform="translate(3 -6) rotate(-45)", class_="column tick")
     column = element("svg", slanted, x=at, y=0, width=1, height=1, overflow="visible")
     return row, column

@@ -1,4 +1,4 @@
-"""Summaries of objects for notebooks: a small escaped table, with a picture where there is one."""
+"""Summaries of objects for notebooks: a small escaped table, with an optional picture."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ from seit.report.markup import element, shorten
 from seit.report.pictures import data_uri
 
 _LONG = 200
-"""Characters of a value."""
+"""Maximum number of characters of a value."""
 _SIDE = 256
-"""Pixels of a picture's longer side."""
+"""Longer side of a picture, in pixels."""
 
 
 def summary_table(
@@ -20,12 +20,9 @@ def summary_table(
     *,
     picture: npt.NDArray[np.uint8] | None = None,
 ) -> str:
-    """Return an HTML table of names and values, escaped.
+    """Return an escaped HTML table of names and values, the latter cut to 200 characters.
 
-    Args:
-        title: caption.
-        rows: names and values; values are cut to 200 characters.
-        picture: uint8 (height, width, 3), shown below the table.
+    ``picture``, uint8 (height, width, 3), is shown below the table.
     """
     body = (
         element("tr", element("th", name), element("td", shorten(str(value), limit=_LONG)))

@@ -1,4 +1,4 @@
-"""Pictures in a page: rows of images beside each other, carried inside the document.
+"""Rows of images in a page, embedded in the document.
 
 Legend: H, W height and width of a picture in pixels.
 """
@@ -18,14 +18,14 @@ from seit.errors import UsageError
 from seit.report.markup import element, frame, no_data
 
 EXACT_SIDE = 64
-"""Pictures up to this many pixels a side travel as PNG, bit for bit; larger ones as JPEG."""
+"""Pictures up to this many pixels a side are embedded as lossless PNG; larger ones as JPEG."""
 JPEG_QUALITY = 92
-"""With full color resolution: its artefacts stay far below those of a tokenizer."""
+"""With full color resolution: its artifacts stay far below those of a tokenizer."""
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture uint8 (H, W, 3), 0–255, and the line of text below it."""
+    """A picture uint8 (H, W, 3), 0–255, and its caption."""
 
     picture: npt.NDArray[Any]
     caption: str
@@ -39,9 +39,9 @@ def image_grid(
 ) -> Markup:
     """Return labeled rows of pictures, such as originals over reconstructions.
 
-    Each picture is uint8 (H, W, 3), 0–255, with a caption or without, and is shown ``cell`` pixels
-    wide at most. One larger than twice that is scaled down first: no screen would show the rest.
-    Rows may differ in length; columns line up from the left.
+    Each picture is uint8 (H, W, 3), 0–255, with or without a caption, and at most ``cell`` pixels
+    wide on screen. Those larger than twice that are scaled down first. Rows may differ in length;
+    columns line up from the left.
 
     Raises:
         UsageError: a picture is not uint8 (H, W, 3), or ``cell`` is below 1.

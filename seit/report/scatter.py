@@ -1,9 +1,9 @@
-"""Scatter charts: points in families over a logarithmic x axis, with error bars and names.
+"""Scatter charts: families of points over a logarithmic x axis, with error bars and names.
 
-The chart goes into a page, where it follows the page's colors and width, or into an SVG file of
-its own. Both have the same insides: widths in percent of the plot, heights and text in pixels.
+A chart goes into a page, where it follows the page's colors and width, or into an SVG file. Both
+share their contents: widths in percent of the plot, heights and text in pixels.
 
-Legend: H height of the plot in pixels. Inside the drawing that holds lines x runs over 0–1000.
+Legend: H height of the plot in pixels. In the drawing of the lines, x ranges over 0–1000.
 """
 
 import math
@@ -23,7 +23,7 @@ from seit.report.markup import element, frame, no_data, percent_of
 from seit.report.scatter_labels import Box, Place, place_labels
 
 _H, _TOP, _BOTTOM, _RIGHT = 340, 34, 50, 24  # pixels: the plot and the room around it
-_PLOT_WIDTH = 740  # pixels; what labels are placed for
+_PLOT_WIDTH = 740  # pixels; assumed when placing labels
 _LEGEND_ROW = 24
 _SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
@@ -33,16 +33,16 @@ _SHAPES = (
     "M0 6L5.6 -4.4H-5.6z",
     "M-5 -2H-2V-5H2V-2H5V2H2V5H-2V2H-5z",
 )
-"""Disc, square, triangle, diamond, triangle on its point, cross; of about one area."""
+"""Disc, square, triangle, diamond, inverted triangle, cross; of about equal area."""
 _FILE_COLORS = ("#0b63b5", "#b94d05", "#00805e", "#8a4fa0", "#6b7280", "#a0791a")
-"""Those of the page's stylesheet in its light mode."""
+"""Colors of the page's stylesheet in its light mode."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A point: ``x`` above 0, and ``y`` with its ``error`` to both sides, 0 for no bar.
+    """A point: ``x`` above 0, and ``y`` with a symmetric ``error``, 0 for no bar.
 
-    ``is_marked`` rings it; the marked points are joined by steps that rise with x.
+    ``is_marked`` rings it; marked points are joined by steps that rise with x.
     """
 
     name: str
@@ -72,10 +72,10 @@ def scatter_chart(
 ) -> Markup:
     """Return a chart of named points for a page.
 
-    An ``x_label`` whose first word is "bytes" has its values written as 12.9 kB. With
-    ``y_format="percent"`` y are fractions (0–1), shown as percentages. The n-th family wears the
-    n-th color, whether families before it have points or not. Marks that are not finite, or have
-    no positive x, are left out.
+    If the first word of ``x_label`` is "bytes", values are formatted as 12.9 kB. With
+    ``y_format="percent"`` y are fractions (0–1), shown as percentages. The n-th family has the n-th
+    color, even if families before it have no points. Marks that are not finite, or have no positive
+    x, are left out.
     """
     plot = _Plot.of(families, x_label=x_label, y_label=y_label, y_format=y_format)
     if plot is None:
@@ -128,7 +128,7 @@ def scatter_svg(
     y_format: Literal["percent", "number"] = "number",
     note: str = "",
 ) -> str:
-    """Return the same chart as an SVG document of its own, on white, with title and legend."""
+    """Return the chart as a standalone SVG document, on white, with title and legend."""
     plot = _Plot.of(families, x_label=x_label, y_label=y_label, y_format=y_format)
     left = plot.left + 12 if plot else 60.0
     width = left + _PLOT_WIDTH + _RIGHT
@@ -185,7 +185,7 @@ def _file_legend(plot: "_Plot", left: float) -> Markup:
 def _style(
     colors: Sequence[str], *, ink: str, quiet: str, hair: str, ground: str, more: str = ""
 ) -> Markup:
-    """Return the chart's rules, which its two homes fill with colors of their own."""
+    """Return the chart's style rules, in the colors of the page or of the file."""
     rules = [
         f".scatter text{{fill:{ink}}}",
         f".scatter .tick,.scatter .axis{{fill:{quiet};font-size:12px}}",
@@ -203,7 +203,7 @@ def _style(
             f".scatter .mark.c{index}{{fill:{color}}}",
             f".scatter .error.c{index},.scatter .join.c{index}{{stroke:{color}}}",
         ]
-    return element("style", Markup("".join([*rules, more])))  # noqa: S704  ours, no name of a user
+    return element("style", Markup("".join([*rules, more])))  # noqa: S704  trusted: no user input
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class _Plot:
 
     @property
     def left(self) -> float:
-        """Pixels left of the plot for the labels of the y axis."""
+        """Width in pixels of the labels of the y axis, left of the plot."""
         return 14 + text_width(self.y_axis.labels(as_percent=self.is_percent))
 
     @property
@@ -258,7 +258,7 @@ class _Plot:
         return self.x_axis.place(value)
 
     def y(self, value: float) -> float:
-        """Pixels from the top of the plot, within it."""
+        """Return the clamped height of a value, in pixels from the top of the plot."""
         return _H * (1.0 - min(1.0, max(0.0, float(self.y_axis.place(value)))))
 
     def x_text(self, value: float) -> str:
@@ -272,12 +272,12 @@ class _Plot:
         return f"{mark.name}: {self.y_text(mark.y)}{error} at {self.x_text(mark.x)}"
 
     def describe(self, title: str) -> str:
-        """The chart in words."""
+        """Return a description of the chart in words."""
         marks = "; ".join(map(self.say, self.marks))
         return f"{title}: {self.y_label} against {self.x_label}, log scale; {marks}"
 
     def legend(self) -> list[tuple[str, str, str]]:
-        """Name, color and shape of each family."""
+        """Return name, color and shape of each family."""
         return [(family.name, _color(index), _shape(index)) for index, family in self.families]
 
     def draw(self) -> list[Markup]:
@@ -327,7 +327,7 @@ class _Plot:
         return " ".join(f"{1000 * self.x(x):.2f},{self.y(y):.2f}" for x, y in points)
 
     def _point(self, mark: Mark, index: int) -> Markup:
-        """Return a mark with its error bar and ring, around an origin at the point."""
+        """Return a mark with its error bar and ring, with the origin at the point."""
         y = self.y(mark.y)
         parts = [element("title", self.say(mark))]
         if mark.error:

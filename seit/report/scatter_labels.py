@@ -1,4 +1,4 @@
-"""Names beside points, placed so that they cover each other and the points but little."""
+"""Placement of names next to points, with little overlap."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Box:
     bottom: float
 
     def overlap(self, other: "Box") -> float:
-        """Return the area that both cover, in square pixels."""
+        """Return the area of the intersection, in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(0.0, width) * max(0.0, height)
@@ -30,7 +30,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Place:
-    """A point that wants a name: where it is, the name's width, and how far its mark reaches."""
+    """A point with a name: its position, the name's width, and the radius of its mark."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Label:
-    """Position of a name: offsets of its baseline from the point, and which end is there."""
+    """Position of a name: offsets of its baseline from the point, and its text anchor."""
 
     dx: float
     dy: float
@@ -51,8 +51,8 @@ class Label:
 def place_labels(places: Sequence[Place], *, obstacles: Sequence[Box], around: Box) -> list[Label]:
     """Choose a side for the name of each point, one after the other.
 
-    Of twelve positions the first is taken that covers least of names placed before, marks and
-    ``obstacles``, and lies inside ``around``. Costs time quadratic in the number of points.
+    Picks the first of twelve positions with the least overlap with earlier names, marks,
+    ``obstacles`` and the area outside ``around``. Takes quadratic time in the number of points.
     """
     marks = [Box(p.x - p.reach, p.y - p.reach, p.x + p.reach, p.y + p.reach) for p in places]
     taken: list[Box] = []
@@ -71,7 +71,7 @@ def place_labels(places: Sequence[Place], *, obstacles: Sequence[Box], around: B
 
 
 def _candidates(place: Place) -> list[Label]:
-    """Right, left, above, below, and then further off, nearest first."""
+    """Return positions to the right, left, above, below, and further away, nearest first."""
     aside, off = place.reach + 3, place.reach + _LINE / 2 + 1
     offsets = [
         (aside, 0.0, "start"),
@@ -86,7 +86,7 @@ def _candidates(place: Place) -> list[Label]:
 
 
 def _label(place: Place, dx: float, dy: float, anchor: str) -> Label:
-    """The label whose middle line lies ``dy`` below the point."""
+    """Return the label with its middle line ``dy`` below the point."""
     shift = {"start": 0.0, "middle": place.width / 2, "end": place.width}[anchor]
     left, middle = place.x + dx - shift, place.y + dy
     box = Box(left, middle - _LINE / 2, left + place.width, middle + _LINE / 2)

@@ -1,4 +1,4 @@
-"""Numbers to read: tables, and tiles with one big number each."""
+"""Tables, and tiles with one large number each."""
 
 import re
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from seit.errors import UsageError
 from seit.numbers import number
 from seit.report.markup import element, frame, no_data
 
-# "1,290", "93.4%", "−0.2", "12.9 kB", "10×", "3 h": text that reads as a number with a short unit.
+# "1,290", "93.4%", "−0.2", "12.9 kB", "10×", "3 h": a number with an optional short unit.
 _NUMERIC = re.compile(r"[-−+±~≈<>]?\s*\d[\d,.]*(e[-+]?\d+)?\s*(%|×|[a-zA-Zµ]{1,3}(/[a-zA-Z]+)?)?")
 _MISSING = ("", "–", "-")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One tile: what is measured, its value (a number is formatted), and a note below it."""
+    """One tile: a quantity, its value (a number is formatted), and a note below it."""
 
     label: str
     value: str | float
@@ -26,7 +26,7 @@ class Figure:
 
 
 def figures(items: Sequence[Figure]) -> Markup:
-    """Return tiles of big numbers, in the order given; nothing for no items."""
+    """Return tiles of large numbers, in the order given; empty for no items."""
     tiles = [
         element(
             "div",
@@ -42,10 +42,10 @@ def figures(items: Sequence[Figure]) -> Markup:
 def table(
     rows: Sequence[Sequence[object]], *, header: Sequence[str], title: str = "", caption: str = ""
 ) -> Markup:
-    """Return a table; a column of numbers (or of text such as "12.9 kB") is aligned right.
+    """Return a table; a column of numbers (or of text such as "12.9 kB") is right-aligned.
 
-    Integers get thousands separators, floats four significant digits, None a dash; everything
-    else is shown as text. ``caption`` stands quietly below the table.
+    Integers get thousands separators, floats four significant digits, None a dash; everything else
+    is shown as text. ``caption`` is shown small below the table.
 
     Raises:
         UsageError: a row is longer or shorter than the header.

@@ -1,6 +1,6 @@
 """Blocks: up to 1,024 samples coded together, the unit of checksum and random access.
 
-Shape letters: N samples of the block, H W grid.
+Legend: N samples of the block, H W grid.
 """
 
 import json
@@ -31,7 +31,7 @@ MEMBER_SUFFIXES = {
 class Block:
     """Samples before coding: ids (N, H, W), labels int32 (N,) with −1 for none, N keys.
 
-    ``metadata`` is one JSON-serialisable mapping a sample, or None when no sample has any.
+    ``metadata`` is one JSON-serializable mapping per sample, or None if no sample has any.
     """
 
     tokens: npt.NDArray[np.unsignedinteger]
@@ -41,10 +41,10 @@ class Block:
 
 
 def encode_block(block: Block, codec: Codec) -> dict[Kind, bytes]:
-    """Code a block into its frames, by kind.
+    """Encode a block into its frames, by kind.
 
     Raises:
-        SeitError: it is too large for any reader.
+        SeitError: the block is too large for any reader.
     """
     count = len(block.keys)
     layout = codec.layout
@@ -78,7 +78,7 @@ def encode_block(block: Block, codec: Codec) -> dict[Kind, bytes]:
 
 
 def decode_labels(data: bytes) -> npt.NDArray[np.int32]:
-    """Open a labels frame: int32 (N,), −1 for an unlabelled sample."""
+    """Decode a labels frame: int32 (N,), −1 for an unlabeled sample."""
     frame = decode_frame(data, kind=Kind.LABELS)
     if len(frame.raw) != 4 * frame.count:
         raise DamagedError(f"{frame.count} labels do not take {len(frame.raw)} bytes")
@@ -86,13 +86,13 @@ def decode_labels(data: bytes) -> npt.NDArray[np.int32]:
 
 
 def decode_keys(data: bytes) -> tuple[str, ...]:
-    """Open a keys frame: N strings."""
+    """Decode a keys frame: N strings."""
     frame = decode_frame(data, kind=Kind.KEYS)
     return _decode_strings(frame.raw, frame.count)
 
 
 def decode_metadata(data: bytes) -> tuple[dict[str, Any], ...]:
-    """Open a metadata frame: N mappings."""
+    """Decode a metadata frame: N mappings."""
     frame = decode_frame(data, kind=Kind.METADATA)
     try:
         entries = tuple(parse_json(text) for text in _decode_strings(frame.raw, frame.count))
@@ -104,7 +104,7 @@ def decode_metadata(data: bytes) -> tuple[dict[str, Any], ...]:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON as other languages do: NaN and infinities are a ValueError."""
+    """Parse strict JSON: NaN and infinities raise ValueError."""
     return json.loads(text, parse_constant=_refuse_constant)
 
 

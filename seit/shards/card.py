@@ -1,8 +1,8 @@
-"""`store.json`, the card of a store: what it holds, how to read it, and the checksum of every file.
+"""`store.json`, the card of a store: its contents, format, and the checksum of every file.
 
 The card is canonical JSON (two-space indent, keys in the order below) and ends with its seal: the
-sha256 of its own text without that last entry, so that a change of any byte of it is found before
-any of it is believed.
+sha256 of its own text without that last entry, so that readers detect any changed byte before they
+trust the rest.
 """
 
 import hashlib
@@ -30,22 +30,22 @@ CODECS = (PackedCodec.name, ContextCodec.name)
 CONTAINERS = ("wds", "zarr")
 MAX_CARD_BYTES = 1 << 28
 MAX_SHARD_BLOCKS = 1 << 16
-"""No shard holds more blocks, so that what a reader keeps of one stays small."""
+"""Most blocks in a shard; bounds what a reader keeps in memory for one."""
 _LEAST_BLOCK_BYTES = 3 * 1024
-"""A block of a tar is three members or more, each a header and a frame of 512 bytes at least."""
+"""A block of a tar is at least three members, each a 512-byte header and a 512-byte record."""
 _LEAST_STREAM_BYTES = 6
-"""A context-coded sample is two words at least and the number of them."""
+"""A context-coded sample is at least two words and their count."""
 MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
 _END = "\n}\n"
 _SHOWN_LENGTH = 80
 SEAL_BYTES = len(',\n  "sha256": ""') + 64 + len(_END)
-"""The end of a card that holds its seal."""
+"""Size of the end of a card, which holds its seal."""
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of the store: path relative to it, size in bytes, sha256 in hexadecimal."""
+    """File of the store: path relative to it, size in bytes, sha256 in hexadecimal."""
 
     file: str
     bytes: int
@@ -54,7 +54,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class ShardRecord(FileRecord):
-    """A shard and the number of samples in it."""
+    """Shard and the number of samples in it."""
 
     samples: int
 
@@ -74,7 +74,7 @@ class TokenizerInfo:
 
     @property
     def image_size(self) -> int | None:
-        """Side of the square images that the tokenizer took, in pixels; None where unknown."""
+        """Side of the square images that the tokenizer takes, in pixels; None if unknown."""
         size = self.preprocessing.get("size")
         return size if isinstance(size, int) else None
 
@@ -82,7 +82,7 @@ class TokenizerInfo:
         """Return :attr:`image_size`.
 
         Raises:
-            UsageError: the tokens are not of images, or the card does not say of which size.
+            UsageError: the tokens are not of images, or the card does not give the image size.
         """
         if self.modality != "image" or self.image_size is None:
             raise UsageError(
@@ -94,20 +94,20 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class Card:
-    """The parsed card.
+    """Parsed card.
 
     Attributes:
-        tokenizer: what made the tokens.
-        codec: how grids are coded.
-        container: what the shards are.
+        tokenizer: facts about the tokenizer.
+        codec: name of the codec.
+        container: format of the shards.
         block_samples: samples per block; only the last block of a shard may hold fewer.
         classes: class names; a label indexes them.
         splits: the shards of each split, in order.
         files: every other file of the store.
-        skipped: inputs that could not be read.
+        skipped: number of inputs that could not be read.
         source_bytes: bytes of the original files of all samples.
         quality: the tokenizer's PSNR and codebook usage on images of this corpus.
-        job: all that decided the bytes of the store.
+        job: all settings that determine the bytes of the store.
     """
 
     tokenizer: TokenizerInfo
@@ -125,40 +125,40 @@ class Card:
 
     @property
     def seal(self) -> str:
-        """The sha256 that ends the card; it is that of nothing but this very store."""
+        """The sha256 that ends the card; it identifies this exact store."""
         return self.to_text()[-SEAL_BYTES:].split('"')[3]
 
     @property
     def layout(self) -> TokenLayout:
-        """How samples are laid out."""
+        """Layout of the tokens of a sample."""
         return TokenLayout(grid=self.tokenizer.grid, num_codes=self.tokenizer.codebook_size)
 
     @cached_property
     def listed(self) -> Mapping[str, FileRecord]:
-        """Every file that is neither the card nor a shard, by its path."""
+        """Every file except the card and the shards, by path."""
         return {record.file: record for record in self.files}
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
-        """Every file that the card names: the shards, then the others."""
+        """Every file that the card lists: first the shards, then the others."""
         return tuple(chain(*self.splits.values(), self.files))
 
     @property
     def samples(self) -> int:
-        """Samples over all splits."""
+        """Number of samples in all splits."""
         return sum(self.samples_of(split) for split in self.splits)
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of all shards."""
+        """Size of all shards, in bytes."""
         return sum(shard.bytes for shards in self.splits.values() for shard in shards)
 
     def samples_of(self, split: str) -> int:
-        """Samples of one split."""
+        """Return the number of samples in a split."""
         return sum(shard.samples for shard in self.splits[split])
 
     def to_text(self) -> str:
-        """The canonical text of the card."""
+        """Return the canonical text of the card."""
         return self._text
 
     @cached_property
@@ -208,7 +208,7 @@ class Card:
         return _seal(_dump(body))
 
     def write(self, store: Path) -> None:
-        """Write the card into the folder ``store``: complete or not at all."""
+        """Write the card into the folder ``store``, atomically."""
         write_atomically(store / CARD_NAME, self.to_text().encode())
 
 
@@ -216,8 +216,8 @@ def read_card(location: Location) -> Card:
     """Read and check the card of a store.
 
     Raises:
-        UsageError: there is no store here, or it is of a version that this seit does not know.
-        DamagedError: the card is not what was written.
+        UsageError: there is no store here, or this seit does not support its version.
+        DamagedError: the card is damaged.
     """
     folder = open_folder(location)
     path = folder.locate(CARD_NAME)
@@ -267,10 +267,10 @@ def _no_store_at(folder: Folder) -> str:
 
 
 def _refuse_unknown(body: Mapping[str, Any], path: str) -> None:
-    """Refuse by name a codec or container of a later seit, whatever else the card says of it.
+    """Refuse a codec or container of a later seit by name, before the rest of the card is parsed.
 
     Raises:
-        UsageError: the card names one that is unknown.
+        UsageError: the card names an unknown codec or container.
     """
     codec = body.get("codec")
     names = {
@@ -287,7 +287,7 @@ def _dump(body: Mapping[str, Any]) -> str:
 
 
 def _seal(text: str) -> str:
-    """Add the entry ``sha256`` of ``text`` itself at its end."""
+    """Append the entry ``sha256``, computed from ``text``."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f'{text.removesuffix(_END)},\n  "sha256": "{digest}"{_END}'
 
@@ -359,7 +359,7 @@ def _check_records(card: Card) -> None:
 
 
 def _folders(card: Card, names: Sequence[str]) -> set[str]:
-    """The folders of all splits and files."""
+    """Return the folders of all splits and files."""
     ending = ".zarr" if card.container == "zarr" else ""
     folders = {split + ending for split in card.splits}
     for name in names:
@@ -371,7 +371,7 @@ def _folders(card: Card, names: Sequence[str]) -> set[str]:
 
 
 def _check_shard(card: Card, shard: ShardRecord) -> None:
-    """Refuse more samples than a file of the shard's size can hold, however they are coded."""
+    """Refuse more samples than a file of the shard's size can hold with any codec."""
     num_blocks = -(-shard.samples // card.block_samples)
     if num_blocks > MAX_SHARD_BLOCKS:
         raise ValueError(f"{shard.file} has more than {MAX_SHARD_BLOCKS} blocks")
@@ -413,5 +413,5 @@ def _inner_path(value: object) -> str:
 
 
 def _cut(text: str) -> str:
-    """A string for a message, and only the beginning of a long one."""
+    """Truncate a long string for a message."""
     return repr(text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "…")

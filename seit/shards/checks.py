@@ -1,4 +1,4 @@
-"""What is wrong with a single file of a store: its size, its sum, the blocks that it holds."""
+"""Checks of a single file of a store: its size, checksum and blocks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ from seit.shards.tar_shard import TarShard
 from seit.shards.zarr import ZarrShard
 
 MAX_DUPLICATES = 20
-"""So many keys that occur twice are named in a split; more are counted."""
+"""Most duplicate keys named per split; further ones are counted."""
 KeyHashes = Mapping[tuple[int, int], npt.NDArray[np.int64]]
-"""Hashes of the keys of each block, by (number of the shard, block)."""
+"""Hashes of the keys of each block, by (shard number, block number)."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong: the file, the block where one is to blame, and the reason."""
+    """One fault: the file, the block if a single one is damaged, and the reason."""
 
     file: str
     block: int | None
@@ -33,7 +33,7 @@ class Damage:
 
 @dataclass
 class FileReport:
-    """What was found in a file; ``key_hashes`` are those of each block whose keys are intact."""
+    """Findings about a file; ``key_hashes`` covers the blocks whose keys are intact."""
 
     damage: list[Damage] = field(default_factory=list)
     num_blocks: int = 0
@@ -41,7 +41,7 @@ class FileReport:
 
 
 def check_file(folder: Folder, record: FileRecord) -> FileReport:
-    """Compare a file with what the card says of it."""
+    """Compare a file with its record in the card."""
     try:
         return FileReport(list(_compare(folder, record)))
     except OSError as error:
@@ -51,7 +51,7 @@ def check_file(folder: Folder, record: FileRecord) -> FileReport:
 def check_shard_file(
     shard: Shard, record: FileRecord, *, num_classes: int, kinds: Sequence[Kind]
 ) -> FileReport:
-    """Check a file that holds columns of a shard: besides, where its blocks lie and ``kinds``."""
+    """Check a file that holds columns of a shard: also its index and the blocks of ``kinds``."""
     folder = shard.folder
     try:
         size = folder.size(record.file)
@@ -103,7 +103,7 @@ def _check_fetched(
 def _find_in_tar(
     shard: TarShard, local: LocalFolder, report: FileReport, *, is_whole: bool
 ) -> Shard | None:
-    """The shard as it lies in ``local``, its headers being compared with its index."""
+    """Return the shard in ``local`` after comparing its tar headers with its index."""
     index, file = shard.index, shard.record.file
     headed: BlockPlaces | None = None
     indexed: BlockPlaces | None = None
@@ -115,7 +115,7 @@ def _find_in_tar(
         try:
             indexed = index.places(shard.number)
         except DamagedError:
-            pass  # the index is reported as itself
+            pass  # damage of the index is reported on the index file
         else:
             if headed and not np.array_equal(headed.sizes_n4, indexed.sizes_n4):
                 blamed = index.record.file if is_whole else file
@@ -128,7 +128,7 @@ def _find_in_tar(
 def _find_in_group(
     shard: ZarrShard, local: LocalFolder, report: FileReport, held: Sequence[Kind]
 ) -> Shard | None:
-    """The shard as it lies in ``local``, if the index of its column ``held`` is intact."""
+    """Return the shard in ``local``, if the index of its column ``held`` is intact."""
     found = shard.within(local)
     for kind in held:
         try:
@@ -162,7 +162,7 @@ def _check_blocks(
 
 
 def duplicate_keys(split: Split, hashes: KeyHashes) -> Iterator[Damage]:
-    """Keys that occur more than once in a split, ``hashes`` being those of its intact blocks."""
+    """Yield keys that occur more than once in a split, by the ``hashes`` of its intact blocks."""
     if not hashes:
         return
     ordered = np.concatenate(list(hashes.values()))

@@ -1,4 +1,4 @@
-"""Registry of codecs, by the names that cards give them."""
+"""Registry of codecs, by their names in cards."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ CODECS: Mapping[str, type[Codec]] = {codec.name: codec for codec in (PackedCodec
 
 
 def build_codec(name: str, layout: TokenLayout, *, tables: bytes | None = None) -> Codec:
-    """Build the codec that the card calls ``name``, with the ``tables`` that the store keeps.
+    """Build the codec called ``name`` in the card, with the ``tables`` that the store keeps.
 
     Raises:
         UsageError: this version has no such codec.
-        DamagedError: the tables are not those of such a codec.
+        DamagedError: the tables are invalid for the codec.
     """
     if name not in CODECS:
         raise UsageError(f"the codec {name!r} is unknown to this seit: upgrade")

@@ -17,12 +17,12 @@ from seit.shards.frames import Coding, Frame, Kind, decode_frame, encode_frame
 from seit.shards.packed import pack, sample_bytes, token_bits, token_dtype, unpack
 
 MAX_BLOCK_TOKENS = 1 << 28
-"""No block holds more tokens: unpacked they take up to 1 GiB."""
+"""Most tokens in a block: unpacked they take up to 1 GiB."""
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The ``grid`` (H, W) and the number of codes K: all that a reader needs to know."""
+    """Shape and range of tokens: the ``grid`` (H, W) and the number of codes K."""
 
     grid: tuple[int, int]
     num_codes: int
@@ -34,12 +34,12 @@ class TokenLayout:
 
     @property
     def bits(self) -> int:
-        """Bits per token in the packed codec."""
+        """Bits per token in the codec `packed`."""
         return token_bits(self.num_codes)
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
-        """The dtype of ids: uint16, or uint32 when K > 65,536."""
+        """Dtype of ids: uint16, or uint32 if K > 65,536."""
         return token_dtype(self.num_codes)
 
     @property
@@ -49,7 +49,7 @@ class TokenLayout:
 
 
 class Codec(ABC):
-    """Tokens of a block ↔ a frame; the card of a store calls the codec by its ``name``."""
+    """Tokens of a block ↔ a frame; cards refer to a codec by its ``name``."""
 
     name: ClassVar[str]
 
@@ -59,15 +59,15 @@ class Codec(ABC):
     @classmethod
     @abstractmethod
     def build(cls, layout: TokenLayout, tables: bytes | None) -> Self:
-        """Build the codec from what a store keeps of it.
+        """Build the codec from the ``tables`` that a store keeps.
 
         Raises:
-            DamagedError: the tables are missing or not those of such a codec.
+            DamagedError: the tables are missing, or invalid for the codec.
         """
 
     @property
     def tables(self) -> bytes | None:
-        """Bytes that a reader needs besides the layout, as the store keeps them; None if none."""
+        """Serialized tables that a reader needs besides the layout; None if there are none."""
         return None
 
     @property
@@ -77,28 +77,28 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
-        """Code ids, each below K, into a tokens frame.
+        """Encode ids, each below K, into a tokens frame.
 
         Raises:
-            SeitError: they are too many for any reader.
+            SeitError: there are too many for any reader.
         """
 
     def decode(self, data: bytes) -> npt.NDArray[np.unsignedinteger]:
-        """Open a tokens frame: ids (N, H, W), uint16 or uint32.
+        """Decode a tokens frame: ids (N, H, W), uint16 or uint32.
 
         Raises:
-            DamagedError: the bytes are not such a frame.
+            DamagedError: the bytes are not a valid frame.
         """
         return self._decode(self._open(data), None)
 
     def decode_rows(
         self, data: bytes, rows: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.unsignedinteger]:
-        """Decode the samples ``rows`` (n,) of a frame, and only those: ids (n, H, W)."""
+        """Decode only the samples ``rows`` (n,) of a frame: ids (n, H, W)."""
         return self._decode(self._open(data), rows)
 
     def decode_packed(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Open a tokens frame as packed samples: uint8 (N, S)."""
+        """Decode a tokens frame as packed samples: uint8 (N, S)."""
         frame = self._open(data)
         if frame.coding is Coding.RAW:
             return _packed_rows(frame, self.layout)
@@ -109,10 +109,10 @@ class Codec(ABC):
     def _decode(
         self, frame: Frame, rows: npt.NDArray[np.integer] | None
     ) -> npt.NDArray[np.unsignedinteger]:
-        """Decode all samples of a checked frame, or ``rows`` of them."""
+        """Decode all samples of a checked frame, or only ``rows``."""
 
     def _open(self, data: bytes) -> Frame:
-        """Check a tokens frame and that it speaks of as many tokens as its samples have."""
+        """Check a tokens frame, including that its numbers of tokens and samples agree."""
         frame = decode_frame(data, kind=Kind.TOKENS)
         if frame.raw_bytes != frame.count * self.layout.sample_bytes:
             raise DamagedError(
@@ -138,11 +138,11 @@ class PackedCodec(Codec):
 
     @property
     def card_entry(self) -> Mapping[str, Any]:
-        """``{"name": "packed", "bits": b}``."""
+        """Entry of the codec in the card: ``{"name": "packed", "bits": b}``."""
         return {"name": self.name, "bits": self.layout.bits}
 
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
-        """Code ids into a tokens frame that holds them packed."""
+        """Encode ids into a raw tokens frame."""
         count = len(tokens_NHW)
         check_block_size(count, self.layout)
         packed_NS = pack(tokens_NHW.reshape(count, self.layout.length), self.layout.bits)
@@ -161,7 +161,7 @@ class PackedCodec(Codec):
 def unpack_rows(
     frame: Frame, rows: npt.NDArray[np.integer] | None, layout: TokenLayout
 ) -> npt.NDArray[np.unsignedinteger]:
-    """Unpack a raw tokens frame, or ``rows`` (n,) of it: ids (n, H, W)."""
+    """Unpack a raw tokens frame, or only its ``rows`` (n,): ids (n, H, W)."""
     packed_NS = _packed_rows(frame, layout)
     if rows is not None:
         packed_NS = packed_NS[rows]
@@ -170,7 +170,7 @@ def unpack_rows(
 
 
 def check_block_size(count: int, layout: TokenLayout) -> None:
-    """Refuse to code more tokens than any reader takes.
+    """Refuse to encode more tokens than any reader takes.
 
     Raises:
         SeitError: ``count`` samples are over the limit.

@@ -1,4 +1,4 @@
-"""Cutting samples that come in pieces of any size into blocks of one size."""
+"""Regrouping of samples from blocks of any size into blocks of equal size."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from seit.shards.blocks import Block
 
 
 def even_blocks(pieces: Iterable[Block], size: int) -> Iterator[Block]:
-    """The samples of ``pieces`` in blocks of ``size``, but for the last; one is kept at a time."""
+    """Regroup ``pieces`` into blocks of ``size`` (the last may be smaller); buffers about one."""
     waiting: list[Block] = []
     held = 0
     for piece in pieces:

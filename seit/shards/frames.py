@@ -1,8 +1,8 @@
-"""Frames: the checksummed byte strings that tar members (and later Zarr chunks) are made of.
+"""Frames: the checksummed byte strings that tar members and Zarr chunks consist of.
 
 A frame is ``magic "SEIT" | version u8 | kind u8 | coding u8 | 0 | count u32 | raw size u64 |
-payload | CRC32C u32``, all little-endian; the checksum covers every byte before it. `raw size`
-is the size of the payload once its coding is undone, so that a reader can bound its memory first.
+payload | CRC32C u32``, all little-endian; the checksum covers every byte before it. `raw size` is
+the size of the decoded payload, so a reader can check it before allocating memory.
 """
 
 import struct
@@ -17,11 +17,11 @@ from seit.errors import DamagedError, SeitError
 MAGIC = b"SEIT"
 FRAME_VERSION = 1
 MAX_RAW_BYTES = 1 << 28
-"""No frame unfolds to more than 256 MiB."""
+"""Most bytes of a decoded payload: 256 MiB."""
 MAX_FRAME_BYTES = MAX_RAW_BYTES + (1 << 20)
-"""A frame of the largest raw size that does not deflate still fits into this."""
+"""Most bytes of a frame: the largest raw size, even if deflate does not shrink it."""
 MAX_COUNT = 1 << 16
-"""No block holds more than 65,536 samples."""
+"""Most samples in a block."""
 _HEADER = struct.Struct("<4sBBBBIQ")
 _CHECKSUM = struct.Struct("<I")
 FRAME_OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
@@ -29,7 +29,7 @@ _MAX_DEFLATE_RATIO = 1032
 
 
 class Kind(IntEnum):
-    """What a frame holds."""
+    """Content of a frame."""
 
     TOKENS = 1
     LABELS = 2
@@ -39,7 +39,7 @@ class Kind(IntEnum):
 
 
 class Coding(IntEnum):
-    """How the payload is coded."""
+    """Coding of the payload."""
 
     RAW = 0
     DEFLATE = 1
@@ -53,19 +53,19 @@ _CODINGS = {
     Kind.METADATA: (Coding.RAW, Coding.DEFLATE),
     Kind.INDEX: (Coding.RAW,),
 }
-"""What a frame of each kind may be coded as."""
+"""Codings allowed for each kind of frame."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame whose checksum holds.
+    """Frame with a verified checksum.
 
     Attributes:
-        kind: what it holds.
-        count: samples that it speaks of.
-        coding: how its payload is coded.
-        raw_bytes: size of the payload once its coding is undone.
-        raw: the raw payload; of `CONTEXT`, which takes a codec's tables to undo, the coded one.
+        kind: its content.
+        count: number of samples.
+        coding: coding of the payload.
+        raw_bytes: size of the decoded payload.
+        raw: decoded payload; for `CONTEXT`, whose decoding needs a codec's tables, the coded one.
     """
 
     kind: Kind
@@ -79,7 +79,7 @@ def encode_frame(kind: Kind, raw: bytes, *, count: int, coding: Coding) -> bytes
     """Return the bytes of a frame that holds ``raw`` for ``count`` samples.
 
     Raises:
-        SeitError: no reader would take a frame of that size.
+        SeitError: the frame is too large for any reader.
     """
     if count > MAX_COUNT or len(raw) > MAX_RAW_BYTES:
         raise SeitError(
@@ -91,16 +91,16 @@ def encode_frame(kind: Kind, raw: bytes, *, count: int, coding: Coding) -> bytes
 
 
 def seal_frame(kind: Kind, payload: bytes, *, count: int, raw_bytes: int, coding: Coding) -> bytes:
-    """Return the bytes of a frame around a ``payload`` that is coded already."""
+    """Return the bytes of a frame around an encoded ``payload``."""
     head = _HEADER.pack(MAGIC, FRAME_VERSION, kind, coding, 0, count, raw_bytes) + payload
     return head + _CHECKSUM.pack(google_crc32c.value(head))
 
 
 def decode_frame(data: bytes, *, kind: Kind) -> Frame:
-    """Check and open a frame of the expected ``kind``.
+    """Check and decode a frame of the expected ``kind``.
 
     Raises:
-        DamagedError: the bytes are not such a frame, or the checksum does not match.
+        DamagedError: the bytes are not a valid frame, or the checksum does not match.
     """
     if len(data) < FRAME_OVERHEAD_BYTES:
         raise DamagedError(f"a {kind.name.lower()} frame of {len(data)} bytes is too short")

@@ -1,9 +1,9 @@
-"""The block index of a split: the sizes of all frames, which tell where every block lies.
+"""The block index of a split: the sizes of all frames, which determine the place of every block.
 
-``SPLIT/blocks.index`` is one frame a shard, in the card's order. As a tar has no other freedom,
-sizes give all offsets; a reader needs none of its headers.
+``SPLIT/blocks.index`` is one frame per shard, in the card's order. Sizes determine all offsets in
+a tar, so a reader needs none of its headers.
 
-Shape letters: n blocks of a shard.
+Legend: n blocks of a shard.
 """
 
 from collections.abc import Sequence
@@ -30,26 +30,26 @@ from seit.shards.wds import BlockPlace, list_blocks
 
 INDEX_NAME = "blocks.index"
 _KINDS = tuple(MEMBER_SUFFIXES)
-"""The order of a block's members, and of the sizes in the index."""
+"""Order of a block's members, and of the sizes in the index."""
 _ENTRY = np.dtype("<u4")
 _BLOCK_BYTES = _ENTRY.itemsize * len(_KINDS)
 _MAX_WHOLE_BYTES = 1 << 26
-"""An index of more is read a shard at a time: it need not be what it says."""
+"""Largest index read whole; a larger one is read shard by shard, as its size is not trusted."""
 _TAR_END_BYTES = 2 * RECORD_BYTES
 
 
 def index_name(split: str) -> str:
-    """The name of a split's index within the store."""
+    """Return the name of a split's index within the store."""
     return f"{split}/{INDEX_NAME}"
 
 
 def write_index(store: Location, split: str, shards: Sequence[ShardRecord]) -> FileRecord:
-    """Write the index of a split whose shards are finished; the card must name the file.
+    """Write the index of a split whose shards are finished; the card must list the file.
 
-    Costs one small read for each tar header.
+    Costs one small read per tar header.
 
     Raises:
-        DamagedError: a shard is not what was written.
+        DamagedError: a shard is damaged.
         SeitError: the index could not be written.
     """
     folder = open_folder(store)
@@ -59,13 +59,13 @@ def write_index(store: Location, split: str, shards: Sequence[ShardRecord]) -> F
 
 
 def encode_index(sizes_n4: npt.NDArray[np.integer]) -> bytes:
-    """Code the sizes (n, 4) of a shard's frames in bytes: tokens, labels, keys, metadata or 0."""
+    """Encode the sizes (n, 4) of a shard's frames in bytes: tokens, labels, keys, metadata or 0."""
     raw = sizes_n4.astype(_ENTRY).tobytes()
     return encode_frame(Kind.INDEX, raw, count=len(sizes_n4), coding=Coding.RAW)
 
 
 def decode_index(data: bytes) -> npt.NDArray[np.uint32]:
-    """Open an index frame: the sizes of a shard's frames, uint32 (n, 4)."""
+    """Decode an index frame: the sizes of a shard's frames, uint32 (n, 4)."""
     frame = decode_frame(data, kind=Kind.INDEX)
     if len(frame.raw) != _BLOCK_BYTES * frame.count:
         raise DamagedError(f"the index of {frame.count} blocks takes {len(frame.raw)} bytes")
@@ -73,10 +73,10 @@ def decode_index(data: bytes) -> npt.NDArray[np.uint32]:
 
 
 def read_frame_sizes(folder: Folder, name: str) -> npt.NDArray[np.uint32]:
-    """The sizes of a shard's frames, uint32 (n, 4), from its tar headers.
+    """Return the sizes of a shard's frames, uint32 (n, 4), from its tar headers.
 
     Raises:
-        DamagedError: the file is missing, no shard, or not laid out as a writer does it.
+        DamagedError: the file is missing, not a shard, or not laid out as by the writer.
     """
     places = list_blocks(folder, name)
     sizes = [[place.frames.get(kind, (0, 0))[1] for kind in _KINDS] for place in places]
@@ -92,7 +92,7 @@ def read_frame_sizes(folder: Folder, name: str) -> npt.NDArray[np.uint32]:
 
 
 class BlockPlaces:
-    """Where the blocks of a shard lie, from the sizes uint32 (n, 4) of their frames."""
+    """Places of the blocks of a shard, from the sizes uint32 (n, 4) of their frames."""
 
     def __init__(self, sizes_n4: npt.NDArray[np.uint32]) -> None:
         members_n4 = -(-sizes_n4.astype(np.int64) // RECORD_BYTES) * RECORD_BYTES
@@ -100,7 +100,7 @@ class BlockPlaces:
         ends = np.cumsum(members_n4.sum(axis=1))
         self.sizes_n4 = sizes_n4
         self.end = int(ends[-1]) if len(ends) else 0
-        """Bytes of all blocks."""
+        """Size of all blocks, in bytes."""
         self._starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
 
     def __len__(self) -> int:
@@ -117,34 +117,34 @@ class BlockPlaces:
 
 
 class SplitIndex:
-    """The index of a split, read when first needed; without one, the headers of its shards are."""
+    """Index of a split, read on first use; without one, the headers of its shards are read."""
 
     def __init__(self, folder: Folder, card: Card, split: str) -> None:
         name = index_name(split)
         self.record = card.listed.get(name)
-        """The card's record of the index; None in a store that has none."""
+        """The card's record of the index; None if the store has none."""
         self.shards = card.splits[split]
         """The card's shards of the split."""
         self.block_samples = card.block_samples
-        """Samples of each block but the last of a shard."""
+        """Samples of each block except the last of a shard."""
         self._folder = folder
         self._card = card
 
     def places(self, number: int) -> BlockPlaces:
-        """Where the blocks of the split's shard ``number`` lie: as many as the card says.
+        """Return the places of the blocks of the split's shard ``number``, as many as in the card.
 
         Raises:
-            DamagedError: the index is damaged, or is not that of the card's shards.
+            DamagedError: the index is damaged, or does not match the card's shards.
         """
         if self.record is None:
             return self.places_by_headers(number, self._folder)
         return self._checked(self._indexed_sizes(number), number, origin=self.record.file)
 
     def places_by_headers(self, number: int, folder: Folder) -> BlockPlaces:
-        """The same from the tar headers of the shard as it lies in ``folder``.
+        """Return the same from the tar headers of the copy of the shard in ``folder``.
 
         Raises:
-            DamagedError: it is missing, no shard, or holds other blocks than those of the card.
+            DamagedError: it is missing, not a shard, or its blocks differ from those of the card.
         """
         name = self.shards[number].file
         return self._checked(read_frame_sizes(folder, name), number, origin=name)
@@ -165,7 +165,7 @@ class SplitIndex:
 
     @cached_property
     def _bounds(self) -> list[int]:
-        """Where the frames of the shards begin and end in the index."""
+        """Bounds of the frames of the shards in the index."""
         bounds = [0]
         for shard in self.shards:
             size = FRAME_OVERHEAD_BYTES + _BLOCK_BYTES * self._num_blocks(shard)
@@ -177,7 +177,7 @@ class SplitIndex:
         return self._read(0, self._bounds[-1])
 
     def _read(self, offset: int, size: int) -> bytes:
-        """Read a part of the index, whose size must be that of the card's blocks."""
+        """Read a part of the index, after checking its size against the card's blocks."""
         assert self.record is not None, "asked of an index that is not there"
         record, expected = self.record, self._bounds[-1]
         if record.bytes != expected:
@@ -227,7 +227,7 @@ class SplitIndex:
             )
 
     def _check_tokens(self, found: npt.NDArray[np.uint32], shard: ShardRecord) -> None:
-        """Packed tokens have one size, and no other codec makes them larger."""
+        """Check that packed tokens have one size, and that no other codec's tokens are larger."""
         per_block = self.block_samples
         samples = np.minimum(per_block, shard.samples - per_block * np.arange(len(found)))
         packed = samples * self._card.layout.sample_bytes + FRAME_OVERHEAD_BYTES

@@ -1,4 +1,4 @@
-"""Compiling inner loops with numba."""
+"""Compilation of inner loops with numba."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,17 +9,17 @@ from numba.extending import intrinsic
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter's lock, and keep the machine code where that is possible."""
+    """Compile without the GIL, and cache the machine code if possible."""
     make: Callable[..., Any] = njit
     try:
         result: Callable[..., Any] = make(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+    except RuntimeError:  # neither the package's folder nor the user's cache is writable
         result = make(function, nogil=True, error_model="numpy")
     return result
 
 
 def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Ask the processor to fetch the cache line of a one-dimensional array's element."""
+    """Prefetch the cache line of an element of a one-dimensional array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array_type, _ = signature.args
@@ -36,4 +36,4 @@ def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
 
 
 prefetch: Any = intrinsic(_prefetch)
-"""``prefetch(array, index)``, in compiled code: fetch a cache line that will be needed soon."""
+"""``prefetch(array, index)`` in compiled code: fetch a cache line that will be needed soon."""

@@ -19,12 +19,12 @@ TABLES_TENSOR = "codec.tables"
 
 
 def record_of(name: str, data: bytes) -> FileRecord:
-    """Return the card's entry of a file with this content."""
+    """Return the card's entry for a file with this content."""
     return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def write_listed(folder: Path, contents: Mapping[str, bytes]) -> tuple[FileRecord, ...]:
-    """Write files, name → content, into a store's folder; return the card's entries.
+    """Write files (name → content) into a store's folder and return the card's entries.
 
     Raises:
         SeitError: the disk is full.

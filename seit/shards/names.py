@@ -1,7 +1,7 @@
-"""Names of splits and paths of files: those that a card may hold, and a new store may be given.
+"""Rules for names of splits and paths of files, in cards and in new stores.
 
 A split's name becomes a folder, and a path a file, wherever the store is written. So each is plain:
-it leads nowhere else, hides nothing, and can be printed in one line.
+it stays inside the store, is not hidden, and prints in one line.
 """
 
 import re
@@ -12,16 +12,16 @@ from seit.errors import UsageError
 from seit.files import PARTIAL_SUFFIX
 
 MAX_SPLIT_NAME_BYTES = 240
-"""So that `.NAME.zarr.partial` is a file name of at most 255 bytes."""
+"""Leaves room for `.NAME.zarr.partial`, a file name of at most 255 bytes."""
 MAX_PART_BYTES = 247
-"""Of a part of a path, so that its temporary name is one of at most 255 bytes."""
+"""Limit of a part of a path; leaves room for its temporary name of at most 255 bytes."""
 MAX_PATH_BYTES = 1024
 _INNER = r"/\\:\x00-\x1f\x7f-\x9f\ud800-\udfff"
 _PART = rf"[^.{_INNER}][^{_INNER}]*"
 _NAME = re.compile(_PART)
 _PATH = re.compile(rf"{_PART}(?:/{_PART})*")
 _UTF8_BYTES = 4
-"""Of a character at most."""
+"""Most bytes of a character."""
 _RESERVED = frozenset(
     (
         "store.json",
@@ -31,16 +31,16 @@ _RESERVED = frozenset(
         "inputs.bin",
     )
 )
-"""Files of a store; no folder of a split can have their names."""
+"""Files of a store; folders of splits cannot have these names."""
 
 
 def is_split_name(name: str) -> bool:
-    """Whether a card may hold a split of this name."""
+    """Return whether a card may contain a split of this name."""
     return _NAME.fullmatch(name) is not None and _fits(name, MAX_SPLIT_NAME_BYTES)
 
 
 def is_inner_path(path: str) -> bool:
-    """Whether a card may name this file: parts like names of splits, with ``/`` between them."""
+    """Return whether a card may list this path: valid split names joined by ``/``."""
     if _PATH.fullmatch(path) is None or path.endswith(PARTIAL_SUFFIX):
         return False
     if len(path) * _UTF8_BYTES <= MAX_PART_BYTES:
@@ -51,11 +51,11 @@ def is_inner_path(path: str) -> bool:
 
 
 def check_split_names(names: Iterable[str]) -> None:
-    """Refuse names that the splits of a new store cannot have, before work is spent on it.
+    """Refuse invalid names of splits of a new store, before work is spent on it.
 
     Raises:
-        UsageError: a name is not plain, is that of another file, or differs from one before it
-            only in case or in how its accents are coded, which not every disk tells apart.
+        UsageError: a name is not plain, is that of another file, or differs from an earlier one
+            only in case or Unicode form of accents, which not every disk distinguishes.
     """
     seen: dict[str, str] = {}
     for name in names:

@@ -1,10 +1,10 @@
 """The `packed` codec: every token in ceil(log2 K) bits, split into planes of 8, 4, 2 and 1 bits.
 
 A sample of L tokens of b bits is the concatenation of its planes, lowest bits first: as many
-8-bit planes as fit into b, then one 4-bit, one 2-bit and one 1-bit plane for what is left
+8-bit planes as fit into b, then one 4-bit, one 2-bit and one 1-bit plane for the remaining bits
 (10 bits = one plane of 8 and one of 2). Inside a plane of width w each byte holds 8 // w
-consecutive tokens, the first in the lowest bits; the last byte is filled up with zeros. Each
-token is found with one shift and one mask per plane, by numpy, torch or a GPU alike.
+consecutive tokens, the first in the lowest bits; the last byte is padded with zeros. Each token is
+found with one shift and one mask per plane in numpy, torch or on a GPU.
 
 Legend: N samples, L tokens per sample, S bytes per sample, K codes.
 """
@@ -18,16 +18,16 @@ import numpy.typing as npt
 from seit.errors import DamagedError
 
 _WORTH_COMPILED = 1 << 15
-"""From so many tokens on, compiled code makes up for loading it."""
+"""Fewest tokens for which compiled code repays its loading time."""
 
 
 def token_bits(num_codes: int) -> int:
-    """Bits per token for ids 0 … ``num_codes`` − 1: ceil(log2 K), at least 1."""
+    """Return the bits per token for ids 0 … ``num_codes`` − 1: ceil(log2 K), at least 1."""
     return max(1, (num_codes - 1).bit_length())
 
 
 def token_dtype(num_codes: int) -> np.dtype[np.unsignedinteger]:
-    """The dtype that ids are read into: uint16, or uint32 when K > 65,536."""
+    """Return the dtype of decoded ids: uint16, or uint32 if K > 65,536."""
     return np.dtype(np.uint16 if num_codes <= 1 << 16 else np.uint32)
 
 
@@ -44,7 +44,7 @@ def planes(bits: int) -> Iterator[tuple[int, int]]:
 
 
 def sample_bytes(length: int, bits: int) -> int:
-    """Bytes of one packed sample of ``length`` tokens."""
+    """Return the bytes of one packed sample of ``length`` tokens."""
     return sum(-(-length * width // 8) for _, width in planes(bits))
 
 
@@ -74,10 +74,10 @@ def pack(tokens_NL: npt.NDArray[np.unsignedinteger], bits: int) -> npt.NDArray[n
 def unpack(
     packed_NS: npt.NDArray[np.uint8], *, length: int, num_codes: int
 ) -> npt.NDArray[np.unsignedinteger]:
-    """Unpack uint8 (N, S) into ids (N, L): uint16, or uint32 when K > 65,536.
+    """Unpack uint8 (N, S) into ids (N, L): uint16, or uint32 if K > 65,536.
 
     Raises:
-        DamagedError: a row is not S bytes long, or an id is not below ``num_codes``.
+        DamagedError: a row is not S bytes long, or an id is ``num_codes`` or larger.
     """
     bits = token_bits(num_codes)
     expected = sample_bytes(length, bits)
@@ -104,7 +104,7 @@ def unpack(
 def unpack_reference(
     packed_NS: npt.NDArray[np.uint8], *, length: int, num_codes: int
 ) -> npt.NDArray[np.unsignedinteger]:
-    """:func:`unpack` in plain numpy, without a check of the ids."""
+    """Unpack as :func:`unpack`, in plain numpy and without a check of the ids."""
     dtype = token_dtype(num_codes)
     tokens_NL = np.zeros((len(packed_NS), length), dtype=dtype)
     offset = 0
@@ -128,10 +128,10 @@ def unpack_rows(
     *,
     num_codes: int,
 ) -> int:
-    """Unpack the rows ``rows_n`` of uint8 (N, S) into ``ids_nL``, which K fits into.
+    """Unpack the rows ``rows_n`` of uint8 (N, S) into ``ids_nL``, whose dtype must fit K.
 
     Returns:
-        The largest id, which is not compared with K; 0 where every pattern of bits is an id.
+        The largest id, not compared with K; 0 if every bit pattern is an id.
     """
     from seit.shards.packed_kernels import unpack_planes
 
@@ -141,7 +141,7 @@ def unpack_rows(
 
 @lru_cache(maxsize=16)
 def _plane_arrays(num_codes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bool]:
-    """Shifts and widths of the planes, and whether their bits can be what is no id."""
+    """Return shifts and widths of the planes, and whether some bit patterns are not ids."""
     bits = token_bits(num_codes)
     shifts, widths = np.array(list(planes(bits)), dtype=np.int64).T.copy()
     return shifts, widths, num_codes < 1 << bits

@@ -1,4 +1,4 @@
-"""Unpacking compiled by numba; no type is written here, as numba infers them.
+"""Unpacking compiled by numba, which infers all types.
 
 Legend: N samples, L tokens per sample, S bytes per sample.
 """
@@ -16,7 +16,7 @@ _LINE_BYTES = 64
 def unpack_planes(packed_NS, rows, shifts, widths, finds_largest, ids_NL):
     """Fill ``ids_NL`` from the packed ``rows`` (N,).
 
-    Every loop is one that vectorises: a narrow plane is spread to a byte a token first, by as many
+    All loops vectorize: a narrow plane is first spread to one byte per token, by as many
     interleaved stores as it has tokens in a byte.
 
     Returns:
@@ -28,7 +28,7 @@ def unpack_planes(packed_NS, rows, shifts, widths, finds_largest, ids_NL):
     flat, row_bytes = packed_NS.reshape(-1), packed_NS.shape[1]
     spread = np.empty(length + 7, np.uint8)
     for sample in range(len(ids_NL)):
-        if sample + _AHEAD < len(ids_NL):  # rows lie anywhere: have one on its way in time
+        if sample + _AHEAD < len(ids_NL):  # rows are scattered: prefetch
             start = uint64(rows[sample + _AHEAD] * row_bytes)
             for byte in range(0, row_bytes, _LINE_BYTES):
                 prefetch(flat, start + uint64(byte))

@@ -3,7 +3,7 @@
 dataset = seit.shards.sample_pipeline(seit.open("store")["train"], shuffle_shards=100)
 dataset = dataset.shuffle(10_000).to_tuple("tokens", "label").batched(64)
 
-Nothing is decoded by WebDataset, some of whose decoders unpickle.
+WebDataset decodes nothing, since some of its decoders unpickle.
 """
 
 import io
@@ -23,15 +23,15 @@ _READ_BYTES = 1 << 20
 
 
 class BlockDecoder:
-    """Pipeline stage: members of blocks, as a WebDataset yields them, become samples.
+    """Pipeline stage: decode members of blocks, as WebDataset yields them, into samples.
 
-    It takes dictionaries with the bytes of ``tokens``, ``labels``, ``keys``
-    and perhaps ``metadata``, and yields a dictionary a sample: ``__key__`` str, ``tokens`` ids
-    (H, W), ``label`` int (−1 for none) and ``metadata``. Workers get it pickled.
+    Takes dictionaries with the bytes of ``tokens``, ``labels``, ``keys`` and perhaps ``metadata``;
+    yields one dictionary per sample: ``__key__`` str, ``tokens`` ids (H, W), ``label`` int (−1 for
+    none) and ``metadata``. Picklable, for workers.
 
     Raises:
-        DamagedError: a block is not what was written; the message names it.
-        ChangedError: another store took the place of the one that was opened.
+        DamagedError: a block is damaged; the message names it.
+        ChangedError: another store took the place of the opened one.
     """
 
     def __init__(self, store: Store) -> None:
@@ -41,7 +41,7 @@ class BlockDecoder:
     def __call__(self, blocks: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the samples of every block."""
         for block in blocks:
-            self._sealed.check()  # after the block was read
+            self._sealed.check()  # must follow the read
             name = f"{block.get('__url__', 'a tar')}, block {block.get('__key__')}"
             try:
                 yield from self._samples(block)
@@ -70,22 +70,22 @@ class BlockDecoder:
 
 
 class _ShardOpener:
-    """Pipeline stage: opens shards by way of the store's own folder.
+    """Pipeline stage: open shards through the store's own folder.
 
-    ``webdataset.gopen`` would run a command for each URL, know nothing of retries, and unpack a
-    compressed tar however large it becomes.
+    ``webdataset.gopen`` would run a command for each URL, would not retry, and would unpack a
+    compressed tar without limit.
     """
 
     def __init__(self, store: Store) -> None:
         self._files = store.files
 
     def __call__(self, shards: Iterable[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
-        """Yield the address of every shard and its open file."""
+        """Yield the address and the open file of every shard."""
         for shard in shards:
             name = shard["url"]
             size = self._files.size(name)
             if self._files.read(name, _MAGIC_OFFSET, len(_MAGIC)) != _MAGIC or not (
-                self._files.read(name, 0, 1).isdigit()  # as names of blocks begin
+                self._files.read(name, 0, 1).isdigit()  # names of blocks begin with a digit
             ):
                 raise DamagedError(f"{self._files.locate(name)} is no tar of a store")
             raw = RangeFile(partial(self._files.read, name), size)
@@ -94,18 +94,18 @@ class _ShardOpener:
 
 
 def sample_pipeline(split: Split, *, shuffle_shards: int = 0, seed: int = 0) -> Any:
-    """Build a WebDataset pipeline of a split's samples, for a training loop of one's own.
+    """Build a WebDataset pipeline of a split's samples, for your own training loop.
 
-    Shards are divided among ranks and the workers of a ``DataLoader``; what :class:`BlockDecoder`
-    yields comes out. Chain ``.shuffle``, ``.map``, ``.batched`` and so on to it.
+    Shards are divided among ranks and the workers of a ``DataLoader``. It yields the dictionaries
+    of :class:`BlockDecoder`; chain ``.shuffle``, ``.map``, ``.batched`` and so on to it.
 
     Args:
-        split: of a store of tars, on a disk or behind a URL.
+        split: split of a store of tars, on a disk or behind a URL.
         shuffle_shards: shards in the shuffle buffer; 0 keeps their order.
         seed: seed of that shuffle.
 
     Raises:
-        UsageError: its shards are no tars, or it has no samples.
+        UsageError: its shards are not tars, or it has no samples.
     """
     # A late import: webdataset loads torch.
     import webdataset as wds
@@ -130,10 +130,10 @@ def sample_pipeline(split: Split, *, shuffle_shards: int = 0, seed: int = 0) -> 
 
 
 def shard_urls(split: Split) -> list[str]:
-    """Addresses of a split's tars, without those that hold no samples.
+    """Return the addresses of a split's tars, without those that hold no samples.
 
     Raises:
-        UsageError: its shards are no tars.
+        UsageError: its shards are not tars.
     """
     return [split.store.folder.locate(name) for name in _shard_names(split)]
 

@@ -1,7 +1,7 @@
-"""The files of one store in its folder, and never those of another that took its place.
+"""Files of one store in its folder, never those of another store that took its place.
 
-Who replaces a store takes its card away first and writes the new one last, or exchanges whole
-folders. So if the card is in its place after a read, the bytes that were read are that card's.
+Replacing a store removes its card first and writes the new one last, or exchanges whole folders.
+So if the card is in its place after a read, the bytes belong to that card.
 """
 
 import time
@@ -20,14 +20,14 @@ _Found = TypeVar("_Found")
 
 
 class SealedFolder(WrappedFolder):
-    """``folder``, read only as long as the store of ``card`` lies there.
+    """``folder``, readable only as long as it holds the store of ``card``.
 
-    After each read the card is looked at again: on a disk by its stamp, and by its seal where the
-    stamp is another or too young to be trusted; behind a URL by its seal, which costs a request.
-    Files that others check by their sha256 (``fetched``) are not checked here.
+    Each read is followed by a check of the card: on a disk by its stamp, and by its seal if the
+    stamp differs or is too recent to be trusted; behind a URL by its seal, which costs a request.
+    Files that the caller checks by sha256 (``fetched``) are not checked here.
 
     Raises:
-        ChangedError: at a read, when another store or none is there.
+        ChangedError: on a read, if the folder holds another store or none.
     """
 
     def __init__(self, folder: Folder, card: Card) -> None:
@@ -39,19 +39,19 @@ class SealedFolder(WrappedFolder):
         self._is_settled = False
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
+        """Read ``size`` bytes from ``offset``, or all; fewer only at the end of the file."""
         return self._seen(lambda: self.folder.read(name, offset, size))
 
     def reread(self, name: str, offset: int, size: int) -> bytes | None:
-        """Read a range again, past any cache, or None where that cannot give other bytes."""
+        """Read a range again, bypassing caches; None if that cannot return other bytes."""
         return self._seen(lambda: self.folder.reread(name, offset, size))
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
         return self._seen(lambda: self.folder.size(name))
 
     def check(self) -> None:
-        """Look whether the store is still there.
+        """Check that the store is still there.
 
         Raises:
             ChangedError: it is not.
@@ -59,9 +59,9 @@ class SealedFolder(WrappedFolder):
         self._seen(lambda: None)
 
     def _seen(self, look: Callable[[], _Found]) -> _Found:
-        """What ``look`` finds while one and the same card is in its place, before and after.
+        """Return the result of ``look`` if the same card is in its place before and after.
 
-        A store that was taken away and put back meanwhile is looked at once more.
+        If the store was removed and put back meanwhile, look once more.
         """
         for _ in range(_ATTEMPTS):
             before = self._known or self._stamp()
@@ -77,10 +77,10 @@ class SealedFolder(WrappedFolder):
         raise self._changed("it is being replaced again and again")
 
     def _is_there_since(self, before: Stamp | None) -> bool:
-        """Whether no other card was in the place since its stamp was ``before``.
+        """Return True if no other card was in the place since its stamp was ``before``.
 
         Raises:
-            ChangedError: another one is there now, or none.
+            ChangedError: another card is there now, or none.
         """
         stamp = self._stamp()
         is_same = stamp == before
@@ -97,7 +97,7 @@ class SealedFolder(WrappedFolder):
         place = CARD_NAME, self._seal_offset, len(self._seal)
         if self._at_card(lambda: self.folder.read(*place)) == self._seal:
             return
-        if self._at_card(lambda: self.folder.reread(*place)) != self._seal:  # bytes may go astray
+        if self._at_card(lambda: self.folder.reread(*place)) != self._seal:  # retry a corrupt read
             raise self._changed(f"its {CARD_NAME} is another")
 
     def _at_card(self, look: Callable[[], _Found]) -> _Found:

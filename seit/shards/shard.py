@@ -1,6 +1,6 @@
-"""One shard of a split, read block by block, in whatever container it lies.
+"""Base of shards: one shard of a split, read block by block from any container.
 
-Shape letters: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
+Legend: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
 """
 
 from abc import ABC, abstractmethod
@@ -21,12 +21,12 @@ from seit.shards.frames import Kind
 
 _Value = TypeVar("_Value")
 _Decoder = Callable[[bytes | None], Any]
-"""Makes a column of a block from its bytes, or from None where the block has none."""
+"""Decode a column of a block from its bytes, or from None if the block has none."""
 
 
 @dataclass(frozen=True)
 class DamagedBlock:
-    """A block that cannot be read: its shard's file, its number there, its rows of the split."""
+    """Unreadable block: file of its shard, its number there, and its rows of the split."""
 
     file: str
     block: int
@@ -36,7 +36,7 @@ class DamagedBlock:
 
 @dataclass(frozen=True)
 class BlockColumns:
-    """Some samples of a block: ids (N, H, W), labels int32 (N,), N keys, N mappings."""
+    """Samples of a block: ids (N, H, W), labels int32 (N,), N keys, N mappings."""
 
     tokens: npt.NDArray[np.unsignedinteger]
     labels: npt.NDArray[np.int32]
@@ -47,26 +47,26 @@ class BlockColumns:
         return len(self.tokens)
 
     def as_block(self) -> Block:
-        """Return the same samples as a block to write; metadata is left out where all is empty."""
+        """Return the samples as a block to write; without metadata if every mapping is empty."""
         metadata = self.metadata if any(self.metadata) else None
         return Block(tokens=self.tokens, labels=self.labels, keys=self.keys, metadata=metadata)
 
 
 class Shard(ABC):
-    """One shard of a split, read one block at a time, each as a whole or one column of it.
+    """Shard of a split, read one block at a time, either whole or one column.
 
-    A container tells which files hold the columns, where in them those of a block lie, and how
-    they are decoded; all reading is done here. Threads may share a shard.
+    A container determines the files of the columns, the places of blocks in them, and their
+    decoding; all reading is done here. Thread-safe.
 
     Args:
-        folder: where the store lies.
-        record: what the card says of the shard.
-        files: what the card says of the files that hold the columns; several may lie in one.
-        finds_own_blocks: whether these files alone tell where its blocks lie. When they do not
-            tell it, the blocks are damaged; when another file does not, that is.
-        find_codec: gives what codes its tokens; called when they are first read.
-        block_samples: samples of each block but the last.
-        first_row: the number within the split of its first sample.
+        folder: folder of the store.
+        record: the card's record of the shard.
+        files: the card's records of the files of the columns; columns may share a file.
+        finds_own_blocks: whether these files alone determine the places of the blocks. If so,
+            a fault in them makes the blocks damaged; else the other file is the damaged one.
+        find_codec: returns the codec of its tokens; called when they are first read.
+        block_samples: samples of each block except the last.
+        first_row: number of its first sample within the split.
     """
 
     def __init__(
@@ -90,15 +90,15 @@ class Shard(ABC):
 
     @abstractmethod
     def check_places(self, kind: Kind) -> None:
-        """Find out where a column of the blocks lies.
+        """Locate a column of the blocks.
 
         Raises:
-            DamagedError: nothing tells it, or something else than the card's blocks is there.
+            DamagedError: it cannot be found, or differs from the card's blocks.
         """
 
     @abstractmethod
     def _find(self, block: int, kind: Kind) -> tuple[int, int] | None:
-        """Where a column of a block lies in its file: offset and size; None if left out."""
+        """Return offset and size of a column of a block in its file; None if left out."""
 
     @abstractmethod
     def _decode(self, kind: Kind, data: bytes | None, count: int) -> Any:
@@ -106,7 +106,7 @@ class Shard(ABC):
 
     @abstractmethod
     def _decode_packed(self, data: bytes | None, count: int) -> npt.NDArray[np.uint8]:
-        """Decode the tokens of a block of ``count`` samples as packed ones: uint8 (N, S)."""
+        """Decode the packed tokens of a block of ``count`` samples: uint8 (N, S)."""
 
     @abstractmethod
     def _decode_rows(
@@ -116,20 +116,20 @@ class Shard(ABC):
 
     @cached_property
     def codec(self) -> Codec:
-        """What codes its tokens."""
+        """Codec of its tokens."""
         return self._find_codec()
 
     @property
     def num_blocks(self) -> int:
-        """Blocks that the card promises."""
+        """Number of blocks according to the card."""
         return -(-self.record.samples // self.block_samples)
 
     def samples_of(self, block: int) -> int:
-        """Samples that the card promises in a block."""
+        """Return the number of samples in a block according to the card."""
         return min(self.block_samples, self.record.samples - block * self.block_samples)
 
     def rows_of(self, block: int) -> range:
-        """The numbers within the split of a block's samples."""
+        """Return the numbers of a block's samples within the split."""
         start = self.first_row + block * self.block_samples
         return range(start, start + self.samples_of(block))
 
@@ -137,12 +137,12 @@ class Shard(ABC):
         """Decode one column of a block: as many entries as the block has samples.
 
         Raises:
-            DamagedError: it is not what was written; the message names file, block and samples.
+            DamagedError: it is damaged; the message names file, block and samples.
         """
         return self._open(block, {kind: self._decoder(block, kind)})[kind]
 
     def open_packed(self, block: int) -> npt.NDArray[np.uint8]:
-        """The packed tokens of a block: uint8 (N, S)."""
+        """Return the packed tokens of a block: uint8 (N, S)."""
         decode = partial(self._decode_packed, count=self.samples_of(block))
         packed_NS: npt.NDArray[np.uint8] = self._open(block, {Kind.TOKENS: decode})[Kind.TOKENS]
         return packed_NS
@@ -150,10 +150,10 @@ class Shard(ABC):
     def open_training(
         self, block: int, rows: npt.NDArray[np.integer] | None = None
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32], tuple[str, ...]]:
-        """Tokens, labels (N,) and keys of a block by one read of each file.
+        """Read tokens, labels (N,) and keys of a block, with one read per file.
 
-        The tokens are packed ones, uint8 (N, S); or, of ``rows`` (n,), ids (n, H, W). Labels and
-        keys are those of the whole block.
+        Tokens are packed, uint8 (N, S); or, if ``rows`` (n,) are given, their ids (n, H, W). Labels
+        and keys are those of the whole block.
         """
         decoders = {kind: self._decoder(block, kind) for kind in (Kind.LABELS, Kind.KEYS)}
         count = self.samples_of(block)
@@ -168,7 +168,7 @@ class Shard(ABC):
     def open_token_rows(
         self, block: int, rows: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.unsignedinteger]:
-        """The ids (n, H, W) of the samples ``rows`` (n,) of a block, counted within it."""
+        """Read the ids (n, H, W) of the samples ``rows`` (n,), numbered within the block."""
         decode = partial(self._decode_rows, rows=rows, count=self.samples_of(block))
         tokens_nHW: npt.NDArray[np.unsignedinteger] = self._open(block, {Kind.TOKENS: decode})[
             Kind.TOKENS
@@ -176,7 +176,7 @@ class Shard(ABC):
         return tokens_nHW
 
     def open_columns(self, block: int, rows: npt.NDArray[np.integer] | None = None) -> BlockColumns:
-        """All columns of a block, or of its samples ``rows`` (n,), each file being read once."""
+        """Read all columns of a block, or of its samples ``rows`` (n,), with one read per file."""
         decoders = {kind: self._decoder(block, kind) for kind in MEMBER_SUFFIXES}
         if rows is None:
             found = self._open(block, decoders)
@@ -192,10 +192,10 @@ class Shard(ABC):
         )
 
     def check_sizes(self) -> None:
-        """Compare the sizes of its files with the card's; nothing of them is read.
+        """Compare the sizes of its files with the card's, without reading them.
 
         Raises:
-            DamagedError: a file is missing, or is not as large as the card says.
+            DamagedError: a file is missing, or its size differs from the card's.
         """
         for record in dict.fromkeys(self.files.values()):
             path = self.folder.locate(record.file)
@@ -210,11 +210,11 @@ class Shard(ABC):
                 )
 
     def find_damage(self, block: int) -> DamagedBlock | None:
-        """Decode everything of a block; what is wrong if any column of it is damaged.
+        """Decode all columns of a block; return the damaged block, or None if it is intact.
 
         Raises:
-            DamagedError: another file than the shard's own is damaged: the codec's tables, or what
-                tells where the block lies.
+            DamagedError: a file outside the shard is damaged: the codec's tables, or the index
+                that locates the block.
         """
         _ = self.codec
         reason = self._lost
@@ -229,7 +229,7 @@ class Shard(ABC):
 
     @cached_property
     def _lost(self) -> str | None:
-        """Why its blocks cannot be found, if its own files are to blame."""
+        """Reason why its blocks cannot be found, if its own files are to blame."""
         try:
             for kind in self.files:
                 self.check_places(kind)
@@ -243,9 +243,9 @@ class Shard(ABC):
         return partial(self._decode, kind, count=self.samples_of(block))
 
     def _open(self, block: int, decoders: Mapping[Kind, _Decoder]) -> dict[Kind, Any]:
-        """Decode columns of a block, with one read for those that are neighbours in a file."""
+        """Decode columns of a block, with one read for those that are adjacent in a file."""
         if Kind.TOKENS in decoders:
-            _ = self.codec  # if its tables are damaged, the block need not be
+            _ = self.codec  # raises here if its tables are damaged: the block may be intact
         columns = {}
         places: dict[str, dict[Kind, tuple[int, int]]] = {}
         for kind, decode in decoders.items():
@@ -288,8 +288,8 @@ class Shard(ABC):
     ) -> _Value:
         """Read a range of a file and decode it.
 
-        A remote place is asked a second time for bytes that do not decode: they may have been
-        changed on the way.
+        If bytes of a remote place do not decode, read them once more: they may have been changed
+        in transit.
         """
         data = self._read(file, offset, size, what)
         try:

@@ -1,6 +1,6 @@
 """A split of a store: its samples one by one, and its columns as a whole.
 
-Shape letters: N samples, n chosen ones of them, H W grid, S bytes per packed sample.
+Legend: N samples, n chosen ones of them, H W grid, S bytes per packed sample.
 """
 
 from bisect import bisect_right
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from seit.shards.store import Store
 
 _DENSE_SHARE = 0.25
-"""Of the samples of a block: to decode fewer from a local disk is not worth other threads."""
+"""Smallest share of a block's samples whose decoding from a local disk is worth threads."""
 _UNSEEN_BYTES = 1 << 26
-"""So much memory for samples is taken before a look at the sizes of their files."""
+"""Memory for samples above which the sizes of their files are checked first."""
 _UNSEEN_BLOCKS = 1 << 20
-"""So many blocks are believed to be there, or reported as damaged; more must be found in shards."""
+"""Most blocks trusted, or reported as damaged, before shards are checked to hold so many."""
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
@@ -40,7 +40,7 @@ _Value = TypeVar("_Value")
 class Sample:
     """One instance: ids (H, W), label (−1 for none), key, and its extra columns.
 
-    A notebook shows it with its picture, where the store's tokenizer is at hand.
+    A notebook shows its picture if the store's tokenizer is available.
     """
 
     tokens: npt.NDArray[np.unsignedinteger]
@@ -48,7 +48,7 @@ class Sample:
     key: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     store: "Store | None" = field(default=None, compare=False)
-    """The store it was read from; left out of copies and pickles."""
+    """Store that it was read from; left out of copies and pickles."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sample, (self.tokens, self.label, self.key, self.metadata)
@@ -74,7 +74,7 @@ class Sample:
         return summary_table(self.key, rows, picture=self._picture())
 
     def _picture(self) -> "npt.NDArray[np.uint8] | None":
-        """Decode the tokens to a picture uint8 (height, width, 3); None if that is not possible."""
+        """Decode the tokens to a picture uint8 (height, width, 3); None if that is impossible."""
         if self.store is None:
             return None
         from seit.tokenizers import decode_pictures
@@ -88,10 +88,10 @@ class Sample:
 
 
 class TokenArray:
-    """The tokens of a split as an array (N, H, W) that is read on demand.
+    """Tokens of a split as an array (N, H, W) that is read on demand.
 
     ``tokens[i]`` is (H, W); ``tokens[a:b]`` and ``tokens[[…]]`` are (n, H, W); uint16, or uint32
-    when K > 65,536.
+    if K > 65,536.
     """
 
     def __init__(self, split: "Split") -> None:
@@ -99,7 +99,7 @@ class TokenArray:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+        """Shape (N, H, W)."""
         return (len(self._split), *self._split.grid)
 
     def __len__(self) -> int:
@@ -131,26 +131,26 @@ class TokenArray:
         return self._split.read_tokens(np.where(positions < 0, positions + len(self), positions))
 
     def __iter__(self) -> Iterator[npt.NDArray[np.unsignedinteger]]:
-        """Iterate over the grids (H, W) of all intact samples, each block being read once."""
+        """Iterate over the grids (H, W) of all intact samples, reading each block once."""
         for tokens in self._split.read_blocks(lambda s, b: s.open_block(b, Kind.TOKENS)):
             yield from tokens
 
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:
-        """All ids (N, H, W), for ``np.asarray``."""
+        """Return all ids (N, H, W), for ``np.asarray``."""
         if copy is False:
             raise ValueError("tokens are read from a store: they cannot become an array uncopied")
         return self[:].astype(dtype or self._split.layout.dtype, copy=False)
 
 
 class Split(Sequence[Sample]):
-    """One split of a store: a sequence of ``Sample``, and whole columns of it.
+    """Split of a store: a sequence of ``Sample``, and whole columns of it.
 
-    A damaged block is an error wherever it is met. In a store that was opened with
-    ``on_damage="skip"``, iteration, ``labels``, ``keys`` and ``packed()`` leave out all samples
-    of damaged blocks, the same ones everywhere; ``rows`` tells which are left. Access by a number
-    still counts all samples, and raises for those.
+    Reading a damaged block raises an error. In a store opened with ``on_damage="skip"``,
+    iteration, ``labels``, ``keys`` and ``packed()`` leave out all samples of damaged blocks, the
+    same ones everywhere; ``rows`` lists the remaining ones. Indexing still counts all samples, and
+    raises for damaged ones.
     """
 
     def __init__(self, store: "Store", name: str) -> None:
@@ -161,7 +161,7 @@ class Split(Sequence[Sample]):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """The token grid (H, W)."""
+        """Token grid (H, W)."""
         return self.layout.grid
 
     @property
@@ -171,12 +171,12 @@ class Split(Sequence[Sample]):
 
     @property
     def tokens(self) -> TokenArray:
-        """The ids as an array (N, H, W), read on demand."""
+        """Ids as an array (N, H, W), read on demand."""
         return TokenArray(self)
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Labels int64 (N,), −1 for an unlabelled sample."""
+        """Labels int64 (N,), −1 for an unlabeled sample."""
         parts = list(self.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS)))
         labels = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
         if labels.size and not -1 <= labels.min() <= labels.max() < len(self.classes):
@@ -188,13 +188,13 @@ class Split(Sequence[Sample]):
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The keys of all samples, in order."""
+        """Keys of all samples, in order."""
         parts = self.read_blocks(lambda shard, block: shard.open_block(block, Kind.KEYS))
         return tuple(chain.from_iterable(parts))
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
-        """The numbers of the samples that iteration and whole columns give: int64 (n,)."""
+        """Numbers of the samples in iteration and whole columns: int64 (n,)."""
         self.check_files(len(self) * np.dtype(np.int64).itemsize)
         parts = [
             np.arange(rows.start, rows.stop, dtype=np.int64)
@@ -204,11 +204,11 @@ class Split(Sequence[Sample]):
 
     @cached_property
     def damaged_blocks(self) -> tuple[DamagedBlock, ...]:
-        """The blocks of which any column is damaged; costs reading and decoding the whole split.
+        """Blocks with a damaged column; costs reading and decoding the whole split.
 
         Raises:
-            DamagedError: the block index or the codec's tables are damaged, so that nothing can
-                be told of any block; or nearly nothing is intact of very many.
+            DamagedError: the block index or the codec's tables are damaged, so that no block can
+                be checked; or very many blocks are listed and nearly none is intact.
             SeitError: a shard could not be read for another reason than damage.
         """
         found = self._map(lambda place: place[0].find_damage(place[1]), self.blocks())
@@ -222,17 +222,17 @@ class Split(Sequence[Sample]):
 
     @property
     def skipped_samples(self) -> int:
-        """Samples that iteration and whole columns leave out: those of damaged blocks."""
+        """Number of samples that iteration and whole columns leave out, in damaged blocks."""
         if not self.store.skips_damage:
             return 0
         return sum(len(damaged.rows) for damaged in self.damaged_blocks)
 
     @cached_property
     def block_sizes(self) -> npt.NDArray[np.int64]:
-        """Samples of every block that the card promises, in order: int64 (m,).
+        """Samples of every block according to the card, in order: int64 (m,).
 
         Raises:
-            DamagedError: they are so many that the shards were asked, and these say otherwise.
+            DamagedError: there are so many that the shards were checked, and these disagree.
         """
         if int(self._first_blocks[-1]) > _UNSEEN_BLOCKS:
             for shard in self.shards:
@@ -247,7 +247,7 @@ class Split(Sequence[Sample]):
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def block_at(self, number: int) -> tuple[Shard, int]:
-        """The shard that holds the split's block ``number``, and its number within that."""
+        """Return the shard that holds the split's block ``number``, and its number in the shard."""
         shard = int(np.searchsorted(self._first_blocks, number, side="right")) - 1
         return self.shards[shard], number - int(self._first_blocks[shard])
 
@@ -256,14 +256,14 @@ class Split(Sequence[Sample]):
         return np.cumsum([0, *(shard.num_blocks for shard in self.shards)], dtype=np.int64)
 
     def check_files(self, num_bytes: int) -> None:
-        """Compare the sizes of all files with the card's before much memory is taken for samples.
+        """Compare the sizes of all files with the card's before allocating memory for samples.
 
         Args:
-            num_bytes: what is to be taken; little is not worth a look at every file.
+            num_bytes: memory to allocate; small amounts skip the check.
 
         Raises:
-            DamagedError: a file is missing, or is not as large as the card says; unless the store
-                skips damage, where all was read before.
+            DamagedError: a file is missing, or its size differs from the card's; unless the store
+                skips damage, for which all was read before.
         """
         if num_bytes > _UNSEEN_BYTES and not self.store.skips_damage:
             _ = self._sizes_hold
@@ -275,13 +275,13 @@ class Split(Sequence[Sample]):
         return True
 
     def blocks(self) -> Iterator[tuple[Shard, int]]:
-        """All blocks that the card promises in order, as (shard, block number within it)."""
+        """Iterate over all blocks in the card, in order, as (shard, block number within it)."""
         for shard in self.shards:
             for block in range(shard.num_blocks):
                 yield shard, block
 
     def intact_blocks(self) -> Iterator[tuple[Shard, int]]:
-        """The blocks to read: all, or all but the damaged ones where the store skips these."""
+        """Iterate over all blocks, or only the intact ones if the store skips damage."""
         skipped: set[tuple[str, int]] = set()
         if self.store.skips_damage:
             skipped = {(damaged.file, damaged.block) for damaged in self.damaged_blocks}
@@ -290,7 +290,7 @@ class Split(Sequence[Sample]):
                 yield shard, block
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """All samples as they are packed: uint8 (N, S), in memory; decoded by several threads.
+        """Return all packed samples, uint8 (N, S), in memory; decoded by several threads.
 
         Raises:
             SeitError: they do not fit into memory.
@@ -311,11 +311,11 @@ class Split(Sequence[Sample]):
         return out
 
     def read_blocks(self, read: Callable[[Shard, int], _Value]) -> Iterator[_Value]:
-        """What ``read(shard, block)`` gives for each intact block, in order, by several threads."""
+        """Yield ``read(shard, block)`` of each intact block, in order, by several threads."""
         return self._map(lambda place: read(*place), self.intact_blocks())
 
     def read_tokens(self, positions: npt.NDArray[np.integer]) -> npt.NDArray[np.unsignedinteger]:
-        """Ids (n, H, W) at int ``positions`` (n,), each in 0 … N−1; each block is read once."""
+        """Read ids (n, H, W) at int ``positions`` (n,), each in 0 … N−1; reads each block once."""
         self.check_files(len(positions) * self.layout.length * self.layout.dtype.itemsize)
         out = np.empty((len(positions), *self.grid), dtype=self.layout.dtype)
         shard_numbers = np.searchsorted(self._starts, positions, side="right") - 1
@@ -361,7 +361,7 @@ class Split(Sequence[Sample]):
         return next(self._samples([self.checked_index(index)]))
 
     def __iter__(self) -> Iterator[Sample]:
-        """Iterate over all samples of intact blocks, each block being read once."""
+        """Iterate over all samples of intact blocks, reading each block once."""
         for columns in self.read_blocks(lambda shard, block: shard.open_columns(block)):
             yield from _as_samples(columns, self.store)
 
@@ -394,7 +394,7 @@ class Split(Sequence[Sample]):
         return self.store.codec
 
     def _map(self, function: Callable[[_Item], _Value], items: Iterable[_Item]) -> Iterator[_Value]:
-        """Map by threads, fewer where blocks are large: they hold no more than a largest block."""
+        """Map by threads, fewer for large blocks: together they hold at most one largest block."""
         block_tokens = self.store.card.block_samples * self.layout.length
         return map_ahead(function, items, most=max(1, MAX_BLOCK_TOKENS // block_tokens))
 
@@ -404,7 +404,7 @@ class Split(Sequence[Sample]):
         return np.cumsum([0, *samples], dtype=np.int64)
 
     def _samples(self, positions: Iterable[int]) -> Iterator[Sample]:
-        """The samples at ``positions``, each in 0 … N−1; neighbours share one read of a block."""
+        """Yield the samples at ``positions`` (0 … N−1); adjacent ones share one read of a block."""
         starts = self._starts.tolist()
 
         def place_of(position: int) -> tuple[int, int]:

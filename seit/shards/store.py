@@ -1,6 +1,6 @@
 """Opening a store: ``seit.open(location)["train"]``.
 
-Shape letters: K codes, C dimension of a codebook vector, L levels of a residual tokenizer.
+Legend: K codes, C dimension of a codebook vector, L levels of a residual tokenizer.
 """
 
 import hashlib
@@ -33,22 +33,22 @@ SKIPPED_NAME = "skipped.jsonl"
 
 
 class Store(Mapping[str, Split]):
-    """A tokenized corpus on a disk or behind a URL: a mapping from split names to splits.
+    """Tokenized corpus on a disk or behind a URL: a mapping from split names to splits.
 
-    It is bound to its card: when another store takes its place, whatever is not in memory yet is a
-    ``ChangedError``, never a sample of the other one.
+    It is bound to its card: if another store takes its place, reading anything that is not in
+    memory yet raises ``ChangedError`` and never returns a sample of the other store.
 
     Args:
-        location: where it lies.
+        location: path, URL or folder of the store.
         card: its card.
         skips_damage: whether iteration and whole columns leave out the samples of damaged blocks.
         cache_dir: as in :func:`open_store`.
         cache_bytes: as in :func:`open_store`.
 
     Attributes:
-        folder: where it lies.
-        sealed: the same, bound to the card.
-        files: what its files are read from: that, behind a cache where it is remote.
+        folder: the folder at ``location``.
+        sealed: the same folder, bound to the card.
+        files: the folder that files are read from: ``sealed``, behind a cache if it is remote.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Store(Mapping[str, Split]):
         """The store's folder on this machine.
 
         Raises:
-            UsageError: it lies elsewhere; ``folder`` names the place.
+            UsageError: the store is remote; ``folder`` names the place.
         """
         if not isinstance(self.folder, LocalFolder):
             raise UsageError(f"{self.folder} is no folder of this machine; copy the store first")
@@ -87,26 +87,26 @@ class Store(Mapping[str, Split]):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of every file of the store, the card included."""
+        """Size of all files of the store in bytes, including the card."""
         listed = sum(record.bytes for record in self.card.files)
         shards = sum(shard.bytes for split in self.card.splits.values() for shard in split)
         return listed + shards + len(self.card.to_text().encode())
 
     @cached_property
     def codec(self) -> Codec:
-        """What codes the tokens of every shard.
+        """Codec of the tokens of every shard.
 
         Raises:
-            DamagedError: the tables that it needs are missing or not what was written.
+            DamagedError: the tables that it needs are missing or damaged.
         """
         return build_codec(self.card.codec, self.card.layout, tables=self.tables)
 
     @cached_property
     def tables(self) -> bytes | None:
-        """The tables of the codec as they are stored; None where it has none.
+        """The stored tables of the codec; None if it has none.
 
         Raises:
-            DamagedError: they are missing or not what was written.
+            DamagedError: they are missing or damaged.
         """
         if self.card.codec == PackedCodec.name:
             return None
@@ -120,7 +120,7 @@ class Store(Mapping[str, Split]):
 
     @cached_property
     def codebook(self) -> npt.NDArray[np.float32]:
-        """The codebook float32 (K, C); of a residual tokenizer (L, K, C), L dividing the rows."""
+        """Codebook float32 (K, C), or (L, K, C) of a residual tokenizer, L dividing the rows."""
         codebook = self._read_tensor(CODEBOOK_TENSOR)
         info = self.card.tokenizer
         shape = (info.codebook_size, info.codebook_dim)
@@ -141,10 +141,10 @@ class Store(Mapping[str, Split]):
         return tensors[name]
 
     def read_listed(self, name: str) -> bytes:
-        """Read a file that the card lists, and check it.
+        """Read and check a file that the card lists.
 
         Raises:
-            DamagedError: the card does not list it, or it is not what was written.
+            DamagedError: the card does not list the file, or it is damaged.
         """
         path = self.folder.locate(name)
         record = self.card.listed.get(name)
@@ -164,20 +164,20 @@ class Store(Mapping[str, Split]):
 
     @property
     def levels(self) -> int:
-        """Levels of codes that the rows of a grid hold, one after the other; 1 for most."""
+        """Levels of codes, stored one after the other as rows of a grid; usually 1."""
         return len(self.codebook) if self.codebook.ndim == 3 else 1
 
     @property
     def has_tokenizer_file(self) -> bool:
-        """Whether the card lists a tokenizer; imported files come without one."""
+        """True if the card lists a tokenizer; stores of imported files have none."""
         return any(record.file == TOKENIZER_NAME for record in self.card.files)
 
     @cached_property
     def has_tokenizer_weights(self) -> bool:
-        """Whether the store carries its tokenizer's weights rather than a reference (needs torch).
+        """True if the store holds its tokenizer's weights, not a reference (needs torch).
 
         Raises:
-            DamagedError: the tokenizer's file is missing or not what was written.
+            DamagedError: the tokenizer's file is missing or damaged.
         """
         from seit.tokenizers import has_weights
 
@@ -185,18 +185,18 @@ class Store(Mapping[str, Split]):
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        """The tokenizer, loaded once; see :meth:`load_tokenizer`."""
+        """Tokenizer of the store, loaded once; see :meth:`load_tokenizer`."""
         return self.load_tokenizer()
 
     def load_tokenizer(self) -> "Tokenizer":
         """Load the tokenizer that made these tokens (needs torch).
 
-        Without its weights it neither encodes nor decodes: that of files of naver-ai/seit, and a
-        published one that was too large to travel with the tokens.
+        A tokenizer without weights can neither encode nor decode: that of files of naver-ai/seit,
+        and a published one that is too large to travel with the tokens.
 
         Raises:
-            UsageError: it is one that this seit does not have.
-            DamagedError: its file is missing or not what was written.
+            UsageError: this seit does not have the tokenizer.
+            DamagedError: its file is missing or damaged.
         """
         import torch
 
@@ -264,19 +264,19 @@ def open_store(
     """Open the store at a path or a URL such as ``s3://bucket/corpus``.
 
     Args:
-        location: a path, or any URL that fsspec knows.
+        location: a path, or any URL that fsspec supports.
         on_damage: ``"skip"`` leaves the samples of damaged blocks out of iteration and whole
-            columns (see :class:`Split`), at the cost of reading a split once before; by default
+            columns (see :class:`Split`), at the cost of first reading the split once; by default
             they are an error.
-        storage_options: what fsspec's file system of the URL takes (endpoint, credentials, …).
-        retry: how long to try when a remote place does not answer.
-        cache_dir: where blocks of remote stores are kept; else ``SEIT_CACHE_DIR``, else the
+        storage_options: arguments of fsspec's file system (endpoint, credentials, …).
+        retry: limits of retries when a remote place does not answer.
+        cache_dir: folder of cached blocks of remote stores; else ``SEIT_CACHE_DIR``, else the
             user's cache folder. Local stores are not cached.
         cache_bytes: most bytes of the cache, 0 for none; else ``SEIT_CACHE_BYTES``, else 10 GB.
 
     Raises:
-        UsageError: there is no store, or one that needs a newer seit, or a wrong argument.
-        DamagedError: its card is not what was written.
+        UsageError: there is no store, it needs a newer seit, or an argument is invalid.
+        DamagedError: its card is damaged.
         SeitError: it could not be read.
     """
     if on_damage not in ("raise", "skip"):
@@ -297,7 +297,7 @@ def open_store(
 
 
 def _check_groups(card: Card, folder: Folder) -> None:
-    """Refuse a card of Zarr groups that no writer makes, before anything is read of them."""
+    """Refuse a card of Zarr groups that no writer makes, before any of their files is read."""
     try:
         for split in card.splits if card.container == "zarr" else ():
             ZarrGroup.of(card, split)

@@ -1,6 +1,6 @@
-"""Reading the shards of the WebDataset container: every column of a block stands in one tar.
+"""Reader of shards of the WebDataset container, in which one tar holds every column of a block.
 
-Shape letters: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
+Legend: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
 """
 
 from collections.abc import Callable, Mapping, Sized
@@ -28,15 +28,15 @@ _DECODERS: Mapping[Kind, Callable[[bytes], Sized]] = {
 
 
 class TarShard(Shard):
-    """A shard whose blocks the split's index finds, or its tar headers where there is none.
+    """Shard whose blocks are found by the split's index, or by its tar headers without one.
 
     Args:
-        folder: where the store lies.
-        index: the index of the split.
-        number: of the shard within the split.
-        find_codec: gives what codes its tokens; called when they are first read.
-        first_row: the number within the split of its first sample.
-        places: where the blocks lie, if that is known already.
+        folder: folder of the store.
+        index: index of the split.
+        number: number of the shard within the split.
+        find_codec: returns the codec of its tokens; called when they are first read.
+        first_row: number of its first sample within the split.
+        places: places of the blocks, if known already.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TarShard(Shard):
         self._given_places = places
 
     def within(self, folder: Folder, places: BlockPlaces) -> "TarShard":
-        """The same shard as it lies in another folder, with its blocks at ``places``."""
+        """Return the same shard in another folder, with its blocks at ``places``."""
         return TarShard(
             folder,
             self.index,
@@ -75,20 +75,20 @@ class TarShard(Shard):
 
     @cached_property
     def places(self) -> BlockPlaces:
-        """Where the blocks lie: as many as the card says.
+        """Places of the blocks, as many as the card lists.
 
         Raises:
-            DamagedError: nothing tells it, or something else than the card's blocks is there.
+            DamagedError: they cannot be found, or differ from the card's blocks.
         """
         if self._given_places is not None:
             return self._given_places
         return self.index.places(self.number)
 
     def check_places(self, kind: Kind) -> None:  # noqa: ARG002
-        """Find out where the blocks lie: that of one column is that of all.
+        """Locate the blocks: every column has the same places.
 
         Raises:
-            DamagedError: nothing tells it, or something else than the card's blocks is there.
+            DamagedError: they cannot be found, or differ from the card's blocks.
         """
         _ = self.places
 
@@ -122,7 +122,7 @@ class TarShard(Shard):
 def open_tar_shards(
     folder: Folder, card: Card, split: str, find_codec: Callable[[], Codec]
 ) -> tuple[TarShard, ...]:
-    """The shards of a split that lies in ``folder`` as the card says; nothing is read yet."""
+    """Return the shards of a split in ``folder`` according to the card; nothing is read yet."""
     index = SplitIndex(folder, card, split)
     shards = []
     first_row = 0

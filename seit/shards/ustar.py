@@ -1,8 +1,8 @@
-"""A strict reader of tar headers: plain POSIX ustar files, whose layout leaves nothing to guess.
+"""Strict reader of tar headers: plain POSIX ustar files, whose layout is unambiguous.
 
-Shards hold no links, folders, long names or pax records, so none of those is interpreted: a header
-that is not exactly of the expected kind is damage. Costs one read of 512 bytes a member, and no
-memory that a header could ask for.
+Shards hold no links, folders, long names or pax records, so a header of any other kind than
+expected is damage. Costs one read of 512 bytes per member, and no memory that a header could ask
+for.
 """
 
 import re
@@ -13,9 +13,9 @@ from typing import TypeAlias
 from seit.errors import DamagedError
 
 RECORD_BYTES = 512
-"""A header takes one record, and content is filled up with zeros to whole ones."""
+"""Size of a header; content is padded with zeros to a multiple of it."""
 Read: TypeAlias = Callable[[int, int], bytes]
-"""Reads (offset, size) of a file; fewer bytes only where it ends."""
+"""Read (offset, size) of a file; returns fewer bytes only at its end."""
 _CHUNK_BYTES = 1 << 20
 _ZEROS = bytes(RECORD_BYTES)
 _CHECKSUM = slice(148, 156)
@@ -23,7 +23,7 @@ _CHECKSUM = slice(148, 156)
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a tar: its name, and where its content lies in the file, in bytes."""
+    """Member of a tar: its name, and the offset and size of its content, in bytes."""
 
     name: str
     offset: int
@@ -34,7 +34,7 @@ def list_members(read: Read, *, file_bytes: int) -> Iterator[Member]:
     """Yield the members of a tar of ``file_bytes`` bytes.
 
     Raises:
-        DamagedError: it is not a ustar of regular files, or it does not end as one.
+        DamagedError: the file is not a ustar of regular files, or its end is missing.
     """
     position = 0
     while (header := _header_at(read, position)) != _ZEROS:
@@ -51,7 +51,7 @@ def list_members(read: Read, *, file_bytes: int) -> Iterator[Member]:
 
 
 def filled_up(size: int) -> int:
-    """Bytes that content of ``size`` bytes takes in a tar, its header not counted."""
+    """Return the bytes that content of ``size`` bytes takes in a tar, without its header."""
     return -(-size // RECORD_BYTES) * RECORD_BYTES
 
 

@@ -1,8 +1,8 @@
-"""The WebDataset container: a shard is a plain POSIX tar with one member group a block.
+"""The WebDataset container: a shard is a plain POSIX tar with one member group per block.
 
-The members of block 3 of shard 7 are ``00007-0003.tokens``, ``.labels``, ``.keys`` and, where
-samples carry any, ``.metadata``; each is one frame. Any tar reader can list and extract them, and
-a `webdataset.WebDataset` pipeline yields one dictionary a block.
+The members of block 3 of shard 7 are ``00007-0003.tokens``, ``.labels``, ``.keys`` and, if samples
+have any, ``.metadata``; each is one frame. Any tar reader can list and extract them, and a
+`webdataset.WebDataset` pipeline yields one dictionary per block.
 """
 
 import io
@@ -37,13 +37,13 @@ _REQUIRED = (Kind.TOKENS, Kind.LABELS, Kind.KEYS)
 
 
 class ShardWriter:
-    """Writes blocks into ``store/<split>/<index>.tar`` under a temporary name until closed.
+    """Writer of blocks into ``store/<split>/<index>.tar``, under a temporary name until closed.
 
     Leaving the ``with`` block by an exception removes the temporary file. After a clean end
     ``record`` describes the published shard.
 
     Raises:
-        UsageError: ``split`` cannot name a split, or its folder is a link to elsewhere.
+        UsageError: ``split`` is not a valid name of a split, or its folder is a link.
     """
 
     record: ShardRecord
@@ -66,10 +66,10 @@ class ShardWriter:
         return self
 
     def write(self, block: Block) -> None:
-        """Append a block; an empty one leaves no trace.
+        """Append a block; an empty one is ignored.
 
         Raises:
-            SeitError: it or the shard is too large for any reader, or the disk is full.
+            SeitError: the block or the shard is too large for any reader, or the disk is full.
         """
         if not block.keys:
             return
@@ -104,20 +104,20 @@ class ShardWriter:
                     )
                     publish(self._partial, self._path)
         finally:
-            with suppress(OSError):  # what could not be written is said already
+            with suppress(OSError):  # the failed write is reported already
                 self._file.close()
             self._partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class BlockPlace:
-    """Where the frames of one block lie in a shard: kind → (offset, size) in bytes."""
+    """Position of the frames of one block in a shard: kind → (offset, size) in bytes."""
 
     frames: Mapping[Kind, tuple[int, int]]
 
 
 def list_blocks(folder: Folder, name: str) -> list[BlockPlace]:
-    """List the blocks of a shard from its tar headers alone: one small read for each.
+    """List the blocks of a shard from its tar headers alone, by one small read per header.
 
     Raises:
         DamagedError: the file is missing or is not a whole tar of blocks.
@@ -140,7 +140,7 @@ def list_blocks(folder: Folder, name: str) -> list[BlockPlace]:
 def _group_members(
     members: Iterable[Member],
 ) -> list[tuple[str, dict[Kind, tuple[int, int]]]]:
-    """Group members that stand next to each other by the block that their names state."""
+    """Group adjacent members by the block in their names."""
     groups: list[tuple[str, dict[Kind, tuple[int, int]]]] = []
     for member in members:
         name, _, suffix = member.name.partition(".")

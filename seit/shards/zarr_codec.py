@@ -1,13 +1,13 @@
 """The codec `seit` of Zarr v3: a chunk of token grids ↔ one tokens frame.
 
 Zarr libraries find it by the entry point `zarr.codecs`, so that ``zarr.open(path)["tokens"][3:7]``
-needs nothing but this package installed. In an array of one's own it is the serializer::
+only requires this package to be installed. To use it as the serializer of your own array::
 
     codec = SeitCodec.wrap(PackedCodec(TokenLayout(grid=(16, 16), num_codes=1000)))
     zarr.create_array(path, shape=(N, 16, 16), chunks=(1024, 16, 16), dtype="uint16",
                       serializer=codec, compressors=None)
 
-(a compressor gains nothing on such chunks and makes Zarr decode whole ones for a single row).
+(a compressor saves nothing on such chunks and makes Zarr decode whole ones for a single row).
 
 Legend: n rows of a chunk, H W grid, K codes.
 """
@@ -42,15 +42,15 @@ from seit.shards.zarr.documents import CODEC_NAME, codec_configuration
 
 @dataclass(frozen=True)
 class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
-    """A chunk (n, H, W) of ids, uint16 or uint32 when K > 65,536, as one tokens frame.
+    """Chunk (n, H, W) of ids, uint16 or uint32 if K > 65,536, ↔ one tokens frame.
 
-    Rows of zeros at the end of a chunk are left out of its frame and read as zeros: what Zarr
-    fills up the last chunk of an array with takes no space.
+    Rows of zeros at the end of a chunk are left out of its frame and read as zeros, so the padding
+    of an array's last chunk takes no space.
 
     Attributes:
-        name: what the card of a store calls the codec of the frames.
+        name: name of the frames' codec in the card of a store.
         layout: the grid (H, W) and the number of codes K.
-        tables: what that codec needs besides.
+        tables: tables of that codec, if it has any.
     """
 
     is_fixed_size = False
@@ -61,7 +61,7 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     @classmethod
     def wrap(cls, codec: Codec) -> Self:
-        """The Zarr codec whose chunks are the frames of ``codec``."""
+        """Return the Zarr codec whose chunks are the frames of ``codec``."""
         return cls(name=codec.name, layout=codec.layout, tables=codec.tables)
 
     @classmethod
@@ -69,8 +69,8 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """Build the codec from its entry in `zarr.json`.
 
         Raises:
-            UsageError: it names a codec that this seit lacks.
-            DamagedError: no writer wrote such an entry.
+            UsageError: this seit does not have the codec that it names.
+            DamagedError: the entry is invalid.
         """
         try:
             configuration = data["configuration"]
@@ -90,16 +90,16 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         return codec
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in `zarr.json`."""
+        """Return the codec's entry in `zarr.json`."""
         return {"name": CODEC_NAME, "configuration": codec_configuration(self.frames, self.tables)}
 
     @property
     def frames(self) -> Codec:
-        """What codes a chunk into a frame.
+        """Codec of the frames.
 
         Raises:
             UsageError: this seit has no codec of that name.
-            DamagedError: the tables are not those of such a codec.
+            DamagedError: the tables are invalid for the codec.
         """
         return _build_once(self.name, self.layout, self.tables)
 
@@ -111,16 +111,16 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         dtype: ZDType[TBaseDType, TBaseScalar],
         chunk_grid: ChunkGrid,
     ) -> None:
-        """Refuse an array that the codec does not fit.
+        """Refuse an array that does not fit the codec.
 
         Raises:
-            UsageError: its dtype, or the shape of its chunks.
+            UsageError: its dtype or the shape of its chunks does not fit.
         """
         assert isinstance(chunk_grid, RegularChunkGrid), "Zarr has no other grid"
         self._check(chunk_grid.chunk_shape, dtype)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """There is none: what a chunk takes depends on what it holds."""
+        """Raise NotImplementedError: the size of a chunk depends on its content."""
         raise NotImplementedError
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
@@ -158,7 +158,7 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     def _decode_selection(
         self, chunk_data: Buffer, selection: SelectorTuple, chunk_spec: ArraySpec
     ) -> NDBuffer:
-        """Decode the rows that ``selection`` touches, and no others."""
+        """Decode only the rows that ``selection`` touches."""
         self._check(chunk_spec.shape, chunk_spec.dtype)
         rows, selection = _rows_of(selection, chunk_spec.shape[0])
         tokens_rHW = decode_rows(self.frames, chunk_data.to_bytes(), rows, most=chunk_spec.shape[0])
@@ -184,7 +184,7 @@ def _build_once(name: str, layout: TokenLayout, tables: bytes | None) -> Codec:
 
 
 def _parse_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a ``SeitCodec``; raises what Python raises when they are not there."""
+    """Return the fields of a ``SeitCodec``; missing ones raise Python's own errors."""
     name = configuration["codec"]["name"]
     if not isinstance(name, str):
         raise TypeError(f"{name!r} is not a string")
@@ -214,7 +214,7 @@ def _integer(value: object, low: int, high: int) -> int:
 def _rows_of(
     selection: SelectorTuple, num_rows: int
 ) -> tuple[npt.NDArray[np.intp], tuple[Any, ...]]:
-    """The rows (r,) that a selection of a chunk touches, and the same selection of those."""
+    """Return the rows (r,) that a selection of a chunk touches, and the selection within them."""
     parts: tuple[Any, ...] = selection if isinstance(selection, tuple) else (selection,)
     touched = np.asarray(np.arange(num_rows)[parts[0]])
     if isinstance(parts[0], slice):

@@ -1,4 +1,4 @@
-"""Convert stores: copies, other codecs and containers, official files."""
+"""Conversion of stores: copies, other codecs and containers, official files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from seit.stores.place import place_store, work_folder
 from seit.stores.recode import check_names, recode_store
 
 OFFICIAL = "official"
-"""The container name of naver-ai/seit's files."""
+"""Container name of naver-ai/seit's files."""
 OFFICIAL_GRID = (32, 32)
-"""The only grid that readers of those files know; the files themselves do not say theirs."""
+"""The only grid that readers of those files support; the files do not state theirs."""
 Progress = Callable[[int, int], None]
-"""Called with (what is done, what is to be done)."""
+"""Callback that receives (done, total)."""
 
 
 @dataclass(frozen=True, repr=False)
 class Conversion(Outcome):
-    """Facts about what was written.
+    """Outcome of a conversion.
 
     Attributes:
-        samples: over all splits.
-        bytes: of all files.
+        samples: samples in all splits.
+        bytes: bytes of all files.
         bytes_per_sample: `bytes` over `samples`.
-        codec: what codes the tokens; None in official files.
-        container: what the shards are.
+        codec: codec of the tokens; None in official files.
+        container: format of the shards.
     """
 
     samples: int
@@ -49,23 +49,23 @@ def convert_store(
 ) -> Conversion:
     """Write the store at ``source`` to ``target``, losslessly and in the same order.
 
-    Without ``codec`` and ``container`` every file is copied as it is; repeat an interrupted call
-    to resume it. What is left out stays as in the source. ``source`` may be
-    a folder of naver-ai/seit's files, and ``container`` be ``"official"`` to write such files,
-    which hold no keys, metadata or class names.
+    Without ``codec`` and ``container`` every file is copied unchanged, and repeating an interrupted
+    call resumes it. An option that is left out stays as in the source. ``source`` may be a folder
+    of naver-ai/seit's files, and ``container="official"`` writes them, without keys, metadata or
+    class names.
 
     Args:
-        source: a path or URL of a store, or a local folder with official files.
-        target: a path or URL, new or empty.
-        codec: ``"packed"`` or ``"context"``; see :func:`seit.stores.recode.recode`.
+        source: path or URL of a store, or local folder with official files.
+        target: path or URL, new or empty.
+        codec: ``"packed"`` or ``"context"``; see :func:`seit.stores.recode.recode_store`.
         container: ``"wds"``, ``"zarr"`` or ``"official"``.
-        progress: called now and then.
+        progress: callback for progress.
 
     Raises:
-        UsageError: there is nothing to convert, ``target`` is not empty, a name is unknown, or
-            the tokens do not fit into official files, whose grids are 32×32.
+        UsageError: there is nothing to convert, ``target`` is not empty, a name is unknown, or the
+            tokens do not fit into official files, whose grids are 32×32.
         DamagedError: the source is damaged.
-        SeitError: a disk is full or a place does not answer.
+        SeitError: a disk is full or a remote server does not respond.
     """
     if container == OFFICIAL:
         return _export(source, target, codec, progress)
@@ -132,7 +132,7 @@ def _export(
 
 
 def _official_folder(source: Location) -> Path | None:
-    """The folder at ``source`` if official files lie there and no store does."""
+    """Return the folder at ``source`` if it holds official files and no store."""
     folder = open_folder(source)
     if not isinstance(folder, LocalFolder) or folder.exists(CARD_NAME):
         return None

@@ -1,6 +1,6 @@
-"""Copy stores between folders, local and remote, checking every file on its way.
+"""Copying of stores between local and remote folders, with a check of every file.
 
-Jobs write local folders: tokenize first, then copy the store to where it is to be read.
+Jobs write local folders: tokenize first, then copy the store to where it is read.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,24 +31,24 @@ def copy_store(
 ) -> int:
     """Copy a store to a new or empty folder, or resume an interrupted copy.
 
-    The card is written last, so the target is a store only when it is complete. Files that are
-    there already are checked by their sha256, which reads them, and not sent again.
+    The card is written last, so only a complete target is a store. Existing files are verified by
+    sha256, which reads them, and not sent again.
 
     Args:
         source: the store.
         target: the folder to write.
-        storage_options: what fsspec's file system takes, for both places.
-        retry: how long to try when a remote place does not answer, for both places.
-        progress: called with (files done, files in all).
+        storage_options: options of fsspec's file system, for source and target.
+        retry: retry policy for unresponsive servers, for source and target.
+        progress: callback that receives (files done, total files).
 
     Returns:
-        The bytes that were sent, the card included.
+        The bytes sent, including the card.
 
     Raises:
         UsageError: there is no store, or ``target`` holds something else or cannot be written.
-        DamagedError: a file of the source is not what its card says; ``seit verify`` tells more.
-        ChangedError: another store took the place of the source meanwhile.
-        SeitError: a place did not answer, or a disk is full.
+        DamagedError: a file of the source does not match its card; ``seit verify`` says more.
+        ChangedError: another store replaced the source meanwhile.
+        SeitError: a server did not respond, or a disk is full.
     """
     old = open_folder(source, storage_options=storage_options, retry=retry).place
     new = open_folder(target, storage_options=storage_options, retry=retry)
@@ -78,12 +78,12 @@ def copy_store(
 
 
 def copy_file(source: Folder, target: Folder, record: FileRecord) -> None:
-    """Copy a file that a card names; what is not as the card says is not written.
+    """Copy a file named by a card, unless it does not match the card.
 
     Raises:
         DamagedError: the source's file has another size or sha256.
         OSError: it cannot be read.
-        SeitError: it could not be written.
+        SeitError: it cannot be written.
     """
     size = source.size(record.file)
     if size != record.bytes:
@@ -95,7 +95,7 @@ def copy_file(source: Folder, target: Folder, record: FileRecord) -> None:
 
 
 def is_intact(folder: Folder, record: FileRecord) -> bool:
-    """Whether a file is there and has the size and sha256 of its record."""
+    """Return True if a file exists with the size and sha256 of its record."""
     try:
         return folder.size(record.file) == record.bytes and (
             folder.sha256(record.file) == record.sha256
@@ -105,7 +105,7 @@ def is_intact(folder: Folder, record: FileRecord) -> bool:
 
 
 def _check_target(target: Folder, card: Card, *, origin: Folder) -> None:
-    """Refuse a folder that holds anything but files of this very store."""
+    """Refuse a folder that holds anything but files of this store."""
     ours = {record.file for record in card.records}
     ours |= {name + PARTIAL_SUFFIX for name in (*ours, CARD_NAME)} | {CARD_NAME}
     strangers = [name for name in _list(target) if name not in ours]

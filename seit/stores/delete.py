@@ -1,13 +1,12 @@
-"""Remove samples from a store for good, in place.
+"""Permanent, in-place removal of samples from a store.
 
-The new store is made next to the old one, in ``.STORE.deleting``: files that hold none of the
-samples are linked, not copied. Then the two folders change places in one step, and the old one is
-removed. So whoever opens STORE finds the old store or the new one. A file system that cannot
-exchange folders has a moment without STORE between two renames; the next call finishes what was
-begun.
+The new store is made next to the old one, in ``.STORE.deleting``, linking files without any of the
+samples instead of copying them. The two folders are then exchanged in one step, and the old one is
+removed, so that readers of STORE find either the old store or the new one. On a file system that
+cannot exchange folders, STORE is briefly missing between two renames; the next call completes it.
 
-A record of the request lies next to the old folder until that is gone. From it a second call knows
-that the exchange is done, although the store no longer holds the keys that it was given.
+A record of the request stays next to the old folder until that is removed. It tells a second call
+that the exchange is done, although the store no longer holds the given keys.
 """
 
 import errno
@@ -75,21 +74,21 @@ _UNLINKABLE = (
     errno.EOPNOTSUPP,
 )
 _Masks = Mapping[str, npt.NDArray[np.bool_]]
-"""Which samples stay, by split."""
+"""Masks of the samples to keep, by split."""
 _TAR_NAME = re.compile(r"([0-9]{5})\.tar")
 
 
 @dataclass(frozen=True, repr=False)
 class Deletion(Outcome):
-    """Counts of what was removed and what is left.
+    """Counts of removed and remaining samples.
 
     Attributes:
         samples: samples removed.
         skipped: lines removed from `skipped.jsonl`.
-        missing: how many of the keys were in neither.
+        missing: number of keys found in neither.
         remaining: samples left.
-        rewritten: shards that were rewritten.
-        bytes: of all files of the store.
+        rewritten: shards rewritten.
+        bytes: bytes of all files of the store.
     """
 
     samples: int
@@ -110,28 +109,28 @@ def delete_samples(
 ) -> Deletion:
     """Remove the samples of some keys from a store, and these keys from its list of skipped inputs.
 
-    Afterwards no key, label, metadata or token of them is in any file of the store's folder. A
-    key ``a.wav`` stands for its views ``a.wav#0``, ``a.wav#1`` … too, and for all splits. Only
-    shards that hold one of the samples are rewritten; a split that is a Zarr group as a
-    whole. The tables of the codec ``context`` stay: they are statistics of all samples that the
-    store had when they were fitted. With ``refit`` they are fitted again, and all is recoded.
+    Afterwards no file in the store's folder holds their keys, labels, metadata or tokens. A key
+    ``a.wav`` includes its views ``a.wav#0``, ``a.wav#1`` …, in all splits. Only shards with such
+    samples are rewritten; a split in a Zarr group is rewritten as a whole. The tables of the codec
+    ``context`` stay: they are statistics of all samples present when they were fitted. ``refit``
+    fits them again and recodes everything.
 
     After a kill at any moment the store is the old or the new one; repeat the call to resume it.
-    Nothing may write to the store meanwhile. Stores that were opened before raise a
-    ``ChangedError`` for what is not in memory; open them again.
+    Nothing may write to the store meanwhile. Stores opened before raise ``ChangedError`` for data
+    that is not in memory; open them again.
 
     Args:
-        location: a store on a disk of this machine.
-        keys: which samples.
-        missing: ``"ok"`` leaves out keys of no sample, which are an error otherwise.
-        refit: fit the tables of the codec to the samples that are left.
-        progress: called with (samples done, samples of all shards that are written anew).
+        location: a store on a local disk.
+        keys: keys of the samples.
+        missing: ``"ok"`` ignores keys of no sample, which are an error otherwise.
+        refit: fit the codec's tables to the remaining samples.
+        progress: callback that receives (samples done, samples of all shards to rewrite).
 
     Raises:
-        UsageError: there is no store or it lies elsewhere, a key is missing, or its folder holds
-            what the card does not name; nothing was changed.
+        UsageError: there is no local store, a key is missing, or its folder holds files that the
+            card does not name; nothing was changed.
         DamagedError: the store is damaged; nothing was changed.
-        SeitError: the disk is full, or another call is at work; the store is as it was.
+        SeitError: the disk is full, or another call is running; the store is unchanged.
     """
     folder = open_folder(location)
     if not isinstance(folder, LocalFolder):
@@ -153,7 +152,7 @@ def delete_samples(
 
 
 class _Removal:
-    """One removal from the store at ``path`` by way of the folder ``work``, which is locked."""
+    """Removal from the store at ``path`` through the locked folder ``work``."""
 
     def __init__(self, path: Path, work: Path, keys: KeySet, progress: Progress | None) -> None:
         self.path = path
@@ -167,7 +166,7 @@ class _Removal:
         self._total = 0
 
     def run(self, request: str, *, allows_missing: bool, refit: bool) -> Deletion:
-        """Make the new store, put it in the place of the old one, and remove that."""
+        """Make the new store, replace the old one with it, and remove the old one."""
         store = self.store
         _check_no_links(self.path, store.card)
         check_folder(self.path, store.card, reason="which may tell of the samples")
@@ -199,7 +198,7 @@ class _Removal:
     def _refit(
         self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int
     ) -> None:
-        """Make the new store by recoding all of it."""
+        """Make the new store by recoding everything."""
         card = self.store.card
         contents = Contents(
             like=self.store,
@@ -225,7 +224,7 @@ class _Removal:
     def _rewrite(
         self, kept: _Masks, lines: list[bytes], job: Mapping[str, Any], remaining: int
     ) -> None:
-        """Make the new store of files of the old one, and of shards without the samples."""
+        """Make the new store from files of the old one and from shards without the samples."""
         card = self.store.card
         touched = {name for name, mask in kept.items() if not mask.all()}
         self._total = sum(
@@ -278,7 +277,7 @@ class _Removal:
         return tuple(records), [write_index(self.new, split.name, records)] if records else []
 
     def _tar(self, split: Split, number: int, mask: npt.NDArray[np.bool_]) -> ShardRecord:
-        """Rewrite a shard under the name that it had."""
+        """Rewrite a shard under the same name."""
         shard = split.shards[number]
         file = shard.record.file
         named = _TAR_NAME.fullmatch(Path(file).name)
@@ -315,7 +314,7 @@ class _Removal:
         return written.shards, list(written.files)
 
     def _link(self, record: FileRecord) -> None:
-        """Give the new store a file that stays, without copying it where that is possible."""
+        """Add an unchanged file to the new store, by a link if possible."""
         source, target = self.path / record.file, inside(self.new, record.file)
         with explained_writes(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -339,17 +338,17 @@ def _part(mask: npt.NDArray[np.bool_], shard: Shard) -> npt.NDArray[np.bool_]:
 
 
 def _is_of_split(file: str, split: str, container: str) -> bool:
-    """Whether a file that is no shard belongs to a split: its index, or a file of its group."""
+    """Return True if a file other than a shard (an index, or a group's file) belongs to a split."""
     if container == "zarr":
         return file.startswith(f"{group_name(split)}/")
     return file == index_name(split)
 
 
 def _check_no_links(path: Path, card: Card) -> None:
-    """Refuse links to files elsewhere, in which samples would be left.
+    """Refuse links to files elsewhere, which would keep samples.
 
     Raises:
-        UsageError: there are such.
+        UsageError: there are such links.
     """
     for name in (CARD_NAME, *(record.file for record in card.records)):
         if (path / name).resolve() != path / name:

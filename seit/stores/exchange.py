@@ -1,4 +1,4 @@
-"""Exchange two folders in one step, where the system can."""
+"""Atomic exchange of two folders, if the system supports it."""
 
 import ctypes
 import errno
@@ -14,13 +14,13 @@ _UNABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def exchange_folders(one: Path, other: Path) -> bool:
-    """Give two folders each other's name: nobody ever sees one name without a folder.
+    """Swap the names of two folders atomically: neither name is ever without a folder.
 
     Returns:
-        False when the system or the file system cannot do it; nothing was changed then.
+        False if the system or file system cannot do it; nothing was changed then.
 
     Raises:
-        OSError: it is not allowed, or one is the place where a disk is mounted.
+        OSError: it is not permitted, or one is a mount point.
     """
     library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)

@@ -1,4 +1,4 @@
-"""A new store with some samples of another."""
+"""Creation of a new store from some samples of another."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -46,32 +46,30 @@ def filter_store(
 ) -> Rewritten:
     """Write the samples that meet all conditions as a new store: whole or not at all.
 
-    They keep their order. Splits of which nothing is left are left out. Inputs that could not be
-    read stay listed where their split and key meet the conditions on these. What the original
-    files took is not known of single samples: the card's ``source_bytes`` is the share of the
-    samples.
+    They keep their order. Empty splits are left out. Skipped inputs stay listed if their split and
+    key meet the conditions on these. Original sizes of single samples are unknown, so the card's
+    ``source_bytes`` is scaled by the share of samples.
 
     Args:
-        source: a path or URL of a store, or the open store that ``rows`` are of.
-        target: a path or URL, new or empty.
+        source: path or URL of a store, or the open store that ``rows`` refer to.
+        target: path or URL, new or empty.
         splits: names of splits; all by default.
-        rows: by split, the numbers of samples, int (n,), such as ``seit.stream.select`` gives for
-            classes and fractions of them; a split that it does not name is left out.
-        keys: keys of samples; ``a.wav`` stands for its views ``a.wav#0`` … too.
-        patterns: shell patterns of keys, one of which matches; ``*`` takes ``/`` too.
-        where: metadata fields and what they are: text as it is, anything else as JSON.
-        missing: ``"ok"`` leaves out keys of no sample, which are an error otherwise.
-        keep_classes: keep the names of classes of which no sample is left, and with them the
-            numbers of all labels.
+        rows: sample indices by split, int (n,), such as ``seit.stream.select`` returns for classes
+            and fractions of them; a split that is not named is left out.
+        keys: keys of samples; ``a.wav`` includes its views ``a.wav#0`` …
+        patterns: shell patterns of keys, any of which matches; ``*`` also matches ``/``.
+        where: metadata fields and their values: text as is, anything else as JSON.
+        missing: ``"ok"`` ignores keys of no sample, which are an error otherwise.
+        keep_classes: keep the names of classes without remaining samples, and so all labels.
         codec: ``"packed"`` or ``"context"``; as in the source by default.
         container: ``"wds"`` or ``"zarr"``; as in the source by default.
-        note: what the card's job record says of the choice of ``rows``, as JSON.
-        progress: called now and then.
+        note: description of the choice of ``rows`` for the card's job record, as JSON.
+        progress: callback for progress.
 
     Raises:
         UsageError: no sample is chosen, a name or key is unknown, or ``target`` is not empty.
         DamagedError: the source is damaged.
-        SeitError: a disk is full or a place does not answer.
+        SeitError: a disk is full or a remote server does not respond.
     """
     store = source if isinstance(source, Store) else open_store(source)
     codec, container = codec or store.card.codec, container or store.card.container
@@ -125,7 +123,7 @@ def _choose(
 def _skipped(
     store: Store, masks: _Masks, keys: KeySet | None, patterns: Sequence[str]
 ) -> list[bytes]:
-    """The lines of `skipped.jsonl` that stay."""
+    """Return the lines of `skipped.jsonl` to keep."""
     kept = []
     for entry, line in skipped_lines(store):
         key, split = entry["key"], entry["split"]
@@ -169,7 +167,7 @@ def _contents(
 
 
 def _compact(store: Store, masks: _Masks) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-    """The classes that have samples, and what each label becomes."""
+    """Return the classes with samples, and the new label of each old one."""
     parts = [np.unique(store[name].labels[mask]) for name, mask in masks.items()]
     used = np.unique(np.concatenate(parts))
     used = used[used >= 0]

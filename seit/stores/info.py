@@ -1,4 +1,4 @@
-"""Facts about a store: what `seit info` prints."""
+"""Facts about a store, as `seit info` prints them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from seit.shards import Location, Store, open_store
 
 @dataclass(frozen=True, repr=False)
 class StoreInfo(Outcome):
-    """What a store holds.
+    """Description of a store.
 
     Attributes:
-        samples: over all splits.
-        bytes: of all files.
+        samples: samples in all splits.
+        bytes: bytes of all files.
         bytes_per_sample: `bytes` over `samples`.
         payload_bytes_per_sample: bytes of the blocks alone, over `samples`.
         source_bytes_per_sample: mean size of the original files.
         grid: (H, W) of one sample's tokens.
-        codebook_size: codes K.
-        codebook_dim: values C of a code's vector.
-        tokenizer: its name.
-        tokenizer_fingerprint: its fingerprint.
+        codebook_size: number of codes K.
+        codebook_dim: dimension C of a code's vector.
+        tokenizer: name of the tokenizer.
+        tokenizer_fingerprint: fingerprint of the tokenizer.
         quality: figures of its reconstructions, such as ``psnr_db``.
-        codec: what codes the tokens.
-        container: what the shards are.
-        classes: names; a label indexes them.
-        splits: samples by split.
+        codec: codec of the tokens.
+        container: format of the shards.
+        classes: class names, indexed by labels.
+        splits: samples per split.
         shards: number of shards.
-        skipped: inputs that could not be read.
+        skipped: number of unreadable inputs.
     """
 
     samples: int
@@ -51,11 +51,11 @@ class StoreInfo(Outcome):
 
 
 def describe_store(store: Store | Location) -> StoreInfo:
-    """Describe a store, opened or by path or URL; reads its card alone.
+    """Describe a store, open or at a path or URL, from its card alone.
 
     Raises:
         UsageError: there is no store.
-        DamagedError: its card is not what was written.
+        DamagedError: its card is damaged.
     """
     store = store if isinstance(store, Store) else open_store(store)
     card, tokenizer = store.card, store.card.tokenizer

@@ -1,6 +1,6 @@
-"""Merge several stores of one tokenizer.
+"""Merging of stores with the same tokenizer.
 
-Shape letters: N samples of a split over all stores.
+Legend: N samples of a split over all stores.
 """
 
 import json
@@ -44,7 +44,7 @@ from seit.stores.select import chosen_blocks
 
 _LOG = logging.getLogger(__name__)
 _Masks = Mapping[tuple[int, str], npt.NDArray[np.bool_]]
-"""Which samples are kept, by the number of the store and the split."""
+"""Masks of the samples to keep, by index of the store and split."""
 
 
 def merge_stores(
@@ -57,26 +57,26 @@ def merge_stores(
     container: str | None = None,
     progress: Progress | None = None,
 ) -> Rewritten:
-    """Write the samples of several stores of one tokenizer as one store: whole or not at all.
+    """Write the samples of several stores with the same tokenizer as one: whole or not at all.
 
-    Splits and classes of one name become one; labels are renumbered. Samples stand in the order
-    of ``sources``, classes in that in which they are first named. Equal keys are looked for
-    within each split, which takes about 32 bytes of memory a sample.
+    Splits and classes of the same name are united; labels are renumbered. Samples follow the order
+    of ``sources``, classes that of their first occurrence. Duplicate keys are looked for within
+    each split, which takes about 32 bytes of memory per sample.
 
     Args:
-        target: a path or URL, new or empty.
-        sources: two stores or more.
-        prefix: put the name of each store's folder and ``/`` before its keys.
-        on_duplicate: ``"skip"`` keeps the first of the samples of one key.
-        codec: ``"packed"`` or ``"context"``; else what all sources have, or ``"context"``.
-        container: ``"wds"`` or ``"zarr"``; else what all sources have, or ``"wds"``.
-        progress: called now and then.
+        target: path or URL, new or empty.
+        sources: two or more stores.
+        prefix: prepend the name of each store's folder and ``/`` to its keys.
+        on_duplicate: ``"skip"`` keeps the first of the samples with the same key.
+        codec: ``"packed"`` or ``"context"``; by default the common one, else ``"context"``.
+        container: ``"wds"`` or ``"zarr"``; by default the common one, else ``"wds"``.
+        progress: callback for progress.
 
     Raises:
-        UsageError: the stores are of different tokenizers, a key occurs twice, two folders have
-            one name, two splits differ only in case, or ``target`` is not empty.
+        UsageError: the tokenizers differ, a key occurs twice, two folders share a name, two splits
+            differ only in case, or ``target`` is not empty.
         DamagedError: a source is damaged.
-        SeitError: a disk is full or a place does not answer.
+        SeitError: a disk is full or a remote server does not respond.
     """
     check_names(codec or ContextCodec.name, container or CONTAINERS[0])
     if on_duplicate not in ("error", "skip"):
@@ -151,10 +151,10 @@ def _split_names(stores: Sequence[Store]) -> tuple[str, ...]:
 
 
 def _keep_first(stores: Sequence[Store], prefixes: Sequence[str], *, skips: bool) -> _Masks:
-    """Keep all samples but those whose key one before has in the same split.
+    """Keep all samples but those whose key occurs earlier in the same split.
 
     Raises:
-        UsageError: there are any, and they are not to be skipped.
+        UsageError: there are duplicates, and they are not to be skipped.
     """
     masks: dict[tuple[int, str], npt.NDArray[np.bool_]] = {}
     for name in _split_names(stores):
@@ -256,7 +256,7 @@ def _origin(store: Store) -> dict[str, Any]:
 
 
 def _warn_near(stores: Sequence[Store]) -> None:
-    """Warn where a class of one store is spelled nearly as one of an earlier store."""
+    """Warn if a class of one store is spelled nearly like one of an earlier store."""
     first: dict[str, None] = {}
     for store in stores:
         near = near_names(store.classes, list(first))

@@ -1,4 +1,4 @@
-"""Make a store next to the place where it belongs, and move it there when it is complete."""
+"""Building of a store next to its destination, and the final move."""
 
 import shutil
 import tempfile
@@ -14,9 +14,9 @@ from seit.stores.copy import copy_store
 
 @contextmanager
 def work_folder(target: Location) -> Iterator[Path]:
-    """Yield a folder to work in: next to a local target, else where temporary files are.
+    """Yield a work folder: next to a local target, else among temporary files.
 
-    It is removed in the end; leftovers of a killed call are removed at the beginning.
+    It is removed at the end; leftovers of a killed call are removed at the start.
 
     Raises:
         UsageError: ``target`` is neither new nor empty, or cannot be written.
@@ -42,10 +42,10 @@ def work_folder(target: Location) -> Iterator[Path]:
 
 
 def place_store(store: Path, target: Location) -> None:
-    """Move a finished local store to ``target``: there as a whole, or not at all.
+    """Move a finished local store to ``target``: as a whole, or not at all.
 
     Raises:
-        SeitError: it could not be written.
+        SeitError: it cannot be written.
     """
     place = open_folder(target)
     if isinstance(place, LocalFolder):

@@ -1,6 +1,6 @@
-"""Rewrite a store in another codec or container; keys, labels, metadata and order stay.
+"""Recoding of a store with another codec or container; keys, labels, metadata and order stay.
 
-Shape letters: N samples, n of a block, H W grid.
+Legend: N samples, n of a block, H W grid.
 """
 
 import shutil
@@ -36,11 +36,11 @@ from seit.shards import (
 )
 
 Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
+"""Callback that receives (samples done, total samples)."""
 CONTAINERS = ("wds", "zarr")
 CODECS = (PackedCodec.name, ContextCodec.name)
 _FIT_SAMPLE_BYTES = 64
-"""Bytes of a sample that is chosen for a fit, besides its ids."""
+"""Memory of a sample chosen for a fit, in addition to its ids."""
 
 
 def recode_store(
@@ -51,10 +51,10 @@ def recode_store(
     container: str,
     progress: Progress | None = None,
 ) -> Card:
-    """Write a store into the folder ``target``, over what an earlier attempt left there.
+    """Write a store into the folder ``target``, over leftovers of an earlier attempt.
 
-    Falls back from the codec ``context`` to ``packed`` where the store would not become smaller,
-    or K > 4,096; the card says which. The card comes last.
+    Falls back from the codec ``context`` to ``packed`` if that would not make the store smaller or
+    if K > 4,096; the card says which. The card comes last.
 
     Raises:
         UsageError: the codec or container is unknown, or two splits would share a folder.
@@ -76,7 +76,7 @@ def recode_store(
 
 
 def fit_codec(store: Store) -> ContextCodec:
-    """Fit the `context` codec to a store: to samples at even distances over all its splits.
+    """Fit the `context` codec to evenly spaced samples of all splits of a store.
 
     Raises:
         UsageError: K > 4,096.
@@ -97,7 +97,7 @@ def fit_codec(store: Store) -> ContextCodec:
         first += len(split)
     tokens_NHW = np.concatenate([np.empty((0, *layout.grid), layout.dtype), *parts])
     codebook = store.codebook
-    if codebook.ndim == 3:  # all levels share the tables, so codes are alike that are so in each
+    if codebook.ndim == 3:  # all levels share the tables, so similar codes are similar in each
         codebook = np.concatenate(list(codebook), axis=1)
     return ContextCodec(layout, fit_tables(tokens_NHW, codebook, total_samples=total))
 
@@ -109,7 +109,7 @@ def _write(
     container: str,
     progress: Progress | None,
 ) -> Card:
-    """Write all but the card."""
+    """Write everything but the card."""
     with explained_writes(target):
         target.mkdir(parents=True, exist_ok=True)
     write_split = _write_tars if container == "wds" else _write_group
@@ -173,7 +173,7 @@ def _content_bytes(card: Card) -> int:
 
 
 def _packed_bytes(source: Store) -> int:
-    """Size of the store when packed, or a little less: without tar headers and padding."""
+    """Return the packed size of the store, slightly low: without tar headers and padding."""
     if source.card.codec == PackedCodec.name:
         return _content_bytes(source.card)
     return source.card.samples * source.card.layout.sample_bytes

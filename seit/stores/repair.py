@@ -1,4 +1,4 @@
-"""Restore damaged or missing files of a store from a copy of it."""
+"""Restoration of damaged or missing files of a store from a copy."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ _PROBED_FILES = 16
 
 
 class Copy:
-    """A copy of a store in ``folder``, itself perhaps not all intact.
+    """Copy of a store in ``folder``, perhaps itself not all intact.
 
-    Each method changes the target only by files that are whole and as a card says, and returns
-    why it left things as they were, or None when it restored what it was asked for.
+    Each method changes the target only by whole files that match a card. It returns None on
+    success, else the reason why nothing was restored.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -33,7 +33,7 @@ class Copy:
             )
 
     def restore(self, target: Folder, record: FileRecord) -> str | None:
-        """Restore a file that the target's card names."""
+        """Restore a file named by the target's card."""
         try:
             copy_file(self.folder, target, record)
         except FileNotFoundError:
@@ -49,7 +49,7 @@ class Copy:
     def restore_card(self, target: Folder) -> str | None:
         """Restore the card of a store of which most other files are intact.
 
-        Were that not asked for, the copy of another store would replace everything.
+        Without this condition, the copy of another store would replace everything.
         """
         try:
             card = read_card(self.folder)

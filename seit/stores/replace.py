@@ -1,8 +1,8 @@
-"""Replace a store by a new one so that a kill at any moment leaves the one or the other.
+"""Replacement of a store such that a kill at any moment leaves the old or the new one.
 
-``.STORE.deleting`` next to it holds a lock; ``new``, the store that is made; ``old``, where folders
-cannot be exchanged; and a record, which is there from when ``new`` is complete until what it
-replaced is gone. By its seal it tells whether STORE is the new one already.
+``.STORE.deleting`` next to it holds a lock; ``new``, the store being made; ``old``, if folders
+cannot be exchanged; and a record that exists from the completion of ``new`` until the replaced
+store is removed. The record's seal shows whether STORE is already the new one.
 """
 
 import json
@@ -21,13 +21,13 @@ from seit.shards import CARD_NAME, Card, LocalFolder, Store, read_card
 from seit.stores.exchange import exchange_folders
 
 JOB_FOLDER = ".tokenize"
-"""Where in a store's folder a tokenize job works; it may hold samples, and the job's lock."""
+"""Subfolder in which a tokenize job works; it may hold samples, and the job's lock."""
 _RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 1 << 24
 
 
 class Record(TypedDict):
-    """Note on a store that is complete: what asked for it, its seal, and what the call returns."""
+    """Record of a complete store: the request, its seal, and the return value of the call."""
 
     request: str
     seal: str
@@ -35,41 +35,40 @@ class Record(TypedDict):
 
 
 def work_of(path: Path) -> Path:
-    """Return the folder next to the store at ``path``, resolved, where its successor is made."""
+    """Return the folder next to the store at ``path``, resolved, in which its successor is made."""
     return path.with_name(f".{path.name}.deleting")
 
 
 @contextmanager
 def held_store(path: Path) -> Iterator[tuple[Path, Record | None]]:
-    """Hold the store at ``path``, resolved, to replace it.
+    """Lock the store at ``path``, resolved, to replace it.
 
     Yields:
-        The folder to work in, and the record of an earlier call that ended here, if the store is
-        what that made.
+        The work folder, and the record of an earlier call if the store is its result.
 
     Raises:
-        SeitError: another call is at work, or the old store could not be removed.
+        SeitError: another call is running, or the old store could not be removed.
         UsageError: there is no store.
     """
     work = work_of(path)
     if not path.is_dir() and not work.is_dir():
-        read_card(path)  # says that there is no store
+        read_card(path)  # raises if there is no store
     with locked(work, path):
         yield work, end_earlier(path, work)
 
 
 def put_in_place(store: Store, work: Path, *, request: str, outcome: Mapping[str, Any]) -> None:
-    """Put the finished store ``work/new`` in the place of ``store``, and remove that.
+    """Replace ``store`` by the finished store ``work/new``, and remove the old one.
 
     Args:
-        store: the old one, by its resolved path.
-        work: of :func:`held_store`.
-        request: what asked for the new one.
-        outcome: what the call returns, for another that is made after a kill.
+        store: the old store, by its resolved path.
+        work: folder from :func:`held_store`.
+        request: request for the new store.
+        outcome: return value of the call, also for a repeated call after a kill.
 
     Raises:
         ChangedError: the old store changed meanwhile.
-        SeitError: the disk is full, or the folders cannot be exchanged; the store is as it was.
+        SeitError: the disk is full, or the folders cannot be exchanged; the store is unchanged.
     """
     flush_folders(work / "new")
     store.sealed.check()  # files may have been linked, not read
@@ -79,7 +78,7 @@ def put_in_place(store: Store, work: Path, *, request: str, outcome: Mapping[str
 
 
 def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: str) -> None:
-    """Note that the store ``new`` with this seal is complete, what asked for it, and the outcome.
+    """Record that the store ``new`` with this seal is complete, its request, and the outcome.
 
     Raises:
         SeitError: the disk is full.
@@ -89,10 +88,10 @@ def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: 
 
 
 def replace_folder(path: Path, work: Path) -> None:
-    """Put the new store in the place of the old one.
+    """Replace the old store by the new one.
 
     Raises:
-        SeitError: that cannot be done; the store is as it was.
+        SeitError: the replacement failed; the store is unchanged.
     """
     try:
         if not exchange_folders(path, work / "new"):
@@ -111,7 +110,7 @@ def replace_folder(path: Path, work: Path) -> None:
 
 
 def end_earlier(path: Path, work: Path) -> Record | None:
-    """Finish what an earlier call left in ``work``; return its record if it made this store.
+    """Complete or discard an earlier call in ``work``; return its record if it made this store.
 
     Raises:
         SeitError: the old store could not be removed.
@@ -146,10 +145,10 @@ def _read_record(work: Path) -> Record | None:
 
 @contextmanager
 def locked(work: Path, path: Path) -> Iterator[None]:
-    """Hold the store against a second call; ``work`` goes unless something has to be ended.
+    """Lock the store against a second call; remove ``work`` unless it has unfinished work.
 
     Raises:
-        SeitError: another call is at work.
+        SeitError: another call is running.
         UsageError: ``work`` is a link.
     """
     refuse_links(work)
@@ -163,17 +162,16 @@ def locked(work: Path, path: Path) -> Iterator[None]:
 
 
 def check_folder(path: Path, card: Card, *, reason: str) -> None:
-    """Refuse a folder with things in it that would go with the old store, or that a job writes to.
+    """Refuse a folder with files that would be lost with the old store, or that a job writes to.
 
     Args:
         path: the store's folder.
-        card: of the store.
-        reason: why files that the card does not name are refused, "… which the card does not
-            name and" this.
+        card: card of the store.
+        reason: text that follows "… which the card does not name and" in the message.
 
     Raises:
         UsageError: there are such files.
-        SeitError: a job is under way.
+        SeitError: a job is running.
     """
     known = {CARD_NAME, *(record.file for record in card.records)}
     for name in LocalFolder(path).names():
@@ -193,17 +191,17 @@ def check_no_job(path: Path) -> None:
     """Refuse a store that a tokenize job is writing.
 
     Raises:
-        SeitError: one is.
+        SeitError: a job is running.
     """
     if is_locked(path / JOB_FOLDER / LOCK_NAME):
         raise SeitError(f"a job is writing {path}; wait for it or stop it first")
 
 
 def check_not_replaced(path: Path) -> None:
-    """Refuse a store that another call is replacing; a job looks after it has its own lock.
+    """Refuse a store that another call is replacing; a job checks after taking its own lock.
 
     Raises:
-        SeitError: one is.
+        SeitError: another call is running.
     """
     if is_locked(work_of(path) / LOCK_NAME):
         raise SeitError(f"another call is changing {path}; wait for it or stop it first")

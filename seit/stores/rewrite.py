@@ -1,6 +1,6 @@
-"""Write samples of existing stores as a new store.
+"""Writing of samples of existing stores as a new store.
 
-It is made packed, in tars, first: only then is it known what entropy coding has to be fitted to.
+It is first made packed, in tars, so that the samples for fitting the entropy coding are known.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,27 +38,27 @@ from seit.stores.place import place_store
 from seit.stores.recode import CONTAINERS, recode_store
 
 Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
+"""Callback that receives (samples done, total samples)."""
 SHARD_SAMPLES = 8192
-"""Samples per shard, or more where a source has larger ones."""
+"""Samples per shard, or more if a source has larger ones."""
 EDITS_ENTRY = "edits"
-"""The entry of a card's ``job`` that lists, in order, what was done to the store since then."""
+"""Field of a card's ``job`` that lists later edits of the store, in order."""
 
 
 @dataclass(frozen=True, repr=False)
 class Rewritten(Outcome):
-    """Facts about a store that was written.
+    """Facts about a rewritten store.
 
     Attributes:
-        samples: over all splits.
-        skipped: inputs that could not be read, as `skipped.jsonl` lists them.
-        bytes: of all files.
+        samples: samples in all splits.
+        skipped: unreadable inputs, as listed in `skipped.jsonl`.
+        bytes: bytes of all files.
         bytes_per_sample: `bytes` over `samples`.
-        splits: samples by split.
+        splits: samples per split.
         classes: number of classes.
-        codec: what codes the tokens.
-        container: what the shards are.
-        left_out: samples that were to be left out.
+        codec: codec of the tokens.
+        container: format of the shards.
+        left_out: samples left out on request.
     """
 
     samples: int
@@ -77,16 +77,16 @@ class Contents:
     """Contents of a new store.
 
     Attributes:
-        like: a store of the same tokenizer; codebook, weights and block size are taken from it.
-        splits: the samples of each split, in pieces of any size.
-        samples: their number in all splits.
+        like: store that provides tokenizer, codebook, weights and block size.
+        splits: samples of each split, in pieces of any size.
+        samples: number of samples in all splits.
         classes: class names.
-        skipped: the lines of `skipped.jsonl`.
+        skipped: lines of `skipped.jsonl`.
         source_bytes: bytes of the original files of all samples.
-        quality: the card's entry.
-        job: the card's entry.
+        quality: field of the card.
+        job: field of the card.
         shard_samples: samples per shard, a multiple of the block size.
-        files: content of further small files, by name, in the place of those of ``like``.
+        files: contents of other small files, by name, replacing those of ``like``.
     """
 
     like: Store
@@ -110,7 +110,7 @@ def write_contents(
     container: str,
     progress: Progress | None,
 ) -> None:
-    """Write a new store at ``target``, by way of the folder ``work``.
+    """Write a new store at ``target``, through the folder ``work``.
 
     Raises:
         DamagedError: a source is damaged.
@@ -130,7 +130,7 @@ def make_store(
     container: str,
     progress: Progress | None = None,
 ) -> None:
-    """Write a new store into the new folder ``made``, by way of the folder ``work``.
+    """Write a new store into the new folder ``made``, through the folder ``work``.
 
     Raises:
         DamagedError: a source is damaged.
@@ -200,7 +200,7 @@ def _write_split(
 
 
 def common_shard_samples(stores: Sequence[Store], block_samples: int) -> int:
-    """Samples per shard of a store made of ``stores``: whole blocks."""
+    """Return the samples per shard, in whole blocks, of a store made of ``stores``."""
     largest = max(
         (
             shard.samples
@@ -217,10 +217,10 @@ def common_shard_samples(stores: Sequence[Store], block_samples: int) -> int:
 def relabelled(
     pieces: Iterable[Block], numbers: npt.NDArray[np.int32], *, where: object
 ) -> Iterator[Block]:
-    """Yield the same samples with label ``numbers[i]`` for label i; −1 stays −1.
+    """Yield the samples with label ``numbers[i]`` for label i; −1 stays −1.
 
     Raises:
-        DamagedError: a label is none of them.
+        DamagedError: a label is out of range.
     """
     lookup = np.append(numbers, np.int32(-1))
     for piece in pieces:
@@ -234,17 +234,17 @@ def relabelled(
 
 
 class SkippedInput(TypedDict):
-    """Input that could not be read, as a line of `skipped.jsonl` names it."""
+    """Unreadable input, as a line of `skipped.jsonl` describes it."""
 
     key: str
     split: str
 
 
 def skipped_lines(store: Store) -> list[tuple[SkippedInput, bytes]]:
-    """Return the lines of `skipped.jsonl`, each as a record and as it stands there.
+    """Return the lines of `skipped.jsonl`, each as a record and as raw bytes.
 
     Raises:
-        DamagedError: the file is not what was written.
+        DamagedError: the file is damaged.
     """
     if all(record.file != SKIPPED_NAME for record in store.card.files):
         return []
@@ -263,12 +263,12 @@ def skipped_lines(store: Store) -> list[tuple[SkippedInput, bytes]]:
 
 
 def share_of(source_bytes: int, kept: int, samples: int) -> int:
-    """Estimate the original bytes of ``kept`` of ``samples`` equally large samples."""
+    """Estimate the original bytes of ``kept`` of ``samples``, assumed equally large."""
     return source_bytes * kept // max(samples, 1)
 
 
 def edited_job(job: Mapping[str, Any], **edit: Any) -> dict[str, Any]:
-    """Return the card's ``job`` after one more edit, such as ``delete={"samples": 3}``."""
+    """Return the card's ``job`` with an edit appended, such as ``delete={"samples": 3}``."""
     earlier = job.get(EDITS_ENTRY)
     return {**job, EDITS_ENTRY: [*(earlier if isinstance(earlier, list) else []), edit]}
 

@@ -1,6 +1,6 @@
-"""Choose samples of a split by their keys and metadata.
+"""Selection of samples of a split by key and metadata.
 
-Shape letters: N samples of the split.
+Legend: N samples of the split.
 """
 
 import json
@@ -24,14 +24,14 @@ _MAX_KEY_FILE_BYTES = 1 << 30
 
 
 class KeySet:
-    """Keys that are looked for; ``a.wav`` stands for its views ``a.wav#0``, ``a.wav#1`` … too."""
+    """Set of wanted keys; ``a.wav`` includes its views ``a.wav#0``, ``a.wav#1`` and so on."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self.wanted = frozenset(keys)
         self._found: set[str] = set()
 
     def holds(self, key: str) -> bool:
-        """Whether a sample of this key is looked for; it counts as found then."""
+        """Return True if a sample's key is wanted, and mark the wanted key as found."""
         for name in (key, _VIEW.sub("", key)):
             if name in self.wanted:
                 self._found.add(name)
@@ -40,14 +40,14 @@ class KeySet:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The keys that were not found, sorted."""
+        """Keys not found, sorted."""
         return tuple(sorted(self.wanted - self._found))
 
     def check_found(self, where: object) -> None:
-        """Refuse keys that were not found.
+        """Check that all keys were found.
 
         Raises:
-            UsageError: there are some; it names the first.
+            UsageError: a key was not found; the message names the first.
         """
         missing = self.missing
         if not missing:
@@ -61,7 +61,7 @@ class KeySet:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """Read the keys in a file: UTF-8, one a line, empty lines left out.
+    """Read the keys in a UTF-8 file, one per line, ignoring empty lines.
 
     Raises:
         UsageError: it cannot be read, or is not such a file.
@@ -88,10 +88,10 @@ def match_samples(
     """Return a mask, bool (N,), of samples that meet all conditions; each column is read once.
 
     Args:
-        split: of a store.
-        keys: the sample's key is one of them.
-        patterns: the key matches one of these shell patterns, whose ``*`` takes ``/`` too.
-        where: metadata fields and what they are: text as it is, anything else as JSON.
+        split: split of a store.
+        keys: keys to accept.
+        patterns: shell patterns, one of which the key must match; ``*`` also matches ``/``.
+        where: metadata fields and their values: text as is, anything else as JSON.
 
     Raises:
         DamagedError: the split is damaged.
@@ -123,9 +123,9 @@ def chosen_blocks(
     """Yield the samples of ``mask`` (N,), in order, in pieces; blocks without any are not read.
 
     Args:
-        split: of a store.
-        mask: which samples.
-        shards: shards of the split to look at; all by default.
+        split: split of a store.
+        mask: mask of the samples.
+        shards: shards of the split to read; all by default.
 
     Raises:
         DamagedError: a block is damaged.

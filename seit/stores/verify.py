@@ -1,6 +1,6 @@
-"""Is every byte of a store intact? Checks sizes, sha256 sums, blocks and keys; repairs from a copy.
+"""Verification of every byte of a store: sizes, sha256 sums, blocks and keys; repair from a copy.
 
-A verification reads past any cache: it speaks of what the store itself holds.
+It bypasses any cache, so it reports on the store itself.
 """
 
 import os
@@ -46,13 +46,13 @@ __all__ = ["Damage", "Verification", "verify_store"]
 
 @dataclass(frozen=True, repr=False)
 class Verification(Outcome):
-    """The outcome of a verification, after any repair.
+    """Outcome of a verification, after any repair.
 
     Attributes:
-        blocks: blocks looked at.
+        blocks: blocks checked.
         bytes: bytes of the store.
-        damage: all that is wrong.
-        repaired: the files that were restored from a copy.
+        damage: remaining damage.
+        repaired: files restored from a copy.
     """
 
     blocks: int
@@ -64,12 +64,12 @@ class Verification(Outcome):
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
-        """The entries of ``damage``, as the record names them."""
+        """Entries of ``damage``, under its name in the record."""
         return self.damage
 
     @property
     def ok(self) -> bool:
-        """True when nothing is damaged."""
+        """True if nothing is damaged."""
         return not self.damage
 
 
@@ -83,24 +83,24 @@ def verify_store(
 ) -> Verification:
     """Read every file of a store and check it.
 
-    Files that the card does not name are damage too, apart from those of an unfinished job; they
-    are never removed. So are keys that occur twice in a split; finding them takes about 16 bytes
-    of memory a sample. Each shard of a remote store is fetched once, into a temporary file.
+    Files that the card does not name, apart from those of an unfinished job, also count as damage,
+    but are never removed. So do duplicate keys in a split; finding them takes about 16 bytes of
+    memory per sample. Each shard of a remote store is fetched once, into a temporary file.
 
     Args:
         location: the store.
         repair_from: a copy of it. A damaged or missing file is replaced by the copy's if that has
-            the size and sha256 that the card says. A damaged or missing card is replaced by the
-            copy's if most of the files that this one names are here.
-        storage_options: what fsspec's file system takes, for both places.
-        retry: how long to try when a remote place does not answer, for both places.
-        progress: called with (files done, files in all).
+            the size and sha256 of the card. A damaged or missing card is replaced by the copy's if
+            most of the files named in the copy's card exist here.
+        storage_options: options of fsspec's file system, for store and copy.
+        retry: retry policy for unresponsive servers, for store and copy.
+        progress: callback that receives (files done, total files).
 
     Raises:
         UsageError: there is no store, or an intact one of a newer version; or ``repair_from`` holds
             no copy of it.
-        ChangedError: another store took its place meanwhile; nothing was restored after that.
-        SeitError: a place did not answer or could not be written, or, with ``repair_from``,
+        ChangedError: another store replaced it meanwhile; nothing was restored after that.
+        SeitError: a server did not respond, a file could not be written, or, with ``repair_from``,
             another call is changing the store.
     """
     folder = open_folder(location, storage_options=storage_options, retry=retry).place
@@ -113,18 +113,18 @@ def verify_store(
 
 @contextmanager
 def _held(folder: Folder) -> Iterator[None]:
-    """Hold a store of this machine against calls that would replace it, where that can be done."""
+    """Lock a local store against calls that would replace it, if possible."""
     with ExitStack() as stack:
         if isinstance(folder, LocalFolder):
             path = folder.path.resolve()
-            with suppress(UsageError):  # the folder around it cannot be written
+            with suppress(UsageError):  # its parent folder is not writable
                 stack.enter_context(locked(work_of(path), path))
             check_no_job(path)
         yield
 
 
 class _Verifier:
-    """One verification of the store in ``folder``, with a copy to repair it from or without."""
+    """Verification of the store in ``folder``, with an optional copy to repair it from."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class _Verifier:
         self.num_files = 0
 
     def verify(self) -> Verification:
-        """Check all files, then what holds between them."""
+        """Check all files, then the consistency between them."""
         store = self._open()
         if store is None:
             return Verification(0, 0, tuple(self.damage))
@@ -171,7 +171,7 @@ class _Verifier:
         )
 
     def _open(self) -> Store | None:
-        """Open the store; if only its card is at fault, the copy's may take its place."""
+        """Open the store; if only its card is damaged, the copy's may replace it."""
         try:
             return open_store(self.folder, cache_bytes=0)
         except DamagedError as error:
@@ -195,7 +195,7 @@ class _Verifier:
                 self.damage.append(Damage(CODEBOOK_NAME, None, str(error)))
 
     def _find_codec(self, store: Store) -> Codec | None:
-        """What codes the tokens; None where its tables are lost, so that no tokens are checked."""
+        """Return the codec of the tokens; None, which skips their check, if its tables are lost."""
         try:
             return store.codec
         except DamagedError as error:
@@ -226,7 +226,7 @@ class _Verifier:
         self.damage += duplicate_keys(split, hashes)
 
     def _check(self, record: FileRecord, look: Callable[[], FileReport]) -> FileReport:
-        """Look at a file; if it is damaged, look again after it was restored from the copy."""
+        """Check a file; if it is damaged, restore it from the copy and check again."""
         report = look()
         if report.damage and self.copy and not is_intact(self.folder, record):
             assert self.sealed is not None, "files are checked of an open store"
@@ -254,9 +254,9 @@ def _with_refusal(reason: str, refusal: str) -> str:
 def _check_plan(
     store: Store, split: Split, codec: Codec | None, damaged: set[str]
 ) -> Iterator[Damage]:
-    """The index of a split, or its `zarr.json` files, may be what was sealed and yet be wrong.
+    """Yield errors in a split's index or `zarr.json` files, which can be wrong despite the seal.
 
-    Those that are ``damaged`` are left out: they are reported already.
+    Files in ``damaged`` are already reported and left out.
     """
     if store.card.container == "zarr":
         if codec is None:
@@ -282,7 +282,7 @@ def _strangers(store: Store) -> Iterator[Damage]:
     known = {CARD_NAME, *(record.file for record in store.card.records)}
     try:
         names = store.folder.names()
-    except OSError:  # some servers give files but no lists of them
+    except OSError:  # some servers serve files but cannot list them
         return
     for name in names:
         if name not in known and not name.startswith("."):

@@ -1,4 +1,4 @@
-"""Training the learned tokenizers, and comparing tokenizers of images."""
+"""Training of learned tokenizers, and comparison of image tokenizers."""
 
 import lazy_loader
 

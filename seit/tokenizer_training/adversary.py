@@ -1,4 +1,4 @@
-"""The adversarial phase: a discriminator that learns with the tokenizer, from a given step on."""
+"""Adversarial phase: a discriminator trained along with the tokenizer from a given step on."""
 
 from collections.abc import Mapping
 
@@ -27,18 +27,18 @@ class Adversary:
         self._update = Update()
 
     def has_begun(self, step: int) -> bool:
-        """Whether it takes part in ``step``."""
+        """Return True if it takes part in ``step``."""
         return step >= self._start
 
     def loss(self, rebuilt: Tensor) -> Tensor:
-        """Return the weighted loss of reconstructions (B, P, Y, X) that look like such."""
+        """Return the weighted generator loss of reconstructions (B, P, Y, X)."""
         self.network.requires_grad_(False)
         loss: Tensor = -self._weight * self.network(rebuilt).mean()
         self.network.requires_grad_(True)
         return loss
 
     def learn(self, planes: Tensor, rebuilt: Tensor, *, lr: float) -> Tensor:
-        """Take a step in telling photographs from reconstructions; returns the hinge loss."""
+        """Take a discriminator step on photographs and reconstructions; return the hinge loss."""
         set_learning_rate(self._optimizer, lr)
         loss = hinge(self.network(planes), self.network(rebuilt.detach()))
         self._update.backward(loss)
@@ -53,11 +53,7 @@ class Adversary:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved state back.
-
-        Raises:
-            DamagedError: it is another network's.
-        """
+        """Restore saved state; raise DamagedError if it is from another network."""
         weights, state = (
             {
                 key.removeprefix(prefix): value

@@ -1,4 +1,4 @@
-"""Base of the trainings of tokenizers and of TokenAdapt: their settings, loop and run folder."""
+"""Shared settings, loop and run folder for training tokenizers and TokenAdapt."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,7 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
-    """Settings of both trainings.
+    """Settings shared by both trainings.
 
     Attributes:
         batch_size: crops or images per step.
@@ -45,8 +45,8 @@ class BaseConfig:
         warmup_steps: steps of the warm-up.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of the metrics.
-        loggers: where else figures go: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard
-            where it is installed.
+        loggers: further loggers: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard if it
+            is installed.
         seed: seed for weights and data.
         device: cpu, cuda, cuda:1, mps or auto.
     """
@@ -70,13 +70,12 @@ class BaseConfig:
         return self.lr * (1 + math.cos(progress)) / 2
 
     def differences(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Name the settings in which the training of a saved config differs from this one's.
+        """Return the names of settings that differ from those of a saved config.
 
-        Settings of the machine do not count, and those that did not exist yet when it was saved had
-        their defaults.
+        Ignores machine settings; settings added since then count with their defaults.
 
         Raises:
-            UsageError: what was saved is no such config.
+            UsageError: the saved values are not such a config.
         """
         begun = build(type(self), earlier, origin="the config that was saved")
         mine, theirs = flatten(to_mapping(self)), flatten(to_mapping(begun))
@@ -88,15 +87,7 @@ class BaseConfig:
 
 
 class BaseLoop(Loop[Batch], Generic[Batch]):
-    """Loop of both trainings, in one process.
-
-    Args:
-        config: the settings.
-        run: the folder.
-        device: where to train.
-        progress: called after each step.
-        parts: names of the parts of the loss.
-    """
+    """Loop of both trainings, in one process."""
 
     remedy = "lower lr"
 
@@ -125,11 +116,7 @@ class BaseLoop(Loop[Batch], Generic[Batch]):
         return self.settings.rate(step)
 
     def check_figures(self, result: Mapping[str, Any]) -> dict[str, float]:
-        """Return the numbers of a result.
-
-        Raises:
-            SeitError: one is not finite.
-        """
+        """Return the numbers of a result; raise SeitError if one is not finite."""
         known = {name: one for name, one in result.items() if isinstance(one, int | float)}
         what = describe_figures(known)
         if what is not None:
@@ -137,11 +124,7 @@ class BaseLoop(Loop[Batch], Generic[Batch]):
         return known
 
     def leave(self, result: Mapping[str, Any], *, title: str) -> None:
-        """Write the report and the result of a finished training.
-
-        Raises:
-            SeitError: a figure is not finite.
-        """
+        """Write the report and result of a training; raise SeitError if a figure is not finite."""
         known = self.check_figures(result)
         info = {**self.run.info, "result": result, "environment": environment(self.device)}
         write_training_report(self.run, self.settings, info, title=title)
@@ -159,20 +142,20 @@ def entered(
     begins: Mapping[str, Any],
     prepare: Callable[[], None],
 ) -> Iterator[Run]:
-    """Hold the run folder of a new training, or with ``resume`` of one that was begun alike.
+    """Lock the run folder of a new training, or with ``resume`` of one with the same settings.
 
-    A new one that is refused before its first checkpoint is removed.
+    A new folder is removed if the training fails before its first checkpoint.
 
     Args:
-        folder: of the run.
-        config: the settings.
-        source: what is learned from.
-        resume: whether a run may be there.
-        begins: fingerprints of what else it begins with, for `run.json`.
-        prepare: called first, while the folder is held.
+        folder: run folder.
+        config: settings.
+        source: training data.
+        resume: whether the folder may hold a run.
+        begins: fingerprints of other inputs, for `run.json`.
+        prepare: called first, while the folder is locked.
 
     Raises:
-        UsageError: the folder holds something else, or a training that was begun otherwise.
+        UsageError: the folder holds something else, or a training with other settings or inputs.
     """
     with locked_folder(folder):
         prepare()

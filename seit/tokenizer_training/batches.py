@@ -23,12 +23,12 @@ _Read = TypeVar("_Read")
 
 
 class Batch(NamedTuple):
-    """Crops of one step."""
+    """Crops of a step."""
 
     values: Tensor
-    """uint8 (B, S, S, 3) of images, or float32 (B, 1, M, crop) of spectrograms, about −1…1."""
+    """Uint8 (B, S, S, 3) of images, or float32 (B, 1, M, crop) of spectrograms, about −1…1."""
     labels: Tensor
-    """int64 (B,), −1 where an instance has no class."""
+    """Labels int64 (B,), −1 for an instance without a class."""
     keys: list[str]
     """Keys of the instances."""
 
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 class Batches(ABC):
     """Batches that depend on (seed, step) alone.
 
-    An instance that cannot be read is replaced by another one.
+    An unreadable instance is replaced by another one.
     """
 
     noun: ClassVar[str]
@@ -51,12 +51,12 @@ class Batches(ABC):
         self._config = config
 
     def batches(self, step: int, stop: int) -> Iterator[Batch]:
-        """Yield the batches of steps ``step`` to ``stop`` − 1, made ahead by threads."""
+        """Yield the batches of steps ``step`` to ``stop`` − 1, prefetched by threads."""
         workers = max(1, (os.cpu_count() or 1) // 2)
         return map_ahead(self.batch, range(step, stop), most=workers)
 
     def batch(self, step: int) -> Batch:
-        """Make the batch of one step."""
+        """Return the batch of a step."""
         config = self._config
         random = np.random.default_rng([config.seed, step])
         crops: list[Tensor] = []
@@ -70,12 +70,12 @@ class Batches(ABC):
 
     @abstractmethod
     def _crops(self, random: np.random.Generator) -> tuple[Instance, list[Tensor]]:
-        """Cut the crops of one instance."""
+        """Return the crops of a random instance."""
 
     def _draw(
         self, random: np.random.Generator, read: Callable[[int], _Read]
     ) -> tuple[Instance, _Read]:
-        """Draw an instance and read it, by its number."""
+        """Draw and read a random instance, given a reader by its number."""
         reason = ""
         for _ in range(_ATTEMPTS):
             number = int(random.integers(len(self._instances)))

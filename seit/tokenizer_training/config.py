@@ -1,4 +1,4 @@
-"""Settings of the training of a tokenizer."""
+"""Settings for training a tokenizer."""
 
 import math
 from dataclasses import dataclass
@@ -14,43 +14,42 @@ _LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog")
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig(BaseConfig):
-    """Settings of a training, besides those of `BaseConfig`; with the corpus they give the weights.
+    """Settings in addition to `BaseConfig`; together with the corpus they determine the weights.
 
     Attributes:
-        audio: length of the windows of an audio tokenizer, as of the presets: `1s`, `5s` or
-            `10s`; `none` for images.
-        size: side of the square images that it will take, in pixels, a multiple of 8.
-        quantizer: `vq` (a codebook moved by averages, dead codes restarted), `rvq` (several of
-            these, each for what those before leave over), `fsq` (Mentzer et al. 2023) or `lfq`
-            (Yu et al. 2023).
-        codes: codebook size K of `vq`, `rvq` (each level) and `lfq` (a power of two there).
+        audio: window length of an audio tokenizer, as in the presets: `1s`, `5s` or `10s`; `none`
+            for images.
+        size: side of the square input images in pixels, a multiple of 8.
+        quantizer: `vq` (codebook of moving averages, with dead codes restarted), `rvq` (residual
+            levels of `vq`), `fsq` (Mentzer et al. 2023) or `lfq` (Yu et al. 2023).
+        codes: codebook size K of `vq`, `rvq` (each level) and `lfq` (a power of two).
         levels: levels per dimension of `fsq`, each at least 3; K is their product.
         depth: levels of `rvq`, at least 2.
-        dim: latent dim C of `vq` and `rvq`; that of the others follows from K.
-        encoder_width, encoder_blocks, decoder_width, decoder_blocks: of the network.
-        crop: side of the training crops in pixels, a multiple of 8; of audio, frames of a crop,
+        dim: latent dim C of `vq` and `rvq`; for the others it follows from K.
+        encoder_width, encoder_blocks, decoder_width, decoder_blocks: network size.
+        crop: side of the training crops in pixels, a multiple of 8; for audio, frames of a crop,
             whole patches.
-        scale: crops are taken from images whose shorter side is `size` times a factor from this
-            range, uniform in its logarithm. Neither says anything about audio.
+        scale: range of the log-uniform factor by which images are scaled before cropping, relative
+            to a shorter side of `size`; no effect on audio.
         crops_per_image: crops from each decoded image or window.
         ema: decay of the average of the weights, which is what is saved.
         l1: weight of the absolute error.
         l2: weight of the squared error.
-        ssim: weight of 1 − MS-SSIM (Wang et al. 2003), the perceptual term that needs no network.
+        ssim: weight of 1 − MS-SSIM (Wang et al. 2003), a perceptual term without a network.
         commitment: weight of the distance of latents to their codes; `fsq` has none.
-        adversarial: weight of what a discriminator of patches thinks of the reconstructions
-            (hinge loss; Esser et al. 2021 without their adaptive weight).
-        adversarial_start: the step from which on it is trained and listened to.
+        adversarial: weight of a patch discriminator's loss on reconstructions (hinge loss; Esser et
+            al. 2021 without their adaptive weight).
+        adversarial_start: first step of the discriminator and of its loss.
         discriminator_width: channels of its first layer.
-        classes: weight of the cross-entropy of a head that names the class of a crop from its
-            quantised latents; needs a labelled corpus.
+        classes: weight of the cross-entropy of a head that predicts the class of a crop from its
+            quantized latents; requires a labeled corpus.
         hog: weight of the squared error of a head that predicts histograms of oriented gradients
-            (as Wei et al. 2022) of each patch from its quantised latents.
-        whitening: of the principal components that the network starts from, 0–1.
-        eval_images: images or windows of the val split that the finished tokenizer is measured on.
+            (as Wei et al. 2022) of each patch from its quantized latents.
+        whitening: whitening of the principal components that initialize the network, 0–1.
+        eval_images: images or windows of the val split for measuring the finished tokenizer.
 
     Raises:
-        UsageError: for a value outside its range.
+        UsageError: a value is out of range.
     """
 
     audio: Literal["none", "1s", "5s", "10s"] = "none"
@@ -141,7 +140,7 @@ class TokenizerConfig(BaseConfig):
 
     @property
     def mel(self) -> MelConfig | None:
-        """The shape of the spectrograms; None for images."""
+        """Shape of the spectrograms; None for images."""
         return MEL_CONFIGS.get(self.audio)
 
     @property

@@ -1,4 +1,4 @@
-"""Crops of a corpus' images."""
+"""Crops of the images of a corpus."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from seit.tokenizer_training.batches import Batches
 
 
 class Crops(Batches):
-    """Batches of crops, mirrored half of the time; images, scales and places are random."""
+    """Batches of crops at random scale and place of random images, half of them mirrored."""
 
     noun = "images"
 

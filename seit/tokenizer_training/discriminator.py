@@ -1,6 +1,6 @@
-"""A discriminator of patches: is this part of a picture a photograph or a reconstruction?
+"""Patch discriminator, which tells photographs from reconstructions.
 
-Shape letters: B batch, P planes, Y X height and width.
+Legend: B batch, P planes, Y X height and width.
 """
 
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ _SLOPE = 0.2
 
 
 class PatchDiscriminator(nn.Module):
-    """Four 4×4 convolutions whose outputs each judge 46 × 46 pixels.
+    """Four 4×4 convolutions; each output judges 46 × 46 pixels.
 
     After PatchGAN (Isola et al., "Image-to-Image Translation with Conditional Adversarial
-    Networks", 2017), one layer shallower, and with group instead of batch norm: what an image is
-    judged to be does not depend on its batch.
+    Networks", 2017), one layer shallower, and with group instead of batch norm, so that scores do
+    not depend on the rest of the batch.
     """
 
     def __init__(self, planes: int, width: int) -> None:
@@ -32,6 +32,6 @@ class PatchDiscriminator(nn.Module):
 
     @override
     def forward(self, planes: Tensor) -> Tensor:
-        """Planes (B, P, Y, X), −1…1 → scores (B, 1, Y/8 − 1, X/8 − 1), high for photographs."""
+        """Map planes (B, P, Y, X), −1…1, to scores (B, 1, Y/8 − 1, X/8 − 1), high for originals."""
         scores: Tensor = self.layers(planes)
         return scores

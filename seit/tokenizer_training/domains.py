@@ -1,4 +1,4 @@
-"""What training differs in between images and audio: batches, the tokenizer's kind, its figures."""
+"""Differences between training on images and on audio: batches, tokenizer kind, figures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,11 +34,11 @@ class Domain(Protocol):
     batches: Batches
 
     def tokenizer(self, codebook: Tensor, network: Autoencoder, bound: Bound) -> LearnedTokenizer:
-        """What training came to, its codes sorted by use."""
+        """Return the trained tokenizer, its codes sorted by use."""
         ...
 
     def measure(self, tokenizer: LearnedTokenizer, held_out: Sequence[Instance]) -> dict[str, Any]:
-        """Its figures on instances."""
+        """Return the tokenizer's figures on instances."""
         ...
 
 
@@ -67,7 +67,7 @@ class ImageDomain:
 class AudioDomain:
     """Windows of clips → `mel-conv`.
 
-    The front end is fitted on a sample of the clips and kept in the training's folder.
+    The front end is fitted on a sample of the clips and saved in the run folder.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class AudioDomain:
 
 
 def make_domain(instances: Sequence[Instance], config: TokenizerConfig, folder: Path) -> Domain:
-    """Make the domain of a config; that of audio keeps its front end in ``folder``.
+    """Create the domain of a config; that of audio saves its front end in ``folder``.
 
     Raises:
         SeitError: nothing is readable.
-        DamagedError: the front end is not what was written.
+        DamagedError: the front end is not as written.
     """
     mel = config.mel
     if mel is None:

@@ -1,6 +1,6 @@
-"""Measuring tokenizers on a corpus, and comparing several.
+"""Evaluation and comparison of tokenizers on a corpus.
 
-Shape letters: B images, S image side.
+Legend: B images, S image side.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,12 +43,12 @@ SHEET_IMAGES = 8
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several tokenizers measured on the same images.
+    """Measurements of several tokenizers on the same images.
 
     Attributes:
-        images: how many files were looked at, at most.
-        rows: by the names that were asked for; a :class:`Measurement` each for images.
-        warnings: about the corpora, one line each.
+        images: maximum number of files read.
+        rows: one :class:`Measurement` per requested name, for images.
+        warnings: warnings about the corpora, one line each.
     """
 
     images: int
@@ -58,18 +58,18 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """How tokenizers are compared.
+    """Settings of a comparison.
 
     Attributes:
-        images: files to look at, evenly spread over the val split, if the source has one.
+        images: number of files, evenly spaced in the val split if the source has one.
         tile: cut images at their own resolution into squares of the tokenizer's size, instead of
             resizing and cropping them.
-        fit_on: what tokenizers that are named by their kind are fitted on; None for the train
-            split of the source, whose val split, a tenth if it has none, is then looked at.
-        size: image side of such tokenizers, in pixels.
+        fit_on: corpus to fit tokenizers named by kind on; None for the train split of the source,
+            evaluating on its val split, or on a tenth if it has none.
+        size: image side of fitted tokenizers, in pixels.
         codes: their codebook size.
-        seed: of their fit.
-        sheet: a new PNG file of originals beside reconstructions.
+        seed: seed of their fit.
+        sheet: new PNG file with originals next to reconstructions.
     """
 
     images: int = 256
@@ -94,11 +94,11 @@ class CompareConfig:
 def compare_tokenizers(
     names: Sequence[str], source: str | Path, config: CompareConfig
 ) -> Comparison:
-    """Measure tokenizers, named as `seit tokenize --tokenizer` takes them, on a source.
+    """Measure tokenizers, named as in `seit tokenize --tokenizer`, on a source.
 
     Raises:
-        UsageError: wrong input.
-        DamagedError: a tokenizer's file is not what was written.
+        UsageError: the input is invalid.
+        DamagedError: a tokenizer's file is not as written.
         SeitError: nothing is readable, or no image is as large as a tile.
     """
     if len(set(names)) != len(names) or not names:
@@ -166,7 +166,7 @@ def _compare_audio(
 def measure_instances(
     tokenizer: ImageTokenizer, instances: Sequence[Instance], *, count: int, tile: bool = False
 ) -> Measurement:
-    """Measure a tokenizer on ``count`` images, evenly spread.
+    """Measure a tokenizer on ``count`` evenly spaced images.
 
     Raises:
         SeitError: no image is readable, or none is as large as a tile.
@@ -182,7 +182,7 @@ def measure_instances(
 
 
 def sample_pictures(instances: Sequence[Instance], *, size: int, count: int) -> Tensor:
-    """Decode ``count`` images, evenly spread: uint8 (B, S, S, 3).
+    """Decode ``count`` evenly spaced images: uint8 (B, S, S, 3).
 
     Raises:
         SeitError: no image is readable.
@@ -210,7 +210,7 @@ def _fitted(name: str, corpus: Corpus, config: CompareConfig) -> Tokenizer:
 def _sheet_rows(
     tokenizers: Mapping[str, ImageTokenizer], instances: Sequence[Instance], config: CompareConfig
 ) -> Iterator[SheetRow]:
-    """One picture of each of a few images, and what each tokenizer makes of it."""
+    """Yield a picture of each of a few images, with each tokenizer's reconstruction."""
     for instance in spread_evenly(instances, SHEET_IMAGES):
         originals: dict[str, Picture] = {}
         for name, tokenizer in tokenizers.items():

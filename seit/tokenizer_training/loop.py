@@ -1,4 +1,4 @@
-"""The loop that trains a learned tokenizer.
+"""Training loop of a learned tokenizer.
 
 Legend: P figures of a step.
 """
@@ -32,14 +32,7 @@ _START_PATCHES = 131_072
 class TokenizerLoop(BaseLoop[Batch]):
     """One call of :func:`seit.tokenizer_training.train.train_tokenizer`.
 
-    Args:
-        config: the settings.
-        domain: images or audio.
-        num_classes: of the corpora.
-        device: where to train.
-        run: the folder.
-        progress: called after each step.
-        origin: the tokenizer to start from; None for components and centers of patches.
+    Starts from the tokenizer ``origin``, or from principal components and centers of patches.
     """
 
     def __init__(
@@ -78,7 +71,7 @@ class TokenizerLoop(BaseLoop[Batch]):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """Set network and codes to the origin's, or to components and centers of patches."""
+        """Initialize network and codes from the origin, or from components and patch centers."""
         if self.origin is not None:
             self.model.network.load_state_dict(self.origin.network_weights())
             self.model.quantizer.restore(self.origin.codebook)
@@ -136,7 +129,7 @@ class TokenizerLoop(BaseLoop[Batch]):
             "codes_used_a_batch": loss.new_tensor(used),
             **losses,
         }
-        absent = loss.new_zeros(())  # the adversary's, before it begins
+        absent = loss.new_zeros(())  # of the adversary, before it begins
         return torch.stack([figures.get(name, absent).detach().float() for name in self.parts])
 
     @override
@@ -150,7 +143,7 @@ class TokenizerLoop(BaseLoop[Batch]):
         return self.model, self.average, rival
 
     def tokenizer(self) -> LearnedTokenizer:
-        """Make the tokenizer of the averaged weights, its codes sorted by use."""
+        """Return the tokenizer with averaged weights, its codes sorted by use."""
         quantizer = self.model.quantizer
         network = cast(Autoencoder, self.average.module).cpu()
         return self.domain.tokenizer(quantizer.codebook().cpu(), network, quantizer.bound)

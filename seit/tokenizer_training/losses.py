@@ -1,6 +1,6 @@
-"""What a reconstruction costs, and how a discriminator learns to tell it from a photograph.
+"""Reconstruction loss, and the discriminator's hinge loss.
 
-Shape letters: B batch, P planes, Y X height and width.
+Legend: B batch, P planes, Y X height and width.
 """
 
 from typing import NamedTuple
@@ -13,18 +13,18 @@ from seit.tokenizers import ms_ssim
 
 
 class Reconstruction(NamedTuple):
-    """The distance of reconstructions to their originals."""
+    """Distance between reconstructions and originals."""
 
     loss: Tensor
-    """Scalar: the weighted sum."""
+    """Weighted sum, a scalar."""
     psnr_db: Tensor
-    """Scalar: mean over the batch, values not yet rounded; without gradient."""
+    """Mean PSNR over the batch in dB, before rounding of values; a scalar without gradient."""
     ms_ssim: Tensor
-    """Scalar, likewise."""
+    """Mean MS-SSIM over the batch; a scalar without gradient."""
 
 
 def reconstruction(rebuilt: Tensor, planes: Tensor, config: TokenizerConfig) -> Reconstruction:
-    """Compare planes (B, P, Y, X) with values −1…1; the losses are of values 0–1."""
+    """Compare planes (B, P, Y, X) with values −1…1; losses are computed on values 0–1."""
     error = (rebuilt - planes) / 2
     squared = error.square()
     similarity = ms_ssim(rebuilt / 2 + 0.5, planes / 2 + 0.5).mean()
@@ -36,5 +36,5 @@ def reconstruction(rebuilt: Tensor, planes: Tensor, config: TokenizerConfig) -> 
 
 
 def hinge(real: Tensor, made: Tensor) -> Tensor:
-    """The hinge loss of a discriminator's scores, of originals and of reconstructions."""
+    """Return the hinge loss of a discriminator's scores of originals and reconstructions."""
     return (functional.relu(1 - real).mean() + functional.relu(1 + made).mean()) / 2

@@ -1,6 +1,6 @@
-"""What is trained: the network, its quantiser, and heads that only training needs.
+"""The trained model: the network, its quantizer, and heads used in training only.
 
-Shape letters: B batch, P planes, Y X height and width.
+Legend: B batch, P planes, Y X height and width.
 """
 
 from typing import NamedTuple
@@ -17,15 +17,15 @@ IMAGE_PLANES, IMAGE_PATCH = 3, (8, 8)
 
 
 class Rebuilt(NamedTuple):
-    """What the model makes of planes."""
+    """Output of the model for planes."""
 
     planes: Tensor
-    """float32 (B, P, Y, X), −1…1."""
+    """Reconstruction float32 (B, P, Y, X), −1…1."""
     quantized: Quantized
 
 
 class Model(nn.Module):
-    """Planes → codes → planes, and what heads read off the codes."""
+    """Planes → codes → planes, with heads on the codes."""
 
     def __init__(self, config: TokenizerConfig, *, num_classes: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Model(nn.Module):
 
     @override
     def forward(self, planes: Tensor) -> Rebuilt:
-        """Planes (B, P, Y, X), −1…1."""
+        """Encode, quantize and decode planes (B, P, Y, X), −1…1."""
         latents = self.network.encoder(planes)
         quantized = self.quantizer(latents.float())
         return Rebuilt(self.network.decoder(quantized.latents).float(), quantized)
@@ -57,7 +57,7 @@ class Model(nn.Module):
     def semantic_losses(
         self, rebuilt: Rebuilt, planes: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """The weighted losses of the heads that there are, by name."""
+        """Return the weighted losses of the active heads, by name."""
         losses: dict[str, Tensor] = {}
         latents = rebuilt.quantized.latents.float()
         if self.class_head is not None:

@@ -1,4 +1,4 @@
-"""Pairs that TokenAdapt learns from: the tokens of images, and those of the same images warped.
+"""Training pairs of TokenAdapt: tokens of images, and of the same images warped.
 
 Legend: B batch, S image side, H W token grid.
 """
@@ -22,28 +22,28 @@ class Images(NamedTuple):
     """Decoded images."""
 
     pixels: Tensor
-    """(B, 3, S, S) uint8."""
+    """Pixels (B, 3, S, S) uint8."""
     positions: Tensor
-    """(B,) int64: the number of each image in the order in which they are asked for."""
+    """Positions (B,) int64 of the images in reading order."""
     keys: list[str]
-    """Of the images."""
+    """Keys of the images."""
 
 
 class Pairs(NamedTuple):
     """Token grids before and after a warp."""
 
     tokens: Tensor
-    """(B, H, W) int64, of the images."""
+    """Tokens of the images, (B, H, W) int64."""
     warps: Tensor
     """(B, 2, 3)."""
     targets: Tensor
-    """(B, H, W) int64, of the warped images."""
+    """Tokens of the warped images, (B, H, W) int64."""
     warped: Tensor
-    """(B, S, S, 3) uint8, those images."""
+    """Warped images, (B, S, S, 3) uint8."""
 
 
 def shuffled(instances: Sequence[Instance], seed: int) -> Iterator[Instance]:
-    """Yield the instances again and again, in another order each time."""
+    """Yield the instances repeatedly, each time in another order."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         for index in torch.randperm(len(instances), generator=generator).tolist():
@@ -55,10 +55,10 @@ def read_batches(
 ) -> Generator[Images]:
     """Decode images from batch number ``start`` on.
 
-    Those that cannot be read keep their position but make a batch smaller.
+    Unreadable ones keep their position but make a batch smaller.
 
     Raises:
-        SeitError: no image of a batch can be read.
+        SeitError: no image of a batch is readable.
     """
     first = start * batch_size
     numbered = zip(count(first), reader.read(islice(instances, first, None)))
@@ -82,7 +82,7 @@ def read_batches(
 def make_pairs(
     pixels: Tensor, random: SampleRandom, tokenizer: Tokenizer, geometry: Geometry
 ) -> Pairs:
-    """Tokenize images uint8 (B, 3, S, S), as they are and warped."""
+    """Tokenize images uint8 (B, 3, S, S), both original and warped."""
     B, S = len(pixels), pixels.shape[-1]
     H, W = tokenizer.grid
     device = tokenizer.codebook.device
@@ -95,7 +95,7 @@ def make_pairs(
 
 
 def measure_pairs(network: TokenAdapt, pairs: Pairs, tokenizer: Tokenizer) -> dict[str, float]:
-    """Compare the tokens that a network predicts with copied ones and the tokenizer's own."""
+    """Compare a network's predicted tokens with copied ones and the tokenizer's own."""
     logits = network(pairs.tokens, pairs.warps, tokenizer.grid)
     adapted = logits.argmax(dim=1)
     black = int(tokenizer.encode(torch.zeros_like(pairs.warped[:1]))[0, 0, 0])
@@ -118,18 +118,18 @@ def measure_pairs(network: TokenAdapt, pairs: Pairs, tokenizer: Tokenizer) -> di
 def copy_tokens(
     tokens: Tensor, warps: Tensor, size: tuple[int, int], *, outside: int = 0
 ) -> Tensor:
-    """The grid itself, warped: what TokenAdapt is measured against.
+    """Warp the grid itself, as a baseline for TokenAdapt.
 
     Args:
         tokens: (B, H, W) int64.
         warps: (B, 2, 3), from :func:`seit.augment.random_warps`.
         size: (h, w).
-        outside: the token where nothing is.
+        outside: token for cells outside the image.
 
     Returns:
         (B, h, w) int64, each the token of the nearest cell.
     """
-    # From 1 on, as a warp puts 0 outside; exact, as ids are below 2**24.
+    # Offset by 1, as the warp fills with 0; exact in float32, as ids are below 2**24.
     places = (tokens[:, None] + 1).to(torch.float32)
     copied = warp(places, warps, size, mode="nearest")[:, 0].round().to(torch.int64) - 1
     return copied.where(copied >= 0, outside)

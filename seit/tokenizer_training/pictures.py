@@ -1,6 +1,6 @@
-"""Images of a corpus for measuring: centre squares, or all tiles at their own resolution.
+"""Images of a corpus for evaluation: center squares, or all tiles at their own resolution.
 
-Shape letters: S side of what a tokenizer takes.
+Legend: S side of the tokenizer's input.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from seit.ingest import Instance, decode_image, decode_whole, read_bytes
 from seit.lookahead import map_ahead
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
-"""uint8 (S, S, 3)."""
+"""Uint8 (S, S, 3)."""
 
 _BATCH = 32
 
@@ -28,10 +28,10 @@ def read_pictures(
     """Yield the squares of each readable image, in order: one, or all of its tiles.
 
     Args:
-        instances: the images.
+        instances: images to read.
         size: S, in pixels.
-        tile: cut images at their own resolution into tiles without overlap, from the top left
-            corner; images smaller than a tile have none. Otherwise images are resized and cropped.
+        tile: cut images at their own resolution into non-overlapping tiles from the top left
+            corner, none if the image is smaller. Otherwise resize and crop images.
     """
 
     def read(instance: Instance) -> list[Picture]:
@@ -45,7 +45,7 @@ def read_pictures(
 
 
 def cut_tiles(pixels: npt.NDArray[np.uint8], size: int) -> list[Picture]:
-    """The whole tiles of an image, row by row."""
+    """Return the whole tiles of an image, row by row."""
     rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
     return [
         np.ascontiguousarray(pixels[top : top + size, left : left + size])

@@ -1,6 +1,6 @@
-"""The quantisers of a training, from vector-quantize-pytorch, behind one face.
+"""Quantizers for training, wrapping vector-quantize-pytorch.
 
-Shape letters: B batch, C latent dim, H W grid, K codes, L levels, N latents.
+Legend: B batch, C latent dim, H W grid, K codes, L levels, N latents.
 """
 
 from typing import Any, NamedTuple, cast
@@ -17,18 +17,18 @@ from seit.tokenizers import Bound, assign, fit_kmeans
 _EMA_DECAY = 0.99
 _ENTROPY = 0.1
 _DEAD_BELOW = 0.5
-"""Average uses a step below which a code is restarted at a latent of the batch."""
+"""Average uses per step below which a code is replaced by a latent of the batch."""
 
 
 class Quantized(NamedTuple):
-    """What a quantiser makes of latents."""
+    """Quantized latents."""
 
     latents: Tensor
-    """(B, C, H, W), the codes; gradients pass straight through."""
+    """Codes (B, C, H, W), with straight-through gradients."""
     ids: Tensor
-    """(B, L, H, W) int64."""
+    """Ids (B, L, H, W), int64."""
     loss: Tensor
-    """Scalar: commitment or entropy."""
+    """Commitment or entropy loss, a scalar."""
 
 
 class Quantizer(nn.Module):
@@ -36,7 +36,7 @@ class Quantizer(nn.Module):
 
     Attributes:
         dim: C.
-        bound: what a reader does to latents before it seeks their nearest codes.
+        bound: transform of latents before the search for nearest codes, for readers.
     """
 
     dim: int
@@ -47,18 +47,18 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def start(self, latents_NC: Tensor, *, seed: int) -> None:
-        """Begin from the clusters of latents, where the codes are learned."""
+        """Initialize learned codes from clusters of latents."""
 
     def restore(self, codebook: Tensor) -> None:
-        """Begin from what :meth:`codebook` gave, where the codes are learned."""
+        """Initialize learned codes from the output of :meth:`codebook`."""
 
     def codebook(self) -> Tensor:
-        """float32 (K, C) or (L, K, C), as an untrained reader looks codes up."""
+        """Return the codebook float32 (K, C) or (L, K, C), as used by readers."""
         raise NotImplementedError
 
 
 class LearnedQuantizer(Quantizer):
-    """`vq`: nearest codes, moved by averages of the latents that choose them."""
+    """`vq`: nearest codes, updated to averages of the latents assigned to them."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class LearnedQuantizer(Quantizer):
 
 
 class ResidualQuantizer(Quantizer):
-    """`rvq`: such codes again and again, for what the levels before leave over."""
+    """`rvq`: several levels of learned codes, each quantizing the residual of the previous ones."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class ResidualQuantizer(Quantizer):
 
 
 class ScalarQuantizer(Quantizer):
-    """`fsq`: each dim is squeezed into a few levels and rounded; all combinations are codes."""
+    """`fsq`: each dim is bounded and rounded to a few levels; all combinations are codes."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class ScalarQuantizer(Quantizer):
 
 
 class SignQuantizer(Quantizer):
-    """`lfq`: the sign of each dim, kept apart and in use by an entropy loss."""
+    """`lfq`: the sign of each dim; an entropy loss keeps codes distinct and in use."""
 
     bound = Bound(kind="sign")
 
@@ -166,15 +166,11 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "fsq": ScalarQuantizer,
     "lfq": SignQuantizer,
 }
-"""By the name that a config gives."""
+"""Quantizers by name in a config."""
 
 
 def make_quantizer(config: TokenizerConfig) -> Quantizer:
-    """The quantiser of a config.
-
-    Raises:
-        UsageError: vector-quantize-pytorch is not installed.
-    """
+    """Create a quantizer; raise UsageError if vector-quantize-pytorch is not installed."""
     kind: Any = QUANTIZERS[config.quantizer]
     quantizer: Quantizer = kind(config)
     return quantizer
@@ -193,7 +189,7 @@ def _moving_average(config: TokenizerConfig) -> dict[str, Any]:
 
 
 def _start_from(layer: Any, centres_KC: Tensor) -> None:
-    """Give a learned quantiser its first codes."""
+    """Initialize the codes of a learned quantizer."""
     inner = layer._codebook
     inner.embed.copy_(centres_KC[None])
     inner.embed_avg.copy_(centres_KC[None])

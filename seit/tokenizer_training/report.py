@@ -1,4 +1,4 @@
-"""The report of a training: its figures, learning curves and settings."""
+"""Report of a training: figures, learning curves and settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,7 @@ _CURVES = (
 
 
 def write_training_report(run: Run, config: Any, info: Mapping[str, Any], *, title: str) -> None:
-    """Write `report.html` of a finished training into its folder.
-
-    Args:
-        run: the folder.
-        config: its settings.
-        info: what `run.json` will hold.
-        title: kind of training.
-    """
+    """Write `report.html` of a finished training, with ``info`` of `run.json`."""
     metrics = {"": run.metrics()}
     rows = [[name, _text(value)] for name, value in info["result"].items() if value is not None]
     noted = {name for line in metrics[""] for name in line}

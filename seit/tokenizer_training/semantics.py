@@ -1,6 +1,6 @@
-"""Terms that ask the codes to tell more than pixels: small heads on the quantised latents.
+"""Semantic losses: small heads on the quantized latents, so that codes carry more than pixels.
 
-Shape letters: B batch, P planes, C latent dim, Y X height and width, H W grid, O orientations.
+Legend: B batch, P planes, C latent dim, Y X height and width, H W grid, O orientations.
 """
 
 import math
@@ -13,18 +13,19 @@ from typing_extensions import override
 ORIENTATIONS = 9
 _HIDDEN = 128
 _FLAT = 1e-2
-"""Gradients of a cell that are weaker than this, with values 0–1, are not scaled up to 1."""
+"""Gradients of a cell weaker than this, with values 0–1, are not normalized to length 1."""
 
 
 def hog(planes: Tensor, cell: tuple[int, int]) -> Tensor:
-    """Histograms of oriented gradients of planes (B, P, Y, X) with values 0–1.
+    """Return histograms of oriented gradients of planes (B, P, Y, X) with values 0–1.
 
-    As the targets of Wei et al., "Masked Feature Prediction for Self-Supervised Visual
+    As in the targets of Wei et al., "Masked Feature Prediction for Self-Supervised Visual
     Pre-Training" (2022), section 3.2: central differences, nine bins of unsigned orientation
-    weighted by magnitude, summed over cells, each plane's bins of a cell scaled to length 1.
+    weighted by magnitude, summed over cells, with the bins of each plane and cell normalized to
+    length 1.
 
     Returns:
-        (B, P·O, H, W), one column for each cell of (height, width) pixels.
+        (B, P·O, H, W), one column per cell of (height, width) pixels.
     """
     padded = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
     across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
@@ -40,7 +41,7 @@ def hog(planes: Tensor, cell: tuple[int, int]) -> Tensor:
 
 
 class ClassHead(nn.Module):
-    """Quantised latents (B, C, H, W) → logits (B, classes) of the crop's class."""
+    """Quantized latents (B, C, H, W) → logits (B, classes) of the crop's class."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
@@ -53,13 +54,13 @@ class ClassHead(nn.Module):
         return logits
 
     def loss(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy; labels below 0 do not count, and a batch of such costs nothing."""
+        """Return the cross-entropy, ignoring labels below 0; 0 if all are."""
         sums = functional.cross_entropy(self(latents), labels, ignore_index=-1, reduction="sum")
         return sums / (labels >= 0).sum().clamp(min=1)
 
 
 class HogHead(nn.Module):
-    """Quantised latents (B, C, H, W) → :func:`hog` (B, P·O, H, W) of the patches."""
+    """Quantized latents (B, C, H, W) → :func:`hog` (B, P·O, H, W) of the patches."""
 
     def __init__(self, dim: int, planes: int) -> None:
         super().__init__()
@@ -72,5 +73,5 @@ class HogHead(nn.Module):
         return bins
 
     def loss(self, latents: Tensor, planes: Tensor, cell: tuple[int, int]) -> Tensor:
-        """The mean squared error, for planes with values 0–1."""
+        """Return the mean squared error, for planes with values 0–1."""
         return functional.mse_loss(self(latents), hog(planes, cell))

@@ -1,4 +1,4 @@
-"""A contact sheet: originals beside what tokenizers keep of them, labelled, as one PNG."""
+"""Contact sheet: labeled originals and reconstructions of several tokenizers, as one PNG."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +20,18 @@ _INK, _PAPER = (34, 34, 34), (255, 255, 255)
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One picture.
+    """A row of the sheet.
 
     Attributes:
-        originals: what each tokenizer was given, by its name; they differ in size at most.
-        rebuilt: what it makes of it.
+        originals: input of each tokenizer, by name; they differ in size at most.
+        rebuilt: reconstruction by each tokenizer.
     """
 
     originals: Mapping[str, Picture]
     rebuilt: Mapping[str, Picture]
 
     def psnr_db(self, name: str) -> float:
-        """10·log10(255² / MSE) of one reconstruction, in dB."""
+        """Return 10·log10(255² / MSE) of one reconstruction, in dB."""
         error = self.rebuilt[name].astype(np.float64) - self.originals[name]
         return float(10 * np.log10(255**2 / max(float(np.square(error).mean()), 1e-12)))
 
@@ -39,7 +39,7 @@ class SheetRow:
 def write_sheet(path: Path, names: Sequence[str], rows: Iterable[SheetRow]) -> None:
     """Draw a row for each picture: the original, then each tokenizer's reconstruction.
 
-    All cells are as large as the largest picture; smaller ones are scaled up to it.
+    All cells have the size of the largest picture; smaller ones are scaled up.
 
     Raises:
         SeitError: there is no picture, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Training TokenAdapt for a store: warped images teach what the warped tokens would have been.
+"""Training of TokenAdapt for a store, on tokens of images before and after a warp.
 
 Legend: B batch.
 """
@@ -45,19 +45,19 @@ _RUN_SUFFIX = ".run"
 
 @dataclass(frozen=True, kw_only=True)
 class TokenAdaptConfig(BaseConfig):
-    """Settings of a training, besides those of `BaseConfig`; the paper gives the widths alone.
+    """Settings in addition to `BaseConfig`; the paper specifies the widths alone.
 
     Attributes:
         dim: model dim of both networks, a multiple of 4 and of `num_heads`.
         num_heads: attention heads.
-        geometry: the warps to learn.
+        geometry: warps to learn.
         weight_decay: decoupled weight decay of matrices.
-        train_split: the split that is trained on.
-        val_split: the split that is evaluated.
-        val_images: images that are evaluated, or all where the split has fewer.
+        train_split: split for training.
+        val_split: split for evaluation.
+        val_images: maximum number of images for evaluation.
 
     Raises:
-        UsageError: for a value outside its range.
+        UsageError: a value is out of range.
     """
 
     batch_size: int = 64
@@ -84,19 +84,19 @@ class TokenAdaptConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class TokenAdaptResult:
-    """Result of a training, on images that were not trained on.
+    """Result of a training, on held-out images.
 
-    Copying, for comparison, warps the grid itself: each cell has the token of the nearest one, or
-    that of black where nothing is.
+    The copy baseline warps the grid itself: each cell has the token of the nearest one, or that of
+    black outside the image.
 
     Attributes:
         loss: mean cross-entropy of a token, in nats.
-        accuracy: share of tokens that are the tokenizer's own of the warped image, 0–1.
-        copy_accuracy: the same of copying.
-        psnr_db: how near the decoded tokens come to the warped image, mean over images, in dB.
-        copy_psnr_db: the same of copying.
-        best_psnr_db: the same of the tokenizer's own tokens of the warped image.
-        images: how many images were evaluated.
+        accuracy: share of tokens equal to the tokenizer's own of the warped image, 0–1.
+        copy_accuracy: accuracy of copying.
+        psnr_db: PSNR of the decoded tokens to the warped image, mean over images, in dB.
+        copy_psnr_db: PSNR of copying.
+        best_psnr_db: PSNR of the tokenizer's own tokens of the warped image.
+        images: number of evaluated images.
         seconds: duration of the whole call.
     """
 
@@ -122,26 +122,25 @@ def train_tokenadapt(
 ) -> TokenAdaptResult:
     """Train TokenAdapt on the images that a store was made from, and save it.
 
-    Each image is tokenized twice, as it is and warped in pixels, and the network learns to predict
-    the second grid from the first and the warp, by cross-entropy. The paper's training code was
-    never published; pairs and loss follow its description. Equal arguments give equal weights on
-    the same CPU, also when the training was interrupted and resumed. Its run folder is next to
-    ``out``, under that name and `.run`.
+    Each image is tokenized twice, original and warped in pixels, and the network learns by
+    cross-entropy to predict the second grid from the first and the warp. The paper's training code
+    was never published; pairs and loss follow its description. Equal arguments give equal weights
+    on the same CPU, even after an interruption. The run folder is next to ``out``, with the suffix
+    `.run`.
 
     Args:
-        store: the store, opened or by path.
+        store: store, open or by path.
         source: SRC, the images that it was made from.
-        config: the settings.
-        out: the file to write, for ``augment.token_adapt``.
-        resume: resume the training that is there, if there is one; the result of a finished one is
-            returned.
+        config: settings.
+        out: output file, for ``augment.token_adapt``.
+        resume: resume an existing training, if any; returns the result of a finished one.
         overwrite: replace ``out`` and its run if they exist.
-        progress: called after each step.
+        progress: callback after each step.
 
     Raises:
         UsageError: settings, store and SRC do not fit together; nothing was written.
-        SeitError: the loss is not finite any more, or the file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        SeitError: the loss became non-finite, or the file cannot be written.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     started = time.perf_counter()
     out = Path(out)
@@ -182,7 +181,7 @@ def train_tokenadapt(
 def _list(
     store: Store, source: str | Path, config: TokenAdaptConfig
 ) -> tuple[str, Sequence[Instance], Sequence[Instance]]:
-    """List the inputs: their fingerprint, and those of both splits in an order of their own."""
+    """Return the fingerprint of the inputs, and the shuffled instances of both splits."""
     corpus = list_corpus(
         source,
         val_fraction=float(store.card.job["val_fraction"]),
@@ -205,18 +204,7 @@ def _clear(folder: Path) -> None:
 
 
 class TokenAdaptLoop(BaseLoop[Images]):
-    """One call of :func:`train_tokenadapt`.
-
-    Args:
-        network: what is trained, on ``device``.
-        tokenizer: of the store, likewise.
-        training: the images.
-        config: the settings.
-        device: where to train.
-        run: the folder.
-        progress: called after each step.
-        max_pixels: largest image that is decoded.
-    """
+    """One call of :func:`train_tokenadapt`; network and tokenizer are on ``device``."""
 
     def __init__(
         self,
@@ -286,7 +274,7 @@ class TokenAdaptLoop(BaseLoop[Images]):
 
     @torch.no_grad()
     def measure(self, held_out: Sequence[Instance]) -> dict[str, float]:
-        """Return the figures of a result by name, and as ``images`` the number of images."""
+        """Return the figures of a result by name, with ``images``, the number of images."""
         self.network.eval()
         sums: defaultdict[str, float] = defaultdict(float)
         images = 0

@@ -1,4 +1,4 @@
-"""Training a tokenizer: its corpora, its start, its run folder and its result."""
+"""Training of a tokenizer: corpora, initialization, run folder and result."""
 
 import logging
 import time
@@ -33,7 +33,7 @@ from seit.training import MAX_RECORD_BYTES, TOKENIZER_NAME, Inputs, Run
 
 _LOG = logging.getLogger(__name__)
 _EARLIER_CONFIG, _EARLIER_RESULT = "config.json", "eval.json"
-"""Files of a training of an earlier version, instead of `config.yaml` and `run.json`."""
+"""Files of a training by an earlier version, instead of `config.yaml` and `run.json`."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class TokenizerResult:
     """Result of a training.
 
     Attributes:
-        file: the tokenizer.
-        fingerprint: of it.
-        steps: in all.
-        psnr_db: on held-out images, in dB; of audio, of its log-mel levels.
-        ssim: on held-out images; None for audio.
-        codebook_usage: fraction of the codes that occur there, 0–1.
+        file: file of the tokenizer.
+        fingerprint: its fingerprint.
+        steps: total number of steps.
+        psnr_db: PSNR on held-out images, in dB; for audio, of log-mel levels.
+        ssim: SSIM on held-out images; None for audio.
+        codebook_usage: fraction of the codes used on held-out data, 0–1.
         seconds: duration of this call.
-        warnings: about the corpus, one line each.
+        warnings: warnings about the corpus, one line each.
     """
 
     file: str
@@ -70,26 +70,26 @@ def train_tokenizer(
     init_from: str | Path | None = None,
     progress: Progress | None = None,
 ) -> TokenizerResult:
-    """Train a `conv-vq` or, of audio, a `mel-conv` tokenizer and leave a run folder at ``out``.
+    """Train a `conv-vq` tokenizer, or `mel-conv` for audio, and write a run folder to ``out``.
 
     Args:
-        source: what `seit tokenize` takes; several are joined.
-        config: the settings.
-        out: a new folder, which gets `tokenizer.safetensors`; or with ``resume`` that of an
+        source: source as in `seit tokenize`; several are joined.
+        config: settings.
+        out: new folder, which gets `tokenizer.safetensors`; or with ``resume`` that of an
             interrupted or finished training.
-        resume: resume the training that is there.
-        init_from: a learned tokenizer, by name or file, whose network and codes to start from
-            instead of principal components and k-means centers.
-        progress: called after each step.
+        resume: resume an existing training.
+        init_from: learned tokenizer, by name or file, with the initial network and codes, instead
+            of principal components and k-means centers.
+        progress: callback after each step.
 
-    Equal arguments give equal weights on the same CPU with the same number of threads, also when
-    the training was interrupted and resumed. A finished one is not repeated: its result is
-    returned. The codes of the file are numbered by how often inputs use them.
+    Equal arguments give equal weights on the same CPU with the same number of threads, even after
+    an interruption. A finished training is not repeated: its result is returned. Codes are numbered
+    by frequency in the inputs.
 
     Raises:
         UsageError: settings, corpora and folder do not fit together; nothing was changed.
-        SeitError: the loss is not finite any more, or a file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        SeitError: the loss became non-finite, or a file cannot be written.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     started = time.perf_counter()
     out = Path(out)
@@ -120,7 +120,7 @@ def _train(
     progress: Progress | None,
     origin: LearnedTokenizer | None,
 ) -> None:
-    """Take the steps that are left, write the tokenizer and measure it."""
+    """Take the remaining steps, write the tokenizer and measure it."""
     device = choose_device(config.device)
     instances, num_classes = _join(corpora)
     train = instances.get("train") or next(iter(instances.values()))
@@ -143,11 +143,7 @@ def _train(
 
 
 def _open_origin(name: str | Path, config: TokenizerConfig) -> LearnedTokenizer:
-    """Open the tokenizer to start from.
-
-    Raises:
-        UsageError: it is not what a training with this config makes.
-    """
+    """Open the initial tokenizer; raise UsageError if its kind or shape differs from the config."""
     found = open_tokenizer(str(name))
     kind = ConvTokenizer if config.mel is None else MelConvTokenizer
     if not isinstance(found, kind):
@@ -180,7 +176,7 @@ def _open_origin(name: str | Path, config: TokenizerConfig) -> LearnedTokenizer:
 
 
 def _join(corpora: Sequence[Corpus]) -> tuple[dict[str, list[Instance]], int]:
-    """Join the instances of all corpora by split, their classes numbered on; and count those."""
+    """Join the instances of all corpora by split, renumbering classes, and count the classes."""
     joined: dict[str, list[Instance]] = {}
     num_classes = 0
     for corpus in corpora:
@@ -198,11 +194,7 @@ def _identity(fingerprints: Sequence[str]) -> str:
 
 
 def _adopt(path: Path, resume: bool) -> None:
-    """Turn the folder of a training of an earlier version into a run's.
-
-    Raises:
-        DamagedError: its files are not what was written.
-    """
+    """Convert an earlier version's folder to a run folder; raise DamagedError if damaged."""
     if not resume or Run.exists(path) or not (path / _EARLIER_CONFIG).is_file():
         return
 
@@ -229,11 +221,7 @@ def _adopt(path: Path, resume: bool) -> None:
 
 
 def _result(run: Run, seconds: float, warnings: tuple[str, ...]) -> TokenizerResult:
-    """Read the result of a finished training.
-
-    Raises:
-        DamagedError: the tokenizer is not the one that the training came to.
-    """
+    """Read the result of a finished training; raise DamagedError if its tokenizer differs."""
     path = run.path / TOKENIZER_NAME
     figures = run.info["result"]
     if figures.get("fingerprint") != load_tokenizer(path).fingerprint:

@@ -1,6 +1,6 @@
-"""Windows of a corpus' clips, as a function of (seed, step).
+"""Windows of the clips of a corpus, as a function of (seed, step).
 
-Shape letters: B crops, M bands, F frames of a window, N samples of a clip, T of a window.
+Legend: B crops, M bands, F frames of a window, N samples of a clip, T of a window.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ _KEPT_BYTES = 256 << 20
 class Windows(Batches):
     """Batches of parts of spectrograms: all bands, ``crop`` frames.
 
-    A clip is cut at a random sample, made louder or softer by up to 6 dB, and its window's
-    spectrogram gives several crops at random frames. Decoded clips are kept, up to 256 MB.
+    Each window starts at a random sample, with a random gain of up to ±6 dB; its spectrogram gives
+    several crops at random frames. Decoded clips are cached, up to 256 MB.
     """
 
     noun = "clips"
@@ -59,7 +59,7 @@ class Windows(Batches):
         return self._front_end.config
 
     def _samples(self, number: int) -> npt.NDArray[np.float32]:
-        """A clip float32 (N,)."""
+        """Return a clip float32 (N,)."""
         kept = self._kept.get(number)
         if kept is not None:
             return kept
@@ -77,7 +77,7 @@ class Windows(Batches):
 
 
 def sample_windows(instances: Sequence[Instance], mel: MelConfig, *, count: int) -> Tensor:
-    """Decode about ``count`` windows, evenly spread: float32 (n, T), n ≥ 1.
+    """Decode about ``count`` evenly spaced windows: float32 (n, T), n ≥ 1.
 
     Raises:
         SeitError: no clip is readable.

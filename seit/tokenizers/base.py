@@ -1,7 +1,7 @@
 """Base of tokenizers: images or audio → token grids, and back for viewing.
 
-Shape letters: B inputs, S image side, T samples of a window of audio, H W token grid, K codes,
-C codebook dim, L levels of a residual tokenizer.
+Legend: B inputs, S image side, T samples of a window of audio, H W token grid, K codes, C codebook
+dim, L levels of a residual tokenizer.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class ImageInputs:
 
 @dataclass(frozen=True)
 class AudioInputs:
-    """Mono windows float32 (T,), full scale at −1 and 1.
+    """Mono windows float32 (T,), full scale at ±1.
 
     Attributes:
         sample_rate: samples per second.
@@ -61,20 +61,20 @@ class AudioInputs:
 
 
 Inputs: TypeAlias = ImageInputs | AudioInputs
-"""Inputs of a tokenizer; picklable, so that other processes can decode for it."""
+"""Inputs of a tokenizer; picklable, so that worker processes can decode them."""
 
 
 class Tokenizer(ABC):
-    """Turns inputs into grids of ids that index its codebook.
+    """Base of tokenizers, which turn inputs into grids of ids that index a codebook.
 
     A residual tokenizer has L > 1 levels: the rows of its grid are L blocks of H rows, block l
     holding the ids of level l, and the vector of a position is the sum over the levels.
 
     Attributes:
-        name: the registered name of the kind of tokenizer.
-        modality: what it takes.
+        name: registered name of the kind of tokenizer.
+        modality: modality of its inputs.
         flip_equivariant: whether the grid of a mirrored image is the mirrored grid.
-        codebook: float32 (K, C), or (L, K, C): the vectors that training embeds ids with.
+        codebook: float32 (K, C) or (L, K, C), vectors that embed ids in training.
     """
 
     name: ClassVar[str]
@@ -91,21 +91,21 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def grid(self) -> tuple[int, int]:
-        """The token grid (H, W) of one input, as it is stored: (L·H, W) with several levels."""
+        """Token grid (H, W) of one input as stored: (L·H, W) if there are several levels."""
 
     @abstractmethod
     def encode(self, inputs: Tensor, /) -> Tensor:
-        """Tokenize inputs (B, …), of the shape and dtype of :attr:`inputs`, into ids int64."""
+        """Tokenize inputs (B, …), with shape and dtype of :attr:`inputs`, into ids int64."""
 
     @torch.no_grad()
     def decode(self, tokens: Tensor | npt.ArrayLike, /) -> Tensor:
-        """Turn ids (B, H, W) back into what they keep of their inputs, for looking at.
+        """Decode ids (B, H, W) into approximations of their inputs, for viewing.
 
         Args:
             tokens: integers of any type, 0…K−1, as a tensor or a NumPy array.
 
         Returns:
-            images uint8 (B, S, S, 3), waves float32 (B, T) or mel levels, as the kind says.
+            Images uint8 (B, S, S, 3), waves float32 (B, T) or mel levels, depending on the kind.
 
         Raises:
             UsageError: they are not ids of this tokenizer.
@@ -114,7 +114,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode_ids(self, tokens: Tensor, /) -> Tensor:
-        """Decode checked ids int64 (B, H, W) that lie where the codebook does."""
+        """Decode checked ids int64 (B, H, W) on the codebook's device."""
 
     def _checked_ids(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
         if not isinstance(tokens, Tensor):
@@ -142,18 +142,18 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The weights besides the codebook, by name."""
+        """Return the weights except the codebook, by name."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The JSON-serializable arguments that, with the weights, define the tokenizer."""
+        """Return the JSON-serializable arguments that define the tokenizer with its weights."""
 
     @classmethod
     @abstractmethod
     def restore(
         cls, codebook: Tensor, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
     ) -> Self:
-        """Build the tokenizer that ``tensors`` and ``settings`` describe.
+        """Build the tokenizer from ``tensors`` and ``settings``.
 
         Raises:
             DamagedError: they do not fit together.
@@ -161,20 +161,20 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:
-        """A copy of the tokenizer whose weights lie on ``device``."""
+        """Return a copy of the tokenizer with its weights on ``device``."""
 
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """Return how files are prepared for the tokenizer, for the store's card."""
+        """Return the preprocessing of its inputs, for the store's card."""
 
     @property
     def levels(self) -> int:
-        """L: how many codes make one position."""
+        """L, the number of codes per position."""
         return self.codebook.shape[0] if self.codebook.ndim == 3 else 1
 
     @property
     def codes_by_level(self) -> Tensor:
-        """The codebook as (L, K, C), whether residual or not."""
+        """Codebook as (L, K, C), whether residual or not."""
         return self.codebook.view(self.levels, self.num_codes, self.codebook_dim)
 
     def vectors(self, tokens: Tensor) -> Tensor:
@@ -186,12 +186,12 @@ class Tokenizer(ABC):
 
     @property
     def num_codes(self) -> int:
-        """K, of each level."""
+        """K, the number of codes of each level."""
         return self.codebook.shape[-2]
 
     @property
     def codebook_dim(self) -> int:
-        """C."""
+        """C, the codebook dim."""
         return self.codebook.shape[-1]
 
     @property
@@ -205,10 +205,10 @@ class Tokenizer(ABC):
 
 
 class ImageTokenizer(Tokenizer):
-    """A tokenizer of images: uint8 (B, S, S, 3), RGB, and back.
+    """Tokenizer of images uint8 (B, S, S, 3), RGB.
 
     Attributes:
-        image_size: side S of the square images that it takes, in pixels.
+        image_size: side S of its square images, in pixels.
     """
 
     modality: ClassVar[Modality] = "image"
@@ -231,11 +231,11 @@ class ImageTokenizer(Tokenizer):
 
 
 class AudioTokenizer(Tokenizer):
-    """A tokenizer of audio: float32 (B, T), mono, full scale at −1 and 1.
+    """Tokenizer of audio float32 (B, T), mono, full scale at ±1.
 
     Attributes:
-        sample_rate: of what it takes, samples per second.
-        window: T, samples; longer clips become several windows.
+        sample_rate: samples per second.
+        window: T, samples; longer clips are cut into several windows.
     """
 
     modality: ClassVar[Modality] = "audio"

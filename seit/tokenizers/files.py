@@ -1,7 +1,7 @@
-"""Tokenizers on disk: one safetensors file whose metadata name the kind and its settings.
+"""Tokenizer files: safetensors whose metadata hold the kind and its settings.
 
-A file may hold a reference in place of weights: to a tokenizer of the package, which is found by
-its fingerprint, or to a published one (:mod:`seit.tokenizers.published.references`).
+A file may hold a reference instead of weights: to a tokenizer of the package, found by its
+fingerprint, or to a published one (:mod:`seit.tokenizers.published.references`).
 """
 
 from collections.abc import Mapping
@@ -44,12 +44,12 @@ _OWN: tuple[type[Tokenizer], ...] = (
     ImportedTokenizer,
 )
 TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _OWN} | dict(KINDS)
-"""The kinds of tokenizer by name."""
+"""Kinds of tokenizers, by name."""
 
 _STORED_CODEBOOK = "codebook.safetensors"
 """File of a store's codebook, next to its tokenizer file."""
 MAX_STORED_WEIGHT_BYTES = 64_000_000
-"""Weights above this are left out of stores, which would carry more of them than of tokens."""
+"""Larger weights are left out of stores, where they would outweigh the tokens."""
 
 _FORMAT = "seit-tokenizer"
 _VERSION = 1
@@ -58,10 +58,10 @@ _VERSION = 1
 def tokenizer_bytes(
     tokenizer: Tokenizer, *, with_codebook: bool, with_weights: bool = True
 ) -> bytes:
-    """Return the bytes of a tokenizer file; a store keeps the codebook in a file of its own.
+    """Return the bytes of a tokenizer file; a store keeps the codebook in a separate file.
 
-    Without weights a tokenizer of the package, or a published one, becomes a reference; any other
-    keeps them, because nothing else has them.
+    Without weights, a tokenizer of the package or a published one becomes a reference; any other
+    keeps its weights, as there is no other source of them.
     """
     shipped = None if with_weights else find_shipped(tokenizer.fingerprint)
     is_reference = shipped is not None or (
@@ -85,7 +85,7 @@ def tokenizer_bytes(
 def stored_tokenizer_bytes(tokenizer: Tokenizer, *, embed: bool = False) -> bytes:
     """Return the bytes of a store's tokenizer file, without the codebook.
 
-    Large weights are left out, and so are those of a tokenizer of the package unless ``embed``.
+    Leaves out large weights, and those of a tokenizer of the package unless ``embed``.
     """
     num_bytes = sum(tensor.nbytes for tensor in tokenizer.tensors().values())
     is_shipped = find_shipped(tokenizer.fingerprint) is not None
@@ -105,11 +105,11 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path, *, with_weights: bool = Tru
 
 
 def open_tokenizer(name: str | Path) -> Tokenizer:
-    """Load the tokenizer of the package that has this name, or else the file of this path.
+    """Load the tokenizer of the package with this name, or else the file at this path.
 
     Raises:
         UsageError: there is neither.
-        DamagedError: the file is not what was written.
+        DamagedError: the file is damaged.
     """
     shipped = list_shipped()
     if str(name) in shipped:
@@ -128,7 +128,7 @@ def load_shipped(shipped: ShippedTokenizer) -> Tokenizer:
     """Load a tokenizer of the package.
 
     Raises:
-        DamagedError: the file is not the one that the card is about.
+        DamagedError: the file does not match its card.
     """
     tokenizer = load_tokenizer(shipped.path)
     if tokenizer.fingerprint != shipped.fingerprint:
@@ -139,16 +139,16 @@ def load_shipped(shipped: ShippedTokenizer) -> Tokenizer:
 def load_tokenizer(
     path: str | Path, *, codebook: npt.NDArray[np.float32] | None = None
 ) -> Tokenizer:
-    """Load a tokenizer file; ``codebook`` (K, C) or (L, K, C) is given when it lies elsewhere.
+    """Load a tokenizer file; ``codebook`` (K, C) or (L, K, C) is given if stored elsewhere.
 
-    Without one, that of a store's tokenizer file is looked for beside it, where stores have it.
-    A reference to a tokenizer of the package gives that one; a reference to a published tokenizer
-    comes back as what it is, which cannot encode or decode.
+    By default, the codebook of a store's tokenizer file is read from the file next to it. A
+    reference to a tokenizer of the package loads that tokenizer; a reference to a published one
+    remains a reference, which cannot encode or decode.
 
     Raises:
-        UsageError: there is no such file, or it holds, or refers to, a tokenizer that this seit
-            does not have.
-        DamagedError: it is not what was written.
+        UsageError: there is no such file, or this seit does not have the tokenizer that it holds
+            or refers to.
+        DamagedError: it is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -190,7 +190,7 @@ def load_tokenizer(
 
 
 def _load_referred(path: Path, card: Mapping[str, Any], codebook: Tensor) -> Tokenizer:
-    """Load the tokenizer of the package that a file refers to; its fingerprint alone decides."""
+    """Load the tokenizer of the package that a file refers to, by its fingerprint alone."""
     shipped = find_shipped(str(card["fingerprint"]))
     if shipped is None:
         raise UsageError(
@@ -208,10 +208,10 @@ def _load_referred(path: Path, card: Mapping[str, Any], codebook: Tensor) -> Tok
 
 
 def has_weights(data: bytes) -> bool:
-    """Return whether a tokenizer file's bytes hold weights rather than a reference.
+    """Return whether a tokenizer file's bytes hold weights, not a reference.
 
     Raises:
-        DamagedError: they are no intact tokenizer file.
+        DamagedError: they are not an intact tokenizer file.
     """
     try:
         return "reference" not in parse_card(data)
@@ -220,6 +220,6 @@ def has_weights(data: bytes) -> bool:
 
 
 def _codebook_beside(path: Path) -> Tensor | None:
-    """The codebook that a store keeps beside its tokenizer file, if there is one."""
+    """Return the codebook that a store keeps next to its tokenizer file; None if there is none."""
     beside = path.with_name(_STORED_CODEBOOK)
     return read_tensors(beside).get("codebook") if beside.is_file() else None

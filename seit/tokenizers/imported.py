@@ -1,4 +1,4 @@
-"""The tokenizer of token files that came without one: a codebook and a grid, no network."""
+"""Tokenizer of imported token files: a codebook and a grid, no network."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn, Self
@@ -12,21 +12,20 @@ from seit.tokenizers.base import ImageTokenizer
 from seit.tokenizers.published.references import ReferableTokenizer
 
 _PATCH = 8
-"""Pixels of a token's side in ViT-VQGAN, which made the files of naver-ai/seit."""
+"""Pixels per token side in ViT-VQGAN, which made the files of naver-ai/seit."""
 _MAX_SIDE = 1 << 14
 
 
 class ImportedTokenizer(ReferableTokenizer, ImageTokenizer):
-    """Codes of naver-ai/seit's files, which hold no network that could encode or decode.
+    """Codes of naver-ai/seit's files, which hold no network to encode or decode with.
 
-    Networks train on its tokens and are evaluated on them. Asked for pictures, it says that there
-    are none.
+    Networks can be trained and evaluated on its tokens, but it cannot decode pictures.
     """
 
     name: ClassVar[str] = "imported"
 
     def __init__(self, codebook: Tensor, grid: tuple[int, int], fingerprint: str) -> None:
-        """Hold a codebook float32 (K, C), the grid (H, W) and the store's fingerprint."""
+        """Initialize from a codebook float32 (K, C), grid (H, W) and the store's fingerprint."""
         self.codebook = codebook.contiguous()
         self.image_size = _PATCH * max(grid)
         self._grid = grid

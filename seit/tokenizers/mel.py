@@ -1,11 +1,11 @@
-"""The front end of audio tokenizers: waveforms → standardized log-mel planes, and the way back.
+"""Front end of audio tokenizers: waveforms → standardized log-mel planes, and back.
 
 A spectrogram is that of librosa with its defaults: a periodic Hann window, centered frames, power,
 triangular filters of unit area on Slaney's mel scale (M. Slaney, "Auditory Toolbox", 1998), and
-10·log10, here with a floor of −60 dB. Rows are frequency, the lowest band first; columns are time.
-A plane is a spectrogram whose bands were each given mean 0 and deviation 1 over a corpus.
+10·log10, here with a floor of −60 dB. Rows are frequencies, lowest band first; columns are time.
+A plane is a spectrogram with each band standardized to mean 0 and deviation 1 over a corpus.
 
-Shape letters: B windows, T samples of a window, M bands, F frames, N frames of all windows.
+Legend: B windows, T samples of a window, M bands, F frames, N frames of all windows.
 """
 
 import math
@@ -23,12 +23,12 @@ from seit.errors import DamagedError
 from seit.tokenizers.base import AudioTokenizer
 
 FLOOR_DB = -60.0
-"""Level of silence, the lowest of all. A sine of full scale reaches 30 to 40."""
+"""Level of silence, the lowest of all; a sine of full scale reaches 30 to 40."""
 RANGE_DB = 100.0
-"""From the floor to what no recording exceeds; the peak that PSNR is counted from."""
+"""Range from the floor to a level that no recording exceeds; the peak in PSNR."""
 _COLOURS = ((0, 0, 0), (60, 15, 110), (185, 55, 85), (250, 150, 30), (255, 255, 255))
 _MIN_DEVIATION_DB = 1.0
-"""Bands that hardly vary, as those above an old recording's limit, are not blown up."""
+"""Least deviation; keeps nearly constant bands, as above an old recording's limit, from scaling."""
 _GPU_WINDOWS = 64
 _MAX_SAMPLES = 1 << 24
 _MAX_FRAMES = 1 << 14
@@ -37,17 +37,17 @@ _MAX_FFT = 1 << 15
 
 @dataclass(frozen=True, kw_only=True)
 class MelConfig:
-    """The shape of a spectrogram.
+    """Shape of a spectrogram.
 
     Attributes:
         sample_rate: samples per second.
         window: T, samples of a window.
         hop: samples between frames.
         taper: samples of the Hann window.
-        fft: samples of a frame, ``taper`` and zeros around it.
+        fft: samples of a frame, ``taper`` padded with zeros on both sides.
         bands: M, from 0 Hz to half the sample rate.
-        frames: F, at least as many as the window has; what lies behind it is silence.
-        patch: bands and frames that one token stands for.
+        frames: F, at least as many as the window has; the rest is silence.
+        patch: bands and frames per token.
     """
 
     sample_rate: int = 16_000
@@ -90,19 +90,19 @@ class MelConfig:
 
     @property
     def patch_values(self) -> int:
-        """D, values of a patch."""
+        """D, the number of values of a patch."""
         return self.patch[0] * self.patch[1]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` reads."""
+        """Return the values that :meth:`from_json` reads."""
         return {**asdict(self), "patch": list(self.patch)}
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """Read what :meth:`to_json` wrote.
+        """Read the values of :meth:`to_json`.
 
         Raises:
-            ValueError, TypeError, KeyError: it is something else.
+            ValueError, TypeError, KeyError: they are invalid.
         """
         height, width = values["patch"]
         return cls(**{**values, "patch": (height, width)})
@@ -111,11 +111,11 @@ class MelConfig:
 class MelFrontEnd:
     """Waveforms float32 (B, T) ↔ planes float32 (B, 1, M, F); see the module's docstring.
 
-    On a CPU windows are computed one by one, so that no result depends on what it is batched with.
+    A CPU computes windows one by one, so that results do not depend on the batch.
     """
 
     def __init__(self, config: MelConfig, *, mean: Tensor, deviation: Tensor) -> None:
-        """Hold ``mean`` and ``deviation``, float32 (M,), in dB."""
+        """Initialize from ``mean`` and ``deviation``, float32 (M,), in dB."""
         self.config = config
         self._mean_M = mean.contiguous()
         self._deviation_M = deviation.contiguous()
@@ -126,7 +126,7 @@ class MelFrontEnd:
 
     @classmethod
     def fit(cls, config: MelConfig, waves: Tensor) -> Self:
-        """Learn the mean and deviation of each band from waveforms float32 (B, T), B ≥ 1."""
+        """Fit the mean and deviation of each band to waveforms float32 (B, T), B ≥ 1."""
         bare = cls.unfitted(config)
         num_frames = math.ceil(config.window / config.hop)
         levels_MN = bare.levels(waves)[..., :num_frames].permute(1, 0, 2).flatten(1).double()
@@ -138,12 +138,12 @@ class MelFrontEnd:
 
     @classmethod
     def unfitted(cls, config: MelConfig) -> Self:
-        """The same for every corpus: planes are levels in dB."""
+        """Return a front end without standardization: planes are levels in dB."""
         return cls(config, mean=torch.zeros(config.bands), deviation=torch.ones(config.bands))
 
     @torch.no_grad()
     def levels(self, waves: Tensor) -> Tensor:
-        """Spectrograms float32 (B, M, F) in dB, at least the floor."""
+        """Compute spectrograms float32 (B, M, F) in dB, at least the floor."""
         group = _GPU_WINDOWS if self._mean_M.is_cuda else 1
         waves = waves.to(self._mean_M.device)
         return torch.cat([self._levels(part) for part in waves.split(group)])
@@ -159,25 +159,25 @@ class MelFrontEnd:
         return bands.log10_().mul_(10).mT
 
     def planes(self, waves: Tensor) -> Tensor:
-        """Standardized spectrograms float32 (B, 1, M, F)."""
+        """Compute standardized spectrograms float32 (B, 1, M, F)."""
         levels = self.levels(waves)
         return ((levels - self._mean_M[:, None]) / self._deviation_M[:, None])[:, None]
 
     def to_levels(self, planes: Tensor) -> Tensor:
-        """Planes (B, 1, M, F) → spectrograms float32 (B, M, F) in dB."""
+        """Convert planes (B, 1, M, F) to spectrograms float32 (B, M, F) in dB."""
         return planes[:, 0] * self._deviation_M[:, None] + self._mean_M[:, None]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the learned tensors by name."""
+        """Return the fitted tensors by name."""
         return {"band_mean": self._mean_M, "band_deviation": self._deviation_M}
 
     def settings(self) -> dict[str, Any]:
-        """Return the rest as JSON-serializable values."""
+        """Return the configuration as JSON-serializable values."""
         return self.config.to_json()
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Tensor], settings: Any) -> Self:
-        """Build what :meth:`tensors` and :meth:`settings` describe.
+        """Build the front end from :meth:`tensors` and :meth:`settings`.
 
         Raises:
             DamagedError: they do not fit together.
@@ -198,32 +198,32 @@ class MelFrontEnd:
         return cls(config, mean=mean, deviation=deviation)
 
     def to(self, device: str | torch.device) -> Self:
-        """A copy on ``device``."""
+        """Return a copy on ``device``."""
         return type(self)(
             self.config, mean=self._mean_M.to(device), deviation=self._deviation_M.to(device)
         )
 
 
 class SpectrogramTokenizer(AudioTokenizer):
-    """A tokenizer of spectrogram patches; row 0 of a grid is the lowest frequency.
+    """Tokenizer of spectrogram patches; row 0 of a grid is the lowest frequency.
 
     Attributes:
-        front_end: makes planes of waveforms.
+        front_end: converter of waveforms to planes.
     """
 
     front_end: MelFrontEnd
 
     def take_front_end(self, front_end: MelFrontEnd) -> None:
-        """Take over a front end, and from it the inputs."""
+        """Set the front end, and the inputs from it."""
         self.front_end = front_end
         self.sample_rate = front_end.config.sample_rate
         self.window = front_end.config.window
 
 
 def mel_pictures(levels: Tensor) -> npt.NDArray[np.uint8]:
-    """Spectrograms (B, M, F) in dB → pictures uint8 (B, M, F, 3), low frequencies at the bottom.
+    """Draw spectrograms (B, M, F) in dB as uint8 (B, M, F, 3), low frequencies at the bottom.
 
-    From black (the floor) over violet and orange to white (100 dB above it).
+    Colors run from black (the floor) over violet and orange to white (100 dB above it).
     """
     shares = ((levels.cpu().double() - FLOOR_DB) / RANGE_DB).clamp(0, 1).flip(1).numpy()
     places = np.linspace(0, 1, len(_COLOURS))
@@ -233,19 +233,19 @@ def mel_pictures(levels: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def hz_to_mel(frequency: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Slaney's scale: linear up to 1 kHz (15 mel), logarithmic above, 27 mel to a factor of 6.4."""
+    """Convert Hz to Slaney's mel: linear up to 1 kHz (15 mel), then 27 mel per factor of 6.4."""
     above = 15 + 27 * np.log(np.maximum(frequency, 1000) / 1000) / math.log(6.4)
     return np.where(frequency < 1000, frequency * (15 / 1000), above)
 
 
 def mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The way back."""
+    """Convert Slaney's mel to Hz."""
     above = 1000 * np.exp((mel - 15) * (math.log(6.4) / 27))
     return np.where(mel < 15, mel * (1000 / 15), above)
 
 
 def mel_filters(sample_rate: int, *, fft: int, bands: int) -> npt.NDArray[np.float64]:
-    """Triangular filters (M, fft / 2 + 1) of unit area in Hz, evenly spaced in mel."""
+    """Return triangular filters (M, fft / 2 + 1) of unit area in Hz, evenly spaced in mel."""
     edges = mel_to_hz(np.linspace(0, hz_to_mel(np.array(sample_rate / 2)), bands + 2))
     low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     frequencies = np.arange(fft // 2 + 1) * (sample_rate / fft)
@@ -255,7 +255,7 @@ def mel_filters(sample_rate: int, *, fft: int, bands: int) -> npt.NDArray[np.flo
 
 
 def _centred_hann(config: MelConfig) -> Tensor:
-    """A periodic Hann window in the middle of ``fft`` samples, float32."""
+    """Return a periodic Hann window in the middle of ``fft`` samples, float32."""
     before = (config.fft - config.taper) // 2
     phase = 2 * math.pi * torch.arange(config.taper, dtype=torch.float64) / config.taper
     taper = (1 - phase.cos()) / 2

@@ -1,4 +1,4 @@
-"""Pictures of tokens: what a tokenizer decodes, for looking at."""
+"""Pictures of tokens: a tokenizer's reconstructions, for viewing."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> np
     """Decode ids (n, H, W) to pictures uint8 (n, height, width, 3): images, or spectrograms.
 
     Raises:
-        UsageError: the tokenizer cannot decode, or these are no ids of its codebook.
+        UsageError: the tokenizer cannot decode, or these are not ids of its codebook.
     """
     decoded = tokenizer.decode(tokens)
     if tokenizer.modality == "audio":

@@ -1,4 +1,4 @@
-"""Tokenizers that a job can name: fitted on its corpus, or ready as they are."""
+"""Tokenizers that a job can name: fitted on its corpus, or ready to use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ MEL_CONFIGS: Mapping[str, MelConfig] = {
     "5s": MelConfig(window=80_000, hop=160, taper=640, frames=512, patch=(4, 16)),
     "10s": MelConfig(window=160_000, hop=320, taper=1024, frames=512, patch=(4, 16)),
 }
-"""By length of the window; each gives a grid of 32 × 32. 500 frames are padded to 512."""
+"""Spectrograms by window length; each gives a grid of 32 × 32. 500 frames are padded to 512."""
 
 RESIDUAL_LEVELS = 2
 DEFAULT_IMAGES = PatchTokenizer.name
 DEFAULT_AUDIO = f"{MelTokenizer.name}-5s"
-"""Presets that messages propose for images and for audio."""
+"""Presets that messages suggest for images and for audio."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A name's tokenizer.
+    """Tokenizer of a name.
 
     Attributes:
-        summary: what it is, in one line.
-        kind: its class.
-        mel: the shape of its spectrograms; None for images.
+        summary: description in one line.
+        kind: class of the tokenizer.
+        mel: shape of its spectrograms; None for images.
     """
 
     summary: str
@@ -41,23 +41,23 @@ class Preset:
 
     @property
     def modality(self) -> Modality:
-        """Kind of its inputs."""
+        """Modality of its inputs."""
         return self.kind.modality
 
     def inputs(self, *, size: int) -> Inputs:
-        """Return the kind and shape of one input; ``size`` is that of images, in pixels."""
+        """Return the kind and shape of one input; ``size`` is the side of images, in pixels."""
         if self.mel is None:
             return ImageInputs(size)
         return AudioInputs(self.mel.sample_rate, self.mel.window)
 
     def ready(self) -> Tokenizer | None:
-        """The tokenizer, if it needs no fit."""
+        """Return the tokenizer if it needs no fit, else None."""
         if self.mel is None or self.kind is not DMelTokenizer:
             return None
         return DMelTokenizer(self.mel)
 
     def fit(self, inputs: Tensor, *, num_codes: int, seed: int) -> Tokenizer:
-        """Fit it on inputs (B, …).
+        """Fit the tokenizer on inputs (B, …).
 
         Raises:
             UsageError: there are too few for so many codes.

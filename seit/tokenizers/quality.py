@@ -1,6 +1,6 @@
-"""Quality of tokenizers: reconstructions, how evenly codes are used, and the speed of encoding.
+"""Quality of tokenizers: reconstruction error, codebook usage and encoding speed.
 
-Shape letters: B inputs, S image side, T samples of a window, M bands, F frames, K codes, L levels.
+Legend: B inputs, S image side, T samples of a window, M bands, F frames, K codes, L levels.
 """
 
 import math
@@ -46,8 +46,8 @@ class AudioQuality:
     Attributes:
         windows: number of windows.
         psnr_db: mean over windows of 10·log10(100² / MSE), in dB. The error is that of log-mel
-            levels in dB, whose range is 100. Frames behind the window are left out. For
-            tokenizers that decode to sound, the levels of both sounds are compared.
+            levels in dB, whose range is 100, without the frames after the window. For tokenizers
+            that decode to sound, the levels of both sounds are compared.
         codebook_usage: fraction of the K codes that occur, 0–1; mean over levels.
         perplexity: 2 to the entropy of the code frequencies, 1…K; mean over levels.
     """
@@ -60,13 +60,13 @@ class AudioQuality:
 
 @dataclass(frozen=True)
 class Measurement(Quality):
-    """A :class:`Quality` with what a comparison of tokenizers asks for besides.
+    """:class:`Quality` with further figures for a comparison of tokenizers.
 
     Attributes:
         ssim: mean over images, at most 1; see :mod:`seit.tokenizers.similarity`.
-        ms_ssim: the same on several scales.
-        entropy_bits: of the code frequencies, bits per token; what a coder without context needs.
-        images_per_second: of encoding alone, on the tokenizer's device.
+        ms_ssim: multi-scale SSIM, mean over images.
+        entropy_bits: entropy of the code frequencies, bits per token: the cost without context.
+        images_per_second: speed of encoding alone, on the tokenizer's device.
     """
 
     ssim: float
@@ -94,7 +94,7 @@ class _Meter(ABC, Generic[_Tokenizer]):
         """Return the mean squared error of each input: float64 (B,)."""
 
     def add(self, inputs: Tensor, tokens: Tensor, rebuilt: Tensor) -> None:
-        """Count inputs (B, …), their ids (B, L·H, W) and what they decode to."""
+        """Count inputs (B, …), their ids (B, L·H, W) and their reconstructions."""
         mse_B = self.squared_error(inputs, rebuilt).clamp(min=1e-12)
         self.psnr.append(10 * torch.log10(self.peak**2 / mse_B))
         ids_LN = tokens.cpu().unflatten(1, (len(self.counts_LK), -1)).transpose(0, 1).flatten(1)
@@ -122,7 +122,7 @@ class _Meter(ABC, Generic[_Tokenizer]):
 
 
 class _ImageMeter(_Meter[Tokenizer]):
-    """Errors of pixels."""
+    """Meter of pixel errors."""
 
     batch: ClassVar[int] = 64
     peak: ClassVar[float] = 255
@@ -134,7 +134,7 @@ class _ImageMeter(_Meter[Tokenizer]):
 
 
 class _AudioMeter(_Meter[AudioTokenizer]):
-    """Errors of levels in dB."""
+    """Meter of errors of levels in dB."""
 
     batch: ClassVar[int] = 16
     peak: ClassVar[float] = RANGE_DB
@@ -168,7 +168,7 @@ def measure_quality(tokenizer: Tokenizer, inputs: Tensor) -> Quality | AudioQual
 def measure(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> Measurement:
     """Encode and decode batches of images uint8 (B, S, S, 3), at least one image, S ≥ 11.
 
-    The first batch is encoded twice: once to warm up, once to be timed.
+    The first batch is encoded twice: once to warm up, once for the timing.
     """
     meter = _ImageMeter(tokenizer)
     structure: list[tuple[Tensor, Tensor]] = []
@@ -196,7 +196,7 @@ def measure(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> Measurement:
 
 
 def _similarities(images: Tensor, rebuilt: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """SSIM and MS-SSIM of a few images at a time."""
+    """Yield SSIM and MS-SSIM of a few images at a time."""
     for parts in zip(
         images.split(_SIMILARITY_BATCH), rebuilt.split(_SIMILARITY_BATCH), strict=True
     ):
@@ -205,7 +205,7 @@ def _similarities(images: Tensor, rebuilt: Tensor) -> Iterator[tuple[Tensor, Ten
 
 
 def _front_end(tokenizer: AudioTokenizer) -> MelFrontEnd:
-    """The tokenizer's own, or a usual one where it has none."""
+    """Return the tokenizer's front end, or a default one if it has none."""
     if isinstance(tokenizer, SpectrogramTokenizer):
         return tokenizer.front_end
     rate, window = tokenizer.sample_rate, tokenizer.window

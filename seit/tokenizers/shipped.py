@@ -1,17 +1,17 @@
-"""Tokenizers that travel with the package: weights and a card each, in the folder ``tokenizers``.
+"""Tokenizers shipped with the package: weights and a card each, in the folder ``tokenizers``.
 
-A card is YAML beside ``NAME.safetensors``, written by ``tools/make_tokenizer_card.py``:
+A card is YAML next to ``NAME.safetensors``, written by ``tools/make_tokenizer_card.py``:
 
     summary: one line
     kind: conv-vq
     fingerprint: sha256 of the tokenizer
-    license: of the weights
+    license: license of the weights
     image_size: 256
     grid: [32, 32]
     levels: 1
     codes: 1024
     codebook_dim: 16
-    training: {data: [what it saw], steps: …, seed: …}
+    training: {data: [data sets], steps: …, seed: …}
     quality: {kodak: {images: 144, psnr_db: …}, …}
     speed: {images_per_second: …, threads: 1, processor: …}
 """
@@ -39,12 +39,12 @@ _REQUIRED: Mapping[str, type] = {
 
 @dataclass(frozen=True)
 class ShippedTokenizer:
-    """A tokenizer of the package.
+    """Tokenizer of the package.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         path: its file.
-        card: where it comes from and what it was measured to do.
+        card: its origin and measured quality.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ShippedTokenizer:
 
     @property
     def summary(self) -> str:
-        """One line: what it is, its codes and grid, and its PSNR on the first that was measured."""
+        """One line: description, codes and grid, and PSNR on the first measured data."""
         height, width = self.card["grid"]
         parts = [self.card["summary"], f"{self.card['codes']:,} codes", f"{height} × {width}"]
         for name, figures in self.card["quality"].items():
@@ -70,10 +70,10 @@ class ShippedTokenizer:
 
 
 def list_shipped() -> dict[str, ShippedTokenizer]:
-    """The tokenizers of the package by name, in alphabetical order.
+    """Return the tokenizers of the package by name, in alphabetical order.
 
     Raises:
-        DamagedError: a card is not what was written.
+        DamagedError: a card is damaged.
     """
     cards = sorted(data_folder("tokenizers").glob("*.yaml"))
     weights = [path.with_suffix(".safetensors") for path in cards]
@@ -85,10 +85,10 @@ def list_shipped() -> dict[str, ShippedTokenizer]:
 
 
 def find_shipped(fingerprint: str) -> ShippedTokenizer | None:
-    """Return the tokenizer of the package that has this fingerprint, None where it has none.
+    """Return the tokenizer of the package with this fingerprint; None if there is none.
 
     Raises:
-        DamagedError: a card is not what was written.
+        DamagedError: a card is damaged.
     """
     return next((one for one in list_shipped().values() if one.fingerprint == fingerprint), None)
 

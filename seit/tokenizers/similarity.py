@@ -4,7 +4,7 @@ Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibi
 similarity" (2004), and Wang, Simoncelli and Bovik, "Multiscale structural similarity for image
 quality assessment" (2003): Gaussian windows of 11 (σ 1.5), valid parts only. Colors count alike.
 
-Shape letters: B batch, P planes, Y X height and width.
+Legend: B batch, P planes, Y X height and width.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 MIN_SIDE = 11
-"""Height and width that planes have at least: those of the window."""
+"""Least height and width of planes: those of the window."""
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -20,7 +20,7 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """The mean structural similarity of planes (B, P, Y, X) with values 0–1.
+    """Return the mean structural similarity of planes (B, P, Y, X) with values 0–1.
 
     Returns:
         float (B,), at most 1; equal planes give 1.
@@ -30,10 +30,10 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
-    """The multi-scale structural similarity of planes (B, P, Y, X) with values 0–1.
+    """Return the multi-scale structural similarity of planes (B, P, Y, X) with values 0–1.
 
-    Small images have as many scales as windows fit; the published weights of those are then scaled
-    to sum 1.
+    Small images have as many scales as windows fit; their published weights are rescaled to sum
+    to 1.
 
     Returns:
         float (B,), at most 1; equal planes give 1.
@@ -52,14 +52,14 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def num_scales(size: tuple[int, int] | torch.Size) -> int:
-    """Return the number of scales for planes of this (Y, X): 1 to 5."""
+    """Return the number of scales for planes of size (Y, X): 1 to 5."""
     side = min(size)
     assert side >= MIN_SIDE, "planes smaller than the window"
     return min(len(SCALE_WEIGHTS), (side // MIN_SIDE).bit_length())
 
 
 def _ssim(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance term, and contrast and structure term, at each place."""
+    """Return the luminance term, and the contrast and structure term, at each position."""
     planes = first.shape[1]
     stacked = torch.cat((first, second, first * first, second * second, first * second), 1)
     means, others, squares, other_squares, products = _blur(stacked).split(planes, 1)
@@ -71,7 +71,7 @@ def _ssim(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blur(planes: Tensor) -> Tensor:
-    """Separable Gaussian window over the valid part."""
+    """Apply a separable Gaussian window, keeping the valid part."""
     places = torch.arange(MIN_SIDE, device=planes.device, dtype=planes.dtype) - MIN_SIDE // 2
     window = torch.exp(-(places**2) / (2 * _SIGMA**2))
     window = (window / window.sum()).expand(planes.shape[1], 1, -1)

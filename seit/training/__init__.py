@@ -1,4 +1,4 @@
-"""Training: one loop, its configuration, run folders, evaluation and prediction."""
+"""The training loop, its configuration, run folders, evaluation and prediction."""
 
 import lazy_loader
 

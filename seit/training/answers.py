@@ -1,4 +1,4 @@
-"""Predicted class of each sample of the evaluated split, read from the run's folder.
+"""Predicted classes of the evaluated split, as stored in the run folder.
 
 Legend: N samples of the split, C classes.
 """
@@ -18,10 +18,10 @@ from seit.training.run import CONFIG_NAME, PREDICTIONS_NAME, RUN_NAME, Run
 
 @dataclass(frozen=True)
 class Predictions:
-    """The classes that a run named, in the order of the split.
+    """Predicted classes of a run, in the order of the split.
 
     Attributes:
-        store: the seal of the store that was evaluated.
+        store: the seal of the evaluated store.
         split: the name of its split.
         predicted: int64 (N,), the class of the highest logit; −1 where the sample has no label.
         labels: int64 (N,), −1 for an unlabeled sample.
@@ -34,23 +34,23 @@ class Predictions:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Correctness of each labeled sample: bool (n,), unlabeled ones left out."""
+        """Correctness of each labeled sample: bool (n,), without the unlabeled ones."""
         known = self.labels >= 0
         right: npt.NDArray[np.bool_] = (self.predicted == self.labels)[known]
         return right
 
     def is_of_same_samples(self, other: "Predictions") -> bool:
-        """Return whether both were made of the same samples, in the same order."""
+        """Return whether both cover the same samples in the same order."""
         return (self.store, self.split) == (other.store, other.split) and np.array_equal(
             self.labels, other.labels
         )
 
 
 def read_predictions(run: Run) -> Predictions | None:
-    """Read the predictions in a run's folder; None where it keeps none.
+    """Read the predictions in a run folder; return None if there are none.
 
     Raises:
-        DamagedError: the file is not what was written.
+        DamagedError: the file is corrupt.
     """
     path = run.path / PREDICTIONS_NAME
     if not path.exists():
@@ -78,9 +78,9 @@ def read_predictions(run: Run) -> Predictions | None:
 
 
 def confusion_record(confusion: Confusion) -> dict[str, Any]:
-    """Return the confusion as `run.json` keeps it: the matrix (C, C) of up to 100 classes.
+    """Return the confusion as `run.json` keeps it: the matrix (C, C) for up to 100 classes.
 
-    Of more, `predictions.safetensors` tells it, and no file grows with the square of the classes.
+    With more classes it is rebuilt from `predictions.safetensors`, so no file grows with C².
     """
     if confusion.num_classes > MATRIX_CLASSES:
         return {}
@@ -88,10 +88,10 @@ def confusion_record(confusion: Confusion) -> dict[str, Any]:
 
 
 def read_confusion(run: Run) -> Confusion:
-    """Read what a finished classifier's run confused.
+    """Read the confusion of a finished classifier.
 
     Raises:
-        DamagedError: `run.json` or `predictions.safetensors` is not what was written.
+        DamagedError: `run.json` or `predictions.safetensors` is corrupt.
     """
     recorded, num_classes = run.info.get("confusion"), len(run.classes)
     if recorded is None:

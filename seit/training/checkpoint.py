@@ -1,9 +1,9 @@
-"""Checkpoints: everything that a run needs to resume bit for bit, without a pickle.
+"""Checkpoints: everything that a run needs to resume bit for bit, without pickle.
 
 A checkpoint is one safetensors file ``checkpoints/step-00001200.safetensors``: weights, average,
-optimizer moments and the state of torch's generator as tensors, the step as metadata. The
-order of samples and their augmentation are functions of the step and need no state; the generator
-is kept for what draws from it from step to step, as the training of tokenizers does.
+optimizer moments and the state of torch's generator as tensors, the step as metadata. Sample order
+and augmentation are functions of the step and need no state; the generator is saved for code that
+draws from it across steps, such as tokenizer training.
 """
 
 import re
@@ -27,21 +27,21 @@ class Saved(Protocol):
     """Live objects that a checkpoint saves and restores."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state as named tensors on the host."""
+        """Return all state as named tensors on the host."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved state back, or raise a `DamagedError`."""
+        """Restore saved state; raise a `DamagedError` if it does not fit."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """The live objects of a run that a checkpoint saves and restores.
+    """Live objects of a run that a checkpoint saves and restores.
 
     Attributes:
-        model: what is trained.
-        average: the average of its weights, where there is one.
-        optimizer: of the model.
-        also: further objects, each with names of its own.
+        model: the trained model.
+        average: the average of its weights, if there is one.
+        optimizer: the model's optimizer.
+        also: further objects, each with its own names.
     """
 
     model: nn.Module
@@ -50,7 +50,7 @@ class TrainState:
     also: Sequence[Saved] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state as named tensors on the host."""
+        """Return all state as named tensors on the host."""
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         if self.average is not None:
             average = self.average.state_dict()
@@ -69,10 +69,10 @@ class TrainState:
         return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved state back.
+        """Restore saved state.
 
         Raises:
-            DamagedError: it is another model's.
+            DamagedError: the state belongs to another model.
         """
         parts: dict[str, dict[str, Tensor]] = {
             name: {} for name in ("model", "average", "optimizer", "groups")
@@ -97,7 +97,7 @@ class TrainState:
     def _restore_optimizer(
         self, of_parameters: Mapping[str, Tensor], of_groups: Mapping[str, Tensor]
     ) -> None:
-        # There are none yet where every step so far was passed over.
+        # There are none if every step so far was skipped.
         restore_moments(self.model, self.optimizer, of_parameters, all_or_none=True)
         for path, value in of_groups.items():
             number, _, key = path.partition(".")
@@ -108,7 +108,7 @@ class TrainState:
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return what an optimizer keeps of the parameters of a model, as ``name.key``."""
+    """Return the optimizer state of a model's parameters, as ``name.key``."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}.{key}": torch.as_tensor(value)
@@ -124,17 +124,17 @@ def restore_moments(
     *,
     all_or_none: bool,
 ) -> None:
-    """Give an optimizer of a model's parameters its :func:`moments` back.
+    """Restore the :func:`moments` of a model's parameters.
 
     Args:
-        model: whose parameters it changes.
-        optimizer: a new one.
-        saved: by names.
-        all_or_none: whether those of one parameter may not be missing where others are there.
+        model: the optimized model.
+        optimizer: a new optimizer.
+        saved: tensors by name.
+        all_or_none: whether state of any parameter requires state of all.
 
     Raises:
-        KeyError: they are another model's, or some are missing.
-        ValueError: they have another shape than their parameters.
+        KeyError: the state belongs to another model, or is incomplete.
+        ValueError: a shape differs from its parameter's.
     """
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Tensor]] = {}
@@ -154,7 +154,7 @@ def restore_moments(
 
 
 def save_checkpoint(folder: Path, step: int, state: Saved) -> Path:
-    """Write the checkpoint after ``step`` steps; the last two are kept."""
+    """Write the checkpoint after ``step`` steps; keep the last two."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
     write_tensors(path, state.tensors(), card={"step": step})
@@ -164,7 +164,7 @@ def save_checkpoint(folder: Path, step: int, state: Saved) -> Path:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
+    """Return the complete checkpoints of a run, oldest first."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
@@ -172,7 +172,7 @@ def load_checkpoint(path: Path, state: Saved) -> int:
     """Restore ``state`` and return the number of steps done.
 
     Raises:
-        DamagedError: the file is not what was written, or belongs to another model.
+        DamagedError: the file is corrupt or belongs to another model.
     """
     advice = "delete it to resume from the one before"
     card, tensors = read_card(path, advice=advice)
@@ -183,7 +183,7 @@ def load_checkpoint(path: Path, state: Saved) -> int:
         state.restore(tensors)
     except DamagedError as error:
         raise DamagedError(f"{path}: {error}; {advice}") from error
-    # Whatever torch raises for tensors of other names, shapes and dtypes.
+    # torch raises these for mismatched names, shapes and dtypes.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         raise DamagedError(f"{path} does not fit this run ({reason_of(e)}); {advice}") from e
     return step

@@ -1,4 +1,4 @@
-"""Learning classes from labels: what `seit train` does.
+"""Supervised classification, as run by `seit train`.
 
 Legend: B batch, N classes, P parts of the loss.
 """
@@ -38,25 +38,25 @@ from seit.training.teacher import Teacher, make_teacher
 
 _LOG = logging.getLogger(__name__)
 _ABSURD = 10
-"""A loss so many times that of guessing is no classifier's."""
+"""Multiple of the loss of random guessing above which the result gets a warning."""
 CLASSIFIER_FILES = (WEIGHTS_NAME, PREDICTIONS_NAME, REPORT_NAME)
-"""Files of a finished run, besides `run.json`."""
+"""Files of a finished run, apart from `run.json`."""
 
 
 @dataclass(frozen=True, repr=False)
 class TrainResult(Outcome):
-    """What a run came to.
+    """Result of a training run.
 
     Attributes:
         top1: accuracy of the evaluated weights on the validation split, 0–1.
-        top5: the same among the five highest logits.
-        loss: mean cross-entropy there, in nats.
+        top5: top-5 accuracy, 0–1.
+        loss: mean cross-entropy on that split, in nats.
         steps: steps of the whole run.
-        samples_per_second: training rate of this call, evaluation left out.
-        data_wait_fraction: share of that time spent waiting for the next augmented batch.
+        samples_per_second: training rate of this call, without evaluation.
+        data_wait_fraction: fraction of that time spent waiting for the next augmented batch.
         seconds: duration of this call.
         parameters: trainable parameters.
-        val_samples: labelled samples that were evaluated; None in older runs.
+        val_samples: labeled samples evaluated; None in older runs.
     """
 
     top1: float
@@ -79,23 +79,23 @@ def train(
     init_from: str | Path | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Train a classifier on ``store`` and leave a run folder at ``out``.
+    """Train a classifier on ``store`` and write a run folder to ``out``.
 
     Args:
-        config: what to do; None for what the command does by default, fitted to the store.
-        store: the store, opened or by path.
+        config: settings; None for the defaults of `seit train`, fitted to the store.
+        store: an open store or its path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: go on where that run stopped, if there is one; the result is bit for bit that of an
-            undisturbed run on the same CPU with as many ranks. A finished run is left as it is and
-            its result returned, unless ``config`` has a longer schedule.
-        init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
-            a pre-training run, and of a classifier of other classes, the head starts afresh.
+        resume: continue an interrupted run, if there is one; the result is bit for bit that of an
+            uninterrupted run on the same CPU with as many ranks. A finished run is left unchanged
+            and its result returned, unless ``config`` has a longer schedule.
+        init_from: a finished run to take initial weights from, instead of ``config.init_from``. The
+            head is initialized from scratch if that run is a pretraining run or has other classes.
         progress: called after each step, on the main rank.
 
     Raises:
         UsageError: settings, store and folder do not fit together; nothing was changed.
-        SeitError: the loss is not finite any more, or a file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        SeitError: the loss is no longer finite, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
     if config is None:
@@ -115,7 +115,7 @@ def train(
 
 
 class Classifying(Objective[Result]):
-    """A classifier of a store's classes, of tokens or of pixels, whatever is told of its run."""
+    """Objective of a classifier over a store's classes, on tokens or pixels."""
 
     config: TrainConfig
     shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
@@ -175,7 +175,7 @@ class Classifying(Objective[Result]):
         return self._evaluation.metrics()
 
     def figures(self, figures: LoopFigures) -> dict[str, Any]:
-        """The fields of a `TrainResult`."""
+        """Return the fields of a `TrainResult`."""
         assert self._evaluation is not None
         val_samples = self._evaluation.samples
         return {**self._evaluation.metrics(), **asdict(figures), "val_samples": val_samples}
@@ -195,7 +195,7 @@ class Classifying(Objective[Result]):
         return {**confusion_record(self._evaluation.confusion), "warnings": warnings}
 
     def _warnings(self, loss: float) -> list[str]:
-        """List what makes the result suspicious, one line each."""
+        """Return reasons to distrust the result, one line each."""
         guessing = math.log(max(2, len(self.feed.classes)))
         if loss <= _ABSURD * guessing:
             return []
@@ -209,12 +209,12 @@ class Classifying(Objective[Result]):
         write_run_report(run, info=info, store=self.store, sections=self.sections())
 
     def sections(self) -> Sequence[Section]:
-        """What the report shows besides, after the result."""
+        """Return the report sections that follow the result."""
         return ()
 
 
 class Classification(Classifying[TrainResult]):
-    """A classifier of which everything is trained."""
+    """Classification with all weights trained."""
 
     @override
     def result(self, figures: LoopFigures) -> TrainResult:
@@ -222,7 +222,7 @@ class Classification(Classifying[TrainResult]):
 
 
 def _warn_of_classes(config: TrainConfig, store: Store) -> None:
-    """Warn where classes are evaluated that have no sample to learn from."""
+    """Warn about evaluated classes that have no training sample."""
     data = config.data
     text = split_warning(
         store.classes,
@@ -236,12 +236,12 @@ def _warn_of_classes(config: TrainConfig, store: Store) -> None:
 
 
 def teacher_of(config: TrainConfig) -> Path | None:
-    """The run that teaches, where one does."""
+    """Return the folder of the teacher's run, if there is one."""
     distill = config.distill
     return Path(distill.teacher) if distill.teacher is not None and distill.alpha else None
 
 
 def pixels_per_token(store: Store) -> int:
-    """Pixels per token along a side; 1 where the tokens are none of images."""
+    """Return the pixels per token along a side; 1 if the tokens are not those of images."""
     rows = store.card.tokenizer.grid[0] // store.levels
     return (store.card.tokenizer.image_size or rows) // rows

@@ -1,4 +1,4 @@
-"""Settings of runs: frozen dataclasses, one of each kind, and the groups that they share."""
+"""Run settings: one frozen dataclass per kind of run, and the groups they share."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,38 +27,38 @@ OF_THE_MACHINE = frozenset(
         "run.loggers",
     }
 )
-"""Settings that a resumed run may change: they say where and how it runs, not what it does."""
+"""Settings that a resumed run may change: they affect where and how it runs, not its result."""
 
 INIT_FROM = "init_from"
-"""The setting that names the run whose weights are started from."""
+"""Setting that names the run to take initial weights from."""
 
 LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
-"""Settings that say how long a run is."""
+"""Settings that determine the length of a run."""
 
 _LARGEST = {"model.embed_dim": 1 << 16, "model.depth": 1 << 10, "model.num_heads": 1 << 10}
-"""Sizes beyond which even a sketch of a network, without memory, takes too long."""
+"""Sizes beyond which even a network on the meta device takes too long to build."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The backbone: a timm model, by name, and what to change of its size."""
+    """Backbone: the name of a timm model, and changes to its size."""
 
     name: str = "vit_small_patch16_224"
-    """A backbone of timm."""
+    """Name of a timm backbone."""
     stem: str = "auto"
-    """The stem adaptor over the token grid: `auto` finds one that fits the backbone; for a ViT
-    also kernel/stride/padding, such as `4/2/1`, which is its `auto`."""
+    """Stem adaptor over the token grid: `auto` picks one that fits the backbone; a ViT also takes
+    kernel/stride/padding, such as `4/2/1`, its `auto`."""
     drop_path: float = 0.0
     """Stochastic depth of the last block, 0–1, rising linearly from 0 at the first."""
     embed_dim: int | None = None
-    """Model dim D; None for the named model's own."""
+    """Model dim D; None for the named model's default."""
     depth: int | None = None
-    """Blocks; None for the named model's own."""
+    """Number of blocks; None for the named model's default."""
     num_heads: int | None = None
-    """Attention heads; None for the named model's own."""
+    """Attention heads; None for the named model's default."""
 
     def timm_kwargs(self) -> dict[str, Any]:
-        """Return the arguments of `timm.create_model` besides the name."""
+        """Return the keyword arguments of `timm.create_model`."""
         sizes = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
         chosen = {key: value for key, value in sizes.items() if value is not None}
         return {"drop_path_rate": self.drop_path, **chosen}
@@ -71,25 +71,25 @@ class DataConfig:
     batch_size: int = 128
     """Samples per step, over all devices."""
     train_split: str = "train"
-    """The split that is trained on."""
+    """Training split."""
     val_split: str = "val"
-    """The split that is evaluated."""
+    """Evaluated split."""
     pixels: str | None = None
-    """Train on the decoded pixels of this SRC instead of the tokens: the baseline."""
+    """SRC whose decoded pixels to train on instead of the tokens, as a baseline."""
     fraction: float = 1.0
-    """Share of each class's training samples that is used, chosen by the seed: 0.01 for 1 %."""
+    """Fraction of each class's training samples to use, chosen by the seed: 0.01 for 1 %."""
     order: OrderName = "global"
-    """`global` permutes all samples; `window` blocks, then samples within a window of them."""
+    """`global` permutes all samples; `window` permutes blocks, then samples within a window."""
     window_blocks: int = WINDOW_BLOCKS
-    """Blocks of a window of the order `window`, usually of 1,024 samples each."""
+    """Blocks per window of the order `window`, usually of 1,024 samples each."""
     mode: Mode = "auto"
-    """`resident` keeps splits in memory, `streaming` two windows of them, which takes the order
-    `window`; `auto` is resident where that takes up to half of the free memory."""
+    """`resident` keeps whole splits in memory; `streaming` keeps two windows and needs the order
+    `window`; `auto` is resident if that takes at most half of the free memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimiser.
+    """Optimizer settings.
 
     `adamw` is Loshchilov and Hutter's (arXiv 1711.05101), `lamb` You et al.'s (arXiv 1904.00962),
     `muon` Jordan's (2024): Newton–Schulz steps for matrices, scaled to AdamW's size, and AdamW for
@@ -97,133 +97,131 @@ class OptimConfig:
     """
 
     name: Literal["adamw", "lamb", "muon"] = "adamw"
-    """Which one."""
+    """Optimizer."""
     lr: float = 7.5e-4
     """Peak learning rate for a batch of `lr_batch_size`."""
     lr_batch_size: int = 512
-    """The rate used is lr · batch_size / lr_batch_size; 0 uses `lr` as it is."""
+    """Batch size of `lr`: the rate is lr · batch_size / lr_batch_size; 0 does not scale."""
     weight_decay: float = 0.1
-    """Decoupled weight decay; biases, norms and position embeddings have none."""
+    """Decoupled weight decay, not applied to biases, norms and position embeddings."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the moments."""
+    """Decay rates of the moments."""
     eps: float = 1e-8
-    """Added to the denominator."""
+    """Term added to the denominator."""
     clip_grad: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """Maximum norm of the gradient; 0 disables clipping."""
     layer_decay: float = 1.0
-    """Factor of the learning rate from one layer to the one below; 1 keeps it."""
+    """Layer-wise learning rate decay, from each layer to the one below; 1 disables it."""
     accumulate: int = 1
-    """Parts that each rank's share of a batch goes through the network in; the gradient is that
-    of the whole batch."""
+    """Micro-batches per step and rank; the gradient is that of the whole batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Linear warm-up, then a cosine, updated at each step."""
+    """Linear warm-up followed by cosine decay, updated at each step."""
 
     epochs: int = 300
-    """Passes over the training split."""
+    """Epochs of training."""
     steps: int | None = None
-    """Steps; where given, `epochs` is not used."""
+    """Steps of training; overrides `epochs`."""
     warmup_epochs: float = 5.0
     """Epochs of warm-up."""
     warmup_steps: int | None = None
-    """Steps of warm-up; where given, `warmup_epochs` is not used."""
+    """Steps of warm-up; overrides `warmup_epochs`."""
     warmup_lr: float = 1e-6
-    """Rate of the first step."""
+    """Learning rate of the first step."""
     min_lr: float = 1e-5
-    """Rate of the last step."""
+    """Learning rate of the last step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig:
-    """The running average of the weights, which is what gets evaluated and saved."""
+    """Exponential moving average of the weights, which is evaluated and saved."""
 
     decay: float = 0.9999
-    """Decay per step; 0 switches the average off."""
+    """Decay per step; 0 disables the average."""
     warmup: bool = True
-    """Let the decay rise with the steps, so that short runs do not average their start."""
+    """Ramp up the decay, so that short runs do not average in their first steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Loss to minimize: against hard labels, as smoothing, CutMix and Mixup soften them."""
+    """Loss against hard labels, as softened by smoothing, CutMix and Mixup."""
 
     kind: Literal["ce", "bce"] = "ce"
-    """Cross-entropy, or binary cross-entropy of each class by itself, averaged over the classes
-    (Wightman et al., arXiv 2110.00476)."""
+    """Cross-entropy, or binary cross-entropy averaged over the classes (Wightman et al., arXiv
+    2110.00476)."""
     label_smoothing: float = 0.1
-    """Share of the target spread evenly over all classes, 0 to below 1."""
+    """Label smoothing: fraction of the target spread over all classes, 0 to below 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """A finished run that teaches (Hinton et al., arXiv 1503.02531; `hard`: arXiv 2012.12877)."""
+    """Distillation from a run (Hinton et al., arXiv 1503.02531; `hard`: arXiv 2012.12877)."""
 
     teacher: str | None = None
-    """The folder of the teacher's run; None for no teacher. One of the same store's tokens sees
-    the student's own augmented inputs. One of pixels (its `data.pixels`) sees each instance once,
-    centre-cropped, before the training."""
+    """Folder of the teacher's run; None for no teacher. A teacher on tokens of the same store sees
+    the student's augmented inputs; a teacher on pixels (its `data.pixels`) sees each instance once,
+    center-cropped, before training."""
     pixels: str | None = None
-    """SRC of the images that a teacher of pixels sees; None for those of `data.pixels`. The one
-    that the teacher's own settings name is not opened."""
+    """SRC of the images for a teacher on pixels; None for `data.pixels`. The SRC in the teacher's
+    own settings is never opened."""
     kind: Literal["soft", "hard"] = "soft"
-    """Target of the student: the teacher's probabilities or its best class."""
+    """Target of the student: the teacher's probabilities (`soft`) or its top class (`hard`)."""
     alpha: float = 0.5
-    """Share of the teacher in the loss, 0–1."""
+    """Weight of the teacher in the loss, 0–1."""
     temperature: float = 1.0
-    """Divisor of logits for `soft`; its loss is multiplied by the square."""
+    """Divisor of the logits for `soft`, whose loss is multiplied by its square."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where and how the run goes, and what it notes down."""
+    """Seed, device, precision and bookkeeping of a run."""
 
     seed: int = 0
     """Seed for weights, data order and augmentation."""
     device: str = "auto"
-    """Where to train: auto, cpu, cuda, cuda:1, mps; `auto` takes a GPU where there is one."""
+    """Device to train on: auto, cpu, cuda, cuda:1, mps; `auto` takes a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of forward and backward; `auto` is bf16 on CUDA and fp32 elsewhere. `fp16` scales
-    the loss and passes over steps whose gradients overflow."""
+    """Precision of forward and backward; `auto` is bf16 on CUDA and fp32 elsewhere. `fp16` scales
+    the loss and skips steps whose gradients overflow."""
     compile: bool = False
-    """Compile the network by `torch.compile`."""
+    """Compile the network with `torch.compile`."""
     eval_every: int = 0
-    """Steps between evaluations; 0 makes ten evenly spread ones."""
+    """Steps between evaluations; 0 for ten evenly spaced ones."""
     checkpoint_every: int = 0
-    """Steps between checkpoints; 0 writes one after each evaluation. Also at SIGTERM and Ctrl-C."""
+    """Steps between checkpoints, apart from those at SIGTERM and Ctrl-C; 0 for each evaluation."""
     log_every: int = 20
     """Steps between lines in `metrics.jsonl`."""
     loggers: tuple[str, ...] = ("auto",)
-    """Where else figures go: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard where it
-    is installed."""
+    """More loggers: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard if installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Settings of every run, whatever it learns."""
+    """Settings shared by all kinds of run."""
 
     extensible: ClassVar[frozenset[str]] = LENGTHS
-    """Settings that a resumed run may raise."""
+    """Settings that a resumed run may increase."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The backbone."""
+    """Backbone."""
     data: DataConfig = field(default_factory=DataConfig)
     """Data to read."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """The augmentations."""
+    """Augmentations."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """The optimiser."""
+    """Optimizer."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Length and learning rates."""
     ema: EmaConfig = field(default_factory=EmaConfig)
-    """The average of the weights."""
+    """Average of the weights."""
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
-    """Weights that are held at zero."""
+    """Weights held at zero."""
     run: RunConfig = field(default_factory=RunConfig)
     """Seed, device and bookkeeping."""
     init_from: str | None = None
-    """The folder of a finished run whose weights to start from; None for new ones."""
+    """Folder of a finished run to take initial weights from; None to train from scratch."""
 
     def __post_init__(self) -> None:
         require_shares(self, "model.drop_path", "ema.decay", fits=lambda share: 0 <= share < 1)
@@ -251,19 +249,18 @@ class LoopConfig:
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate after warm-up, scaled to the batch."""
+        """Learning rate after warm-up, scaled to the batch size."""
         scale = self.data.batch_size / self.optim.lr_batch_size if self.optim.lr_batch_size else 1
         return self.optim.lr * scale
 
     def differences(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Name the settings in which the run of a saved config differs from this one's.
+        """Return the settings in which a saved config differs from this one.
 
-        Settings of the machine do not count, a longer schedule is none, and those that did not
-        exist yet when the config was saved had their defaults. Starts from other
-        weights are found by `Run.check_same`.
+        Ignores settings of the machine and a longer schedule; settings newer than the saved config
+        count with their defaults. `Run.check_same` compares the initial weights.
 
         Raises:
-            UsageError: what was saved is no such config.
+            UsageError: the saved mapping is not a config of this kind.
         """
         begun = build(type(self), earlier, origin="the config that was saved")
         mine, theirs = flatten(to_mapping(self)), flatten(to_mapping(begun))
@@ -277,12 +274,12 @@ class LoopConfig:
         ]
 
     def reinterpreted(self) -> list[str]:
-        """Name the settings in use that meant something else in revision 1.
+        """Return the settings in use whose meaning changed after revision 1.
 
-        A run that was started then cannot be resumed: its second half would do other things than
+        A run started under revision 1 cannot resume with them: its second half would differ from
         its first. In revision 1 synonyms were the nearest by cosine, Emb-Noise had one unit for all
-        channels, and TokenAdapt's warps were fewer and bilinear; of objectives and methods their
-        own configs tell.
+        channels, and TokenAdapt's warps were fewer and bilinear; configs of objectives and methods
+        add their own.
         """
         augment = self.augment
         used = {
@@ -295,12 +292,12 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(LoopConfig):
-    """A run that learns classes: what `seit train` does with a store."""
+    """Settings of a supervised run, as trained by `seit train`."""
 
     loss: LossConfig = field(default_factory=LossConfig)
-    """The loss."""
+    """Loss."""
     distill: DistillConfig = field(default_factory=DistillConfig)
-    """The teacher."""
+    """Teacher."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -323,20 +320,19 @@ def _value(config: LoopConfig, name: str) -> Any:
 
 
 def require_setting(condition: bool, name: str, config: LoopConfig, expected: str) -> None:
-    """Refuse the setting ``name`` of a config, which must be as ``expected`` says.
+    """Raise a `UsageError` unless ``condition`` holds for the setting ``name``.
 
-    Raises:
-        UsageError: the condition does not hold.
+    The message says that the setting must be as ``expected`` describes.
     """
     if not condition:
         raise UsageError(f"{name} is {_value(config, name)!r}; it must be {expected}")
 
 
 def require_shares(config: LoopConfig, *names: str, fits: Callable[[float], bool]) -> None:
-    """Refuse settings that are no shares in 0…1, as ``fits`` draws its ends.
+    """Check that settings are fractions in 0–1, with the ends that ``fits`` accepts.
 
     Raises:
-        UsageError: one is not.
+        UsageError: a setting is out of range.
     """
     for name in names:
         require_setting(fits(_value(config, name)), name, config, "in 0…1")

@@ -1,7 +1,4 @@
-"""Settings where neither a recipe nor a config is named: a recipe's, fitted to the store.
-
-The command line and the Python API share them.
-"""
+"""Default settings, used by the command line and the Python API: a recipe fitted to the store."""
 
 import logging
 import os
@@ -21,7 +18,7 @@ from seit.training.run import Run
 
 _LOG = logging.getLogger(__name__)
 FEW_PATCHES = 16
-"""A recipe's stem that leaves fewer gives way to a smaller one."""
+"""Minimum patches; a recipe's stem that leaves fewer is replaced by a smaller one."""
 _LEAST_PATCHES = 4
 _STEMS = ("4/4/0", "2/2/0", "1/1/0")
 _STEPS_PER_EPOCH = 4
@@ -31,13 +28,13 @@ Config = TypeVar("Config", bound=LoopConfig)
 def default_config(
     kind: type[Config], store: Store, *, task: str, init_from: str | Path | None = None
 ) -> Config:
-    """The config of a run that names neither a recipe nor a config, as the command has it.
+    """Return the default config of a command, fitted to the store.
 
     Args:
         kind: the config's class.
-        store: what it learns from.
-        task: the command, or the objective of a pre-training run.
-        init_from: a run whose weights are started from: its backbone and crop are kept.
+        store: training data.
+        task: the command, or the objective of a pretraining run.
+        init_from: a run to take initial weights from, whose backbone and crop are kept.
 
     Raises:
         UsageError: no recipe fits the store.
@@ -49,18 +46,18 @@ def default_config(
 def default_settings(
     task: str, store: Store | None, *, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The settings of the recipe that ``task`` takes by default, nested, fitted to ``store``.
+    """Return the settings of the default recipe of ``task``, nested, fitted to ``store``.
 
-    The stem is one that leaves 16 patches or more, a crop of the whole grid is one of this grid,
-    and a batch is smaller than few samples.
+    The stem leaves 16 patches or more, a crop of the whole grid is resized to this grid, and the
+    batch shrinks for small stores.
 
     Args:
-        task: the command, or the objective of a pre-training run.
-        store: None where it cannot be opened, which the run itself will say.
-        given: settings by dotted names that are laid over these.
+        task: the command, or the objective of a pretraining run.
+        store: training data; None if it cannot be opened, which the run itself will report.
+        given: settings by dotted name that override these.
 
     Raises:
-        UsageError: no recipe fits the store; the nearest is named.
+        UsageError: no recipe fits the store; the message names the nearest.
     """
     recipe = default_recipe(task, "image" if store is None else store.card.tokenizer.modality)
     values = read_yaml(recipe.path)
@@ -76,9 +73,9 @@ def default_settings(
 
 
 def backbone_of(path: str | Path, *, resumed: Path | None = None) -> dict[str, Any]:
-    """What of a run's settings its weights depend on, nested.
+    """Return the settings of a run that its weights depend on, nested.
 
-    Where the run is gone, those of what began from it count, if ``resumed`` holds such a run.
+    If the run is gone, use those of ``resumed``, a run that was initialized from it.
     """
     if resumed is not None and not Run.exists(path):
         begun = (resumed, *sorted(resumed.glob("seed-*")), *sorted(resumed.glob("*/seed-*")))
@@ -89,7 +86,7 @@ def backbone_of(path: str | Path, *, resumed: Path | None = None) -> dict[str, A
 
 
 def warn_of_modality(recipe: Recipe, store: Store) -> None:
-    """Warn where a recipe that was named is made for other data than a store's."""
+    """Warn if an explicitly named recipe is for a modality other than the store's."""
     modality = store.card.tokenizer.modality
     if recipe.modality not in (None, modality):
         _LOG.warning(
@@ -99,12 +96,12 @@ def warn_of_modality(recipe: Recipe, store: Store) -> None:
 
 
 def _fit_grid(values: Mapping[str, Any], store: Store, recipe: Recipe) -> dict[str, Any]:
-    """A crop of the whole grid, and a stem that leaves patches to attend to."""
+    """Return a crop of the whole grid, and a stem that leaves enough patches."""
     changes: dict[str, Any] = {}
     rows, columns = store.card.tokenizer.grid
     grid = rows // store.levels, columns
     crop = values.get("augment.crop_size", 0)
-    if crop and crop != min(grid):  # such a recipe crops nothing off its own grids
+    if crop and crop != min(grid):  # the recipe crops to the full side of its own grids
         crop = changes["augment.crop_size"] = min(grid)
     size, stem = crop_size_of(grid, crop), values.get("model.stem")
     smaller = _STEMS[_STEMS.index(stem) :] if stem in _STEMS else ()
@@ -129,7 +126,7 @@ def _patches(stem: str, size: tuple[int, int]) -> int:
 
 
 def _fit_batch(values: Mapping[str, Any], store: Store, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch that few samples fill several times over."""
+    """Return a batch size that gives a small store several steps per epoch."""
     split = str(given.get("data.train_split", "train"))
     wanted = values.get("data.batch_size", 0)
     if split not in store:
@@ -139,5 +136,5 @@ def _fit_batch(values: Mapping[str, Any], store: Store, given: Mapping[str, Any]
         samples = len(select(store[split], fraction=fraction, seed=0))
     if not samples or samples >= wanted:
         return {}
-    step = 2 * int(os.environ.get("WORLD_SIZE", "1"))  # ranks take mirrored parts
+    step = 2 * int(os.environ.get("WORLD_SIZE", "1"))  # each rank takes two mirrored parts
     return {"data.batch_size": max(samples // _STEPS_PER_EPOCH // step * step, min(step, samples))}

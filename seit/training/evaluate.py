@@ -1,4 +1,4 @@
-"""Exact evaluation: every sample of a split once, of a network or of a finished run.
+"""Exact evaluation of a network or a finished run: every sample of a split once.
 
 Legend: B batch, N classes, M classes of the evaluated store.
 """
@@ -35,18 +35,18 @@ _DEFAULT_SPLIT = "val"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy over the labelled samples of a split.
+    """Accuracy over the labeled samples of a split.
 
     Attributes:
-        samples: how many were evaluated.
-        top1: fraction whose label has the highest logit, 0–1.
-        top5: fraction whose label is among the five highest, 0–1.
+        samples: number of evaluated samples.
+        top1: top-1 accuracy, 0–1.
+        top5: top-5 accuracy, 0–1.
         loss: mean cross-entropy, in nats.
         predictions: int64 (samples of the split,), the class of the highest logit, in the split's
-            order; −1 for an unlabelled sample.
-        labels: int64 (samples of the split,), −1 for an unlabelled sample.
+            order; −1 for an unlabeled sample.
+        labels: int64 (samples of the split,), −1 for an unlabeled sample.
         num_classes: N.
-        seconds: how long it took.
+        seconds: duration.
         wait_seconds: the part of it spent waiting for the next batch.
     """
 
@@ -62,11 +62,11 @@ class Evaluation:
 
     @cached_property
     def confusion(self) -> Confusion:
-        """Which class was taken for which, how often."""
+        """Confusion of true and predicted classes."""
         return Confusion.of_labels(self.labels, self.predictions, self.num_classes)
 
     def metrics(self) -> dict[str, float]:
-        """The figures, without those of single classes and samples."""
+        """Return the metrics of the whole split."""
         return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
 
 
@@ -81,9 +81,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,), at least one of them not −1.
 
-    Samples labelled −1 are left out. All lies on ``device``.
-    The model is in evaluation mode meanwhile; nothing is synchronised until the end. Each of
-    several ``ranks`` passes its own part of the split, and gets the evaluation of all of it.
+    Skips samples labeled −1. All tensors are on ``device``. The model is in evaluation mode
+    meanwhile; there is no synchronization until the end. With several ``ranks``, each passes its
+    part of the split and gets the evaluation of all of it.
     """
     started = time.perf_counter()
     wait_seconds = 0.0
@@ -131,13 +131,12 @@ def evaluate(
 
 @dataclass(frozen=True, repr=False)
 class RunEvaluation(Outcome, Evaluation):
-    """The evaluation of a finished run on a split of a store, with classes matched by name.
+    """Evaluation of a finished run on a split of a store, with classes matched by name.
 
     Attributes:
         split: the split.
-        classes: names (N,) of the run, which labels and predictions number.
-        unknown_classes: samples that were left out, by the name of their class, which the run
-            lacks.
+        classes: class names (N,) of the run, indexed by labels and predictions.
+        unknown_classes: number of skipped samples, by the name of a class that the run lacks.
         missing_classes: classes of the run that the store lacks.
     """
 
@@ -154,7 +153,7 @@ class RunEvaluation(Outcome, Evaluation):
 
     @property
     def unknown_samples(self) -> int:
-        """Samples that were left out."""
+        """Number of skipped samples."""
         return sum(self.unknown_classes.values())
 
     @property
@@ -164,7 +163,7 @@ class RunEvaluation(Outcome, Evaluation):
 
     @property
     def data_wait_fraction(self) -> float:
-        """Share of the time spent waiting for the next batch, 0–1."""
+        """Fraction of the time spent waiting for the next batch, 0–1."""
         return self.wait_seconds / self.seconds
 
 
@@ -180,23 +179,21 @@ def evaluate_run(
 ) -> RunEvaluation:
     """Evaluate a run's weights on one split of a store, every sample once.
 
-    Classes of both are matched by name: the store may list them in another order, or lack some.
+    Classes are matched by name: the store may list them in another order, or lack some.
 
     Args:
         run_path: a finished run's folder.
         store: a store of the same tokenizer, opened or by path.
-        split: by default `val`, or the only split that there is.
-        unknown: ``"skip"`` leaves out, and counts, the samples of classes that the run lacks.
-        spelling: ``"loose"`` takes names for one that differ only in case, Unicode form, blanks,
-            underscores and hyphens.
-        device: where.
-        pixels: SRC of the images of a run that was trained on pixels. The one that the run's own
-            settings name is not opened: they may be anybody's.
+        split: the split; by default `val`, or the only one.
+        unknown: ``"skip"`` skips, and counts, the samples of classes that the run lacks.
+        spelling: ``"loose"`` ignores case, Unicode form, whitespace, underscores and hyphens.
+        device: device of the network.
+        pixels: SRC of the images, for a run trained on pixels. The SRC in the run's own settings is
+            untrusted and never opened.
 
     Raises:
-        UsageError: the store was made by another tokenizer, has no labelled samples in that split,
-            or some of classes that the run does not know; or the run takes pixels and none are
-            named.
+        UsageError: the store was made by another tokenizer, has no labeled samples in that split,
+            or has classes that the run lacks; or the run takes pixels and ``pixels`` is None.
     """
     run = Run.open(run_path)
     config, classes = run.config, run.classes
@@ -242,7 +239,7 @@ def evaluate_run(
 
 
 def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> str | None:
-    """The SRC that the caller names, where the run takes one."""
+    """Return the SRC named by the caller, if the run takes pixels."""
     recorded = config.data.pixels
     if recorded is not None and pixels is None:
         raise UsageError(
@@ -256,12 +253,12 @@ def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> s
 
 def _chosen_split(store: Store) -> str:
     if _DEFAULT_SPLIT in store or len(store) != 1:
-        return _DEFAULT_SPLIT  # which a store of several others refuses by their names
+        return _DEFAULT_SPLIT  # a store without it raises an error that lists its splits
     return next(iter(store))
 
 
 def _unknown(store: Store, split: str, match: ClassMatch) -> dict[str, int]:
-    """Samples of each class that the run lacks, by name, as the store lists them."""
+    """Count the samples of each class that the run lacks, by name, in the store's order."""
     labels = store[split].labels
     counts = np.bincount(labels[labels >= 0], minlength=len(store.classes))
     lacking = np.flatnonzero((match.numbers < 0) & (counts > 0))

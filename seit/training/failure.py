@@ -1,9 +1,9 @@
-"""The replay file of a run whose loss, weights or outputs are no longer finite.
+"""Replay file of a run whose loss, weights or outputs are no longer finite.
 
 ``failure.safetensors`` holds the inputs, labels and weights of the first batch whose loss was not
-finite, or whose update ruined the weights; its metadata say which step that was, what was found,
-the losses of the steps before, the learning rate, the samples' keys, and the checkpoint to start
-from in order to see it happen again.
+finite, or whose update ruined the weights. Its metadata hold that step, the finding, the losses of
+the steps before, the learning rate, the samples' keys, and the checkpoint from which to reproduce
+the failure.
 """
 
 import math
@@ -20,12 +20,12 @@ from seit.training.run import FAILURE_NAME, Run
 
 @dataclass(frozen=True)
 class Failure:
-    """The first thing that is not finite.
+    """First non-finite value of a run.
 
     Attributes:
-        what: of which it was found, such as ``the training loss became nan``.
+        what: description, such as ``the training loss became nan``.
         step: number (from 0) of the step whose loss or update it is.
-        losses: of the steps up to and with that one, as far as they are known, the latest last.
+        losses: known losses up to and including that step, the latest last.
     """
 
     what: str
@@ -34,7 +34,7 @@ class Failure:
 
 
 class NotFiniteError(Exception):
-    """Something is not finite; its argument is the :class:`Failure`."""
+    """A value is not finite; the argument is the :class:`Failure`."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.what)
@@ -42,12 +42,12 @@ class NotFiniteError(Exception):
 
 
 def first_failure(losses: Sequence[float]) -> int | None:
-    """The number of the first loss that is not finite."""
+    """Return the index of the first loss that is not finite."""
     return next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
 
 
 def describe_ruin(*models: nn.Module | None) -> str | None:
-    """Say which weights of networks are not finite; None where all are."""
+    """Describe which weights are not finite; None if all are finite."""
     for model in models:
         name = None if model is None else first_not_finite(model.state_dict())
         if name is not None:
@@ -56,7 +56,7 @@ def describe_ruin(*models: nn.Module | None) -> str | None:
 
 
 def describe_figures(figures: Mapping[str, float]) -> str | None:
-    """Say which figure of an evaluation is not finite; None where all are."""
+    """Describe which metric of an evaluation is not finite; None if all are finite."""
     name = next((key for key, value in figures.items() if not math.isfinite(value)), None)
     return None if name is None else f"the evaluated {name} became {figures[name]}"
 
@@ -71,15 +71,15 @@ def write_failure(
     checkpoint: Path | None,
     remedy: str,
 ) -> SeitError:
-    """Write a batch to the replay file; returns the error to raise.
+    """Write a batch to the replay file and return the error to raise.
 
     Args:
-        run: whose folder it goes to.
-        failure: what was found.
+        run: the run folder to write to.
+        failure: the finding.
         tensors: the batch.
-        keys: of its samples.
+        keys: keys of its samples.
         rate: the step's learning rate.
-        checkpoint: the last one that was written.
+        checkpoint: the last checkpoint.
         remedy: what to change before the next start.
     """
     card = {

@@ -1,4 +1,4 @@
-"""Features of a finished run's backbone for every sample of a split: what `seit embed` does.
+"""Features of a finished run's backbone for every sample of a split, as written by `seit embed`.
 
 Legend: B batch, n samples, D feature dim, C h w embedded tokens.
 """
@@ -40,7 +40,7 @@ class Features:
 
     Attributes:
         features: float32 (n, D).
-        labels: int64 (n,), numbers of the store's classes; −1 for an unlabelled sample.
+        labels: int64 (n,), indices of the store's classes; −1 for an unlabeled sample.
         keys: n texts.
     """
 
@@ -51,7 +51,7 @@ class Features:
 
 @dataclass(frozen=True, repr=False)
 class EmbedResult(Outcome):
-    """What an embedding wrote.
+    """Summary of a written file of features.
 
     Attributes:
         file: the .safetensors file.
@@ -79,18 +79,18 @@ def embed_split(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> EmbedResult:
-    """Write the features that a run's classifier or probes see, of every sample of a split.
+    """Write the input of a run's classifier head (or of its probes) for every sample of a split.
 
-    The file holds the tensors `features` float32 (n, D), `labels` int64 (n,), and `keys` uint8,
-    the keys' UTF-8 one after another, of which `key_ends` int64 (n,) are the ends in bytes;
+    The file holds the tensors `features` float32 (n, D), `labels` int64 (n,), `keys` uint8, the
+    concatenated UTF-8 of the keys, and `key_ends` int64 (n,), their ends in bytes;
     `read_features` reads it. All n × D values are held in memory.
 
     Args:
-        run_path: a finished run's folder, of `seit train`, `seit tune` or `seit pretrain`.
+        run_path: a finished run's folder, from `seit train`, `seit tune` or `seit pretrain`.
         store: a store of the same tokenizer, opened or by path.
         out: a new .safetensors file.
-        split: which split.
-        device: where the network runs.
+        split: the split.
+        device: device of the network.
         progress: called with (samples done, samples of the split).
 
     Raises:
@@ -102,7 +102,7 @@ def embed_split(
     check_new_file(out)
     run = Run.open(run_path)
     store = store if isinstance(store, Store) else open_store(store)
-    settings = run.settings if run.kind.one_network else run.config  # which refuses the run
+    settings = run.settings if run.kind.one_network else run.config  # raises for such runs
     if settings.data.pixels is not None:
         raise UsageError(f"the run {run.path} was trained on pixels; embed takes runs on tokens")
     check_tokens(run, store)
@@ -136,10 +136,10 @@ def embed_split(
 
 
 def read_features(path: str | Path) -> Features:
-    """Read a file that `seit embed` wrote.
+    """Read a file written by `seit embed`.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: the file is corrupt.
     """
     tensors = read_arrays(Path(path))
     text, ends = tensors[_KEYS].tobytes(), tensors[_KEY_ENDS].tolist()

@@ -1,4 +1,4 @@
-"""Feeds: batches that the loop trains and evaluates on, of tokens or of pixels alike.
+"""Feeds: training and evaluation batches for the loop, of tokens or pixels.
 
 Legend: B batch, C channels, h w inputs of the network.
 """
@@ -32,17 +32,17 @@ from seit.training.precision import compute_dtype
 _LOG = logging.getLogger(__name__)
 PIXEL_FLIP_PROB = 0.5
 SECOND_VIEW = 1 << 63
-"""Added to the seed, which is below it, for the draws of a second view."""
+"""Offset added to the seed, which is smaller, for the draws of a second view."""
 EVAL_BATCH = 256
 
 
 class TrainBatch(NamedTuple):
-    """A training batch, and which samples it is made of.
+    """Training batch with the positions of its samples.
 
     Attributes:
         positions: (B,) int64, each sample's global position in the epoch's order.
         rows: (B,) int64, the samples' rows in the split.
-        second: another view of the same samples, drawn independently, where two are asked for.
+        second: an independently drawn view of the same samples, if two are requested.
     """
 
     augmented: Augmented
@@ -57,13 +57,13 @@ class Feed:
     """Loaders of both splits and the augmentation that turns their batches into inputs.
 
     Attributes:
-        train: the shuffled training batches; None where only evaluation is wanted.
-        evaluation: the batches of the evaluated split, each sample once; None where a store has no
-            such split and needs none.
+        train: the shuffled training batches; None for evaluation only.
+        evaluation: the batches of the evaluated split, each sample once; None if an unlabeled
+            store has no such split.
         augment: batches → inputs (B, C, h, w).
         classes: class names.
-        seed: of the augmentation.
-        views: of each training sample, 1 or 2.
+        seed: seed of the augmentation.
+        views: views of each training sample, 1 or 2.
     """
 
     train: Loader | None
@@ -75,15 +75,15 @@ class Feed:
 
     @property
     def _seeds(self) -> tuple[int, ...]:
-        """The seed of each view."""
+        """Seed of each view."""
         return (self.seed, self.seed + SECOND_VIEW)[: self.views]
 
     def train_batches(self, start: int) -> Generator[TrainBatch]:
-        """Augmented batches from step ``start`` on, without an end; two views if ``views`` is 2.
+        """Yield augmented batches from step ``start`` on, endlessly; two views if ``views`` is 2.
 
-        On a CPU the next one is made ahead; close the iterator before the loader is used otherwise.
-        Where both the loader and the augmentation can, rows of the resident split are handed over,
-        and ids are unpacked inside the augmentation's kernels.
+        On a CPU the next batch is prefetched; close the iterator before using the loader otherwise.
+        If loader and augmentation both support it, rows of the resident split are passed on and ids
+        are unpacked inside the augmentation's kernels.
         """
         assert self.train is not None, "this feed only evaluates"
         if isinstance(self.train, ResidentLoader) and isinstance(self.augment, FusedAugment):
@@ -92,7 +92,7 @@ class Feed:
         return read_ahead(batches) if self.train.device.type == "cpu" else batches
 
     def evaluation_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs (B, C, h, w) and labels (B,) of every sample of the evaluated split, once."""
+        """Yield inputs (B, C, h, w) and labels (B,) of each sample of the evaluated split, once."""
         assert self.evaluation is not None, "this feed only trains"
         for batch in self.evaluation.epoch(0):
             yield self.augment.evaluate(batch.tokens), batch.labels
@@ -133,10 +133,10 @@ def _augment_rows(
 def make_augment(
     store: Store, config: LoopConfig, device: torch.device, *, with_train: bool = True
 ) -> TokenAugment | PixelAugment:
-    """The augmentation that a run uses, on its device; TokenAdapt's network only to train.
+    """Return a run's augmentation on its device, with TokenAdapt's network for training only.
 
-    On CUDA devices that Triton serves it is fused: its inputs lie channels last, which the stem's
-    convolution wants, in the dtype that the convolution computes in. Otherwise it is the reference.
+    On CUDA devices that Triton supports it is the fused one: its inputs are channels-last, as the
+    stem's convolution prefers, in the convolution's dtype. Otherwise it is the reference.
     """
     if config.data.pixels is not None:
         size = store.card.tokenizer.require_image_size()
@@ -155,7 +155,7 @@ def make_augment(
     if not triton_serves(device):
         return TokenAugment(codebook, grid, settings, warper=warper).to(device)
     dtype = compute_dtype(config, device)
-    if dtype == torch.float16:  # which gradients are scaled for, not inputs
+    if dtype == torch.float16:  # loss scaling covers gradients, not inputs
         dtype = torch.float32
     return FusedAugment(
         codebook, grid, settings, warper=warper, dtype=dtype, channels_last=True
@@ -172,12 +172,11 @@ def make_feed(
 ) -> Feed:
     """Load the splits that ``config`` names, to train and evaluate a classifier.
 
-    Labels are checked as they are read: those of a resident split here, those of a streamed one
-    block by block in training.
+    Labels are checked as they are read: here if resident, block by block in training if streamed.
 
     Raises:
-        UsageError: the training split is missing, too small or not all labeled, or nothing of
-            the evaluated split is labeled.
+        UsageError: the training split is missing, too small or not fully labeled, or the evaluated
+            split has no labels.
     """
     data = config.data
     train = None
@@ -205,7 +204,7 @@ def make_unlabelled_feed(
 ) -> Feed:
     """Load the splits that ``config`` names, to learn without labels.
 
-    A store may lack the evaluated one.
+    The evaluated split may be missing.
 
     Raises:
         UsageError: the training split is missing or too small.

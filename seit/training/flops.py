@@ -1,7 +1,7 @@
-"""Floating-point operations of any network, counted by torch: two for a multiply-add.
+"""Floating-point operations of any network, counted by torch: two per multiply-add.
 
-Matrix products, convolutions and attention count; norms, activations and sums do not. Dense
-hardware multiplies the zeros of unstructured masks as fast as anything else, so times are measured
+Counts matrix products, convolutions and attention, but not norms, activations and sums. Dense
+hardware multiplies the zeros of unstructured masks as fast as other values, so times are measured
 and reported apart from these counts.
 """
 
@@ -14,8 +14,8 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 TRAINING_FACTOR = 3
-"""Passes that a training step costs: forward, and backward once for the gradients of weights and
-once for those of inputs. The unneeded gradient of the pixels or tokens is counted with them."""
+"""Cost of a training step in passes: forward, and backward for weights and for inputs. It includes
+the unneeded gradient of the pixels or tokens."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Flops:
 
     Attributes:
         forward: the whole pass.
-        by_module: the share of each module, its children included, by its name in the model.
+        by_module: operations of each module, including its children, by its name in the model.
     """
 
     forward: int
@@ -36,10 +36,10 @@ class Flops:
         return TRAINING_FACTOR * self.forward
 
     def sparse_forward(self, kept: Mapping[str, float]) -> int:
-        """Operations of a pass that leaves masked weights out.
+        """Return the operations of a pass that skips masked weights.
 
         Args:
-            kept: share of the weights that each masked layer keeps, 0–1, by the layer's name.
+            kept: fraction of the weights that each masked layer keeps, 0–1, by the layer's name.
         """
         masked = {name: self.by_module[name] for name in kept}
         return self.forward - sum(round((1 - kept[name]) * count) for name, count in masked.items())
@@ -47,11 +47,11 @@ class Flops:
 
 @torch.no_grad()
 def count_flops(model: nn.Module, shape: Sequence[int]) -> Flops:
-    """Count the operations of a model in evaluation, without computing anything.
+    """Count the operations of a model in evaluation mode, without computing anything.
 
     Args:
-        model: any network on any device; it stays as it is.
-        shape: of one input without the batch, such as (3, 224, 224).
+        model: any network on any device; left unchanged.
+        shape: shape of one input without the batch, such as (3, 224, 224).
     """
     named = [*model.named_parameters(), *model.named_buffers()]
     shells = {name: torch.empty_like(value, device="meta") for name, value in named}

@@ -1,4 +1,4 @@
-"""Starting from the weights of a finished run."""
+"""Initialization from the weights of a finished run."""
 
 import logging
 from dataclasses import replace
@@ -26,19 +26,19 @@ Config = TypeVar("Config", bound=LoopConfig)
 
 
 def starting_from(config: Config, init_from: str | Path | None) -> Config:
-    """The config of a run that starts from the weights of ``init_from``, where that is given."""
+    """Return the config with its ``init_from`` replaced, if one is given."""
     return config if init_from is None else replace(config, init_from=str(init_from))
 
 
 def start_from(model: nn.Module, run: Run, store: Store) -> None:
-    """Give ``model`` the weights of ``run``, all of them, or all but those of its classifier.
+    """Load the weights of ``run`` into ``model``, possibly except the classifier's.
 
-    Of the classifier the rows of the store's classes are taken, by name. It keeps its fresh weights
-    where the run has none, as it was pre-trained, or does not know all classes of the store.
+    The classifier takes the rows of the store's classes, matched by name. It keeps its new weights
+    if the run was pretrained without one or lacks some of the store's classes.
 
     Raises:
-        UsageError: the run has not finished, belongs to another tokenizer's tokens, or its weights
-            to another model or to modules of a tuning.
+        UsageError: the run has not finished, was trained on another tokenizer's tokens, or its
+            weights are those of another model or of tuning modules.
     """
     check_tokens(run, store)
     weights = plain_weights(run)
@@ -54,7 +54,7 @@ def start_from(model: nn.Module, run: Run, store: Store) -> None:
 
 
 def _rows_of_head(run: Run, store: Store) -> npt.NDArray[np.int64] | None:
-    """The rows of the run's classifier that are those of the store's classes; None without it."""
+    """Return the rows of the run's classifier for the store's classes; None if it has none."""
     if not run.kind.classifies:
         return None
     near: dict[str, str] = {}
@@ -73,7 +73,7 @@ def _rows_of_head(run: Run, store: Store) -> npt.NDArray[np.int64] | None:
 
 
 def plain_weights(run: Run) -> dict[str, Tensor]:
-    """The weights of a run, of a backbone without modules.
+    """Return the weights of a run as those of a backbone without modules.
 
     Raises:
         UsageError: the run has not finished, or its modules cannot be folded into weights.
@@ -83,10 +83,10 @@ def plain_weights(run: Run) -> dict[str, Tensor]:
 
 
 def check_tokens(run: Run, store: Store) -> None:
-    """Check that a run knows the tokens of a store, unless it takes pixels.
+    """Check that a run was trained on the tokens of a store's tokenizer, unless it takes pixels.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it was trained on others.
     """
     if run.settings.data.pixels is not None:
         return

@@ -1,4 +1,4 @@
-"""What every loop notes of its steps: losses, rates and figures, in `metrics.jsonl` and loggers.
+"""Record of a loop's losses, rates and metrics, in `metrics.jsonl` and loggers.
 
 Legend: P parts of the loss.
 """
@@ -18,20 +18,20 @@ from seit.training.run import Run
 
 
 class Journal:
-    """The notes of one call of a loop; of several ranks, the main one writes.
+    """Record of one call of a loop, written by the main rank.
 
     Args:
         run: the folder.
-        ranks: of the run.
+        ranks: ranks of the run.
         parts: names of the P parts of the loss.
-        loggers: names of where figures go besides, as `run.loggers`.
-        settings: of the run, nested.
+        loggers: names of additional loggers, as in `run.loggers`.
+        settings: settings of the run, nested.
 
     Attributes:
-        losses: (P,) of each step that no line of the metrics covers yet; a checkpoint keeps them.
-        latest: the latest figures, by name.
-        steps: taken in this call.
-        samples: of these steps, over all ranks.
+        losses: (P,) of each step that no line of the metrics covers yet; saved in checkpoints.
+        latest: the latest metrics, by name.
+        steps: steps of this call.
+        samples: samples of these steps, over all ranks.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Journal:
         self._started = 0.0
 
     def open(self, mark: int) -> None:
-        """Start after step ``mark``: drop the later lines of the metrics, and open the loggers."""
+        """Start after step ``mark``: drop later lines of the metrics, and open the loggers."""
         if self._ranks.is_main:
             self._run.rewind_metrics(mark)
             lines = [entry for entry in self._run.metrics() if entry["split"] == "train"]
@@ -69,14 +69,14 @@ class Journal:
         self._started = time.perf_counter()
 
     def close(self, result: Mapping[str, Any] | None) -> None:
-        """Close the loggers: with the result, or None where the run was stopped before its end."""
+        """Close the loggers, with the result, or None if the run was interrupted."""
         for logger in self._loggers:
             logger.finish(result)
         self._loggers = ()
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Count the time as that of steps."""
+        """Count the time as training."""
         self._mark = time.perf_counter()
         try:
             yield
@@ -85,7 +85,7 @@ class Journal:
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
-        """Leave the time out, as that of an evaluation between steps."""
+        """Exclude the time, as for an evaluation between steps."""
         self._busy_seconds = self.busy_seconds
         try:
             yield
@@ -101,37 +101,37 @@ class Journal:
 
     @property
     def busy_seconds(self) -> float:
-        """Time of the steps of this call, in seconds."""
+        """Training time of this call, in seconds."""
         now = 0.0 if self._mark is None else time.perf_counter() - self._mark
         return self._busy_seconds + now
 
     @property
     def seconds_per_step(self) -> float:
-        """Time since the start over the steps of this call, evaluations included."""
+        """Time since the start per step of this call, including evaluations."""
         return (time.perf_counter() - self._started) / max(1, self.steps)
 
     @property
     def samples_per_second(self) -> float:
-        """Training rate of this call, over all ranks; the last one known where it took no step."""
+        """Training rate of this call, over all ranks; the last known one if it took no step."""
         if not self.steps:
             return self.latest.get("samples_per_second", 0.0)
         return self.samples / self.busy_seconds
 
     @property
     def data_wait_fraction(self) -> float:
-        """Share of the training time spent on the next batch, 0–1."""
+        """Fraction of the training time spent waiting for the next batch, 0–1."""
         if not self.steps:
             return self.latest.get("data_wait_fraction", 0.0)
         return self._wait_seconds / self.busy_seconds
 
     def add(self, losses_P: Tensor, *, samples: int) -> None:
-        """Take the losses of a step of so many samples."""
+        """Add the losses of a step of ``samples`` samples."""
         self.losses.append(losses_P)
         self.steps += 1
         self.samples += samples
 
     def check(self, step: int, *, mark: int, rate: float, write: bool) -> None:
-        """Look at the losses since the last line of the metrics, and write the next one.
+        """Check the losses since the last line of the metrics, and write the next line.
 
         Args:
             step: number of steps done.
@@ -164,7 +164,7 @@ class Journal:
             self.record(mark, "train", figures)
 
     def record(self, mark: int, split: str, figures: Mapping[str, float]) -> None:
-        """Write figures of a split after step ``mark``."""
+        """Write metrics of a split after step ``mark``."""
         if self._ranks.is_main:
             self._run.append_metrics({"step": mark, "split": split, **figures})
             for logger in self._loggers:
@@ -175,6 +175,6 @@ class Journal:
         return {"losses": torch.stack(self.losses)} if self.losses else {}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved losses back."""
+        """Restore saved losses."""
         losses = tensors.get("losses", torch.empty(0)).to(self._ranks.device)
         self.losses[:] = losses.view(len(losses), -1).unbind() if len(losses) else ()

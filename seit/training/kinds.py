@@ -1,7 +1,7 @@
 """Kinds of run: the command that makes each, and the class of its settings.
 
-`run.json` names a run's kind. Runs of earlier versions have no such entry; they are recognized by
-the one group of settings that no other kind has.
+`run.json` names a run's kind. Runs of earlier versions lack it and are recognized by the one group
+of settings that no other kind has.
 """
 
 from collections.abc import Iterable
@@ -14,16 +14,16 @@ from seit.errors import UsageError
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of run.
+    """Kind of run.
 
     Attributes:
         name: name in `run.json`.
-        settings: module and class of its settings, imported when first used.
+        settings: module and class of its settings, imported on first use.
         mark: a group of settings that only this kind has; None for the plain classifier.
         one_network: whether a finished run is one network with one set of weights.
-        classifies: whether that network names classes.
-        of_tokens: whether that network takes the tokens of a store and is used by its run.
-        command: command that makes such a run, after `seit`.
+        classifies: whether that network predicts classes.
+        of_tokens: whether that network takes a store's tokens and is used through its run.
+        command: command that makes such a run, without `seit`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Kind:
 
     @property
     def settings_class(self) -> type[Any]:
-        """The class of the settings."""
+        """Class of the settings."""
         module, _, name = self.settings.partition(":")
         found: type[Any] = getattr(import_module(module), name)
         return found
@@ -97,5 +97,5 @@ def kind_with(groups: Iterable[str]) -> Kind:
 
 
 def kind_of(config: Any) -> Kind:
-    """Return the kind of run that these settings describe."""
+    """Return the kind of run that a config is for."""
     return kind_with(vars(config))

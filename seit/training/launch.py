@@ -1,6 +1,6 @@
-"""Starting, resuming and ending a run of the loop: its folder, its lock, and where it begins.
+"""Start, resumption and end of a run: its folder, lock and first step.
 
-One process, or several that `torchrun` started.
+Works in one process or in several started by `torchrun`.
 """
 
 import logging
@@ -44,29 +44,29 @@ def run_objective(
     beside: Collection[str] = (),
     keeps_start: bool = False,
 ) -> Result:
-    """Train an objective on ``store`` and leave a run folder at ``out``.
+    """Train an objective on ``store`` and write a run folder to ``out``.
 
     Args:
-        make: builds the objective, torch's generator seeded, from the weights of a run where one
-            is given: of a run that resumes from a checkpoint, none is, unless ``keeps_start``.
-            What it refuses leaves no folder.
-        config: its settings.
-        store: what it learns from.
+        make: builds the objective, with torch's generator seeded, from the weights of a run, or
+            None. A run that resumes from a checkpoint gets None unless ``keeps_start`` is set.
+            If it raises a `UsageError`, no folder remains.
+        config: settings of the run.
+        store: training data.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: continue where that run stopped, if there is one. Of a finished one, missing
-            ``files`` are made again from its last checkpoint.
-        files: names of what a finished run leaves behind.
-        recorded: what `run.json` tells of a finished run → its result.
+        resume: continue an interrupted run, if there is one. For a finished run, recreate missing
+            ``files`` from its last checkpoint.
+        files: names of the files of a finished run.
+        recorded: builds the result from the record of a finished run in `run.json`.
         progress: called after each step, on the main rank.
-        teacher: the run that teaches, if one does.
-        beside: what else a new folder may hold.
-        keeps_start: whether the weights of the start are needed to the end.
+        teacher: the teacher's run, if there is one.
+        beside: other names that a new folder may contain.
+        keeps_start: whether the initial weights are needed to the end.
 
     Raises:
         UsageError: settings, store and folder do not fit together; nothing was changed.
-        SeitError: the loss or the weights are not finite any more, a file cannot be written, or
+        SeitError: the loss or the weights are no longer finite, a file cannot be written, or
             another process works on the run.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     with join_ranks(config.run.device) as ranks:
         if ranks.is_main and not resume:
@@ -87,7 +87,7 @@ def run_objective(
 
 @dataclass(frozen=True)
 class _Call(Generic[Result]):
-    """One call of :func:`run_objective`, which holds the folder."""
+    """One call of :func:`run_objective`, which holds the folder's lock."""
 
     make: Callable[[Ranks, Path | None], Objective[Result]]
     config: LoopConfig
@@ -99,9 +99,9 @@ class _Call(Generic[Result]):
     keeps_start: bool
 
     def train(self, *, resume: bool, finished: Result | None, progress: Progress | None) -> Result:
-        """Take the steps that are left, and leave everything behind.
+        """Take the remaining steps and write all files.
 
-        ``finished`` is the result of a run of which only files are missing.
+        ``finished`` is the result of a finished run with missing files.
         """
         started = time.perf_counter()
         is_known = Run.exists(self.out)
@@ -151,19 +151,19 @@ def enter_run(
     teacher: Path | None = None,
     beside: Collection[str] = (),
 ) -> Run:
-    """Make the folder of a new run, or enter that of an interrupted one of the same origins.
+    """Create the folder of a new run, or open that of an interrupted run of the same origins.
 
     Args:
         out: the folder.
         config: settings of the run.
-        store: what it learns from.
-        init_from: the run whose weights it starts from.
-        resume: whether a run may be there.
-        teacher: the run that teaches.
-        beside: what else a new folder may hold.
+        store: training data.
+        init_from: the run to take initial weights from.
+        resume: whether the folder may hold a run.
+        teacher: the teacher's run.
+        beside: other names that a new folder may contain.
 
     Raises:
-        UsageError: the folder holds something else, or a run that was begun otherwise.
+        UsageError: the folder holds something else, or a run with other settings or origins.
     """
     origins = describe_origins(config, init_from=init_from, teacher=teacher)
     if resume and Run.exists(out):
@@ -173,7 +173,7 @@ def enter_run(
 
 @contextmanager
 def withdrawn_if_refused(run: Run, *, is_new: bool) -> Iterator[None]:
-    """Remove a new run that is refused by a `UsageError` before its first checkpoint."""
+    """Remove a new run if a `UsageError` is raised before its first checkpoint."""
     try:
         yield
     except UsageError:
@@ -183,7 +183,7 @@ def withdrawn_if_refused(run: Run, *, is_new: bool) -> Iterator[None]:
 
 
 def has_checkpoint(out: Path, *, resume: bool) -> bool:
-    """Tell whether a call resumes from a checkpoint, which holds all that a run started from."""
+    """Return whether the call resumes from a checkpoint, which includes all initial weights."""
     return resume and Run.exists(out) and bool(list_checkpoints(Run(out).checkpoints))
 
 
@@ -200,7 +200,7 @@ def finished_figures(out: Path, config: LoopConfig, store: Store) -> Mapping[str
 
 
 def has_to_end(run: Run, files: Collection[str]) -> bool:
-    """Tell whether a finished run lacks files that its last checkpoint can give again."""
+    """Return whether a finished run lacks files that its last checkpoint can recreate."""
     missing = [name for name in files if not (run.path / name).is_file()]
     if not missing:
         return False

@@ -1,7 +1,7 @@
-"""Loggers: where a run's figures go besides `metrics.jsonl`.
+"""Loggers of a run's metrics, in addition to `metrics.jsonl`.
 
-Each is an optional package, imported when it is asked for. None of them can stop a training: one
-that fails is switched off with a warning.
+Each is an optional package, imported on use. A logger cannot stop a training run: one that fails is
+disabled with a warning.
 """
 
 import json
@@ -20,22 +20,22 @@ from seit.files import write_atomically
 
 TENSORBOARD_FOLDER = "tensorboard"
 LOGGERS_NAME = "loggers.json"
-"""In the run's folder: by which id each service knows the run."""
+"""File in the run folder with the run's id at each service."""
 MAX_IDS_BYTES = 1 << 16
 DEFAULT_PROJECT = "seit"
 _MAX_PARAMS = 100
-"""MLflow takes at most so many parameters in one request."""
+"""Maximum number of parameters in one MLflow request."""
 _MAX_PARAM_CHARACTERS = 500
 
 
 class Logger(Protocol):
-    """Takes a run's figures as they come."""
+    """Receiver of a run's metrics."""
 
     def log(self, step: int, split: str, figures: Mapping[str, float]) -> None:
-        """Take the figures of ``split`` after ``step`` steps."""
+        """Log the metrics of ``split`` after ``step`` steps."""
 
     def finish(self, result: Mapping[str, float] | None) -> None:
-        """Close the run: with its result, or with None where it was stopped before its end."""
+        """Close the run, with its result, or None if it was interrupted."""
 
 
 def make_loggers(
@@ -44,15 +44,15 @@ def make_loggers(
     """Open the loggers of a run, each once.
 
     Args:
-        names: of `tensorboard`, `wandb`, `trackio`, `mlflow`, and `auto`, which is `tensorboard`
-            where that is installed and nothing where it is not.
-        run_folder: the run's folder; `tensorboard` writes below it, the others note there by
-            which id they know the run, and a resumed run goes on under that.
+        names: any of `tensorboard`, `wandb`, `trackio`, `mlflow` and `auto`, which is `tensorboard`
+            if it is installed and nothing otherwise.
+        run_folder: the run's folder; `tensorboard` writes into it, the others store their ids of
+            the run there, under which a resumed run continues.
         config_mapping: the run's settings, nested.
-        step: where the run goes on; figures logged after it are replaced.
+        step: step from which the run continues; metrics logged after it are replaced.
 
     Raises:
-        UsageError: a name is none of these, or its package is not installed.
+        UsageError: a name is invalid, or its package is not installed.
     """
     unknown = [name for name in names if name != "auto" and name not in _KINDS]
     if unknown:
@@ -73,7 +73,7 @@ def make_loggers(
 
 
 class _Ids:
-    """The file in the run's folder that keeps by which id each service knows the run."""
+    """File in the run folder with the run's id at each service."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,15 +81,15 @@ class _Ids:
 
     @property
     def run_name(self) -> str:
-        """The name of the run's folder."""
+        """Name of the run's folder."""
         return self.folder.resolve().name
 
     def get(self, service: str) -> str | None:
-        """The id that ``service`` gave the run, None for a new run."""
+        """Return the id of the run at ``service``, None for a new run."""
         return self._read().get(service)
 
     def keep(self, service: str, number: str) -> None:
-        """Remember an id."""
+        """Store an id."""
         text = json.dumps({**self._read(), service: number}, indent=2) + "\n"
         write_atomically(self._path, text.encode())
 
@@ -103,7 +103,7 @@ class _Ids:
 
 
 class _TensorBoard:
-    """Event files below the run's folder; a resumed run replaces what came after its step."""
+    """Event files in the run folder; a resumed run replaces events after its step."""
 
     def __init__(self, module: Any, ids: _Ids, config: Mapping[str, Any], step: int) -> None:
         self._writer = module.SummaryWriter(
@@ -116,7 +116,7 @@ class _TensorBoard:
     def log(self, step: int, split: str, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
             self._writer.add_scalar(f"{split}/{name}", value, step)
-        self._writer.flush()  # what a killed run had logged stays, as its lines of metrics do
+        self._writer.flush()  # keeps the events of a killed run, as metrics.jsonl does its lines
 
     def finish(self, result: Mapping[str, float] | None) -> None:
         del result
@@ -124,10 +124,10 @@ class _TensorBoard:
 
 
 class _WandB:
-    """Weights & Biases; WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE hold as always."""
+    """Weights & Biases; respects WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE."""
 
     def __init__(self, module: Any, ids: _Ids, config: Mapping[str, Any], step: int) -> None:
-        del step  # what is logged again has the same values
+        del step  # values logged again are identical
         self._run = module.init(
             project=os.environ.get("WANDB_PROJECT", DEFAULT_PROJECT),
             name=ids.run_name,
@@ -148,7 +148,7 @@ class _WandB:
 
 
 class _Trackio:
-    """Trackio, which knows a run by its name; TRACKIO_SPACE_ID and the like hold as always."""
+    """Trackio, which identifies a run by its name; respects TRACKIO_SPACE_ID and the like."""
 
     def __init__(self, module: Any, ids: _Ids, config: Mapping[str, Any], step: int) -> None:
         del step
@@ -172,7 +172,7 @@ class _Trackio:
 
 
 class _MLflow:
-    """MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME hold as always."""
+    """MLflow; respects MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME."""
 
     def __init__(self, module: Any, ids: _Ids, config: Mapping[str, Any], step: int) -> None:
         del step
@@ -206,7 +206,7 @@ class _MLflow:
 
 
 class _Guarded:
-    """A logger that is switched off at its first failure: figures are in `metrics.jsonl` anyway."""
+    """Logger that is disabled at its first failure; `metrics.jsonl` still has all metrics."""
 
     def __init__(self, name: str, logger: Logger) -> None:
         self._name = name

@@ -1,7 +1,7 @@
-"""The one training loop: steps, lines of metrics, checkpoints, and the wish to stop.
+"""The training loop: steps, metrics, checkpoints, and stop requests.
 
-Whatever is trained is a :class:`Loop`: classifiers and pre-training (`Trainer`), continual
-learning, tokenizers and TokenAdapt.
+Every training is a :class:`Loop`: classifiers and pretraining (`Trainer`), continual learning,
+tokenizers and TokenAdapt.
 
 Legend: P parts of the loss.
 """
@@ -30,23 +30,23 @@ _LOG = logging.getLogger(__name__)
 
 
 class Loop(ABC, Generic[Batch]):
-    """One call of a training: from its latest checkpoint, if there is one, to its end.
+    """One call of a training, from its latest checkpoint, if there is one, to its end.
 
     Args:
         run: the folder.
-        config: all settings, which loggers get.
-        cadence: when lines of metrics and checkpoints are due, and the loggers.
-        ranks: of the run.
+        config: all settings, for the loggers.
+        cadence: intervals of metrics and checkpoints, and the loggers.
+        ranks: ranks of the run.
         progress: called after each step.
-        parts: names of the P parts of the loss. The first is what is minimized.
+        parts: names of the P parts of the loss. The first is minimized.
 
     Attributes:
-        state: everything that a checkpoint holds.
+        state: the contents of a checkpoint.
         total: steps of the whole run.
-        batch_size: samples of a step, over all ranks.
+        batch_size: samples per step, over all ranks.
         done: steps done.
         eval_every: steps between evaluations; 0 for none.
-        remedy: what to do where the training is not finite.
+        remedy: advice for a run that is no longer finite.
     """
 
     state: Saved
@@ -76,46 +76,46 @@ class Loop(ABC, Generic[Batch]):
 
     @abstractmethod
     def batches(self, step: int) -> Generator[Batch]:
-        """Yield the batches of the steps from number ``step`` (from 0) on."""
+        """Yield the batches from step ``step`` (from 0) on."""
 
     @abstractmethod
     def take(self, step: int, batch: Batch) -> Tensor:
-        """Take step number ``step`` (from 0); returns the parts (P,) of its loss."""
+        """Take step ``step`` (from 0); return the parts (P,) of its loss."""
 
     @abstractmethod
     def rate(self, step: int) -> float:
-        """Return the learning rate of step number ``step`` (from 0)."""
+        """Return the learning rate of step ``step`` (from 0)."""
 
     @abstractmethod
     def inputs(self, step: int) -> tuple[Mapping[str, Tensor], Sequence[str]]:
-        """Make the batch of step number ``step`` again: its tensors, and its samples' keys."""
+        """Recreate the batch of step ``step`` (from 0): its tensors, and its samples' keys."""
 
     @abstractmethod
     def networks(self) -> Sequence[nn.Module | None]:
         """Return all networks that are trained or averaged."""
 
     def begin(self, *, resumed: bool) -> None:
-        """Get ready before the first step of this call, and say what is trained."""
+        """Prepare the first step of this call, and log a description of the training."""
 
     def evaluate(self) -> None:
         """Evaluate the network after the steps so far."""
 
     def samples(self, batch: Batch) -> int:
-        """Return how many samples a batch has, over all ranks."""
+        """Return the number of samples of a batch, over all ranks."""
         del batch
         return self.batch_size
 
     @property
     def mark(self) -> int:
-        """Number of the checkpoint and of the line of metrics that are written now."""
+        """Number of the checkpoint and of the metrics line written now."""
         return self.done
 
     def finish(self) -> None:
-        """Take the steps that are left.
+        """Take the remaining steps.
 
         Raises:
-            SeitError: something is not finite any more.
-            KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+            SeitError: a value is no longer finite.
+            KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
         """
         self.resume()
         try:
@@ -139,11 +139,11 @@ class Loop(ABC, Generic[Batch]):
         self.ranks.wait()
 
     def learn(self, stop: Stop) -> bool:
-        """Take the steps that are left; whether the end was reached before a wish to stop."""
+        """Take the remaining steps; return whether the end was reached before a stop request."""
         return self.take_steps(self.total, stop)
 
     def take_steps(self, until: int, stop: Stop) -> bool:
-        """Take steps until ``until`` are done; whether they were before a wish to stop."""
+        """Take steps until ``until`` are done; return False if a stop request came first."""
         journal = self.journal
         with journal.working(), closing(self.batches(self.done)) as batches:
             while self.done < until:
@@ -170,7 +170,7 @@ class Loop(ABC, Generic[Batch]):
         return True
 
     def due(self, until: int) -> tuple[bool, bool, bool]:
-        """Whether to log, evaluate and save after the present step."""
+        """Return whether to log, evaluate and save after the current step."""
         cadence, ends = self.cadence, self.done == until
         evaluates = bool(self.eval_every) and (self.done % self.eval_every == 0 or ends)
         every = cadence.checkpoint_every
@@ -178,29 +178,29 @@ class Loop(ABC, Generic[Batch]):
         return self.done % cadence.log_every == 0 or ends, evaluates, saves
 
     def _agree_to_stop(self, stop: Stop, logs: bool) -> bool:
-        """Whether all ranks stop after this step; several ask each other when they log."""
+        """Return whether all ranks stop after this step; ranks synchronize only when they log."""
         if self.ranks.world_size == 1:
             return stop.requested
         return logs and self.ranks.any(stop.requested)
 
     def check_losses(self, *, write: bool) -> None:
-        """Look at the losses since the last line of the metrics, and write the next one.
+        """Check the losses since the last line of the metrics, and write the next line.
 
         Raises:
-            NotFiniteError: one is not finite.
+            NotFiniteError: a loss is not finite.
         """
         self.journal.check(self.done, mark=self.mark, rate=self.rate(self.done - 1), write=write)
 
     def check_weights(self) -> None:
-        """Look at all weights, and at their averages.
+        """Check all weights and their averages.
 
         Raises:
-            NotFiniteError: the update of the last step ruined some.
+            NotFiniteError: the update of the last step made some non-finite.
         """
         self.refuse(describe_ruin(*self.networks()))
 
     def refuse(self, what: str | None) -> None:
-        """Stop all ranks where one has found something that is not finite.
+        """Stop all ranks if any has found a non-finite value.
 
         Raises:
             NotFiniteError: one has.
@@ -215,7 +215,7 @@ class Loop(ABC, Generic[Batch]):
             save_checkpoint(self.run.checkpoints, self.mark, self.state)
 
     def _fail(self, failure: Failure) -> SeitError:
-        """Keep the batch that failed; returns the error to raise."""
+        """Save the batch that failed; return the error to raise."""
         if not self.ranks.is_main:
             return SeitError("the training is not finite any more; the main rank says where")
         found = list_checkpoints(self.run.checkpoints)

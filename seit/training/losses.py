@@ -1,4 +1,4 @@
-"""What training minimises.
+"""Training losses.
 
 Legend: B batch, N classes.
 """
@@ -12,7 +12,7 @@ from seit.training.config import DistillConfig, LossConfig
 
 
 def classification_loss(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor:
-    """The mean loss (scalar) of logits (B, N) against a batch's two labels, by their weights."""
+    """Return the mean loss (scalar) of logits (B, N) against a batch's two weighted labels."""
     if config.kind == "ce":
         own, partner = (
             F.cross_entropy(
@@ -25,7 +25,7 @@ def classification_loss(logits: Tensor, batch: Augmented, config: LossConfig) ->
 
 
 def soft_targets(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor:
-    """Both labels of each sample as one distribution (B, N), in the dtype of ``logits``."""
+    """Return both labels of each sample as one distribution (B, N), in the dtype of ``logits``."""
     low = config.label_smoothing / logits.shape[1]
     weight = batch.weight.to(logits.dtype)[:, None] * (1 - config.label_smoothing)
     rest = 1 - config.label_smoothing - weight
@@ -35,10 +35,10 @@ def soft_targets(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor, config: DistillConfig) -> Tensor:
-    """The mean loss (scalar) of logits (B, N) against a teacher's probabilities (B, N).
+    """Return the mean loss (scalar) of logits (B, N) against a teacher's probabilities (B, N).
 
     ``teacher`` is at the config's temperature. `soft` is the divergence of Hinton et al. (arXiv
-    1503.02531), times the temperature squared; `hard` the cross-entropy with the teacher's best
+    1503.02531), times the temperature squared; `hard` the cross-entropy with the teacher's top
     class of Touvron et al. (arXiv 2012.12877).
     """
     if config.kind == "hard":

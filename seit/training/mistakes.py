@@ -1,4 +1,4 @@
-"""Pictures of what a run took for something else, decoded from their tokens.
+"""Pictures of misclassified samples, decoded from their tokens.
 
 Legend: n samples shown, N classes.
 """
@@ -25,11 +25,11 @@ def mistaken_pictures(
     num_pairs: int = NUM_PAIRS,
     num_samples: int = NUM_SAMPLES,
 ) -> list[tuple[str, list[Captioned]]]:
-    """Show samples of the classes that were most often taken for another, as rows of a grid.
+    """Return samples of the most frequently confused pairs of classes, as rows of a grid.
 
-    Each row is for a true class and the class that it was taken for, the most frequent pair first:
-    the first ``num_samples`` samples of it in the split, as their tokens decode, with their keys.
-    Sounds are shown as spectrograms. ``predictions`` are of a split of ``store``.
+    Each row is for a true and a predicted class, the most frequent pair first: its first
+    ``num_samples`` samples in the split, decoded from their tokens, with their keys. Audio is shown
+    as spectrograms. ``predictions`` are of a split of ``store``.
 
     Raises:
         SeitError: the store or its tokenizer cannot be read, or the tokenizer cannot decode.

@@ -1,4 +1,4 @@
-"""Networks of runs: built for the inputs of a feed, or loaded from a finished run."""
+"""Networks of runs, built for the inputs of a feed or loaded from a finished run."""
 
 from collections.abc import Mapping
 
@@ -29,11 +29,10 @@ def build_model(
     patch_size: int,
     weights: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Build the backbone for the inputs that ``augment`` makes.
+    """Build the backbone for the inputs that ``augment`` produces.
 
-    Pixels enter a ViT by a patch embedding that sees as many of them as the token stem's stride
-    covers, so that both networks have the same sequence length, and other backbones by their own
-    stem.
+    For pixels, a ViT's patches cover as many pixels as the token stem's stride, so that both
+    networks have the same sequence length; other backbones keep their own stem.
     """
     stem = config.stem
     if isinstance(augment, PixelAugment):
@@ -53,8 +52,8 @@ def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> s
     """Return the stem of a pixel baseline; see `build_model`.
 
     Args:
-        config: of the backbone.
-        size: of the images, in pixels.
+        config: settings of the backbone.
+        size: size of the images, in pixels.
         patch_size: pixels per token along a side.
     """
     if not takes_patches(config.name, **config.timm_kwargs()):
@@ -67,13 +66,13 @@ def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> s
 def load_run_model(
     run: Run, augment: TokenAugment | PixelAugment, tokenizer: Tokenizer, device: Device
 ) -> nn.Module:
-    """Load the network of a finished run, with the weights to use, on ``device``.
+    """Load the network of a finished run, with its final weights, on ``device``.
 
-    It has the modules of a tuning that cannot be folded into weights.
+    Includes tuning modules that cannot be folded into weights.
 
     Raises:
         UsageError: the run has not finished.
-        DamagedError: its weights are not what was written.
+        DamagedError: its weights are corrupt.
     """
     inputs, weights = tokenizer.inputs, run.load_weights()
     rows = tokenizer.grid[0] // tokenizer.levels
@@ -92,11 +91,11 @@ def load_run_model(
 
 
 def check_plain(run: Run) -> None:
-    """Check that a run's weights are those of a backbone alone.
+    """Check that a run's weights are those of a plain backbone.
 
     Raises:
-        UsageError: it was tuned by modules that cannot be folded into weights, is a continual run,
-            or has no network over tokens.
+        UsageError: the run has tuning modules that cannot be folded into weights, is a continual
+            run, or has no network over tokens.
     """
     tuning = _modules_of(run)
     if not run.kind.one_network:
@@ -113,7 +112,7 @@ def check_plain(run: Run) -> None:
 
 
 def _modules_of(run: Run) -> Tuning | None:
-    """Return the tuning whose modules a run's weights include, not attached; None if none."""
+    """Return the unattached tuning whose modules a run's weights include; None if there is none."""
     config = getattr(run.settings, "tuning", None)
     if not isinstance(config, TuningConfig) or not run.kind.one_network:
         return None

@@ -1,4 +1,4 @@
-"""What a run learns: its network, its loss and its evaluation, behind one face for the loop.
+"""Training objectives: network, loss and evaluation behind one interface for the loop.
 
 Legend: B batch of a rank, P parts of the loss.
 """
@@ -17,19 +17,19 @@ from seit.training.ranks import Ranks
 from seit.training.run import Run
 
 Result = TypeVar("Result")
-"""What a finished run returns: a dataclass of figures that `run.json` keeps."""
+"""Result of a finished run: a dataclass of figures, stored in `run.json`."""
 
 
 @dataclass(frozen=True)
 class LoopFigures:
-    """What the loop itself has to say of a finished run.
+    """Figures of a finished run that the loop itself measures.
 
     Attributes:
-        steps: of the whole run.
-        samples_per_second: training rate of this call, evaluation left out.
-        data_wait_fraction: share of that time spent waiting for the next augmented batch.
+        steps: steps of the whole run.
+        samples_per_second: training rate of this call, without evaluation.
+        data_wait_fraction: fraction of that time spent waiting for the next augmented batch.
         seconds: duration of this call.
-        parameters: trainable parameters of what is kept.
+        parameters: trainable parameters of the saved model.
     """
 
     steps: int
@@ -40,16 +40,16 @@ class LoopFigures:
 
 
 class Objective(ABC, Generic[Result]):
-    """One objective of one run.
+    """Objective of a run.
 
     Attributes:
-        config: of the run.
-        feed: what it is trained and evaluated on.
-        ranks: of the run.
-        model: what is trained, averaged and checkpointed; frozen parts of it included.
+        config: settings of the run.
+        feed: training and evaluation batches.
+        ranks: ranks of the run.
+        model: the trained, averaged and checkpointed network, including frozen parts.
         autocast: the context of forward passes.
-        parts: the names of the P parts of the loss. The first is what is minimised.
-        shown: figures of an evaluation that are logged, and in which words.
+        parts: names of the P parts of the loss. The first is minimized.
+        shown: evaluation metrics to log, and how to label them.
     """
 
     parts: tuple[str, ...] = ("loss",)
@@ -63,70 +63,67 @@ class Objective(ABC, Generic[Result]):
         self.autocast = make_autocast(config, ranks.device)
 
     def begin(self, run: Run) -> None:
-        """Get ready what needs the run's folder; its files are there, no step was taken."""
+        """Prepare whatever needs the run folder; its files exist, but no step has been taken."""
 
     def sparse_copies(self) -> Sequence[nn.Module]:
-        """Copies of the network that a sparse run holds at zero as well, from its start on."""
+        """Return copies of the network that a sparse run also masks, from its start on."""
         return ()
 
     def prepare(self, batch: TrainBatch, step: int) -> Any:
-        """Make what the whole batch shares, without gradients, before it is cut into parts.
+        """Compute what the whole batch shares, without gradients, before it is split into parts.
 
         Args:
-            batch: of this rank.
-            step: its number, from 0.
+            batch: the batch of this rank.
+            step: the number of the step, from 0.
         """
 
     @abstractmethod
     def loss(self, network: nn.Module, batch: TrainBatch, prepared: Any, rows: slice) -> Tensor:
-        """The parts (P,) of the mean loss of some rows of a batch, float32.
+        """Return the parts (P,) of the mean loss of some rows of a batch, float32.
 
         Args:
-            network: ``model``, as ranks share it and as it is compiled.
-            batch: of this rank.
-            prepared: what :meth:`prepare` returned for it.
-            rows: which samples of it.
+            network: ``model``, possibly compiled and wrapped for several ranks.
+            batch: the batch of this rank.
+            prepared: the result of :meth:`prepare` for it.
+            rows: the selected samples.
         """
 
     def after_update(self, step: int, total: int) -> None:
-        """Follow the optimiser's step number ``step`` (from 0) of ``total``.
-
-        The gradients that led to it are still there.
-        """
+        """Run after update ``step`` (from 0) of ``total``, before gradients are cleared."""
 
     def after_step(self, step: int, total: int) -> None:
-        """Follow the weights after step number ``step`` (from 0) of ``total``."""
+        """Run after step ``step`` (from 0) of ``total``."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        """Figures of ``model`` (or its average) on the evaluated split, of all ranks, by name."""
+        """Return metrics of ``model`` (or its average) on the evaluated split, over all ranks."""
 
     @abstractmethod
     def result(self, figures: LoopFigures) -> Result:
-        """What the run came to, after the last evaluation."""
+        """Return the result of the run, after the last evaluation."""
 
     @abstractmethod
     def kept_model(self, model: nn.Module) -> nn.Module:
-        """What of ``model`` (or its average) are the weights to use."""
+        """Return the part of ``model`` (or its average) whose weights are saved."""
 
     @abstractmethod
     def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
-        """Write what a finished run leaves behind besides its weights; on the main rank.
+        """Write the files of a finished run other than its weights, on the main rank.
 
         Args:
             run: the folder.
             model: the trained model, or its average.
 
         Returns:
-            What `run.json` says besides.
+            Additional entries of `run.json`.
         """
 
     @abstractmethod
     def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
-        """Write `report.html`; on the main rank.
+        """Write `report.html`, on the main rank.
 
         Args:
             run: the folder, with all other files.
             model: the trained model, or its average.
-            info: what `run.json` will say of the finished run.
+            info: contents of the finished run's `run.json`.
         """

@@ -1,4 +1,4 @@
-"""The optimiser and its learning rates."""
+"""Optimizer and learning rate schedule."""
 
 import math
 from typing import Any
@@ -12,20 +12,20 @@ from seit.training.config import LoopConfig, OptimConfig, ScheduleConfig
 
 _LR_SCALE = "lr_scale"
 _NOT_MATRICES = ("*embed*", "*token*")
-"""Parameters that Muon leaves to AdamW, besides vectors and the classifier."""
+"""Parameters that Muon leaves to AdamW, in addition to vectors and the classifier."""
 
 
 def make_optimizer(
     model: nn.Module, config: OptimConfig, device: torch.device
 ) -> torch.optim.Optimizer:
-    """The optimiser of a timm model; 1-d parameters and ``no_weight_decay()`` are not decayed.
+    """Return the optimizer of a timm model; no decay of 1-d parameters and ``no_weight_decay()``.
 
     Raises:
-        UsageError: the model does not name its layers, which layer decay takes.
+        UsageError: the model does not name its layers, which layer decay needs.
     """
     groups = _groups(model, config)
     if config.name == "lamb":
-        # Its own clipping is switched off: `clip_grad` says what is clipped.
+        # Disable its own clipping in favor of `clip_grad`.
         return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None)
     if config.name == "muon":
         return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps)
@@ -61,18 +61,18 @@ def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group of parameters its rate: ``rate``, times its layer's factor."""
+    """Set the learning rate of each parameter group to ``rate`` times its layer's factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get(_LR_SCALE, 1.0)
 
 
 def num_steps(schedule: ScheduleConfig, steps_per_epoch: int) -> int:
-    """Steps of the run."""
+    """Return the steps of the run."""
     return schedule.steps or schedule.epochs * steps_per_epoch
 
 
 def learning_rate(step: int, config: LoopConfig, steps_per_epoch: int) -> float:
-    """The rate of ``step`` (from 0): linear warm-up to the peak, then a cosine to ``min_lr``."""
+    """Return the rate of ``step`` (from 0): linear warm-up to the peak, cosine to ``min_lr``."""
     schedule = config.schedule
     total = num_steps(schedule, steps_per_epoch)
     warmup = schedule.warmup_steps

@@ -1,4 +1,4 @@
-"""Sources of a run's weights: the run that it starts from, and the one that teaches."""
+"""Sources of a run's weights: the run it was initialized from, and its teacher."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,16 +22,16 @@ _SHOWN_DIGITS = 12
 
 @dataclass(frozen=True)
 class Origin:
-    """A finished run that gave weights to another.
+    """Finished run that provided weights to another.
 
     Attributes:
-        run: its folder, as it was named.
+        run: its folder, as given.
         fingerprint: sha256 of its `model.safetensors`, in hexadecimal.
-        command: that made it: train, tune or pretrain.
-        objective: what it learned.
+        command: the command that made it: train, tune or pretrain.
+        objective: its training objective.
         model: its backbone.
-        steps: of the whole run; None where it did not note them down.
-        store: the seal of the store that it learned from.
+        steps: steps of the whole run; None if not recorded.
+        store: the seal of its store.
     """
 
     run: str
@@ -44,7 +44,7 @@ class Origin:
 
     @property
     def summary(self) -> str:
-        """Say what was learned, and the beginning of the fingerprint."""
+        """Summary of the training and the beginning of the fingerprint."""
         steps = "" if self.steps is None else f", {self.steps:,} steps"
         return (
             f"{self.objective} by {self.command}, {self.model}{steps}, "
@@ -53,11 +53,11 @@ class Origin:
 
 
 def describe_origin(path: str | Path) -> Origin:
-    """Describe a finished run whose weights are taken.
+    """Describe a finished run whose weights are used.
 
     Raises:
         UsageError: there is no run, or it has not finished.
-        DamagedError: its `run.json` is not what was written.
+        DamagedError: its `run.json` is corrupt.
     """
     run = Run.open(path)
     info = run.info
@@ -78,12 +78,12 @@ def describe_origin(path: str | Path) -> Origin:
 def describe_origins(
     config: LoopConfig, *, init_from: Path | None, teacher: Path | None
 ) -> dict[str, dict[str, Any]]:
-    """Describe all that a run takes from elsewhere, as `run.json` keeps it.
+    """Describe all sources of a run's weights, as `run.json` keeps them.
 
     Args:
-        config: of the run.
-        init_from: the run whose weights it starts from.
-        teacher: the run that teaches it.
+        config: settings of the run.
+        init_from: the run to take initial weights from.
+        teacher: the teacher's run.
 
     Raises:
         UsageError: a run has not finished, or a file is missing.
@@ -97,10 +97,10 @@ def describe_origins(
 
 
 def check_origins(run: Run, now: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse to resume a run with other weights than those that it was begun with.
+    """Check that a resumed run has the same initial weights and teacher as at its start.
 
     Raises:
-        UsageError: what was named then has changed since.
+        UsageError: one of them has changed.
     """
     info = run.info
     for key, found in now.items():
@@ -113,10 +113,10 @@ def check_origins(run: Run, now: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def read_origins(info: Mapping[str, Any], *, where: str) -> dict[str, Origin]:
-    """The origins that a `run.json` names, by entry; of older runs none.
+    """Return the origins in a `run.json`, by entry; none for older runs.
 
     Raises:
-        DamagedError: an entry is not what was written.
+        DamagedError: an entry is corrupt.
     """
     try:
         return {key: msgspec.convert(info[key], Origin) for key in _TITLES if info.get(key)}
@@ -127,7 +127,7 @@ def read_origins(info: Mapping[str, Any], *, where: str) -> dict[str, Origin]:
 
 
 def origin_sections(info: Mapping[str, Any], *, where: str) -> Sequence[Section]:
-    """List them for a report; nothing of a run that begins by itself."""
+    """Return a report section of the origins; none for a run trained from scratch."""
     rows = [
         [_TITLES[key], one.run, one.summary, one.store[:_SHOWN_DIGITS]]
         for key, one in read_origins(info, where=where).items()

@@ -1,4 +1,4 @@
-"""The arithmetic of forward and backward passes."""
+"""Precision of forward and backward passes."""
 
 import torch
 
@@ -8,14 +8,14 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def compute_dtype(config: LoopConfig, device: torch.device) -> torch.dtype:
-    """What a config asks for; `auto` is bf16 on CUDA devices and fp32 elsewhere."""
+    """Return the dtype of a config's precision; `auto` is bf16 on CUDA and fp32 elsewhere."""
     if config.run.precision == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return _DTYPES[config.run.precision]
 
 
 def make_autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
-    """The context of forward passes."""
+    """Return the context of forward passes."""
     dtype = compute_dtype(config, device)
     if dtype == torch.float32:
         return torch.autocast(device.type, enabled=False)
@@ -23,6 +23,6 @@ def make_autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
 
 
 def make_scaler(config: LoopConfig, device: torch.device) -> torch.amp.GradScaler:
-    """The scale of the loss, which fp16 needs and others leave at 1."""
+    """Return the loss scaler, which fp16 needs and other dtypes leave at 1."""
     enabled = compute_dtype(config, device) == torch.float16
     return torch.amp.GradScaler(device.type if enabled else "cpu", enabled=enabled)

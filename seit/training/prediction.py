@@ -1,4 +1,4 @@
-"""Naming the classes of raw files with a finished run: images or audio, however many.
+"""Prediction of the classes of raw image or audio files with a finished run.
 
 Legend: B batch, N classes.
 """
@@ -49,8 +49,8 @@ class Prediction(Outcome):
 
     Attributes:
         file: its path.
-        classes: the likeliest classes, best first, with their probabilities (0–1).
-        error: why the file cannot be read; None where it can.
+        classes: the most probable classes, best first, with their probabilities (0–1).
+        error: why the file cannot be read; None if it can.
     """
 
     file: str
@@ -65,15 +65,15 @@ class Prediction(Outcome):
 
 
 class Predictor:
-    """Names the classes of files by a finished run, in batches, as they are asked for.
+    """Classifier of files by a finished run, in batches and lazily.
 
     Args:
         run_path: the run's folder.
-        top: how many classes to name.
-        device: where.
+        top: number of classes to return.
+        device: device of the network.
 
     Raises:
-        UsageError: the run has not finished, or learns no classes.
+        UsageError: the run has not finished, or is not a classifier.
     """
 
     def __init__(self, run_path: str | Path, *, top: int = 5, device: str = "auto") -> None:
@@ -88,14 +88,14 @@ class Predictor:
 
     @property
     def modality(self) -> Modality:
-        """What it reads: image or audio."""
+        """Modality of the files: image or audio."""
         return self._tokenizer.inputs.modality
 
     def __call__(self, files: Iterable[str | Path]) -> Iterator[Prediction]:
         """Yield the prediction of each file, in order; memory is that of a batch.
 
-        The probabilities of an audio file of several windows are the mean over them. A file that
-        cannot be read has an ``error`` instead of classes.
+        The probabilities of an audio file are averaged over its windows. A file that cannot be read
+        has an ``error`` instead of classes.
         """
         names: list[str] = []
         read: list[_Windows | UnreadableError] = []
@@ -110,7 +110,7 @@ class Predictor:
         yield from self._name(names, read)
 
     def _read(self, file: str) -> tuple[str, _Windows | UnreadableError]:
-        """What the tokenizer takes of a file, or why it cannot be read."""
+        """Return the tokenizer's input for a file, or the error of reading it."""
         inputs: Inputs = self._tokenizer.inputs
         try:
             data = read_bytes(Instance(key=file, split="", label=-1, location=file))
@@ -138,7 +138,7 @@ class Predictor:
             yield Prediction(name, tuple((self._classes[label], share) for label, share in named))
 
     def _probabilities(self, inputs: npt.NDArray[Any]) -> Tensor:
-        """Inputs of the tokenizer (B, …) → float64 (B, N) on the host."""
+        """Return the probabilities, float64 (B, N) on the host, of tokenizer inputs (B, …)."""
         values = torch.from_numpy(inputs).to(self._device)
         with torch.inference_mode(), make_autocast(self._config, self._device):
             if isinstance(self._augment, PixelAugment):
@@ -155,32 +155,31 @@ _NOTHING = torch.empty(0, 0, dtype=torch.float64)
 def predict(
     run_path: str | Path, files: Sequence[str | Path], *, top: int = 5, device: str = "auto"
 ) -> list[Prediction]:
-    """Decode files, tokenize them as the run's store was, and name their classes.
+    """Decode files, tokenize them as the run's store was, and predict their classes.
 
     Args:
         run_path: a finished run's folder.
         files: files, folders of them, and patterns such as ``photos/*.jpg``.
-        top: how many classes to name.
-        device: where.
+        top: number of classes to return.
+        device: device of the network.
 
     Returns:
-        One prediction a file; of a file that cannot be read it says why.
+        One prediction per file, with the error if the file cannot be read.
 
     Raises:
-        UsageError: there is no such file, or a folder holds none.
+        UsageError: a file is missing, or a folder has no files.
     """
     predictor = Predictor(run_path, top=top, device=device)
     return list(predictor(list_files(files, predictor.modality)))
 
 
 def list_files(paths: Sequence[str | Path], modality: Modality) -> list[str]:
-    """List files that are named, those below folders, and those that match patterns.
+    """List the named files, those below folders, and those that match patterns.
 
-    Below a folder, hidden files and those of another extension than the modality's are left out,
-    with a warning.
+    Skips hidden files and extensions other than the modality's below a folder, with a warning.
 
     Raises:
-        UsageError: there is no such file, or a folder or pattern yields none.
+        UsageError: a file is missing, or a folder or pattern yields none.
     """
     files: list[str] = []
     for path in map(str, paths):
@@ -198,7 +197,7 @@ def list_files(paths: Sequence[str | Path], modality: Modality) -> list[str]:
 
 
 def _below(path: str, modality: Modality) -> list[str]:
-    """The file itself, or the files of a modality below a folder."""
+    """Return the file itself, or the files of a modality below a folder."""
     if not Path(path).is_dir():
         if not Path(path).exists():
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The processes of a run: one, or as many as `torchrun` started."""
+"""Processes of a run: one, or as many as `torchrun` started."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _SYNC_BUFFERS = (
     "forward_sync_buffers"
     if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"  # its name in earlier releases of torch
+    else "broadcast_buffers"  # the name in earlier releases of torch
 )
 _TIMEOUT = timedelta(minutes=30)
 
@@ -31,9 +31,9 @@ class Ranks:
     """This process among those of the run.
 
     Attributes:
-        rank: its number.
-        world_size: how many there are.
-        device: its own.
+        rank: its index.
+        world_size: number of processes.
+        device: its device.
     """
 
     rank: int
@@ -42,23 +42,23 @@ class Ranks:
 
     @property
     def part(self) -> Rank:
-        """Its part of every batch."""
+        """Part of each batch for this process."""
         return Rank(self.rank, self.world_size)
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the run's files."""
+        """True on the rank that writes the run's files."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks."""
+        """Return the sum of a tensor over all ranks."""
         if self.world_size > 1:
             tensor = tensor.clone()
             dist.all_reduce(tensor)
         return tensor
 
     def join(self, tensor: Tensor) -> Tensor:
-        """The tensors (n_r, …) of all ranks one after the other, by rank; n_r may differ."""
+        """Concatenate the tensors (n_r, …) of all ranks, by rank; n_r may differ."""
         if self.world_size == 1:
             return tensor
         counts = torch.zeros(self.world_size, dtype=torch.int64, device=tensor.device)
@@ -72,23 +72,23 @@ class Ranks:
         return torch.cat(parts)
 
     def any(self, flag: bool) -> bool:
-        """Whether a flag is set on any rank."""
+        """Return whether a flag is set on any rank."""
         return bool(self.sum(torch.tensor(int(flag), device=self.device)))
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait for all ranks."""
         if self.world_size > 1:
             self.sum(torch.zeros((), device=self.device))
 
     def share(self, model: nn.Module) -> nn.Module:
-        """The model, its gradients averaged over the ranks.
+        """Return the model with its gradients averaged over the ranks.
 
-        Batch norm sees the batch of all ranks on CUDA devices, of its own rank on others.
+        Batch norm uses the batch of all ranks on CUDA devices, and of its own rank elsewhere.
         """
         if self.world_size == 1:
             return model
         on_cuda = self.device.type == "cuda"
-        # Norms that keep their statistics have nothing to share.
+        # Norms with frozen statistics have nothing to synchronize.
         converts = on_cuda and not keeps_statistics(model)
         settings: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(
@@ -101,13 +101,13 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: str) -> Iterator[Ranks]:
-    """Join the other processes that `torchrun` started, if it did.
+    """Join the other processes if `torchrun` started several.
 
     Args:
-        device: as a config gives it; on CUDA every rank of a machine takes one GPU.
+        device: device as in a config; on CUDA every rank of a machine takes one GPU.
 
     Raises:
-        UsageError: the device cannot be had, or several ranks name one GPU.
+        UsageError: the device is unavailable, or several ranks name one GPU.
     """
     if any(name not in os.environ for name in _VARIABLES) or int(os.environ["WORLD_SIZE"]) == 1:
         yield Ranks(0, 1, choose_device(device))

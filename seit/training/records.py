@@ -1,6 +1,6 @@
-"""What files of a run's folder may hold: the shapes that readers rely on.
+"""Schemas of the files in a run folder.
 
-Keys that a later seit adds are left as they are.
+Unknown keys, as written by a later seit, are kept.
 """
 
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -8,22 +8,22 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from msgspec import Meta
 
 FINISHED = "finished"
-"""The status of a run that has a result."""
+"""Status of a run that has a result."""
 MAX_RECORD_BYTES = 1 << 26
-"""Largest `run.json` or `seeds.json`."""
+"""Maximum size of `run.json` or `seeds.json`."""
 MAX_METRICS_BYTES = 1 << 28
-"""Largest `metrics.jsonl`."""
+"""Maximum size of `metrics.jsonl`."""
 
 
 class Identity(TypedDict):
-    """The store that a run was made on, by its seal, and the classes in the order of the logits."""
+    """Seal of the store of a run, and the classes in the order of the logits."""
 
     store: str
     classes: list[str]
 
 
 class RunRecord(TypedDict):
-    """What `run.json` holds."""
+    """Contents of `run.json`."""
 
     status: str
     identity: Identity
@@ -31,7 +31,7 @@ class RunRecord(TypedDict):
 
 
 class FinishedRecord(RunRecord):
-    """What `run.json` of a finished run holds; a classifier's has its confusion matrix as well."""
+    """Contents of `run.json` of a finished run; a classifier's includes its confusion matrix."""
 
     result: dict[str, Any]
     environment: NotRequired[dict[str, str]]
@@ -39,21 +39,21 @@ class FinishedRecord(RunRecord):
 
 
 class MetricsEntry(TypedDict):
-    """What a line of `metrics.jsonl` holds: figures of a split after so many steps."""
+    """Line of `metrics.jsonl`: metrics of a split after a number of steps."""
 
     step: Annotated[int, Meta(ge=0, le=1 << 53)]
     split: NotRequired[str]
 
 
 class SeedRecord(TypedDict):
-    """What `seeds.json` holds of one run, besides its result."""
+    """Entry of one run in `seeds.json`, apart from its result."""
 
     seed: int
     folder: str
 
 
 class SeedsRecord(TypedDict):
-    """What `seeds.json` holds."""
+    """Contents of `seeds.json`."""
 
     status: str
     config: dict[str, Any]

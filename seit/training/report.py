@@ -1,4 +1,4 @@
-"""The report of a run: curves, throughput, confusion, what was mistaken for what, settings."""
+"""Report of a run: curves, throughput, confusion, misclassified samples, settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,17 +33,17 @@ from seit.training.origin import origin_sections
 from seit.training.run import REPORT_NAME, RUN_NAME, Run
 
 Metrics = Sequence[Mapping[str, Any]]
-"""The lines of a run's `metrics.jsonl`."""
+"""Lines of a run's `metrics.jsonl`."""
 _CELL = 192
-"""Pixels; four pictures take the width of the page."""
+"""Width in pixels; four pictures fill the width of the page."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Curve of a run's chart: one figure of one split over the steps.
+    """Curve of a chart: one metric of one split over the steps.
 
-    ``top`` is where the y axis ends that begins at 0, 0 for the highest value; with None both its
-    ends follow the values. ``name`` stands at the end of a line that has no other name.
+    The y axis runs from 0 to ``top``, or to the highest value if ``top`` is 0; None fits both ends
+    to the values. ``name`` labels a line that has no other name.
     """
 
     split: str
@@ -83,10 +83,10 @@ def write_run_report(
     store: Store | None = None,
     sections: Sequence[Section] = (),
 ) -> None:
-    """Write `report.html` of a run into its folder, from ``info`` or what its `run.json` holds.
+    """Write `report.html` into a run folder, from ``info`` or its `run.json`.
 
-    With the ``store`` that it was evaluated on, and the predictions kept in its folder, the report
-    shows what was mistaken for what. It shows further ``sections`` after the result.
+    With the evaluated ``store`` and the predictions in the folder, the report shows misclassified
+    samples. Further ``sections`` follow the result.
     """
     info = run.info if info is None else info
     result = info["result"]
@@ -133,11 +133,11 @@ def write_report(
     """Write `report.html` into a folder.
 
     Args:
-        folder: of one run or several.
-        title: its heading.
+        folder: folder of one run or several.
+        title: heading.
         lead: a sentence on what was run.
-        sections: all but the settings, which follow them.
-        settings: by dotted names.
+        sections: all sections before the settings.
+        settings: settings by dotted name.
         environment: versions and hardware, for the foot of the page.
     """
     html = page(
@@ -152,16 +152,16 @@ def write_report(
 def curves(
     metrics_by_name: Mapping[str, Metrics], chosen: Sequence[Curve] = LEARNING
 ) -> list[Markup]:
-    """A chart for each curve, by default validation top-1 and training loss; one line a run."""
+    """Return a chart per curve, by default validation top-1 and training loss; a line per run."""
     return group_curves({name: [metrics] for name, metrics in metrics_by_name.items()}, chosen)
 
 
 def group_curves(
     groups: Mapping[str, Sequence[Metrics]], chosen: Sequence[Curve] = LEARNING
 ) -> list[Markup]:
-    """A chart for each curve; one line a group of runs: their mean, before the runs themselves.
+    """Return a chart for each curve, with the mean line of each group of runs before its runs.
 
-    The mean is over the steps that all runs of a group have noted down.
+    The mean covers the steps that all runs of a group have logged.
     """
     return [_chart(groups, curve) for curve in chosen]
 
@@ -199,7 +199,7 @@ def _lines(name: str, runs: Sequence[Metrics], curve: Curve) -> list[Series]:
 
 
 def confusion_sections(counts: Confusion, classes: tuple[str, ...]) -> list[Section]:
-    """The confusion matrix (N, N) and its worst pairs; nothing where none was evaluated."""
+    """Return the confusion matrix (N, N) and its worst pairs; nothing without an evaluation."""
     if not counts.total:
         return []
     rows = [
@@ -214,13 +214,13 @@ def confusion_sections(counts: Confusion, classes: tuple[str, ...]) -> list[Sect
 
 
 def settings_section(settings: Mapping[str, Any]) -> Section:
-    """All settings of a run, by their names."""
+    """Return a section of all settings of a run, by name."""
     rows = [[name, str(value)] for name, value in settings.items()]
     return Section("Settings", table(rows, header=["setting", "value"]))
 
 
 def _mistake_sections(run: Run, store: Store | None) -> list[Section]:
-    """Samples of the most frequent confusions; nothing without the store, or without mistakes."""
+    """Return samples of the most frequent confusions; nothing without the store or mistakes."""
     if store is None:
         return []
     title = "What was mistaken"

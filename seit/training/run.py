@@ -1,8 +1,8 @@
-"""The run folder: what a run leaves behind, and how it is read again.
+"""Run folders: their files, and how to read them.
 
 ``config.yaml`` (all settings), ``run.json`` (identity and result), ``metrics.jsonl``,
-``checkpoints/``, ``model.safetensors`` (the weights to use), ``predictions.safetensors`` (the class
-that it gives to each sample of the evaluated split), ``tokenizer.safetensors``, ``report.html``.
+``checkpoints/``, ``model.safetensors`` (the final weights), ``predictions.safetensors`` (the
+predicted class of each sample of the evaluated split), ``tokenizer.safetensors``, ``report.html``.
 """
 
 import json
@@ -54,22 +54,22 @@ REPORT_NAME = "report.html"
 FAILURE_NAME = "failure.safetensors"
 CHECKPOINTS_NAME = "checkpoints"
 LOGITS_NAME = "teacher.safetensors"
-"""A pixel teacher's logits of all training samples."""
+"""Logits of a pixel teacher for all training samples."""
 FRONT_END_NAME = "front_end.safetensors"
-"""Statistics by which a tokenizer of audio standardizes spectrograms."""
+"""Statistics with which an audio tokenizer standardizes spectrograms."""
 _START_NAMES = (CHECKPOINTS_NAME, RUN_NAME, TOKENIZER_NAME, CONFIG_NAME)
-"""Entries that a start writes, in this order."""
+"""Entries written at the start of a run, in this order."""
 _SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME, FRONT_END_NAME)
-"""Entries that may follow before the first checkpoint."""
+"""Entries that may be written before the first checkpoint."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files that a run learns from without a store, as a training of a tokenizer does.
+    """Training files other than a store, as used to train a tokenizer.
 
     Attributes:
-        folder: their names, for messages.
-        fingerprint: of them all.
+        folder: description of the files, for messages.
+        fingerprint: fingerprint of all of them.
     """
 
     folder: str
@@ -80,11 +80,11 @@ class Settings(Protocol):
     """Settings of a run of any kind."""
 
     def differences(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Name the settings in which a saved config differs from this one."""
+        """Return the settings in which a saved config differs from this one."""
 
 
 class Run:
-    """A run's folder."""
+    """Run folder."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -101,17 +101,17 @@ class Run:
         beside: Collection[str] = (),
         notes: Mapping[str, Any] | None = None,
     ) -> "Run":
-        """Make a new run's folder, or enter that of an interrupted run.
+        """Create a new run's folder, or open that of an interrupted run.
 
-        A kill at any moment leaves a run, or what the next start completes.
+        A kill at any moment leaves a run, or a folder that the next start completes.
 
         Args:
-            path: of the folder.
+            path: path of the folder.
             config: settings of the run.
-            store: what it learns from.
-            resume: whether a run may be there.
-            beside: what a new run's folder may hold already.
-            notes: what else `run.json` says of a new run.
+            store: training data.
+            resume: whether the folder may hold a run.
+            beside: other names that a new run's folder may contain.
+            notes: additional entries of a new run's `run.json`.
 
         Raises:
             UsageError: the folder holds something else, a run and ``resume`` is False, or a run
@@ -144,23 +144,23 @@ class Run:
                 run.path / TOKENIZER_NAME,
                 with_weights=store.has_tokenizer_weights,
             )
-        run.write_config(config)  # last, as it makes the folder a run
+        run.write_config(config)  # last: it makes the folder a run
         return run
 
     def _enter(self, config: LoopConfig) -> None:
-        """Note what a resumed run may change of its settings."""
+        """Save the settings that a resumed run may change."""
         self._check_revision(config)
-        if self.settings.schedule != config.schedule:  # a longer one: it has not finished that
+        if self.settings.schedule != config.schedule:  # a longer schedule: no longer finished
             self.write_info({**self.info, "status": "started"})
         if self.settings != config:
             self.write_config(config)
 
     @classmethod
     def check_new(cls, path: str | Path, *, beside: Collection[str] = ()) -> None:
-        """Refuse a folder that no new run can start in.
+        """Check that a new run can start in a folder.
 
         Raises:
-            UsageError: it holds a run, or something else than ``beside`` names.
+            UsageError: it holds a run, or something not named in ``beside``.
         """
         if cls.exists(path):
             raise UsageError(
@@ -170,18 +170,18 @@ class Run:
             raise UsageError(f"{path} already holds something else; choose a new --out folder")
 
     def _is_free(self, beside: Collection[str]) -> bool:
-        """Tell whether a run may start here: nothing is there but what a killed start leaves."""
+        """Return whether the folder holds at most the remains of a killed start."""
         if not self.path.is_dir():
             return not self.path.exists()
         names = {entry.name.removesuffix(PARTIAL_SUFFIX) for entry in self.path.iterdir()}
         own = {RUN_LOCK_NAME, *_START_NAMES, *beside}
         begun = not {CHECKPOINTS_NAME, RUN_NAME}.isdisjoint(names)
         if TOKENIZER_NAME in names and not begun:
-            return False  # somebody's own
+            return False  # the user's file
         return names <= own and not list_checkpoints(self.checkpoints)
 
     def withdraw(self) -> None:
-        """Remove what a start wrote, of a run that was refused before its first checkpoint."""
+        """Remove the files of a run that was refused before its first checkpoint."""
         for name in (CONFIG_NAME, *_START_NAMES, METRICS_NAME, *_SIDE_NAMES):
             path = self.path / name
             if path.is_dir():
@@ -206,7 +206,7 @@ class Run:
         return summary_table(f"run {self.path}", rows)
 
     def _known_info(self) -> Mapping[str, Any]:
-        """Return `run.json` for looking at, whatever its state."""
+        """Return `run.json` for display, whatever its state."""
         if not (self.path / RUN_NAME).is_file():
             return {"status": "missing"}
         try:
@@ -216,12 +216,12 @@ class Run:
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether a run was started at ``path``."""
+        """Return whether there is a run at ``path``."""
         return (Path(path) / CONFIG_NAME).is_file()
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """Open a run's folder.
+        """Open a run folder.
 
         Raises:
             UsageError: there is no run.
@@ -239,7 +239,7 @@ class Run:
         """Settings of a run of the loop over a store.
 
         Raises:
-            UsageError: it is a training of a tokenizer or of TokenAdapt.
+            UsageError: the run trains a tokenizer or TokenAdapt.
         """
         path, kind = self.path / CONFIG_NAME, self.kind
         if not kind.of_tokens:
@@ -252,10 +252,10 @@ class Run:
 
     @property
     def kind(self) -> Kind:
-        """The kind of run, as `run.json` names it; where it does not, as the settings tell.
+        """Kind of run, from `run.json` or else inferred from the settings.
 
         Raises:
-            UsageError: it is of a kind that this version does not know.
+            UsageError: this version does not know the kind.
         """
         if (self.path / RUN_NAME).is_file() and (name := self.info.get("kind")):
             return kind_named(name)
@@ -263,7 +263,7 @@ class Run:
 
     @property
     def objective(self) -> str:
-        """What the run learns: ``classify``, ``continual``, or that of a pre-training run."""
+        """Objective: ``classify``, ``continual``, or that of a pretraining run."""
         kind = self.kind
         if not kind.one_network:
             return kind.name
@@ -271,15 +271,15 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command that makes such a run, such as train or tokenizer train."""
+        """Command that makes such a run, such as train or tokenizer train."""
         return self.kind.command
 
     @property
     def config(self) -> TrainConfig:
-        """The settings of a classifier's run.
+        """Settings of a classifier's run.
 
         Raises:
-            UsageError: it is a pre-training run, which knows no classes, or a continual one.
+            UsageError: it is a pretraining run, which has no classes, or a continual one.
         """
         settings = self.settings
         if not self.kind.one_network:
@@ -296,10 +296,10 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The contents of `run.json`; see `RunRecord`.
+        """Contents of `run.json`; see `RunRecord`.
 
         Raises:
-            DamagedError: it is not what was written.
+            DamagedError: the file is corrupt.
         """
         info: dict[str, Any] = read_json(
             self.path / RUN_NAME, RunRecord, max_bytes=MAX_RECORD_BYTES
@@ -310,7 +310,7 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes that the run knows."""
+        """Class names of the run."""
         return tuple(self.info["identity"]["classes"])
 
     def write_info(self, info: Mapping[str, Any]) -> None:
@@ -318,15 +318,15 @@ class Run:
         write_atomically(self.path / RUN_NAME, json.dumps(info, indent=2).encode() + b"\n")
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
-        """Add a line to `metrics.jsonl`."""
+        """Append a line to `metrics.jsonl`."""
         with explained_writes(self.path), (self.path / METRICS_NAME).open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out.
+        """Return all lines of `metrics.jsonl`, except a last line cut short by a kill.
 
         Raises:
-            DamagedError: another line is not what was written.
+            DamagedError: another line is corrupt.
         """
         path = self.path / METRICS_NAME
         if not path.exists():
@@ -348,12 +348,12 @@ class Run:
     def save_predictions(
         self, predictions: npt.NDArray[np.int64], labels: npt.NDArray[np.integer]
     ) -> None:
-        """Write what the model took each sample of the evaluated split for, and what it is."""
+        """Write the predicted class and the label of each sample of the evaluated split."""
         tensors = {"predictions": predictions, "labels": labels.astype(np.int64)}
         write_atomically(self.path / PREDICTIONS_NAME, array_bytes(tensors))
 
     def save_weights(self, model: nn.Module) -> None:
-        """Write the weights to use."""
+        """Write the final weights."""
         self.save_tensors(WEIGHTS_NAME, model.state_dict())
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -361,25 +361,25 @@ class Run:
         write_tensors(self.path / name, tensors)
 
     def load_weights(self) -> dict[str, Tensor]:
-        """Read the weights to use.
+        """Read the final weights.
 
         Raises:
             UsageError: the run has not finished.
-            DamagedError: the file is not what was written.
+            DamagedError: the file is corrupt.
         """
         return self.load_tensors(WEIGHTS_NAME)
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
-        """Read a file of tensors that a finished run leaves behind.
+        """Read a file of tensors of a finished run.
 
         Raises:
             UsageError: the run has not finished.
-            DamagedError: the file is not what was written.
+            DamagedError: the file is corrupt.
         """
         return read_tensors(self.finished_file(name))
 
     def finished_file(self, name: str) -> Path:
-        """The path of a file that a finished run leaves behind.
+        """Return the path of a file of a finished run.
 
         Raises:
             UsageError: the run has not finished.
@@ -403,7 +403,7 @@ class Run:
         write_atomically(self.path / CONFIG_NAME, text.encode())
 
     def check_same(self, config: Settings, store: Store | Inputs) -> None:
-        """Refuse to resume a run that did something else.
+        """Check that a run can resume with these settings and this store.
 
         Raises:
             UsageError: it had other settings or another store.
@@ -421,7 +421,7 @@ class Run:
         self.check_store(store)
 
     def check_store(self, store: Store | Inputs) -> None:
-        """Refuse another store than the run was begun on.
+        """Check that the store is the one that the run started with.
 
         Raises:
             UsageError: it is another one, or has changed since.
@@ -435,7 +435,7 @@ class Run:
             )
 
     def _check_revision(self, config: LoopConfig) -> None:
-        """Refuse to resume a run whose settings meant something else when it started."""
+        """Raise a `UsageError` if settings had another meaning when the run started."""
         changed = config.reinterpreted() if self.info.get("revision", 1) < REVISION else []
         if changed:
             raise UsageError(
@@ -445,9 +445,9 @@ class Run:
             )
 
     def _starts_as(self, config: LoopConfig, begun: Mapping[str, Any]) -> bool:
-        """Tell whether a config starts from the weights that the run was begun with.
+        """Return whether a config has the run's initial weights.
 
-        Another path is fine where the weights there are the same. Older runs did not note it down.
+        Another path is fine if the weights there are the same. Older runs did not record them.
         """
         if INIT_FROM not in begun or begun[INIT_FROM] == config.init_from:
             return True
@@ -459,7 +459,7 @@ class Run:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware, for `run.json` and benchmarks."""
+    """Return versions and hardware, for `run.json` and benchmarks."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "seit": __version__,
@@ -478,7 +478,7 @@ def _identity(store: Store | Inputs) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples → lists, which is what safe YAML knows."""
+    """Convert tuples to lists, for safe YAML."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Several seeds: the same run repeated, and what its results spread over.
+"""Repetition of a run with several seeds, and the spread of its results.
 
 A folder of seeds holds a run folder for each, `seeds.json` and `report.html`.
 """
@@ -39,7 +39,7 @@ Result = TypeVar("Result", bound=TrainResult)
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over several seeds; ``std`` has n − 1 below it and is None for a single seed."""
+    """Spread of a figure over seeds; ``std`` divides by n − 1 and is None for a single seed."""
 
     mean: float
     std: float | None
@@ -48,7 +48,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """The spread of at least one value."""
+        """Return the spread of at least one value."""
         std = statistics.stdev(values) if len(values) > 1 else None
         return cls(statistics.fmean(values), std, min(values), max(values))
 
@@ -58,10 +58,10 @@ class SeedsResult(Outcome, Generic[Result]):
     """Results of the runs.
 
     Attributes:
-        results: of each seed's run.
-        top1: accuracy on the evaluated split, 0–1.
-        top5: the same among the five highest logits.
-        loss: mean cross-entropy there, in nats.
+        results: result of each seed's run.
+        top1: top-1 accuracy on the evaluated split, 0–1.
+        top5: top-5 accuracy, 0–1.
+        loss: mean cross-entropy, in nats.
     """
 
     recorded = ("seeds", *FIGURES)
@@ -73,12 +73,12 @@ class SeedsResult(Outcome, Generic[Result]):
 
     @property
     def seeds(self) -> Mapping[int, Result]:
-        """The entries of ``results``, as the record names them."""
+        """Alias of ``results``, named as in `seeds.json`."""
         return self.results
 
     @property
     def spreads(self) -> dict[str, Spread]:
-        """The figures by name."""
+        """Spreads by name."""
         return {name: getattr(self, name) for name in FIGURES}
 
 
@@ -92,22 +92,22 @@ def train_seeds(
     init_from: str | Path | None = None,
     progress: Progress | None = None,
 ) -> SeedsResult[TrainResult]:
-    """Repeat a run with ``seeds`` seeds, ``config.run.seed`` and those after it.
+    """Repeat a run with ``seeds`` consecutive seeds from ``config.run.seed`` on.
 
-    Several processes that `torchrun` started share each run, one seed after the other.
+    Processes started by `torchrun` share each run, one seed after the other.
 
     Args:
-        config: what to do.
-        store: the store, opened or by path.
+        config: settings of the runs.
+        store: an open store or its path.
         out: a new folder; the run of seed 3 goes to its `seed-3`.
-        seeds: how many, at least 1.
+        seeds: number of seeds, at least 1.
         resume: resume interrupted runs at ``out``, or add seeds to finished ones.
-        init_from: a finished run whose weights to start from, instead of ``config.init_from``.
+        init_from: a finished run to take initial weights from, instead of ``config.init_from``.
         progress: called after each step.
 
     Raises:
         UsageError: settings, store and folder do not fit together; nothing was changed.
-        SeitError: as of :func:`seit.training.train`.
+        SeitError: as for :func:`seit.training.train`.
     """
     return repeat(
         train,
@@ -132,7 +132,7 @@ def repeat(
     init_from: str | Path | None,
     progress: Progress | None,
 ) -> SeedsResult[Result]:
-    """Repeat what ``learn`` does, which is called as `train` is; see `train_seeds`."""
+    """Call ``learn``, a function like `train`, with each seed; see `train_seeds`."""
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
     store = store if isinstance(store, Store) else open_store(store)
@@ -160,7 +160,7 @@ def repeat(
                     _write(out, config, store, results, numbers)
         except UsageError:
             if is_main and not _has_runs(out):
-                (out / SEEDS_NAME).unlink(missing_ok=True)  # refused before it began
+                (out / SEEDS_NAME).unlink(missing_ok=True)  # refused before the first run
             raise
         summary = _summarize(results)
         if is_main:
@@ -174,18 +174,18 @@ def _has_runs(out: Path) -> bool:
 
 
 def _num_recorded(out: Path) -> int:
-    """Runs whose results `seeds.json` has."""
+    """Return the number of runs with a result in `seeds.json`."""
     known = read_seeds(out)
     return len(known["runs"]) if known else 0
 
 
 def folder_of(out: Path, seed: int) -> Path:
-    """Return the folder of the run of ``seed`` in a folder of seeds."""
+    """Return the run folder of ``seed`` in a folder of seeds."""
     return out / f"{_PREFIX}{seed}"
 
 
 def shown_figures(num_classes: int) -> list[str]:
-    """Return the figures that mean something: for few classes, top-5 does not."""
+    """Return the meaningful metrics: top-5 is not for few classes."""
     return [name for name in FIGURES if name != "top5" or num_classes > MANY_CLASSES]
 
 
@@ -193,7 +193,7 @@ def read_seeds(out: Path) -> dict[str, Any] | None:
     """Read `seeds.json`: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
 
     Raises:
-        DamagedError: the file is not what was written.
+        DamagedError: the file is corrupt.
     """
     path = out / SEEDS_NAME
     if not path.exists():
@@ -211,10 +211,10 @@ def read_seeds(out: Path) -> dict[str, Any] | None:
 def _enter(
     out: Path, config: TrainConfig, store: Store, numbers: Sequence[int], *, resume: bool
 ) -> None:
-    """Make a new folder of seeds, or check that the one at ``out`` can be resumed."""
+    """Create a new folder of seeds, or check that the one at ``out`` can be resumed."""
     known = read_seeds(out)
     if known is not None and not _has_runs(out):
-        return _write(out, config, store, {}, numbers)  # an attempt that was stopped began no run
+        return _write(out, config, store, {}, numbers)  # an interrupted attempt without runs
     if known is None:
         free = {RUN_LOCK_NAME, SEEDS_NAME + PARTIAL_SUFFIX}
         if {entry.name for entry in out.iterdir()} - free:
@@ -241,13 +241,13 @@ def _enter(
             f"{out} holds {len(known['runs'])} seeds, more than {len(numbers)}; pass at least as "
             "many, or choose another --out"
         )
-    if known["config"] != json.loads(json.dumps(to_mapping(config))):  # longer, or elsewhere
+    if known["config"] != json.loads(json.dumps(to_mapping(config))):  # longer schedule or moved
         _write(out, config, store, {}, numbers)
     return None
 
 
 def counting(progress: Progress | None, index: int, runs: int) -> Progress | None:
-    """Progress of the run number ``index``, reported as progress of all ``runs``."""
+    """Report progress of run ``index`` as progress of all ``runs``."""
     if progress is None:
         return None
 

@@ -1,4 +1,4 @@
-"""Settings of a run: flags or keywords, environment, file and recipe, one over the other."""
+"""Settings of a run, resolved from flags or keywords, environment, file and recipe."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -32,7 +32,7 @@ SHORT_NAMES: Mapping[str, str] = {
     "seed": "run.seed",
     "device": "run.device",
 }
-"""Settings with a flag of their own in every run command, by the flag."""
+"""Settings with their own flag in every run command, by flag."""
 _ORIGIN = "settings"
 
 
@@ -49,26 +49,25 @@ def resolve_settings(
 ) -> Config:
     """Resolve the settings of a run.
 
-    ``changes`` win over ``SEIT_…`` variables, these over ``config``, that over the backbone of
-    ``init_from``, that over ``recipe``, that over the defaults. If ``changes`` name another
-    backbone than the recipe's, only its stochastic depth is kept.
+    Precedence: ``changes``, ``SEIT_…`` variables, ``config``, the backbone of ``init_from``,
+    ``recipe``, defaults. If ``changes`` name another backbone than the recipe's, only its
+    stochastic depth is kept.
 
     Args:
         kind: the config's class.
-        task: the command, or the objective of a pretraining run; decides the recipe where neither
-            ``recipe`` nor ``config`` is given, fitted to the store.
-        store: the store, opened or by path; need not exist.
+        task: the command, or the objective of a pretraining run; decides the recipe, fitted to the
+            store, if neither ``recipe`` nor ``config`` is given.
+        store: an open store or its path, which need not exist.
         recipe: a recipe's name.
         config: a YAML file's path, a mapping of settings, or a config object.
-        resumed: the run that may be resumed; if it exists, ``init_from`` need not.
-        changes: settings by flag (``steps``), by path (``"optim.lr"``) or nested. None as the
-            value of a flag leaves the setting alone.
-        short_names: paths of the settings that have a flag of their own, by the flag, besides
-            `SHORT_NAMES`.
+        resumed: the run to resume; if it exists, ``init_from`` need not.
+        changes: settings by flag (``steps``), by path (``"optim.lr"``) or nested. A flag of None
+            leaves the setting unchanged.
+        short_names: paths of settings with their own flag, by flag, besides `SHORT_NAMES`.
 
     Raises:
-        UsageError: a setting is unknown (the nearest name is given) or of the wrong type, a file
-            is missing, or the recipe belongs to another command.
+        UsageError: a setting is unknown (the message suggests the nearest name) or of the wrong
+            type, a file is missing, or the recipe belongs to another command.
     """
     flags = _named(kind, changes or {}, {**SHORT_NAMES, **(short_names or {})})
     opened = _open(store)
@@ -94,7 +93,7 @@ def resolve_settings(
 def _named(
     kind: type[LoopConfig], changes: Mapping[str, Any], short_names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return changes by the paths of their settings; flags without a value are left out."""
+    """Return changes by setting path, without flags that have no value."""
     known = set(setting_names(kind))
     groups = {name.partition(".")[0] for name in known}
     short = {flag: path for flag, path in short_names.items() if path in known}
@@ -131,7 +130,7 @@ def _of_config(config: object) -> Mapping[str, Any]:
 
 
 def _check_kind(kind: type[LoopConfig], base: Mapping[str, Any], recipe: str) -> None:
-    """Refuse a recipe of another command; `tune` takes those of `train`."""
+    """Raise a `UsageError` for a recipe of another command; `tune` takes those of `train`."""
     own, wanted = (
         kind_with(name.partition(".")[0] for name in names).name
         for names in (flatten(base), setting_names(kind))
@@ -141,7 +140,7 @@ def _check_kind(kind: type[LoopConfig], base: Mapping[str, Any], recipe: str) ->
 
 
 def _open(store: Store | Location) -> Store | None:
-    """Open the store; None if that fails, which the run itself reports."""
+    """Open the store; return None if that fails, which the run itself reports."""
     try:
         return store if isinstance(store, Store) else open_store(store)
     except SeitError:

@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves what it has."""
+"""Stop requests by signal, so that a run can save its state."""
 
 import signal
 import threading
@@ -10,10 +10,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether somebody asked.
+    """State of stop requests.
 
     Attributes:
-        requested: by Ctrl-C or SIGTERM.
+        requested: whether Ctrl-C or SIGTERM was received.
     """
 
     requested = False
@@ -21,16 +21,16 @@ class Stop:
 
 @contextmanager
 def listen() -> Iterator[Stop]:
-    """Note the first SIGINT or SIGTERM instead of dying of it; the second does what it always did.
+    """Record the first SIGINT or SIGTERM; restore the default handling for the second.
 
-    Only the main thread can listen; in another nothing is noted.
+    Has no effect outside the main thread.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    # A shell starts background jobs with some signals ignored: they stay so.
+    # Keep ignoring signals that a shell ignores for background jobs.
     before = {number: now for number, now in before.items() if now is not signal.SIG_IGN}
 
     def note(_number: int, _frame: FrameType | None) -> None:

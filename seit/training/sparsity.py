@@ -1,13 +1,13 @@
-"""Static sparseness: weights that are held at zero through a whole run.
+"""Static sparsity: weights held at zero through a whole run.
 
-Sparse pre-training, dense fine-tuning (SPDF; Thangarasa et al., arXiv 2303.10464): a random part of
+Sparse pretraining, dense fine-tuning (SPDF; Thangarasa et al., arXiv 2303.10464): a random part of
 the weights of attention and MLP is zero from the first step to the last; fine-tuning starts from
 these weights without the masks, so that the zeros are trained too. Embeddings, positions, norms,
 biases, the stem, decoders and heads stay dense.
 
-Masks follow from (seed, layer, shape) alone: not from the device, the rank or torch's generators.
-They are no part of the model: its weights keep their names, nothing of them is saved, and a run
-that resumes makes them again. They save no time by themselves; see `seit.training.flops`.
+Masks depend on (seed, layer, shape) only, not on the device, the rank or torch's generators. They
+are not part of the model: parameter names do not change, nothing is saved, and a resumed run
+recreates them. They save no time by themselves; see `seit.training.flops`.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ from seit.errors import UsageError
 from seit.training.flops import TRAINING_FACTOR, count_flops
 
 _GROUP, _KEPT = 4, 2
-"""Sizes of the pattern 2:4."""
+"""Group size and kept weights of the pattern 2:4."""
 _LAYER = re.compile(r"(?:student\.)?(?:encoder\.)?(blocks\.\d+\..+)")
-"""Modules of a ViT's blocks; of a decoder's or a teacher's none, as their names begin otherwise."""
+"""Modules of a ViT's blocks; the names of decoders and teachers do not match."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,17 @@ class SparsityConfig:
     """Weights of a ViT's blocks that are held at zero.
 
     Raises:
-        UsageError: for a share outside its range, or that the pattern does not have.
+        UsageError: a share is out of range or does not fit the pattern.
     """
 
     share: float = 0.0
-    """Share of each matrix that is zero, 0 to below 1; 0 for a dense run."""
+    """Fraction of each matrix that is zero, 0 to below 1; 0 for a dense run."""
     pattern: Literal["unstructured", "2:4"] = "unstructured"
-    """Zeros: any of a matrix, or two of every four neighboring inputs of each output, half of
-    them, which GPUs since Ampere have instructions for. No GPU gains by the first."""
+    """Unstructured zeros, which speed up no GPU, or two of every four neighboring inputs of each
+    output (half of them), which GPUs support since Ampere."""
     seed: int | None = None
-    """Seed of the choice; None for the run's. A sparse run that starts from another keeps its
-    zeros with the same seed."""
+    """Seed of the masks; None for the run's. With the same seed, a sparse run initialized from
+    another keeps its zeros."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
@@ -63,25 +63,24 @@ class SparsityConfig:
 
 
 class Sparsity:
-    """The masks of a model, and how it is kept to them.
+    """Masks of a model, and methods to apply them.
 
     Call :meth:`apply_` once before the first step and after loading weights. At each step call
     :meth:`mask_gradients_` before gradients are clipped and :meth:`apply_` after the optimizer.
 
-    Moments of masked weights then stay zero without further work, in AdamW, Lamb and Muon alike:
-    each averages gradients (or their squares) entry by entry from zero, and no gradient of these
-    entries is ever anything else. Muon's *update* mixes the entries of a matrix, after its momentum
-    was taken, so that masked weights are moved and put back; they take a part of its norm.
+    Moments of masked weights then stay zero in AdamW, Lamb and Muon, which average gradients (or
+    their squares) elementwise from zero. Muon's *update* mixes the entries of a matrix after the
+    momentum, so masked weights change and are reset; they take up a part of its norm.
 
-    Nothing here waits for the device. Masks take as much memory as the weights that they are of.
+    Nothing here synchronizes with the device. Masks take as much memory as the masked weights.
 
     Args:
         model: a ViT, or a module that holds one as ``encoder``; on its device.
-        config: of the masks.
-        seed: of the run, which counts where ``config`` names none.
+        config: settings of the masks.
+        seed: seed of the run, used if ``config`` has none.
 
     Attributes:
-        kept: how many weights each matrix keeps, by its name in ``model``.
+        kept: number of weights that each matrix keeps, by its name in ``model``.
 
     Raises:
         UsageError: the model has no blocks of matrices, or shapes that the pattern does not fit.
@@ -109,7 +108,7 @@ class Sparsity:
 
     @torch.no_grad()
     def mask_gradients_(self) -> None:
-        """Put zeros into the gradients of masked weights, in place."""
+        """Zero the gradients of masked weights, in place."""
         pairs = [
             (weight.grad, self._masks[layer])
             for layer, weight in self._weights.items()
@@ -121,24 +120,24 @@ class Sparsity:
 
     @torch.no_grad()
     def apply_(self) -> None:
-        """Put zeros into masked weights, in place."""
+        """Zero the masked weights, in place."""
         torch._foreach_mul_(list(self._weights.values()), list(self._masks.values()))
 
     @torch.no_grad()
     def apply_to_(self, other: nn.Module) -> None:
-        """Put zeros into the same weights of another model, in place.
+        """Zero the same weights of another model, in place.
 
         Args:
-            other: of the same layers on the same device, as itself or as its ``encoder``: the
-                average of the weights, or a momentum teacher. An average of sparse weights stays
-                sparse by itself, so once is enough for one that was made or loaded dense.
+            other: a model with the same layers on the same device, directly or as its ``encoder``:
+                the average of the weights, or a momentum teacher. An average of sparse weights
+                stays sparse, so one call is enough for a model created or loaded dense.
         """
         theirs = {_layer(name): weight for name, weight in masked_weights(other).items()}
         assert theirs.keys() == self._masks.keys(), "of the same layers"
         torch._foreach_mul_([theirs[layer] for layer in self._masks], list(self._masks.values()))
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what `run.json` records of it.
+        """Return the entry of `run.json`.
 
         Returns:
             ``share``, ``pattern``, ``seed``; ``weights`` of the masked matrices, how many of them
@@ -168,7 +167,7 @@ class Sparsity:
 
 
 def masked_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The matrices of a ViT's blocks, or of those of its (student's) encoder, by their names."""
+    """Return the matrices of the blocks of a ViT or a (student's) encoder, by name."""
     return {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()
@@ -177,15 +176,15 @@ def masked_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def draw_mask(shape: tuple[int, int], config: SparsityConfig, *, seed: int, layer: str) -> Tensor:
-    """The mask of a matrix: True for weights that are kept, bool (outputs, inputs), on the CPU.
+    """Return the mask of a matrix: bool (outputs, inputs), True for kept weights, on the CPU.
 
-    Exactly round((1 − share) · outputs · inputs) are kept: those of the smallest of independent
-    64-bit numbers. These come from Philox as it is, whose stream numpy promises never to change.
+    Keeps exactly round((1 − share) · outputs · inputs): those with the smallest of independent
+    64-bit numbers from raw Philox, whose stream numpy promises never to change.
 
     Args:
         shape: outputs and inputs.
-        config: share and pattern; its seed is not looked at.
-        seed: of the choice.
+        config: share and pattern; its seed is ignored.
+        seed: seed of the mask.
         layer: the matrix's name from its block on, such as ``blocks.0.mlp.fc1.weight``.
 
     Raises:
@@ -195,7 +194,7 @@ def draw_mask(shape: tuple[int, int], config: SparsityConfig, *, seed: int, laye
     digest = hashlib.blake2b(f"{seed}/{layer}".encode(), digest_size=16).digest()
     size = outputs * inputs
     keys = np.random.Philox(key=int.from_bytes(digest)).random_raw(size)
-    # Places in the low bits make all keys different, so that there are no ties.
+    # Positions in the low bits make all keys unique, so that there are no ties.
     low_bits = np.uint64((1 << size.bit_length()) - 1)
     keys = (keys & ~low_bits) | np.arange(size, dtype=np.uint64)
     mask: npt.NDArray[np.bool_]
@@ -214,14 +213,14 @@ def draw_mask(shape: tuple[int, int], config: SparsityConfig, *, seed: int, laye
 
 
 def _layer(name: str) -> str:
-    """A weight's name from the block on, which is the same with and without a wrapper."""
+    """Return a weight's name from the block on, the same with and without a wrapper."""
     found = _LAYER.fullmatch(name)
     assert found is not None
     return found[1]
 
 
 def _input_shape(encoder: nn.Module) -> tuple[int, int, int]:
-    """Channels, height and width of what a ViT embeds patches of."""
+    """Return channels, height and width of the input of a ViT's patch embedding."""
     embed = next(one for one in encoder.modules() if isinstance(one, PatchEmbed))
     assert isinstance(embed.proj, nn.Conv2d)
     height, width = embed.img_size

@@ -1,4 +1,4 @@
-"""One training step: forward, backward and update, on every rank alike.
+"""One training step: forward, backward and update, identical on every rank.
 
 Legend: B batch of a rank, L layers of stochastic depth, P parts of the loss.
 """
@@ -23,13 +23,13 @@ from seit.training.update import Update
 
 
 class Stepper:
-    """The model of a run and what changes it; see `step`.
+    """Model of a run and everything that updates it; see `step`.
 
     Attributes:
-        model: the objective's, its parameters named as timm names them.
-        average: the running average of its weights, where there is one.
-        optimizer: of its parameters.
-        update: how its steps are taken.
+        model: the objective's, with parameters named as in timm.
+        average: the running average of its weights, if there is one.
+        optimizer: the optimizer of its parameters.
+        update: scaling, clipping and step of the optimizer.
     """
 
     def __init__(self, objective: Objective[Any], ranks: Ranks) -> None:
@@ -66,11 +66,11 @@ class Stepper:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The average where there is one, else the model itself."""
+        """Average of the weights if there is one, else the model itself."""
         return self.average.module if self.average is not None else self.model
 
     def keep_sparse(self) -> None:
-        """Put zeros where a sparse run holds them, in the model and in its average."""
+        """Zero the masked weights of a sparse run, in the model and in its average."""
         if self.sparsity is not None:
             self.sparsity.apply_()
             for copy in self.objective.sparse_copies():
@@ -103,7 +103,7 @@ class Stepper:
         return losses_P
 
     def _backward(self, batch: TrainBatch, number: int) -> Tensor:
-        """Leave the gradient of the batch's mean loss; returns its parts."""
+        """Compute the gradient of the batch's mean loss; return its parts."""
         parts = self.config.optim.accumulate
         size = len(batch.positions) // parts
         scales_BL = self._draw_depth(batch)
@@ -127,7 +127,7 @@ class Stepper:
         return losses_P.detach()
 
     def _draw_depth(self, batch: TrainBatch) -> Tensor | None:
-        """The scales (B, L) of stochastic depth, where there is any."""
+        """Return the scales (B, L) of stochastic depth, if there is any."""
         if not self.depth.layers:
             return None
         random = SampleRandom(self.config.run.seed, batch.epoch, batch.positions)
@@ -135,6 +135,6 @@ class Stepper:
 
 
 def seed_torch(seed: int, step: int, rank: int) -> None:
-    """Let torch's own draws, as of dropout, depend on the step and the rank alone."""
+    """Seed torch's own draws, such as those of dropout, from the step and the rank alone."""
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
     torch.manual_seed(int.from_bytes(digest))

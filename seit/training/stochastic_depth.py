@@ -1,10 +1,10 @@
-"""Stochastic depth (Huang et al., arXiv 1603.09382) whose draws belong to samples.
+"""Stochastic depth (Huang et al., arXiv 1603.09382) with one draw per sample.
 
-timm's own draws from a global generator, so that a sample's fate depends on what it is batched
-with. Here it is a function of (seed, epoch, position in the epoch), as that of every augmentation:
-equal for any number of ranks, any cut of the batch, and after a resume.
+timm draws from a global generator, so a sample's draw depends on its batch. Here it is a function
+of (seed, epoch, position in the epoch), like every augmentation: the same for any number of ranks,
+any split of the batch, and after a resume.
 
-Legend: B batch, L layers that are dropped at times.
+Legend: B batch, L layers with stochastic depth.
 """
 
 import torch
@@ -16,7 +16,7 @@ from seit.augment import Op, SampleRandom
 
 
 class StochasticDepth(nn.Module):
-    """Scales a residual branch (B, …) by 0 or 1 / (1 − p) in training; see `draw`."""
+    """Scale a residual branch (B, …) by 0 or 1 / (1 − p) in training; see `draw`."""
 
     scale: Tensor
 
@@ -33,9 +33,9 @@ class StochasticDepth(nn.Module):
 
 
 class Depth:
-    """The stochastic depth of a model: puts it in place of timm's, and draws for a batch.
+    """Stochastic depth of a model: replaces timm's, and draws for a batch.
 
-    Branches that a network drops without timm's module, as EfficientNet does, stay as they are.
+    Leaves branches that a network drops without timm's module, as in EfficientNet, unchanged.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -48,14 +48,14 @@ class Depth:
                     self.layers.append(layer)
 
     def draw(self, random: SampleRandom) -> Tensor:
-        """The scales (B, L) of a batch's samples."""
+        """Return the scales (B, L) of a batch's samples."""
         uniform_BL = random.uniform(Op.DEPTH, (len(self.layers),))
         keep_L = torch.tensor([1 - layer.drop_prob for layer in self.layers])
         keep_L = keep_L.to(uniform_BL.device, non_blocking=True)
         return (uniform_BL < keep_L) / keep_L
 
     def set(self, scales_BL: Tensor) -> None:
-        """Give the layers the scales of the samples that come next."""
+        """Set the scales of the next samples."""
         for layer, scale_B in zip(self.layers, scales_BL.unbind(1), strict=True):
             if layer.scale.shape != scale_B.shape:
                 layer.scale = torch.empty_like(scale_B)

@@ -29,8 +29,8 @@ SUFFIX = ".csv"
 def prediction_table(path: Path, *, top: int) -> "Iterator[PredictionTable]":
     """Open a new table of predictions, whose rows are written as they come.
 
-    Its columns are ``file``, ``class`` and ``probability`` of the likeliest class, ``class_2`` and
-    so on up to ``top``, and ``error``, the reason where a file cannot be read.
+    Its columns are ``file``, ``class`` and ``probability`` of the most probable class, ``class_2``
+    and so on up to ``top``, and ``error``, why a file cannot be read.
 
     Raises:
         UsageError: the file exists, or its folder does not.
@@ -50,7 +50,7 @@ def prediction_table(path: Path, *, top: int) -> "Iterator[PredictionTable]":
 
 
 class PredictionTable:
-    """A table of predictions under way."""
+    """Open table of predictions."""
 
     def __init__(self, writer: Any, top: int) -> None:
         self._writer, self._top = writer, top
@@ -63,10 +63,10 @@ class PredictionTable:
 
 
 def check_new_tables(out: Path) -> None:
-    """Refuse a place where `write_evaluation` could not write.
+    """Check that `write_evaluation` can write to ``out``.
 
     Raises:
-        UsageError: it is a file that exists, or a folder that holds something.
+        UsageError: it is an existing file, or a folder that is not empty.
     """
     if out.suffix == SUFFIX:
         return check_new_file(out)
@@ -78,18 +78,18 @@ def check_new_tables(out: Path) -> None:
 def write_evaluation(out: Path, evaluation: RunEvaluation, keys: Sequence[str]) -> None:
     """Write the tables of an evaluation.
 
-    Into a folder: `classes.csv` (precision, recall and support of each class),
-    `confusion.csv` (a row for each pair of a true and a predicted class that occurred),
-    `confusion_matrix.csv` (rows are true classes) of up to 100 classes, and `predictions.csv` (a
-    row a sample). A path that ends in `.csv` gets the first of them alone.
+    A folder gets `classes.csv` (precision, recall and support of each class), `confusion.csv` (a
+    row per occurring pair of a true and a predicted class), `confusion_matrix.csv` (rows are true
+    classes) for up to 100 classes, and `predictions.csv` (a row per sample). A path that ends in
+    `.csv` gets the first of them only.
 
     Args:
         out: a new folder, or a new file.
-        evaluation: of a run.
-        keys: of all samples of the split, in its order.
+        evaluation: evaluation of a run.
+        keys: keys of all samples of the split, in its order.
 
     Raises:
-        UsageError: ``out`` holds something.
+        UsageError: ``out`` is not new.
         SeitError: the disk is full.
     """
     check_new_tables(out)
@@ -135,7 +135,7 @@ def _pair_rows(confusion: Confusion, classes: Sequence[str]) -> Iterator[list[An
 
 
 def _share(value: float) -> str:
-    """A share, or nothing where there is none."""
+    """Format a fraction; return an empty string if it is undefined."""
     return "" if np.isnan(value) else f"{value:.6g}"
 
 

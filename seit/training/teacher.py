@@ -1,4 +1,4 @@
-"""Teachers for distillation: finished runs, of tokens or of pixels.
+"""Teachers for distillation: finished runs on tokens or pixels.
 
 Legend: B batch, N classes, n samples of the training split.
 """
@@ -27,13 +27,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class Teacher:
-    """Gives the probabilities (B, N) of a batch's samples, at the config's temperature."""
+    """Source of class probabilities (B, N) at the config's temperature."""
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
 
     def probabilities(self, batch: TrainBatch) -> Tensor:
-        """float32 (B, N) of a training batch."""
+        """Return the probabilities of a training batch, float32 (B, N)."""
         raise NotImplementedError
 
     def _soften(self, logits: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Teacher:
 
 
 class TokenTeacher(Teacher):
-    """A network that sees the student's own inputs."""
+    """Network that sees the student's own inputs."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class TokenTeacher(Teacher):
 
 
 class PixelTeacher(Teacher):
-    """What a network thought of each whole sample, mixed as the samples of a batch are."""
+    """Precomputed logits of each whole sample, mixed as the samples of a batch are."""
 
     def __init__(self, logits_nN: Tensor, temperature: float) -> None:
         super().__init__(temperature)
@@ -77,19 +77,18 @@ class PixelTeacher(Teacher):
 
 
 def make_teacher(config: TrainConfig, store: Store, ranks: Ranks, folder: Path) -> Teacher | None:
-    """The teacher that ``config`` names, if it does.
+    """Return the teacher that ``config`` names, if any.
 
-    Its classes are matched by name: the student learns its probabilities among the store's.
+    Classes are matched by name: the student learns the probabilities among the store's classes.
 
     Args:
-        config: the student's.
-        store: the student's.
-        ranks: of the student's run.
-        folder: the student's run, where a pixel teacher's logits are kept.
+        config: the student's settings.
+        store: the student's store.
+        ranks: ranks of the student's run.
+        folder: the student's run folder, which caches a pixel teacher's logits.
 
     Raises:
-        UsageError: the teacher does not know all classes of the store, or has inputs that it cannot
-            share.
+        UsageError: the teacher lacks some of the store's classes, or its inputs cannot be shared.
     """
     if config.distill.teacher is None or not config.distill.alpha:
         return None
@@ -121,7 +120,7 @@ def make_teacher(config: TrainConfig, store: Store, ranks: Ranks, folder: Path) 
 
 
 def _columns(run: Run, store: Store, device: torch.device) -> Tensor | None:
-    """Which of the teacher's logits are those of the store's classes; None for all, in order."""
+    """Return the indices of the store's classes in the teacher's logits; None for all, in order."""
     match = match_classes(store.classes, run.classes)
     if match.unknown:
         near = near_names(match.unknown, run.classes)
@@ -137,7 +136,7 @@ def _columns(run: Run, store: Store, device: torch.device) -> Tensor | None:
 def _pixel_logits(
     run: Run, config: TrainConfig, store: Store, ranks: Ranks, folder: Path
 ) -> Tensor:
-    """The logits (n, N) float32 of the whole training split, computed once and kept."""
+    """Return the logits (n, N) float32 of the whole training split, computed once and cached."""
     path = folder / LOGITS_NAME
     if not path.is_file():
         if ranks.is_main:
@@ -158,7 +157,7 @@ def _pixel_logits(
 
 @torch.no_grad()
 def _look_at_all(run: Run, config: TrainConfig, store: Store, ranks: Ranks) -> Tensor:
-    """The logits (n, N) of the rank's part of the training split; 0 for the others'."""
+    """Return the logits (n, N) of the rank's part of the training split; 0 for the other parts."""
     pixels = config.distill.pixels or config.data.pixels
     if pixels is None:
         raise UsageError(

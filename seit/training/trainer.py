@@ -1,4 +1,4 @@
-"""The loop of an objective: its feed, its evaluations, and what a finished run leaves."""
+"""Training loop of an objective: feed, evaluations, and the files of a finished run."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Trainer(Loop[TrainBatch]):
-    """The loop of one call of :func:`seit.training.launch.run_objective`."""
+    """Loop of one call of :func:`seit.training.launch.run_objective`."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Trainer(Loop[TrainBatch]):
         return figures
 
     def _explained(self, error: ChangedError) -> ChangedError:
-        """Save what there is of a run whose store was replaced; returns the error that says so."""
+        """Save the state of a run whose store was replaced; return an error that explains it."""
         if self.ranks.world_size == 1 and self.journal.steps:
             self.check_losses(write=False)
             self.save()
@@ -130,7 +130,7 @@ class Trainer(Loop[TrainBatch]):
         )
 
     def leave(self, result: Any) -> None:
-        """Write what a finished run leaves behind; last of all that it is finished."""
+        """Write the files of a finished run, and finally mark it as finished."""
         run, model = self.run, self.stepper.evaluated_model
         run.save_weights(self.objective.kept_model(model))
         sparsity = self.stepper.sparsity
@@ -147,7 +147,7 @@ class Trainer(Loop[TrainBatch]):
         self.journal.close(asdict(result))
 
     def _say_start(self) -> None:
-        """Log what is trained, on what, where and for how long."""
+        """Log the network, the data, the device and the length of the run."""
         if not self.ranks.is_main or self.done >= self.total:
             return
         _LOG.info(
@@ -165,7 +165,7 @@ class Trainer(Loop[TrainBatch]):
             _LOG.info("compiling the network; the first step takes a while")
 
     def _say_evaluation(self, figures: Mapping[str, float]) -> None:
-        """Log how far the run is, how good, and how long the rest takes."""
+        """Log progress, metrics and the estimated remaining time."""
         if not self.ranks.is_main:
             return
         journal = self.journal

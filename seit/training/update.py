@@ -1,4 +1,4 @@
-"""One update of weights: scaled loss, clipped gradient, step of the optimizer.
+"""Weight updates: scaled loss, clipped gradient, step of the optimizer.
 
 Every loop takes its steps through :class:`Update`.
 """
@@ -12,11 +12,11 @@ from seit.errors import DamagedError
 
 
 class Update:
-    """The scale of the loss and the limit of the gradient; a checkpoint keeps the scale.
+    """Loss scale and gradient limit; a checkpoint keeps the scale.
 
     Args:
-        scaler: scale of the loss, which fp16 needs; None for a loss as it is.
-        clip_grad: largest norm of the gradient; 0 does not clip.
+        scaler: loss scaler, which fp16 needs; None for an unscaled loss.
+        clip_grad: maximum norm of the gradient; 0 disables clipping.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class Update:
         """Take a step along the gradients, and drop them.
 
         Args:
-            network: whose gradient is clipped, as a whole.
-            optimizer: of its parameters.
+            network: the network whose gradient is clipped, as a whole.
+            optimizer: the optimizer of its parameters.
             mask: changes the gradients before they are clipped.
-            follow: called after the step, while the gradients are still there.
+            follow: called after the step, with gradients still set.
         """
         self.scaler.unscale_(optimizer)
         if mask is not None:
@@ -64,7 +64,7 @@ class Update:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put the saved scale back.
+        """Restore the saved scale.
 
         Raises:
             DamagedError: there is none.

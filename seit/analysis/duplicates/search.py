@@ -1,15 +1,15 @@
-"""Near-duplicates between splits, found on tokens alone.
+"""Search for near-duplicates between splits, on tokens alone.
 
-Exact duplicates are equal grids, found by a checksum. Near-duplicates pass two tests: the cosine
-of their signatures (`signatures.py`), computed for every pair of samples, and, for the pairs that
-remain, the mean distance of their codebook vectors, place by place (`similarity.py`). Time
-grows with the product of the samples of two splits: 64 multiplications a pair. Memory is about
-150 to 280 bytes a sample and a bounded number of pairs.
+Exact duplicates are equal grids, found by a checksum. Near-duplicates pass two tests: the cosine of
+their signatures (`signatures.py`), computed for every pair of samples, and, for the remaining
+pairs, the mean distance of their codebook vectors, position by position (`similarity.py`). Time
+grows with the product of the samples of two splits: 64 multiplications per pair. Memory is about
+150 to 280 bytes per sample and a bounded number of pairs.
 
-What it cannot see: crops of much more than a tenth, rotations, changed colors, and pictures within
-others. What it shows too: pictures of one scene, and plain pictures of one make-up.
+It misses crops of much more than a tenth, rotations, changed colors, and pictures within others. It
+also reports pictures of one scene, and plain pictures of similar composition.
 
-Shape letters: N samples, n pairs.
+Legend: N samples, n pairs.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ from seit.outcomes import Outcome
 from seit.shards import Kind, Split, Store
 
 LEAST_COSINE = 0.88
-"""Of two signatures, for a pair to be looked at more closely."""
+"""Minimum cosine of two signatures for a closer look."""
 DEFAULT_THRESHOLD = 0.8
-"""Score of a near-duplicate."""
+"""Minimum score of a near-duplicate."""
 MAX_CANDIDATES = 1_000_000
-"""Pairs that are looked at more closely; beyond, those of the greatest cosines."""
+"""Limit on pairs that get a closer look, those with the greatest cosines."""
 _DIGEST = np.dtype("S16")
 _VERIFY_PAIRS = 1024
 Progress = Callable[[int, int], None]
-"""Called with (samples or pairs done, how many there are)."""
+"""Callback that receives (samples or pairs done, total)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A sample of a store: its split and its key."""
+    """Sample of a store: its split and its key."""
 
     split: str
     key: str
@@ -50,10 +50,10 @@ class Place:
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two samples that are the same or nearly so.
+    """Two samples that are equal or nearly so.
 
     Attributes:
-        kind: ``exact`` for equal grids, ``mirrored`` where the second is nearly the mirror image.
+        kind: ``exact`` for equal grids, ``mirrored`` if the second is nearly the mirror image.
         score: 1 for equal grids; at least the threshold.
         first: a sample.
         second: another one.
@@ -67,13 +67,13 @@ class DuplicatePair:
 
 @dataclass(frozen=True, repr=False)
 class Duplicates(Outcome):
-    """Result of a search.
+    """Outcome of a search.
 
     Attributes:
-        exact: pairs of equal grids.
-        near: other pairs whose score is at least the threshold, mirrored ones included.
-        pairs: exact ones first, then by falling score; no more than were asked for.
-        unchecked: pairs of like layouts that were not looked at, being too many.
+        exact: number of pairs with equal grids.
+        near: number of other pairs with at least the threshold as score, including mirrored ones.
+        pairs: exact ones first, then by falling score, up to the requested number.
+        unchecked: number of pairs with similar layouts that exceeded the limit on closer looks.
     """
 
     exact: int
@@ -84,7 +84,7 @@ class Duplicates(Outcome):
 
 @dataclass(frozen=True)
 class _Signed:
-    """A split with the checksums and signatures of its samples."""
+    """Split with the checksums and signatures of its samples."""
 
     split: Split
     digests: npt.NDArray[np.bytes_]
@@ -111,7 +111,7 @@ class _Candidates:
         mirrored: bool,
         most: int,
     ) -> None:
-        """Add pairs; of more than twice ``most`` only the greatest values are kept."""
+        """Add pairs; beyond twice ``most``, keep only the greatest values."""
         self.first = np.concatenate([self.first, first])
         self.second = np.concatenate([self.second, second])
         self.value = np.concatenate([self.value, value])
@@ -126,14 +126,14 @@ class _Candidates:
             self.take(np.sort(np.argsort(-self.value, kind="stable")[:most]))
 
     def unite(self) -> None:
-        """Have each pair once, straight or mirrored, as its value is greater."""
+        """Keep each pair once, straight or mirrored, whichever has the greater value."""
         self.take(np.lexsort((-self.value, self.second, self.first)))
         is_first = np.ones(len(self.first), dtype=bool)
         is_first[1:] = (np.diff(self.first) != 0) | (np.diff(self.second) != 0)
         self.take(np.flatnonzero(is_first))
 
     def take(self, chosen: npt.NDArray[np.intp]) -> None:
-        """Keep the pairs of these numbers, in their order."""
+        """Keep the pairs at these indices, in their order."""
         self.first, self.second = self.first[chosen], self.second[chosen]
         self.value, self.mirrored = self.value[chosen], self.mirrored[chosen]
 
@@ -147,20 +147,18 @@ def find_duplicates(
     max_candidates: int = MAX_CANDIDATES,
     progress: Progress | None = None,
 ) -> Duplicates:
-    """Find pairs of samples of two splits that are the same or nearly so.
+    """Find pairs of samples of two splits that are equal or nearly so.
 
     Args:
         store: an open store.
-        between: two splits, or one twice for pairs within it; else all pairs of different
-            splits, or the only split.
-        threshold: score from which on a pair is a near-duplicate, above 0, at most 1.
-        most_pairs: how many pairs are listed; the others are only counted.
-        max_candidates: pairs of two splits that are looked at more closely, which take 50 bytes
-            each.
-        progress: called now and then, for signatures first and pairs of splits then.
+        between: two splits, or one twice; by default all pairs of splits, or the only split.
+        threshold: minimum score of a near-duplicate, above 0, at most 1.
+        most_pairs: number of pairs to list; the others are only counted.
+        max_candidates: limit on pairs of two splits for a closer look, which take 50 bytes each.
+        progress: callback for progress, first over signatures, then over pairs of splits.
 
     Raises:
-        UsageError: there is no such split, or the threshold is none.
+        UsageError: a split does not exist, or the threshold is invalid.
         DamagedError: the store is damaged.
     """
     if not 0 < threshold <= 1:
@@ -240,7 +238,7 @@ def _compare(
 
 
 def _digests(split: Split) -> npt.NDArray[np.bytes_]:
-    """The checksum of each grid: bytes (N,)."""
+    """Return the checksum of each grid: bytes (N,)."""
     split.check_files(len(split) * _DIGEST.itemsize)
     columns = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.TOKENS))
     found = (
@@ -252,7 +250,7 @@ def _digests(split: Split) -> npt.NDArray[np.bytes_]:
 
 
 def _exact_pairs(one: _Signed, other: _Signed, most: int) -> tuple[int, list[tuple[int, int]]]:
-    """Count the pairs of equal grids; returns also the first of them."""
+    """Count the pairs of equal grids; also return the first ``most`` of them."""
     order = np.argsort(other.digests, kind="stable")
     ordered = other.digests[order]
     starts = np.searchsorted(ordered, one.digests, side="left")
@@ -271,7 +269,7 @@ def _exact_pairs(one: _Signed, other: _Signed, most: int) -> tuple[int, list[tup
 
 
 def _candidates(one: _Signed, other: _Signed, most: int) -> _Candidates:
-    """Pairs of like layouts, those of equal grids left out."""
+    """Return pairs of similar layouts, without those of equal grids."""
     found = _Candidates(
         np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool)
     )
@@ -299,7 +297,7 @@ def _verify(
     zooms: bool,
     progress: Progress | None,
 ) -> npt.NDArray[np.bool_]:
-    """Which pairs are near-duplicates: bool (n,); their value becomes their score."""
+    """Return a mask of near-duplicates, bool (n,); the pairs' values become their scores."""
     total = len(candidates.first)
     for start in range(0, total, _VERIFY_PAIRS):
         rows = slice(start, start + _VERIFY_PAIRS)
@@ -317,7 +315,7 @@ def _verify(
 
 
 def _keys_at(split: Split, rows: npt.NDArray[np.int64]) -> list[str]:
-    """The keys of some samples, each block being read once."""
+    """Return the keys of some samples, reading each block once."""
     ends = np.cumsum(split.block_sizes)
     blocks = np.searchsorted(ends, rows, side="right")
     keys = [""] * len(rows)

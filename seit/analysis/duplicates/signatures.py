@@ -1,13 +1,12 @@
 """Signatures of samples: their coarse layout in codebook space, in 128 bytes each.
 
-A grid is embedded by the codebook and averaged over 8×8 regions of it. Of these averages the
-signature is the direction from their mean over the corpus, along the main axes of the corpus, each
-divided by the square root of its spread (half-way whitened: not one axis decides, and the noise of
-the last ones does not either). Re-encoding or a slight crop hardly turns it; the cosine of two
-signatures says whether two samples are worth a closer look.
+A grid is embedded by the codebook and averaged over 8×8 regions. The signature is the direction of
+these averages from their mean over the corpus, along the main axes of the corpus, each divided by
+the square root of its spread (half-whitened, so that neither a single axis nor the noise of the
+last ones dominates). Re-encoding or a slight crop hardly changes it; the cosine of two signatures
+shows whether two samples are worth a closer look.
 
-Shape letters: N samples, n of a chunk, H W grid, P Q regions, C codebook dim, F = P·Q·C, D
-dimension of a signature.
+Legend: N samples, n of a chunk, H W grid, P Q regions, C codebook dim, F = P·Q·C, D signature dim.
 """
 
 from collections.abc import Iterator
@@ -31,11 +30,11 @@ Floats = npt.NDArray[np.float32]
 
 
 class Layouts:
-    """Signatures of the samples of a store; their axes are fitted to samples of all splits.
+    """Signatures of the samples of a store, on axes fitted to samples of all splits.
 
     Args:
-        store: where they lie.
-        embedding: what ids stand for.
+        store: store of the samples.
+        embedding: embedding of ids.
     """
 
     def __init__(self, store: Store, embedding: Embedding) -> None:
@@ -52,10 +51,10 @@ class Layouts:
         self._axes_FD: Floats = (axes[:DIMENSIONS][kept].T / scales).astype(np.float32)
 
     def signatures(self, split: Split, *, mirrored: bool) -> npt.NDArray[np.float16]:
-        """Signatures float16 (N, D) of a split, each of length 1, or 0 where there is no layout.
+        """Return signatures float16 (N, D) of a split, each of length 1, or 0 without a layout.
 
-        With ``mirrored``, those of the samples seen in a mirror: what a token shows is taken to
-        be its own mirror image, which holds for the average over a region.
+        ``mirrored`` returns those of the mirrored samples, taking each token as its own mirror
+        image, which holds for the average over a region.
         """
         columns = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.TOKENS))
         parts = [
@@ -95,7 +94,7 @@ class Layouts:
             yield tokens_NHW[start : start + self._chunk]
 
     def _average(self, tokens_nHW: npt.NDArray[np.unsignedinteger]) -> Floats:
-        """The means of regions: float32 (n, P, Q, C)."""
+        """Return the means of regions: float32 (n, P, Q, C)."""
         vectors = self._embedding(tokens_nHW)
         for axis, bounds in ((1, self._rows), (2, self._columns)):
             sizes = np.diff(bounds).astype(np.float32)
@@ -105,7 +104,7 @@ class Layouts:
 
 
 def _bounds(side: int) -> npt.NDArray[np.intp]:
-    """Return the places where regions along a side begin, and its end."""
+    """Return the starts of the regions along a side, and its end."""
     return np.linspace(0, side, min(REGIONS, side) + 1).round().astype(np.intp)
 
 
@@ -116,7 +115,7 @@ def similar_rows(
     least: float,
     block: int = 2048,
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]]:
-    """Rows of signatures whose cosine is ``least`` or more: (first, second, cosine), by blocks."""
+    """Yield rows with a cosine of at least ``least``: (first, second, cosine), by blocks."""
     for (top, bottom), (left, right) in _tiles(len(first_ND), len(second_ND), block):
         cosines = (
             first_ND[top:bottom].astype(np.float32) @ second_ND[left:right].astype(np.float32).T

@@ -1,13 +1,12 @@
-"""Similarity of two samples: the mean distance of their codebook vectors, place by place.
+"""Similarity of two samples: mean distance of their codebook vectors, position by position.
 
-Vectors are averaged over 3×3 tokens first: single tokens jump when a picture is encoded again.
-The score is 1 − d / s, d being the mean squared distance of the two samples and s the sum of their
-own variances: 1 for the same vectors everywhere, about 0 for samples that have nothing to do with
-each other (Lin's concordance coefficient, "A concordance correlation coefficient to evaluate
-reproducibility", 1989, with vectors for numbers). A picture is also compared with the other one
-enlarged by 1/14 around its center, and the other way round, as after a slight crop.
+Vectors are first averaged over 3×3 tokens, since single tokens change when a picture is re-encoded.
+The score is 1 − d / s, with d the mean squared distance of the two samples and s the sum of their
+variances: 1 for identical vectors, about 0 for unrelated samples (Lin's concordance coefficient, "A
+concordance correlation coefficient to evaluate reproducibility", 1989, with vectors for numbers).
+Each picture is also compared with the other enlarged by 1/14 around its center, for slight crops.
 
-Shape letters: n pairs, H W grid, C codebook dim.
+Legend: n pairs, H W grid, C codebook dim.
 """
 
 import math
@@ -33,15 +32,15 @@ def scores(
     zooms: bool,
     enough: float,
 ) -> Floats:
-    """Scores float32 (n,) of pairs, at most 1.
+    """Return scores float32 (n,) of pairs, at most 1.
 
     Args:
         first_nHW: ids of the first sample of each pair.
         second_nHW: ids of the second.
-        embedding: what ids stand for.
-        mirrored: (n,), whether the second is looked at in a mirror.
+        embedding: embedding of ids.
+        mirrored: (n,), whether the second is mirrored.
         zooms: whether one may be an enlarged part of the other.
-        enough: a score from which on a pair is compared no further.
+        enough: score from which on a pair is not compared further.
     """
     step = max(1, _CHUNK_VALUES // math.prod(embedding.shape))
     found = np.empty(len(first_nHW), dtype=np.float32)
@@ -59,7 +58,7 @@ def scores(
 
 
 def _smooth(vectors_nHWC: Floats) -> Floats:
-    """Means over windows of 3×3 tokens, or fewer where a side is shorter."""
+    """Return means over windows of 3×3 tokens, or fewer if a side is shorter."""
     for axis in (1, 2):
         window = min(_WINDOW, vectors_nHWC.shape[axis])
         parts = np.lib.stride_tricks.sliding_window_view(vectors_nHWC, window, axis=axis)
@@ -78,7 +77,7 @@ def _score(one_nHWC: Floats, other_nHWC: Floats) -> Floats:
 
 
 def _zoomed_score(one_nHWC: Floats, other_nHWC: Floats, zoom: float) -> Floats:
-    """The score with ``other`` resampled at steps of ``zoom``, where it has something there."""
+    """Return the score with ``other`` resampled at steps of ``zoom``, over the overlap."""
     down, rows = _resampling(one_nHWC.shape[1], zoom)
     across, columns = _resampling(one_nHWC.shape[2], zoom)
     moved = np.einsum("ih,nhwc->niwc", down, other_nHWC, optimize=True)
@@ -88,7 +87,7 @@ def _zoomed_score(one_nHWC: Floats, other_nHWC: Floats, zoom: float) -> Floats:
 
 @lru_cache
 def _resampling(side: int, zoom: float) -> tuple[Floats, slice]:
-    """Weights (places, side) of linear resampling around the center, and the places it reaches."""
+    """Return weights (places, side) of linear resampling around the center, and its range."""
     places = (np.arange(side) - (side - 1) / 2) * zoom + (side - 1) / 2
     inside = np.flatnonzero((places >= 0) & (places <= side - 1))
     places = places[inside]

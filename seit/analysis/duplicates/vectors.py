@@ -1,7 +1,7 @@
-"""Vectors of ids: those of the codebook, along its main axes.
+"""Embedding of ids by codebook vectors along their main axes.
 
-Shape letters: n samples, R rows of a grid as it is stored, L levels, H = R / L, W columns, K codes,
-C codebook dim, D reduced.
+Legend: n samples, R rows of a stored grid, L levels, H = R / L, W columns, K codes, C codebook dim,
+D reduced.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from seit.errors import UsageError
 from seit.shards import Store
 
 MAX_DIMENSIONS = 16
-"""Codebook vectors are reduced to so many main axes."""
+"""Maximum number of main axes to which codebook vectors are reduced."""
 _MAX_CODEBOOK_DIM = 4096
 
 
 class Embedding:
-    """Ids (n, R, W) → vectors float32 (n, H, W, D), D = 16 at most; levels are added up.
+    """Map from ids (n, R, W) to vectors float32 (n, H, W, D), D ≤ 16; levels are summed.
 
     Raises:
-        UsageError: the vectors of the codebook are too long.
+        UsageError: the codebook vectors have too many dimensions.
     """
 
     def __init__(self, store: Store) -> None:

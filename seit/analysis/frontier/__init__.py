@@ -1,6 +1,6 @@
 """Accuracy against bytes: one backbone and budget on every way to store the same pictures.
 
-After the first figure of SeiT (Park et al., arXiv 2303.11114), which sets tokens beside JPEG of
+After the first figure of SeiT (Park et al., arXiv 2303.11114), which compares tokens with JPEG of
 lower quality, lower resolutions and subsets.
 """
 

@@ -1,4 +1,4 @@
-"""Settings of a comparison and of each of its runs."""
+"""Settings of a frontier comparison and of each of its runs."""
 
 import json
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ _VARIED = ("data.pixels", "data.fraction", "run.seed", "schedule.steps", "run.de
 
 @dataclass(frozen=True, kw_only=True)
 class FrontierConfig:
-    """A comparison.
+    """Settings of a frontier comparison.
 
     Attributes:
-        points: what is compared; see `seit.analysis.frontier.points`.
-        recipe: what every run does.
+        points: points to compare; see `seit.analysis.frontier.points`.
+        recipe: recipe of every run.
         settings: changes to the recipe, from a setting's path to its value.
-        steps: of each run; None for the recipe's length.
-        seeds: runs of each point.
-        seed: the first of the seeds.
-        device: where to train.
-        size: side in pixels of the squares that tokenizers and networks see; None for 256.
+        steps: steps of each run; None for the recipe's length.
+        seeds: runs per point.
+        seed: first of the seeds.
+        device: training device.
+        size: side in pixels of the squares that tokenizers and networks take; None for 256.
         codes: codebook size K of `tokens-patch`.
-        val_fraction: share of pictures that are validated on where SRC has no splits of its own.
-        workers: pictures that are decoded at a time; None for one a core.
+        val_fraction: share of pictures for validation if SRC has no splits of its own.
+        workers: pictures decoded in parallel; None for one per core.
     """
 
     points: tuple[str, ...] = DEFAULT_POINTS
@@ -59,19 +59,19 @@ class FrontierConfig:
 
     @cached_property
     def parsed_points(self) -> tuple[Point, ...]:
-        """The points.
+        """Parsed points.
 
         Raises:
-            UsageError: a name is none.
+            UsageError: a name is invalid.
         """
         return parse_points(self.points)
 
     @cached_property
     def base(self) -> TrainConfig:
-        """The settings that all runs share, those of the first seed.
+        """Shared settings of all runs, with the first seed.
 
         Raises:
-            UsageError: there is no such recipe or setting.
+            UsageError: the recipe or a setting does not exist.
         """
         own = {"run.seed": self.seed, "run.device": self.device}
         if self.steps is not None:
@@ -81,7 +81,7 @@ class FrontierConfig:
         return build(TrainConfig, merge(recipe, nest(flat, origin="settings")), origin=self.recipe)
 
     def train_config(self, point: Point, *, pixels: Path | str | None, seed: int) -> TrainConfig:
-        """The settings of one run; ``pixels`` is what it reads in place of tokens."""
+        """Return the settings of one run; ``pixels`` is its source if it does not use tokens."""
         data = replace(
             self.base.data,
             pixels=None if pixels is None else str(pixels),
@@ -90,7 +90,7 @@ class FrontierConfig:
         return replace(self.base, data=data, run=replace(self.base.run, seed=seed))
 
     def tokenize_config(self, point: Point | None) -> TokenizeConfig:
-        """The settings of a point's store; None for the store that pixels take labels from."""
+        """Return the settings of a point's store; None for the store of the labels of pixels."""
         return TokenizeConfig(
             tokenizer=point.tokenizer if point else FITTED,
             codes=(point.codes if point else None) or self.codes,
@@ -101,10 +101,10 @@ class FrontierConfig:
         )
 
     def check_tokenizers(self) -> int:
-        """Find out that all tokenizers take the same squares; their side in pixels.
+        """Check that all tokenizers take the same squares; return their side in pixels.
 
         Raises:
-            UsageError: one does not.
+            UsageError: a tokenizer takes others.
         """
         points = [point for point in self.parsed_points if point.tokenizer]
         for point in points:
@@ -114,7 +114,7 @@ class FrontierConfig:
         return size
 
     def record(self, fingerprint: str) -> dict[str, Any]:
-        """All that decides the result of a point and seed; ``fingerprint`` is that of SRC."""
+        """Return all that determines the result of a point and seed; ``fingerprint`` is SRC's."""
         values = {
             "source": fingerprint,
             "size": self.size,
@@ -126,12 +126,12 @@ class FrontierConfig:
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what differs between two records, but for settings of the machine.
+    """Return the names of settings that differ between two records, ignoring those of the machine.
 
-    Unlike a single run, a comparison cannot be made longer: its points would differ in how.
+    Unlike a single run, a comparison cannot be extended, or its points would differ in training.
 
     Raises:
-        UsageError: the earlier one is no record.
+        UsageError: the earlier one is not a valid record.
     """
     changed = []
     before, after = _flat(earlier), _flat(now)
@@ -144,7 +144,7 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record by names of settings; those that it is older than have their defaults."""
+    """Return a record by dotted names, with defaults for settings newer than it."""
     origin = "the settings that were saved"
     saved = as_record(record.get("train", {}), dict[str, Any], origin=origin)
     train = build(TrainConfig, saved, origin=origin)

@@ -1,9 +1,9 @@
 """Copies of a corpus in fewer bytes: JPEG of lower quality, or of smaller pictures.
 
-A copy is a folder tree in which a picture lies under its key, so that a store of the original has
-its labels and splits. The name keeps its extension whatever it is; files are known by their bytes.
+A copy is a folder tree with each picture under its key, so that a store of the original provides
+labels and splits. Names keep their extension, whatever it is; files are recognized by their bytes.
 
-Shape letters: S image side.
+Legend: S image side.
 """
 
 import io
@@ -39,16 +39,16 @@ from seit.stream import PixelLoader
 PSNR_IMAGES = 128
 _AHEAD = 64
 Advance = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
+"""Callback that receives (files done, total files)."""
 
 
 @dataclass(frozen=True)
 class JpegCopier:
-    """Turns a file into the bytes of its copy.
+    """Encoder of a file into the bytes of its copy.
 
     The center square of the picture is resized to S / ``divisor`` and written as baseline JPEG with
-    Huffman tables of its own and without metadata. S is ``size``, or the picture's shorter side
-    where that is smaller: enlarging would cost bytes and add nothing.
+    optimized Huffman tables and without metadata. S is ``size``, or the picture's shorter side if
+    that is smaller, since enlarging would cost bytes and add nothing.
     """
 
     size: int
@@ -56,10 +56,10 @@ class JpegCopier:
     divisor: int = 1
 
     def encode(self, data: bytes) -> bytes:
-        """The copy of a file.
+        """Return the copy of a file.
 
         Raises:
-            UnreadableError: it is no image.
+            UnreadableError: it is not an image.
         """
         pixels = decode_whole(data, max_pixels=MAX_PIXELS)
         height, width = pixels.shape[:2]
@@ -82,7 +82,7 @@ def copier_of(point: Point, *, size: int) -> JpegCopier:
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes the copy of an instance below ``folder``, unless it is there."""
+    """Writer of the copy of an instance below ``folder``, unless it exists."""
 
     copier: JpegCopier
     folder: Path
@@ -111,12 +111,12 @@ def make_copy(
     workers: int | None = None,
     advance: Advance | None = None,
 ) -> None:
-    """Copy the instances into ``folder``, which appears when it is whole.
+    """Copy the instances into ``folder``, which appears once it is complete.
 
-    An interrupted copy goes on where it stopped; a whole one is left as it is.
+    An interrupted copy resumes; a complete one is left as it is.
 
     Raises:
-        UsageError: keys are not fit for the names of files below a folder.
+        UsageError: keys are not valid names of files below a folder.
         SeitError: the disk is full, or a file cannot be read any more.
     """
     if folder.is_dir():
@@ -153,10 +153,10 @@ def _check_keys(instances: Sequence[Instance]) -> None:
 
 
 def copied_bytes(folder: Path, keys: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Sizes of the files of these keys, in bytes: int64 (n,).
+    """Return the sizes of the files of these keys, in bytes: int64 (n,).
 
     Raises:
-        SeitError: one is missing.
+        SeitError: a file is missing.
     """
     try:
         return np.array([(folder / key).stat().st_size for key in keys], dtype=np.int64)
@@ -167,9 +167,9 @@ def copied_bytes(folder: Path, keys: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def copy_psnr(split: Split, source: str | Path, folder: Path) -> float:
-    """Mean PSNR in dB of copies against what they are of, on up to 128 squares of a split.
+    """Return the mean PSNR in dB of copies against originals, on up to 128 squares of a split.
 
-    Both are brought to the size of the store's squares, as in training.
+    Both are resized to the store's squares, as in training.
     """
     rows = np.array(spread_evenly(range(len(split)), PSNR_IMAGES), dtype=np.int64)
     first, second = (read_squares(split, place, rows) for place in (source, folder))
@@ -190,7 +190,7 @@ def read_squares(
 
 
 def estimated_bytes(instances: Sequence[Instance], copier: JpegCopier) -> float:
-    """Mean bytes of the copies of a few instances; NaN where none can be read."""
+    """Return the mean bytes of the copies of a few instances; NaN if none can be read."""
     sizes = []
     for entry in spread_evenly(instances, 32):
         try:

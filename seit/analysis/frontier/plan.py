@@ -17,16 +17,16 @@ _PATCH_SIDE = 8
 
 @dataclass(frozen=True)
 class PlannedPoint:
-    """A point before its runs.
+    """Point before its runs.
 
     Attributes:
-        name: the point.
-        family: what it varies.
-        samples: pictures that are trained on.
-        bytes: of the training data: exact for original files, from 32 copies for JPEG and
-            resolutions, for tokens what they take at a fixed width, which coding makes smaller.
+        name: name of the point.
+        family: quantity that it varies.
+        samples: training pictures.
+        bytes: bytes of the training data: exact for original files, estimated from 32 copies for
+            JPEG and resolutions; for tokens at fixed width, before entropy coding.
         bytes_per_sample: `bytes` over `samples`.
-        runs: that are trained for it.
+        runs: training runs.
     """
 
     name: str
@@ -39,10 +39,10 @@ class PlannedPoint:
 
 @dataclass(frozen=True, repr=False)
 class FrontierPlan(Outcome):
-    """A comparison before its runs.
+    """Comparison before its runs.
 
     Attributes:
-        points: in the order they were asked for.
+        points: points in the order requested.
     """
 
     recorded = ("points", "runs")
@@ -56,10 +56,10 @@ class FrontierPlan(Outcome):
 
 
 def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPoint, ...]:
-    """List SRC and estimate the bytes of every point; nothing is written.
+    """List SRC and estimate the bytes of every point, without writing anything.
 
     Raises:
-        UsageError: wrong input or settings.
+        UsageError: invalid input or settings.
     """
     size = config.check_tokenizers()
     corpus = list_labelled(source, config)
@@ -84,7 +84,7 @@ def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPo
 
 
 def list_labelled(source: str | Path, config: FrontierConfig) -> Corpus:
-    """List a corpus that classifiers can be trained and validated on.
+    """List a corpus on which classifiers can be trained and validated.
 
     Raises:
         UsageError: it has no classes, or lacks one of the splits.
@@ -109,7 +109,7 @@ def list_labelled(source: str | Path, config: FrontierConfig) -> Corpus:
 def _estimate(
     point: Point, train: list[Instance], config: FrontierConfig, size: int
 ) -> tuple[int, float]:
-    """Samples and bytes of the training data."""
+    """Return the samples and bytes of the training data."""
     count = len(train)
     originals = sum(max(0, entry.num_bytes) for entry in train)
     if point.tokenizer:

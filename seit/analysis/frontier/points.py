@@ -27,7 +27,7 @@ FAMILIES: dict[Family, str] = {
     "resolution": "lower resolution",
     "subset": "fewer pictures",
 }
-"""Names of the families for readers, in the order of the chart's colors."""
+"""Display names of the families, in the order of the chart's colors."""
 
 DEFAULT_POINTS = (
     "pixels",
@@ -38,7 +38,7 @@ DEFAULT_POINTS = (
 )
 RESOLUTION_QUALITY = 75
 MAX_QUALITY = 95
-"""Above, files grow and pictures hardly change, as Pillow says itself."""
+"""Highest quality; above it files grow while pictures hardly change, according to Pillow."""
 MAX_DIVISOR = 32
 
 FITTED = "patch-pca-vq"
@@ -55,14 +55,14 @@ class Point:
     """One way to store the training pictures.
 
     Attributes:
-        name: what a user calls it.
-        family: what it varies.
-        quality: of its JPEG copies, 1 to 95; 0 where there are none.
-        divisor: the side of its copies is that of the square over this.
+        name: name for users.
+        family: quantity that it varies.
+        quality: JPEG quality of its copies, 1 to 95; 0 without copies.
+        divisor: ratio of the square's side to that of its copies.
         fraction: share of each class's pictures that it keeps, 0–1.
-        tokenizer: what made its tokens; empty for pixels.
-        codes: codebook size K of a tokenizer that is fitted; None for the comparison's.
-        codec: how its tokens are coded.
+        tokenizer: tokenizer of its tokens; empty for pixels.
+        codes: codebook size K of a fitted tokenizer; None for the comparison's.
+        codec: codec of its tokens.
     """
 
     name: str
@@ -76,20 +76,20 @@ class Point:
 
     @property
     def folder(self) -> str:
-        """Its name as that of a folder."""
+        """Name as a folder name."""
         return self.name.replace("1/", "")
 
     @property
     def trained_as(self) -> str:
-        """The folder of its runs: another codec holds the same ids, so that the runs are shared."""
+        """Folder of its runs; points whose codec alone differs share it, as their ids are equal."""
         return self.folder.removesuffix("-packed")
 
 
 def parse_points(names: Iterable[str]) -> tuple[Point, ...]:
-    """The points of these names, in their order, each once.
+    """Return the points of these names, in order and without repetition.
 
     Raises:
-        UsageError: a name is none, or there is none at all.
+        UsageError: a name is invalid, or there is none.
     """
     points = tuple(_parse(name) for name in dict.fromkeys(names))
     if not points:

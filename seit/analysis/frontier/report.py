@@ -1,4 +1,4 @@
-"""The picture of a comparison: the chart as a file, and a page with all figures."""
+"""Report of a comparison: the chart as a file, and a page with all figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ _METHOD_TEXT = (
 
 
 def draw_chart(rows: Sequence[Row]) -> str:
-    """The chart as an SVG file."""
+    """Return the chart as SVG text."""
     return scatter_svg(
         _families(rows),
         title=_TITLE,
@@ -79,11 +79,11 @@ def write_report(
     """Write the page.
 
     Args:
-        result: what is shown.
-        config: how it came about.
-        title: the corpus's name.
-        split: whose pictures serve as examples.
-        pictures: by point, the corpus or store that its pictures are in.
+        result: the result to show.
+        config: settings of the comparison.
+        title: name of the corpus.
+        split: split with the example pictures.
+        pictures: by point, the corpus or store of its pictures.
     """
     chart = scatter_chart(
         _families(result.rows),
@@ -134,7 +134,7 @@ def _families(rows: Sequence[Row]) -> list[Family]:
             Mark(row.name, row.bytes, row.top1, row.top1_std or 0.0, row.is_on_front)
             for row in members
         ]
-        # Tokenizers are different things; qualities, sides and shares are steps of one scale.
+        # Tokenizers are unordered; qualities, sides and shares are steps of one scale.
         families.append(Family(name, marks, is_joined=family != "tokens"))
     return families
 

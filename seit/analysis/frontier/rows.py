@@ -14,9 +14,9 @@ class Size:
     """Bytes of a training split.
 
     Attributes:
-        samples: pictures that are trained on.
-        bytes: all that has to be kept for them.
-        fixed_bytes: the part of it that more pictures would not add to.
+        samples: training pictures.
+        bytes: all bytes to keep for them.
+        fixed_bytes: part that does not grow with the number of pictures.
     """
 
     samples: int
@@ -26,21 +26,21 @@ class Size:
 
 @dataclass(frozen=True)
 class Row:
-    """A point's result.
+    """Result of a point.
 
     Attributes:
-        name: the point.
-        family: what it varies.
-        samples: pictures that each of its runs is trained on.
-        bytes: bytes of the training data; of subsets the mean over seeds.
-        fixed_bytes: the part of it that more pictures would not add to: codebook, tokenizer.
+        name: name of the point.
+        family: quantity that it varies.
+        samples: training pictures of each of its runs.
+        bytes: bytes of the training data; for subsets the mean over seeds.
+        fixed_bytes: part that does not grow with the number of pictures: codebook, tokenizer.
         bytes_per_sample: `bytes` over `samples`.
         top1: mean over seeds, 0–1.
-        top1_std: sample standard deviation over seeds; None of a single one.
-        top1_by_seed: of each run, in the order of seeds.
+        top1_std: sample standard deviation over seeds; None for a single seed.
+        top1_by_seed: top-1 of each run, in seed order.
         samples_per_second: mean training rate.
-        psnr_db: of what the network sees against the originals, on validation pictures; None
-            where they are the same, or one row's pictures are those of another.
+        psnr_db: PSNR of the network's inputs against the originals, on validation pictures; None if
+            they are the same, or the pictures are those of another row.
         is_on_front: whether no other point is as accurate in fewer bytes.
     """
 
@@ -66,7 +66,7 @@ def make_row(
     *,
     psnr_db: float | None,
 ) -> Row:
-    """The row of a point with at least one run; sizes and results go by seed."""
+    """Return the row of a point with at least one run; sizes and results are by seed."""
     top1 = tuple(result.top1 for result in results)
     samples = round(statistics.mean(size.samples for size in sizes))
     num_bytes = statistics.mean(size.bytes for size in sizes)
@@ -86,7 +86,7 @@ def make_row(
 
 
 def pareto_front(rows: Sequence[Row]) -> set[str]:
-    """Names of the rows that no other beats in bytes or top-1 without losing in the other."""
+    """Return the names of rows not beaten by another in bytes or top-1 at no loss in the other."""
     return {
         row.name
         for row in rows
@@ -100,10 +100,10 @@ def pareto_front(rows: Sequence[Row]) -> set[str]:
 
 
 def store_size(store: Store, split: str) -> Size:
-    """Measure what the samples of a split take in a store.
+    """Measure the bytes of the samples of a split in a store.
 
-    Its shards and its index count, the codebook with the codec's tables and the tokenizer in full,
-    and the share of its samples in everything else: the card and the lists of inputs.
+    Its shards and index, the codebook with the codec's tables and the tokenizer count in full;
+    everything else (the card and the lists of inputs) by its share of samples.
     """
     samples = store.card.samples_of(split)
     own = fixed = shared = 0

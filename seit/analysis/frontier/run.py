@@ -1,4 +1,4 @@
-"""Making every point and training from it; whatever is there is not made again.
+"""Preparation and training of every point; existing results are kept.
 
 OUT holds ``corpora/`` (copies), ``stores/``, ``runs/POINT/seed-N``, ``frontier.json``,
 ``frontier.svg`` and ``report.html``.
@@ -41,21 +41,21 @@ MAX_RESULT_BYTES = 1 << 24
 
 
 class _Comparison(TypedDict):
-    """Contents of `frontier.json`, besides rows."""
+    """Contents of `frontier.json` other than rows."""
 
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
 class FrontierResult(Outcome):
-    """Result of a comparison.
+    """Outcome of a comparison.
 
     Attributes:
-        rows: the points in the order they were asked for.
+        rows: points in the order requested.
         train_samples: pictures of the whole training split.
-        val_samples: pictures that every run is evaluated on.
-        steps: of each run.
-        seeds: runs of each point.
+        val_samples: pictures on which every run is evaluated.
+        steps: steps of each run.
+        seeds: runs per point.
         seconds: duration of this call.
         environment: versions and hardware.
         chart: the SVG file.
@@ -82,21 +82,21 @@ def run_frontier(
 ) -> FrontierResult:
     """Train the same backbone from every point, and draw top-1 against bytes.
 
-    All runs have the same recipe, steps, batch size and seeds. Each is validated on the pictures of
-    the validation split stored as those that it is trained on.
+    All runs have the same recipe, steps, batch size and seeds. Each is validated on pictures stored
+    in the same way as its training pictures.
 
     Args:
         source: a labeled corpus of images.
-        out: a new folder, or that of an earlier call whose work is gone on with. More points and
-            seeds may be asked for there; everything else has to be as it was.
-        config: what to compare, and how.
-        progress: called as the work proceeds.
+        out: a new folder, or that of an earlier call to continue. Points and seeds may be added
+            there; all other settings must be the same.
+        config: settings of the comparison.
+        progress: callback for progress.
 
     Raises:
-        UsageError: wrong input or settings, or ``out`` holds something else or results of other
+        UsageError: invalid input or settings, or ``out`` holds something else or results of other
             settings; nothing was changed.
-        SeitError: another process works in ``out``, a disk is full, a file cannot be read any
-            more, or a run diverged.
+        SeitError: another process is using ``out``, a disk is full, a file is unreadable or a run
+            diverged.
     """
     started = time.perf_counter()
     config = config or FrontierConfig()
@@ -113,7 +113,7 @@ def run_frontier(
 
 
 def _finish(work: "_Work", place: str, started: float) -> FrontierResult:
-    """Do what is left, and write the page."""
+    """Finish the remaining work, and write the page."""
     config, out = work.config, work.out
     work.finish()
     rows = work.rows()
@@ -149,7 +149,7 @@ def _check_apart(out: Path, source: str) -> None:
 
 
 def _enter(out: Path, record: Mapping[str, Any]) -> None:
-    """Begin in a new folder, or find that an earlier call had the same settings."""
+    """Enter a new folder, or check that an earlier call had the same settings."""
     path = out / RESULT_NAME
     if path.exists():
         advice = "restore it or remove it"
@@ -170,7 +170,7 @@ def _enter(out: Path, record: Mapping[str, Any]) -> None:
 
 
 def _has_begun(out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Tell whether anything there depends on the earlier settings, beyond a refused call.
+    """Return True if anything in ``out`` depends on the earlier settings, beyond a refused call.
 
     Copies and stores do not depend on how networks are trained.
     """
@@ -186,7 +186,7 @@ def _write_result(out: Path, record: Mapping[str, Any], rows: tuple[Row, ...]) -
 
 
 class _Work:
-    """One call, once its folder is entered."""
+    """Work of one call in its folder."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _Work:
         self._stores: dict[str, Store] = {}
 
     def finish(self) -> None:
-        """Train the first seed of every point, then the second: early figures are of all."""
+        """Train all points with the first seed, then with the second, for early figures of all."""
         points = {point.trained_as: point for point in self.config.parsed_points}
         for seed in range(self.config.seed, self.config.seed + self.config.seeds):
             for name, point in points.items():
@@ -220,7 +220,7 @@ class _Work:
                 write_atomically(self.out / CHART_NAME, draw_chart(rows).encode())
 
     def rows(self) -> tuple[Row, ...]:
-        """Rows of the points that have a result."""
+        """Rows of the points with a result."""
         rows = []
         for point in self.config.parsed_points:
             results = self._results.get(point.trained_as, ())
@@ -233,30 +233,30 @@ class _Work:
         return tuple(replace(row, is_on_front=row.name in front) for row in rows)
 
     def first_run(self) -> Run:
-        """A finished run."""
+        """Any finished run."""
         return Run.open(self._run_folder(self.config.parsed_points[0], self.config.seed))
 
     @cached_property
     def reference(self) -> Store:
-        """The store of `tokens-patch`, which gives labels and splits to all that is pixels."""
+        """Store of `tokens-patch`, which provides labels and splits for all pixel points."""
         return self._tokenized(None)
 
     @property
     def train_split(self) -> Split:
-        """Of the reference."""
+        """Training split of the reference."""
         return self.reference[self.config.base.data.train_split]
 
     @property
     def val_split(self) -> Split:
-        """Of the reference."""
+        """Validation split of the reference."""
         return self.reference[self.config.base.data.val_split]
 
     def store_of(self, point: Point) -> Store:
-        """The store that a point is trained on."""
+        """Return the store on which a point is trained."""
         return self._tokenized(point) if point.tokenizer else self.reference
 
     def pixels_of(self, point: Point) -> str | None:
-        """The corpus whose pixels a point is trained on; None for tokens."""
+        """Return the corpus of pixels on which a point is trained; None for tokens."""
         if point.tokenizer:
             return None
         return str(self._copy(point)) if point.quality else self.source
@@ -313,7 +313,7 @@ class _Work:
         return folder
 
     def _size(self, point: Point, seed: int) -> Size:
-        """Of the training data; only those of subsets depend on the seed."""
+        """Return the size of the training data, which depends on the seed only for subsets."""
         key = (point.name, seed if point.family == "subset" else self.config.seed)
         if key not in self._sizes:
             self._sizes[key] = self._measure_size(point, seed)

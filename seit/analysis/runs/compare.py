@@ -1,8 +1,7 @@
-"""Comparing runs: what was set differently, what came of it, and whether that may be chance.
+"""Comparison of runs: differences in settings and results, and their significance.
 
-The first run is what the others are compared with. A folder of seeds stands for the mean of its
-runs. Classifiers are compared by top-1, pre-training runs by what probes make of their features and
-by their losses.
+The first run is the reference for the others. A folder of seeds stands for the mean of its runs.
+Classifiers are compared by top-1, pre-training runs by probes of their features and by losses.
 
 Legend: N classes.
 """
@@ -25,12 +24,12 @@ from seit.report import Interval
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure of one contender: the mean, where it is of several runs.
+    """Figure of one contender: the mean, for several runs.
 
     Attributes:
-        value: the figure, None where it was not noted down.
-        std: over the runs, with n − 1 below it; None for one run.
-        difference: from the first contender; None for that itself.
+        value: the figure; None if it was not recorded.
+        std: sample standard deviation over the runs (n − 1); None for one run.
+        difference: difference from the first contender; None for the first itself.
     """
 
     value: float | None
@@ -52,19 +51,19 @@ class Verdict:
     """Comparison of one figure of a contender with that of the first.
 
     Attributes:
-        name: of the contender.
+        name: name of the contender.
         kind: `mcnemar`, the exact paired test on every sample's prediction; `welch`, the interval
-            of the difference of means over seeds; `wilson`, an interval of each alone; `none`,
-            nothing to tell chance by: pre-training runs keep no sample's result.
-        difference: of the figure.
+            of the difference of means over seeds; `wilson`, a separate interval for each; `none`,
+            no test: pre-training runs record no result per sample.
+        difference: difference of the figure.
         same_data: whether both were evaluated on the same split of the same store.
-        p_value: of `mcnemar`: how probable a difference this large is if neither is better.
-        only_first: of `mcnemar`: samples that only the first named rightly.
-        only_this: of `mcnemar`: samples that only this one named rightly.
-        interval: of `welch`: 95 % of the difference.
-        intervals: of `wilson`: 95 % of the top-1 of the first and of this, None for seeds.
-        figure: top1, or of pre-training runs knn_top1, linear_top1 or loss.
-        measured_differently: settings that differ and by which the figure means something else.
+        p_value: for `mcnemar`, the probability of a difference this large if neither is better.
+        only_first: for `mcnemar`, samples that only the first classified correctly.
+        only_this: for `mcnemar`, samples that only this one classified correctly.
+        interval: for `welch`, 95 % interval of the difference.
+        intervals: for `wilson`, 95 % intervals of top-1 of the first and this, None for seeds.
+        figure: top1, or for pre-training runs knn_top1, linear_top1 or loss.
+        measured_differently: differing settings that change the meaning of the figure.
     """
 
     name: str
@@ -82,16 +81,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side; all tuples are in the order of ``names``.
+    """Comparison of several runs; all tuples are in the order of ``names``.
 
     Attributes:
-        names: of the contenders.
-        runs: how many runs each stands for.
-        settings: those that differ, by dotted names; None where one has no such setting.
+        names: names of the contenders.
+        runs: number of runs that each stands for.
+        settings: differing settings, by dotted names; None if a contender has no such setting.
         results: figures by name.
-        classes: recalls of the classes that all know by name, the one that changed most first; None
-            where there is none, and for pre-training and continual runs.
-        verdicts: of each contender but the first: on top-1, or on each figure that both
+        classes: recalls of the classes that all share by name, the one that changed most first;
+            None if there are none, and for pre-training and continual runs.
+        verdicts: verdicts on each contender but the first: on top-1, or on each figure that both
             pre-training or continual runs have.
     """
 
@@ -107,14 +106,14 @@ def compare_runs(paths: Sequence[str | Path]) -> Comparison:
     """Compare finished runs, or folders of seeds, with the first of them.
 
     Raises:
-        UsageError: fewer than two are named, one is no finished run, or their kinds differ.
-        DamagedError: a run's files are not what was written.
+        UsageError: fewer than two are named, one is not a finished run, or their kinds differ.
+        DamagedError: a run's files are damaged.
     """
     return compare_contenders(open_contenders(paths))
 
 
 def compare_contenders(contenders: Sequence[Contender]) -> Comparison:
-    """Compare all with the first; they are of one kind."""
+    """Compare all contenders, which are of one kind, with the first."""
     first, *others = contenders
     return Comparison(
         names=tuple(one.name for one in contenders),

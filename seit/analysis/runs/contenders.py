@@ -1,4 +1,4 @@
-"""Contenders of a comparison: finished runs, and folders of seeds that stand for theirs.
+"""Contenders of a comparison: finished runs, and folders of seeds.
 
 Legend: N classes.
 """
@@ -41,13 +41,13 @@ class FinishedRun:
     """Results of a finished run.
 
     Attributes:
-        run: its folder.
-        objective: what it learned.
-        settings: by dotted names, as they were written; and where its weights come from.
-        result: figures by name; what a run could not tell is left out.
-        store: the seal of its store.
+        run: folder of the run.
+        objective: objective of the run.
+        settings: settings as written, by dotted names, and the source of its weights.
+        result: figures by name, without unknown ones.
+        store: seal of its store.
         classes: names of the N classes.
-        confusion: what it took for what; nothing of other runs than a classifier's.
+        confusion: confusion of its classes; empty unless the run is a classifier's.
     """
 
     run: Run
@@ -64,7 +64,7 @@ class FinishedRun:
 
         Raises:
             UsageError: there is no run, or it has not finished.
-            DamagedError: its files are not what was written.
+            DamagedError: its files are damaged.
         """
         run = Run.open(path)
         if not run.kind.of_tokens:
@@ -100,18 +100,18 @@ class FinishedRun:
 
     @property
     def split(self) -> str:
-        """The split that was evaluated."""
+        """Evaluated split."""
         return str(self.settings.get(_SPLIT, "val"))
 
     @property
     def interval(self) -> Interval | None:
-        """Wilson's 95 % interval of top-1; None where nothing was evaluated."""
+        """Wilson's 95 % interval of top-1; None if nothing was evaluated."""
         total = self.confusion.total
         return wilson_interval(self.confusion.right, total) if total else None
 
     @cached_property
     def predictions(self) -> Predictions | None:
-        """Predicted class of each sample, where it keeps that."""
+        """Predicted class of each sample, if recorded."""
         return read_predictions(self.run)
 
 
@@ -130,7 +130,7 @@ class Contender:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings by dotted names; the seed of a group is left out."""
+        """Settings by dotted names, without the seed for a group."""
         settings = dict(self.members[0].settings)
         if self.is_group:
             settings.pop(SEED, None)
@@ -142,11 +142,11 @@ class Contender:
         return reduce(add, (member.confusion for member in self.members)).recalls
 
     def values(self, figure: str) -> list[float]:
-        """A figure of all members that have it."""
+        """Return a figure of all members that have it."""
         return [one.result[figure] for one in self.members if figure in one.result]
 
     def saw_same(self, other: "Contender") -> bool:
-        """Return whether both were evaluated on the same split of the same store."""
+        """Return True if both were evaluated on the same split of the same store."""
         mine, theirs = self.members[0], other.members[0]
         return (mine.store, mine.split) == (theirs.store, theirs.split)
 
@@ -155,8 +155,8 @@ def open_contenders(paths: Sequence[str | Path]) -> list[Contender]:
     """Open runs and folders of seeds.
 
     Raises:
-        UsageError: fewer than two are named, one is no finished run, or only some have classes.
-        DamagedError: a run's files are not what was written.
+        UsageError: fewer than two are named, one is not a finished run, or only some have classes.
+        DamagedError: a run's files are damaged.
     """
     if len(paths) < 2:
         raise UsageError(f"{len(paths)} runs are named; a comparison takes at least two")
@@ -187,7 +187,7 @@ def _kind(contender: Contender) -> str:
 
 
 def _of_continual(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a continual run in one mapping."""
+    """Return the figures of a continual run in one mapping."""
     others = ("steps", "seconds", "samples_per_second")
     return {
         **result["metrics"],

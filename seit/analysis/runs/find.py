@@ -1,4 +1,4 @@
-"""Finding the runs below a folder."""
+"""Search for the runs below a folder."""
 
 import os
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ from seit.training import CONFIG_NAME, RUN_NAME, Run
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line about a run.
+    """One-line summary of a run.
 
     Attributes:
-        name: its path below the folder that was searched.
-        status: started, finished, or damaged where its files cannot be read.
-        objective: what it learns, classify, continual or that of a pre-training.
-        model: the backbone's name.
+        name: path below the searched folder.
+        status: started, finished, or damaged if its files cannot be read.
+        objective: classify, continual or a pre-training objective.
+        model: name of the backbone.
         steps: steps done.
-        top1: accuracy, 0–1; of an unfinished run the latest, and so with the others. Of a continual
-            run that on all tasks so far, each sample counted alike.
-        knn_top1: accuracy of the nearest neighbors among a pre-training's features, 0–1.
-        linear_top1: accuracy of a linear probe of them, 0–1.
+        top1: accuracy, 0–1, over all tasks so far for a continual run, each sample counted alike.
+            This and the other figures are the latest ones of an unfinished run.
+        knn_top1: nearest-neighbor accuracy on a pre-training run's features, 0–1.
+        linear_top1: accuracy of a linear probe on them, 0–1.
         samples_per_second: training rate.
-        date: of the last change to `run.json`, ISO 8601 in UTC.
-        reason: why a run is damaged; None for others.
+        date: last change of `run.json`, ISO 8601 in UTC.
+        reason: reason for a damaged run; None for others.
     """
 
     name: str
@@ -50,10 +50,10 @@ _FIGURES = ("top1", "knn_top1", "linear_top1", "samples_per_second")
 
 
 def list_runs(folder: str | Path) -> list[RunSummary]:
-    """Find all runs at or below ``folder``, by name; links to folders are not followed.
+    """Find all runs at or below ``folder``, by name, without following links to folders.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: the folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -82,7 +82,7 @@ def _summarize(path: Path, folder: Path) -> RunSummary:
 
 
 def _figures(run: Run) -> dict[str, Any]:
-    """Return the listed facts of a run, their types unchecked."""
+    """Return the listed facts of a run, with unchecked types."""
     info, settings, objective = run.info, flatten(read_yaml(run.path / CONFIG_NAME)), run.objective
     latest: dict[str, Any] = {}
     for entry in run.metrics():

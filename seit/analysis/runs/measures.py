@@ -1,15 +1,15 @@
-"""Which figures a run is judged by, and whether two runs measured them alike.
+"""Figures by which runs are judged, and whether two runs measured them alike.
 
-A pre-training run sets itself the task that its loss is of, so two losses may not compare.
+The settings of a pre-training run define the task of its loss, so two losses may not be comparable.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 CLASSIFY = "classify"
-"""The objective of a run that has classes."""
+"""Objective of a run with classes."""
 CONTINUAL = "continual"
-"""The objective of a run that learns them task by task."""
+"""Objective of a run that learns classes task by task."""
 
 LABELS = {
     "top1": "top-1",
@@ -30,7 +30,7 @@ LABELS = {
     "data_wait_fraction": "waiting for data",
     "seconds": "seconds",
 }
-"""Figures of runs in the order of their tables, and their names there."""
+"""Figures of runs in table order, and their display names."""
 SHARES = (
     "top1",
     "top5",
@@ -46,16 +46,16 @@ SHARES = (
 """Figures that are shares, 0–1."""
 _TASKS = ("last_accuracy", "average_accuracy", "forgetting")
 _STREAM = ("stream.", "data.train_split", "data.val_split", "data.fraction")
-"""Settings that say which tasks were learned."""
+"""Settings that determine the learned tasks."""
 _PROBES = ("knn_top1", "linear_top1")
 _CODES = ("loss", "token_accuracy")
 _PROBED = ("data.train_split", "augment.crop_size", "probe.")
 """Settings that probes depend on; a name that ends in a dot stands for its group."""
 _SHOWN = ("augment.crop_size", "model.stem")
-"""Settings that say which patches are to be restored, whatever hides them."""
+"""Settings that determine the patches to restore, however they are hidden."""
 _HIDDEN = {
     "mtm": ("mtm.mask.",),
-    # Another sample's tokens stand nowhere in evaluation, so alien_* does not matter.
+    # Evaluation has no tokens of other samples, so alien_* does not matter.
     "sit": (
         "sit.recon",
         "sit.corruption.kind",
@@ -68,7 +68,7 @@ _HIDDEN = {
 
 
 def judged_by(objective: str) -> tuple[str, ...]:
-    """The names of the figures that say how good a run is, the first that counts most."""
+    """Return the figures that measure how good a run is, the most important first."""
     if objective == CONTINUAL:
         return _TASKS
     return ("top1",) if objective == CLASSIFY else (*_PROBES, "loss")
@@ -77,18 +77,18 @@ def judged_by(objective: str) -> tuple[str, ...]:
 def measured_differently(
     figure: str, first: Mapping[str, Any], other: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Settings that differ and by which a figure of two runs means something else.
+    """Return the differing settings that change the meaning of a figure of two runs.
 
-    All runs classify alike, if they learned the same tasks; of pre-training runs the accuracy of
-    probes depends on the probes, and that of codes, like their loss, on what is hidden.
+    Classification figures are comparable if the tasks are the same. For pre-training runs, the
+    accuracy of probes depends on the probes, and that of codes, like the loss, on what is hidden.
 
     Args:
-        figure: its name.
+        figure: name of the figure.
         first: settings of a run by dotted names.
-        other: those of another.
+        other: settings of another run.
 
     Returns:
-        Dotted names, sorted; empty where both mean the same.
+        Dotted names, sorted; empty if the figure means the same.
     """
     if figure in _TASKS:
         return _differing(_STREAM, first, other)
@@ -105,7 +105,7 @@ def measured_differently(
 
 
 def _task(objective: str) -> str:
-    """Return the kind of task; further pre-training restores what masked token modeling does."""
+    """Return the kind of task; further pre-training restores the same as masked token modeling."""
     return "mtm" if objective == "further" else objective
 
 

@@ -1,4 +1,4 @@
-"""The report of a comparison of runs."""
+"""Report of a comparison of runs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -21,7 +21,7 @@ from seit.report import (
 from seit.training import LEARNING, THROUGHPUT, Curve, Metrics, group_curves
 
 MOST_CLASSES = 20
-"""Classes shown, those that changed most; the others are alike or summed up in top-1."""
+"""Number of classes shown, those that changed most."""
 _OTHER_DATA = " They were evaluated on different stores or splits."
 _OTHERS = (
     Curve(
@@ -60,12 +60,12 @@ def write_comparison(path: Path, comparison: Comparison, contenders: Sequence[Co
 
 
 def header(comparison: Comparison, label: str = "") -> list[str]:
-    """The columns of a table of results: each run, and the differences of all but the first."""
+    """Return the columns of a table of results: each run, then the differences from the first."""
     return [label, *comparison.names, *(f"Δ {name}" for name in comparison.names[1:])]
 
 
 def result_rows(comparison: Comparison) -> list[list[str]]:
-    """Every figure of each run, then the differences from the first."""
+    """Return every figure of each run, then the differences from the first."""
     return [
         [
             LABELS[figure],
@@ -78,7 +78,7 @@ def result_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def class_rows(comparison: Comparison, most: int = MOST_CLASSES) -> list[list[str]]:
-    """Recall of the classes that changed most by each run, then the differences."""
+    """Return each run's recall of the classes that changed most, then the differences."""
     return [
         [
             one.name,
@@ -90,7 +90,7 @@ def class_rows(comparison: Comparison, most: int = MOST_CLASSES) -> list[list[st
 
 
 def setting_rows(comparison: Comparison) -> list[list[str]]:
-    """The settings that differ, with the values of each run."""
+    """Return the settings that differ, with the values of each run."""
     return [
         [name, *("–" if value is None else str(value) for value in values)]
         for name, values in comparison.settings.items()
@@ -98,7 +98,7 @@ def setting_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def say_verdicts(comparison: Comparison) -> list[str]:
-    """Compare each run with the first in a sentence or two."""
+    """Return a sentence or two that compare each run with the first."""
     first = comparison.names[0]
     groups = [list(group) for _, group in groupby(comparison.verdicts, lambda one: one.name)]
     return [
@@ -110,7 +110,7 @@ def say_verdicts(comparison: Comparison) -> list[str]:
 
 
 def _say_differences(first: str, verdicts: Sequence[Verdict]) -> str:
-    """Differences of several figures, of which it is not known whether they are chance."""
+    """Return the differences of several figures of unknown significance as text."""
     parts = []
     for verdict in verdicts:
         part = f"{_change(verdict)} of {LABELS[verdict.figure]}"
@@ -151,7 +151,7 @@ def _change(verdict: Verdict) -> str:
 
 
 def show(figure: str, value: float | None, *, signed: bool = False) -> str:
-    """A figure as text, or a difference of it with its sign; differences of shares in points."""
+    """Format a figure, or its difference with a sign; differences of shares are in points."""
     if value is None:
         return "–"
     if signed and figure in SHARES:
@@ -161,7 +161,7 @@ def show(figure: str, value: float | None, *, signed: bool = False) -> str:
 
 
 def spread_note(figure: str, measured: Measured) -> str:
-    """The deviation over seeds, and the difference from the first."""
+    """Return the deviation over seeds and the difference from the first as text."""
     parts = []
     if measured.std is not None:
         parts.append(f"± {show(figure, measured.std)} over seeds")
@@ -172,7 +172,7 @@ def spread_note(figure: str, measured: Measured) -> str:
 
 
 def _tiles(comparison: Comparison, objective: str) -> list[Figure]:
-    """The figure that counts most; of features without labels or codes their rank."""
+    """Return tiles of the most important figure; the effective rank if no such figure is known."""
     known = (name for name in judged_by(objective) if name in comparison.results)
     figure = next(known, "effective_rank")
     return [
@@ -186,7 +186,7 @@ def _tiles(comparison: Comparison, objective: str) -> list[Figure]:
 
 
 def _is_known(curve: Curve, groups: Mapping[str, Sequence[Metrics]]) -> bool:
-    """Return whether any run recorded the curve's figure."""
+    """Return True if any run recorded the curve's figure."""
     return any(
         entry["split"] == curve.split and entry.get(curve.key) is not None
         for runs in groups.values()
@@ -200,7 +200,7 @@ def _plus_minus(figure: str, measured: Measured) -> str:
 
 
 def _points(share: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
+    """Format a difference of shares in percentage points, with its sign."""
     text = minus(f"{100 * share:.2f}")
     return f"+{text}" if share > 0 else text
 

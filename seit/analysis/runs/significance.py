@@ -20,10 +20,10 @@ _PRECISION = 1e-15
 
 
 def mcnemar_p(first_only: int, second_only: int) -> float:
-    """The exact two-sided p-value of McNemar's test for paired yes-or-no results.
+    """Return the exact two-sided p-value of McNemar's test for paired yes-or-no results.
 
-    ``first_only`` and ``second_only`` count the pairs of which only that one is a yes; if neither
-    were better, either count would be binomial with probability ½.
+    ``first_only`` and ``second_only`` count the pairs in which only that one is a yes; if neither
+    is better, either count is binomial with probability ½.
     """
     fewer, more = sorted((first_only, second_only))
     if fewer == more:
@@ -35,7 +35,7 @@ def mcnemar_p(first_only: int, second_only: int) -> float:
 def welch_interval(
     first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Welch's interval of mean(second) − mean(first), each of at least two values.
+    """Return Welch's interval of mean(second) − mean(first), each of at least two values.
 
     Unequal variances (Welch 1947, Biometrika 34, 28–35).
     """
@@ -50,7 +50,7 @@ def welch_interval(
 
 
 def student_quantile(probability: float, freedom: float) -> float:
-    """The quantile of Student's t distribution, for a probability of ½ to below 1."""
+    """Return the quantile of Student's t distribution, for a probability of ½ to below 1."""
     assert 0.5 <= probability < 1
     low, high = 0.0, 1.0
     while _student_cdf(high, freedom) < probability:
@@ -67,12 +67,12 @@ def student_quantile(probability: float, freedom: float) -> float:
 
 
 def _student_cdf(t: float, freedom: float) -> float:
-    """P(T ≤ t) for t ≥ 0."""
+    """Return P(T ≤ t) for t ≥ 0."""
     return 1 - 0.5 * incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function Iₓ(a, b), for a, b > 0 and x in 0…1.
+    """Return the regularized incomplete beta function Iₓ(a, b), for a, b > 0 and x in 0…1.
 
     By its continued fraction (DLMF 8.17.22), evaluated with Lentz's method.
     """

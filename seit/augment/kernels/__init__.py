@@ -1,5 +1,5 @@
-"""The augmentation of tokens as a few kernels for CUDA devices, in Triton.
+"""Token augmentation in a few Triton kernels for CUDA devices.
 
-Triton comes with torch on Linux and is imported when a kernel is launched, never before. Where it
-is missing, :class:`FusedAugment` is :class:`seit.augment.TokenAugment`.
+Triton comes with torch on Linux and is imported only when a kernel is launched. Without it,
+:class:`FusedAugment` is :class:`seit.augment.TokenAugment`.
 """

@@ -1,5 +1,5 @@
-"""Columns of a plan: what the program that draws it writes and the fused program reads."""
+"""Columns of a plan, written by the plan program and read by the fused program."""
 
 PLAN_COLUMNS = 10
 """Top, left, height and width of the crop; top, left, bottom and right of the CutMix box; the
-partner; whether the sample is noised."""
+partner; whether the sample gets noise."""

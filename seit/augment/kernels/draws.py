@@ -12,17 +12,17 @@ _BLOCK = 256
 def draw_triton(
     positions: Tensor, key: tuple[int, int], op: int, *, count: int, dtype: torch.dtype
 ) -> Tensor:
-    """Draw the first ``count`` numbers of an operation for each sample, by Triton.
+    """Draw the first ``count`` numbers of an operation for each sample, with Triton.
 
     Args:
-        positions: (B,) int64, global positions of the samples; the draws are made on its device.
+        positions: (B,) int64, global positions of the samples, on the device of the draws.
         key: the two words of Philox's key, each 0 to 2³² − 1.
         op: the operation.
         count: n.
         dtype: int64 for words, 0 to 2³² − 1; float32 for uniform numbers in [0, 1).
 
     Returns:
-        (B, n), bit for bit what torch draws.
+        (B, n), bit for bit as drawn by torch.
     """
     from seit.augment.kernels.programs.philox import draw_program
 
@@ -48,5 +48,5 @@ def draw_triton(
 
 
 def signed_word(word: int) -> int:
-    """The same 32 bits as a signed integer, so that every key has the same type in Triton."""
+    """Return the same 32 bits as a signed integer, so that keys have one type in Triton."""
     return word - (1 << 32) if word >> 31 else word

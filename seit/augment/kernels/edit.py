@@ -24,9 +24,9 @@ def edits_ids(config: AugmentConfig) -> bool:
 def edit_triton(
     source: TokenSource, synonyms_KS: Tensor, random: SampleRandom, config: AugmentConfig
 ) -> Tensor:
-    """Edit ids as :class:`seit.augment.TokenAugment` does, bit for bit, by one Triton program.
+    """Edit ids as :class:`seit.augment.TokenAugment` does, bit for bit, in one Triton program.
 
-    Values are not checked: an id that is no code has the synonyms of the last code.
+    Values are not checked: an invalid id gets the synonyms of the last code.
 
     Args:
         source: the samples.
@@ -35,7 +35,7 @@ def edit_triton(
         config: the edits.
 
     Returns:
-        Ids (B, H, W), int16 where K ≤ 32,768, else int32.
+        Ids (B, H, W), int16 if K ≤ 32,768, else int32.
     """
     from seit.augment.kernels.programs.edit import edit_program
 

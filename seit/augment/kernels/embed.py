@@ -1,4 +1,4 @@
-"""Tokens → augmented embeddings in one pass over the output.
+"""Fused embedding: tokens → augmented embeddings in one pass over the output.
 
 Legend: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
 K codes, C codebook dim.
@@ -15,7 +15,7 @@ from seit.errors import UsageError
 
 _MAX_CHANNELS = 64
 _TILE_ELEMENTS = 1024
-"""Elements of a program, eight of a thread: more take so many registers that fewer threads run."""
+"""Elements per program, eight per thread; more need so many registers that fewer threads run."""
 _MIN_TILE, _MAX_TILE = 16, 128
 _NUM_WARPS = 4
 
@@ -32,15 +32,14 @@ def fused_embed(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> Tensor:
-    """Look up, crop and resize, add noise and paste boxes, by one Triton program.
+    """Look up, crop and resize, add noise and paste boxes, in one Triton program.
 
     Equal to :class:`seit.augment.TokenAugment` after its edits of ids, up to the order of additions
-    in float32: within 1e-5 of the codebook's RMS, and then rounded to ``dtype``. Reads
-    each sample's tokens twice at most, writes each output once and keeps nothing in between.
-    Differentiates nothing.
+    in float32: within 1e-5 of the codebook's RMS, then rounded to ``dtype``. Reads each sample's
+    tokens at most twice, writes each output once and stores nothing else. Has no gradient.
 
-    Values are not checked, since that would wait for the device: an id that is no code is read as
-    the last code, a row that does not exist as zeros, a partner as the nearest sample.
+    Values are not checked, since that would synchronize with the device: an invalid id is read as
+    the last code, an invalid row as zeros, an invalid partner as the nearest sample.
 
     Args:
         tokens: ids, integers (B, H, W); or with ``rows`` packed samples, uint8 (N, S).
@@ -48,13 +47,13 @@ def fused_embed(
         plan: the samples' draws, likewise.
         grid: (H, W).
         size: (h, w).
-        rows: (B,) int64, each 0 … N − 1: which of the packed samples the batch is.
-        mode: how crops are resized.
-        dtype: of the result: float32, bfloat16 or float16.
-        channels_last: whether the result lies channels last in memory.
+        rows: (B,) int64, each 0 … N − 1, the packed samples of the batch.
+        mode: interpolation of crops.
+        dtype: dtype of the result: float32, bfloat16 or float16.
+        channels_last: whether the result is channels-last.
 
     Returns:
-        (B, C, h, w), contiguous in the memory format asked for.
+        (B, C, h, w), contiguous in that memory format.
 
     Raises:
         UsageError: tensors of other shapes or dtypes.
@@ -117,5 +116,5 @@ def _check_plan(plan: Plan, codebook_KC: Tensor) -> None:
 
 
 def _power_of_two(number: int) -> int:
-    """The least power of two that is not below ``number``."""
+    """Return the smallest power of two that is at least ``number``."""
     return 1 << (number - 1).bit_length()

@@ -1,4 +1,4 @@
-"""Token augmentation by a few kernels, of which one does look-up, crop, noise and CutMix.
+"""Token augmentation in a few kernels, one of which does look-up, crop, noise and CutMix.
 
 Legend: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
 K codes, C codebook dim.
@@ -28,33 +28,32 @@ _FUSED = frozenset({
     "synonym_top", "swap_prob", "swap_max", "time_roll", "flip_prob", "noise_prob", "noise_scale",
     "noise_std", "cutmix_prob", "cutmix_alpha",
 })  # fmt: skip
-"""Settings that the kernels serve."""
+"""Settings that the kernels support."""
 _DETAILS = frozenset({"mixup_alpha", "token_adapt_prob", "freq_mask_max", "time_mask_max"})
-"""Settings that mean nothing where what they belong to is off. All others must be at their
-defaults, which are off."""
+"""Settings without effect if their operation is off. All others must have their defaults, which
+are off."""
 _LOG = logging.getLogger(__name__)
 
 
 class FusedAugment(TokenAugment):
-    """:class:`TokenAugment` by one pass over its output, on CUDA devices that Triton serves.
+    """:class:`TokenAugment` in one pass over its output, on CUDA devices that Triton supports.
 
-    The same draws and, up to rounding, the same inputs. A batch takes three launches for
-    its plan, one that edits ids (and unpacks them) if ``config`` edits any, and one for the rest,
-    which unpacks what is not edited. Elsewhere, and where ``config`` asks
-    for an operation that the kernels do not have (which the log says once), all is done in torch;
-    ``dtype`` and ``channels_last`` hold everywhere.
+    The same draws and, up to rounding, the same inputs. A batch takes three launches for its plan,
+    one to edit (and unpack) ids if ``config`` edits any, and one for the rest, which unpacks
+    unedited ids. On other devices, and if ``config`` has an operation that the kernels lack (which
+    is logged once), everything runs in torch; ``dtype`` and ``channels_last`` always apply.
 
     Args:
         codebook: (K, C), or (L, K, C), floating point; kept as float32, as a buffer that is not
-            saved. With L levels nothing is fused.
+            saved. Nothing is fused for L levels.
         grid: (H, W), or (L·H, W).
         config: the augmentations.
-        warper: the network that ``config.token_adapt`` names; with one nothing is fused.
-        dtype: of the inputs: float32, bfloat16 or float16.
-        channels_last: whether the inputs lie channels last in memory, as convolutions prefer.
+        warper: the network that ``config.token_adapt`` names; nothing is fused with one.
+        dtype: dtype of the inputs: float32, bfloat16 or float16.
+        channels_last: whether the inputs are channels-last, as convolutions prefer.
 
     Raises:
-        UsageError: as :class:`TokenAugment`.
+        UsageError: as for :class:`TokenAugment`.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class FusedAugment(TokenAugment):
         epoch: int,
         partner: Tensor | None = None,
     ) -> Augmented:
-        """As :meth:`TokenAugment.forward`; the inputs are of ``dtype``, in the layout asked for."""
+        """Augment as :meth:`TokenAugment.forward` does, to ``dtype`` and the memory format."""
         if not self._fuses(tokens.device):
             augmented = super().forward(
                 tokens, labels, positions=positions, seed=seed, epoch=epoch, partner=partner
@@ -106,9 +105,9 @@ class FusedAugment(TokenAugment):
         epoch: int,
         partner: Tensor | None = None,
     ) -> Augmented:
-        """As :meth:`forward` of rows of a resident split, unpacked inside the kernels.
+        """Augment rows of a resident split as :meth:`forward` does, unpacked inside the kernels.
 
-        Where nothing is fused, they are unpacked before.
+        If nothing is fused, they are unpacked first.
 
         Args:
             packed_NS: uint8 (N, S), on the device.
@@ -117,13 +116,13 @@ class FusedAugment(TokenAugment):
             positions: (B,) int64, each sample's global position in the epoch's order.
             seed: 0 to 2⁶⁴ − 1.
             epoch: 0 to 2³² − 1.
-            partner: (B,) int64, 0 to B − 1; the mirrored batch when None.
+            partner: (B,) int64, 0 to B − 1; None for the mirrored batch.
 
         Returns:
             Inputs, both labels and their weights.
 
         Raises:
-            UsageError: for packed samples of another size, or positions that are not (B,).
+            UsageError: packed samples have another size, or positions are not (B,).
         """
         if not self._fuses(packed_NS.device):
             tokens = self._unpack(packed_NS, rows)
@@ -135,7 +134,7 @@ class FusedAugment(TokenAugment):
         return self._embed_fused(packed_NS, rows, labels, random, partner)
 
     def evaluate(self, tokens: Tensor) -> Tensor:
-        """As :meth:`TokenAugment.evaluate`; of ``dtype``, in the layout asked for."""
+        """Embed as :meth:`TokenAugment.evaluate` does, to ``dtype`` and the memory format."""
         return self._lay_out(super().evaluate(tokens))
 
     def _fuses(self, device: torch.device) -> bool:
@@ -203,7 +202,7 @@ class FusedAugment(TokenAugment):
 
 
 def _unfused_settings(config: AugmentConfig) -> tuple[str, ...]:
-    """The settings of ``config`` that ask for more than the kernels do, as ``name = value``."""
+    """Return the settings of ``config`` that the kernels do not support, as ``name = value``."""
     return tuple(
         f"{field.name} = {getattr(config, field.name)!r}"
         for field in fields(config)

@@ -1,4 +1,4 @@
-"""Plans of a batch: all draws that the fused kernel needs of each sample.
+"""Batch plans: all draws of each sample for the fused kernel.
 
 Legend: B batch, C codebook dim, H W grid, h w cropped grid.
 """
@@ -18,23 +18,21 @@ from seit.augment.philox import Op
 from seit.augment.random import SampleRandom
 
 _BLOCK = 32
-"""Samples of a program."""
+"""Samples per program."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The draws of a batch, all tensors on one device.
+    """Draws of a batch, all tensors on one device.
 
     Attributes:
         columns: (B, 10) int32, see :data:`seit.augment.kernels.columns.PLAN_COLUMNS`.
-        positions: (B,) int64, of the samples in the epoch.
-        key: of the generator, two integers of 32 bits.
-        shift: (B, C) float32, what noise adds to each channel, 0 where a sample is not noised;
-            None where no sample ever is.
-        stds: (C,) float32, standard deviations of the channels' elements' noise; None where no
-            element is ever noised.
+        positions: (B,) int64, positions of the samples in the epoch.
+        key: key of the generator, two integers of 32 bits.
+        shift: (B, C) float32, noise shift per channel, 0 for samples without it; None if unused.
+        stds: (C,) float32, standard deviation of the noise of a channel's elements; None if unused.
         mixes: whether any sample may receive a box.
-        weight: (B,) float32, 0–1, of the sample's own label.
+        weight: (B,) float32, 0–1, weight of the sample's own label.
     """
 
     columns: Tensor
@@ -58,16 +56,16 @@ def draw_plan(
 ) -> Plan:
     """Draw crops, noise gates, channel shifts and CutMix boxes as :class:`TokenAugment` does.
 
-    About 200 small operations in torch; :func:`draw_plan_triton` makes the same in a few launches.
+    Takes about 200 small operations in torch; :func:`draw_plan_triton` takes a few launches.
 
     Args:
         random: the samples' draws.
-        config: the augmentations; crop, noise and CutMix are read.
+        config: the augmentations; uses crop, noise and CutMix.
         grid: (H, W).
         size: (h, w).
         num_channels: C.
-        units: (C,) float32, what the amplitudes of noise count in each channel.
-        partner: (B,) integers, 0 to B − 1; the mirrored batch when None.
+        units: (C,) float32, unit of the noise in each channel.
+        partner: (B,) integers, 0 to B − 1; None for the mirrored batch.
 
     Returns:
         The plan, on the device of ``random``.
@@ -105,11 +103,11 @@ def draw_plan_triton(
     units: Tensor,
     partner: Tensor | None = None,
 ) -> Plan:
-    """:func:`draw_plan` by Triton: bit for bit the same but for shifts, which are within 1e-5.
+    """Draw as :func:`draw_plan`, in Triton: bit for bit but for shifts, which are within 1e-5.
 
-    What takes an exponential or a logarithm is left to torch, where it is the same on a device
-    with or without Triton: a crop may not differ by a cell. With the default settings these are
-    three operations, beside three launches.
+    Exponentials and logarithms are left to torch, so that results with and without Triton agree on
+    a device: a crop may not differ by a cell. With the default settings these are three operations,
+    in addition to three launches.
     """
     from seit.augment.kernels.programs.plan import plan_program
 
@@ -174,7 +172,7 @@ def _element_stds(config: AugmentConfig, units: Tensor) -> Tensor | None:
 def _draw_noise(
     random: SampleRandom, config: AugmentConfig, num_channels: int, units: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Which samples are noised, (B,) int64, and the shifts of their channels."""
+    """Return the gates of noise, (B,) int64, and the shifts of the channels."""
     if not _noises(config):
         return torch.zeros_like(random.positions), None
     noised = random.uniform(Op.NOISE_GATE) < config.noise_prob

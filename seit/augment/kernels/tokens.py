@@ -17,14 +17,14 @@ _UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 @dataclass(frozen=True, eq=False)
 class TokenSource:
-    """The tokens of a batch, checked, as the programs take them.
+    """Checked tokens of a batch, as the programs take them.
 
     Attributes:
         tokens: unsigned ids (B, H, W), or packed samples uint8 (N, S); contiguous.
-        rows: int64 (B,), which of the packed samples the batch is; None for ids.
+        rows: int64 (B,), the packed samples of the batch; None for ids.
         grid: (H, W).
         stride: elements of ``tokens`` per sample.
-        planes: of packed samples, (shift, width, first byte) of each plane; empty for ids.
+        planes: (shift, width, first byte) of each plane of packed samples; empty for ids.
     """
 
     tokens: Tensor

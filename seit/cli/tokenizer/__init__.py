@@ -1,4 +1,4 @@
-"""`seit tokenizer …`: one module for each of the larger subcommands."""
+"""`seit tokenizer …`, with one module for each of the larger subcommands."""
 
 from seit.cli.tokenizer.commands import command
 

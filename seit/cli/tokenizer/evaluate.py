@@ -73,7 +73,7 @@ def evaluate(
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Right-aligned columns, one line a tokenizer."""
+    """Return right-aligned columns, one line per tokenizer."""
     shown = [key for key in _COLUMNS if any(key in row for row in rows.values())]
     lines = [["", *(_COLUMNS[key][0] for key in shown)]]
     lines += [

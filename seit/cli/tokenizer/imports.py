@@ -87,7 +87,7 @@ def import_published(
 
 
 def _sample(source: str, *, size: int, seed: int) -> "Tensor":
-    """Images of a corpus for the fit of a codebook."""
+    """Return images of a corpus for the fit of a codebook."""
     from seit.ingest import (
         FIT_INPUTS,
         TokenizeConfig,

@@ -1,4 +1,4 @@
-"""Settings of the trainings below `seit tokenizer`: a file, and flags over it."""
+"""Settings of the trainings below `seit tokenizer`, from a file and overriding flags."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +17,10 @@ def flat_settings(
     """Resolve settings.
 
     Args:
-        kind: their class.
-        config: a YAML file.
-        named: settings that have a flag of their own, None where it was not given; they win.
-        assigned: ``NAME=VALUE`` of ``--set``, which win over the file.
+        kind: class of the settings.
+        config: YAML file.
+        named: settings with their own flag, None if not given; they take precedence.
+        assigned: ``NAME=VALUE`` of ``--set``, which take precedence over the file.
 
     Raises:
         UsageError: a setting is unknown or of the wrong type, or the file is missing.

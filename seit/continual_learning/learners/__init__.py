@@ -1,1 +1,1 @@
-"""Learners: one file a family of methods, and the registry of their names."""
+"""Learners, one file per family of methods, and the registry of their names."""

@@ -1,4 +1,4 @@
-"""Base of learners: the facts of each, and the calls of the loop.
+"""Base class of learners: facts about each, and the hooks that the loop calls.
 
 Legend: B batch, C classes of the store, n samples.
 """
@@ -21,11 +21,11 @@ from seit.continual_learning.network import Network
 from seit.continual_learning.streams.tasks import Stream, Task
 from seit.training import ScheduleConfig
 
-if TYPE_CHECKING:  # the settings look facts of learners up
+if TYPE_CHECKING:  # the settings look up facts about learners
     from seit.continual_learning.config import ContinualConfig
 
 SMALLEST = -torch.inf
-"""The logit of a class that cannot be chosen."""
+"""Logit of a class that must not be predicted."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,9 @@ class Setting:
     """Everything a learner works with.
 
     Attributes:
-        config: of the run.
-        stream: what comes.
-        network: what learns.
-        memory: of exemplars; None for learners that keep none.
+        memory: memory of exemplars; None for learners without one.
         augment: tokens → inputs.
-        device: of the run.
-        autocast: the context of forward passes.
+        autocast: context of forward passes.
         inputs_of: rows int64 (n,) of the training split → their inputs without augmentation, batch
             by batch.
         labels: int64 (N,), of the training split.
@@ -58,15 +54,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The samples of a step.
+    """Samples of a step.
 
     Attributes:
         inputs: (B, C, h, w), of new samples.
         labels: int64 (B,).
         rows: int64 (B,), in the training split.
-        step: of the task, from 0.
+        step: step of the task, from 0.
         total: steps of the task.
-        number: of the step in the whole run, from 0.
+        number: step of the whole run, from 0.
     """
 
     inputs: Tensor
@@ -81,21 +77,21 @@ Masks: TypeAlias = Literal["task", "seen"] | None
 
 
 class Learner(ABC):  # noqa: B024 — every method has a sensible default
-    """One way to learn from a stream.
+    """Base class of continual learning methods.
 
     Attributes:
-        takes_steps: whether it is trained by gradients, step by step.
+        takes_steps: whether it is trained by gradient steps.
         tunes_backbone: whether it changes the backbone; others train only what follows it.
         uses_memory: whether it keeps samples.
-        policy: the samples that its memory keeps; None where ``memory.policy`` chooses.
-        keeps_logits: whether it keeps the logits of samples with them, in half precision.
-        masks: the classes among which its loss of new samples chooses in a `class` stream, `task`
-            or `seen`; None for learners without such a loss.
+        policy: policy of its memory; None if ``memory.policy`` decides.
+        keeps_logits: whether it stores logits with samples, in half precision.
+        masks: classes in the loss of new samples in a `class` stream, `task` or `seen`; None for
+            learners without such a loss.
         needs_tasks: whether it must know where tasks begin.
-        needs_new_classes: whether every task must bring classes of its own.
-        mixes_tasks: whether a step shows samples of all tasks so far as new ones.
-        seen: bool (C,), classes that were met.
-        task_classes: bool (C,), classes of the present task; none where nobody tells.
+        needs_new_classes: whether every task must bring new classes.
+        mixes_tasks: whether new samples of a step come from all tasks so far.
+        seen: bool (C,), classes seen so far.
+        task_classes: bool (C,), classes of the current task; all False in a task-free stream.
     """
 
     takes_steps: ClassVar[bool] = True
@@ -117,18 +113,18 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         self.task_classes = self.seen.clone()
 
     def meet(self, classes: Sequence[int]) -> None:
-        """Remember that classes were met."""
+        """Mark classes as seen."""
         self.seen[torch.tensor(classes, dtype=torch.int64, device=self.seen.device)] = True
 
     def begin_task(self, task: Task) -> None:
-        """A task begins, of which the stream tells."""
+        """Start a task, if the stream has task boundaries."""
         self.meet(task.classes)
         self.task_classes.zero_()
         classes = torch.tensor(task.classes, dtype=torch.int64, device=self.seen.device)
         self.task_classes[classes] = True
 
     def rows(self, task: Task) -> npt.NDArray[np.int64]:
-        """The rows that a task is learned from."""
+        """Return the rows that a task is learned from."""
         return task.rows
 
     def schedule(self, task: Task) -> ScheduleConfig:
@@ -137,58 +133,54 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         return self.config.schedule
 
     def prepare_step(self, batch: StepBatch) -> None:
-        """Before a step: what is frozen in it, and which classes it shows."""
+        """Prepare a step: freeze parameters and mark its classes as seen."""
         if self.setting.stream.task_free:
             self.seen[batch.labels] = True
 
     def loss(self, batch: StepBatch) -> Tensor:
-        """The mean loss (scalar) of a step."""
+        """Return the mean loss (scalar) of a step."""
         return self.new_loss(self.logits(batch.inputs), batch.labels)
 
     def after_step(self, batch: StepBatch) -> None:  # noqa: B027
-        """After the optimiser's step."""
+        """Run after the optimizer step."""
 
     def end_task(self, task: Task) -> None:  # noqa: B027
-        """A task has been learned; of a task-free stream, all of it."""
+        """End a task, or the whole of a task-free stream."""
 
     def answers(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Logits (B, C) of each expert; of classes that were not met they mean nothing."""
+        """Return the logits (B, C) of each expert; arbitrary for classes not seen yet."""
         return {"model": self.logits(inputs)}
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state to resume from, besides the network's and the memory's."""
+        """Return the state to resume from, apart from that of network and memory."""
         return {"seen": self.seen, "task_classes": self.task_classes}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put a state back.
-
-        Raises:
-            KeyError: it is another learner's.
-        """
+        """Restore a state; raise KeyError if it is from another learner."""
         self.seen.copy_(state["seen"])
         self.task_classes.copy_(state["task_classes"])
 
     def stored(self) -> dict[str, dict[str, Tensor]]:
-        """Return the tensors that the method keeps for its work, by the ledger's names."""
+        """Return the tensors that the method keeps, by the ledger's names."""
         return {}
 
     def kept_rows(self) -> int:
-        """Samples of the training split that it keeps all the time, besides a memory's."""
+        """Return how many training samples it keeps permanently, apart from a memory."""
         return 0
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """The network's logits, float32 (B, C)."""
+        """Return the network's logits, float32 (B, C)."""
         with self.setting.autocast:
             logits: Tensor = self.network(inputs)
         return logits.float()
 
     def new_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy of new samples among the classes that the config says."""
+        """Return the cross-entropy of new samples among the configured classes."""
         among = self.task_classes if self.config.masks_to_task else self.seen
         return cross_entropy(logits, labels, among)
 
     def features_of(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Features of training samples without augmentation, float32 (n, D)."""
+        """Return features of training samples without augmentation, float32 (n, D)."""
         was_training = self.network.training
         self.network.eval()
         with torch.no_grad(), self.setting.autocast:
@@ -199,10 +191,10 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         return torch.cat(parts)
 
     def labels_of(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Labels of training samples, int64 (n,)."""
+        """Return labels of training samples, int64 (n,)."""
         return torch.from_numpy(self.setting.labels[rows]).to(self.setting.device)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, among: Tensor) -> Tensor:
-    """The mean cross-entropy of logits (B, C) among the classes of a bool mask (C,)."""
+    """Return the mean cross-entropy of logits (B, C) among the classes of a bool mask (C,)."""
     return F.cross_entropy(logits.masked_fill(~among, SMALLEST), labels)

@@ -1,8 +1,8 @@
-"""Learners without a memory: fine-tuning task by task, and its bounds.
+"""Learners without a memory: sequential fine-tuning and its bounds.
 
-Seq-FT trains on each task as it comes; a frozen head only the classifier, on a backbone that
-stays; joint training starts from scratch at each task, on all that came so far: what forgetting
-nothing would reach, at the price of keeping everything.
+Seq-FT trains on each task in turn. A frozen head trains only the classifier. Joint training
+retrains from scratch on all tasks so far: an upper bound without forgetting, at the price of
+keeping everything.
 """
 
 from dataclasses import replace
@@ -18,22 +18,22 @@ from seit.training import ScheduleConfig
 
 
 class Finetuning(Learner):
-    """`seq-ft`: each task as it comes."""
+    """`seq-ft`: fine-tunes on each task in turn."""
 
     masks = "task"
 
 
 class FrozenHead(Finetuning):
-    """`frozen-head`: the classifier alone, on a backbone that stays as it is."""
+    """`frozen-head`: trains only the classifier, on a frozen backbone."""
 
     tunes_backbone = False
     needs_tasks = True
 
 
 class Joint(Learner):
-    """`joint`: from scratch at each task, on all tasks so far, for as many epochs of them.
+    """`joint`: retrains from scratch at each task on all tasks so far.
 
-    Where a task has a number of steps, it takes that of all tasks so far together.
+    A number of steps per task adds up over those tasks; epochs are passes over all of them.
     """
 
     masks = "seen"

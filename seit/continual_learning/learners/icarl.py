@@ -1,9 +1,9 @@
 """iCaRL (Rebuffi et al., CVPR 2017, arXiv 1611.07725).
 
-Samples of a task and of the memory are learned together, by a sigmoid and a binary cross-entropy of
-each class: the task's classes from labels, earlier ones from what the network gave before the task.
-Exemplars are chosen by herding, and a sample is of the class whose exemplars' mean feature is
-nearest.
+Samples of a task and of the memory are trained on together, with a sigmoid and binary cross-entropy
+per class: targets are labels for the task's classes and the previous network's outputs for earlier
+ones. Exemplars are chosen by herding, and a sample gets the class with the nearest mean of exemplar
+features.
 
 Legend: B batch, C classes of the store, D features, n samples.
 """
@@ -25,7 +25,7 @@ _CHUNK = 256
 
 
 class Icarl(Rehearsal):
-    """`icarl`, with means of exemplars as the classifier (iCaRL-NME)."""
+    """`icarl`, classifying by the nearest mean of exemplars (iCaRL-NME)."""
 
     policy = "herding"
     masks = None
@@ -67,7 +67,7 @@ class Icarl(Rehearsal):
 
     @override
     def answers(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Minus the squared distance to each class's mean feature, both of length 1."""
+        """Return minus the squared distance to each class mean, both L2-normalized."""
         if self._means is None:
             self._means = self._mean_features()
         with self.setting.autocast:
@@ -94,11 +94,11 @@ class Icarl(Rehearsal):
 
     @override
     def stored(self) -> dict[str, dict[str, Tensor]]:
-        """The earlier network too, though only steps of a task need it."""
+        """Include the previous network, although only the steps of a task need it."""
         return {"earlier_network": self._before}
 
     def _told(self, inputs: Tensor) -> Tensor:
-        """Return the network's answers before the task, without dropout: 0–1, (B, C)."""
+        """Return the previous network's outputs without dropout: 0–1, (B, C)."""
         self.network.eval()
         with torch.no_grad(), self.network.wearing(self._before):
             told = self.logits(inputs).sigmoid()
@@ -106,7 +106,7 @@ class Icarl(Rehearsal):
         return told
 
     def _mean_features(self) -> Tensor:
-        """Mean features of the exemplars of each class, of length 1, (C, D); NaN without any."""
+        """Return the L2-normalized mean feature of each class's exemplars, (C, D); NaN if none."""
         labels = torch.from_numpy(self.memory.labels).to(self.setting.device)
         parts = [self.network.head.weight.new_empty(0, self.network.head.in_features)]
         with torch.no_grad(), self.setting.autocast:
@@ -122,20 +122,17 @@ class Icarl(Rehearsal):
 
 
 def herding_order(features_nD: Tensor) -> Tensor:
-    """Rows in the order in which herding takes them: int64 (n,).
+    """Return rows in herding order, int64 (n,).
 
-    Each next one brings the mean of those taken nearest to the mean of all (algorithm 4 of iCaRL;
-    Welling, ICML 2009).
-
-    Args:
-        features_nD: (n, D) floating point.
+    Each step takes the row that brings the mean of the rows taken closest to the overall mean
+    (algorithm 4 of iCaRL; Welling, ICML 2009).
     """
     rows = features_nD.double()
     mean, total = rows.mean(dim=0), torch.zeros_like(rows[0])
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     order = np.empty(len(rows), dtype=np.int64)
     for taken in range(len(rows)):
-        # argmin |μ − (S + φ)/k|² over φ, with what depends on no φ left out
+        # argmin |μ − (S + φ)/k|² over φ, without terms independent of φ
         score = rows.square().sum(1) - 2 * rows @ ((taken + 1) * mean - total)
         index = int(torch.where(free, score, torch.inf).argmin())
         free[index] = False

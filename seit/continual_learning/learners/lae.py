@@ -1,15 +1,15 @@
 """Learning, accumulation, ensemble (Gao et al., ICCV 2023, arXiv 2303.10070).
 
-An online module learns one task after the other. From the second task on an offline
-module follows it: a copy of it as the first task left it, then its running average, step by step,
-while the online module is frozen too. The cross-entropy chooses among the classes of the task
-alone. Both modules answer, and for each class the surer counts.
+An online module learns one task after the other. From the second task on, an offline module follows
+it: it starts as a copy of the online module after the first task and becomes its running average in
+every step, including those in which the online module is frozen. The cross-entropy covers the
+classes of the task alone. Both modules predict, and the more confident one counts for each class.
 
-As the official code does it, with one difference: the decay may be chosen by what a task brings in
-(`lae.ema_absorb`), and an interrupted run keeps its offline module.
+Follows the official code, except that the decay can be set by the share absorbed per task
+(`lae.ema_absorb`), and that an interrupted run keeps its offline module.
 
-In a stream that tells no tasks the offline module begins with the first step and nothing is frozen:
-accumulation and ensemble alone.
+In a task-free stream the offline module starts with the first step and nothing is frozen: only
+accumulation and ensemble remain.
 """
 
 from collections.abc import Mapping
@@ -22,23 +22,22 @@ from seit.continual_learning.learners.base import Learner, Setting, StepBatch
 from seit.continual_learning.streams.tasks import Task
 
 OFFLINE = "offline_module"
-"""Name in `stored` of the values that the method keeps besides."""
+"""Name in `stored` of the offline values."""
 _OFFLINE = "offline."
 
 
 class Lae(Learner):
-    """`lae`."""
+    """`lae`: learning, accumulation, ensemble."""
 
     masks = "task"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.offline: dict[str, Tensor] = {}
-        """The averaged values of what is tuned, by their names in the network; none in the first
-        task."""
+        """Averaged values of tuned tensors, by name in the network; empty in the first task."""
         state = self.network.trained_state()
         self._online = {key: one for key, one in state.items() if key.startswith("backbone.")}
-        """Tuned values of the backbone and its statistics, as training changes them; no head."""
+        """Tuned values and statistics of the backbone, as trained; without the head."""
 
     @override
     def begin_task(self, task: Task) -> None:
@@ -75,7 +74,7 @@ class Lae(Learner):
             self.offline[key].copy_(self._online[key])
 
     def decay(self, num_steps: int) -> float:
-        """The decay of a step, in a task of so many."""
+        """Return the decay of a step in a task of ``num_steps``."""
         absorbed = self.config.lae.ema_absorb
         if absorbed is None:
             return self.config.lae.ema_decay

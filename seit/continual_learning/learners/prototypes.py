@@ -1,7 +1,7 @@
 """Learners without steps: class means.
 
-The backbone stays as it is; every training sample is read once, without augmentation, and only sums
-are kept, to which later tasks add. Nothing is forgotten, and the order of tasks changes nothing.
+The backbone stays frozen. Every training sample is read once, without augmentation, and only sums
+are kept, to which later tasks add. Nothing is forgotten, and the order of tasks is irrelevant.
 
 Legend: B batch, C classes of the store, D features.
 """
@@ -18,11 +18,11 @@ from seit.continual_learning.learners.base import Learner, Setting
 from seit.continual_learning.streams.tasks import Task
 
 _CHUNK = 1024
-"""Samples whose features are there in float64 at a time."""
+"""Number of samples with float64 features in memory at a time."""
 
 
 class Prototypes(Learner):
-    """Class means, to which samples are compared by :meth:`scores`."""
+    """Class means, compared with samples by :meth:`scores`."""
 
     takes_steps = False
     tunes_backbone = False
@@ -53,7 +53,7 @@ class Prototypes(Learner):
 
     @abstractmethod
     def scores(self, features_BD: Tensor, means_CD: Tensor) -> Tensor:
-        """Return the scores (B, C) of features, higher for a closer mean; all are float64."""
+        """Return the scores (B, C) of features, float64, higher for a closer mean."""
 
     @override
     def state(self) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ class Prototypes(Learner):
 
 
 class NearestMean(Prototypes):
-    """`ncm`: the class mean at the smallest squared Euclidean distance."""
+    """`ncm`: predicts the class mean with the smallest squared Euclidean distance."""
 
     @override
     def scores(self, features_BD: Tensor, means_CD: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class NearestMean(Prototypes):
 
 
 class SimpleCil(Prototypes):
-    """`simplecil`: the class mean of the largest cosine (Zhou et al., arXiv 2303.07338)."""
+    """`simplecil`: predicts the class mean with the largest cosine (arXiv 2303.07338)."""
 
     @override
     def scores(self, features_BD: Tensor, means_CD: Tensor) -> Tensor:

@@ -16,16 +16,16 @@ from seit.continual_learning.streams.tasks import Task
 RIDGES = tuple(10.0**power for power in range(-8, 9))
 _FITTED_SHARE = 0.8
 _CHUNK = 1024
-"""Samples whose random features are there at a time."""
+"""Number of samples with random features in memory at a time."""
 
 
 class Ranpac(Learner):
     """`ranpac`: ridge regression on random features (McDonnell et al., NeurIPS 2023, 2307.02251).
 
-    H = relu(F W) with W ~ N(0, 1) of the run's seed; G = Σ HᵀH and Q = Σ HᵀY grow with each task,
-    and the classifier is (G + λI)⁻¹ Q. Of λ = 10⁻⁸ … 10⁸ the one is taken that, fitted on four
-    fifths of the task's samples, errs least on the fifth that is left. The paper's first phase,
-    which tunes the backbone on the first task, is left out.
+    H = relu(F W) with W ~ N(0, 1) from the run's seed. G = Σ HᵀH and Q = Σ HᵀY accumulate over
+    tasks, and the classifier is (G + λI)⁻¹ Q. λ = 10⁻⁸ … 10⁸ is chosen by the error on a fifth of
+    the task's samples after fitting the other four. The paper's first phase, which tunes the
+    backbone on the first task, is left out.
     """
 
     takes_steps = False
@@ -89,7 +89,7 @@ class Ranpac(Learner):
         }
 
     def _parts(self, features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Random features (b, M) and targets (b, C), of a bounded number of samples at a time."""
+        """Yield random features (b, M) and targets (b, C) in chunks of bounded size."""
         for some, own in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
             yield self._randomised(some), F.one_hot(own, len(self.seen)).double()
 
@@ -98,14 +98,14 @@ class Ranpac(Learner):
 
 
 def ridge_weights(gram_MM: Tensor, moments_MC: Tensor, ridge: float) -> Tensor:
-    """(G + λI)⁻¹ Q, float64 (M, C)."""
+    """Return (G + λI)⁻¹ Q, float64 (M, C)."""
     eye = torch.eye(len(gram_MM), dtype=gram_MM.dtype, device=gram_MM.device)
     solved: Tensor = torch.linalg.solve(gram_MM + ridge * eye, moments_MC)
     return solved
 
 
 def fitted_and_left(num_samples: int) -> tuple[Tensor, Tensor]:
-    """Samples to fit a ridge on, four fifths in a random order, and those left to choose it by."""
+    """Split samples at random: four fifths to fit a ridge on, the rest to choose it by."""
     generator = torch.Generator().manual_seed(num_samples)
     order = torch.randperm(num_samples, generator=generator)
     fitted = max(1, int(num_samples * _FITTED_SHARE))
@@ -113,14 +113,10 @@ def fitted_and_left(num_samples: int) -> tuple[Tensor, Tensor]:
 
 
 def best_ridge(gram_MM: Tensor, moments_MC: Tensor, left: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """The λ of least squared error on samples that it was not fitted on; 1 where there are none.
+    """Return the λ with the least squared error on held-out samples; 1 if there are none.
 
-    One decomposition of the Gram matrix serves all of them.
-
-    Args:
-        gram_MM: (M, M) float64, of the fitted samples.
-        moments_MC: (M, C) float64, of them.
-        left: random features (b, M) and targets (b, C) of the others, part by part.
+    A single eigendecomposition of the Gram matrix serves all λ. ``left`` are random features (b, M)
+    and targets (b, C) of held-out samples, part by part; all values are float64.
     """
     values, vectors = torch.linalg.eigh(gram_MM)
     rotated_MC = vectors.T @ moments_MC

@@ -1,4 +1,4 @@
-"""Registry of learners, by the names of methods."""
+"""Registry of learners, by method name."""
 
 from seit.continual_learning.learners.base import Learner
 from seit.continual_learning.learners.finetune import Finetuning, FrozenHead, Joint
@@ -25,7 +25,7 @@ LEARNERS: dict[Method, type[Learner]] = {
 
 
 def methods_where(**facts: object) -> str:
-    """Return the names of the methods with these facts, as a message lists them."""
+    """Return the names of methods with these facts, formatted for a message."""
     names = [
         name
         for name, learner in LEARNERS.items()

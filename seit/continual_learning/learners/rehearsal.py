@@ -1,4 +1,4 @@
-"""Learners that rehearse: samples from memory in every step, next to the new ones.
+"""Rehearsal learners: each step trains on samples from memory next to the new ones.
 
 Legend: B new samples of a step, b those from memory, C classes of the store, n samples.
 """
@@ -21,13 +21,7 @@ DRAWS_OF_A_STEP = 2
 
 
 class Replayed(NamedTuple):
-    """Samples from memory, augmented.
-
-    Attributes:
-        inputs: (b, C, h, w).
-        labels: (b,) int64.
-        indices: (b,), in the memory.
-    """
+    """Augmented samples from memory: inputs (b, C, h, w), labels int64 (b,), indices (b,)."""
 
     inputs: Tensor
     labels: Tensor
@@ -35,10 +29,10 @@ class Replayed(NamedTuple):
 
 
 class Rehearsal(Learner):
-    """Experience replay, `er`: the cross-entropy of new and kept samples together.
+    """Experience replay, `er`: cross-entropy of new and replayed samples together.
 
-    A task's samples enter the memory when it ends; of a task-free stream, after the step that they
-    new in. New and kept samples choose among all classes that were seen.
+    Samples enter the memory at the end of their task; in a task-free stream, after their step. The
+    cross-entropy of both covers all classes seen so far.
     """
 
     uses_memory = True
@@ -76,12 +70,7 @@ class Rehearsal(Learner):
         self.memory.add(rows, self.setting.labels[rows])
 
     def replay(self, batch: StepBatch, draw: int = 0) -> Replayed | None:
-        """Draw samples for a step; None while there are none.
-
-        Args:
-            batch: of the step.
-            draw: which of a step's draws, each of other samples.
-        """
+        """Draw samples for a step, different ones for each ``draw``; return None without any."""
         if not len(self.memory.labels):
             return None
         size = self.config.memory.batch_size or len(batch.labels)
@@ -101,11 +90,11 @@ class Rehearsal(Learner):
 class DarkRehearsal(Rehearsal):
     """Dark experience replay, `der++` (Buzzega et al., NeurIPS 2020, arXiv 2004.07211).
 
-    Beside the cross-entropy of new samples: α times the mean squared distance to the logits that
-    were kept with samples, and β times the cross-entropy of others. Logits are kept in half
-    precision, for all classes of the store, and count in the memory's bytes. They are those of the
-    network when samples are offered, without augmentation: at a task's end, where the paper keeps
-    those of the step, with augmentation.
+    Adds to the cross-entropy of new samples: α times the mean squared distance to the logits stored
+    with samples, and β times the cross-entropy of other replayed samples. Logits are stored in half
+    precision for all classes of the store and count in the memory's bytes. They are computed
+    without augmentation when samples are offered, at the end of a task; the paper stores those of
+    the step, with augmentation.
     """
 
     keeps_logits = True
@@ -134,8 +123,8 @@ class DarkRehearsal(Rehearsal):
 class GreedyDumb(Rehearsal):
     """GDumb (Prabhu et al., ECCV 2020): keep greedily, then learn from the memory alone.
 
-    The memory is balanced over classes as samples come. At each evaluation the network starts from
-    scratch and takes the steps of a task on what is kept; new samples serve for nothing else.
+    The memory is kept balanced over classes. For each evaluation the network is trained from
+    scratch, for the steps of a task, on the memory; new samples are used for nothing else.
     """
 
     policy = "greedy"
@@ -160,7 +149,7 @@ class GreedyDumb(Rehearsal):
 
     @override
     def end_task(self, task: Task) -> None:
-        """Nothing: its samples were kept when it began."""
+        """Do nothing: samples were kept at the beginning of the task."""
 
     @override
     def stored(self) -> dict[str, dict[str, Tensor]]:

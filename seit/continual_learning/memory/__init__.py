@@ -1,1 +1,1 @@
-"""Memory: exemplars within a budget of bytes, and the policies that choose them."""
+"""Memory: exemplars within a budget of bytes, and the policies that select them."""

@@ -1,4 +1,4 @@
-"""The exemplars that a memory holds: payloads and their columns, in places that are used again.
+"""Table of the exemplars in a memory: payloads and columns, in reused slots.
 
 Legend: m exemplars held, k that come in, H W token grid.
 """
@@ -21,15 +21,15 @@ _ROWS, _LABELS, _RANKS, _COSTS = range(4)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrivals:
-    """Exemplars that come in together.
+    """Exemplars that enter the memory together.
 
     Attributes:
         rows: int64 (k,).
         labels: int64 (k,).
-        ranks: int64 (k,), lower ones being kept longer.
-        costs: int64 (k,), bytes of all that is counted of each.
-        payloads: k of them.
-        extras: (k, …), what is kept besides.
+        ranks: int64 (k,), lower ones kept longer.
+        costs: int64 (k,), total bytes counted for each.
+        payloads: k payloads.
+        extras: (k, …), other data kept with each.
     """
 
     rows: Ints
@@ -40,7 +40,7 @@ class Arrivals:
     extras: Tensor | None
 
     def select(self, places: npt.NDArray[np.integer]) -> "Arrivals":
-        """Some of them."""
+        """Return a subset."""
         extras = None if self.extras is None else self.extras[torch.from_numpy(places)]
         return Arrivals(
             rows=self.rows[places],
@@ -53,14 +53,14 @@ class Arrivals:
 
 
 class Exemplars:
-    """A table of exemplars; an exemplar that goes leaves its place to another.
+    """Table of exemplars; a new exemplar reuses the slot of a removed one.
 
-    So a memory that changes by a few exemplars moves those alone. Columns are views of the first m
-    places, which the next change outdates.
+    A change of a few exemplars moves only those. Columns are views of the first m slots, valid
+    until the next change.
 
     Args:
         grid: H, W.
-        dtype: of the ids.
+        dtype: dtype of the ids.
     """
 
     def __init__(self, *, grid: tuple[int, int], dtype: npt.DTypeLike) -> None:
@@ -75,36 +75,36 @@ class Exemplars:
 
     @property
     def rows(self) -> Ints:
-        """int64 (m,), rows of the split."""
+        """Rows of the split, int64 (m,)."""
         return self._column(_ROWS)
 
     @property
     def labels(self) -> Ints:
-        """int64 (m,)."""
+        """Labels, int64 (m,)."""
         return self._column(_LABELS)
 
     @property
     def ranks(self) -> Ints:
-        """int64 (m,)."""
+        """Ranks, int64 (m,)."""
         return self._column(_RANKS)
 
     @property
     def costs(self) -> Ints:
-        """int64 (m,), bytes."""
+        """Costs in bytes, int64 (m,)."""
         return self._column(_COSTS)
 
     @property
     def ids(self) -> Ids:
-        """(m, H, W)."""
+        """Token ids (m, H, W)."""
         return self._ids[: len(self)]
 
     @property
     def extras(self) -> Tensor | None:
-        """(m, …), None where nothing was ever kept."""
+        """Extras (m, …), None if there never were any."""
         return None if self._extras is None else self._extras[: len(self)]
 
     def replace(self, keep: Bools, arrivals: Arrivals, ids: Ids) -> None:
-        """Let go of all but ``keep`` (m,), and take in k arrivals with their ids (k, H, W)."""
+        """Keep only the exemplars ``keep`` (m,) and add k arrivals with their ids (k, H, W)."""
         before, k = len(self), len(arrivals.payloads)
         holes = np.flatnonzero(~keep)
         self.held.difference_update(self.rows[holes].tolist())
@@ -112,7 +112,7 @@ class Exemplars:
         after = before - len(holes) + k
         self._reserve(max(before, after), arrivals.extras)
         self.payloads += [b""] * (after - before)
-        # Into the holes first, then behind the last; holes that stay are filled from the end.
+        # Fill holes first, then append; close remaining holes with exemplars from the end.
         targets = np.concatenate([holes[:k], np.arange(before, after)])[:k]
         left = holes[k:]
         sources = np.flatnonzero(keep[after:]) + after
@@ -132,7 +132,7 @@ class Exemplars:
         del self.payloads[after:]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything as tensors: payloads in one, with the offset at which each begins."""
+        """Return all state as tensors, with concatenated payloads and their offsets."""
         sizes = [len(payload) for payload in self.payloads]
         whole = np.frombuffer(bytearray(b"".join(self.payloads)), np.uint8)
         state = {
@@ -145,11 +145,7 @@ class Exemplars:
         return state if extras is None else {**state, "extras": extras.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take the exemplars of :meth:`state`.
-
-        Raises:
-            DamagedError: the tensors are missing or do not fit together.
-        """
+        """Restore the exemplars of :meth:`state`; raise DamagedError if they are inconsistent."""
         offsets = self._wanted(state, "offsets", torch.int64, (None,)).numpy()
         m = len(offsets) - 1
         whole = self._wanted(state, "payloads", torch.uint8, (None,)).numpy()
@@ -189,7 +185,7 @@ class Exemplars:
         return self._columns[number, : len(self)]
 
     def _reserve(self, count: int, extras: Tensor | None) -> None:
-        """Make room for ``count``, twice as much as there was at least."""
+        """Make room for ``count``, at least doubling the capacity."""
         have = self._columns.shape[1]
         if self._extras is None and extras is not None:
             self._extras = torch.zeros(have, *extras.shape[1:], dtype=extras.dtype)
@@ -213,11 +209,7 @@ def check_offer(
     size: int,
     num_classes: int,
 ) -> None:
-    """Refuse samples (n,) without a label, or with extras (n, …) of other than ``size`` bytes each.
-
-    Raises:
-        UsageError: they are.
-    """
+    """Raise UsageError unless samples (n,) have labels, and extras (n, …) of ``size`` bytes."""
     found = 0
     if extras is not None and len(extras):
         found = extras[0].numel() * extras.element_size()

@@ -1,9 +1,9 @@
-"""Media: what an exemplar is stored as, tokens or some form of the picture that they came from.
+"""Media: storage formats of exemplars, as tokens or as pictures.
 
-Whatever is stored, the same classifier sees token ids: a picture is decompressed and tokenized by
-the store's tokenizer. So two media differ in bytes per exemplar and in what compression does to the
-ids, and in nothing else. Pictures are what the tokenizer saw, resized and cropped, which makes the
-pixel media as small as they fairly can be.
+The classifier sees token ids in any case: a picture is decompressed and tokenized by the store's
+tokenizer. So media differ only in bytes per exemplar and in the effect of compression on the ids.
+Pictures are stored resized and cropped, as the tokenizer sees them, which makes the pixel media as
+small as is fair.
 
 Legend: n exemplars, H W token grid, S side of the tokenizer's pictures in pixels, K codes.
 """
@@ -26,20 +26,20 @@ from seit.stream import PixelLoader
 
 Ids = npt.NDArray[np.int16] | npt.NDArray[np.int32]
 MEDIA = ("tokens", "raw", "png", "jpeg:QUALITY")
-"""What :func:`make_medium` takes."""
+"""Names accepted by :func:`make_medium`."""
 RESIDENT_BYTES = 1 << 28
-"""Splits of up to 256 MiB of packed tokens are read once; of larger ones the blocks asked for."""
+"""Splits of up to 256 MiB of packed tokens are read at once; larger ones by block."""
 _TOKENIZED = 64  # pictures at a time
 
 
 class Medium(ABC):
-    """How the samples of a split are stored one by one; ``name`` as :func:`make_medium` takes it.
+    """Storage format of single samples of a split.
 
     Attributes:
-        name: of the medium.
-        fixed_bytes: what every payload takes, None where they differ.
+        name: name as in :func:`make_medium`.
+        fixed_bytes: size of every payload, None if it varies.
         grid: H, W.
-        dtype: of the ids: int16 where K ≤ 32,768, else int32.
+        dtype: dtype of the ids: int16 if K ≤ 32,768, else int32.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Medium(ABC):
     @property
     @abstractmethod
     def needs_tokenizer(self) -> bool:
-        """Whether training from the memory runs the tokenizer."""
+        """True if training from the memory runs the tokenizer."""
 
     @abstractmethod
     def encode(self, rows: npt.NDArray[np.integer]) -> list[bytes]:
-        """The payloads of the rows (n,) of the split."""
+        """Return the payloads of rows (n,) of the split."""
 
     @abstractmethod
     def decode(self, payloads: Sequence[bytes]) -> Ids:
-        """The ids (n, H, W) of payloads; a picture's may depend, by rounding, on its neighbours."""
+        """Return the ids (n, H, W) of payloads; pictures may round differently in another batch."""
 
     def describe(self) -> dict[str, Any]:
-        """What a result file says of the medium."""
+        """Return the medium's entry of a result file."""
         return {
             "name": self.name,
             "bytes_per_payload": self.fixed_bytes,
@@ -74,7 +74,7 @@ class Medium(ABC):
 
 
 class TokenMedium(Medium):
-    """``tokens``: the ids in ceil(log2 K) bits each, as the `packed` codec has them; exact."""
+    """``tokens``: ids in ceil(log2 K) bits each, as in the `packed` codec; lossless."""
 
     name = "tokens"
     needs_tokenizer = False
@@ -105,12 +105,12 @@ class TokenMedium(Medium):
 
 
 class PictureMedium(Medium):
-    """Pictures uint8 (S, S, 3) of SRC, as the tokenizer saw them; subclasses say how compressed.
+    """Pictures uint8 (S, S, 3) of SRC, as the tokenizer sees them; subclasses compress.
 
     Args:
-        split: of an image store that was made from SRC.
+        split: split of an image store that was made from SRC.
         source: SRC.
-        device: where pictures are tokenized.
+        device: device of the tokenizer.
 
     Raises:
         UsageError: the store is not of images, or SRC lacks instances of the split.
@@ -131,10 +131,10 @@ class PictureMedium(Medium):
 
     @abstractmethod
     def compress(self, picture: npt.NDArray[np.uint8]) -> bytes:
-        """The payload of a picture uint8 (S, S, 3)."""
+        """Return the payload of a picture uint8 (S, S, 3)."""
 
     def decompress(self, payload: bytes) -> npt.NDArray[np.uint8]:
-        """The picture uint8 (S, S, 3) that a payload still holds."""
+        """Return the picture uint8 (S, S, 3) of a payload."""
         with Image.open(io.BytesIO(payload)) as image:
             return np.asarray(image.convert("RGB"))
 
@@ -155,7 +155,7 @@ class PictureMedium(Medium):
 
 
 class RawMedium(PictureMedium):
-    """``raw``: three bytes a pixel."""
+    """``raw``: three bytes per pixel."""
 
     name = "raw"
 
@@ -173,7 +173,7 @@ class RawMedium(PictureMedium):
 
 
 class PngMedium(PictureMedium):
-    """``png``: the same pixels without loss, as small as Pillow makes them."""
+    """``png``: lossless, with Pillow's strongest compression."""
 
     name = "png"
 
@@ -185,10 +185,10 @@ class PngMedium(PictureMedium):
 
 
 class JpegMedium(PictureMedium):
-    """``jpeg:QUALITY``: 4:2:0 chroma, Huffman tables made for each picture, no metadata.
+    """``jpeg:QUALITY``: 4:2:0 chroma, optimized Huffman tables, no metadata.
 
-    As in "Memory Replay with Data Compression" (Wang et al., arXiv 2202.06592), but resized to what
-    the tokenizer takes.
+    As in "Memory Replay with Data Compression" (Wang et al., arXiv 2202.06592), but at the
+    resolution of the tokenizer.
     """
 
     def __init__(
@@ -217,17 +217,17 @@ def make_medium(
     store: Store | None = None,
     device: str | torch.device = "cpu",
 ) -> Medium:
-    """The medium of this name, of the samples of a training split.
+    """Return the medium of this name for samples of a training split.
 
     Args:
-        name: ``tokens``, ``raw``, ``png``, or ``jpeg:75`` with any quality from 1 to 100.
-        split: whose rows are stored.
-        source: SRC of the store, which the media of pictures read.
-        store: that the split is of, for a check; may be left out.
-        device: where pictures are tokenized.
+        name: ``tokens``, ``raw``, ``png``, or ``jpeg:QUALITY`` with a quality from 1 to 100.
+        split: split of the samples.
+        source: SRC of the store, required for media of pictures.
+        store: store of the split, for a check; optional.
+        device: device of the tokenizer.
 
     Raises:
-        UsageError: there is no such medium, or it needs a source that was not passed.
+        UsageError: the medium does not exist, or it requires a source.
     """
     assert store is None or store is split.store, "a split knows its store"
     if name == TokenMedium.name:

@@ -1,7 +1,7 @@
-"""Policies: which exemplars a memory of so many bytes keeps.
+"""Policies: selection of the exemplars that a memory keeps within its bytes.
 
-Each exemplar has a rank, and lower ranks are kept longer. Every function here tells, of exemplars
-in any order, which stay: bool (m,).
+Each exemplar has a rank, and lower ranks are kept longer. The functions return which of the
+exemplars, in any order, stay: bool (m,).
 
 Legend: m exemplars, C classes.
 """
@@ -19,19 +19,18 @@ Policy = Literal["reservoir", "balanced", "greedy", "herding", "ring"]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 LAST_RANK = (1 << 63) - 1
-"""No exemplar has so high a rank."""
+"""Above every rank of an exemplar."""
 _DRAW_STREAM = 0x72657061794472
 _REPLAY_WORD = 0x7265706C
-"""The word of the counter that sets these draws apart from augmentations'."""
+"""Counter word that separates these draws from those of augmentations."""
 _LOW32 = 0xFFFFFFFF
 
 
 def priorities(rows: Ints, *, seed: int) -> Ints:
-    """A random rank int64 (m,) of each row, 63 bits, a function of (seed, row) alone.
+    """Return a random 63-bit rank int64 (m,) for each row, a function of (seed, row) alone.
 
-    The k lowest of any set of rows are a uniform sample of it, whenever each was added: reservoir
-    sampling (Vitter 1985) by random keys, which needs no count of what went by and no generator
-    whose state would have to be saved.
+    The k lowest of any set of rows are a uniform sample of it, in any order of arrival: reservoir
+    sampling (Vitter 1985) by random keys, without a counter or generator state to save.
     """
     positions = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
     counter = (
@@ -46,9 +45,9 @@ def priorities(rows: Ints, *, seed: int) -> Ints:
 
 
 def drawn(n: int, held: int, *, seed: int, step: int) -> Ints:
-    """Which of ``held`` exemplars a batch takes, int64 (n,), a function of the arguments alone.
+    """Draw a batch of ``held`` exemplars, int64 (n,), as a function of the arguments alone.
 
-    None comes twice unless n > held; then each comes ⌊n/held⌋ or ⌈n/held⌉ times.
+    None occurs twice unless n > held; then each occurs ⌊n/held⌋ or ⌈n/held⌉ times.
     """
     parts = [
         sample_at(
@@ -63,12 +62,12 @@ def drawn(n: int, held: int, *, seed: int, step: int) -> Ints:
 
 
 def within_budget(ranks: Ints, costs: Ints, *, budget: int) -> Bools:
-    """The longest run of lowest ranks whose costs, in bytes, do not sum to more than ``budget``."""
+    """Return the longest run of lowest ranks whose costs sum to at most ``budget`` bytes."""
     return within_shares(ranks, np.zeros_like(ranks), costs, share=budget)
 
 
 def within_shares(ranks: Ints, labels: Ints, costs: Ints, *, share: int) -> Bools:
-    """Of each class the longest run of lowest ranks that costs no more than ``share`` bytes."""
+    """Return, per class, the longest run of lowest ranks within ``share`` bytes."""
     order = np.lexsort((ranks, labels))
     total = np.cumsum(costs[order])
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
@@ -83,17 +82,17 @@ def greedily_balanced(
 ) -> Bools:
     """Take exemplars one by one from ``num_held`` on, keeping classes balanced.
 
-    One of a new class, or of a class below its equal share of the budget, is taken; while there is
-    no room, the largest class gives up its exemplar of the highest rank, as good as a random one.
-    The sampler of GDumb (Prabhu et al., ECCV 2020, algorithm 1), in bytes.
+    An exemplar of a new class, or of a class below its equal share of the budget, is taken. Until
+    there is room, the largest class drops its exemplar of highest rank, in effect a random one.
+    This is the sampler of GDumb (Prabhu et al., ECCV 2020, algorithm 1), in bytes.
 
     Args:
         ranks: int64 (m,), those held first.
         labels: int64 (m,).
         costs: int64 (m,), bytes.
-        num_held: how many are held already; they are within the budget.
+        num_held: number of exemplars held already, within the budget.
         budget: bytes.
-        seen: bool (C,), classes met; those of the others are marked in it.
+        seen: bool (C,), classes seen; updated in place.
     """
     keep = np.arange(len(ranks)) < num_held
     by_class = np.zeros(len(seen), dtype=np.int64)

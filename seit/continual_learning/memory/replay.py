@@ -1,4 +1,4 @@
-"""A memory of exemplars whose budget is bytes: what tokens and pictures can be compared by.
+"""Memory of exemplars with a budget in bytes, comparable between tokens and pictures.
 
 Legend: m exemplars held, n samples offered, H W token grid, C classes.
 """
@@ -19,32 +19,32 @@ from seit.continual_learning.memory.selection import SHARED, Choice
 from seit.errors import DamagedError, UsageError
 
 _OFFERED = 256
-"""Samples looked at together: what they take before a choice is made is bounded."""
+"""Samples processed at a time, which bounds the space before selection."""
 
 
 class Memory:
-    """Exemplars of a split within a budget of bytes, which no call ever leaves exceeded.
+    """Exemplars of a split within a budget of bytes, which is never exceeded.
 
-    An exemplar costs its payload, its label (2 bytes, 4 where C > 65,536) and its extras. Not
-    counted: row numbers and ranks, which could be had again from the seed, and ``tokens``, ids that
-    are decoded once when an exemplar comes in and kept as a cache.
+    An exemplar costs its payload, its label (2 bytes, 4 if C > 65,536) and its extras. Not counted:
+    row numbers and ranks, which could be derived from the seed, and ``tokens``, a cache of ids
+    decoded once per exemplar.
 
-    `Choice` tells the policies, of which all but ``herding`` take a stream by :meth:`add`.
+    See `Choice` for the policies; all but ``herding`` take a stream by :meth:`add`.
 
-    A row that is held already is left as it is. With shares, an exemplar above the share of its
-    class is left out.
+    A row that is already held is left unchanged. With shares, an exemplar larger than the share of
+    its class is dropped.
 
     Args:
-        medium: what exemplars are stored as.
-        budget_bytes: of all exemplars together.
+        medium: storage format of exemplars.
+        budget_bytes: budget of all exemplars together.
         num_classes: C of the corpus.
-        policy: which are kept.
-        seed: of random priorities.
-        extra_bytes: of what is kept besides with each exemplar, such as the logits of DER++.
+        policy: selection of exemplars.
+        seed: seed of random priorities.
+        extra_bytes: size of other data kept per exemplar, e.g. the logits of DER++.
 
     Raises:
-        UsageError: there is no such policy, or the budget has no room for an exemplar of each class
-            (of any, where the policy does without shares).
+        UsageError: the policy does not exist, or the budget has no room for one exemplar per class
+            (or for any, if the policy has no shares).
     """
 
     def __init__(
@@ -79,42 +79,42 @@ class Memory:
 
     @property
     def rows(self) -> Ints:
-        """int64 (m,), rows of the split. As all columns a view, which the next change outdates."""
+        """Rows of the split, int64 (m,); a view, like all columns, valid until the next change."""
         return self._exemplars.rows
 
     @property
     def labels(self) -> Ints:
-        """int64 (m,)."""
+        """Labels, int64 (m,)."""
         return self._exemplars.labels
 
     @property
     def tokens(self) -> Ids:
-        """Ids (m, H, W), int16 or int32: what the medium gives back of each exemplar."""
+        """Ids (m, H, W), int16 or int32, as decoded by the medium."""
         return self._exemplars.ids
 
     @property
     def extras(self) -> Tensor | None:
-        """What was kept besides (m, …), on the CPU; None where nothing was."""
+        """Extras (m, …) on the CPU, None without any."""
         return self._exemplars.extras
 
     @property
     def num_bytes(self) -> int:
-        """What all exemplars cost; at most ``budget_bytes``."""
+        """Total bytes of the exemplars; at most ``budget_bytes``."""
         return int(self._exemplars.costs.sum())
 
     @property
     def payload_bytes(self) -> int:
-        """Of payloads alone."""
+        """Bytes of payloads alone."""
         return self.num_bytes - self.label_bytes - self.extra_bytes
 
     @property
     def label_bytes(self) -> int:
-        """Of labels alone."""
+        """Bytes of labels alone."""
         return self._label_size * len(self)
 
     @property
     def extra_bytes(self) -> int:
-        """Of extras alone."""
+        """Bytes of extras alone."""
         return self._extra_size * len(self)
 
     def add(
@@ -123,9 +123,9 @@ class Memory:
         labels: npt.NDArray[np.integer],
         extras: Tensor | None = None,
     ) -> None:
-        """Offer samples of the stream, in the order of their arrival.
+        """Offer samples of the stream, in order of arrival.
 
-        Only samples that may stay are encoded, and only those that do are decoded.
+        Only samples that may stay are encoded, and only those that do stay are decoded.
 
         Args:
             rows: int (n,) of the split.
@@ -146,12 +146,11 @@ class Memory:
     def replace_class(
         self, label: int, rows: npt.NDArray[np.integer], extras: Tensor | None = None
     ) -> None:
-        """Give a class other exemplars, and each class met its new share of the bytes.
+        """Replace the exemplars of a class, and give each class seen its new share of the bytes.
 
         Args:
-            label: of the class.
-            rows: int (n,) of the split, none twice, the most wanted first; the list is cut where
-                the share is full.
+            label: label of the class.
+            rows: int (n,) of the split, unique, most important first; cut to the share.
             extras: (n, …) of the memory's extra bytes each, in the same order.
         """
         if self.policy != "herding":
@@ -186,17 +185,16 @@ class Memory:
         )
 
     def draw(self, n: int, *, seed: int, step: int) -> Ints:
-        """Indices int64 (n,) of exemplars for a batch, a function of (seed, step, m) alone.
+        """Draw indices int64 (n,) of exemplars for a batch, a function of (seed, step, m) alone.
 
-        None comes twice unless n > m; then each comes ⌊n/m⌋ or ⌈n/m⌉ times. Of an empty memory
-        there are none.
+        None occurs twice unless n > m; then each occurs ⌊n/m⌋ or ⌈n/m⌉ times. Empty without any.
         """
         return drawn(n, len(self), seed=seed, step=step)
 
     def state(self) -> dict[str, Tensor]:
-        """All that :meth:`restore` needs, as tensors for a checkpoint.
+        """Return the state for :meth:`restore`, as tensors of a checkpoint.
 
-        It holds the cache of ids too: pictures tokenized in other portions could round otherwise.
+        Includes the cache of ids: pictures tokenized in other batches could round differently.
         """
         return {
             **self._exemplars.state(),
@@ -205,11 +203,11 @@ class Memory:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where :meth:`state` was taken.
+        """Restore the state of :meth:`state`.
 
         Raises:
-            UsageError: the memory was of another medium, policy, budget or seed.
-            DamagedError: the tensors do not fit together.
+            UsageError: the state has another medium, policy, budget or seed.
+            DamagedError: the tensors are inconsistent.
         """
         try:
             kept = bytes(state["settings"].tolist()).decode()
@@ -235,7 +233,7 @@ class Memory:
         self._exemplars = exemplars
 
     def describe(self) -> dict[str, Any]:
-        """What a result file says of the memory."""
+        """Return the memory's entry of a result file."""
         return {
             "policy": self.policy,
             "medium": self.medium.describe(),
@@ -252,7 +250,7 @@ class Memory:
 
     @property
     def _settings(self) -> str:
-        """What must be the same where a memory is restored."""
+        """Return the settings that must match on restore."""
         settings = [self.medium.name, self.policy, self.seed, self.budget_bytes]
         return json.dumps([*settings, self._label_size, self._extra_size, self._num_classes])
 
@@ -284,7 +282,7 @@ class Memory:
         )
 
     def _settle(self, arrivals: Arrivals, keep: Bools) -> None:
-        """Choose among the exemplars ``keep`` (m,) and arrivals, and hold what was chosen."""
+        """Select from the exemplars ``keep`` (m,) and arrivals, and store the selection."""
         held, now = self._exemplars, np.flatnonzero(keep)
         chosen = self._choice.choose(
             np.concatenate([held.ranks[now], arrivals.ranks]),

@@ -1,4 +1,4 @@
-"""What a memory remembers of its stream to choose by, and the choice.
+"""Selection of exemplars, and the state that it depends on.
 
 Legend: m exemplars, n samples offered, C classes.
 """
@@ -23,38 +23,38 @@ from seit.errors import DamagedError, UsageError
 
 POLICIES: tuple[Policy, ...] = ("reservoir", "balanced", "greedy", "herding", "ring")
 SHARED = ("balanced", "herding", "ring")
-"""Policies that give each class met an equal share of the budget."""
+"""Policies that give each class seen an equal share of the budget."""
 
 
 class Choice:
-    """Which exemplars stay.
+    """Selection of the exemplars that stay.
 
     The policies:
 
     ``reservoir``
-        A uniform sample of all that was offered, by random priorities of (seed, row): in whatever
-        order and portions they come, the same exemplars are left.
+        Uniform sample of everything offered, by random priorities of (seed, row): independent of
+        order and batching.
     ``balanced``
-        The same for each class by itself, within an equal share of the bytes for each class met.
+        The same within each class, with an equal share of the bytes per class seen.
     ``greedy``
         GDumb's sampler, which keeps classes balanced and the budget filled.
     ``ring``
-        The latest of each class, within the same shares.
+        The latest exemplars of each class, within the same shares.
     ``herding``
-        `Memory.replace_class` says which exemplars of a class, the most wanted first; later classes
-        cut the list.
+        `Memory.replace_class` sets the exemplars of a class, most important first; later classes
+        shorten the list.
 
     Args:
-        policy: which stay.
-        budget_bytes: of all exemplars together.
+        policy: name of the policy.
+        budget_bytes: budget of all exemplars together.
         num_classes: C.
-        seed: of random priorities.
+        seed: seed of random priorities.
 
     Attributes:
-        seen: bool (C,), classes met.
+        seen: bool (C,), classes seen.
 
     Raises:
-        UsageError: there is no such policy.
+        UsageError: the policy does not exist.
     """
 
     def __init__(self, policy: Policy, *, budget_bytes: int, num_classes: int, seed: int) -> None:
@@ -71,32 +71,32 @@ class Choice:
 
     @property
     def share(self) -> int:
-        """Bytes that a class may have."""
+        """Bytes available to each class."""
         if self.policy not in SHARED:
             return self.budget_bytes
         return self.budget_bytes // max(1, int(self.seen.sum()))
 
     def ranks(self, rows: Ints) -> Ints:
-        """Ranks int64 (n,) of rows (n,) that arrive now; lower ones are kept longer."""
+        """Return ranks int64 (n,) of arriving rows (n,); lower ones are kept longer."""
         if self.policy != "ring":
             return priorities(rows, seed=self.seed)
-        # The later, the lower.
+        # Later arrivals get lower ranks.
         ranks: Ints = (1 << 62) - self._arrivals - np.arange(len(rows))
         self._arrivals += len(rows)
         return ranks
 
     def meet(self, labels: Ints) -> None:
-        """Note the classes of samples that are offered; the greedy policy does so one by one."""
+        """Mark the classes of offered samples as seen; the greedy policy does so one by one."""
         if self.policy != "greedy":
             self.seen[labels] = True
 
     def may_stay(self, ranks: Ints, labels: Ints) -> Bools:
-        """Which of the samples offered (n,) are worth being encoded."""
+        """Return which of the samples offered (n,) are worth encoding."""
         could: Bools = ranks < self._limits[labels]
         return could
 
     def choose(self, ranks: Ints, labels: Ints, costs: Ints, *, num_held: int) -> Bools:
-        """Which exemplars (m,) stay, the first ``num_held`` of which are held already."""
+        """Return which exemplars (m,) stay; the first ``num_held`` are already held."""
         if self.policy == "greedy":
             return greedily_balanced(
                 ranks, labels, costs, num_held=num_held, budget=self.budget_bytes, seen=self.seen
@@ -108,7 +108,7 @@ class Choice:
         else:
             keep[fits] = within_shares(ranks[fits], labels[fits], costs[fits], share=self.share)
         out = fits & ~keep
-        # What once had no room never has, as more only come in: so that the order says nothing.
+        # Room only shrinks, so a rank that did not fit never will: order has no influence.
         if self.policy == "reservoir" and out.any():
             self._limits = np.minimum(self._limits, ranks[out].min())
         elif self.policy == "balanced":
@@ -116,7 +116,7 @@ class Choice:
         return keep
 
     def state(self) -> dict[str, Tensor]:
-        """All that :meth:`restore` needs."""
+        """Return the state for :meth:`restore`."""
         return {
             "seen": torch.from_numpy(self.seen.copy()),
             "limits": torch.from_numpy(self._limits.copy()),
@@ -124,11 +124,7 @@ class Choice:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where :meth:`state` was taken.
-
-        Raises:
-            DamagedError: the tensors are missing or of another memory.
-        """
+        """Restore the state of :meth:`state`; raise DamagedError if it is inconsistent."""
         try:
             seen, limits = state["seen"].cpu().numpy(), state["limits"].cpu().numpy()
             arrivals = int(state["arrivals"].item())

@@ -1,1 +1,1 @@
-"""Streams: the tasks that a learner meets, as rows of a split."""
+"""Streams: the tasks that a learner sees, as rows of a split."""

@@ -1,4 +1,4 @@
-"""i-Blurry: an online stream in which some classes are met once and others again and again.
+"""i-Blurry: an online stream in which some classes occur in one task and others in all.
 
 Koh et al., "Online Continual Learning on Class Incremental Blurry Task Configuration with Anytime
 Inference" (ICLR 2022, arXiv 2110.10031, section 3).
@@ -25,7 +25,7 @@ from seit.stream import sample_at
 
 _CLASS_STREAM = 0x626C757272
 _ROUNDING = 1e-9
-"""0.1 of 30 samples are 3, though the product is a little more or less in floating point."""
+"""Tolerance of products: 0.1 of 30 samples are 3, up to floating-point error."""
 
 
 def blurry(
@@ -39,26 +39,28 @@ def blurry(
     order: Sequence[int] | None = None,
     seed: int,
 ) -> Stream:
-    """i-Blurry-N-M: a share N of the classes belongs to one task each, the others come in all.
+    """Return an i-Blurry-N-M stream: a share N of the classes occurs in one task, others in all.
 
-    Every class has one task of its own, whose evaluated rows are its. Of a blurry class a share M
-    of the samples, drawn at random, is spread over the other tasks as evenly as it goes. Tasks have
-    equally many classes of their own, but for a remainder; rows arrive in a random order.
+    Every class has one task of its own, which evaluates it. A share M of the samples of a blurry
+    class, drawn at random, is spread evenly over the other tasks. Tasks have equally many classes
+    of their own, up to a remainder; rows arrive in random order.
 
-    A task's ``classes`` are those met first with it: early tasks meet most blurry classes already.
+    A task's ``classes`` are those first seen in it: early tasks already contain most blurry
+    classes.
 
     Args:
-        labels: int of the training split; unlabelled samples (−1) belong to no task.
+        labels: int of the training split; unlabeled samples (−1) belong to no task.
         val_labels: int of the evaluated split.
         num_classes: C.
         num_tasks: T, at least 2.
         disjoint_share: N, 0–1, rounded to whole classes.
         blur_share: M, 0 to below 1, rounded to whole samples of each class.
-        order: every class once, the first N·C being disjoint; None for one that ``seed`` draws.
-        seed: of all draws.
+        order: every class once, the first N·C being disjoint; None to draw one from ``seed``.
+        seed: seed of all draws.
 
     Raises:
-        UsageError: there are fewer classes than tasks, a share is none, or a class has no sample.
+        UsageError: there are fewer classes than tasks, a share is out of range, or a class has no
+            sample.
     """
     check_labels(labels, val_labels, num_classes=num_classes)
     if not 2 <= num_tasks <= num_classes:
@@ -89,7 +91,7 @@ def blurry(
                 )
             ]
             parts[index].append(rows[sent:])
-            # The next class goes on where this one stopped, so that no task gets more than others.
+            # The next class continues where this one stopped, so that tasks stay balanced.
             to = (np.arange(sent) + num_sent) % len(others)
             for place, task in enumerate(others):
                 parts[task].append(rows[:sent][to == place])
@@ -98,9 +100,9 @@ def blurry(
 
 
 def _own_classes(chosen: Sequence[int], num_disjoint: int, num_tasks: int) -> list[list[int]]:
-    """The classes of each task: its disjoint ones, then its blurry ones."""
+    """Return the classes of each task: disjoint ones first, then blurry ones."""
     disjoint = bounds_of(_even(num_disjoint, num_tasks))
-    # What remains of the one is made up by the other, so that sizes differ by one at most.
+    # One kind fills up the remainder of the other, so that sizes differ by at most one.
     sizes = _even(len(chosen), num_tasks)
     blurred = bounds_of([size - (disjoint[t + 1] - disjoint[t]) for t, size in enumerate(sizes)])
     rest = chosen[num_disjoint:]

@@ -1,4 +1,4 @@
-"""Which domain each sample is from: a CSV file, or the folders of the corpus."""
+"""Domains of samples, from a CSV file or from the folders of the corpus."""
 
 import csv
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from pathlib import Path
 from seit.errors import UsageError
 
 FOLDER = "folder"
-"""In place of a file: the first folder of a sample's key is its domain."""
+"""In place of a file: the domain is the first folder of a sample's key."""
 
 
 def read_domains(path: str | Path, keys: Sequence[str], *, split: str = "") -> list[str]:
-    """The domain of each of ``keys``, in their order.
+    """Return the domain of each of ``keys``, in order.
 
     Args:
-        path: a CSV file of lines ``key,domain``, with or without a first line that says so; keys
-            that are not asked for may be in it. Or ``folder``.
-        keys: of a split's samples.
-        split: the name of the split, which as the first folder of a key is no domain.
+        path: CSV file of lines ``key,domain``, with or without a header; other keys are ignored. Or
+            ``folder``.
+        keys: keys of a split's samples.
+        split: name of the split, skipped as the first folder of a key.
 
     Raises:
-        UsageError: the file cannot be read, or lacks a key, or gives it two domains.
+        UsageError: the file cannot be read, lacks a key, or gives a key two domains.
     """
     if str(path) == FOLDER:
         return [_folder_of(key, split) for key in keys]

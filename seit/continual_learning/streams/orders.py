@@ -1,4 +1,4 @@
-"""In which order the classes of a corpus are met.
+"""Order in which the classes of a corpus arrive.
 
 Legend: C classes.
 """
@@ -16,9 +16,9 @@ from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import UsageError
 
 PILOT_SEED = 1993
-"""Of the permutation that PILOT and PyCIL draw by default."""
+"""Default seed of the permutation in PILOT and PyCIL."""
 MAX_ORDER_BYTES = 1 << 22
-"""A file of an order is not larger."""
+"""Maximum size of an order file."""
 _PILOT = "pilot"
 _NUMBERS = re.compile(r"[\d\s,]*")
 
@@ -26,19 +26,19 @@ _NUMBERS = re.compile(r"[\d\s,]*")
 def class_order(
     order: str, num_classes: int, *, classes: Sequence[str] | None = None
 ) -> tuple[int, ...]:
-    """The classes 0 … C − 1 in the order that ``order`` names.
+    """Return the classes 0 … C − 1 in the order that ``order`` names.
 
     Args:
-        order: ``natural`` for 0 … C − 1. ``pilot`` for the permutation that PILOT and PyCIL draw
-            with their seed 1993, ``pilot:SEED`` for another seed. Otherwise the path of a file:
-            a JSON list of numbers and names, or text with one class a line, or with numbers that
-            blanks or commas part. Digits in a text file are a number; where classes have digits
-            for names, use JSON, whose strings are always names.
+        order: ``natural`` for 0 … C − 1; ``pilot`` for the permutation of PILOT and PyCIL with seed
+            1993, ``pilot:SEED`` for another seed; or the path of a file: a JSON list of numbers and
+            names, or text with one class per line, or numbers separated by blanks or commas. Digits
+            in a text file are a number; if class names are digits, use JSON, whose strings are
+            always names.
         num_classes: C.
-        classes: their names, for files with names.
+        classes: class names, for files with names.
 
     Raises:
-        UsageError: the order cannot be read, or does not hold every class once.
+        UsageError: the order cannot be read, or does not contain every class once.
     """
     if order == "natural":
         return tuple(range(num_classes))
@@ -47,7 +47,7 @@ def class_order(
         number = int(seed) if seed.isdecimal() and len(seed) < 11 else PILOT_SEED
         if (seed and str(number) != seed) or number >= 1 << 32:
             raise UsageError(f"the seed of order {order!r} is {seed!r}; expected 0 to 2^32 - 1")
-        # The legacy generator: the order is to be theirs, number by number.
+        # Legacy generator, to reproduce their permutation exactly.
         random = np.random.RandomState(number)
         return tuple(random.permutation(num_classes).tolist())
     entries = _read(Path(order))
@@ -57,7 +57,7 @@ def class_order(
 
 
 def _read(path: Path) -> list[Any]:
-    """The entries of a file: integers and names."""
+    """Read the integers and names of a file."""
     try:
         text = read_plain(path, max_bytes=MAX_ORDER_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
@@ -84,7 +84,7 @@ def _read(path: Path) -> list[Any]:
 
 
 def _number(digits: str) -> int:
-    """The number, or one beyond every class where it is too long to be read."""
+    """Return the number, or one beyond every class if there are too many digits to parse."""
     return int(digits) if len(digits) < 19 else 1 << 62
 
 

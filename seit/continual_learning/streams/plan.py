@@ -1,4 +1,4 @@
-"""Which stream a config asks for."""
+"""Construction of the stream that a config describes."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from seit.training import has_labels
 
 
 def make_stream(config: ContinualConfig, store: Store) -> Stream:
-    """The stream over the splits of a store that ``config`` names.
+    """Return the stream over the splits of a store that ``config`` describes.
 
     Raises:
         UsageError: the store lacks labels or a split, or the settings do not fit its classes.
@@ -39,7 +39,7 @@ def make_stream(config: ContinualConfig, store: Store) -> Stream:
     if data.fraction < 1:
         chosen = np.zeros(len(labels), dtype=bool)
         chosen[select(train, fraction=data.fraction, seed=seed)] = True
-        labels[~chosen] = -1  # as unlabelled ones, they belong to no task
+        labels[~chosen] = -1  # unlabeled: belongs to no task
     check_labels(labels, evaluated.labels, num_classes=num_classes, classes=store.classes)
     if wanted.kind == "domain":
         assert wanted.domains is not None, "a domain stream has been checked to name them"

@@ -1,7 +1,7 @@
-"""Streams: the tasks that a learner meets one after the other, as rows of a split.
+"""Streams: sequences of tasks, as rows of a split.
 
-A stream is made of labels alone, before anything of a sample is read, and is the same on every
-machine. Its fingerprint tells whether two results are of the same stream.
+A stream is made from labels alone, before any sample is read, and is identical on every machine.
+Equal fingerprints mean that two results are of the same stream.
 
 Legend: N samples of the training split, M of the evaluated one, n and m those of a task, C classes.
 """
@@ -24,23 +24,23 @@ from seit.stream import sample_at
 StreamKind = Literal["class", "domain", "online", "blurry"]
 Rows = npt.NDArray[np.int64]
 _ARRIVAL_STREAM = 0x6172726976616C
-"""Sets the order of arrival apart from the order in which a loader reads with the same seed."""
+"""Separates the order of arrival from a loader's order with the same seed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A part of a stream; of a task-free one it only says where rows came from.
+    """Part of a stream; in a task-free one it only records where rows came from.
 
     Attributes:
-        index: from 0.
-        classes: labels that are met first with it, in the stream's order; of a domain stream all
-            labels.
-        rows: int64 (n,), rows of the training split: ascending, or where a stream is task-free in
-            the order in which they arrive.
+        index: index from 0.
+        classes: labels that first occur in it, in the stream's order; all labels in a domain
+            stream.
+        rows: int64 (n,), rows of the training split, ascending; in order of arrival in a task-free
+            stream.
         val_rows: int64 (m,), rows of the evaluated split that belong to it, ascending.
-        val_classes: classes of its evaluated rows: ``classes``, but of a blurry stream those whose
-            own task it is, of which samples may have come before.
-        name: what people call it: ``classes 1–10`` of the stream's order, or a domain.
+        val_classes: classes of its evaluated rows: ``classes``, or in a blurry stream the classes
+            whose own task it is, some of which may have occurred before.
+        name: display name: ``classes 1–10`` of the stream's order, or a domain.
     """
 
     index: int
@@ -53,12 +53,13 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stream:
-    """Tasks in their order.
+    """Sequence of tasks.
 
     Attributes:
-        kind: ``class``: new classes with each task; ``domain``: the same classes, drawn otherwise;
-            ``online``: one pass over either, without a task's end being told; ``blurry``: the same
-            with classes that return.
+        kind: ``class``: new classes in each task; ``domain``: the same classes from other domains;
+            ``online``: one pass over either, without task boundaries; ``blurry``: the same with
+            recurring classes.
+        tasks: tasks in order.
         class_order: all classes, in the order in which tasks introduce them.
         num_classes: C, of the corpus.
     """
@@ -70,17 +71,17 @@ class Stream:
 
     @property
     def task_free(self) -> bool:
-        """Whether a learner is told nothing of tasks, and sees each sample once."""
+        """True if samples are seen once and without task boundaries."""
         return self.kind in ("online", "blurry")
 
     def seen_classes(self, index: int) -> tuple[int, ...]:
-        """The classes met up to and with task ``index``, in the stream's order."""
+        """Return the classes seen up to and including task ``index``, in the stream's order."""
         seen = set(chain.from_iterable(task.classes for task in self.tasks[: index + 1]))
         return tuple(label for label in self.class_order if label in seen)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of kind, class order and the rows of every task."""
+        """Sha256 of kind, class order and the rows of every task."""
         digest = hashlib.sha256(f"{self.kind} {self.num_classes}".encode())
         columns: list[Any] = [self.class_order]
         for task in self.tasks:
@@ -91,7 +92,7 @@ class Stream:
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """What a result file says of the stream, as JSON; ``increments`` are new classes a task."""
+        """Return the stream's entry of a result file; ``increments`` are new classes per task."""
         return {
             "kind": self.kind,
             "task_free": self.task_free,
@@ -114,20 +115,21 @@ def class_incremental(
     initial: int | None = None,
     order: Sequence[int],
 ) -> Stream:
-    """New classes with every task: B0-IncM, and with ``initial`` = C // 2 B(C/2)-IncM.
+    """Return a stream with new classes in every task: B0-IncM, or B(C/2)-IncM.
 
-    Where ``increment`` does not divide what is left, the last task is smaller.
+    The latter needs ``initial`` = C // 2. The last task is smaller if ``increment`` does not divide
+    the remaining classes.
 
     Args:
-        labels: int (N,) of the training split; unlabelled samples (−1) belong to no task.
+        labels: int (N,) of the training split; unlabeled samples (−1) belong to no task.
         val_labels: int (M,) of the evaluated split.
         num_classes: C.
-        increment: classes that each task adds.
+        increment: new classes per task.
         initial: classes of the first task; None for ``increment``.
         order: every class once; see :func:`seit.continual_learning.streams.orders.class_order`.
 
     Raises:
-        UsageError: the sizes are none, or a class has no sample to learn or to be tested with.
+        UsageError: a size is out of range, or a class has no training or evaluated sample.
     """
     check_labels(labels, val_labels, num_classes=num_classes)
     assert sorted(order) == list(range(num_classes)), "an order is checked where it is read"
@@ -164,20 +166,20 @@ def domain_incremental(
     *,
     num_classes: int,
 ) -> Stream:
-    """The same classes in every task, each task from another domain.
+    """Return a stream with the same classes in every task, each from another domain.
 
-    Tasks follow the names of their domains, numbers in them counted as numbers (``day2`` before
-    ``day10``): names alone decide, not how the store happens to be sorted.
+    Tasks are sorted by domain name, with numbers compared by value (``day2`` before ``day10``),
+    independent of the order of the store.
 
     Args:
-        labels: int (N,) of the training split; unlabelled samples (−1) belong to no task.
+        labels: int (N,) of the training split; unlabeled samples (−1) belong to no task.
         val_labels: int (M,) of the evaluated split.
         domains: N names; see :func:`seit.continual_learning.streams.domains.read_domains`.
         val_domains: M names.
         num_classes: C.
 
     Raises:
-        UsageError: a domain lacks samples to learn or to be tested with, or a class has none.
+        UsageError: a domain or a class has no training or evaluated sample.
     """
     check_labels(labels, val_labels, num_classes=num_classes)
     for name, names, count in (
@@ -213,9 +215,9 @@ def domain_incremental(
 
 
 def online(stream: Stream, *, seed: int) -> Stream:
-    """One pass over a stream of classes or domains, each task's rows shuffled by ``seed``.
+    """Return one pass over a class or domain stream, each task's rows shuffled by ``seed``.
 
-    A row's place is computed from the seed, the task and its position alone.
+    The place of a row depends on the seed, the task and its position alone.
     """
     assert stream.kind in ("class", "domain"), "others are in the order of arrival already"
     tasks = tuple(
@@ -231,7 +233,7 @@ def online(stream: Stream, *, seed: int) -> Stream:
 
 
 def in_order_of_arrival(rows: Rows, *, seed: int, index: int) -> Rows:
-    """The rows of task ``index`` (n,), shuffled."""
+    """Return the rows of task ``index`` (n,), shuffled."""
     return rows[
         sample_at(np.arange(len(rows)), len(rows), seed=seed ^ _ARRIVAL_STREAM, epoch=index)
     ]
@@ -244,7 +246,7 @@ def check_labels(
     num_classes: int,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Refuse classes without a sample in either split; ``classes`` are their names, if known."""
+    """Raise UsageError if a class has no sample in a split; ``classes`` are names, if known."""
     for name, column in (("training", labels), ("evaluated", val_labels)):
         counts = np.bincount(column[column >= 0], minlength=num_classes)
         assert len(counts) == num_classes, "a split's labels are below the number of its classes"
@@ -260,17 +262,17 @@ def check_labels(
 
 
 def span_name(start: int, stop: int) -> str:
-    """What a task of the classes at ``start`` to below ``stop`` of the order is called."""
+    """Return the name of a task with the classes from ``start`` to below ``stop`` of the order."""
     return f"class {stop}" if stop - start == 1 else f"classes {start + 1}–{stop}"
 
 
 def bounds_of(sizes: Sequence[int]) -> list[int]:
-    """Where parts of these sizes begin and end: 0 first, their sum last."""
+    """Return the bounds of consecutive parts of these sizes: 0 first, their sum last."""
     return [0, *accumulate(sizes)]
 
 
 def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """A key that sorts numbers inside names by their value."""
+    """Return a key that sorts numbers inside names by value."""
     parts = re.findall(r"\d+|\D+", name)
     numbers = [(0, int(p), "") if p.isdecimal() and len(p) < 19 else (1, 0, p) for p in parts]
     return numbers, name

@@ -1,1 +1,1 @@
-"""Engines that make the shards of a job: in this process, or in the actors of a Ray cluster."""
+"""Engines that make the shards of a job: this process, or actors of a Ray cluster."""

@@ -1,8 +1,8 @@
 """Protocol of engines, which make the shards of a job.
 
-An engine takes the plans of missing shards and yields each plan's number with its record, in any
-order; the shards and the records of the workspace are written by then. The result depends on the
-plans and the tokenizer alone, so another engine may continue the job.
+An engine takes the plans of missing shards and yields each plan's index with its record, in any
+order, after writing the shard and its record. The result depends only on the plans and the
+tokenizer, so another engine may continue the job.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +18,14 @@ from seit.tokenizers import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Everything an engine needs.
+    """Inputs of an engine.
 
     Attributes:
-        config: the job's; its image size is settled.
-        workspace: receives shards and records.
-        tokenizer: on the job's device.
-        reader: reads inputs in this process.
-        advance: receives the number of inputs done and, among them, of inputs skipped.
+        config: settings of the job, with the image size resolved.
+        workspace: destination of shards and records.
+        tokenizer: tokenizer on the job's device.
+        reader: reader of inputs in this process.
+        advance: callback that receives the number of inputs done and how many of them were skipped.
     """
 
     config: TokenizeConfig

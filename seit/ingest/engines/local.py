@@ -1,4 +1,4 @@
-"""The engine of one machine: shard after shard, decoding and encoding on all cores."""
+"""Single-machine engine: one shard at a time, decoding and encoding on all cores."""
 
 from collections.abc import Iterator, Sequence
 

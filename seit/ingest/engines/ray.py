@@ -1,10 +1,9 @@
-"""The engine of a cluster: Ray Data hands shard plans to a pool of actors.
+"""Cluster engine: Ray Data distributes shard plans over a pool of actors.
 
-Each actor loads the tokenizer once, reads inputs itself and writes shards straight to the store's
-folder, so the file system of STORE must be shared by all nodes, and SRC be readable from each of
-them. Ray restarts an actor that died and repeats its plans; those that it had finished are on
-record. An actor writes in a folder of its own and renames what is whole, so that two that make the
-same shard, as happens when a node only seemed to be lost, do not meet.
+Each actor loads the tokenizer once, reads inputs itself and writes shards directly to the store's
+folder, so all nodes must share the file system of STORE and be able to read SRC. Ray restarts dead
+actors and repeats their plans; finished plans are on record. An actor writes in a folder of its own
+and renames complete files, so two actors may make the same shard, as when a node seemed lost.
 """
 
 import json
@@ -37,14 +36,15 @@ from seit.ingest.workspace import DoneShard, Workspace
 from seit.tokenizers import load_tokenizer
 
 _MAX_TASKS = 10_000
-"""Ray keeps books of each task; longer jobs have several shards in one."""
+"""Maximum number of tasks, since Ray tracks each one; longer jobs put several shards in one task.
+"""
 
 
 def check_ray() -> None:
-    """Refuse to begin without Ray.
+    """Check that Ray is installed.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: Ray is missing.
     """
     try:
         import_module("ray.data")
@@ -55,12 +55,11 @@ def check_ray() -> None:
 
 
 def make_on_ray(work: Work, plans: Sequence[ShardPlan]) -> Iterator[tuple[int, DoneShard]]:
-    """Make shards in the actors of a cluster; one that is running already, or one for this job.
+    """Make shards in the actors of a running cluster, or of a temporary one.
 
     Raises:
         UsageError: the cluster cannot be reached or has no room for an actor.
-        SeitError: an actor cannot work, an input is unreadable and ``strict`` was asked for, or
-            Ray itself failed.
+        SeitError: an actor or Ray failed, or an input is unreadable and ``strict`` is set.
     """
     if not plans:
         return
@@ -103,7 +102,7 @@ def make_on_ray(work: Work, plans: Sequence[ShardPlan]) -> Iterator[tuple[int, D
 
 
 class ShardActor:
-    """Makes shards on some node of the cluster."""
+    """Actor that makes shards on a node of the cluster."""
 
     def __init__(self, *, config: TokenizeConfig, store: str, staged: bool, version: str) -> None:
         self._stack = ExitStack()
@@ -114,7 +113,7 @@ class ShardActor:
             self._failure = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make the shard of a row, unless that was done before the actor was restarted."""
+        """Make the shard of a row, unless it was finished before a restart of the actor."""
         answer = {"number": row["number"], "record": "", "error": self._failure}
         if self._failure:
             return answer
@@ -149,13 +148,13 @@ class ShardActor:
 
 
 class ActorWorkspace(Workspace):
-    """A job's folder as an actor sees it: shards appear in the store when they are whole."""
+    """Job folder as seen by an actor; only complete shards appear in the store."""
 
     def __init__(self, store: Path, *, staged: bool) -> None:
-        """Join a job that is under way.
+        """Join a running job.
 
         Raises:
-            SeitError: the folder is not there.
+            SeitError: the folder does not exist.
         """
         super().__init__(store, staged=staged)
         self._final = self.shards
@@ -200,7 +199,7 @@ class ActorWorkspace(Workspace):
 
 @contextmanager
 def _cluster(config: TokenizeConfig) -> Iterator[bool]:
-    """A cluster for the time of the job; whether its actors get GPUs."""
+    """Connect to a cluster for the duration of the job; yield True if its actors get GPUs."""
     ray: Any = import_module("ray")
     is_ours = not ray.is_initialized()
     if is_ours:
@@ -245,7 +244,7 @@ def _count_actors(config: TokenizeConfig, *, wants_gpu: bool) -> int:
 
 @contextmanager
 def _quiet_context() -> Iterator[None]:
-    """Ray Data without bars and reports of its own, and with patience for long shards."""
+    """Silence Ray Data's progress bars and reports, and allow long-running shards."""
     context = import_module("ray.data").DataContext.get_current()
     settings = {
         "enable_progress_bars": False,
@@ -263,4 +262,4 @@ def _quiet_context() -> Iterator[None]:
 
 
 def _ignore(_inputs: int, _skipped: int) -> None:
-    """Progress is told shard by shard."""
+    """Ignore progress within a shard; it is reported per shard."""

@@ -9,7 +9,7 @@ def choose_engine(name: str) -> Engine:
     """Return the engine ``name``: local or ray.
 
     Raises:
-        UsageError: it needs a package that is not installed.
+        UsageError: a required package is not installed.
     """
     if name == "ray":
         check_ray()

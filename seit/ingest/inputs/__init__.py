@@ -1,1 +1,1 @@
-"""Inputs: bytes of images and audio → arrays that a tokenizer takes."""
+"""Conversion of image and audio bytes to arrays that a tokenizer takes."""

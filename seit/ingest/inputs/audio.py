@@ -1,21 +1,20 @@
-"""Audio bytes → the mono windows that a tokenizer takes.
+"""Conversion of audio bytes to the mono windows that a tokenizer takes.
 
-Every file goes the same way: recognize it by its first bytes, settle the lengths in its header,
-check what it says, decode block by block, mix all channels down to their mean, resample, cut into
-windows. So a clip needs the memory of its windows and of one block, whatever its header says; the
-windows of a long recording are not held but decoded again when they are wanted.
+Every file takes the same path: recognize the format by its first bytes, correct the lengths in the
+header, validate it, decode block by block, mix all channels to their mean, resample, cut into
+windows. So a clip needs memory for its windows and one block only, whatever its header states; the
+windows of a long recording are not held but decoded again on demand.
 
-Channels that cancel each other out, as when one is inverted, are not mixed: the loudest is taken.
+Channels that cancel out, as when one is inverted, are not mixed: the loudest is used.
 
 libsndfile decodes WAV, FLAC, Ogg (Vorbis, Opus), MP3, AIFF, AU, W64, CAF and NIST SPHERE; soxr
-resamples. Both come with the extra ``audio``. A file that ends early is unreadable;
-formats that are made to be streamed, MP3 and Ogg, are read as far as they go. What each format
-becomes is in docs/formats.md. (What the MP3 library remarks on damaged files goes straight to
-stderr and cannot be held back from here.)
+resamples. Both come with the extra ``audio``. A truncated file is unreadable, except in the
+streaming formats MP3 and Ogg, which are read as far as they go. docs/formats.md lists what each
+format becomes. (The MP3 library's remarks on damaged files go to stderr and cannot be suppressed.)
 
-Safety. Whatever the bytes, the only error is ``UnreadableError``.
+Whatever the bytes, the only error is ``UnreadableError``.
 
-Shape letters: N samples of a clip, T samples of a window.
+Legend: N samples of a clip, T samples of a window.
 """
 
 import io
@@ -38,44 +37,44 @@ from seit.ingest.inputs.signatures import refusal
 from seit.ingest.sources import Instance, read_bytes
 
 MAX_SECONDS = 600.0
-"""Longest clip that is read unless another limit is given."""
+"""Default limit on the length of a clip."""
 HELD_SECONDS = 600.0
-"""Clips up to here are held as windows, 38 MB at 16 kHz; longer ones are decoded twice."""
+"""Longest clip whose windows are held (38 MB at 16 kHz); longer ones are decoded twice."""
 MIN_RATE, MAX_RATE = 1_000, 384_000
-"""Sample rates of files, in Hz."""
+"""Accepted sample rates of files, in Hz."""
 MAX_VALUES = 1 << 33
-"""Frames × channels of a file: a day of stereo at 48 kHz."""
+"""Maximum frames × channels of a file: a day of stereo at 48 kHz."""
 MAX_AMPLITUDE = 16.0
-"""Of floating-point files, whose full scale is 1."""
+"""Maximum amplitude of floating-point files, whose full scale is 1."""
 VALID_SECONDS = "valid_seconds"
-"""The entry of a sample's metadata that says how much of its window is audio."""
+"""Metadata field with the seconds of audio in a sample's window."""
 CANCELS = "its channels cancel each other out; the loudest one alone was taken"
 SILENT = "it is silent"
 CHAINED = "several streams one after the other; only the first is kept"
 
 _LEAST_SHARE = 0.1
-"""A last window of which less is audio is left out, unless it is the only one."""
+"""Minimum share of audio in a last window; an emptier one is dropped unless it is the only one."""
 _BLOCK_VALUES = 1 << 18
 _UNKNOWN_FRAMES = 1 << 40
-"""Frame counts from here on are what libsndfile gives for streams without one."""
+"""Lowest frame count that libsndfile reports for streams of unknown length."""
 _LEAST_ENERGY = 0.02
-"""Share of the channels' energy, times their number, that is left in a mean that is no silence."""
+"""Ratio of the mean's energy × channels to the mean channel energy below which channels cancel."""
 _SILENT_PEAK = 1e-4
 _AHEAD_BYTES = 256 << 20
 _EXPANSION = 8
-"""Bytes of windows to a byte of a file, at most, as a rule."""
+"""Typical maximum of window bytes per file byte."""
 _MAX_PAGES = 1 << 20
 _MORE_SECONDS = "pass --max-seconds to take more, or split it"
 _STARTS = (b"fLaC", b"OggS", b".snd", b"dns.", b"caff", b"NIST_1A", b"riff.\x91\xcf\x11")
 
 
 class Window(NamedTuple):
-    """A part of a clip."""
+    """Part of a clip."""
 
     values: npt.NDArray[np.float32]
-    """float32 (T,), zeros behind the end of the clip."""
+    """float32 (T,), zero-padded after the end of the clip."""
     num_valid: int
-    """Samples that are audio, 1…T."""
+    """Number of samples that are audio, 1…T."""
 
 
 def decode_audio(
@@ -86,23 +85,22 @@ def decode_audio(
     max_seconds: float = MAX_SECONDS,
     remark: Remark = ignore,
 ) -> list[Window]:
-    """Decode a clip to mono windows that lie next to each other.
+    """Decode a clip to adjacent mono windows; thread-safe.
 
-    The last window is filled up with zeros; it is left out where it holds less than a tenth of a
-    window and is not the only one. Safe to call from many threads.
+    The last window is zero-padded; if under a tenth full, it is dropped unless it is the only one.
 
     Args:
-        data: the bytes of one audio file.
-        sample_rate: of the windows, in Hz.
-        window: T, samples.
-        max_seconds: longest clip accepted; checked before decoding, and while.
-        remark: called with what was left out or assumed, a sentence each.
+        data: bytes of one audio file.
+        sample_rate: sample rate of the windows, in Hz.
+        window: samples per window, T.
+        max_seconds: longest clip accepted; checked before and during decoding.
+        remark: callback that receives a sentence for each thing dropped or assumed.
 
     Returns:
         At least one window; full scale is −1 to 1.
 
     Raises:
-        UnreadableError: with a short reason, for whatever bytes are no such clip.
+        UnreadableError: the bytes are not such a clip; the message is a short reason.
         UsageError: soundfile or soxr is not installed.
     """
     clip = _Clip.of(data, sample_rate, window, max_seconds, remark)
@@ -112,12 +110,12 @@ def decode_audio(
 
 
 class Survey(NamedTuple):
-    """What one pass through a clip found.
+    """Findings of one pass through a clip.
 
     Attributes:
-        num_windows: windows of it.
-        channel: the only channel to take; None for the mean.
-        windows: they, unless there are more than were to be held.
+        num_windows: number of windows.
+        channel: index of the only channel to use; None for the mean.
+        windows: the windows; None if there are more than the limit.
     """
 
     num_windows: int
@@ -129,7 +127,7 @@ def survey(clip: "_Clip", remark: Remark, *, most: int | None = None) -> Survey:
     """Decode a whole clip once and hold its windows if there are at most ``most``.
 
     Raises:
-        UnreadableError: some part of it cannot be read.
+        UnreadableError: a part of it cannot be read.
     """
     found = _survey(clip, None, most)
     levels = clip.levels
@@ -154,7 +152,7 @@ def _survey(clip: "_Clip", channel: int | None, most: int | None) -> Survey:
 
 
 class _Levels:
-    """Energies of the channels and of their mean, and the highest value of any."""
+    """Energies of the channels and of their mean, and the overall peak."""
 
     def __init__(self) -> None:
         self.peak = 0.0
@@ -162,7 +160,7 @@ class _Levels:
         self._mean = 0.0
 
     def add(self, block: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]) -> None:
-        """Count a block (n, channels) and its mean (n,)."""
+        """Add a block (n, channels) and its mean (n,)."""
         self.peak = max(self.peak, float(np.abs(block).max()))
         if block.shape[1] > 1:
             self._channels = self._channels + np.einsum("nc,nc->c", block, block, dtype=np.float64)
@@ -170,7 +168,7 @@ class _Levels:
 
     @property
     def cancel(self) -> bool:
-        """Whether nearly nothing of channels that are no silence is left in their mean."""
+        """True if channels that are not silent nearly cancel out in their mean."""
         count = len(self._channels)
         if count < 2 or self.peak < _SILENT_PEAK:
             return False
@@ -178,12 +176,12 @@ class _Levels:
 
     @property
     def loudest(self) -> int:
-        """The number of the channel of the most energy."""
+        """Index of the channel with the most energy."""
         return int(self._channels.argmax())
 
 
 class _Clip(NamedTuple):
-    """The bytes of a clip that libsndfile takes, and what becomes of them."""
+    """Bytes of a clip as libsndfile takes them, and the settings of its decoding."""
 
     data: bytes
     sample_rate: int
@@ -195,10 +193,10 @@ class _Clip(NamedTuple):
     def of(
         cls, data: bytes, sample_rate: int, window: int, max_seconds: float, remark: Remark
     ) -> "_Clip":
-        """Settle the header of a file.
+        """Correct the header of a file.
 
         Raises:
-            UnreadableError: it is no audio that is known, or is truncated.
+            UnreadableError: the format is unknown or the file is truncated.
         """
         import_libraries()
         if not data:
@@ -207,7 +205,7 @@ class _Clip(NamedTuple):
         return cls(settled, sample_rate, window, max_seconds, _Levels())
 
     def windows(self, channel: int | None) -> Iterator[Window]:
-        """Decode window by window, one channel of it or the mean of all."""
+        """Decode window by window: one channel, or the mean of all."""
         soundfile, _ = import_libraries()
         levels = self.levels if channel is None else _Levels()
         try:
@@ -220,19 +218,19 @@ class _Clip(NamedTuple):
                 yield from _cut(resampled, self.window)
         except UnreadableError:
             raise
-        except Exception as error:  # libsndfile has many words for what is wrong with a file
+        except Exception as error:  # libsndfile reports faults of a file by many error types
             raise UnreadableError(_reason(error)) from None
 
 
 def _settled(data: bytes, remark: Remark) -> bytes:
-    """Return the bytes that libsndfile takes for the same sound.
+    """Return the bytes that make libsndfile decode the same sound.
 
     Raises:
-        UnreadableError: it is no audio that is known, or is truncated.
+        UnreadableError: the format is unknown or the file is truncated.
     """
     start = skip_id3(data)
     if start and _is_audio(data[start : start + 16]):
-        data = data[start:]  # libsndfile would count the tag among the bytes of a WAV file
+        data = data[start:]  # libsndfile would count the tag as bytes of a WAV file
     if _is_audio(data):
         if data[:4] == b"OggS" and _is_chained(data):
             remark(CHAINED)
@@ -246,7 +244,7 @@ def _settled(data: bytes, remark: Remark) -> bytes:
 
 
 def _is_chained(data: bytes) -> bool:
-    """Whether a second Ogg stream begins where the first has begun to give data."""
+    """Return True if a second Ogg stream begins after data of the first."""
     place, has_data = 0, False
     for _ in range(_MAX_PAGES):
         if data[place : place + 4] != b"OggS" or place + 27 > len(data):
@@ -278,9 +276,9 @@ def import_libraries() -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class AudioDecoder:
-    """Reads an instance and cuts it into windows; one that is unreadable comes with the reason.
+    """Decoder that reads an instance and cuts it into windows, or gives the reason why it cannot.
 
-    A clip of several windows makes samples of the keys ``key#0``, ``key#1``, …
+    A clip of several windows makes samples with the keys ``key#0``, ``key#1``, …
     """
 
     sample_rate: int
@@ -288,7 +286,7 @@ class AudioDecoder:
     max_seconds: float
 
     def __call__(self, item: Instance, /, *, exclusive: AbstractContextManager[Any]) -> Decoded:
-        """Decode; large files are read inside of ``exclusive``."""
+        """Decode an instance, reading a large file under ``exclusive``."""
         num_bytes = 0
         remarks = InputRemarks()
         most = max(1, int(HELD_SECONDS * self.sample_rate / self.window))
@@ -305,10 +303,10 @@ class AudioDecoder:
         return Decoded(item, num_bytes, samples, remarks=remarks.sentences)
 
     def open(self, data: bytes, remark: Remark = ignore) -> _Clip:
-        """Settle the header of a file.
+        """Correct the header of a file.
 
         Raises:
-            UnreadableError: it is no audio that is known, or is truncated.
+            UnreadableError: the format is unknown or the file is truncated.
         """
         return _Clip.of(data, self.sample_rate, self.window, self.max_seconds, remark)
 
@@ -322,13 +320,13 @@ class AudioDecoder:
 
 @dataclass(frozen=True)
 class LongSamples(Collection[Sample]):
-    """The samples of a long recording: decoded while one goes through them, never all held.
+    """Samples of a long recording, decoded during iteration and never all held.
 
     Attributes:
         instance: the recording.
-        decoder: what cuts it.
-        count: its windows.
-        channel: the only channel to take; None for the mean.
+        decoder: decoder that cuts it.
+        count: number of windows.
+        channel: index of the only channel to use; None for the mean.
     """
 
     instance: Instance
@@ -357,7 +355,7 @@ class LongSamples(Collection[Sample]):
 
 
 class AudioReader(Reader):
-    """Decodes audio in a pool of threads or of processes.
+    """Reader that decodes audio in a pool of threads or processes.
 
     Raises:
         UsageError: soundfile or soxr is not installed.
@@ -378,9 +376,9 @@ class AudioReader(Reader):
 
     @override
     def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:
-        """Yield the instances in their order, decoded; at most ``ahead`` are held at a time.
+        """Yield decoded instances in order, holding at most ``ahead``.
 
-        Of long clips fewer are held, so that they take about 256 MB.
+        Fewer long clips are held, so that they take about 256 MB.
         """
         listed = list(instances)
         file_bytes = sum(max(0, entry.num_bytes) for entry in listed) // max(1, len(listed))
@@ -389,7 +387,7 @@ class AudioReader(Reader):
 
 
 class _Bytes(io.BytesIO):
-    """Bytes in which seeking before the start, as damaged headers ask for, leads to the start."""
+    """Bytes in which a seek before the start, as damaged headers request, goes to the start."""
 
     @override
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -398,7 +396,7 @@ class _Bytes(io.BytesIO):
 
 
 def _is_audio(data: bytes) -> bool:
-    """Whether the first bytes are those of a format that is tried, other than MP3."""
+    """Return True for the first bytes of a supported format other than MP3."""
     if data[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return data[8:12] == b"WAVE"
     if data[:4] == b"FORM":
@@ -413,7 +411,7 @@ def _check_header(file: Any, max_seconds: float) -> None:
     if frames < 1 or channels < 1:
         raise UnreadableError("it holds no samples")
     if file.format == "MP3" or frames >= _UNKNOWN_FRAMES:
-        return  # an estimate, or unknown: the limit holds while decoding
+        return  # an estimate, or unknown: the limit is checked during decoding
     if frames > max_seconds * rate:
         raise UnreadableError(
             f"{frames / rate:,.0f} seconds is more than the limit of {max_seconds:,.0f}; "
@@ -429,7 +427,7 @@ def _check_header(file: Any, max_seconds: float) -> None:
 def _mono_blocks(
     file: Any, max_seconds: float, levels: _Levels, channel: int | None
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode block by block: a channel or the mean of all, float32 (n,) each."""
+    """Decode block by block one channel or the mean of all: float32 (n,) each."""
     step = max(1, _BLOCK_VALUES // file.channels)
     left = limit = min(int(max_seconds * file.samplerate), MAX_VALUES // file.channels)
     while len(block := file.read(step, dtype="float32", always_2d=True)):
@@ -467,7 +465,7 @@ def _resample(
 
 
 def _cut(blocks: Iterable[npt.NDArray[np.float32]], window: int) -> Iterator[Window]:
-    """Cut what comes in blocks into windows."""
+    """Cut blocks into windows."""
     values, filled, count = np.zeros(window, dtype=np.float32), 0, 0
     for block in blocks:
         while len(block):

@@ -1,9 +1,8 @@
-"""Loaded images → RGB: the one place that says what each pixel format becomes.
+"""Conversion of loaded images to RGB, for every pixel format.
 
 Transparency is composited over white. Sixteen-bit gray is scaled (÷ 257, never clipped); float
-images must lie in 0–1. CMYK goes through the plain formula; embedded ICC profiles are not applied,
-as in every common training pipeline. Whatever a file declares in a way that its own pixels speak
-against, or not at all, is remarked on.
+images must lie in 0–1. CMYK uses the plain formula; embedded ICC profiles are not applied, as in
+common training pipelines. Missing or contradicted declarations cause a remark.
 """
 
 from collections.abc import Callable
@@ -29,7 +28,7 @@ Resize = Callable[[Image.Image], Image.Image]
 
 
 def settle_png(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Bring the transparent color of a PNG, which is in its own depth, to that of the pixels."""
+    """Convert the transparent color of a PNG from its own bit depth to that of the pixels."""
     if not isinstance(image, PngImagePlugin.PngImageFile) or len(data) < 26:
         return
     bits, color = data[24], data[25]
@@ -45,7 +44,7 @@ def to_rgb(image: ImageFile.ImageFile, resized: Resize, remark: Remark) -> NDArr
     """Return the colors of a loaded image after ``resized``: uint8 (H, W, 3), 0–255.
 
     Raises:
-        UnreadableError: its values are out of the range that their type stands for.
+        UnreadableError: a value is outside the range of its type.
     """
     _check_tags(image, remark)
     if image.mode == "F" or image.mode.startswith("I"):
@@ -64,7 +63,7 @@ def to_rgb(image: ImageFile.ImageFile, resized: Resize, remark: Remark) -> NDArr
 
 
 def _check_tags(image: ImageFile.ImageFile, remark: Remark) -> None:
-    """Look at what declares the pixels of a TIFF or of a CMYK JPEG."""
+    """Check the declared pixel format of a TIFF or a CMYK JPEG."""
     is_jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)
     if is_jpeg and image.mode == "CMYK" and "adobe" not in image.info:
         remark(UNMARKED_CMYK)
@@ -76,7 +75,7 @@ def _check_tags(image: ImageFile.ImageFile, remark: Remark) -> None:
     if image.mode == "RGBA" and _EXTRA_SAMPLES not in tags:
         remark(UNDECLARED_ALPHA)
     if image.mode == "P" and 0 < max(colors := tags.get(_COLOR_MAP, (0,))) < 256:
-        # Entries are of 16 bits; some writers put 8-bit ones there, which would all be black.
+        # Entries have 16 bits; some writers store 8-bit ones, which would all be black.
         image.putpalette(bytes(np.reshape(colors, (3, -1)).T.astype(np.uint8).ravel()))
 
 
@@ -106,7 +105,7 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _gray_255(image: ImageFile.ImageFile, remark: Remark) -> Image.Image:
-    """One-channel image of more than 8 bits → mode F, 0–255."""
+    """Convert a one-channel image of more than 8 bits to mode F, 0–255."""
     values = np.array(image, np.float32)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
@@ -127,7 +126,7 @@ def _gray_255(image: ImageFile.ImageFile, remark: Remark) -> Image.Image:
     key = image.info.get("transparency")
     if isinstance(key, int):
         values[values == key] = full
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts only 8-bit images
+    if tags.get(_PHOTOMETRIC) == 0:  # zero is white; Pillow inverts only 8-bit images
         np.subtract(full, values, out=values)
     values *= 255 / full
     return Image.fromarray(values)

@@ -1,12 +1,12 @@
-"""Image bytes → the uint8 square that a tokenizer or a pixel baseline sees.
+"""Conversion of image bytes to the uint8 square that a tokenizer or pixel baseline takes.
 
-Every file goes the same way: recognize it by its first bytes, check its size before decoding,
-decode (JPEG: at the smallest DCT scale that still covers the result), make it RGB, resize and
-center-crop in one resampling, turn it upright. Of an animation or of several pages the first is
-used. What each format becomes is in docs/formats.md.
+Every file takes the same path: recognize the format by its first bytes, check the size before
+decoding, decode (JPEG: at the smallest DCT scale that still covers the result), convert to RGB,
+resize and center-crop in one resampling, turn upright. Only the first frame or page is used.
+docs/formats.md lists what each format becomes.
 
-Safety. Only raster formats that Pillow decodes in process are tried: nothing here starts another
-program. Whatever the bytes, the only error is ``UnreadableError``.
+Only raster formats that Pillow decodes in process are tried: nothing here starts another program.
+Whatever the bytes, the only error is ``UnreadableError``.
 """
 
 import io
@@ -41,15 +41,15 @@ from seit.ingest.inputs.tiff import check_first_picture, count_pictures
 from seit.ingest.inputs.views import Crop
 
 MAX_PIXELS = 178_956_970
-"""Pixels (width × height) an image may have: 0.7 GB decoded, three times that in rare modes."""
+"""Default limit on pixels (width × height): 0.7 GB decoded, three times that in rare modes."""
 
 LARGE_PIXELS = 1 << 25
-"""Pixels from which on an image is decoded inside of ``exclusive``: 0.1 to 0.4 GB."""
+"""Pixels from which on an image is decoded under ``exclusive``: 0.1 to 0.4 GB."""
 
 SEVERAL = "several frames or pages; only the first is kept"
 
 _FORMATS: dict[str, type[ImageFile.ImageFile]] = {
-    # The plain JPEG class also reads multi-picture files (MPO): their first picture is a JPEG.
+    # The plain JPEG class also reads multi-picture files (MPO), whose first picture is a JPEG.
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
@@ -61,7 +61,7 @@ _FORMATS: dict[str, type[ImageFile.ImageFile]] = {
     "PPM": PpmImagePlugin.PpmImageFile,
 }
 _CROP_ZOOM = 4
-"""A crop may show half of a side, and takes twice the pixels that it needs."""
+"""Zoom allowance of crops: a crop may cover half a side, and uses twice the pixels it needs."""
 _ORIENTATION_TAG = 0x0112
 _END_OF_JPEG = b"\xff\xd9"
 _FILLING = bytes(16)
@@ -80,23 +80,22 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Decode one image to an upright RGB square: shorter side to ``size``, then the center.
 
-    The resampling is Pillow's antialiased bicubic, whose box is the exact (fractional) center
-    square of the picture. Safe to call from many threads; Pillow decodes and resizes without
-    the interpreter lock.
+    Resamples by Pillow's antialiased bicubic from the exact (fractional) center square of the
+    picture. Thread-safe; Pillow releases the interpreter lock.
 
     Args:
-        data: the bytes of one image file.
+        data: bytes of one image file.
         size: side of the result in pixels, at least 1.
         max_pixels: largest width × height accepted, in pixels; checked before decoding.
-        exclusive: held while an image of more than ``LARGE_PIXELS`` is decoded, so that those who
-            share it need the memory for one such image at a time.
-        remark: called with what was left out or assumed, a sentence each.
+        exclusive: lock held while an image of more than ``LARGE_PIXELS`` is decoded, so that all
+            who share it need memory for one such image at a time.
+        remark: callback that receives a sentence for each thing dropped or assumed.
 
     Returns:
         uint8 (size, size, 3), 0–255, RGB, C-contiguous and writable.
 
     Raises:
-        UnreadableError: with a short reason, for whatever bytes are not such an image.
+        UnreadableError: the bytes are not such an image; the message is a short reason.
     """
     if size < 1:
         raise UsageError(f"size is {size}; expected at least 1 pixel")
@@ -118,10 +117,10 @@ def decode_crops(
     """Decode an image once and resize crops of it, as ``decode_image`` does the center.
 
     Returns:
-        one uint8 (size, size, 3), 0–255, RGB a crop.
+        One uint8 (size, size, 3), 0–255, RGB, per crop.
 
     Raises:
-        UnreadableError: with a short reason, for whatever bytes are not such an image.
+        UnreadableError: the bytes are not such an image; the message is a short reason.
     """
 
     def cut(image: ImageFile.ImageFile) -> list[NDArray[np.uint8]]:
@@ -138,7 +137,7 @@ def decode_whole(
     """Decode one image to upright RGB at its own size: uint8 (height, width, 3), 0–255.
 
     Raises:
-        UnreadableError: with a short reason, for whatever bytes are not such an image.
+        UnreadableError: the bytes are not such an image; the message is a short reason.
     """
 
     def whole(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
@@ -157,7 +156,7 @@ def _decode(
     exclusive: AbstractContextManager[Any] | None,
     remark: Remark,
 ) -> _T:
-    """Decode, and once more without the metadata of a PNG if it may be that which is damaged."""
+    """Decode an image; retry without a PNG's metadata if that may be the damaged part."""
     try:
         return _attempt(data, make, max_pixels, exclusive, remark)
     except UnreadableError:
@@ -190,10 +189,10 @@ def _attempt(
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
-    """Read width and height of an image, in pixels, from its header; turned as it is stored.
+    """Read the width and height of an image from its header, in pixels, as stored (not rotated).
 
     Raises:
-        UnreadableError: with a short reason, for whatever bytes are not such an image.
+        UnreadableError: the bytes are not such an image; the message is a short reason.
     """
     try:
         with quiet, _open(data, sys.maxsize) as image:
@@ -207,21 +206,21 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
-    """Read the header. Not ``Image.open``: its own size check warns, and has no per-call limit."""
+    """Read the header without ``Image.open``, whose size check warns and has no per-call limit."""
     if not data:
         raise UnreadableError("the file is empty")
-    if is_heic(data):  # it may share its first brand with AVIF
+    if is_heic(data):  # may share its first brand with AVIF
         raise UnreadableError(refusal(data, "image"))
     failure = ""
     for name, reader in _FORMATS.items():
         accept = Image.OPEN[name][1] if name in Image.OPEN else None
         if accept is None or accept(data[:16]) is not True:
             continue
-        if name == "TIFF":  # before the decoder, which does not know what raw files hold
+        if name == "TIFF":  # before the decoder, which does not recognize raw files
             check_first_picture(data)
         try:
             image = reader(io.BytesIO(data))
-        except SyntaxError as error:  # Pillow's word for "not my format, or a broken header"
+        except SyntaxError as error:  # Pillow's error for "not my format, or a broken header"
             text = _line(error)
             failure = failure if text.startswith("not a") else f"damaged {name} header ({text})"
             continue
@@ -236,7 +235,7 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def _check_file(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuse files whose pixels would be others than those of their picture."""
+    """Refuse files whose decoded pixels would not be those of their picture."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and _is_filled_up(data):
         raise UnreadableError("the file is truncated (zeros stand where the rest of it should be)")
     if isinstance(image, PngImagePlugin.PngImageFile):
@@ -249,30 +248,30 @@ def _check_file(image: ImageFile.ImageFile, data: bytes) -> None:
 
 
 def _is_filled_up(data: bytes) -> bool:
-    """Whether a JPEG has no end but zeros, as an interrupted copy to a file of full length has."""
+    """Return True if a JPEG ends in zeros, as after an interrupted copy to a preallocated file."""
     if not data.endswith(_FILLING):
         return False
     place = 2
     for _ in range(_MAX_SEGMENTS):
         if data[place : place + 1] != b"\xff" or data[place + 1 : place + 2] == b"\xda":
-            break  # the first scan; a thumbnail inside of a segment has an end of its own
+            break  # the first scan; a thumbnail inside a segment has its own end
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return data.find(_END_OF_JPEG, place) < 0
 
 
 def _has_several(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Whether there are more frames or pages than the one that was decoded."""
+    """Return True if there are more frames or pages than the decoded one."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return count_pictures(data) > 1
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        return False  # what follows in multi-picture files are depths, gains and previews
+        return False  # other pictures of multi-picture files are depths, gains and previews
     with suppress(Exception):  # a damaged second frame of a GIF
         return bool(getattr(image, "is_animated", False))
     return True
 
 
 def _load(image: ImageFile.ImageFile, side: int) -> tuple[float, float]:
-    """Decode the pixels, of a JPEG no more of them than ``side`` needs; their width and height."""
+    """Decode the pixels, for a JPEG no more than ``side`` needs; return their width and height."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         width, height = map(float, image.size)
         drafted = image.draft(None, (side, side))
@@ -285,7 +284,7 @@ def _load(image: ImageFile.ImageFile, side: int) -> tuple[float, float]:
 
 
 def _square(image: ImageFile.ImageFile, size: int, remark: Remark) -> NDArray[np.uint8]:
-    # Twice the size needed: DCT scaling alone is a poorer filter than the bicubic one.
+    # Twice the size needed, since DCT scaling alone is a poorer filter than bicubic.
     width, height = _load(image, 2 * size)
     orientation = _orientation(image)
     side = min(width, height)
@@ -324,7 +323,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF orientation, 1–8, to (H, W, 3); anything else leaves the pixels alone."""
+    """Apply an EXIF orientation, 1–8, to (H, W, 3); ignore any other value."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

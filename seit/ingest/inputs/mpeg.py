@@ -1,8 +1,8 @@
-"""MP3 files: where the first frame is, and how many there are.
+"""Location of the first frame, and number of frames, in MP3 files.
 
-Tags, zeros and remains of other streams stand before the first frame of many files. The frame
-count that encoders write into the first one (Xing, Info, VBRI) is wrong in files that were cut and
-joined; a decoder that believes it drops the rest. (ISO/IEC 11172-3 and 13818-3.)
+Many files start with tags, zeros or remains of other streams. The frame count that encoders write
+into the first frame (Xing, Info, VBRI) is wrong in files that were cut or joined; a decoder that
+trusts it drops the rest. (ISO/IEC 11172-3 and 13818-3.)
 """
 
 _RATES = (44_100, 48_000, 32_000)
@@ -19,7 +19,7 @@ _KBITS_2 = {
     _LAYER_3: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _IN_A_ROW = 3
-"""Frames that must follow each other for bytes to count as MP3."""
+"""Consecutive frames required to recognize MP3."""
 _MAX_SEARCH_BYTES = 1 << 21
 _MAX_TAGS = 16
 _APE, _APE_HEADER_BYTES, _ID3_HEADER_BYTES = b"APETAGEX", 32, 10
@@ -27,7 +27,7 @@ _MAX_FRAMES = 1 << 21
 
 
 def skip_id3(data: bytes) -> int:
-    """Return where ID3v2 tags end that stand at the start: 0 without one."""
+    """Return the offset after leading ID3v2 tags; 0 without any."""
     place = 0
     for _ in range(_MAX_TAGS):
         head = data[place : place + _ID3_HEADER_BYTES]
@@ -41,7 +41,7 @@ def skip_id3(data: bytes) -> int:
 
 
 def find_first_frame(data: bytes) -> int | None:
-    """Return where the first of three frames in a row starts; None if there are none near."""
+    """Return the offset of the first of three consecutive frames; None if there is none nearby."""
     start = skip_id3(data)
     if data.startswith(_APE, start):
         start += _APE_HEADER_BYTES
@@ -55,31 +55,31 @@ def find_first_frame(data: bytes) -> int | None:
 
 
 def has_frames(data: bytes) -> bool:
-    """Whether bytes begin as MP3 files do that carry zeros or tags before their first frame."""
+    """Return True for the start of an MP3 file with zeros or tags before its first frame."""
     begins = data.startswith((_APE, b"ID3", b"\0\0\0\0")) or data[:1] == b"\xff"
     return begins and find_first_frame(data) is not None
 
 
 def settle_frames(data: bytes) -> bytes:
-    """Return an MP3 file from its first frame on, whose stated count is not below the true one."""
+    """Return an MP3 file from its first frame on, with a frame count not below the true one."""
     first = find_first_frame(data)
     if first is None:
         return data
-    # Tags that the decoder skips itself stay: it reads a few of them.
+    # The decoder skips tags itself, and reads a few, so they stay.
     data = data[first:] if first != skip_id3(data) else data
     first = 0 if first != skip_id3(data) else first
     place = _count_place(data, first)
     if place is None:
         return data
     stated = int.from_bytes(data[place : place + 4], "big")
-    found = _count_frames(data, first) - 1  # the one that holds the count is no sound
+    found = _count_frames(data, first) - 1  # the frame with the count holds no sound
     if found <= stated + 1:
         return data
     return data[:place] + found.to_bytes(4, "big") + data[place + 4 :]
 
 
 def _count_place(data: bytes, first: int) -> int | None:
-    """Where the number of frames is stated, if it is."""
+    """Return the offset of the stated frame count, or None."""
     head = data[first : first + 64]
     for name in (b"Xing", b"Info"):
         at = head.find(name)
@@ -100,7 +100,7 @@ def _is_start(data: bytes, place: int) -> bool:
     for _ in range(_IN_A_ROW):
         head = data[place : place + 4]
         size = frame_bytes(head)
-        if not size or (head[1] ^ kind[0]) & 0x1E:  # of another version or layer
+        if not size or (head[1] ^ kind[0]) & 0x1E:  # another version or layer
             return False
         place += size
         if place == len(data):
@@ -109,7 +109,7 @@ def _is_start(data: bytes, place: int) -> bool:
 
 
 def frame_bytes(head: bytes) -> int:
-    """Return the length of the frame whose four first bytes these are; 0 if they are none."""
+    """Return the length of a frame from its first four bytes; 0 for an invalid header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
     version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3

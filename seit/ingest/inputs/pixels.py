@@ -1,6 +1,6 @@
-"""Images → pixels: what decodes them for tokenizers and for baselines.
+"""Decoding of images to pixels, for tokenizers and baselines.
 
-Shape letters: S image side.
+Legend: S image side.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,10 +22,9 @@ _AHEAD_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class ImageDecoder:
-    """Reads an instance and decodes it; one that is unreadable comes with the reason.
+    """Decoder that reads and decodes an instance, or gives the reason why it cannot.
 
-    Instances of the training split make ``views`` samples; all views but the first depend on
-    ``seed``.
+    Instances of the training split make ``views`` samples; all but the first depend on ``seed``.
     """
 
     size: int
@@ -34,7 +33,7 @@ class ImageDecoder:
     seed: int = 0
 
     def __call__(self, item: Instance, /, *, exclusive: AbstractContextManager[Any]) -> Decoded:
-        """Decode; what takes very much memory is done inside of ``exclusive``."""
+        """Decode an instance, with memory-intensive work done under ``exclusive``."""
         is_large = item.num_bytes >= LARGE_FILE_BYTES
         num_bytes = 0
         remarks = InputRemarks()
@@ -42,7 +41,7 @@ class ImageDecoder:
             with exclusive if is_large else nullcontext():
                 data = read_bytes(item)
                 num_bytes = len(data)
-                # Held already where the file is large.
+                # Already held if the file is large.
                 inner = None if is_large else exclusive
                 pixels = decode_image(
                     data,
@@ -73,7 +72,7 @@ class ImageDecoder:
 
 
 class PixelReader(Reader):
-    """Decodes images in a pool of threads (Pillow works without the lock) or of processes."""
+    """Reader that decodes images in a pool of threads (Pillow releases the lock) or processes."""
 
     def __init__(
         self,
@@ -91,8 +90,8 @@ class PixelReader(Reader):
 
     @override
     def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:
-        """Yield the instances in their order, decoded; at most ``ahead`` are held at a time.
+        """Yield decoded instances in order, holding at most ``ahead``.
 
-        Of large images fewer are held: they take up to 64 MB, or what a single one takes.
+        Fewer large images are held: up to 64 MB, or a single one.
         """
         return super().read(instances, ahead=max(1, min(ahead, _AHEAD_BYTES // self._image_bytes)))

@@ -1,7 +1,7 @@
-"""PNG files whose metadata keep a decoder from their picture.
+"""Removal of PNG metadata that would make a decoder fail.
 
-Pixels depend on few chunks (PNG, third edition, sections 5 and 11). Whatever else is damaged, or
-larger than a decoder takes, is left out here; the picture's own chunks are kept as they are.
+Pixels depend on few chunks (PNG, third edition, sections 5 and 11). Any other chunk that is
+damaged, or larger than a decoder accepts, is dropped; the picture's own chunks are kept.
 """
 
 import zlib
@@ -13,13 +13,13 @@ _MAX_CHUNKS = 1 << 20
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_EXIF_BYTES = 1 << 20
 _WITH_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of texts that may say which way is up."""
+"""Keywords of texts that may hold the orientation."""
 _KEY_BYTES = {0: 2, 2: 6}
-"""Length of the transparency chunk by color type; that of a palette is not fixed."""
+"""Length of the transparency chunk by color type; for palettes it varies."""
 
 
 class Chunk(NamedTuple):
-    """A chunk: its name, its body, all its bytes, and whether its checksum is right."""
+    """Chunk: name, body, all its bytes, and checksum validity."""
 
     kind: bytes
     body: bytes
@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 def without_odd_metadata(data: bytes) -> bytes:
-    """Return a PNG without the metadata that a decoder may choke on; the same if there is none."""
+    """Return a PNG without metadata that may break a decoder; unchanged if there is none."""
     if not data.startswith(SIGNATURE):
         return data
     color = data[25] if len(data) > 25 else 0
@@ -37,7 +37,7 @@ def without_odd_metadata(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[Chunk]:
-    """Yield the chunks up to the end of the file, or to where it is cut off."""
+    """Yield the chunks up to the end of the file or its truncation."""
     place = len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
         size = int.from_bytes(data[place : place + 4], "big")
@@ -69,7 +69,7 @@ def _is_needed(chunk: Chunk, color: int) -> bool:
 
 
 def _is_short(kind: bytes, rest: bytes) -> bool:
-    """Whether a text, unpacked, is one that decoders take."""
+    """Return True if a text is short enough for decoders once decompressed."""
     packed = rest[1:]
     if kind == b"tEXt" or (kind == b"iTXt" and rest[:1] == b"\0"):
         return len(rest) <= _MAX_TEXT_BYTES

@@ -1,10 +1,10 @@
-"""Pools that turn inputs into arrays, in order: threads, or processes that may die.
+"""Pools that decode inputs into arrays, in order: threads, or processes that may die.
 
-Threads share one interpreter, whose lock an image holds for a fifth of its time: about five of them
-are worth having. Processes have no such limit; theirs is what one process can take from pipes.
+Threads share the interpreter lock, which an image holds for a fifth of its time, so more than about
+five do not help. Processes are limited only by how fast one process can read from pipes.
 
-A process that dies, killed or out of memory, is replaced and its inputs are read again; one input
-that kills three of them ends the job with its name. Processes end when their parent does.
+A process that dies, killed or out of memory, is replaced and its inputs are read again; an input
+that kills three processes ends the job, which names it. Processes exit with their parent.
 """
 
 import os
@@ -24,16 +24,16 @@ from seit.lookahead import results_ahead
 
 WORKER_MODULE = "seit.ingest.inputs.worker"
 CHUNK_ITEMS = 8
-"""Inputs that a process gets at a time."""
+"""Inputs sent to a process at a time."""
 _ATTEMPTS = 3
 
 
 class Keyed(Protocol):
-    """An input with a name for messages."""
+    """Input with a name for messages."""
 
     @property
     def key(self) -> str:
-        """The name."""
+        """Name in messages."""
 
 
 _Item = TypeVar("_Item", bound=Keyed)
@@ -43,19 +43,19 @@ _Result_co = TypeVar("_Result_co", covariant=True)
 
 
 class Decoder(Protocol[_Item_contra, _Result_co]):
-    """What turns one input into a result; for processes it can be pickled, as can both of these.
+    """Function from one input to a result; processes require that it, inputs and results pickle.
 
-    It does what takes very much memory inside of ``exclusive``, which one at a time may hold.
+    It does memory-intensive work under ``exclusive``, a lock with one holder at a time.
     """
 
     def __call__(
         self, item: _Item_contra, /, *, exclusive: AbstractContextManager[Any]
     ) -> _Result_co:
-        """Decode."""
+        """Decode an input."""
 
 
 class DecodingPool(Generic[_Item, _Result]):
-    """Maps inputs to results with ``workers`` threads or processes."""
+    """Pool of ``workers`` threads or processes that maps inputs to results."""
 
     def __init__(
         self, decoder: Decoder[_Item, _Result], *, workers: int, processes: bool = False
@@ -70,7 +70,7 @@ class DecodingPool(Generic[_Item, _Result]):
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def close(self) -> None:
-        """End all workers; what they are at is lost."""
+        """Stop all workers, discarding unfinished work."""
         self._is_closed = True
         for process in self._started:
             process.kill()
@@ -81,10 +81,10 @@ class DecodingPool(Generic[_Item, _Result]):
             self._lock_file.close()
 
     def map(self, items: Iterable[_Item], *, ahead: int) -> Iterator[_Result]:
-        """Yield the results in the order of the items; at most ``ahead`` are held at a time.
+        """Yield the results in the order of the items, holding at most ``ahead``.
 
         Raises:
-            SeitError: an item kills whichever process decodes it, or reading it failed for good.
+            SeitError: an item kills every process that decodes it, or it cannot be read.
         """
         iterator = iter(items)
         size = min(self._chunk_items, ahead)
@@ -135,11 +135,11 @@ class DecodingPool(Generic[_Item, _Result]):
 
 
 class _DiedError(Exception):
-    """A process is gone; the message says how."""
+    """Death of a process; the message says how."""
 
 
 class _Process:
-    """A worker process and the pipes to it."""
+    """Worker process and its pipes."""
 
     def __init__(self, setup: object) -> None:
         self._popen = subprocess.Popen(  # noqa: S603
@@ -177,5 +177,5 @@ class _Process:
         self._popen.wait()
         for pipe in (self._popen.stdin, self._popen.stdout):
             assert pipe
-            with suppress(OSError):  # what was not sent cannot be flushed
+            with suppress(OSError):  # unsent data cannot be flushed
                 pipe.close()

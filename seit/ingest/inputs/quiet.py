@@ -1,9 +1,9 @@
-"""Silence for the warnings of a library, in the threads that ask for it and only there.
+"""Suppression of a library's warnings, only in the threads that request it.
 
-Pillow warns about odd metadata (broken EXIF, unknown TIFF tags) that does not matter to pixels.
+Pillow warns about odd metadata (broken EXIF, unknown TIFF tags) that does not affect pixels.
 ``warnings.catch_warnings`` is not thread-safe, so one filter entry, which matches only in threads
-that are inside of ``quiet``, stays at the head of ``warnings.filters``. (The TIFF library's own
-remarks on damaged files go straight to stderr and cannot be held back from here.)
+inside ``quiet``, stays at the head of ``warnings.filters``. (The TIFF library prints remarks on
+damaged files to stderr; they cannot be suppressed here.)
 """
 
 import threading
@@ -12,10 +12,10 @@ from types import TracebackType
 
 
 class Quiet:
-    """Silences warnings in the threads that are inside the ``with`` block, and only there.
+    """Context manager that silences warnings in the threads inside its block only.
 
-    An instance is also the message pattern of its own filter entry: the interpreter calls
-    ``match`` of the head filters for each warning and applies the first one that says yes.
+    An instance is also the message pattern of its own filter entry: for each warning the
+    interpreter calls ``match`` of the head filters and applies the first that returns True.
     """
 
     def __init__(self) -> None:
@@ -24,11 +24,11 @@ class Quiet:
         self._entry = ("ignore", self, Warning, None, 0)
 
     def match(self, _message: str) -> bool:
-        """Say yes inside of the ``with`` block."""
+        """Return True inside the ``with`` block."""
         return getattr(self._inside, "depth", 0) > 0
 
     def __enter__(self) -> None:
-        # Others add filters too, and catch_warnings puts back whole lists: see that ours leads.
+        # Others add filters too, and catch_warnings restores whole lists, so keep ours at the head.
         filters: list[object] = warnings.filters  # type: ignore[assignment]
         if next(iter(filters), None) is not self._entry:
             with self._lock:
@@ -48,4 +48,4 @@ class Quiet:
 
 
 quiet = Quiet()
-"""The one of this process; use it in a ``with``."""
+"""Instance of this process, for use in a ``with``."""

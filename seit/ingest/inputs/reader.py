@@ -1,4 +1,4 @@
-"""Inputs → what a tokenizer takes: instances decoded in parallel, in order, with bounded memory.
+"""Ordered parallel decoding of instances into tokenizer inputs, with bounded memory.
 
 Nothing here needs torch, so that processes that only decode start quickly.
 """
@@ -15,14 +15,14 @@ from seit.ingest.inputs.pool import Decoder, DecodingPool
 from seit.ingest.sources import Instance
 
 LARGE_FILE_BYTES = 64 << 20
-"""Files from this size on are read, and decoded, one at a time."""
+"""Size from which on files are read and decoded one at a time."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What becomes one sample: an image uint8 (S, S, 3), or a window of audio float32 (T,).
+    """Data of one sample: an image uint8 (S, S, 3), or a window of audio float32 (T,).
 
-    ``instance`` is the input it is from, with a key and metadata of the sample's own.
+    ``instance`` is its input, with the key and metadata of the sample itself.
     """
 
     instance: Instance
@@ -31,10 +31,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An instance and its samples, or the reason why it has none.
+    """Instance with its samples, or the reason why it has none.
 
-    Samples can be gone through more than once; those of a long recording are decoded meanwhile.
-    ``remarks`` say what was left out of them or assumed.
+    Samples allow repeated iteration; those of a long recording are decoded during it. ``remarks``
+    describe what was dropped from them or assumed.
     """
 
     instance: Instance
@@ -45,12 +45,12 @@ class Decoded:
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8] | None:
-        """The pixels of an image uint8 (S, S, 3), if it could be read."""
+        """Pixels of an image uint8 (S, S, 3); None if it is unreadable."""
         return next((sample.values for sample in self.samples), None)
 
 
 class Reader:
-    """Decodes instances in a pool of threads or of processes; use it in a ``with``."""
+    """Context manager that decodes instances in a pool of threads or processes."""
 
     def __init__(
         self,
@@ -70,5 +70,5 @@ class Reader:
         self._pool.close()
 
     def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:
-        """Yield the instances in their order, decoded; at most ``ahead`` are held at a time."""
+        """Yield decoded instances in order, holding at most ``ahead``."""
         return self._pool.map(instances, ahead=ahead)

@@ -1,36 +1,36 @@
-"""Remarks: what was left out or taken for something in an input that was read all the same.
+"""Remarks on readable inputs: what was dropped or assumed.
 
-A remark is a short constant sentence without figures, so that a job can count the inputs of each.
+A remark is a short constant sentence without figures, so that a job can count its inputs.
 """
 
 from collections.abc import Callable, Mapping
 
 Remark = Callable[[str], None]
-"""Takes the sentence."""
+"""Callback that receives the sentence."""
 
 
 def ignore(_sentence: str, /) -> None:
-    """Take no notice."""
+    """Discard a remark."""
 
 
 class InputRemarks:
-    """The different remarks on one input, in the order in which they were made."""
+    """Distinct remarks on one input, in the order made."""
 
     def __init__(self) -> None:
         self._sentences: dict[str, None] = {}
 
     def __call__(self, sentence: str, /) -> None:
-        """Note one."""
+        """Add a remark."""
         self._sentences[sentence] = None
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What was noted."""
+        """Sentences of the remarks."""
         return tuple(self._sentences)
 
 
 class RemarkCounts:
-    """How many inputs each remark is about, and the first of them."""
+    """Number of inputs of each remark, and the first of them."""
 
     def __init__(self, counts: Mapping[str, tuple[int, str]] | None = None) -> None:
         self._counts = dict(counts or {})
@@ -41,17 +41,17 @@ class RemarkCounts:
         self._counts[sentence] = before + count, first
 
     def merge(self, counts: Mapping[str, tuple[int, str]]) -> None:
-        """Add those of another part of the corpus."""
+        """Add the counts of another part of the corpus."""
         for sentence, (count, key) in counts.items():
             self.add(sentence, key, count)
 
     @property
     def counts(self) -> dict[str, tuple[int, str]]:
-        """Remark → inputs, and the key of the first."""
+        """Remark → number of inputs, and key of the first."""
         return dict(self._counts)
 
     def warnings(self) -> tuple[str, ...]:
-        """One line for each remark."""
+        """Return one line per remark."""
         return tuple(
             f"{count:,} {'file' if count == 1 else 'files'}, such as {key!r}: {sentence}"
             for sentence, (count, key) in self._counts.items()

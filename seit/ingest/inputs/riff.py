@@ -1,9 +1,9 @@
-"""Lengths in the headers of uncompressed sound: what is unknown, a little off, or cut off.
+"""Correction of unknown or slightly wrong lengths in headers of uncompressed audio.
 
-Writers to pipes state no length or the largest one, many recorders one that is a few bytes off,
-and both kinds of file are whole. A file is truncated where samples are missing that its header
-states. (RIFF: Microsoft, "Multimedia Programming Interface", 1991; RF64/BW64: ITU-R BS.2088; AIFF:
-Apple, 1989; CAF: Apple, 2005; NIST SPHERE.)
+Writers to pipes state no length or the maximum, and many recorders are off by a few bytes; both
+kinds of file are complete. A file is truncated if samples that its header states are missing.
+(RIFF: Microsoft, "Multimedia Programming Interface", 1991; RF64/BW64: ITU-R BS.2088; AIFF: Apple,
+1989; CAF: Apple, 2005; NIST SPHERE.)
 """
 
 import re
@@ -17,9 +17,9 @@ from seit.ingest.inputs.remarks import Remark
 LEFTOVER = "data behind the end that its header states; it was left out"
 
 _SLACK_BYTES = 256
-"""Bytes by which a header may state too much: headers that count themselves, paddings."""
+"""Tolerated excess of a stated length: headers that count themselves, paddings."""
 _UNKNOWN_BYTES = 0x7FFF_0000
-"""Sizes from here on are what streams have in their headers."""
+"""Smallest size that marks a stream of unknown length."""
 _LEFTOVER_BYTES = 4096
 _MAX_CHUNKS = 4096
 _NIST_FIELD = rb"%s -i (\d{1,18})\s"
@@ -28,7 +28,7 @@ Order = Literal["big", "little"]
 
 
 class Chunk(NamedTuple):
-    """A chunk of a RIFF or AIFF file: its name, where its body starts, and the stated length."""
+    """Chunk of a RIFF or AIFF file: name, start of the body, and stated length."""
 
     kind: bytes
     start: int
@@ -36,10 +36,10 @@ class Chunk(NamedTuple):
 
 
 def settle_lengths(data: bytes, remark: Remark) -> bytes:
-    """Return a file of uncompressed sound whose header states what is there.
+    """Return a file of uncompressed audio whose header states its true length.
 
     Raises:
-        UnreadableError: samples are missing that the header states.
+        UnreadableError: samples that the header states are missing.
     """
     if data[:4] == b"BW64":
         data = b"RF64" + data[4:]  # the same layout under a newer name
@@ -80,7 +80,7 @@ def _order(data: bytes) -> Order:
 
 
 def _chunks(data: bytes, order: Order) -> Iterator[Chunk]:
-    """Yield the chunks up to that of the samples; also where the padding of odd ones is missing."""
+    """Yield the chunks through the samples, even if odd ones lack padding."""
     place = 12
     for _ in range(_MAX_CHUNKS):
         if place + 8 > len(data):
@@ -95,7 +95,7 @@ def _chunks(data: bytes, order: Order) -> Iterator[Chunk]:
 
 
 def _is_chunk(data: bytes, place: int, order: Order) -> bool:
-    """Whether a chunk's head may stand at a place."""
+    """Return True if a chunk header may start at an offset."""
     name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], order)
     is_name = len(name) == 4 and all(32 <= letter < 127 for letter in name)
     return is_name and (size <= len(data) - place or size >= _UNKNOWN_BYTES or name == b"data")
@@ -108,7 +108,7 @@ def _lacks_padding(chunks: list[Chunk]) -> bool:
 
 
 def _rebuilt(data: bytes, chunks: list[Chunk], size: int) -> bytes:
-    """Return a WAV file of the format's chunks and the samples alone."""
+    """Return a WAV file with only the format chunks and the samples."""
     order = _order(data)
     kept = [chunk for chunk in chunks if chunk.kind in (b"fmt ", b"fact")]
     parts = [data[chunk.start - 8 : chunk.start + chunk.size + (chunk.size & 1)] for chunk in kept]

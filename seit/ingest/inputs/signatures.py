@@ -1,7 +1,7 @@
-"""Names of files that are no picture or sound that is read here, by their first bytes.
+"""Names of unsupported files by their first bytes.
 
-A name without advice is no picture and no sound at all; one with advice is some, in a format that
-no decoder here takes, and the advice says what to make of it.
+A name with advice is a picture or sound in an unsupported format, and the advice says how to
+convert it; a name without advice is neither.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from seit.modality import Modality
 
 
 class Signature(NamedTuple):
-    """A kind of file.
+    """Kind of file.
 
     Attributes:
-        name: what it is called in a message, with its article.
-        advice: what to do with it; empty for what is neither a picture nor a sound.
+        name: name in messages, with its article.
+        advice: how to convert it; empty if it is neither picture nor sound.
     """
 
     name: str
@@ -122,7 +122,7 @@ _AAC_SYNC = (0xF1, 0xF9)
 
 
 def find_signature(data: bytes) -> Signature | None:
-    """Name a file in which some picture or sound is, but none that can be read; None if unknown."""
+    """Return the signature of an unsupported file; None if unknown."""
     if data[4:8] == b"ftyp":
         return _iso_signature(data)
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
@@ -139,7 +139,7 @@ def find_signature(data: bytes) -> Signature | None:
 
 
 def refusal(data: bytes, modality: Modality) -> str:
-    """The reason why bytes in no known format are not read: one short line."""
+    """Return a one-line reason why bytes of an unknown format are not read."""
     found = find_signature(data)
     if found and found.advice:
         return f"{found.name} is not supported; {found.advice}"
@@ -152,7 +152,7 @@ def refusal(data: bytes, modality: Modality) -> str:
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether an ISO file says that it is HEIC, by its first brand or by one of the others."""
+    """Return True if an ISO file has HEIC as its first brand or among the others."""
     brands = _brands(data)
     return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 

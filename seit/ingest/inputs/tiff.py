@@ -1,8 +1,8 @@
-"""Which picture of a TIFF file comes first: the photo, or a thumbnail of a camera raw file.
+"""Detection of TIFF files whose first picture is a thumbnail, such as camera raw files.
 
-Cameras store their raw files as TIFF. The first directory of most describes a small preview, the
-sensor's values lie in others. A decoder that takes the first picture takes the preview in silence,
-so such files are refused. (TIFF 6.0; TIFF/EP, ISO 12234-2; DNG 1.7.)
+Cameras store raw files as TIFF. Usually the first directory describes a small preview, and others
+hold the sensor values. A decoder that takes the first picture would silently return the preview, so
+such files are refused. (TIFF 6.0; TIFF/EP, ISO 12234-2; DNG 1.7.)
 """
 
 import struct
@@ -20,18 +20,18 @@ _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _MAX_DIRECTORIES, _MAX_ENTRIES, _MAX_COUNT = 16, 4096, 16
 
 Tags = Mapping[int, tuple[int, ...]]
-"""Values of the tags that matter here."""
+"""Values of the relevant tags."""
 
 
 def check_first_picture(data: bytes) -> None:
-    """Refuse a TIFF whose first picture is a thumbnail, or that is a camera raw file.
+    """Refuse a TIFF that is a camera raw file or whose first picture is a thumbnail.
 
     Raises:
         UnreadableError: it is one; the reason says what to do.
     """
     directories = list(read_directories(data))
     if not directories:
-        return  # the decoder says what is wrong with it
+        return  # the decoder reports the fault
     first = directories[0]
     inner = [
         found
@@ -51,14 +51,14 @@ def check_first_picture(data: bytes) -> None:
 
 
 def count_pictures(data: bytes) -> int:
-    """How many pictures a TIFF has, without reduced copies and masks; at most 16 are counted."""
+    """Return the number of pictures in a TIFF, up to 16, without reduced copies and masks."""
     return sum(1 for tags in read_directories(data) if not _of(tags, _SUBFILE) & 5)
 
 
 def read_directories(
     data: bytes, offset: int | None = None, *, most: int = _MAX_DIRECTORIES
 ) -> Iterator[Tags]:
-    """Yield the directories of a TIFF or BigTIFF file, up to ``most``, as far as they are there."""
+    """Yield the directories of a TIFF or BigTIFF file, up to ``most``, as far as they exist."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return
@@ -75,7 +75,7 @@ def read_directories(
             entries = range(start, start + count * entry_bytes, entry_bytes)
             yield dict(filter(None, (_entry(data, at, order, pointer) for at in entries)))
             (offset,) = struct.unpack_from(order + pointer, data, start + count * entry_bytes)
-    except struct.error:  # it ends early
+    except struct.error:  # truncated
         return
 
 

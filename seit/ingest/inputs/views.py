@@ -1,9 +1,9 @@
-"""Augmented views of an image: random crops that depend on the seed and the key alone.
+"""Augmented views of an image: random crops that depend only on the seed and the key.
 
 View 0 is the plain image. The others are crops of 35 to 100 % of its area at aspect ratios of 3:4
-to 4:3, half of them mirrored, as training pipelines take of pixels (Szegedy et al., "Going Deeper
-with Convolutions", arXiv 1409.4842, section 6; there from 8 % on). A crop that would be wider or
-higher than the image is cut off there, where others draw again.
+to 4:3, half of them mirrored, as in training on pixels (Szegedy et al., "Going Deeper with
+Convolutions", arXiv 1409.4842, section 6; there from 8 % on). A crop that would exceed the image is
+clipped, whereas others draw again.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from typing import Self
 
 MAX_VIEWS = 64
 VIEW_SIGN = "#v"
-"""Between the key of an instance and the number of its view."""
+"""Separator of an instance's key and the number of its view."""
 LEAST_SCALE = 0.35
-"""Smallest share of an image's area that a view shows."""
+"""Smallest share of an image's area that a view covers."""
 MAX_RATIO = 4 / 3
 
 _DRAWS = 5
@@ -24,13 +24,13 @@ _DRAW_BYTES = 8
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a view lies in an image, whatever the image's size is.
+    """Position of a view in an image of any size.
 
     Attributes:
         scale: share of the image's area, 0–1.
         ratio: width over height.
-        left: share of the room for it that is left of the crop, 0–1.
-        top: the same of the room above it.
+        left: share of the horizontal slack to the left of the crop, 0–1.
+        top: share of the vertical slack above the crop, 0–1.
         flips: whether it is mirrored.
     """
 
@@ -42,7 +42,7 @@ class Crop:
 
     @classmethod
     def draw(cls, *, seed: int, key: str, view: int) -> Self:
-        """Draw the crop of a view; the same on every machine."""
+        """Draw the crop of a view, the same on every machine."""
         digest = hashlib.blake2b(
             f"{seed} {view} {key}".encode(), digest_size=_DRAWS * _DRAW_BYTES, person=b"seit-view"
         ).digest()
@@ -59,7 +59,7 @@ class Crop:
         )
 
     def box(self, width: float, height: float) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom in an image of this size, in pixels."""
+        """Return left, top, right and bottom in an image of this size, in pixels."""
         area = self.scale * width * height
         wide = min(math.sqrt(area * self.ratio), width)
         high = min(math.sqrt(area / self.ratio), height)
@@ -68,5 +68,5 @@ class Crop:
 
 
 def view_key(key: str, view: int) -> str:
-    """The key of a view: the instance's own for view 0, else ``key#v1`` and so on."""
+    """Return the key of a view: the instance's own for view 0, else ``key#v1`` and so on."""
     return f"{key}{VIEW_SIGN}{view}" if view else key

@@ -1,6 +1,6 @@
-"""A process of a decoding pool: reads lists of inputs from stdin, writes lists of results.
+"""Worker process of a decoding pool: reads lists of inputs from stdin, writes lists of results.
 
-It ends with its stdin, so it never outlives the job.
+It exits at the end of stdin, so it never outlives the job.
 """
 
 import os
@@ -14,11 +14,11 @@ from seit.locks import turn
 
 
 def main() -> None:
-    """Serve until the pool is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which ends this process
+    """Serve requests until the pool is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which stops this process
     requests = sys.stdin.buffer
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keep library output out of the answers
         decoder, lock_path = pickle.load(requests)  # noqa: S301 - from the job itself
         while True:
             try:

@@ -1,7 +1,7 @@
-"""List a corpus of images or audio: class folders, a manifest (CSV, Parquet) or WebDataset tars.
+"""Listing of image or audio corpora: class folders, a manifest (CSV, Parquet) or WebDataset tars.
 
-``list_corpus`` finds out which, and returns every instance with its key, split and label, in an
-order that depends on nothing but the corpus; ``read_bytes`` fetches one. Nothing is decoded here.
+``list_corpus`` detects the kind and returns every instance with its key, split and label, in an
+order that depends only on the corpus; ``read_bytes`` fetches one. Nothing is decoded here.
 """
 
 from seit.ingest.sources.corpus import Corpus, Instance, Kind, Location

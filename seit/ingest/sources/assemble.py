@@ -1,4 +1,4 @@
-"""From drafts to a corpus: splits and labels are settled, and what is odd about them is said."""
+"""Assembly of drafts into a corpus: assign splits and labels, and warn of oddities."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from seit.ingest.sources.splits import HashSplit
 from seit.shards import check_split_names
 
 KEEPS_ORDER: tuple[Kind, ...] = ("webdataset", "parquet")
-"""Kinds whose instances are read fastest one after another."""
+"""Kinds of sources whose instances are read fastest in sequence."""
 
 _FIRST_SPLITS = ("train", "val", "test")
 
@@ -28,11 +28,10 @@ def assemble(
 ) -> Corpus:
     """Split, order and number the drafts, whose keys must be unique.
 
-    ``label_places`` ends a sentence that says where labels were looked for; it is used when nothing
-    is labelled.
+    ``label_places`` ends the sentence on where labels were looked for, shown if nothing is labeled.
 
     Raises:
-        UsageError: a split has a name that no store takes.
+        UsageError: a split has a name that a store cannot use.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     chosen, split_remarks = hash_split.divide(drafts)

@@ -1,4 +1,4 @@
-"""Brace patterns of shard names, as WebDataset takes them: train-{000..012}.tar."""
+"""Brace patterns of shard names as in WebDataset: train-{000..012}.tar."""
 
 import re
 from collections.abc import Iterator
@@ -15,25 +15,25 @@ _ENDLESS = re.compile(r"-?[0-9]+\.\.-?[0-9]+")
 
 
 def has_braces(text: str) -> bool:
-    """Whether a text has a brace group that stands for other names."""
+    """Return True if a text has a brace group that expands to other names."""
     return next(_names(text)) != text
 
 
 def expand(pattern: str) -> list[str]:
-    """Return every name a pattern stands for, as bash writes them, the last group varying fastest.
+    """Return all names of a pattern in bash's order, the last group varying fastest.
 
-    ``{a..b}`` and ``{a..b..step}`` count, padded to the width of the wider bound when one starts
-    with a 0; ``{x,y}`` lists; groups may be nested. Anything else in braces stays as it is.
+    ``{a..b}`` and ``{a..b..step}`` count, padded to the width of the wider bound if one starts with
+    a 0; ``{x,y}`` lists; groups may be nested. Anything else in braces stays as it is.
 
     Raises:
-        UsageError: it may stand for more than ``MAX_NAMES`` names.
+        UsageError: it may expand to more than ``MAX_NAMES`` names.
     """
     return list(_names(pattern))
 
 
 def _names(pattern: str) -> Iterator[str]:
-    # `webdataset.shardlists.expand_urls` does no more than this for a list of files, but also cuts
-    # at "::", which fsspec's URLs have, fills in variables of the environment, and knows no bounds.
+    # `webdataset.shardlists.expand_urls` does no more for a list of files, but also cuts at "::",
+    # which occurs in fsspec's URLs, expands environment variables, and is unbounded.
     _check_size(pattern)
     try:
         yield from braceexpand(pattern, escape=False)
@@ -42,7 +42,7 @@ def _names(pattern: str) -> Iterator[str]:
 
 
 def _check_size(pattern: str) -> None:
-    """Refuse patterns of too many names; groups in a group count as if they stood side by side."""
+    """Refuse patterns of too many names, counting nested groups as if they were adjacent."""
     most, rest = 1, pattern
     for _ in range(_MAX_LEVELS):
         groups = _INNERMOST.findall(rest)
@@ -57,7 +57,7 @@ def _check_size(pattern: str) -> None:
 
 
 def _size(inside: str) -> int:
-    """The most names that a group without groups in it can stand for."""
+    """Return the maximum number of names of a group without nested groups."""
     if found := _RANGE.fullmatch(inside):
         first, last, step = int(found[1]), int(found[2]), int(found[3] or 1)
         return abs(last - first) // (step or 1) + 1

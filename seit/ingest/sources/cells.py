@@ -1,7 +1,7 @@
-"""Images and clips that are cells of a Parquet file, read row by row with bounded memory.
+"""Images and clips in cells of a Parquet file, read row by row with bounded memory.
 
-Cells are read forward, a few rows at a time. A cell before those that are held means reading its
-row group again from its start, so rows are best asked for in their order.
+Cells are read forward, a few rows at a time. Going back before the held rows means reading the row
+group again from its start, so rows are best requested in order.
 """
 
 import os
@@ -22,15 +22,15 @@ from seit.ingest.sources.remote_files import RemoteFile
 from seit.shards import is_url
 
 _ROWS = 16
-"""Rows that are decoded at a time."""
+"""Rows decoded at a time."""
 _HELD_BYTES = 128 << 20
 _MAX_OPEN = 8
 _READ_BYTES = 1 << 20
-"""Bytes of a column that are read from the disk at a time, at least."""
+"""Minimum bytes of a column per disk read."""
 
 
 def open_parquet(location: str, **options: Any) -> Any:
-    """Open a Parquet file at a path or a URL: a ``pyarrow.parquet.ParquetFile``.
+    """Open a Parquet file at a path or URL as ``pyarrow.parquet.ParquetFile``.
 
     Raises:
         UsageError: pyarrow is missing, or the file cannot be read as Parquet.
@@ -50,10 +50,10 @@ def open_parquet(location: str, **options: Any) -> Any:
 
 @contextmanager
 def parquet_errors(location: str) -> Iterator[None]:
-    """Turn the errors of pyarrow on a damaged file into one that names it.
+    """Convert pyarrow's errors on a damaged file into one that names it.
 
     Raises:
-        UsageError: there was one.
+        UsageError: pyarrow failed.
     """
     from pyarrow import ArrowException
 
@@ -64,16 +64,16 @@ def parquet_errors(location: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """The first part of an error's message, in one line."""
+    """Return the first part of an error's message, in one line."""
     return " ".join((getattr(error, "strerror", None) or str(error)).split())[:160]
 
 
 def read_cell(cell: Cell, *, max_bytes: int) -> bytes:
-    """Return what a cell holds; safe to call from many threads.
+    """Return the contents of a cell; thread-safe.
 
     Raises:
         UnreadableError: the cell is empty, too large, or cannot be read.
-        SeitError: a remote place does not answer.
+        SeitError: a remote server does not respond.
     """
     data = _open_column(cell.path, cell.column, _version(cell.path)).read(cell.row_group, cell.row)
     if data is None:
@@ -87,7 +87,7 @@ def read_cell(cell: Cell, *, max_bytes: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """Time and size of a file, which change when it is replaced."""
+    """Return time and size of a file, which change if it is replaced."""
     if is_url(path):
         return 0, 0
     try:
@@ -103,7 +103,7 @@ def _open_column(path: str, column: str, version: tuple[int, int]) -> "_Column":
 
 
 class _Column:
-    """An open column of bytes: rows are decoded forward, and the last ones are held."""
+    """Open column of bytes that decodes rows forward and holds the last ones."""
 
     def __init__(self, path: str, column: str) -> None:
         try:
@@ -119,7 +119,7 @@ class _Column:
         self._rows: Iterator[bytes | None] = iter(())
 
     def read(self, group: int, row: int) -> bytes | None:
-        """Return the bytes of a row of a row group; None for a row without any."""
+        """Return the bytes of a row of a row group; None if it has none."""
         start = row - row % _ROWS
         with self._lock:
             while (group, start) not in self._held:
@@ -147,7 +147,7 @@ class _Column:
             yield from values.to_pylist()
 
     def _advance(self) -> None:
-        """Decode the next rows, and forget the oldest where they become too many."""
+        """Decode the next rows, and drop the oldest if there are too many."""
         from pyarrow import ArrowException
 
         try:

@@ -1,4 +1,4 @@
-"""What a listing is: instances, classes and splits in a fixed order, with a fingerprint."""
+"""Result of a listing: instances, classes and splits in a fixed order, with a fingerprint."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ Kind: TypeAlias = Literal["folder", "manifest", "webdataset", "parquet"]
 
 
 class Cell(NamedTuple):
-    """A value in a Parquet file: ``path`` is absolute or a URL, ``column`` dotted, rows from 0."""
+    """Value in a Parquet file: ``path`` is absolute or a URL, ``column`` dotted, rows from 0."""
 
     path: str
     column: str
@@ -19,8 +19,8 @@ class Cell(NamedTuple):
 
 
 Location: TypeAlias = str | tuple[str, int, int] | Cell
-"""Absolute path of a file, or (absolute path of a tar, offset in bytes, size in bytes), or the row
-of a Parquet file."""
+"""Absolute path of a file, (absolute path of a tar, offset in bytes, size in bytes), or row of a
+Parquet file."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -32,26 +32,25 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""What a split may be called, in lower case → its name in a corpus."""
+"""Lower-case name of a split in a source → its name in a corpus."""
 SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
-"""A split's name in a name of lower case, as in "imagenet-train-0001"."""
+"""Pattern of a split in a lower-case name, as in "imagenet-train-0001"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One image or clip of a corpus; its bytes are read later, by ``read_bytes``.
+    """Image or clip of a corpus; ``read_bytes`` reads its bytes later.
 
     Attributes:
         key: unique name, any text without surrogates: for folders and manifests the POSIX path
-            relative to the source (an absolute path in a manifest stays as written), for tars the
-            tar's name and the member's path up to the first dot, "train-000.tar/000123", for
+            relative to the source (an absolute path in a manifest stays as written); for tars the
+            tar's name and the member's path up to the first dot, "train-000.tar/000123"; for
             Parquet the split and the row's path or number, "train/000123".
         split: "train", "val", "test" or, from a manifest, another name.
-        label: index into ``Corpus.classes``, or −1 when unlabelled.
-        location: where the bytes are.
+        label: index into ``Corpus.classes``, or −1 if unlabeled.
+        location: place of the bytes.
         metadata: extra columns of a manifest or fields of a tar's .json, as (name, JSON value).
-        num_bytes: size of the file when it was listed, −1 when it could not be found; for rows
-            of Parquet files the mean of their row group.
+        num_bytes: size of the file at listing, −1 if not found; the row group's mean for Parquet.
     """
 
     key: str
@@ -64,19 +63,19 @@ class Instance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A listed source.
+    """Listed source.
 
     Attributes:
-        source: the source as it was given.
-        kind: how the source is laid out.
-        instances: split after split (train, val, test, then the others by name). Inside a split
-            the instances of folders and manifests are shuffled by a hash of their keys, so that
-            every stretch mixes the classes; those of tars and Parquet files keep their order.
-        classes: names, in the order of their labels; empty when nothing is labelled.
-        warnings: one clear line each.
+        source: the source as given.
+        kind: layout of the source.
+        instances: all instances, split by split (train, val, test, then the others by name). Within
+            a split, instances of folders and manifests are shuffled by a hash of their keys, so
+            that every stretch mixes the classes; those of tars and Parquet files keep their order.
+        classes: names in label order; empty if nothing is labeled.
+        warnings: one line each.
         fingerprint: sha256, hex, over kind, classes, splits, keys, labels, sizes in bytes and
-            metadata, so not over times or absolute paths: an unchanged corpus has the same one.
-        is_hash_split: whether any instance was put into train or val by the hash of its key.
+            metadata, but not times or absolute paths, so that it is stable for an unchanged corpus.
+        is_hash_split: whether any instance was assigned to train or val by the hash of its key.
     """
 
     source: str
@@ -89,7 +88,7 @@ class Corpus:
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """The splits that have instances, in the order of ``instances``."""
+        """Non-empty splits, in the order of ``instances``."""
         return tuple(self.by_split())
 
     def by_split(self) -> dict[str, list[Instance]]:
@@ -101,7 +100,7 @@ class Corpus:
 
 
 class SourceFile(NamedTuple):
-    """Place of a tar or a Parquet file, its path below the corpus, and its folder's name."""
+    """Tar or Parquet file: its location, its path below the corpus, and its folder's name."""
 
     location: str
     relative: str
@@ -109,7 +108,7 @@ class SourceFile(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An instance whose class has a name but no index yet, and whose split may be open."""
+    """Instance with a class name instead of an index, and perhaps without a split."""
 
     key: str
     split: str | None
@@ -120,18 +119,18 @@ class Draft(NamedTuple):
 
 
 def shown(name: str) -> str:
-    """Return a name fit for one line of a message: odd characters escaped, long ones cut."""
+    """Return a name for one line of a message: odd characters escaped, long names cut."""
     text = name if name.isprintable() else ascii(name)
     return text if len(text) <= 120 else f"{text[:80]}…{text[-30:]}"
 
 
 def examples(names: Sequence[str]) -> str:
-    """Return up to three names for a message, and say when there are more."""
+    """Return up to three names for a message, noting if there are more."""
     first = ", ".join(shown(name) for name in names[:3])
     return f"{first}, …" if len(names) > 3 else first
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Return ``; did you mean X?`` when a candidate is close to the name, else nothing."""
+    """Return ``; did you mean X?`` if a candidate is close to the name, else an empty string."""
     close = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {shown(close[0])}?" if close else ""

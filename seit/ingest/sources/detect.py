@@ -1,4 +1,4 @@
-"""Find out what kind of source a path or URL is, and list it: by the same rules for both."""
+"""Detection of the kind of a source, and its listing, with the same rules for paths and URLs."""
 
 import re
 from collections import deque
@@ -33,25 +33,24 @@ def list_corpus(
 ) -> Corpus:
     """List every instance of a source.
 
-    Keys, splits, labels and sizes of files behind a URL are those of the same files on a disk.
+    Files behind a URL get the same keys, splits, labels and sizes as on a disk.
 
     Args:
-        source: path or URL (``s3://…``) of a folder of class folders or images, a manifest
-            (.csv, .jsonl, .parquet), a .tar file, a folder of .tar files, a brace pattern of them
-            ("train-{000..012}.tar"), or a .parquet file or a folder of them that holds images.
-        val_fraction: share of the instances that go to val where the source names no splits,
-            0 ≤ x < 1. A hash of its key says whether one does, but for classes that would have none
-            in train or in val; see :class:`HashSplit`.
-        root: where the relative paths of a manifest start; its own folder when None.
-        modality: what the tokenizer takes. Files are listed whatever their names are, and found
-            out when they are read; members of tars only if their names are those of that kind.
-        kept_splits: key → split of instances that were split earlier, which stay where they are.
+        source: path or URL (``s3://…``) of a folder of class folders or images, a manifest (.csv,
+            .jsonl, .parquet), a .tar file, a folder of .tar files, a brace pattern of them
+            ("train-{000..012}.tar"), or a .parquet file or folder of them that holds images.
+        val_fraction: share of instances assigned to val if the source names no splits, 0 ≤ x < 1.
+            The hash of its key decides; see :class:`HashSplit` for exceptions.
+        root: base of a manifest's relative paths; None for its own folder.
+        modality: modality of the tokenizer. Files are listed whatever their names and checked when
+            read; members of tars only if their names match.
+        kept_splits: key → split of instances that were split earlier and stay there.
 
     Raises:
-        UsageError: the source is missing, empty or of no such kind, its manifest is wrong, or
-            it holds nothing but files of the other modality.
+        UsageError: the source is missing, empty or of an unknown kind, its manifest is invalid, or
+            it only holds files of the other modality.
         DamagedError: a tar file is truncated or corrupt.
-        SeitError: a remote place does not answer.
+        SeitError: a remote server does not respond.
     """
     if not 0 <= val_fraction < 1:
         raise UsageError(f"val_fraction is {val_fraction}; expected 0 or more, and less than 1")
@@ -70,7 +69,7 @@ def list_corpus(
 
 
 class _Wanted(NamedTuple):
-    """Rule of the split and modality of a listing."""
+    """Split rule and modality of a listing."""
 
     hash_split: HashSplit
     modality: Modality
@@ -96,7 +95,7 @@ def _list(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
 
 
 def _refuse_other_files(tree: Tree, suffix: str) -> None:
-    """Refuse a file that is no tar."""
+    """Refuse a file that is not a tar."""
     text = shown(tree.text)
     if _COMPRESSED_TAR.search(tree.location):
         raise UsageError(f"{text} is a compressed tar; decompress it to .tar first")
@@ -150,9 +149,9 @@ def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
 
 
 def _list_shards(tree: Tree, names: Sequence[str], wanted: _Wanted) -> Corpus | None:
-    """List the tars or the Parquet files of a folder without other images or audio, if any.
+    """List the tars or Parquet files of a folder without other media; return None if it has none.
 
-    Tars count in the folder itself and in folders that are named like a split.
+    Tars count in the folder itself and in folders named like a split.
     """
     near = [name for name in names if _is_near(name)]
     compressed = [name for name in near if _COMPRESSED_TAR.search(name)]
@@ -212,7 +211,7 @@ def _source_file(location: str, base: str) -> SourceFile:
 
 
 def _is_near(name: str) -> bool:
-    """Whether a file lies in the folder itself, or in one that is named like a split."""
+    """Return True if a file lies in the folder itself, or in one named like a split."""
     folder = name.rpartition("/")[0]
     return not folder or folder.lower() in SPLIT_NAMES
 
@@ -222,7 +221,7 @@ def _parent(location: str) -> str:
 
 
 def _common_folder(locations: Sequence[str]) -> str:
-    """The deepest folder that holds all of the files."""
+    """Return the deepest common folder of the files."""
     folders = [location.split("/")[:-1] for location in locations]
     length = min(map(len, folders))
     while any(folder[:length] != folders[0][:length] for folder in folders):

@@ -1,4 +1,4 @@
-"""Folders: SRC/{train,val}/<class>/…, SRC/<class>/… or images directly in SRC."""
+"""Folder sources: SRC/{train,val}/<class>/…, SRC/<class>/… or images directly in SRC."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ LABEL_PLACES = (
 
 
 class _Tree(NamedTuple):
-    """Findings of a walk, sorted by what they are."""
+    """Findings of a walk by kind."""
 
     drafts: list[Draft]
     outside: list[str]
-    """Files beside the split folders."""
+    """Files next to the split folders."""
     beside: list[str]
-    """Files beside the class folders."""
+    """Files next to the class folders."""
     odd: list[str]
-    """Keys whose files have names that are not UTF-8."""
+    """Keys of files with names that are not UTF-8."""
     empty: list[str]
     """Class folders without files."""
 
@@ -42,22 +42,22 @@ def list_folder(
 ) -> Corpus:
     """List a folder; the class of a file is the first folder below the split folder, or below SRC.
 
-    With split folders the splits are theirs; without, ``hash_split`` says. Every visible plain file
-    is an instance, whatever its extension: what is no image is found out, and listed, when it is
-    read. Folders of files that are surely no images (annotations, notes) are left out. Where a
-    metadata.csv, .jsonl or .parquet names files (``file_name``), its labels count.
+    Without split folders, ``hash_split`` assigns the splits. Every visible plain file is an
+    instance, whatever its extension; files that are not images are reported when read. Folders of
+    files that are surely no images (annotations, notes) are left out. If a metadata.csv, .jsonl or
+    .parquet names files (``file_name``), its labels take precedence.
 
-    Names that are not valid UTF-8 have the odd bytes written as %XX in keys and classes.
+    Odd bytes of names that are not valid UTF-8 are written as %XX in keys and classes.
 
     Args:
-        source: the folder as messages name it.
-        root: its absolute path or URL.
-        folders: those of its walk; used up.
-        remarks: of the walk.
-        hash_split: splits the files where no folders do.
+        source: name of the folder in messages.
+        root: absolute path or URL of the folder.
+        folders: folders of its walk; consumed.
+        remarks: remarks of the walk.
+        hash_split: split rule of files without split folders.
 
     Raises:
-        UsageError: the folder holds no files, or it cannot be known what its folders mean.
+        UsageError: the folder holds no files, or the meaning of its folders is ambiguous.
     """
     layout = find_layout(source, folders)
     tables = find_metadata(root, (folder for folder in folders if layout.has(folder[0])))
@@ -102,7 +102,7 @@ def _sort(
     layout: Layout,
     tables: set[str],
 ) -> _Tree:
-    """Make drafts of the files, all but the tables of metadata; ``folders`` is used up."""
+    """Make drafts of all files but the metadata tables; ``folders`` is consumed."""
     has_splits = layout.has_splits
     tree = _Tree([], [], [], [], [])
     occupied: set[str] = set()
@@ -148,7 +148,7 @@ def _table_hint(source: str, names: Sequence[str]) -> str:
 
 
 def _unique(drafts: list[Draft], warnings: list[str]) -> list[Draft]:
-    """Leave out every file whose %XX spelling is also the real name of another."""
+    """Drop every file whose %XX spelling is also the real name of another."""
     counts = Counter(draft.key for draft in drafts)
     doubles = [key for key, count in counts.items() if count > 1]
     if doubles:

@@ -1,4 +1,4 @@
-"""Labels as sources write them: their classes, and what is odd about them."""
+"""Labels as sources write them: their classes, and warnings about oddities."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ from seit.errors import UsageError
 from seit.ingest.sources.corpus import examples, shown
 
 LABEL_COLUMNS = ("label", "class", "category")
-"""Columns of tables and fields of JSON members that hold labels; the first that is there wins."""
+"""Label columns of tables and fields of JSON members; the first present one wins."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _REWRITTEN = re.compile(r"[+].*|-?0[0-9].*|-0+(\.0+)?")
@@ -20,10 +20,10 @@ _SEPARATORS = (",", ";", "|", "&", "+", "\n")
 
 
 def read_label(value: object, where: str) -> str | None:
-    """Return the label that a table or JSON has, or None for no label.
+    """Return the label in a table or JSON, or None for no label.
 
     Raises:
-        UsageError: it is a list or a mapping.
+        UsageError: the value is a list or a mapping.
     """
     if value is None:
         return None
@@ -37,13 +37,13 @@ def read_label(value: object, where: str) -> str | None:
 
 
 def name_classes(labels: Sequence[str | None]) -> tuple[list[str | None], tuple[str, ...]]:
-    """Find the classes of labels that may be numbers or names.
+    """Return the classes of labels that may be numbers or names.
 
-    When every label is an integer (in tables also "3.0"), the classes are the distinct numerals in
-    numeric order, and −1 means unlabelled. Otherwise they are the distinct names, sorted.
+    If every label is an integer (in tables also "3.0"), the classes are the distinct numerals in
+    numeric order, and −1 means unlabeled. Otherwise they are the distinct names, sorted.
 
     Returns:
-        the class name of each label (None: unlabelled), and the classes.
+        The class name of each label (None: unlabeled), and the classes.
     """
     given = {label for label in labels if label is not None}
     if _are_integers(given):
@@ -57,7 +57,7 @@ def name_classes(labels: Sequence[str | None]) -> tuple[list[str | None], tuple[
 
 
 def rewritten_remarks(labels: Iterable[str | None]) -> list[str]:
-    """Warn of numerals whose spelling is not that of their class, as 007 of class 7."""
+    """Return a warning about numerals spelled differently from their class, as 007 for class 7."""
     given = {label for label in labels if label is not None}
     if not _are_integers(given):
         return []
@@ -72,9 +72,9 @@ def rewritten_remarks(labels: Iterable[str | None]) -> list[str]:
 
 
 def label_remarks(classes: Sequence[str], learned: Iterable[str], *, is_folder: bool) -> list[str]:
-    """Warn of classes that are lists, spelt in several ways, or called like a missing value.
+    """Return warnings about classes that are lists, vary in spelling, or look like missing values.
 
-    ``learned`` are the classes of train; :func:`compare_splits` has the ways of other splits.
+    ``learned`` are the classes of train; :func:`compare_splits` covers spellings in other splits.
     """
     lines = []
     words = _MISSING if is_folder else _MISSING_IN_TABLES
@@ -99,7 +99,7 @@ def label_remarks(classes: Sequence[str], learned: Iterable[str], *, is_folder: 
 
 
 def alike_classes(classes: Iterable[str]) -> list[list[str]]:
-    """Group names that are equal but for case, Unicode form, blanks and the writing of numbers."""
+    """Group names that differ only in case, Unicode form, blanks and the writing of numbers."""
     groups: dict[str, list[str]] = {}
     for name in classes:
         groups.setdefault(folded(name), []).append(name)
@@ -107,9 +107,9 @@ def alike_classes(classes: Iterable[str]) -> list[list[str]]:
 
 
 def compare_splits(classes: Sequence[str], counts: Mapping[str, Mapping[int, int]]) -> list[str]:
-    """Warn of classes that other splits evaluate and ``train`` has no sample of.
+    """Return warnings about classes that other splits evaluate but ``train`` has no sample of.
 
-    ``counts`` has the samples of each split by label; −1 is unlabelled.
+    ``counts`` has the samples of each split by label; −1 is unlabeled.
     """
     present = {split: [label for label, n in found.items() if n] for split, found in counts.items()}
     learned = present.pop("train", [])
@@ -125,7 +125,7 @@ def _are_integers(given: Iterable[str]) -> bool:
 
 
 def _lists(classes: Sequence[str]) -> list[str]:
-    """The classes that share parts between separators, when those are many of the separated."""
+    """Return classes that share parts between separators, if most separated ones do."""
     for separator in _SEPARATORS:
         parts = {
             name: {part.strip().lower() for part in name.split(separator)} - {""}
@@ -145,6 +145,6 @@ def _lists(classes: Sequence[str]) -> list[str]:
 
 
 def _spelt(name: str) -> str:
-    """A name in which characters that only look alike differ."""
+    """Return a name in a form that distinguishes look-alike characters."""
     is_composed = unicodedata.is_normalized("NFC", name)
     return shown(name if is_composed else ascii(name)[1:-1])

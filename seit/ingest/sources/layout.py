@@ -13,7 +13,7 @@ Folders = Collection[tuple[str, list[Entry]]]
 
 _HOLDERS = {"image", "images", "img", "imgs", "photos", "pictures", "jpegimages", "frames"}
 _HOLDERS |= {"audio", "sounds", "clips", "wav", "wavs", "flac", "data", "files"}
-"""Names of folders that say what files are, not what is in them; in lower case."""
+"""Lower-case names of folders that describe the kind of files, not their contents."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Layout:
     """Meaning of the folders of a corpus.
 
     Attributes:
-        has_splits: the folders at the top are splits, and those in them classes.
-        left_out: folders that hold no images or audio, each with a final "/".
+        has_splits: whether the top folders are splits, and the folders in them classes.
+        left_out: folders without images or audio, each with a final "/".
         warnings: one line each.
     """
 
@@ -31,17 +31,17 @@ class Layout:
     warnings: tuple[str, ...]
 
     def has(self, relative: str) -> bool:
-        """Return True for a folder, given with a final "/", that is part of the corpus."""
+        """Return True if a folder, given with a final "/", is part of the corpus."""
         if not self.left_out:
             return True
         return self.left_out.isdisjoint(_with_parents(relative))
 
 
 def find_layout(source: str, folders: Folders) -> Layout:
-    """Find out what folders mean by their names and what is in them.
+    """Infer the meaning of folders from their names and contents.
 
     Raises:
-        UsageError: they can be read in several ways; the message says how to decide.
+        UsageError: the folders are ambiguous; the message says how to decide.
     """
     _, top_entries = next(iter(folders), ("", []))
     top = [entry.name for entry in top_entries if entry.is_folder]
@@ -72,7 +72,7 @@ def find_layout(source: str, folders: Folders) -> Layout:
             "left out, as they hold no images or audio beside the split folders: "
             f"{examples(others)}"
         )
-    # Where every class folder holds notes alone, the files tell what is wrong when they are read.
+    # If all class folders hold only notes, reading the files reports the fault.
     classes = [
         path
         for path in _class_folders(folders, has_splits)
@@ -90,7 +90,7 @@ def find_layout(source: str, folders: Folders) -> Layout:
 
 
 def _above(folders: Folders, is_wanted: Callable[[Entry], bool]) -> set[str]:
-    """The folders that have a wanted file somewhere below them."""
+    """Return the folders with a wanted file anywhere below them."""
     above: set[str] = set()
     for relative, found in folders:
         if relative not in above and any(
@@ -101,7 +101,7 @@ def _above(folders: Folders, is_wanted: Callable[[Entry], bool]) -> set[str]:
 
 
 def _with_parents(relative: str) -> Iterator[str]:
-    """The path of a folder and those of the folders that it is in, each with a final "/"."""
+    """Yield the path of a folder and of its parents, each with a final "/"."""
     end = relative.find("/")
     while end >= 0:
         yield relative[: end + 1]
@@ -109,12 +109,12 @@ def _with_parents(relative: str) -> Iterator[str]:
 
 
 def _class_folders(folders: Folders, has_splits: bool) -> list[str]:
-    """The paths of class folders, each with a final "/"."""
+    """Return the paths of class folders, each with a final "/"."""
     return [path for path, _ in folders if path.count("/") == has_splits + 1]
 
 
 def _refuse_hidden_splits(source: str, folders: Folders, names: Sequence[str]) -> None:
-    """Refuse splits one folder deeper, and folders that are named like seg_train and seg_test."""
+    """Refuse splits one folder deeper, and folders with names such as seg_train and seg_test."""
     wanted = {f"{name}/" for name in names}
     inner = {
         relative[:-1]: [
@@ -145,7 +145,7 @@ def _refuse_hidden_splits(source: str, folders: Folders, names: Sequence[str]) -
 
 
 def _deep_remarks(folders: Folders, classes: set[str]) -> list[str]:
-    """Warn when all classes have one name and that is probably not a class."""
+    """Return a warning if all classes have one name that is probably not a class."""
     names = {path.rstrip("/").rpartition("/")[2] for path in classes}
     if len(names) != 1:
         return []

@@ -1,4 +1,4 @@
-"""Manifests: a table (CSV, JSON Lines, Parquet) of files, perhaps with labels and splits."""
+"""Manifests: tables (CSV, JSON Lines, Parquet) of files, with optional labels and splits."""
 
 import os
 import posixpath
@@ -38,15 +38,15 @@ def list_manifest(
 ) -> Corpus:
     """List a table; column names are matched in lower case, the first of each tuple above wins.
 
-    Relative paths start at ``base``, an absolute path or a URL, and may not leave it. Absolute
-    paths and URLs are allowed; their key is what is written. ``source`` names the manifest where
-    ``path`` is a copy, and ``sizes`` has the bytes of all files below a URL. Without a split column
-    ``hash_split`` gives the split. Further columns are kept as metadata. A missing file is
-    an instance all the same (``num_bytes`` −1): reading it says what is wrong.
+    Relative paths start at ``base``, an absolute path or URL, and may not leave it. Absolute paths
+    and URLs are allowed, and are their own keys. ``source`` names the manifest if ``path`` is a
+    copy, and ``sizes`` has the bytes of all files below a URL. Without a split column,
+    ``hash_split`` assigns the splits. Other columns are kept as metadata. A missing file is still
+    an instance (``num_bytes`` −1), and reading it reports the fault.
 
     Raises:
-        UsageError: no path column, no rows, or a row without a usable path, label or split, or
-            whose path was given before; the message names the line.
+        UsageError: there is no path column or no row, or a row has no usable path, label or split,
+            or repeats a path; the message names the line.
     """
     source = source or str(path)
     columns, rows = read_table(path)
@@ -60,7 +60,7 @@ def list_manifest(
         )
     fields = RowFields(columns, path_index)
 
-    places: dict[str, str] = {}  # key → where it was given
+    places: dict[str, str] = {}  # key → its place in the table
     labels: list[str | None] = []
     drafts: list[Draft] = []
     missing: list[str] = []
@@ -103,11 +103,11 @@ def list_manifest(
 
 
 class RowFields:
-    """Columns of a table of files: label, split, and the others, which are metadata.
+    """Columns of a table of files: label, split, and metadata.
 
     Args:
-        columns: their names; label and split are found in lower case.
-        file_index: number of the column that names the files.
+        columns: their names; label and split are matched in lower case.
+        file_index: index of the column that names the files.
     """
 
     def __init__(self, columns: Sequence[str], file_index: int) -> None:
@@ -119,16 +119,16 @@ class RowFields:
 
     @property
     def has_labels(self) -> bool:
-        """Whether there is a column of labels."""
+        """True if there is a column of labels."""
         return self._label is not None
 
     def read(
         self, values: Sequence[object], where: str
     ) -> tuple[str | None, str | None, tuple[tuple[str, object], ...]]:
-        """Return label, split and metadata of a row, None where there is no such column.
+        """Return label, split and metadata of a row, None if there is no such column.
 
         Raises:
-            UsageError: the label is a list, or the split no plain word.
+            UsageError: the label is a list, or the split is not a plain word.
         """
         split = None if self._split is None else read_split(values[self._split], where)
         label = None if self._label is None else read_label(values[self._label], where)
@@ -163,7 +163,7 @@ def read_split(value: object, where: str) -> str:
     """Return the split that a row names.
 
     Raises:
-        UsageError: it names none, or one that is no plain word.
+        UsageError: the split is missing or not a plain word.
     """
     name = "" if value is None else str(value).strip()
     name = SPLIT_NAMES.get(name.lower(), name)

@@ -1,4 +1,4 @@
-"""Images and audio by the names of their files, for listings and for messages."""
+"""Recognition of images and audio by file name, for listings and messages."""
 
 import re
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ EXTENSIONS: dict[Modality, tuple[str, ...]] = {
     "image": (
         *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "gif", "tif", "tiff"),
         *("ppm", "avif", "jp2", "j2k"),
-        # not read: each is listed with its reason
+        # unsupported: each is listed with its reason
         *("heic", "heif", "jxl", "psd", "nef", "cr2", "cr3", "arw", "dng", "raf", "orf", "rw2"),
     ),
     "audio": (
         *("flac", "wav", "ogg", "mp3", "opus", "oga", "aif", "aiff", "aifc"),
         *("w64", "rf64", "bw64", "au", "snd", "caf", "sph"),
-        *("m4a", "aac", "amr", "wma"),  # not read, as above
+        *("m4a", "aac", "amr", "wma"),  # unsupported, as above
     ),
 }
 _SIDE_FILE = re.compile(
@@ -29,9 +29,9 @@ _SIDE_FILE = re.compile(
     | xmp|aae|cls|caption|lst|lab|textgrid|srt|vtt )\Z""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""Names of what lies near pictures and clips: annotations, notes, tables, weights."""
+"""Names of files that accompany pictures and clips: annotations, notes, tables, weights."""
 NOUNS: dict[Modality, tuple[str, str]] = {"image": ("image", "images"), "audio": ("audio", "audio")}
-"""For "no … member" and "holds no …"."""
+"""Nouns for "no … member" and "holds no …"."""
 
 _PROPOSED: dict[Modality, str] = {
     "image": "an image tokenizer, such as --tokenizer patch-pca-vq",
@@ -40,12 +40,12 @@ _PROPOSED: dict[Modality, str] = {
 
 
 def other(modality: Modality) -> Modality:
-    """The modality that it is not."""
+    """Return the other modality."""
     return "audio" if modality == "image" else "image"
 
 
 def proposal(source: str, found: Modality, count: int) -> str:
-    """The message to who named a tokenizer of the other modality than a source holds."""
+    """Return the message for a tokenizer whose modality is not the source's."""
     return (
         f"{shown(source)} holds {count:,} {'audio files' if found == 'audio' else 'images'} and no "
         f"{NOUNS[other(found)][1]}; pass {_PROPOSED[found]}"
@@ -53,12 +53,12 @@ def proposal(source: str, found: Modality, count: int) -> str:
 
 
 def is_medium(name: str) -> bool:
-    """Whether a file has the name of an image or of audio."""
+    """Return True for the name of an image or audio file."""
     return name.rpartition(".")[2].lower() in chain(*EXTENSIONS.values())
 
 
 def is_side_file(name: str) -> bool:
-    """Return True for the name of notes and the like, neither of an image nor of audio.
+    """Return True for the name of a side file such as notes, neither image nor audio.
 
     Files without an extension, or with an unknown one, may be images.
     """
@@ -66,10 +66,10 @@ def is_side_file(name: str) -> bool:
 
 
 def check_media(source: str, instances: Sequence[Instance], modality: Modality) -> None:
-    """Refuse files whose names say that all images or audio among them are of the other kind.
+    """Refuse a source whose media files, by their names, are all of the other modality.
 
     Raises:
-        UsageError: the message proposes a tokenizer.
+        UsageError: the modality differs; the message proposes a tokenizer.
     """
     if sum(1 for _ in _of(instances, modality)):
         return
@@ -84,12 +84,12 @@ def _of(instances: Sequence[Instance], modality: Modality) -> list[Instance]:
 
 
 def check_derived_keys(instances: Sequence[Instance], *, sign: str, part: str) -> None:
-    """Refuse keys that the parts of another instance might have: its windows, or its views.
+    """Refuse keys that a part (window or view) of another instance might have.
 
     Args:
-        instances: all of a corpus.
+        instances: all instances of a corpus.
         sign: text between the key of an instance and the number of its part.
-        part: the word for a part.
+        part: noun for a part.
 
     Raises:
         UsageError: a key is that of another instance, ``sign`` and a number.

@@ -1,8 +1,8 @@
-"""Tables of metadata inside of folders, as Hugging Face's imagefolder and audiofolder have them.
+"""Metadata tables in folders, as in Hugging Face's imagefolder and audiofolder.
 
-A ``metadata.csv``, ``.jsonl`` or ``.parquet`` in a folder has a column ``file_name``: paths from
-that folder on. Its column of labels, if it has one, counts instead of the names of folders; its
-column ``split`` counts where no folders are splits.
+A ``metadata.csv``, ``.jsonl`` or ``.parquet`` in a folder has a column ``file_name`` with paths
+relative to that folder. Its label column, if any, takes precedence over folder names; its column
+``split`` counts if no folders are splits.
 """
 
 import posixpath
@@ -25,7 +25,7 @@ FILE_COLUMN = "file_name"
 
 
 class Metadata(NamedTuple):
-    """A table: its path or URL, the folder it is in ("train/"), and what it holds."""
+    """Table: its path or URL, its folder ("train/"), and its contents."""
 
     path: str
     folder: str
@@ -34,7 +34,7 @@ class Metadata(NamedTuple):
 
     @property
     def fields(self) -> RowFields:
-        """What the columns are."""
+        """Roles of the columns."""
         return RowFields(self.columns, self.columns.index(FILE_COLUMN))
 
 
@@ -48,10 +48,10 @@ class _Said(NamedTuple):
 
 
 def find_metadata(root: str, folders: Iterable[tuple[str, list[Entry]]]) -> list[Metadata]:
-    """Read the tables of metadata; one without a column ``file_name`` is a file like any other.
+    """Read the metadata tables; one without a column ``file_name`` is a file like any other.
 
     Raises:
-        UsageError: one cannot be read as what its name says.
+        UsageError: a table cannot be read in the format of its suffix.
     """
     found = []
     for relative, entries in folders:
@@ -69,7 +69,7 @@ def find_metadata(root: str, folders: Iterable[tuple[str, list[Entry]]]) -> list
 def apply_metadata(
     tables: Sequence[Metadata], drafts: Sequence[Draft], warnings: list[str]
 ) -> list[Draft]:
-    """Give files the labels and the metadata that tables have for them; odd ones are warned of.
+    """Apply the labels and metadata of tables to files, with warnings about odd ones.
 
     Raises:
         UsageError: a row has no usable name, two rows name one file, or a label is a list.
@@ -101,7 +101,7 @@ def apply_metadata(
 
 
 def _read_all(tables: Sequence[Metadata]) -> dict[str, _Said]:
-    """Return key → what the tables say of that file."""
+    """Return key → table entry of the file."""
     said: dict[str, _Said] = {}
     for table in tables:
         file_index, fields = table.columns.index(FILE_COLUMN), table.fields

@@ -1,7 +1,7 @@
-"""Parquet files that hold images or audio themselves, as Hugging Face's datasets are stored.
+"""Parquet files with embedded images or audio, as in Hugging Face's datasets.
 
-Their column is {bytes, path}, or plain bytes. Splits are read from the names of files, names of
-classes from the description of the features that the files carry.
+Their column is {bytes, path}, or plain bytes. Splits come from file names, class names from the
+feature description in the files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ _TYPES: dict[str, Modality] = {"Image": "image", "Audio": "audio"}
 
 
 class _Media(NamedTuple):
-    """A column of images or clips: its name, and the dotted names of bytes and of paths."""
+    """Column of images or clips: its name, and the dotted names of bytes and of paths."""
 
     name: str
     modality: Modality
@@ -67,14 +67,14 @@ class _Table:
 
 @dataclass
 class _Rows:
-    """The rows of a split, or of a file that is in none."""
+    """Rows of a split, or of a file without one."""
 
     drafts: list[Draft] = field(default_factory=list)
     paths: list[str | None] = field(default_factory=list)
 
 
 def holds_media(location: str) -> bool:
-    """Return True for a Parquet file of images or audio, rather than of the paths of files.
+    """Return True for a Parquet file of images or audio, not of file paths.
 
     Raises:
         UsageError: it cannot be read as Parquet.
@@ -88,8 +88,8 @@ def list_parquet(
 ) -> Corpus:
     """List the rows of Parquet files, in the order of the files and their rows.
 
-    A row's key is its split, a slash, and its path; where a row of the split has none, or two have
-    the same, its number: "train/000123". Of a file in no split, the name stands for the split.
+    A row's key is its split, a slash, and its path; if any row of the split has none, or two share
+    one, its number: "train/000123". For a file without a split, its name replaces the split.
 
     Raises:
         UsageError: a file cannot be read as Parquet, holds nothing of this modality, or has a label
@@ -139,7 +139,7 @@ def list_parquet(
 
 
 def check_configurations(source: str, files: Sequence[SourceFile]) -> None:
-    """Refuse files of several configurations of one dataset: folders with files in each.
+    """Refuse files of several configurations of one dataset, that is, files in several folders.
 
     Raises:
         UsageError: there are several; the message names them.
@@ -157,7 +157,7 @@ def check_configurations(source: str, files: Sequence[SourceFile]) -> None:
 
 
 def _open(source: str, file: SourceFile, modality: Modality) -> _Table:
-    """Open a file and find out what its columns are."""
+    """Open a file and identify its columns."""
     opened = open_parquet(file.location)
     with parquet_errors(file.location):
         schema = opened.schema_arrow
@@ -195,7 +195,7 @@ def _open(source: str, file: SourceFile, modality: Modality) -> _Table:
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """Return column → its feature, from the metadata that Hugging Face's datasets writes."""
+    """Return column → feature, from the metadata of Hugging Face's datasets."""
     text = (schema.metadata or {}).get(b"huggingface", b"{}")
     try:
         found = msgspec.json.decode(text)["info"]["features"]
@@ -238,7 +238,7 @@ def _is_bytes(kind: Any) -> bool:
 
 
 def _has_bytes(kind: Any) -> bool:
-    """Return True for bytes, and for a list or a struct with bytes in it."""
+    """Return True for bytes, and for a list or struct that contains bytes."""
     if _is_bytes(kind):
         return True
     return any(_has_bytes(kind.field(index).type) for index in range(kind.num_fields))
@@ -254,7 +254,7 @@ def _label_column(names: Sequence[str], features: dict[str, dict[str, Any]]) -> 
 
 
 def _read_rows(table: _Table, split: str | None, rows: _Rows) -> None:
-    """Append the rows of a file, with their numbers for keys."""
+    """Append the rows of a file, with their numbers as keys."""
     metadata = table.file.metadata
     number = 0
     for group in range(metadata.num_row_groups):
@@ -273,7 +273,7 @@ def _read_rows(table: _Table, split: str | None, rows: _Rows) -> None:
 
 
 def _values(table: _Table, group: int) -> Iterator[dict[str | None, object]]:
-    """Yield column → value for the rows of a row group, all but the bytes."""
+    """Yield column → value for the rows of a row group, without the bytes."""
     chosen = [*table.extra, *(name for name in (table.label, table.split) if name)]
     if table.media.path_leaf:
         chosen.append(table.media.path_leaf)
@@ -301,7 +301,7 @@ def _label(value: object, names: tuple[str, ...] | None, where: str) -> str | No
 
 
 def _mean_bytes(group: Any, leaf: str) -> int:
-    """Mean bytes of a row's bytes; it stands for their size, which only reading them would tell."""
+    """Return the mean size of a row's bytes, an estimate that does not require reading them."""
     sizes = [
         int(group.column(index).total_uncompressed_size)
         for index in range(group.num_columns)

@@ -1,4 +1,4 @@
-"""Fetch the bytes of one instance, with bounds."""
+"""Bounded reads of the bytes of an instance."""
 
 import os
 import stat
@@ -11,16 +11,16 @@ from seit.ingest.sources.remote_files import read_remote, remote_size
 from seit.shards import is_url
 
 MAX_FILE_BYTES = 1 << 30
-"""Largest file that is read, in bytes."""
+"""Size limit of files, in bytes."""
 
 
 def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Return the file of an instance; safe to call from many threads.
+    """Return the file of an instance; thread-safe.
 
     Raises:
         UnreadableError: the file is gone, is not a plain file, is larger than ``max_bytes``, is
-            shorter than when it was listed, or the system fails to read it.
-        SeitError: a remote place does not answer, in spite of retries.
+            shorter than when listed, or cannot be read.
+        SeitError: a remote server does not respond, in spite of retries.
     """
     location = instance.location
     try:
@@ -53,7 +53,7 @@ def _read_remote(location: str | tuple[str, int, int], num_bytes: int, max_bytes
 
 
 def _read(path: str, offset: int, size: int | None, max_bytes: int) -> bytes:
-    # Without O_NONBLOCK, opening what has become a FIFO since the listing would wait for a writer.
+    # Without O_NONBLOCK, opening a file replaced by a FIFO since the listing would block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)

@@ -1,6 +1,6 @@
 """Files behind a URL and their sizes.
 
-Folders are listed in parallel, in requests that are tried again one by one.
+Folders are listed in parallel, and each request is retried on its own.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,25 +12,25 @@ from seit.ingest.sources.walk import is_ignored
 from seit.shards import RemoteFolder
 
 MAX_FILES = 100_000_000
-"""More files than these are refused: their names alone take tens of gigabytes."""
+"""Limit on the number of files, whose names alone would take tens of gigabytes."""
 _REQUESTS = 16
 
 
 class ListedFolder(RemoteFolder):
-    """A remote folder that tells the sizes of all files below it."""
+    """Remote folder with the sizes of all files below it."""
 
     def sizes(self) -> dict[str, int]:
-        """Name → bytes of every visible file, sorted by name.
+        """Return name → bytes of every visible file, sorted by name.
 
         Raises:
-            UsageError: there are too many, or they may not be listed.
-            SeitError: the place does not answer.
+            UsageError: there are too many, or listing is not permitted.
+            SeitError: the remote server does not respond.
         """
         filesystem, _ = self._connect()
         filesystem.invalidate_cache()
         found, folders = self._entries("")
         for name in [name for name in folders if name.lower() in SPLIT_NAMES]:
-            files, below = self._entries(name)  # the classes of a split are listed in parallel too
+            files, below = self._entries(name)  # classes of a split are listed in parallel too
             found |= files
             folders = [*(folder for folder in folders if folder != name), *below]
         with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="list") as pool:
@@ -41,7 +41,7 @@ class ListedFolder(RemoteFolder):
         return {name: found[name] for name in sorted(found)}
 
     def _entries(self, folder: str) -> tuple[dict[str, int], list[str]]:
-        """The files and the folders directly in ``folder``."""
+        """Return the files and folders directly in ``folder``."""
         files: dict[str, int] = {}
         folders = []
         for entry in self._list("ls", folder):

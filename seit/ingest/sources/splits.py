@@ -1,4 +1,4 @@
-"""The hash split: train or val, where a source does not say which."""
+"""Hash split: train or val for sources without splits."""
 
 import hashlib
 from collections import Counter
@@ -15,14 +15,13 @@ _SPLITS = ("train", "val")
 class HashSplit:
     """Rule that splits instances whose source names no split.
 
-    An instance is in val when the hash of its key, as a fraction, is below ``val_fraction``. A
-    class that would have no sample to learn from gets the one of val with the highest hash. A class
-    of two or more that would have none to evaluate gives the one of train with the lowest.
+    An instance is in val if the hash of its key, as a fraction, is below ``val_fraction``. A class
+    without a sample to learn from gets its val sample with the highest hash. A class of two or more
+    without a sample to evaluate gives its train sample with the lowest.
 
     Attributes:
         val_fraction: share of the instances for val, 0 ≤ x < 1.
-        kept: key → split of instances that were split earlier; they stay there, and none of
-            them is moved for its class.
+        kept: key → split of instances that were split earlier; none of them moves.
     """
 
     val_fraction: float
@@ -92,19 +91,19 @@ class HashSplit:
 
 
 def split_of(file: SourceFile) -> str | None:
-    """The split that a tar or a Parquet file is in by its name, else by its folder's; or None."""
+    """Return the split in the name of a tar or Parquet file, else in its folder's; or None."""
     word = SPLIT_WORD.search(PurePosixPath(file.relative).stem.lower())
     return SPLIT_NAMES[word[1]] if word else SPLIT_NAMES.get(file.folder.lower())
 
 
 def hash_fraction(key: str) -> float:
-    """Map a key to 0 ≤ x < 1 by its blake2b hash: the same everywhere, whatever lies beside it."""
+    """Map a key to 0 ≤ x < 1 by its blake2b hash, independent of machine and other files."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"seit-split").digest()
     return int.from_bytes(digest) / 2**64
 
 
 def _count_sides(drafts: Sequence[Draft], splits: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return class → its samples in train and in val."""
+    """Return class → number of its samples in train and in val."""
     counts = Counter(
         (draft.class_name, split)
         for draft, split in zip(drafts, splits, strict=True)

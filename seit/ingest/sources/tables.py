@@ -16,25 +16,25 @@ from seit.ingest.sources.remote_files import read_remote, remote_size
 from seit.shards import is_url
 
 Row = tuple[str, list[object]]
-"""("line 7", the values in the order of the columns: text, numbers, None, lists, dicts)."""
+"""("line 7", the values in column order: text, numbers, None, lists, dicts)."""
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 """Suffixes of tables."""
 DELIMITERS = ",;\t"
 MAX_COLUMNS = 10_000
 MAX_LINE_BYTES = 16 << 20
-"""Longest line of JSON that is read."""
+"""Size limit of a line of JSON."""
 
 
 def read_table(path: Path, *, source: str | None = None) -> tuple[list[str], Iterator[Row]]:
-    """Open a table by its suffix; messages call it ``source``, if that is given.
+    """Open a table by its suffix; messages call it ``source``, if given.
 
     Returns:
-        the column names, stripped, and the rows; CSV values are text, short rows are filled up with
-        "", and what a JSON object lacks is None.
+        The column names, stripped, and the rows. CSV values are text, short rows are padded with
+        "", and missing JSON fields are None.
 
     Raises:
-        UsageError: at once or while iterating, when the file is not such a table.
+        UsageError: the file is not such a table; raised at once or during iteration.
     """
     suffix = path.suffix.lower()
     read = _parquet if suffix == ".parquet" else _jsonl if suffix == ".jsonl" else _csv
@@ -49,10 +49,10 @@ def read_table(path: Path, *, source: str | None = None) -> tuple[list[str], Ite
 
 @contextmanager
 def local_table(location: str) -> Iterator[Path]:
-    """A table at a path or a URL as a local file, which is there inside of the ``with``.
+    """Provide a table at a path or URL as a local file inside the ``with``.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: the file does not exist.
     """
     if not is_url(location):
         yield Path(location)
@@ -86,7 +86,7 @@ def _jsonl(path: Path) -> tuple[list[str], Iterator[Row]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield (line number, object) of every line that is not blank."""
+    """Yield (line number, object) of every non-blank line."""
     decoder = msgspec.json.Decoder(dict[str, object])
     try:
         with path.open("rb") as file:
@@ -109,7 +109,7 @@ def _csv(path: Path) -> tuple[list[str], Iterator[Row]]:
             header = file.readline()
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
-    # More delimiters than any other: quoted names with delimiters in them are rare in headers.
+    # Choose the most frequent delimiter: quoted names rarely contain delimiters in headers.
     delimiter = max(DELIMITERS, key=header.count)
     lines = _csv_lines(path, delimiter)
     first = next(lines, None)
@@ -120,7 +120,7 @@ def _csv(path: Path) -> tuple[list[str], Iterator[Row]]:
 
 
 def _csv_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of every line that is not blank."""
+    """Yield (line number, cells) of every non-blank line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
@@ -163,7 +163,7 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[Row]]:
 
 
 def plain(value: object) -> object:
-    """Make a value that JSON can hold; NaN is no value, dates and the like become text."""
+    """Convert a value for JSON: NaN becomes None, dates and the like become text."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

@@ -1,8 +1,8 @@
-"""Where the members of a tar file are: only headers are read.
+"""Index of the members of a tar file, from headers alone.
 
-Python's ``tarfile`` ends silently at a damaged header in mid-file; an index must not. This reader
-knows what image shards use: ustar, GNU long names and sizes, and pax ``path`` and ``size`` records.
-Layout after POSIX.1-2017 *pax*, sections "ustar Interchange Format" and "pax Extended Header".
+Python's ``tarfile`` silently stops at a damaged header in mid-file; an index must not. This reader
+supports what image shards use: ustar, GNU long names and sizes, and pax ``path`` and ``size``
+records. Layout: POSIX.1-2017 *pax*, "ustar Interchange Format" and "pax Extended Header".
 """
 
 import os
@@ -15,11 +15,11 @@ from seit.ingest.sources.remote_files import RemoteFile
 from seit.shards import is_url
 
 BLOCK_BYTES = 512
-_PLAIN = (b"0", b"\0", b"7")  # 7: contiguous, which nobody tells apart
+_PLAIN = (b"0", b"\0", b"7")  # 7: contiguous, treated as plain everywhere
 _LINKS = (b"1", b"2")  # hard and symbolic
 
 MAX_HEADER_BYTES = 1 << 20
-"""Largest long name or pax record block that is read, in bytes."""
+"""Size limit of a long name or pax record block, in bytes."""
 
 _COMPRESSED = (
     (b"\x1f\x8b", "gzip", "gunzip"),
@@ -30,10 +30,10 @@ _COMPRESSED = (
 
 
 class Member(NamedTuple):
-    """A plain file in a tar: bytes ``offset`` to ``offset + num_bytes`` of the tar are its content.
+    """Plain file in a tar: bytes ``offset`` to ``offset + num_bytes`` of the tar are its content.
 
     The name is text with surrogate escapes for bytes that are not UTF-8. A link has the name of
-    another member as its ``target``, and no content of its own.
+    another member as its ``target``, and no content.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Member(NamedTuple):
 
 
 class _LocalFile:
-    """A file that is read in ranges."""
+    """Local file that is read in ranges."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -57,33 +57,33 @@ class _LocalFile:
 
 
 class TarIndex:
-    """An open tar file; iterate to get its plain-file members and its links, in order.
+    """Open tar file; iteration yields its plain-file members and links, in order.
 
-    Folders and devices are passed over. ``is_ended`` tells, after the iteration, whether the
-    end-of-archive block was there.
+    Folders and devices are skipped. After the iteration, ``is_ended`` tells whether the
+    end-of-archive block was present.
     """
 
     def __init__(self, path: str, shown: str) -> None:
-        """Open the tar at a path or a URL."""
+        """Open the tar at a path or URL."""
         self._shown = shown
         self._file: RemoteFile | _LocalFile = RemoteFile(path) if is_url(path) else _LocalFile(path)
         self._num_bytes = self._file.num_bytes
         self.is_ended = False
 
     def close(self) -> None:
-        """Close the file; the index is of no use afterwards."""
+        """Close the file; the index is unusable afterwards."""
         self._file.close()
 
     def read(self, member: Member) -> bytes:
-        """Return the content of a member, which the caller has found to be small."""
+        """Return the content of a member; the caller has checked its size."""
         return self._file.read(member.offset, member.num_bytes)
 
     def __iter__(self) -> Iterator[Member]:
         """Yield the members.
 
         Raises:
-            UsageError: the file is no tar at all, is compressed, or has sparse members.
-            DamagedError: truncated or corrupt, with the offset in bytes.
+            UsageError: the file is not a tar, is compressed, or has sparse members.
+            DamagedError: the file is truncated or corrupt; the message has the offset in bytes.
         """
         offset = 0
         long_name: bytes | None = None
@@ -168,7 +168,7 @@ class TarIndex:
 
 
 def _is_checked(header: bytes) -> bool:
-    """Whether the checksum agrees: the byte sum with the checksum itself as eight spaces.
+    """Return True if the checksum, the byte sum with itself as eight spaces, matches.
 
     Historic writers summed signed bytes.
     """
@@ -181,7 +181,7 @@ def _is_checked(header: bytes) -> bool:
 
 
 def _number(field: bytes) -> int | None:
-    """Parse an octal field, or GNU's base-256 one (first bit set); None when it is neither."""
+    """Parse an octal field, or GNU's base-256 one (first bit set); None if it is neither."""
     if field[0] in (0x80, 0xFF):
         return int.from_bytes(field[1:]) - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
     digits = field.split(b"\0", 1)[0].strip()
@@ -196,14 +196,14 @@ def _text(name: bytes) -> str:
 
 
 def _target(name: str, target: str, *, is_hard: bool) -> str:
-    """The name of the member that a link leads to; symbolic ones start at the link's folder."""
+    """Return the name of a link's target member; symbolic links start at the link's folder."""
     folder = "" if is_hard or target.startswith("/") else posixpath.dirname(name)
     return posixpath.normpath(posixpath.join(folder, target))
 
 
 def _name(header: bytes) -> bytes:
     name = header[:100].split(b"\0", 1)[0]
-    if header[257:263] == b"ustar\0":  # GNU's "ustar " keeps times where POSIX has the prefix
+    if header[257:263] == b"ustar\0":  # GNU's "ustar " has times in place of POSIX's prefix
         prefix = header[345:500].split(b"\0", 1)[0]
         if prefix:
             return prefix + b"/" + name
@@ -211,7 +211,7 @@ def _name(header: bytes) -> bytes:
 
 
 def _pax(record: bytes) -> dict[bytes, bytes] | None:
-    """Parse "length key=value" lines; None when they are malformed."""
+    """Parse "length key=value" lines; None if they are malformed."""
     fields = {}
     position = 0
     while position < len(record) and record[position]:

@@ -1,4 +1,4 @@
-"""WebDataset shards: images or audio and their labels as neighbouring members of tar files."""
+"""WebDataset shards: images or audio and their labels as neighboring members of tar files."""
 
 import json
 import posixpath
@@ -26,16 +26,16 @@ from seit.modality import Modality
 from seit.shards import is_url
 
 MAX_SIDE_BYTES = 1 << 20
-"""Largest .cls or .json member that is read, in bytes."""
+"""Size limit of .cls and .json members, in bytes."""
 
 _LINE_FEED = "\ud800"
-"""Stands for a line feed in a name, which WebDataset's pattern does not match; no text has it."""
+"""Placeholder for line feeds in names, which WebDataset's pattern does not match; never in text."""
 _REQUESTS = 16
 _MAX_LINKS = 40
-"""Links in a row that are followed, as of Linux."""
+"""Limit on links followed in a row, as in Linux."""
 
 Sample = dict[str, Member]
-"""Field, as "jpg", "cls" or "left.png", in lower case → the member."""
+"""Field in lower case, such as "jpg", "cls" or "left.png" → the member."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class _Found:
     fields: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Self) -> None:
-        """Take over what another tar held."""
+        """Add the findings in another tar."""
         self.without += other.without
         self.others += other.others
         self.several += other.several
@@ -94,7 +94,7 @@ class _Found:
         return lines
 
     def label_places(self) -> str:
-        """Say where labels are looked for, and what is found instead."""
+        """Return a sentence on where labels are looked for, and what was found instead."""
         sought = ", ".join(LABEL_COLUMNS)
         text = f"labels are looked for in .cls members and in the fields {sought} of .json members"
         if self.fields:
@@ -109,16 +109,15 @@ def list_tars(
     """List the samples of tar files, in the order of the files and their members.
 
     A sample's key is the tar's path below the corpus, a slash, and the members' common name up to
-    the first dot: "train-000.tar/000123"; up to the last dot where several images would have that
+    the first dot: "train-000.tar/000123"; up to the last dot if several images would share that
     name. Its label is the text of its .cls member, or "label", "class" or "category" of its .json
     member, whose other fields are metadata; the member is found as the image is: x.05.cls of
     x.05.jpg. Its split is the first word train, val, test (or a synonym) in the tar's name, else
-    the folder the tar is in when that is such a word, else ``hash_split`` says. A link is the
-    member that it leads to. Only headers and these small members are read.
+    the tar's folder if that is such a word, else from ``hash_split``. A link counts as its target
+    member. Only headers and these small members are read.
 
     Raises:
-        UsageError: a file is not an uncompressed tar or cannot be opened, or there are no images
-            (no audio).
+        UsageError: a file is not an uncompressed tar or cannot be opened, or has no images (audio).
         DamagedError: a tar is truncated or corrupt.
     """
     found = _Found(modality)
@@ -192,8 +191,8 @@ def _drafts_of(file: SourceFile, found: _Found) -> list[Draft]:
 
 
 def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str, Sample]]:
-    """Group the members of a tar by their names; links are what they lead to."""
-    # A late import: webdataset loads torch.
+    """Group the members of a tar by name, with links resolved."""
+    # Imported late, since webdataset loads torch.
     from webdataset.tariterators import group_by_keys
 
     groups: dict[str, Sample] = {}
@@ -202,7 +201,7 @@ def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str,
         name = run.pop("__key__").removeprefix("./")
         del run["__url__"]
         sample = groups.setdefault(name, {})
-        # The members of a sample need not be neighbors here, as they must be for WebDataset.
+        # Members of a sample need not be neighbors here, unlike in WebDataset.
         for extension, member in run.items():
             if sample.setdefault(extension, member) is not member:
                 found.doubles.append(f"{relative}/{name}.{extension}")
@@ -219,10 +218,10 @@ def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str,
 
 
 def _runs(tar: TarIndex, places: dict[str, Member]) -> Iterator[dict[str, object]]:
-    """Yield the members as WebDataset's stages take them, names parted; note the place of each.
+    """Yield the members with split names for WebDataset's stages, and note the place of each.
 
-    A field that a sample has already starts another run of the same key: WebDataset's own error
-    for it spells out all fields each time, and would take quadratic time on a hostile tar.
+    A repeated field starts another run of the same key: WebDataset's own error for it lists all
+    fields each time, which would take quadratic time on a hostile tar.
     """
     last: str | None = None
     fields: set[str] = set()
@@ -242,9 +241,9 @@ def _runs(tar: TarIndex, places: dict[str, Member]) -> Iterator[dict[str, object
 
 
 def _key_and_field(name: str) -> tuple[str, str] | None:
-    """Part a member's name by WebDataset's rule: the key goes up to the base name's first dot.
+    """Split a member's name by WebDataset's rule: the key ends at the base name's first dot.
 
-    Names that are hidden, a system's own, or whose field is WebDataset's (``__key__``) have none.
+    Return None for names that are hidden, system files, or have a reserved field (``__key__``).
     """
     from webdataset.tariterators import base_plus_ext
 
@@ -258,7 +257,7 @@ def _key_and_field(name: str) -> tuple[str, str] | None:
 
 
 def _follow(sample: Sample, places: Mapping[str, Member], key: str, found: _Found) -> None:
-    """Put the members that links lead to in their place."""
+    """Replace links by their target members."""
     for extension, member in list(sample.items()):
         place: Member | None = member
         for _ in range(_MAX_LINKS):
@@ -273,7 +272,7 @@ def _follow(sample: Sample, places: Mapping[str, Member], key: str, found: _Foun
 
 
 def _divide(name: str, sample: Sample, modality: Modality) -> list[tuple[str, Sample]]:
-    """Part a sample whose name has dots: x.1.jpg, x.1.cls and x.2.jpg are x.1 and x.2.
+    """Split a sample whose name has dots: x.1.jpg, x.1.cls and x.2.jpg are x.1 and x.2.
 
     It stays whole if it has one image (one clip), or a member that would belong to all parts.
     """
@@ -288,15 +287,15 @@ def _divide(name: str, sample: Sample, modality: Modality) -> list[tuple[str, Sa
 
 
 def _media(sample: Sample, modality: Modality) -> set[str]:
-    """The fields that are images (audio) by their names."""
+    """Return the fields that are images (audio) by their names."""
     extensions = EXTENSIONS[modality]
     return {name for name in sample if name.rpartition(".")[2] in extensions}
 
 
 def _medium(sample: Sample, modality: Modality) -> str | None:
-    """Pick the image or audio: a field that is an extension of it, else the only one that ends so.
+    """Choose the image or audio: a field that is an extension of it, else the only one ending so.
 
-    When there are several, the first of the list of extensions wins.
+    If there are several, the first in the list of extensions wins.
     """
     for extension in EXTENSIONS[modality]:
         if extension in sample:
@@ -306,7 +305,7 @@ def _medium(sample: Sample, modality: Modality) -> str | None:
 
 
 def _remark_none(key: str, sample: Sample, found: _Found) -> None:
-    """Note why a sample has no image (no audio)."""
+    """Record why a sample has no image (no audio)."""
     if _media(sample, found.modality):
         found.several.append(key)
         return
@@ -315,7 +314,7 @@ def _remark_none(key: str, sample: Sample, found: _Found) -> None:
 
 
 def _side_field(sample: Sample, chosen: str, extension: str) -> str | None:
-    """The field of the member that belongs to the chosen one: x.05.cls of x.05.jpg, else x.cls."""
+    """Return the field that belongs to the chosen one: x.05.cls of x.05.jpg, else x.cls."""
     stem = chosen.rpartition(".")[0]
     for name in (f"{stem}.{extension}" if stem else extension, extension):
         if name in sample:
@@ -357,7 +356,7 @@ def _side(
 
 
 def _pop_label(fields: dict[str, object], *, has_class: bool) -> object:
-    """Take the label out of the fields; a category stays metadata where a .cls has the label."""
+    """Pop the label from the fields; a category stays metadata if a .cls has the label."""
     given = fields.pop("label", None)
     given = fields.pop("class", None) if given is None else given
     if given is None and not has_class:
@@ -366,7 +365,7 @@ def _pop_label(fields: dict[str, object], *, has_class: bool) -> object:
 
 
 def _json_object(data: bytes) -> dict[str, object]:
-    """Parse a JSON object, NaN as null; raise ValueError for other values and half surrogates."""
+    """Parse a JSON object, NaN as null; raise ValueError for other values and lone surrogates."""
     value = json.loads(data, parse_constant=lambda _: None)
     if not isinstance(value, dict):
         raise ValueError(f"found {type(value).__name__}; expected an object")

@@ -1,4 +1,4 @@
-"""A source as a tree of files, on a disk or behind a URL: all that a listing has to know."""
+"""Source as a tree of files, local or remote, with all that a listing needs."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,11 +18,11 @@ _REMOTE_FILE = re.compile(r"\.(tgz|tbz2?|txz|tar(\.(gz|bz2|xz|zst))?|zip|7z|rar)
 
 
 class LocalTree:
-    """A file or folder of this machine.
+    """Local file or folder.
 
     Attributes:
-        text: the path as it was given.
-        clean_text: the same without what says nothing, such as a final "/".
+        text: the path as given.
+        clean_text: the path without redundant parts such as a final "/".
         location: the absolute path.
     """
 
@@ -33,15 +33,15 @@ class LocalTree:
         self.location = str(self._path.absolute())
 
     def is_file(self) -> bool:
-        """Whether it is a plain file."""
+        """True for a plain file."""
         return self._path.is_file()
 
     def is_pattern(self) -> bool:
-        """Whether it is a brace pattern, and no file or folder of that very name."""
+        """True for a brace pattern that is not itself the name of a file or folder."""
         return not self._path.exists() and has_braces(self.text)
 
     def check_folder(self) -> None:
-        """Refuse what is no folder.
+        """Check that the path is a folder.
 
         Raises:
             UsageError: it is missing, or something else.
@@ -62,16 +62,16 @@ class LocalTree:
         return walk(self.location, remarks)
 
     def sizes_beside(self) -> None:
-        """Return nothing: the size of a local file is looked up when it is named."""
+        """Return None: the size of a local file is looked up when it is named."""
 
 
 class RemoteTree:
-    """A file or folder behind a URL; its name alone says which, as a request takes long.
+    """File or folder behind a URL, told apart by name alone to avoid slow requests.
 
     Attributes:
-        text: the URL as it was given.
-        clean_text: the same without a final "/".
-        location: the same again.
+        text: the URL as given.
+        clean_text: the URL without a final "/".
+        location: same as ``clean_text``.
     """
 
     def __init__(self, url: str) -> None:
@@ -80,23 +80,23 @@ class RemoteTree:
         self._name = split_url(self.location).name
 
     def is_file(self) -> bool:
-        """Whether it has the name of a table, tar or archive."""
+        """True if the name is that of a table, tar or archive."""
         suffix = PurePosixPath(self._name).suffix.lower()
         return suffix in TABLES or _REMOTE_FILE.search(self._name) is not None
 
     def is_pattern(self) -> bool:
-        """Whether it is a brace pattern of tars or Parquet files."""
+        """True for a brace pattern of tars or Parquet files."""
         return self._name.lower().endswith((".tar", ".parquet")) and has_braces(self.text)
 
     def check_folder(self) -> None:
-        """Do nothing: the listing finds out."""
+        """Do nothing: the listing reports a missing folder."""
 
     def walk(self, remarks: Remarks) -> Iterator[tuple[str, list[Entry]]]:  # noqa: ARG002
-        """Yield the folders and their entries, as those of a disk.
+        """Yield the folders and their entries, as for a local tree.
 
         Raises:
             UsageError: there are none, or too many.
-            SeitError: the place does not answer.
+            SeitError: the remote server does not respond.
         """
         sizes = ListedFolder(self.location).sizes()
         if not sizes:
@@ -117,7 +117,7 @@ class RemoteTree:
         yield from folders.items()
 
     def sizes_beside(self) -> Mapping[str, int]:
-        """Return the bytes of every file in the folder that it is in, and below."""
+        """Return the bytes of every file in its folder and below."""
         return ListedFolder(self.location.rpartition("/")[0]).sizes()
 
 

@@ -1,4 +1,4 @@
-"""Every file below a folder, each physical folder once: no loops, no blocking, a million files."""
+"""Walk of all files below a folder that visits each physical folder once and never blocks."""
 
 import heapq
 import os
@@ -30,20 +30,20 @@ _SYSTEM_NAMES = {
     "lost+found",
     "__pycache__",
 }
-"""Folders and files of operating systems, file servers and file managers, in lower case."""
+"""Files and folders of operating systems, file servers and file managers, in lower case."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
 class Remarks:
-    """What a walk met on its way and did not list."""
+    """Things that a walk found but did not list."""
 
     special: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     unlistable: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """Return one warning line for each kind of remark that came up."""
+        """Return one warning line for each kind of remark."""
         lines = []
         if self.special:
             lines.append(f"left out, as they are no plain files: {examples(self.special)}")
@@ -56,7 +56,7 @@ class Remarks:
 
 
 class Entry(NamedTuple):
-    """A directory entry that matters: ``num_bytes`` is −1 for folders and for broken links."""
+    """Relevant directory entry; ``num_bytes`` is −1 for folders and broken links."""
 
     name: str
     is_folder: bool
@@ -65,20 +65,20 @@ class Entry(NamedTuple):
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a name is hidden (leading dot) or a file manager's own."""
+    """Return True for a hidden name (leading dot) or one of a file manager."""
     return name.startswith(".") or is_system(name)
 
 
 def is_system(name: str) -> bool:
-    """Return True for a name that systems, file servers and file managers give by themselves."""
+    """Return True for a name that systems, file servers and file managers create."""
     return name.lower() in _SYSTEM_NAMES
 
 
 def entries(path: str, relative: str, remarks: Remarks) -> list[Entry]:
     """Return the visible plain files and folders directly in ``path``, by name.
 
-    Symbolic links count as what they lead to; a broken one as a file, so that reading it tells.
-    Devices, sockets and FIFOs are remarked upon and never opened.
+    Symbolic links count as their targets; a broken one as a file, so that reading it reports the
+    fault. Devices, sockets and FIFOs cause a remark and are never opened.
     """
     found = []
     try:
@@ -109,8 +109,8 @@ def entries(path: str, relative: str, remarks: Remarks) -> list[Entry]:
 def walk(root: str, remarks: Remarks) -> Iterator[tuple[str, list[Entry]]]:
     """Yield (relative path of a folder with a final "/", or "" for the root; its entries).
 
-    Real folders come first; then the folders behind symbolic links, in the order of their names.
-    A physical folder is yielded once, so links may form loops or lattices.
+    Real folders come first, then those behind symbolic links, by name. A physical folder is yielded
+    once, so links may form loops or lattices.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [""], list[str]()  # a stack and a heap
@@ -137,9 +137,9 @@ def walk(root: str, remarks: Remarks) -> Iterator[tuple[str, list[Entry]]]:
 
 
 def as_text(name: str) -> str:
-    """Return a file name as text that can be encoded.
+    """Return a file name as encodable text.
 
-    A name that is not UTF-8 has each odd byte written as %XX, and its own % as %25.
+    In a name that is not UTF-8, each odd byte is written as %XX, and each % as %25.
     """
     if name.isascii() or not _SURROGATE.search(name):
         return name

@@ -1,4 +1,4 @@
-"""Efficient tuning of a pre-trained backbone: few weights are trained, the rest stays frozen."""
+"""Parameter-efficient fine-tuning of a pretrained backbone, most of which stays frozen."""
 
 from seit.models.tuning.adalora import AdaLora
 from seit.models.tuning.adapterbias import AdapterBias

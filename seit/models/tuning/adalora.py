@@ -1,4 +1,4 @@
-"""AdaLoRA: low-rank deltas that share a budget of ranks (Zhang et al., arXiv 2303.10512).
+"""AdaLoRA: low-rank deltas that share a rank budget (Zhang et al., arXiv 2303.10512).
 
 Legend: I inputs and O outputs of a layer or of a third of it, R rank, n deltas, T steps.
 """
@@ -16,16 +16,16 @@ from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.lora import Lora
 
 _STD = 0.02
-"""Standard deviation of the normal draws that P and Q start with."""
+"""Standard deviation of the initial P and Q."""
 _FACTORS = ("p", "values", "q")
 
 
 class Triplets(nn.Module):
-    """The delta s · P diag(λ) Q of a weight, 0 at first: P and Q normal, λ zero.
+    """Delta s · P diag(λ) Q of a weight, initially 0: P and Q normal, λ zero.
 
-    A triplet is a column of P (O, R), an entry of λ (R,) and a row of Q (R, I). Beside each factor
-    lie the running averages of its entries' sensitivity and uncertainty; ``kept`` tells which
-    triplets were kept at the last choice.
+    A triplet is a column of P (O, R), an entry of λ (R,) and a row of Q (R, I). Each factor has
+    running averages of its entries' sensitivity and uncertainty; ``kept`` marks the triplets kept
+    at the last allocation.
 
     Args:
         inputs: I.
@@ -48,20 +48,20 @@ class Triplets(nn.Module):
             self.register_buffer(f"uncertainty_{name}", zeros.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs of the layer (…, I) → the change of its outputs (…, O)."""
+        """Return the change of the layer's outputs (…, O) for its inputs (…, I)."""
         return F.linear(F.linear(x, self.q) * self.values, self.p) * self.scale
 
     @property
     def rank(self) -> int:
-        """Number of triplets kept at the last choice."""
+        """Number of triplets kept at the last allocation."""
         return int(self.kept.sum())
 
     def delta(self) -> Tensor:
-        """The change (O, I) of the weight."""
+        """Return the change (O, I) of the weight."""
         return (self.p * self.values) @ self.q * self.scale
 
     def penalty(self) -> Tensor:
-        """‖PᵀP − 1‖ + ‖QQᵀ − 1‖, Frobenius norms, not squared, in float32."""
+        """Return ‖PᵀP − 1‖ + ‖QQᵀ − 1‖, Frobenius norms, not squared, in float32."""
         p, q = self.p.float(), self.q.float()
         one = torch.eye(len(self.values), device=p.device)
         norms: Tensor = torch.linalg.norm(p.T @ p - one) + torch.linalg.norm(q @ q.T - one)
@@ -69,10 +69,10 @@ class Triplets(nn.Module):
 
     @torch.no_grad()
     def follow(self, beta1: float, beta2: float) -> None:
-        """Take the weights and their gradients into the running averages.
+        """Update the running averages from the weights and their gradients.
 
-        The sensitivity of an entry is |w · ∂w|, and its uncertainty how far that is from its
-        average. Gradients that overflowed, of a step that was passed over, are left out.
+        The sensitivity of an entry is |w · ∂w|, and its uncertainty the distance from its average.
+        Ignores gradients that overflowed in a skipped step.
         """
         for name in _FACTORS:
             weight = getattr(self, name)
@@ -85,18 +85,18 @@ class Triplets(nn.Module):
             spread.lerp_((now - mean).abs(), 1 - beta2)
 
     def importance(self) -> Tensor:
-        """The score (R,) of each triplet: λ's, and the means of its column's and its row's."""
+        """Return the score (R,) of each triplet: λ's, plus the means of its column and its row."""
         score = {name: mean * spread for name, (mean, spread) in self._all_averages().items()}
         return score["values"] + score["p"].mean(0) + score["q"].mean(1)
 
     @torch.no_grad()
     def keep(self, kept: Tensor) -> None:
-        """Set λ to zero but where ``kept`` (R,) is True."""
+        """Zero λ except where ``kept`` (R,) is True."""
         self.kept.copy_(kept)
         self.values.mul_(self.kept)
 
     def resize(self, rank: int) -> None:
-        """Make room for another number of triplets, all kept, of which nothing is known."""
+        """Resize to another number of triplets, all kept, without statistics."""
         device, dtype = self.values.device, self.values.dtype
         fresh = Triplets(self.q.shape[1], self.p.shape[0], rank, scale=self.scale)
         fresh.to(device, dtype)
@@ -114,17 +114,17 @@ class Triplets(nn.Module):
 
 
 class AdaLora(Lora):
-    """Deltas of SVD form that begin with more rank than they end with, where it matters most.
+    """Deltas of SVD form whose rank shrinks in training to where it matters most.
 
-    All n deltas begin with r0 triplets each. After t_i steps those of least importance, over all
-    deltas together, lose their λ, at last all but n · rank; a λ that was lost may come back until
-    the next choice. In the last t_f steps the choice stays.
+    All n deltas begin with r0 triplets each. After t_i steps the least important triplets over all
+    deltas lose their λ, until n · rank are left; a lost λ may come back until the next allocation.
+    In the last t_f steps the allocation is fixed.
 
-    What differs from the authors' code: exactly as many triplets are kept as the budget says, also
-    where importances are equal; at the end of the steps no triplet is over, however few steps there
-    were. The penalty is the code's and peft's, γ / 2n · Σ (‖PᵀP − 1‖ + ‖QQᵀ − 1‖), as the γ of 0.1
-    to 0.3 that the paper names were found with it. Its text says otherwise: γ · Σ of the *squared*
-    norms, a sum instead of the mean.
+    Unlike the authors' code, this keeps exactly as many triplets as the budget allows, even among
+    equal importances, and leaves none over at the end, however few steps there were. The penalty is
+    that of their code and of peft, γ / 2n · Σ (‖PᵀP − 1‖ + ‖QQᵀ − 1‖), with which the paper's γ of
+    0.1 to 0.3 was tuned. The paper's text has γ · Σ of the *squared* norms, a sum instead of the
+    mean.
     """
 
     drops_ranks = True
@@ -141,14 +141,14 @@ class AdaLora(Lora):
 
     @override
     def penalty(self) -> Tensor | None:
-        """γ times the mean over all P and Q of the Frobenius norm of PᵀP − 1, or QQᵀ − 1."""
+        """Return γ times the mean over all P and Q of the Frobenius norm of PᵀP − 1, or QQᵀ − 1."""
         if not self.config.orthogonality:
             return None
         each = torch.stack([delta.penalty() for _, _, delta in self.deltas()])
         return self.config.orthogonality * each.mean() / 2
 
     def budget(self, done: int, total: int) -> int:
-        """Triplets that may stay after ``done`` of ``total`` steps."""
+        """Return the number of triplets to keep after ``done`` of ``total`` steps."""
         config, number = self.config, sum(1 for _ in self.deltas())
         first, last = config.begun_rank * number, config.rank * number
         begin, end = self._phases(total)
@@ -161,10 +161,10 @@ class AdaLora(Lora):
 
     @override
     def after_update(self, step: int, total: int) -> None:
-        """Note importances, and choose what stays where it is time to.
+        """Update importances, and reallocate the ranks if it is time to.
 
-        Call it after the optimiser's step and before gradients are forgotten, as the paper's code
-        does: importances are of the new weights and the gradients that led to them.
+        Call it after the optimizer's step and before gradients are cleared, as the paper's code
+        does: importances use the new weights and the gradients that led to them.
         """
         done = step + 1
         begin, end = self._phases(total)
@@ -189,18 +189,18 @@ class AdaLora(Lora):
         return state
 
     def compact(self) -> None:
-        """Drop the triplets that were not kept: fewer weights of the same effect.
+        """Drop the triplets that were not kept: fewer weights with the same effect.
 
-        The parameters are new ones, of which an optimiser of the old ones does not know.
+        The parameters are new ones, unknown to an optimizer of the old ones.
         """
         self.load_state_dict(self.kept_state())
 
     @override
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state, with its ranks, which may be fewer than those here.
+        """Load a state with its ranks, which may be lower than the current ones.
 
         Raises:
-            UsageError: names or shapes are others; nothing was changed but ranks.
+            UsageError: names or shapes differ; nothing was changed but ranks.
         """
         for layer, target, delta in self.deltas():
             values = state.get(f"{layer}.lora.{target}.values")
@@ -216,14 +216,14 @@ class AdaLora(Lora):
         super().load_state_dict(state)
 
     def _phases(self, total: int) -> tuple[int, int]:
-        """The step up to which nothing is taken away, and that from which the choice stays."""
+        """Return the steps at which pruning begins and at which the allocation is fixed."""
         end = max(1, total - round(self.config.final_share * total))
         return min(round(self.config.warmup_share * total), end - 1), end
 
     @staticmethod
     @torch.no_grad()
     def _choose(deltas: list[Any], budget: int) -> None:
-        """Keep the triplets of the highest importance, of equal ones the first; exactly so many."""
+        """Keep exactly ``budget`` triplets of the highest importance; the first among equals."""
         scores = torch.cat([delta.importance() for delta in deltas])
         order = scores.argsort(descending=True, stable=True)
         kept = torch.zeros_like(scores, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""AdapterBias: one vector a block, added to the MLP's output and weighed token by token.
+"""AdapterBias: one vector per block, added to the MLP's output with a weight per token.
 
 Legend: B batch, N tokens, D model dim, F hidden dim of an MLP.
 """
@@ -14,10 +14,10 @@ from seit.models.tuning.blocks import dims_of_mlp, first_blocks, transformer_blo
 
 
 class WeighedVector(nn.Module):
-    """v · α(h): (…, inputs) → (…, D), 0 at first.
+    """Weighted vector v · α(h): (…, inputs) → (…, D), initially 0.
 
-    AdapterBias (arXiv 2205.00305) starts α as any linear layer; here its weights start at 0, and v
-    at 1 as there, so that a tuned model starts as the pre-trained one.
+    AdapterBias (arXiv 2205.00305) initializes α as any linear layer; here its weights start at 0,
+    and v at 1 as there, so that a tuned model starts as the pretrained one.
     """
 
     def __init__(self, inputs: int, dim: int) -> None:
@@ -28,26 +28,26 @@ class WeighedVector(nn.Module):
         nn.init.zeros_(self.alpha.bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Features that weigh the vector, token by token (…, inputs) → its shares (…, D)."""
+        """Return the vector weighted per token, (…, D), for features (…, inputs)."""
         share: Tensor = self.alpha(h)
         return self.vector * share
 
 
 def add_bias_of_output(module: Any, args: Any, output: Tensor) -> Tensor:
-    """Add the vector, weighed by a module's output; a forward hook."""
+    """Add the vector, weighted by a module's output; a forward hook."""
     del args
     added: Tensor = module.adapterbias(output)
     return output + added.to(output.dtype)
 
 
 def add_bias_of_input(module: Any, args: Any, output: Tensor) -> Tensor:
-    """Add the vector, weighed by a module's input; a forward hook."""
+    """Add the vector, weighted by a module's input; a forward hook."""
     added: Tensor = module.adapterbias(args[0])
     return output + added.to(output.dtype)
 
 
 class AdapterBias(Tuning):
-    """A vector that is added to the MLP's output, weighed token by token (arXiv 2205.00305)."""
+    """Vector added to the MLP's output with a weight per token (arXiv 2205.00305)."""
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""Adapters: small networks beside attention, after the MLP, or beside blocks of convolutions.
+"""Adapters: small networks parallel to attention, after the MLP, or parallel to residual blocks.
 
 Legend: B batch, N tokens, D model dim, F hidden dim of an MLP, H W size of a feature map.
 """
@@ -23,13 +23,13 @@ from seit.models.tuning.blocks import (
 
 
 class Bottleneck(nn.Module):
-    """Up(GELU(Down(x))), times a learned scale where asked for: (…, D) → (…, D), 0 at first.
+    """Up(GELU(Down(x))), optionally times a learned scale: (…, D) → (…, D), initially 0.
 
     Args:
         dim: D.
-        hidden_dim: of the bottleneck.
-        learn_scale: whether the result is multiplied by a learned number that starts at 1.
-        over_maps: whether it takes (B, D, H, W) instead, by convolutions of 1×1.
+        hidden_dim: width of the bottleneck.
+        learn_scale: whether to multiply the result by a learned number that starts at 1.
+        over_maps: whether to take (B, D, H, W) instead, with 1×1 convolutions.
     """
 
     def __init__(
@@ -50,29 +50,29 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features → what is added to others of the same shape."""
+        """Return a term to add to features of the same shape."""
         added: Tensor = self.up(F.gelu(self.down(x)))
         return added if self.scale is None else added * self.scale
 
 
 def add_adapter(module: Any, args: Any, output: Tensor) -> Tensor:
-    """Add what the adapter makes of a module's input; a forward hook."""
+    """Add the adapter's output for a module's input; a forward hook."""
     added: Tensor = module.adapter(args[0])
     return output + added.to(output.dtype)
 
 
 def add_houlsby(module: Any, args: Any, output: Tensor) -> Tensor:
-    """Add what the adapter makes of a module's output; a forward hook."""
+    """Add the adapter's output for a module's output; a forward hook."""
     del args
     added: Tensor = module.houlsby(output)
     return output + added.to(output.dtype)
 
 
 class Adapter(Tuning):
-    """A bottleneck beside attention: attn(x) + s · Up(GELU(Down(x))), x after the norm.
+    """Bottleneck parallel to attention: attn(x) + s · Up(GELU(Down(x))), x after the norm.
 
-    As LAE has it (arXiv 2303.10070). In networks of convolutions it is one of 1×1 convolutions,
-    beside each whole residual block that keeps the shape of its features.
+    As in LAE (arXiv 2303.10070). In convolutional networks it consists of 1×1 convolutions,
+    parallel to each whole residual block that keeps the shape of its features.
     """
 
     size_setting = "hidden_dim"
@@ -96,9 +96,9 @@ class Adapter(Tuning):
 
 
 class Houlsby(Tuning):
-    """A bottleneck after the MLP, beside the residual: y + Up(GELU(Down(y))), y the MLP's output.
+    """Bottleneck after the MLP, in the residual branch: y + Up(GELU(Down(y))), y the MLP's output.
 
-    One in each block, as in the study on speech (arXiv 2210.06175), whose code starts Up as any
+    One per block, as in the study on speech (arXiv 2210.06175), whose code initializes Up as any
     linear layer; here it starts at 0. Houlsby et al. (arXiv 1902.00751) have a second one after
     attention.
     """

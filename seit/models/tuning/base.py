@@ -1,8 +1,8 @@
-"""Base of tuning methods: how one changes a model, and how that is undone.
+"""Base of tuning methods: attaching one to a model, and undoing that.
 
-Modules of a method are submodules of what they act on, and act through forward hooks: names of the
-model's own weights stay as they are, and copies, averages, optimisers, checkpoints and processes
-that share a model take the tuned one like any other.
+A method's modules are submodules of those they modify and act through forward hooks. The model's
+own parameter names do not change, so copies, averages, optimizers, checkpoints and distributed
+processes treat a tuned model like any other.
 """
 
 from abc import ABC, abstractmethod
@@ -22,10 +22,9 @@ Hook = Callable[[Any, Any, Any], Any]
 
 @dataclass(frozen=True)
 class Addition:
-    """A module or parameter ``child`` that was put into the module ``owner``.
+    """Module or parameter ``child`` added to the module ``owner``.
 
-    It acts by ``hook``, or by a class that runs otherwise: ``kinds`` are the one that the owner
-    has and the one that it gets.
+    It acts by ``hook``, or by a change of the owner's class: ``kinds`` are the old and the new one.
     """
 
     owner: str
@@ -35,21 +34,21 @@ class Addition:
 
     @property
     def name(self) -> str:
-        """Its name in the model."""
+        """Name in the model."""
         return f"{self.owner}.{self.child}"
 
 
 class Tuning(ABC):
-    """One way of tuning one model: see `make_tuning`.
+    """Tuning method of one model; see `make_tuning`.
 
     Args:
         config: the method and its sizes.
 
     Attributes:
-        mergeable: whether what was learned can be folded into the model's own weights.
+        mergeable: whether the trained weights can be folded into the model's own.
         trains_all: whether it trains every weight; others freeze most of them.
-        drops_ranks: whether training takes ranks away, which an average of weights would keep.
-        size_setting: the setting that decides how much memory its modules take; None if none does.
+        drops_ranks: whether training removes ranks, which an average of weights would keep.
+        size_setting: the setting that determines the memory of its modules; None if none does.
     """
 
     mergeable: ClassVar[bool] = False
@@ -66,13 +65,13 @@ class Tuning(ABC):
 
     @classmethod
     def reinterpreted(cls, config: TuningConfig) -> list[str]:
-        """Name the settings in use that meant something else in runs of revision 1."""
+        """Return the settings in use whose meaning changed after revision 1."""
         del config
         return []
 
     @property
     def model(self) -> nn.Module:
-        """The model that it is attached to.
+        """Model that the method is attached to.
 
         Raises:
             UsageError: there is none.
@@ -82,18 +81,17 @@ class Tuning(ABC):
         return self._model
 
     def attach(self, model: nn.Module) -> None:
-        """Add the method's modules, and freeze all but what it trains and the classifier.
+        """Add the method's modules, and freeze all but its weights and the classifier.
 
-        Norms with running statistics keep them where the backbone is frozen. New weights are drawn
-        from torch's generator on the CPU. Weights of the model that the method trains itself are
-        copied, so that :meth:`detach` can put them back.
+        Norms keep their running statistics if the backbone is frozen. New weights are drawn from
+        torch's generator on the CPU. Weights of the model that the method itself trains are copied,
+        so that :meth:`detach` can restore them.
 
         Args:
-            model: a model of timm; it is changed in place.
+            model: a timm model; changed in place.
 
         Raises:
-            UsageError: the method does not fit the model, or one is attached already; the model is
-                as it was.
+            UsageError: the method does not fit the model, or one is attached; nothing changed.
         """
         if self._model is not None:
             raise UsageError(f"{self.config.method} is attached to a model already; detach it")
@@ -129,7 +127,7 @@ class Tuning(ABC):
                 module.register_forward_pre_hook(keep_statistics)
 
     def detach(self) -> None:
-        """Take everything out again: the model is as before, but for the classifier's weights."""
+        """Remove everything again: the model is as before, except for the classifier's weights."""
         model = self.model
         own = dict(model.named_parameters())
         with torch.no_grad():
@@ -138,17 +136,17 @@ class Tuning(ABC):
         self._leave()
 
     def merge(self) -> None:
-        """Fold what was learned into the model's own weights, then take the modules out.
+        """Fold the trained weights into the model's own, then remove the modules.
 
         Raises:
-            UsageError: the method's effect is none that weights of the model could have.
+            UsageError: the model's own weights cannot express the method's effect.
         """
         with torch.no_grad():
             self.fold()
         self._leave()
 
     def bind(self, copy: nn.Module) -> Self:
-        """The same tuning of a deep copy of the tuned model, such as its running average."""
+        """Return the same tuning of a deep copy of the tuned model, such as its running average."""
         assert copy is not self.model, "of a copy"
         other = type(self)(self.config)
         other._model = copy
@@ -158,7 +156,7 @@ class Tuning(ABC):
         return other
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Return what the method trains, by name in the model, without the classifier."""
+        """Return the method's parameters, by name in the model, without the classifier."""
         return {
             key: one
             for key, one in self.model.named_parameters()
@@ -166,14 +164,14 @@ class Tuning(ABC):
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The values of :meth:`parameters`, detached, in the model's memory."""
+        """Return the values of :meth:`parameters`, detached, sharing the model's memory."""
         return {key: one.detach() for key, one in self.parameters().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the values of a :meth:`state_dict`, of all its names.
+        """Load the values of a complete :meth:`state_dict`.
 
         Raises:
-            UsageError: names or shapes are others; nothing was changed.
+            UsageError: names or shapes differ; nothing was changed.
         """
         own = self.parameters()
         found = {key: tuple(value.shape) for key, value in state.items()}
@@ -190,11 +188,11 @@ class Tuning(ABC):
                 one.copy_(state[key])
 
     def kept_state(self) -> dict[str, Tensor]:
-        """The :meth:`state_dict` less what has no effect any more, as it goes to files."""
+        """Return the :meth:`state_dict` to save, without weights that no longer have an effect."""
         return self.state_dict()
 
     def base_state(self) -> dict[str, Tensor]:
-        """The model's own weights as they were before, by name; without its classifier's."""
+        """Return the model's own weights before tuning, by name, without the classifier's."""
         model = self.model
         return {
             key: self._before.get(key, value)
@@ -203,7 +201,7 @@ class Tuning(ABC):
         }
 
     def ranks(self) -> dict[str, int]:
-        """The rank of each low-rank delta, by the layer's name; of other methods none."""
+        """Return the rank of each low-rank delta, by the layer's name; none for other methods."""
         return {}
 
     def penalty(self) -> Tensor | None:
@@ -211,7 +209,7 @@ class Tuning(ABC):
         return None
 
     def after_update(self, step: int, total: int) -> None:
-        """Follow update number ``step`` (from 0) of ``total``, while its gradients are there."""
+        """Run after update ``step`` (from 0) of ``total``, before gradients are cleared."""
         del step, total
 
     @abstractmethod
@@ -223,12 +221,12 @@ class Tuning(ABC):
         """
 
     def trained_weights(self, model: nn.Module) -> Collection[str]:
-        """Names of the model's own weights that the method trains besides the classifier."""
+        """Return the names of the model's own weights, other than the classifier's, to train."""
         del model
         return ()
 
     def fold(self) -> None:
-        """Add what was learned to the model's own weights, without gradients; see `merge`."""
+        """Add the trained weights to the model's own, without gradients; see `merge`."""
         raise UsageError(
             f"{self.config.method} cannot be folded into the model's weights; keep its modules"
         )
@@ -255,11 +253,11 @@ class Tuning(ABC):
 
 
 MARK = "_is_tuned"
-"""Attribute of a model that is tuned."""
+"""Attribute of a tuned model."""
 
 
 def keep_statistics(module: nn.Module, args: Any) -> None:
-    """Let a norm use its running statistics and leave them as they are; a forward pre-hook."""
+    """Make a norm use its running statistics without updating them; a forward pre-hook."""
     del args
     module.training = False
 
@@ -274,7 +272,7 @@ def keeps_statistics(model: nn.Module) -> bool:
 
 
 def like(module: nn.Module, made: nn.Module) -> nn.Module:
-    """``made``, drawn on the CPU, with the device and dtype of a module's first weight."""
+    """Return ``made``, drawn on the CPU, with the device and dtype of a module's first weight."""
     weight = next(module.parameters())
     return made.to(weight.device, weight.dtype)
 
@@ -284,6 +282,6 @@ def _running_norms(model: nn.Module) -> list[nn.Module]:
 
 
 def _unhook(hooks: Any, hook: Any) -> None:
-    """Take a hook out of a module's; by itself, as handles do not follow copies."""
+    """Remove a hook from a module's hooks by value, as handles do not follow copies."""
     for number in [number for number, one in hooks.items() if one is hook]:
         del hooks[number]

@@ -1,6 +1,6 @@
-"""Where tuning modules go: blocks of attention and MLP, or residual blocks of convolutions.
+"""Places of tuning modules: blocks of attention and MLP, or residual blocks of convolutions.
 
-Told by structure, and by the names that timm gives to parts, not by the model's class.
+They are recognized by structure and timm's names of parts, not by the model's class.
 
 Legend: B batch, N tokens, D model dim.
 """
@@ -16,12 +16,12 @@ from seit.errors import UsageError
 
 Named = tuple[str, nn.Module]
 _CALLS_ITS_LINEARS = (Attention, WindowAttention)
-"""Kinds of attention that call ``qkv`` and ``proj`` as modules; others multiply by their weights,
+"""Attention classes that call ``qkv`` and ``proj`` as modules; others multiply by their weights,
 so that a module on them would have no effect."""
 
 
 def transformer_blocks(model: nn.Module) -> list[Named]:
-    """Blocks with ``attn`` and ``mlp``, in their order, flattened over stages."""
+    """Return blocks with ``attn`` and ``mlp``, in order, flattened over stages."""
     return [
         (name, module)
         for name, module in model.named_modules()
@@ -31,10 +31,10 @@ def transformer_blocks(model: nn.Module) -> list[Named]:
 
 
 def residual_blocks(model: nn.Module) -> list[Named]:
-    """Residual blocks over feature maps that keep their shape, in their order.
+    """Return residual blocks over feature maps that keep their shape, in order.
 
-    timm's have stochastic depth, so that they have a ``drop_path``; those that change the
-    resolution have a strided layer or a ``downsample`` and ``shortcut`` of weights.
+    timm's have stochastic depth and therefore a ``drop_path``; those that change the resolution
+    have a strided layer, or a ``downsample`` or ``shortcut`` with weights.
     """
     found = [(name, module) for name, module in model.named_modules() if _is_residual(module)]
     return [
@@ -45,7 +45,7 @@ def residual_blocks(model: nn.Module) -> list[Named]:
 
 
 def first_blocks(blocks: Sequence[Named], num_blocks: int | None, model: nn.Module) -> list[Named]:
-    """The first ``num_blocks`` of them, or all.
+    """Return the first ``num_blocks`` blocks, or all.
 
     Raises:
         UsageError: there are fewer, or none.
@@ -64,10 +64,10 @@ def first_blocks(blocks: Sequence[Named], num_blocks: int | None, model: nn.Modu
 
 
 def find_linear(block: Named, target: str) -> tuple[str, nn.Linear]:
-    """The layer of a block that a target such as ``v`` or ``fc1`` is of, with its name.
+    """Return the layer of a block that a target such as ``v`` or ``fc1`` refers to, with its name.
 
     Raises:
-        UsageError: the block has none that is called as a module.
+        UsageError: the block has no such layer that is called as a module.
     """
     name, module = block
     path = f"mlp.{target}" if target.startswith("fc") else "attn.qkv"
@@ -86,10 +86,10 @@ def find_linear(block: Named, target: str) -> tuple[str, nn.Linear]:
 
 
 def find_attention(block: Named) -> Attention:
-    """The attention of a block, of timm's plain kind.
+    """Return the attention of a block, of timm's plain class.
 
     Raises:
-        UsageError: it is of another.
+        UsageError: it is of another class.
     """
     name, module = block
     if type(module.attn) is not Attention:
@@ -101,10 +101,10 @@ def find_attention(block: Named) -> Attention:
 
 
 def dim_of_attention(block: Named) -> int:
-    """The width D of what enters a block's attention.
+    """Return the input width D of a block's attention.
 
     Raises:
-        UsageError: its first layer is none that tells it.
+        UsageError: its first layer does not have a known width.
     """
     name, module = block
     attention: Any = module.attn
@@ -115,7 +115,7 @@ def dim_of_attention(block: Named) -> int:
 
 
 def dims_of_mlp(block: Named) -> tuple[str, int, int]:
-    """Return, for a block's MLP, the name of its last layer, that layer's inputs and outputs.
+    """Return name, inputs and outputs of the last layer of a block's MLP.
 
     Raises:
         UsageError: it has no ``fc2``.
@@ -150,7 +150,7 @@ def _keeps_shape(module: nn.Module) -> bool:
 
 
 def map_dim(module: nn.Module) -> int:
-    """The channels that a block of convolutions takes."""
+    """Return the input channels of a convolutional block."""
     first = next(one for one in module.modules() if isinstance(one, nn.Conv2d))
     return first.in_channels
 

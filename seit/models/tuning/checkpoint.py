@@ -1,7 +1,7 @@
-"""Files of the weights that a tuning learned: kilobytes, compared with a backbone's megabytes.
+"""Adapter files: the weights trained by a tuning, kilobytes compared with a backbone's megabytes.
 
 One safetensors file: the method's weights under ``tuning.``, the classifier's under ``head.``, and
-as metadata the settings, the ranks and a fingerprint of the backbone that they belong to.
+as metadata the settings, the ranks and a fingerprint of their backbone.
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ def base_fingerprint(model: nn.Module) -> str:
 
 
 def save_adapter(path: Path, model: nn.Module, tuning: Tuning) -> None:
-    """Write what a tuning learned, and the classifier.
+    """Write the trained weights of a tuning and the classifier.
 
     Args:
-        path: of the file.
+        path: path of the file.
         model: the tuned model.
-        tuning: that is attached to it.
+        tuning: the tuning attached to it.
 
     Raises:
         SeitError: the file cannot be written.
@@ -55,18 +55,18 @@ def save_adapter(path: Path, model: nn.Module, tuning: Tuning) -> None:
 
 
 def load_adapter(path: Path, model: nn.Module) -> Tuning:
-    """Attach to ``model`` what :func:`save_adapter` wrote, its classifier included.
+    """Attach an adapter written by :func:`save_adapter` to ``model``, including the classifier.
 
     Args:
-        path: of the file.
-        model: the backbone that was tuned, untuned, with a classifier of as many classes.
+        path: path of the file.
+        model: the backbone of the adapter, untuned, with a classifier of as many classes.
 
     Returns:
         The tuning, attached.
 
     Raises:
-        UsageError: there is no such file, or the model is another one; it is as it was.
-        DamagedError: the file is not what was written; the model is as it was.
+        UsageError: there is no such file, or it is for another model; the model is unchanged.
+        DamagedError: the file is corrupt; the model is unchanged.
     """
     if not path.is_file():
         raise UsageError(f"no adapter at {path}; `seit tune` writes one to a run's folder")
@@ -103,7 +103,7 @@ def load_adapter(path: Path, model: nn.Module) -> Tuning:
 
 
 def _check_sizes(path: Path, config: TuningConfig, state: Mapping[str, Tensor]) -> None:
-    """Refuse settings that would take more memory than the file's own tensors account for."""
+    """Raise an error for settings that need more memory than the file's tensors account for."""
     setting = TUNINGS[config.method].size_setting
     size = getattr(config, setting) if setting else 0
     if size > sum(value.numel() for value in state.values()):

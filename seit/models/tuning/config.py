@@ -20,13 +20,13 @@ Method = Literal[
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 SLICES = ("q", "k", "v")
-"""Targets that are a third each of a fused `qkv`, in the order of its rows."""
+"""Targets that are thirds of a fused `qkv`, in the order of its rows."""
 TARGETS = (*SLICES, "qkv", "proj", "fc1", "fc2")
 ADALORA_SCALE = 8.0
-"""Scale of AdaLoRA's deltas where alpha is not given; the paper's recipes come to 2.7 to 16. With
-1, a few hundred steps hardly move λ, whose factors begin small."""
+"""Default scale of AdaLoRA's deltas; the paper's recipes have 2.7 to 16. With 1, a few hundred
+steps hardly move λ, whose factors start small."""
 MOST_INITIAL = 16
-"""Largest ratio of AdaLoRA's initial rank to its final one; the paper's recipes take 1.5 to 3."""
+"""Maximum ratio of AdaLoRA's initial to its final rank; the paper's recipes have 1.5 to 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,54 +34,54 @@ class TuningConfig:
     """Tuning of a pretrained backbone: the method and its sizes.
 
     Raises:
-        UsageError: for a value outside its range.
+        UsageError: a value is out of range.
     """
 
     method: Method = "lora"
-    """`full` and `linear` train everything and nothing but the classifier. Biases alone: `bitfit`
-    (Ben Zaken et al., arXiv 2106.10199). Low-rank deltas: `lora` (Hu et al., arXiv 2106.09685),
-    `adalora` (Zhang et al., arXiv 2303.10512). Bottlenecks: `adapter` (beside attention, as LAE's,
-    arXiv 2303.10070), `houlsby` (after the MLP, arXiv 1902.00751), `adapterbias` (Fu et al., arXiv
+    """`full` trains all weights, `linear` the classifier only. Biases only: `bitfit` (Ben Zaken et
+    al., arXiv 2106.10199). Low-rank deltas: `lora` (Hu et al., arXiv 2106.09685), `adalora` (Zhang
+    et al., arXiv 2303.10512). Bottlenecks: `adapter` (parallel to attention, as in LAE, arXiv
+    2303.10070), `houlsby` (after the MLP, arXiv 1902.00751), `adapterbias` (Fu et al., arXiv
     2205.00305). `prefix`: learned keys and values (Li and Liang, arXiv 2101.00190). `weighted-sum`:
     an average of all hidden states (SUPERB, arXiv 2105.01051)."""
     num_blocks: int | None = None
-    """Number of first blocks that get modules; None for all. LAE takes 5 of 12. Methods that add
-    nothing to blocks do not look at it."""
+    """Number of first blocks that get modules; None for all. LAE uses 5 of 12. Ignored by methods
+    that add nothing to blocks."""
     rank: int = 8
-    """Rank r of each delta of `lora`; its mean over the deltas that `adalora` ends with."""
+    """Rank r of each delta of `lora`; final mean rank of the deltas of `adalora`."""
     targets: tuple[str, ...] = ("q", "v")
-    """Weights that get a low-rank delta: q, k and v are thirds of the fused weight of attention,
-    each with a delta of its own; qkv is all of it with one; proj, fc1, fc2."""
+    """Weights that get a low-rank delta: q, k and v for a separate delta of each third of the fused
+    attention weight, or qkv for one delta of all of it; proj, fc1, fc2."""
     alpha: float | None = None
-    """Deltas are multiplied by alpha/r, and by alpha/initial_rank of `adalora` from start to end;
-    None for a factor of 1, and of 8 for `adalora`."""
+    """Scale of the deltas: alpha/r, or alpha/initial_rank throughout for `adalora`; None for a
+    factor of 1, or 8 for `adalora`."""
     learn_scale: bool = False
-    """Multiply by a learned number that starts at 1 instead, as LAE does: one of each delta of
-    `lora`, of each `adapter`, and of the keys and the values of each `prefix`."""
+    """Multiply by a learned number that starts at 1 instead, as LAE does: one for each delta of
+    `lora`, each `adapter`, and the keys and the values of each `prefix`."""
     hidden_dim: int = 8
     """Width of the bottleneck of `adapter` and `houlsby`."""
     length: int = 10
     """Keys and values of each block's `prefix`."""
     compensate: bool = True
-    """Let a `prefix` add its own attention in full, as LAE does, instead of the share that its keys
-    win; that share is small at first, so that it learns slowly."""
+    """Let a `prefix` add its own attention in full, as LAE does, instead of the share of attention
+    to its keys, which is small at first and slows learning."""
     adapterbias_input: Literal["output", "hidden"] = "output"
-    """Weighing of the vector of `adapterbias`: the MLP's output, as its paper, or the MLP's hidden
-    features, as the code of the study on speech (arXiv 2210.06175)."""
+    """Input of the vector's weight in `adapterbias`: the MLP's output, as in its paper, or its
+    hidden features, as in the code of the study on speech (arXiv 2210.06175)."""
     initial_rank: int | None = None
-    """Rank r0 that each delta of `adalora` begins with; None for 1.5 · rank."""
+    """Initial rank r0 of each delta of `adalora`; None for 1.5 · rank."""
     warmup_share: float = 0.1
-    """Share of the steps, at the start, in which `adalora` takes no rank away (t_i)."""
+    """Fraction of the steps, at the start, in which `adalora` keeps all ranks (t_i)."""
     final_share: float = 0.5
-    """Share of the steps, at the end, in which the ranks of `adalora` stay as they are (t_f)."""
+    """Fraction of the steps, at the end, in which the ranks of `adalora` are fixed (t_f)."""
     mask_every: int = 10
-    """Steps between two choices of what `adalora` keeps (ΔT)."""
+    """Steps between two rank allocations of `adalora` (ΔT)."""
     orthogonality: float = 0.1
-    """Weight γ of the penalty that keeps the factors of `adalora` orthogonal."""
+    """Weight γ of the orthogonality penalty of `adalora`."""
     beta1: float = 0.85
-    """Decay of the average of the sensitivity of `adalora`, 0 to below 1."""
+    """Decay of the average sensitivity of `adalora`, 0 to below 1."""
     beta2: float = 0.85
-    """Decay of the average of its uncertainty, 0 to below 1."""
+    """Decay of the average uncertainty of `adalora`, 0 to below 1."""
 
     def __post_init__(self) -> None:
         for name, choices in {
@@ -118,7 +118,7 @@ class TuningConfig:
 
     @property
     def begun_rank(self) -> int:
-        """The rank r0 that AdaLoRA begins with."""
+        """Initial rank r0 of AdaLoRA."""
         return math.ceil(1.5 * self.rank) if self.initial_rank is None else self.initial_rank
 
     @property

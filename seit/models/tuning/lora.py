@@ -18,7 +18,7 @@ from seit.models.tuning.config import SLICES, TuningConfig
 
 
 class LowRank(nn.Module):
-    """The delta s · B A of a weight, 0 at first: A uniform as He et al. draw it, B zero.
+    """Delta s · B A of a weight, initially 0: A Kaiming uniform (He et al.), B zero.
 
     Args:
         inputs: I.
@@ -36,16 +36,16 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs of the layer (…, I) → the change of its outputs (…, O)."""
+        """Return the change of the layer's outputs (…, O) for its inputs (…, I)."""
         return F.linear(F.linear(x, self.a), self.b) * self._scale
 
     def delta(self) -> Tensor:
-        """The change (O, I) of the weight."""
+        """Return the change (O, I) of the weight."""
         return self.b @ self.a * self._scale
 
     @property
     def rank(self) -> int:
-        """R."""
+        """Rank R."""
         return len(self.a)
 
     @property
@@ -59,7 +59,7 @@ class LowRank(nn.Module):
 def add_deltas(module: Any, args: Any, output: Tensor) -> Tensor:
     """Add the low-rank deltas of a linear layer to its output; a forward hook.
 
-    ``module.lora`` holds one for each target: of the whole layer, or of thirds of it.
+    ``module.lora`` holds one per target: for the whole layer, or for thirds of it.
     """
     return _added(module.lora, args[0], output)
 
@@ -77,7 +77,7 @@ def _added(deltas: Any, x: Tensor, output: Tensor) -> Tensor:
 
 
 class Lora(Tuning):
-    """Low-rank deltas of attention's and the MLP's weights, all of one rank."""
+    """Low-rank deltas of the weights of attention and MLP, all of one rank."""
 
     mergeable = True
     size_setting = "rank"
@@ -97,12 +97,12 @@ class Lora(Tuning):
         ]
 
     def make_delta(self, inputs: int, outputs: int, config: TuningConfig) -> nn.Module:
-        """A fresh delta of a layer, or of a third of one."""
+        """Return a new delta of a layer, or of a third of one."""
         scale = None if config.learn_scale else (config.alpha or config.rank) / config.rank
         return LowRank(inputs, outputs, config.rank, scale=scale)
 
     def deltas(self) -> Iterator[tuple[str, str, Any]]:
-        """Each delta: the name of its layer, its target, and itself."""
+        """Yield each delta as (name of its layer, target, delta)."""
         for addition in self._additions:
             held: Any = self.model.get_submodule(addition.name)
             for target, delta in held.items():
@@ -123,5 +123,5 @@ class Lora(Tuning):
 
 
 def _rank_name(layer: str, target: str) -> str:
-    """Such as ``blocks.0.attn.q``, where a delta is of a third of ``blocks.0.attn.qkv``."""
+    """Return a name such as ``blocks.0.attn.q``, a third of ``blocks.0.attn.qkv``."""
     return f"{layer.rpartition('.')[0]}.{target}"

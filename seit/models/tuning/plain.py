@@ -1,4 +1,4 @@
-"""Methods that add nothing: all weights, the classifier alone, or biases."""
+"""Methods that add no modules: all weights, the classifier only, or biases."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ from seit.models.tuning.base import Addition, Tuning
 
 
 class _Plain(Tuning):
-    """A method whose weights are the model's own, so that there is nothing to add or to fold."""
+    """Method that trains the model's own weights, with nothing to add or to fold."""
 
     mergeable = True
 
@@ -24,7 +24,7 @@ class _Plain(Tuning):
 
 
 class Full(_Plain):
-    """Everything is trained; a copy of all weights is kept as long as it is attached."""
+    """Full fine-tuning; keeps a copy of all weights while attached."""
 
     trains_all = True
 
@@ -34,11 +34,11 @@ class Full(_Plain):
 
 
 class Linear(_Plain):
-    """The classifier alone is trained."""
+    """Training of the classifier only."""
 
 
 class BitFit(_Plain):
-    """All biases are trained, those of norms and of the stem among them (arXiv 2106.10199)."""
+    """Training of all biases, including those of norms and the stem (arXiv 2106.10199)."""
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:

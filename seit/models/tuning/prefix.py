@@ -15,16 +15,16 @@ from seit.models.tuning.base import Addition, Tuning, like
 from seit.models.tuning.blocks import find_attention, first_blocks, transformer_blocks
 
 _LARGEST = 0.01
-"""Largest of the uniform draws, from 0, that keys and values start with."""
+"""Upper bound of the initial keys and values, uniform from 0."""
 
 
 class Prefix(nn.Module):
-    """Keys and values (P, D) that all samples share.
+    """Keys and values (P, D) shared by all samples.
 
     Args:
         length: P.
         dim: D.
-        learn_scale: whether each is multiplied by a learned number that starts at 1.
+        learn_scale: whether to multiply each by a learned number that starts at 1.
         compensate: see `PrefixAttention`.
     """
 
@@ -37,23 +37,23 @@ class Prefix(nn.Module):
         self.compensate = compensate
 
     def keys_and_values(self) -> tuple[Tensor, Tensor]:
-        """Both (P, D), times their scales."""
+        """Return both (P, D), times their scales."""
         k_PD = self.k if self.scale_k is None else self.k * self.scale_k
         v_PD = self.v if self.scale_v is None else self.v * self.scale_v
         return k_PD, v_PD
 
 
 class PrefixAttention(Attention):
-    """timm's attention, whose queries also find the keys and values of ``prefix``.
+    """timm's attention, with the keys and values of ``prefix`` added.
 
-    Plainly, they compete with those of the tokens. With compensation (LAE, arXiv 2303.10070) the
-    prefix adds its own attention in full, and the tokens keep what their keys win against it:
+    By default they compete with those of the tokens. With compensation (LAE, arXiv 2303.10070) the
+    prefix adds its own attention in full, and the tokens keep the rest of theirs:
 
-        softmax(q P_kᵀ) P_v + (1 − λ) softmax(q Kᵀ) V,  λ the attention that the prefix wins
+        softmax(q P_kᵀ) P_v + (1 − λ) softmax(q Kᵀ) V,  λ the share of attention to the prefix
 
-    The second term is attention over [P_k; K] with values [0; V], so that both are one fused call
-    each and nobody sees an N × N matrix. Keys of the prefix take the place of keys before heads
-    are split, where LAE has them, so that ``k_norm`` is theirs too.
+    The second term is attention over [P_k; K] with values [0; V], so each term is one fused call
+    and no N × N matrix is stored. As in LAE, the prefix supplies keys before heads are split, so
+    that ``k_norm`` applies to them.
     """
 
     prefix: Prefix
@@ -62,7 +62,7 @@ class PrefixAttention(Attention):
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
-        """Tokens (B, N, D) → tokens (B, N, D), as timm's attention takes them."""
+        """Return tokens (B, N, D) for tokens (B, N, D), with the arguments of timm's attention."""
         B, N, _ = x.shape
         gate = getattr(self, "gate", None)
         opened = gate(x).sigmoid() if gate is not None else None
@@ -88,7 +88,7 @@ class PrefixAttention(Attention):
         return projected
 
     def _heads(self, rows_PD: Tensor) -> Tensor:
-        """(P, D) → (1, H, P, E)."""
+        """Reshape (P, D) → (1, H, P, E)."""
         heads_HPE: Tensor = rows_PD.unflatten(1, (self.num_heads, self.head_dim)).transpose(0, 1)
         return heads_HPE[None]
 
@@ -101,7 +101,7 @@ class PrefixAttention(Attention):
 
 
 def _widened(mask: Tensor | None, length: int, q: Tensor, *, is_causal: bool) -> Tensor | None:
-    """A mask of keys, and of a prefix before them that all queries see."""
+    """Return a mask of keys, extended by a prefix that all queries see."""
     if is_causal:
         mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
     if mask is None:

@@ -25,5 +25,5 @@ TUNINGS: dict[Method, type[Tuning]] = {
 
 
 def make_tuning(config: TuningConfig) -> Tuning:
-    """Make the method that a config names; :meth:`~Tuning.attach` it to a model next."""
+    """Create the method that a config names; then :meth:`~Tuning.attach` it to a model."""
     return TUNINGS[config.method](config)

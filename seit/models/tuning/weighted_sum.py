@@ -1,4 +1,4 @@
-"""A learned average of all hidden states, as SUPERB's featurizer makes (arXiv 2105.01051).
+"""Learned average of all hidden states, like SUPERB's featurizer (arXiv 2105.01051).
 
 Legend: B batch, N tokens, D model dim, L blocks.
 """
@@ -16,16 +16,16 @@ _WEIGHTS = "layer_weights"
 
 
 class WeightedSequential(nn.Sequential):
-    """Blocks whose result is the average of what enters the first and what leaves each of them.
+    """Blocks that return the average of the first block's input and every block's output.
 
-    The weights are the softmax of ``layer_weights`` (L + 1,), which start at 0: a plain mean.
+    The weights are the softmax of ``layer_weights`` (L + 1,), initialized to 0: a plain mean.
     """
 
     layer_weights: nn.Parameter
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        """Tokens (B, N, D) → their average over depth (B, N, D)."""
+        """Return the average over depth (B, N, D) for tokens (B, N, D)."""
         shares = self.layer_weights.softmax(0)
         x, total = input, shares[0] * input
         for share, block in zip(shares[1:], self, strict=True):
@@ -35,7 +35,7 @@ class WeightedSequential(nn.Sequential):
 
 
 class WeightedSum(Tuning):
-    """Only the weights of the average are trained; what follows the blocks gets it."""
+    """Training of the average's weights only; the layers after the blocks receive the average."""
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""`context`: tokens entropy coded with what their neighbours say of them.
+"""`context`: tokens entropy-coded by their neighbors.
 
 Legend: N samples of the block, H W grid, K codes.
 """
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from seit.shards.context.coder import Coder
 
 MAX_WORDS = (1 << 16) - 1
-"""16-bit words of one sample; a block with a longer one is packed."""
+"""Most 16-bit words of a sample; a block with a longer one is packed."""
 
 
 class ContextCodec(Codec):
-    """Every sample is a stream of its own, so that any can be decoded alone.
+    """Codec with one stream per sample, so that any sample can be decoded alone.
 
     A block that would not become smaller is packed.
 
@@ -64,16 +64,16 @@ class ContextCodec(Codec):
 
     @cached_property
     def tables(self) -> bytes:
-        """The serialised tables (:class:`~seit.shards.context.tables.ContextTables`)."""
+        """Serialized tables (:class:`~seit.shards.context.tables.ContextTables`)."""
         return self._tables.to_bytes()
 
     @property
     def card_entry(self) -> Mapping[str, Any]:
-        """``{"name": "context", "bits": b}``, b being those of a token when packed."""
+        """Entry in the card: ``{"name": "context", "bits": b}``, b bits per packed token."""
         return {"name": self.name, "bits": self.layout.bits}
 
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
-        """Code ids into a tokens frame, packed if that is smaller."""
+        """Encode ids into a tokens frame, packed if that is smaller."""
         count = len(tokens_NHW)
         check_block_size(count, self.layout)
         words, sizes = self._coder.encode(
@@ -113,7 +113,7 @@ class ContextCodec(Codec):
 
 
 def split_streams(frame: Frame) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
-    """The words of a context frame, and int64 (N, 2), where each sample's stream lies in them.
+    """Return the words of a context frame, and the bounds int64 (N, 2) of each sample's stream.
 
     Raises:
         DamagedError: the sizes of the streams do not add up to the frame's.

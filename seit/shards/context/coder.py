@@ -1,4 +1,4 @@
-"""The `context` coder that runs: tables in the layout of the compiled loops.
+"""The compiled `context` coder: tables in the layout of the compiled loops.
 
 Legend: N samples, L = H·W tokens, K codes, R entries of a row.
 """
@@ -11,7 +11,7 @@ from seit.shards.context.tables import MAX_SCORE, ContextTables
 
 
 class Coder:
-    """Tables in the layout that the compiled functions want; safe to share between threads."""
+    """Tables in the layout of the compiled functions; thread-safe."""
 
     def __init__(self, tables: ContextTables) -> None:
         shape = tables.shape
@@ -28,7 +28,7 @@ class Coder:
     def encode(
         self, tokens_NL: npt.NDArray[np.uint16], grid: tuple[int, int]
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
-        """Code ids uint16 (N, L): the streams' words uint16, and how many each has, int64 (N,)."""
+        """Encode ids uint16 (N, L): the streams' words, uint16, and their lengths, int64 (N,)."""
         count, length = tokens_NL.shape
         symbols = length * len(self._levels)
         words = np.empty(count * (symbols + 2), dtype=np.uint16)
@@ -54,7 +54,7 @@ class Coder:
         bounds: npt.NDArray[np.int64],
         grid: tuple[int, int],
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-        """As :func:`seit.shards.context.reference.decode`."""
+        """Decode as :func:`seit.shards.context.reference.decode`."""
         count = len(bounds)
         lanes = -(-count // kernels.LANES) * kernels.LANES
         padded = np.zeros((lanes, 2), dtype=np.uint64)

@@ -1,14 +1,13 @@
-"""Fitting the tables of the `context` codec to a store's tokens.
+"""Fitting of the `context` codec's tables to a store's tokens.
 
-Each turn down the tree is a logistic regression on the three neighbours. It begins at a product of
-the neighbours' own estimates, from counts, and takes one pass of AdaGrad (Duchi et al. 2011). Then
-the weights are rounded, and those are dropped that save fewer bits over the whole store than they
-cost to keep; how many that is, held-out samples decide.
+Each turn down the tree is a logistic regression on the three neighbors. It starts from the product
+of the neighbors' own estimates, by counts, and takes one pass of AdaGrad (Duchi et al. 2011).
+Weights are then rounded, and dropped if they save fewer bits over the whole store than they cost to
+store; held-out samples decide how many.
 
 Deterministic on a machine: the same tokens in the same order give the same tables.
 
-Legend: N samples, L = H·W tokens, K codes, C codebook dimension, R entries of a row, D
-neighbours.
+Legend: N samples, L = H·W tokens, K codes, C codebook dimension, R entries of a row, D neighbors.
 """
 
 import math
@@ -23,9 +22,9 @@ from seit.shards.context.tables import NEIGHBOURS, UPPER_RIGHT, ContextTables, m
 from seit.shards.context.tree import TreeShape, grow_tree
 
 MAX_FIT_TOKENS = 1 << 24
-"""Tokens that tables are fitted to at most; more gain little and take longer."""
+"""Most tokens that tables are fitted to; more gain little and take longer."""
 _HELD_OUT = 16
-"""One sample in so many chooses among tables, and is not fitted to."""
+"""One sample in so many is held out to choose among tables."""
 _MAX_JUDGES = 256
 _UNITS_PER_NAT = 8
 _NEIGHBOUR_SHARE = 0.62
@@ -33,9 +32,9 @@ _SMOOTHING = 2.0
 _RATE = 0.3
 _BIAS_EVIDENCE = 1000.0
 _DROP_BELOW = (256.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
-"""Nats that a weight must save over the fitted samples to be kept."""
+"""Candidate thresholds: nats that a weight must save over the fitted samples to be kept."""
 _COARSENESS = (4, 2, 1)
-"""Weights are multiples of one of these units."""
+"""Candidate units: weights are multiples of one of them."""
 
 
 def fit_tables(
@@ -50,8 +49,8 @@ def fit_tables(
     Args:
         tokens_NHW: ids of the sample, each below K.
         codebook_KC: the store's codebook; similar vectors share branches of the tree.
-        total_samples: how many samples the tables are for; decides how much detail pays.
-        seed: of the order of fitting.
+        total_samples: number of samples that the tables are for; decides how much detail pays off.
+        seed: seed of the order of fitting.
     """
     count, _, width = tokens_NHW.shape
     num_codes = len(codebook_KC)
@@ -71,9 +70,9 @@ def fit_tables(
 
 
 class _Fit:
-    """Weights in nats, float32 (D, K+1, R), and how much evidence each has seen.
+    """Weights in nats, float32 (D, K+1, R), and the amount of evidence that each has seen.
 
-    Of the upper right neighbour only those of the first group are ever used.
+    Of the upper-right neighbor only those of the first group are used.
     """
 
     def __init__(self, num_codes: int, paths_K: npt.NDArray[np.uint16]) -> None:
@@ -88,7 +87,7 @@ class _Fit:
         self.bias = np.zeros(row, dtype=np.float32)
 
     def count(self, tokens_NL: npt.NDArray[np.uint16], width: int) -> None:
-        """Begin with what each neighbour says on its own."""
+        """Initialize weights from the counts of each neighbor alone."""
         turns = np.zeros((2, self.shape.row_size), dtype=np.float32)
         fit_kernels.count(
             tokens_NL,
@@ -113,7 +112,7 @@ class _Fit:
     def descend(
         self, tokens_NL: npt.NDArray[np.uint16], width: int, order: npt.NDArray[np.int64]
     ) -> None:
-        """One pass of AdaGrad over the samples in ``order``."""
+        """Run one pass of AdaGrad over the samples in ``order``."""
         fit_kernels.descend(
             tokens_NL,
             order,
@@ -133,7 +132,7 @@ class _Fit:
 def _choose(
     fit: _Fit, judge_NHW: npt.NDArray[np.uint16], total_samples: int, scale: float
 ) -> ContextTables:
-    """The rounding of the weights that makes store and tables together smallest."""
+    """Choose the rounding of the weights that minimizes the total size of store and tables."""
     bias = np.clip(np.round(fit.bias * _UNITS_PER_NAT), -32_768, 32_767).astype(np.int16)
     exact = ContextTables(
         num_codes=fit.num_codes,
@@ -163,14 +162,14 @@ def _choose(
             found = cost(tables)
             if found < least_cost:
                 least_cost, best = found, tables
-            if found > last_cost:  # keeping more does not pay any more
+            if found > last_cost:  # keeping more no longer pays off
                 break
             last_cost = found
     return best
 
 
 def _entropy_bytes(tables: ContextTables) -> float:
-    """About what the weights take when compressed: their order-0 entropy."""
+    """Estimate the size of the compressed weights: their order-0 entropy, in bytes."""
     parts = (tables.weights, tables.corner)
     counts = sum(fit_kernels.count_values(part.reshape(-1)) for part in parts)
     shares = counts[counts > 0] / counts.sum()

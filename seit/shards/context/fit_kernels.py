@@ -1,4 +1,4 @@
-"""The inner loops of fitting, compiled by numba: counting turns, and a pass of AdaGrad.
+"""Inner loops of fitting, compiled by numba: counting turns, and a pass of AdaGrad.
 
 One thread, a fixed order and no fast-math: the same tokens give the same tables on a machine.
 """
@@ -21,7 +21,7 @@ def _neighbours(ids_L, index, width, num_codes, out):
 
 @njit(inline="always")
 def _walk(path, levels, bases, entries, turns):
-    """The inner nodes on the way to a leaf, and the turn at each."""
+    """Fill in the inner nodes on the way to a leaf, and the turn at each."""
     below, leaf, step = 0, 0, 0
     for depth in levels:
         below += depth
@@ -41,7 +41,7 @@ def _walk(path, levels, bases, entries, turns):
 
 @compiled
 def count(tokens, width, paths, levels, bases, num_codes, rights, lefts, totals):
-    """Count the turns at each inner node: by neighbour (D, K+1, R), and in all (2, R)."""
+    """Count the turns at each inner node: by neighbor (D, K+1, R), and in total (2, R)."""
     near, entries, turns = np.empty(3, np.int64), np.empty(32, np.int64), np.empty(32, np.int64)
     first_size = 1 << levels[0]
     for sample in range(len(tokens)):
@@ -61,7 +61,7 @@ def count(tokens, width, paths, levels, bases, num_codes, rights, lefts, totals)
 def descend(
     tokens, order, width, paths, levels, bases, num_codes, weights, evidence, bias, seen, rate
 ):
-    """One pass of AdaGrad over the samples in ``order``: changes weights, evidence, bias, seen."""
+    """Run one pass of AdaGrad over ``order``; updates weights, evidence, bias and seen."""
     near, entries, turns = np.empty(3, np.int64), np.empty(32, np.int64), np.empty(32, np.int64)
     first_size = 1 << levels[0]
     for sample in order:

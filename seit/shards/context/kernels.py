@@ -1,9 +1,9 @@
-"""The inner loops of the `context` coder, compiled by numba.
+"""Inner loops of the `context` coder, compiled by numba.
 
-Numba and not C: an installation needs no compiler, and the machine code is made for the processor
-at hand, once, and kept beside the package. Four samples are decoded at a time on a core, since the
-steps of one depend on each other. Indices are unsigned because numba spends instructions on the
-sign of others. No type is written here: numba infers them.
+Numba rather than C: installing needs no compiler, and the machine code is made once for the CPU at
+hand and cached next to the package. Each core decodes four samples at a time, since the steps of
+one depend on each other. Indices are unsigned because numba spends instructions on the sign of
+others. Types are left to numba's inference.
 
 Legend: N samples, L = H·W tokens, K codes, R entries of a row.
 """
@@ -15,7 +15,7 @@ from seit.shards.context.tables import PROBABILITY_BITS
 from seit.shards.jit import compiled
 
 LANES = 4
-"""Samples that are decoded at a time."""
+"""Samples decoded at a time."""
 _MASK = uint64((1 << PROBABILITY_BITS) - 1)
 _ALL = uint64(1 << PROBABILITY_BITS)
 _BITS = uint64(PROBABILITY_BITS)
@@ -23,12 +23,12 @@ _WORD = uint64(16)
 _LEAST_STATE = uint64(1 << 16)
 _ONE = uint64(1)
 _REACH = int64(3 * 128)
-"""A score is at least −_REACH: an index into squash is the score plus it."""
+"""Scores are at least −_REACH; the index into squash is score + _REACH."""
 
 
 @njit(inline="always")
 def _neighbour_rows(ids_L, token, column, width, num_codes, row_size, first_size):
-    """Where the rows of the three neighbours begin in the weights."""
+    """Return the offsets of the three neighbors' rows in the weights."""
     left = upper = upper_right = num_codes
     if column > 0:
         left = uint64(ids_L[token - _ONE])
@@ -51,9 +51,9 @@ def _left_excess(entry, rows, excess, weights, squash):
 
 @njit(inline="always")
 def _turn(place, rows, half, weights, squash):
-    """Take one turn towards the slot: (entry, slot within the interval, excess of the interval).
+    """Take one turn toward the slot: (entry, slot within the interval, excess of the interval).
 
-    The excess is an interval's size less its leaves, each of which is sure of a size of one.
+    The excess is an interval's size minus its leaves, each of which has a size of at least one.
     """
     entry, slot, excess = place
     left = _left_excess(entry, rows, excess, weights, squash)
@@ -68,7 +68,7 @@ def _turn(place, rows, half, weights, squash):
 
 @njit(inline="always")
 def _advance(state, position, end, place, words):
-    """Take a symbol out of the state, and a word into it where it runs low."""
+    """Remove a symbol from the state, and shift a word into it if it runs low."""
     state = (place[2] + _ONE) * (state >> _BITS) + place[1]
     hungry = (state < _LEAST_STATE) & (position < end)
     state = (state << _WORD) | uint64(words[position]) if hungry else state
@@ -77,7 +77,7 @@ def _advance(state, position, end, place, words):
 
 @njit(inline="always")
 def _deeper_rows(rows, start):
-    """The rows of the left and the upper neighbour from a group tree on."""
+    """Return the rows of the left and the upper neighbor from a group tree on."""
     return rows[0] + start, rows[1] + start
 
 
@@ -165,7 +165,7 @@ def decode(
 
 @compiled
 def encode(tokens, width, paths, weights, squash, levels, bases, num_codes, row_size, words, sizes):
-    """Code ``tokens`` uint16 (N, L) into ``words``; ``sizes`` (N,) and the result count them."""
+    """Encode ``tokens`` uint16 (N, L) into ``words``; ``sizes`` (N,) and the result count them."""
     width, num_codes, row_size = uint64(width), uint64(num_codes), uint64(row_size)
     symbols = tokens.shape[1] * len(levels)
     low_of, size_of = np.empty(symbols, np.uint64), np.empty(symbols, np.uint64)
@@ -206,7 +206,7 @@ def encode(tokens, width, paths, weights, squash, levels, bases, num_codes, row_
 def _find_intervals(
     ids, width, paths, weights, squash, levels, bases, num_codes, row_size, low_of, size_of
 ):
-    """The interval of every symbol of a sample: where it begins and its size, of 2**15."""
+    """Fill in start and size of the interval of every symbol of a sample, in units of 2**-15."""
     depth_in_all = uint64(0)
     for group in range(len(levels)):
         depth_in_all += levels[group]
@@ -234,7 +234,7 @@ def _find_intervals(
 
 @njit(inline="always")
 def _interval(rows, branch, leaves, weights, squash):
-    """Where the interval of a branch of a group tree begins, and its size."""
+    """Return start and size of the interval of a branch of a group tree."""
     entry, low, excess, half = _ONE, uint64(0), _ALL - leaves, leaves
     while half > _ONE:
         half >>= _ONE

@@ -1,6 +1,6 @@
-"""The `context` decoder in plain numpy: all samples of a block in lock-step, turn by turn.
+"""The `context` decoder in plain numpy: all samples of a block in lockstep, turn by turn.
 
-Slow and short, for reading beside the specification and for checking the fast one.
+Slow and short, to be read alongside the specification and to test the fast one.
 
 Legend: N samples, H W grid, K codes, R entries of a row.
 """
@@ -29,14 +29,14 @@ def decode(
     """Decode the streams of N samples.
 
     Args:
-        words: uint16, the streams one after another.
-        bounds: int64 (N, 2), where each stream begins and ends in ``words``; at least two words.
+        words: uint16, the concatenated streams.
+        bounds: int64 (N, 2), start and end of each stream in ``words``; at least two words.
         grid: H, W.
-        tables: of the store.
+        tables: tables of the store.
 
     Returns:
         Ids uint16 (N, H, W), K where a stream leads to an unused leaf; and bool (N,), whether the
-        stream was read to its end and left nothing over.
+        stream was consumed exactly.
     """
     height, width = grid
     words = np.append(words, np.uint16(0)).astype(np.int64)
@@ -71,7 +71,7 @@ def _find(
     slot_N: npt.NDArray[np.int64],
     squash: npt.NDArray[np.uint16],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Walk down a group tree to the branch whose interval holds the slot: branch, low, size."""
+    """Descend a group tree to the branch whose interval holds the slot: (branch, low, size)."""
     rows = np.arange(len(scores_NR))
     entry = np.ones(len(scores_NR), dtype=np.int64)
     low = np.zeros_like(entry)

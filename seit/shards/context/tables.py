@@ -1,7 +1,7 @@
-"""The tables of the `context` codec, stored once per store, and how they are serialised.
+"""Tables of the `context` codec, stored once per store, and their serialization.
 
-Legend: K codes, R entries of a row (:mod:`seit.shards.context.tree`), R0 those of the first
-group of levels.
+Legend: K codes, R entries of a row (:mod:`seit.shards.context.tree`), R0 those of the first group
+of levels.
 """
 
 import lzma
@@ -19,12 +19,12 @@ from seit.shards.context.tree import TreeShape
 PROBABILITY_BITS = 15
 """Probabilities are integers over 2**15."""
 MAX_CODES = 4096
-"""Beyond it the tables would be larger than what they save."""
+"""Above it the tables would be larger than what they save."""
 LEFT, UPPER, UPPER_RIGHT = 0, 1, 2
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, 1))
-"""(row, column) of the left, upper and upper right neighbour, relative to a token."""
+"""(row, column) of the left, upper and upper-right neighbor, relative to a token."""
 MAX_SCORE = 96
-"""Scores are cut to −96 … 96, in eighths of a nat."""
+"""Scores are clipped to −96 … 96, in eighths of a nat."""
 _VERSION = 1
 _HEADER = struct.Struct("<BBHI")
 _MAX_SQUASHED = (1 << PROBABILITY_BITS) - 1
@@ -34,19 +34,19 @@ _MAX_SQUASHED = (1 << PROBABILITY_BITS) - 1
 class ContextTables:
     """Tables for decoding.
 
-    A turn's score is the sum of what the neighbours weigh at its inner node, in eighths of a nat:
-    in the first group of levels all three, deeper down the left and the upper one. To the upper
-    neighbour's weight the node's bias is added, and the sum cut to an int8. ``squash`` maps the
-    score, cut to ±``MAX_SCORE``, to the probability of turn 0. A neighbour outside the grid has the
-    id K.
+    A turn's score is the sum of the neighbors' weights at its inner node, in eighths of a nat: all
+    three in the first group of levels, the left and the upper one below it. The node's bias is
+    added to the upper neighbor's weight, and the sum clipped to an int8. ``squash`` maps the
+    score, clipped to ±``MAX_SCORE``, to the probability of turn 0. A neighbor outside the grid has
+    the id K.
 
     Attributes:
         num_codes: K.
         paths: uint16 (K,), the leaf of each code.
         squash: uint16 (2·MAX_SCORE + 1,), each 1 … 2**15 − 1.
         bias: int16 (R,).
-        weights: int8 (2, K + 1, R), of the left and the upper neighbour.
-        corner: int8 (K + 1, R0), of the upper right neighbour.
+        weights: int8 (2, K + 1, R), of the left and the upper neighbor.
+        corner: int8 (K + 1, R0), of the upper-right neighbor.
     """
 
     num_codes: int
@@ -58,18 +58,18 @@ class ContextTables:
 
     @cached_property
     def shape(self) -> TreeShape:
-        """The tree's shape."""
+        """Shape of the tree."""
         return TreeShape(self.num_codes)
 
     @cached_property
     def codes(self) -> npt.NDArray[np.uint16]:
-        """Leaf → code, uint16 (2**b,); K where a leaf is not in use."""
+        """Leaf → code, uint16 (2**b,); K if a leaf is unused."""
         codes = np.full(self.shape.num_leaves, self.num_codes, dtype=np.uint16)
         codes[self.paths] = np.arange(self.num_codes, dtype=np.uint16)
         return codes
 
     def to_bytes(self) -> bytes:
-        """Serialise: an .xz stream of header, paths, squash, bias, weights, corner."""
+        """Serialize to an .xz stream of header, paths, squash, bias, weights, corner."""
         header = _HEADER.pack(_VERSION, len(NEIGHBOURS), MAX_SCORE, self.num_codes)
         raw = b"".join(
             [
@@ -85,10 +85,10 @@ class ContextTables:
 
     @classmethod
     def from_bytes(cls, data: bytes, num_codes: int) -> "ContextTables":
-        """Read what :meth:`to_bytes` wrote for a store of ``num_codes`` codes.
+        """Read the output of :meth:`to_bytes` for a store of ``num_codes`` codes.
 
         Raises:
-            DamagedError: the bytes are not such tables.
+            DamagedError: the bytes are not valid tables.
         """
         if not 2 <= num_codes <= MAX_CODES:
             raise DamagedError(f"tables for {num_codes} codes: context serves 2 to {MAX_CODES}")
@@ -123,14 +123,14 @@ class ContextTables:
 
     @cached_property
     def folded(self) -> npt.NDArray[np.int8]:
-        """The weights with the bias in those of the upper neighbour: int8 (2, K + 1, R)."""
+        """Weights int8 (2, K + 1, R) with the bias added to the upper neighbor's."""
         folded = self.weights.copy()
         folded[UPPER] = np.clip(self.weights[UPPER].astype(np.int32) + self.bias, -128, 127)
         return folded
 
 
 def make_squash() -> npt.NDArray[np.uint16]:
-    """The logistic function of every score, as the probability of turn 0: uint16."""
+    """Return the logistic function of every score, as the probability of turn 0: uint16."""
     scores = np.arange(-MAX_SCORE, MAX_SCORE + 1) / 8
     probabilities = (1 << PROBABILITY_BITS) / (1 + np.exp(scores))
     return np.clip(np.round(probabilities), 1, _MAX_SQUASHED).astype(np.uint16)

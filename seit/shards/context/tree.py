@@ -1,9 +1,9 @@
 """The binary tree over the codes: similar codes share a branch, and a token is a path.
 
 Every code is a leaf at depth b = ceil(log2 K). A token is coded as its b turns from the root, each
-with a probability of its own; they are taken together in groups of up to five levels, which are
-one symbol of the entropy coder each. A *group tree* is the part of the tree below one node that
-one such symbol decides; its inner nodes lie next to each other in memory.
+with its own probability, in groups of up to five levels; each group is one symbol of the entropy
+coder. A *group tree* is the subtree below one node that one symbol decides; its inner nodes are
+adjacent in memory.
 
 Legend: K codes, C codebook dimension, R entries of a row (one for each inner node).
 """
@@ -16,11 +16,11 @@ import numpy.typing as npt
 from seit.shards.packed import token_bits
 
 GROUP_LEVELS = 5
-"""Levels that one symbol of the entropy coder decides at most: 32 branches."""
+"""Most levels that one symbol of the entropy coder decides: 32 branches."""
 
 
 class TreeShape:
-    """Where the inner nodes of the tree for K codes lie in a row of R entries.
+    """Positions of the inner nodes of the tree for K codes in a row of R entries.
 
     Group g holds ``levels[g]`` levels. Below the prefix p of the turns before it, its group tree
     takes the ``2**levels[g]`` entries from ``bases[g] + (p << levels[g])`` on: entry 1 is its root,
@@ -35,22 +35,22 @@ class TreeShape:
 
     @property
     def num_leaves(self) -> int:
-        """Leaves, used or not: 2**b."""
+        """Number of leaves, used or not: 2**b."""
         return 1 << self.depth
 
     @cached_property
     def bases(self) -> tuple[int, ...]:
-        """Where each group begins in a row."""
+        """Start of each group in a row."""
         return tuple(self._starts[:-1])
 
     @property
     def row_size(self) -> int:
-        """R, entries of a row."""
+        """R, number of entries in a row."""
         return self._starts[-1]
 
     @property
     def first_size(self) -> int:
-        """R0, entries of the first group: a row's first ones."""
+        """R0, number of entries of the first group, which begins a row."""
         return 1 << self.levels[0]
 
     @cached_property
@@ -65,10 +65,10 @@ class TreeShape:
 def grow_tree(
     codebook_KC: npt.NDArray[np.floating], counts_K: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.uint16]:
-    """Place every code at a leaf so that neighbours in the codebook share branches: uint16 (K,).
+    """Assign codes to leaves so that neighbors in the codebook share branches: uint16 (K,).
 
-    Codes are split again and again along the principal axis of their vectors, weighted by how often
-    they occur, where that halves the number of their occurrences as nearly as there is room.
+    Codes are split recursively along the principal axis of their vectors, weighted by frequency,
+    so that both halves occur equally often, as far as the numbers of leaves allow.
     """
     num_codes = len(codebook_KC)
     vectors_KC = np.nan_to_num(codebook_KC.astype(np.float64))

@@ -1,4 +1,4 @@
-"""What every folder can do: files by name, whole or in ranges."""
+"""Base of folders: files by name, read whole or in ranges."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from seit.shards.folders.local import LocalFolder
 
 PART_BYTES = 8 << 20
-"""A file is read whole in parts of this size."""
+"""Size of the parts in which whole files are read."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """The sign of one file under a name: another file that takes the name has another.
+    """Identity of the file under a name; it differs for another file of the same name.
 
     Attributes:
-        numbers: what the file system says of the file and its folder.
-        changed_ns: when the file was last changed, in nanoseconds since 1970, by the clock of the
-            file system. A file that was changed a moment ago may yet get a twin of its stamp.
+        numbers: the file system's numbers of the file and its folder.
+        changed_ns: time of the file's last change by the file system's clock, in nanoseconds since
+            1970. A later change within a short time may yield the same stamp.
     """
 
     numbers: tuple[int, ...]
@@ -30,52 +30,52 @@ class Stamp:
 
 
 class Folder(ABC):
-    """A place that holds files. Names are relative to it, with ``/`` between their parts.
+    """Place that holds files. Names are relative to it, with ``/`` between their parts.
 
-    A file that is missing is a FileNotFoundError, and another kind of entry in its place an
-    IsADirectoryError; whatever else is wrong with it is another OSError. Trouble on the way to a
-    remote place that goes on in spite of retries is a SeitError.
+    A missing file raises FileNotFoundError, another kind of entry in its place IsADirectoryError,
+    any other fault of the file another OSError. Failures on the way to a remote place raise
+    SeitError once retries are exhausted.
     """
 
     @abstractmethod
     def __str__(self) -> str:
-        """Name the place in messages: without any secret."""
+        """Return the name of the place for messages, without secrets."""
 
     def locate(self, name: str) -> str:
-        """Name a file of the folder in messages."""
+        """Return the name of a file of the folder for messages."""
         return f"{self}/{name}"
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
 
     @abstractmethod
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
+        """Read ``size`` bytes from ``offset``, or all; fewer only at the end of the file."""
 
     def reread(self, name: str, offset: int, size: int) -> bytes | None:
-        """Read a range again, past any cache, or None where that cannot give other bytes."""
+        """Read a range again, bypassing caches; None if that cannot return other bytes."""
         return self.read(name, offset, size)
 
     @abstractmethod
     def names(self) -> list[str]:
-        """The names of all files, those in folders below included, sorted."""
+        """Return the names of all files, including those in subfolders, sorted."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Write a file: whole or not at all.
+        """Write a file atomically.
 
         Raises:
-            SeitError: it could not be written; what was there is as it was.
+            SeitError: it could not be written; the previous content is unchanged.
         """
 
     @abstractmethod
     def upload(self, name: str, source: Path, *, sha256: str) -> None:
-        """Write the content of a local file whose checksum is ``sha256``: whole or not at all.
+        """Write the content of a local file with checksum ``sha256`` atomically.
 
         Raises:
             DamagedError: ``source`` has another checksum.
-            SeitError: it could not be written; what was there is as it was.
+            SeitError: it could not be written; the previous content is unchanged.
         """
 
     @abstractmethod
@@ -84,19 +84,19 @@ class Folder(ABC):
 
     @abstractmethod
     def fetched(self, name: str) -> "AbstractContextManager[LocalFolder]":
-        """A local folder that holds this file under the same name, for the time of a ``with``."""
+        """Provide a local folder that holds this file under the same name, as a context manager."""
 
     @property
     def place(self) -> "Folder":
-        """The folder itself, without a cache or a seal around it."""
+        """Folder without a cache or a seal around it."""
         return self
 
     def stamp(self, name: str) -> Stamp | None:  # noqa: ARG002
-        """The stamp of a file; None where the place has none to trust."""
+        """Return the stamp of a file; None if the place has no reliable one."""
         return None
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether the file exists."""
         try:
             self.size(name)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -104,13 +104,13 @@ class Folder(ABC):
         return True
 
     def parts(self, name: str) -> Iterator[bytes]:
-        """The content of a file from its beginning to its end, in parts of bounded size."""
+        """Yield the content of a file in order, in parts of bounded size."""
         size = self.size(name)
         for offset in range(0, size, PART_BYTES):
             yield self.read(name, offset, min(PART_BYTES, size - offset))
 
     def sha256(self, name: str) -> str:
-        """The sha256 of a file's content, in hexadecimal."""
+        """Return the sha256 of a file's content, in hexadecimal."""
         digest = hashlib.sha256()
         for part in self.parts(name):
             digest.update(part)
@@ -118,7 +118,7 @@ class Folder(ABC):
 
 
 class WrappedFolder(Folder):
-    """Another folder, some of whose methods a subclass changes."""
+    """Wrapper of a folder; subclasses change some of its methods."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -128,35 +128,35 @@ class WrappedFolder(Folder):
 
     @property
     def place(self) -> Folder:
-        """The innermost folder."""
+        """Innermost folder."""
         return self.folder.place
 
     def stamp(self, name: str) -> Stamp | None:
-        """The stamp of a file; None where the place has none to trust."""
+        """Return the stamp of a file; None if the place has no reliable one."""
         return self.folder.stamp(name)
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
         return self.folder.size(name)
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
+        """Read ``size`` bytes from ``offset``, or all; fewer only at the end of the file."""
         return self.folder.read(name, offset, size)
 
     def reread(self, name: str, offset: int, size: int) -> bytes | None:
-        """Read a range again, past any cache, or None where that cannot give other bytes."""
+        """Read a range again, bypassing caches; None if that cannot return other bytes."""
         return self.folder.reread(name, offset, size)
 
     def names(self) -> list[str]:
-        """The names of all files, those in folders below included, sorted."""
+        """Return the names of all files, including those in subfolders, sorted."""
         return self.folder.names()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file: whole or not at all."""
+        """Write a file atomically."""
         self.folder.write(name, data)
 
     def upload(self, name: str, source: Path, *, sha256: str) -> None:
-        """Write the content of a local file: whole or not at all."""
+        """Write the content of a local file atomically."""
         self.folder.upload(name, source, sha256=sha256)
 
     def remove(self, name: str) -> None:
@@ -164,5 +164,5 @@ class WrappedFolder(Folder):
         self.folder.remove(name)
 
     def fetched(self, name: str) -> "AbstractContextManager[LocalFolder]":
-        """A local folder that holds this file under the same name, for the time of a ``with``."""
+        """Provide a local folder that holds this file under the same name, as a context manager."""
         return self.folder.fetched(name)

@@ -1,9 +1,9 @@
-"""A cache of read ranges on the local disk, shared by all threads and processes of a user.
+"""Cache of read ranges on the local disk, shared by all threads and processes of a user.
 
-Each range is a file: its bytes and their checksum, under a name made from the URL, the store's
-seal and the range, so that a store that was replaced finds nothing of its predecessor. Files come
-into being by a rename and may vanish at any time; a reader that misses one asks the remote folder.
-One lock file keeps the bytes in use below the limit; the files used least recently go first.
+Each range is a file of its bytes and their checksum, named after the URL, the store's seal and the
+range, so that a store that replaces another never finds its ranges. Files are created by a rename
+and may vanish at any time; a reader that misses one asks the remote folder. A lock file keeps the
+total size below the limit; the least recently used files are removed first.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ _NUMBER_BYTES = 8
 _LOCK_SECONDS = 2.0
 _NAME = re.compile(r"\.?[0-9a-f]{62}")
 _KEYS_VERSION = 2
-"""Caches of version 1 may hold what was read while a store was being replaced."""
+"""Version 1 may have cached reads that raced with the replacement of a store."""
 _KEPT_SHARE = 0.875
-"""What is left of the limit after files were removed, so that not every write has to look."""
+"""Share of the limit that eviction leaves, so that not every write has to evict."""
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """The cache of remote stores; ``SEIT_CACHE_DIR`` and ``SEIT_CACHE_BYTES`` set it too.
+    """Cache of remote stores; ``SEIT_CACHE_DIR`` and ``SEIT_CACHE_BYTES`` also set it.
 
     Attributes:
         dir: its folder; empty for the user's cache folder.
-        bytes: at most so many bytes of it are in use; 0 for no cache.
+        bytes: most bytes in use; 0 for no cache.
     """
 
     dir: str = ""
@@ -58,10 +58,10 @@ def with_cache(
     cache_dir: str | Path | None = None,
     cache_bytes: int | None = None,
 ) -> Folder:
-    """``folder`` with a cache before it if it is remote; what is not given, the environment gives.
+    """Wrap a remote ``folder`` in a cache; omitted settings come from the environment.
 
     Raises:
-        UsageError: the limit is negative, or a variable is not a setting of the cache.
+        UsageError: the limit is negative, or an environment variable is invalid.
     """
     if not isinstance(folder.place, RemoteFolder):
         return folder
@@ -76,11 +76,11 @@ def with_cache(
 
 
 class CachedFolder(WrappedFolder):
-    """``folder``, with the ranges that were read kept in ``directory``, at most ``max_bytes``.
+    """``folder``, with read ranges cached in ``directory``, at most ``max_bytes``.
 
-    Only reads of a stated size are kept. ``identity`` names the content of the folder: another
-    one finds nothing that was kept under the first. A cache that cannot be written is given up
-    with one warning, and reads go on without it.
+    Only reads of a given size are cached. ``identity`` names the content of the folder: another
+    one does not find ranges cached under the first. If the cache cannot be written, it is disabled
+    with one warning, and reads continue without it.
     """
 
     def __init__(self, folder: Folder, directory: Path, *, max_bytes: int, identity: str) -> None:
@@ -91,7 +91,7 @@ class CachedFolder(WrappedFolder):
         self._identity = hashlib.sha256(f"{_KEYS_VERSION}\0{url}\0{identity}".encode()).hexdigest()
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Read a range, from the cache where it holds it."""
+        """Read a range, from the cache if it is there."""
         if size is None:
             return self.folder.read(name, offset)
         key = self._key(name, offset, size)
@@ -103,7 +103,7 @@ class CachedFolder(WrappedFolder):
         return data
 
     def reread(self, name: str, offset: int, size: int) -> bytes | None:
-        """Read a range again from the remote folder, and keep the outcome."""
+        """Read a range again from the remote folder, and cache the result."""
         key = self._key(name, offset, size)
         self._space.forget(key)
         data = self.folder.read(name, offset, size)
@@ -116,7 +116,7 @@ class CachedFolder(WrappedFolder):
 
 
 class _CacheSpace:
-    """Files of at most ``max_bytes`` in all under a folder that many processes share."""
+    """Files of at most ``max_bytes`` in total under a folder that many processes share."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self._directory = directory
@@ -124,7 +124,7 @@ class _CacheSpace:
         self._given_up = False
 
     def get(self, key: str, size: int) -> bytes | None:
-        """The ``size`` bytes kept under ``key``, or None."""
+        """Return the ``size`` bytes cached under ``key``, or None."""
         path = self._path(key)
         try:
             with path.open("rb") as file:
@@ -138,7 +138,7 @@ class _CacheSpace:
         return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep ``data``; it may be gone at any time, even at once."""
+        """Cache ``data``; it may be evicted at any time, even at once."""
         num_bytes = len(data) + _CHECKSUM_BYTES
         if self._given_up or num_bytes > self._max_bytes:
             return
@@ -161,7 +161,7 @@ class _CacheSpace:
             )
 
     def forget(self, key: str) -> None:
-        """Remove what is kept under ``key``."""
+        """Remove the bytes cached under ``key``."""
         with suppress(OSError):
             self._path(key).unlink()
 
@@ -170,7 +170,7 @@ class _CacheSpace:
 
     @contextmanager
     def _locked(self) -> Iterator[int | None]:
-        """Hold the lock of the folder: its file, or None if others keep it for long."""
+        """Hold the lock of the folder: yields its file, or None if others hold it for long."""
         lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield lock if wait_for_lock(lock, seconds=_LOCK_SECONDS) else None
@@ -178,10 +178,10 @@ class _CacheSpace:
             os.close(lock)
 
     def _make_room(self, lock: int, num_bytes: int) -> None:
-        """Count ``num_bytes`` more as used, after the oldest files have made room for them.
+        """Evict the oldest files to make room for ``num_bytes`` more, and count these as used.
 
-        The lock file holds the count. It is never below the truth: bytes are counted before they
-        are written, and removals only when all files are counted again.
+        The lock file holds the count. It is never too low: bytes are counted before they are
+        written, and removals only when all files are counted again.
         """
         counted = os.pread(lock, _NUMBER_BYTES, 0)
         known = len(counted) == _NUMBER_BYTES
@@ -191,10 +191,10 @@ class _CacheSpace:
         os.pwrite(lock, used.to_bytes(_NUMBER_BYTES, "little"), 0)
 
     def _evict(self, num_bytes: int) -> int:
-        """Remove the files used least recently; returns the bytes of those that are left."""
+        """Remove the least recently used files; returns the bytes of the remaining ones."""
         entries = []
         for path in self._directory.glob("[0-9a-f][0-9a-f]/*"):
-            if not _NAME.fullmatch(path.name):  # not of this cache
+            if not _NAME.fullmatch(path.name):  # not a file of this cache
                 continue
             with suppress(FileNotFoundError):
                 status = path.stat()

@@ -1,4 +1,4 @@
-"""A folder on a disk of this machine."""
+"""Folder on a local disk."""
 
 import errno
 import hashlib
@@ -22,7 +22,7 @@ from seit.shards.folders.base import PART_BYTES, Folder, Stamp
 
 
 class LocalFolder(Folder):
-    """The folder at ``path``; messages name it ``shown`` where that is given."""
+    """Folder at ``path``, called ``shown`` in messages if given."""
 
     def __init__(self, path: Path, *, shown: str | None = None) -> None:
         self.path = path
@@ -32,14 +32,14 @@ class LocalFolder(Folder):
         return self._shown
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
         path = self.path / name
         status = path.stat()
         _check_plain(status.st_mode, path)
         return status.st_size
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
+        """Read ``size`` bytes from ``offset``, or all; fewer only at the end of the file."""
         path = self.path / name
         with open(path, "rb", opener=open_without_waiting) as file:
             status = os.fstat(file.fileno())
@@ -49,9 +49,9 @@ class LocalFolder(Folder):
             return file.read(available if size is None else min(size, available))
 
     def stamp(self, name: str) -> Stamp:
-        """The stamp of a file: device, inode, size and times, and those of this folder.
+        """Return the stamp of a file: device, inode, size and times, and those of this folder.
 
-        The file is opened, since network file systems look at the server for that only.
+        Opens the file, since only that makes network file systems ask the server.
         """
         path = self.path / name
         folder = self.path.stat()
@@ -76,11 +76,11 @@ class LocalFolder(Folder):
         )
 
     def reread(self, name: str, offset: int, size: int) -> bytes | None:  # noqa: ARG002
-        """None: a disk does not lose bytes on the way."""
+        """Return None: a disk does not corrupt bytes in transit."""
         return None
 
     def names(self) -> list[str]:
-        """The names of all files, those in folders below included, sorted."""
+        """Return the names of all files, including those in subfolders, sorted."""
         return sorted(
             path.relative_to(self.path).as_posix()
             for path in self.path.rglob("*")
@@ -115,7 +115,7 @@ class LocalFolder(Folder):
 
     @contextmanager
     def fetched(self, name: str) -> Iterator["LocalFolder"]:
-        """The folder itself."""
+        """Provide the folder itself."""
         self.size(name)
         yield self
 
@@ -126,7 +126,7 @@ def _check_plain(mode: int, path: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file, flush it to the disk, and return the sha256 of what went through."""
+    """Copy a file, flush it to the disk, and return the sha256 of the copied bytes."""
     digest = hashlib.sha256()
     with source.open("rb") as old, create_file(target) as new:
         while part := old.read(PART_BYTES):

@@ -1,4 +1,4 @@
-"""From a location, as a user writes it, to the folder that it names."""
+"""Resolution of a location, as written by a user, to its folder."""
 
 import re
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from seit.shards.folders.remote import RemoteFolder
 from seit.shards.folders.retries import RetryPolicy
 
 Location: TypeAlias = str | Path | Folder
-"""A path, a URL such as ``s3://bucket/corpus``, or a folder that is open already."""
+"""A path, a URL such as ``s3://bucket/corpus``, or an open folder."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 _FILE_SCHEME = "file://"
 
 
 def is_url(location: str) -> bool:
-    """Whether a location is a URL, of whatever kind, rather than a path."""
+    """Return whether a location is a URL of any kind, not a path."""
     return _URL.match(location) is not None
 
 
@@ -31,9 +31,9 @@ def open_folder(
     """Open the folder at a path or a URL; it need not exist.
 
     Args:
-        location: a path, or any URL that fsspec knows; a ``Path`` is always a local one.
-        storage_options: what fsspec's file system of that URL takes (endpoint, credentials, …).
-        retry: how long to try when a remote place does not answer.
+        location: a path, or any URL that fsspec supports; a ``Path`` is always local.
+        storage_options: arguments of fsspec's file system (endpoint, credentials, …).
+        retry: limits of retries when a remote place does not answer.
 
     Raises:
         UsageError: the URL is of an unknown kind, or needs a package that is not installed.

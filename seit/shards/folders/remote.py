@@ -1,7 +1,7 @@
-"""A folder behind a URL: S3, GCS, Hugging Face, HTTP and whatever else fsspec speaks.
+"""Folder behind a URL: S3, GCS, Hugging Face, HTTP and any other that fsspec supports.
 
-Every request has a time limit and is tried again when it fails on the way
-(:mod:`seit.shards.folders.retries`); a read counts only if all the bytes came that were asked for.
+Every request has a time limit and is retried if it fails in transit
+(:mod:`seit.shards.folders.retries`); a read that returns too few bytes counts as failed.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _RANGE_NOT_SATISFIABLE = 416
 
 
 class RemoteFolder(Folder):
-    """The folder at ``url``. It may be sent to other processes and used after a fork."""
+    """Folder at ``url``. It can be pickled and used after a fork."""
 
     def __init__(
         self,
@@ -59,15 +59,15 @@ class RemoteFolder(Folder):
 
     @property
     def url(self) -> str:
-        """The whole URL, with any secrets that it holds."""
+        """Complete URL, including any secrets in it."""
         return self._base + self._query
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
         return self._retry.call(lambda: self._size(name), what=f"reading {self.locate(name)}")
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Read ``size`` bytes from ``offset`` on, or all; fewer only where the file ends."""
+        """Read ``size`` bytes from ``offset``, or all; fewer only at the end of the file."""
         if size is None:
             size = max(0, self.size(name) - offset)
         what = f"reading {self.locate(name)}"
@@ -81,7 +81,7 @@ class RemoteFolder(Folder):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def names(self) -> list[str]:
-        """The names of all files, those in folders below included, sorted."""
+        """Return the names of all files, including those in subfolders, sorted."""
         filesystem, root = self._connect()
         filesystem.invalidate_cache()
         found = self._retry.call(
@@ -113,7 +113,7 @@ class RemoteFolder(Folder):
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[LocalFolder]:
-        """A temporary folder with a copy of the file."""
+        """Provide a temporary folder with a copy of the file."""
         with tempfile.TemporaryDirectory(prefix="seit-") as folder:
             path = inside(Path(folder), name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class RemoteFolder(Folder):
             yield LocalFolder(Path(folder), shown=str(self))
 
     def _connect(self) -> tuple[Any, str]:
-        """The fsspec file system and the path of the folder in it; made anew in each process."""
+        """Return the fsspec file system and the folder's path in it, newly created per process."""
         if self._connection is None or self._connection[0] != os.getpid():
             filesystem, root = _open_filesystem(self._base, self._options, self._retry)
             self._connection = os.getpid(), filesystem, root
@@ -140,7 +140,7 @@ class RemoteFolder(Folder):
         return self._retry.attempt_seconds + num_bytes / _SLOWEST_BYTES_PER_SECOND
 
     def _request(self, method: str, *args: Any, seconds: float, **kwargs: Any) -> Any:
-        """Call a method of the file system; it ends within ``seconds``."""
+        """Call a method of the file system, for at most ``seconds``."""
         from fsspec.asyn import AsyncFileSystem, sync
 
         filesystem, _ = self._connect()
@@ -158,7 +158,7 @@ class RemoteFolder(Folder):
         return int(info["size"])
 
     def _read(self, name: str, offset: int, size: int) -> bytes:
-        """One attempt to read a range; fewer bytes only where the file ends."""
+        """Try to read a range once; returns fewer bytes only at the end of the file."""
         try:
             data: bytes = self._request(
                 "cat_file",
@@ -218,7 +218,7 @@ def _open_filesystem(url: str, options: Mapping[str, Any], retry: RetryPolicy) -
     except Exception as error:
         raise UsageError(f"{hide_secrets(url)} cannot be opened: {describe(error)}") from None
     if protocol in _S3_PROTOCOLS:
-        filesystem.retries = 1  # retries of its own, inside of ours
+        filesystem.retries = 1  # its own retries would multiply ours
     return filesystem, root
 
 

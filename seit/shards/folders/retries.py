@@ -1,4 +1,4 @@
-"""Trying again: which failures of a remote place pass, how long to wait, and when to give up."""
+"""Retries: which failures of a remote place are transient, how long to wait, when to give up."""
 
 import random
 import re
@@ -18,15 +18,14 @@ _MAX_CAUSE_LENGTH = 300
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to try.
+    """Limits of retries.
 
     Attributes:
-        attempts: at most so many.
-        first_wait_seconds: the mean wait after the first failure; it doubles each time.
-        longest_wait_seconds: no wait is longer.
-        attempt_seconds: an attempt that takes longer has failed; reads and writes get a second
-            more for each 128 KiB.
-        total_seconds: no attempt begins later than this after the first.
+        attempts: most attempts.
+        first_wait_seconds: mean wait after the first failure; doubles each time.
+        longest_wait_seconds: longest wait.
+        attempt_seconds: time limit of an attempt; reads and writes get one more second per 128 KiB.
+        total_seconds: latest start of an attempt, counted from the first.
     """
 
     attempts: int = 8
@@ -39,9 +38,9 @@ class RetryPolicy:
         """Call ``action`` until it succeeds.
 
         Raises:
-            FileNotFoundError: the place says that the file does not exist.
-            PermissionError: the place says that it may not be read or written.
-            SeitError: it failed for good, or more often than the policy bears.
+            FileNotFoundError: the place reports that the file does not exist.
+            PermissionError: the place denies access.
+            SeitError: it failed permanently, or more often than the policy allows.
         """
         started = time.monotonic()
         for attempt in range(1, self.attempts + 1):
@@ -62,9 +61,9 @@ class RetryPolicy:
 
 
 def call_within(seconds: float, action: Callable[[], _T]) -> _T:
-    """Call ``action`` in a thread of its own and wait for at most ``seconds``.
+    """Call ``action`` in its own thread and wait for at most ``seconds``.
 
-    A call that does not end keeps its thread, which does not keep the process.
+    A call that does not end leaves its thread running, which does not keep the process alive.
 
     Raises:
         TimeoutError: it did not end in time.
@@ -90,7 +89,7 @@ def call_within(seconds: float, action: Callable[[], _T]) -> _T:
 
 
 def http_status(error: BaseException) -> int | None:
-    """The HTTP status that an error of some client library speaks of."""
+    """Return the HTTP status in the error of any client library; None if it has none."""
     for link in _causes(error):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
@@ -105,20 +104,20 @@ def http_status(error: BaseException) -> int | None:
 
 
 def describe(error: BaseException) -> str:
-    """One line about an error, without the secrets that its URL may hold."""
+    """Describe an error in one line, without secrets of its URL."""
     text = " ".join(hide_secrets(str(error)).split())
     name = type(error).__name__
     return f"{name} ({text[:_MAX_CAUSE_LENGTH]})" if text else name
 
 
 def hide_secrets(text: str) -> str:
-    """Take user names, passwords and queries out of every URL in a text."""
+    """Remove user names, passwords and queries from every URL in a text."""
     text = re.sub(r"://[^/\s'\"]*@", "://", text)
     return re.sub(r"(\w://[^\s'\"?]*)\?[^\s'\")>]*", r"\1?…", text)
 
 
 def _raise_if_final(error: Exception, what: str) -> None:
-    """Raise an error that no further attempt would mend; without what it holds of the URL."""
+    """Raise the error without the secrets of its URL if no further attempt can succeed."""
     error = _without_guess(error)
     status = http_status(error)
     if isinstance(error, FileNotFoundError) or status == 404:
@@ -135,7 +134,7 @@ def _raise_if_final(error: Exception, what: str) -> None:
 
 
 def _without_guess(error: Exception) -> Exception:
-    """The cause of an error: some libraries call any failure a missing file."""
+    """Return the cause of an error: some libraries report any failure as a missing file."""
     while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         if isinstance(error.__cause__, LookupError):
             break

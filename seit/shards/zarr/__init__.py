@@ -1,9 +1,9 @@
 """The Zarr v3 container: a split is a group `SPLIT.zarr/` that any Zarr library opens.
 
-Its arrays `tokens` (N, H, W), `labels` (N,), `keys` (N,) and, where samples carry any, `metadata`
-(N,) are cut along the samples alone: a chunk is a block, and a shard of the store is the shard with
-one number of each array. Files are written and read here without a Zarr library;
-:mod:`seit.shards.zarr_codec` is what a Zarr library needs to decode `tokens`.
+Its arrays `tokens` (N, H, W), `labels` (N,), `keys` (N,) and, if samples have any, `metadata` (N,)
+are chunked along the samples only: a chunk is a block, and a shard of the store consists of the
+shards with the same number of all arrays. Files are written and read here without a Zarr library;
+:mod:`seit.shards.zarr_codec` lets Zarr libraries decode `tokens`.
 """
 
 from seit.shards.zarr.chunking import SHARD_SAMPLES, Chunking, ZarrGroup

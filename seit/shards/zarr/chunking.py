@@ -1,6 +1,6 @@
-"""How the arrays of a group are cut into chunks and shards, and the names of their files.
+"""Division of a group's arrays into chunks and shards, and the names of their files.
 
-Shape letters: N samples of the split, n rows of a chunk.
+Legend: N samples of the split, n rows of a chunk.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from seit.shards.frames import MAX_COUNT, Kind
 SHARD_SAMPLES = 8192
 """Samples per shard; only the last shard of a split may hold fewer."""
 MAX_SHARD_BLOCKS = 1 << 12
-"""No shard holds more blocks: its index takes at most 64 KiB."""
+"""Most blocks in a shard: its index takes at most 64 KiB."""
 METADATA_NAME = "zarr.json"
 
 
 @dataclass(frozen=True)
 class Chunking:
-    """How the samples of a split are cut into chunks and shards.
+    """Division of the samples of a split into chunks and shards.
 
     Attributes:
         num_samples: samples of the split, N.
@@ -35,10 +35,10 @@ class Chunking:
 
     @classmethod
     def plan(cls, num_samples: int, *, block_samples: int, shard_samples: int) -> "Chunking":
-        """Cut a split; one that is smaller than a block or a shard gets smaller ones.
+        """Divide a split; blocks and shards are never larger than the split.
 
         Raises:
-            UsageError: a shard would not be whole blocks, or be over the limits.
+            UsageError: a shard is not a whole number of blocks, or over the limits.
         """
         if not 1 <= block_samples <= MAX_COUNT:
             raise UsageError(f"a block holds 1 to {MAX_COUNT} samples, not {block_samples}")
@@ -56,28 +56,28 @@ class Chunking:
 
     @property
     def shard_rows(self) -> int:
-        """Rows of a full shard."""
+        """Number of rows in a full shard."""
         return self.block_rows * self.blocks_per_shard
 
     @property
     def num_shards(self) -> int:
-        """Shards of each array."""
+        """Number of shards of each array."""
         return -(-self.num_samples // self.shard_rows)
 
     def samples_of_shard(self, shard: int) -> int:
-        """Samples of a shard."""
+        """Return the number of samples in a shard."""
         return min(self.shard_rows, self.num_samples - shard * self.shard_rows)
 
 
 @dataclass(frozen=True)
 class ZarrGroup:
-    """The group of a split, as a card tells of it.
+    """Group of a split, as described by a card.
 
     Attributes:
         name: its folder within the store.
-        chunking: how its arrays are cut.
+        chunking: division of its arrays.
         shards: the card's shards of the split: the files of ``tokens``, in order.
-        files: the files of each array, in order; ``metadata`` only where there is such an array.
+        files: the files of each array, in order; ``metadata`` only if there is such an array.
     """
 
     name: str
@@ -87,10 +87,10 @@ class ZarrGroup:
 
     @classmethod
     def of(cls, card: Card, split: str) -> "ZarrGroup":
-        """The group of a split of the store whose card this is.
+        """Return the group of a split from the card of its store.
 
         Raises:
-            DamagedError: no writer makes such a card.
+            DamagedError: the card is not one that the writer makes.
         """
         return cls.from_records(
             group_name(split),
@@ -110,10 +110,10 @@ class ZarrGroup:
         layout: TokenLayout,
         block_samples: int,
     ) -> "ZarrGroup":
-        """The group in the folder ``name`` from the card's shards and its other files by path.
+        """Return the group in the folder ``name`` from the card's shards and other files by path.
 
         Raises:
-            DamagedError: no writer makes such records.
+            DamagedError: the records are not ones that the writer makes.
         """
         chunking = _recorded_chunking(name, shards, layout, block_samples)
         kinds = [
@@ -142,23 +142,23 @@ class ZarrGroup:
 
     @property
     def has_metadata(self) -> bool:
-        """Whether there is an array ``metadata``."""
+        """True if there is an array ``metadata``."""
         return Kind.METADATA in self.files
 
 
 def group_name(split: str) -> str:
-    """The folder of a split's group within the store."""
+    """Return the folder of a split's group within the store."""
     return f"{split}.zarr"
 
 
 def document_file(group: str, kind: Kind | None) -> str:
-    """The path of the `zarr.json` of an array, or of the group itself, relative to the store."""
+    """Return the path of the `zarr.json` of an array or of the group, relative to the store."""
     array = f"{MEMBER_SUFFIXES[kind]}/" if kind else ""
     return f"{group}/{array}{METADATA_NAME}"
 
 
 def shard_file(group: str, kind: Kind, shard: int) -> str:
-    """The path of a shard of one array, relative to the store."""
+    """Return the path of a shard of one array, relative to the store."""
     tail = "/0/0" if kind is Kind.TOKENS else ""
     return f"{group}/{MEMBER_SUFFIXES[kind]}/c/{shard}{tail}"
 
@@ -166,7 +166,7 @@ def shard_file(group: str, kind: Kind, shard: int) -> str:
 def _recorded_chunking(
     group: str, records: Sequence[ShardRecord], layout: TokenLayout, block_samples: int
 ) -> Chunking:
-    """How a split was cut, from the card's ``records`` of its shards."""
+    """Return the chunking of a split, from the card's ``records`` of its shards."""
     num_samples = sum(record.samples for record in records)
     blocks = -(-num_samples // block_samples)
     if len(records) > 1:

@@ -1,6 +1,6 @@
-"""The chunks of a group: a block's columns ↔ bytes, and the index that tells where they lie.
+"""Chunks of a group: a block's columns ↔ bytes, and the index of their places.
 
-Shape letters: n rows of a chunk, r chosen ones of them, H W grid.
+Legend: n rows of a chunk, r chosen ones of them, H W grid.
 """
 
 import json
@@ -22,10 +22,10 @@ NO_LABEL = -1
 NO_METADATA = "{}"
 GZIP_LEVEL = 9
 Place = tuple[int, int]
-"""Where a chunk lies in its shard: offset and size in bytes."""
+"""Offset and size of a chunk in its shard, in bytes."""
 _MISSING = (1 << 64) - 1
 _FRAME_COUNT = slice(8, 12)
-"""Where a frame says how many samples it holds."""
+"""Bytes of a frame that hold its number of samples."""
 _CHECKSUM = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
 _PLACE = struct.Struct("<QQ")
@@ -35,7 +35,7 @@ _MAX_DEFLATE_RATIO = 1032
 
 
 def encode_chunks(block: Block, codec: Codec, block_rows: int) -> dict[Kind, bytes | None]:
-    """Code a block into its chunks by kind; None leaves a chunk out."""
+    """Encode a block into its chunks by kind; None leaves a chunk out."""
     layout = codec.layout
     count = len(block.keys)
     assert block.tokens.shape == (count, *layout.grid), "tokens do not fit the layout"
@@ -77,12 +77,12 @@ def _encode_strings(texts: Sequence[str], *, padding: str, rows: int) -> bytes:
 
 
 def _seal(payload: bytes) -> bytes:
-    """Add the CRC-32C at the end."""
+    """Append the CRC-32C."""
     return payload + _CHECKSUM.pack(google_crc32c.value(payload))
 
 
 def pad_rows(column: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
-    """Add the rows of zeros that a writer may leave out at the end of a chunk.
+    """Append the rows of zeros that a writer may leave out at the end of a chunk.
 
     Raises:
         DamagedError: there are more than ``rows`` already.
@@ -99,12 +99,12 @@ def pad_rows(column: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
 def decode_rows(
     codec: Codec, data: bytes, rows: npt.NDArray[np.integer], *, most: int
 ) -> npt.NDArray[np.unsignedinteger]:
-    """Decode the samples ``rows`` (r,) of a chunk, and only those: ids (r, H, W).
+    """Decode only the samples ``rows`` (r,) of a chunk: ids (r, H, W).
 
     Raises:
-        DamagedError: the bytes are no frame of at most ``most`` samples.
+        DamagedError: the bytes are not a frame of at most ``most`` samples.
     """
-    # Read before the checksum is: codec.decode_rows refuses a frame whose count was changed.
+    # Not verified yet: codec.decode_rows refuses a frame whose count was changed.
     count = int.from_bytes(data[_FRAME_COUNT], "little")
     stored = rows < count
     decoded = codec.decode_rows(data, rows[stored])
@@ -118,21 +118,21 @@ def decode_rows(
 
 
 def index_bytes(num_blocks: int) -> int:
-    """Bytes of the index of so many chunks."""
+    """Return the size of the index of so many chunks, in bytes."""
     return _PLACE.size * num_blocks + _CHECKSUM.size
 
 
 def encode_index(places: Sequence[Place | None]) -> bytes:
-    """Code where chunks lie, None for one that is left out."""
+    """Encode the places of chunks, None for one that is left out."""
     absent = (_MISSING, _MISSING)
     return _seal(b"".join(_PLACE.pack(*(place or absent)) for place in places))
 
 
 def decode_index(data: bytes, *, end: int, most_bytes: int) -> list[Place | None]:
-    """Open an index whose chunks fill the file up to ``end``, one right after another.
+    """Decode an index whose chunks fill the file up to ``end``, one right after another.
 
     Raises:
-        DamagedError: its checksum does not hold, or the chunks do not, or are over ``most_bytes``.
+        DamagedError: the checksum does not match, or chunks have gaps or exceed ``most_bytes``.
     """
     places: list[Place | None] = []
     position = 0
@@ -153,7 +153,7 @@ def decode_index(data: bytes, *, end: int, most_bytes: int) -> list[Place | None
 
 
 def _unseal(data: bytes, what: str) -> bytes:
-    """Check and cut off the CRC-32C at the end."""
+    """Check and remove the CRC-32C at the end."""
     if len(data) < _CHECKSUM.size:
         raise DamagedError(f"the {what} of {len(data)} bytes are too short")
     payload = data[: -_CHECKSUM.size]
@@ -165,15 +165,15 @@ def _unseal(data: bytes, what: str) -> bytes:
 
 
 def label_bytes(chunk_rows: int) -> int:
-    """Bytes of a chunk of labels."""
+    """Return the size of a chunk of labels, in bytes."""
     return 4 * chunk_rows + _CHECKSUM.size
 
 
 def decode_labels(data: bytes, *, chunk_rows: int) -> npt.NDArray[np.int32]:
-    """Open a chunk of labels: int32 (n,).
+    """Decode a chunk of labels: int32 (n,).
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: it is damaged.
     """
     if len(data) != label_bytes(chunk_rows):
         raise DamagedError(f"{chunk_rows} labels and a checksum do not take {len(data)} bytes")
@@ -182,20 +182,20 @@ def decode_labels(data: bytes, *, chunk_rows: int) -> npt.NDArray[np.int32]:
 
 
 def decode_strings(data: bytes, *, chunk_rows: int, rows: int) -> tuple[str, ...]:
-    """Open a chunk of keys: the first ``rows`` of its ``chunk_rows`` strings.
+    """Decode a chunk of keys: the first ``rows`` of its ``chunk_rows`` strings.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: it is damaged.
     """
     raw = _gunzip(_unseal(data, "strings"))
     return _split_strings(raw, chunk_rows=chunk_rows, rows=rows)
 
 
 def decode_metadata(data: bytes, *, chunk_rows: int, rows: int) -> tuple[dict[str, Any], ...]:
-    """Open a chunk of metadata: the first ``rows`` of its ``chunk_rows`` mappings.
+    """Decode a chunk of metadata: the first ``rows`` of its ``chunk_rows`` mappings.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: it is damaged.
     """
     texts = decode_strings(data, chunk_rows=chunk_rows, rows=rows)
     try:
@@ -208,7 +208,7 @@ def decode_metadata(data: bytes, *, chunk_rows: int, rows: int) -> tuple[dict[st
 
 
 def _gunzip(payload: bytes) -> bytes:
-    """Unfold one gzip member that states a size within the limits and keeps to it."""
+    """Decompress one gzip member whose stated size is within the limits and correct."""
     if len(payload) < _GZIP_OVERHEAD_BYTES:
         raise DamagedError(f"gzipped strings of {len(payload)} bytes are too short")
     (raw_bytes,) = _LENGTH.unpack(payload[-_LENGTH.size :])
@@ -225,7 +225,7 @@ def _gunzip(payload: bytes) -> bytes:
 
 
 def _split_strings(raw: bytes, *, chunk_rows: int, rows: int) -> tuple[str, ...]:
-    """Take a chunk of ``chunk_rows`` strings apart and return the first ``rows``."""
+    """Split a chunk of ``chunk_rows`` strings and return the first ``rows``."""
     if len(raw) < _LENGTH.size or _LENGTH.unpack_from(raw)[0] != chunk_rows:
         raise DamagedError(f"a chunk does not say that it holds {chunk_rows} strings")
     bounds = []

@@ -1,4 +1,4 @@
-"""The `zarr.json` documents of a group: Zarr libraries go by them, seit's reader does not."""
+"""The `zarr.json` documents of a group, which Zarr libraries use and seit's reader ignores."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from seit.shards.zarr.chunking import Chunking, ZarrGroup, document_file
 from seit.shards.zarr.chunks import GZIP_LEVEL, NO_LABEL, NO_METADATA
 
 CODEC_NAME = "seit"
-"""What `zarr.json` calls the codec of `tokens`."""
+"""Name of the codec of `tokens` in `zarr.json`."""
 _ATTRIBUTES_VERSION = 1
 _CRC32C: Mapping[str, Any] = {"name": "crc32c"}
 _LITTLE: Mapping[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -28,9 +28,9 @@ _STRING_CODECS: Sequence[Mapping[str, Any]] = [
 
 
 def codec_configuration(codec: Codec, tables: bytes | None) -> dict[str, Any]:
-    """What `zarr.json` says of the codec of `tokens`, with its ``tables`` as they are stored.
+    """Return the entry of the codec of `tokens` in `zarr.json`, with its ``tables`` as stored.
 
-    Other libraries may compress equal tables to other bytes, so they are not made anew here.
+    Libraries may compress equal tables to different bytes, so the stored ones are reused.
     """
     configuration: dict[str, Any] = {
         "codec": dict(codec.card_entry),
@@ -50,7 +50,7 @@ def zarr_documents(
     classes: Sequence[str],
     has_metadata: bool,
 ) -> dict[Kind | None, dict[str, Any]]:
-    """The `zarr.json` documents of the arrays of a group, and under None that of itself."""
+    """Return the `zarr.json` documents of the arrays of a group, and under None its own."""
     tokens = {"name": CODEC_NAME, "configuration": codec_configuration(codec, tables)}
     arrays: dict[Kind | None, dict[str, Any]] = {
         Kind.TOKENS: _array_document(
@@ -102,7 +102,7 @@ def _array_document(
 
 
 def document_text(document: Mapping[str, Any]) -> str:
-    """The text of a document."""
+    """Return the text of a document."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -114,12 +114,12 @@ def check_zarr_group(
     tables: bytes | None,
     classes: Sequence[str],
 ) -> Iterator[tuple[str, DamagedError]]:
-    """Check that the documents of a group describe the arrays that the card promises.
+    """Check that the documents of a group describe the arrays in the card.
 
-    Readers of seit do not need them: they are for Zarr libraries, which must find what seit finds.
+    Readers of seit do not need them, but Zarr libraries must find the same arrays as seit.
 
     Yields:
-        (file, what is wrong with it) for each that is missing, is no JSON, or says something else.
+        (file, fault) for each document that is missing, is not JSON, or differs.
     """
     documents = zarr_documents(
         group.chunking,
@@ -158,7 +158,7 @@ def _check_document(folder: Folder, file: str, expected: Mapping[str, Any]) -> N
 
 
 def _differences(found: Any, expected: Mapping[str, Any]) -> Iterator[str]:
-    """The entries of a document that are missing, too many, or not as expected."""
+    """Yield the entries of a document that are missing, unexpected or different."""
     if not isinstance(found, dict):
         yield "it is no JSON object"
         return

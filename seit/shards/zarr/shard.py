@@ -1,6 +1,6 @@
-"""Reading the shards of a group block by block, without a Zarr library.
+"""Reader of the shards of a group, block by block and without a Zarr library.
 
-Shape letters: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
+Legend: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
 """
 
 from collections.abc import Callable
@@ -31,15 +31,15 @@ from seit.shards.zarr.chunks import (
 
 
 class ZarrShard(Shard):
-    """A shard whose columns are files of their own, each with an index of its chunks at its end.
+    """Shard whose columns are separate files, each with an index of its chunks at its end.
 
-    What is not stored is 0, −1, "" and {}, as it is to a Zarr library.
+    As in Zarr libraries, values that are not stored read as 0, −1, "" and {}.
 
     Args:
-        folder: where the store lies.
-        group: what the card says of the split.
-        number: of the shard within the split.
-        find_codec: gives what codes its tokens; called when they are first read.
+        folder: folder of the store.
+        group: the card's description of the split.
+        number: number of the shard within the split.
+        find_codec: returns the codec of its tokens; called when they are first read.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class ZarrShard(Shard):
         self._places: dict[Kind, list[Place | None]] = {}
 
     def within(self, folder: Folder) -> "ZarrShard":
-        """The same shard as it lies in another folder."""
+        """Return the same shard in another folder."""
         return ZarrShard(folder, self._group, self._number, self._find_codec)
 
     def check_places(self, kind: Kind) -> None:
         """Read the index of a column.
 
         Raises:
-            DamagedError: it is damaged or is not that of the card's blocks.
+            DamagedError: it is damaged or does not match the card's blocks.
         """
         self._column_places(kind)
 
@@ -132,7 +132,7 @@ class ZarrShard(Shard):
         return decode_rows(self.codec, data, rows, most=count)
 
     def _fill(self, kind: Kind, count: int) -> Any:
-        """What a column holds where nothing is stored."""
+        """Return a column of fill values, for chunks that are not stored."""
         match kind:
             case Kind.TOKENS:
                 layout = self.codec.layout
@@ -148,7 +148,7 @@ class ZarrShard(Shard):
 def open_zarr_shards(
     folder: Folder, group: ZarrGroup, find_codec: Callable[[], Codec]
 ) -> tuple[ZarrShard, ...]:
-    """The shards of a split that lies in ``folder`` as the card says; nothing is read yet."""
+    """Return the shards of a split in ``folder`` according to the card; nothing is read yet."""
     return tuple(
         ZarrShard(folder, group, number, find_codec) for number in range(len(group.shards))
     )

@@ -1,4 +1,4 @@
-"""Writing a split as a group: complete or not at all, equal samples as equal files."""
+"""Writer of a split as a group: atomic, and equal samples make equal files."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from seit.shards.zarr.documents import document_text, zarr_documents
 
 @dataclass(frozen=True)
 class ZarrSplit:
-    """The files of a written group: the shards of ``tokens`` in order, and all others."""
+    """Files of a written group: the shards of ``tokens`` in order, and all others."""
 
     shards: tuple[ShardRecord, ...]
     files: tuple[FileRecord, ...]
@@ -42,9 +42,9 @@ def write_zarr_split(
     block_samples: int = BLOCK_SAMPLES,
     shard_samples: int | None = None,
 ) -> ZarrSplit:
-    """Write the blocks of a split as the Zarr group ``folder``: complete or not at all.
+    """Write the blocks of a split as the Zarr group ``folder``, atomically.
 
-    Every block but the last holds ``block_samples`` samples, and all together ``num_samples``.
+    Every block except the last holds ``block_samples`` samples, and all together ``num_samples``.
     A shard holds ``shard_samples``, or as many blocks as fit into `SHARD_SAMPLES`. One block is in
     memory at a time. Equal samples make equal files.
 
@@ -88,7 +88,7 @@ def write_zarr_split(
 def _write_columns(
     group: Path, folder: Path, blocks: Iterable[Block], codec: Codec, chunking: Chunking
 ) -> bool:
-    """Write the shards of all arrays; True if any sample has metadata."""
+    """Write the shards of all arrays; returns True if any sample has metadata."""
     count = 0
     has_metadata = False
     with ExitStack() as stack:
@@ -112,7 +112,7 @@ def _write_columns(
 
 
 class _ColumnWriter:
-    """Writes the chunks of one array into ``group``, which will be called ``folder``."""
+    """Writer of the chunks of one array into ``group``, whose final name will be ``folder``."""
 
     def __init__(self, group: Path, folder: Path, kind: Kind, chunking: Chunking) -> None:
         self._group = group
@@ -165,7 +165,7 @@ def _write_flushed(path: Path, data: bytes) -> None:
 
 
 def _list_split(partial: Path, group: str, chunking: Chunking) -> ZarrSplit:
-    """Take the size and sha256 of every file of a group that is still under another name."""
+    """Record size and sha256 of every file of a group that still has its temporary name."""
     records = {}
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         name = f"{group}/{path.relative_to(partial).as_posix()}"

@@ -1,6 +1,6 @@
-"""The codebook, a bare tensor: read from untrusted files, and written as theirs is.
+"""Codebook, a bare tensor: read from untrusted files, and written as in the official files.
 
-Shape letters: K codes, C codebook dimension.
+Legend: K codes, C codebook dimension.
 """
 
 import io
@@ -22,9 +22,9 @@ _TORCH_SUFFIXES = (".ckpt", ".pt", ".pth")
 CODEBOOK_SUFFIXES = (*_TORCH_SUFFIXES, ".npy", ".safetensors")
 _ZIP_MAGIC = b"PK\3\4"
 _LEGACY_PICKLES = 5
-"""A file of torch before 1.6 is magic, version, system, tensor and storages, a pickle each."""
+"""Pickles in a file of torch before 1.6: magic, version, system, tensor and storages."""
 _MAX_PICKLE_STEPS = 1000
-"""A bare tensor takes 50; what a legacy file says of the system takes no more either."""
+"""Limit on pickle steps; a bare tensor takes 50, and a legacy file's system info no more."""
 _MAX_PICKLE_REFERENCES = 16
 _PICKLE_REFERENCES = ("GET", "BINGET", "LONG_BINGET", "DUP")
 
@@ -36,7 +36,7 @@ def read_codebook(path: Path) -> npt.NDArray[np.float32]:
     never run), a ``.npy``, or a ``.safetensors`` with a tensor ``codebook``.
 
     Raises:
-        UsageError: there is no such file, or it is no codebook.
+        UsageError: the file does not exist, or is not a codebook.
     """
     suffix = path.suffix.lower()
     if suffix not in CODEBOOK_SUFFIXES:
@@ -67,7 +67,7 @@ def _load_torch(path: Path) -> npt.NDArray[Any]:
             return codebook_KC
     except (SeitError, OSError):
         raise
-    except Exception as error:  # bytes that are no tensor make torch raise nearly anything
+    except Exception as error:  # torch raises nearly anything on bytes that are not a tensor
         raise UsageError(
             f"{path} cannot be read as a bare tensor ({type(error).__name__}); no code of a pickle "
             "is run: save the float32 (K, C) tensor alone"
@@ -76,7 +76,7 @@ def _load_torch(path: Path) -> npt.NDArray[Any]:
 
 
 def _check_torch_file(path: Path) -> None:
-    """Refuse what would take torch much memory or time to find out that it is no bare tensor."""
+    """Refuse files that would cost torch much memory or time to reject."""
     with path.open("rb") as file:
         if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
             file.seek(0)
@@ -93,9 +93,9 @@ def _check_torch_file(path: Path) -> None:
 
 
 def _check_pickle(file: IO[bytes], path: Path) -> None:
-    """Refuse a pickle with more steps or more references to its own parts than a tensor's.
+    """Refuse a pickle with more steps or references to its own parts than a tensor's.
 
-    Tuples that each hold the last one twice are hashed in 2ⁿ steps; nothing can interrupt that.
+    Hashing nested tuples that each hold the last one twice takes 2ⁿ uninterruptible steps.
     """
     references = 0
     for step, (code, _, _) in enumerate(pickletools.genops(file)):
@@ -140,7 +140,7 @@ def _checked_codebook(codebook_KC: npt.NDArray[Any], path: Path) -> npt.NDArray[
 
 
 def torch_bytes(codebook_KC: npt.NDArray[np.float32]) -> bytes:
-    """A ``codebook.ckpt``: the tensor (K, C) as torch saves it."""
+    """Return a ``codebook.ckpt``: the tensor (K, C) as saved by torch."""
     import torch
 
     buffer = io.BytesIO()

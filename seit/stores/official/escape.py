@@ -1,6 +1,6 @@
-"""The byte code of naver-ai/seit: small ids are one byte, others a byte 255 and the rest.
+"""Byte code of naver-ai/seit: small ids are one byte, others a byte 255 and the rest.
 
-Shape letters: N samples, L tokens per sample.
+Legend: N samples, L tokens per sample.
 """
 
 import numpy as np
@@ -9,17 +9,17 @@ import numpy.typing as npt
 from seit.errors import DamagedError, UsageError
 
 ESCAPE = 255
-"""The byte that stands before the rest of an id that is not below it."""
+"""Byte before the remainder of an id that is not below it."""
 ID_LIMIT = 2 * ESCAPE
-"""Ids are below this."""
+"""Exclusive upper limit of ids."""
 PIECE_TOKENS = 1 << 24
-"""Tokens that are coded at once: some 200 MB while it lasts."""
+"""Tokens coded at once, which takes some 200 MB."""
 
 
 def encode_escaped(
     tokens_NL: npt.NDArray[np.unsignedinteger],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Code ids (N, L) as bytes; also return the offsets (N + 1,) of the samples in them.
+    """Encode ids (N, L) as bytes; also return the offsets (N + 1,) of the samples in them.
 
     Raises:
         UsageError: an id is not below `ID_LIMIT`.
@@ -47,9 +47,9 @@ def decode_escaped(
     *,
     first_sample: int = 0,
 ) -> npt.NDArray[np.uint16]:
-    """Undo `encode_escaped`: ids (N, L), L being ``length``, at least 1.
+    """Decode the output of `encode_escaped`: ids (N, L), L being ``length``, at least 1.
 
-    ``first_sample`` is what messages call the first sample, when these are some of a split's.
+    ``first_sample`` is the index of the first sample in messages, for a part of a split.
 
     Raises:
         DamagedError: the offsets are not those of samples of ``length`` tokens that fill ``data``,
@@ -86,7 +86,7 @@ def decode_escaped(
 
 
 def check_offsets(offsets: npt.NDArray[np.int64], length: int, first_sample: int) -> None:
-    """Refuse offsets that no samples of ``length`` tokens have, before anything is read there."""
+    """Refuse offsets impossible for samples of ``length`` tokens, before reading there."""
     if offsets[0] != 0:
         raise DamagedError(f"the first offset is {offsets[0]}, not 0")
     sizes_N = np.diff(offsets)

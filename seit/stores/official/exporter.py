@@ -1,6 +1,6 @@
-"""Files of naver-ai/seit from a store.
+"""Export of a store to files of naver-ai/seit.
 
-Shape letters: N samples, L tokens per sample.
+Legend: N samples, L tokens per sample.
 """
 
 import gzip
@@ -42,18 +42,17 @@ def export_official(
 ) -> dict[str, int]:
     """Write all splits of a store as files that `find_official` finds; return the bytes of each.
 
-    The format has no place for keys, metadata, class names and the grid's shape: they are lost.
-    An unlabelled sample has the label −1. Equal stores give equal files. After an error no file
-    is left in ``folder``, which is made if there is none.
+    The format cannot hold keys, metadata, class names or the grid's shape, which are lost. An
+    unlabeled sample has the label −1. Equal stores give equal files. After an error no file is left
+    in ``folder``, which is created if missing.
 
     Args:
         store: the store; its ids must be below `ID_LIMIT`.
-        folder: where the files go.
-        progress: called after each block.
+        folder: destination of the files.
+        progress: callback after each block.
 
     Raises:
-        UsageError: an id is too large, tokens have several levels, or a file exists already;
-            nothing was written.
+        UsageError: an id is too large, tokens have levels, or a file exists; nothing was written.
         DamagedError: the store is damaged.
         SeitError: a file cannot be written.
     """
@@ -125,13 +124,13 @@ def _export_split(
 
 
 def _folded(file: BinaryIO) -> gzip.GzipFile:
-    """Gzip what is written to ``file``, without a name or a time, so that equal stays equal."""
+    """Return a gzip writer to ``file`` without name or time, so that its output is reproducible."""
     return gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)
 
 
 @contextmanager
 def _flushed(path: Path) -> Iterator[BinaryIO]:
-    """Write a file and flush it to the disk at the end."""
+    """Open a file for writing and flush it to the disk at the end."""
     with create_file(path) as file:
         yield file
         file.flush()
@@ -140,10 +139,10 @@ def _flushed(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _all_or_none(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield a temporary name for each new file, and publish all at a clean end.
+    """Yield a temporary name for each new file, and publish all on success.
 
     Raises:
-        UsageError: one of them exists already.
+        UsageError: one of them already exists.
     """
     partials = [path.with_name(path.name + PARTIAL_SUFFIX) for path in paths]
     for path in paths:

@@ -1,4 +1,4 @@
-"""The files of a split: their names, and finding them in a folder."""
+"""Files of a split: their names, and finding them in a folder."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +19,12 @@ _SPLIT_NAME = re.compile(r"\w[\w.-]*")
 _LONE_LABELS = re.compile(r"labels?\.txt", re.IGNORECASE)
 
 Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
+"""Callback that receives (samples done, total samples)."""
 
 
 @dataclass(frozen=True)
 class OfficialSplit:
-    """The files of one split; without ``labels`` every sample is unlabelled."""
+    """Files of one split; without ``labels`` every sample is unlabeled."""
 
     name: str
     data: Path
@@ -33,19 +33,19 @@ class OfficialSplit:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Those that there are."""
+        """Existing files of the split."""
         return (self.data, self.index, *([self.labels] if self.labels else []))
 
 
 def find_official(folder: Path) -> tuple[list[OfficialSplit], Path]:
     """Find the splits in ``folder``, by name, and the codebook.
 
-    A label file is a ``.txt`` with "label" in its name; it belongs to the split whose name, the
-    longest if several, stands in it as a word (``train_labels.txt``). ``labels.txt`` belongs to
-    the split of a folder that holds but one. The codebook has "codebook" in its name.
+    A label file is a ``.txt`` with "label" in its name; it belongs to the split with the longest
+    name that occurs in it as a word (``train_labels.txt``). ``labels.txt`` belongs to the split of
+    a folder with only one. The codebook has "codebook" in its name.
 
     Raises:
-        UsageError: a file is missing, or more than one could be it.
+        UsageError: a file is missing or ambiguous.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; name the one that holds *{DATA_SUFFIX}")
@@ -85,7 +85,7 @@ def find_official(folder: Path) -> tuple[list[OfficialSplit], Path]:
 
 
 def _labels_of(split: str, splits: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The label files that belong to ``split`` and to no other."""
+    """Return the label files that belong only to ``split``."""
     named = [
         label
         for label in labels
@@ -113,10 +113,10 @@ def _only(
 
 
 def check_split_name(name: str) -> None:
-    """Refuse a name that cannot be a part of file names.
+    """Refuse a name that cannot be part of file names.
 
     Raises:
-        UsageError: it holds other characters than letters, digits, ``_``, ``-`` and ``.``.
+        UsageError: it holds characters other than letters, digits, ``_``, ``-`` and ``.``.
     """
     if not _SPLIT_NAME.fullmatch(name):
         raise UsageError(
@@ -126,7 +126,7 @@ def check_split_name(name: str) -> None:
 
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Make a folder if there is none; an error then removes it, if it is empty."""
+    """Create a folder if missing; remove it after an error, if it is empty."""
     is_new = not folder.exists()
     with explained_writes(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""A store from files of naver-ai/seit, block by block.
+"""Import of files of naver-ai/seit into a store, block by block.
 
-Shape letters: N samples, L tokens per sample, H W grid (L = H·W), K codes, C codebook dimension.
+Legend: N samples, L tokens per sample, H W grid (L = H·W), K codes, C codebook dimension.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from seit.stores.official.reader import check_file
 from seit.stores.official.splits import block_samples, count_samples, decoded_blocks, read_labels
 
 SHARD_BLOCKS = 8
-"""Blocks of an imported shard."""
+"""Blocks per imported shard."""
 
 
 def import_official(
@@ -53,21 +53,21 @@ def import_official(
 ) -> Card:
     """Write a store of ``splits`` at ``store``, a new or empty folder; return its card.
 
-    Files are unfolded block by block, so memory does not grow with them. Their format has no
-    keys and no class names: sample 7 of ``train`` is ``train/00000007``, and without ``classes``
-    label 3 is class ``3``. After an error nothing is left in ``store``.
+    Files are decompressed block by block, so memory does not grow with them. Their format has no
+    keys or class names: sample 7 of ``train`` is ``train/00000007``, and without ``classes`` label
+    3 is class ``3``. After an error nothing is left in ``store``.
 
     Args:
-        splits: what to import; `find_official` lists the splits of a folder.
-        codebook: what `read_codebook` reads.
+        splits: splits to import, as from `find_official`.
+        codebook: a file for `read_codebook`.
         store: the folder.
         grid: (H, W) of every sample.
-        classes: class names that the labels index.
-        progress: called after each block.
+        classes: class names, indexed by labels.
+        progress: callback after each block.
 
     Raises:
-        UsageError: wrong input, or files that do not belong together.
-        DamagedError: a file is not what was written.
+        UsageError: invalid input, or files that do not belong together.
+        DamagedError: a file is damaged.
         SeitError: a file cannot be read or written.
     """
     _check_splits(splits)
@@ -121,7 +121,7 @@ def import_official(
 
 
 def _printable_name(path: Path) -> str:
-    """The name of a file as text that has a UTF-8 form, which not every name has."""
+    """Return the name of a file as text that can be encoded as UTF-8."""
     return os.fsencode(path.name).decode(errors="replace")
 
 
@@ -198,7 +198,7 @@ def _describe_tokenizer(
 
 @contextmanager
 def _new_store(store: Path, splits: Sequence[OfficialSplit]) -> Iterator[None]:
-    """Make the folder of a store, and leave nothing in it after an error."""
+    """Create the folder of a store, and leave nothing in it after an error."""
     with made_folder(store):
         if any(store.iterdir()):
             raise UsageError(f"{store} is not empty; choose a new or empty folder")

@@ -1,4 +1,4 @@
-"""Reading files of any origin: plain, gzip and `.npy`, with errors that name the file."""
+"""Reading of plain, gzip and `.npy` files of any origin, with errors that name the file."""
 
 import gzip
 import zlib
@@ -21,21 +21,21 @@ _NPY_ERRORS = (
     RecursionError,
     MemoryError,
 )
-"""What numpy raises for the header of an array file that is none."""
+"""numpy's errors for an invalid `.npy` header."""
 
 
 def check_file(path: Path) -> None:
-    """Refuse a path where there is no file.
+    """Check that a file exists.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it does not.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
 
 
 class Unfolded:
-    """A gzip file that is read forwards; no more of it is unfolded than was asked for."""
+    """Gzip file that is read forwards and decompressed only as far as requested."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,10 +49,10 @@ class Unfolded:
         self._file.close()
 
     def read(self, num_bytes: int) -> bytes:
-        """The next ``num_bytes``.
+        """Return the next ``num_bytes``.
 
         Raises:
-            DamagedError: there are fewer, or the file is no intact gzip.
+            DamagedError: there are fewer, or the gzip is damaged.
         """
         data = self._read(num_bytes)
         if len(data) != num_bytes:
@@ -62,10 +62,10 @@ class Unfolded:
         return data
 
     def expect_end(self) -> None:
-        """Refuse bytes behind those read.
+        """Check that no bytes follow those read.
 
         Raises:
-            DamagedError: there are some.
+            DamagedError: there are more.
         """
         if self._read(1):
             raise DamagedError(f"{self.path} goes on behind its last sample; copy it again")
@@ -77,7 +77,7 @@ class Unfolded:
 
 @contextmanager
 def explained_reads(path: Path) -> Iterator[None]:
-    """Turn the errors of reading and unfolding ``path`` into a ``SeitError``."""
+    """Convert errors of reading and decompressing ``path`` to ``SeitError``."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -89,15 +89,15 @@ def explained_reads(path: Path) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line."""
+    """Return the message of an error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_npy_header(stream: Any, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, Fortran order and dtype of a ``.npy`` from its beginning; never more of it.
+    """Read shape, Fortran order and dtype from the header of a ``.npy``, and nothing more.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the header is invalid.
     """
     try:
         if np.lib.format.read_magic(stream) != (1, 0):

@@ -1,6 +1,6 @@
-"""Reading a split: how many samples it has, their ids block by block, their labels.
+"""Reading of a split: its number of samples, its ids block by block, its labels.
 
-Shape letters: N samples, n of a block, L tokens per sample, H W grid (L = H·W).
+Legend: N samples, n of a block, L tokens per sample, H W grid (L = H·W).
 """
 
 import re
@@ -20,29 +20,29 @@ from seit.stores.official.files import OfficialSplit
 from seit.stores.official.reader import Unfolded, explained_reads, read_npy_header
 
 MAX_UNNAMED_CLASSES = 1 << 20
-"""Without class names a label of more is taken for an error, not for a million classes."""
+"""Limit on labels without class names; a larger one is treated as an error."""
 _LABEL = re.compile(rb"(-?[0-9]{1,10})\s*")
 _LABEL_LINE_BYTES = 64
 
 
 def block_samples(layout: TokenLayout) -> int:
-    """Samples of a block: fewer where grids are so large that a block would take much memory."""
+    """Return the samples per block, fewer for large grids to bound the memory of a block."""
     return max(1, min(BLOCK_SAMPLES, PIECE_TOKENS // layout.length))
 
 
 def count_samples(path: Path) -> int:
-    """The number of samples that an index speaks of, from its beginning.
+    """Return the number of samples according to the header of an index.
 
     Raises:
-        UsageError: it is no index.
-        DamagedError: it is no intact gzip.
+        UsageError: it is not an index.
+        DamagedError: the gzip is damaged.
     """
     with Unfolded(path) as index:
         return _read_index_header(index)[0]
 
 
 def _read_index_header(index: Unfolded) -> tuple[int, np.dtype[Any]]:
-    """The number of samples of an index and the dtype of its offsets, read from its beginning."""
+    """Return the number of samples of an index and the dtype of its offsets, from its header."""
     shape, _, dtype = read_npy_header(index, index.path)
     if dtype.kind not in "iu" or len(shape) != 1 or shape[0] < 1:
         raise UsageError(
@@ -55,11 +55,11 @@ def _read_index_header(index: Unfolded) -> tuple[int, np.dtype[Any]]:
 def decoded_blocks(
     split: OfficialSplit, layout: TokenLayout
 ) -> Generator[npt.NDArray[np.unsignedinteger], None, None]:
-    """The ids (n, H, W) of a split, block by block; ends only if its files end there too.
+    """Yield the ids (n, H, W) of a split, block by block, checking that its files end with them.
 
     Raises:
-        UsageError: the index is none.
-        DamagedError: a file is not what was written, or an id is not below K.
+        UsageError: the index is invalid.
+        DamagedError: a file is damaged, or an id is not below K.
     """
     step = block_samples(layout)
     with Unfolded(split.index) as index, Unfolded(split.data) as data:
@@ -101,7 +101,7 @@ def _decode_block(
 
 @contextmanager
 def _named_damage(path: Path) -> Iterator[None]:
-    """Say in a ``DamagedError`` that it is about ``path``."""
+    """Add ``path`` to the message of a ``DamagedError``."""
     try:
         yield
     except DamagedError as error:
@@ -111,10 +111,10 @@ def _named_damage(path: Path) -> Iterator[None]:
 def read_labels(
     split: OfficialSplit, count: int, classes: tuple[str, ...] | None
 ) -> npt.NDArray[np.int32]:
-    """Labels int32 (``count``,), or (0,) when the split has no file of them.
+    """Return labels int32 (``count``,), or (0,) if the split has no label file.
 
     Raises:
-        UsageError: it holds something else than one label of ``classes`` a sample.
+        UsageError: it holds anything but one label of ``classes`` per sample.
     """
     if split.labels is None:
         return np.empty(0, dtype=np.int32)

@@ -1,1 +1,1 @@
-"""Fitted tokenizers: statistics of a corpus, computed in seconds without a network."""
+"""Fitted tokenizers: statistics of a corpus, computed in seconds and without a network."""

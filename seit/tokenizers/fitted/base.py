@@ -1,6 +1,6 @@
-"""Base of fitted tokenizers: the points to fit on, and linear maps between patches and codes.
+"""Base of fitted tokenizers: choice of points to fit on, and linear maps from patches to codes.
 
-Shape letters: D values of a patch, C components kept, K codes, L levels, N patches.
+Legend: D values of a patch, C components kept, K codes, L levels, N patches.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from seit.errors import DamagedError, UsageError
 from seit.tokenizers.base import Tokenizer
 
 MAX_FIT_POINTS = 131_072
-"""Patches or latents that a fit uses at most."""
+"""Most patches or latents in a fit."""
 MAX_FIT_CODES = MAX_FIT_POINTS // 2
 
 
 def check_codes(num_codes: int) -> None:
-    """Refuse a codebook that no fit makes.
+    """Check the size of a codebook to fit.
 
     Raises:
         UsageError: it has fewer than 2 codes or too many.
@@ -33,14 +33,14 @@ def choose_points(
     """Choose the points to fit on: their numbers int64, ascending, at most `MAX_FIT_POINTS`.
 
     Args:
-        num_inputs: images or windows.
+        num_inputs: number of images or windows.
         per_input: patches or latents of each.
         num_codes: K.
-        seed: of the choice.
-        what: the word for inputs in messages.
+        seed: seed of the choice.
+        what: word for inputs in messages.
 
     Raises:
-        UsageError: there are fewer than two points a code.
+        UsageError: there are fewer than two points per code.
     """
     available = num_inputs * per_input
     if available < 2 * num_codes:
@@ -62,8 +62,8 @@ class ComponentsTokenizer(Tokenizer):
     def __init__(
         self, codebook: Tensor, *, mean: Tensor, analysis: Tensor, synthesis: Tensor
     ) -> None:
-        """Hold ``mean`` (D,), ``analysis`` (D, C) and ``synthesis`` (C, D), all float32."""
-        # One layout, whether fitted or loaded: another one rounds differently in matrix products.
+        """Initialize from ``mean`` (D,), ``analysis`` (D, C), ``synthesis`` (C, D), all float32."""
+        # Fitted and loaded tokenizers need one layout: others round differently in matmuls.
         self.codebook = codebook.contiguous()
         self._mean_D = mean.contiguous()
         self._analysis_DC = analysis.contiguous()
@@ -87,7 +87,7 @@ class ComponentsTokenizer(Tokenizer):
         return self._maps()
 
     def _maps(self, device: str | torch.device | None = None) -> dict[str, Tensor]:
-        """The linear maps by name, on ``device`` or where they are."""
+        """Return the linear maps by name, on ``device`` or where they are."""
         maps = {
             "mean": self._mean_D,
             "analysis": self._analysis_DC,
@@ -97,10 +97,10 @@ class ComponentsTokenizer(Tokenizer):
 
     @classmethod
     def _check_maps(cls, codebook: Tensor, maps: Mapping[str, Tensor], patch_values: int) -> None:
-        """Check what a file holds besides the codebook.
+        """Check the linear maps of a file against its codebook and D, ``patch_values``.
 
         Raises:
-            DamagedError: these are not the maps of such patches.
+            DamagedError: they do not fit.
         """
         dim = codebook.shape[-1]
         expected = {

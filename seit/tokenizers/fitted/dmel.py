@@ -4,7 +4,7 @@ After dMel (Bai et al., arXiv 2407.15835), which rounds each channel of a log-me
 16 evenly spaced values. There a token is one channel of one frame; here it is the mean level of a
 patch, so that a window fits the same grid as with `mel-vq`.
 
-Shape letters: B windows, T samples of a window, M bands, F frames, H W grid of patches, K values.
+Legend: B windows, T samples of a window, M bands, F frames, H W grid of patches, K values.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ NUM_VALUES = 16
 class DMelTokenizer(SpectrogramTokenizer):
     """Mean levels of spectrogram patches, rounded to 16 values 6.25 dB apart; needs no fit.
 
-    ``codebook`` (16, 1) holds the middles of the sixteen parts of the level range, in dB over 100
-    and counted from its middle. Row 0 of a grid is the lowest frequency. :meth:`decode` gives
+    ``codebook`` (16, 1) holds the centers of the sixteen parts of the level range, relative to its
+    center and in units of 100 dB. Row 0 of a grid is the lowest frequency. :meth:`decode` returns
     spectrograms float32 (B, M, F) in dB.
     """
 

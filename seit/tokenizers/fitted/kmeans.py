@@ -1,6 +1,6 @@
 """Lloyd's k-means on one device, deterministic, with dead centers restarted.
 
-Shape letters: N points, K centers, C dims.
+Legend: N points, K centers, C dims.
 """
 
 from functools import partial
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 _CPU_CHUNK = 1024
-"""Points at a time on a CPU: their distances to 1,024 centers stay in the cache (4 MB)."""
+"""Points at a time on a CPU: their distances to 1,024 centers fit in the cache (4 MB)."""
 _GPU_CHUNK = 65_536
 
 
 def assign(points_NC: Tensor, centres_KC: Tensor) -> Tensor:
-    """The nearest center (squared Euclidean distance) of each point: int64 (N,)."""
+    """Return the nearest center (squared Euclidean distance) of each point: int64 (N,)."""
     half_norms_K = centres_KC.square().sum(1) / 2
     on_cpu = points_NC.device.type == "cpu"
     least = _argmin_on_cpu if on_cpu else partial(torch.argmin, dim=1)
@@ -27,20 +27,18 @@ def assign(points_NC: Tensor, centres_KC: Tensor) -> Tensor:
 
 
 def _argmin_on_cpu(scores_NK: Tensor) -> Tensor:
-    """``argmin(1)``, by NumPy, which is ten times as fast."""
+    """Compute ``argmin(1)`` by NumPy, which is ten times as fast."""
     return torch.from_numpy(scores_NK.numpy().argmin(1))
 
 
 def fit_kmeans(
     points_NC: Tensor, num_centres: int, *, seed: int = 0, iterations: int = 20
 ) -> Tensor:
-    """Cluster float32 points (N, C) into centers (K, C), ordered by how often each is used.
+    """Cluster float32 points (N, C) into centers (K, C), N ≥ K, most used first (helps coders).
 
-    Starts from distinct points drawn by ``seed``. After each round a center that no point chose
-    is moved next to the busiest centers, so that all K are used. Costs about
-    ``iterations · N · K · C`` multiply-adds. The order (most used first) helps coders.
-
-    Needs N ≥ K.
+    Starts from distinct points drawn by ``seed``. After each round, centers without points are
+    moved next to the busiest ones, so that all K are used. Costs about ``iterations · N · K · C``
+    multiply-adds.
     """
     num_points = len(points_NC)
     assert num_points >= num_centres, "fewer points than centres"

@@ -1,12 +1,12 @@
 """`mel-vq` and `mel-rvq`: codes of spectrogram patches, fitted in seconds without a download.
 
-The front end makes a plane of each window. Each patch of it is centered, projected on its first C
+The front end turns each window into a plane. Each patch of it is centered, projected on its first C
 principal components, scaled to variance λ^(1 − whitening) per component, and replaced by the
-nearest of K centers found by k-means. `mel-rvq` does the same again with what is left over, level
-after level. Decoding is the linear way back; it gives spectrograms, not sound.
+nearest of K centers found by k-means. `mel-rvq` repeats this on the residual, level after level.
+Decoding inverts the linear maps; it returns spectrograms, not sound.
 
-Shape letters: B windows, T samples of a window, M bands, F frames, H W grid of patches, D values
-of a patch, C components kept, K codes, L levels, N patches.
+Legend: B windows, T samples of a window, M bands, F frames, H W grid of patches, D values of a
+patch, C components kept, K codes, L levels, N patches.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ MAX_LEVELS = 16
 class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
     """Nearest-center codes of spectrogram patches; see the module's docstring.
 
-    Row 0 of a grid is the lowest frequency. :meth:`decode` gives spectrograms float32 (B, M, F)
+    Row 0 of a grid is the lowest frequency. :meth:`decode` returns spectrograms float32 (B, M, F)
     in dB.
     """
 
@@ -37,7 +37,7 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
     is_residual: ClassVar[bool] = False
 
     def __init__(self, codebook: Tensor, front_end: MelFrontEnd, **maps: Tensor) -> None:
-        """Hold a front end and the maps of :class:`ComponentsTokenizer`."""
+        """Initialize from a front end and the maps of :class:`ComponentsTokenizer`."""
         super().__init__(codebook, **maps)
         self.take_front_end(front_end)
 
@@ -53,9 +53,9 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
         whitening: float = 0.25,
         seed: int = 0,
     ) -> Self:
-        """Fit on waveforms float32 (B, T); at most 131,072 of their patches are used.
+        """Fit on waveforms float32 (B, T); uses at most 131,072 of their patches.
 
-        ``levels`` are 1 of a `mel-vq` tokenizer, and more of a `mel-rvq` one.
+        ``levels`` is 1 for `mel-vq`, and larger for `mel-rvq`.
 
         Raises:
             UsageError: there are fewer patches than codes, or an argument is out of range.
@@ -91,7 +91,7 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
     @override
     @torch.no_grad()
     def encode(self, waves: Tensor, /) -> Tensor:
-        # One at a time on a CPU, so that no token depends on what it is batched with.
+        # One at a time on a CPU, so that tokens do not depend on the batch.
         group = 1 if not self.codebook.is_cuda else max(1, len(waves))
         return torch.cat([self._encode(part) for part in waves.split(group)])
 
@@ -142,7 +142,7 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
 
 
 class ResidualMelTokenizer(MelTokenizer):
-    """Spectrogram patches in several levels of codes, each for what those before leave over.
+    """Spectrogram patches in several levels of codes, each for the residual of those before.
 
     ``codebook`` is (L, K, C); rows l·H … (l + 1)·H − 1 of a grid are the ids of level l.
     """
@@ -152,7 +152,7 @@ class ResidualMelTokenizer(MelTokenizer):
 
 
 def _fit_levels(points_NC: Tensor, num_codes: int, levels: int, *, seed: int) -> Tensor:
-    """The codebook (K, C), or (L, K, C): k-means of what the levels before leave over."""
+    """Fit the codebook (K, C) or (L, K, C) by k-means, each level on the residual so far."""
     if levels == 1:
         return fit_kmeans(points_NC, num_codes, seed=seed)
     codebook = []
@@ -163,5 +163,5 @@ def _fit_levels(points_NC: Tensor, num_codes: int, levels: int, *, seed: int) ->
 
 
 def _to_patches(planes: Tensor, config: MelConfig) -> Tensor:
-    """Planes (B, 1, M, F) → patches (B, H, W, D)."""
+    """Split planes (B, 1, M, F) into patches (B, H, W, D)."""
     return unfold(planes, *config.patch).permute(0, 2, 3, 1)

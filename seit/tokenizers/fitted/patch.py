@@ -2,12 +2,12 @@
 
 Each 8×8 patch is centered, projected on its first C principal components, scaled to variance
 λ^(1 − whitening) per component, and replaced by the nearest of K centers found by k-means. Decoding
-is the linear way back. Whitening 0 gives the best PSNR; some of it spends codes on edges and
+inverts the linear maps. Whitening 0 gives the best PSNR; more of it spends codes on edges and
 textures instead of flat shades, after Coates and Ng, "Learning Feature Representations with
 K-means" (2012), who whiten fully (1): that costs 5 dB here, the default of 0.25 costs 0.3 dB.
 
-Shape letters: B images, S image side, P patch side, H W token grid, D = 3·P² values of a patch,
-C components kept, K codes, N patches.
+Legend: B images, S image side, P patch side, H W token grid, D = 3·P² values of a patch, C
+components kept, K codes, N patches.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from seit.tokenizers.fitted.kmeans import assign, fit_kmeans
 from seit.tokenizers.fitted.pca import fit_components
 
 _CPU_IMAGES = 4
-"""Images at a time on a CPU, so that what is between pixels and ids stays in the cache."""
+"""Images at a time on a CPU, so that intermediate values stay in the cache."""
 _MAX_IMAGE_SIZE = 1 << 14
 
 
@@ -36,7 +36,7 @@ class PatchTokenizer(ComponentsTokenizer, ImageTokenizer):
     def __init__(
         self, codebook: Tensor, *, image_size: int, patch_size: int, **maps: Tensor
     ) -> None:
-        """Hold the maps of :class:`ComponentsTokenizer` for patches of ``patch_size`` px."""
+        """Initialize from the maps of :class:`ComponentsTokenizer`, for ``patch_size`` px."""
         super().__init__(codebook, **maps)
         self.image_size = image_size
         self.patch_size = patch_size
@@ -52,10 +52,10 @@ class PatchTokenizer(ComponentsTokenizer, ImageTokenizer):
         whitening: float = 0.25,
         seed: int = 0,
     ) -> Self:
-        """Fit on images uint8 (B, S, S, 3); at most 131,072 of their patches are used.
+        """Fit on images uint8 (B, S, S, 3); uses at most 131,072 of their patches.
 
         Raises:
-            UsageError: the image side is no multiple of the patch side, there are fewer
+            UsageError: the image side is not a multiple of the patch side, there are fewer
                 patches than codes, or an argument is out of range.
         """
         if patch_size < 1 or images.shape[1] % patch_size:

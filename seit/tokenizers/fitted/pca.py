@@ -1,6 +1,6 @@
-"""Principal components of patches, partly whitened: what k-means clusters.
+"""Principal components of patches, partly whitened: the points for k-means.
 
-Shape letters: N patches, D values of a patch, C components kept.
+Legend: N patches, D values of a patch, C components kept.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ class Components(NamedTuple):
     mean: Tensor
     """(D,)."""
     analysis: Tensor
-    """(D, C); what it makes of the fitted patches has unit mean square."""
+    """(D, C); maps the fitted patches to unit mean square."""
     synthesis: Tensor
-    """(C, D), the way back."""
+    """(C, D), the inverse map."""
     points: Tensor
-    """(N, C), the fitted patches."""
+    """(N, C), the fitted patches in the new coordinates."""
 
     def maps(self) -> dict[str, Tensor]:
         """Return the linear maps between patches and points, by name."""

@@ -1,12 +1,12 @@
-"""The network of the learned tokenizers: planes of values ↔ a grid of latents.
+"""Network of the learned tokenizers: planes of values ↔ a grid of latents.
 
 Each half is a linear map of single patches plus a small ConvNet on the grid (ConvNeXt blocks, Liu
-et al. 2022, with 5×5 depthwise kernels) that adds what neighboring patches tell. The linear maps
-start as the principal components of patches and the ConvNets at zero, so that an untrained network
-is the patch tokenizer and training only adds to it.
+et al. 2022, with 5×5 depthwise kernels) that adds context from neighboring patches. The linear maps
+are initialized to the principal components of patches and the ConvNets to zero, so that an
+untrained network is the patch tokenizer.
 
-Shape letters: B batch, P planes (colors), Y X their height and width, H W grid, D values of a
-patch, C latent dim, E F channels.
+Legend: B batch, P planes (colors), Y X their height and width, H W grid, D values of a patch, C
+latent dim, E F channels.
 """
 
 from dataclasses import asdict, dataclass
@@ -24,15 +24,15 @@ _LAYER_SCALE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The shape of an autoencoder.
+    """Shape of an autoencoder.
 
     Attributes:
-        planes: colors of an image: 3; 1 for a spectrogram.
+        planes: 3 for the colors of an image, 1 for a spectrogram.
         patch: height and width of a patch, both even.
         dim: latent dim C.
         encoder_width, encoder_blocks: channels and blocks of the encoder, on the grid.
-        decoder_width, decoder_blocks: the same of the decoder.
-        fine_width, fine_blocks: those of its last stage, on twice the grid.
+        decoder_width, decoder_blocks: channels and blocks of the decoder, on the grid.
+        fine_width, fine_blocks: channels and blocks of its last stage, on twice the grid.
     """
 
     planes: int = 3
@@ -59,26 +59,26 @@ class NetworkConfig:
 
     @property
     def patch_values(self) -> int:
-        """D."""
+        """D, the number of values of a patch."""
         return self.planes * self.patch[0] * self.patch[1]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` reads."""
+        """Return the values that :meth:`from_json` reads."""
         return {**asdict(self), "patch": list(self.patch)}
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """Read what :meth:`to_json` wrote.
+        """Read the values of :meth:`to_json`.
 
         Raises:
-            ValueError, TypeError, KeyError: it is something else.
+            ValueError, TypeError, KeyError: they are invalid.
         """
         height, width = values["patch"]
         return cls(**{**values, "patch": (height, width)})
 
 
 def fold(values: Tensor, height: int, width: int) -> Tensor:
-    """(B, P·height·width, H, W) → (B, P, H·height, W·width)."""
+    """Fold (B, P·height·width, H, W) into (B, P, H·height, W·width)."""
     batch, channels, rows, columns = values.shape
     planes = channels // (height * width)
     return (
@@ -89,7 +89,7 @@ def fold(values: Tensor, height: int, width: int) -> Tensor:
 
 
 def unfold(planes: Tensor, height: int, width: int) -> Tensor:
-    """(B, P, H·height, W·width) → (B, P·height·width, H, W)."""
+    """Unfold (B, P, H·height, W·width) into (B, P·height·width, H, W)."""
     batch, channels, rows, columns = planes.shape
     rows, columns = rows // height, columns // width
     return (
@@ -100,7 +100,7 @@ def unfold(planes: Tensor, height: int, width: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """A ConvNeXt block: depthwise 5×5, layer norm, two linear layers, scaled residual."""
+    """ConvNeXt block: depthwise 5×5, layer norm, two linear layers, scaled residual."""
 
     def __init__(self, width: int, *, expansion: int = 3) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def _blocks(width: int, count: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Planes (B, P, Y, X), about unit variance, → latents (B, C, H, W)."""
+    """Encoder: planes (B, P, Y, X), about unit variance, → latents (B, C, H, W)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantized latents (B, C, H, W) → planes (B, P, Y, X)."""
+    """Decoder: quantized latents (B, C, H, W) → planes (B, P, Y, X)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """An :class:`Encoder` and a :class:`Decoder`; what lies between is the quantizer's."""
+    """:class:`Encoder` and :class:`Decoder`, without the quantizer between them."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Autoencoder(nn.Module):
         Component i is scaled to the variance λ_i^(1 − whitening), all to unit mean square.
 
         Args:
-            patches_ND: as :func:`unfold` orders their values.
+            patches_ND: patches, with values ordered as by :func:`unfold`.
             whitening: 0–1.
         """
         mean_D = patches_ND.mean(0)

@@ -1,7 +1,7 @@
 """Base of tokenizers with a trained network: planes → latents → nearest codes, and back.
 
-Shape letters: B inputs, H W token grid, C latent dim, K codes, L levels, N latents, P planes, Y X
-their height and width.
+Legend: B inputs, H W token grid, C latent dim, K codes, L levels, N latents, P planes, Y X their
+height and width.
 """
 
 from abc import abstractmethod
@@ -26,19 +26,19 @@ _CPU_DECODED = 4
 class LearnedTokenizer(Tokenizer):
     """Nearest codes of a small ConvNet's latents; see :mod:`seit.tokenizers.learned.autoencoder`.
 
-    Inputs are encoded one at a time on a CPU, so that tokens do not depend on what they are
-    batched with. Weights are float16 values, computed with in float32.
+    A CPU encodes inputs one at a time, so that tokens do not depend on the batch. Weights are
+    float16 values, computed with in float32.
 
     Attributes:
-        num_planes: P, of the network.
+        num_planes: P of the network.
     """
 
     num_planes: ClassVar[int]
 
     def __init__(self, codebook: Tensor, network: Autoencoder, *, bound: Bound | None) -> None:
-        """Hold a codebook float32 and a network, which becomes this object's own."""
+        """Initialize from a codebook float32 and a network, whose ownership is taken."""
         self._bound = bound or Bound()
-        # The codes of a bounded quantizer are given, not learned: rounding would move them.
+        # Codes of a bounded quantizer are given, not learned: float16 would move them.
         codes = codebook.half() if self._bound.kind == "none" else codebook
         self.codebook = codes.float().contiguous()
         self._network = network.half().float().eval().requires_grad_(False)
@@ -47,19 +47,19 @@ class LearnedTokenizer(Tokenizer):
     @property
     @abstractmethod
     def _plane_size(self) -> tuple[int, int]:
-        """(Y, X) of the planes of an input."""
+        """Size (Y, X) of the planes of an input."""
 
     @abstractmethod
     def _latents(self, inputs: Tensor) -> Tensor:
-        """Inputs (B, …) → latents (B, H, W, C)."""
+        """Compute latents (B, H, W, C) of inputs (B, …)."""
 
     @abstractmethod
     def _outputs(self, planes: Tensor) -> Tensor:
-        """Decoded planes (B, P, Y, X) → what :meth:`decode` gives."""
+        """Turn decoded planes (B, P, Y, X) into the output of :meth:`decode`."""
 
     @abstractmethod
     def _with(self, codebook: Tensor, network: Autoencoder) -> Self:
-        """The same with another codebook and network, on the device where those lie."""
+        """Return a copy with another codebook and network, on their device."""
 
     @property
     @override
@@ -82,7 +82,7 @@ class LearnedTokenizer(Tokenizer):
 
     @torch.no_grad()
     def quantise(self, latents_NC: Tensor) -> Tensor:
-        """The ids int64 (N, L) of latents."""
+        """Return the ids int64 (N, L) of latents."""
         rest_NC = self._bound(latents_NC)
         ids = []
         for codes_KC in self.codes_by_level:
@@ -101,7 +101,7 @@ class LearnedTokenizer(Tokenizer):
         return self._outputs(self._network.decoder(latents_BHWC.permute(0, 3, 1, 2)))
 
     def sorted_by_use(self, inputs: Tensor) -> Self:
-        """The same with the codes that inputs (B, …) use most first, which helps coders."""
+        """Return a copy with the codes that inputs (B, …) use most first, which helps coders."""
         ids_BLN = self.encode(inputs).flatten(1).unflatten(1, (self.levels, -1))
         order_LK = torch.stack(
             [
@@ -117,7 +117,7 @@ class LearnedTokenizer(Tokenizer):
         return self._with_codebook(codes_LKC.view_as(self.codebook))
 
     def network_weights(self) -> dict[str, Tensor]:
-        """The network's weights, float32, for a training that starts from them."""
+        """Return the network's weights, float32, to start a training from them."""
         return {key: value.clone() for key, value in self._network.state_dict().items()}
 
     def _with_codebook(self, codebook: Tensor) -> Self:
@@ -137,10 +137,10 @@ class LearnedTokenizer(Tokenizer):
     def _read_network(
         cls, codebook: Tensor, settings: Mapping[str, Any]
     ) -> tuple[NetworkConfig, Bound]:
-        """The network's shape and the quantizer's bound.
+        """Return the network's shape and the quantizer's bound.
 
         Raises:
-            DamagedError: they are not such, or not of this codebook.
+            DamagedError: they are invalid, or do not fit the codebook.
         """
         try:
             config = NetworkConfig.from_json(settings["network"])
@@ -158,7 +158,7 @@ class LearnedTokenizer(Tokenizer):
     def _load_network(
         cls, codebook: Tensor, tensors: Mapping[str, Tensor], config: NetworkConfig
     ) -> Autoencoder:
-        """The network of these weights.
+        """Build the network with these weights.
 
         Raises:
             DamagedError: weights, codebook and shape do not fit together.

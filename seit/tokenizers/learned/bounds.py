@@ -1,11 +1,11 @@
-"""Bounds of latents before the search of the nearest code.
+"""Bounds of latents, applied before the search for the nearest code.
 
 A quantizer without a bound compares latents as they are. Finite scalar quantization (Mentzer et
 al., "Finite Scalar Quantization: VQ-VAE Made Simple", 2023, appendix A.1) squeezes each dim into
-the range of its levels; look-up free quantization (Yu et al., "Language Model Beats Diffusion",
-2023) keeps signs only.
+the range of its levels; lookup-free quantization (Yu et al., "Language Model Beats Diffusion",
+2023) keeps only signs.
 
-Shape letters: C latent dim, K codes.
+Legend: C latent dim, K codes.
 """
 
 import math
@@ -17,24 +17,24 @@ import torch
 from torch import Tensor
 
 _MARGIN = 1e-3
-"""The outermost level is reached by this share of half the range beyond it."""
+"""The bound exceeds the outermost level by this share of half the range, to make it reachable."""
 MAX_CODES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """A bounding function.
+    """Bounding function.
 
     Attributes:
         kind: none; tanh, for `fsq`; sign, for `lfq`.
-        levels: of each dim with tanh, at least 3; the codes are their product.
+        levels: levels of each dim with tanh, at least 3; the codes are their product.
     """
 
     kind: Literal["none", "tanh", "sign"] = "none"
     levels: tuple[int, ...] = ()
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """Latents (…, C) → float (…, C), in the coordinates of the codes."""
+        """Bound latents (…, C): float (…, C), in the coordinates of the codes."""
         if self.kind == "sign":
             return torch.where(latents > 0, 1.0, -1.0)
         if self.kind == "none":
@@ -46,10 +46,10 @@ class Bound:
         return squeezed / (levels_C // 2)
 
     def check(self, num_codes: int, dim: int) -> None:
-        """Refuse what no codebook (K, C) has.
+        """Check that a codebook (K, C) fits.
 
         Raises:
-            ValueError: it is so.
+            ValueError: it does not.
         """
         if self.kind == "tanh":
             if len(self.levels) != dim or any(
@@ -62,7 +62,7 @@ class Bound:
             raise ValueError(f"{num_codes} codes for the signs of {dim} dims")
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` reads; nothing for no bound."""
+        """Return the settings that :meth:`from_json` reads; none for no bound."""
         if self.kind == "none":
             return {}
         if self.kind == "sign":
@@ -71,10 +71,10 @@ class Bound:
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote among other settings.
+        """Read the settings of :meth:`to_json` among others.
 
         Raises:
-            ValueError, TypeError: it is something else.
+            ValueError, TypeError: they are invalid.
         """
         kind = settings.get("bound", "none")
         if kind not in ("none", "tanh", "sign"):

@@ -1,6 +1,6 @@
 """`conv-vq`: a small learned tokenizer of images, fast on a CPU.
 
-Shape letters: B images, S image side, H W token grid, C latent dim, K codes, L levels.
+Legend: B images, S image side, H W token grid, C latent dim, K codes, L levels.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ _MAX_IMAGE_SIZE = 1 << 14
 
 
 def to_planes(images: Tensor) -> Tensor:
-    """Images uint8 (B, Y, X, 3) → float32 (B, 3, Y, X), −1…1."""
+    """Convert images uint8 (B, Y, X, 3) to float32 (B, 3, Y, X), −1…1."""
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_images(planes: Tensor) -> Tensor:
-    """The way back, rounded and clipped."""
+    """Round and clip planes float (B, 3, Y, X), −1…1, to images uint8 (B, Y, X, 3)."""
     values = ((planes.float() + 1) * 127.5).round().clamp(0, 255)
     return values.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
@@ -40,13 +40,13 @@ class ConvTokenizer(LearnedTokenizer, ImageTokenizer):
     def __init__(
         self, codebook: Tensor, network: Autoencoder, *, image_size: int, bound: Bound | None = None
     ) -> None:
-        """Hold a codebook float32 and a network, which becomes this object's own.
+        """Initialize from a codebook float32 and a network, whose ownership is taken.
 
         Args:
             codebook: (K, C), or (L, K, C) of a residual tokenizer.
-            network: between pixels and latents.
-            image_size: a multiple of the network's patch sides, in pixels.
-            bound: of the quantizer that it was trained with.
+            network: network between pixels and latents.
+            image_size: multiple of the network's patch sides, in pixels.
+            bound: bound of the quantizer that it was trained with.
         """
         super().__init__(codebook, network, bound=bound)
         self.image_size = image_size

@@ -1,11 +1,11 @@
-"""The encoder of :mod:`seit.tokenizers.learned.autoencoder` as few matrix products, for tokenizing.
+"""The encoder of :mod:`seit.tokenizers.learned.autoencoder` as few matmuls, for tokenizing.
 
-Values' scaling, both maps of single patches, the affine parts of layer norms and the scales of
-residuals are folded into the weights of the next or last linear layer, and values stay in one
-layout from planes to latents. That is the same function up to rounding, and faster on a CPU.
+The scaling of inputs, both maps of single patches, the affine parts of layer norms and the scales
+of residuals are folded into the weights of the next or previous linear layer, and one memory
+layout is kept from planes to latents. The function is the same up to rounding, and faster on a CPU.
 
-Shape letters: B inputs, Y X height and width, P planes, H W grid, D values of a patch, E channels,
-F those within a block, C latent dim, N = B·H·W.
+Legend: B inputs, Y X height and width, P planes, H W grid, D values of a patch, E channels, F those
+within a block, C latent dim, N = B·H·W.
 """
 
 import torch
@@ -16,7 +16,7 @@ from seit.tokenizers.learned.autoencoder import Block, ChannelNorm, Encoder
 
 
 class _FoldedBlock:
-    """A :class:`Block` for (B, H, W, E)."""
+    """:class:`Block` for (B, H, W, E)."""
 
     def __init__(self, block: Block) -> None:
         self._spatial = block.spatial
@@ -38,13 +38,10 @@ class _FoldedBlock:
 
 
 class FoldedEncoder:
-    """Values (B, Y, X, P) → latents float32 (B, H, W, C), as :class:`Encoder` gives them."""
+    """Values (B, Y, X, P) → latents float32 (B, H, W, C), equal to those of :class:`Encoder`."""
 
     def __init__(self, encoder: Encoder, *, divisor: float, offset: float) -> None:
-        """Hold the weights of an encoder of ``values / divisor + offset``.
-
-        Later changes of the encoder are not seen.
-        """
+        """Copy the weights of an encoder of ``values / divisor + offset``."""
         self._patch = encoder.patch
         self._dim = encoder.linear.out_channels
         weight_OD, bias_O = _joined(encoder.linear, encoder.stem)
@@ -57,7 +54,7 @@ class FoldedEncoder:
         self._head_CE, self._head_C = head_CE.float(), head_C.float()
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Encode values that lie on the encoder's device."""
+        """Encode values on the encoder's device."""
         batch, height, width, planes = values.shape
         high, wide = self._patch
         grid = batch, height // high, width // wide
@@ -81,18 +78,18 @@ def _norm(x_NE: Tensor) -> Tensor:
 
 
 def _double(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight (out, in) and bias (out,) of a 1×1 convolution."""
+    """Return weight (out, in) and bias (out,) of a 1×1 convolution."""
     assert layer.bias is not None
     return layer.weight.detach().double().flatten(1), layer.bias.detach().double()
 
 
 def _joined(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Two 1×1 convolutions of one input as one."""
+    """Join two 1×1 convolutions of one input into one."""
     parts = zip(_double(first), _double(second), strict=True)
     weight, bias = (torch.cat(part) for part in parts)
     return weight, bias
 
 
 def _after_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A linear layer (out, in) that takes in the affine part of the norm before it."""
+    """Fold the affine part of a norm into the linear layer (out, in) after it."""
     return weight * norm.weight.double(), bias + weight @ norm.bias.double()

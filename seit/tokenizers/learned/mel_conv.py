@@ -1,9 +1,9 @@
 """`mel-conv`: the small learned tokenizer of `conv-vq` on spectrograms.
 
-The front end makes a standardized log-mel plane of each window, the network latents of its
-patches, and the nearest codes stand for those. Decoding gives spectrograms, not sound.
+The front end turns each window into a standardized log-mel plane, the network turns its patches
+into latents, and the nearest codes represent those. Decoding returns spectrograms, not sound.
 
-Shape letters: B windows, T samples of a window, M bands, F frames, C latent dim, K codes, L levels.
+Legend: B windows, T samples of a window, M bands, F frames, C latent dim, K codes, L levels.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from seit.tokenizers.learned.folded import FoldedEncoder
 from seit.tokenizers.mel import MelFrontEnd, SpectrogramTokenizer
 
 PLANE_RANGE = 4.0
-"""Standard deviations from a band's mean that the network sees as −1 and 1; nothing is clipped."""
+"""Standard deviations from a band's mean that map to −1 and 1; nothing is clipped."""
 
 
 class MelConvTokenizer(LearnedTokenizer, SpectrogramTokenizer):
     """Nearest codes of a spectrogram's latents; see :class:`LearnedTokenizer`.
 
-    Row 0 of a grid is the lowest frequency. :meth:`decode` gives spectrograms float32 (B, M, F)
+    Row 0 of a grid is the lowest frequency. :meth:`decode` returns spectrograms float32 (B, M, F)
     in dB.
     """
 
@@ -41,13 +41,13 @@ class MelConvTokenizer(LearnedTokenizer, SpectrogramTokenizer):
         front_end: MelFrontEnd,
         bound: Bound | None = None,
     ) -> None:
-        """Hold a codebook float32 and a network, which becomes this object's own.
+        """Initialize from a codebook float32 and a network, whose ownership is taken.
 
         Args:
             codebook: (K, C), or (L, K, C) of a residual tokenizer.
-            network: between planes and latents, with the patches of the front end.
-            front_end: makes planes of waveforms.
-            bound: of the quantizer that it was trained with.
+            network: network between planes and latents, with the patches of the front end.
+            front_end: converter of waveforms to planes.
+            bound: bound of the quantizer that it was trained with.
         """
         super().__init__(codebook, network, bound=bound)
         self.take_front_end(front_end)

@@ -1,6 +1,6 @@
-"""Published tokenizers: read once from their checkpoints, then files like any other tokenizer's.
+"""Published tokenizers: read once from their checkpoints, then saved like any other tokenizer.
 
-Nothing here trains, and nothing is downloaded unless a name starts with ``hf://``.
+Nothing here trains, and only names that start with ``hf://`` are downloaded.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _AUDIO_KINDS = (EncodecTokenizer, DacTokenizer, MimiTokenizer)
 KINDS: Mapping[str, type[ReferableTokenizer]] = {
     kind.name: kind for kind in (*_IMAGE_KINDS, TaesdTokenizer, *_AUDIO_KINDS)
 }
-"""The published kinds by name."""
+"""Published kinds, by name."""
 
 
 def load_published(
@@ -57,17 +57,16 @@ def load_published(
     Args:
         kind: one of :data:`KINDS`.
         path: a checkpoint, the folder that holds it, or ``hf://owner/name[/file]``.
-        size: pixels of the images' side; by default what the weights fix, or 256.
-        remap: a file of the codes that are kept, or of their numbers (`vitvqgan`, `vqgan`,
-            `llamagen`).
+        size: image side in pixels; by default the side that the weights fix, or 256.
+        remap: file of the codes to keep, or of their numbers (`vitvqgan`, `vqgan`, `llamagen`).
         images: uint8 (B, S, S, 3), on whose latents the codebook of a `taesd` is fitted.
-        num_codes: codes of that fit.
-        seed: of that fit.
+        num_codes: number of codes of that fit.
+        seed: seed of that fit.
         seconds: length of an audio codec's window; by default 5 s, 1 s of `dac`, 10 s of `mimi`.
-        levels: how many an audio codec keeps; by default 2, all of `dac`, 8 of `mimi`.
+        levels: levels that an audio codec keeps; by default 2, all of `dac`, 8 of `mimi`.
 
     Raises:
-        UsageError: there is no such kind or checkpoint, or an option is not for this kind.
+        UsageError: there is no such kind or checkpoint, or an option does not apply to this kind.
     """
     if kind not in KINDS:
         raise UsageError(f"no published tokenizer is called {kind!r}; there are {', '.join(KINDS)}")
@@ -103,7 +102,7 @@ def _refuse_options(kind: str, **options: object) -> None:
 
 
 def _read_taesd(path: str | Path) -> StateDict:
-    """One file of both halves, or taesd's own pair of files in a folder."""
+    """Read one file with both halves, or taesd's own pair of files in a folder."""
     folder = fetch(path)
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     if not all(any(half in name for name in names) for half in ("encoder", "decoder")):

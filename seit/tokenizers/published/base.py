@@ -1,6 +1,6 @@
 """Base of published image tokenizers: a network between pixels and latents, and codes.
 
-Shape letters: B images, S image side, H W token grid, C latent dim, K codes, N latents.
+Legend: B images, S image side, H W token grid, C latent dim, K codes, N latents.
 """
 
 from abc import ABC, abstractmethod
@@ -26,12 +26,12 @@ _SAME_CODE = 0.99
 
 
 class ImageNetwork(nn.Module, ABC):
-    """An encoder and a decoder of a published architecture, in inference.
+    """Encoder and decoder of a published architecture, for inference.
 
     Attributes:
-        patch: pixels of an image's side for one token.
+        patch: pixels per token, along an image's side.
         dim: C.
-        image_size: the only image side that it takes, where its weights fix one.
+        image_size: the only image side that it takes; None if its weights do not fix one.
     """
 
     patch: int
@@ -43,7 +43,7 @@ class ImageNetwork(nn.Module, ABC):
 
     @abstractmethod
     def __init__(self, weights: StateDict) -> None:
-        """Build what has the shapes of the weights.
+        """Build a network with the shapes of the weights.
 
         Raises:
             UsageError: they are not of this architecture.
@@ -52,7 +52,7 @@ class ImageNetwork(nn.Module, ABC):
 
     @classmethod
     def of(cls, weights: StateDict) -> Self:
-        """Build the network whose shapes the weights have, and give it the weights.
+        """Build the network with the shapes of the weights, and load them.
 
         Raises:
             UsageError: they are not of this architecture.
@@ -63,24 +63,24 @@ class ImageNetwork(nn.Module, ABC):
         return network
 
     def analyse(self, planes: Tensor) -> Tensor:
-        """Planes (B, 3, S, S) in the range that it was trained with → latents (B, C, H, W)."""
+        """Encode planes (B, 3, S, S) in the range of its training into latents (B, C, H, W)."""
         latents: Tensor = self.encoder(planes)
         return latents
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        """Quantized latents (B, C, H, W) → planes (B, 3, S, S)."""
+        """Decode quantized latents (B, C, H, W) into planes (B, 3, S, S)."""
         planes: Tensor = self.decoder(latents)
         return planes
 
 
 class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
-    """Nearest codes of a published network's latents; one image at a time on a CPU.
+    """Nearest codes of a published network's latents; a CPU takes one image at a time.
 
     Attributes:
-        network_class: the architecture.
-        lowest: what black is for the network, −1 or 0; white is 1.
+        network_class: architecture of the network.
+        lowest: the network's value of black, −1 or 0; white is 1.
         has_unit_codes: whether latents and codes are compared on the unit sphere.
-        published_resize: how its makers made images square for it; only told, not done.
+        published_resize: how its authors made images square; recorded, not applied.
     """
 
     network_class: ClassVar[type[ImageNetwork]]
@@ -97,7 +97,7 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
         patch_size: int,
         referred: str | None = None,
     ) -> None:
-        """Hold a codebook float32 (K, C) and a network of one's own, None of a reference."""
+        """Take over a codebook float32 (K, C) and a network, which is None for a reference."""
         self.codebook = codebook.contiguous()
         self.image_size = image_size
         self._patch_size = patch_size
@@ -106,7 +106,7 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
 
     @classmethod
     def assemble(cls, codebook: Tensor, network: ImageNetwork, *, size: int | None) -> Self:
-        """A tokenizer for images of ``size`` px; None for what the network was trained with.
+        """Build a tokenizer for images of ``size`` px; by default the size of its training.
 
         Raises:
             UsageError: the network takes no such images, or the codebook does not fit it.
@@ -135,10 +135,10 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
 
     @property
     def network(self) -> ImageNetwork:
-        """The network.
+        """Network of the tokenizer.
 
         Raises:
-            UsageError: the weights were left behind.
+            UsageError: this is a reference without weights.
         """
         if self._network is None:
             raise self.missing_weights()
@@ -162,7 +162,7 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
         return self.quantise(latents_BHWC.flatten(0, 2)).view(latents_BHWC.shape[:3])
 
     def quantise(self, latents_NC: Tensor) -> Tensor:
-        """The ids int64 (N,) of latents."""
+        """Return the ids int64 (N,) of latents."""
         if self.has_unit_codes:
             latents_NC = functional.normalize(latents_NC, dim=1)
         return assign(latents_NC, self.codebook)
@@ -183,7 +183,7 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
         return planes * (1 - self.lowest) + self.lowest
 
     def restricted(self, codes: Tensor) -> Self:
-        """The same with some of its codes only, in the order given.
+        """Return a copy with only some of its codes, in the given order.
 
         Args:
             codes: their numbers int (n,), or the codes themselves (n, C).

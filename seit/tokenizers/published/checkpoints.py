@@ -1,8 +1,8 @@
-"""Reading published checkpoints: files → tensors by name, and nothing else.
+"""Reader of published checkpoints: files → tensors by name.
 
-Pickled files go through PyTorch's restricted reader, which builds tensors and plain containers and
-runs no code. What training frameworks leave beside the weights (callbacks, settings, NumPy
-numbers) becomes an empty stand-in; any other class or function in a file makes it refused.
+Pickled files go through PyTorch's restricted unpickler, which builds tensors and plain containers
+and runs no code. Objects that training frameworks store next to the weights (callbacks, settings,
+NumPy numbers) become empty stand-ins; a file with any other class or function is refused.
 """
 
 import os
@@ -26,7 +26,7 @@ from seit.tensors import read_tensors
 HUB_PREFIX = "hf://"
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".th")
 MAX_FILE_BYTES = 1 << 34
-"""A checkpoint of the largest network here with its optimizer and discriminator is a third."""
+"""Limit of a checkpoint; the largest network here, with optimizer and discriminator, is a third."""
 MAX_WEIGHT_BYTES = 1 << 32
 _MAX_CODES_VALUES = 1 << 26
 _NAMED = 3
@@ -40,7 +40,7 @@ _BESIDE_WEIGHTS = re.compile(
 
 
 class _StandIn:
-    """Stand-in for an object that is no weight: nothing of it is kept."""
+    """Stand-in for an object that is not a weight; keeps nothing of it."""
 
     def __new__(cls, *_: Any, **__: Any) -> "_StandIn":
         return super().__new__(cls)
@@ -53,7 +53,7 @@ class _StandIn:
 
 
 class _DictStandIn:
-    """The same for what is filled like a dict."""
+    """Stand-in for an object that is filled like a dict."""
 
     def __new__(cls, *_: Any, **__: Any) -> dict[Any, Any]:  # type: ignore[misc]
         return {}
@@ -65,12 +65,12 @@ def _stand_in(name: str) -> tuple[type, str]:
 
 
 class StateDict(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by name, and what to call it in messages.
+    """Tensors of a checkpoint by name, with its name in messages.
 
     Args:
         tensors: the weights.
-        origin: a file, or whatever a message shall name.
-        kind: the kind of tokenizer that is looked for in it.
+        origin: file, or other name of the checkpoint in messages.
+        kind: expected kind of tokenizer.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, origin: str, kind: str) -> None:
@@ -88,10 +88,10 @@ class StateDict(Mapping[str, Tensor]):
         return len(self._tensors)
 
     def shape(self, key: str, num_dims: int) -> tuple[int, ...]:
-        """The shape of a tensor that decides the architecture.
+        """Return the shape of a tensor that determines the architecture.
 
         Raises:
-            UsageError: it is missing, or has another number of dimensions, or is empty.
+            UsageError: it is missing or empty, or has another number of dimensions.
         """
         if key not in self._tensors:
             raise self.refusal(f"it lacks {key}")
@@ -101,7 +101,7 @@ class StateDict(Mapping[str, Tensor]):
         return shape
 
     def count(self, prefix: str) -> int:
-        """Count ``prefix.0``, ``prefix.1`` …, up to the first that holds nothing."""
+        """Count ``prefix.0``, ``prefix.1`` …, up to the first that is missing."""
         start = len(prefix) + 1
         found = {
             key[start:].split(".", 1)[0] for key in self._tensors if key.startswith(f"{prefix}.")
@@ -116,10 +116,10 @@ class StateDict(Mapping[str, Tensor]):
         return any(key.startswith(f"{prefix}.") for key in self._tensors)
 
     def renamed(self, rename: Callable[[str], str | None]) -> "StateDict":
-        """The same with other names; tensors whose new name is None are left out.
+        """Return a copy with other names; tensors whose new name is None are left out.
 
         Raises:
-            UsageError: two tensors get one name.
+            UsageError: two tensors get the same name.
         """
         tensors: dict[str, Tensor] = {}
         for key, tensor in self._tensors.items():
@@ -132,19 +132,19 @@ class StateDict(Mapping[str, Tensor]):
         return self.replaced(tensors)
 
     def replaced(self, tensors: Mapping[str, Tensor]) -> "StateDict":
-        """Other tensors of the same origin."""
+        """Return other tensors with the same origin."""
         return StateDict(tensors, origin=self.origin, kind=self.kind)
 
     def refusal(self, reason: str) -> UsageError:
-        """The error that says that this is no checkpoint of the kind."""
+        """Return the error that this is not a checkpoint of the expected kind."""
         return UsageError(f"{self.origin} is no {self.kind} checkpoint that seit knows: {reason}")
 
 
 def load_strictly(network: nn.Module, weights: StateDict) -> None:
-    """Give a network on the ``meta`` device its float32 weights: all of them and no others.
+    """Load float32 weights into a network on the ``meta`` device: all of them and no others.
 
     Raises:
-        UsageError: tensors are missing, unknown, misshaped or no floats; the first are named.
+        UsageError: tensors are missing, unknown, misshaped or not floats; names the first ones.
     """
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     missing = [key for key in expected if key not in weights]
@@ -167,7 +167,7 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
     num_bytes = 4 * sum(weights[key].numel() for key in expected)
     if num_bytes > MAX_WEIGHT_BYTES:
         raise weights.refusal(f"its weights take {num_bytes:,} bytes of {MAX_WEIGHT_BYTES:,}")
-    # A copy each: views of a mapped file would change with it.
+    # Copies: views of a memory-mapped file would change with it.
     tensors = {key: _own(weights[key]) for key in expected}
     network.load_state_dict(tensors, strict=True, assign=True)
 
@@ -182,14 +182,14 @@ def _first(names: list[str]) -> str:
 
 
 def read_checkpoint(path: str | Path, *, kind: str) -> StateDict:
-    """Read the tensors of a checkpoint: of its ``ema``, ``model`` or ``state_dict`` if it has one.
+    """Read the tensors of a checkpoint, from its ``ema``, ``model`` or ``state_dict`` if present.
 
     Args:
         path: a file, a folder that holds one, or ``hf://owner/name[/file]``.
-        kind: of tokenizer, for messages.
+        kind: kind of tokenizer, for messages.
 
     Raises:
-        UsageError: there is no such file, it is too large, or it is no such checkpoint.
+        UsageError: there is no such file, it is too large, or it is not such a checkpoint.
     """
     file = find_weights(path)
     loaded = _read(file)
@@ -214,7 +214,7 @@ def read_checkpoint(path: str | Path, *, kind: str) -> StateDict:
 
 
 def is_dense(value: object) -> bool:
-    """Return whether a value is a tensor that lies in memory as numbers, one after the other."""
+    """Return whether a value is a strided, unquantized tensor on the CPU."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -224,7 +224,7 @@ def is_dense(value: object) -> bool:
 
 
 def read_codes(path: str | Path) -> Tensor:
-    """Read one tensor: codes (n, C), or the numbers (n,) of the codes that are in use.
+    """Read one tensor: codes (n, C), or the numbers (n,) of the used codes.
 
     Raises:
         UsageError: the file holds something else.
@@ -254,15 +254,15 @@ def read_codes(path: str | Path) -> Tensor:
 def find_weights(
     path: str | Path, *, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES, contains: str = ""
 ) -> Path:
-    """The one file of weights at a path, in a folder, or on the hub.
+    """Find the one file of weights at a path, in a folder, or on the hub.
 
     Args:
         path: a file, a folder, or ``hf://owner/name[/file]``, which is downloaded.
-        suffixes: how its name may end.
-        contains: what its name holds, where a folder has several.
+        suffixes: allowed endings of its name.
+        contains: part of its name, to choose among several in a folder.
 
     Raises:
-        UsageError: there is no such file, or several are there, or it is too large.
+        UsageError: there is no such file, there are several, or it is too large.
     """
     local = fetch(path, suffixes)
     if local.is_dir():
@@ -271,7 +271,7 @@ def find_weights(
             for entry in local.iterdir()
             if entry.suffix in suffixes and contains in entry.name and entry.is_file()
         )
-        if len(found) > 1:  # of the same weights in two formats, the one without pickles
+        if len(found) > 1:  # the same weights in two formats: prefer the one without pickles
             found = [entry for entry in found if entry.suffix == suffixes[0]] or found
         if len(found) != 1:
             names = ", ".join(entry.name for entry in found[:8]) or "none"
@@ -289,10 +289,10 @@ def find_weights(
 
 
 def fetch(path: str | Path, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES) -> Path:
-    """A local path for ``path``; what ``hf://owner/name[/file]`` names is downloaded once.
+    """Return a local path; ``hf://owner/name[/file]`` is downloaded once.
 
     Raises:
-        UsageError: the name is no such, or the hub has no such repository or file.
+        UsageError: the name is invalid, or the hub has no such repository or file.
         SeitError: the hub does not answer.
     """
     if not str(path).startswith(HUB_PREFIX):
@@ -321,7 +321,7 @@ def fetch(path: str | Path, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES) -> Path
 
 
 def _read(file: Path) -> Any:
-    """The content of a safetensors file or of a pickled one, without running any of its code."""
+    """Read a safetensors file or a pickled one, without running any of its code."""
     if file.suffix == ".safetensors":
         try:
             advice = "download it again"
@@ -333,7 +333,7 @@ def _read(file: Path) -> Any:
         foreign = get_unsafe_globals_in_checkpoint(os.fspath(file)) if is_zip else []
         _refuse_foreign(foreign, file)
         with warnings.catch_warnings(), safe_globals([*map(_stand_in, foreign)]):
-            warnings.simplefilter("ignore")  # it remarks on pickles that torch did not write
+            warnings.simplefilter("ignore")  # torch warns about pickles that it did not write
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except SeitError:
         raise
@@ -361,10 +361,10 @@ def _read(file: Path) -> Any:
 
 
 def _refuse_foreign(names: list[str], file: Path, *, however: bool = False) -> None:
-    """Refuse a pickled file that names classes or functions besides those of training frameworks.
+    """Refuse a pickled file with classes or functions of other origin than training frameworks.
 
     Raises:
-        UsageError: it does, or ``however`` it names any.
+        UsageError: it has such, or any at all if ``however``.
     """
     foreign = [name for name in names if however or not _BESIDE_WEIGHTS.fullmatch(name)]
     if foreign:

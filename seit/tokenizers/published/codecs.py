@@ -1,9 +1,9 @@
 """`encodec`, `dac` and `mimi`: neural audio codecs, run by the library transformers.
 
-Each frame of sound gets one code of each level; a grid is (levels, frames). The weights are kept
-under the names that the published files have, which any transformers can read.
+Each frame of sound has one code per level; a grid is (levels, frames). Weights keep the names of
+the published files, which any version of transformers can read.
 
-Shape letters: B windows, T samples of a window, L levels, F frames, K codes, C codebook dim.
+Legend: B windows, T samples of a window, L levels, F frames, K codes, C codebook dim.
 """
 
 import math
@@ -46,7 +46,7 @@ class Window:
 
     Attributes:
         samples: T.
-        levels: L that are kept.
+        levels: L, levels kept.
         frames: F.
     """
 
@@ -56,15 +56,15 @@ class Window:
 
 
 class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
-    """A codec's first levels; one window at a time. :meth:`decode` gives sound float32 (B, T).
+    """First levels of a codec; one window at a time. :meth:`decode` returns sound float32 (B, T).
 
-    ``codebook`` is (L, K, C). Where levels have spaces of their own, each gets dimensions of its
-    own and zeros elsewhere, so that their sum holds all of them.
+    ``codebook`` is (L, K, C). Levels with separate spaces get separate dimensions, with zeros
+    elsewhere, so that their sum holds all of them.
 
     Attributes:
         model_type: its name in configurations.
         library_name: its name in the classes of transformers.
-        default_seconds, default_levels: of a tokenizer by default; None for all levels.
+        default_seconds, default_levels: defaults of a tokenizer; None for all levels.
     """
 
     model_type: ClassVar[str]
@@ -82,7 +82,7 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
         window: Window,
         referred: str | None = None,
     ) -> None:
-        """Hold a transformers model (None of a reference) and the published weights of it."""
+        """Initialize from a transformers model (None for a reference) and its published weights."""
         self.codebook = codebook.contiguous()
         self.window = window.samples
         self.sample_rate = int(config["sampling_rate"])
@@ -97,7 +97,7 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
     def from_checkpoint(
         cls, path: str | Path, *, seconds: float | None = None, levels: int | None = None
     ) -> Self:
-        """Build it from a folder with ``config.json`` and weights, or from ``hf://owner/name``.
+        """Build the tokenizer from ``hf://owner/name``, or a folder of ``config.json`` and weights.
 
         Raises:
             UsageError: there is none, or it is of another kind, or has fewer levels.
@@ -149,21 +149,21 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
     @classmethod
     @abstractmethod
     def _hop(cls, config: Any) -> int:
-        """Samples between frames."""
+        """Return the samples between frames."""
 
     @classmethod
     @abstractmethod
     def _codebook(cls, model: Any) -> Tensor:
-        """The codes of all levels float32 (L, K, C)."""
+        """Return the codes of all levels, float32 (L, K, C)."""
 
     @classmethod
     @abstractmethod
     def _encode(cls, model: Any, waves: Tensor, levels: int) -> Tensor:
-        """Waves (1, 1, T) → ids int64 (1, L, F)."""
+        """Encode waves (1, 1, T) into ids int64 (1, L, F)."""
 
     @classmethod
     def _decode(cls, model: Any, tokens: Tensor) -> Tensor:
-        """Ids (1, L, F) → waves (1, 1, about T)."""
+        """Decode ids (1, L, F) into waves (1, 1, about T)."""
         waves: Tensor = model.decode(audio_codes=tokens).audio_values
         return waves
 
@@ -172,7 +172,7 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
         """Refuse models of the kind that cannot be a tokenizer here.
 
         Raises:
-            UsageError: it is one.
+            UsageError: the model is one.
         """
 
     @classmethod
@@ -195,7 +195,7 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
 
     @classmethod
     def _build(cls, values: Mapping[str, Any], weights: StateDict) -> Any:
-        """The model with its weights, all of them and no others.
+        """Build the model and load its weights, all of them and no others.
 
         Raises:
             UsageError: they do not fit, or transformers is missing.
@@ -296,7 +296,7 @@ def _levels_of(codebook: Tensor) -> int:
 
 
 def _kept(codebook_LKC: Tensor) -> Tensor:
-    """(L, K, C), and (K, C) of one level, without dimensions that no level uses."""
+    """Return (L, K, C), or (K, C) of a single level, without dimensions that no level uses."""
     used_C = (codebook_LKC != 0).any(0).any(0)
     used = int(used_C.nonzero().max()) + 1 if bool(used_C.any()) else codebook_LKC.shape[2]
     kept = codebook_LKC[..., :used].clone()
@@ -304,7 +304,7 @@ def _kept(codebook_LKC: Tensor) -> Tensor:
 
 
 class EncodecTokenizer(CodecTokenizer):
-    """EnCodec for mono sound, such as the model for 24 kHz; see the module's docstring."""
+    """EnCodec for mono sound, such as the 24 kHz model; see the module's docstring."""
 
     name: ClassVar[str] = "encodec"
     model_type: ClassVar[str] = "encodec"
@@ -346,7 +346,7 @@ class EncodecTokenizer(CodecTokenizer):
 
 
 class DacTokenizer(CodecTokenizer):
-    """Descript Audio Codec; each level has a space of its own; see the module's docstring."""
+    """Descript Audio Codec, whose levels have separate spaces; see the module's docstring."""
 
     name: ClassVar[str] = "dac"
     model_type: ClassVar[str] = "dac"
@@ -374,7 +374,7 @@ class DacTokenizer(CodecTokenizer):
 
 
 class MimiTokenizer(CodecTokenizer):
-    """Mimi: one level of meaning, then levels of sound in another space; see the module."""
+    """Mimi: one semantic level, then acoustic levels in another space; see the module."""
 
     name: ClassVar[str] = "mimi"
     model_type: ClassVar[str] = "mimi"
@@ -413,7 +413,7 @@ class MimiTokenizer(CodecTokenizer):
 
 
 def _side_by_side(codes: list[Tensor]) -> Tensor:
-    """Codes (K, C) of L levels → (L, K, L·C): each level has the C dimensions of its number."""
+    """Spread codes (K, C) of L levels over (L, K, L·C), each level in its own C dimensions."""
     num_codes, dim = codes[0].shape
     codebook = torch.zeros(len(codes), num_codes, len(codes) * dim)
     for level, codes_KC in enumerate(codes):
@@ -436,7 +436,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[Any]:
-    """Give transformers, its progress bars and remarks held back while a model is built.
+    """Provide transformers, without its progress bars and warnings while a model is built.
 
     Raises:
         UsageError: transformers is not installed.

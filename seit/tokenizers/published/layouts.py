@@ -1,7 +1,7 @@
-"""Which published kind a checkpoint is of: the names of its layers tell.
+"""Detection of a checkpoint's published kind, by the names of its layers.
 
 Two kinds can share an architecture and differ in how codes are compared, so a checkpoint loaded as
-another kind may give wrong ids without an error. It is refused here, and the right kind named.
+another kind may yield wrong ids without an error. It is refused here, with the right kind named.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from seit.tokenizers.published.checkpoints import StateDict
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "vqvae.", "vq_model.", "tokenizer.", "net.")
-"""Prefixes of all names by DataParallel, torch.compile, Lightning and others."""
+"""Prefixes of all names, added by DataParallel, torch.compile, Lightning and others."""
 FIRST_STAGE = "first_stage_model."
-"""Prefix of the autoencoder in latent-diffusion, next to a whole other model."""
+"""Prefix of the autoencoder in latent-diffusion, next to an entire diffusion model."""
 _MAX_WRAPPERS = 8
 
 
@@ -32,10 +32,10 @@ def unwrapped(weights: StateDict) -> StateDict:
 
 
 def check_kind(weights: StateDict) -> None:
-    """Refuse a checkpoint whose layers are those of another kind than it shall be.
+    """Refuse a checkpoint with the layers of another kind than expected.
 
     Raises:
-        UsageError: the message names the kind that it is of.
+        UsageError: it is of another kind, which the message names.
     """
     found = recognize(weights)
     if found == weights.kind or found is None:
@@ -49,7 +49,7 @@ def check_kind(weights: StateDict) -> None:
 
 
 def recognize(weights: StateDict) -> str | None:
-    """Return the kind whose layers these are; None if it is none that is known."""
+    """Return the kind with these layers; None if it is unknown."""
     return next((kind for kind, fits in _LAYOUTS.items() if fits(weights)), None)
 
 

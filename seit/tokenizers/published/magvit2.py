@@ -1,10 +1,10 @@
 """`open-magvit2`: a convolutional autoencoder whose codes are the signs of its latents.
 
 Luo et al., "Open-MAGVIT2" (2024), after "Language Model Beats Diffusion" (2023), which proposes
-look-up-free quantization: id = Σ 2^c over the dimensions c whose latent is positive. Checkpoints
-hold the weights twice; the averages, whose names lack their dots, are what its makers evaluate.
+lookup-free quantization: id = Σ 2^c over the dimensions c with a positive latent. Checkpoints hold
+the weights twice; the averages, whose names lack their dots, are the ones its authors evaluate.
 
-Shape letters: B images, S image side, H W grid, E channels, C latent dim, N latents.
+Legend: B images, S image side, H W grid, E channels, C latent dim, N latents.
 """
 
 from typing import ClassVar, Self
@@ -33,7 +33,7 @@ _MAX_DIM = 20
 
 
 class StyledNorm(nn.Module):
-    """A group norm whose scale and shift come from the spread and mean of the latents."""
+    """Group norm whose scale and shift come from the spread and mean of the latents."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class StyledNorm(nn.Module):
 
 
 class Upsample(nn.Module):
-    """A 3×3 convolution to four times the channels, which become 2×2 places."""
+    """3×3 convolution to four times the channels, which become 2×2 positions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Upsample(nn.Module):
 
     @override
     def forward(self, x_BEHW: Tensor) -> Tensor:
-        # Channels are numbered place by place here, and plane by plane for `fold`.
+        # Channels are ordered by position here, and by plane for `fold`.
         values = self.conv1(x_BEHW).unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
         return fold(values, 2, 2)
 
@@ -74,7 +74,7 @@ def _blocks(weights: StateDict, prefix: str, width: int) -> tuple[nn.ModuleList,
 
 
 class Level(nn.Module):
-    """The blocks at one resolution, and the step to the next where there is one."""
+    """Blocks at one resolution, and the step to the next one if there is any."""
 
     def __init__(self, weights: StateDict, prefix: str, width: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Planes (B, 3, S, S) → latents (B, C, H, W)."""
+    """Encoder: planes (B, 3, S, S) → latents (B, C, H, W)."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Signs (B, C, H, W) → planes (B, 3, S, S)."""
+    """Decoder: signs (B, C, H, W) → planes (B, 3, S, S)."""
 
     def __init__(self, weights: StateDict, dim: int) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Decoder(nn.Module):
 
 
 class Magvit2Network(ImageNetwork):
-    """The autoencoder; between its halves are signs."""
+    """Autoencoder with signs between its halves."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__(weights)
@@ -168,7 +168,7 @@ class Magvit2Network(ImageNetwork):
 
 
 class Magvit2Tokenizer(PublishedTokenizer):
-    """Open-MAGVIT2's look-up-free tokenizer; the codes are all vectors of ±1."""
+    """Open-MAGVIT2's lookup-free tokenizer; the codes are all vectors of ±1."""
 
     name: ClassVar[str] = "open-magvit2"
     network_class: ClassVar[type[ImageNetwork]] = Magvit2Network
@@ -185,17 +185,17 @@ class Magvit2Tokenizer(PublishedTokenizer):
 
     @classmethod
     def from_checkpoint(cls, weights: StateDict, *, size: int | None = None) -> Self:
-        """Build it from a checkpoint; its averaged weights are taken where there are any.
+        """Build the tokenizer from a checkpoint, with its averaged weights if it has any.
 
         Raises:
-            UsageError: it is none.
+            UsageError: it is not such a checkpoint.
         """
         network = Magvit2Network.of(averaged(weights))
         return cls.assemble(all_signs(network.dim), network, size=size)
 
 
 def averaged(weights: StateDict) -> StateDict:
-    """The encoder and decoder, each weight replaced by its average if that is there."""
+    """Return encoder and decoder, each weight replaced by its average if there is one."""
     plain = weights.renamed(lambda key: key if key.startswith(("encoder.", "decoder.")) else None)
     average_of = {f"{AVERAGES}.{key.replace('.', '')}": key for key in plain}
     if len(average_of) != len(plain):
@@ -208,6 +208,6 @@ def averaged(weights: StateDict) -> StateDict:
 
 
 def all_signs(dim: int) -> Tensor:
-    """Every vector of ±1 float32 (2^C, C); bit c of its number says whether value c is positive."""
+    """Return all vectors of ±1, float32 (2^C, C); bit c of a number is 1 if value c is positive."""
     numbers_K1 = torch.arange(1 << dim)[:, None]
     return ((numbers_K1 >> torch.arange(dim)) & 1).float() * 2 - 1

@@ -1,8 +1,8 @@
-"""Tokenizers whose weights may be left behind.
+"""Tokenizers without their weights.
 
-A store of tokens does not carry hundreds of megabytes that training never needs. What is left then
-is a reference: the kind, the settings, the codebook and the fingerprint of a tokenizer. It takes
-part in everything but encoding and decoding, for which it says what it was made with.
+A store of tokens does not carry hundreds of megabytes that training never needs. It keeps a
+reference instead: kind, settings, codebook and fingerprint of a tokenizer. A reference supports
+everything except encoding and decoding, for which its error names the original tokenizer.
 """
 
 from abc import abstractmethod
@@ -18,18 +18,18 @@ from seit.tokenizers.base import Tokenizer
 
 
 class ReferableTokenizer(Tokenizer):
-    """A tokenizer that can be a reference to itself."""
+    """Tokenizer that can be a reference to itself."""
 
     _referred: str | None = None
-    """The fingerprint of a reference's tokenizer; None of the tokenizer itself."""
+    """Fingerprint of a reference's tokenizer; None if this is the tokenizer itself."""
 
     @classmethod
     @abstractmethod
     def reference(cls, codebook: Tensor, settings: Mapping[str, Any], fingerprint: str) -> Self:
-        """The tokenizer without its weights.
+        """Build a tokenizer without its weights.
 
         Raises:
-            DamagedError: the settings are no such.
+            DamagedError: the settings are invalid.
         """
 
     @property
@@ -47,7 +47,7 @@ class ReferableTokenizer(Tokenizer):
         return super().fingerprint
 
     def missing_weights(self) -> UsageError:
-        """The error of a reference that is asked for what needs the weights."""
+        """Return the error of a reference for operations that need the weights."""
         return UsageError(
             f"this is only a reference to a {self.name} tokenizer, whose weights are too large to "
             "travel with tokens; use the tokenizer file that the tokens were made with "

@@ -1,10 +1,10 @@
 """`taesd`: a tiny autoencoder of continuous latents, with a codebook fitted on top.
 
 The TAESD family (Bohan, "Tiny AutoEncoder for Stable Diffusion", 2023) has no codes of its own:
-k-means on the latents of a corpus makes some, so that the codebook is that corpus's. The layout of
+k-means on the latents of a corpus makes a codebook, specific to that corpus. Both the layout of
 taesd's own two files and that of diffusers' ``AutoencoderTiny`` are read; the latter is kept.
 
-Shape letters: B images, S image side, H W grid, E channels, C latent dim, N latents.
+Legend: B images, S image side, H W grid, E channels, C latent dim, N latents.
 """
 
 import re
@@ -46,10 +46,10 @@ class Block(nn.Module):
 
 
 class Half(nn.Module):
-    """The encoder or the decoder: convolutions and blocks in the order of their numbers.
+    """Encoder or decoder: convolutions and blocks in the order of their numbers.
 
-    A convolution without bias halves the sides in the encoder, and follows a doubling in the
-    decoder. Numbers that hold no weights are the ReLU and the doublings of the decoder.
+    A convolution without bias halves the sides in the encoder, and follows an upsampling in the
+    decoder. Numbers without weights are the ReLU and the upsamplings of the decoder.
     """
 
     def __init__(self, weights: StateDict, name: str) -> None:
@@ -92,10 +92,10 @@ class Half(nn.Module):
 
 
 def _numbers(weights: StateDict, prefix: str) -> list[int]:
-    """The numbers of the layers that hold weights; gaps are where the family has them.
+    """Return the numbers of the layers with weights; gaps must be where the family has them.
 
     Raises:
-        UsageError: they are somewhere else, or there are too many layers.
+        UsageError: they are elsewhere, or there are too many layers.
     """
     found = {key[len(prefix) + 1 :].split(".", 1)[0] for key in weights if key.startswith(prefix)}
     if not found or not all(re.fullmatch(r"\d{1,3}", text) for text in found):
@@ -115,7 +115,7 @@ def _numbers(weights: StateDict, prefix: str) -> list[int]:
 
 
 class TaesdNetwork(ImageNetwork):
-    """The autoencoder, from [0, 1] to [0, 1]; latents are softly clipped before decoding."""
+    """Autoencoder from [0, 1] to [0, 1]; latents are softly clipped before decoding."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__(weights)
@@ -150,10 +150,10 @@ class TaesdTokenizer(PublishedTokenizer):
     ) -> Self:
         """Build the network of a checkpoint and fit a codebook on images uint8 (B, S, S, 3).
 
-        At most 131,072 of their latents are used.
+        Uses at most 131,072 of their latents.
 
         Raises:
-            UsageError: it is no such checkpoint, or there are too few images.
+            UsageError: it is not such a checkpoint, or there are too few images.
         """
         network = TaesdNetwork.of(in_diffusers_layout(weights))
         check_codes(num_codes)
@@ -172,13 +172,13 @@ class TaesdTokenizer(PublishedTokenizer):
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
-        """The latents (N, C) of images uint8 (B, S, S, 3), one image after the other."""
+        """Compute the latents (N, C) of images uint8 (B, S, S, 3), image by image."""
         parts = [self.network.analyse(self._to_planes(image[None])) for image in images]
         return torch.cat([part.permute(0, 2, 3, 1).flatten(0, 2) for part in parts])
 
 
 def in_diffusers_layout(weights: StateDict) -> StateDict:
-    """The same under diffusers' names; taesd counts the clipping before the decoder as layer 0."""
+    """Rename to diffusers' layout; taesd counts the clipping before the decoder as layer 0."""
     if weights.holds("encoder.layers"):
         return weights
 

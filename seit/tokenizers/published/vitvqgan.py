@@ -4,7 +4,7 @@ Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2021), in the 
 enhancing-transformers, whose small and base models SeiT tokenizes with. The feed-forward layers
 have a tanh; patches, width, depth and heads (of 64 dimensions) are read from the weights.
 
-Shape letters: B images, S image side, H W grid, L = H·W tokens, D width, C latent dim.
+Legend: B images, S image side, H W grid, L = H·W tokens, D width, C latent dim.
 """
 
 import math
@@ -25,7 +25,7 @@ _MAX_DEPTH = 64
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries, keys and values come from one map without bias."""
+    """Multi-head self-attention; one linear map without bias makes queries, keys and values."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class FeedForward(nn.Module):
 
 
 class Prenormed(nn.Module):
-    """A layer norm before a layer, whose output is added to the input."""
+    """Layer norm before a layer, whose output is added to the input."""
 
     def __init__(self, width: int, layer: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Prenormed(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Pairs of attention and feed-forward, and a last layer norm."""
+    """Pairs of attention and feed-forward, and a final layer norm."""
 
     def __init__(self, weights: StateDict, prefix: str, width: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Transformer(nn.Module):
 
 
 def _patches_of(weights: StateDict, key: str) -> tuple[int, int]:
-    """Width and patch side of a convolution whose stride is its kernel's side."""
+    """Return width and patch side of a convolution whose stride is its kernel's side."""
     width, planes, height, side = weights.shape(key, 4)
     if planes != 3 or height != side:
         raise weights.refusal(f"{key} is not for square patches of three colors")
@@ -114,7 +114,7 @@ def _grid_side(weights: StateDict, key: str) -> int:
 
 
 class Encoder(nn.Module):
-    """Planes (B, 3, S, S) → (B, L, D)."""
+    """Encoder: planes (B, 3, S, S) → (B, L, D)."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, L, D) → planes (B, 3, S, S)."""
+    """Decoder: (B, L, D) → planes (B, 3, S, S)."""
 
     def __init__(self, weights: StateDict, name: str) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
 
 
 class VitVqganNetwork(ImageNetwork):
-    """The two transformers and the linear maps to codes and back."""
+    """Two transformers and the linear maps to codes and back."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__(weights)
@@ -185,7 +185,7 @@ class VitVqganNetwork(ImageNetwork):
 class VitVqganTokenizer(PublishedTokenizer):
     """ViT-VQGAN of enhancing-transformers, the tokenizer of SeiT; see the module's docstring.
 
-    SeiT keeps 391 of the 8,192 codes, those that ImageNet uses; ``restricted`` does that.
+    SeiT keeps the 391 of the 8,192 codes that ImageNet uses; ``restricted`` selects them.
     """
 
     name: ClassVar[str] = "vitvqgan"
@@ -196,10 +196,10 @@ class VitVqganTokenizer(PublishedTokenizer):
 
     @classmethod
     def from_checkpoint(cls, weights: StateDict, *, size: int | None = None) -> Self:
-        """Build it from a checkpoint of enhancing-transformers.
+        """Build the tokenizer from a checkpoint of enhancing-transformers.
 
         Raises:
-            UsageError: it is none.
+            UsageError: it is not such a checkpoint.
         """
         weights = weights.renamed(_canonical)
         network = VitVqganNetwork.of(
@@ -217,7 +217,7 @@ _RENAMED = {
 
 
 def _canonical(key: str) -> str | None:
-    """The name in the latest layout; None for what is no weight of the tokenizer."""
+    """Return the name in the latest layout; None if it is not a weight of the tokenizer."""
     if key.startswith("loss."):
         return None
     for old, new in _RENAMED.items():

@@ -3,9 +3,9 @@
 One architecture (Esser et al., "Taming Transformers for High-Resolution Image Synthesis", 2021)
 under three layouts of names: that of taming-transformers and latent-diffusion, which is kept here;
 that of LlamaGen, whose codes are compared on the unit sphere; and that of diffusers' ``VQModel``.
-Which levels have attention, how many blocks and how wide they are is read from the weights.
+Levels with attention, and number and width of blocks, are read from the weights.
 
-Shape letters: B images, S image side, H W grid, E channels, L places of a grid, C latent dim.
+Legend: B images, S image side, H W grid, E channels, L positions of a grid, C latent dim.
 """
 
 import re
@@ -29,15 +29,15 @@ GUMBEL_LOGITS = "quantize.proj.weight"
 
 
 def group_norm(width: int, *, affine: bool = True) -> nn.GroupNorm:
-    """The normalization of these networks: 32 groups, ε = 1e-6."""
+    """Return the normalization of these networks: 32 groups, ε = 1e-6."""
     return nn.GroupNorm(NORM_GROUPS, width, eps=_NORM_EPS, affine=affine)
 
 
 def checked_width(weights: StateDict, key: str) -> int:
-    """The output channels of a convolution, which 32 groups can share.
+    """Return the output channels of a convolution, a multiple of 32 (the groups).
 
     Raises:
-        UsageError: they cannot, or there is no such convolution.
+        UsageError: they are not, or there is no such convolution.
     """
     width = weights.shape(key, 4)[0]
     if width % NORM_GROUPS:
@@ -49,7 +49,7 @@ def checked_count(weights: StateDict, prefix: str, most: int) -> int:
     """Count numbered parts, from one to ``most``.
 
     Raises:
-        UsageError: there are others.
+        UsageError: there are none or more.
     """
     count = weights.count(prefix)
     if not 1 <= count <= most:
@@ -58,7 +58,7 @@ def checked_count(weights: StateDict, prefix: str, most: int) -> int:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, 3×3 convolution, twice; the input is added, through 1×1 if it is narrower."""
+    """Norm, SiLU, 3×3 convolution, twice; adds the input, through 1×1 if the width changes."""
 
     def __init__(self, width_in: int, width_out: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention of one head over all places of the grid, added to the input."""
+    """Single-head self-attention over all positions of the grid, added to the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A 3×3 convolution of stride 2, padded below and on the right only."""
+    """3×3 convolution of stride 2, padded only at the bottom and on the right."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Each place four times, then a 3×3 convolution."""
+    """Nearest-neighbor upsampling by 2, then a 3×3 convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks at one resolution, and the step to the next where there is one."""
+    """Blocks at one resolution, and the step to the next one if there is any."""
 
     def __init__(self, weights: StateDict, prefix: str, width: int) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two blocks at the coarsest resolution, and attention between them where there is one."""
+    """Two blocks at the coarsest resolution, with optional attention between them."""
 
     def __init__(self, weights: StateDict, prefix: str, width: int) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Planes (B, 3, S, S) → features (B, E, H, W)."""
+    """Encoder: planes (B, 3, S, S) → features (B, E, H, W)."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features (B, E, H, W) → planes (B, 3, S, S); ``up`` is numbered from the finest level on."""
+    """Decoder: features (B, E, H, W) → planes (B, 3, S, S); ``up`` counts from the finest level."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class Decoder(nn.Module):
 
 
 class VqganNetwork(ImageNetwork):
-    """The autoencoder, and the map to logits of codes where it has one (Gumbel-softmax)."""
+    """Autoencoder, and the map to logits of codes if it has one (Gumbel-softmax)."""
 
     def __init__(self, weights: StateDict) -> None:
         super().__init__(weights)
@@ -257,7 +257,7 @@ class VqganNetwork(ImageNetwork):
 
     @property
     def logits(self) -> nn.Conv2d | None:
-        """The 1×1 convolution from latents to logits of codes, of a Gumbel-softmax quantizer."""
+        """1×1 convolution from latents to logits of codes, of a Gumbel-softmax quantizer."""
         layer = self.quantize["proj"] if hasattr(self, "quantize") else None
         assert layer is None or isinstance(layer, nn.Conv2d)
         return layer
@@ -276,7 +276,7 @@ class VqganNetwork(ImageNetwork):
 class VqganTokenizer(PublishedTokenizer):
     """VQGAN of taming-transformers, latent-diffusion or diffusers; see the module's docstring.
 
-    A Gumbel-softmax quantizer takes the likeliest code, where its makers draw one at random.
+    A Gumbel-softmax quantizer takes the likeliest code, whereas its authors sample one.
     """
 
     name: ClassVar[str] = "vqgan"
@@ -302,10 +302,10 @@ class VqganTokenizer(PublishedTokenizer):
 
     @classmethod
     def from_checkpoint(cls, weights: StateDict, *, size: int | None = None) -> Self:
-        """Build it from a checkpoint of one of the three layouts.
+        """Build the tokenizer from a checkpoint in one of the three layouts.
 
         Raises:
-            UsageError: it is none.
+            UsageError: it is not such a checkpoint.
         """
         weights = in_taming_layout(weights)
         key = GUMBEL_CODEBOOK if GUMBEL_LOGITS in weights else CODEBOOK
@@ -325,7 +325,7 @@ class LlamaGenTokenizer(VqganTokenizer):
 
 
 def in_taming_layout(weights: StateDict) -> StateDict:
-    """The same weights under taming's names, without losses, averages and counters."""
+    """Return the weights under taming's names, without losses, averages and counters."""
     if weights.holds("encoder.down_blocks"):
         weights = _from_diffusers(weights)
     elif weights.holds("encoder.conv_blocks"):
@@ -339,7 +339,7 @@ _MIDDLE = ("block_1", "attn_1", "block_2")
 
 
 def _from_llamagen(key: str, num_levels: int) -> str:
-    """LlamaGen numbers the decoder's levels from the coarsest on, and the parts of the middle."""
+    """Rename from LlamaGen, which counts the decoder's levels and middle parts differently."""
     half, _, rest = key.partition(".")
     if half not in ("encoder", "decoder"):
         return key
@@ -369,7 +369,7 @@ _DIFFUSERS_NAMES = (
 
 
 def _from_diffusers(weights: StateDict) -> StateDict:
-    """Diffusers numbers the decoder's levels from the coarsest on; its attention is linear."""
+    """Convert from diffusers: levels count from the coarsest, attention has linear layers."""
     num_levels = weights.count("decoder.up_blocks")
 
     def rename(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Efficient tuning of a pre-trained backbone, on the one training loop."""
+"""Parameter-efficient fine-tuning of a pretrained backbone, on the common training loop."""
 
 from seit.training.tuning.compare import MethodsResult, MethodSummary, tune_methods
 from seit.training.tuning.config import TuneConfig

@@ -1,4 +1,4 @@
-"""Several ways to tune the same backbone, with several seeds each, and the table of them.
+"""Comparison of tuning methods on the same backbone, with several seeds each.
 
 A folder of methods holds a folder of seeds for each, and `report.html`.
 """
@@ -43,16 +43,16 @@ HEADER = (
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One row of the table.
+    """Row of the table.
 
     Attributes:
         method: its name.
-        tuning_parameters: that it keeps, the classifier's left out; the mean over seeds.
-        share: of these in the parameters of the kept model, 0–1.
+        tuning_parameters: saved parameters without the classifier's; the mean over seeds.
+        share: their fraction of all parameters of the saved model, 0–1.
         top1: accuracy on the evaluated split over the seeds, 0–1.
-        seconds: of a run, the mean over seeds.
-        adapter_bytes: of `adapter.safetensors`, the mean over seeds.
-        results: of each seed's run.
+        seconds: duration of a run, the mean over seeds.
+        adapter_bytes: size of `adapter.safetensors`, the mean over seeds.
+        results: result of each seed's run.
     """
 
     method: Method
@@ -64,7 +64,7 @@ class MethodSummary:
     results: dict[int, TuneResult]
 
     def cells(self) -> list[str]:
-        """The row as text, under `HEADER`."""
+        """Return the row as text, in the order of `HEADER`."""
         std = self.top1.std
         return [
             self.method,
@@ -82,7 +82,7 @@ class MethodsResult(Outcome):
     """Results of the methods.
 
     Attributes:
-        rows: one of each method, in the order asked for.
+        rows: one per method, in the given order.
         skipped: methods that do not fit the backbone, and why.
     """
 
@@ -102,23 +102,23 @@ def tune_methods(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> MethodsResult:
-    """Tune a backbone by several methods, one after the other, and compare them.
+    """Tune a backbone with several methods, one after the other, and compare them.
 
     Args:
-        config: what to do, whatever method it names.
-        store: the store, opened or by path.
+        config: settings of the runs; its method is ignored.
+        store: an open store or its path.
         out: a new folder; the run of the method `lora` and seed 3 goes to its `lora/seed-3`.
-        methods: their names.
-        init_from: the finished run that all start from, instead of ``config.init_from``.
-        seeds: how many, at least 1.
-        skip_unfit: leave methods out that do not fit the backbone, instead of refusing all.
+        methods: names of the methods.
+        init_from: the finished run to take initial weights from, instead of ``config.init_from``.
+        seeds: number of seeds, at least 1.
+        skip_unfit: skip methods that do not fit the backbone instead of raising an error.
         resume: continue the interrupted runs at ``out``, or add methods or seeds to them.
         progress: called after each step.
 
     Raises:
         UsageError: settings, store and folder do not fit together, or a method does not fit the
             backbone; nothing was changed.
-        SeitError: as of :func:`seit.training.tuning.start`.
+        SeitError: as for :func:`seit.training.tuning.start`.
     """
     store = store if isinstance(store, Store) else open_store(store)
     out = Path(out)
@@ -174,7 +174,7 @@ def _tune(
 def _unfit(
     config: TuneConfig, store: Store, configs: dict[Method, TuneConfig]
 ) -> dict[Method, str]:
-    """The methods that refuse the backbone, and what they say."""
+    """Return the methods that do not fit the backbone, with their error messages."""
     augment = make_augment(store, config, torch.device("cpu"), with_train=False)
     model = build_model(
         config.model,

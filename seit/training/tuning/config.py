@@ -12,11 +12,11 @@ from seit.training.config import EmaConfig, OptimConfig, TrainConfig, require_se
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptimConfig(OptimConfig):
-    """Optimizer settings, with another learning rate where everything is trained."""
+    """Optimizer settings, with a separate learning rate for full fine-tuning."""
 
     full_lr: float | None = None
-    """Learning rate instead of `lr` for the method `full`, which takes a lower one than methods
-    that train few weights; None for `lr` itself."""
+    """Learning rate of the method `full`, which needs a lower one than methods that train few
+    weights; None for `lr`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +24,15 @@ class TuneConfig(TrainConfig):
     """Settings of `seit tune`, a run that tunes a pretrained backbone.
 
     Raises:
-        UsageError: for values that do not fit together.
+        UsageError: values do not fit together.
     """
 
     tuning: TuningConfig = field(default_factory=TuningConfig)
-    """The method and its sizes."""
+    """Tuning method and its sizes."""
     optim: TuneOptimConfig = field(default_factory=TuneOptimConfig)
-    """The optimiser."""
+    """Optimizer."""
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.0))
-    """The average of the weights; none by default."""
+    """Average of the weights; none by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +56,7 @@ class TuneConfig(TrainConfig):
 
     @override
     def reinterpreted(self) -> list[str]:
-        """Name also those of the method."""
+        """Return the settings whose meaning has changed, including the method's."""
         return [*super().reinterpreted(), *self.tuning_class.reinterpreted(self.tuning)]
 
     @property

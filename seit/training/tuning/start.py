@@ -1,4 +1,4 @@
-"""`seit tune`: a classifier's run that trains few weights of a pre-trained backbone.
+"""`seit tune`: a classification run that trains few weights of a pretrained backbone.
 
 Legend: B batch, P parts of the loss.
 """
@@ -30,21 +30,20 @@ from seit.training.run import Run
 from seit.training.tuning.config import TuneConfig
 
 ADAPTER_NAME = "adapter.safetensors"
-"""Weights that the run learned, without the backbone's: see `seit.models.tuning.load_adapter`."""
+"""Trained weights, without the backbone's; see `seit.models.tuning.load_adapter`."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TuneResult(TrainResult):
     """Result of a tuning run.
 
-    ``parameters`` is of the model that is kept, frozen ones included.
+    ``parameters`` counts those of the saved model, including frozen ones.
 
     Attributes:
-        trained_parameters: that had gradients, the classifier's among them; of `adalora` those
-            that it began with.
-        tuning_parameters: of the method that are kept at the end, the classifier's left out.
-        head_parameters: of the classifier.
-        ranks: of each low-rank delta, by the layer's name; none of other methods.
+        trained_parameters: parameters with gradients at the start, including the classifier's.
+        tuning_parameters: the method's parameters at the end, without the classifier's.
+        head_parameters: parameters of the classifier.
+        ranks: rank of each low-rank delta, by the layer's name; empty for other methods.
     """
 
     trained_parameters: int
@@ -62,27 +61,27 @@ def tune(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> TuneResult:
-    """Tune the backbone of a finished run on ``store`` and leave a run folder at ``out``.
+    """Tune the backbone of a finished run on ``store`` and write a run folder to ``out``.
 
-    Its `adapter.safetensors` holds what the method learned, and the classifier. Its
-    `model.safetensors` are plain weights of timm's where the method can be folded into them, else
-    those of the model with its modules.
+    Its `adapter.safetensors` holds the trained weights of the method and the classifier. Its
+    `model.safetensors` holds plain timm weights if the method can be folded into them, else those
+    of the model with its modules.
 
     Args:
-        config: what to do; None for what the command does by default, fitted to the store.
-        store: the store, opened or by path.
+        config: settings; None for the defaults of `seit tune`, fitted to the store.
+        store: an open store or its path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        init_from: a finished run whose weights to start from, instead of ``config.init_from``. Of
-            a pre-training run, and of a classifier of other classes, the head starts afresh. Its
-            backbone is needed to resume, too, as an adapter belongs to one.
-        resume: continue where that run stopped, if there is one, bit for bit.
+        init_from: a finished run to take initial weights from, instead of ``config.init_from``. The
+            head is initialized from scratch if that run is a pretraining run or has other classes.
+            Its backbone is needed to resume, too, as an adapter belongs to one.
+        resume: continue an interrupted run, if there is one, bit for bit.
         progress: called after each step, on the main rank.
 
     Raises:
         UsageError: settings, store and folder do not fit together, or the method does not fit the
             backbone; nothing was changed.
-        SeitError: the loss is not finite any more, or a file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the step under way and a checkpoint.
+        SeitError: the loss is no longer finite, or a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
     if config is None:
@@ -105,7 +104,7 @@ def tune(
 
 
 class TunedClassification(Classifying[TuneResult]):
-    """A classifier of which a tuning method decides what is trained."""
+    """Classification in which a tuning method decides what is trained."""
 
     config: TuneConfig
 
@@ -166,5 +165,5 @@ class TunedClassification(Classifying[TuneResult]):
         return (Section("Ranks", table(rows, header=["layer", "rank"])),)
 
     def _of(self, model: nn.Module) -> Tuning:
-        """The tuning of the model, or of its average."""
+        """Return the tuning of the model, or of its average."""
         return self.tuning if model is self.model else self.tuning.bind(model)

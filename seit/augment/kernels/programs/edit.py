@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
 # mypy: disallow-untyped-decorators=False
-"""The Triton program that edits ids. To import this module takes Triton.
+"""Triton program that edits ids. Importing this module requires Triton.
 
-No type is written here: Triton infers them.
+There are no annotations: Triton infers types.
 
 Legend: B batch, T tokens of a tile, S synonyms per code, H W grid.
 """
@@ -52,8 +52,8 @@ def edit_program(
 ):
     """Write TILE edited ids of one sample.
 
-    Each is looked for where it comes from: before the flip, the roll and the swap, in this order.
-    What belongs to the sample alone is a vector of one.
+    Traces each id back to its source, before the flip, the roll and the swap, in this order. Values
+    of the whole sample are vectors of one element.
     """
     LENGTH: tl.constexpr = GRID[0] * GRID[1]
     NUM_TILES: tl.constexpr = (LENGTH + TILE - 1) // TILE
@@ -101,18 +101,18 @@ def edit_program(
 
 @triton.jit
 def _take_word(words, lane):
-    """Of four words the one of a number."""
+    """Return the word of the given number among four."""
     first = tl.where(lane == 0, words[0], words[1])
     return tl.where(lane < 2, first, tl.where(lane == 2, words[2], words[3]))
 
 
 @triton.jit
 def _swap(source, row, column, selected, position, key_a, key_b, swap_side, GRID: tl.constexpr):
-    """Where tokens come from when two squares change places: `seit.augment.swap`."""
+    """Return the sources of tokens when two squares are swapped, as in `seit.augment.swap`."""
     one = tl.arange(0, 1)
     words = random_words(one, position, key_a, key_b, _SWAP_SIDE)
     side = (to_uniform(words[0]) * swap_side).to(tl.int32)
-    # Word 2n and the next are a place: of the first square, then of each candidate.
+    # Words 2n and 2n + 1 are a place: of the first square, then of each candidate.
     words = random_words(one, position, key_a, key_b, _SWAP_PLACE)
     first_row = to_integer(words[0], GRID[0] + 1 - side)
     first_column = to_integer(words[1], GRID[1] + 1 - side)

@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
 # mypy: disallow-untyped-decorators=False
-"""The Triton program of the fused augmentation. To import this module takes Triton.
+"""Triton program of the fused augmentation. Importing this module requires Triton.
 
-No type is written here: Triton infers them. Multiplications are fused with additions only where
-``tl.fma`` says so, which keeps the geometry of crops the same as in torch, bit for bit.
+There are no annotations: Triton infers types. Multiplications are fused with additions only by
+``tl.fma``, which keeps the geometry of crops bit for bit the same as in torch.
 
 Legend: B batch, T cells of a tile, C codebook dim, S bytes per packed sample, H W grid,
 h w cropped grid, K codes.
@@ -50,9 +50,9 @@ def embed_program(
 ):
     """Write TILE cells and CHANNELS channels of one sample of ``out``.
 
-    A cell inside the sample's CutMix box is computed with the partner's tokens, crop and noise, so
-    no other program's result is needed. Whatever the ids, rows, boxes and partners are, nothing
-    outside ``tokens`` and ``codebook`` is read.
+    Cells inside the sample's CutMix box are computed with the partner's tokens, crop and noise, so
+    programs are independent. Never reads outside ``tokens`` and ``codebook``, whatever the ids,
+    rows, boxes and partners.
     """
     NUM_CELLS: tl.constexpr = SIZE[0] * SIZE[1]
     NUM_TILES: tl.constexpr = (NUM_CELLS + TILE - 1) // TILE
@@ -154,7 +154,7 @@ def embed_program(
 
 @triton.jit
 def find_row(rows, sample, num_rows, STRIDE: tl.constexpr):
-    """Where a sample's tokens begin; -1 if it has a row that is not there."""
+    """Return the start of a sample's tokens; -1 if its row is invalid."""
     row = sample.to(tl.int64)
     if rows is not None:
         row = tl.load(rows + sample)
@@ -163,7 +163,7 @@ def find_row(rows, sample, num_rows, STRIDE: tl.constexpr):
 
 @triton.jit
 def _load_crop(plan, SIZE: tl.constexpr):
-    """Of each axis: first cell of the crop, cells of the crop per cell of the result, last cell."""
+    """Load per axis: first cell of the crop, crop cells per result cell, last cell."""
     height = tl.load(plan + 2)
     width = tl.load(plan + 3)
     y_step = tl.div_rn(height.to(tl.float32), SIZE[0] * 1.0)
@@ -173,7 +173,7 @@ def _load_crop(plan, SIZE: tl.constexpr):
 
 @triton.jit
 def _locate(cell, step):
-    """The cell of the crop at or below the place of a cell of the result, and how far below."""
+    """Return the crop cell at or below the place of a result cell, and their distance."""
     place = step * (cell.to(tl.float32) + 0.5) - 0.5
     below = tl.floor(place)
     return below.to(tl.int32), place - below
@@ -181,7 +181,7 @@ def _locate(cell, step):
 
 @triton.jit
 def _tap_cell(below, TAP: tl.constexpr, start, last, LENGTH: tl.constexpr, CUBIC: tl.constexpr):
-    """The cell of the grid that a tap reads: beyond the crop, the crop's border."""
+    """Return the grid cell that a tap reads: beyond the crop, the crop's border."""
     cell = below + (TAP - 1 if CUBIC else TAP)
     cell = tl.minimum(tl.maximum(cell, 0), last) + start
     return tl.minimum(tl.maximum(cell, 0), LENGTH - 1)
@@ -189,7 +189,7 @@ def _tap_cell(below, TAP: tl.constexpr, start, last, LENGTH: tl.constexpr, CUBIC
 
 @triton.jit
 def _weigh(fraction, TAP: tl.constexpr, CUBIC: tl.constexpr):
-    """A tap's weight: Keys' cubic convolution (a = −0.75) or linear interpolation."""
+    """Return a tap's weight: Keys' cubic convolution (a = −0.75) or linear interpolation."""
     if CUBIC:
         distance = tl.abs(fraction - (TAP - 1))
         if (TAP == 0) | (TAP == 3):
@@ -202,7 +202,7 @@ def _weigh(fraction, TAP: tl.constexpr, CUBIC: tl.constexpr):
 
 @triton.jit
 def load_id(tokens, place, token, PLANES: tl.constexpr):
-    """The ids of tokens of samples, uint32: packed or, without planes, unsigned as they are."""
+    """Load the ids of tokens, uint32: packed, or without planes unsigned as they are."""
     if len(PLANES) == 0:
         ids = tl.load(tokens + place + token)
         if tokens.dtype.element_ty == tl.uint64:
@@ -230,10 +230,10 @@ def _normals(
     TILE: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Standard normals (T, C): draws channel · NUM_CELLS + cell of a sample's elements.
+    """Draw standard normals (T, C): draws channel · NUM_CELLS + cell of a sample's elements.
 
-    A block of Philox is four draws. Where channels begin with a block, its four cells take one
-    each; elsewhere every element computes its block, at four times the cost.
+    A block of Philox is four draws. If channels are aligned with blocks, each block serves four
+    cells; otherwise every element computes its block, at four times the cost.
     """
     if NUM_CELLS % 4 == 0:
         quad = first_cell // 4 + tl.arange(0, TILE // 4)

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
 # mypy: disallow-untyped-decorators=False
-"""Philox in Triton: the words of :mod:`seit.augment.philox`. To import this module takes Triton.
+"""Philox in Triton: the words of :mod:`seit.augment.philox`. Importing requires Triton.
 
-No type is written here: Triton infers them.
+There are no annotations: Triton infers types.
 """
 
 import math
@@ -34,7 +34,7 @@ def draw_program(
     UNIFORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write BLOCK of the ``total`` blocks of all samples, ``count`` draws of each sample."""
+    """Write BLOCK of the ``total`` blocks of all samples, ``count`` draws per sample."""
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     sample = number // per_sample
     block = number % per_sample
@@ -52,27 +52,27 @@ def draw_program(
 
 @triton.jit
 def to_uniform(word):
-    """float32 in [0, 1), as :meth:`seit.augment.random.SampleRandom.uniform` makes it of a word."""
+    """Return float32 in [0, 1), as in :meth:`seit.augment.random.SampleRandom.uniform`."""
     return (word >> 8).to(tl.float32) * _UNIT_24
 
 
 @triton.jit
 def to_integer(word, high):
-    """int32 in [0, high): :meth:`seit.augment.random.SampleRandom.randint`."""
+    """Return int32 in [0, high), as in :meth:`seit.augment.random.SampleRandom.randint`."""
     return ((word.to(tl.uint64) * high.to(tl.uint64)) >> 32).to(tl.int32)
 
 
 @triton.jit
 def random_words(block, position, key_a, key_b, op):
-    """Four uint32 of each block of an operation: :func:`seit.augment.philox.philox4x32`.
+    """Return four uint32 per block of an operation, as in :func:`seit.augment.philox.philox4x32`.
 
-    ``block`` is a tensor, with which ``position`` broadcasts; both may be one sample's.
+    ``block`` is a tensor that broadcasts with ``position``; both may be one sample's.
     """
     a = block.to(tl.uint32)
     b = (tl.full(block.shape, 0, tl.uint32) + op).to(tl.uint32)
     c = tl.full(block.shape, 0, tl.uint32) + position.to(tl.uint32)
     d = tl.full(block.shape, 0, tl.uint32) + (position >> 32).to(tl.uint32)
-    # Of the shape of the others, whose sums wrap silently in the interpreter too.
+    # The same shape as the others, whose sums wrap silently in the interpreter too.
     key_a = tl.full(block.shape, 0, tl.uint32) + key_a.to(tl.uint32)
     key_b = tl.full(block.shape, 0, tl.uint32) + key_b.to(tl.uint32)
     for _ in tl.static_range(_NUM_ROUNDS):
@@ -89,9 +89,9 @@ def random_words(block, position, key_a, key_b, op):
 
 @triton.jit
 def box_muller(radius_word, angle_word):
-    """Two normals of two words, as :meth:`seit.augment.random.SampleRandom.normal` makes them.
+    """Return two normals from two words, as in :meth:`seit.augment.random.SampleRandom.normal`.
 
-    The angle is reduced to ±π/4 in integers, without an error, so that short polynomials do: least
+    The angle is reduced to ±π/4 exactly, in integers, so that short polynomials suffice: least
     squares over Chebyshev points, within 1.1e-7 of sine and cosine.
     """
     u = ((radius_word >> 8) + 1).to(tl.float32) * _UNIT_24

@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
 # mypy: disallow-untyped-decorators=False
-"""The Triton program that draws a plan. To import this module takes Triton.
+"""Triton program that draws a plan. Importing this module requires Triton.
 
-No type is written here: Triton infers them. Rounding is that of torch, operation by operation:
-nothing is fused, divisions and square roots are those of IEEE.
+There are no annotations: Triton infers types. Rounding is that of torch for each operation: no
+fused multiply-adds, IEEE division and square root.
 
 Legend: B batch, n samples of a program, C codebook dim, H W grid, h w cropped grid.
 """
@@ -25,7 +25,7 @@ _NOISE_CHANNEL = tl.constexpr(int(Op.NOISE_CHANNEL))
 _CUTMIX_GATE = tl.constexpr(int(Op.CUTMIX_GATE))
 _CUTMIX_BOX = tl.constexpr(int(Op.CUTMIX_BOX))
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
-"""Added and taken off again, it leaves a small float32 rounded to an even neighbour at halves."""
+"""Number whose addition and subtraction round a small float32 to an integer, halves to even."""
 
 
 @triton.jit(do_not_specialize=["batch", "key_a", "key_b"])
@@ -51,9 +51,9 @@ def plan_program(
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Draw the plans of BLOCK samples: :func:`seit.augment.kernels.plan.draw_plan`.
+    """Draw the plans of BLOCK samples, as in :func:`seit.augment.kernels.plan.draw_plan`.
 
-    ``aspect`` is (B, tries) and ``share`` (B,), or None without CutMix: what torch has computed.
+    ``aspect`` is (B, tries) and ``share`` (B,), or None without CutMix, both computed by torch.
     ``scales`` is (C,), deviations of the channels' shifts.
     """
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -138,20 +138,20 @@ def plan_program(
 
 @triton.jit
 def _store_shift(target, scales, normal, channel, live, C: tl.constexpr):
-    """A channel's shift, in its unit; nothing beyond the last channel."""
+    """Store a channel's shift, in its unit; nothing beyond the last channel."""
     mask = live & (channel < C)
     tl.store(target, normal * tl.load(scales + channel, mask=mask, other=0.0), mask=mask)
 
 
 @triton.jit
 def _round(value):
-    """The nearest int32, the even one of two: what torch.round is below 2²²."""
+    """Round to the nearest int32, halves to even, as torch.round does below 2²²."""
     return ((value + _ROUNDER) - _ROUNDER).to(tl.int32)
 
 
 @triton.jit
 def _place_box(side, u, EXTENT: tl.constexpr):
-    """Where a box begins and ends along an axis: :func:`seit.augment.cutmix.cutmix_boxes`."""
+    """Return start and end of a box along an axis: :func:`seit.augment.cutmix.cutmix_boxes`."""
     cells = (side * (EXTENT * 1.0)).to(tl.int32)
     start = (u * (EXTENT * 1.0)).to(tl.int32) - cells // 2
     return tl.maximum(start, 0), tl.minimum(start + cells, EXTENT)
