@@ -7,6 +7,8 @@ import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray would start its workers by another `uv run`, in an environment without this one's groups.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import pytest
 from filelock import FileLock
