@@ -1,4 +1,4 @@
-"""What all tests share: one thread a test, and small stores that are made once for all workers.
+"""Fixtures of all tests: one thread per test, and small stores made once for all workers.
 
 One thread is steady on shared machines, and quicker than two on tiny models.
 """

@@ -188,7 +188,7 @@ class ContinualConfig(LoopConfig):
 
     @property
     def task_free(self) -> bool:
-        """Whether the stream is seen once and without task boundaries."""
+        """True if the stream is seen once, without task boundaries."""
         return self.stream.kind in ("online", "blurry")
 
     @property
@@ -198,7 +198,7 @@ class ContinualConfig(LoopConfig):
 
     @property
     def masks_to_task(self) -> bool:
-        """Whether the cross-entropy of new samples is limited to the classes of their task."""
+        """True if the cross-entropy of new samples covers only the classes of their task."""
         if self.mask == "auto":
             return self.learner.masks == "task" and self.stream.kind == "class"
         return self.mask == "task"

@@ -78,6 +78,6 @@ from .store import (
     open_store as open_store,
 )
 from .wds import ShardWriter as ShardWriter
-from .zarr.chunking import ZarrGroup as ZarrGroup, group_name as group_name
+from .zarr.division import ZarrGroup as ZarrGroup, group_name as group_name
 from .zarr.documents import check_zarr_group as check_zarr_group
 from .zarr.writer import write_zarr_split as write_zarr_split

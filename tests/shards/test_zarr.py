@@ -41,7 +41,7 @@ from seit.shards.zarr import (
     open_zarr_shards,
     write_zarr_split,
 )
-from seit.shards.zarr.chunking import MAX_SHARD_BLOCKS
+from seit.shards.zarr.division import MAX_SHARD_BLOCKS
 from seit.shards.zarr_codec import SeitCodec
 
 register_codec("seit", SeitCodec)

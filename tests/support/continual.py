@@ -84,7 +84,7 @@ def run(store, path, config=CONFIG, **settings):
 
 
 class StoppedError(Exception):
-    """What a test's progress callback ends a run with, as a kill would."""
+    """Raised by a test's progress callback to end a run, as a kill would."""
 
 
 def stop_at(step):

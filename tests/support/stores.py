@@ -33,7 +33,7 @@ from seit.shards.zarr import ZarrSplit, write_zarr_split
 
 @dataclass
 class Columns:
-    """What was written into a split: ids (N, H, W), labels, keys, one mapping a sample."""
+    """Columns written into a split: ids (N, H, W), labels, keys, one mapping a sample."""
 
     tokens: np.ndarray
     labels: np.ndarray

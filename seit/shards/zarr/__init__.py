@@ -6,7 +6,7 @@ shards with the same number of all arrays. Files are written and read here witho
 :mod:`seit.shards.zarr_codec` lets Zarr libraries decode `tokens`.
 """
 
-from seit.shards.zarr.chunking import SHARD_SAMPLES, Chunking, ZarrGroup
+from seit.shards.zarr.division import SHARD_SAMPLES, Chunking, ZarrGroup
 from seit.shards.zarr.documents import check_zarr_group
 from seit.shards.zarr.shard import ZarrShard, open_zarr_shards
 from seit.shards.zarr.writer import ZarrSplit, write_zarr_split

@@ -11,8 +11,8 @@ from seit.shards.card import MAX_CARD_BYTES
 from seit.shards.codecs import Codec
 from seit.shards.folders import Folder
 from seit.shards.frames import Kind
-from seit.shards.zarr.chunking import Chunking, ZarrGroup, document_file
 from seit.shards.zarr.chunks import GZIP_LEVEL, NO_LABEL, NO_METADATA
+from seit.shards.zarr.division import Chunking, ZarrGroup, document_file
 
 CODEC_NAME = "seit"
 """Name of the codec of `tokens` in `zarr.json`."""

@@ -15,7 +15,6 @@ from seit.shards.codecs import Codec
 from seit.shards.folders import Folder
 from seit.shards.frames import MAX_FRAME_BYTES, Kind
 from seit.shards.shard import Shard
-from seit.shards.zarr.chunking import ZarrGroup
 from seit.shards.zarr.chunks import (
     NO_LABEL,
     Place,
@@ -28,6 +27,7 @@ from seit.shards.zarr.chunks import (
     label_bytes,
     pad_rows,
 )
+from seit.shards.zarr.division import ZarrGroup
 
 
 class ZarrShard(Shard):

@@ -13,14 +13,14 @@ from seit.shards.blocks import BLOCK_SAMPLES, MEMBER_SUFFIXES, Block
 from seit.shards.card import FileRecord, ShardRecord
 from seit.shards.codecs import Codec
 from seit.shards.frames import Kind
-from seit.shards.zarr.chunking import (
+from seit.shards.zarr.chunks import Place, encode_chunks, encode_index
+from seit.shards.zarr.division import (
     MAX_SHARD_BLOCKS,
     SHARD_SAMPLES,
     Chunking,
     document_file,
     shard_file,
 )
-from seit.shards.zarr.chunks import Place, encode_chunks, encode_index
 from seit.shards.zarr.documents import document_text, zarr_documents
 
 
