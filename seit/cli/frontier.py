@@ -39,7 +39,7 @@ def command(
     seeds. The same command resumes an interrupted one; more points and seeds may be added.
 
     Args:
-        src: A corpus of labelled images, as for `seit tokenize`.
+        src: A corpus of labeled images, as for `seit tokenize`.
         out: Folder for copies, stores, runs, the chart and the report.
         points: What to compare: pixels, jpeg-10 (quality), res-1/4 (of the side), subset-25 (%),
             tokens-patch, tokens-patch-64 (codes), tokens-conv, any tokens with -packed.

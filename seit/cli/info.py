@@ -25,7 +25,7 @@ def command(store: str, /, *, json: bool = False) -> None:
     return print_table(
         [
             ("samples", ", ".join(f"{name} {count:,}" for name, count in found.splits.items())),
-            ("classes", f"{len(classes):,}: {names}" if classes else "none (unlabelled)"),
+            ("classes", f"{len(classes):,}: {names}" if classes else "none (unlabeled)"),
             (
                 "size",
                 f"{human_bytes(found.bytes)}, {found.bytes_per_sample:.0f} B per sample "

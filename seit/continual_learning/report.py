@@ -93,7 +93,7 @@ def write_continual_report(
 _BYTES_TEXT = (
     "What is kept from one task to the next, besides the frozen backbone. The tokenizer counts "
     "where exemplars are pictures; to classify pictures that are no store's it is needed anyway. "
-    "The optimiser's moments are there while a task is trained only."
+    "The optimizer's moments are there while a task is trained only."
 )
 
 

@@ -44,7 +44,7 @@ def alarms(figures: Figures, earlier: Sequence[Figures]) -> dict[str, str]:
         )
     if all(map(_is_at_chance, (*earlier, figures)[-_PATIENCE:])) and len(earlier) + 1 >= _PATIENCE:
         found["chance"] = (
-            f"after {len(earlier) + 1} evaluations neighbours in feature space tell classes no "
+            f"after {len(earlier) + 1} evaluations neighbors in feature space tell classes no "
             f"better than chance (knn_top1 {figures['knn_top1']:.3f}); if they should, check what "
             "is hidden and optim.lr"
         )

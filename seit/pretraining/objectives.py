@@ -40,7 +40,7 @@ class _Masked(NamedTuple):
 class MaskedTokens(Pretraining):
     """Masked token modeling; see `seit.pretraining.mtm`."""
 
-    title = "masked token modelling"
+    title = "masked token modeling"
     heads_from = frozenset({"mtm", "further"})
 
     def __init__(

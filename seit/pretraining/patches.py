@@ -20,7 +20,7 @@ def patch_side(stem: Stem) -> int:
     if stem.kernel != stem.stride or stem.padding:
         raise UsageError(
             f"the stem is {stem}, whose patches overlap, so that masked ones show at their "
-            f"neighbours; for pre-training take {stem.stride}/{stem.stride}/0, or another with "
+            f"neighbors; for pretraining take {stem.stride}/{stem.stride}/0, or another with "
             "kernel = stride and no padding"
         )
     return stem.stride

@@ -213,7 +213,7 @@ def evaluate_run(
         raise UsageError(_refusal(store, split, run, left_out))
     if not (match.relabel(labels) >= 0).any():
         raise UsageError(
-            f"split {split!r} of {store.folder} holds no labelled samples to evaluate"
+            f"split {split!r} of {store.folder} holds no labeled samples to evaluate"
             + (f", but those of classes that {run.path} does not know" if left_out else "")
         )
     config = replace(config, data=replace(config.data, val_split=split, pixels=source))

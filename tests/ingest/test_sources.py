@@ -188,20 +188,20 @@ def test_warnings_name_what_is_odd(tmp_path: Path) -> None:
     assert corpus.classes == ("a",)
     text = "\n".join(corpus.warnings)
     assert "class folder b holds no files" in text
-    assert "unlabelled, as they lie beside the class folders: README.md" in text
+    assert "unlabeled, as they lie next to the class folders: README.md" in text
     assert "1 of 2 instances have no label" in text
 
     splits = plant(tmp_path / "s", {"train/a/1.jpg": "x", "labels.csv": "x", "val/x.jpg": "x"})
     text = "\n".join(list_corpus(splits).warnings)
-    assert "left out, as they lie beside the split folders: labels.csv" in text
+    assert "left out, as they lie next to the split folders: labels.csv" in text
     assert "to list by a table, give" in text
-    assert "unlabelled, as they lie beside the class folders: val/x.jpg" in text
+    assert "unlabeled, as they lie next to the class folders: val/x.jpg" in text
 
 
 def test_folders_that_look_like_splits_but_are_not(tmp_path: Path) -> None:
     mixed = plant(tmp_path / "mixed", {"train/a/1": "x", "val/a/2": "x", "extra/3": "x"})
     text = usage(mixed)
-    assert "holds the splits train, val and beside them extra" in text
+    assert "holds the splits train, val and next to them extra" in text
     assert "list the files in a table" in text
     inner = plant(tmp_path / "outer", {"set/train/a/1": "x", "set/val/a/2": "x"})
     assert f"train, val in set; give {inner}/set" in usage(inner)
@@ -213,7 +213,7 @@ def test_empty_sources(tmp_path: Path) -> None:
     (tmp_path / "train/b").mkdir(parents=True)
     assert "has no files to list" in usage(tmp_path)
     plant(tmp_path, {"1.jpg": "x"})
-    assert "left out, as they lie beside the split folders: 1.jpg" in usage(tmp_path)
+    assert "left out, as they lie next to the split folders: 1.jpg" in usage(tmp_path)
 
 
 @pytest.mark.timeout(20)

@@ -52,7 +52,7 @@ def test_a_folder_without_pictures_beside_splits_is_left_out(tmp_path: Path, bes
     assert set(corpus.split_names) == {"train", "val"}
     (warning,) = corpus.warnings
     name = beside.partition("/")[0]
-    assert warning.startswith("left out, as they hold no images or audio beside the split folders")
+    assert warning.startswith("left out, as they hold no images or audio next to the split folders")
     assert warning.endswith(f": {name}")
 
 
@@ -65,7 +65,7 @@ def test_folders_of_servers_are_no_folders(tmp_path: Path) -> None:
 
 def test_what_cannot_be_known_is_asked(tmp_path: Path) -> None:
     extra = plant(tmp_path / "extra", [*GOOD, "more/5.jpg"])
-    assert "beside them more with further files" in refused(extra)
+    assert "next to them more with further files" in refused(extra)
     seg = plant(tmp_path / "seg", ["seg_train/a/1.jpg", "seg_test/a/2.jpg", "seg_pred/3.jpg"])
     assert "seg_train, which look like splits" in refused(seg)
     coco = plant(tmp_path / "coco", ["train2017/1.jpg", "val2017/2.jpg", "annotations/x.json"])
@@ -79,7 +79,7 @@ def test_what_cannot_be_known_is_asked(tmp_path: Path) -> None:
 def test_classes_that_are_called_like_splits(tmp_path: Path) -> None:
     corpus = list_corpus(plant(tmp_path, ["train/1.jpg", "bus/2.jpg", "car/3.jpg"]), val_fraction=0)
     assert corpus.classes == ("bus", "car", "train")
-    assert "train is read as a class, because bus, car lies beside it" in corpus.warnings[0]
+    assert "train is read as a class, because bus, car lies next to it" in corpus.warnings[0]
     tubes = plant(tmp_path / "t", [f"{c}/1.jpg" for c in ("test_tube", "bullet_train", "x", "y")])
     assert list_corpus(tubes).classes == ("bullet_train", "test_tube", "x", "y")
 
@@ -91,7 +91,7 @@ def test_yolo_folders(tmp_path: Path) -> None:
     assert corpus.classes == ("images",)
     assert set(corpus.split_names) == {"train", "val", "test"}
     text = "\n".join(corpus.warnings)
-    assert "beside the class folders: test/labels, train/labels, valid/labels" in text
+    assert "next to the class folders: test/labels, train/labels, valid/labels" in text
     assert "images is read as the only class" in text
     assert "not from annotations" in text
     other = plant(tmp_path / "o", ["images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt"])

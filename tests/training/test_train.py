@@ -369,7 +369,7 @@ def test_classes_that_a_run_does_not_know_are_named_or_left_out(finished, store,
     assert loose.unknown_classes == {"pink": 16}
     plain = evaluate_run(run.path, store, device="cpu")
     assert loose.confusion.recalls[:2].tolist() == plain.confusion.recalls[:2].tolist()
-    with pytest.raises(UsageError, match="holds no labelled samples to evaluate, but those of"):
+    with pytest.raises(UsageError, match="holds no labeled samples to evaluate, but those of"):
         evaluate_run(run.path, renamed("x", "y", "z"), unknown="skip", device="cpu")
 
 

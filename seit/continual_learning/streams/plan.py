@@ -29,7 +29,7 @@ def make_stream(config: ContinualConfig, store: Store) -> Stream:
     for name in (data.train_split, data.val_split):
         if name not in store or not store.classes or not has_labels(store[name]):
             raise UsageError(
-                f"{store.folder} has no labelled samples in a split {name!r}; a continual run "
+                f"{store.folder} has no labeled samples in a split {name!r}; a continual run "
                 "learns classes from one split and is evaluated on another: name them by "
                 "--data.train_split and --data.val_split"
             )

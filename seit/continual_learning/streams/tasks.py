@@ -195,7 +195,7 @@ def domain_incremental(
     for domain in sorted(known ^ tested)[:1]:
         lacking = "evaluated" if domain in known else "training"
         raise UsageError(
-            f"domain {domain!r} has no labelled sample in the {lacking} split; add some, or leave "
+            f"domain {domain!r} has no labeled sample in the {lacking} split; add some, or leave "
             "the domain out of both"
         )
     tasks = tuple(

@@ -70,12 +70,12 @@ def list_folder(
     classes = sorted({draft.class_name for draft in drafts if draft.class_name is not None})
     if tree.outside:
         warnings.append(
-            f"left out, as they lie beside the split folders: {examples(tree.outside)}"
+            f"left out, as they lie next to the split folders: {examples(tree.outside)}"
             f"{_table_hint(source, tree.outside)}"
         )
     if tree.beside and classes and not tables:
         warnings.append(
-            f"unlabelled, as they lie beside the class folders: {examples(tree.beside)}"
+            f"unlabeled, as they lie next to the class folders: {examples(tree.beside)}"
         )
     if tree.odd:
         warnings.append(

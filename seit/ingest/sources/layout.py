@@ -54,22 +54,22 @@ def find_layout(source: str, folders: Folders) -> Layout:
     warnings = []
     if len({SPLIT_NAMES[name.lower()] for name in full_splits}) > 1 and full:
         raise UsageError(
-            f"{shown(source)} holds the splits {examples(splits)} and beside them {examples(full)} "
-            "with further files, so its classes cannot be known; move that folder elsewhere, or "
-            "list the files in a table (path,label,split) and give that"
+            f"{shown(source)} holds the splits {examples(splits)} and next to them "
+            f"{examples(full)} with further files, so its classes cannot be known; move "
+            "that folder elsewhere, or list the files in a table (path,label,split) and give that"
         )
     has_splits = bool(splits) and not full and bool(full_splits or not others)
     if not has_splits:
         _refuse_hidden_splits(source, folders, full_splits + full)
         if full_splits and full:
             warnings.append(
-                f"{examples(full_splits)} is read as a class, because {examples(full)} lies beside "
-                "it; a table (path,label,split) can say otherwise"
+                f"{examples(full_splits)} is read as a class, because {examples(full)} lies next "
+                "to it; a table (path,label,split) can say otherwise"
             )
     left_out = {f"{name}/" for name in others} if has_splits else set[str]()
     if left_out:
         warnings.append(
-            "left out, as they hold no images or audio beside the split folders: "
+            "left out, as they hold no images or audio next to the split folders: "
             f"{examples(others)}"
         )
     # If all class folders hold only notes, reading the files reports the fault.
@@ -82,7 +82,7 @@ def find_layout(source: str, folders: Folders) -> Layout:
     if notes and any(path in useful for path in classes):
         left_out |= set(notes)
         warnings.append(
-            "left out, as they hold no images or audio beside the class folders: "
+            "left out, as they hold no images or audio next to the class folders: "
             f"{examples([path[:-1] for path in notes])}"
         )
     warnings += _deep_remarks(folders, {path for path in classes if path in useful})

@@ -41,7 +41,7 @@ def fit_kmeans(
     multiply-adds.
     """
     num_points = len(points_NC)
-    assert num_points >= num_centres, "fewer points than centres"
+    assert num_points >= num_centres, "fewer points than centers"
     generator = torch.Generator().manual_seed(seed)
     start = torch.randperm(num_points, generator=generator)[:num_centres]
     centres_KC = points_NC[start.to(points_NC.device)].clone()
