@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,6 +19,7 @@ from seit.demo.picture import check_picture, render
 from seit.demo.shapes import CLASSES
 from seit.documents import parse_json, read_plain
 from seit.errors import UsageError
+from seit.progress import Count
 
 FIRST_VAL_INDEX = 50_000
 """First index of validation pictures; training pictures end before it. So neither split depends on
@@ -29,8 +30,6 @@ _MAX_RECORD_BYTES = 1 << 16
 _REVISION = 1  # Increase it when the same arguments give other pictures.
 _CHUNK = 8
 _END_OF_JPEG = b"\xff\xd9"
-
-Progress = Callable[[int, int], None]
 
 
 class _Job(NamedTuple):
@@ -153,7 +152,7 @@ def write_corpus(
     quality: int = 90,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> None:
     """Render a corpus into ``out/train/<class>/<index>.jpg`` and ``out/val/<class>/<index>.jpg``.
 

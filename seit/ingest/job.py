@@ -61,7 +61,7 @@ from seit.tokenizers import (
 )
 
 _LOG = logging.getLogger(__name__)
-Progress = Callable[[int, int, int], None]
+JobProgress = Callable[[int, int, int], None]
 """Callback that receives (inputs done, total inputs, inputs skipped)."""
 
 
@@ -103,7 +103,7 @@ def tokenize(
     store: str | Path,
     config: TokenizeConfig | None = None,
     *,
-    progress: Progress | None = None,
+    progress: JobProgress | None = None,
 ) -> TokenizeResult:
     """Tokenize the corpus at ``source`` into a store at ``store``; resumes an interrupted job.
 
@@ -132,7 +132,7 @@ def tokenize_corpus(
     config: TokenizeConfig,
     given: Tokenizer | None,
     *,
-    progress: Progress | None = None,
+    progress: JobProgress | None = None,
 ) -> TokenizeResult:
     """Tokenize a listed corpus as `tokenize` does, with a resolved config and tokenizer.
 
@@ -168,7 +168,7 @@ def tokenize_corpus(
 
 
 def _tokenize_to_url(
-    source: str | Path, url: str, config: TokenizeConfig, progress: Progress | None
+    source: str | Path, url: str, config: TokenizeConfig, progress: JobProgress | None
 ) -> TokenizeResult:
     staging = staging_folder(url, config.workdir)
     found = find_remote(url, staging, overwrite=config.overwrite)
@@ -199,7 +199,7 @@ class _Run:
         tokenizer: Tokenizer,
         workspace: Workspace,
         reader: Reader,
-        progress: Progress | None,
+        progress: JobProgress | None,
     ) -> None:
         self.config = config
         self.corpus = corpus

@@ -30,8 +30,8 @@ from seit.ingest.input_list import (
     read_inputs,
 )
 from seit.ingest.job import (
+    JobProgress,
     NothingReadableError,
-    Progress,
     TokenizeResult,
     result_of,
     tokenize_corpus,
@@ -134,7 +134,7 @@ def update_store(
     config: TokenizeConfig | None = None,
     *,
     changed_since: str | None = None,
-    progress: Progress | None = None,
+    progress: JobProgress | None = None,
 ) -> UpdateResult:
     """Bring the finished store of an earlier state of ``source`` up to date.
 
@@ -178,7 +178,7 @@ class _Update:
         work: Path,
         config: TokenizeConfig,
         since: float | None,
-        progress: Progress | None,
+        progress: JobProgress | None,
     ) -> None:
         self.path = path
         self.work = work

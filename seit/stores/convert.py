@@ -1,11 +1,11 @@
 """Conversion of stores: copies, other codecs and containers, official files."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from seit.errors import UsageError
 from seit.outcomes import Outcome
+from seit.progress import Count
 from seit.shards import CARD_NAME, LocalFolder, Location, open_folder, open_store
 from seit.stores.copy import copy_store
 from seit.stores.official import export_official, find_official, import_official
@@ -16,8 +16,6 @@ OFFICIAL = "official"
 """Container name of naver-ai/seit's files."""
 OFFICIAL_GRID = (32, 32)
 """The only grid that readers of those files support; the files do not state theirs."""
-Progress = Callable[[int, int], None]
-"""Callback that receives (done, total)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +43,7 @@ def convert_store(
     *,
     codec: str | None = None,
     container: str | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Conversion:
     """Write the store at ``source`` to ``target``, losslessly and in the same order.
 
@@ -99,7 +97,7 @@ def _recode(
     folder: Path,
     codec: str | None,
     container: str | None,
-    progress: Progress | None,
+    progress: Count | None,
 ) -> None:
     store = open_store(source)
     recode_store(
@@ -112,7 +110,7 @@ def _recode(
 
 
 def _export(
-    source: Location, target: Location, codec: str | None, progress: Progress | None
+    source: Location, target: Location, codec: str | None, progress: Count | None
 ) -> Conversion:
     if codec is not None:
         raise UsageError(f"official files have one codec only; leave out --codec {codec}")

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from seit.errors import DamagedError, UsageError
 from seit.files import explained_writes, inside
 from seit.outcomes import Outcome
+from seit.progress import Count
 from seit.shards import (
     CARD_NAME,
     SKIPPED_NAME,
@@ -55,7 +56,6 @@ from seit.stores.replace import (
 )
 from seit.stores.rewrite import (
     Contents,
-    Progress,
     common_shard_samples,
     edited_job,
     make_store,
@@ -105,7 +105,7 @@ def delete_samples(
     *,
     missing: Literal["error", "ok"] = "error",
     refit: bool = False,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Deletion:
     """Remove the samples of some keys from a store, and these keys from its list of skipped inputs.
 
@@ -154,7 +154,7 @@ def delete_samples(
 class _Removal:
     """Removal from the store at ``path`` through the locked folder ``work``."""
 
-    def __init__(self, path: Path, work: Path, keys: KeySet, progress: Progress | None) -> None:
+    def __init__(self, path: Path, work: Path, keys: KeySet, progress: Count | None) -> None:
         self.path = path
         self.work = work
         self.new = work / "new"

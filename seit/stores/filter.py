@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
+from seit.progress import Count
 from seit.shards import Block, Location, Store, check_split_names, open_store
 from seit.stores.place import work_folder
 from seit.stores.recode import check_names
 from seit.stores.rewrite import (
     Contents,
-    Progress,
     Rewritten,
     common_shard_samples,
     describe,
@@ -42,7 +42,7 @@ def filter_store(
     codec: str | None = None,
     container: str | None = None,
     note: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Rewritten:
     """Write the samples that meet all conditions as a new store: whole or not at all.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from seit.classes import near_names, say_near, unite_classes
 from seit.errors import UsageError
+from seit.progress import Count
 from seit.shards import (
     Block,
     ContextCodec,
@@ -30,7 +31,6 @@ from seit.stores.place import work_folder
 from seit.stores.recode import CONTAINERS, check_names
 from seit.stores.rewrite import (
     Contents,
-    Progress,
     Rewritten,
     common_shard_samples,
     describe,
@@ -55,7 +55,7 @@ def merge_stores(
     on_duplicate: Literal["error", "skip"] = "error",
     codec: str | None = None,
     container: str | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Rewritten:
     """Write the samples of several stores with the same tokenizer as one: whole or not at all.
 

@@ -4,7 +4,7 @@ Legend: N samples, n of a block, H W grid.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from seit.errors import UsageError
 from seit.files import explained_writes, inside
+from seit.progress import Count
 from seit.shards import (
     CODEBOOK_NAME,
     MAX_CODES,
@@ -35,8 +36,6 @@ from seit.shards import (
     write_zarr_split,
 )
 
-Progress = Callable[[int, int], None]
-"""Callback that receives (samples done, total samples)."""
 CONTAINERS = ("wds", "zarr")
 CODECS = (PackedCodec.name, ContextCodec.name)
 _FIT_SAMPLE_BYTES = 64
@@ -49,7 +48,7 @@ def recode_store(
     *,
     codec: str,
     container: str,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Card:
     """Write a store into the folder ``target``, over leftovers of an earlier attempt.
 
@@ -107,7 +106,7 @@ def _write(
     target: Path,
     codec: Codec,
     container: str,
-    progress: Progress | None,
+    progress: Count | None,
 ) -> Card:
     """Write everything but the card."""
     with explained_writes(target):
@@ -192,7 +191,7 @@ def check_names(codec: str, container: str) -> None:
 
 
 class _Counter:
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, progress: Count | None) -> None:
         self._total = total
         self._done = 0
         self._progress = progress

@@ -3,7 +3,7 @@
 It is first made packed, in tars, so that the samples for fitting the entropy coding are known.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from seit.documents import parse_json
 from seit.errors import DamagedError
 from seit.files import explained_writes
 from seit.outcomes import Outcome
+from seit.progress import Count
 from seit.shards import (
     CODEBOOK_NAME,
     MAX_SHARD_BLOCKS,
@@ -37,8 +38,6 @@ from seit.shards import (
 from seit.stores.place import place_store
 from seit.stores.recode import CONTAINERS, recode_store
 
-Progress = Callable[[int, int], None]
-"""Callback that receives (samples done, total samples)."""
 SHARD_SAMPLES = 8192
 """Samples per shard, or more if a source has larger ones."""
 EDITS_ENTRY = "edits"
@@ -108,7 +107,7 @@ def write_contents(
     *,
     codec: str,
     container: str,
-    progress: Progress | None,
+    progress: Count | None,
 ) -> None:
     """Write a new store at ``target``, through the folder ``work``.
 
@@ -128,7 +127,7 @@ def make_store(
     *,
     codec: str,
     container: str,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> None:
     """Write a new store into the new folder ``made``, through the folder ``work``.
 
@@ -145,7 +144,7 @@ def make_store(
         recode_store(open_store(packed), made, codec=codec, container=container, progress=progress)
 
 
-def write_packed(contents: Contents, folder: Path, *, progress: Progress | None) -> None:
+def write_packed(contents: Contents, folder: Path, *, progress: Count | None) -> None:
     """Write a packed store of tars into a new ``folder``, the card last."""
     like = contents.like
     with explained_writes(folder):

@@ -13,7 +13,6 @@ Legend: N samples, n pairs.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -26,6 +25,7 @@ from seit.analysis.duplicates.similarity import scores
 from seit.analysis.duplicates.vectors import Embedding
 from seit.errors import UsageError
 from seit.outcomes import Outcome
+from seit.progress import Count
 from seit.shards import Kind, Split, Store
 
 LEAST_COSINE = 0.88
@@ -36,8 +36,6 @@ MAX_CANDIDATES = 1_000_000
 """Limit on pairs that get a closer look, those with the greatest cosines."""
 _DIGEST = np.dtype("S16")
 _VERIFY_PAIRS = 1024
-Progress = Callable[[int, int], None]
-"""Callback that receives (samples or pairs done, total)."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def find_duplicates(
     threshold: float = DEFAULT_THRESHOLD,
     most_pairs: int = 1000,
     max_candidates: int = MAX_CANDIDATES,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Duplicates:
     """Find pairs of samples of two splits that are equal or nearly so.
 
@@ -216,7 +214,7 @@ def _compare(
     most_pairs: int,
     max_candidates: int,
     zooms: bool,
-    progress: Progress | None,
+    progress: Count | None,
 ) -> Duplicates:
     exact, listed = _exact_pairs(one, other, most_pairs)
     candidates = _candidates(one, other, max_candidates)
@@ -295,7 +293,7 @@ def _verify(
     embedding: Embedding,
     threshold: float,
     zooms: bool,
-    progress: Progress | None,
+    progress: Count | None,
 ) -> npt.NDArray[np.bool_]:
     """Return a mask of near-duplicates, bool (n,); the pairs' values become their scores."""
     total = len(candidates.first)

@@ -21,6 +21,7 @@ from seit.files import (
     inside,
     publish,
 )
+from seit.progress import Count
 from seit.shards import Kind, Store
 from seit.stores.official.codebook import torch_bytes
 from seit.stores.official.escape import ID_LIMIT, PIECE_TOKENS, encode_escaped
@@ -29,7 +30,6 @@ from seit.stores.official.files import (
     DATA_SUFFIX,
     INDEX_SUFFIX,
     LABEL_SUFFIX,
-    Progress,
     check_split_name,
     made_folder,
 )
@@ -37,9 +37,7 @@ from seit.stores.official.files import (
 _GZIP_LEVEL = 6
 
 
-def export_official(
-    store: Store, folder: Path, *, progress: Progress | None = None
-) -> dict[str, int]:
+def export_official(store: Store, folder: Path, *, progress: Count | None = None) -> dict[str, int]:
     """Write all splits of a store as files that `find_official` finds; return the bytes of each.
 
     The format cannot hold keys, metadata, class names or the grid's shape, which are lost. An

@@ -1,7 +1,7 @@
 """Files of a split: their names, and finding them in a folder."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,6 @@ LABEL_SUFFIX = "-label.txt"
 CODEBOOK_FILE = "codebook.ckpt"
 _SPLIT_NAME = re.compile(r"\w[\w.-]*")
 _LONE_LABELS = re.compile(r"labels?\.txt", re.IGNORECASE)
-
-Progress = Callable[[int, int], None]
-"""Callback that receives (samples done, total samples)."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
+from seit.progress import Count
 from seit.shards import (
     CARD_NAME,
     CODEBOOK_NAME,
@@ -34,7 +35,7 @@ from seit.shards import (
     write_listed,
 )
 from seit.stores.official.codebook import read_codebook
-from seit.stores.official.files import OfficialSplit, Progress, check_split_name, made_folder
+from seit.stores.official.files import OfficialSplit, check_split_name, made_folder
 from seit.stores.official.reader import check_file
 from seit.stores.official.splits import block_samples, count_samples, decoded_blocks, read_labels
 
@@ -49,7 +50,7 @@ def import_official(
     *,
     grid: tuple[int, int] = (32, 32),
     classes: tuple[str, ...] | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Card:
     """Write a store of ``splits`` at ``store``, a new or empty folder; return its card.
 
