@@ -120,7 +120,7 @@ def check_distinct(classes: Sequence[str], *, owner: object = None) -> None:
     if twice is not None:
         where = "" if owner is None else f"{owner}: "
         raise UsageError(
-            f"{where}two classes are named {twice!r}, which cannot be told apart in another list "
+            f"{where}two classes are named {twice!r}, which are indistinguishable in another list "
             "of classes; give them other names"
         )
 

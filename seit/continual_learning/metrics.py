@@ -41,7 +41,7 @@ FORMULAS: Mapping[str, str] = MappingProxyType(
         "backward_transfer": "mean over i < N of R[N,i] - R[i,i] (Lopez-Paz and Ranzato 2017)",
         "forward_transfer": "mean over i > 1 of R[i-1,i] - b[i], b before any task was learnt "
         "(Lopez-Paz and Ranzato 2017)",
-        "task_incremental_last_accuracy": "mean over i of L[N,i], where L is R told apart among "
+        "task_incremental_last_accuracy": "mean over i of L[N,i], where L is R evaluated among "
         "the classes of task i alone",
         "task_incremental_average_accuracy": "mean over t of the mean over i <= t of L[t,i]",
         "area_under_curve": "mean of the accuracies on all classes met so far, at equal numbers of "

@@ -78,7 +78,7 @@ def write_continual_report(
         Section(
             "Every task after every task",
             task_matrix(R, tasks=tasks, title="Accuracy matrix"),
-            "Each sample is told apart among all classes met so far. Down a column one sees a task "
+            "Each sample is classified among all classes met so far. Down a column one sees a task "
             "being forgotten.",
         ),
         *_forgetting(R, tasks),

@@ -66,7 +66,7 @@ class LocalTree:
 
 
 class RemoteTree:
-    """File or folder behind a URL, told apart by name alone to avoid slow requests.
+    """File or folder behind a URL, distinguished by name alone to avoid slow requests.
 
     Attributes:
         text: the URL as given.
