@@ -40,7 +40,6 @@ from seit.training import (
     RUN_NAME,
     Run,
     check_tokens,
-    default_config,
     enter_run,
     environment,
     finished_figures,
@@ -59,7 +58,7 @@ LEARNER_NAME = "learner.safetensors"
 
 
 def continual(
-    config: ContinualConfig | None,
+    config: ContinualConfig,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -73,7 +72,7 @@ def continual(
     stays in the run that it came from.
 
     Args:
-        config: settings; None for the command's defaults, fitted to the store.
+        config: settings.
         store: store, open or by path.
         out: new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: continue an interrupted run, even within a task; figures and network are
@@ -94,8 +93,6 @@ def continual(
             f"{os.environ['WORLD_SIZE']}; call it without torchrun"
         )
     store = store if isinstance(store, Store) else open_store(store)
-    if config is None:
-        config = default_config(ContinualConfig, store, task="continual", init_from=init_from)
     config, out = starting_from(config, init_from), Path(out)
     if not resume:
         Run.check_new(out)

@@ -18,7 +18,6 @@ from seit.training import (
     WEIGHTS_NAME,
     Objective,
     Ranks,
-    default_config,
     has_checkpoint,
     make_augment,
     run_objective,
@@ -32,7 +31,7 @@ TEACHER_FOLDER = "teacher"
 
 
 def pretrain(
-    config: PretrainConfig | None,
+    config: PretrainConfig,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -46,9 +45,8 @@ def pretrain(
     it with ``init_from``. Labels are used by the probes alone.
 
     Args:
-        config: settings; None for the command's defaults, fitted to the store. A stem of ``auto``
-            becomes 2/2/0, or 1/1/0 on grids where that leaves fewer than 49 patches, as patches
-            must not overlap.
+        config: settings. A stem of ``auto`` becomes 2/2/0, or 1/1/0 on grids where that leaves
+            fewer than 49 patches, as patches must not overlap.
         store: store, open or by path, from a tokenizer of one level.
         out: new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: continue an interrupted run, if there is one, bit for bit.
@@ -62,8 +60,6 @@ def pretrain(
         KeyboardInterrupt: on SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     store = store if isinstance(store, Store) else open_store(store)
-    if config is None:
-        config = default_config(PretrainConfig, store, task="mtm", init_from=init_from)
     if store.levels > 1:
         raise UsageError(
             f"{store.folder} was made by {store.card.tokenizer.name}, of {store.levels} "

@@ -22,12 +22,6 @@ from .config import (
     require_setting as require_setting,
     require_shares as require_shares,
 )
-from .defaults import (
-    backbone_of as backbone_of,
-    default_config as default_config,
-    default_settings as default_settings,
-    warn_of_modality as warn_of_modality,
-)
 from .evaluate import (
     Evaluation as Evaluation,
     RunEvaluation as RunEvaluation,

@@ -23,7 +23,6 @@ from seit.report import Section
 from seit.shards import Store, open_store
 from seit.training.answers import confusion_record
 from seit.training.config import TrainConfig
-from seit.training.defaults import default_config
 from seit.training.evaluate import Evaluation, evaluate
 from seit.training.feeds import TrainBatch, make_feed
 from seit.training.initialize import start_from, starting_from
@@ -71,7 +70,7 @@ class TrainResult(Outcome):
 
 
 def train(
-    config: TrainConfig | None,
+    config: TrainConfig,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -82,7 +81,7 @@ def train(
     """Train a classifier on ``store`` and write a run folder to ``out``.
 
     Args:
-        config: settings; None for the defaults of `seit train`, fitted to the store.
+        config: settings.
         store: an open store or its path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         resume: continue an interrupted run, if there is one; the result is bit for bit that of an
@@ -98,8 +97,6 @@ def train(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
-    if config is None:
-        config = default_config(TrainConfig, opened, task="train", init_from=init_from)
     settled = starting_from(config, init_from)
     return run_objective(
         lambda ranks, start: Classification(settled, opened, ranks, init_from=start),

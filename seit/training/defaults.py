@@ -1,19 +1,18 @@
-"""Default settings, used by the command line and the Python API: a recipe fitted to the store."""
+"""Default settings: a recipe fitted to the store, and the backbone of ``init_from``."""
 
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from seit.augment import crop_size_of
-from seit.config import build, flatten, merge, nest, read_yaml, to_mapping
+from seit.config import flatten, merge, nest, read_yaml, to_mapping
 from seit.errors import UsageError
 from seit.models import Stem
 from seit.recipes import Recipe, default_recipe
 from seit.shards import Store
 from seit.stream import select
-from seit.training.config import LoopConfig
 from seit.training.run import Run
 
 _LOG = logging.getLogger(__name__)
@@ -22,25 +21,6 @@ FEW_PATCHES = 16
 _LEAST_PATCHES = 4
 _STEMS = ("4/4/0", "2/2/0", "1/1/0")
 _STEPS_PER_EPOCH = 4
-Config = TypeVar("Config", bound=LoopConfig)
-
-
-def default_config(
-    kind: type[Config], store: Store, *, task: str, init_from: str | Path | None = None
-) -> Config:
-    """Return the default config of a command, fitted to the store.
-
-    Args:
-        kind: the config's class.
-        store: training data.
-        task: the command, or the objective of a pretraining run.
-        init_from: a run to take initial weights from, whose backbone and crop are kept.
-
-    Raises:
-        UsageError: no recipe fits the store.
-    """
-    started = {} if init_from is None else backbone_of(init_from)
-    return build(kind, merge(default_settings(task, store), started), origin="defaults")
 
 
 def default_settings(

@@ -11,7 +11,7 @@ from seit.models.stem import Stem
 from seit.pretraining import PretrainConfig, pretrain
 from seit.recipes import find_recipe, list_recipes
 from seit.training import TrainConfig, resolve_settings
-from seit.training.defaults import FEW_PATCHES, default_config, default_settings
+from seit.training.defaults import FEW_PATCHES, default_settings
 from seit.training.tuning import TuneConfig
 
 
@@ -28,7 +28,7 @@ def make(tmp_path):
     return make
 
 
-def settings_of_command(kind, store, task, **options):
+def resolve(kind, store, task, **options):
     return resolve_settings(kind, task=task, store=str(store.folder), **options)
 
 
@@ -46,27 +46,18 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_default_of_the_command_is_that_of_python(task, make):
-    for grid, samples in (((32, 32), 80), ((8, 8), 10)):
-        store = make(grid, samples=samples)
-        assert settings_of_command(TASKS[task], store, task) == default_config(
-            TASKS[task], store, task=task
-        )
-
-
 def test_usual_stores_get_the_recipe_as_it_is(make):
-    assert default_config(TrainConfig, make(), task="train") == recipe("small-cpu")
+    assert resolve(TrainConfig, make(), "train") == recipe("small-cpu")
     sounds = make(modality="audio")
-    assert default_config(TrainConfig, sounds, task="train") == recipe("audio-small-cpu")
-    mtm = default_config(PretrainConfig, make(), task="mtm")
+    assert resolve(TrainConfig, sounds, "train") == recipe("audio-small-cpu")
+    mtm = resolve(PretrainConfig, make(), "mtm")
     assert mtm == recipe("mtm-small-cpu", PretrainConfig)
 
 
 @pytest.mark.parametrize("task", ["train", "mtm", "sit", "further"])
 @pytest.mark.parametrize("grid", [(8, 8), (16, 16), (10, 40), (32, 32), (64, 64)])
 def test_no_default_leaves_few_patches(task, grid, make):
-    config = default_config(TASKS[task], make(grid), task=task)
+    config = resolve(TASKS[task], make(grid), task)
     size = tuple(round(side * 7 / 8) for side in grid)
     rows, columns = Stem.parse(config.model.stem).output_size(size)
     assert rows * columns >= FEW_PATCHES
@@ -74,18 +65,14 @@ def test_no_default_leaves_few_patches(task, grid, make):
 
 def test_what_is_asked_for_is_not_fitted(make):
     store = make((8, 8), samples=10)
-    found = settings_of_command(
-        TrainConfig, store, "train", changes={"model.stem": "2/2/0", "batch_size": 7}
-    )
+    found = resolve(TrainConfig, store, "train", changes={"model.stem": "2/2/0", "batch_size": 7})
     assert (found.model.stem, found.data.batch_size) == ("2/2/0", 7)
-    assert settings_of_command(TrainConfig, store, "train", recipe="small-cpu") == recipe(
-        "small-cpu"
-    )
+    assert resolve(TrainConfig, store, "train", recipe="small-cpu") == recipe("small-cpu")
 
 
 def test_few_samples_fill_a_batch_several_times(make, monkeypatch):
     for samples, batch in ((63, 14), (24, 6), (5, 2), (1, 1), (64, 64)):
-        config = default_config(TrainConfig, make(samples=samples), task="train")
+        config = resolve(TrainConfig, make(samples=samples), "train")
         assert config.data.batch_size == batch
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert default_settings("train", make(samples=30))["data"]["batch_size"] == 6
@@ -93,18 +80,18 @@ def test_few_samples_fill_a_batch_several_times(make, monkeypatch):
 
 def test_grids_and_sounds_without_a_recipe_are_refused_with_the_nearest(make):
     with pytest.raises(UsageError, match=r"no recipe of mtm for audio; .* --recipe mtm-small-cpu"):
-        default_config(PretrainConfig, make(modality="audio"), task="mtm")
+        resolve(PretrainConfig, make(modality="audio"), "mtm")
     with pytest.raises(UsageError, match="the nearest is --recipe small-cpu"):
-        default_config(TrainConfig, make((1, 2)), task="train")
+        resolve(TrainConfig, make((1, 2)), "train")
     sounds = make((16, 40), modality="audio")
-    assert default_config(TrainConfig, sounds, task="train").augment.crop_size == 16
+    assert resolve(TrainConfig, sounds, "train").augment.crop_size == 16
 
 
 def test_a_recipe_of_another_modality_is_warned_about(make, caplog):
-    settings_of_command(TrainConfig, make(modality="audio"), "train", recipe="small-cpu")
+    resolve(TrainConfig, make(modality="audio"), "train", recipe="small-cpu")
     assert "the recipe small-cpu is made for image and" in caplog.text
     caplog.clear()
-    settings_of_command(TrainConfig, make(), "train", recipe="small-cpu")
+    resolve(TrainConfig, make(), "train", recipe="small-cpu")
     assert not caplog.text
     known = {one.name: one.modality for one in list_recipes()}
     assert known["speech-small-cpu"] == "audio"

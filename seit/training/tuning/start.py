@@ -20,7 +20,6 @@ from seit.progress import Progress
 from seit.report import Section, table
 from seit.shards import Store, open_store
 from seit.training.classify import CLASSIFIER_FILES, Classifying, TrainResult, teacher_of
-from seit.training.defaults import default_config
 from seit.training.feeds import TrainBatch
 from seit.training.initialize import starting_from
 from seit.training.launch import run_objective
@@ -53,7 +52,7 @@ class TuneResult(TrainResult):
 
 
 def tune(
-    config: TuneConfig | None,
+    config: TuneConfig,
     store: Store | str | Path,
     *,
     out: str | Path,
@@ -68,7 +67,7 @@ def tune(
     of the model with its modules.
 
     Args:
-        config: settings; None for the defaults of `seit tune`, fitted to the store.
+        config: settings.
         store: an open store or its path.
         out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
         init_from: a finished run to take initial weights from, instead of ``config.init_from``. The
@@ -84,8 +83,6 @@ def tune(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     opened = store if isinstance(store, Store) else open_store(store)
-    if config is None:
-        config = default_config(TuneConfig, opened, task="tune", init_from=init_from)
     settled = starting_from(config, init_from)
     if settled.init_from is None:
         raise UsageError("--init-from is missing; name the finished run whose backbone to tune")
