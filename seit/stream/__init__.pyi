@@ -23,5 +23,5 @@ from .order import (
 from .packed import id_dtype as id_dtype, unpack as unpack
 from .pixels import PixelLoader as PixelLoader
 from .resident import ResidentLoader as ResidentLoader
-from .streaming import StreamingLoader as StreamingLoader
 from .subsets import select as select
+from .windows import StreamingLoader as StreamingLoader

@@ -12,7 +12,7 @@ from seit.shards import Split
 from seit.stream.batches import Loader, Rank
 from seit.stream.order import WINDOW_BLOCKS, Order, WindowOrder
 from seit.stream.resident import ResidentLoader
-from seit.stream.streaming import StreamingLoader
+from seit.stream.windows import StreamingLoader
 
 Mode = Literal["auto", "resident", "streaming"]
 OrderName = Literal["global", "window"]
