@@ -21,12 +21,10 @@ from seit.report import (
     bar_chart,
     figures,
     line_chart,
-    page,
     table,
     task_matrix,
-    write_page,
 )
-from seit.training import settings_section
+from seit.training import write_report
 
 _TILES = (
     ("last_accuracy", "last accuracy", "mean over tasks"),
@@ -44,19 +42,20 @@ _MAX_BARS = 30
 
 
 def write_continual_report(
-    path: Path,
+    folder: Path,
     *,
     title: str,
     lead: str,
     result: Mapping[str, Any],
     settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
     warnings: Sequence[str] = (),
     origins: Sequence[Section] = (),
 ) -> None:
     """Write `report.html` of a finished run.
 
     Args:
-        path: path of the file.
+        folder: folder of the run.
         title: heading.
         lead: one sentence about the run.
         result: contents of a result file. ``accuracy_matrix``: T lists of T accuracies 0–1 or None.
@@ -65,6 +64,7 @@ def write_continual_report(
             Optional: ``pooled``, like ``accuracies``; ``curve`` of an online stream, with
             ``samples`` and ``accuracy``.
         settings: settings of the run, nested or not.
+        environment: versions and hardware.
         warnings: reasons to distrust the figures.
         origins: sections about the origin of the backbone.
     """
@@ -85,9 +85,15 @@ def write_continual_report(
         Section("Bytes", _bytes(result["ledger"]), _BYTES_TEXT),
         Section("All numbers", _numbers(result["metrics"])),
         _stream_section(result["stream"]),
-        settings_section(flatten(settings)),
     ]
-    write_page(path, page(title, lead=lead, sections=sections))
+    write_report(
+        folder,
+        title=title,
+        lead=lead,
+        sections=sections,
+        settings=flatten(settings),
+        environment=environment,
+    )
 
 
 _BYTES_TEXT = (

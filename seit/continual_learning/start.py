@@ -244,7 +244,7 @@ def _leave(
     info = {**run.info, "result": asdict(result), "environment": environment(device)}
     config = learner.config
     write_continual_report(
-        run.path / REPORT_NAME,
+        run.path,
         title=f"Run {run.path.name}",
         lead=f"{config.method} on {len(result.accuracy_matrix)} tasks of {store.folder}: "
         f"{result.last_accuracy:.1%} after the last one, {result.average_accuracy:.1%} on average.",
@@ -258,6 +258,7 @@ def _leave(
             **({"curve": result.curve} if result.curve["samples"] else {}),
         },
         settings=flatten(to_mapping(config)),
+        environment=info["environment"],
         warnings=result.warnings,
         origins=origin_sections(info, where=str(run.path / RUN_NAME)),
     )

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from seit.config import flatten, to_mapping
-from seit.report import Section, page, table, write_page
-from seit.training import REPORT_NAME, THROUGHPUT, Curve, Run, curves, settings_section
+from seit.report import Section, table
+from seit.training import THROUGHPUT, Curve, Run, curves, write_report
 
 _CURVES = (
     Curve("train", "loss", "loss", "Training loss", "loss"),
@@ -19,18 +19,18 @@ def write_training_report(run: Run, config: Any, info: Mapping[str, Any], *, tit
     rows = [[name, _text(value)] for name, value in info["result"].items() if value is not None]
     noted = {name for line in metrics[""] for name in line}
     shown = [curve for curve in _CURVES if curve.key in noted]
-    html = page(
-        f"Run {run.path.name}",
+    write_report(
+        run.path,
+        title=f"Run {run.path.name}",
         lead=f"{title}, {config.steps:,} steps of {config.batch_size}.",
         sections=[
             Section("Result", table(rows, header=["figure", "held out"])),
             Section("Learning curves", curves(metrics, shown)),
             Section("Throughput", curves(metrics, THROUGHPUT)),
-            settings_section(flatten(to_mapping(config))),
         ],
-        footer=", ".join(f"{key} {value}" for key, value in info["environment"].items()),
+        settings=flatten(to_mapping(config)),
+        environment=info["environment"],
     )
-    write_page(run.path / REPORT_NAME, html)
 
 
 def _text(value: Any) -> str:

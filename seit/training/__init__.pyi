@@ -96,7 +96,6 @@ from .report import (
     confusion_sections as confusion_sections,
     curves as curves,
     group_curves as group_curves,
-    settings_section as settings_section,
     write_report as write_report,
 )
 from .run import (

@@ -129,6 +129,7 @@ def write_report(
     sections: Sequence[Section],
     settings: Mapping[str, Any],
     environment: Mapping[str, Any],
+    settings_text: str = "",
 ) -> None:
     """Write `report.html` into a folder.
 
@@ -139,11 +140,14 @@ def write_report(
         sections: all sections before the settings.
         settings: settings by dotted name.
         environment: versions and hardware, for the foot of the page.
+        settings_text: a remark on the settings.
     """
+    rows = [[name, str(value)] for name, value in settings.items()]
+    table_of_settings = table(rows, header=["setting", "value"])
     html = page(
         title,
         lead=lead,
-        sections=[*sections, settings_section(settings)],
+        sections=[*sections, Section("Settings", table_of_settings, settings_text)],
         footer=", ".join(f"{key} {value}" for key, value in environment.items()),
     )
     write_page(folder / REPORT_NAME, html)
@@ -211,12 +215,6 @@ def confusion_sections(counts: Confusion, classes: tuple[str, ...]) -> list[Sect
         Section("Confusion", confusion_matrix(counts, classes=classes, title="Confusion")),
         Section("Most often confused", table(rows, header=header)),
     ]
-
-
-def settings_section(settings: Mapping[str, Any]) -> Section:
-    """Return a section of all settings of a run, by name."""
-    rows = [[name, str(value)] for name, value in settings.items()]
-    return Section("Settings", table(rows, header=["setting", "value"]))
 
 
 def _mistake_sections(run: Run, store: Store | None) -> list[Section]:

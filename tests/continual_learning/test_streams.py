@@ -228,9 +228,9 @@ def test_domains_from_folders():
         (b"photo/cat/1.png,a\nphoto/cat/1.png,b\n", "line 2 .* a second domain"),
         (b"photo/cat/1.png\n", "line 1 .* is not key,domain"),
         (b"photo/cat/1.png,\n", "is not key,domain"),
-        (b"\xff\xfe,a\n", "no CSV file"),
-        (b'"' + b"a" * 200_000, "no CSV file"),
-        (None, "cannot be read: No such file"),
+        (b"\xff\xfe,a\n", "cannot be read as UTF-8 CSV"),
+        (b'"' + b"a" * 200_000, "cannot be read as UTF-8 CSV"),
+        (None, "cannot be read as UTF-8 CSV: No such file .*; pass a file of key,domain"),
     ],
 )
 def test_files_that_hold_no_domains(tmp_path, data, words):

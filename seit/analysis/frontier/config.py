@@ -11,7 +11,7 @@ from seit.analysis.frontier.points import DEFAULT_POINTS, FITTED, Point, parse_p
 from seit.config import build, flatten, merge, nest, read_yaml, to_mapping
 from seit.documents import as_record
 from seit.errors import UsageError
-from seit.ingest import TokenizeConfig, resolve_tokenizer
+from seit.ingest import TokenizeConfig
 from seit.recipes import find_recipe
 from seit.training import OF_THE_MACHINE, TrainConfig
 
@@ -99,19 +99,6 @@ class FrontierConfig:
             seed=self.seed,
             workers=self.workers,
         )
-
-    def check_tokenizers(self) -> int:
-        """Check that all tokenizers take the same squares; return their side in pixels.
-
-        Raises:
-            UsageError: a tokenizer takes others.
-        """
-        points = [point for point in self.parsed_points if point.tokenizer]
-        for point in points:
-            resolve_tokenizer(self.tokenize_config(point))
-        size = resolve_tokenizer(self.tokenize_config(None))[0].size
-        assert size is not None, "images have a size"
-        return size
 
     def record(self, fingerprint: str) -> dict[str, Any]:
         """Return all that determines the result of a point and seed; ``fingerprint`` is SRC's."""

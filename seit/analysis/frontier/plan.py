@@ -61,7 +61,7 @@ def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPo
     Raises:
         UsageError: invalid input or settings.
     """
-    size = config.check_tokenizers()
+    size = find_size(config)
     corpus = list_labelled(source, config)
     train = corpus.by_split()[config.base.data.train_split]
     planned: list[PlannedPoint] = []
@@ -81,6 +81,20 @@ def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPo
             )
         )
     return tuple(planned)
+
+
+def find_size(config: FrontierConfig) -> int:
+    """Return the side in pixels of the squares that all tokenizers of a comparison take.
+
+    Raises:
+        UsageError: a tokenizer does not exist, or takes other squares.
+    """
+    for point in config.parsed_points:
+        if point.tokenizer:
+            resolve_tokenizer(config.tokenize_config(point))
+    size = resolve_tokenizer(config.tokenize_config(None))[0].size
+    assert size is not None, "images have a size"
+    return size
 
 
 def list_labelled(source: str | Path, config: FrontierConfig) -> Corpus:

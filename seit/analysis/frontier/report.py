@@ -23,13 +23,12 @@ from seit.report import (
     element,
     figures,
     image_grid,
-    page,
     scatter_chart,
     scatter_svg,
     table,
-    write_page,
 )
 from seit.shards import Split, Store
+from seit.training import write_report
 
 if TYPE_CHECKING:
     from seit.analysis.frontier.run import FrontierResult
@@ -68,7 +67,7 @@ def draw_chart(rows: Sequence[Row]) -> str:
     )
 
 
-def write_report(
+def write_frontier_report(
     result: "FrontierResult",
     config: FrontierConfig,
     *,
@@ -94,8 +93,9 @@ def write_report(
         note=_error_note(result.rows),
     )
     settings = {"recipe": config.recipe, "seeds": config.seeds, **flatten(to_mapping(config.base))}
-    html = page(
-        f"Accuracy against bytes: {title}",
+    write_report(
+        result.report.parent,
+        title=f"Accuracy against bytes: {title}",
         lead=f"{result.train_samples:,} training pictures, stored in {len(result.rows)} ways; "
         f"{config.base.model.name} trained from each for {result.steps:,} steps of "
         f"{config.base.data.batch_size}, {_seeds(result.seeds)}, and validated on "
@@ -110,18 +110,11 @@ def write_report(
                 "Validation pictures at the size that the network is given. A network on tokens "
                 "reads the tokens' vectors, not these reconstructions.",
             ),
-            Section(
-                "Settings",
-                table(
-                    [[name, str(value)] for name, value in settings.items()],
-                    header=["setting", "value"],
-                ),
-                "Input, share of the pictures and seed are set by each run.",
-            ),
         ],
-        footer=", ".join(f"{key} {value}" for key, value in result.environment.items()),
+        settings=settings,
+        settings_text="Input, share of the pictures and seed are set by each run.",
+        environment=result.environment,
     )
-    write_page(result.report, html)
 
 
 def _families(rows: Sequence[Row]) -> list[Family]:

@@ -17,9 +17,9 @@ import numpy as np
 
 from seit.analysis.frontier.config import FrontierConfig, differences
 from seit.analysis.frontier.corpora import copied_bytes, copier_of, copy_psnr, make_copy
-from seit.analysis.frontier.plan import list_labelled
+from seit.analysis.frontier.plan import find_size, list_labelled
 from seit.analysis.frontier.points import FITTED, Point
-from seit.analysis.frontier.report import draw_chart, write_report
+from seit.analysis.frontier.report import draw_chart, write_frontier_report
 from seit.analysis.frontier.rows import Row, Size, make_row, pareto_front, store_size
 from seit.documents import read_json
 from seit.errors import UsageError
@@ -31,12 +31,11 @@ from seit.progress import StageProgress
 from seit.shards import CARD_NAME, Split, Store, is_url, open_store
 from seit.stores import convert_store
 from seit.stream import select
-from seit.training import Run, TrainResult, train
+from seit.training import REPORT_NAME, Run, TrainResult, train
 
 _LOG = logging.getLogger(__name__)
 RESULT_NAME = "frontier.json"
 CHART_NAME = "frontier.svg"
-REPORT_NAME = "report.html"
 MAX_RESULT_BYTES = 1 << 24
 
 
@@ -100,7 +99,7 @@ def run_frontier(
     """
     started = time.perf_counter()
     config = config or FrontierConfig()
-    size = config.check_tokenizers()
+    size = find_size(config)
     corpus = list_labelled(source, config)
     out = Path(out).resolve()
     place = str(source) if is_url(str(source)) else str(Path(source).resolve())
@@ -129,7 +128,7 @@ def _finish(work: "_Work", place: str, started: float) -> FrontierResult:
         chart=out / CHART_NAME,
         report=out / REPORT_NAME,
     )
-    write_report(
+    write_frontier_report(
         result,
         config,
         title=place.rstrip("/").rpartition("/")[2],

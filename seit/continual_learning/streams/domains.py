@@ -1,10 +1,10 @@
 """Domains of samples, from a CSV file or from the folders of the corpus."""
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from seit.errors import UsageError
+from seit.ingest import csv_lines
 
 FOLDER = "folder"
 """In place of a file: the domain is the first folder of a sample's key."""
@@ -25,26 +25,17 @@ def read_domains(path: str | Path, keys: Sequence[str], *, split: str = "") -> l
     if str(path) == FOLDER:
         return [_folder_of(key, split) for key in keys]
     wanted: dict[str, str | None] = dict.fromkeys(keys)
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            for number, fields in enumerate(csv.reader(file), 1):
-                if not fields or (number == 1 and fields == ["key", "domain"]):
-                    continue
-                if len(fields) != 2 or not fields[1]:
-                    raise UsageError(f"line {number} of {path} is not key,domain")
-                key, domain = fields
-                if key not in wanted:
-                    continue
-                if wanted[key] not in (None, domain):
-                    raise UsageError(f"line {number} of {path} gives {key} a second domain")
-                wanted[key] = domain
-    except OSError as error:
-        raise UsageError(
-            f"the domains {str(path)!r} cannot be read: {error.strerror}; pass a CSV file of "
-            f"key,domain or {FOLDER!r}"
-        ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no CSV file of key,domain: {error}") from error
+    for number, fields in _lines(Path(path)):
+        if number == 1 and fields == ["key", "domain"]:
+            continue
+        if len(fields) != 2 or not fields[1]:
+            raise UsageError(f"line {number} of {path} is not key,domain")
+        key, domain = fields
+        if key not in wanted:
+            continue
+        if wanted[key] not in (None, domain):
+            raise UsageError(f"line {number} of {path} gives {key} a second domain")
+        wanted[key] = domain
     domains = [found for key in keys if (found := wanted[key]) is not None]
     if len(domains) < len(keys):
         missing = [key for key in keys if wanted[key] is None]
@@ -53,6 +44,13 @@ def read_domains(path: str | Path, keys: Sequence[str], *, split: str = "") -> l
             "line for each"
         )
     return domains
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        yield from csv_lines(path)
+    except UsageError as error:
+        raise UsageError(f"{error}; pass a file of key,domain or {FOLDER!r}") from error
 
 
 def _folder_of(key: str, split: str) -> str:

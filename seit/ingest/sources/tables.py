@@ -111,7 +111,7 @@ def _csv(path: Path) -> tuple[list[str], Iterator[Row]]:
         raise _unreadable(path, error) from None
     # Choose the most frequent delimiter: quoted names rarely contain delimiters in headers.
     delimiter = max(DELIMITERS, key=header.count)
-    lines = _csv_lines(path, delimiter)
+    lines = csv_lines(path, delimiter)
     first = next(lines, None)
     if first is None:
         raise UsageError(f"{path} is empty; expected a line of column names, then rows")
@@ -119,8 +119,12 @@ def _csv(path: Path) -> tuple[list[str], Iterator[Row]]:
     return columns, _csv_rows(path, lines, len(columns))
 
 
-def _csv_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of every non-blank line."""
+def csv_lines(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of every non-blank line of a CSV file in UTF-8.
+
+    Raises:
+        UsageError: the file cannot be read, or is no such file.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
