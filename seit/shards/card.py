@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from seit.documents import as_record
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
 from seit.shards.blocks import parse_json
@@ -37,6 +40,8 @@ _LEAST_STREAM_BYTES = 6
 """A context-coded sample is at least two words and their count."""
 MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
+GridSide = Annotated[int, Meta(ge=1, le=MAX_GRID_SIDE)]
+NumCodes = Annotated[int, Meta(ge=2, le=MAX_CODES)]
 _END = "\n}\n"
 _SHOWN_LENGTH = 80
 SEAL_BYTES = len(',\n  "sha256": ""') + 64 + len(_END)
@@ -48,7 +53,7 @@ class FileRecord:
     """File of the store: path relative to it, size in bytes, sha256 in hexadecimal."""
 
     file: str
-    bytes: int
+    bytes: Annotated[int, Meta(ge=0, le=1 << 50)]
     sha256: str
 
 
@@ -56,7 +61,7 @@ class FileRecord:
 class ShardRecord(FileRecord):
     """Shard and the number of samples in it."""
 
-    samples: int
+    samples: Annotated[int, Meta(ge=0, le=1 << 40)]
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ class TokenizerInfo:
     fingerprint: str
     modality: str
     preprocessing: Mapping[str, Any]
-    grid: tuple[int, int]
-    codebook_size: int
-    codebook_dim: int
+    grid: tuple[GridSide, GridSide]
+    codebook_size: NumCodes
+    codebook_dim: Annotated[int, Meta(ge=1, le=1 << 16)]
     flip_equivariant: bool
 
     @property
@@ -113,13 +118,13 @@ class Card:
     tokenizer: TokenizerInfo
     codec: str
     container: str
-    block_samples: int
+    block_samples: Annotated[int, Meta(ge=1, le=MAX_COUNT)]
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[ShardRecord, ...]]
     files: tuple[FileRecord, ...]
-    skipped: int
-    source_bytes: int
-    quality: Mapping[str, float]
+    skipped: Annotated[int, Meta(ge=0, le=1 << 50)]
+    source_bytes: Annotated[int, Meta(ge=0, le=1 << 62)]
+    quality: Mapping[str, Any]
     job: Mapping[str, Any]
     version: int = field(default=FORMAT_VERSION)
 
@@ -163,43 +168,26 @@ class Card:
 
     @cached_property
     def _text(self) -> str:
-        tokenizer = self.tokenizer
+        preprocessing = dict(self.tokenizer.preprocessing)
         body: dict[str, Any] = {
             "format": FORMAT_NAME,
             "version": self.version,
-            "tokenizer": {
-                "name": tokenizer.name,
-                "fingerprint": tokenizer.fingerprint,
-                "modality": tokenizer.modality,
-                "preprocessing": dict(tokenizer.preprocessing),
-                "grid": list(tokenizer.grid),
-                "codebook_size": tokenizer.codebook_size,
-                "codebook_dim": tokenizer.codebook_dim,
-                "flip_equivariant": tokenizer.flip_equivariant,
-            },
+            "tokenizer": {**vars(self.tokenizer), "preprocessing": preprocessing},
             "codec": {"name": self.codec, "bits": self.layout.bits},
             "container": self.container,
             "block_samples": self.block_samples,
-            "classes": list(self.classes),
+            "classes": self.classes,
             "splits": {
                 split: {
                     "samples": self.samples_of(split),
                     "shards": [
-                        {
-                            "file": shard.file,
-                            "samples": shard.samples,
-                            "bytes": shard.bytes,
-                            "sha256": shard.sha256,
-                        }
+                        {"file": shard.file, "samples": shard.samples, **vars(shard)}
                         for shard in shards
                     ],
                 }
                 for split, shards in self.splits.items()
             },
-            "files": [
-                {"file": record.file, "bytes": record.bytes, "sha256": record.sha256}
-                for record in self.files
-            ],
+            "files": [vars(record) for record in self.files],
             "skipped": self.skipped,
             "source_bytes": self.source_bytes,
             "quality": dict(self.quality),
@@ -250,7 +238,7 @@ def read_card(location: Location) -> Card:
         )
     _refuse_unknown(body, path)
     try:
-        card = _parse(body)
+        card = _parse(body, path)
         canonical = card.to_text()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
@@ -296,51 +284,22 @@ def _is_sealed(text: str) -> bool:
     return text == _seal(text[:-SEAL_BYTES] + _END)
 
 
-def _parse(body: Mapping[str, Any]) -> Card:
-    tokenizer = body["tokenizer"]
-    height, width = (_integer(side, 1, MAX_GRID_SIDE) for side in tokenizer["grid"])
-    card = Card(
-        tokenizer=TokenizerInfo(
-            name=_string(tokenizer["name"]),
-            fingerprint=_string(tokenizer["fingerprint"]),
-            modality=_string(tokenizer["modality"]),
-            preprocessing=dict(tokenizer["preprocessing"]),
-            grid=(height, width),
-            codebook_size=_integer(tokenizer["codebook_size"], 2, MAX_CODES),
-            codebook_dim=_integer(tokenizer["codebook_dim"], 1, 1 << 16),
-            flip_equivariant=bool(tokenizer["flip_equivariant"]),
-        ),
-        codec=_string(body["codec"]["name"]),
-        container=_string(body["container"]),
-        block_samples=_integer(body["block_samples"], 1, MAX_COUNT),
-        classes=tuple(_string(name) for name in body["classes"]),
-        splits={
-            _split_name(split): tuple(
-                ShardRecord(
-                    file=_inner_path(shard["file"]),
-                    samples=_integer(shard["samples"], 0, 1 << 40),
-                    bytes=_integer(shard["bytes"], 0, 1 << 50),
-                    sha256=_string(shard["sha256"]),
-                )
-                for shard in entry["shards"]
-            )
-            for split, entry in body["splits"].items()
-        },
-        files=tuple(
-            FileRecord(
-                file=_inner_path(record["file"]),
-                bytes=_integer(record["bytes"], 0, 1 << 50),
-                sha256=_string(record["sha256"]),
-            )
-            for record in body["files"]
-        ),
-        skipped=_integer(body["skipped"], 0, 1 << 50),
-        source_bytes=_integer(body["source_bytes"], 0, 1 << 62),
-        quality=dict(body["quality"]),
-        job=dict(body["job"]),
-    )
+def _parse(body: Mapping[str, Any], path: str) -> Card:
+    shards = {name: split["shards"] for name, split in body["splits"].items()}
+    flat = {**body, "codec": body["codec"]["name"], "splits": shards}
+    card = as_record(flat, Card, origin=path)
+    _check_names(card)
     _check_records(card)
     return card
+
+
+def _check_names(card: Card) -> None:
+    for split in card.splits:
+        if not is_split_name(split):
+            raise ValueError(f"{_cut(split)} is no plain name of a split")
+    for record in card.records:
+        if not is_inner_path(record.file):
+            raise ValueError(f"{_cut(record.file)} is no plain path inside the store")
 
 
 def _check_records(card: Card) -> None:
@@ -384,32 +343,6 @@ def _check_shard(card: Card, shard: ShardRecord) -> None:
         return
     if least > shard.bytes:
         raise ValueError(f"{shard.samples} samples do not fit into {shard.file}")
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    return value
-
-
-def _integer(value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{value!r} is not an integer from {low} to {high}")
-    return value
-
-
-def _split_name(value: object) -> str:
-    name = _string(value)
-    if not is_split_name(name):
-        raise ValueError(f"{_cut(name)} is no plain name of a split")
-    return name
-
-
-def _inner_path(value: object) -> str:
-    path = _string(value)
-    if not is_inner_path(path):
-        raise ValueError(f"{_cut(path)} is no plain path inside the store")
-    return path
 
 
 def _cut(text: str) -> str:

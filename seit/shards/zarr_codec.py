@@ -13,8 +13,6 @@ Legend: n rows of a chunk, H W grid, K codes.
 """
 
 import asyncio
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,12 +30,28 @@ from zarr.core.chunk_grids import ChunkGrid, RegularChunkGrid
 from zarr.core.dtype.wrapper import TBaseDType, TBaseScalar, ZDType
 from zarr.core.indexing import SelectorTuple
 
+from seit.documents import as_record
 from seit.errors import DamagedError, UsageError
-from seit.shards.card import MAX_CODES, MAX_GRID_SIDE
+from seit.shards.card import GridSide, NumCodes
 from seit.shards.codec_registry import build_codec
 from seit.shards.codecs import Codec, PackedCodec, TokenLayout
 from seit.shards.zarr.chunks import decode_rows, pad_rows
 from seit.shards.zarr.documents import CODEC_NAME, codec_configuration
+
+
+@dataclass(frozen=True)
+class _CodecEntry:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Configuration:
+    """Entry of the codec in `zarr.json`; ``tables`` are base64 there."""
+
+    codec: _CodecEntry
+    codes: NumCodes
+    grid: tuple[GridSide, GridSide]
+    tables: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -72,15 +86,14 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             UsageError: this seit does not have the codec that it names.
             DamagedError: the entry is invalid.
         """
-        try:
-            configuration = data["configuration"]
-            found = _parse_configuration(configuration)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DamagedError(
-                f"zarr.json holds no valid configuration of the codec {CODEC_NAME!r} ({error!r}); "
-                "restore it from a copy"
-            ) from error
-        codec = cls(**found)
+        configuration = data.get("configuration")
+        found = as_record(
+            configuration,
+            _Configuration,
+            origin=f"the configuration of the codec {CODEC_NAME!r} in zarr.json",
+        )
+        layout = TokenLayout(grid=found.grid, num_codes=found.codes)
+        codec = cls(name=found.codec.name, layout=layout, tables=found.tables)
         tables = None if codec.name == PackedCodec.name else codec.tables
         if _json(codec_configuration(codec.frames, tables)) != _json(configuration):
             raise DamagedError(
@@ -183,32 +196,8 @@ def _build_once(name: str, layout: TokenLayout, tables: bytes | None) -> Codec:
     return build_codec(name, layout, tables=tables)
 
 
-def _parse_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a ``SeitCodec``; missing ones raise Python's own errors."""
-    name = configuration["codec"]["name"]
-    if not isinstance(name, str):
-        raise TypeError(f"{name!r} is not a string")
-    height, width = (_integer(side, 1, MAX_GRID_SIDE) for side in configuration["grid"])
-    layout = TokenLayout(
-        grid=(height, width), num_codes=_integer(configuration["codes"], 2, MAX_CODES)
-    )
-    tables = None
-    if "tables" in configuration:
-        try:
-            tables = base64.b64decode(configuration["tables"], validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"tables are no base64: {error}") from error
-    return {"name": name, "layout": layout, "tables": tables}
-
-
 def _json(configuration: object) -> str:
     return json.dumps(configuration, sort_keys=True)
-
-
-def _integer(value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{value!r} is not an integer from {low} to {high}")
-    return value
 
 
 def _rows_of(
