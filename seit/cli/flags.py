@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -12,9 +12,6 @@ from seit.cli.output import Bar, print_json, print_lines, progress_bar
 from seit.config import parse_assignments, to_mapping
 from seit.errors import UsageError
 from seit.progress import Progress
-
-if TYPE_CHECKING:
-    pass
 
 _OPTIONS = ("recipe", "config", "resume")
 _TOP_SETTINGS = ("init_from", "method", "objective")
@@ -24,40 +21,56 @@ _SETTINGS = ("model", "epochs", "steps", "batch_size", "seed", "device", "init_f
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class RunFlags:
-    """Flags of train, pretrain, tune and continual."""
+class TrainingFlags:
+    """Flags of every command that trains: runs, tokenizers and TokenAdapt."""
 
+    config: Path | None = None
+    """A YAML file of settings; flags win over it."""
+    steps: int | None = None
+    """Steps of training."""
+    batch_size: int | None = None
+    """Samples per step, over all devices."""
+    seed: int | None = None
+    """Seed for weights, data order and augmentation."""
+    device: str | None = None
+    """auto, cpu, cuda, mps."""
+    resume: bool = False
+    """Resume an interrupted training, if there is one."""
+    dry_run: bool = False
+    """Print the resolved settings as YAML and stop."""
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None
+    """NAME=VALUE of any setting."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class _StartFlags:
     out: Path | None = None
     """A new folder for the run."""
     recipe: str | None = None
     """Name of a recipe; see `seit recipes list`. By default, unless --config is given, the
     command's recipe for the store's data, fitted to its grid and to few samples."""
-    config: Path | None = None
-    """A YAML file of settings."""
     model: str | None = None
     """A timm backbone; of a recipe for another one only drop_path is kept. That of --init-from or
     of the recipe by default."""
-    epochs: int | None = None
-    """Passes over the training split; over each task in `continual`."""
-    steps: int | None = None
-    """Steps, instead of epochs; of each task in `continual`."""
-    batch_size: int | None = None
-    """Samples per step, over all devices."""
-    seed: int | None = None
-    """Seed for weights, data order, augmentation and masks."""
-    device: str | None = None
-    """auto, cpu, cuda, mps."""
-    resume: bool = False
-    """Continue the run at OUT if there is one (`--resume auto` is the same); its schedule may have
-    become longer."""
     init_from: Path | None = None
     """Start from the weights of this finished run, and with its backbone."""
-    dry_run: bool = False
-    """Print the resolved settings as YAML and stop."""
-    set_: Annotated[list[str] | None, Parameter(name="--set")] = None
-    """NAME=VALUE; what `--group.field value` is short for."""
-    json: bool = False
-    """Print one JSON object."""
+    epochs: int | None = None
+    """Passes over the training split; over each task in `continual`."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunFlags(TrainingFlags, _StartFlags):  # flags of the last base come first
+    """Flags of train, pretrain, tune and continual."""
+
+    steps: int | None = None
+    """Steps of training, instead of epochs; of each task in `continual`."""
+    resume: bool = False
+    """Resume the run at OUT if there is one (`--resume auto` is the same); its schedule may have
+    become longer."""
 
     @property
     def folder(self) -> Path:

@@ -2,11 +2,8 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from seit.cli.flags import noted_on, print_settings
+from seit.cli.flags import TrainingFlags, noted_on, print_settings
 from seit.cli.output import print_json, print_table, progress_bar
 from seit.cli.tokenizer.settings import flat_settings
 from seit.errors import UsageError
@@ -21,16 +18,8 @@ def adapt(
     /,
     *,
     out: Path | None = None,
-    config: Path | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    resume: bool = False,
     overwrite: bool = False,
-    dry_run: bool = False,
-    json: bool = False,
+    flags: TrainingFlags = TrainingFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Train TokenAdapt, which warps token grids, for STORE and save it to FILE.
 
@@ -42,27 +31,14 @@ def adapt(
         store: A store of images.
         src: The images that it was made from.
         out: A new .safetensors file.
-        config: A YAML file of settings; flags win over it.
-        steps: Steps of the training.
-        batch_size: Images per step.
-        seed: Seed for weights, order and warps.
-        device: auto, cpu, cuda, mps.
-        set_: NAME=VALUE of any setting.
-        resume: Resume the interrupted training at FILE.run.
         overwrite: Replace FILE and its run.
-        dry_run: Print the settings as YAML and stop.
-        json: Print the result as one JSON object.
+        flags: Flags of all trainings.
     """
     from seit.tokenizer_training import TokenAdaptConfig
 
-    settings = flat_settings(
-        TokenAdaptConfig,
-        config=config,
-        named={"steps": steps, "batch_size": batch_size, "seed": seed, "device": device},
-        assigned=set_,
-    )
-    if dry_run:
-        return print_settings(settings, json=json)
+    settings = flat_settings(TokenAdaptConfig, flags)
+    if flags.dry_run:
+        return print_settings(settings, json=flags.json)
     if out is None:
         raise UsageError("--out is missing; name a new .safetensors file")
     from seit.tokenizer_training import train_tokenadapt
@@ -73,11 +49,11 @@ def adapt(
             src,
             settings,
             out,
-            resume=resume,
+            resume=flags.resume,
             overwrite=overwrite,
             progress=noted_on(bar, _NOTES),
         )
-    if json:
+    if flags.json:
         return print_json({"file": str(out), **asdict(result)})
     return print_table(
         [

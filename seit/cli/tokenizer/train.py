@@ -2,11 +2,9 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
-from seit.cli.flags import noted_on, print_settings
+from seit.cli.flags import TrainingFlags, noted_on, print_settings
 from seit.cli.output import print_json, print_table, progress_bar, warn
 from seit.cli.tokenizer.settings import flat_settings
 from seit.progress import human_seconds
@@ -25,19 +23,11 @@ def train(
     /,
     *,
     also: list[str] | None = None,
-    config: Path | None = None,
     size: int | None = None,
     quantizer: Literal["vq", "rvq", "fsq", "lfq"] | None = None,
     codes: int | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
     init_from: str | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
-    json: bool = False,
+    flags: TrainingFlags = TrainingFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Train the small learned tokenizer on SRC and leave OUT/tokenizer.safetensors.
 
@@ -48,38 +38,17 @@ def train(
         src: Input as of `seit tokenize`.
         out: A new folder, which becomes a run.
         also: Further sources, each after an --also.
-        config: A YAML file of settings; flags win over it.
         size: Pixels of the square images that the tokenizer will take.
         quantizer: Quantizer of the latents.
         codes: Codebook size, of each level.
-        steps: Steps of the training.
-        batch_size: Crops per step.
-        seed: Seed for crops and weights.
-        device: auto, cpu, cuda, mps.
-        set_: NAME=VALUE of any setting.
         init_from: A tokenizer of the same shape to start from: a shipped one's name, or a file.
-        resume: Resume the interrupted training at OUT.
-        dry_run: Print the settings as YAML and stop.
-        json: Print the result as one JSON object.
+        flags: Flags of all trainings.
     """
     from seit.tokenizer_training import TokenizerConfig
 
-    settings = flat_settings(
-        TokenizerConfig,
-        config=config,
-        named={
-            "size": size,
-            "quantizer": quantizer,
-            "codes": codes,
-            "steps": steps,
-            "batch_size": batch_size,
-            "seed": seed,
-            "device": device,
-        },
-        assigned=set_,
-    )
-    if dry_run:
-        return print_settings(settings, json=json)
+    settings = flat_settings(TokenizerConfig, flags, size=size, quantizer=quantizer, codes=codes)
+    if flags.dry_run:
+        return print_settings(settings, json=flags.json)
     from seit.tokenizer_training import train_tokenizer
 
     with progress_bar("training", "steps") as bar:
@@ -87,12 +56,12 @@ def train(
             [src, *(also or ())],
             settings,
             out,
-            resume=resume,
+            resume=flags.resume,
             init_from=init_from,
             progress=noted_on(bar, _NOTES),
         )
     warn(result.warnings)
-    if json:
+    if flags.json:
         return print_json(asdict(result))
     similarity = "" if result.ssim is None else f"SSIM {result.ssim:.3f}, "
     return print_table(
