@@ -8,19 +8,20 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.augment import SampleRandom, TokenAugment, center_crop, nearest_ids
 from seit.errors import SeitError
-from seit.models import Stem, build_backbone, check_encoder, pooled
+from seit.models import pooled
 from seit.outcomes import Outcome
 from seit.pretraining.alarms import alarms_of, new_alarms
+from seit.pretraining.encoder import HEADS_NAME, encoder_of, heads_of
+from seit.pretraining.initialize import start_pretraining_from
 from seit.pretraining.names import ObjectiveName
 from seit.pretraining.patches import Reconstruction
 from seit.pretraining.pictures import reconstruction_rows
@@ -28,15 +29,11 @@ from seit.pretraining.probes import Probes
 from seit.pretraining.report import write_pretrain_report
 from seit.report import Captioned
 from seit.shards import Store
-from seit.training import Feed, LoopFigures, Objective, Ranks, Run, TrainBatch
+from seit.training import LoopFigures, Objective, Ranks, Run, TrainBatch, make_unlabelled_feed
 
 if TYPE_CHECKING:  # the settings look up facts about objectives
     from seit.pretraining.config import PretrainConfig
 
-HEADS_NAME = "pretraining.safetensors"
-"""File in the run folder with the weights outside the encoder, for further pretraining."""
-ENCODER = "encoder."
-"""Prefix of the names of the encoder's weights."""
 EVALUATION_EPOCH = 2**32 - 1
 """Epoch of the draws of evaluations, never reached by training."""
 NUM_PICTURES = 6
@@ -74,25 +71,19 @@ class PretrainResult(Outcome):
     parameters: int
 
 
-def build_encoder(config: "PretrainConfig", augment: TokenAugment) -> nn.Module:
-    """Build the backbone without its classifier; raise UsageError if it cannot be pretrained."""
-    vit = build_backbone(
-        config.model.name,
-        channels=augment.channels,
-        input_size=augment.output_size,
-        stem=str(Stem.parse(config.model.stem)),
-        num_classes=1,
-        **config.model.timm_kwargs(),
-    )
-    vit = check_encoder(vit)
-    vit.reset_classifier(0)
-    return vit
-
-
 class Pretraining(Objective[PretrainResult]):
     """Objective whose model has an ``encoder`` and predicts codes.
 
+    Args:
+        config: settings of the run.
+        store: the store, of one level of codes.
+        ranks: ranks of the run.
+        init_from: finished run with the initial weights; None for random ones or if a checkpoint
+            follows.
+        teacher: run of the teacher, if any.
+
     Attributes:
+        views: augmented views of each sample.
         title: name of the objective in reports.
         heads_from: objectives whose finished runs have heads that this one can load.
         teacher: objective that trains its teacher; None without one.
@@ -100,6 +91,7 @@ class Pretraining(Objective[PretrainResult]):
         predicts_codes: whether :meth:`reconstruct` is available.
     """
 
+    views: ClassVar[int] = 1
     title: ClassVar[str]
     heads_from: ClassVar[frozenset[str]]
     teacher: ClassVar[ObjectiveName | None] = None
@@ -114,10 +106,20 @@ class Pretraining(Objective[PretrainResult]):
     predicts_codes = True
 
     def __init__(
-        self, config: "PretrainConfig", store: Store, feed: Feed, ranks: Ranks, model: nn.Module
+        self,
+        config: "PretrainConfig",
+        store: Store,
+        ranks: Ranks,
+        *,
+        init_from: Path | None,
+        teacher: Path | None,
     ) -> None:
-        super().__init__(config, feed, ranks, model)
+        feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=self.views)
         assert isinstance(feed.augment, TokenAugment)
+        model = self.build(config, feed.augment)
+        if init_from is not None:
+            start_pretraining_from(model, Run.open(init_from), store, heads_from=self.heads_from)
+        super().__init__(config, feed, ranks, self.finish(config, model, teacher))
         self.store = store
         self.augment = feed.augment
         self._probes = Probes(store, config, config.probe, self.augment, ranks)
@@ -125,25 +127,19 @@ class Pretraining(Objective[PretrainResult]):
         self._figures: Mapping[str, float] = {}
 
     @classmethod
-    def check(cls, config: "PretrainConfig") -> None:
-        """Raise UsageError if settings do not fit the objective."""
+    @abstractmethod
+    def build(cls, config: "PretrainConfig", augment: TokenAugment) -> nn.Module:
+        """Return the model with random weights; ``augment`` has the grid and the codebook."""
 
     @classmethod
-    @abstractmethod
-    def make(
-        cls,
-        config: "PretrainConfig",
-        store: Store,
-        ranks: Ranks,
-        *,
-        init_from: Path | None,
-        teacher: Path | None,
-    ) -> Self:
-        """Create the objective of a run.
+    def finish(cls, config: "PretrainConfig", model: nn.Module, teacher: Path | None) -> nn.Module:
+        """Return the model to train, once ``model`` has its initial weights."""
+        del config, teacher
+        return model
 
-        ``init_from`` is a finished run with the initial weights, None for random ones or if a
-        checkpoint follows; ``teacher`` is the teacher's run, if any.
-        """
+    @classmethod
+    def check(cls, config: "PretrainConfig") -> None:
+        """Raise UsageError if settings do not fit the objective."""
 
     @abstractmethod
     def reconstruct(
@@ -275,20 +271,3 @@ class Pretraining(Objective[PretrainResult]):
             masked=masked.cpu().numpy(),
             predicted=predicted.cpu().numpy(),
         )
-
-
-def encoder_of(model: nn.Module) -> VisionTransformer:
-    """Return the encoder of a pretraining model."""
-    encoder = model.encoder
-    assert isinstance(encoder, nn.Module)
-    return check_encoder(encoder)
-
-
-def heads_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's weights outside its encoder, by names shared by all kinds.
-
-    For a distilled model, these are the student's; the teacher belongs to another run.
-    """
-    student = getattr(model, "student", model)
-    state: dict[str, Tensor] = student.state_dict()
-    return {key: value for key, value in state.items() if not key.startswith(ENCODER)}

@@ -7,7 +7,7 @@ from torch import nn
 
 from seit.errors import UsageError
 from seit.models import is_of_head, load_weights
-from seit.pretraining.base import ENCODER, HEADS_NAME, encoder_of
+from seit.pretraining.encoder import ENCODER, HEADS_NAME, encoder_of
 from seit.shards import Store
 from seit.training import Run, check_tokens, plain_weights
 

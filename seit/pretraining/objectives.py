@@ -3,10 +3,10 @@
 Legend: B batch, h w token grid, L patches, P parts of the loss, K codes, C codebook dim.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -14,18 +14,18 @@ from typing_extensions import override
 from seit.augment import SampleRandom, TokenAugment
 from seit.errors import UsageError
 from seit.models import Stem
-from seit.pretraining.base import Pretraining, build_encoder
+from seit.pretraining.base import Pretraining
 from seit.pretraining.corruption import Corruption, CorruptionConfig, corrupt
+from seit.pretraining.encoder import build_encoder
 from seit.pretraining.further import FurtherModel
 from seit.pretraining.gradients import gradient_norms
-from seit.pretraining.initialize import start_pretraining_from
 from seit.pretraining.masks import draw_order, draw_share
 from seit.pretraining.mtm import MaskedTokenModel
 from seit.pretraining.patches import Reconstruction, patch_side
 from seit.pretraining.rotation import draw_quarter_turns, rotate
 from seit.pretraining.sit import Sit, SitViews
 from seit.shards import Store
-from seit.training import SECOND_VIEW, Ranks, Run, TrainBatch, make_unlabelled_feed
+from seit.training import SECOND_VIEW, Ranks, Run, TrainBatch
 
 if TYPE_CHECKING:  # the settings look up facts about objectives
     from seit.pretraining.config import PretrainConfig
@@ -43,41 +43,19 @@ class MaskedTokens(Pretraining):
     title = "masked token modeling"
     heads_from = frozenset({"mtm", "further"})
 
-    def __init__(
-        self,
-        config: "PretrainConfig",
-        store: Store,
-        ranks: Ranks,
-        *,
-        init_from: Path | None,
-        finish: Callable[[MaskedTokenModel], nn.Module] = lambda model: model,
-    ) -> None:
-        feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=1)
-        assert isinstance(feed.augment, TokenAugment)
-        model = MaskedTokenModel(
-            build_encoder(config, feed.augment),
-            feed.augment.codebook,
+    @override
+    @classmethod
+    def build(cls, config: "PretrainConfig", augment: TokenAugment) -> MaskedTokenModel:
+        return MaskedTokenModel(
+            build_encoder(config, augment),
+            augment.codebook,
             config.mtm,
             side=patch_side(Stem.parse(config.model.stem)),
         )
-        if init_from is not None:
-            start_pretraining_from(model, Run.open(init_from), store, heads_from=self.heads_from)
-        self._num_patches = model.num_patches
-        super().__init__(config, store, feed, ranks, finish(model))
 
-    @override
-    @classmethod
-    def make(
-        cls,
-        config: "PretrainConfig",
-        store: Store,
-        ranks: Ranks,
-        *,
-        init_from: Path | None,
-        teacher: Path | None,
-    ) -> Self:
-        del teacher
-        return cls(config, store, ranks, init_from=init_from)
+    @property
+    def _num_patches(self) -> int:
+        return _student(self.model).num_patches
 
     @override
     def prepare(self, batch: TrainBatch, step: int) -> _Masked:
@@ -102,24 +80,41 @@ class MaskedTokens(Pretraining):
         mask = self.config.mtm.mask
         num_masked = mask.num_masked(self._num_patches, mask.expected)
         order_BL = draw_order(random, self._num_patches)
-        masked = model if isinstance(model, MaskedTokenModel) else model.student
-        assert isinstance(masked, MaskedTokenModel)
-        return masked.reconstruct(ids_Bhw, order_BL, num_masked)
+        return _student(model).reconstruct(ids_Bhw, order_BL, num_masked)
 
 
 class FurtherMaskedTokens(MaskedTokens):
-    """Further masked token modeling with a teacher; see `seit.pretraining.further`.
-
-    Args:
-        init_from: finished run with the initial weights of teacher and student; None if a
-            checkpoint follows.
-        teacher: run of the teacher.
-    """
+    """Further masked token modeling with a teacher; see `seit.pretraining.further`."""
 
     title = "masked tokens further, with self-distillation"
     teacher = "mtm"
     revised = ("further.weight",)
     parts = ("loss", "masked_tokens", "distance")
+
+    @override
+    @classmethod
+    def finish(
+        cls, config: "PretrainConfig", model: nn.Module, teacher: Path | None
+    ) -> FurtherModel:
+        weights = None if teacher is None else Run.open(teacher).load_weights()
+        return FurtherModel(_student(model), weights, config.further, origin=str(teacher))
+
+
+def _student(model: nn.Module) -> MaskedTokenModel:
+    """Return the model itself, or the student of one with a teacher."""
+    student = getattr(model, "student", model)
+    assert isinstance(student, MaskedTokenModel)
+    return student
+
+
+class SiameseTokens(Pretraining):
+    """SiT; see `seit.pretraining.sit`."""
+
+    views = 2
+    title = "SiT"
+    heads_from = frozenset({"sit"})
+    revised = ("sit.contrast_weight", "sit.corruption")
+    model: Sit
 
     def __init__(
         self,
@@ -130,55 +125,20 @@ class FurtherMaskedTokens(MaskedTokens):
         init_from: Path | None,
         teacher: Path | None,
     ) -> None:
-        weights, origin = (
-            None if teacher is None else Run.open(teacher).load_weights(),
-            str(teacher),
-        )
-
-        def with_teacher(student: MaskedTokenModel) -> FurtherModel:
-            return FurtherModel(student, weights, config.further, origin=origin)
-
-        super().__init__(config, store, ranks, init_from=init_from, finish=with_teacher)
+        super().__init__(config, store, ranks, init_from=init_from, teacher=teacher)
+        self.parts = self.model.names
+        self.predicts_codes = "recon" in self.model.tasks
+        self._last: tuple[SitViews, slice] | None = None
 
     @override
     @classmethod
-    def make(
-        cls,
-        config: "PretrainConfig",
-        store: Store,
-        ranks: Ranks,
-        *,
-        init_from: Path | None,
-        teacher: Path | None,
-    ) -> Self:
-        return cls(config, store, ranks, init_from=init_from, teacher=teacher)
-
-
-class SiameseTokens(Pretraining):
-    """SiT; see `seit.pretraining.sit`."""
-
-    title = "SiT"
-    heads_from = frozenset({"sit"})
-    revised = ("sit.contrast_weight", "sit.corruption")
-    model: Sit
-
-    def __init__(
-        self, config: "PretrainConfig", store: Store, ranks: Ranks, *, init_from: Path | None
-    ) -> None:
-        feed = make_unlabelled_feed(store, config, ranks.device, rank=ranks.part, views=2)
-        assert isinstance(feed.augment, TokenAugment)
-        model = Sit(
-            build_encoder(config, feed.augment),
-            feed.augment.codebook,
+    def build(cls, config: "PretrainConfig", augment: TokenAugment) -> Sit:
+        return Sit(
+            build_encoder(config, augment),
+            augment.codebook,
             config.sit,
             side=patch_side(Stem.parse(config.model.stem)),
         )
-        if init_from is not None:
-            start_pretraining_from(model, Run.open(init_from), store, heads_from=self.heads_from)
-        self.parts = model.names
-        self.predicts_codes = "recon" in model.tasks
-        self._last: tuple[SitViews, slice] | None = None
-        super().__init__(config, store, feed, ranks, model)
 
     @override
     @classmethod
@@ -188,20 +148,6 @@ class SiameseTokens(Pretraining):
                 "the task rotation turns grids through a TokenAdapt network, and "
                 "augment.token_adapt names none; name one, or leave the task out of sit.tasks"
             )
-
-    @override
-    @classmethod
-    def make(
-        cls,
-        config: "PretrainConfig",
-        store: Store,
-        ranks: Ranks,
-        *,
-        init_from: Path | None,
-        teacher: Path | None,
-    ) -> Self:
-        del teacher
-        return cls(config, store, ranks, init_from=init_from)
 
     @override
     def sparse_copies(self) -> Sequence[nn.Module]:

@@ -8,8 +8,9 @@ import torch
 from seit.documents import as_record
 from seit.errors import UsageError
 from seit.models import disjoint_stem
-from seit.pretraining.base import HEADS_NAME, PretrainResult
+from seit.pretraining.base import PretrainResult
 from seit.pretraining.config import PretrainConfig
+from seit.pretraining.encoder import HEADS_NAME
 from seit.pretraining.registry import OBJECTIVES
 from seit.progress import Progress
 from seit.shards import Store, open_store
@@ -80,7 +81,7 @@ def pretrain(
             teacher = _teach(taught, store, out, start, resume=resume, progress=progress)
 
     def make(ranks: Ranks, start: Path | None) -> Objective[PretrainResult]:
-        return objective.make(settled, store, ranks, init_from=start, teacher=teacher)
+        return objective(settled, store, ranks, init_from=start, teacher=teacher)
 
     return run_objective(
         make,
