@@ -53,7 +53,7 @@ def take_lock(path: Path, *, busy: str) -> int:
                 continue  # the last holder is removing its folder
         if not stat.S_ISREG(os.fstat(lock).st_mode):
             os.close(lock)
-            raise UsageError(f"{path} is no regular file; remove it")
+            raise UsageError(f"{path} is not a regular file; remove it")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -71,7 +71,7 @@ def default_recipe(task: str, modality: str) -> Recipe:
     if fitting is None:
         raise UsageError(
             f"there is no recipe of {task} for {modality}; the nearest is {recipes[0].name}, made "
-            f"for {recipes[0].modality}: pass --recipe {recipes[0].name} to take it all the same"
+            f"for {recipes[0].modality}: pass --recipe {recipes[0].name} to use it anyway"
         )
     return fitting
 

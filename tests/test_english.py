@@ -29,6 +29,12 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 OPENINGS = ("Of", "That", "Those", "Whose", "Who", "What", "Whether")
+TRANSLATED = re.compile(
+    r"\bwhat was written|\bare no such|\bany more\b|\banew\b|too (?:much|many) to be true"
+    r"|\bgo(?:es)? on (?:with|from|by)\b|\bstands? where\b|\ball the same\b"
+    r"|\b(?:newer|later) seit\b|\bhad from\b"
+    r"|\b(?:is|are) no (?:plain|intact|regular|date|multiple|option|record|corpus|manifest)\b"
+)
 #: Words of formats on disk: entries of cards, a setting of runs, and names of golden variants.
 KEPT = {
     ("seit/tokenizers/shipped.py", "licence"),
@@ -58,9 +64,10 @@ def docstrings(path: Path) -> Iterator[str]:
 
 
 def faults(path: Path) -> list[str]:
-    """Return British spellings in the strings of a file, and docstrings with a wrong opening."""
+    """Return words to avoid in the strings of a file, and docstrings with a wrong opening."""
     name = str(path.relative_to(ROOT))
     words = [word for text in strings(path) for word in BRITISH.findall(text)]
+    words += [word for text in strings(path) for word in TRANSLATED.findall(text)]
     lines = [text.partition("\n")[0] for text in docstrings(path)]
     return [
         *(word for word in words if (name, word.lower()) not in KEPT),

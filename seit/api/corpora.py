@@ -68,7 +68,7 @@ def tokenize(
         >>> seit.tokenize("photos", out="store", size=64).bytes_per_sample
     """
     if changed_since is not None and not update:
-        raise UsageError("--update-changed-since goes with --update; pass both")
+        raise UsageError("--update-changed-since needs --update; pass both")
     if update and dry_run:
         raise UsageError("--dry-run estimates a whole job, not an update; leave one of them out")
     settings = _tokenize_config(config, changes)

@@ -143,7 +143,7 @@ def predict(
         >>> seit.predict("run", files=["photos/cat/0.png"]).predictions[0].classes
     """
     if top < 1:
-        raise UsageError(f"--top is {top}; at least one class is named")
+        raise UsageError(f"--top is {top}; expected at least 1")
     table_path = None if out is None else Path(out)
     if table_path is not None:
         check_new_file(table_path)

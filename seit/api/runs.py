@@ -86,7 +86,7 @@ def train(
     Raises:
         UsageError: a setting is unknown (the nearest name is given), or settings, store and folder
             do not fit together; nothing was changed.
-        SeitError: the loss is not finite any more, or a file cannot be written.
+        SeitError: the loss is no longer finite, or a file cannot be written.
         KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
 
     Example:
@@ -128,7 +128,7 @@ def pretrain(
 
     Raises:
         UsageError: see `train`.
-        SeitError: the loss is not finite any more, or a file cannot be written.
+        SeitError: the loss is no longer finite, or a file cannot be written.
 
     Example:
         >>> seit.pretrain("store", out="encoder", objective="mtm", steps=100).token_accuracy
@@ -168,7 +168,7 @@ def tune(
 
     Raises:
         UsageError: no run is named by ``init_from``, or see `train`.
-        SeitError: the loss is not finite any more, or a file cannot be written.
+        SeitError: the loss is no longer finite, or a file cannot be written.
 
     Example:
         >>> seit.tune("store", out="tuned", init_from="run", method="lora", steps=50).top1
@@ -221,7 +221,7 @@ def continual(
 
     Raises:
         UsageError: see `train`.
-        SeitError: the loss is not finite any more, or a file cannot be written.
+        SeitError: the loss is no longer finite, or a file cannot be written.
 
     Example:
         >>> seit.continual("store", out="tasks", method="lae", increment=2).last_accuracy

@@ -39,7 +39,7 @@ def info(store: Store | Location) -> StoreInfo:
 
     Raises:
         UsageError: there is no store.
-        DamagedError: its card is not what was written.
+        DamagedError: its card is damaged.
 
     Example:
         >>> seit.info("store").bytes_per_sample
@@ -52,7 +52,7 @@ def verify(
 ) -> Verification:
     """Check that every byte of a store is intact, or restore it from a copy.
 
-    Damage is no error here: the result's ``ok`` and ``damaged`` report it.
+    Damage raises no error here: the result's ``ok`` and ``damaged`` report it.
 
     Args:
         store: a path or URL.
@@ -60,7 +60,7 @@ def verify(
         progress: called with (files done, files in total).
 
     Raises:
-        UsageError: there is no store, or ``repair_from`` is no copy of it.
+        UsageError: there is no store, or ``repair_from`` is not a copy of it.
 
     Example:
         >>> assert seit.verify("store").ok
@@ -280,7 +280,7 @@ def _listed(keys: Iterable[str] | Path) -> Iterable[str]:
     """Return keys that are given one by one, or in a file."""
     if isinstance(keys, str):
         raise UsageError(
-            f"keys is the text {keys!r}; pass a list of keys, or a Path to a file of keys"
+            f"keys is the string {keys!r}; pass a list of keys, or a Path to a file of keys"
         )
     return read_keys(keys) if isinstance(keys, Path) else keys
 

@@ -20,9 +20,9 @@ def command(
     Args:
         src: A store's folder or URL, or a folder of naver-ai/seit's token files.
         dst: A new or empty folder or URL.
-        codec: How grids are coded; as in SRC by default.
-        container: What shards are: WebDataset tars, Zarr v3 groups, or naver-ai/seit's files; as in
-            SRC by default.
+        codec: Codec of the grids; that of SRC by default.
+        container: Format of the shards: WebDataset tars, Zarr v3 groups, or naver-ai/seit's files;
+            that of SRC by default.
         json: Print one JSON object.
     """
     from seit.api import convert

@@ -19,13 +19,13 @@ def command(
 ) -> None:
     """Remove samples from a store for good, in place: their keys, labels, metadata and tokens.
 
-    Interrupted at any moment, the store is the old or the new one; the same command resumes.
+    After an interruption the store is either the old or the new one; the same command resumes.
 
     Args:
         store: A store's folder.
         key: Keys of samples; KEY stands for its views KEY#0, KEY#1 … too.
-        keys: A file of keys, one a line.
-        missing: For keys of no sample: stop, or leave them out.
+        keys: A file of keys, one per line.
+        missing: Keys without a sample: stop with an error, or ignore them.
         refit: Fit the tables of entropy coding to the remaining samples and code them again.
         json: Print one JSON object.
     """

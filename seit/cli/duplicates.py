@@ -16,9 +16,9 @@ def command(
 
     Args:
         store: A store's folder or URL.
-        between: Two splits, or one twice to look within it; every two splits by default.
-        threshold: Score of a near-duplicate, at most 1: 0.95 for files that were encoded again,
-            0.8 for slight crops and mirror images too.
+        between: Two splits, or one twice to search within it; all pairs of splits by default.
+        threshold: Lowest score of a near-duplicate, at most 1: 0.95 finds re-encoded files, 0.8
+            also slight crops and mirror images.
         most: Pairs to list; the others are only counted.
         json: Print one JSON object.
     """
@@ -30,8 +30,8 @@ def command(
         )
     if found.unchecked:
         say(
-            f"warning: {found.unchecked:,} pairs of like layouts were not compared, being too "
-            "many; there may be more near-duplicates"
+            f"warning: {found.unchecked:,} pairs of similar layouts were not compared, as there "
+            "are too many; there may be more near-duplicates"
         )
     if json:
         return print_result(found)

@@ -26,7 +26,7 @@ def command(
         run: A finished run's folder, of `seit train`, `seit tune` or `seit pretrain`.
         store: A store made by the same tokenizer.
         out: A new .safetensors file.
-        split: Which split.
+        split: Split to read.
         device: auto, cpu, cuda, mps.
         json: Print one JSON object.
     """

@@ -28,13 +28,13 @@ def command(
     Args:
         run: A run's folder.
         store: A store made by the same tokenizer.
-        split: Which split; val by default, or the only one.
-        unknown_classes: For samples of classes that the run does not know: stop, or skip and count
-            them.
+        split: Split to evaluate; val by default, or the only one.
+        unknown_classes: Samples of classes that the run does not know: stop with an error, or skip
+            and count them.
         spelling: exact matches equal names only; loose also those that differ in case, Unicode
             form, blanks, underscores or hyphens.
         out: A new folder for CSV tables: precision, recall and support by class, the confusion
-            matrix, the prediction of each sample. A new .csv file gets the first alone.
+            matrix, the prediction of each sample. A new .csv file gets only the first.
         device: auto, cpu, cuda, mps.
         pixels: SRC of the images, for a run that was trained on pixels.
         json: Print one JSON object.

@@ -34,15 +34,15 @@ def command(
         dst: A new or empty folder or URL.
         split: Only this split; may be given several times.
         classes: Only these classes, by name, separated by commas; may be given several times.
-        keys: Only the keys in this file, one a line; KEY stands for its views KEY#0, KEY#1 … too.
+        keys: Only the keys in this file, one per line; KEY stands for its views KEY#0, KEY#1 … too.
         key_pattern: Only keys that match this shell pattern; several: one of them. * takes / too.
         where: Only samples whose metadata have FIELD=VALUE; several: all of them.
         fraction: Only this share of each class's samples, above 0, at most 1.
         seed: Seed that decides which samples the fraction takes.
         keep_classes: Keep names of classes without samples, and the numbers of all labels.
-        missing: For keys of no sample: stop, or leave them out.
-        codec: How grids are coded; as in SRC by default.
-        container: What shards are: WebDataset tars or Zarr v3 groups; as in SRC by default.
+        missing: Keys without a sample: stop with an error, or ignore them.
+        codec: Codec of the grids; that of SRC by default.
+        container: Format of the shards: WebDataset tars or Zarr v3 groups; that of SRC by default.
         json: Print one JSON object.
     """
     from seit.api import filter as filter_samples

@@ -51,9 +51,9 @@ def command(
         codes: Codebook size of tokens-patch.
         val_fraction: Share of samples for validation where SRC has no splits.
         device: auto, cpu, cuda, mps.
-        workers: Pictures decoded at a time; one a core by default.
+        workers: Pictures decoded in parallel; one per core by default.
         dry_run: Print the points with their expected bytes and stop.
-        set_: NAME=VALUE; what `--group.field value` is short for.
+        set_: NAME=VALUE of any setting of the recipe.
         json: Print one JSON object.
     """
     from seit.analysis import FrontierPlan

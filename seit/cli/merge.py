@@ -17,16 +17,16 @@ def command(
     container: Literal["wds", "zarr"] | None = None,
     json: bool = False,
 ) -> None:
-    """Merge stores of one tokenizer into one; splits and classes are united by name.
+    """Merge stores of one tokenizer into one; splits and classes are matched by name.
 
     Args:
         dst: A new or empty folder or URL.
         stores: Folders or URLs of stores.
         prefix: Put the name of each store's folder before its keys.
-        on_duplicate: For a key that occurs twice in a split: stop, or keep the first.
-        codec: How grids are coded; by default as in all stores, or context.
-        container: What shards are: WebDataset tars or Zarr v3 groups; by default as in all stores,
-            or wds.
+        on_duplicate: A key that occurs twice in a split: stop with an error, or keep the first.
+        codec: Codec of the grids; by default that of all stores, or context if they differ.
+        container: Format of the shards: WebDataset tars or Zarr v3 groups; by default that of all
+            stores, or wds if they differ.
         json: Print one JSON object.
     """
     from seit.api import merge

@@ -28,7 +28,7 @@ def command(
         run: A finished run's folder.
         files: Image files (audio files if the run was trained on audio), folders of them, and
             patterns such as 'photos/*.jpg'.
-        top: Number of classes to name.
+        top: Number of classes to report.
         out: A new CSV file for the results, written as they come.
         device: auto, cpu, cuda, mps.
         json: Print one JSON object.

@@ -25,14 +25,13 @@ def command(
 ) -> None:
     """Pretrain an encoder on the tokens of STORE, without labels, and leave a run folder at OUT.
 
-    `seit train STORE --init-from OUT` fine-tunes it. Labels, where there are any, serve the probes
-    alone. Every setting of a recipe is also a flag: `--mtm.mask.mean 0.6`; `--dry-run` prints them
-    all.
+    `seit train STORE --init-from OUT` fine-tunes it. Labels, if any, are used by the probes only.
+    Every setting of a recipe is also a flag: `--mtm.mask.mean 0.6`; `--dry-run` prints them all.
 
     Args:
         store: A store's folder or URL.
         objective: mtm (masked tokens), sit (SiT: recovery of groups and contrast), or further
-            (masked tokens, further from --init-from, with self-distillation); mtm by default.
+            (more masked tokens after --init-from, with self-distillation); mtm by default.
         sparsity: Share of the encoder's attention and MLP weights that is held at zero (SPDF).
         flags: Flags of all runs.
     """
@@ -61,6 +60,6 @@ def command(
         ]
     )
     return say(
-        f"the report is at {out}/report.html; fine-tune by `seit train {store} --init-from {out} "
-        "--out …`"
+        f"the report is at {out}/report.html; fine-tune it with `seit train {store} "
+        f"--init-from {out} --out …`"
     )

@@ -15,7 +15,7 @@ _MOST_CLASSES = 10
 def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
     """List the runs below FOLDER.
 
-    For pretraining runs it shows the accuracies of nearest neighbors and of a linear probe.
+    Pretraining runs are listed with the accuracies of k-NN and a linear probe.
 
     Args:
         folder: Folder to search; the current one by default.
@@ -51,7 +51,7 @@ def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
 
 @command.command
 def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
-    """Compare finished runs with the first of them: `seit runs compare A B …`.
+    """Compare finished runs with the first one: `seit runs compare A B …`.
 
     Lists the settings that differ, the results, the classes that changed most, and whether the
     difference may be chance. A folder of seeds stands for its runs. Pretraining runs are compared

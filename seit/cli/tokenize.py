@@ -58,7 +58,7 @@ def command(
         size: Pixels of the square that images are resized and cropped to; 256 by default, twice
             the size of pictures up to 64 px if no tokenizer is named.
         codes: Codebook size of a fitted tokenizer.
-        codec: How grids are coded: context (entropy coded) or packed (fixed width).
+        codec: Codec of the grids: context (entropy coded) or packed (fixed width).
         container: WebDataset tars or Zarr v3 groups.
         engine: Run on this machine, or in actors of a Ray cluster.
         ray_address: Address of the cluster ("auto", "host:port"); without it Ray runs on this
@@ -67,23 +67,23 @@ def command(
         workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
         val_fraction: Share of instances for `val` where SRC has no splits; every class keeps one
             to learn from and, where it has two, one to evaluate.
-        root: Where a manifest's relative paths start, if not at its own folder.
+        root: Folder that a manifest's relative paths start from; its own by default.
         shard_samples: Images per shard, a multiple of 1024.
-        max_pixels: Skip images of more pixels than this.
+        max_pixels: Skip images with more pixels than this.
         max_seconds: Skip recordings that last longer than this, in seconds; up to 86,400.
         views: Samples of each training image: itself and random crops of it, as `KEY#v1`, ….
-        workers: Decoders, one a core by default; with Ray, actors.
-        decoders: Decode in threads or processes; auto takes processes from 5 on.
+        workers: Decoders, one per core by default; with Ray, actors.
+        decoders: Decode in threads or processes; auto uses processes from 5 workers on.
         device: auto, cpu, cuda, mps.
         compile: Run the tokenizer through torch.compile, which may change a few ids.
         seed: Seed for the tokenizer's fit and the views.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
-        overwrite: Replace a finished store, or an unfinished job of other settings, at STORE.
-        embed_tokenizer: Copy the weights of a shipped tokenizer into the store, so that it needs
-            no seit that ships them; without it the store names the tokenizer by fingerprint.
+        overwrite: Replace a finished store, or an unfinished job with other settings, at STORE.
+        embed_tokenizer: Copy the weights of a shipped tokenizer into the store; by default the
+            store refers to it by name and fingerprint.
         update: Bring the store at STORE up to date with SRC: tokenize new and changed files (by
             size, split, class or metadata), drop missing ones, keep all other tokens.
-        update_changed_since: With --update, files modified at or after this date changed too.
+        update_changed_since: With --update, treat files modified at or after this date as changed.
         dry_run: Estimate bytes and time from a sample; write nothing.
         json: Print one JSON object.
     """

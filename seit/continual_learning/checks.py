@@ -91,7 +91,7 @@ def _check_stream(config: "ContinualConfig") -> None:
     stream = config.stream
     if stream.kind == "domain" and stream.domains is None:
         raise UsageError(
-            "a domain stream asks for stream.domains: a CSV file of key and domain, or folder"
+            "a domain stream needs stream.domains: a CSV file of key and domain, or folder"
         )
     fitting = {
         "domains": (stream.domains is not None, ("domain",)),
@@ -118,7 +118,7 @@ def _check_stream(config: "ContinualConfig") -> None:
         )
     if config.task_free and config.mask == "task":
         raise UsageError(
-            f"mask is task, which a stream of the kind {stream.kind} does not tell; set it to seen"
+            f"mask is task, which a {stream.kind} stream does not tell; set it to seen"
         )
     if config.task_free and config.learner.needs_tasks:
         raise UsageError(

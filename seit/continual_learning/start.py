@@ -225,12 +225,12 @@ def _check_begun(run: Run, *, backbone: str, stream: str) -> None:
     info = run.info
     if info.setdefault("backbone", backbone) != backbone:
         raise UsageError(
-            f"{run.path} was begun with another backbone than --init-from gives now; name the run "
-            "that it was begun with"
+            f"{run.path} was started with another backbone than that of --init-from; name the run "
+            "that it was started with"
         )
     if info.setdefault("stream", stream) != stream:
         raise UsageError(
-            f"{run.path} was begun on another stream: the file of stream.order or stream.domains "
+            f"{run.path} was started on another stream: the file of stream.order or stream.domains "
             "has changed since; put it back, or choose another --out"
         )
     run.write_info(info)

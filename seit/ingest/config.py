@@ -86,17 +86,17 @@ class TokenizeConfig:
 
     def __post_init__(self) -> None:
         if self.size is not None and not 8 <= self.size <= 4096:
-            raise UsageError(f"size is {self.size}; images are made 8 to 4096 pixels wide")
+            raise UsageError(f"size is {self.size}; expected 8 to 4096 pixels")
         if not 2 <= self.codes <= 65_536:
-            raise UsageError(f"codes is {self.codes}; a codebook has 2 to 65,536")
+            raise UsageError(f"codes is {self.codes}; expected 2 to 65,536")
         if self.shard_samples < 1 or self.shard_samples % BLOCK_SAMPLES:
             raise UsageError(
                 f"shard_samples is {self.shard_samples}; it must be a multiple of {BLOCK_SAMPLES}"
             )
         if not 0 <= self.val_fraction < 1:
-            raise UsageError(f"val_fraction is {self.val_fraction}; it goes from 0 to below 1")
+            raise UsageError(f"val_fraction is {self.val_fraction}; expected 0 to below 1")
         if self.max_pixels < 1:
-            raise UsageError(f"max_pixels is {self.max_pixels}; images have at least one")
+            raise UsageError(f"max_pixels is {self.max_pixels}; expected at least 1")
         if not 0 < self.max_seconds <= MAX_SECONDS:
             raise UsageError(
                 f"max_seconds is {self.max_seconds}; expected above 0, to {MAX_SECONDS}"
@@ -104,13 +104,13 @@ class TokenizeConfig:
         if not 1 <= self.views <= MAX_VIEWS:
             raise UsageError(f"views is {self.views}; expected 1 to {MAX_VIEWS}")
         if not 0 <= self.seed < 1 << 63:
-            raise UsageError(f"seed is {self.seed}; it goes from 0 to 2^63 - 1")
+            raise UsageError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
         if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers is {self.workers}; at least one is needed")
+            raise UsageError(f"workers is {self.workers}; expected at least 1")
         if self.ray_cpus < 1:
-            raise UsageError(f"ray_cpus is {self.ray_cpus}; an actor has at least one core")
+            raise UsageError(f"ray_cpus is {self.ray_cpus}; expected at least 1")
         if self.ray_address is not None and self.engine != "ray":
-            raise UsageError("a ray_address was given; it goes with --engine ray")
+            raise UsageError("ray_address is set; it needs --engine ray")
         if self.engine == "ray" and self.device not in ("cpu", "cuda", "auto"):
             raise UsageError(f"device is {self.device!r}; actors of Ray take cpu, cuda or auto")
 

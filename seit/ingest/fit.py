@@ -145,7 +145,7 @@ def measure_on_corpus(
         SeitError: nothing is readable.
     """
     if images < 1:
-        raise UsageError(f"images is {images}; at least one is needed")
+        raise UsageError(f"images is {images}; expected at least 1")
     corpus = list_corpus(source, modality=tokenizer.modality)
     with make_reader(TokenizeConfig(inputs=tokenizer.inputs)) as reader:
         warnings = (*corpus.warnings, *held_out_remarks(corpus))

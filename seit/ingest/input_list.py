@@ -34,18 +34,18 @@ def list_inputs(corpus: Corpus) -> bytes:
 
 
 def read_inputs(store: Store) -> frozenset[bytes] | None:
-    """Return the digests of a store's files; None for a store of an earlier seit.
+    """Return the digests of a store's files; None for a store of an earlier version.
 
     Raises:
-        DamagedError: the file differs from what was written.
+        DamagedError: the file is damaged.
     """
     if all(record.file != INPUTS_NAME for record in store.card.files):
         return None
     data = store.read_listed(INPUTS_NAME)
     if len(data) % _DIGEST_BYTES:
         raise DamagedError(
-            f"{store.folder.locate(INPUTS_NAME)} has {len(data):,} bytes, which is no multiple of "
-            f"{_DIGEST_BYTES}; restore the store from a copy"
+            f"{store.folder.locate(INPUTS_NAME)} has {len(data):,} bytes, which is not a multiple "
+            f"of {_DIGEST_BYTES}; restore the store from a copy"
         )
     return frozenset(
         data[start : start + _DIGEST_BYTES] for start in range(0, len(data), _DIGEST_BYTES)

@@ -372,9 +372,9 @@ def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | 
             if key != "source"
         )
     else:
-        reason = "the files of SRC are not the same any more"
+        reason = "the files of SRC have changed"
     raise UsageError(
-        f"{store} belongs to another job ({reason}); repeat that one as it was, choose another "
+        f"{store} belongs to another job ({reason}); repeat that job unchanged, choose another "
         "STORE, or pass --overwrite"
     )
 

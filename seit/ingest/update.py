@@ -139,9 +139,9 @@ def update_store(
     """Bring the finished store of an earlier state of ``source`` up to date.
 
     A file has changed if its size, split, class or metadata differs, or if it was modified at or
-    after ``changed_since``. Stores of an earlier seit record neither sizes nor metadata. Samples of
-    missing files are dropped; deleted or filtered samples stay out while their files are unchanged.
-    Classes stay, and new ones are appended.
+    after ``changed_since``. Stores of an earlier version record neither sizes nor metadata.
+    Samples of missing files are dropped; deleted or filtered samples stay out while their files are
+    unchanged. Classes stay, and new ones are appended.
 
     Args:
         source: the corpus.
@@ -217,8 +217,8 @@ class _Update:
         warnings = list(self.corpus.warnings)
         if self.remembered is None:
             warnings.append(
-                "STORE does not say what its files were (an earlier seit made it): of files that "
-                "it knows, changes were not looked for"
+                "STORE does not record its files (an earlier version of seit made it): files that "
+                "it holds were not checked for changes"
             )
         if changes.left_out:
             warnings.append(
@@ -279,7 +279,7 @@ class _Update:
                 kept.append(entry.key)
         if not kept and not changed:
             raise UsageError(
-                f"no file of {self.store.folder} is in {self.corpus.source} any more, so this is "
+                f"no file of {self.store.folder} is left in {self.corpus.source}, so this is "
                 "another source; name the right one, or make a new store"
             )
         removed = len(homes.keys() - {entry.key for entry in self.corpus.instances})
@@ -352,7 +352,7 @@ class _Update:
         if not names:
             raise SeitError(
                 f"none of the changed files of {self.corpus.source} can be read and no other is "
-                f"left; {store.folder} is as it was"
+                f"left; {store.folder} is unchanged"
             )
         edit = {
             "source": card.seal,
@@ -390,8 +390,8 @@ def _settle(config: TokenizeConfig, store: Store) -> tuple[TokenizeConfig, Token
         raise UsageError(f"{store.folder} was {made}; update the stores of each source")
     if others and read_inputs(store) is None:
         raise UsageError(
-            f"{store.folder} had samples filtered out or deleted and does not say which files it "
-            "was made of (an earlier seit made it); tokenize SRC into a new store"
+            f"{store.folder} had samples filtered out or deleted and does not record which files "
+            "it was made from (an earlier version of seit made it); tokenize SRC into a new store"
         )
     tokenizer = store.load_tokenizer()
     if config.tokenizer != default.tokenizer:
@@ -402,7 +402,7 @@ def _settle(config: TokenizeConfig, store: Store) -> tuple[TokenizeConfig, Token
         tokenizer = given or tokenizer
     if isinstance(tokenizer, ReferableTokenizer) and not tokenizer.has_weights:
         raise UsageError(
-            f"{store.folder} does not hold the weights of its tokenizer; name the file of it by "
+            f"{store.folder} does not hold the weights of its tokenizer; name its file with "
             "--tokenizer"
         )
     settings = {name: job.get(name, getattr(default, name)) for name in _FIXED}
@@ -440,7 +440,7 @@ def _parse_date(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         raise UsageError(
-            f"{text!r} is no date; write one such as 2026-03-31 or 2026-03-31T18:00"
+            f"{text!r} is not a date; write one such as 2026-03-31 or 2026-03-31T18:00"
         ) from None
 
 

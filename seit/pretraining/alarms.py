@@ -40,7 +40,7 @@ def alarms(figures: Figures, earlier: Sequence[Figures]) -> dict[str, str]:
     if rank is not None and rank * _RANK_FALL < highest:
         found["fall"] = (
             f"the features spread over {rank:.1f} directions, after {highest:.1f} before; if this "
-            "goes on, the run will collapse"
+            "continues, the run will collapse"
         )
     if all(map(_is_at_chance, (*earlier, figures)[-_PATIENCE:])) and len(earlier) + 1 >= _PATIENCE:
         found["chance"] = (

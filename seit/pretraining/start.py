@@ -73,7 +73,7 @@ def pretrain(
     if objective.teacher is not None:
         if start is None:
             raise UsageError(
-                f"the objective {settled.objective} continues a finished run; name it by "
+                f"the objective {settled.objective} continues a finished run; name it with "
                 "--init-from"
             )
         if not has_checkpoint(out, resume=resume):

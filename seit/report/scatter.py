@@ -222,7 +222,7 @@ class _Plot:
         cls, families: Sequence[Family], *, x_label: str, y_label: str, y_format: str
     ) -> "_Plot | None":
         if y_format not in ("percent", "number"):
-            raise UsageError(f"y_format is {y_format!r}; it takes 'percent' or 'number'")
+            raise UsageError(f"y_format is {y_format!r}; expected 'percent' or 'number'")
         kept = [
             (index, Family(family.name, marks, family.is_joined))
             for index, family in enumerate(families)

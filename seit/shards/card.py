@@ -92,7 +92,7 @@ class TokenizerInfo:
         if self.modality != "image" or self.image_size is None:
             raise UsageError(
                 f"tokens of {self.name} are not of images of a known size, which pixels need; "
-                "tokenize images by a tokenizer of this package"
+                "tokenize images with a tokenizer of this package"
             )
         return self.image_size
 
@@ -204,7 +204,7 @@ def read_card(location: Location) -> Card:
     """Read and check the card of a store.
 
     Raises:
-        UsageError: there is no store here, or this seit does not support its version.
+        UsageError: there is no store here, or this version of seit does not support it.
         DamagedError: the card is damaged.
     """
     folder = open_folder(location)
@@ -233,8 +233,8 @@ def read_card(location: Location) -> Card:
         )
     if version != FORMAT_VERSION:
         raise UsageError(
-            f"{path} is of store version {version}; this seit reads version {FORMAT_VERSION}: "
-            "upgrade seit"
+            f"{path} has store version {version}; this version of seit reads version "
+            f"{FORMAT_VERSION}: upgrade seit"
         )
     _refuse_unknown(body, path)
     try:
@@ -255,7 +255,7 @@ def _no_store_at(folder: Folder) -> str:
 
 
 def _refuse_unknown(body: Mapping[str, Any], path: str) -> None:
-    """Refuse a codec or container of a later seit by name, before the rest of the card is parsed.
+    """Refuse a codec or container of a later version by name, before the card is parsed.
 
     Raises:
         UsageError: the card names an unknown codec or container.
@@ -267,7 +267,9 @@ def _refuse_unknown(body: Mapping[str, Any], path: str) -> None:
     }
     for what, (name, known) in names.items():
         if isinstance(name, str) and name not in known:
-            raise UsageError(f"{path} names the {what} {name!r}, which this seit lacks: upgrade")
+            raise UsageError(
+                f"{path} names the {what} {name!r}, which this version of seit lacks: upgrade seit"
+            )
 
 
 def _dump(body: Mapping[str, Any]) -> str:
@@ -296,10 +298,10 @@ def _parse(body: Mapping[str, Any], path: str) -> Card:
 def _check_names(card: Card) -> None:
     for split in card.splits:
         if not is_split_name(split):
-            raise ValueError(f"{_cut(split)} is no plain name of a split")
+            raise ValueError(f"{_cut(split)} is not a plain name of a split")
     for record in card.records:
         if not is_inner_path(record.file):
-            raise ValueError(f"{_cut(record.file)} is no plain path inside the store")
+            raise ValueError(f"{_cut(record.file)} is not a plain path inside the store")
 
 
 def _check_records(card: Card) -> None:

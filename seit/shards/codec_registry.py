@@ -17,5 +17,5 @@ def build_codec(name: str, layout: TokenLayout, *, tables: bytes | None = None) 
         DamagedError: the tables are invalid for the codec.
     """
     if name not in CODECS:
-        raise UsageError(f"the codec {name!r} is unknown to this seit: upgrade")
+        raise UsageError(f"the codec {name!r} is unknown to this version of seit: upgrade seit")
     return CODECS[name].build(layout, tables)

@@ -114,12 +114,15 @@ def decode_frame(data: bytes, *, kind: Kind) -> Frame:
         )
     _, version, found_kind, coding, reserved, count, raw_bytes = _HEADER.unpack_from(data)
     if version != FRAME_VERSION:
-        raise DamagedError(f"frame version {version} is unknown; this seit reads {FRAME_VERSION}")
+        raise DamagedError(
+            f"frame version {version} is unknown; this version of seit reads {FRAME_VERSION}"
+        )
     if found_kind != kind:
-        raise DamagedError(f"a frame of kind {found_kind} stands where {kind.name.lower()} belong")
+        raise DamagedError(f"found a frame of kind {found_kind}; expected {kind.name.lower()}")
     if reserved or coding not in _CODINGS[kind]:
         raise DamagedError(
-            f"frame coding {coding} (flags {reserved}) is unknown; a newer seit may have written it"
+            f"frame coding {coding} (flags {reserved}) is unknown; a newer version of seit "
+            "may have written it"
         )
     if count > MAX_COUNT or raw_bytes > MAX_RAW_BYTES:
         raise DamagedError(f"a frame claims {count} samples in {raw_bytes} bytes: over the limits")

@@ -87,7 +87,7 @@ class _ShardOpener:
             if self._files.read(name, _MAGIC_OFFSET, len(_MAGIC)) != _MAGIC or not (
                 self._files.read(name, 0, 1).isdigit()  # names of blocks begin with a digit
             ):
-                raise DamagedError(f"{self._files.locate(name)} is no tar of a store")
+                raise DamagedError(f"{self._files.locate(name)} is not a tar of a store")
             raw = RangeFile(partial(self._files.read, name), size)
             with io.BufferedReader(raw, _READ_BYTES) as stream:
                 yield {"url": self._files.locate(name), "stream": stream}
@@ -141,6 +141,6 @@ def shard_urls(split: Split) -> list[str]:
 def _shard_names(split: Split) -> list[str]:
     if split.store.card.container != "wds":
         raise UsageError(
-            f"the shards of {split.store.folder} are no tars; convert it with --container wds"
+            f"the shards of {split.store.folder} are not tars; convert it with --container wds"
         )
     return [shard.record.file for shard in split.shards if shard.record.samples]

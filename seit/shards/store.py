@@ -77,7 +77,7 @@ class Store(Mapping[str, Split]):
             UsageError: the store is remote; ``folder`` names the place.
         """
         if not isinstance(self.folder, LocalFolder):
-            raise UsageError(f"{self.folder} is no folder of this machine; copy the store first")
+            raise UsageError(f"{self.folder} is not a folder on this machine; copy the store first")
         return self.folder.path
 
     @property
@@ -113,8 +113,8 @@ class Store(Mapping[str, Split]):
         tables = self._read_tensor(TABLES_TENSOR)
         if tables.dtype != np.uint8 or tables.ndim != 1:
             raise DamagedError(
-                f"{self.folder.locate(CODEBOOK_NAME)} holds tables {tables.dtype} {tables.shape} "
-                "where bytes belong; restore it from a copy"
+                f"{self.folder.locate(CODEBOOK_NAME)} holds tables {tables.dtype} {tables.shape}; "
+                "expected bytes; restore it from a copy"
             )
         return tables.tobytes()
 
@@ -195,7 +195,7 @@ class Store(Mapping[str, Split]):
         and a published one that is too large to travel with the tokens.
 
         Raises:
-            UsageError: this seit does not have the tokenizer.
+            UsageError: this version of seit lacks the tokenizer.
             DamagedError: its file is missing or damaged.
         """
         import torch
@@ -275,12 +275,12 @@ def open_store(
         cache_bytes: most bytes of the cache, 0 for none; else ``SEIT_CACHE_BYTES``, else 10 GB.
 
     Raises:
-        UsageError: there is no store, it needs a newer seit, or an argument is invalid.
+        UsageError: there is no store, it needs a newer version of seit, or an argument is invalid.
         DamagedError: its card is damaged.
         SeitError: it could not be read.
     """
     if on_damage not in ("raise", "skip"):
-        raise UsageError(f"on_damage is {on_damage!r}; it takes 'raise' or 'skip'")
+        raise UsageError(f"on_damage is {on_damage!r}; expected 'raise' or 'skip'")
     folder = open_folder(location, storage_options=storage_options, retry=retry).place
     try:
         card = read_card(folder)

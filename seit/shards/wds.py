@@ -133,7 +133,9 @@ def list_blocks(folder: Folder, name: str) -> list[BlockPlace]:
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from error
     except DamagedError as error:
-        raise DamagedError(f"{path} is no intact shard: {error}; restore it from a copy") from error
+        raise DamagedError(
+            f"{path} is not an intact shard: {error}; restore it from a copy"
+        ) from error
     return [BlockPlace(frames=group) for _, group in groups]
 
 

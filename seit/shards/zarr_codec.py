@@ -83,7 +83,7 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """Build the codec from its entry in `zarr.json`.
 
         Raises:
-            UsageError: this seit does not have the codec that it names.
+            UsageError: this version of seit lacks the codec that it names.
             DamagedError: the entry is invalid.
         """
         configuration = data.get("configuration")
@@ -111,7 +111,7 @@ class SeitCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """Codec of the frames.
 
         Raises:
-            UsageError: this seit has no codec of that name.
+            UsageError: this version of seit has no codec of that name.
             DamagedError: the tables are invalid for the codec.
         """
         return _build_once(self.name, self.layout, self.tables)

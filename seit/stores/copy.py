@@ -111,7 +111,7 @@ def _check_target(target: Folder, card: Card, *, origin: Folder) -> None:
     strangers = [name for name in _list(target) if name not in ours]
     if strangers:
         raise UsageError(
-            f"{target} already holds {strangers[0]!r}, which is no part of {origin}; choose a new "
+            f"{target} already holds {strangers[0]!r}, which is not part of {origin}; choose a new "
             "or empty folder"
         )
     if target.exists(CARD_NAME) and read_card(target).seal != card.seal:

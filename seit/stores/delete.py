@@ -135,7 +135,7 @@ def delete_samples(
     folder = open_folder(location)
     if not isinstance(folder, LocalFolder):
         raise UsageError(
-            f"{folder} is no folder of this machine, and samples are deleted in place; write a "
+            f"{folder} is not a folder on this machine, and samples are deleted in place; write a "
             "copy without them (`seit convert` it to a disk, `seit delete`, and copy it back)"
         )
     key_set = KeySet(keys)

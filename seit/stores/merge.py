@@ -80,9 +80,9 @@ def merge_stores(
     """
     check_names(codec or ContextCodec.name, container or CONTAINERS[0])
     if on_duplicate not in ("error", "skip"):
-        raise UsageError(f"on_duplicate is {on_duplicate!r}; it takes 'error' or 'skip'")
+        raise UsageError(f"on_duplicate is {on_duplicate!r}; expected 'error' or 'skip'")
     if len(sources) < 2:
-        raise UsageError("a merge takes two stores or more; `seit convert` copies a single one")
+        raise UsageError("a merge needs two or more stores; `seit convert` copies a single one")
     stores = [open_store(source) for source in sources]
     check_split_names(_split_names(stores))
     _check_tokenizers(stores)
@@ -130,8 +130,8 @@ def _prefixes(stores: Sequence[Store]) -> tuple[str, ...]:
     for name in names:
         if not name or names.count(name) > 1:
             raise UsageError(
-                f"{names.count(name)} of the stores lie in folders named {name!r}, so that "
-                "--prefix does not tell them apart; rename one"
+                f"{names.count(name)} of the stores are in folders named {name!r}, which "
+                "--prefix cannot distinguish; rename one"
             )
     return tuple(f"{name}/" for name in names)
 

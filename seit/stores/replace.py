@@ -102,7 +102,7 @@ def replace_folder(path: Path, work: Path) -> None:
             (work / "old").rename(path)
         (work / _RECORD_NAME).unlink()
         raise SeitError(
-            f"{path} could not be replaced ({error.strerror or error}) and is as it was; where a "
+            f"{path} could not be replaced ({error.strerror or error}) and is unchanged; where a "
             "disk is mounted, move the store into a folder of it"
         ) from error
     _flush(path.parent)

@@ -254,7 +254,7 @@ def skipped_lines(store: Store) -> list[tuple[SkippedInput, bytes]]:
             msgspec.convert(entry, SkippedInput)
         except ValueError as error:
             raise DamagedError(
-                f"{store.folder.locate(SKIPPED_NAME)}, line {number} is no record of an input "
+                f"{store.folder.locate(SKIPPED_NAME)}, line {number} is not a record of an input "
                 f"({error}); restore it from a copy"
             ) from error
         found.append((entry, line if line.endswith(b"\n") else line + b"\n"))

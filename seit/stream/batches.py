@@ -186,7 +186,7 @@ class Loader(ABC):
         self.shuffle = order.shuffles
         self.next_epoch = 0
         if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}; at least 1 is needed")
+            raise UsageError(f"batch_size is {batch_size}; expected at least 1")
         if not order.num_samples:
             raise UsageError("the split is empty; choose another")
         if self.shuffle:

@@ -164,7 +164,7 @@ def entered(
         for name, value in begins.items():
             if run.info.get(name) != value:
                 raise UsageError(
-                    f"{folder} was begun with another {name}; pass the same as before, or choose "
+                    f"{folder} was started with another {name}; pass the same as before, or choose "
                     "another folder"
                 )
         with withdrawn_if_refused(run, is_new=is_new):

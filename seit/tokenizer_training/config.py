@@ -84,7 +84,7 @@ class TokenizerConfig(BaseConfig):
         self._check_crops()
         self._check_codes()
         if not 0 < self.lr < math.inf or not 0 <= self.ema < 1 or not 0 <= self.whitening <= 1:
-            raise UsageError("lr is above 0, ema from 0 to below 1, whitening from 0 to 1")
+            raise UsageError("lr must be above 0, ema 0 to below 1, whitening 0 to 1")
         weights = [getattr(self, name) for name in _LOSSES]
         if any(not 0 <= weight < math.inf for weight in weights) or not any(weights[:3]):
             raise UsageError(
@@ -105,7 +105,7 @@ class TokenizerConfig(BaseConfig):
             if not low <= getattr(self, name) < 1 << 31:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
         if self.batch_size % self.crops_per_image:
-            raise UsageError("batch_size is a multiple of crops_per_image; make it one")
+            raise UsageError("batch_size is a multiple of crops_per_image; change it to one")
 
     def _check_crops(self) -> None:
         for name in ("size", "crop"):
@@ -132,7 +132,7 @@ class TokenizerConfig(BaseConfig):
         if self.quantizer == "fsq" and (not self.levels or min(self.levels) < 3):
             raise UsageError(f"levels are {self.levels}; each dimension of fsq has at least 3")
         if not 2 <= self.num_codes <= MAX_CODES:
-            raise UsageError(f"{self.num_codes:,} codes; a codebook has 2 to {MAX_CODES:,}")
+            raise UsageError(f"{self.num_codes:,} codes; expected 2 to {MAX_CODES:,}")
         if self.quantizer == "lfq" and self.codes & (self.codes - 1):
             raise UsageError(f"codes is {self.codes}; lfq has a power of two, such as 1024")
         if not 2 <= self.depth <= _MAX_DEPTH:

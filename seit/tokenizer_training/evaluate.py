@@ -82,12 +82,12 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         if self.images < 1:
-            raise UsageError(f"images is {self.images}; at least one is needed")
+            raise UsageError(f"images is {self.images}; expected at least 1")
         if not 16 <= self.size <= 4096 or not 2 <= self.codes <= 65_536:
-            raise UsageError("size goes from 16 to 4096, codes from 2 to 65,536")
+            raise UsageError("size must be 16 to 4096 and codes 2 to 65,536")
         if self.sheet is not None:
             if self.sheet.suffix.lower() != ".png":
-                raise UsageError(f"the sheet {self.sheet} is a PNG; let its name end in .png")
+                raise UsageError(f"the sheet {self.sheet} is a PNG; give it a name ending in .png")
             check_new_file(self.sheet)
 
 

@@ -146,7 +146,7 @@ def load_tokenizer(
     remains a reference, which cannot encode or decode.
 
     Raises:
-        UsageError: there is no such file, or this seit does not have the tokenizer that it holds
+        UsageError: there is no such file, or this version lacks the tokenizer that it holds
             or refers to.
         DamagedError: it is damaged.
     """
@@ -162,8 +162,8 @@ def load_tokenizer(
         raise DamagedError(f"{path} is {fault} (its card lacks {error}); {advice}") from error
     if found_format != _FORMAT or version != _VERSION or name not in TOKENIZERS:
         raise UsageError(
-            f"{path} holds {found_format!r} version {version} named {name!r}; this seit knows "
-            f"{', '.join(TOKENIZERS)}: upgrade seit"
+            f"{path} holds {found_format!r} version {version} named {name!r}; this version of seit "
+            f"supports {', '.join(TOKENIZERS)}: upgrade seit"
         )
     inner = tensors.pop("codebook", None)
     if inner is None and codebook is None:
@@ -194,9 +194,8 @@ def _load_referred(path: Path, card: Mapping[str, Any], codebook: Tensor) -> Tok
     shipped = find_shipped(str(card["fingerprint"]))
     if shipped is None:
         raise UsageError(
-            f"{path} refers to the tokenizer {str(card['shipped'])!r} of another seit (fingerprint "
-            f"{str(card['fingerprint'])[:16]}…), which this one does not ship; install a seit that "
-            "does"
+            f"{path} refers to the tokenizer {str(card['shipped'])!r} of another version of seit "
+            f"(fingerprint {str(card['fingerprint'])[:16]}…); install a version that ships it"
         )
     tokenizer = load_shipped(shipped)
     if not torch.equal(codebook, tokenizer.codebook):

@@ -70,7 +70,7 @@ class ImportedTokenizer(ReferableTokenizer, ImageTokenizer):
             case [int(height), int(width)] if 0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE:
                 return cls(codebook, (height, width), fingerprint)
             case found:
-                raise DamagedError(f"{found!r} is no grid of an imported tokenizer")
+                raise DamagedError(f"{found!r} is not a grid of an imported tokenizer")
 
     @classmethod
     @override

@@ -186,7 +186,7 @@ class MelFrontEnd:
             config = MelConfig.from_json(settings)
             mean, deviation = tensors["band_mean"], tensors["band_deviation"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DamagedError(f"the settings of a mel front end are no such ({error})") from error
+            raise DamagedError(f"the settings of a mel front end are invalid ({error})") from error
         for tensor in (mean, deviation):
             if tensor.shape != (config.bands,) or tensor.dtype != torch.float32:
                 raise DamagedError(

@@ -108,6 +108,6 @@ def read_confusion(run: Run) -> Confusion:
             raise UsageError(f"its confusion is of {confusion.num_classes} classes")
     except (UsageError, TypeError, ValueError, OverflowError) as error:
         raise DamagedError(
-            f"{run.path / RUN_NAME} is not what was written ({error}); restore it from a copy"
+            f"{run.path / RUN_NAME} is damaged ({error}); restore it from a copy"
         ) from error
     return confusion

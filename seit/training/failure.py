@@ -51,7 +51,7 @@ def describe_ruin(*models: nn.Module | None) -> str | None:
     for model in models:
         name = None if model is None else first_not_finite(model.state_dict())
         if name is not None:
-            return f"the weights {name} are not finite any more"
+            return f"the weights {name} are no longer finite"
     return None
 
 

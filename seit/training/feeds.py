@@ -191,7 +191,7 @@ def make_feed(
     if data.val_split not in store or not has_labels(store[data.val_split]):
         raise UsageError(
             f"{store.folder} has no labeled samples in a split {data.val_split!r} to evaluate on; "
-            f"name one of {', '.join(store)} by --data.val_split, or tokenize again with a val/ "
+            f"name one of {', '.join(store)} with --data.val_split, or tokenize again with a val/ "
             "folder or a --val-fraction"
         )
     evaluation = _load_evaluation(store[data.val_split], config, device, rank)

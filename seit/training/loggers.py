@@ -226,7 +226,7 @@ class _Guarded:
         except Exception as error:
             self._logger = None
             warnings.warn(
-                f"the logger {self._name} failed and is switched off ({error}); the run goes on, "
+                f"the logger {self._name} failed and is switched off ({error}); the run continues, "
                 "and metrics.jsonl has all figures",
                 stacklevel=4,
             )

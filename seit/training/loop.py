@@ -206,7 +206,7 @@ class Loop(ABC, Generic[Batch]):
             NotFiniteError: one has.
         """
         if self.ranks.any(what is not None):
-            what = what or "the weights of another rank are not finite any more"
+            what = what or "the weights of another rank are no longer finite"
             raise NotFiniteError(Failure(what, max(0, self.done - 1), ()))
 
     def save(self) -> None:
@@ -217,7 +217,7 @@ class Loop(ABC, Generic[Batch]):
     def _fail(self, failure: Failure) -> SeitError:
         """Save the batch that failed; return the error to raise."""
         if not self.ranks.is_main:
-            return SeitError("the training is not finite any more; the main rank says where")
+            return SeitError("the loss is no longer finite; the main rank names the step")
         found = list_checkpoints(self.run.checkpoints)
         tensors, keys = self.inputs(failure.step)
         self.journal.close(None)

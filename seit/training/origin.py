@@ -108,7 +108,7 @@ def check_origins(run: Run, now: Mapping[str, Mapping[str, Any]]) -> None:
         if isinstance(known, dict) and known.get("fingerprint") != found["fingerprint"]:
             raise UsageError(
                 f"{found.get('run', found.get('file'))} holds other weights than when {run.path} "
-                "was begun with it; put those back, or choose another --out"
+                "was started with it; put those back, or choose another --out"
             )
 
 
@@ -121,9 +121,7 @@ def read_origins(info: Mapping[str, Any], *, where: str) -> dict[str, Origin]:
     try:
         return {key: msgspec.convert(info[key], Origin) for key in _TITLES if info.get(key)}
     except msgspec.ValidationError as error:
-        raise DamagedError(
-            f"{where} is not what was written ({error}); restore it from a copy"
-        ) from error
+        raise DamagedError(f"{where} is damaged ({error}); restore it from a copy") from error
 
 
 def origin_sections(info: Mapping[str, Any], *, where: str) -> Sequence[Section]:

@@ -117,7 +117,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
     if chosen.type == "cuda":
         if ":" in device:
             raise UsageError(
-                f"run.device is {device!r}, one GPU, for {world_size} ranks; say cuda, of which "
+                f"run.device is {device!r}, one GPU, for {world_size} ranks; pass cuda, so that "
                 "each rank takes its own"
             )
         if local_rank >= torch.cuda.device_count():

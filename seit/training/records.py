@@ -1,6 +1,6 @@
 """Schemas of the files in a run folder.
 
-Unknown keys, as written by a later seit, are kept.
+Unknown keys, as written by a later version, are kept.
 """
 
 from typing import Annotated, Any, NotRequired, TypedDict

@@ -233,8 +233,8 @@ def _enter(
         )
     if known["store"] != store.card.seal:
         raise UsageError(
-            f"{out} was begun on another store than {store.folder}, or that store has changed "
-            "since; pass it as it was, or choose another --out"
+            f"{out} was started on another store than {store.folder}, or that store has changed "
+            "since; pass the unchanged one, or choose another --out"
         )
     if len(known["runs"]) > len(numbers):
         raise UsageError(

@@ -140,7 +140,7 @@ def _pixel_logits(
     path = folder / LOGITS_NAME
     if not path.is_file():
         if ranks.is_main:
-            _LOG.info("the teacher %s looks at all training samples once", run.path)
+            _LOG.info("the teacher %s predicts all training samples once", run.path)
         logits_nN = ranks.sum(_look_at_all(run, config, store, ranks))
         if ranks.is_main:
             write_tensors(path, {"logits": logits_nN})
@@ -162,7 +162,7 @@ def _look_at_all(run: Run, config: TrainConfig, store: Store, ranks: Ranks) -> T
     if pixels is None:
         raise UsageError(
             f"the teacher {run.path} was trained on the pixels of {run.config.data.pixels!r}; name "
-            "the images that it is to see by --distill.pixels SRC"
+            "the images that it is to see with --distill.pixels SRC"
         )
     data = replace(run.config.data, val_split=config.data.train_split, pixels=pixels)
     theirs = replace(run.config, data=data)

@@ -125,8 +125,8 @@ class Trainer(Loop[TrainBatch]):
             self.save()
         self.journal.close(None)
         return ChangedError(
-            f"{error}. The run {self.run.path} stopped at step {self.done}; with the store as it "
-            f"was, `seit {self.run.command} … --resume` continues it"
+            f"{error}. The run {self.run.path} stopped at step {self.done}; restore the store, "
+            f"then resume with `seit {self.run.command} … --resume`"
         )
 
     def leave(self, result: Any) -> None:

@@ -115,7 +115,7 @@ def test_a_classifier_and_a_pretraining_run_do_not_compare(tmp_path):
 def test_pretraining_runs_that_cannot_be_compared(tmp_path):
     good = write_run(tmp_path / "good")
     begun = write_run(tmp_path / "begun", status="started")
-    with pytest.raises(UsageError, match="go on with it by `seit pretrain … --resume`"):
+    with pytest.raises(UsageError, match="resume it with `seit pretrain … --resume`"):
         compare_runs([good, begun])
     torn = write_run(tmp_path / "torn", knn_top1="half")
     with pytest.raises(DamagedError, match="restore it"):

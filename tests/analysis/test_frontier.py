@@ -175,7 +175,7 @@ def test_keys_of_tars_are_kept_and_others_refused(corpus, tmp_path):
     copied = list_corpus(tmp_path / "copy").instances
     assert {entry.key for entry in copied} == {entry.key for entry in instances}
     for key in ("/absolute.png", "a/../b.png", "a//b.png"):
-        with pytest.raises(UsageError, match="is no path below SRC"):
+        with pytest.raises(UsageError, match="is not a path below SRC"):
             make_copy([replace(instances[0], key=key)], tmp_path / "x", JpegCopier(32, 30))
     hidden = [instances[0], replace(instances[1], key="red/.hidden.png")]
     with pytest.raises(UsageError, match="is that of no file in a folder tree"):
@@ -331,7 +331,7 @@ def test_wrong_places_and_sources_are_refused(finished, corpus, tmp_path):
     for split in ("train", "val"):
         (other / split / "blue").mkdir(parents=True)
         picture(0, np.random.default_rng(5)).save(other / split / "blue" / "0.png")
-    with pytest.raises(UsageError, match="files of SRC are not the same any more"):
+    with pytest.raises(UsageError, match="files of SRC have changed"):
         run_frontier(other, out, config=CONFIG)
     with pytest.raises(UsageError, match="already holds something else"):
         run_frontier(corpus, other, config=CONFIG)
@@ -361,9 +361,7 @@ def test_a_missing_file_of_a_copy_is_named(finished, corpus, tmp_path):
 
 
 def test_settings_that_the_comparison_makes_are_refused():
-    with pytest.raises(
-        UsageError, match=r"run\.seed is what the comparison itself sets; pass --se"
-    ):
+    with pytest.raises(UsageError, match=r"run\.seed is set by the comparison itself; pass --se"):
         FrontierConfig(settings={"run.seed": 3})
     with pytest.raises(UsageError, match="seeds is 0"):
         FrontierConfig(seeds=0)

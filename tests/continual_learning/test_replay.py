@@ -285,7 +285,7 @@ def test_states_of_other_memories_and_damaged_ones():
     memory.add(np.arange(9), np.arange(9) % 6, torch.zeros(9, 1))
     state = memory.state()
     for changed in ({"seed": 1}, {"policy": "ring"}, {"budget_bytes": 121}, {"num_classes": 7}):
-        with pytest.raises(UsageError, match="go on with the settings of before"):
+        with pytest.raises(UsageError, match="resume with the earlier settings"):
             make_memory(**{"extra_bytes": 4, **changed}).restore(state)
     damaged = {
         "payloads": state["payloads"][1:],

@@ -63,8 +63,8 @@ def test_names_that_are_numerals_are_names_in_json_only(tmp_path):
         ("[0, 1, 2.0]", "expected numbers and names"),
         ("[0, 1, true]", "expected numbers and names"),
         ("[0, [1], 2]", "expected numbers and names"),
-        ("[0, 1", "no JSON list"),
-        ("[" * 100_000, "no JSON list"),
+        ("[0, 1", "not a JSON list"),
+        ("[" * 100_000, "not a JSON list"),
         ("", "0 of 3 classes"),
         (b"\xff\xfe\xfd", "not UTF-8"),
         (b"0 " * MAX_ORDER_BYTES, "is larger than"),
@@ -217,7 +217,7 @@ def test_domains_from_folders():
     assert read_domains("folder", KEYS) == ["photo", "sketch"]
     keys = [f"train/{key}" for key in KEYS]
     assert read_domains("folder", keys, split="train") == ["photo", "sketch"]
-    with pytest.raises(UsageError, match="lies in no folder"):
+    with pytest.raises(UsageError, match="has no folder"):
         read_domains("folder", ["train/1.png"], split="train")
 
 

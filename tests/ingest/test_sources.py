@@ -222,7 +222,7 @@ def test_special_files_do_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a/pipe.jpg")
     corpus = list_corpus(tmp_path)
     assert set(by_key(corpus)) == {"a/1.jpg"}
-    assert any("no plain files: a/pipe.jpg" in line for line in corpus.warnings)
+    assert any("not plain files: a/pipe.jpg" in line for line in corpus.warnings)
     # A file that becomes a FIFO after the listing.
     (tmp_path / "a/1.jpg").unlink()
     os.mkfifo(tmp_path / "a/1.jpg")
@@ -305,10 +305,10 @@ def test_wrong_sources(tmp_path: Path) -> None:
     assert "does not exist" in usage(tmp_path / "zzz")
     assert "is missing too" in usage(tmp_path / "zzz" / "train")
     assert f"give the folder it is in: {tmp_path}" in usage(tmp_path / "one.jpg")
-    assert "is no corpus" in usage(tmp_path / "notes.txt")
+    assert "is not a corpus" in usage(tmp_path / "notes.txt")
     assert "holds no files" in usage("memory://nothing/here")
     assert "cannot be opened" in usage("what://host/x")
-    assert "is no manifest" in usage(tmp_path / "imagenette", root=tmp_path)
+    assert "is not a manifest" in usage(tmp_path / "imagenette", root=tmp_path)
     plant(tmp_path, {"store/store.json": "{}"})
     assert "token store already" in usage(tmp_path / "store")
     assert "does not exist" in usage("a\nb")
@@ -666,7 +666,7 @@ def test_links_in_tars_are_what_they_lead_to(tmp_path: Path) -> None:
             "b": "cat",
         }
         text = "\n".join(corpus.warnings)
-        assert "3 left out, as they are links to what is no file in their tars" in text
+        assert "3 left out, as they are links to nothing in their tars" in text
 
 
 def test_thumbnails_and_side_files_in_tars(tmp_path: Path) -> None:
@@ -684,8 +684,8 @@ def test_thumbnails_and_side_files_in_tars(tmp_path: Path) -> None:
     assert corpus.warnings == (
         "1 left out, as another image of the same name was taken: x.tar/cats/1.thumb.jpg",
         "none of 1 instances has a label: labels are looked for in .cls members and in the fields "
-        "label, class, category of .json members; beside the images there are 1 .xmp; names of "
-        "tars and folders in them are no labels",
+        "label, class, category of .json members; next to the images there are 1 .xmp; names of "
+        "tars and folders in them are not labels",
     )
 
 
@@ -702,7 +702,7 @@ def test_tars_that_name_no_split_beside_others_that_do(tmp_path: Path) -> None:
     for name in ("train-0", "val-0", "extra"):
         write_tar(tmp_path / f"{name}.tar", [("1.jpg", b"x"), ("1.cls", b"a")])
     text = "\n".join(list_corpus(tmp_path).warnings)
-    assert "1 tars name no split beside others that do" in text
+    assert "1 tars name no split while others do" in text
     assert "extra.tar" in text
 
 

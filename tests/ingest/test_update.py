@@ -132,7 +132,7 @@ def test_changes_of_one_size_are_found_by_date(corpus, tmp_path):
         0,
         30,
     )
-    with pytest.raises(UsageError, match="is no date"):
+    with pytest.raises(UsageError, match="is not a date"):
         update_store(corpus, store, changed_since="yesterday")
 
 
@@ -163,7 +163,7 @@ def test_stores_that_say_nothing_of_files_are_told_by_keys(corpus, tmp_path):
     change(corpus)
     result = update_store(corpus, store)
     assert counts(result) == (4, 0, 2, 29)
-    assert "changes were not looked for" in result.warnings[-1]
+    assert "not checked for changes" in result.warnings[-1]
     (corpus / "a/6.png").write_bytes(png(98, 64))
     assert counts(update_store(corpus, store)) == (0, 1, 0, 32)
 

@@ -291,7 +291,7 @@ def test_tables_that_are_none_are_damage(fitted):
             ContextTables.from_bytes(wrong, 100)
     with pytest.raises(DamagedError, match="unfold"):
         ContextTables.from_bytes(good, 101)
-    with pytest.raises(DamagedError, match="serves 2 to 4096"):
+    with pytest.raises(DamagedError, match="supports 2 to 4096"):
         ContextTables.from_bytes(good, 5000)
     with pytest.raises(DamagedError, match="tables of the context codec are missing"):
         build_codec("context", codec.layout)

@@ -115,8 +115,8 @@ def test_payloads_come_back(coding, raw):
     [
         (frame(magic=b"ZEIT"), "begins with"),
         (frame(version=2), "version 2 is unknown"),
-        (frame(kind=2), "kind 2 stands where tokens"),
-        (frame(kind=9), "kind 9 stands where tokens"),
+        (frame(kind=2), "kind 2; expected tokens"),
+        (frame(kind=9), "kind 9; expected tokens"),
         (frame(coding=3), "coding 3"),
         (frame(reserved=1), "flags 1"),
         (frame(count=MAX_COUNT + 1), "over the limits"),

@@ -206,7 +206,7 @@ def test_a_remote_store_reads_as_the_local_one(uploaded, intact, server, tmp_pat
     np.testing.assert_array_equal(store.codebook, local.codebook)
     for name in SHARDS:
         check_equal(store[name], local[name])
-    with pytest.raises(UsageError, match="is no folder of this machine"):
+    with pytest.raises(UsageError, match="is not a folder on this machine"):
         _ = store.path
     assert pickle.loads(pickle.dumps(store["val"]))[1].key == local["val"][1].key
     result = verify_store(uploaded, storage_options=options(server), retry=RETRY)

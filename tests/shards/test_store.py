@@ -340,7 +340,7 @@ CODEBOOK = np.zeros((16, 4), np.float32)
     ("tensors", "message"),
     [
         ({"codebook": CODEBOOK}, "holds no tensor 'codec.tables'; restore it from a copy"),
-        ({"codebook": CODEBOOK, "codec.tables": np.zeros(4)}, "tables float64 .* where bytes"),
+        ({"codebook": CODEBOOK, "codec.tables": np.zeros(4)}, "tables float64 .* expected bytes"),
         ({"codebook": CODEBOOK, "codec.tables": np.zeros((2, 2), np.uint8)}, r"tables uint8 \(2,"),
         ({"codebook": CODEBOOK, "codec.tables": np.zeros(40, np.uint8)}, "tables"),
         ({"codebook": CODEBOOK, "codec.tables": np.zeros(0, np.uint8)}, "tables"),
@@ -383,7 +383,7 @@ def test_the_card_is_canonical_and_sealed(small):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda body: body.update(version=2), "store version 2; this seit reads version 1"),
+        (lambda body: body.update(version=2), "version 2; this version of seit reads version 1"),
         (lambda body: body.update(version="next"), "store version next"),
         (lambda body: body.update(format="other"), "describes a 'other'"),
         (lambda body: body["codec"].update(name="wavelet"), "the codec 'wavelet'"),
@@ -516,7 +516,7 @@ def test_zarr_shards_with_other_blocks_than_the_card_says(tmp_path):
         lambda split: split.packed(),
         list,
     ):
-        with pytest.raises(DamagedError, match=r"^train\.zarr/\w+/c/0.* is no intact shard: "):
+        with pytest.raises(DamagedError, match=r"^train\.zarr/\w+/c/0.* is not an intact shard: "):
             read(seit.open(tmp_path)["train"])
 
 

@@ -111,7 +111,7 @@ def test_a_card_cannot_lead_a_writer_to_another_store(tmp_path):
         make(evil)
         edit_card(evil, lambda body, name=name: rename_split(body, "train", name))
         for write in writers:
-            with pytest.raises(DamagedError, match=r"store\.json is damaged .*no plain name"):
+            with pytest.raises(DamagedError, match=r"store\.json is damaged .*not a plain name"):
                 write()
         assert not verify_store(evil).ok
         shutil.rmtree(evil)

@@ -282,7 +282,7 @@ def test_a_pipeline_reads_remote_tars_and_plain_ones_alone(source, tmp_path):
     copy_store(path, copy)
     shard = copy / split.shards[0].record.file
     shard.write_bytes(gzip.compress(shard.read_bytes()))
-    with pytest.raises(DamagedError, match="is no tar of a store"):
+    with pytest.raises(DamagedError, match="is not a tar of a store"):
         list(sample_pipeline(seit.open(copy)["train"]))
 
 

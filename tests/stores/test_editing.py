@@ -220,7 +220,7 @@ def test_the_card_tells_of_edits_but_not_of_keys(tmp_path):
 
 def test_what_cannot_be_deleted_from_is_refused_and_stays(tmp_path):
     path = make_keyed(tmp_path / "store", ["a", "b"])
-    with pytest.raises(UsageError, match="memory://store is no folder of this machine"):
+    with pytest.raises(UsageError, match="memory://store is not a folder on this machine"):
         delete_samples("memory://store", ["a"])
     with pytest.raises(UsageError, match="no store at"):
         delete_samples(tmp_path / "none", ["a"])
@@ -501,7 +501,7 @@ def test_equal_keys_are_an_error_or_left_out(tmp_path):
         merge_stores(tmp_path / "again", [one, one])
     (tmp_path / "deep").mkdir()
     shutil.copytree(one, tmp_path / "deep" / "one")
-    with pytest.raises(UsageError, match="lie in folders named 'one'"):
+    with pytest.raises(UsageError, match="are in folders named 'one'"):
         merge_stores(tmp_path / "again", [one, tmp_path / "deep" / "one"], prefix=True)
 
 
@@ -511,7 +511,7 @@ def test_what_cannot_be_merged_is_refused(tmp_path):
     build_store(tmp_path / "other")
     full = make_keyed(tmp_path / "full", ["z"])
     for sources, target, message in [
-        ([one], "new", "two stores or more"),
+        ([one], "new", "two or more stores"),
         ([one, tmp_path / "other"], "new", "different tokenizers"),
         ([one, twice], "new", "two classes are named 'crane'"),
         ([one, full], "full", "not empty"),
@@ -668,7 +668,7 @@ def test_skipped_inputs_go_with_their_split_and_key(tmp_path):
         )
         assert result.skipped == len(kept)
     add_file(path, "skipped.jsonl", b'{"key": 1\n')
-    with pytest.raises(DamagedError, match="line 1 is no record"):
+    with pytest.raises(DamagedError, match="line 1 is not a record"):
         filter_store(path, tmp_path / "four", splits=["val"])
 
 
@@ -731,7 +731,7 @@ def test_the_commands(tmp_path, call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("merge", "new", "store"), "two stores or more"),
+        (("merge", "new", "store"), "two or more stores"),
         (("filter", "store", "new", "--fraction", "0.5", "--key-pattern", "*"), "--fraction is of"),
         (("filter", "store", "new", "--fraction", "2"), "fraction is 2.0"),
         (("filter", "store", "new", "--classes", "nope"), "no class 'nope'"),

@@ -171,14 +171,14 @@ def test_ids_that_do_not_come_back_are_refused(token):
 @pytest.mark.parametrize(
     ("stream", "offsets", "reason"),
     [
-        (b"\1\2\3\4", [0, 3], "4 bytes stand where the offsets end at 3"),
+        (b"\1\2\3\4", [0, 3], "found 4 bytes; the offsets end at 3"),
         (b"\1\2\3\4", [1, 2, 4], "the first offset is 1, not 0"),
         (b"\1\2\3\4", [0, 4, 4], "sample 8 takes 0 bytes by its offsets where 2 tokens take 2 to"),
         (b"\1\2\3\4", [0, 4, 2], "sample 8 takes -2 bytes"),
         (b"\1\2\3\4\5", [0, 5], "sample 7 takes 5 bytes"),
         (b"\1\2\3", [0, 3], "sample 7 decodes to 3 tokens where the grid takes 2"),
         (b"\1\2\xff\1\2\3\4", [0, 4, 7], "sample 7 decodes to 3 tokens"),
-        (b"\1\2\1\xff\1\2", [0, 2, 4, 6], "the last id of sample 8 is cut off behind its byte 255"),
+        (b"\1\2\1\xff\1\2", [0, 2, 4, 6], "the last id of sample 8 is cut off after its byte 255"),
         (b"\1\xff\xff\1", [0, 2, 4], "the last id of sample 7 is cut off"),
         (b"\1\2\xff\xff\0", [0, 2, 5], r"sample 8 holds an id of 510 or more \(two bytes 255"),
         (b"\1\2\1\xff\xff", [0, 2, 5], "sample 8 holds an id of 510 or more"),
@@ -321,7 +321,7 @@ SAMPLE = [[1, 2, 3, 4, 5, 299]]
     ("stream", "offsets", "message"),
     [
         (b"\1\2\3\4\5\6", [0, 7], "data.bin.gz ends where 1 more bytes belong"),
-        (b"\1\2\3\4\5\6\7", [0, 6], "data.bin.gz goes on behind its last sample"),
+        (b"\1\2\3\4\5\6\7", [0, 6], "data.bin.gz continues after its last sample"),
         (b"\1\2\3\4\5\6", [1, 7], "index.npy.gz begins with the offset 1, not with 0"),
         (b"\1\2\3\4\5\6", [0, -6], "index.npy.gz: sample 0 takes -6 bytes"),
         (b"\1\2\3\4\5\6", [0, 2**62], "index.npy.gz: sample 0 takes 4611686018427387904 bytes"),
@@ -358,7 +358,7 @@ def test_damaged_files_are_refused(files, tmp_path, stream, offsets, message):
 )
 def test_a_damaged_gzip_is_refused(files, tmp_path, name, change):
     (files / name).write_bytes(change((files / name).read_bytes()))
-    assert_refused(DamagedError, f"{name} (is no intact gzip|ends)", files, tmp_path / "store")
+    assert_refused(DamagedError, f"{name} (is not an intact gzip|ends)", files, tmp_path / "store")
 
 
 def npy(array, **options):
@@ -409,7 +409,7 @@ def test_an_index_that_ends_early_or_late_is_refused(files, tmp_path):
     path.write_bytes(gzip.compress(index[:-8]))
     assert_refused(DamagedError, "val-token.index.npy.gz ends where 8", files, tmp_path / "store")
     path.write_bytes(gzip.compress(index + b"x"))
-    assert_refused(DamagedError, "index.npy.gz goes on behind", files, tmp_path / "store")
+    assert_refused(DamagedError, "index.npy.gz continues after", files, tmp_path / "store")
 
 
 @given(place=st.integers(0, 127), byte=st.integers(0, 255), size=st.integers(0, 160))
@@ -442,7 +442,7 @@ def test_a_bomb_takes_no_memory(files, tmp_path, what):
     read_codebook(codebook)
     tracemalloc.start()
     try:
-        with pytest.raises(SeitError, match=r"goes on behind|takes 0 bytes|no \.npy"):
+        with pytest.raises(SeitError, match=r"continues after|takes 0 bytes|no \.npy"):
             import_official([split], codebook, tmp_path / "store", grid=GRID)
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
@@ -602,8 +602,8 @@ def test_a_ckpt_of_anything_else_is_refused_and_runs_nothing(tmp_path, value, me
         ("a.npy", npy(np.float32(1)), r"holds float32 \(\)"),
         ("a.safetensors", b"{}", "is no safetensors file"),
         ("a.safetensors", b"\2\0\0\0\0\0\0\0{}", "holds no tensor 'codebook' but none"),
-        ("a.bin", b"", "is no codebook file; it ends in .ckpt, .pt, .pth, .npy, .safetensors"),
-        ("a.npz", b"", "is no codebook file"),
+        ("a.bin", b"", "is not a codebook file; expected .ckpt, .pt, .pth, .npy, .safetensors"),
+        ("a.npz", b"", "is not a codebook file"),
     ],
 )
 def test_other_codebook_files_are_refused(tmp_path, name, content, message):

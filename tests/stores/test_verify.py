@@ -253,7 +253,9 @@ def test_a_future_version_is_a_usage_error_and_a_damaged_digit_is_damage(store):
     assert damage.file == "store.json"
     assert "store version 3" in damage.reason
     edit_card(store, lambda body: None)
-    with pytest.raises(UsageError, match="store version 3; this seit reads version 1: upgrade"):
+    with pytest.raises(
+        UsageError, match="version 3; this version of seit reads version 1: upgrade"
+    ):
         verify_store(store)
 
 
@@ -637,7 +639,7 @@ def test_a_lost_column_loses_its_blocks(zarr_store, kind):
     flip(zarr_store / name, -1)
     (damage,) = verify_store(zarr_store).damage
     assert (damage.file, damage.block) == (name, None)
-    assert "no intact shard: the checksum of the index" in damage.reason
+    assert "not an intact shard: the checksum of the index" in damage.reason
     (zarr_store / name).unlink()
     (damage,) = verify_store(zarr_store).damage
     assert (damage.file, damage.block, damage.reason) == (name, None, "is missing")

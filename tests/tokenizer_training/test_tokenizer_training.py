@@ -194,7 +194,7 @@ def test_other_commands_refuse_the_run_by_name(finished, capsys):
     assert (listed["objective"], listed["status"]) == ("tokenizer", "finished")
     with pytest.raises(UsageError, match="is a run of `seit tokenizer train`"):
         Run.open(folder).config  # noqa: B018
-    with pytest.raises(UsageError, match="compare tokenizers by `seit tokenizer eval`"):
+    with pytest.raises(UsageError, match="compare tokenizers with `seit tokenizer eval`"):
         compare_runs([folder, folder.parent])
 
 
@@ -415,5 +415,5 @@ def test_a_training_goes_on_with_the_start_that_it_had(photos, finished, tmp_pat
     first = train_tokenizer(photos, config, tmp_path / "run", init_from=result.file)
     again = train_tokenizer(photos, config, tmp_path / "run", resume=True, init_from=result.file)
     assert again.fingerprint == first.fingerprint
-    with pytest.raises(UsageError, match="was begun with another init_from"):
+    with pytest.raises(UsageError, match="was started with another init_from"):
         train_tokenizer(photos, config, tmp_path / "run", resume=True)

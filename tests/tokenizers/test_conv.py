@@ -403,7 +403,7 @@ def test_a_store_refers_to_what_is_shipped(shelf, tokenizer, images, tmp_path):
         tokenize(folder, tmp_path / "referring", replace(config, embed_tokenizer=True))
     (shelf / "conv-vq-tiny.yaml").unlink()
     assert embedding.load_tokenizer().fingerprint == tokenizer.fingerprint
-    with pytest.raises(UsageError, match="'conv-vq-tiny' of another seit"):
+    with pytest.raises(UsageError, match="'conv-vq-tiny' of another version of seit"):
         referring.load_tokenizer()
 
 

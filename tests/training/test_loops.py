@@ -273,7 +273,7 @@ def test_a_last_update_that_ruins_the_weights_is_a_failure(case, store, out, mon
         return losses
 
     monkeypatch.setattr(case.loop, "take", ruin)
-    with pytest.raises(SeitError, match=rf"weights .* not finite any more at step {STEPS}"):
+    with pytest.raises(SeitError, match=rf"weights .* no longer finite at step {STEPS}"):
         case.run(store, out)
     assert failure(out)[0]["step"] == STEPS - 1
     assert Run(out).info["status"] == "started"

@@ -330,7 +330,7 @@ def test_a_last_update_that_ruins_the_average_is_a_failure(store, tmp_path, monk
 
     monkeypatch.setattr(Stepper, "step", last)
     out = tmp_path / "run"
-    with pytest.raises(SeitError, match=r"weights .* are not finite any more at step 4"):
+    with pytest.raises(SeitError, match=r"weights .* are no longer finite at step 4"):
         train(settings(ema={"decay": 0.9}), store, out=out)
     assert Run.open(out).info["status"] == "started"
     assert not (out / "model.safetensors").exists()

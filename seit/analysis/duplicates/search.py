@@ -160,7 +160,7 @@ def find_duplicates(
         DamagedError: the store is damaged.
     """
     if not 0 < threshold <= 1:
-        raise UsageError(f"threshold is {threshold}; it goes from above 0 to 1")
+        raise UsageError(f"threshold is {threshold}; expected above 0, at most 1")
     if most_pairs < 0 or max_candidates < 1:
         raise UsageError(f"{most_pairs} pairs of {max_candidates} candidates cannot be listed")
     names = [between] if between else list(combinations(store, 2)) or [(n, n) for n in store]

@@ -50,12 +50,12 @@ class FrontierConfig:
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
-            raise UsageError(f"seeds is {self.seeds}; at least one run of each point is needed")
+            raise UsageError(f"seeds is {self.seeds}; expected at least 1")
         for name in _VARIED:
             if name in self.settings:
                 flag = name.rpartition(".")[2]
                 hint = f"; pass --{flag}" if hasattr(self, flag) else ""
-                raise UsageError(f"{name} is what the comparison itself sets{hint}")
+                raise UsageError(f"{name} is set by the comparison itself{hint}")
 
     @cached_property
     def parsed_points(self) -> tuple[Point, ...]:
@@ -124,7 +124,7 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     before, after = _flat(earlier), _flat(now)
     for name in after:
         if name == "source" and before.get(name) != after[name]:
-            changed.append("the files of SRC are not the same any more")
+            changed.append("the files of SRC have changed")
         elif name not in OF_THE_MACHINE and before.get(name) != after[name]:
             changed.append(f"{name} was {before.get(name)!r} and is {after[name]!r}")
     return changed

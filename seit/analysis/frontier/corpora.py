@@ -95,7 +95,7 @@ class _Writer:
             try:
                 data = self.copier.encode(read_bytes(item))
             except UnreadableError as error:
-                raise SeitError(f"{item.key} cannot be read any more: {error}") from error
+                raise SeitError(f"{item.key} can no longer be read: {error}") from error
         with explained_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(path.name + PARTIAL_SUFFIX)
@@ -117,7 +117,7 @@ def make_copy(
 
     Raises:
         UsageError: keys are not valid names of files below a folder.
-        SeitError: the disk is full, or a file cannot be read any more.
+        SeitError: the disk is full, or a file can no longer be read.
     """
     if folder.is_dir():
         return
@@ -147,7 +147,7 @@ def _check_keys(instances: Sequence[Instance]) -> None:
         parts = entry.key.split("/")
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise UsageError(
-                f"{entry.key!r} is no path below SRC, so that its copy has no place; pass a folder "
+                f"{entry.key!r} is not a path below SRC, so its copy has no place; pass a folder "
                 "of class folders, or a manifest whose paths are relative to its folder"
             )
 

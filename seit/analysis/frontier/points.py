@@ -93,7 +93,7 @@ def parse_points(names: Iterable[str]) -> tuple[Point, ...]:
     """
     points = tuple(_parse(name) for name in dict.fromkeys(names))
     if not points:
-        raise UsageError(f"no points are named; there are {', '.join(DEFAULT_POINTS)} and others")
+        raise UsageError(f"no points are named; choose from {', '.join(DEFAULT_POINTS)} and others")
     return points
 
 

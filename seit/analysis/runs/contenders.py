@@ -69,13 +69,13 @@ class FinishedRun:
         run = Run.open(path)
         if not run.kind.of_tokens:
             raise UsageError(
-                f"{path} is a run of `seit {run.command}`; compare tokenizers by "
+                f"{path} is a run of `seit {run.command}`; compare tokenizers with "
                 "`seit tokenizer eval`"
             )
         info, objective = run.info, run.objective
         if info.get("status") != "finished":
             raise UsageError(
-                f"the run {path} has not finished; go on with it by `seit {run.command} … --resume`"
+                f"the run {path} has not finished; resume it with `seit {run.command} … --resume`"
             )
         try:
             classes = tuple(info["identity"]["classes"])
@@ -91,7 +91,7 @@ class FinishedRun:
             store = str(info["identity"]["store"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DamagedError(
-                f"{path}/run.json is not what was written ({error!r}); restore it from a copy"
+                f"{path}/run.json is damaged ({error!r}); restore it from a copy"
             ) from error
         settings = flatten(read_yaml(path / CONFIG_NAME))
         origins = read_origins(info, where=f"{path}/run.json")
@@ -159,7 +159,7 @@ def open_contenders(paths: Sequence[str | Path]) -> list[Contender]:
         DamagedError: a run's files are damaged.
     """
     if len(paths) < 2:
-        raise UsageError(f"{len(paths)} runs are named; a comparison takes at least two")
+        raise UsageError(f"{len(paths)} runs are named; a comparison needs at least two")
     folders = [Path(path) for path in paths]
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
@@ -202,7 +202,7 @@ def _open(name: str, folder: Path) -> Contender:
         return Contender(name, (FinishedRun.open(folder),), is_group=False)
     if seeds["status"] != "finished":
         raise UsageError(
-            f"the seeds at {folder} have not all finished; go on with them by "
+            f"the seeds at {folder} have not all finished; resume them with "
             "`seit train … --seeds … --resume`"
         )
     members = tuple(FinishedRun.open(folder_of(folder, run["seed"])) for run in seeds["runs"])

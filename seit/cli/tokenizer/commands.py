@@ -35,12 +35,12 @@ def fit(
     """Fit a tokenizer on a sample of SRC and save it to FILE.
 
     Args:
-        src: What `seit tokenize` takes.
+        src: Input, as for `seit tokenize`.
         file: A new .safetensors file.
-        tokenizer: The name of a kind that is fitted; see `seit tokenizer list`.
+        tokenizer: Name of a fitted kind; see `seit tokenizer list`.
         size: Pixels of the square that images are resized and cropped to; 256 by default.
         codes: Codebook size.
-        seed: Of the fit.
+        seed: Seed of the fit.
         overwrite: Replace FILE.
         json: Print the quality as one JSON object.
     """
@@ -61,7 +61,7 @@ def fit(
 
 @command.command(name="list")
 def list_(*, json: bool = False) -> None:
-    """List the tokenizers that can be named: fitted on a corpus, or shipped with their weights.
+    """List the tokenizers by name: those fitted on a corpus, and those shipped with weights.
 
     Args:
         json: Print one JSON object.
@@ -74,7 +74,7 @@ def list_(*, json: bool = False) -> None:
 
 @command.command
 def info(tokenizer: str, /, *, json: bool = False) -> None:
-    """Say what a tokenizer holds.
+    """Describe a tokenizer.
 
     Args:
         tokenizer: A shipped tokenizer's name, or a tokenizer file.

@@ -34,23 +34,22 @@ def evaluate(
 ) -> None:
     """Compare what tokenizers keep of the images of SRC: `seit tokenizer eval NAME|FILE… SRC`.
 
-    Looks at the val split of SRC if it has one, else at all of it. A tokenizer that is named by a
-    kind that is fitted is fitted on the train split first, and a tenth is held out if SRC has no
-    splits of its own; audio is always so divided.
+    Uses the val split of SRC if it has one, else all of it. A fitted kind is first fitted on the
+    train split; if SRC has no splits, a tenth is held out. Audio is always split in this way.
 
     Args:
-        tokenizers_and_src: Names or files of tokenizers, and last what `seit tokenize` takes.
+        tokenizers_and_src: Names or files of tokenizers, then the input, as for `seit tokenize`.
         tile: Cut images at their own resolution into tiles of the tokenizer's size, not resized.
-        images: How many files to look at, evenly spread.
-        fit_on: Fit on this instead.
-        size: Image side of tokenizers that are fitted.
-        codes: Codebook size of tokenizers that are fitted.
-        seed: Of the fit.
-        sheet: A new PNG file of originals beside reconstructions.
+        images: Number of files, evenly spread.
+        fit_on: Input to fit on instead.
+        size: Image side of fitted tokenizers, in pixels.
+        codes: Codebook size of fitted tokenizers.
+        seed: Seed of the fit.
+        sheet: A new PNG file of originals next to reconstructions.
         json: Print one JSON object.
     """
     if len(tokenizers_and_src) < 2:
-        raise UsageError("name at least one tokenizer, and last the SRC to measure it on")
+        raise UsageError("name at least one tokenizer, then the SRC to measure it on")
     from seit.tokenizer_training import CompareConfig, compare_tokenizers
 
     *names, src = tokenizers_and_src

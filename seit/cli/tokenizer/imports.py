@@ -26,7 +26,7 @@ def import_published(
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Turn a published checkpoint into a tokenizer file, which `seit tokenize --tokenizer` takes.
+    """Turn a published checkpoint into a tokenizer file, for `seit tokenize --tokenizer`.
 
     Args:
         kind: vitvqgan, vqgan, llamagen, open-magvit2, taesd, encodec, dac or mimi.
@@ -35,11 +35,11 @@ def import_published(
         file: A new .safetensors file.
         size: Pixels of the square that images are resized and cropped to.
         remap: A file of the codes to keep, or of their numbers (SeiT's codebook.ckpt).
-        fit: What `seit tokenize` takes: images that the codebook of a taesd is fitted on.
+        fit: Images to fit the codebook of a taesd on, as for `seit tokenize`.
         codes: Codebook size of that fit.
-        seed: Of that fit.
+        seed: Seed of that fit.
         seconds: Length of an audio codec's window.
-        levels: How many levels of an audio codec are kept.
+        levels: Number of levels of an audio codec to keep.
         overwrite: Replace FILE.
         json: Print the result as one JSON object.
     """

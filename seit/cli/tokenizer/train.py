@@ -35,10 +35,10 @@ def train(
     resumes bit for bit with --resume.
 
     Args:
-        src: Input as of `seit tokenize`.
+        src: Input, as for `seit tokenize`.
         out: A new folder, which becomes a run.
-        also: Further sources, each after an --also.
-        size: Pixels of the square images that the tokenizer will take.
+        also: More sources, each after an --also.
+        size: Side of the images that the tokenizer will take, in pixels.
         quantizer: Quantizer of the latents.
         codes: Codebook size, of each level.
         init_from: A tokenizer of the same shape to start from: a shipped one's name, or a file.

@@ -177,7 +177,7 @@ class Exemplars:
             or any(want not in (None, size) for size, want in zip(found.shape, shape, strict=True))
         ):
             raise DamagedError(
-                f"the memory's {name} are not {dtype} {shape}; go on from another checkpoint"
+                f"the memory's {name} are not {dtype} {shape}; resume from another checkpoint"
             )
         return found.cpu()
 

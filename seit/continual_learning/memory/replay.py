@@ -212,13 +212,11 @@ class Memory:
         try:
             kept = bytes(state["settings"].tolist()).decode()
         except (KeyError, ValueError, TypeError) as error:
-            raise DamagedError(
-                "the memory is not what was saved; go on from another checkpoint"
-            ) from error
+            raise DamagedError("the memory is damaged; resume from another checkpoint") from error
         if kept != self._settings:
             raise UsageError(
-                f"the memory was kept with {kept[:300]}, and this run has {self._settings}; go on "
-                "with the settings of before"
+                f"the memory was kept with {kept[:300]}, and this run has {self._settings}; "
+                "resume with the earlier settings"
             )
         exemplars = Exemplars(grid=self.medium.grid, dtype=self.medium.dtype)
         exemplars.restore(state)
@@ -227,7 +225,7 @@ class Memory:
         if not are_labels or cost > self.budget_bytes:
             raise DamagedError(
                 f"the memory holds {cost:,} bytes of {self.budget_bytes:,}, or labels of no class; "
-                "go on from another checkpoint"
+                "resume from another checkpoint"
             )
         self._choice.restore(state)
         self._exemplars = exemplars

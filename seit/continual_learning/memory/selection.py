@@ -129,12 +129,10 @@ class Choice:
             seen, limits = state["seen"].cpu().numpy(), state["limits"].cpu().numpy()
             arrivals = int(state["arrivals"].item())
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise DamagedError(
-                "the memory is not what was saved; go on from another checkpoint"
-            ) from error
+            raise DamagedError("the memory is damaged; resume from another checkpoint") from error
         if not seen.shape == limits.shape == self.seen.shape or seen.dtype != np.bool_:
             raise DamagedError(
-                f"the memory knows {seen.shape} classes of {self.seen.shape}; go on from another "
-                "checkpoint"
+                f"the memory knows {seen.shape} classes of {self.seen.shape}; resume from "
+                "another checkpoint"
             )
         self.seen, self._limits, self._arrivals = seen.copy(), limits.astype(np.int64), arrivals

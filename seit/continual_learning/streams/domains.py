@@ -58,5 +58,5 @@ def _folder_of(key: str, split: str) -> str:
     if split and folders[:1] == [split]:
         folders = folders[1:]
     if not folders:
-        raise UsageError(f"{key} lies in no folder that could be its domain; pass a CSV file")
+        raise UsageError(f"{key} has no folder to use as its domain; pass a CSV file")
     return folders[0]

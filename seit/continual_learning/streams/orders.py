@@ -71,7 +71,7 @@ def _read(path: Path) -> list[Any]:
         try:
             return list(parse_json(text))
         except ValueError as error:
-            raise UsageError(f"{path} is no JSON list of classes: {error}") from error
+            raise UsageError(f"{path} is not a JSON list of classes: {error}") from error
     entries: list[Any] = []
     for line in map(str.strip, text.splitlines()):
         if not line:

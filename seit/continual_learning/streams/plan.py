@@ -30,7 +30,7 @@ def make_stream(config: ContinualConfig, store: Store) -> Stream:
         if name not in store or not store.classes or not has_labels(store[name]):
             raise UsageError(
                 f"{store.folder} has no labeled samples in a split {name!r}; a continual run "
-                "learns classes from one split and is evaluated on another: name them by "
+                "learns classes from one split and is evaluated on another: name them with "
                 "--data.train_split and --data.val_split"
             )
     train, evaluated = store[data.train_split], store[data.val_split]

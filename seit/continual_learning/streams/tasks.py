@@ -256,8 +256,8 @@ def check_labels(
             named = listed([classes[one] if classes else f"class {one}" for one in lacking])
             raise UsageError(
                 f"{len(missing)} of {num_classes} classes have no sample in the {name} split: "
-                f"{named}; add some, or keep the other classes by `seit filter STORE NEW --classes "
-                "…`"
+                f"{named}; add some, or keep the other classes with `seit filter STORE NEW "
+                "--classes …`"
             )
 
 

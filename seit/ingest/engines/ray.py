@@ -160,8 +160,8 @@ class ActorWorkspace(Workspace):
         self._final = self.shards
         if not self.tokenizer_path.is_file():
             raise SeitError(
-                f"node {os.uname().nodename} finds no {self.tokenizer_path}; STORE must lie on a "
-                "file system that all nodes of the cluster share"
+                f"node {os.uname().nodename} does not see {self.tokenizer_path}; STORE must be on "
+                "a file system that all nodes of the cluster share"
             )
         self._of_job = self._job_bytes()
         self._own = self.path / "actors" / f"{os.getpid()}-{uuid.uuid4().hex}"
@@ -179,7 +179,7 @@ class ActorWorkspace(Workspace):
     @override
     def write_done(self, plan: ShardPlan, done: DoneShard) -> None:
         if self._job_bytes() != self._of_job:
-            raise SeitError(f"{self.store} belongs to another job by now")
+            raise SeitError(f"{self.store} belongs to another job now")
         record = self._own / f"{plan.name}.json"
         target = self._done / record.name
         with explained_writes(target):

@@ -438,7 +438,7 @@ def _mono_blocks(
                 f"{_MORE_SECONDS}"
             )
         if not np.isfinite(block).all():
-            raise UnreadableError("it holds values that are no numbers (NaN or infinite)")
+            raise UnreadableError("it holds values that are not finite (NaN or infinite)")
         peak = float(np.abs(block).max())
         if peak > MAX_AMPLITUDE:
             raise UnreadableError(f"its values reach {peak:.3g}; expected −1 to 1")

@@ -237,7 +237,7 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 def _check_file(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuse files whose decoded pixels would not be those of their picture."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and _is_filled_up(data):
-        raise UnreadableError("the file is truncated (zeros stand where the rest of it should be)")
+        raise UnreadableError("the file is truncated (its rest is zeros)")
     if isinstance(image, PngImagePlugin.PngImageFile):
         if data[12:16] == b"CgBI":
             raise UnreadableError(

@@ -80,7 +80,7 @@ def _list(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
     is_file = tree.is_file()
     is_table = is_file and suffix in TABLES
     if root is not None and not is_table:
-        raise UsageError(f"{shown(tree.text)} is no manifest; root is for tables of files only")
+        raise UsageError(f"{shown(tree.text)} is not a manifest; root is for tables of files only")
     if root is None and tree.is_pattern():
         return _list_pattern(tree.text, wanted)
     if root is None and suffix == ".parquet" and is_table and holds_media(tree.location):
@@ -108,7 +108,7 @@ def _refuse_other_files(tree: Tree, suffix: str) -> None:
             raise UsageError(f"{text} is one {what}; give the folder it is in: {folder}")
     if suffix != ".tar":
         raise UsageError(
-            f"{text} is no corpus; expected a folder, or a .csv, .jsonl, .parquet or .tar file"
+            f"{text} is not a corpus; expected a folder, or a .csv, .jsonl, .parquet or .tar file"
         )
 
 

@@ -98,7 +98,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                 if line.strip():
                     yield number, decoder.decode(line)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} line {number} is no JSON object: {error}") from None
+        raise UsageError(f"{path} line {number} is not a JSON object: {error}") from None
     except OSError as error:
         raise _unreadable(path, error) from None
 
@@ -123,7 +123,7 @@ def csv_lines(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
     """Yield (line number, cells) of every non-blank line of a CSV file in UTF-8.
 
     Raises:
-        UsageError: the file cannot be read, or is no such file.
+        UsageError: the file cannot be read as CSV.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

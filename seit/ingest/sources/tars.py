@@ -80,7 +80,7 @@ class _Found:
             ),
             (self.second, f"left out, as another {noun} of the same name was taken"),
             (self.doubles, "left out, as their tars have members of that name already"),
-            (self.dangling, "left out, as they are links to what is no file in their tars"),
+            (self.dangling, "left out, as they are links to nothing in their tars"),
             (self.bad_side, "ignored, as their labels or fields cannot be read"),
             (self.lists, "without their labels, as these are lists and a label is one value"),
             (self.unended, "without an end-of-archive block, so perhaps cut short"),
@@ -88,7 +88,7 @@ class _Found:
         lines = [f"{len(names)} {what}: {examples(names)}" for names, what in told if names]
         if self.unplaced:
             lines.append(
-                f"{len(self.unplaced)} tars name no split beside others that do, so a hash splits "
+                f"{len(self.unplaced)} tars name no split while others do, so a hash splits "
                 f"their samples: {examples(self.unplaced)}"
             )
         return lines
@@ -99,8 +99,8 @@ class _Found:
         text = f"labels are looked for in .cls members and in the fields {sought} of .json members"
         if self.fields:
             most = ", ".join(f"{count:,} .{name}" for name, count in self.fields.most_common(6))
-            text += f"; beside the {NOUNS[self.modality][1]} there are {most}"
-        return f"{text}; names of tars and folders in them are no labels"
+            text += f"; next to the {NOUNS[self.modality][1]} there are {most}"
+        return f"{text}; names of tars and folders in them are not labels"
 
 
 def list_tars(

@@ -46,7 +46,7 @@ class Remarks:
         """Return one warning line for each kind of remark."""
         lines = []
         if self.special:
-            lines.append(f"left out, as they are no plain files: {examples(self.special)}")
+            lines.append(f"left out, as they are not plain files: {examples(self.special)}")
         if self.repeated:
             found = examples(self.repeated)
             lines.append(f"left out, as these links lead to folders listed already: {found}")

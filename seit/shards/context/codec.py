@@ -38,7 +38,7 @@ class ContextCodec(Codec):
         super().__init__(layout)
         if layout.num_codes > MAX_CODES:
             raise UsageError(
-                f"the context codec serves up to {MAX_CODES:,} codes, not {layout.num_codes:,}; "
+                f"the context codec supports up to {MAX_CODES:,} codes, not {layout.num_codes:,}; "
                 "use --codec packed"
             )
         if tables.num_codes != layout.num_codes:

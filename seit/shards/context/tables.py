@@ -91,7 +91,7 @@ class ContextTables:
             DamagedError: the bytes are not valid tables.
         """
         if not 2 <= num_codes <= MAX_CODES:
-            raise DamagedError(f"tables for {num_codes} codes: context serves 2 to {MAX_CODES}")
+            raise DamagedError(f"tables for {num_codes} codes: context supports 2 to {MAX_CODES}")
         shape = TreeShape(num_codes)
         sizes = {
             "paths": num_codes,

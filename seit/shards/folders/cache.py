@@ -155,7 +155,7 @@ class _CacheSpace:
             self._given_up = True
             warnings.warn(
                 f"the cache {self._directory} cannot be written ({error.strerror or error}); "
-                "blocks are fetched anew each time",
+                "blocks are fetched again each time",
                 RuntimeWarning,
                 stacklevel=2,
             )

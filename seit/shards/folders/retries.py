@@ -125,7 +125,7 @@ def _raise_if_final(error: Exception, what: str) -> None:
     if isinstance(error, PermissionError) or status in (401, 403):
         raise PermissionError(f"{what}: access is denied ({describe(error)})") from None
     if isinstance(error, (IsADirectoryError, NotADirectoryError)):
-        raise IsADirectoryError(f"{what}: it is no plain file") from None
+        raise IsADirectoryError(f"{what}: it is not a plain file") from None
     if isinstance(error, SeitError):
         raise error
     refused = status is not None and 400 <= status < 500 and status not in _PASSING_STATUS

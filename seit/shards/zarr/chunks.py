@@ -88,7 +88,7 @@ def pad_rows(column: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
         DamagedError: there are more than ``rows`` already.
     """
     if len(column) > rows:
-        raise DamagedError(f"{len(column)} samples stand where {rows} were expected")
+        raise DamagedError(f"{len(column)} samples found; expected {rows} were expected")
     if len(column) == rows:
         return column
     padded = np.zeros((rows, *column.shape[1:]), dtype=column.dtype)
@@ -109,7 +109,7 @@ def decode_rows(
     stored = rows < count
     decoded = codec.decode_rows(data, rows[stored])
     if count > most:
-        raise DamagedError(f"{count} samples stand where {most} were expected")
+        raise DamagedError(f"{count} samples found; expected {most} were expected")
     if stored.all():
         return decoded
     tokens_rHW = np.zeros((len(rows), *codec.layout.grid), dtype=decoded.dtype)

@@ -149,7 +149,7 @@ def _check_document(folder: Folder, file: str, expected: Mapping[str, Any]) -> N
     except OSError as error:
         raise DamagedError(f"{file} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{file} is no JSON ({error}); restore it from a copy") from error
+        raise DamagedError(f"{file} is not JSON ({error}); restore it from a copy") from error
     wrong = ", ".join(_differences(found, expected))
     if wrong:
         raise DamagedError(
@@ -160,7 +160,7 @@ def _check_document(folder: Folder, file: str, expected: Mapping[str, Any]) -> N
 def _differences(found: Any, expected: Mapping[str, Any]) -> Iterator[str]:
     """Yield the entries of a document that are missing, unexpected or different."""
     if not isinstance(found, dict):
-        yield "it is no JSON object"
+        yield "it is not a JSON object"
         return
     for name in sorted(found.keys() | expected.keys()):
         # 1, 1.0 and true are equal to Python, but not to a reader in another language.

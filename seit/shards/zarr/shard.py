@@ -84,7 +84,7 @@ class ZarrShard(Shard):
                 self._places[kind] = self._read_places(kind)
             except DamagedError as error:
                 raise DamagedError(
-                    f"{file} is no intact shard: {error}; restore it from a copy"
+                    f"{file} is not an intact shard: {error}; restore it from a copy"
                 ) from error
         return self._places[kind]
 

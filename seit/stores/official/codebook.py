@@ -40,7 +40,7 @@ def read_codebook(path: Path) -> npt.NDArray[np.float32]:
     """
     suffix = path.suffix.lower()
     if suffix not in CODEBOOK_SUFFIXES:
-        raise UsageError(f"{path} is no codebook file; it ends in {', '.join(CODEBOOK_SUFFIXES)}")
+        raise UsageError(f"{path} is not a codebook file; expected {', '.join(CODEBOOK_SUFFIXES)}")
     check_file(path)
     with explained_reads(path):
         if path.stat().st_size > MAX_CODEBOOK_BYTES:

@@ -27,7 +27,7 @@ def encode_escaped(
     largest = int(tokens_NL.max(initial=0))
     if largest >= ID_LIMIT:
         raise UsageError(
-            f"token id {largest} has no place in the files of naver-ai/seit, where ids are below "
+            f"token id {largest} does not fit the files of naver-ai/seit, whose ids are below "
             f"{ID_LIMIT}; tokenize with at most {ID_LIMIT} codes to export"
         )
     escaped_NL = tokens_NL >= ESCAPE
@@ -57,7 +57,7 @@ def decode_escaped(
     """
     check_offsets(offsets, length, first_sample)
     if len(data) != offsets[-1]:
-        raise DamagedError(f"{len(data)} bytes stand where the offsets end at {offsets[-1]}")
+        raise DamagedError(f"found {len(data)} bytes; the offsets end at {offsets[-1]}")
     escapes = np.flatnonzero(data == ESCAPE)
     twice = escapes[1:][np.diff(escapes) == 1]
     twice = twice[~np.isin(twice, offsets)]
@@ -70,7 +70,7 @@ def decode_escaped(
     cut = np.flatnonzero(data[offsets[1:] - 1] == ESCAPE)
     if cut.size:
         sample = first_sample + int(cut[0])
-        raise DamagedError(f"the last id of sample {sample} is cut off behind its byte {ESCAPE}")
+        raise DamagedError(f"the last id of sample {sample} is cut off after its byte {ESCAPE}")
     counts_N = np.diff(offsets) - np.diff(np.searchsorted(escapes, offsets))
     wrong = np.flatnonzero(counts_N != length)
     if wrong.size:

@@ -68,7 +68,7 @@ class Unfolded:
             DamagedError: there are more.
         """
         if self._read(1):
-            raise DamagedError(f"{self.path} goes on behind its last sample; copy it again")
+            raise DamagedError(f"{self.path} continues after its last sample; copy it again")
 
     def _read(self, num_bytes: int) -> bytes:
         with explained_reads(self.path):
@@ -82,7 +82,7 @@ def explained_reads(path: Path) -> Iterator[None]:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DamagedError(
-            f"{path} is no intact gzip ({one_line(error)}); copy it again"
+            f"{path} is not an intact gzip file ({one_line(error)}); copy it again"
         ) from error
     except OSError as error:
         raise SeitError(f"{path} could not be read: {error.strerror or error}") from error

@@ -77,7 +77,7 @@ class ComponentsTokenizer(Tokenizer):
             UsageError: one is out of range.
         """
         if not 0 <= whitening <= 1:
-            raise UsageError(f"whitening is {whitening}; it goes from 0 (none) to 1 (full)")
+            raise UsageError(f"whitening is {whitening}; expected 0 (none) to 1 (full)")
         check_codes(num_codes)
         if not 1 <= dim <= patch_values:
             raise UsageError(f"dim is {dim}; these patches have 1 to {patch_values}")

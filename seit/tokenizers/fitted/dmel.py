@@ -80,7 +80,7 @@ class DMelTokenizer(SpectrogramTokenizer):
             tokenizer = cls(MelConfig.from_json(settings["front_end"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DamagedError(
-                f"the settings of a {cls.name} tokenizer are no such ({error})"
+                f"the settings of a {cls.name} tokenizer are invalid ({error})"
             ) from error
         if tensors or not torch.equal(codebook, tokenizer.codebook):
             raise DamagedError(f"a {cls.name} tokenizer holds other weights than its settings give")

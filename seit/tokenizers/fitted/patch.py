@@ -60,7 +60,7 @@ class PatchTokenizer(ComponentsTokenizer, ImageTokenizer):
         """
         if patch_size < 1 or images.shape[1] % patch_size:
             raise UsageError(
-                f"an image side of {images.shape[1]} is no multiple of the patch side "
+                f"an image side of {images.shape[1]} is not a multiple of the patch side "
                 f"{patch_size}; choose a --size that is"
             )
         cls.check_fit(

@@ -148,7 +148,7 @@ class LearnedTokenizer(Tokenizer):
             bound.check(codebook.shape[-2], codebook.shape[-1])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DamagedError(
-                f"the settings of a {cls.name} tokenizer are no such ({error})"
+                f"the settings of a {cls.name} tokenizer are invalid ({error})"
             ) from error
         if config.planes != cls.num_planes:
             raise DamagedError(f"the network of a {cls.name} tokenizer has {config.planes} planes")

@@ -98,7 +98,7 @@ def load_published(
 def _refuse_options(kind: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None:
-            raise UsageError(f"{name} is no option of {kind}; leave it out")
+            raise UsageError(f"{name} is not an option of {kind}; leave it out")
 
 
 def _read_taesd(path: str | Path) -> StateDict:

@@ -246,7 +246,7 @@ def read_codes(path: str | Path) -> Tensor:
     if not is_dense(found) or found.ndim not in (1, 2) or not found.numel():
         raise UsageError(f"{file} holds no single tensor of codes (n, C) or of their numbers (n,)")
     if found.numel() > _MAX_CODES_VALUES:
-        raise UsageError(f"{file} holds codes of shape {tuple(found.shape)}, too many to be true")
+        raise UsageError(f"{file} holds codes of shape {tuple(found.shape)}, implausibly many")
     codes: Tensor = found
     return codes.detach().clone()
 
@@ -299,7 +299,7 @@ def fetch(path: str | Path, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES) -> Path
         return Path(path)
     match = _HUB_NAME.fullmatch(str(path))
     if match is None:
-        raise UsageError(f"{path} is no name on the hub; write {HUB_PREFIX}owner/name[/file]")
+        raise UsageError(f"{path} is not a name on the hub; write {HUB_PREFIX}owner/name[/file]")
     repository, file = match.groups()
     try:
         from huggingface_hub import hf_hub_download, snapshot_download
@@ -315,7 +315,7 @@ def fetch(path: str | Path, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES) -> Path
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except (EntryNotFoundError, HfHubHTTPError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} cannot be had from the hub: {reason}") from error
+        raise UsageError(f"{path} cannot be downloaded from the hub: {reason}") from error
     except OSError as error:
         raise SeitError(f"the hub does not answer ({error}); try again, or give a file") from error
 
@@ -340,7 +340,7 @@ def _read(file: Path) -> Any:
     except UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         _refuse_foreign([found[1]] if found else [], file, however=True)
-        raise UsageError(f"{file} is no intact checkpoint") from error
+        raise UsageError(f"{file} is not an intact checkpoint") from error
     except (
         ArithmeticError,
         AttributeError,
@@ -357,7 +357,7 @@ def _read(file: Path) -> Any:
         ValueError,
     ) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UsageError(f"{file} is no intact checkpoint ({reason})") from error
+        raise UsageError(f"{file} is not an intact checkpoint ({reason})") from error
 
 
 def _refuse_foreign(names: list[str], file: Path, *, however: bool = False) -> None:

@@ -187,7 +187,7 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
             if len(numbers) > _MAX_LEVELS or any(
                 isinstance(number, int | float) and not abs(number) <= limit for number in numbers
             ):
-                raise UsageError(f"{origin} has {key} {value}, which is too much to be true")
+                raise UsageError(f"{origin} has {key} {value}, which is implausibly large")
         rate = kept.get("sampling_rate")
         if type(rate) is not int or rate < 1:
             raise UsageError(f"{origin} has no sampling_rate in its {CONFIG_NAME}")
@@ -266,7 +266,7 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
             sizes = [settings[key] for key in ("window", "levels", "frames")]
         except (AttributeError, KeyError, TypeError, UsageError) as error:
             raise DamagedError(
-                f"the settings of a {cls.name} tokenizer are no such: {error}"
+                f"the settings of a {cls.name} tokenizer are invalid: {error}"
             ) from (error)
         if not all(type(size) is int and 1 <= size <= _MAX_WINDOW for size in sizes):
             raise DamagedError(f"a {cls.name} tokenizer has window, levels and frames {sizes}")
