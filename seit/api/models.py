@@ -11,7 +11,7 @@ from seit.exports import FORMATS, OPSET, ExportResult, export_run
 from seit.files import check_new_file
 from seit.outcomes import Outcome
 from seit.progress import Count
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training import (
     EmbedResult,
     Prediction,
@@ -99,7 +99,7 @@ def evaluate(
     tables = None if out is None else Path(out)
     if tables is not None:
         check_new_tables(tables)
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = as_store(store)
     result = evaluate_run(
         run,
         opened,

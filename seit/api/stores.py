@@ -10,7 +10,7 @@ import numpy.typing as npt
 from seit.analysis import Duplicates, find_duplicates
 from seit.errors import UsageError
 from seit.progress import Count
-from seit.shards import Location, Store, open_store
+from seit.shards import Location, Store, as_store
 from seit.stores import (
     Conversion,
     Deletion,
@@ -182,7 +182,7 @@ def filter(  # noqa: A001 - the name of the command
             "--fraction is of whole classes and goes with --split and --classes only; filter by "
             "the other conditions first, then take a fraction of that store"
         )
-    store = source if isinstance(source, Store) else open_store(source)
+    store = as_store(source)
     note: dict[str, Any] = {}
     rows: dict[str, npt.NDArray[np.int64]] | None = None
     if fraction is not None or classes is not None:
@@ -268,7 +268,7 @@ def duplicates(
         >>> seit.duplicates("store", between=("train", "val")).near
     """
     return find_duplicates(
-        store if isinstance(store, Store) else open_store(store),
+        as_store(store),
         between=between,
         threshold=threshold,
         most_pairs=most,

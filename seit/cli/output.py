@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from seit.errors import SeitError
 from seit.printable import CONTROLS, printable
+from seit.processes import is_main_process
 from seit.progress import Pace, human_rate, human_seconds
 
 if TYPE_CHECKING:
@@ -135,11 +136,6 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 2) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def is_main_process() -> bool:
-    """Return True if this process prints: the main one of those started by `torchrun`."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class Bar(Protocol):

@@ -2,8 +2,9 @@
 
 from seit.cli.figures import rate_row
 from seit.cli.flags import RunFlags, figures_bar, print_settings
-from seit.cli.output import is_main_process, print_result, print_table, say
+from seit.cli.output import print_result, print_table, say
 from seit.pretraining import ObjectiveName
+from seit.processes import is_main_process
 from seit.progress import human_seconds
 
 NOTES = {

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from seit.cli.figures import accuracy_rows, rate_row
 from seit.cli.flags import RunFlags, figures_bar, print_settings
-from seit.cli.output import is_main_process, print_result, print_table, say
+from seit.cli.output import print_result, print_table, say
+from seit.processes import is_main_process
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:

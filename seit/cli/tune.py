@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from seit.cli.figures import accuracy_rows
 from seit.cli.flags import RunFlags, figures_bar, print_settings
-from seit.cli.output import is_main_process, print_result, print_table, say, warn
+from seit.cli.output import print_result, print_table, say, warn
 from seit.cli.train import NOTES
 from seit.numbers import human_bytes
+from seit.processes import is_main_process
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:

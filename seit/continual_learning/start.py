@@ -1,7 +1,6 @@
 """`seit continual`: learn the tasks of a stream one after the other."""
 
 import logging
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -33,8 +32,9 @@ from seit.models import (
     load_weights,
     make_tuning,
 )
+from seit.processes import world_size
 from seit.progress import Progress
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training import (
     REPORT_NAME,
     RUN_NAME,
@@ -71,28 +71,19 @@ def continual(
     Runs in one process. Writes `learner.safetensors`, everything trained and kept; the backbone
     stays in the run that it came from.
 
-    Args:
-        config: settings.
-        store: store, open or by path.
-        out: new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: continue an interrupted run, even within a task; figures and network are
-            bit-identical to those of an uninterrupted run on the same CPU.
-        init_from: finished run whose backbone is adapted, instead of ``config.init_from``; also
-            required to resume. Without one the backbone has random weights, with a warning if most
-            of it stays frozen.
-        progress: callback after each step.
+    Arguments and errors are those of :func:`seit.training.train`; a run also resumes within a task.
+    The run of ``init_from``, whose backbone is adapted, is required to resume. Without one the
+    backbone has random weights, with a warning if most of it stays frozen.
 
     Raises:
-        UsageError: settings, store, backbone and folder do not fit together; nothing was changed.
-        SeitError: the loss became non-finite, or a file cannot be written.
-        KeyboardInterrupt: on SIGINT or SIGTERM, after the current step and a checkpoint.
+        UsageError: also if several processes were started.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise UsageError(
-            "a continual run takes one process, and torchrun started "
-            f"{os.environ['WORLD_SIZE']}; call it without torchrun"
+            f"a continual run takes one process, and torchrun started {world_size()}; call it "
+            "without torchrun"
         )
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     config, out = starting_from(config, init_from), Path(out)
     if not resume:
         Run.check_new(out)

@@ -13,7 +13,7 @@ from seit.pretraining.config import PretrainConfig
 from seit.pretraining.encoder import HEADS_NAME
 from seit.pretraining.registry import OBJECTIVES
 from seit.progress import Progress
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training import (
     REPORT_NAME,
     WEIGHTS_NAME,
@@ -45,22 +45,14 @@ def pretrain(
     Its `model.safetensors` holds a timm backbone without its classifier; `seit.train` starts from
     it with ``init_from``. Labels are used by the probes alone.
 
-    Args:
-        config: settings. A stem of ``auto`` becomes 2/2/0, or 1/1/0 on grids where that leaves
-            fewer than 49 patches, as patches must not overlap.
-        store: store, open or by path, from a tokenizer of one level.
-        out: new folder, or with ``resume`` that of an interrupted run with the same settings.
-        resume: continue an interrupted run, if there is one, bit for bit.
-        init_from: finished run with the initial weights, instead of ``config.init_from``; required
-            by the objective ``further``.
-        progress: callback after each step, on the main rank.
+    Arguments and errors are those of :func:`seit.training.train`. A stem of ``auto`` becomes 2/2/0,
+    or 1/1/0 on grids where that leaves fewer than 49 patches, as patches must not overlap.
 
     Raises:
-        UsageError: settings, store and folder do not fit together; nothing was changed.
-        SeitError: the loss became non-finite, or a file cannot be written.
-        KeyboardInterrupt: on SIGINT or SIGTERM, after the current step and a checkpoint.
+        UsageError: also if the store has codes of several levels, or the objective ``further`` no
+            run to start from.
     """
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     if store.levels > 1:
         raise UsageError(
             f"{store.folder} was made by {store.card.tokenizer.name}, of {store.levels} "

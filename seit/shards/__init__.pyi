@@ -75,6 +75,7 @@ from .store import (
     SKIPPED_NAME as SKIPPED_NAME,
     TOKENIZER_NAME as TOKENIZER_NAME,
     Store as Store,
+    as_store as as_store,
     open_store as open_store,
 )
 from .wds import ShardWriter as ShardWriter

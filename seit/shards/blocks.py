@@ -4,7 +4,7 @@ Legend: N samples of the block, H W grid.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError
-from seit.shards.codecs import Codec
+from seit.shards.codecs import Codec, TokenLayout
 from seit.shards.frames import Coding, Kind, decode_frame, encode_frame
 
 BLOCK_SAMPLES = 1024
@@ -40,18 +40,23 @@ class Block:
     metadata: tuple[Mapping[str, Any], ...] | None = None
 
 
+def assert_fits(block: Block, layout: TokenLayout) -> None:
+    """Assert that a block has ids of this layout, and one label, key and mapping per sample."""
+    count = len(block.keys)
+    assert block.tokens.shape == (count, *layout.grid), "tokens do not fit the layout"
+    assert block.labels.shape == (count,), "one label a sample"
+    assert block.metadata is None or len(block.metadata) == count, "one mapping a sample"
+    assert int(block.tokens.max(initial=0)) < layout.num_codes, "an id is not below K"
+
+
 def encode_block(block: Block, codec: Codec) -> dict[Kind, bytes]:
     """Encode a block into its frames, by kind.
 
     Raises:
         SeitError: the block is too large for any reader.
     """
+    assert_fits(block, codec.layout)
     count = len(block.keys)
-    layout = codec.layout
-    assert block.tokens.shape == (count, *layout.grid), "tokens do not fit the layout"
-    assert block.labels.shape == (count,), "one label a sample"
-    assert block.metadata is None or len(block.metadata) == count, "one mapping a sample"
-    assert int(block.tokens.max(initial=0)) < layout.num_codes, "an id is not below K"
     frames = {
         Kind.TOKENS: codec.encode(block.tokens),
         Kind.LABELS: encode_frame(
@@ -65,15 +70,8 @@ def encode_block(block: Block, codec: Codec) -> dict[Kind, bytes]:
         ),
     }
     if block.metadata is not None:
-        texts = tuple(
-            json.dumps(
-                entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-            )
-            for entry in block.metadata
-        )
-        frames[Kind.METADATA] = encode_frame(
-            Kind.METADATA, _encode_strings(texts), count=count, coding=Coding.DEFLATE
-        )
+        raw = _encode_strings(metadata_texts(block.metadata))
+        frames[Kind.METADATA] = encode_frame(Kind.METADATA, raw, count=count, coding=Coding.DEFLATE)
     return frames
 
 
@@ -94,8 +92,27 @@ def decode_keys(data: bytes) -> tuple[str, ...]:
 def decode_metadata(data: bytes) -> tuple[dict[str, Any], ...]:
     """Decode a metadata frame: N mappings."""
     frame = decode_frame(data, kind=Kind.METADATA)
+    return parse_metadata(_decode_strings(frame.raw, frame.count))
+
+
+def metadata_texts(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return metadata as canonical JSON, one text per sample."""
+    return tuple(
+        json.dumps(
+            entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+        )
+        for entry in metadata
+    )
+
+
+def parse_metadata(texts: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    """Parse the texts of metadata: one mapping per sample.
+
+    Raises:
+        DamagedError: a text is not a JSON object.
+    """
     try:
-        entries = tuple(parse_json(text) for text in _decode_strings(frame.raw, frame.count))
+        entries = tuple(parse_json(text) for text in texts)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"metadata are not JSON: {error}") from error
     if not all(isinstance(entry, dict) for entry in entries):

@@ -71,9 +71,9 @@ class Codec(ABC):
         return None
 
     @property
-    @abstractmethod
     def card_entry(self) -> Mapping[str, Any]:
-        """Entry of the codec in the card: ``{"name": …, …}``."""
+        """Entry of the codec in the card: ``{"name": …, "bits": b}``, b bits per packed token."""
+        return {"name": self.name, "bits": self.layout.bits}
 
     @abstractmethod
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
@@ -135,11 +135,6 @@ class PackedCodec(Codec):
     def build(cls, layout: TokenLayout, tables: bytes | None) -> Self:  # noqa: ARG003
         """Build the codec, which needs no tables."""
         return cls(layout)
-
-    @property
-    def card_entry(self) -> Mapping[str, Any]:
-        """Entry of the codec in the card: ``{"name": "packed", "bits": b}``."""
-        return {"name": self.name, "bits": self.layout.bits}
 
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
         """Encode ids into a raw tokens frame."""

@@ -143,13 +143,24 @@ def _unfold(payload: bytes, coding: Coding, raw_bytes: int) -> bytes:
         if len(payload) != raw_bytes:
             raise DamagedError(f"a frame holds {len(payload)} bytes but claims {raw_bytes}")
         return payload
-    if raw_bytes > _MAX_DEFLATE_RATIO * len(payload):
-        raise DamagedError(f"{len(payload)} deflated bytes cannot unfold to {raw_bytes}")
-    inflater = zlib.decompressobj()
+    return inflate(payload, raw_bytes, what="a frame")
+
+
+def inflate(payload: bytes, raw_bytes: int, *, what: str, wbits: int = zlib.MAX_WBITS) -> bytes:
+    """Decompress one zlib stream, or with ``wbits`` 31 one gzip member, of a claimed size.
+
+    No more memory is taken than a valid stream of this length may need.
+
+    Raises:
+        DamagedError: the size is wrong or over the limit, or bytes follow; it names ``what``.
+    """
+    if raw_bytes > min(MAX_RAW_BYTES, _MAX_DEFLATE_RATIO * len(payload)):
+        raise DamagedError(f"{what} of {len(payload)} bytes cannot unfold to {raw_bytes}")
+    inflater = zlib.decompressobj(wbits=wbits)
     try:
         raw = inflater.decompress(payload, raw_bytes + 1)
     except zlib.error as error:
-        raise DamagedError(f"a frame does not inflate: {error}") from error
+        raise DamagedError(f"{what} does not inflate: {error}") from error
     if len(raw) != raw_bytes or not inflater.eof or inflater.unused_data:
-        raise DamagedError(f"a frame inflates to {len(raw)} bytes where it claims {raw_bytes}")
+        raise DamagedError(f"{what} inflates to {len(raw)} bytes where it claims {raw_bytes}")
     return raw

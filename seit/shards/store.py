@@ -296,6 +296,11 @@ def open_store(
     )
 
 
+def as_store(store: Store | Location) -> Store:
+    """Return an open store as it is, or open the one at a path or URL; see `open_store`."""
+    return store if isinstance(store, Store) else open_store(store)
+
+
 def _check_groups(card: Card, folder: Folder) -> None:
     """Refuse a card of Zarr groups that no writer makes, before any of their files is read."""
     try:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from seit.errors import UsageError
 from seit.progress import Count
-from seit.shards import Block, Location, Store, check_split_names, open_store
+from seit.shards import Block, Location, Store, as_store, check_split_names
 from seit.stores.place import work_folder
 from seit.stores.recode import check_names
 from seit.stores.rewrite import (
@@ -71,7 +71,7 @@ def filter_store(
         DamagedError: the source is damaged.
         SeitError: a disk is full or a remote server does not respond.
     """
-    store = source if isinstance(source, Store) else open_store(source)
+    store = as_store(source)
     codec, container = codec or store.card.codec, container or store.card.container
     check_names(codec, container)
     check_split_names(store if splits is None else splits)

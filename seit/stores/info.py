@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seit.outcomes import Outcome
-from seit.shards import Location, Store, open_store
+from seit.shards import Location, Store, as_store
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,7 +57,7 @@ def describe_store(store: Store | Location) -> StoreInfo:
         UsageError: there is no store.
         DamagedError: its card is damaged.
     """
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     card, tokenizer = store.card, store.card.tokenizer
     samples = max(card.samples, 1)
     return StoreInfo(

@@ -26,7 +26,7 @@ from seit.files import check_new_file
 from seit.ingest import Instance, PixelReader, kept_splits, list_corpus
 from seit.models import TokenAdapt, save_tokenadapt
 from seit.progress import Progress
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.tokenizer_training.base import BaseConfig, BaseLoop, entered
 from seit.tokenizer_training.pairs import (
     Images,
@@ -145,7 +145,7 @@ def train_tokenadapt(
     started = time.perf_counter()
     out = Path(out)
     folder = out.with_name(out.name + _RUN_SUFFIX)
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     if not (resume and Run.exists(folder)):
         check_new_file(out, overwrite=overwrite)
     device = choose_device(config.device)

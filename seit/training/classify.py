@@ -20,7 +20,7 @@ from seit.documents import as_record
 from seit.outcomes import Outcome
 from seit.progress import Progress
 from seit.report import Section
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training.answers import confusion_record
 from seit.training.config import TrainConfig
 from seit.training.evaluate import Evaluation, evaluate
@@ -96,7 +96,7 @@ def train(
         SeitError: the loss is no longer finite, or a file cannot be written.
         KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = as_store(store)
     settled = starting_from(config, init_from)
     return run_objective(
         lambda ranks, start: Classification(settled, opened, ranks, init_from=start),

@@ -1,7 +1,6 @@
 """Default settings: a recipe fitted to the store, and the backbone of ``init_from``."""
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from seit.augment import crop_size_of
 from seit.config import flatten, merge, nest, read_yaml, to_mapping
 from seit.errors import UsageError
 from seit.models import Stem
+from seit.processes import world_size
 from seit.recipes import Recipe, default_recipe
 from seit.shards import Store
 from seit.stream import select
@@ -116,5 +116,5 @@ def _fit_batch(values: Mapping[str, Any], store: Store, given: Mapping[str, Any]
         samples = len(select(store[split], fraction=fraction, seed=0))
     if not samples or samples >= wanted:
         return {}
-    step = 2 * int(os.environ.get("WORLD_SIZE", "1"))  # each rank takes two mirrored parts
+    step = 2 * world_size()  # each rank takes two mirrored parts
     return {"data.batch_size": max(samples // _STEPS_PER_EPOCH // step * step, min(step, samples))}

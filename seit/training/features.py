@@ -21,7 +21,7 @@ from seit.errors import UsageError
 from seit.files import check_new_file, write_atomically
 from seit.models import load_weights
 from seit.outcomes import Outcome
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.stream import loader
 from seit.tensors import read_arrays
 from seit.tokenizers import load_tokenizer
@@ -101,7 +101,7 @@ def embed_split(
     out = Path(out)
     check_new_file(out)
     run = Run.open(run_path)
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     settings = run.settings if run.kind.one_network else run.config  # raises for such runs
     if settings.data.pixels is not None:
         raise UsageError(f"the run {run.path} was trained on pixels; embed takes runs on tokens")

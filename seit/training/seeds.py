@@ -5,7 +5,6 @@ A folder of seeds holds a run folder for each, `seeds.json` and `report.html`.
 
 import json
 import logging
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,9 +18,10 @@ from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX, write_atomically
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.outcomes import Outcome
+from seit.processes import is_main_process
 from seit.progress import Progress, human_rate
 from seit.report import MANY_CLASSES, Figure, Section, figures, table
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training.classify import TrainResult, train
 from seit.training.config import TrainConfig
 from seit.training.records import MAX_RECORD_BYTES, SeedsRecord
@@ -96,18 +96,10 @@ def train_seeds(
 
     Processes started by `torchrun` share each run, one seed after the other.
 
-    Args:
-        config: settings of the runs.
-        store: an open store or its path.
-        out: a new folder; the run of seed 3 goes to its `seed-3`.
-        seeds: number of seeds, at least 1.
-        resume: resume interrupted runs at ``out``, or add seeds to finished ones.
-        init_from: a finished run to take initial weights from, instead of ``config.init_from``.
-        progress: called after each step.
+    The run of seed 3 goes to `seed-3` in ``out``. ``resume`` also adds seeds to finished ones.
 
     Raises:
-        UsageError: settings, store and folder do not fit together; nothing was changed.
-        SeitError: as for :func:`seit.training.train`.
+        UsageError, SeitError: as for :func:`seit.training.train`.
     """
     return repeat(
         train,
@@ -135,11 +127,11 @@ def repeat(
     """Call ``learn``, a function like `train`, with each seed; see `train_seeds`."""
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     out = Path(out)
     numbers = [config.run.seed + index for index in range(seeds)]
     configs = [replace(config, run=replace(config.run, seed=seed)) for seed in numbers]
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = is_main_process()
     with locked_folder(out) if is_main else nullcontext():
         if is_main:
             _enter(out, config, store, numbers, resume=resume)

@@ -18,7 +18,7 @@ from seit.config import (
 )
 from seit.errors import SeitError, UsageError
 from seit.recipes import find_recipe
-from seit.shards import Location, Store, open_store
+from seit.shards import Location, Store, as_store
 from seit.training.config import LoopConfig
 from seit.training.defaults import backbone_of, default_settings, warn_of_modality
 from seit.training.kinds import kind_with
@@ -142,6 +142,6 @@ def _check_kind(kind: type[LoopConfig], base: Mapping[str, Any], recipe: str) ->
 def _open(store: Store | Location) -> Store | None:
     """Open the store; return None if that fails, which the run itself reports."""
     try:
-        return store if isinstance(store, Store) else open_store(store)
+        return as_store(store)
     except SeitError:
         return None

@@ -57,17 +57,9 @@ class _Found:
 
     def add(self, other: Self) -> None:
         """Add the findings in another tar."""
-        self.without += other.without
-        self.others += other.others
-        self.several += other.several
-        self.second += other.second
-        self.doubles += other.doubles
-        self.dangling += other.dangling
-        self.bad_side += other.bad_side
-        self.lists += other.lists
-        self.unended += other.unended
-        self.unplaced += other.unplaced
-        self.fields += other.fields
+        for name, value in vars(other).items():
+            if name != "modality":
+                setattr(self, name, getattr(self, name) + value)
 
     def lines(self) -> list[str]:
         noun, nouns = NOUNS[self.modality]

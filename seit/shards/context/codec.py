@@ -3,9 +3,8 @@
 Legend: N samples of the block, H W grid, K codes.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -66,11 +65,6 @@ class ContextCodec(Codec):
     def tables(self) -> bytes:
         """Serialized tables (:class:`~seit.shards.context.tables.ContextTables`)."""
         return self._tables.to_bytes()
-
-    @property
-    def card_entry(self) -> Mapping[str, Any]:
-        """Entry in the card: ``{"name": "context", "bits": b}``, b bits per packed token."""
-        return {"name": self.name, "bits": self.layout.bits}
 
     def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
         """Encode ids into a tokens frame, packed if that is smaller."""

@@ -3,10 +3,9 @@
 Legend: n rows of a chunk, r chosen ones of them, H W grid.
 """
 
-import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import google_crc32c
@@ -14,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError
-from seit.shards.blocks import Block, parse_json
+from seit.shards.blocks import Block, assert_fits, metadata_texts, parse_metadata
 from seit.shards.codecs import Codec
-from seit.shards.frames import MAX_RAW_BYTES, Kind
+from seit.shards.frames import MAX_RAW_BYTES, Kind, inflate
 
 NO_LABEL = -1
 NO_METADATA = "{}"
@@ -31,36 +30,22 @@ _LENGTH = struct.Struct("<I")
 _PLACE = struct.Struct("<QQ")
 _GZIP_WINDOW = 31
 _GZIP_OVERHEAD_BYTES = 18
-_MAX_DEFLATE_RATIO = 1032
 
 
 def encode_chunks(block: Block, codec: Codec, block_rows: int) -> dict[Kind, bytes | None]:
     """Encode a block into its chunks by kind; None leaves a chunk out."""
-    layout = codec.layout
+    assert_fits(block, codec.layout)
     count = len(block.keys)
-    assert block.tokens.shape == (count, *layout.grid), "tokens do not fit the layout"
-    assert block.labels.shape == (count,), "one label a sample"
-    assert int(block.tokens.max(initial=0)) < layout.num_codes, "an id is not below K"
     labels = np.full(block_rows, NO_LABEL, dtype="<i4")
     labels[:count] = block.labels
     return {
         Kind.TOKENS: codec.encode(block.tokens),
         Kind.LABELS: _seal(labels.tobytes()),
         Kind.KEYS: _encode_strings(block.keys, padding="", rows=block_rows),
-        Kind.METADATA: _encode_metadata(block.metadata, block_rows),
+        Kind.METADATA: None
+        if block.metadata is None
+        else _encode_strings(metadata_texts(block.metadata), padding=NO_METADATA, rows=block_rows),
     }
-
-
-def _encode_metadata(metadata: Sequence[Mapping[str, Any]] | None, block_rows: int) -> bytes | None:
-    if metadata is None:
-        return None
-    texts = [
-        json.dumps(
-            entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-        )
-        for entry in metadata
-    ]
-    return _encode_strings(texts, padding=NO_METADATA, rows=block_rows)
 
 
 def _encode_strings(texts: Sequence[str], *, padding: str, rows: int) -> bytes:
@@ -197,14 +182,7 @@ def decode_metadata(data: bytes, *, chunk_rows: int, rows: int) -> tuple[dict[st
     Raises:
         DamagedError: it is damaged.
     """
-    texts = decode_strings(data, chunk_rows=chunk_rows, rows=rows)
-    try:
-        entries = tuple(parse_json(text) for text in texts)
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f"metadata are not JSON: {error}") from error
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise DamagedError("metadata hold something else than one JSON object a sample")
-    return entries
+    return parse_metadata(decode_strings(data, chunk_rows=chunk_rows, rows=rows))
 
 
 def _gunzip(payload: bytes) -> bytes:
@@ -212,16 +190,10 @@ def _gunzip(payload: bytes) -> bytes:
     if len(payload) < _GZIP_OVERHEAD_BYTES:
         raise DamagedError(f"gzipped strings of {len(payload)} bytes are too short")
     (raw_bytes,) = _LENGTH.unpack(payload[-_LENGTH.size :])
-    if raw_bytes > min(MAX_RAW_BYTES, _MAX_DEFLATE_RATIO * len(payload)):
-        raise DamagedError(f"{len(payload)} gzipped bytes may not unfold to {raw_bytes}")
-    inflater = zlib.decompressobj(wbits=_GZIP_WINDOW)
     try:
-        raw = inflater.decompress(payload, raw_bytes + 1)
-    except zlib.error as error:
+        return inflate(payload, raw_bytes, what="a gzip member", wbits=_GZIP_WINDOW)
+    except DamagedError as error:
         raise DamagedError(f"strings do not unfold: {error}") from error
-    if len(raw) != raw_bytes or not inflater.eof or inflater.unused_data:
-        raise DamagedError(f"strings unfold to {len(raw)} bytes where they claim {raw_bytes}")
-    return raw
 
 
 def _split_strings(raw: bytes, *, chunk_rows: int, rows: int) -> tuple[str, ...]:

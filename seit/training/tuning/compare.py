@@ -4,7 +4,6 @@ A folder of methods holds a folder of seeds for each, and `report.html`.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,9 +16,10 @@ from seit.errors import UsageError
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.models import Method, make_tuning
 from seit.outcomes import Outcome
+from seit.processes import is_main_process
 from seit.progress import Progress
 from seit.report import Bar, Section, bar_chart, table
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training.classify import pixels_per_token
 from seit.training.feeds import make_augment
 from seit.training.networks import build_model
@@ -109,18 +109,16 @@ def tune_methods(
         store: an open store or its path.
         out: a new folder; the run of the method `lora` and seed 3 goes to its `lora/seed-3`.
         methods: names of the methods.
-        init_from: the finished run to take initial weights from, instead of ``config.init_from``.
+        init_from: see :func:`seit.training.tune`.
         seeds: number of seeds, at least 1.
         skip_unfit: skip methods that do not fit the backbone instead of raising an error.
         resume: continue the interrupted runs at ``out``, or add methods or seeds to them.
         progress: called after each step.
 
     Raises:
-        UsageError: settings, store and folder do not fit together, or a method does not fit the
-            backbone; nothing was changed.
-        SeitError: as for :func:`seit.training.tuning.start`.
+        UsageError, SeitError: as for :func:`seit.training.tune`.
     """
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     out = Path(out)
     if len(set(methods)) < len(methods) or not methods:
         raise UsageError(f"--method is {','.join(methods) or 'empty'}; name each method once")
@@ -135,7 +133,7 @@ def tune_methods(
     if skipped and (not skip_unfit or len(skipped) == len(methods)):
         raise UsageError(next(iter(skipped.values())))
     chosen = [one for one in methods if one not in skipped]
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = is_main_process()
     found: dict[Method, SeedsResult[TuneResult]] = {}
     with locked_folder(out) if is_main else nullcontext():
         for index, method in enumerate(chosen):

@@ -18,7 +18,7 @@ from seit.errors import UsageError
 from seit.models import Tuning, is_of_head, make_tuning, save_adapter
 from seit.progress import Progress
 from seit.report import Section, table
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training.classify import CLASSIFIER_FILES, Classifying, TrainResult, teacher_of
 from seit.training.feeds import TrainBatch
 from seit.training.initialize import starting_from
@@ -66,23 +66,13 @@ def tune(
     `model.safetensors` holds plain timm weights if the method can be folded into them, else those
     of the model with its modules.
 
-    Args:
-        config: settings.
-        store: an open store or its path.
-        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
-        init_from: a finished run to take initial weights from, instead of ``config.init_from``. The
-            head is initialized from scratch if that run is a pretraining run or has other classes.
-            Its backbone is needed to resume, too, as an adapter belongs to one.
-        resume: continue an interrupted run, if there is one, bit for bit.
-        progress: called after each step, on the main rank.
+    Arguments and errors are those of :func:`seit.training.train`. The run of ``init_from`` is also
+    needed to resume, as an adapter belongs to one backbone.
 
     Raises:
-        UsageError: settings, store and folder do not fit together, or the method does not fit the
-            backbone; nothing was changed.
-        SeitError: the loss is no longer finite, or a file cannot be written.
-        KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
+        UsageError: also if no run is named to start from, or the method does not fit its backbone.
     """
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = as_store(store)
     settled = starting_from(config, init_from)
     if settled.init_from is None:
         raise UsageError("--init-from is missing; name the finished run whose backbone to tune")
