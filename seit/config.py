@@ -125,7 +125,7 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"--set takes NAME=VALUE, not {text!r}")
+            raise UsageError(f"--set is {text!r}; expected NAME=VALUE")
         values[name] = parse_value(value)
     return values
 
@@ -173,7 +173,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UsageError(f"the config {path} holds no mapping of settings")
+        raise UsageError(f"the config {path} does not hold a mapping of settings")
     return values
 
 

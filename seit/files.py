@@ -94,7 +94,7 @@ def inside(folder: Path, name: str) -> Path:
     """
     parts = PurePosixPath(name).parts
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
-        raise UsageError(f"{name!r} leads out of {folder}; nothing is written there")
+        raise UsageError(f"{name!r} is outside {folder}; nothing is written there")
     path = folder
     for part in parts[:-1]:
         path = path / part

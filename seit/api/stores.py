@@ -231,7 +231,7 @@ def delete(
         keys: keys of samples, or a file of keys, one a line; ``KEY`` stands for its views
             ``KEY#0``, ``KEY#1`` … too.
         missing: whether keys of no sample are an error.
-        refit: fit the tables of entropy coding to the remaining samples and code them again.
+        refit: fit the entropy coding tables to the remaining samples and recode them.
         progress: called with (samples done, total).
 
     Raises:

@@ -26,7 +26,7 @@ def command(
         key: Keys of samples; KEY stands for its views KEY#0, KEY#1 … too.
         keys: A file of keys, one per line.
         missing: Keys without a sample: stop with an error, or ignore them.
-        refit: Fit the tables of entropy coding to the remaining samples and code them again.
+        refit: Fit the entropy coding tables to the remaining samples and recode them.
         json: Print one JSON object.
     """
     from seit.api import delete

@@ -83,6 +83,6 @@ def _fields(conditions: Sequence[str]) -> Mapping[str, str]:
     for condition in conditions:
         field, equals, value = condition.partition("=")
         if not equals or not field.strip():
-            raise UsageError(f"--where is {condition!r}; it takes FIELD=VALUE")
+            raise UsageError(f"--where is {condition!r}; expected FIELD=VALUE")
         fields[field.strip()] = value.strip()
     return fields

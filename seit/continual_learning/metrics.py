@@ -138,7 +138,7 @@ def forward_transfer(R: Floats, b: Floats) -> float:
     """
     R = _checked(R)
     if b.shape != (len(R),):
-        raise UsageError(f"b is of shape {b.shape}; expected ({len(R)},), one number a task")
+        raise UsageError(f"b is of shape {b.shape}; expected ({len(R)},), one number per task")
     return _mean(np.diagonal(R, offset=1) - b[1:])
 
 

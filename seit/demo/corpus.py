@@ -107,7 +107,7 @@ def _check(out: Path, num_train: int, num_val: int, quality: int, workers: int |
         most = FIRST_VAL_INDEX * len(CLASSES)
         if not len(CLASSES) <= count <= most:
             raise UsageError(
-                f"{name} is {count}, expected {len(CLASSES)} (one a class) to {most:,}: "
+                f"{name} is {count}, expected {len(CLASSES)} (one per class) to {most:,}: "
                 "ask for another number of pictures"
             )
     if not 1 <= quality <= 95:

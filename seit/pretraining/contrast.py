@@ -67,7 +67,7 @@ class ProjectionHead(nn.Module):
         """Project with batch statistics in training; raise UsageError for a batch of one sample."""
         if self.training and len(features_BD) < 2:
             raise UsageError(
-                "the contrastive task met a batch of one sample; raise data.batch_size, or lower "
+                "the contrastive task got a batch of one sample; raise data.batch_size, or lower "
                 "optim.accumulate or the number of ranks"
             )
         projected: Tensor = self.layers(features_BD)

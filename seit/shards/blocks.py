@@ -116,7 +116,7 @@ def parse_metadata(texts: Iterable[str]) -> tuple[dict[str, Any], ...]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"metadata are not JSON: {error}") from error
     if not all(isinstance(entry, dict) for entry in entries):
-        raise DamagedError("metadata hold something else than one JSON object a sample")
+        raise DamagedError("metadata hold something other than one JSON object per sample")
     return entries
 
 

@@ -173,7 +173,7 @@ def check_block_size(count: int, layout: TokenLayout) -> None:
     if count * layout.length > MAX_BLOCK_TOKENS:
         raise SeitError(
             f"a block of {count} samples of {layout.length} tokens is over the limit of "
-            f"{MAX_BLOCK_TOKENS} tokens: write fewer samples a block"
+            f"{MAX_BLOCK_TOKENS} tokens: write fewer samples per block"
         )
 
 

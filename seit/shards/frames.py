@@ -84,7 +84,7 @@ def encode_frame(kind: Kind, raw: bytes, *, count: int, coding: Coding) -> bytes
     if count > MAX_COUNT or len(raw) > MAX_RAW_BYTES:
         raise SeitError(
             f"the {kind.name.lower()} of a block of {count} samples take {len(raw)} bytes; at most "
-            f"{MAX_COUNT} samples and {MAX_RAW_BYTES} bytes fit: write fewer samples a block"
+            f"{MAX_COUNT} samples and {MAX_RAW_BYTES} bytes fit: write fewer samples per block"
         )
     payload = zlib.compress(raw, 9) if coding is Coding.DEFLATE else raw
     return seal_frame(kind, payload, count=count, raw_bytes=len(raw), coding=coding)

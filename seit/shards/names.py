@@ -62,18 +62,18 @@ def check_split_names(names: Iterable[str]) -> None:
         if not is_split_name(name):
             raise UsageError(
                 f"{name[:MAX_SPLIT_NAME_BYTES]!r} cannot name a split, which becomes a folder; "
-                "take a plain word such as 'train' or 'fold-3'"
+                "choose a plain word such as 'train' or 'fold-3'"
             )
         folded = _folded(name)
         if folded in _RESERVED:
             raise UsageError(
-                f"{name!r} cannot name a split, as a store has a file of that name; take a plain "
+                f"{name!r} cannot name a split, as a store has a file of that name; choose a plain "
                 "word such as 'train' or 'fold-3'"
             )
         if seen.setdefault(folded, name) != name:
             raise UsageError(
                 f"the splits {seen[folded]!r} and {name!r} would share a folder on a disk that "
-                "ignores case; give one of them another name"
+                "ignores case; rename one of them"
             )
 
 

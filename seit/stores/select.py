@@ -73,7 +73,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); name a file of keys") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 ({error.reason}); write one key a line") from error
+        raise UsageError(f"{path} is not UTF-8 ({error.reason}); write one key per line") from error
     lines = (line.removesuffix("\r") for line in text.split("\n"))
     return tuple(line for line in lines if line)
 

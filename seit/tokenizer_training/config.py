@@ -130,13 +130,13 @@ class TokenizerConfig(BaseConfig):
 
     def _check_codes(self) -> None:
         if self.quantizer == "fsq" and (not self.levels or min(self.levels) < 3):
-            raise UsageError(f"levels are {self.levels}; each dimension of fsq has at least 3")
+            raise UsageError(f"levels are {self.levels}; each dimension of fsq needs at least 3")
         if not 2 <= self.num_codes <= MAX_CODES:
             raise UsageError(f"{self.num_codes:,} codes; expected 2 to {MAX_CODES:,}")
         if self.quantizer == "lfq" and self.codes & (self.codes - 1):
-            raise UsageError(f"codes is {self.codes}; lfq has a power of two, such as 1024")
+            raise UsageError(f"codes is {self.codes}; lfq needs a power of two, such as 1024")
         if not 2 <= self.depth <= _MAX_DEPTH:
-            raise UsageError(f"depth is {self.depth}; rvq has 2 to {_MAX_DEPTH} levels")
+            raise UsageError(f"depth is {self.depth}; expected 2 to {_MAX_DEPTH} levels for rvq")
 
     @property
     def mel(self) -> MelConfig | None:

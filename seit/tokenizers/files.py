@@ -132,7 +132,7 @@ def load_shipped(shipped: ShippedTokenizer) -> Tokenizer:
     """
     tokenizer = load_tokenizer(shipped.path)
     if tokenizer.fingerprint != shipped.fingerprint:
-        raise DamagedError(f"{shipped.path} is not the tokenizer of its card; install seit again")
+        raise DamagedError(f"{shipped.path} is not the tokenizer of its card; reinstall seit")
     return tokenizer
 
 

@@ -100,7 +100,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise DamagedError(f"a tokenizer's card is damaged: {error}") from error
     for key, kind in _REQUIRED.items():
         if not isinstance(card.get(key), kind):
-            raise DamagedError(f"{path} has no {key}, or a wrong one; install seit again")
+            raise DamagedError(f"{path} has no {key}, or a wrong one; reinstall seit")
     if len(card["grid"]) != 2:
-        raise DamagedError(f"{path} has no grid of two sides; install seit again")
+        raise DamagedError(f"{path} has no grid of two sides; reinstall seit")
     return card

@@ -40,8 +40,9 @@ class Stepper:
         share, rest = divmod(config.data.batch_size // ranks.world_size, config.optim.accumulate)
         if rest or not share:
             raise UsageError(
-                f"a rank's {config.data.batch_size // ranks.world_size} samples do not fall into "
-                f"{config.optim.accumulate} equal parts; change data.batch_size or optim.accumulate"
+                f"a rank's {config.data.batch_size // ranks.world_size} samples cannot be divided "
+                f"into {config.optim.accumulate} equal parts; change data.batch_size or "
+                "optim.accumulate"
             )
         model = objective.model
         self.depth = Depth(model)

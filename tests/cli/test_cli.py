@@ -363,7 +363,7 @@ def test_config_files_that_are_wrong(refused, tmp_path):
     config = tmp_path / "mine.yaml"
     for text, words in (
         ("optim: {lrr: 1}", "'optim.lr'"),
-        ("- 1\n- 2", "no mapping"),
+        ("- 1\n- 2", "not hold a mapping"),
         ("{", "not YAML"),
         ("optim: 3", "optim"),
         ("!!python/object/apply:os.getcwd []", "not YAML"),

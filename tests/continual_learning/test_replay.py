@@ -325,7 +325,7 @@ def test_memories_that_cannot_be(build, words):
 
 def test_what_a_memory_refuses():
     memory = make_memory(extra_bytes=4)
-    with pytest.raises(UsageError, match="extras take 0 bytes a sample; the memory was made for 4"):
+    with pytest.raises(UsageError, match="extras take 0 bytes per sample; the memory expects 4"):
         memory.add(np.arange(2), np.arange(2))
     with pytest.raises(UsageError, match="extras take 8 bytes"):
         memory.add(np.arange(2), np.arange(2), torch.zeros(2, 2))

@@ -1231,7 +1231,7 @@ def test_shards_hold_as_many_blocks_as_fit(tmp_path, block_samples, samples):
 
 def test_strings_that_no_reader_takes_are_refused(intact, tmp_path, monkeypatch):
     monkeypatch.setattr("seit.shards.zarr.chunks.MAX_RAW_BYTES", 50)
-    with pytest.raises(SeitError, match="at most 50 bytes fit: write fewer samples a block"):
+    with pytest.raises(SeitError, match="at most 50 bytes fit: write fewer samples per block"):
         write(tmp_path / "train.zarr", 21)
     assert MAX_FRAME_BYTES > MAX_RAW_BYTES
     assert list(tmp_path.iterdir()) == []

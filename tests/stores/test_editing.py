@@ -736,7 +736,7 @@ def test_the_commands(tmp_path, call):
         (("filter", "store", "new", "--fraction", "2"), "fraction is 2.0"),
         (("filter", "store", "new", "--classes", "nope"), "no class 'nope'"),
         (("filter", "store", "new", "--split", "nope"), "no split 'nope'"),
-        (("filter", "store", "new", "--where", "nope"), "it takes FIELD=VALUE"),
+        (("filter", "store", "new", "--where", "nope"), "expected FIELD=VALUE"),
         (("filter", "store", "new", "--keys", "none.txt"), "none.txt cannot be read"),
         (("filter", "store", "new", "--keys", "keys"), "no sample of the key 'x'"),
         (("filter", "store", "store"), "not empty"),

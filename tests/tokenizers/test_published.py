@@ -1089,7 +1089,7 @@ def test_names_on_the_hub_are_downloaded(vit, tmp_path, monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(hub, "snapshot_download", offline)
-    with pytest.raises(SeitError, match="the hub does not answer"):
+    with pytest.raises(SeitError, match="the hub does not respond"):
         load_published("vitvqgan", "hf://some/where")
 
 

@@ -183,7 +183,7 @@ def test_ranks_with_parts_go_on_with_what_one_process_began(store, finished, tmp
 
 
 def test_a_batch_that_does_not_fall_into_parts_is_refused(store, tmp_path):
-    with pytest.raises(UsageError, match="16 samples do not fall into 3 equal parts"):
+    with pytest.raises(UsageError, match="16 samples cannot be divided into 3 equal parts"):
         train(changed(optim={"accumulate": 3}), store, out=tmp_path / "run")
 
 

@@ -214,7 +214,7 @@ def check_offer(
     if extras is not None and len(extras):
         found = extras[0].numel() * extras.element_size()
     if found != size and len(rows):
-        raise UsageError(f"extras take {found} bytes a sample; the memory was made for {size}")
+        raise UsageError(f"extras take {found} bytes per sample; the memory expects {size}")
     assert len(labels) == len(rows), "a label each"
     assert extras is None or len(extras) == len(rows), "extras of each"
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:

@@ -133,7 +133,7 @@ class Memory:
             extras: (n, …) of the memory's extra bytes each, on any device.
         """
         if self.policy == "herding":
-            raise UsageError("a memory by herding takes classes, not a stream: use replace_class")
+            raise UsageError("a herding memory takes classes, not a stream: use replace_class")
         check_offer(rows, labels, extras, size=self._extra_size, num_classes=self._num_classes)
         for start in range(0, len(rows), _OFFERED):
             part = slice(start, start + _OFFERED)
@@ -154,7 +154,7 @@ class Memory:
             extras: (n, …) of the memory's extra bytes each, in the same order.
         """
         if self.policy != "herding":
-            raise UsageError(f"a memory by {self.policy} takes a stream: use add")
+            raise UsageError(f"a {self.policy} memory takes a stream: use add")
         check_offer(
             rows,
             np.full(len(rows), label),

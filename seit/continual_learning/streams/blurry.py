@@ -64,7 +64,7 @@ def blurry(
     """
     check_labels(labels, val_labels, num_classes=num_classes)
     if not 2 <= num_tasks <= num_classes:
-        raise UsageError(f"num_tasks is {num_tasks}; expected 2 to {num_classes}, one a class")
+        raise UsageError(f"num_tasks is {num_tasks}; expected 2 to {num_classes}, one per class")
     if not 0 <= disjoint_share <= 1 or not 0 <= blur_share < 1:
         raise UsageError(
             f"disjoint_share is {disjoint_share} and blur_share {blur_share}; expected 0 to 1, and "

@@ -68,7 +68,7 @@ def with_cache(
     given = build(_Settings, from_environment(_Settings), origin="environment").cache
     limit = given.bytes if cache_bytes is None else cache_bytes
     if limit < 0:
-        raise UsageError(f"the cache cannot take {limit} bytes; give 0 for none")
+        raise UsageError(f"the cache size is {limit} bytes; expected 0 (no cache) or more")
     directory = cache_dir or given.dir or _default_directory()
     if not limit:
         return folder

@@ -132,7 +132,7 @@ class RemoteFolder(Folder):
 
     def _path(self, name: str) -> str:
         if name.startswith("/") or ".." in name.split("/"):
-            raise UsageError(f"{name!r} leads out of {self}; name a file of it")
+            raise UsageError(f"{name!r} is outside {self}; name a file in it")
         _, root = self._connect()
         return f"{root.rstrip('/')}/{name}{self._query}"
 
@@ -154,7 +154,7 @@ class RemoteFolder(Folder):
         if info.get("type") == "directory":
             raise IsADirectoryError(name)
         if not isinstance(info.get("size"), int):
-            raise SeitError(f"{self.locate(name)}: the server does not tell the size of the file")
+            raise SeitError(f"{self.locate(name)}: the server does not report the size of the file")
         return int(info["size"])
 
     def _read(self, name: str, offset: int, size: int) -> bytes:
@@ -175,8 +175,8 @@ class RemoteFolder(Folder):
             return data
         if len(data) > size:
             raise SeitError(
-                f"{self.locate(name)}: {len(data)} bytes came where {size} were asked for; the "
-                "server takes no ranges: copy the store and open the copy"
+                f"{self.locate(name)}: {len(data)} bytes came instead of {size}; the server "
+                "ignores ranges: copy the store and open the copy"
             )
         if len(data) != max(0, self._size(name) - offset):
             raise OSError(f"{len(data)} of {size} bytes came")

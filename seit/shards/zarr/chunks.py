@@ -56,7 +56,7 @@ def _encode_strings(texts: Sequence[str], *, padding: str, rows: int) -> bytes:
     if len(raw) > MAX_RAW_BYTES:
         raise SeitError(
             f"the strings of a block of {rows} samples take {len(raw)} bytes; at most "
-            f"{MAX_RAW_BYTES} bytes fit: write fewer samples a block"
+            f"{MAX_RAW_BYTES} bytes fit: write fewer samples per block"
         )
     return _seal(zlib.compress(raw, GZIP_LEVEL, wbits=_GZIP_WINDOW))
 

@@ -117,7 +117,7 @@ def check_split_name(name: str) -> None:
     """
     if not _SPLIT_NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot name a split's files; take letters, digits, '_', '-' and '.'"
+            f"{name!r} cannot name a split's files; use letters, digits, '_', '-' and '.'"
         )
 
 

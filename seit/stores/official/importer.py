@@ -128,7 +128,7 @@ def _printable_name(path: Path) -> str:
 
 def _check_splits(splits: Sequence[OfficialSplit]) -> None:
     if not splits:
-        raise UsageError("there is no split to import; name one at least")
+        raise UsageError("no split is named to import; name at least one")
     names = [split.name for split in splits]
     for name in names:
         check_split_name(name)

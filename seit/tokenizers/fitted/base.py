@@ -24,7 +24,7 @@ def check_codes(num_codes: int) -> None:
         UsageError: it has fewer than 2 codes or too many.
     """
     if not 2 <= num_codes <= MAX_FIT_CODES:
-        raise UsageError(f"the codebook is of {num_codes} codes; it has 2 to {MAX_FIT_CODES}")
+        raise UsageError(f"the codebook has {num_codes} codes; expected 2 to {MAX_FIT_CODES}")
 
 
 def choose_points(
@@ -45,8 +45,8 @@ def choose_points(
     available = num_inputs * per_input
     if available < 2 * num_codes:
         raise UsageError(
-            f"{num_inputs} {what} give {available} patches, too few for {num_codes} codes; give at "
-            f"least {-(-2 * num_codes // per_input)} {what} or fewer --codes"
+            f"{num_inputs} {what} yield {available} patches, too few for {num_codes} codes; give "
+            f"at least {-(-2 * num_codes // per_input)} {what} or fewer --codes"
         )
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(available, generator=generator)[:MAX_FIT_POINTS].sort().values
@@ -80,7 +80,7 @@ class ComponentsTokenizer(Tokenizer):
             raise UsageError(f"whitening is {whitening}; expected 0 (none) to 1 (full)")
         check_codes(num_codes)
         if not 1 <= dim <= patch_values:
-            raise UsageError(f"dim is {dim}; these patches have 1 to {patch_values}")
+            raise UsageError(f"dim is {dim}; expected 1 to {patch_values}")
 
     @override
     def tensors(self) -> dict[str, Tensor]:

@@ -317,7 +317,7 @@ def fetch(path: str | Path, suffixes: tuple[str, ...] = WEIGHT_SUFFIXES) -> Path
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path} cannot be downloaded from the hub: {reason}") from error
     except OSError as error:
-        raise SeitError(f"the hub does not answer ({error}); try again, or give a file") from error
+        raise SeitError(f"the hub does not respond ({error}); try again, or give a file") from error
 
 
 def _read(file: Path) -> Any:

@@ -114,7 +114,7 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
             raise UsageError(f"levels is {levels}; this {cls.name} has 1 to {len(codebook)}")
         seconds = cls.default_seconds if seconds is None else seconds
         if not 0 < seconds <= _MAX_SECONDS:
-            raise UsageError(f"seconds is {seconds:g}; windows last up to {_MAX_SECONDS:g} s")
+            raise UsageError(f"seconds is {seconds:g}; expected at most {_MAX_SECONDS:g}")
         hop = cls._hop(model.config)
         samples = math.ceil(seconds * config["sampling_rate"] / hop) * hop
         frames = cls._encode(model, torch.zeros(1, 1, samples), levels).shape[-1]
@@ -430,7 +430,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             "weights, as transformers saves them, or hf://owner/name"
         ) from error
     if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no mapping of settings")
+        raise UsageError(f"{path} does not hold a mapping of settings")
     return values
 
 
