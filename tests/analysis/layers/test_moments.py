@@ -56,3 +56,19 @@ def test_values_that_are_not_finite_are_refused():
         summed(np.zeros((1, 2)), np.zeros((1, 1))).covariances()
     with pytest.raises(UsageError, match="a row for each sample"):
         Moments(2, 1).add(np.zeros((3, 2)), np.zeros((4, 1)))
+
+
+def test_nulls_are_covariances_with_rearranged_targets():
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(5.0, 1.0, (40, 3)), generator.normal(2.0, 1.0, (40, 2))
+    moments, rearranged = Moments(3, 2, num_nulls=2), [y.copy(), y.copy()]
+    for start in (0, 25):
+        rows = slice(start, start + 25)
+        size = len(x[rows])
+        orders = [generator.permutation(size) for _ in range(2)]
+        for one, order in zip(rearranged, orders, strict=True):
+            one[rows] = y[rows][order]
+        moments.add(x[rows], y[rows], orders=orders)
+    check(moments.covariances(), x, y)
+    for null, one in enumerate(rearranged, start=1):
+        check(moments.covariances(null), x, one)
