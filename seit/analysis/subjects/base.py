@@ -16,24 +16,39 @@ class Clip:
     """Activations of one instance; an image is a clip of one frame.
 
     Attributes:
-        key: key of the instance.
-        label: index of its class, −1 for none.
+        row: its number among the subject's instances.
         values: float32 (T, D) by layer; T may differ between layers.
-        start: where the clip starts within its file, in seconds.
         seconds: duration; 0 for an image.
         tokens: ids (H, W) of the instance, if the subject reads tokens.
     """
 
-    key: str
-    label: int
+    row: int
     values: Mapping[str, npt.NDArray[np.float32]]
-    start: float = 0.0
     seconds: float = 0.0
     tokens: npt.NDArray[np.int64] | None = None
 
     def rate(self, layer: str) -> float:
         """Return the frames per second of a layer; 0 for an image."""
         return len(self.values[layer]) / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """An instance, and where it lies in its file.
+
+    Attributes:
+        key: its key.
+        file: key of its file; several windows of a clip share one.
+        label: index of its class, −1 for none.
+        start: seconds from the start of the file; 0 for an image.
+        seconds: duration; 0 for an image.
+    """
+
+    key: str
+    file: str
+    label: int
+    start: float = 0.0
+    seconds: float = 0.0
 
 
 class Subject(ABC):
@@ -51,17 +66,16 @@ class Subject(ABC):
 
     @property
     @abstractmethod
-    def keys(self) -> Sequence[str]:
-        """Keys of all instances, in the order of `clips`."""
-
-    @property
-    @abstractmethod
-    def labels(self) -> npt.NDArray[np.int64]:
-        """Labels of all instances, in the order of `clips`; −1 for none."""
+    def places(self) -> Sequence[Place]:
+        """All instances, in order."""
 
     @abstractmethod
-    def clips(self) -> Iterator[Clip]:
-        """Yield the activations of all instances, in the same order at each call."""
+    def clips(self, rows: Sequence[int] | None = None) -> Iterator[Clip]:
+        """Yield the activations of instances, in the same order at each call.
+
+        Args:
+            rows: their numbers, rising; None for all.
+        """
 
     @abstractmethod
     def random_twin(self, seed: int) -> "Subject":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from seit.analysis.subjects.base import Clip, Subject
+from seit.analysis.subjects.base import Clip, Place, Subject
 from seit.analysis.subjects.capture import captured
 from seit.analysis.subjects.timm_layers import TOKENS, timm_layers
 from seit.errors import UsageError
@@ -78,34 +78,38 @@ class RunSubject(Subject):
             return load_backbone(self.run, self._augment, self.device)
         return random_backbone(self.run, self._augment, self.device, seed=seed)
 
-    @property
-    @override
-    def keys(self) -> Sequence[str]:
-        return self.split.keys
-
     @cached_property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """Labels of the split."""
-        return self.split.labels.astype(np.int64)
+    def places(self) -> Sequence[Place]:
+        """Samples of the split."""
+        found = []
+        for key, label in zip(self.split.keys, self.split.labels.tolist(), strict=True):
+            file, number = split_window(key)
+            start = (number + (1 - self._share) / 2) * self._window
+            found.append(Place(key, file, int(label), start, self._share * self._window))
+        return found
 
     @override
     def random_twin(self, seed: int) -> "RunSubject":
         return RunSubject(self.run, self.store, self.split.name, device=self.device, seed=seed)
 
     @override
-    def clips(self) -> Iterator[Clip]:
-        batches = loader(self.split, batch_size=_BATCH, device=self.device, shuffle=False)
+    def clips(self, rows: Sequence[int] | None = None) -> Iterator[Clip]:
+        batches = loader(
+            self.split,
+            batch_size=_BATCH,
+            device=self.device,
+            shuffle=False,
+            subset=None if rows is None else np.asarray(rows, dtype=np.int64),
+        )
         for batch in batches.epoch(0):
             grids = {name: self._frames(grid) for name, grid in self._read(batch.tokens).items()}
-            tokens, labels = batch.tokens.cpu().numpy(), batch.labels.cpu().numpy()
-            for row, key in enumerate(batch.keys):
+            tokens = batch.tokens.cpu().numpy().astype(np.int64)
+            for place, row in enumerate(batch.indices.tolist()):
                 yield Clip(
-                    key=key,
-                    label=int(labels[row]),
-                    values={name: grid[row] for name, grid in grids.items()},
-                    start=(split_window(key)[1] + (1 - self._share) / 2) * self._window,
+                    row=row,
+                    values={name: grid[place] for name, grid in grids.items()},
                     seconds=self._share * self._window,
-                    tokens=tokens[row].astype(np.int64),
+                    tokens=tokens[place],
                 )
 
     def _read(self, tokens: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from typing_extensions import override
 
-from seit.analysis.subjects.base import Clip, Subject
+from seit.analysis.subjects.base import Clip, Place, Subject
 from seit.analysis.subjects.capture import captured
 from seit.models import SAMPLE_RATE, SpeechNetwork, random_speech
 
@@ -67,13 +67,11 @@ class SpeechSubject(Subject):
 
     @property
     @override
-    def keys(self) -> Sequence[str]:
-        return [sound.key for sound in self.sounds]
-
-    @property
-    @override
-    def labels(self) -> npt.NDArray[np.int64]:
-        return np.array([sound.label for sound in self.sounds], dtype=np.int64)
+    def places(self) -> Sequence[Place]:
+        return [
+            Place(sound.key, sound.key, sound.label, 0.0, len(sound.waveform) / SAMPLE_RATE)
+            for sound in self.sounds
+        ]
 
     @override
     def random_twin(self, seed: int) -> "SpeechSubject":
@@ -86,8 +84,9 @@ class SpeechSubject(Subject):
         )
 
     @override
-    def clips(self) -> Iterator[Clip]:
-        for sound in self.sounds:
+    def clips(self, rows: Sequence[int] | None = None) -> Iterator[Clip]:
+        for row in range(len(self.sounds)) if rows is None else rows:
+            sound = self.sounds[row]
             wave = torch.from_numpy(sound.waveform).to(self.device)[None]
             with (
                 torch.inference_mode(),
@@ -95,8 +94,7 @@ class SpeechSubject(Subject):
             ):
                 self.network(wave)
             yield Clip(
-                key=sound.key,
-                label=sound.label,
+                row=row,
                 values={name: found[name][0].float().cpu().numpy() for name in self.layers},
                 seconds=len(sound.waveform) / SAMPLE_RATE,
             )
