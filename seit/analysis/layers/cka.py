@@ -99,10 +99,18 @@ class Cka:
         Raises:
             UsageError: there are fewer than four samples, or a layer is constant.
         """
-        both, own_x, own_y = self._pairs
-        if both.count < _FEWEST:
-            raise UsageError(f"{both.count} samples have no CKA; at least {_FEWEST} are needed")
-        scale = own_x.value * own_y.value
-        if not scale > 0:
-            raise UsageError("a layer is constant over the samples; CKA is not defined")
-        return float(both.value / np.sqrt(scale))
+        return cka_of(*self._pairs)
+
+
+def cka_of(both: Hsic, own_x: Hsic, own_y: Hsic) -> float:
+    """Return the CKA of two layers, from their HSIC with each other and with themselves.
+
+    Raises:
+        UsageError: there are fewer than four samples, or a layer is constant.
+    """
+    if both.count < _FEWEST:
+        raise UsageError(f"{both.count} samples have no CKA; at least {_FEWEST} are needed")
+    scale = own_x.value * own_y.value
+    if not scale > 0:
+        raise UsageError("a layer is constant over the samples; CKA is not defined")
+    return float(both.value / np.sqrt(scale))

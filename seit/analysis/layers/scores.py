@@ -3,20 +3,23 @@
 Legend: F folds, P nulls.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+from typing_extensions import override
 
 from seit.analysis.layers.cca import fit_cca, held_out_correlation, training_correlation
+from seit.analysis.layers.config import AnalyzeConfig, Method
 from seit.analysis.layers.gather import Division, LayerSums, reduce
+from seit.analysis.layers.moments import Covariances
 from seit.analysis.layers.probe import LinearMap
 from seit.analysis.layers.reduction import Components
 from seit.analysis.layers.targets import Target
 from seit.analysis.subjects.base import Subject, depth_of
 
-Probe = Literal["ridge", "lda"]
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,158 +53,205 @@ class LayerScore:
     variance: float = 1.0
 
 
-def cca_scores(
-    sums: Mapping[str, LayerSums],
-    division: Division,
-    *,
-    layers: Sequence[str],
-    components: Mapping[str, Components],
-    num_nulls: int,
-    ridge: float,
-    variance: float | None,
-) -> list[LayerScore]:
-    """Return the held-out mean canonical correlation of each layer."""
-    found = []
-    for layer in layers:
-        one = sums[layer]
-        held, weighted, train, null = [], [], [], []
-        for fold in range(division.num_folds):
-            fit, test = one.part(fold)
-            fitted = fit_cca(fit, ridge=ridge, variance=variance)
-            scored = held_out_correlation(fitted, test)
-            held.append(scored.mean)
-            weighted.append(scored.weighted)
-            train.append(training_correlation(fitted).mean)
-            for draw in range(1, num_nulls + 1):
-                fit, test = one.part(fold, draw)
-                shuffled = fit_cca(fit, ridge=ridge, variance=variance)
-                null.append(held_out_correlation(shuffled, test).mean)
-        found.append(
-            _summary(
-                layer,
-                layers,
-                held,
-                null,
-                train=float(np.mean(train)),
-                weighted=float(np.mean(weighted)),
-                dim=len(fit.mean_x),
-                components=components.get(layer),
-            )
+@dataclass(frozen=True)
+class Measured:
+    """Sums of a subject's layers with a target, to score.
+
+    Attributes:
+        subject: the network with its inputs.
+        target: what its layers are compared with.
+        sums: sums of each layer.
+        division: folds of the clips.
+        components: principal components of wide layers.
+        config: settings.
+    """
+
+    subject: Subject
+    target: Target
+    sums: Mapping[str, LayerSums]
+    division: Division
+    components: Mapping[str, Components]
+    config: AnalyzeConfig
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the subject."""
+        return self.subject.layers
+
+    @property
+    def folds(self) -> range:
+        """Numbers of the folds."""
+        return range(self.division.num_folds)
+
+    @property
+    def draws(self) -> range:
+        """0 for the target, then the numbers of its rearrangements."""
+        return range(self.config.nulls + 1)
+
+
+class Score(ABC):
+    """Figure of a layer against a target.
+
+    Attributes:
+        label: description, for titles and axes.
+        is_share: whether it is an accuracy, 0–1.
+        needs_types: whether the target must have classes.
+    """
+
+    label: str
+    is_share = False
+    needs_types = False
+
+    @abstractmethod
+    def of(self, measured: Measured) -> list[LayerScore]:
+        """Return the scores of all layers."""
+
+
+class CanonicalScore(Score):
+    """Held-out mean canonical correlation.
+
+    Args:
+        label: description.
+        variance: share of the variance that is kept before; None for all.
+    """
+
+    def __init__(self, label: str, variance: float | None = None) -> None:
+        self.label = label
+        self._variance = variance
+
+    @override
+    def of(self, measured: Measured) -> list[LayerScore]:
+        return [self._layer(measured, layer) for layer in measured.layers]
+
+    def _layer(self, measured: Measured, layer: str) -> LayerScore:
+        ridge, sums = measured.config.ridge, measured.sums[layer]
+        held: list[list[float]] = [[] for _ in measured.draws]
+        weighted, train = [], []
+        for draw in measured.draws:
+            for fold in measured.folds:
+                fit, test = sums.part(fold, draw)
+                fitted = fit_cca(fit, ridge=ridge, variance=self._variance)
+                scored = held_out_correlation(fitted, test)
+                held[draw].append(scored.mean)
+                if not draw:
+                    weighted.append(scored.weighted)
+                    train.append(training_correlation(fitted).mean)
+        return _summary(
+            measured,
+            layer,
+            held,
+            train=float(np.mean(train)),
+            weighted=float(np.mean(weighted)),
         )
-    return found
 
 
-def determination_scores(
-    sums: Mapping[str, LayerSums],
-    division: Division,
-    *,
-    layers: Sequence[str],
-    components: Mapping[str, Components],
-    num_nulls: int,
-    penalty: float,
-) -> list[LayerScore]:
-    """Return the share of a target's variance that ridge regression explains on held-out folds.
+class ExplainedScore(Score):
+    """Share of a target's variance that ridge regression explains on held-out folds.
 
     R² is averaged over the target's features, weighted by their variance.
     """
-    found = []
-    for layer in layers:
-        scores: list[list[float]] = [[] for _ in range(num_nulls + 1)]
-        for draw in range(num_nulls + 1):
-            for fold in range(division.num_folds):
-                fit, test = sums[layer].part(fold, draw)
-                shares = LinearMap.ridge(fit, penalty=penalty).determination(test)
-                variance = np.diag(test.yy)
-                scores[draw].append(float(shares @ variance / max(variance.sum(), 1e-300)))
-        null = [value for draw in scores[1:] for value in draw]
-        found.append(
+
+    label = "share of variance explained, held out"
+
+    @override
+    def of(self, measured: Measured) -> list[LayerScore]:
+        return [
             _summary(
+                measured,
                 layer,
-                layers,
-                scores[0],
-                null,
-                dim=len(fit.mean_x),
-                components=components.get(layer),
+                [
+                    [self._share(measured, layer, fold, draw) for fold in measured.folds]
+                    for draw in measured.draws
+                ],
             )
-        )
-    return found
+            for layer in measured.layers
+        ]
+
+    def _share(self, measured: Measured, layer: str, fold: int, draw: int) -> float:
+        fit, test = measured.sums[layer].part(fold, draw)
+        fitted = LinearMap.ridge(fit, penalty=measured.config.penalty)
+        variance = np.diag(test.yy)
+        return float(fitted.determination(test) @ variance / max(variance.sum(), _TINY))
 
 
-def probe_scores(
-    subject: Subject,
-    target: Target,
-    sums: Mapping[str, LayerSums],
-    division: Division,
-    *,
-    layers: Sequence[str],
-    components: Mapping[str, Components],
-    probe: Probe,
-    penalty: float,
-    num_nulls: int,
-) -> list[LayerScore]:
-    """Return the held-out accuracy of a linear probe on each layer, by a second pass.
+class ProbeScore(Score):
+    """Held-out accuracy of a linear probe, by a second pass.
 
     The null is that of probes fitted to rearranged classes.
+
+    Args:
+        label: description.
+        fit: fits a probe to covariances.
     """
-    fit_map = LinearMap.ridge if probe == "ridge" else LinearMap.discriminant
-    draws, folds = num_nulls + 1, range(division.num_folds)
-    maps = {
-        layer: [
-            [fit_map(sums[layer].part(fold, draw)[0], penalty=penalty) for draw in range(draws)]
-            for fold in folds
+
+    is_share = True
+    needs_types = True
+
+    def __init__(self, label: str, fit: Callable[..., LinearMap]) -> None:
+        self.label = label
+        self._fit = fit
+
+    @override
+    def of(self, measured: Measured) -> list[LayerScore]:
+        probes = {layer: self._probes(measured, layer) for layer in measured.layers}
+        shape = len(measured.draws), len(measured.folds)
+        right = {layer: np.zeros(shape) for layer in measured.layers}
+        counts = np.zeros(len(measured.folds))
+        for clip in measured.subject.clips():
+            fold = int(measured.division.folds[clip.row])
+            counts[fold] += measured.target.size(clip.row)
+            for layer in measured.layers:
+                samples = measured.target.samples(clip, layer)
+                if samples is None:
+                    break
+                x, truth = reduce(samples.x, measured.components.get(layer)), samples.y.argmax(1)
+                for draw in measured.draws:
+                    guessed = probes[layer][draw][fold].scores(x).argmax(1)
+                    right[layer][draw, fold] += (guessed == truth).sum()
+        return [
+            _summary(measured, layer, (right[layer] / counts).tolist()) for layer in measured.layers
         ]
-        for layer in layers
-    }
-    right = {layer: np.zeros((division.num_folds, draws)) for layer in layers}
-    counts = np.zeros(division.num_folds)
-    for clip in subject.clips():
-        fold = int(division.folds[clip.row])
-        for layer in layers:
-            samples = target.samples(clip, layer)
-            if samples is None:
-                break
-            x = reduce(samples.x, components.get(layer))
-            truth = samples.y.argmax(1)
-            for draw, fitted in enumerate(maps[layer][fold]):
-                right[layer][fold, draw] += (fitted.scores(x).argmax(1) == truth).sum()
-            if layer == layers[0]:
-                counts[fold] += len(truth)
-    found = []
-    for layer in layers:
-        shares = right[layer] / counts[:, None]
-        found.append(
-            _summary(
-                layer,
-                layers,
-                shares[:, 0].tolist(),
-                shares[:, 1:].ravel().tolist(),
-                dim=len(maps[layer][0][0].weight),
-                components=components.get(layer),
-            )
-        )
-    return found
+
+    def _probes(self, measured: Measured, layer: str) -> list[list[LinearMap]]:
+        """Return the probe of each draw and fold."""
+
+        def probe(fold: int, draw: int) -> LinearMap:
+            fit: Covariances = measured.sums[layer].part(fold, draw)[0]
+            return self._fit(fit, penalty=measured.config.penalty)
+
+        return [[probe(fold, draw) for fold in measured.folds] for draw in measured.draws]
+
+
+SCORES: Mapping[Method, Score] = {
+    "cca": CanonicalScore("held-out canonical correlation"),
+    "svcca": CanonicalScore("held-out canonical correlation of 99 % of the variance", 0.99),
+    "r2": ExplainedScore(),
+    "ridge": ProbeScore("held-out accuracy of a ridge probe", LinearMap.ridge),
+    "lda": ProbeScore("held-out accuracy of an LDA probe", LinearMap.discriminant),
+}
+"""Scores by the name of the method."""
 
 
 def _summary(
+    measured: Measured,
     layer: str,
-    layers: Sequence[str],
-    scores: Sequence[float],
-    null: Sequence[float],
+    scores: Sequence[Sequence[float]],
     *,
-    dim: int,
-    components: Components | None,
     train: float | None = None,
     weighted: float | None = None,
 ) -> LayerScore:
+    """Summarize the scores of each draw and fold."""
+    own, null = scores[0], [value for draw in scores[1:] for value in draw]
+    components = measured.components.get(layer)
     return LayerScore(
         name=layer,
-        depth=depth_of(layer, layers),
-        score=float(np.mean(scores)),
-        std=float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0,
-        null_mean=float(np.mean(null)) if null else 0.0,
-        null_std=float(np.std(null, ddof=1)) if len(null) > 1 else 0.0,
+        depth=depth_of(layer, measured.layers),
+        score=float(np.mean(own)),
+        std=float(np.std(own, ddof=1)),
+        null_mean=float(np.mean(null)),
+        null_std=float(np.std(null, ddof=1)),
         train=train,
         weighted=weighted,
-        dim=dim,
+        dim=len(measured.sums[layer].whole().mean_x),
         variance=1.0 if components is None else components.variance,
     )

@@ -6,34 +6,17 @@ Legend: T samples of a waveform, F frames, D features.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
 from seit.analysis.subjects.capture import captured
-from seit.models import SAMPLE_RATE, SpeechNetwork, random_speech
+from seit.analysis.subjects.sounds import Sound
+from seit.models import SpeechNetwork, random_speech
 
-MEL, STEM = "mel", "stem"
-"""Layers before the blocks: the log-mel baseline, and the input of the first block."""
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A clip to read.
-
-    Attributes:
-        key: its key.
-        label: index of its class, −1 for none.
-        waveform: float32 (T,) at 16 kHz, −1 to 1.
-    """
-
-    key: str
-    label: int
-    waveform: npt.NDArray[np.float32]
+STEM = "stem"
+"""Input of the first block."""
 
 
 class SpeechSubject(Subject):
@@ -69,7 +52,7 @@ class SpeechSubject(Subject):
     @override
     def places(self) -> Sequence[Place]:
         return [
-            Place(sound.key, sound.key, sound.label, 0.0, len(sound.waveform) / SAMPLE_RATE)
+            Place(sound.key, sound.file, sound.label, sound.start, sound.seconds)
             for sound in self.sounds
         ]
 
@@ -96,5 +79,5 @@ class SpeechSubject(Subject):
             yield Clip(
                 row=row,
                 values={name: found[name][0].float().cpu().numpy() for name in self.layers},
-                seconds=len(sound.waveform) / SAMPLE_RATE,
+                seconds=sound.seconds,
             )

@@ -22,14 +22,14 @@ class TimmLayers:
     Attributes:
         outputs: module whose output is a layer, by layer name.
         inputs: module whose input is a layer, by layer name.
-        channels: features of each layer, for telling axes apart.
         prefix: P.
+        channels_last: whether grids are (B, h, w, D), as those of Swin transformers.
     """
 
     outputs: dict[str, str]
     inputs: dict[str, str]
-    channels: dict[str, int]
-    prefix: int
+    prefix: int = 0
+    channels_last: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,10 +51,8 @@ class TimmLayers:
             patches = value[:, self.prefix :]
             rows = _rows(patches.shape[1], shape)
             return patches.reshape(len(patches), rows, -1, patches.shape[2])
-        if value.ndim == 4 and value.shape[1] == self.channels[layer]:
-            return value.permute(0, 2, 3, 1)
-        if value.ndim == 4 and value.shape[3] == self.channels[layer]:
-            return value
+        if value.ndim == 4:
+            return value if self.channels_last else value.permute(0, 2, 3, 1)
         raise UsageError(
             f"the layer {layer} has activations of shape {tuple(value.shape)}, which are neither "
             "those of a sequence of patches nor of a grid"
@@ -69,15 +67,12 @@ def timm_layers(model: nn.Module) -> TimmLayers:
     """
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(model, "num_prefix_tokens"):
-        dim = int(model.embed_dim)  # type: ignore[arg-type]
         outputs = {f"blocks.{index}": f"blocks.{index}" for index in range(len(blocks))}
         if isinstance(getattr(model, "norm", None), nn.LayerNorm):
             outputs["norm"] = "norm"
-        names = (STEM, *outputs)
         return TimmLayers(
             outputs=outputs,
             inputs={STEM: "blocks.0"},
-            channels=dict.fromkeys(names, dim),
             prefix=int(model.num_prefix_tokens),  # type: ignore[arg-type]
         )
     stages = getattr(model, "feature_info", None)
@@ -89,8 +84,7 @@ def timm_layers(model: nn.Module) -> TimmLayers:
     return TimmLayers(
         outputs={stage["module"]: stage["module"] for stage in stages},
         inputs={},
-        channels={stage["module"]: int(stage["num_chs"]) for stage in stages},
-        prefix=0,
+        channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
     )
 
 
