@@ -7,6 +7,8 @@ from seit.analysis import (
     SCORES,
     AnalyzeConfig,
     AnalyzeResult,
+    BrainConfig,
+    BrainResult,
     CkaResult,
     analyze_layers,
     codes_of,
@@ -14,13 +16,15 @@ from seit.analysis import (
     groups_of,
     open_subject,
     read_alignments,
+    read_recordings,
+    score_brain,
 )
 from seit.config import build
 from seit.errors import UsageError
 from seit.progress import Count
 from seit.shards import is_url, open_store
 
-CKA = "cka"
+CKA, BRAIN = "cka", "brain"
 
 
 def analyze(
@@ -31,6 +35,7 @@ def analyze(
     other: str | Path | None = None,
     align: str | Path | None = None,
     tier: str | None = None,
+    responses: str | Path | None = None,
     groups: str = "file",
     split: str | None = None,
     out: str | Path | None = None,
@@ -38,19 +43,21 @@ def analyze(
     download: bool = False,
     progress: Count | None = None,
     **changes: Any,
-) -> AnalyzeResult | CkaResult:
-    """Score every layer of a network against a target, or compare layers with each other.
+) -> AnalyzeResult | CkaResult | BrainResult:
+    """Score every layer of a network: against a target, other layers, or responses of a brain.
 
     Args:
         subject: a run's folder, or ``hf:`` and the folder of a speech model.
         data: a store of the run's tokenizer; for a speech model a corpus of sounds.
         method: ``cca`` (held-out canonical correlation), ``svcca``, ``r2`` (variance explained),
-            ``ridge`` or ``lda`` (accuracy of a probe), or ``cka`` (similarity of layers).
+            ``ridge`` or ``lda`` (accuracy of a probe), ``cka`` (similarity of layers), or ``brain``
+            (prediction of responses).
         other: with ``cka``, another subject on the same data; by default the layers of the subject
             are compared with each other.
         align: for the targets phone and word: a table of key,start,end,label, or a folder of
             TextGrids.
         tier: interval tier of the TextGrids.
+        responses: for ``brain``: a folder of RUN.npy or PERSON/RUN.npy (time, targets).
         groups: what folds keep together: ``file``, ``folder``, or a table of key,group, such as
             speakers.
         split: the split to read; by default `val` of a store, and all of a corpus.
@@ -58,7 +65,8 @@ def analyze(
         device: auto, cpu, cuda, mps.
         download: whether a speech model named on the hub may be downloaded.
         progress: called with (clips done, all clips).
-        **changes: fields of `AnalyzeConfig`, such as ``target`` and ``folds``.
+        **changes: fields of `AnalyzeConfig`, such as ``target`` and ``folds``; with ``brain`` those
+            of `BrainConfig`, such as ``tr``.
 
     Raises:
         UsageError: the network, the data and the target do not fit together.
@@ -79,8 +87,23 @@ def analyze(
             else open_subject(other, data, split=split, device=device, download=download)
         )
         return compare_layers(opened.subject, second.subject, out=folder, progress=progress)
+    if method == BRAIN:
+        if responses is None or "tr" not in changes:
+            raise UsageError(
+                "brain needs --responses, a folder of recordings, and --tr, the seconds between "
+                "their samples"
+            )
+        return score_brain(
+            opened.subject,
+            read_recordings(responses),
+            build(BrainConfig, changes, origin="settings"),
+            baselines=opened.baselines,
+            out=folder,
+            progress=progress,
+        )
     if method not in SCORES:
-        raise UsageError(f"there is no method {method!r}; there are {', '.join(SCORES)} and {CKA}")
+        known = ", ".join((*SCORES, CKA, BRAIN))
+        raise UsageError(f"there is no method {method!r}; there are {known}")
     if other is not None:
         raise UsageError(f"{method} takes one subject; pass --with to `seit analyze cka` alone")
     config: AnalyzeConfig = build(AnalyzeConfig, {"method": method, **changes}, origin="settings")

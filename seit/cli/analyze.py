@@ -1,4 +1,4 @@
-"""`seit analyze cca | probe | cka SUBJECT DATA`."""
+"""`seit analyze cca | probe | cka | brain SUBJECT DATA`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from seit.cli.output import counting_bar, print_result, print_table, say
 
 if TYPE_CHECKING:
-    from seit.analysis import AnalyzeResult, CkaResult
+    from seit.analysis import AnalyzeResult, BrainResult, CkaResult
 
 command = App(
     name="analyze", help="Measure what the layers of a network hold.", help_format="markdown"
@@ -63,6 +63,8 @@ class TargetFlags:
     """Instances that a class, phone or word needs to be used."""
     most: int = 200
     """Instances of a class, phone or word that are used."""
+    penalty: float = 1e-3
+    """Share of a feature's mean variance that is added to each, in probes and r2."""
     seed: int = 0
     """Seed of folds, rearrangements, choice of instances, and random weights."""
     random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True
@@ -187,6 +189,30 @@ def _print_scores(result: "AnalyzeResult") -> None:
     say(
         f"{result.method} of {result.samples:,} samples of {result.target}, {result.folds} folds "
         f"of {result.groups:,} groups; the best layer is {result.best_layer}"
+    )
+
+
+def _print_brain(result: "BrainResult") -> None:
+    rows = [["subject", "layer", "score", "±", "chance", "±", "p"]]
+    named = [(result.subject, result.layers)]
+    named += [(control.name, control.layers) for control in result.controls]
+    for name, layers in named:
+        rows += [
+            [
+                name,
+                layer.name,
+                f"{layer.score:.3f}",
+                f"{layer.error:.3f}",
+                f"{layer.null_mean:.3f}",
+                f"{layer.null_std:.3f}",
+                f"{layer.p:.3g}",
+            ]
+            for layer in layers
+        ]
+    print_table(rows)
+    say(
+        f"{result.people} people, {result.targets:,} targets, {result.runs} runs; the best layer "
+        f"is {result.best_layer}"
     )
 
 

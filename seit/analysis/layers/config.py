@@ -1,5 +1,6 @@
 """Settings of a layer-wise analysis."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,8 @@ class AnalyzeConfig:
             raise UsageError(
                 f"most is {self.most} and fewest {self.fewest}; fewest must not be larger"
             )
-        for name in ("ridge", "penalty"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be in 0…1, without 1")
+        for name, high in {"ridge": 1.0, "penalty": math.inf}.items():
+            if not 0 <= getattr(self, name) < high:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}; it must be at least 0 and below {high:g}"
+                )

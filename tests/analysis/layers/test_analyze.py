@@ -54,6 +54,7 @@ def test_layers_of_a_run(learned, pattern_folder, tmp_path, capsys):
         split="train",
         fewest=5,
         folds=3,
+        penalty=1.0,
         out=tmp_path / "out",
     )
     names = [layer.name for layer in result.layers]
@@ -61,13 +62,13 @@ def test_layers_of_a_run(learned, pattern_folder, tmp_path, capsys):
     assert result.samples == 36
     assert (result.types, result.groups) == (3, 36)
     best = next(layer for layer in result.layers if layer.name == result.best_layer)
-    assert best.score == max(layer.score for layer in result.layers) > 0.9
+    assert best.score == max(layer.score for layer in result.layers) > 0.5
     assert result.controls[0].name == "run (random weights)"
     assert [layer.name for layer in result.controls[0].layers] == names
     written = json.loads((tmp_path / "out" / "layers.json").read_text())
     assert written == json.loads(json.dumps(result.record()))
     assert "by chance" in (tmp_path / "out" / "report.html").read_text()
-    flags = ["--split", "train", "--fewest", "5", "--folds", "3", "--json"]
+    flags = ["--split", "train", "--fewest", "5", "--folds", "3", "--penalty", "1", "--json"]
     main(["analyze", "probe", str(learned), str(pattern_folder / "store"), *flags])
     printed = json.loads(capsys.readouterr().out)
     assert printed["layers"] == written["layers"]
