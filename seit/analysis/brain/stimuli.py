@@ -20,7 +20,7 @@ _PILOT_CLIPS = 128
 
 
 class Follower(ABC):
-    """How responses follow a stimulus.
+    """Way in which responses follow a stimulus.
 
     Args:
         config: settings.

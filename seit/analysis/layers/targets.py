@@ -32,7 +32,7 @@ class Samples:
 
 
 class Target(ABC):
-    """What layers are compared with.
+    """Target that layers are compared with.
 
     Attributes:
         name: its name in tables.
@@ -55,7 +55,7 @@ class Target(ABC):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which labeled stretches to use.
+    """Choice of labeled stretches.
 
     Attributes:
         fewest: instances that a type needs to be used.

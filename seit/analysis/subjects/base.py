@@ -1,4 +1,4 @@
-"""What a network computes for each instance, layer by layer.
+"""Activations of a network for each instance, layer by layer.
 
 Legend: T frames of a clip, D features of a layer, H W token grid.
 """
