@@ -20,8 +20,8 @@ class BrainConfig:
     tr: float
     """Seconds between samples of the responses."""
     response: Response = "glover"
-    """Way in which responses follow the stimulus: by Glover's response of blood flow, or by free weights for
-    each of the last samples (FIR), which also suits faster recordings such as ECoG and EEG."""
+    """Way in which responses follow the stimulus: by Glover's response of blood flow, or by free
+    weights for each of the last samples (FIR), which also suits ECoG and EEG."""
     delays: int = 8
     """Samples with weights of their own, for the response ``delays``."""
     onset: float = 0.0
