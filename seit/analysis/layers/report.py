@@ -30,7 +30,7 @@ def write_layers_report(folder: Path, result: AnalyzeResult, config: AnalyzeConf
         [line for one in (own, *result.controls) for line in _lines(one)] + _null(result.layers),
         title=f"{label.capitalize()} by layer",
         x_label="relative depth",
-        y_label=result.target,
+        y_label=score.axis,
         y_format="percent" if score.is_share else "number",
     )
     html = page(

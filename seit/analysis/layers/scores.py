@@ -93,12 +93,14 @@ class Score(ABC):
     """Figure of a layer against a target.
 
     Attributes:
-        label: description, for titles and axes.
+        label: description, for titles.
+        axis: unit of the figure, for axes.
         is_share: whether it is an accuracy, 0–1.
         needs_types: whether the target must have classes.
     """
 
     label: str
+    axis: str
     is_share = False
     needs_types = False
 
@@ -114,6 +116,8 @@ class CanonicalScore(Score):
         label: description.
         variance: share of the variance that is kept before; None for all.
     """
+
+    axis = "correlation"
 
     def __init__(self, label: str, variance: float | None = None) -> None:
         self.label = label
@@ -152,6 +156,7 @@ class ExplainedScore(Score):
     """
 
     label = "share of variance explained, held out"
+    axis = "R²"
 
     @override
     def of(self, measured: Measured) -> list[LayerScore]:
@@ -184,6 +189,7 @@ class ProbeScore(Score):
         fit: fits a probe to covariances.
     """
 
+    axis = "accuracy"
     is_share = True
     needs_types = True
 
