@@ -1,8 +1,19 @@
+from .brain.config import BrainConfig as BrainConfig
+from .brain.recordings import read_recordings as read_recordings
+from .brain.result import BrainResult as BrainResult
+from .brain.score import score_brain as score_brain
 from .duplicates.search import Duplicates as Duplicates, find_duplicates as find_duplicates
 from .frontier.config import FrontierConfig as FrontierConfig
 from .frontier.plan import FrontierPlan as FrontierPlan, plan_frontier as plan_frontier
 from .frontier.points import DEFAULT_POINTS as DEFAULT_POINTS
 from .frontier.run import FrontierResult as FrontierResult, run_frontier as run_frontier
+from .layers.alignments import read_alignments as read_alignments
+from .layers.analyze import analyze_layers as analyze_layers, codes_of as codes_of
+from .layers.config import AnalyzeConfig as AnalyzeConfig
+from .layers.groups import groups_of as groups_of
+from .layers.maps import CkaResult as CkaResult, compare_layers as compare_layers
+from .layers.result import AnalyzeResult as AnalyzeResult
+from .layers.scores import SCORES as SCORES
 from .quickstart import QuickstartResult as QuickstartResult, run_quickstart as run_quickstart
 from .runs.compare import compare_contenders as compare_contenders
 from .runs.contenders import open_contenders as open_contenders
@@ -15,3 +26,4 @@ from .runs.page import (
     setting_rows as setting_rows,
     write_comparison as write_comparison,
 )
+from .subjects.open import open_subject as open_subject

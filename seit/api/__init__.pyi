@@ -1,3 +1,4 @@
+from .analysis import analyze as analyze
 from .corpora import frontier as frontier, quickstart as quickstart, tokenize as tokenize
 from .models import (
     PredictResult as PredictResult,

@@ -32,13 +32,14 @@ COMMANDS = {
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Predict the classes of raw images or clips.",
     "embed": "Write the features of a run's backbone for every sample of a split.",
+    "analyze": "Measure what the layers of a network hold.",
     "runs": "List runs, or compare some of them.",
     "export": "Write a finished run as safetensors, ONNX and torch.export files with a card.",
     "frontier": "Compare tokens, JPEG, smaller pictures and subsets: accuracy against bytes.",
     "recipes": "List, show or copy recipes of runs.",
 }
 
-GROUPS = ("recipes", "runs", "tokenizer")
+GROUPS = ("analyze", "recipes", "runs", "tokenizer")
 """Commands with subcommands."""
 
 WITH_SETTINGS = ("train", "pretrain", "tune", "continual", "frontier")

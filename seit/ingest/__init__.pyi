@@ -25,6 +25,6 @@ from .sources.corpus import Corpus as Corpus, Instance as Instance
 from .sources.detect import list_corpus as list_corpus
 from .sources.media import EXTENSIONS as EXTENSIONS, NOUNS as NOUNS
 from .sources.read import read_bytes as read_bytes
-from .sources.tables import csv_lines as csv_lines
+from .sources.tables import csv_lines as csv_lines, read_table as read_table
 from .sources.walk import Remarks as Remarks, walk as walk
 from .update import UpdateResult as UpdateResult, update_store as update_store

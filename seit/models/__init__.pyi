@@ -8,6 +8,9 @@ from .create import (
 )
 from .encoder import check_encoder as check_encoder, encode as encode, pooled as pooled
 from .identity import fingerprint as fingerprint
+from .speech.layouts import SAMPLE_RATE as SAMPLE_RATE
+from .speech.load import load_speech as load_speech, random_speech as random_speech
+from .speech.network import SpeechNetwork as SpeechNetwork
 from .stem import Stem as Stem
 from .tokenadapt import (
     TokenAdapt as TokenAdapt,

@@ -24,4 +24,5 @@ from .scatter import (
     scatter_chart as scatter_chart,
     scatter_svg as scatter_svg,
 )
+from .similarity import similarity_map as similarity_map
 from .tables import Figure as Figure, figures as figures, table as table

@@ -14,7 +14,7 @@ from seit.confusion import Confusion
 from seit.errors import UsageError
 from seit.numbers import number, percent
 from seit.report.markup import no_data
-from seit.report.matrix import MAX_CELLS, Cell, square_matrix
+from seit.report.matrix import MAX_CELLS, Cell, cell_matrix
 from seit.report.tables import table
 
 
@@ -82,7 +82,7 @@ def confusion_matrix(
         for i in range(N)
         for j in range(N)
     ]
-    return square_matrix(
+    return cell_matrix(
         cells,
         names=classes,
         key=[

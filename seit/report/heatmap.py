@@ -14,7 +14,7 @@ from markupsafe import Markup
 from seit.errors import UsageError
 from seit.numbers import percent
 from seit.report.markup import no_data
-from seit.report.matrix import MAX_CELLS, Cell, square_matrix
+from seit.report.matrix import MAX_CELLS, Cell, cell_matrix
 
 
 def task_matrix(accuracies: npt.NDArray[Any], *, tasks: Sequence[str], title: str) -> Markup:
@@ -47,7 +47,7 @@ def task_matrix(accuracies: npt.NDArray[Any], *, tasks: Sequence[str], title: st
         key.append((1, "tasks to come"))
     key.append((None, "per cent right; the stronger, the more"))
     last = np.nanmean(accuracies[-1]) if np.isfinite(accuracies[-1]).any() else math.nan
-    return square_matrix(
+    return cell_matrix(
         cells,
         names=[tasks[index] for index in shown],
         key=key,

@@ -1,6 +1,6 @@
-"""Square matrices of shaded cells, with row and column names.
+"""Matrices of shaded cells, with row and column names.
 
-Legend: N rows, and as many columns.
+Legend: N rows, M columns.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Cell(NamedTuple):
     is_empty: bool
 
 
-def square_matrix(
+def cell_matrix(
     cells: Sequence[Cell],
     *,
     names: Sequence[str],
@@ -41,35 +41,47 @@ def square_matrix(
     title: str,
     note: str,
     label: str,
+    columns: Sequence[str] | None = None,
 ) -> Markup:
-    """Return a figure of N × N cells; with many rows only non-empty ones are drawn.
+    """Return a figure of N × M cells; with many rows only non-empty ones are drawn.
 
     Args:
         cells: cells in drawing order.
-        names: N names, of rows and columns alike.
+        names: N names of rows.
         key: meaning of each color; further remarks with None.
         title: title of the figure.
         note: meaning of rows and columns.
         label: text for screen readers.
+        columns: M names of columns; those of the rows by default.
     """
-    N = len(names)
-    is_written = N <= MAX_WRITTEN
+    columns = names if columns is None else columns
+    N, M = len(names), len(columns)
+    size = max(N, M)
+    is_written = size <= MAX_WRITTEN
     # Without numbers an empty cell shows nothing, and 100 rows would have 10,000 of them.
     drawn = [cell for cell in cells if is_written or not cell.is_empty]
-    short = [shorten(str(name), limit=_NAME_LIMIT) for name in names] if N <= MAX_NAMES else []
-    beside = [tick for index, name in enumerate(short) for tick in _names(index, name, N=N)]
-    left = 16 + 7 * max((len(name) for name in short), default=0)
-    slant = round(0.72 * left) + 4 if short else 8  # column names are slanted by 45°
+    is_named = size <= MAX_NAMES
+    rows, tops = (
+        [shorten(str(name), limit=_NAME_LIMIT) for name in all_names] if is_named else []
+        for all_names in (names, columns)
+    )
+    beside = [_row_name(index, name, N=N) for index, name in enumerate(rows)]
+    above = [_column_name(index, name, M=M) for index, name in enumerate(tops)]
+    left = 16 + 7 * max((len(name) for name in rows), default=0)
+    top = 16 + 7 * max((len(name) for name in tops), default=0)
+    slant = round(0.72 * top) + 4 if is_named else 8  # column names are slanted by 45°
     drawing = element(
         "svg",
         element("rect", width="100%", height="100%", class_="ground"),
-        element("svg", *map(_cell, drawn), viewBox=f"0 0 {N} {N}", preserveAspectRatio="none"),
-        *(_number(cell, N=N) for cell in drawn if is_written),
+        element("svg", *map(_cell, drawn), viewBox=f"0 0 {M} {N}", preserveAspectRatio="none"),
+        *(_number(cell, N=N, M=M) for cell in drawn if is_written),
         *beside,
-        class_="written" if is_written else "named" if short else "bare",
+        *above,
+        class_="written" if is_written else "named" if is_named else "bare",
         role="img",
         aria_label=label,
-        style=f"--left:{left}px;--slant:{slant}px;--classes:{N};max-width:{max(240, N * _CELL)}px",
+        style=f"--left:{left}px;--slant:{slant}px;--classes:{M};aspect-ratio:{M}/{N};"
+        f"max-width:{max(240, M * _CELL)}px",
     )
     said = element(
         "ul",
@@ -99,7 +111,7 @@ def _cell(cell: Cell) -> Markup:
     )
 
 
-def _number(cell: Cell, *, N: int) -> Markup:
+def _number(cell: Cell, *, N: int, M: int) -> Markup:
     """Return the text at the center of its cell, colored to contrast with the shade."""
     opacity = cell.opacity
     kind = "full" if opacity > 0.82 else "half" if opacity > 0.6 else None
@@ -108,7 +120,7 @@ def _number(cell: Cell, *, N: int) -> Markup:
     return element(
         "text",
         cell.written,
-        x=percent_of((cell.column + 0.5) / N),
+        x=percent_of((cell.column + 0.5) / M),
         y=percent_of((cell.row + 0.5) / N),
         dy=".35em",
         text_anchor="middle",
@@ -116,11 +128,15 @@ def _number(cell: Cell, *, N: int) -> Markup:
     )
 
 
-def _names(index: int, name: str, *, N: int) -> tuple[Markup, Markup]:
-    """Return the name to the left of its row and, slanted, above its column."""
+def _row_name(index: int, name: str, *, N: int) -> Markup:
+    """Return the name to the left of its row."""
     at = percent_of((index + 0.5) / N)
-    row = element("text", name, x=0, y=at, dx=-8, dy=".35em", text_anchor="end", class_="tick")
+    return element("text", name, x=0, y=at, dx=-8, dy=".35em", text_anchor="end", class_="tick")
+
+
+def _column_name(index: int, name: str, *, M: int) -> Markup:
+    """Return the name, slanted, above its column."""
     # A nested drawing moves the origin to the column, so that a rotation can start there.
     slanted = element("text", name, transform="translate(3 -6) rotate(-45)", class_="column tick")
-    column = element("svg", slanted, x=at, y=0, width=1, height=1, overflow="visible")
-    return row, column
+    at = percent_of((index + 0.5) / M)
+    return element("svg", slanted, x=at, y=0, width=1, height=1, overflow="visible")

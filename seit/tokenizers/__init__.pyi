@@ -47,6 +47,7 @@ from .pictures import decode_pictures as decode_pictures
 from .presets import MEL_CONFIGS as MEL_CONFIGS, PRESETS as PRESETS, Preset as Preset
 from .published import load_published as load_published
 from .published.base import DEFAULT_SIZE as DEFAULT_SIZE
+from .published.checkpoints import fetch as fetch, read_checkpoint as read_checkpoint
 from .published.references import ReferableTokenizer as ReferableTokenizer
 from .quality import (
     AudioQuality as AudioQuality,

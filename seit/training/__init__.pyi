@@ -32,6 +32,8 @@ from .features import (
     EmbedResult as EmbedResult,
     Features as Features,
     embed_split as embed_split,
+    load_backbone as load_backbone,
+    random_backbone as random_backbone,
     read_features as read_features,
 )
 from .feeds import (

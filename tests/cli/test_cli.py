@@ -21,6 +21,7 @@ from seit.recipes import list_recipes
 from seit.training import TrainConfig
 
 SUBCOMMANDS = {
+    "analyze": ("cca", "probe", "cka", "brain"),
     "tokenizer": ("fit", "train", "import", "list", "info", "eval"),
     "recipes": ("list", "show", "copy"),
     "runs": ("list", "compare"),

@@ -1,0 +1,117 @@
+"""Report of brain scores: lines over depth with the null, ceilings, and the best layers."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from markupsafe import Markup
+
+from seit.analysis.brain.config import BrainConfig
+from seit.analysis.brain.result import BrainResult, LayerBrainScore, SubjectBrainScores
+from seit.report import Figure, Section, Series, figures, line_chart, page, table, write_page
+
+
+def write_brain_report(folder: Path, result: BrainResult, config: BrainConfig) -> None:
+    """Write `report.html` into a folder."""
+    best = next(one for one in result.layers if one.name == result.best_layer)
+    own = SubjectBrainScores(result.subject, result.layers)
+    tiles = figures(
+        [
+            Figure("best layer", best.name, f"depth {best.depth:.2f}"),
+            Figure("its score", f"{best.score:.3f}", f"± {best.error:.3f}"),
+            Figure("by chance", f"{best.null_mean:.3f}", f"± {best.null_std:.3f}"),
+            *(Figure("ceiling", f"{value:.3f}", kind) for kind, value in result.ceilings.items()),
+        ]
+    )
+    chart = line_chart(
+        [line for one in (own, *result.controls) for line in _lines(one)] + _null(result.layers),
+        title="Brain score by layer",
+        x_label="relative depth",
+        y_label="correlation",
+    )
+    counts = Counter(result.best_layers)
+    shares = [
+        [name, counts[name], f"{counts[name] / result.targets:.1%}"]
+        for name in (layer.name for layer in result.layers)
+    ]
+    html = page(
+        f"Brain scores of {result.subject}",
+        lead=f"Correlation of predicted and true responses of {result.people} people, "
+        f"{result.targets:,} targets, {result.runs} runs.",
+        sections=[
+            Section("Best layer", tiles),
+            Section(
+                "Scores over depth",
+                chart,
+                "Faint lines are one standard error. Chance is the same for features that were "
+                "shifted in time within each run.",
+            ),
+            *([Section("Against the controls", _paired(result))] if result.paired else []),
+            Section(
+                "Best layer of each target", table(shares, header=["layer", "targets", "share"])
+            ),
+            *(Section(one.name, _table(one)) for one in (own, *result.controls)),
+            Section(
+                "Settings",
+                table(
+                    [[name, str(value)] for name, value in asdict(config).items()],
+                    header=["setting", "value"],
+                ),
+            ),
+        ],
+    )
+    write_page(folder / "report.html", html)
+
+
+def _lines(scores: SubjectBrainScores) -> list[Series]:
+    layers, x = scores.layers, [one.depth for one in scores.layers]
+    if len(layers) == 1:  # a baseline holds at every depth
+        x, layers = [0.0, 1.0], (*layers, *layers)
+    faint = [
+        Series(scores.name, x, [one.score + sign * one.error for one in layers], faint=True)
+        for sign in (-1, 1)
+    ]
+    return [*faint, Series(scores.name, x, [one.score for one in layers])]
+
+
+def _null(layers: Sequence[LayerBrainScore]) -> list[Series]:
+    x = [one.depth for one in layers]
+    faint = [
+        Series("chance", x, [one.null_mean + sign * one.null_std for one in layers], faint=True)
+        for sign in (-2, 2)
+    ]
+    return [*faint, Series("chance", x, [one.null_mean for one in layers])]
+
+
+def _paired(result: BrainResult) -> Markup:
+    rows = [
+        [
+            one.control,
+            f"{one.layer} against {one.control_layer}",
+            f"{one.difference:+.3f}",
+            f"{one.error:.3f}",
+            f"{one.p:.3g}",
+            one.units,
+        ]
+        for one in result.paired
+    ]
+    return table(rows, header=["control", "layers", "difference", "±", "p", "paired by"])
+
+
+def _table(scores: SubjectBrainScores) -> Markup:
+    rows = [
+        [
+            one.name,
+            f"{one.depth:.2f}",
+            f"{one.score:.3f}",
+            f"{one.error:.3f}",
+            f"{one.null_mean:.3f}",
+            f"{one.null_std:.3f}",
+            f"{one.p:.3g}",
+            one.discovered,
+        ]
+        for one in scores.layers
+    ]
+    header = ["layer", "depth", "score", "±", "chance", "±", "p", "targets found"]
+    return table(rows, header=header)

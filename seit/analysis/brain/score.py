@@ -1,0 +1,225 @@
+"""`seit analyze brain`: how well each layer predicts responses to the same stimuli.
+
+As in Millet et al., "Toward a realistic model of speech processing in the brain with
+self-supervised learning" (arXiv 2206.01685), but for the standardization, which here sees training
+samples alone, and the folds, which are whole runs.
+
+Legend: S people, M targets.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seit.analysis.brain.config import BrainConfig
+from seit.analysis.brain.encoding import encode
+from seit.analysis.brain.recordings import Recordings
+from seit.analysis.brain.report import write_brain_report
+from seit.analysis.brain.responses import Array
+from seit.analysis.brain.result import BrainResult, LayerBrainScore, Paired, SubjectBrainScores
+from seit.analysis.brain.significance import (
+    discoveries,
+    left_out_ceiling,
+    null_scores,
+    p_values,
+    pairwise_ceiling,
+    sign_flip,
+)
+from seit.analysis.brain.stimuli import run_features, trimmed
+from seit.analysis.subjects.base import Subject, depth_of
+from seit.errors import UsageError
+from seit.files import explained_writes, write_atomically
+from seit.progress import Count
+from seit.tensors import array_bytes
+
+RESULT_NAME, SCORES_NAME = "brain.json", "scores.safetensors"
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores of the layers of one network.
+
+    Attributes:
+        layers: summaries.
+        of_people: scores (S, M) of each layer.
+    """
+
+    layers: tuple[LayerBrainScore, ...]
+    of_people: Mapping[str, Array]
+
+
+def score_brain(
+    subject: Subject,
+    recordings: Recordings,
+    config: BrainConfig,
+    *,
+    baselines: Sequence[Subject] = (),
+    out: Path | None = None,
+    progress: Count | None = None,
+) -> BrainResult:
+    """Score every layer of a subject, with controls.
+
+    Args:
+        subject: the network with its stimuli.
+        recordings: responses of people.
+        config: settings.
+        baselines: subjects on the same stimuli, to compare with.
+        out: new folder of `brain.json`, `scores.safetensors` (float64 (S, M) by layer) and
+            `report.html`; None writes nothing.
+        progress: called with (layers done, all layers).
+
+    Raises:
+        UsageError: stimuli and responses do not fit together.
+    """
+    lengths = _lengths(recordings)
+    controls = [*([subject.random_twin(config.seed)] if config.random_twin else []), *baselines]
+    networks = [subject, *controls]
+    total = sum(len(one.layers) for one in networks)
+    done = 0
+    scored: list[_Scores] = []
+    for network in networks:
+        features = run_features(network, lengths, config)
+        layers, of_people = [], {}
+        for layer in network.layers:
+            summary, of_people[layer] = _layer(
+                layer, network.layers, features.pop(layer), recordings, config
+            )
+            layers.append(summary)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        scored.append(_Scores(tuple(layers), of_people))
+    own = scored[0]
+    best = max(own.layers, key=lambda one: one.score).name
+    names = np.array(subject.layers)
+    map_of_best = np.stack([own.of_people[layer].mean(0) for layer in subject.layers]).argmax(0)
+    result = BrainResult(
+        subject=subject.name,
+        layers=own.layers,
+        best_layer=best,
+        controls=tuple(
+            SubjectBrainScores(network.name, one.layers)
+            for network, one in zip(controls, scored[1:], strict=True)
+        ),
+        paired=tuple(
+            _paired(network.name, own, one, best)
+            for network, one in zip(controls, scored[1:], strict=True)
+        ),
+        people=len(recordings.runs),
+        targets=recordings.num_targets,
+        runs=len(lengths),
+        ceilings=_ceilings(recordings, config),
+        best_layers=tuple(names[map_of_best].tolist()),
+        out=out,
+    )
+    if out is not None:
+        _write(out, result, own.of_people, config)
+    return result
+
+
+def _lengths(recordings: Recordings) -> dict[str, int]:
+    """Return the samples of each run, which all people share.
+
+    Raises:
+        UsageError: they differ, or a run of someone is missing.
+    """
+    people = list(recordings.runs)
+    first = recordings.runs[people[0]]
+    for person in people:
+        own = recordings.runs[person]
+        if missing := sorted(set(first) ^ set(own)):
+            raise UsageError(
+                f"the run {missing[0]} is not there for both {people[0]} and {person}; all must "
+                "have the same runs"
+            )
+        for run, values in own.items():
+            if len(values) != len(first[run]):
+                raise UsageError(
+                    f"the run {run} has {len(first[run])} samples for {people[0]} and "
+                    f"{len(values)} for {person}; both must be equal"
+                )
+    return {run: len(values) for run, values in first.items()}
+
+
+def _layer(
+    layer: str,
+    layers: Sequence[str],
+    features: Mapping[str, Array],
+    recordings: Recordings,
+    config: BrainConfig,
+) -> tuple[LayerBrainScore, Array]:
+    x = list(trimmed(features, config.trim))
+    gap, least = (round(seconds / config.tr) for seconds in (config.gap, config.shift))
+    scores, nulls = [], []
+    for own in recordings.runs.values():
+        y = list(trimmed(own, config.trim))
+
+        def score(given: Sequence[Array], y: list[Array] = y) -> Array:
+            return encode(given, y, num_blocks=config.folds, gap=gap)
+
+        scores.append(score(x))
+        nulls.append(
+            null_scores(score, x, draws=config.nulls, least=max(1, least), seed=config.seed)
+        )
+    of_people = np.stack(scores)
+    mean, null = of_people.mean(0), np.mean(nulls, axis=0)
+    p = p_values(mean, null)
+    return (
+        LayerBrainScore(
+            name=layer,
+            depth=depth_of(layer, layers),
+            score=float(mean.mean()),
+            error=_error(of_people),
+            null_mean=float(null.mean()),
+            null_std=float(null.mean(1).std(ddof=1)) if len(null) > 1 else 0.0,
+            p=float(((null.mean(1) >= mean.mean()).sum() + 1) / (len(null) + 1)),
+            discovered=int(discoveries(p).sum()),
+        ),
+        of_people,
+    )
+
+
+def _error(of_people: Array) -> float:
+    """Return the standard error over people, or over targets of a single person."""
+    means = of_people.mean(1) if len(of_people) > 1 else of_people[0]
+    return float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else 0.0
+
+
+def _paired(name: str, own: _Scores, other: _Scores, best: str) -> Paired:
+    """Compare the best layers of two networks, by people or by targets of a single person."""
+    theirs = max(other.layers, key=lambda one: one.score).name
+    difference = own.of_people[best] - other.of_people[theirs]
+    units = difference.mean(1) if len(difference) > 1 else difference[0]
+    return Paired(
+        control=name,
+        layer=best,
+        control_layer=theirs,
+        difference=float(units.mean()),
+        error=float(units.std(ddof=1) / np.sqrt(len(units))) if len(units) > 1 else 0.0,
+        p=sign_flip(units) if len(units) > 1 else 1.0,
+        units="people" if len(difference) > 1 else "targets",
+    )
+
+
+def _ceilings(recordings: Recordings, config: BrainConfig) -> dict[str, float]:
+    """Return noise ceilings by kind, as means over targets; empty for a single person."""
+    people = [np.concatenate(list(trimmed(own, config.trim))) for own in recordings.runs.values()]
+    if len(people) < 2:
+        return {}
+    return {
+        "one person, from pairs": float(pairwise_ceiling(people).mean()),
+        "one person, lower bound from the others' mean": float(left_out_ceiling(people).mean()),
+    }
+
+
+def _write(
+    out: Path, result: BrainResult, of_people: Mapping[str, Array], config: BrainConfig
+) -> None:
+    with explained_writes(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / SCORES_NAME, array_bytes(dict(of_people)))
+    write_atomically(out / RESULT_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
+    write_brain_report(out, result, config)

@@ -1,0 +1,137 @@
+"""Features of stimuli at the rate of the responses, layer by layer.
+
+Legend: V samples of a run, D features.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from seit.analysis.brain.config import BrainConfig, Response
+from seit.analysis.brain.responses import Array, binned_frames, convolved, delayed
+from seit.analysis.layers.reduction import fit_components
+from seit.analysis.subjects.base import Subject
+from seit.errors import UsageError
+
+_PILOT_CLIPS = 128
+
+
+class Follower(ABC):
+    """Way in which responses follow a stimulus.
+
+    Args:
+        config: settings.
+    """
+
+    def __init__(self, config: BrainConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def sample(
+        self, frames: npt.NDArray[np.floating], *, rate: float, num_samples: int, onset: float
+    ) -> Array:
+        """Return the features (V, D) of a stretch of a run's stimulus, 0 elsewhere.
+
+        Args:
+            frames: features of the stretch, at ``rate`` per second.
+            rate: frames per second.
+            num_samples: V.
+            onset: seconds from the first sample to the start of the stretch.
+        """
+
+    def finish(self, values: Array) -> Array:
+        """Return the features of a whole run, given the sum of its stretches."""
+        return values
+
+
+class BloodFlow(Follower):
+    """Glover's response of blood flow."""
+
+    @override
+    def sample(
+        self, frames: npt.NDArray[np.floating], *, rate: float, num_samples: int, onset: float
+    ) -> Array:
+        return convolved(frames, rate=rate, tr=self.config.tr, num_volumes=num_samples, onset=onset)
+
+
+class Delays(Follower):
+    """Free weights for each of the last samples."""
+
+    @override
+    def sample(
+        self, frames: npt.NDArray[np.floating], *, rate: float, num_samples: int, onset: float
+    ) -> Array:
+        return binned_frames(
+            frames, rate=rate, step=self.config.tr, num_steps=num_samples, onset=onset
+        )
+
+    @override
+    def finish(self, values: Array) -> Array:
+        return delayed(values, range(self.config.delays))
+
+
+RESPONSES: Mapping[Response, type[Follower]] = {"glover": BloodFlow, "delays": Delays}
+"""Ways in which responses follow a stimulus, by name."""
+
+
+def run_features(
+    subject: Subject, lengths: Mapping[str, int], config: BrainConfig
+) -> dict[str, dict[str, Array]]:
+    """Return the features (V, D) of each layer and run.
+
+    Windows of a long file are put together by the time at which they start.
+
+    Args:
+        subject: the network with its stimuli; the path of a file without suffix names a run.
+        lengths: V of each run.
+        config: settings.
+
+    Raises:
+        UsageError: a run has no stimulus.
+    """
+    places, response = subject.places, RESPONSES[config.response](config)
+    stem_of = [place.file.rpartition(".")[0] or place.file for place in places]
+    missing = sorted(set(lengths) - set(stem_of))
+    if missing:
+        raise UsageError(
+            f"{len(missing)} runs have no stimulus (the first: {missing[0]}); the files of the "
+            f"stimuli are {', '.join(sorted(set(stem_of))[:4])}, …"
+        )
+    rows = [row for row, stem in enumerate(stem_of) if stem in lengths]
+    step = max(1, len(rows) // _PILOT_CLIPS)
+    components = fit_components(subject.clips(rows[::step]), subject.layers, max_dim=config.max_dim)
+    found: dict[str, dict[str, Array]] = {layer: {} for layer in subject.layers}
+    for clip in subject.clips(rows):
+        place, run = places[clip.row], stem_of[clip.row]
+        for layer in subject.layers:
+            frames: npt.NDArray[np.floating] = clip.values[layer]
+            if layer in components:
+                frames = components[layer].apply(frames)
+            part = response.sample(
+                frames,
+                rate=clip.rate(layer),
+                num_samples=lengths[run],
+                onset=config.onset + place.start,
+            )
+            found[layer][run] = part + found[layer].get(run, 0.0)
+    return {
+        layer: {run: response.finish(values) for run, values in own.items()}
+        for layer, own in found.items()
+    }
+
+
+def trimmed(runs: Mapping[str, Array], trim: int) -> Iterator[Array]:
+    """Yield each run, in order of the names, without ``trim`` samples at either end.
+
+    Raises:
+        UsageError: a run is too short.
+    """
+    for name in sorted(runs):
+        if len(runs[name]) <= 2 * trim:
+            raise UsageError(
+                f"the run {name} has {len(runs[name])} samples; trim {trim} leaves none of them"
+            )
+        yield runs[name][trim : len(runs[name]) - trim]

@@ -1,0 +1,116 @@
+"""Linear centered kernel alignment without bias, in one pass.
+
+Kornblith et al., "Similarity of neural network representations revisited" (arXiv 1905.00414), with
+the estimator HSIC₁ of Song et al. (2012), whose expectation for independent features is 0; the
+biased one gives 0.38 for 500 independent samples of 300 features. For linear kernels it follows
+exactly from sums over the samples, so no n × n kernel is formed.
+
+Legend: n samples, D E features of two layers.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.analysis.layers.moments import Array
+from seit.errors import UsageError
+
+_FEWEST = 4
+
+
+class Hsic:
+    """Unbiased HSIC of features x (n, D) and y (n, E) with linear kernels.
+
+    Args:
+        dim_x: D.
+        dim_y: E.
+    """
+
+    def __init__(self, dim_x: int, dim_y: int) -> None:
+        self.count = 0
+        self._cross: Array = np.zeros((dim_x, dim_y))
+        self._sum_x: Array = np.zeros(dim_x)
+        self._sum_y: Array = np.zeros(dim_y)
+        self._x_by_norm: Array = np.zeros(dim_x)  # Σ ‖y‖² x
+        self._y_by_norm: Array = np.zeros(dim_y)  # Σ ‖x‖² y
+        self._norms = np.zeros(3)  # Σ ‖x‖², Σ ‖y‖², Σ ‖x‖² ‖y‖²
+
+    def add(self, x: Array, y: Array) -> None:
+        """Add samples (n, D) and (n, E), near 0 on average."""
+        norm_x, norm_y = (x * x).sum(1), (y * y).sum(1)
+        self.count += len(x)
+        self._cross += x.T @ y
+        self._sum_x += x.sum(0)
+        self._sum_y += y.sum(0)
+        self._x_by_norm += norm_y @ x
+        self._y_by_norm += norm_x @ y
+        self._norms += np.array([norm_x.sum(), norm_y.sum(), norm_x @ norm_y])
+
+    @property
+    def value(self) -> float:
+        """HSIC₁ of at least four samples."""
+        n = self.count
+        norm_x, norm_y, both = self._norms
+        trace = (self._cross**2).sum() - both
+        total_x = self._sum_x @ self._sum_x - norm_x
+        total_y = self._sum_y @ self._sum_y - norm_y
+        between = (
+            self._sum_x @ self._cross @ self._sum_y
+            - self._sum_x @ self._x_by_norm
+            - self._sum_y @ self._y_by_norm
+            + both
+        )
+        sums = trace + total_x * total_y / ((n - 1) * (n - 2)) - 2 * between / (n - 2)
+        return float(sums / (n * (n - 3)))
+
+
+class Cka:
+    """Unbiased linear CKA of two layers, accumulated over batches.
+
+    Features are shifted by the mean of the first batch, which changes nothing but the rounding.
+    """
+
+    def __init__(self, dim_x: int, dim_y: int) -> None:
+        self._pairs = Hsic(dim_x, dim_y), Hsic(dim_x, dim_x), Hsic(dim_y, dim_y)
+        self._shift: tuple[Array, Array] | None = None
+
+    def add(self, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating]) -> None:
+        """Add samples (n, D) and (n, E).
+
+        Raises:
+            UsageError: their numbers differ.
+        """
+        if len(x) != len(y):
+            raise UsageError(
+                f"{len(x)} samples of one layer meet {len(y)} of the other; both need the same"
+            )
+        left, right = x.astype(np.float64), y.astype(np.float64)
+        if self._shift is None:
+            self._shift = left.mean(0), right.mean(0)
+        left, right = left - self._shift[0], right - self._shift[1]
+        both, own_x, own_y = self._pairs
+        both.add(left, right)
+        own_x.add(left, left)
+        own_y.add(right, right)
+
+    @property
+    def value(self) -> float:
+        """CKA: 1 for features equal up to rotation and scale, about 0 for independent ones.
+
+        Raises:
+            UsageError: there are fewer than four samples, or a layer is constant.
+        """
+        return cka_of(*self._pairs)
+
+
+def cka_of(both: Hsic, own_x: Hsic, own_y: Hsic) -> float:
+    """Return the CKA of two layers, from their HSIC with each other and with themselves.
+
+    Raises:
+        UsageError: there are fewer than four samples, or a layer is constant.
+    """
+    if both.count < _FEWEST:
+        raise UsageError(f"{both.count} samples have no CKA; at least {_FEWEST} are needed")
+    scale = own_x.value * own_y.value
+    if not scale > 0:
+        raise UsageError("a layer is constant over the samples; CKA is not defined")
+    return float(both.value / np.sqrt(scale))

@@ -1,0 +1,178 @@
+"""`seit analyze cka`: how similar the layers of one or two networks are.
+
+Legend: N layers of one network, M of the other, T frames of a clip.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.analysis.layers.cka import Hsic, cka_of
+from seit.analysis.layers.gather import reduce
+from seit.analysis.layers.pooling import resampled
+from seit.analysis.layers.reduction import Components, fit_components
+from seit.analysis.subjects.base import Clip, Subject
+from seit.errors import UsageError
+from seit.files import explained_writes, write_atomically
+from seit.outcomes import Outcome
+from seit.progress import Count
+from seit.report import Section, page, similarity_map, write_page
+
+RESULT_NAME = "cka.json"
+MAX_DIM = 256
+"""Features of a layer above which its principal components are used instead."""
+MOST_FRAMES = 16
+"""Most frames of a clip; more are averaged to this many."""
+_PILOT_CLIPS = 256
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CkaResult(Outcome):
+    """Similarity of each pair of layers.
+
+    Attributes:
+        subject: the network of the rows.
+        other: the network of the columns.
+        layers: N names.
+        other_layers: M names.
+        cka: N rows of M values: unbiased linear CKA, 1 for equal up to rotation and scale, about 0
+            for independent.
+        samples: frames that it was measured on.
+        out: folder of `cka.json` and `report.html`.
+    """
+
+    subject: str
+    other: str
+    layers: tuple[str, ...]
+    other_layers: tuple[str, ...]
+    cka: tuple[tuple[float, ...], ...]
+    samples: int
+    out: Path | None = None
+
+
+def compare_layers(
+    subject: Subject,
+    other: Subject,
+    *,
+    out: Path | None = None,
+    progress: Count | None = None,
+) -> CkaResult:
+    """Compare every layer of a subject with every layer of another, or with its own.
+
+    One pass over the clips of both; memory grows with the number of pairs of layers.
+
+    Args:
+        subject: the network of the rows.
+        other: the network of the columns, on the same instances; may be the same.
+        out: new folder of `cka.json` and `report.html`; None writes nothing.
+        progress: called with (clips done, all clips).
+
+    Raises:
+        UsageError: the instances differ, or a layer is constant.
+    """
+    if [place.key for place in subject.places] != [place.key for place in other.places]:
+        raise UsageError(
+            f"{subject.name} and {other.name} are read on other instances; compare them on the same"
+        )
+    sides = tuple(_Side.of(one) for one in (subject, other))
+    pairs: dict[tuple[str, str], Hsic] = {}
+    own: list[dict[str, Hsic]] = [{}, {}]
+    total = len(subject.places)
+    for done, (left, right) in enumerate(zip(subject.clips(), other.clips(), strict=True), 1):
+        count = min(_num_frames(left), _num_frames(right), MOST_FRAMES)
+        views = [side.frames(clip, count) for side, clip in zip(sides, (left, right), strict=True)]
+        for view, sums in zip(views, own, strict=True):
+            for layer, x in view.items():
+                sums.setdefault(layer, Hsic(x.shape[1], x.shape[1])).add(x, x)
+        for first, x in views[0].items():
+            for second, y in views[1].items():
+                pairs.setdefault((first, second), Hsic(x.shape[1], y.shape[1])).add(x, y)
+        if progress is not None:
+            progress(done, total)
+    values = tuple(
+        tuple(
+            cka_of(pairs[first, second], own[0][first], own[1][second]) for second in other.layers
+        )
+        for first in subject.layers
+    )
+    samples = next(iter(pairs.values())).count
+    result = CkaResult(
+        subject=subject.name,
+        other=other.name,
+        layers=subject.layers,
+        other_layers=other.layers,
+        cka=values,
+        samples=samples,
+        out=out,
+    )
+    if out is not None:
+        _write(out, result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two networks, with what its layers are shifted and reduced by."""
+
+    layers: tuple[str, ...]
+    components: Mapping[str, Components]
+    means: Mapping[str, npt.NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, subject: Subject) -> "_Side":
+        """Fit components and means to a few clips; a mean only guards against cancellation."""
+        num_clips = len(subject.places)
+        rows = np.unique(np.linspace(0, num_clips - 1, min(num_clips, _PILOT_CLIPS)).astype(int))
+        pilot = list(subject.clips(rows.tolist()))
+        components = fit_components(pilot, subject.layers, max_dim=MAX_DIM)
+        means = {
+            layer: np.stack(
+                [reduce(clip.values[layer], components.get(layer)).mean(0) for clip in pilot]
+            )
+            .astype(np.float64)
+            .mean(0)
+            for layer in subject.layers
+        }
+        return cls(subject.layers, components, means)
+
+    def frames(self, clip: Clip, count: int) -> dict[str, npt.NDArray[np.float64]]:
+        """Return ``count`` frames of each layer, near 0 on average."""
+        return {
+            layer: reduce(resampled(clip.values[layer], count), self.components.get(layer))
+            - self.means[layer]
+            for layer in self.layers
+        }
+
+
+def _num_frames(clip: Clip) -> int:
+    return min(len(values) for values in clip.values.values())
+
+
+def _write(out: Path, result: CkaResult) -> None:
+    with explained_writes(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / RESULT_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
+    chart = similarity_map(
+        np.array(result.cka),
+        rows=result.layers,
+        columns=result.other_layers,
+        title="Similarity of layers",
+        note=f"rows: {result.subject} · columns: {result.other}",
+    )
+    html = page(
+        f"Layers of {result.subject} and {result.other}",
+        lead=f"Unbiased linear CKA of each pair of layers, on {result.samples:,} frames.",
+        sections=[
+            Section(
+                "Similarity of layers",
+                chart,
+                "1 for features that are equal up to a rotation and a scale, about 0 for "
+                "independent ones.",
+            )
+        ],
+    )
+    write_page(out / "report.html", html)

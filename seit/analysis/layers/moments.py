@@ -1,0 +1,184 @@
+"""Sums over samples from which CCA, ridge regression and R² follow, in one pass.
+
+Legend: n samples, D features of a layer, K features of a target, P nulls.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.errors import UsageError
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Covariances:
+    """Means and covariances of a layer x and a target y, divided by n.
+
+    Attributes:
+        count: n.
+        mean_x: (D,).
+        mean_y: (K,).
+        xx: (D, D).
+        xy: (D, K).
+        yy: (K, K).
+    """
+
+    count: int
+    mean_x: Array
+    mean_y: Array
+    xx: Array
+    xy: Array
+    yy: Array
+
+
+class Moments:
+    """Sums of a layer x (n, D), a target y (n, K) and their products, in float64.
+
+    Values are shifted by those of the first batch before they are summed, so that a large mean
+    cancels nothing. Accumulators of parts of the data can be added and subtracted exactly: the sums
+    over the training part of a fold are those of all data minus those of the fold. Memory is
+    8 · (D² + (P + 1)·D·K + K²) bytes.
+
+    Args:
+        dim_x: D.
+        dim_y: K.
+        num_nulls: P, rearrangements of each batch's target that are correlated with x as well.
+    """
+
+    def __init__(self, dim_x: int, dim_y: int, *, num_nulls: int = 0) -> None:
+        self.count = 0
+        self._shift: tuple[Array, Array] | None = None
+        self._sum_x: Array = np.zeros(dim_x)
+        self._sum_y: Array = np.zeros(dim_y)
+        self._xx: Array = np.zeros((dim_x, dim_x))
+        self._yy: Array = np.zeros((dim_y, dim_y))
+        self._xy: Array = np.zeros((num_nulls + 1, dim_x, dim_y))
+
+    @property
+    def dims(self) -> tuple[int, int, int]:
+        """D, K and P + 1."""
+        return len(self._sum_x), len(self._sum_y), len(self._xy)
+
+    def add(
+        self,
+        x: npt.NDArray[np.floating],
+        y: npt.NDArray[np.floating],
+        *,
+        orders: Sequence[npt.NDArray[np.integer]] = (),
+    ) -> None:
+        """Add samples (n, D) and (n, K).
+
+        Args:
+            x: layer.
+            y: target.
+            orders: a rearrangement (n,) of the rows of y for each of the P nulls.
+
+        Raises:
+            UsageError: they are of other sizes, or hold a value that is not finite.
+        """
+        self._check(x, y, len(orders))
+        if not len(x):
+            return
+        left, right = x.astype(np.float64), y.astype(np.float64)
+        if self._shift is None:
+            self._shift = left.mean(0), right.mean(0)
+        left, right = left - self._shift[0], right - self._shift[1]
+        self.count += len(left)
+        self._sum_x += left.sum(0)
+        self._sum_y += right.sum(0)
+        self._xx += left.T @ left
+        self._yy += right.T @ right
+        self._xy[0] += left.T @ right
+        for null, order in enumerate(orders, start=1):
+            self._xy[null] += left.T @ right[order]
+
+    def _check(
+        self, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], num_nulls: int
+    ) -> None:
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+            raise UsageError(
+                f"the layer has shape {x.shape} and the target {y.shape}; both need a row for each "
+                "sample"
+            )
+        dim_x, dim_y, num_targets = self.dims
+        if (x.shape[1], y.shape[1], num_nulls + 1) != (dim_x, dim_y, num_targets):
+            raise UsageError(
+                f"the layer has {x.shape[1]} features and the target {y.shape[1]}, after {dim_x} "
+                f"and {dim_y} before; both must keep their sizes"
+            )
+        for what, one in (("layer", x), ("target", y)):
+            if not np.isfinite(one).all():
+                raise UsageError(f"the {what} holds values that are not finite; check its inputs")
+
+    def __add__(self, other: Self) -> Self:
+        """Return the sums over the samples of both."""
+        return self._combined(other, 1)
+
+    def __sub__(self, other: Self) -> Self:
+        """Return the sums over the samples of this one without those of ``other``, a part of it."""
+        return self._combined(other, -1)
+
+    def _combined(self, other: Self, sign: int) -> Self:
+        if self.dims != other.dims:
+            raise UsageError(
+                f"sums of {self.dims[:2]} features cannot be combined with those of "
+                f"{other.dims[:2]}; both must be of the same layer and target"
+            )
+        dim_x, dim_y, num_targets = self.dims
+        result = type(self)(dim_x, dim_y, num_nulls=num_targets - 1)
+        result._shift = self._shift if self._shift is not None else other._shift
+        result.count = self.count + sign * other.count
+        own, others = self._sums(), other._around(result._shift)
+        totals = [one + sign * two for one, two in zip(own, others, strict=True)]
+        result._sum_x, result._sum_y, result._xx, result._yy, result._xy = totals
+        return result
+
+    def _sums(self) -> tuple[Array, Array, Array, Array, Array]:
+        return self._sum_x, self._sum_y, self._xx, self._yy, self._xy
+
+    def _around(
+        self, shift: tuple[Array, Array] | None
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """Return the sums for another shift."""
+        if self._shift is None or shift is None:
+            return self._sums()
+        a, b = self._shift[0] - shift[0], self._shift[1] - shift[1]
+        cross_x, cross_y = np.outer(self._sum_x, a), np.outer(self._sum_y, b)
+        return (
+            self._sum_x + self.count * a,
+            self._sum_y + self.count * b,
+            self._xx + cross_x + cross_x.T + self.count * np.outer(a, a),
+            self._yy + cross_y + cross_y.T + self.count * np.outer(b, b),
+            self._xy
+            + np.outer(self._sum_x, b)
+            + np.outer(a, self._sum_y)
+            + self.count * np.outer(a, b),
+        )
+
+    def covariances(self, null: int = 0) -> Covariances:
+        """Return means and covariances of at least two samples.
+
+        Args:
+            null: 0 for the target, 1…P for one of its rearrangements.
+
+        Raises:
+            UsageError: there are fewer.
+        """
+        if self.count < 2 or self._shift is None:
+            raise UsageError(
+                f"{self.count} samples have no covariance; at least 2 are needed in each fold"
+            )
+        n, mean_x, mean_y = self.count, self._sum_x / self.count, self._sum_y / self.count
+        return Covariances(
+            count=n,
+            mean_x=mean_x + self._shift[0],
+            mean_y=mean_y + self._shift[1],
+            xx=self._xx / n - np.outer(mean_x, mean_x),
+            xy=self._xy[null] / n - np.outer(mean_x, mean_y),
+            yy=self._yy / n - np.outer(mean_y, mean_y),
+        )

@@ -1,0 +1,1 @@
+"""Subjects of analysis: networks whose layers are read, clip by clip."""

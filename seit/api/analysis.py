@@ -1,0 +1,120 @@
+"""Verb on the layers of networks: analyze."""
+
+from pathlib import Path
+from typing import Any
+
+from seit.analysis import (
+    SCORES,
+    AnalyzeConfig,
+    AnalyzeResult,
+    BrainConfig,
+    BrainResult,
+    CkaResult,
+    analyze_layers,
+    codes_of,
+    compare_layers,
+    groups_of,
+    open_subject,
+    read_alignments,
+    read_recordings,
+    score_brain,
+)
+from seit.config import build
+from seit.errors import UsageError
+from seit.progress import Count
+from seit.shards import is_url, open_store
+
+CKA, BRAIN = "cka", "brain"
+
+
+def analyze(
+    subject: str | Path,
+    *,
+    data: str | Path,
+    method: str = "cca",
+    other: str | Path | None = None,
+    align: str | Path | None = None,
+    tier: str | None = None,
+    responses: str | Path | None = None,
+    groups: str = "file",
+    split: str | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    download: bool = False,
+    progress: Count | None = None,
+    **changes: Any,
+) -> AnalyzeResult | CkaResult | BrainResult:
+    """Score every layer of a network: against a target, other layers, or responses of a brain.
+
+    Args:
+        subject: a run's folder, or ``hf:`` and the folder of a speech model.
+        data: a store of the run's tokenizer; for a speech model a corpus of sounds.
+        method: ``cca`` (held-out canonical correlation), ``svcca``, ``r2`` (variance explained),
+            ``ridge`` or ``lda`` (accuracy of a probe), ``cka`` (similarity of layers), or ``brain``
+            (prediction of responses).
+        other: with ``cka``, another subject on the same data; by default the layers of the subject
+            are compared with each other.
+        align: for the targets phone and word: a table of key,start,end,label, or a folder of
+            TextGrids.
+        tier: interval tier of the TextGrids.
+        responses: for ``brain``: a folder of RUN.npy or PERSON/RUN.npy (time, targets).
+        groups: what folds keep together: ``file``, ``folder``, or a table of key,group, such as
+            speakers.
+        split: the split to read; by default `val` of a store, and all of a corpus.
+        out: a new folder for `layers.json` (`cka.json`) and `report.html`.
+        device: auto, cpu, cuda, mps.
+        download: whether a speech model named on the hub may be downloaded.
+        progress: called with (clips done, all clips).
+        **changes: fields of `AnalyzeConfig`, such as ``target`` and ``folds``; with ``brain`` those
+            of `BrainConfig`, such as ``tr``.
+
+    Raises:
+        UsageError: the network, the data and the target do not fit together.
+
+    Example:
+        >>> seit.analyze("run", data="store", method="ridge", target="label").best_layer
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} already exists; choose a new --out folder")
+    opened = open_subject(subject, data, split=split, device=device, download=download)
+    if method == CKA:
+        if changes:
+            raise UsageError(f"cka takes no setting {next(iter(changes))!r}; leave it out")
+        second = (
+            opened
+            if other is None
+            else open_subject(other, data, split=split, device=device, download=download)
+        )
+        return compare_layers(opened.subject, second.subject, out=folder, progress=progress)
+    if method == BRAIN:
+        if responses is None or "tr" not in changes:
+            raise UsageError(
+                "brain needs --responses, a folder of recordings, and --tr, the seconds between "
+                "their samples"
+            )
+        return score_brain(
+            opened.subject,
+            read_recordings(responses),
+            build(BrainConfig, changes, origin="settings"),
+            baselines=opened.baselines,
+            out=folder,
+            progress=progress,
+        )
+    if method not in SCORES:
+        known = ", ".join((*SCORES, CKA, BRAIN))
+        raise UsageError(f"there is no method {method!r}; there are {known}")
+    if other is not None:
+        raise UsageError(f"{method} takes one subject; pass --with to `seit analyze cka` alone")
+    config: AnalyzeConfig = build(AnalyzeConfig, {"method": method, **changes}, origin="settings")
+    is_store = is_url(str(data)) or (Path(data) / "store.json").is_file()
+    return analyze_layers(
+        opened.subject,
+        config,
+        baselines=opened.baselines,
+        groups=groups_of(opened.subject.places, groups),
+        alignments=None if align is None else read_alignments(align, tier=tier),
+        num_codes=codes_of(open_store(data)) if is_store else None,
+        out=folder,
+        progress=progress,
+    )

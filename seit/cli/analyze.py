@@ -1,0 +1,230 @@
+"""`seit analyze cca | probe | cka | brain SUBJECT DATA`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from seit.cli.output import counting_bar, print_result, print_table, say
+
+if TYPE_CHECKING:
+    from seit.analysis import AnalyzeResult, BrainResult, CkaResult
+
+command = App(
+    name="analyze", help="Measure what the layers of a network hold.", help_format="markdown"
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DataFlags:
+    """Flags of what is read."""
+
+    split: str | None = None
+    """The split to read; by default val of a store, and all of a corpus."""
+    out: Path | None = None
+    """A new folder for a JSON file and report.html."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    download: bool = False
+    """Allow a speech model's name on the hub to be downloaded; no code of it is run."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the flags as keyword arguments of the verb."""
+        return {
+            "split": self.split,
+            "out": self.out,
+            "device": self.device,
+            "download": self.download,
+        }
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TargetFlags:
+    """Flags of the target and of cross-validation."""
+
+    target: str = "label"
+    """label, phone, word, codes, or a .npy file with a row for each instance."""
+    align: Path | None = None
+    """For phone and word: a table of key,start,end,label (seconds), or a folder of TextGrids."""
+    tier: str | None = None
+    """Interval tier of the TextGrids."""
+    groups: str = "file"
+    """What folds keep together: file, folder, or a table of key,group, such as speakers."""
+    folds: int = 5
+    """Folds of cross-validation."""
+    nulls: int = 3
+    """Rearrangements of the target that show what chance gives."""
+    fewest: int = 20
+    """Instances that a class, phone or word needs to be used."""
+    most: int = 200
+    """Instances of a class, phone or word that are used."""
+    penalty: float = 1e-3
+    """Share of a feature's mean variance that is added to each, in probes and r2."""
+    seed: int = 0
+    """Seed of folds, rearrangements, choice of instances, and random weights."""
+    random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True
+    """Analyze the same network with random weights as well."""
+
+
+@command.command
+def cca(
+    subject: str,
+    data: str,
+    /,
+    *,
+    method: Literal["cca", "svcca", "r2"] = "cca",
+    target: TargetFlags = TargetFlags(),
+    flags: DataFlags = DataFlags(),
+) -> None:
+    """Correlate each layer of SUBJECT with a target, on held-out folds.
+
+    Chance, the same network with random weights, and the input itself are always measured too.
+
+    Args:
+        subject: A run's folder, or hf: and the folder of a speech model.
+        data: A store of the run's tokenizer; for a speech model a corpus of sounds.
+        method: cca, svcca (on 99 % of the variance), or r2 (variance explained by ridge
+            regression).
+        target: Target and folds.
+        flags: What is read.
+    """
+    _analyze(subject, data, method, target, flags)
+
+
+@command.command
+def probe(
+    subject: str,
+    data: str,
+    /,
+    *,
+    method: Literal["ridge", "lda"] = "ridge",
+    target: TargetFlags = TargetFlags(),
+    flags: DataFlags = DataFlags(),
+) -> None:
+    """Classify the target from each layer of SUBJECT by a linear probe, on held-out folds.
+
+    Args:
+        subject: A run's folder, or hf: and the folder of a speech model.
+        data: A store of the run's tokenizer; for a speech model a corpus of sounds.
+        method: ridge or lda (linear discriminant analysis).
+        target: Target and folds.
+        flags: What is read.
+    """
+    _analyze(subject, data, method, target, flags)
+
+
+@command.command
+def cka(
+    subject: str,
+    data: str,
+    /,
+    *,
+    with_: Annotated[str | None, Parameter(name="--with")] = None,
+    flags: DataFlags = DataFlags(),
+) -> None:
+    """Compare each layer of SUBJECT with each other layer, or with those of another subject.
+
+    Args:
+        subject: A run's folder, or hf: and the folder of a speech model.
+        data: A store of the run's tokenizer; for a speech model a corpus of sounds.
+        with_: Another subject on the same data.
+        flags: What is read.
+    """
+    from seit.analysis import CkaResult
+    from seit.api import analyze
+
+    with counting_bar("reading layers") as bar:
+        result = analyze(
+            subject, data=data, method="cka", other=with_, progress=bar, **flags.keywords()
+        )
+    assert isinstance(result, CkaResult)
+    if flags.json:
+        return print_result(result)
+    _print_map(result)
+    return _say_report(flags.out)
+
+
+def _analyze(subject: str, data: str, method: str, target: TargetFlags, flags: DataFlags) -> None:
+    from seit.analysis import AnalyzeResult
+    from seit.api import analyze
+
+    with counting_bar("reading layers") as bar:
+        result = analyze(
+            subject,
+            data=data,
+            method=method,
+            progress=bar,
+            **vars(target),
+            **flags.keywords(),
+        )
+    assert isinstance(result, AnalyzeResult)
+    if flags.json:
+        return print_result(result)
+    _print_scores(result)
+    return _say_report(flags.out)
+
+
+def _print_scores(result: "AnalyzeResult") -> None:
+    rows = [["subject", "layer", "score", "± folds", "chance", "±"]]
+    named = [(result.subject, result.layers)]
+    named += [(control.name, control.layers) for control in result.controls]
+    for name, layers in named:
+        rows += [
+            [
+                name,
+                layer.name,
+                f"{layer.score:.3f}",
+                f"{layer.std:.3f}",
+                f"{layer.null_mean:.3f}",
+                f"{layer.null_std:.3f}",
+            ]
+            for layer in layers
+        ]
+    print_table(rows)
+    say(
+        f"{result.method} of {result.samples:,} samples of {result.target}, {result.folds} folds "
+        f"of {result.groups:,} groups; the best layer is {result.best_layer}"
+    )
+
+
+def _print_brain(result: "BrainResult") -> None:
+    rows = [["subject", "layer", "score", "±", "chance", "±", "p"]]
+    named = [(result.subject, result.layers)]
+    named += [(control.name, control.layers) for control in result.controls]
+    for name, layers in named:
+        rows += [
+            [
+                name,
+                layer.name,
+                f"{layer.score:.3f}",
+                f"{layer.error:.3f}",
+                f"{layer.null_mean:.3f}",
+                f"{layer.null_std:.3f}",
+                f"{layer.p:.3g}",
+            ]
+            for layer in layers
+        ]
+    print_table(rows)
+    say(
+        f"{result.people} people, {result.targets:,} targets, {result.runs} runs; the best layer "
+        f"is {result.best_layer}"
+    )
+
+
+def _print_map(result: "CkaResult") -> None:
+    rows = [["", *result.other_layers]]
+    rows += [
+        [name, *(f"{value:.2f}" for value in values)]
+        for name, values in zip(result.layers, result.cka, strict=True)
+    ]
+    print_table(rows, left=1)
+
+
+def _say_report(out: Path | None) -> None:
+    if out is not None:
+        say(f"the report is at {out}/report.html")

@@ -1,0 +1,119 @@
+"""A speech model as one network: waveforms → frames.
+
+Layer drop and masking are off, so that a forward pass is the same in every mode but for dropout.
+
+Legend: B batch, T samples, M mel bands, F frames, D features.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from seit.errors import UsageError
+from seit.models.speech.layouts import SAMPLE_RATE, Layout
+from seit.tokenizers import mel_filters
+
+STILL: Mapping[str, float | bool] = {
+    "layerdrop": 0.0,
+    "encoder_layerdrop": 0.0,
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+}
+"""Settings that turn layer drop and masking off."""
+_FFT, _HOP = 400, 160
+_LEAST_SAMPLES = 400
+_VARIANCE_FLOOR = 1e-7
+
+
+class SpeechNetwork(nn.Module):
+    """A speech model of transformers over waveforms.
+
+    Args:
+        model: the network of transformers; of Whisper its encoder.
+        layout: its family's layout.
+        normalize: whether each waveform is scaled to mean 0 and variance 1, as in training.
+
+    Attributes:
+        dim: D.
+        hop: samples from one frame to the next.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout, *, normalize: bool) -> None:
+        super().__init__()
+        config: Any = model.config
+        self.model = model
+        self.layout = layout
+        self.normalize = normalize
+        self.dim = int(config.hidden_size)
+        self.hop = int(np.prod(config.conv_stride)) if layout.takes_waveforms else 2 * _HOP
+        if not layout.takes_waveforms:
+            filters = mel_filters(SAMPLE_RATE, fft=_FFT, bands=int(config.num_mel_bins))
+            self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Transformer blocks."""
+        found = self.model.get_submodule(self.layout.blocks)
+        assert isinstance(found, nn.ModuleList)
+        return found
+
+    @override
+    def forward(self, waves: Tensor) -> Tensor:
+        """Return frames (B, F, D) of waveforms float32 (B, T) at 16 kHz, −1 to 1.
+
+        Waveforms of a batch have the same length: padding changes the results of networks with
+        group norms, so none is added.
+
+        Raises:
+            UsageError: a waveform is too short, or longer than the network's positions.
+        """
+        if waves.shape[1] < _LEAST_SAMPLES:
+            raise UsageError(
+                f"a clip of {waves.shape[1]} samples is shorter than a frame of {_LEAST_SAMPLES}; "
+                "leave it out"
+            )
+        if not self.layout.takes_waveforms:
+            return self._encode_mel(self.log_mel(waves))
+        if self.normalize:
+            centered = waves - waves.mean(1, keepdim=True)
+            waves = centered / (centered.square().mean(1, keepdim=True) + _VARIANCE_FLOOR).sqrt()
+        frames: Tensor = self.model(waves).last_hidden_state
+        return frames
+
+    def log_mel(self, waves: Tensor) -> Tensor:
+        """Return Whisper's log-mel spectrograms (B, M, T / 160) (arXiv 2212.04356, section 2.2)."""
+        window = torch.hann_window(_FFT, device=waves.device)
+        spectra = torch.stft(waves, _FFT, _HOP, window=window, return_complex=True)
+        power = spectra[..., :-1].abs().square()
+        filters: Any = self.filters
+        bands = (filters @ power).clamp(min=1e-10).log10()
+        floor = bands.amax((1, 2), keepdim=True) - 8.0
+        return (torch.maximum(bands, floor) + 4.0) / 4.0
+
+    def _encode_mel(self, mel: Tensor) -> Tensor:
+        """Return the frames of a spectrogram of any length, without padding it to 30 s."""
+        model: Any = self.model
+        hidden = functional.gelu(model.conv2(functional.gelu(model.conv1(mel)))).mT
+        length, most = hidden.shape[1], model.embed_positions.num_embeddings
+        if length > most:
+            raise UsageError(
+                f"a clip of {length} frames is longer than the {most} positions of the network; "
+                "cut it"
+            )
+        hidden = hidden + model.embed_positions.weight[:length]
+        for block in model.layers:
+            hidden = _first(block(hidden, None))
+        frames: Tensor = model.layer_norm(hidden)
+        return frames
+
+
+def _first(output: Any) -> Tensor:
+    """Return the features of a block, which some versions wrap in a tuple."""
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found

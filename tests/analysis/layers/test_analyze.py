@@ -1,0 +1,221 @@
+"""`seit analyze`: runs over stores, speech models over sounds, and what does not fit."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support.planted import Planted
+
+import seit
+from seit.analysis.layers.analyze import analyze_layers
+from seit.analysis.layers.config import AnalyzeConfig
+from seit.analysis.layers.maps import compare_layers
+from seit.analysis.subjects.capture import captured
+from seit.analysis.subjects.runs import RunSubject, split_window
+from seit.analysis.subjects.sounds import read_sounds
+from seit.analysis.subjects.speech import SpeechSubject
+from seit.cli import main
+from seit.errors import UsageError
+from seit.models import SpeechNetwork, create_model
+from seit.models.speech.layouts import LAYOUTS
+from seit.training import Run
+
+SETTINGS = {
+    "model": {
+        "name": "vit_tiny_patch16_224",
+        "stem": "2/2/0",
+        "embed_dim": 32,
+        "depth": 2,
+        "num_heads": 2,
+    },
+    "data": {"batch_size": 12},
+    "optim": {"lr": 2e-3, "lr_batch_size": 0},
+    "schedule": {"steps": 40, "warmup_steps": 2},
+    "augment": {"crop_size": 8},
+    "ema": {"decay": 0.0},
+    "run": {"device": "cpu", "loggers": []},
+}
+
+
+@pytest.fixture(scope="module")
+def learned(pattern_store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("analyzed") / "run"
+    seit.train(pattern_store, out=out, config=SETTINGS)
+    return out
+
+
+def test_layers_of_a_run(learned, pattern_folder, tmp_path, capsys):
+    result = seit.analyze(
+        learned,
+        data=pattern_folder / "store",
+        method="ridge",
+        split="train",
+        fewest=5,
+        folds=3,
+        penalty=1.0,
+        out=tmp_path / "out",
+    )
+    names = [layer.name for layer in result.layers]
+    assert names == ["tokens", "stem", "blocks.0", "blocks.1"]
+    assert result.samples == 36
+    assert (result.types, result.groups) == (3, 36)
+    best = next(layer for layer in result.layers if layer.name == result.best_layer)
+    assert best.score == max(layer.score for layer in result.layers) > 0.5
+    assert result.controls[0].name == "run (random weights)"
+    assert [layer.name for layer in result.controls[0].layers] == names
+    written = json.loads((tmp_path / "out" / "layers.json").read_text())
+    assert written == json.loads(json.dumps(result.record()))
+    assert "by chance" in (tmp_path / "out" / "report.html").read_text()
+    flags = ["--split", "train", "--fewest", "5", "--folds", "3", "--penalty", "1", "--json"]
+    main(["analyze", "probe", str(learned), str(pattern_folder / "store"), *flags])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["layers"] == written["layers"]
+
+
+def test_activations_are_those_of_the_network(learned, pattern_store):
+    subject = RunSubject(Run.open(learned), pattern_store, "val", device=torch.device("cpu"))
+    clips = list(subject.clips())
+    assert [clip.row for clip in clips] == list(range(len(subject.places)))
+    some = list(subject.clips([1, 4]))
+    assert [clip.row for clip in some] == [1, 4]
+    for layer in subject.layers:
+        assert np.array_equal(some[1].values[layer], clips[4].values[layer])
+    model, tokens = subject.model, torch.from_numpy(np.stack([clip.tokens for clip in clips]))
+    with torch.inference_mode():
+        inputs = subject._augment.evaluate(tokens)
+        hidden = model.forward_features(inputs)
+        pooled = model.forward_head(hidden, pre_logits=True)
+        means = torch.from_numpy(np.concatenate([clip.values["blocks.1"] for clip in clips]))
+        normalized = model.fc_norm(means)
+    assert torch.allclose(normalized, pooled, atol=1e-5)
+    inputs = np.concatenate([clip.values["tokens"] for clip in clips])
+    assert np.allclose(inputs, subject._augment.evaluate(tokens).mean((2, 3)).numpy(), atol=1e-5)
+
+
+def test_similar_layers(learned, pattern_folder):
+    result = seit.analyze(learned, data=pattern_folder / "store", method="cka", split="train")
+    values = np.array(result.cka)
+    assert np.allclose(np.diag(values), 1.0, atol=1e-9)
+    assert np.allclose(values, values.T, atol=1e-9)
+
+
+def test_unlike_layers_are_told_apart():
+    values = np.array(compare_layers(Planted(), Planted(seed=5, known=False)).cka)
+    assert np.abs(values).max() < 0.1
+
+
+def test_the_planted_phones_are_found(tmp_path):
+    subject = Planted()
+    result = analyze_layers(
+        subject,
+        AnalyzeConfig(target="phone", fewest=5, folds=4),
+        groups=[place.file for place in subject.places],
+        alignments=subject.alignments,
+        out=tmp_path / "out",
+    )
+    assert result.best_layer == "layers.2"
+    assert result.controls[0].layers[2].score < 0.1 < result.layers[2].score
+
+
+def test_what_does_not_fit_is_refused(learned, pattern_folder, tmp_path):
+    store = pattern_folder / "store"
+    with pytest.raises(UsageError, match="needs --align"):
+        seit.analyze(learned, data=store, target="phone", split="train")
+    with pytest.raises(UsageError, match="none of label, phone, word and codes"):
+        seit.analyze(learned, data=store, target="pitch", split="train")
+    with pytest.raises(UsageError, match="a probe needs classes"):
+        seit.analyze(learned, data=store, method="lda", target="codes", split="train")
+    with pytest.raises(UsageError, match="at least 20 instances"):
+        seit.analyze(learned, data=store, split="train")
+    np.save(tmp_path / "wide.npy", np.ones((3, 2)))
+    with pytest.raises(UsageError, match="36 rows are expected"):
+        seit.analyze(learned, data=store, split="train", target=str(tmp_path / "wide.npy"))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(UsageError, match="no readable"):
+        seit.analyze(learned, data=store, split="train", target=str(tmp_path / "objects.npy"))
+    with pytest.raises(UsageError, match="already exists"):
+        seit.analyze(learned, data=store, out=tmp_path)
+    with pytest.raises(UsageError, match="has no split"):
+        seit.analyze(learned, data=store, split="test")
+
+
+def test_a_cnn_has_stages(pattern_store):
+    from seit.analysis.subjects.timm_layers import timm_layers
+
+    model = create_model("resnet10t", pattern_store).eval()
+    layers = timm_layers(model)
+    assert list(layers.names) == ["act1", "layer1", "layer2", "layer3", "layer4"]
+    inputs = torch.zeros(2, pattern_store.codebook.shape[1], 8, 8)
+    with torch.inference_mode(), captured(model, layers.outputs) as found:
+        model.forward_features(inputs)
+    for name in layers.names:
+        grid = layers.grid(name, found[name], (8, 8))
+        assert torch.equal(grid.permute(0, 3, 1, 2), found[name])
+
+
+def speech(seed=0):
+    import transformers
+
+    torch.manual_seed(seed)
+    config = transformers.HubertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+    )
+    return SpeechNetwork(transformers.HubertModel(config), LAYOUTS["hubert"], normalize=True)
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Return a folder of ten short tones of two pitches, with noise."""
+    random = np.random.default_rng(0)
+    for number in range(10):
+        folder = tmp_path / "sounds" / ("high" if number % 2 else "low")
+        folder.mkdir(parents=True, exist_ok=True)
+        times = np.arange(8000 + 100 * number) / 16_000
+        tone = 0.3 * np.sin(2 * np.pi * (1500 if number % 2 else 300) * times)
+        soundfile.write(
+            folder / f"{number}.wav", tone + 0.05 * random.normal(size=len(times)), 16_000
+        )
+    return tmp_path / "sounds"
+
+
+def test_layers_of_a_speech_model(sounds):
+    found = read_sounds(str(sounds))
+    assert found.classes == ("high", "low")
+    assert {clip.file for clip in found.clips} == {
+        f"{'high' if number % 2 else 'low'}/{number}.wav" for number in range(10)
+    }
+    subject = SpeechSubject(
+        speech(), found.clips, classes=found.classes, name="tiny", device=torch.device("cpu")
+    )
+    assert subject.layers == ("stem", "layers.0", "layers.1")
+    clip = next(subject.clips([3]))
+    seconds = found.clips[3].seconds
+    frames = (len(found.clips[3].samples) - 400) // 320 + 1
+    assert clip.values["layers.1"].shape == (frames, 32)
+    assert clip.rate("layers.1") == pytest.approx(frames / seconds)
+    with torch.inference_mode():
+        wave = torch.from_numpy(found.clips[3].waveform)[None]
+        scaled = (wave - wave.mean()) / torch.sqrt(wave.var(correction=0) + 1e-7)
+        states = subject.network.model(scaled, output_hidden_states=True).hidden_states
+    assert np.allclose(clip.values["stem"], states[0][0].numpy(), atol=1e-6)
+    assert np.allclose(clip.values["layers.1"], states[2][0].numpy(), atol=1e-6)
+    result = analyze_layers(
+        subject,
+        AnalyzeConfig(method="ridge", fewest=2, folds=2),
+        groups=[place.file for place in subject.places],
+    )
+    assert result.samples == 10
+    assert result.controls[0].name == "tiny (random weights)"
+
+
+def test_windows_of_a_file_share_it():
+    assert split_window("a/b.wav#12") == ("a/b.wav", 12)
+    assert split_window("a/b#c.wav") == ("a/b#c.wav", 0)
