@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seit.api import (
+        compress,
         continual,
         convert,
         delete,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "compress",
     "continual",
     "convert",
     "create_model",
