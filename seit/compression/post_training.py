@@ -37,7 +37,7 @@ class PostTraining(Method):
         with locked_folder(task.out):
             is_known = Run.exists(task.out)
             source = Run.open(_named(task))
-            subject = Subject.open(source, task.config, task.store)
+            subject = Subject.open(source, task.config, task.store, progress=task.progress)
             run = enter_run(
                 task.out, task.config, task.store, init_from=source.path, resume=task.resume
             )

@@ -15,8 +15,9 @@ from seit.augment import PixelAugment, TokenAugment
 from seit.compression.config import CompressConfig
 from seit.devices import choose_device
 from seit.errors import UsageError
+from seit.progress import Progress
 from seit.shards import Store
-from seit.stream import loader
+from seit.stream import Batch, loader
 from seit.tokenizers import Tokenizer, load_tokenizer
 from seit.training import (
     EVAL_BATCH,
@@ -26,6 +27,9 @@ from seit.training import (
     load_run_model,
     make_augment,
 )
+
+Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
+"""Rows (n,) of samples of a split."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Subject:
         augment: ids → inputs (B, C, h, w) of the network, as in evaluation.
         model: its network in evaluation mode, float32.
         device: device of the network.
+        progress: called with (steps done, total, latest figures).
     """
 
     run: Run
@@ -49,9 +54,12 @@ class Subject:
     augment: TokenAugment | PixelAugment
     model: nn.Module
     device: torch.device
+    progress: Progress | None = None
 
     @classmethod
-    def open(cls, run: Run, config: CompressConfig, store: Store) -> "Subject":
+    def open(
+        cls, run: Run, config: CompressConfig, store: Store, *, progress: Progress | None = None
+    ) -> "Subject":
         """Load a finished run for compression on a store.
 
         Raises:
@@ -77,14 +85,36 @@ class Subject:
         tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
         augment = make_augment(store, config, device, with_train=False)
         model = load_run_model(run, augment, tokenizer, device).eval().requires_grad_(False)
-        return cls(run, config, store, tokenizer, augment, model, device)
+        return cls(run, config, store, tokenizer, augment, model, device, progress)
 
     @cached_property
-    def calibration_rows(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def calibration_rows(self) -> Rows:
         """Rows (n,) of the training samples to calibrate with: balanced over the classes.
 
-        Drawn by the seed. Validation data are never among them.
+        Drawn by the seed, at most half of the split. Validation data are never among them.
         """
+        return np.sort(self.balanced_rows[: self._num_calibration])
+
+    @cached_property
+    def dev_rows(self) -> Rows:
+        """Rows (n,) of other, labeled training samples to choose by: balanced over the classes.
+
+        Raises:
+            UsageError: there are none.
+        """
+        data, first = self.config.data, self._num_calibration
+        others = self.balanced_rows[first:]
+        known = others[self.store[data.train_split].labels[others] >= 0]
+        if not len(known):
+            raise UsageError(
+                f"the split {data.train_split!r} of {self.store.folder} has no labeled sample to "
+                "choose by, apart from those to calibrate with; lower compression.samples"
+            )
+        return np.sort(known[: self.config.compression.dev_samples])
+
+    @cached_property
+    def balanced_rows(self) -> Rows:
+        """Rows (n,) of all training samples: any first part of them is balanced."""
         data, seed = self.config.data, self.config.run.seed
         labels = self.store[data.train_split].labels
         order = np.random.default_rng(seed).permutation(len(labels))
@@ -92,16 +122,28 @@ class Subject:
         for label in np.unique(labels):
             own = order[labels[order] == label]
             rank[own] = np.arange(len(own))
-        chosen = np.lexsort((order.argsort(), rank))[: self.config.compression.samples]
-        return np.sort(chosen)
+        return np.lexsort((order.argsort(), rank))
 
-    def inputs(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Tensor]:
+    @property
+    def _num_calibration(self) -> int:
+        return min(self.config.compression.samples, (len(self.balanced_rows) + 1) // 2)
+
+    def inputs(self, rows: Rows) -> Iterator[Tensor]:
         """Yield inputs (B, C, h, w) of training samples, as in evaluation, in batches."""
         for ids in self.tokens(rows):
             yield self.augment.evaluate(ids)
 
-    def tokens(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Tensor]:
+    def labeled_tokens(self, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ids (B, H, W) and labels (B,) of training samples in batches."""
+        for batch in self._batches(rows):
+            yield batch.tokens, batch.labels
+
+    def tokens(self, rows: Rows) -> Iterator[Tensor]:
         """Yield ids (B, H, W) of training samples in batches."""
+        for batch in self._batches(rows):
+            yield batch.tokens
+
+    def _batches(self, rows: Rows) -> Iterator[Batch]:
         batches = loader(
             self.store[self.config.data.train_split],
             batch_size=EVAL_BATCH,
@@ -109,8 +151,12 @@ class Subject:
             shuffle=False,
             subset=rows,
         )
-        for batch in batches.epoch(0):
-            yield batch.tokens
+        yield from batches.epoch(0)
+
+    def tell(self, done: int, total: int, **figures: float) -> None:
+        """Report progress."""
+        if self.progress is not None:
+            self.progress(done, total, figures)
 
     def with_model(self, model: nn.Module) -> "Subject":
         """Return the subject with another network."""

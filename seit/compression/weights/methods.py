@@ -1,13 +1,13 @@
 """Methods that store weights in few bits."""
 
-from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.compression.method import Findings
 from seit.compression.post_training import PostTraining
 from seit.compression.subject import Subject
 from seit.compression.weights.layers import quantizable
-from seit.compression.weights.rounding import round_nearest
+from seit.compression.weights.network import layer_bits, quantize_network
+from seit.compression.weights.outcome import conclude
 from seit.models import StoredWeights
 
 EDGE_BITS = 8
@@ -27,15 +27,5 @@ class FewBits(PostTraining):
 
     @override
     def compress(self, subject: Subject) -> tuple[StoredWeights, Findings]:
-        group = subject.config.compression.group
-        packed = {}
-        for layer in quantizable(subject.model):
-            bits = max(self.bits, EDGE_BITS) if layer.is_edge else self.bits
-            packed[f"{layer.name}.weight"] = round_nearest(
-                layer.module.weight.cpu(), bits=bits, group=group
-            )
-        return StoredWeights.of(_weights(subject.model), packed), Findings()
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: one.detach().cpu() for name, one in model.state_dict().items()}
+        bits = layer_bits(quantizable(subject.model), self.bits, EDGE_BITS)
+        return conclude(subject, quantize_network(subject, bits))

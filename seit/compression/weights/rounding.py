@@ -1,44 +1,63 @@
-"""Rounding of weights to the nearest code.
+"""Choice of the codes of a weight.
 
-Legend: O output channels, I inputs, G groups of inputs.
+Legend: O output channels, I inputs of one, g groups of a convolution (1 for linear layers).
 """
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from typing_extensions import override
 
-from seit.models import PackedWeight, WeightGrid
+from seit.compression.weights.grids import GroupedGrid
 
 
-def fit_grid(weight: Tensor, *, bits: int, group: int = 0) -> tuple[WeightGrid, Tensor, Tensor]:
-    """Fit an asymmetric grid to the range of each group of inputs; 0 is always a code.
+class Rounding(ABC):
+    """Choice of the codes of a weight on a given grid.
 
-    Args:
-        weight: float (O, …).
-        bits: bits of a code.
-        group: inputs that share a scale; 0 for all of an output channel.
-
-    Returns:
-        The layout; scales float16 (O, G), above 0; zeros uint8 (O, G).
+    Attributes:
+        needs_inputs: whether it needs the second moments of the layer's inputs.
     """
-    grid = WeightGrid(bits=bits, group=group, shape=tuple(weight.shape))
-    rows = weight.detach().float().reshape(grid.rows, grid.columns)
-    size = group or grid.columns
-    padded = F.pad(rows, (0, grid.num_groups * size - grid.columns))
-    grouped = padded.reshape(grid.rows, grid.num_groups, size)
-    low, high = grouped.amin(2).clamp(max=0), grouped.amax(2).clamp(min=0)
-    top = (1 << bits) - 1
-    tiny = torch.finfo(torch.float16).tiny
-    scales = ((high - low) / top).clamp(min=tiny).half()
-    zeros = (-low / scales.float()).round().clamp(0, top).to(torch.uint8)
-    return grid, scales, zeros
+
+    needs_inputs: bool
+
+    @abstractmethod
+    def codes(self, weight: Tensor, grid: GroupedGrid, gram: Tensor | None) -> Tensor:
+        """Return codes (O, I), int32.
+
+        Args:
+            weight: float64 (O, I).
+            grid: grid of the weight.
+            gram: float64 (g, I, I), the mean of x xᵀ over the inputs x of the layer; None where
+                they are unknown, as for a layer that is never called.
+        """
 
 
-def round_nearest(weight: Tensor, *, bits: int, group: int = 0) -> PackedWeight:
-    """Round each value of a weight (O, …) to the nearest code of its group's grid."""
-    grid, scales, zeros = fit_grid(weight, bits=bits, group=group)
-    size = group or grid.columns
-    index = torch.arange(grid.columns) // size
-    rows = weight.detach().float().reshape(grid.rows, grid.columns)
-    codes = (rows / scales.float()[:, index]).round() + zeros.float()[:, index]
-    return PackedWeight(grid, codes.clamp(0, (1 << bits) - 1).to(torch.uint8), scales, zeros)
+class Nearest(Rounding):
+    """Round each value to the nearest code."""
+
+    needs_inputs = False
+
+    @override
+    def codes(self, weight: Tensor, grid: GroupedGrid, gram: Tensor | None) -> Tensor:
+        return grid.columns.encode(weight)
+
+
+def output_error(change: Tensor, gram: Tensor) -> Tensor:
+    """Return the mean squared error (O,) of each output for a change (O, I) of the weight.
+
+    Both arguments are float64; ``gram`` is the one of :meth:`Rounding.codes`.
+    """
+    parts = change.reshape(len(gram), -1, change.shape[1])
+    return ((parts @ gram) * parts).sum(-1).flatten()
+
+
+def better_rows(
+    first: Tensor, second: Tensor, weight: Tensor, grid: GroupedGrid, gram: Tensor
+) -> Tensor:
+    """Return, for each output, those of two choices of codes (O, I) with the smaller error."""
+    errors = [
+        output_error(grid.columns.decode(codes).double() - weight, gram)
+        for codes in (first, second)
+    ]
+    return torch.where((errors[0] <= errors[1])[:, None], first, second)
