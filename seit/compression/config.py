@@ -26,12 +26,14 @@ class CompressionConfig:
     rounding: RoundingName = "gptq"
     """Rounding of weights: gptq (Frantar et al., arXiv 2210.17323) and adaround (Nagel et al.,
     arXiv 2004.10568) keep the outputs of a layer; nearest rounds each weight by itself."""
-    clip: ClipName = "mse"
+    clip: ClipName = "minmax"
     """Range of a group of weights: minmax covers them all, mse gives the least squared error."""
     act_order: bool = True
     """Whether gptq rounds the inputs with the largest activations first."""
     damping: float = 0.01
     """Share of the Hessian's mean diagonal that gptq adds to its diagonal."""
+    adaround_steps: int = 1000
+    """Steps of adaround for each layer."""
     budget: float = 0.1
     """Size of the file that mixed writes, as a fraction of the bytes of the run's weights, 0–1."""
     bits: tuple[int, ...] = (2, 3, 4, 5, 6, 8)
@@ -56,7 +58,7 @@ class CompressConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"group": 0, "samples": 1, "dev_samples": 1, "damping": 0}
+        least = {"group": 0, "samples": 1, "dev_samples": 1, "damping": 0, "adaround_steps": 1}
         for name, low in least.items():
             value = getattr(self.compression, name)
             require_setting(value >= low, f"compression.{name}", self, f"at least {low}")

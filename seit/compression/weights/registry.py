@@ -10,7 +10,7 @@ from seit.compression.weights.rounding import Nearest, Rounding
 
 ROUNDINGS: Mapping[RoundingName, Callable[[CompressionConfig], Rounding]] = {
     "gptq": lambda config: GPTQ(damping=config.damping, act_order=config.act_order),
-    "adaround": lambda _: AdaRound(),
+    "adaround": lambda config: AdaRound(steps=config.adaround_steps),
     "nearest": lambda _: Nearest(),
 }
 CLIPS: Mapping[ClipName, Clip] = {"minmax": MinMax(), "mse": LeastSquares()}
