@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seit.api import (
         analyze,
+        compress,
         continual,
         convert,
         delete,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "analyze",
+    "compress",
     "continual",
     "convert",
     "create_model",

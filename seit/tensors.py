@@ -104,6 +104,19 @@ def read_card(
         return _parse_card(metadata), tensors
 
 
+def read_described(path: Path) -> "tuple[dict[str, Any] | None, dict[str, Tensor]]":
+    """Read the card of a file, None if it has none, and all its tensors.
+
+    Raises:
+        DamagedError: the file is not a regular file, or damaged.
+    """
+    tensors, metadata = _read(path, "damaged", _RESTORE)
+    if _CARD_KEY not in metadata:
+        return None, tensors
+    with _explained(path, "damaged", _RESTORE):
+        return _parse_card(metadata), tensors
+
+
 def read_arrays(path: Path, *, advice: str = _RESTORE) -> dict[str, npt.NDArray[Any]]:
     """Read all tensors of a file as arrays, by name.
 

@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 WINGS = (
     "analysis",
+    "compression",
     "continual_learning",
     "pretraining",
-    "exports",
     "tokenizer_training",
 )
 TRUNK = (
+    "exports",
     "training",
     "models",
     "augment",

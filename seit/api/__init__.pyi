@@ -10,6 +10,7 @@ from .models import (
 )
 from .runs import (
     TunedRun as TunedRun,
+    compress as compress,
     continual as continual,
     plan_run as plan_run,
     pretrain as pretrain,

@@ -1,4 +1,4 @@
-"""Verbs that make runs: train, pretrain, tune, continual."""
+"""Verbs that make runs: train, pretrain, tune, compress, continual."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from seit.compression import CompressConfig, CompressResult, compress as compress_run
 from seit.continual_learning import ContinualConfig, ContinualResult, continual as learn_tasks
 from seit.errors import UsageError
 from seit.models import METHODS, Method
@@ -34,6 +35,7 @@ _SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
     "train": {"pixels": "data.pixels"},
     "pretrain": {"sparsity": "sparsity.share"},
     "tune": {"method": "tuning.method"},
+    "compress": {"method": "compression.method"},
     "continual": {
         "pet": "tuning.method",
         "increment": "stream.increment",
@@ -197,6 +199,45 @@ def tune(
     return TunedRun(**figures, adapter_bytes=size)
 
 
+def compress(
+    run: str | Path,
+    *,
+    store: Store | str | Path,
+    out: str | Path,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> CompressResult:
+    """Make a finished classifier smaller and leave a run folder at ``out``.
+
+    Args:
+        run: a finished run's folder.
+        store: the store of the run: a path or URL, or an open store. Its training split calibrates
+            and trains, its validation split is only evaluated.
+        out: a new folder for the run.
+        recipe: a recipe's name; the small one unless ``config`` is given.
+        config: a YAML file's path, a mapping of settings, or a `CompressConfig`.
+        resume: continue the run at ``out`` if there is one.
+        progress: called after each step with (steps done, total, latest figures).
+        **changes: settings by flag (``method``, ``steps``, …) or by path; see `train`.
+
+    Raises:
+        UsageError: the run is compressed already, or see `train`.
+        SeitError: a file cannot be written, or a loss is not finite.
+
+    Example:
+        >>> seit.compress("run", store="store", out="small", method="w4").bytes
+    """
+    changes["init_from"] = run
+    settings = plan_run(
+        "compress", store, out=out, recipe=recipe, config=config, resume=resume, **changes
+    )
+    assert isinstance(settings, CompressConfig)
+    return compress_run(settings, store, out=out, resume=resume, progress=progress)
+
+
 def continual(
     store: Store | str | Path,
     *,
@@ -246,7 +287,7 @@ def plan_run(
     """Resolve the settings of a run and start nothing: what `--dry-run` prints.
 
     Args:
-        verb: train, pretrain, tune or continual.
+        verb: train, pretrain, tune, compress or continual.
         store: see `train`.
         out: see `train`.
         recipe: see `train`.

@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "Train a classifier on the tokens of a store.",
     "pretrain": "Pretrain an encoder on the tokens of a store, without labels.",
     "tune": "Fine-tune a few weights of a pretrained backbone, or compare methods.",
+    "compress": "Make a finished classifier smaller: quantize, prune or distill it.",
     "continual": "Learn the classes of a store task by task.",
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Predict the classes of raw images or clips.",
@@ -42,7 +43,7 @@ COMMANDS = {
 GROUPS = ("analyze", "recipes", "runs", "tokenizer")
 """Commands with subcommands."""
 
-WITH_SETTINGS = ("train", "pretrain", "tune", "continual", "frontier")
+WITH_SETTINGS = ("train", "pretrain", "tune", "compress", "continual", "frontier")
 """Commands that take ``--group.field value``."""
 
 RESUMABLE = (
@@ -52,6 +53,7 @@ RESUMABLE = (
     "train",
     "pretrain",
     "tune",
+    "compress",
     "continual",
     "tokenizer train",
     "tokenizer adapt",
@@ -123,7 +125,10 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
     command = " ".join(tokens[:2]) if name == "tokenizer" else name
     if command not in RESUMABLE:
         return ""
-    asks = command.endswith(("train", "tune", "continual", "adapt")) and "--resume" not in tokens
+    asks = (
+        command.endswith(("train", "tune", "compress", "continual", "adapt"))
+        and "--resume" not in tokens
+    )
     flag = " with --resume" if asks else ""
     return f"; finished work is kept: run the same command again{flag} to resume"
 

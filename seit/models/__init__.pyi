@@ -1,5 +1,7 @@
 from .classifier import is_of_head as is_of_head
 from .codebook import standardised as standardised
+from .compression.packed import PackedWeight as PackedWeight, WeightGrid as WeightGrid
+from .compression.stored import Compression as Compression, StoredWeights as StoredWeights
 from .create import (
     build_backbone as build_backbone,
     count_parameters as count_parameters,

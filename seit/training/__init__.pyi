@@ -1,5 +1,6 @@
 from .answers import (
     Predictions as Predictions,
+    confusion_record as confusion_record,
     read_confusion as read_confusion,
     read_predictions as read_predictions,
 )
@@ -66,7 +67,11 @@ from .launch import (
     withdrawn_if_refused as withdrawn_if_refused,
 )
 from .loop import Loop as Loop
-from .networks import check_plain as check_plain, pixel_stem as pixel_stem
+from .networks import (
+    check_plain as check_plain,
+    load_run_model as load_run_model,
+    pixel_stem as pixel_stem,
+)
 from .objective import LoopFigures as LoopFigures, Objective as Objective
 from .optimizer import (
     learning_rate as learning_rate,
@@ -99,6 +104,7 @@ from .report import (
     curves as curves,
     group_curves as group_curves,
     write_report as write_report,
+    write_run_report as write_run_report,
 )
 from .run import (
     CONFIG_NAME as CONFIG_NAME,

@@ -70,6 +70,7 @@ KINDS = (
         mark="objective",
         classifies=False,
     ),
+    Kind("compress", "seit.compression:CompressConfig", command="compress", mark="compression"),
     Kind("tune", "seit.training:TuneConfig", "tune", mark="tuning"),
     _of_tokenizer("tokenizer", "TokenizerConfig", "tokenizer train", mark="quantizer"),
     _of_tokenizer("token-adapt", "TokenAdaptConfig", "tokenizer adapt", mark="geometry"),

@@ -106,6 +106,10 @@ class Objective(ABC, Generic[Result]):
     def kept_model(self, model: nn.Module) -> nn.Module:
         """Return the part of ``model`` (or its average) whose weights are saved."""
 
+    def save_weights(self, run: Run, model: nn.Module) -> None:
+        """Write the weights of ``model`` (or its average), on the main rank."""
+        run.save_weights(self.kept_model(model))
+
     @abstractmethod
     def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         """Write the files of a finished run other than its weights, on the main rank.

@@ -26,10 +26,11 @@ from seit.documents import as_record, read_json, read_json_lines
 from seit.errors import SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, sha256_of, write_atomically
 from seit.locks import RUN_LOCK_NAME
+from seit.models import Compression, StoredWeights
 from seit.outcomes import summarize
 from seit.printable import printable
 from seit.shards import Store
-from seit.tensors import array_bytes, read_tensors, write_tensors
+from seit.tensors import array_bytes, read_described, read_tensors, write_tensors
 from seit.tokenizers import save_tokenizer
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
@@ -356,18 +357,37 @@ class Run:
         """Write the final weights."""
         self.save_tensors(WEIGHTS_NAME, model.state_dict())
 
+    def save_stored(self, weights: StoredWeights) -> None:
+        """Write the final weights of a compressed network."""
+        write_tensors(self.path / WEIGHTS_NAME, weights.tensors, card=weights.compression.card())
+
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a file of tensors."""
         write_tensors(self.path / name, tensors)
 
     def load_weights(self) -> dict[str, Tensor]:
-        """Read the final weights.
+        """Read the final weights; those stored in few bits are unpacked.
 
         Raises:
             UsageError: the run has not finished.
             DamagedError: the file is corrupt.
         """
-        return self.load_tensors(WEIGHTS_NAME)
+        return self.load_stored()[0]
+
+    def load_stored(self) -> tuple[dict[str, Tensor], Compression]:
+        """Read the final weights, and how the network differs from that of the settings.
+
+        Raises:
+            UsageError: the run has not finished.
+            DamagedError: the file is corrupt.
+        """
+        path = self.finished_file(WEIGHTS_NAME)
+        card, tensors = read_described(path)
+        if card is None:
+            return tensors, Compression()
+        compression = Compression.of_card(card, origin=str(path))
+        stored = StoredWeights(tensors=tensors, compression=compression)
+        return stored.dense(origin=str(path)), compression
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read a file of tensors of a finished run.

@@ -132,7 +132,7 @@ class Trainer(Loop[TrainBatch]):
     def leave(self, result: Any) -> None:
         """Write the files of a finished run, and finally mark it as finished."""
         run, model = self.run, self.stepper.evaluated_model
-        run.save_weights(self.objective.kept_model(model))
+        self.objective.save_weights(run, model)
         sparsity = self.stepper.sparsity
         info = {
             **run.info,

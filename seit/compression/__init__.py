@@ -1,0 +1,5 @@
+"""Compression of finished runs: quantization, pruning, distillation, and what each costs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

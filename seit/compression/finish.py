@@ -1,0 +1,91 @@
+"""End of a compression run: figures of the file that was written, and the report."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seit.compression.method import Findings
+from seit.compression.result import CompressResult
+from seit.compression.subject import Subject
+from seit.documents import as_record
+from seit.models import count_parameters
+from seit.report import Section, table
+from seit.training import (
+    FINISHED,
+    WEIGHTS_NAME,
+    Run,
+    RunEvaluation,
+    confusion_record,
+    environment,
+    evaluate_run,
+    write_run_report,
+)
+
+
+def recorded(figures: Mapping[str, Any], out: Path) -> CompressResult:
+    """Return the result of a finished run, as in its `run.json`.
+
+    Raises:
+        DamagedError: it is invalid.
+    """
+    return as_record(figures, CompressResult, origin=f"the result in {out}")
+
+
+def finish(run: Run, subject: Subject, findings: Findings, *, started: float) -> CompressResult:
+    """Evaluate the files of a run, write what is missing, and mark it as finished.
+
+    Args:
+        run: the run, with its weights.
+        subject: the run that was compressed.
+        findings: what the method found.
+        started: when the call started, by `time.perf_counter`.
+    """
+    split = subject.config.data.val_split
+    before = evaluate_run(subject.run.path, subject.store, split=split, device=str(subject.device))
+    after = evaluate_run(run.path, subject.store, split=split, device=str(subject.device))
+    result = CompressResult(
+        **after.metrics(),
+        steps=0,
+        samples_per_second=0.0,
+        data_wait_fraction=0.0,
+        seconds=time.perf_counter() - started,
+        parameters=count_parameters(subject.model.requires_grad_(True)),
+        val_samples=after.samples,
+        method=subject.config.compression.method,
+        top1_before=before.top1,
+        agreement=agreement(before, after),
+        bytes=(run.path / WEIGHTS_NAME).stat().st_size,
+        bytes_before=(subject.run.path / WEIGHTS_NAME).stat().st_size,
+    )
+    run.save_predictions(after.predictions, after.labels)
+    info = {
+        **run.info,
+        "result": asdict(result),
+        "environment": environment(subject.device),
+        **confusion_record(after.confusion),
+        "warnings": [],
+        **findings.notes,
+    }
+    sections = (_comparison(result), *findings.sections)
+    write_run_report(run, info=info, store=subject.store, sections=sections)
+    run.write_info({**info, "status": FINISHED})
+    return result
+
+
+def agreement(before: RunEvaluation, after: RunEvaluation) -> float:
+    """Return the share of labeled samples for which both predict the same class, 0–1."""
+    known = before.labels >= 0
+    return float(np.mean(before.predictions[known] == after.predictions[known]))
+
+
+def _comparison(result: CompressResult) -> Section:
+    rows = [
+        ["top-1", f"{result.top1_before:.2%}", f"{result.top1:.2%}"],
+        ["bytes", f"{result.bytes_before:,}", f"{result.bytes:,}"],
+        ["same predictions", "", f"{result.agreement:.2%}"],
+    ]
+    return Section("Before and after", table(rows, header=["", "before", "after"]))

@@ -1,0 +1,53 @@
+"""Methods without training: from a finished run to compressed weights in one pass.
+
+An interrupted run starts again: everything depends on the settings and the seed alone.
+"""
+
+import time
+from abc import abstractmethod
+from pathlib import Path
+
+from typing_extensions import override
+
+from seit.compression.finish import finish, recorded
+from seit.compression.method import Findings, Method, Task
+from seit.compression.result import CompressResult
+from seit.compression.subject import Subject
+from seit.errors import UsageError
+from seit.locks import locked_folder
+from seit.models import StoredWeights
+from seit.training import Run, enter_run, finished_figures, withdrawn_if_refused
+
+
+class PostTraining(Method):
+    """Method that trains nothing."""
+
+    @abstractmethod
+    def compress(self, subject: Subject) -> tuple[StoredWeights, Findings]:
+        """Return the compressed weights of a network, and what was found on the way."""
+
+    @override
+    def run(self, task: Task) -> CompressResult:
+        started = time.perf_counter()
+        if not task.resume:
+            Run.check_new(task.out)
+        done = finished_figures(task.out, task.config, task.store) if task.resume else None
+        if done is not None:
+            return recorded(done, task.out)
+        with locked_folder(task.out):
+            is_known = Run.exists(task.out)
+            source = Run.open(_named(task))
+            subject = Subject.open(source, task.config, task.store, progress=task.progress)
+            run = enter_run(
+                task.out, task.config, task.store, init_from=source.path, resume=task.resume
+            )
+            with withdrawn_if_refused(run, is_new=not is_known):
+                weights, findings = self.compress(subject)
+            run.save_stored(weights)
+            return finish(run, subject, findings, started=started)
+
+
+def _named(task: Task) -> Path:
+    if task.config.init_from is None:
+        raise UsageError("no run is named; name the finished run to compress")
+    return Path(task.config.init_from)

@@ -1,0 +1,16 @@
+"""Methods of compression, by name."""
+
+from collections.abc import Mapping
+
+from seit.compression.config import MethodName
+from seit.compression.method import Method
+from seit.compression.weights.methods import FewBits
+from seit.compression.weights.mixed import Mixed
+
+METHODS: Mapping[MethodName, Method] = {
+    "w8": FewBits(8),
+    "w4": FewBits(4),
+    "w3": FewBits(3),
+    "w2": FewBits(2),
+    "mixed": Mixed(),
+}
