@@ -51,7 +51,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
     known = set(setting_names(kind))
     flat = flatten(values)
     check_names(flat, known, origin=origin)
-    single = {name: [flat[name]] for name in _names_of_lists(kind) if type(flat.get(name)) is str}
+    single = {name: [flat[name]] for name in _names_of_lists(kind) if _is_single(flat.get(name))}
     try:
         settled = merge(to_mapping(kind()), values, nest(single, origin=origin))
         return msgspec.convert(settled, kind, strict=False)
@@ -87,13 +87,17 @@ def _choices(kind: type, path: str) -> str:
 
 
 def _names_of_lists(kind: type, prefix: str = "") -> Iterator[str]:
-    """Yield the settings that are lists of strings; a single string needs no brackets."""
+    """Yield the settings that are lists of any length; a single value needs no brackets."""
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             assert isinstance(hint, type)
             yield from _names_of_lists(hint, f"{prefix}{name}.")
-        elif hint == tuple[str, ...]:
+        elif get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
             yield f"{prefix}{name}"
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 
 from seit.compression.config import MethodName
+from seit.compression.distillation import Distillation
 from seit.compression.method import Method
+from seit.compression.pruning.objective import PrunedClassification
+from seit.compression.quantization_aware.objective import QuantizedClassification
+from seit.compression.training import Training
 from seit.compression.weights.methods import FewBits
 
 METHODS: Mapping[MethodName, Method] = {
@@ -11,4 +15,7 @@ METHODS: Mapping[MethodName, Method] = {
     "w4": FewBits(4),
     "w3": FewBits(3),
     "w2": FewBits(2),
+    "qat": Training(QuantizedClassification, "weights and inputs of layers trained in few bits"),
+    "prune": Training(PrunedClassification, "weights or whole parts removed, the rest trained"),
+    "distill": Distillation(),
 }

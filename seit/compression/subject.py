@@ -16,7 +16,7 @@ from seit.compression.config import CompressConfig
 from seit.devices import choose_device
 from seit.errors import UsageError
 from seit.shards import Store
-from seit.stream import loader
+from seit.stream import Batch, loader
 from seit.tokenizers import Tokenizer, load_tokenizer
 from seit.training import (
     EVAL_BATCH,
@@ -58,21 +58,7 @@ class Subject:
             UsageError: the run has not finished, is no classifier over tokens, is compressed
                 already, or does not fit the store.
         """
-        settings = run.config
-        if settings.data.pixels is not None:
-            raise UsageError(
-                f"the run {run.path} was trained on pixels; compress takes runs on tokens"
-            )
-        if run.load_stored()[1].quantized:
-            raise UsageError(
-                f"the run {run.path} is compressed already; name the run that it was made from"
-            )
-        check_tokens(run, store)
-        if run.classes != store.classes:
-            raise UsageError(
-                f"the run {run.path} knows {len(run.classes)} classes and {store.folder} holds "
-                f"{len(store.classes)} others; compress it on a store of its classes"
-            )
+        check_source(run, store)
         device = choose_device(config.run.device)
         tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
         augment = make_augment(store, config, device, with_train=False)
@@ -102,6 +88,17 @@ class Subject:
 
     def tokens(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Tensor]:
         """Yield ids (B, H, W) of training samples in batches."""
+        for batch in self._batches(rows):
+            yield batch.tokens
+
+    def labeled_inputs(
+        self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs (B, C, h, w) and labels (B,) of training samples, as in evaluation."""
+        for batch in self._batches(rows):
+            yield self.augment.evaluate(batch.tokens), batch.labels
+
+    def _batches(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Batch]:
         batches = loader(
             self.store[self.config.data.train_split],
             batch_size=EVAL_BATCH,
@@ -109,9 +106,29 @@ class Subject:
             shuffle=False,
             subset=rows,
         )
-        for batch in batches.epoch(0):
-            yield batch.tokens
+        yield from batches.epoch(0)
 
     def with_model(self, model: nn.Module) -> "Subject":
         """Return the subject with another network."""
         return replace(self, model=model)
+
+
+def check_source(run: Run, store: Store) -> None:
+    """Check that a run can be compressed on a store.
+
+    Raises:
+        UsageError: the run has not finished, is no classifier over tokens, is compressed already,
+            or does not fit the store.
+    """
+    if run.config.data.pixels is not None:
+        raise UsageError(f"the run {run.path} was trained on pixels; compress takes runs on tokens")
+    if not run.load_stored()[1].is_plain:
+        raise UsageError(
+            f"the run {run.path} is compressed already; name the run that it was made from"
+        )
+    check_tokens(run, store)
+    if run.classes != store.classes:
+        raise UsageError(
+            f"the run {run.path} knows {len(run.classes)} classes and {store.folder} holds "
+            f"{len(store.classes)} others; compress it on a store of its classes"
+        )
