@@ -74,13 +74,13 @@ def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
 
 
 def _choices(kind: type, path: str) -> str:
-    """List the allowed values of the setting at ``path``, if it is a choice of strings."""
+    """List the allowed values of the setting at ``path``, if it is a choice of strings, or several."""
     hint: Any = kind
-    for name in path.split("."):
+    for name in path.partition("[")[0].split("."):
         hint = get_type_hints(hint).get(name) if is_dataclass(hint) else None
     options = [
         str(option)
-        for part in (get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+        for part in (get_args(hint) if get_origin(hint) in (Union, UnionType, tuple) else (hint,))
         for option in (get_args(part) if get_origin(part) is Literal else ())
     ]
     return f"; choose one of {', '.join(options)}" if options else ""
