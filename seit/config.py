@@ -74,7 +74,7 @@ def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
 
 
 def _choices(kind: type, path: str) -> str:
-    """List the allowed values of the setting at ``path``, if it is a choice of strings, or several."""
+    """List the allowed values of the setting at ``path``, if it is a choice or a list of them."""
     hint: Any = kind
     for name in path.partition("[")[0].split("."):
         hint = get_type_hints(hint).get(name) if is_dataclass(hint) else None

@@ -32,7 +32,9 @@ def command(
         run: A finished run's folder.
         store: The store of the run, a folder or URL. Its training split calibrates and trains, its
             validation split is only evaluated.
-        method: w8, w4, w3 or w2 store weights in as many bits. That of the recipe by default.
+        method: w8, w4, w3 or w2 store weights in as many bits; qat trains for few bits
+            (--compression.bits); prune removes weights or parts (--compression.pattern) and trains
+            the rest; distill trains a smaller student. That of the recipe by default.
         flags: Flags of all runs.
     """
     from seit.api import compress, plan_run

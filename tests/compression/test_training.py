@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import seit
+from seit.compression import CompressConfig, CompressionConfig
+from seit.compression.distillation import Distillation
 from seit.compression.quantization_aware.calibration import fit_steps
 from seit.errors import UsageError
 from seit.exports import export_run
@@ -93,7 +95,7 @@ def test_a_killed_training_in_few_bits_resumes_bit_for_bit(
 def convolutional(pattern_store, tmp_path_factory):
     """Return a run of a small network of convolutions and batch norms."""
     out = tmp_path_factory.mktemp("cnn") / "run"
-    settings = {**FAST, "model": {"name": "resnet10t"}, "ema": {"decay": 0.0}}
+    settings = {**FAST, "model": {"name": "test_resnet"}, "ema": {"decay": 0.0}}
     seit.train(pattern_store, out=out, config=settings)
     return out
 
@@ -138,3 +140,12 @@ def test_a_student_learns_from_the_run(learned, pattern_store, tmp_path):
     assert alone.loss != taught.loss
     with pytest.raises(UsageError, match="as large as"):
         compress(learned, pattern_store, tmp_path / "same", "distill")
+
+
+def test_a_student_can_be_that_of_a_recipe():
+    named = CompressConfig(compression=CompressionConfig(student="small-cpu"))
+    model = Distillation().settle(named).model
+    assert (model.embed_dim, model.depth, model.stem) == (128, 4, "4/4/0")
+    unknown = CompressConfig(compression=CompressionConfig(student="smal-cpu"))
+    with pytest.raises(UsageError, match="did you mean 'small-cpu'"):
+        Distillation().settle(unknown)
