@@ -31,18 +31,18 @@ class CompressionConfig:
     activation_bits: int = 8
     """Bits of the inputs of layers in qat, 2–8; 0 for float."""
     pattern: tuple[Pattern, ...] = ("unstructured",)
-    """What prune removes: single weights (`unstructured`, or two of every four neighboring inputs,
-    `2:4`), or attention heads, MLP units, dimensions (`width`) or blocks (`depth`) of a ViT.
-    Several are separated by commas: heads,mlp."""
+    """Parts that prune removes: single weights (`unstructured`, or two of every four neighboring
+    inputs, `2:4`), or attention heads, MLP units, dimensions (`width`) or blocks (`depth`) of a
+    ViT. Several are separated by commas: heads,mlp."""
     sparsity: tuple[float, ...] = (0.5,)
     """Share that prune removes, 0–1; one for each pattern, or one for all."""
     criterion: Criterion = "auto"
-    """What prune keeps: the largest weights (`magnitude`), those that change the loss most
+    """Weights that prune keeps: the largest (`magnitude`), those that change the loss most
     (`taylor`), the largest times the norm of their inputs (`wanda`), or those that grow in training
     (`movement`). `auto` is magnitude for weights and taylor for parts."""
     pruning: Literal["one-shot", "cubic"] = "cubic"
-    """Whether prune removes single weights before the first step, or by and by in the first half of
-    them. Parts are removed before."""
+    """Time at which prune removes single weights: before the first step, or gradually in the first
+    half of the steps. Parts are removed before."""
     student: str | None = None
     """Recipe whose backbone distill trains; None for that of the run, changed by --model flags."""
 

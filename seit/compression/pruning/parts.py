@@ -60,31 +60,37 @@ def taylor_scores(subject: Subject) -> Scores:
 
 
 def _products(vit: VisionTransformer, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the summed scores of a batch, by part and block."""
+    """Return the summed scores of a batch, by part and block, float64."""
+    seen, gradients = _watch(vit, inputs, labels)
+    scores: dict[str, Tensor] = {"dims": torch.zeros(vit.embed_dim, dtype=torch.float64)}
+    for number, block in enumerate(blocks_of(vit)):
+        heads, units, output = (
+            (seen[f"{key}.{number}"] * gradients[f"{key}.{number}"]).double().cpu()
+            for key in ("heads", "units", "output")
+        )
+        added = seen[f"output.{number}"] - seen[f"input.{number}"]
+        change = (added * gradients[f"output.{number}"]).double().cpu()
+        split = heads.unflatten(2, (block.attn.num_heads, block.attn.head_dim))
+        scores[f"heads.{number}"] = split.sum((1, 3)).abs().sum(0)
+        scores[f"units.{number}"] = units.sum(1).abs().sum(0)
+        scores["dims"] += output.sum(1).abs().sum(0)
+        scores[f"added.{number}"] = change.sum((1, 2)).abs().sum()
+    return scores
+
+
+def _watch(
+    vit: VisionTransformer, inputs: Tensor, labels: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what :func:`_listen` records of all blocks, and the gradients of the summed loss."""
     seen: dict[str, Tensor] = {}
     handles = [handle for number in range(len(vit.blocks)) for handle in _listen(vit, number, seen)]
     with torch.enable_grad():
         loss = F.cross_entropy(vit(inputs).float(), labels, reduction="sum")
-        names = list(seen)
-        gradients = dict(
-            zip(names, torch.autograd.grad(loss, [seen[n] for n in names]), strict=True)
-        )
+        gradients = torch.autograd.grad(loss, list(seen.values()))
     for handle in handles:
         handle.remove()
-    scores: dict[str, Tensor] = {"dims": torch.zeros(vit.embed_dim, dtype=torch.float64)}
-    for number, block in enumerate(blocks_of(vit)):
-        products = {
-            key: (seen[f"{key}.{number}"].detach() * gradients[f"{key}.{number}"]).double().cpu()
-            for key in ("heads", "units", "output")
-        }
-        split = products["heads"].unflatten(2, (block.attn.num_heads, block.attn.head_dim))
-        scores[f"heads.{number}"] = split.sum((1, 3)).abs().sum(0)
-        scores[f"units.{number}"] = products["units"].sum(1).abs().sum(0)
-        scores["dims"] += products["output"].sum(1).abs().sum(0)
-        added = seen[f"output.{number}"].detach() - seen[f"input.{number}"].detach()
-        change = (added * gradients[f"output.{number}"]).double().cpu()
-        scores[f"added.{number}"] = change.sum((1, 2)).abs().sum()
-    return scores
+    values = {name: one.detach() for name, one in seen.items()}
+    return values, dict(zip(seen, gradients, strict=True))
 
 
 def _listen(vit: VisionTransformer, number: int, seen: dict[str, Tensor]) -> list[Any]:

@@ -34,7 +34,7 @@ class Zeros:
         masked: names of the masked layers.
         in_groups: whether two of every four neighboring inputs are kept.
         share: final share of zeros.
-        is_cubic: whether it is reached by and by.
+        is_cubic: whether it is reached gradually.
     """
 
     masked: tuple[str, ...]
@@ -73,7 +73,7 @@ class Zeros:
 
     @torch.no_grad()
     def choose(self, model: nn.Module, share: float) -> None:
-        """Choose the masks anew, for a share of zeros in the masked layers."""
+        """Choose the masks again, for a share of zeros in the masked layers."""
         masks = self.masks(model)
         scores = {
             name: mask.choices(own_weight(model.get_submodule(name)))
@@ -92,7 +92,7 @@ class Zeros:
             mask.observe(own_weight(model.get_submodule(name)))
 
     def after_step(self, model: nn.Module, step: int, total: int) -> None:
-        """Choose the masks anew after step ``step`` (from 0) of ``total``, if it is time."""
+        """Choose the masks again after step ``step`` (from 0) of ``total``, if it is time."""
         ramp, done = max(1, round(RAMP * total)), step + 1
         if self.is_cubic and done <= ramp and (done % EVERY == 0 or done == ramp):
             self.choose(model, cubic_share(self.share, done, ramp))
