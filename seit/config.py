@@ -51,7 +51,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
     known = set(setting_names(kind))
     flat = flatten(values)
     check_names(flat, known, origin=origin)
-    single = {name: [flat[name]] for name in _names_of_lists(kind) if type(flat.get(name)) is str}
+    single = {name: [flat[name]] for name in _names_of_lists(kind) if _is_single(flat.get(name))}
     try:
         settled = merge(to_mapping(kind()), values, nest(single, origin=origin))
         return msgspec.convert(settled, kind, strict=False)
@@ -74,26 +74,30 @@ def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
 
 
 def _choices(kind: type, path: str) -> str:
-    """List the allowed values of the setting at ``path``, if it is a choice of strings."""
+    """List the allowed values of the setting at ``path``, if it is a choice or a list of them."""
     hint: Any = kind
-    for name in path.split("."):
+    for name in path.partition("[")[0].split("."):
         hint = get_type_hints(hint).get(name) if is_dataclass(hint) else None
     options = [
         str(option)
-        for part in (get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+        for part in (get_args(hint) if get_origin(hint) in (Union, UnionType, tuple) else (hint,))
         for option in (get_args(part) if get_origin(part) is Literal else ())
     ]
     return f"; choose one of {', '.join(options)}" if options else ""
 
 
 def _names_of_lists(kind: type, prefix: str = "") -> Iterator[str]:
-    """Yield the settings that are lists of strings; a single string needs no brackets."""
+    """Yield the settings that are lists of any length; a single value needs no brackets."""
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             assert isinstance(hint, type)
             yield from _names_of_lists(hint, f"{prefix}{name}.")
-        elif hint == tuple[str, ...]:
+        elif get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
             yield f"{prefix}{name}"
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

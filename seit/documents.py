@@ -146,7 +146,8 @@ def as_record(value: Any, kind: type[T], *, origin: str, advice: str = _RESTORE)
 def parse_yaml(text: bytes | str) -> Any:
     """Parse one YAML document of plain values, at most `MAX_DEPTH` levels deep.
 
-    Dates remain strings. Aliases, which expand on resolution, and duplicate keys are refused.
+    Dates and times remain strings. Aliases, which expand on resolution, and duplicate keys are
+    refused.
 
     Raises:
         ValueError: it is not such a document.
@@ -202,7 +203,9 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
-        """Construct an int or a float."""
+        """Construct an int or a float; sexagesimal ones, such as 2:4, remain strings."""
+        if ":" in node.value:
+            return str(node.value)
         if len(node.value) > _MAX_DIGITS:
             raise self._refusal(f"found a number of more than {_MAX_DIGITS} characters", node)
         is_int = node.tag == "tag:yaml.org,2002:int"

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from seit.cli.figures import accuracy_rows
 from seit.cli.flags import RunFlags, figures_bar, print_settings
-from seit.cli.output import is_main_process, print_result, print_table, say
+from seit.cli.output import print_result, print_table, say
 from seit.cli.train import NOTES
 from seit.errors import UsageError
 from seit.numbers import human_bytes
+from seit.processes import is_main_process
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def command(
         store: The store of the run, a folder or URL. Its training split calibrates and trains, its
             validation split is only evaluated.
         method: w8, w4, w3 or w2 store weights in as many bits; mixed chooses bits for each layer
-            within `--compression.budget`. That of the recipe by default.
+            within --compression.budget; qat trains for few bits (--compression.bits); prune removes
+            weights or parts (--compression.pattern) and trains the rest; distill trains a smaller
+            student. That of the recipe by default.
         flags: Flags of all runs.
     """
     from seit.api import compress, plan_run

@@ -17,8 +17,8 @@ from seit.report import Section, table
 from seit.training import (
     FINISHED,
     WEIGHTS_NAME,
+    Evaluation,
     Run,
-    RunEvaluation,
     confusion_record,
     environment,
     evaluate_run,
@@ -47,19 +47,16 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
     split = subject.config.data.val_split
     before = evaluate_run(subject.run.path, subject.store, split=split, device=str(subject.device))
     after = evaluate_run(run.path, subject.store, split=split, device=str(subject.device))
+    metrics: dict[str, Any] = {**after.metrics()}
     result = CompressResult(
-        **after.metrics(),
+        **metrics,
         steps=0,
         samples_per_second=0.0,
         data_wait_fraction=0.0,
         seconds=time.perf_counter() - started,
         parameters=count_parameters(subject.model.requires_grad_(True)),
         val_samples=after.samples,
-        method=subject.config.compression.method,
-        top1_before=before.top1,
-        agreement=agreement(before, after),
-        bytes=(run.path / WEIGHTS_NAME).stat().st_size,
-        bytes_before=(subject.run.path / WEIGHTS_NAME).stat().st_size,
+        **compared(subject, before, after, num_bytes=(run.path / WEIGHTS_NAME).stat().st_size),
     )
     run.save_predictions(after.predictions, after.labels)
     info = {
@@ -70,19 +67,40 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
         "warnings": [],
         **findings.notes,
     }
-    sections = (_comparison(result), *findings.sections)
+    sections = (comparison(result), *findings.sections)
     write_run_report(run, info=info, store=subject.store, sections=sections)
     run.write_info({**info, "status": FINISHED})
     return result
 
 
-def agreement(before: RunEvaluation, after: RunEvaluation) -> float:
+def compared(
+    subject: Subject, before: Evaluation, after: Evaluation, *, num_bytes: int
+) -> dict[str, Any]:
+    """Return the fields of a `CompressResult` that compare the run with what was made of it.
+
+    Args:
+        subject: the run that was compressed.
+        before: its evaluation.
+        after: that of the compressed one, on the same samples.
+        num_bytes: size of the file that is deployed.
+    """
+    return {
+        "method": subject.config.compression.method,
+        "top1_before": before.top1,
+        "agreement": agreement(before, after),
+        "bytes": num_bytes,
+        "bytes_before": (subject.run.path / WEIGHTS_NAME).stat().st_size,
+    }
+
+
+def agreement(before: Evaluation, after: Evaluation) -> float:
     """Return the share of labeled samples for which both predict the same class, 0–1."""
     known = before.labels >= 0
     return float(np.mean(before.predictions[known] == after.predictions[known]))
 
 
-def _comparison(result: CompressResult) -> Section:
+def comparison(result: CompressResult) -> Section:
+    """Return the report section on the figures before and after."""
     rows = [
         ["top-1", f"{result.top1_before:.2%}", f"{result.top1:.2%}"],
         ["bytes", f"{result.bytes_before:,}", f"{result.bytes:,}"],

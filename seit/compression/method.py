@@ -8,6 +8,7 @@ from typing import Any
 
 from seit.compression.config import CompressConfig
 from seit.compression.result import CompressResult
+from seit.errors import UsageError
 from seit.progress import Progress
 from seit.report import Section
 from seit.shards import Store
@@ -31,10 +32,21 @@ class Task:
     resume: bool
     progress: Progress | None
 
+    @property
+    def source(self) -> Path:
+        """Folder of the run to compress.
+
+        Raises:
+            UsageError: none is named.
+        """
+        if self.config.init_from is None:
+            raise UsageError("no run is named; name the finished run to compress")
+        return Path(self.config.init_from)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Findings of a method, beside the weights.
+    """Findings of a method, next to the weights.
 
     Attributes:
         notes: entries of `run.json`.

@@ -5,7 +5,6 @@ An interrupted run starts again: everything depends on the settings and the seed
 
 import time
 from abc import abstractmethod
-from pathlib import Path
 
 from typing_extensions import override
 
@@ -13,7 +12,6 @@ from seit.compression.finish import finish, recorded
 from seit.compression.method import Findings, Method, Task
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject
-from seit.errors import UsageError
 from seit.locks import locked_folder
 from seit.models import StoredWeights
 from seit.training import Run, enter_run, finished_figures, withdrawn_if_refused
@@ -36,7 +34,7 @@ class PostTraining(Method):
             return recorded(done, task.out)
         with locked_folder(task.out):
             is_known = Run.exists(task.out)
-            source = Run.open(_named(task))
+            source = Run.open(task.source)
             subject = Subject.open(source, task.config, task.store, progress=task.progress)
             run = enter_run(
                 task.out, task.config, task.store, init_from=source.path, resume=task.resume
@@ -45,9 +43,3 @@ class PostTraining(Method):
                 weights, findings = self.compress(subject)
             run.save_stored(weights)
             return finish(run, subject, findings, started=started)
-
-
-def _named(task: Task) -> Path:
-    if task.config.init_from is None:
-        raise UsageError("no run is named; name the finished run to compress")
-    return Path(task.config.init_from)

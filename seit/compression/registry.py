@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 
 from seit.compression.config import MethodName
+from seit.compression.distillation import Distillation
 from seit.compression.method import Method
+from seit.compression.pruning.objective import PrunedClassification
+from seit.compression.quantization_aware.objective import QuantizedClassification
+from seit.compression.training import Training
 from seit.compression.weights.methods import FewBits
 from seit.compression.weights.mixed import Mixed
 
@@ -13,4 +17,7 @@ METHODS: Mapping[MethodName, Method] = {
     "w3": FewBits(3),
     "w2": FewBits(2),
     "mixed": Mixed(),
+    "qat": Training(QuantizedClassification, "weights and inputs of layers trained in few bits"),
+    "prune": Training(PrunedClassification, "weights or whole parts removed, the rest trained"),
+    "distill": Distillation(),
 }

@@ -66,21 +66,7 @@ class Subject:
             UsageError: the run has not finished, is no classifier over tokens, is compressed
                 already, or does not fit the store.
         """
-        settings = run.config
-        if settings.data.pixels is not None:
-            raise UsageError(
-                f"the run {run.path} was trained on pixels; compress takes runs on tokens"
-            )
-        if run.load_stored()[1].quantized:
-            raise UsageError(
-                f"the run {run.path} is compressed already; name the run that it was made from"
-            )
-        check_tokens(run, store)
-        if run.classes != store.classes:
-            raise UsageError(
-                f"the run {run.path} knows {len(run.classes)} classes and {store.folder} holds "
-                f"{len(store.classes)} others; compress it on a store of its classes"
-            )
+        check_source(run, store)
         device = choose_device(config.run.device)
         tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
         augment = make_augment(store, config, device, with_train=False)
@@ -143,6 +129,11 @@ class Subject:
         for batch in self._batches(rows):
             yield batch.tokens
 
+    def labeled_inputs(self, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs (B, C, h, w) and labels (B,) of training samples, as in evaluation."""
+        for batch in self._batches(rows):
+            yield self.augment.evaluate(batch.tokens), batch.labels
+
     def _batches(self, rows: Rows) -> Iterator[Batch]:
         batches = loader(
             self.store[self.config.data.train_split],
@@ -161,3 +152,24 @@ class Subject:
     def with_model(self, model: nn.Module) -> "Subject":
         """Return the subject with another network."""
         return replace(self, model=model)
+
+
+def check_source(run: Run, store: Store) -> None:
+    """Check that a run can be compressed on a store.
+
+    Raises:
+        UsageError: the run has not finished, is no classifier over tokens, is compressed already,
+            or does not fit the store.
+    """
+    if run.config.data.pixels is not None:
+        raise UsageError(f"the run {run.path} was trained on pixels; compress takes runs on tokens")
+    if not run.load_stored()[1].is_plain:
+        raise UsageError(
+            f"the run {run.path} is compressed already; name the run that it was made from"
+        )
+    check_tokens(run, store)
+    if run.classes != store.classes:
+        raise UsageError(
+            f"the run {run.path} knows {len(run.classes)} classes and {store.folder} holds "
+            f"{len(store.classes)} others; compress it on a store of its classes"
+        )

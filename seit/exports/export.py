@@ -113,9 +113,10 @@ def export_run(
     if "onnx" in formats:
         programs.check_onnx_installed()
     tokenizer = load_tokenizer(source.path / TOKENIZER_NAME)
-    spec = describe(source, tokenizer)
+    weights, compression = source.load_stored()
+    spec = describe(source, tokenizer, compression)
     figures = None if store is None else measure_store(store, spec)
-    backbone = spec.model.build(source.load_weights(), origin=str(source.path))
+    backbone = spec.model.build(weights, origin=str(source.path))
     graphs, missing = make_graphs(spec, backbone, tokenizer)
     chosen = _choose(graphs, missing, inputs)
     with work_folder(target) as work, explained_writes(target):

@@ -15,7 +15,7 @@ from seit.augment import AugmentConfig, PixelAugment, TokenAugment
 from seit.config import to_mapping
 from seit.documents import as_record, read_json
 from seit.errors import DamagedError, UsageError
-from seit.models import build_backbone, load_weights
+from seit.models import Compression, build_backbone, load_weights
 from seit.tokenizers import Tokenizer
 from seit.training import FINISHED, Run, TrainConfig, TrainResult, pixel_stem, read_confusion
 
@@ -29,7 +29,11 @@ _OWN_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters)
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """Arguments of :func:`seit.models.build_backbone`."""
+    """Arguments of :func:`seit.models.build_backbone`.
+
+    Attributes:
+        compression: changes of the network by compression; None for none.
+    """
 
     name: str
     channels: int
@@ -37,6 +41,7 @@ class BackboneSpec:
     stem: str
     num_classes: int
     kwargs: dict[str, Any]
+    compression: Compression | None = None
 
     def build(self, weights: Mapping[str, Tensor], *, origin: str) -> nn.Module:
         """Build the timm model and load its weights, named ``origin`` in messages.
@@ -44,6 +49,7 @@ class BackboneSpec:
         Raises:
             UsageError: the weights are another model's.
         """
+        changes = self.compression or Compression()
         model = build_backbone(
             self.name,
             channels=self.channels,
@@ -51,8 +57,10 @@ class BackboneSpec:
             stem=self.stem,
             num_classes=self.num_classes,
             weights=weights,
+            structure=changes.structure,
             **self.kwargs,
         )
+        changes.attach(model, origin=origin)
         load_weights(model, dict(weights), origin=origin)
         return model
 
@@ -111,7 +119,10 @@ class ExportSpec:
 
     def to_json(self) -> str:
         """Return the text of `config.json`."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        body = asdict(self)
+        if self.model.compression is None:
+            del body["model"]["compression"]
+        return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -138,8 +149,13 @@ class ExportSpec:
         return spec
 
 
-def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
+def describe(run: Run, tokenizer: Tokenizer, compression: Compression) -> ExportSpec:
     """Return everything needed to rebuild the model of a run.
+
+    Args:
+        run: a classifier's run.
+        tokenizer: its tokenizer.
+        compression: how its network differs from that of its settings.
 
     Raises:
         UsageError: the run has not finished.
@@ -159,6 +175,7 @@ def describe(run: Run, tokenizer: Tokenizer) -> ExportSpec:
             stem=_stem(config, augment, tokenizer),
             num_classes=len(run.classes),
             kwargs=config.model.timm_kwargs(),
+            compression=compression.of_dense() if compression.changes_network else None,
         ),
         reads="pixels" if reads_pixels else "tokens",
         size=augment.grid if reads_pixels else tokenizer.grid,

@@ -1,7 +1,21 @@
 from .classifier import is_of_head as is_of_head
 from .codebook import standardised as standardised
 from .compression.packed import PackedWeight as PackedWeight, WeightGrid as WeightGrid
+from .compression.selection import Selection as Selection, select as select
+from .compression.sparse import SparseWeight as SparseWeight, is_worth_it as is_worth_it
+from .compression.steps import (
+    INPUTS as INPUTS,
+    InputGrid as InputGrid,
+    LearnedSteps as LearnedSteps,
+    add_input_steps as add_input_steps,
+    multiples as multiples,
+)
 from .compression.stored import Compression as Compression, StoredWeights as StoredWeights
+from .compression.structure import (
+    Structure as Structure,
+    blocks_of as blocks_of,
+    plain_vit as plain_vit,
+)
 from .create import (
     build_backbone as build_backbone,
     count_parameters as count_parameters,

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from seit.errors import DamagedError, UsageError
+from seit.models.compression.selection import cut
+from seit.models.compression.structure import Structure
 from seit.models.pyramid import Plan, parse_entry, plan_pyramid
 from seit.models.stem import Stem
 from seit.models.timm_models import (
@@ -71,6 +73,7 @@ def build_backbone(
     num_classes: int,
     stem: str = "auto",
     weights: Mapping[str, torch.Tensor] | None = None,
+    structure: Structure | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a timm model over inputs (B, ``channels``, h, w) that returns (B, ``num_classes``).
@@ -85,6 +88,7 @@ def build_backbone(
             49 patches. Hierarchical backbones take ``up`` or ``later``; their default is the
             latter if it works, see `seit.models.entry`. ``none`` keeps timm's stem, for pixels.
         weights: weights to load into it; a larger model is refused before it takes memory.
+        structure: sizes of a pruned ViT, whose values are undefined until weights are loaded.
         **kwargs: passed to ``timm.create_model``.
 
     Raises:
@@ -111,6 +115,8 @@ def build_backbone(
         plan = plan_pyramid(name, settings, original=original, entry=entry, grid=input_size)
         plans = [plan, replace(plan, entry="up")] if stem == "auto" else [plan]
         make, rehearsed = _first_that_runs(plans, inputs, num_classes)
+        if structure is not None:
+            cut(rehearsed, structure, origin="the run")  # refuses a network without blocks
         if weights is not None:
             _check_size(rehearsed, name, weights)
         return make()
@@ -118,9 +124,11 @@ def build_backbone(
         rehearsed = make()
     with torch.device("meta"):
         rehearse(rehearsed, name, torch.zeros(2, *inputs), num_classes)
+    if structure is not None:
+        cut(rehearsed, structure, origin="the run")
     if weights is not None:
         _check_size(rehearsed, name, weights)
-    return make()
+    return make() if structure is None else rehearsed.to_empty(device="cpu")
 
 
 def _first_that_runs(

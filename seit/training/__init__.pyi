@@ -11,11 +11,18 @@ from .checkpoint import (
     moments as moments,
     restore_moments as restore_moments,
 )
-from .classify import TrainResult as TrainResult, train as train
+from .classify import (
+    CLASSIFIER_FILES as CLASSIFIER_FILES,
+    Classifying as Classifying,
+    TrainResult as TrainResult,
+    teacher_of as teacher_of,
+    train as train,
+)
 from .config import (
     OF_THE_MACHINE as OF_THE_MACHINE,
     EmaConfig as EmaConfig,
     LoopConfig as LoopConfig,
+    ModelConfig as ModelConfig,
     OptimConfig as OptimConfig,
     RunConfig as RunConfig,
     ScheduleConfig as ScheduleConfig,

@@ -138,7 +138,17 @@ class Classifying(Objective[Result]):
 
     @override
     def begin(self, run: Run) -> None:
-        self._teacher = make_teacher(self.config, self.store, self.ranks, run.path)
+        self._teacher = make_teacher(self.taught(), self.store, self.ranks, run.path)
+
+    def taught(self) -> TrainConfig:
+        """Return the settings that name the teacher."""
+        return self.config
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Latest evaluation."""
+        assert self._evaluation is not None, "before the first evaluation"
+        return self._evaluation
 
     @override
     def prepare(self, batch: TrainBatch, step: int) -> Tensor | None:
@@ -173,9 +183,8 @@ class Classifying(Objective[Result]):
 
     def figures(self, figures: LoopFigures) -> dict[str, Any]:
         """Return the fields of a `TrainResult`."""
-        assert self._evaluation is not None
-        val_samples = self._evaluation.samples
-        return {**self._evaluation.metrics(), **asdict(figures), "val_samples": val_samples}
+        val_samples = self.evaluation.samples
+        return {**self.evaluation.metrics(), **asdict(figures), "val_samples": val_samples}
 
     @override
     def kept_model(self, model: nn.Module) -> nn.Module:
@@ -183,13 +192,12 @@ class Classifying(Objective[Result]):
 
     @override
     def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
-        assert self._evaluation is not None
         labels = self.store[self.config.data.val_split].labels
-        run.save_predictions(self._evaluation.predictions, labels)
-        warnings = self._warnings(self._evaluation.loss)
+        run.save_predictions(self.evaluation.predictions, labels)
+        warnings = self._warnings(self.evaluation.loss)
         for text in warnings:
             _LOG.warning("%s", text)
-        return {**confusion_record(self._evaluation.confusion), "warnings": warnings}
+        return {**confusion_record(self.evaluation.confusion), "warnings": warnings}
 
     def _warnings(self, loss: float) -> list[str]:
         """Return reasons to distrust the result, one line each."""

@@ -76,10 +76,17 @@ def plain_weights(run: Run) -> dict[str, Tensor]:
     """Return the weights of a run as those of a backbone without modules.
 
     Raises:
-        UsageError: the run has not finished, or its modules cannot be folded into weights.
+        UsageError: the run has not finished, its modules cannot be folded into weights, or
+            compression changed its network.
     """
     check_plain(run)
-    return run.load_weights()
+    weights, compression = run.load_stored()
+    if compression.changes_network:
+        raise UsageError(
+            f"{run.path} was compressed to another network than that of its settings; start from "
+            "the run that it was made from"
+        )
+    return weights
 
 
 def check_tokens(run: Run, store: Store) -> None:

@@ -8,6 +8,7 @@ from seit.augment import PixelAugment, TokenAugment
 from seit.errors import UsageError
 from seit.models import (
     TUNINGS,
+    Structure,
     Tuning,
     TuningConfig,
     build_backbone,
@@ -28,6 +29,7 @@ def build_model(
     num_classes: int,
     patch_size: int,
     weights: Mapping[str, Tensor] | None = None,
+    structure: Structure | None = None,
 ) -> nn.Module:
     """Build the backbone for the inputs that ``augment`` produces.
 
@@ -44,6 +46,7 @@ def build_model(
         stem=stem,
         num_classes=num_classes,
         weights=weights,
+        structure=structure,
         **config.timm_kwargs(),
     )
 
@@ -68,13 +71,13 @@ def load_run_model(
 ) -> nn.Module:
     """Load the network of a finished run, with its final weights, on ``device``.
 
-    Includes tuning modules that cannot be folded into weights.
+    Includes tuning modules that cannot be folded into weights, and what compression changed.
 
     Raises:
         UsageError: the run has not finished.
         DamagedError: its weights are corrupt.
     """
-    inputs, weights = tokenizer.inputs, run.load_weights()
+    inputs, (weights, compression) = tokenizer.inputs, run.load_stored()
     rows = tokenizer.grid[0] // tokenizer.levels
     model = build_model(
         run.config.model,
@@ -82,10 +85,12 @@ def load_run_model(
         num_classes=len(run.classes),
         patch_size=inputs.size // rows if isinstance(inputs, ImageInputs) else 1,
         weights=weights,
+        structure=compression.structure,
     )
     tuning = _modules_of(run)
     if tuning is not None:
         tuning.attach(model)
+    compression.attach(model, origin=str(run.path))
     load_weights(model, weights, origin=str(run.path))
     return model.to(device)
 

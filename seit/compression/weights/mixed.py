@@ -118,7 +118,7 @@ def _analyze(subject: Subject) -> _Analysis:
     most: dict[str, PackedWeight] = {}
     for layer in layers:
         weight = layer.module.weight.detach()
-        choices = (EDGE_BITS,) if layer.is_edge else sorted(set(config.bits))
+        choices = (EDGE_BITS,) if layer.is_edge else sorted(set(config.mixed_bits))
         tried = [quantizer.quantize(weight, bits) for bits in choices]
         options[layer.name] = tuple(Option.of(one, weight) for one in tried)
         most[f"{layer.name}.weight"] = tried[-1]

@@ -1,0 +1,1 @@
+"""Pruning: zeros in weights, or fewer heads, units, dimensions and blocks, with fine-tuning."""

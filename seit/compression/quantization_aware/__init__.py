@@ -1,0 +1,1 @@
+"""Quantization-aware training: steps of weights and activations learned with the weights."""
