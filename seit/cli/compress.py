@@ -1,4 +1,4 @@
-"""`seit compress RUN STORE --method w4 --out RUN2`."""
+"""`seit compress RUN STORE --method int8 --out RUN2`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,8 @@ def command(
         run: A finished run's folder.
         store: The store of the run, a folder or URL. Its training split calibrates and trains, its
             validation split is only evaluated.
-        method: w8, w4, w3 or w2 store weights in as many bits. That of the recipe by default.
+        method: int8 and int8-static compute in 8 bits by ONNX Runtime; w8, w4, w3 or w2 store
+            weights in as many bits. That of the recipe by default.
         flags: Flags of all runs.
     """
     from seit.api import compress, plan_run

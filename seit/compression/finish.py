@@ -46,6 +46,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
     """
     split = subject.config.data.val_split
     before = evaluate_run(subject.run.path, subject.store, split=split, device=str(subject.device))
+    deployed = findings.deployment
     after = evaluate_run(run.path, subject.store, split=split, device=str(subject.device))
     result = CompressResult(
         **after.metrics(),
@@ -58,8 +59,10 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
         method=subject.config.compression.method,
         top1_before=before.top1,
         agreement=agreement(before, after),
-        bytes=(run.path / WEIGHTS_NAME).stat().st_size,
-        bytes_before=(subject.run.path / WEIGHTS_NAME).stat().st_size,
+        bytes=(run.path / (deployed.name if deployed else WEIGHTS_NAME)).stat().st_size,
+        bytes_before=deployed.bytes_before
+        if deployed
+        else (subject.run.path / WEIGHTS_NAME).stat().st_size,
     )
     run.save_predictions(after.predictions, after.labels)
     info = {

@@ -18,10 +18,13 @@ class Compression:
 
     Attributes:
         quantized: layout of each weight that is stored in few bits, by name.
+        program: whether the run predicts by the ONNX file next to its weights, which computes in 8
+            bits.
         version: version of this card.
     """
 
     quantized: Mapping[str, WeightGrid] = field(default_factory=dict)
+    program: bool = False
     version: int = CARD_VERSION
 
     def card(self) -> dict[str, Any]:
@@ -47,11 +50,16 @@ class StoredWeights:
 
     @classmethod
     def of(
-        cls, weights: Mapping[str, Tensor], packed: Mapping[str, PackedWeight]
+        cls,
+        weights: Mapping[str, Tensor],
+        packed: Mapping[str, PackedWeight],
+        *,
+        program: bool = False,
     ) -> "StoredWeights":
-        """Store weights, some of them packed."""
+        """Store weights, some of them packed; see `Compression` for ``program``."""
         grids = {name: weight.grid for name, weight in packed.items()}
-        return cls(tensors=pack_weights(weights, packed), compression=Compression(quantized=grids))
+        compression = Compression(quantized=grids, program=program)
+        return cls(tensors=pack_weights(weights, packed), compression=compression)
 
     def dense(self, *, origin: str) -> dict[str, Tensor]:
         """Return all weights by name, unpacked to float32.
