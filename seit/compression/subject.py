@@ -63,7 +63,8 @@ class Subject:
             raise UsageError(
                 f"the run {run.path} was trained on pixels; compress takes runs on tokens"
             )
-        if run.load_stored()[1].quantized:
+        compression = run.compression
+        if compression.quantized or compression.program:
             raise UsageError(
                 f"the run {run.path} is compressed already; name the run that it was made from"
             )

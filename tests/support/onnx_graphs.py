@@ -12,9 +12,10 @@ GRID = (2, 2)
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def classifier(codebook, *weights, gemm=False):
-    """Return the model ids (B, 2, 2) → look-up → products with ReLU between → logits (B, N)."""
-    constants = {"codebook": codebook, "shape": np.array([-1, 4 * codebook.shape[1]])}
+def classifier(codebook, *weights, gemm=False, grid=GRID):
+    """Return the model ids (B, H, W) → look-up → products with ReLU between → logits (B, N)."""
+    cells = grid[0] * grid[1]
+    constants = {"codebook": codebook, "shape": np.array([-1, cells * codebook.shape[1]])}
     nodes = [
         helper.make_node("Gather", ["codebook", "tokens"], ["looked"], "look-up"),
         helper.make_node("Reshape", ["looked", "shape"], ["x0"], "flat"),
@@ -41,7 +42,7 @@ def classifier(codebook, *weights, gemm=False):
     graph = helper.make_graph(
         nodes,
         "classifier",
-        [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", *GRID])],
+        [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", *grid])],
         [
             helper.make_tensor_value_info(
                 "logits", TensorProto.FLOAT, ["batch", weights[-1].shape[1]]
