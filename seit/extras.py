@@ -1,6 +1,10 @@
 """Optional packages: how to install what a feature needs."""
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
+
+from seit.errors import UsageError
 
 _EXTRA_MARK = "extra =="
 
@@ -23,3 +27,19 @@ def how_to_install(extra: str) -> str:
     if not packages:
         return f"install the packages that pyproject.toml lists under {extra!r}"
     return f"run: pip install {' '.join(packages)}"
+
+
+def check_installed(packages: Sequence[str], *, use: str, extra: str) -> None:
+    """Check that the packages that a feature needs are installed.
+
+    Args:
+        packages: names of the packages.
+        use: what needs them, in the plural.
+        extra: extra of this project that lists them.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    lacking = [name for name in packages if find_spec(name) is None]
+    if lacking:
+        raise UsageError(f"{use} need {' and '.join(lacking)}; {how_to_install(extra)}")

@@ -117,6 +117,20 @@ def read_described(path: Path) -> "tuple[dict[str, Any] | None, dict[str, Tensor
         return _parse_card(metadata), tensors
 
 
+def read_description(path: Path) -> "dict[str, Any] | None":
+    """Read the card of a file, None if it has none, and no tensor.
+
+    Raises:
+        DamagedError: the file is not a regular file, or damaged.
+    """
+    with _explained(path, "damaged", _RESTORE):
+        with open_plain(path) as file:
+            _check_header(file.read(8))
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        return _parse_card(metadata) if _CARD_KEY in metadata else None
+
+
 def read_arrays(path: Path, *, advice: str = _RESTORE) -> dict[str, npt.NDArray[Any]]:
     """Read all tensors of a file as arrays, by name.
 

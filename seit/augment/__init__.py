@@ -27,6 +27,7 @@ from seit.augment.pipeline import TokenAugment
 from seit.augment.pixels import PixelAugment
 from seit.augment.quantize import nearest_ids
 from seit.augment.random import SampleRandom
+from seit.augment.stored import StoredTokens
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
 
@@ -41,6 +42,7 @@ __all__ = [
     "Op",
     "PixelAugment",
     "SampleRandom",
+    "StoredTokens",
     "TokenAugment",
     "TokenWarper",
     "add_noise_",

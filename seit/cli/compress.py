@@ -1,4 +1,4 @@
-"""`seit compress RUN STORE --method w4 --out RUN2`."""
+"""`seit compress RUN STORE --method int8 --out RUN2`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,10 +33,11 @@ def command(
         run: A finished run's folder.
         store: The store of the run, a folder or URL. Its training split calibrates and trains, its
             validation split is only evaluated.
-        method: w8, w4, w3 or w2 store weights in as many bits; mixed chooses bits for each layer
-            within --compression.budget; qat trains for few bits (--compression.bits); prune removes
-            weights or parts (--compression.pattern) and trains the rest; distill trains a smaller
-            student. That of the recipe by default.
+        method: int8 and int8-static compute in 8 bits by ONNX Runtime; w8, w4, w3 or w2 store
+            weights in as many bits; mixed chooses bits for each layer within --compression.budget;
+            qat trains for few bits (--compression.bits); prune removes weights or parts
+            (--compression.pattern) and trains the rest; distill trains a smaller student. That of
+            the recipe by default.
         flags: Flags of all runs.
     """
     from seit.api import compress, plan_run

@@ -6,7 +6,9 @@ from typing import Literal, get_args
 
 from seit.training import EmaConfig, TrainConfig, require_setting, require_shares
 
-MethodName = Literal["w8", "w4", "w3", "w2", "mixed", "qat", "prune", "distill"]
+MethodName = Literal[
+    "int8", "int8-static", "w8", "w4", "w3", "w2", "mixed", "qat", "prune", "distill"
+]
 RoundingName = Literal["gptq", "adaround", "nearest"]
 ClipName = Literal["minmax", "mse"]
 Pattern = Literal["unstructured", "2:4", "heads", "mlp", "width", "depth"]
@@ -15,16 +17,18 @@ _HALF = 0.5
 """Share of zeros of the pattern 2:4."""
 _QUANTIZED_BITS = range(2, 9)
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+CalibratorName = Literal["minmax", "percentile", "mse", "entropy"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompressionConfig:
     """Method and its sizes."""
 
-    method: MethodName = "w4"
-    """Method: w8, w4, w3 and w2 store weights in as many bits; mixed gives each layer its own; qat
-    trains for few bits; prune removes weights or whole parts and trains the rest; distill trains a
-    smaller student."""
+    method: MethodName = "int8"
+    """Method: int8 and int8-static compute in 8 bits by ONNX Runtime, the latter with ranges of
+    activations that are fixed beforehand; w8, w4, w3 and w2 store weights in as many bits; mixed
+    gives each layer its own; qat trains for few bits; prune removes weights or whole parts and
+    trains the rest; distill trains a smaller student."""
     group: int = 0
     """Inputs of a weight that share a scale; 0 for all inputs of an output channel."""
     samples: int = 256
@@ -68,6 +72,14 @@ class CompressionConfig:
     half of the steps. Parts are removed before."""
     student: str | None = None
     """Recipe whose backbone distill trains; None for that of the run, changed by --model flags."""
+    calibrator: CalibratorName = "minmax"
+    """Range of an activation in int8-static: all calibration samples, a percentile of them, or that
+    of least squared error or entropy loss."""
+    percentile: float = 99.99
+    """Values within the range of an activation, in percent, for the calibrator `percentile`."""
+    target_cpu: Literal["auto", "avx2", "vnni", "arm"] = "auto"
+    """Processor to choose 8-bit weights for: x86 without (avx2) or with (vnni) dot products of
+    bytes, or ARM; auto takes this one's."""
 
     @property
     def shares(self) -> Mapping[Pattern, float]:
@@ -106,6 +118,9 @@ class CompressConfig(TrainConfig):
         require_setting(own.bits in _QUANTIZED_BITS, "compression.bits", self, "from 2 to 8")
         fits = own.activation_bits in (0, *_QUANTIZED_BITS)
         require_setting(fits, "compression.activation_bits", self, "from 2 to 8, or 0 for float")
+        percent = self.compression.percentile
+        fits = 50 < percent <= 100
+        require_setting(fits, "compression.percentile", self, "above 50 and at most 100")
         self._check_pruning()
 
     def _check_pruning(self) -> None:

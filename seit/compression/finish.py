@@ -46,6 +46,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
     """
     split = subject.config.data.val_split
     before = evaluate_run(subject.run.path, subject.store, split=split, device=str(subject.device))
+    deployed = findings.deployment
     after = evaluate_run(run.path, subject.store, split=split, device=str(subject.device))
     metrics: dict[str, Any] = {**after.metrics()}
     result = CompressResult(
@@ -56,7 +57,13 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
         seconds=time.perf_counter() - started,
         parameters=count_parameters(subject.model.requires_grad_(True)),
         val_samples=after.samples,
-        **compared(subject, before, after, num_bytes=(run.path / WEIGHTS_NAME).stat().st_size),
+        **compared(
+            subject,
+            before,
+            after,
+            num_bytes=(run.path / (deployed.name if deployed else WEIGHTS_NAME)).stat().st_size,
+            bytes_before=deployed.bytes_before if deployed else None,
+        ),
     )
     run.save_predictions(after.predictions, after.labels)
     info = {
@@ -74,7 +81,12 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
 
 
 def compared(
-    subject: Subject, before: Evaluation, after: Evaluation, *, num_bytes: int
+    subject: Subject,
+    before: Evaluation,
+    after: Evaluation,
+    *,
+    num_bytes: int,
+    bytes_before: int | None = None,
 ) -> dict[str, Any]:
     """Return the fields of a `CompressResult` that compare the run with what was made of it.
 
@@ -83,13 +95,16 @@ def compared(
         before: its evaluation.
         after: that of the compressed one, on the same samples.
         num_bytes: size of the file that is deployed.
+        bytes_before: size of the same kind of file of the run that was compressed; that of its
+            weights by default.
     """
+    weights = subject.run.path / WEIGHTS_NAME
     return {
         "method": subject.config.compression.method,
         "top1_before": before.top1,
         "agreement": agreement(before, after),
         "bytes": num_bytes,
-        "bytes_before": (subject.run.path / WEIGHTS_NAME).stat().st_size,
+        "bytes_before": weights.stat().st_size if bytes_before is None else bytes_before,
     }
 
 

@@ -45,16 +45,33 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """File that a run is deployed as, in place of its weights.
+
+    Attributes:
+        name: name in the run's folder.
+        data: the file.
+        bytes_before: size of the same kind of file of the run that was compressed.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    bytes_before: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """Findings of a method, next to the weights.
 
     Attributes:
         notes: entries of `run.json`.
         sections: sections of the report, after the result.
+        deployment: file that the run is deployed as; None for its weights.
     """
 
     notes: Mapping[str, Any] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
+    deployment: Deployment | None = None
 
 
 class Method(ABC):

@@ -12,6 +12,7 @@ from seit.compression.finish import finish, recorded
 from seit.compression.method import Findings, Method, Task
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject
+from seit.files import write_atomically
 from seit.locks import locked_folder
 from seit.models import StoredWeights
 from seit.training import Run, enter_run, finished_figures, withdrawn_if_refused
@@ -41,5 +42,7 @@ class PostTraining(Method):
             )
             with withdrawn_if_refused(run, is_new=not is_known):
                 weights, findings = self.compress(subject)
+            if (deployed := findings.deployment) is not None:
+                write_atomically(run.path / deployed.name, deployed.data)
             run.save_stored(weights)
             return finish(run, subject, findings, started=started)

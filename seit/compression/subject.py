@@ -163,7 +163,7 @@ def check_source(run: Run, store: Store) -> None:
     """
     if run.config.data.pixels is not None:
         raise UsageError(f"the run {run.path} was trained on pixels; compress takes runs on tokens")
-    if not run.load_stored()[1].is_plain:
+    if not run.compression.is_plain:
         raise UsageError(
             f"the run {run.path} is compressed already; name the run that it was made from"
         )

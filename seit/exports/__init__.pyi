@@ -1,3 +1,4 @@
+from .classifier import classifier_onnx as classifier_onnx
 from .export import (
     FORMATS as FORMATS,
     ExportedFile as ExportedFile,
@@ -5,4 +6,4 @@ from .export import (
     export_run as export_run,
 )
 from .load import load_exported as load_exported, load_graph as load_graph
-from .programs import OPSET as OPSET
+from .programs import OPSET as OPSET, quiet as quiet

@@ -15,6 +15,7 @@ from seit.errors import UsageError
 from seit.exports import programs
 from seit.exports.card import CARD_NAME, measure_store, write_card
 from seit.exports.checks import Agreement, compare
+from seit.exports.deployed import Deployed
 from seit.exports.graphs import (
     INPUT_KINDS,
     Graph,
@@ -119,8 +120,12 @@ def export_run(
     backbone = spec.model.build(weights, origin=str(source.path))
     graphs, missing = make_graphs(spec, backbone, tokenizer)
     chosen = _choose(graphs, missing, inputs)
+    deployed = None
+    if compression.program and "onnx" in formats:
+        deployed = Deployed.open(source, spec, tokenizer)
+        deployed.check_opset(opset)
     with work_folder(target) as work, explained_writes(target):
-        folder = _Folder(work, spec, tokenizer)
+        folder = _Folder(work, spec, tokenizer, deployed)
         folder.write(CONFIG_NAME, spec.to_json().encode())
         folder.write(TOKENIZER_NAME, tokenizer_bytes(tokenizer, with_codebook=True))
         if "safetensors" in formats:
@@ -147,10 +152,13 @@ def export_run(
 class _Folder:
     """The folder being written; each file is read back and compared."""
 
-    def __init__(self, path: Path, spec: ExportSpec, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, path: Path, spec: ExportSpec, tokenizer: Tokenizer, deployed: Deployed | None
+    ) -> None:
         self.path = path
         self.spec = spec
         self.tokenizer = tokenizer
+        self.deployed = deployed
         self.files: list[ExportedFile] = []
         self.unchecked: list[str] = []
 
@@ -172,6 +180,9 @@ class _Folder:
         self, kind: InputKind, graph: Graph, formats: Sequence[Format], *, opset: int
     ) -> None:
         """Write a network as torch.export and ONNX files."""
+        if "onnx" in formats and self.deployed is not None:
+            self._write_deployed(kind, self.deployed)
+            formats = [one for one in formats if one != "onnx"]
         if not {"torch", "onnx"} & set(formats):
             return
         program = programs.trace(graph, example_inputs(graph, self.spec, _TRACED_BATCH))
@@ -183,12 +194,21 @@ class _Folder:
             self._check(graph, name, programs.open_torch(self.path / name))
         if "onnx" in formats:
             name = f"{PROGRAM_NAMES[kind]}.onnx"
-            metadata = {"classes": json.dumps(self.spec.classes), "seit": self.spec.to_json()}
+            metadata = self._metadata()
             programs.write_onnx(program, self.path / name, graph, metadata=metadata, opset=opset)
             self._check(graph, name, programs.open_onnx(self.path / name))
             beside = self.path / (name + programs.EXTERNAL_SUFFIX)
             if beside.exists():
                 self._note(beside.name, None)
+
+    def _write_deployed(self, kind: InputKind, deployed: Deployed) -> None:
+        """Write the file in which the run is deployed, behind the tokenizer where it is needed."""
+        name = f"{PROGRAM_NAMES[kind]}.onnx"
+        write_atomically(self.path / name, deployed.program(kind, self._metadata()))
+        self._check(deployed.graphs[kind], name, programs.open_onnx(self.path / name))
+
+    def _metadata(self) -> dict[str, str]:
+        return {"classes": json.dumps(self.spec.classes), "seit": self.spec.to_json()}
 
     def _check(self, graph: Graph, name: str, run: programs.Compute | None) -> None:
         if run is None:

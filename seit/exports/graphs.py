@@ -7,7 +7,7 @@ Legend: B batch, S image side, T samples, H W stored grid, N classes.
 
 import math
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from seit.tokenizers import Tokenizer
 InputKind = Literal["tokens", "images", "audio"]
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 Outputs = tuple[Tensor, ...]
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class TokenClassifier(nn.Module):
@@ -73,6 +74,21 @@ class RawClassifier(nn.Module):
         return (*self.classifier(tokens), tokens)
 
 
+class RawEncoder(nn.Module):
+    """Images uint8 (B, S, S, 3) or waveforms float32 (B, T) → ids (B, H, W)."""
+
+    output_names = ("tokens",)
+
+    def __init__(self, input_name: str, encoder: nn.Module) -> None:
+        super().__init__()
+        self.input_name = input_name
+        self.encoder = encoder
+
+    @override
+    def forward(self, inputs: Tensor) -> Outputs:
+        return (self.encoder(inputs),)
+
+
 Graph = TokenClassifier | PixelClassifier | RawClassifier
 
 
@@ -84,21 +100,33 @@ def make_graphs(
     Returns:
         The networks; and for each other kind of input that the run supports, why it has no network.
     """
-    graphs: dict[InputKind, Graph] = {}
-    missing: dict[InputKind, str] = {}
     if spec.reads == "pixels":
-        graphs["images"] = PixelClassifier(_pixel_augment(spec), backbone)
-    else:
-        classifier = TokenClassifier(_token_augment(spec, tokenizer), backbone)
-        graphs["tokens"] = classifier
-        raw: InputKind = "audio" if spec.modality == "audio" else "images"
-        try:
-            graphs[raw] = RawClassifier(raw, make_encoder(tokenizer), classifier)
-        except UsageError as error:
-            missing[raw] = str(error)
-    for graph in graphs.values():
-        graph.eval().requires_grad_(False)
-    return graphs, missing
+        pixels = PixelClassifier(_pixel_augment(spec), backbone)
+        return {"images": _fixed(pixels)}, {}
+    return with_encoder(spec, make_token_classifier(spec, backbone, tokenizer), tokenizer)
+
+
+def make_token_classifier(
+    spec: ExportSpec, backbone: nn.Module, tokenizer: Tokenizer
+) -> TokenClassifier:
+    """Return the network that takes ids, in evaluation mode without gradients."""
+    return _fixed(TokenClassifier(_token_augment(spec, tokenizer), backbone))
+
+
+def with_encoder(
+    spec: ExportSpec, classifier: TokenClassifier, tokenizer: Tokenizer
+) -> tuple[Mapping[InputKind, Graph], Mapping[InputKind, str]]:
+    """Return a network that takes ids and the one with the tokenizer, as `make_graphs` does."""
+    raw: InputKind = "audio" if spec.modality == "audio" else "images"
+    try:
+        encoder = make_encoder(tokenizer)
+    except UsageError as error:
+        return {"tokens": classifier}, {raw: str(error)}
+    return {"tokens": classifier, raw: _fixed(RawClassifier(raw, encoder, classifier))}, {}
+
+
+def _fixed(graph: _Network) -> _Network:
+    return graph.eval().requires_grad_(False)
 
 
 def choose_graph(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from seit.errors import SeitError, UsageError
-from seit.exports.graphs import Graph, Outputs
+from seit.exports.graphs import Graph, Outputs, RawEncoder
 from seit.extras import how_to_install
 
 OPSET = 20
@@ -50,7 +50,7 @@ def check_onnx_installed() -> None:
         )
 
 
-def trace(graph: Graph, example: Tensor) -> ExportedProgram:
+def trace(graph: Graph | RawEncoder, example: Tensor) -> ExportedProgram:
     """Trace a network in evaluation mode for batches of any size, given one of 2 or more.
 
     Raises:
@@ -95,22 +95,45 @@ def write_onnx(
     Raises:
         SeitError: PyTorch cannot write it in this opset.
     """
+    with _explained_export(opset):
+        onnx_program = _to_onnx(program, graph, opset)
+        onnx_program.model.metadata_props.update(metadata)
+        num_bytes = sum(value.nbytes for value in _constants(onnx_program.model))
+        onnx_program.save(path, external_data=num_bytes > MAX_ONNX_BYTES)
+
+
+def onnx_model(program: ExportedProgram, graph: Graph | RawEncoder, *, opset: int = OPSET) -> Any:
+    """Return a program as an `onnx.ModelProto`.
+
+    Raises:
+        SeitError: PyTorch cannot write it in this opset, or it is too large for one file.
+    """
+    with _explained_export(opset):
+        onnx_program = _to_onnx(program, graph, opset)
+        num_bytes = sum(value.nbytes for value in _constants(onnx_program.model))
+        if num_bytes > MAX_ONNX_BYTES:
+            raise ValueError(f"it holds {num_bytes:,} bytes, too many for one file")
+        return onnx_program.model_proto
+
+
+def _to_onnx(program: ExportedProgram, graph: Graph | RawEncoder, opset: int) -> Any:
+    return torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        verbose=False,
+        opset_version=opset,
+        input_names=[graph.input_name],
+        output_names=list(graph.output_names),
+        dynamic_shapes=({0: _BATCH},),
+    )
+
+
+@contextlib.contextmanager
+def _explained_export(opset: int) -> Iterator[None]:
     try:
         with quiet():
-            onnx_program = torch.onnx.export(
-                program,
-                (),
-                dynamo=True,
-                verbose=False,
-                opset_version=opset,
-                input_names=[graph.input_name],
-                output_names=list(graph.output_names),
-                dynamic_shapes=({0: _BATCH},),
-            )
-            assert onnx_program is not None
-            onnx_program.model.metadata_props.update(metadata)
-            num_bytes = sum(value.nbytes for value in _constants(onnx_program.model))
-            onnx_program.save(path, external_data=num_bytes > MAX_ONNX_BYTES)
+            yield
     except Exception as error:  # as in `trace`
         raise SeitError(
             f"the network cannot be written as ONNX of opset {opset}: {_first_line(error)}"

@@ -1,6 +1,16 @@
 from .classifier import is_of_head as is_of_head
 from .codebook import standardised as standardised
+from .compression.bounds import MAX_PROGRAM_BYTES as MAX_PROGRAM_BYTES
 from .compression.packed import PackedWeight as PackedWeight, WeightGrid as WeightGrid
+from .compression.program import (
+    PROGRAM_INPUT as PROGRAM_INPUT,
+    PROGRAM_NAME as PROGRAM_NAME,
+    OnnxClassifier as OnnxClassifier,
+    check_runtime as check_runtime,
+    open_session as open_session,
+    parse_onnx as parse_onnx,
+    read_onnx as read_onnx,
+)
 from .compression.selection import Selection as Selection, select as select
 from .compression.sparse import SparseWeight as SparseWeight, is_worth_it as is_worth_it
 from .compression.steps import (

@@ -76,6 +76,7 @@ from .launch import (
 from .loop import Loop as Loop
 from .networks import (
     check_plain as check_plain,
+    load_classifier as load_classifier,
     load_run_model as load_run_model,
     pixel_stem as pixel_stem,
 )

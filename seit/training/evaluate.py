@@ -25,7 +25,7 @@ from seit.shards import Store, open_store
 from seit.tokenizers import load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import make_feed
-from seit.training.networks import load_run_model
+from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
 from seit.training.ranks import Ranks
 from seit.training.run import TOKENIZER_NAME, Run
@@ -219,7 +219,8 @@ def evaluate_run(
     config = replace(config, data=replace(config.data, val_split=split, pixels=source))
     target = choose_device(device)
     feed = make_feed(store, config, target, with_train=False)
-    model = load_run_model(run, feed.augment, tokenizer, target)
+    model, augment = load_classifier(run, feed.augment, tokenizer, target)
+    feed = replace(feed, augment=augment)
     lookup = torch.from_numpy(np.append(match.numbers, -1)).to(target)
     evaluation = evaluate(
         model,

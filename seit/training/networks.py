@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from torch import Tensor, device as Device, nn
 
-from seit.augment import PixelAugment, TokenAugment
+from seit.augment import PixelAugment, StoredTokens, TokenAugment
 from seit.errors import UsageError
 from seit.models import (
+    PROGRAM_NAME,
     TUNINGS,
+    OnnxClassifier,
     Structure,
     Tuning,
     TuningConfig,
@@ -93,6 +95,31 @@ def load_run_model(
     compression.attach(model, origin=str(run.path))
     load_weights(model, weights, origin=str(run.path))
     return model.to(device)
+
+
+def load_classifier(
+    run: Run, augment: TokenAugment | PixelAugment, tokenizer: Tokenizer, device: Device
+) -> tuple[nn.Module, TokenAugment | PixelAugment]:
+    """Load the network by which a finished run predicts classes, and what makes its inputs.
+
+    It is the network of `load_run_model`, or the file in which a compressed run is deployed, which
+    takes ids and runs on the CPU.
+
+    Args:
+        run: the run.
+        augment: evaluation inputs of the run's network.
+        tokenizer: the run's tokenizer.
+        device: device of the network and of the ids.
+
+    Raises:
+        UsageError: the run has not finished, or what runs its file is not installed.
+        DamagedError: its files are corrupt.
+    """
+    if not run.compression.program:
+        return load_run_model(run, augment, tokenizer, device), augment
+    path, grid = run.finished_file(PROGRAM_NAME), tokenizer.grid
+    program = OnnxClassifier.load(path, grid=grid, num_classes=len(run.classes))
+    return program, StoredTokens(tokenizer.codebook, grid).to(device)
 
 
 def check_plain(run: Run) -> None:

@@ -35,7 +35,7 @@ from seit.outcomes import Outcome
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
-from seit.training.networks import load_run_model
+from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
 from seit.training.run import TOKENIZER_NAME, Run
 
@@ -81,8 +81,8 @@ class Predictor:
         self._config, self._classes = run.config, run.classes
         self._device = choose_device(device)
         self._tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(self._device)
-        self._augment = _augment(self._config, self._tokenizer, self._device)
-        model = load_run_model(run, self._augment, self._tokenizer, self._device)
+        augment = _augment(self._config, self._tokenizer, self._device)
+        model, self._augment = load_classifier(run, augment, self._tokenizer, self._device)
         self._model = model.eval()
         self.top = min(top, len(run.classes))
 

@@ -30,7 +30,13 @@ from seit.models import Compression, StoredWeights
 from seit.outcomes import summarize
 from seit.printable import printable
 from seit.shards import Store
-from seit.tensors import array_bytes, read_described, read_tensors, write_tensors
+from seit.tensors import (
+    array_bytes,
+    read_described,
+    read_description,
+    read_tensors,
+    write_tensors,
+)
 from seit.tokenizers import save_tokenizer
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
@@ -388,6 +394,18 @@ class Run:
         compression = Compression.of_card(card, origin=str(path))
         stored = StoredWeights(tensors=tensors, compression=compression)
         return stored.dense(origin=str(path)), compression
+
+    @property
+    def compression(self) -> Compression:
+        """Differences of the network from that of the settings.
+
+        Raises:
+            UsageError: the run has not finished.
+            DamagedError: the file of its weights is corrupt.
+        """
+        path = self.finished_file(WEIGHTS_NAME)
+        card = read_description(path)
+        return Compression() if card is None else Compression.of_card(card, origin=str(path))
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read a file of tensors of a finished run.

@@ -25,6 +25,8 @@ class Compression:
         sparse: shape of each weight that is stored as a bitmap and its nonzero values, by name.
         activations: layers whose inputs are rounded, by name.
         structure: sizes of a ViT that is smaller than that of the settings; None for the same.
+        program: whether the run predicts by the ONNX file next to its weights, which computes in 8
+            bits.
         version: version of this card.
     """
 
@@ -32,6 +34,7 @@ class Compression:
     sparse: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     activations: Mapping[str, InputGrid] = field(default_factory=dict)
     structure: Structure | None = None
+    program: bool = False
     version: int = CARD_VERSION
 
     @property
