@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from seit.compression.method import Findings
 from seit.compression.result import CompressResult
@@ -22,6 +23,8 @@ from seit.training import (
     confusion_record,
     environment,
     evaluate_run,
+    footprint_record,
+    load_run_model,
     write_run_report,
 )
 
@@ -68,12 +71,21 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
         "environment": environment(subject.device),
         **confusion_record(after.confusion),
         "warnings": [],
+        **_footprint(run, subject),
         **findings.notes,
     }
     sections = (_comparison(result), *findings.sections)
     write_run_report(run, info=info, store=subject.store, sections=sections)
     run.write_info({**info, "status": FINISHED})
     return result
+
+
+def _footprint(run: Run, subject: Subject) -> Mapping[str, Any]:
+    """Return the entry of `run.json` on the footprint of the compressed network."""
+    cpu = torch.device("cpu")
+    model = load_run_model(run, subject.augment, subject.tokenizer, cpu)
+    shape = (subject.augment.channels, *subject.augment.output_size)
+    return footprint_record(run, model, shape)
 
 
 def agreement(before: RunEvaluation, after: RunEvaluation) -> float:

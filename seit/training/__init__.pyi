@@ -50,6 +50,17 @@ from .feeds import (
     make_augment as make_augment,
     make_unlabelled_feed as make_unlabelled_feed,
 )
+from .flops import Flops as Flops, count_flops as count_flops
+from .footprint import (
+    Footprint as Footprint,
+    LayerFootprint as LayerFootprint,
+    footprint_of as footprint_of,
+    footprint_record as footprint_record,
+    footprint_sections as footprint_sections,
+    layers_of as layers_of,
+    operations as operations,
+    read_footprint as read_footprint,
+)
 from .initialize import (
     check_tokens as check_tokens,
     plain_weights as plain_weights,
