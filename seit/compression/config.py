@@ -19,6 +19,8 @@ class CompressionConfig:
     """Inputs of a weight that share a scale; 0 for all inputs of an output channel."""
     samples: int = 256
     """Training samples to calibrate with, balanced over the classes."""
+    measure: bool = True
+    """Measure memory and times of the finished file, as `seit footprint` does; takes seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seit.compression.footprint.start import measured
 from seit.compression.method import Findings
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject
@@ -17,6 +18,7 @@ from seit.models import count_parameters
 from seit.report import Section, table
 from seit.training import (
     FINISHED,
+    FOOTPRINT,
     WEIGHTS_NAME,
     Run,
     RunEvaluation,
@@ -50,8 +52,12 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
     split = subject.config.data.val_split
     before = evaluate_run(subject.run.path, subject.store, split=split, device=str(subject.device))
     after = evaluate_run(run.path, subject.store, split=split, device=str(subject.device))
+    counted = _footprint(run, subject)
+    figures: dict[str, Any] = {**after.metrics(), "flops": counted[FOOTPRINT]["flops"]}
+    if subject.config.compression.measure:
+        figures |= measured(run.path)
     result = CompressResult(
-        **after.metrics(),
+        **figures,
         steps=0,
         samples_per_second=0.0,
         data_wait_fraction=0.0,
@@ -71,7 +77,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
         "environment": environment(subject.device),
         **confusion_record(after.confusion),
         "warnings": [],
-        **_footprint(run, subject),
+        **counted,
         **findings.notes,
     }
     sections = (_comparison(result), *findings.sections)
@@ -99,5 +105,9 @@ def _comparison(result: CompressResult) -> Section:
         ["top-1", f"{result.top1_before:.2%}", f"{result.top1:.2%}"],
         ["bytes", f"{result.bytes_before:,}", f"{result.bytes:,}"],
         ["same predictions", "", f"{result.agreement:.2%}"],
+        *(
+            [f"batch of {size}, one thread", "", f"{one.p50:.3g} ms"]
+            for size, one in (result.latency_ms or {}).items()
+        ),
     ]
     return Section("Before and after", table(rows, header=["", "before", "after"]))

@@ -1,3 +1,4 @@
+from .encoders import make_encoder as make_encoder
 from .export import (
     FORMATS as FORMATS,
     ExportedFile as ExportedFile,

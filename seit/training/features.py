@@ -108,7 +108,7 @@ def embed_split(
     check_tokens(run, store)
     target, chosen = choose_device(device), store[split]
     augment = make_augment(store, settings, target, with_train=False)
-    model = _backbone(run, augment, target).eval()
+    model = load_backbone(run, augment, target).eval()
     parts: list[npt.NDArray[np.float32]] = []
     batches = loader(chosen, batch_size=EVAL_BATCH, device=target, shuffle=False)
     done, keys, labels = 0, [], []
@@ -147,8 +147,15 @@ def read_features(path: str | Path) -> Features:
     return Features(tensors[_FEATURES], tensors[_LABELS], keys)
 
 
-def _backbone(run: Run, augment: TokenAugment | PixelAugment, device: torch.device) -> nn.Module:
-    """Return a classifier's network, or the encoder of a pretraining run."""
+def load_backbone(
+    run: Run, augment: TokenAugment | PixelAugment, device: torch.device
+) -> nn.Module:
+    """Load a classifier's network, or the encoder of a pretraining run, with its final weights.
+
+    Raises:
+        UsageError: the run has not finished.
+        DamagedError: its weights are corrupt.
+    """
     if run.kind.classifies:
         return load_run_model(run, augment, load_tokenizer(run.path / TOKENIZER_NAME), device)
     weights = run.load_weights()

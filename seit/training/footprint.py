@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from seit.training.run import WEIGHTS_NAME, Run
 
 FULL_BITS = 32
 """Bits of an activation, and of a weight without a file."""
-KEY = "footprint"
+FOOTPRINT = "footprint"
 """Entry of `run.json`."""
 _DTYPES = {
     "F64": "float64",
@@ -75,20 +76,25 @@ class LayerFootprint:
         parameters: its own parameters, without those of layers inside it.
         nonzero_parameters: those that are not 0.
         bytes: bytes of its tensors in the file.
-        bits: bits of its weight; None without one.
         flops: its own operations; None if they are unknown.
+        weight_bits: bits of its weight; None without one.
+        activation_bits: bits of what the weight is multiplied with.
     """
 
     name: str
     parameters: int
     nonzero_parameters: int
     bytes: int
-    bits: int | None
     flops: int | None
+    weight_bits: int | None = None
+    activation_bits: int = FULL_BITS
 
-    def bops(self, activation_bits: int) -> int:
-        """Return the bit operations; products of two activations count with their bits twice."""
-        return (self.flops or 0) // 2 * (self.bits or activation_bits) * activation_bits
+    @property
+    def bops(self) -> int | None:
+        """Bit operations; both factors of a product of activations have `activation_bits`."""
+        if self.flops is None:
+            return None
+        return self.flops // 2 * (self.weight_bits or self.activation_bits) * self.activation_bits
 
 
 def footprint_of(
@@ -105,24 +111,41 @@ def footprint_of(
     Raises:
         DamagedError: the weights are corrupt.
     """
-    layers = layers_of(run, model, shape)
+    layers = layers_of(run, model, shape, activation_bits=activation_bits)
     path = run.path / WEIGHTS_NAME
+    return summed(layers, path.stat().st_size, bytes_by_dtype(path))
+
+
+def summed(layers: Sequence[LayerFootprint], size: int, sizes: Mapping[str, int]) -> Footprint:
+    """Return the footprint of layers whose file has ``size`` bytes, and ``sizes`` by dtype."""
+    flops = [layer.flops for layer in layers if layer.flops is not None]
+    is_known = len(flops) == len(layers)
+    return Footprint(
+        parameters=sum(layer.parameters for layer in layers),
+        nonzero_parameters=sum(layer.nonzero_parameters for layer in layers),
+        bytes=size,
+        bytes_by_dtype=sizes,
+        flops=sum(flops) if is_known else None,
+        bops=sum(layer.bops or 0 for layer in layers) if is_known else None,
+    )
+
+
+def bytes_by_dtype(path: Path) -> dict[str, int]:
+    """Return the bytes of the tensors of a safetensors file by dtype.
+
+    Raises:
+        DamagedError: the file is damaged.
+    """
     sizes: dict[str, int] = {}
     for one in list_tensors(path).values():
         name = _DTYPES.get(one.dtype, one.dtype.lower())
         sizes[name] = sizes.get(name, 0) + one.num_bytes
-    is_known = all(layer.flops is not None for layer in layers)
-    return Footprint(
-        parameters=sum(layer.parameters for layer in layers),
-        nonzero_parameters=sum(layer.nonzero_parameters for layer in layers),
-        bytes=path.stat().st_size,
-        bytes_by_dtype=sizes,
-        flops=sum(layer.flops or 0 for layer in layers) if is_known else None,
-        bops=sum(layer.bops(activation_bits) for layer in layers) if is_known else None,
-    )
+    return sizes
 
 
-def layers_of(run: Run, model: nn.Module, shape: Sequence[int]) -> list[LayerFootprint]:
+def layers_of(
+    run: Run, model: nn.Module, shape: Sequence[int], *, activation_bits: int = FULL_BITS
+) -> list[LayerFootprint]:
     """Return the footprint of each layer with parameters or operations of its own.
 
     Arguments and errors as in :func:`footprint_of`.
@@ -142,8 +165,9 @@ def layers_of(run: Run, model: nn.Module, shape: Sequence[int]) -> list[LayerFoo
             parameters=sum(one.numel() for one in tensors.values()),
             nonzero_parameters=sum(int(one.count_nonzero()) for one in tensors.values()),
             bytes=sum(stored[one].num_bytes for one in kept.get(name, ())),
-            bits=_bits(tensors, compression, stored),
             flops=None if own is None else own.get(name, 0),
+            weight_bits=_bits(tensors, compression, stored),
+            activation_bits=activation_bits,
         )
         if layer.parameters or layer.bytes or layer.flops:
             layers.append(layer)
@@ -152,7 +176,7 @@ def layers_of(run: Run, model: nn.Module, shape: Sequence[int]) -> list[LayerFoo
 
 def footprint_record(run: Run, model: nn.Module, shape: Sequence[int]) -> dict[str, Any]:
     """Return the entry of `run.json`; see :func:`footprint_of`."""
-    return {KEY: vars(footprint_of(run, model, shape))}
+    return {FOOTPRINT: vars(footprint_of(run, model, shape))}
 
 
 def read_footprint(info: Mapping[str, Any], *, origin: str) -> Footprint | None:
@@ -161,8 +185,12 @@ def read_footprint(info: Mapping[str, Any], *, origin: str) -> Footprint | None:
     Raises:
         DamagedError: the entry is corrupt.
     """
-    found = info.get(KEY)
-    return None if found is None else as_record(found, Footprint, origin=f"the {KEY} in {origin}")
+    found = info.get(FOOTPRINT)
+    return (
+        None
+        if found is None
+        else as_record(found, Footprint, origin=f"the {FOOTPRINT} in {origin}")
+    )
 
 
 def footprint_sections(info: Mapping[str, Any], *, origin: str) -> list[Section]:

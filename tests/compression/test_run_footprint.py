@@ -15,7 +15,8 @@ DIM, DEPTH, TOKENS = 32, 2, 17
 def packed(learned, pattern_store, tmp_path_factory):
     """Return a finished run of four-bit weights."""
     out = tmp_path_factory.mktemp("packed") / "w4"
-    seit.compress(learned, store=pattern_store, out=out, method="w4")
+    settings = {"compression.measure": True}
+    seit.compress(learned, store=pattern_store, out=out, method="w4", **settings)
     return Run.open(out)
 
 
@@ -42,6 +43,13 @@ def test_packed_weights_count_in_what_they_take(packed, learned):
     attention = 2 * TOKENS**2 * DIM * DEPTH
     edges = found.flops // 2 - TOKENS * blocks - attention
     assert found.bops == 32 * (TOKENS * blocks * 4 + edges * 8 + attention * 32)
+
+
+def test_a_compressed_run_is_measured_at_its_end(packed):
+    result = packed.info["result"]
+    assert result["flops"] == packed.info["footprint"]["flops"]
+    assert result["peak_memory_bytes"] > 0
+    assert 0 < result["latency_ms"]["1"]["p50"] < result["latency_ms"]["64"]["p95"]
 
 
 def test_older_runs_open_without_a_footprint(packed):
