@@ -13,6 +13,10 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _MAX_INFO_BYTES = 1 << 20
 _LISTS = ("flags", "features")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+INT8_FEATURES = frozenset(
+    {"avx2", "avx512f", *_VNNI, "avx_vnni_int8", "asimddp", "dotprod", "i8mm", "sve"}
+)
+"""Flags that 8-bit kernels ask for."""
 _ARM_MACHINES = ("aarch64", "arm64", "armv8l")
 _DARWIN_FLAGS = ("machdep.cpu.features", "machdep.cpu.leaf7_features", "hw.optional.arm")
 

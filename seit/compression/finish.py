@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from seit.compression.footprint.start import measured
+from seit.compression.footprint.targets.runs import RunTarget
 from seit.compression.method import Findings
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject
@@ -25,8 +25,6 @@ from seit.training import (
     confusion_record,
     environment,
     evaluate_run,
-    footprint_record,
-    load_run_model,
     write_run_report,
 )
 
@@ -52,7 +50,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
     split = subject.config.data.val_split
     before = evaluate_run(subject.run.path, subject.store, split=split, device=str(subject.device))
     after = evaluate_run(run.path, subject.store, split=split, device=str(subject.device))
-    counted = _footprint(run, subject)
+    counted = {FOOTPRINT: vars(RunTarget(run.path).counts().whole)}
     figures: dict[str, Any] = {**after.metrics(), "flops": counted[FOOTPRINT]["flops"]}
     if subject.config.compression.measure:
         figures |= measured(run.path)
@@ -84,14 +82,6 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
     write_run_report(run, info=info, store=subject.store, sections=sections)
     run.write_info({**info, "status": FINISHED})
     return result
-
-
-def _footprint(run: Run, subject: Subject) -> Mapping[str, Any]:
-    """Return the entry of `run.json` on the footprint of the compressed network."""
-    cpu = torch.device("cpu")
-    model = load_run_model(run, subject.augment, subject.tokenizer, cpu)
-    shape = (subject.augment.channels, *subject.augment.output_size)
-    return footprint_record(run, model, shape)
 
 
 def agreement(before: RunEvaluation, after: RunEvaluation) -> float:

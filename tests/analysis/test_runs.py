@@ -133,7 +133,7 @@ def test_the_report_draws_rates_and_wants_no_store(finished):
     write_run_report(finished)
     found = sections(finished)
     assert list(found) == [
-        *("Result", "Learning curves", "Confusion", "Most often confused"),
+        *("Result", "Footprint", "Learning curves", "Confusion", "Most often confused"),
         *("Throughput", "Settings"),
     ]
     charts = found["Throughput"].findall("figure")

@@ -213,6 +213,23 @@ def test_an_exported_run_counts_as_the_run_does(learned, tmp_path):
     assert program.bops == run.bops
 
 
+def test_a_run_with_a_program_is_measured_in_that(learned, pattern_store, tmp_path):
+    seit.export(learned, out=tmp_path / "out", formats=["onnx"], inputs=["tokens"])
+    run = tmp_path / "run"
+    seit.compress(learned, store=pattern_store, out=run, method="w8")
+    before = RunTarget(run).counts().whole
+    program = (tmp_path / "out" / "classifier.onnx").read_bytes()
+    (run / "classifier.int8.onnx").write_bytes(program)
+    counts = RunTarget(run).counts()
+    assert counts.runtime == "ONNX Runtime"
+    assert counts.whole.bytes == len(program)
+    assert (counts.whole.flops, counts.whole.parameters) == (before.flops, before.parameters)
+    attention = 2 * 17**2 * 32 * 2
+    assert counts.whole.bops == (before.flops // 2 - attention) * 8 * 8 + attention * 8 * 8
+    (logits,) = RunTarget(run).load(1).call(2)()
+    assert logits.shape == (2, 3)
+
+
 def external(model):
     tensor = model.graph.initializer[1]
     tensor.ClearField("raw_data")

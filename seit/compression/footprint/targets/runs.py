@@ -16,6 +16,7 @@ from seit.compression.footprint.targets.onnx import OnnxFile
 from seit.errors import UsageError
 from seit.tokenizers import load_tokenizer
 from seit.training import (
+    FULL_BITS,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
     Run,
@@ -28,6 +29,8 @@ from seit.training import (
 
 PROGRAM_NAME = "classifier.int8.onnx"
 """File of a run that is deployed in ONNX Runtime instead of its weights."""
+_PROGRAM_BITS = 8
+"""Bits of the activations in such a program."""
 _CPU = torch.device("cpu")
 _SEED = 0
 
@@ -44,15 +47,19 @@ class RunTarget(Target):
 
     @override
     def counts(self) -> Counts:
-        run = self._open()
-        if self._program is not None:
-            return self._program.counts()
+        run, program = self._open(), self._program
         augment = _augment(run)
+        shape = (augment.channels, *augment.output_size)
         model = load_backbone(run, augment, _CPU)
-        layers = layers_of(run, model, (augment.channels, *augment.output_size))
+        bits = FULL_BITS if program is None else _PROGRAM_BITS
+        layers = layers_of(run, model, shape, activation_bits=bits)
+        name = f"{run.settings.model.name}, run of seit {run.command}"
+        if program is not None:
+            file = program.counts()
+            whole = summed(layers, file.whole.bytes, file.whole.bytes_by_dtype)
+            return Counts(name=name, runtime=file.runtime, whole=whole, layers=tuple(layers))
         weights = run.path / WEIGHTS_NAME
         whole = summed(layers, weights.stat().st_size, bytes_by_dtype(weights))
-        name = f"{run.settings.model.name}, run of seit {run.command}"
         return Counts(name=name, runtime="PyTorch, eager", whole=whole, layers=tuple(layers))
 
     @override
