@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,33 @@ def read_description(path: Path) -> "dict[str, Any] | None":
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
         return _parse_card(metadata) if _CARD_KEY in metadata else None
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Entry of a file of tensors: its dtype, in safetensors' words such as F32, and its size."""
+
+    dtype: str
+    num_bytes: int
+
+
+def list_tensors(path: Path) -> dict[str, StoredTensor]:
+    """List the tensors of a file by name, from its header alone.
+
+    Raises:
+        DamagedError: the file is not a regular file, or damaged.
+    """
+    with _explained(path, "damaged", _RESTORE):
+        with open_plain(path) as file:
+            header = parse_json(file.read(_check_header(file.read(8))))
+        with safe_open(path, framework="np") as opened:  # checks the header against the file
+            names = list(opened.keys())
+        return {name: _entry(header[name]) for name in names}
+
+
+def _entry(described: Mapping[str, Any]) -> StoredTensor:
+    begin, end = described["data_offsets"]
+    return StoredTensor(described["dtype"], end - begin)
 
 
 def read_arrays(path: Path, *, advice: str = _RESTORE) -> dict[str, npt.NDArray[Any]]:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from seit.analysis.runs.significance import mcnemar_p
 from seit.config import build, read_yaml
 from seit.demo import write_corpus
 from seit.errors import UsageError
@@ -37,6 +36,7 @@ from seit.training import (
     TrainConfig,
     confusion_sections,
     curves,
+    mcnemar_p,
     read_confusion,
     read_predictions,
     train,

@@ -6,6 +6,7 @@ from .models import (
     embed as embed,
     evaluate as evaluate,
     export as export,
+    footprint as footprint,
     predict as predict,
 )
 from .runs import (
@@ -14,6 +15,7 @@ from .runs import (
     continual as continual,
     plan_run as plan_run,
     pretrain as pretrain,
+    sweep as sweep,
     train as train,
     tune as tune,
 )

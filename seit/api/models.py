@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from seit.compression import FootprintResult, measure_footprint
 from seit.errors import UsageError
 from seit.exports import FORMATS, OPSET, ExportResult, export_run
 from seit.files import check_new_file
@@ -237,3 +238,34 @@ def export(
         opset=OPSET if opset is None else opset,
         store=store,
     )
+
+
+def footprint(
+    path: str | Path,
+    *,
+    batch_size: Sequence[int] = (1, 64),
+    threads: int = 1,
+    seconds: float = 2.0,
+    out: str | Path | None = None,
+) -> FootprintResult:
+    """Measure what a run, an ONNX file or a tokenizer takes: bytes, operations, memory, times.
+
+    Measures on the CPU, in a fresh process. Nothing of the file is executed as a program.
+
+    Args:
+        path: a finished run's folder, an .onnx file, or a tokenizer's file or name. A run is
+            measured from stored ids to logits, or to features; a tokenizer from pixels or
+            waveforms to ids.
+        batch_size: batch sizes.
+        threads: threads of an operator.
+        seconds: time to spend on each batch size.
+        out: a new HTML file, with a table of the layers.
+
+    Raises:
+        UsageError: there is nothing that can be measured, or a setting is out of range.
+        SeitError: a file is damaged, or the measurement failed.
+
+    Example:
+        >>> seit.footprint("run").latency_ms["64"].p50
+    """
+    return measure_footprint(path, batch_size=batch_size, threads=threads, seconds=seconds, out=out)

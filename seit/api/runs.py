@@ -1,15 +1,22 @@
 """Verbs that make runs: train, pretrain, tune, compress, continual."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from seit.compression import CompressConfig, CompressResult, compress as compress_run
+from seit.compression import (
+    METHODS as COMPRESSIONS,
+    CompressConfig,
+    CompressResult,
+    MethodsComparison,
+    compress as compress_run,
+    compress_methods,
+)
 from seit.continual_learning import ContinualConfig, ContinualResult, continual as learn_tasks
 from seit.errors import UsageError
-from seit.models import METHODS, Method
+from seit.models import METHODS
 from seit.pretraining import PretrainConfig, PretrainResult, pretrain as pretrain_encoder
 from seit.progress import Progress
 from seit.shards import Store
@@ -18,12 +25,15 @@ from seit.training import (
     LoopConfig,
     MethodsResult,
     SeedsResult,
+    SweepConfig,
+    SweepResult,
     TrainConfig,
     TrainResult,
     TuneConfig,
     TuneResult,
     kind_named,
     resolve_settings,
+    sweep_settings,
     train as train_classifier,
     train_seeds,
     tune as tune_backbone,
@@ -45,6 +55,9 @@ _SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Settings with a flag of their own, by verb and flag, besides those that all verbs share."""
+_METHODS: Mapping[str, Iterable[str]] = {"tune": METHODS, "compress": COMPRESSIONS}
+"""Methods of the verbs that compare some."""
+Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -175,7 +188,7 @@ def tune(
     Example:
         >>> seit.tune("store", out="tuned", init_from="run", method="lora", steps=50).top1
     """
-    methods = choose_methods(method)
+    methods = choose_methods(method, METHODS)
     changes["method"] = method
     settings = plan_run(
         "tune", store, out=out, recipe=recipe, config=config, resume=resume, **changes
@@ -204,24 +217,29 @@ def compress(
     *,
     store: Store | str | Path,
     out: str | Path,
+    method: str | Sequence[str] | None = None,
     recipe: str | None = None,
     config: object = None,
     resume: bool = False,
+    seeds: int = 1,
     progress: Progress | None = None,
     **changes: Any,
-) -> CompressResult:
-    """Make a finished classifier smaller and leave a run folder at ``out``.
+) -> CompressResult | MethodsComparison:
+    """Make a finished classifier smaller and leave a run folder at ``out``, or compare methods.
 
     Args:
         run: a finished run's folder.
         store: the store of the run: a path or URL, or an open store. Its training split calibrates
             and trains, its validation split is only evaluated.
         out: a new folder for the run.
+        method: a method's name; several, or ``"all"``, make runs in OUT/METHOD/seed-0 … and a
+            table with the fronts of accuracy over bytes, times and operations.
         recipe: a recipe's name; the small one unless ``config`` is given.
         config: a YAML file's path, a mapping of settings, or a `CompressConfig`.
         resume: continue the run at ``out`` if there is one.
+        seeds: number of seeds of each method.
         progress: called after each step with (steps done, total, latest figures).
-        **changes: settings by flag (``method``, ``steps``, …) or by path; see `train`.
+        **changes: settings by flag (``steps``, …) or by path; see `train`.
 
     Raises:
         UsageError: the run is compressed already, or see `train`.
@@ -230,12 +248,91 @@ def compress(
     Example:
         >>> seit.compress("run", store="store", out="small", method="w4").bytes
     """
-    changes["init_from"] = run
+    methods = choose_methods(method, COMPRESSIONS)
+    changes |= {"init_from": run, "method": method}
     settings = plan_run(
         "compress", store, out=out, recipe=recipe, config=config, resume=resume, **changes
     )
     assert isinstance(settings, CompressConfig)
+    if len(methods) > 1 or seeds != 1:
+        return compress_methods(
+            settings,
+            store,
+            out=out,
+            methods=methods or (settings.compression.method,),
+            seeds=seeds,
+            skip_unfit=method == ALL,
+            resume=resume,
+            progress=progress,
+        )
     return compress_run(settings, store, out=out, resume=resume, progress=progress)
+
+
+def sweep(
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    space: str | Path | Mapping[str, Any],
+    trials: int = 9,
+    rungs: int = 3,
+    reduction: int = 3,
+    dev: float = 0.1,
+    budget: str | int | None = None,
+    max_bytes: int | None = None,
+    max_flops: int | None = None,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> SweepResult:
+    """Search settings of a recipe by random draws and successive halving.
+
+    Trials are judged on samples held out of the training split; the validation split is read once,
+    for the winner, whose settings become the recipe OUT/best.yaml.
+
+    Args:
+        store: a path or URL, or an open store.
+        out: a new folder; trial 7 is the run `trial-007` in it.
+        space: a YAML file, or a mapping, of settings: lists of choices, and ranges ``{low, high,
+            log}``.
+        trials: number of trials.
+        rungs: rungs of successive halving; with 1, all trials are trained to the end.
+        reduction: factor between the steps of rungs, and between the numbers of trials.
+        dev: share of the training samples to hold out, 0–1.
+        budget: most steps of all trials, or most seconds, such as ``"600s"``; fewer trials are
+            drawn if they take more.
+        max_bytes: largest weights in float32, in bytes; larger networks are not trained.
+        max_flops: most operations of a forward pass of one sample, likewise.
+        recipe: a recipe's name; see `train`.
+        config: a YAML file's path, a mapping of settings, or a `TrainConfig`.
+        resume: continue the sweep at ``out`` if there is one, to the same result.
+        progress: called after each step with (steps done, total, latest figures) of all trials.
+        **changes: settings of all trials by flag (``steps``, …) or by path; see `train`.
+
+    Raises:
+        UsageError: space, settings, store and folder do not fit together, or no draw meets the
+            limits; see `train`.
+        SeitError: a file cannot be written.
+
+    Example:
+        >>> space = {"optim.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "model.depth": [2, 4]}
+        >>> seit.sweep("store", out="sweep", space=space, trials=9, steps=900).settings
+    """
+    extent = SweepConfig(
+        trials=trials,
+        rungs=rungs,
+        reduction=reduction,
+        dev=dev,
+        budget=None if budget is None else str(budget),
+        max_bytes=max_bytes,
+        max_flops=max_flops,
+    )
+    settings = plan_run("train", store, recipe=recipe, config=config, **changes)
+    assert isinstance(settings, TrainConfig)
+    return sweep_settings(
+        settings, store, out=out, space=space, extent=extent, resume=resume, progress=progress
+    )
 
 
 def continual(
@@ -299,8 +396,9 @@ def plan_run(
         UsageError: see `train`.
     """
     task = str(changes.get("objective") or "mtm") if verb == "pretrain" else verb
-    if verb == "tune":
-        changes["method"] = next(iter(choose_methods(changes.get("method"))), None)
+    if verb in _METHODS:
+        named = choose_methods(changes.get("method"), _METHODS[verb])
+        changes["method"] = next(iter(named), None)
     settings: LoopConfig = resolve_settings(
         kind_named(verb).settings_class,
         task=task,
@@ -314,13 +412,17 @@ def plan_run(
     return settings
 
 
-def choose_methods(given: str | Sequence[str] | None) -> tuple[Method, ...]:
-    """Return the methods that are named; none where none is given."""
+def choose_methods(given: str | Sequence[str] | None, there: Iterable[Name]) -> tuple[Name, ...]:
+    """Return the methods that are named among those that there are; none where none is given.
+
+    Raises:
+        UsageError: there is no method of a name.
+    """
     if given is None:
         return ()
+    known = {str(one): one for one in there}
     if given == ALL:
-        return METHODS
-    known = {str(one): one for one in METHODS}
+        return tuple(known.values())
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
     for name in names:
         if name not in known:

@@ -29,11 +29,13 @@ COMMANDS = {
     "pretrain": "Pretrain an encoder on the tokens of a store, without labels.",
     "tune": "Fine-tune a few weights of a pretrained backbone, or compare methods.",
     "compress": "Make a finished classifier smaller: quantize, prune or distill it.",
+    "sweep": "Search settings of a recipe: random draws and successive halving.",
     "continual": "Learn the classes of a store task by task.",
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Predict the classes of raw images or clips.",
     "embed": "Write the features of a run's backbone for every sample of a split.",
     "analyze": "Measure what the layers of a network hold.",
+    "footprint": "Measure what a run, an ONNX file or a tokenizer takes: bytes, memory, times.",
     "runs": "List runs, or compare some of them.",
     "export": "Write a finished run as safetensors, ONNX and torch.export files with a card.",
     "frontier": "Compare tokens, JPEG, smaller pictures and subsets: accuracy against bytes.",
@@ -43,7 +45,7 @@ COMMANDS = {
 GROUPS = ("analyze", "recipes", "runs", "tokenizer")
 """Commands with subcommands."""
 
-WITH_SETTINGS = ("train", "pretrain", "tune", "compress", "continual", "frontier")
+WITH_SETTINGS = ("train", "pretrain", "tune", "compress", "sweep", "continual", "frontier")
 """Commands that take ``--group.field value``."""
 
 RESUMABLE = (
@@ -54,6 +56,7 @@ RESUMABLE = (
     "pretrain",
     "tune",
     "compress",
+    "sweep",
     "continual",
     "tokenizer train",
     "tokenizer adapt",
@@ -126,7 +129,7 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
     if command not in RESUMABLE:
         return ""
     asks = (
-        command.endswith(("train", "tune", "compress", "continual", "adapt"))
+        command.endswith(("train", "tune", "compress", "sweep", "continual", "adapt"))
         and "--resume" not in tokens
     )
     flag = " with --resume" if asks else ""

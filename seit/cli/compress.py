@@ -22,6 +22,7 @@ def command(
     /,
     *,
     method: str | None = None,
+    seeds: int = 1,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Make a finished classifier smaller: quantize, prune or distill it.
@@ -36,8 +37,10 @@ def command(
         method: int8 and int8-static compute in 8 bits by ONNX Runtime; w8, w4, w3 or w2 store
             weights in as many bits; mixed chooses bits for each layer within --compression.budget;
             qat trains for few bits (--compression.bits); prune removes weights or parts
-            (--compression.pattern) and trains the rest; distill trains a smaller student. That of
-            the recipe by default.
+            (--compression.pattern) and trains the rest; distill trains a smaller student. Several
+            with commas between, or all, make runs in OUT/METHOD/seed-0 … and a table. That of the
+            recipe by default.
+        seeds: Number of seeds of each method.
         flags: Flags of all runs.
     """
     from seit.api import compress, plan_run
@@ -50,12 +53,17 @@ def command(
         return print_settings(settings, json=flags.json)
     out = flags.folder
     with figures_bar("compressing", NOTES) as progress:
-        result = compress(run, store=store, out=out, progress=progress, **given)
+        result = compress(run, store=store, out=out, seeds=seeds, progress=progress, **given)
     if not is_main_process():
         return None
     if flags.json:
         return print_result(result)
-    _print_run(result, out)
+    from seit.compression import HEADER, MethodsComparison, cells
+
+    if isinstance(result, MethodsComparison):
+        print_table([HEADER, *map(cells, (result.source, *result.rows))], left=1)
+    else:
+        _print_run(result, out)
     return say(f"the report is at {out}/report.html")
 
 
@@ -72,6 +80,10 @@ def _print_run(result: "CompressResult", out: Path) -> None:
                 "size",
                 f"{human_bytes(result.bytes)} of {human_bytes(result.bytes_before)} "
                 f"({result.bytes / result.bytes_before:.1%})",
+            ),
+            *(
+                (f"batch of {size}", f"{one.p50:.3g} ms on one thread")
+                for size, one in (result.latency_ms or {}).items()
             ),
             ("time", human_seconds(result.seconds)),
         ]

@@ -80,6 +80,8 @@ class CompressionConfig:
     target_cpu: Literal["auto", "avx2", "vnni", "arm"] = "auto"
     """Processor to choose 8-bit weights for: x86 without (avx2) or with (vnni) dot products of
     bytes, or ARM; auto takes this one's."""
+    measure: bool = True
+    """Measure memory and times of the finished file, as `seit footprint` does; takes seconds."""
 
     @property
     def shares(self) -> Mapping[Pattern, float]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from seit.compression.footprint.start import measured
+from seit.compression.footprint.targets.runs import RunTarget
 from seit.compression.method import Findings
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject
@@ -16,6 +18,7 @@ from seit.models import count_parameters
 from seit.report import Section, table
 from seit.training import (
     FINISHED,
+    FOOTPRINT,
     WEIGHTS_NAME,
     Evaluation,
     Run,
@@ -48,9 +51,12 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
     before = evaluate_run(subject.run.path, subject.store, split=split, device=str(subject.device))
     deployed = findings.deployment
     after = evaluate_run(run.path, subject.store, split=split, device=str(subject.device))
-    metrics: dict[str, Any] = {**after.metrics()}
+    counted = {FOOTPRINT: vars(RunTarget(run.path).counts().whole)}
+    figures: dict[str, Any] = {**after.metrics(), "flops": counted[FOOTPRINT]["flops"]}
+    if subject.config.compression.measure:
+        figures |= measured(run.path)
     result = CompressResult(
-        **metrics,
+        **figures,
         steps=0,
         samples_per_second=0.0,
         data_wait_fraction=0.0,
@@ -72,6 +78,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
         "environment": environment(subject.device),
         **confusion_record(after.confusion),
         "warnings": [],
+        **counted,
         **findings.notes,
     }
     sections = (comparison(result), *findings.sections)
@@ -120,5 +127,9 @@ def comparison(result: CompressResult) -> Section:
         ["top-1", f"{result.top1_before:.2%}", f"{result.top1:.2%}"],
         ["bytes", f"{result.bytes_before:,}", f"{result.bytes:,}"],
         ["same predictions", "", f"{result.agreement:.2%}"],
+        *(
+            [f"batch of {size}, one thread", "", f"{one.p50:.3g} ms"]
+            for size, one in (result.latency_ms or {}).items()
+        ),
     ]
     return Section("Before and after", table(rows, header=["", "before", "after"]))

@@ -1,7 +1,9 @@
 """Result of a compression run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seit.compression.footprint.clock import Latency
 from seit.training import TrainResult
 
 
@@ -15,6 +17,11 @@ class CompressResult(TrainResult):
         agreement: share of samples for which both predict the same class, 0–1.
         bytes: size of the file that is deployed.
         bytes_before: size of the same kind of file of the run that was compressed.
+        flops: operations of a forward pass of one sample; None if they are unknown.
+        peak_memory_bytes: memory that loading and running it adds at the peak, at batch size 64;
+            None if it was not measured.
+        latency_ms: times of a batch on one thread by its size, 1 and 64, in milliseconds; None if
+            it was not measured.
     """
 
     method: str
@@ -22,3 +29,6 @@ class CompressResult(TrainResult):
     agreement: float
     bytes: int
     bytes_before: int
+    flops: int | None = None
+    peak_memory_bytes: int | None = None
+    latency_ms: Mapping[str, Latency] | None = None

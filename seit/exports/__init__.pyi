@@ -1,4 +1,5 @@
 from .classifier import classifier_onnx as classifier_onnx
+from .encoders import make_encoder as make_encoder
 from .export import (
     FORMATS as FORMATS,
     ExportedFile as ExportedFile,

@@ -14,6 +14,7 @@ from seit.training import (
     Curve,
     Run,
     curves,
+    footprint_sections,
     origin_sections,
     write_report,
 )
@@ -60,6 +61,7 @@ def write_pretrain_report(
     sections = [
         Section("Result", figures(_tiles(info["result"]))),
         *([Section("Warnings", [], "\n\n".join(info["warnings"]))] if info["warnings"] else []),
+        *footprint_sections(info, origin=str(run.path / RUN_NAME)),
         *origin_sections(info, where=str(run.path / RUN_NAME)),
         Section("Features", _charts(metrics, _FEATURES)),
         Section("Learning curves", _charts(metrics, (*_parts(metrics), *_CODES, *_GRADIENTS))),

@@ -2,6 +2,7 @@ from .convert import Conversion as Conversion, convert_store as convert_store
 from .copy import copy_store as copy_store
 from .delete import Deletion as Deletion, delete_samples as delete_samples
 from .filter import filter_store as filter_store
+from .hold_out import hold_out_samples as hold_out_samples
 from .info import StoreInfo as StoreInfo, describe_store as describe_store
 from .merge import merge_stores as merge_stores
 from .place import work_folder as work_folder

@@ -53,6 +53,21 @@ from .feeds import (
     make_augment as make_augment,
     make_unlabelled_feed as make_unlabelled_feed,
 )
+from .flops import Flops as Flops, count_flops as count_flops
+from .footprint import (
+    FOOTPRINT as FOOTPRINT,
+    FULL_BITS as FULL_BITS,
+    Footprint as Footprint,
+    LayerFootprint as LayerFootprint,
+    bytes_by_dtype as bytes_by_dtype,
+    footprint_of as footprint_of,
+    footprint_record as footprint_record,
+    footprint_sections as footprint_sections,
+    layers_of as layers_of,
+    operations as operations,
+    read_footprint as read_footprint,
+    summed as summed,
+)
 from .initialize import (
     check_tokens as check_tokens,
     plain_weights as plain_weights,
@@ -95,6 +110,7 @@ from .precision import make_autocast as make_autocast, make_scaler as make_scale
 from .prediction import (
     Prediction as Prediction,
     Predictor as Predictor,
+    evaluation_augment as evaluation_augment,
     list_files as list_files,
     predict as predict,
 )
@@ -130,14 +146,20 @@ from .seeds import (
     SEEDS_NAME as SEEDS_NAME,
     SeedsResult as SeedsResult,
     Spread as Spread,
+    counting as counting,
     folder_of as folder_of,
     read_seeds as read_seeds,
+    repeat as repeat,
     shown_figures as shown_figures,
     train_seeds as train_seeds,
 )
 from .settings import resolve_settings as resolve_settings
 from .signals import Stop as Stop
+from .significance import mcnemar_p as mcnemar_p, welch_interval as welch_interval
 from .step import seed_torch as seed_torch
+from .sweep.extent import SweepConfig as SweepConfig
+from .sweep.result import SweepResult as SweepResult
+from .sweep.start import sweep_settings as sweep_settings
 from .tables import (
     check_new_tables as check_new_tables,
     prediction_table as prediction_table,

@@ -17,6 +17,7 @@ REVISION = 2
 
 OF_THE_MACHINE = frozenset(
     {
+        "compression.measure",
         "data.mode",
         "probe.gradients",
         "run.checkpoint_every",

@@ -150,7 +150,12 @@ def read_features(path: str | Path) -> Features:
 def load_backbone(
     run: Run, augment: TokenAugment | PixelAugment, device: torch.device
 ) -> nn.Module:
-    """Return a classifier's network, or the encoder of a pretraining run, with its weights."""
+    """Load a classifier's network, or the encoder of a pretraining run, with its final weights.
+
+    Raises:
+        UsageError: the run has not finished.
+        DamagedError: its weights are corrupt.
+    """
     if run.kind.classifies:
         return load_run_model(run, augment, load_tokenizer(run.path / TOKENIZER_NAME), device)
     weights = run.load_weights()

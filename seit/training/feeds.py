@@ -74,6 +74,11 @@ class Feed:
     views: int = 1
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of an input of the network."""
+        return (self.augment.channels, *self.augment.output_size)
+
+    @property
     def _seeds(self) -> tuple[int, ...]:
         """Seed of each view."""
         return (self.seed, self.seed + SECOND_VIEW)[: self.views]

@@ -46,16 +46,21 @@ class Flops:
 
 
 @torch.no_grad()
-def count_flops(model: nn.Module, shape: Sequence[int]) -> Flops:
+def count_flops(
+    model: nn.Module, shape: Sequence[int], *, dtype: torch.dtype | None = None
+) -> Flops:
     """Count the operations of a model in evaluation mode, without computing anything.
 
     Args:
         model: any network on any device; left unchanged.
         shape: shape of one input without the batch, such as (3, 224, 224).
+        dtype: dtype of the input; that of the weights by default.
     """
     named = [*model.named_parameters(), *model.named_buffers()]
     shells = {name: torch.empty_like(value, device="meta") for name, value in named}
-    dtype = next((one.dtype for one in shells.values() if one.is_floating_point()), torch.float32)
+    if dtype is None:
+        floats = (one.dtype for one in shells.values() if one.is_floating_point())
+        dtype = next(floats, torch.float32)
     inputs = torch.empty(1, *shape, dtype=dtype, device="meta")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -33,7 +33,7 @@ from seit.lookahead import map_ahead
 from seit.modality import Modality
 from seit.outcomes import Outcome
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
-from seit.training.config import TrainConfig
+from seit.training.config import LoopConfig
 from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
 from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
@@ -81,7 +81,7 @@ class Predictor:
         self._config, self._classes = run.config, run.classes
         self._device = choose_device(device)
         self._tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(self._device)
-        augment = _augment(self._config, self._tokenizer, self._device)
+        augment = evaluation_augment(self._config, self._tokenizer, self._device)
         model, self._augment = load_classifier(run, augment, self._tokenizer, self._device)
         self._model = model.eval()
         self.top = min(top, len(run.classes))
@@ -223,9 +223,10 @@ def _below(path: str, modality: Modality) -> list[str]:
     return kept
 
 
-def _augment(
-    config: TrainConfig, tokenizer: Tokenizer, device: torch.device
+def evaluation_augment(
+    config: LoopConfig, tokenizer: Tokenizer, device: torch.device
 ) -> TokenAugment | PixelAugment:
+    """Return the transform of tokens, or of pixels, to a run's inputs, for its evaluation."""
     if config.data.pixels is not None:
         settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
         height, width, _ = tokenizer.inputs.shape

@@ -28,6 +28,7 @@ from seit.report import (
 )
 from seit.shards import Store
 from seit.training.answers import read_confusion, read_predictions
+from seit.training.footprint import footprint_sections
 from seit.training.mistakes import mistaken_pictures
 from seit.training.origin import origin_sections
 from seit.training.run import REPORT_NAME, RUN_NAME, Run
@@ -110,6 +111,7 @@ def write_run_report(
         sections=[
             Section("Result", tiles, "\n\n".join(info.get("warnings", ()))),
             *sections,
+            *footprint_sections(info, origin=str(run.path / RUN_NAME)),
             *origin_sections(info, where=str(run.path / RUN_NAME)),
             Section("Learning curves", curves(metrics)),
             *confusion_sections(counts, run.classes),

@@ -20,23 +20,23 @@ from safetensors.numpy import save_file
 
 import seit
 from seit.analysis.runs.compare import compare_runs
-from seit.analysis.runs.significance import (
-    incomplete_beta,
-    mcnemar_p,
-    student_quantile,
-    welch_interval,
-    wilson_interval,
-)
 from seit.cli import main
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
+from seit.report import wilson_interval
 from seit.tokenizers import MelConfig, decode_pictures, mel_pictures
 from seit.tokenizers.fitted.dmel import DMelTokenizer
 from seit.training import Run, TrainConfig, train
 from seit.training.loggers import make_loggers
 from seit.training.report import write_run_report
 from seit.training.seeds import train_seeds
+from seit.training.significance import (
+    incomplete_beta,
+    mcnemar_p,
+    student_quantile,
+    welch_interval,
+)
 
 CLASSES = ("blue", "green", "red")
 CONFIG = build(
@@ -133,7 +133,7 @@ def test_the_report_draws_rates_and_wants_no_store(finished):
     write_run_report(finished)
     found = sections(finished)
     assert list(found) == [
-        *("Result", "Learning curves", "Confusion", "Most often confused"),
+        *("Result", "Footprint", "Learning curves", "Confusion", "Most often confused"),
         *("Throughput", "Settings"),
     ]
     charts = found["Throughput"].findall("figure")

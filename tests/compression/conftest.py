@@ -21,6 +21,14 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unmeasured():
+    """Leave out the measurement at the end of compression, which starts a process each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEIT_COMPRESSION_MEASURE", "false")
+        yield
+
+
 @pytest.fixture(scope="session")
 def learned(made_once, pattern_store):
     """Return the folder of a finished run of `seit train`."""

@@ -251,7 +251,7 @@ def test_several_methods_make_a_table(place, backbone, tmp_path, capsys):
     assert "adalora" in (tmp_path / "out" / "report.html").read_text()
     again = main_answer(capsys, *arguments, "--resume")
     assert again == found
-    assert choose_methods("all") == METHODS
+    assert choose_methods("all", METHODS) == METHODS
 
 
 @pytest.mark.slow

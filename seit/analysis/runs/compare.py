@@ -16,10 +16,10 @@ import numpy as np
 
 from seit.analysis.runs.contenders import SEED, Contender, open_contenders
 from seit.analysis.runs.measures import CLASSIFY, LABELS, judged_by, measured_differently
-from seit.analysis.runs.significance import mcnemar_p, welch_interval
 from seit.classes import match_classes
 from seit.errors import DamagedError
 from seit.report import Interval
+from seit.training import mcnemar_p, welch_interval
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, variance
 
-from seit.report import CONFIDENCE, Interval, wilson_interval
-
-__all__ = [
-    "Interval",
-    "incomplete_beta",
-    "mcnemar_p",
-    "student_quantile",
-    "welch_interval",
-    "wilson_interval",
-]
+from seit.report import CONFIDENCE, Interval
 
 _MAX_FRACTIONS = 100_000
 _PRECISION = 1e-15

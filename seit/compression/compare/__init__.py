@@ -1,0 +1,1 @@
+"""Comparison of methods of compression on one run."""

@@ -1,0 +1,1 @@
+"""Targets of a measurement: runs, ONNX files and tokenizers."""

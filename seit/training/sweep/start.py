@@ -1,0 +1,101 @@
+"""`seit sweep`: search settings of a recipe on one store."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from seit.config import flatten, to_mapping
+from seit.errors import UsageError
+from seit.locks import locked_folder
+from seit.progress import Progress
+from seit.shards import Store, open_store
+from seit.stores import hold_out_samples
+from seit.stream import select
+from seit.training.config import OF_THE_MACHINE, TrainConfig
+from seit.training.sweep.extent import SweepConfig
+from seit.training.sweep.record import enter_sweep
+from seit.training.sweep.result import SweepResult
+from seit.training.sweep.rungs import Rungs
+from seit.training.sweep.search import Search
+from seit.training.sweep.space import Space
+from seit.training.sweep.trial import DEV
+
+STORE_NAME = "store"
+
+
+def sweep_settings(
+    config: TrainConfig,
+    store: Store | str | Path,
+    *,
+    out: str | Path,
+    space: str | Path | Mapping[str, Any],
+    extent: SweepConfig | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> SweepResult:
+    """Search settings, judged on samples held out of the training split.
+
+    Args:
+        config: settings of all trials but those of the space; ``schedule.steps`` is the length of
+            a whole run.
+        store: an open store or its path. Its validation split is read once, for the winner.
+        out: a new folder: a run `trial-007` for each trial, `store` with the split in two,
+            `sweep.json`, `best.yaml` and `report.html`.
+        space: a YAML file, or a mapping, of settings: lists of choices, and ranges ``{low, high,
+            log}``.
+        extent: extent of the sweep; the defaults if None.
+        resume: continue an interrupted sweep, if there is one, to the same result.
+        progress: called after each step, with the steps of all trials.
+
+    Raises:
+        UsageError: space, settings, store and folder do not fit together, or no draw meets the
+            limits.
+        SeitError: a file cannot be written.
+        KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    out, extent = Path(out), extent or SweepConfig()
+    _check(config)
+    found = Space.read(space)
+    assert config.schedule.steps is not None
+    rungs = Rungs(steps=config.schedule.steps, count=extent.rungs, reduction=extent.reduction)
+    with locked_folder(out):
+        plan = _plan(config, opened, found, extent)
+        record = enter_sweep(out, plan, resume=resume)
+        record.write(out)
+        data = _divided(config, opened, out, share=extent.dev)
+        search = Search(config, data, found, extent, rungs, out, record, progress)
+        return search.finish(opened)
+
+
+def _check(config: TrainConfig) -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("a sweep runs in one process; start it without torchrun")
+    if config.schedule.steps is None:
+        raise UsageError("a sweep counts in steps, and the settings count epochs; pass --steps")
+    if config.data.pixels is not None:
+        raise UsageError("a sweep takes tokens, and data.pixels names images; leave it out")
+
+
+def _plan(config: TrainConfig, store: Store, space: Space, extent: SweepConfig) -> dict[str, Any]:
+    settings = flatten(to_mapping(config))
+    kept = {name: value for name, value in settings.items() if name not in OF_THE_MACHINE}
+    return {
+        "settings": kept,
+        "space": space.describe(),
+        "store": store.card.seal,
+        **{one.name: getattr(extent, one.name) for one in fields(extent)},
+    }
+
+
+def _divided(config: TrainConfig, store: Store, out: Path, *, share: float) -> Store:
+    """Return the store whose training split has lost the held-out samples to `dev`."""
+    path = out / STORE_NAME
+    if not path.exists():
+        split, seed = config.data.train_split, config.run.seed
+        rows = select(store[split], fraction=share, seed=seed)
+        note = {"share": share, "seed": seed}
+        hold_out_samples(store, path, split=split, rows=rows, name=DEV, note=note)
+    return open_store(path)

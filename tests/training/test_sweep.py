@@ -1,0 +1,304 @@
+"""`seit sweep`: draws, rungs, honest runs, and the same result after an interruption."""
+
+import json
+import math
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings, strategies as st
+
+import seit
+from seit.errors import UsageError
+from seit.training import Run, SweepConfig
+from seit.training.sweep.rungs import Rungs, best
+from seit.training.sweep.space import Choice, Range, Space
+
+SETTINGS = {
+    "model": {
+        "name": "vit_tiny_patch16_224",
+        "stem": "2/2/0",
+        "embed_dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+    },
+    "data": {"batch_size": 12},
+    "optim": {"lr_batch_size": 0},
+    "schedule": {"steps": 8, "warmup_steps": 1},
+    "augment": {"crop_size": 8},
+    "ema": {"decay": 0.0},
+    "run": {"device": "cpu", "loggers": [], "log_every": 4},
+}
+SPACE = {
+    "optim.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+    "model": {"depth": [1, 2]},
+}
+EXTENT = {"trials": 4, "rungs": 2, "reduction": 2, "dev": 0.25}
+
+
+def search(store, out, **changes):
+    return seit.sweep(store, out=out, **{"space": SPACE, "config": SETTINGS, **EXTENT, **changes})
+
+
+@pytest.fixture(scope="module")
+def found(pattern_store, tmp_path_factory):
+    """Return the result of a sweep, and its folder."""
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    return search(pattern_store, out), out
+
+
+def test_draws_depend_on_seed_trial_and_name_alone():
+    space = Space.read(SPACE)
+    wide = Space.read({**SPACE, "optim.weight_decay": {"low": 0.0, "high": 1.0}})
+    for trial in range(20):
+        draw = space.draw(trial, seed=0)
+        assert draw.items() <= wide.draw(trial, seed=0).items()
+    assert space.draw(0, seed=0) != space.draw(0, seed=1)
+
+
+def test_draws_are_spread_as_described():
+    shares = (np.arange(6000) + 0.5) / 6000
+    counts = Counter(Choice(("x", "y", "z")).at(share) for share in shares)
+    assert set(counts.values()) == {2000}
+    counts = Counter(Range(1, 4).at(share) for share in shares)
+    assert set(counts) == {1, 2, 3, 4}
+    assert max(counts.values()) - min(counts.values()) <= 2
+    logs = [math.log10(Range(1e-4, 1.0, log=True).at(share)) for share in shares]
+    assert np.histogram(logs, 4, (-4, 0))[0].tolist() == [1500] * 4
+    values = [Range(-1.0, 3.0).at(share) for share in shares]
+    assert np.mean(values) == pytest.approx(1.0)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(1, 5), st.floats(0, 1, exclude_max=True))
+def test_whole_numbers_stay_in_their_range(low, more, share):
+    for log in (False, True):
+        value = Range(low, low + more, log=log).at(share)
+        assert isinstance(value, int)
+        assert low <= value <= low + more
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 4), st.integers(2, 4), st.integers(1, 60))
+def test_rungs_cost_what_each_trial_is_trained_for(steps, count, reduction, trials):
+    if reduction ** (count - 1) > steps:
+        with pytest.raises(UsageError, match="do not fit"):
+            Rungs(steps=steps, count=count, reduction=reduction)
+        return
+    rungs = Rungs(steps=steps, count=count, reduction=reduction)
+    assert rungs.marks[-1] == steps
+    assert all(mark % rungs.unit == 0 for mark in rungs.marks[:-1])
+    reached = [0] * trials
+    for mark, number in zip(rungs.marks, rungs.survivors(trials), strict=True):
+        reached[:number] = [mark] * number
+    assert rungs.cost(trials) == sum(reached)
+    most = rungs.affordable(rungs.cost(trials), most=1000)
+    assert rungs.cost(most) <= rungs.cost(trials) < rungs.cost(most + 1)
+
+
+def test_the_best_is_the_most_accurate_then_the_surest_then_the_first():
+    scores = [(0.5, 1.0), (0.6, 2.0), (0.6, 1.5), (0.6, 1.5), (-math.inf, math.inf)]
+    assert best(scores, 3) == [2, 3, 1]
+
+
+def test_trials_are_runs_and_half_of_them_end(found):
+    result, out = found
+    assert result.rungs == (4, 8)
+    assert [one.steps for one in result.trials].count(8) == 2
+    assert result.steps == 2 * 4 + 2 * 8
+    for one in result.trials:
+        run = Run.open(out / f"trial-{one.number:03d}")
+        is_done = one.steps == 8
+        assert (run.info["status"] == "finished") is is_done
+        assert run.config.optim.lr == one.settings["optim.lr"]
+        judged = {e["step"]: e["top1"] for e in run.metrics() if e["split"] == "val"}
+        for step, judgment in one.judgments.items():
+            assert judged[int(step)] == judgment.top1
+
+
+def test_survivors_are_the_best_of_the_first_rung(found):
+    result, _ = found
+
+    def score(one):
+        return one.judgments["4"].top1, -one.judgments["4"].loss
+
+    ended = [score(one) for one in result.trials if one.steps == 8]
+    stopped = [score(one) for one in result.trials if one.steps == 4]
+    assert min(ended) >= max(stopped)
+
+
+def test_validation_data_choose_nothing(found, pattern_store):
+    result, out = found
+    divided, original = seit.open(out / "store"), pattern_store
+    assert set(divided) == {"train", "dev"}
+    keys = [*divided["train"].keys, *divided["dev"].keys]
+    assert sorted(keys) == sorted(original["train"].keys)
+    assert not set(keys) & set(original["val"].keys)
+    assert result.dev_samples == len(divided["dev"]) == 9  # a quarter of each class's 12
+    label_of = dict(zip(original["train"].keys, original["train"].labels.tolist(), strict=True))
+    for split in divided.values():
+        assert [label_of[key] for key in split.keys] == split.labels.tolist()
+    winner = seit.evaluate(out / f"trial-{result.best:03d}", store=original, split="val")
+    assert (result.top1, result.loss) == (winner.top1, winner.loss)
+    assert result.val_samples == winner.samples
+
+
+def test_a_paused_winner_is_the_run_of_its_recipe_bit_for_bit(found, tmp_path):
+    """Rungs pause a run of the whole schedule; they do not shorten its learning rate's."""
+    result, out = found
+    recipe = tmp_path / "best.yaml"
+    recipe.write_text((out / "best.yaml").read_text())
+    store = seit.open(out / "store")
+    seit.train(store, out=tmp_path / "run", config=recipe, **{"data.val_split": "dev"})
+    weights = Run.open(tmp_path / "run").load_weights()
+    paused = Run.open(out / f"trial-{result.best:03d}").load_weights()
+    assert all((weights[name] == paused[name]).all() for name in paused)
+
+
+def test_the_recipe_names_the_original_splits(found, pattern_store):
+    result, out = found
+    body = yaml.safe_load((out / "best.yaml").read_text())
+    assert (body["data"]["train_split"], body["data"]["val_split"]) == ("train", "val")
+    assert body["optim"]["lr"] == result.settings["optim.lr"]
+    assert body["schedule"]["steps"] == 8
+    assert body["run"]["eval_every"] == 0
+
+
+def test_the_report_shows_every_trial_and_setting(found):
+    result, out = found
+    text = (out / "report.html").read_text()
+    assert 'aria-label="optim.lr: top-1 against' in text
+    assert "model.depth, best of each value" in text
+    for one in result.trials:
+        assert re.search(rf"<td[^>]*>{one.number}</td>", text)
+
+
+def without_times(out):
+    body = json.loads((out / "sweep.json").read_text())
+    for trial in body["trials"]:
+        for one in trial["judgments"].values():
+            del one["seconds"]
+    del body["result"]["seconds"], body["result"]["recipe"]
+    return body
+
+
+@pytest.mark.parametrize("stop", [3, 5, 11])
+def test_an_interrupted_sweep_ends_alike(found, pattern_store, tmp_path, stop):
+    _, whole = found
+    calls = []
+
+    def interrupt(done, total, latest):
+        calls.append(done)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        search(pattern_store, out, progress=interrupt)
+    with pytest.raises(UsageError, match="pass --resume"):
+        search(pattern_store, out)
+    search(pattern_store, out, resume=True)
+    assert without_times(out) == without_times(whole)
+    assert (out / "best.yaml").read_bytes() == (whole / "best.yaml").read_bytes()
+
+
+def test_a_finished_sweep_is_not_repeated(found, pattern_store):
+    result, out = found
+    again = search(pattern_store, out, resume=True)
+    assert again.record() == result.record()
+    with pytest.raises(UsageError, match="another space"):
+        search(pattern_store, out, resume=True, space={"optim.lr": [1e-3]})
+
+
+def test_networks_beyond_the_limits_are_not_trained(found, pattern_store, tmp_path):
+    result, _ = found
+    small = min(one.bytes for one in result.trials)
+    assert small < max(one.bytes for one in result.trials)
+    limited = search(pattern_store, tmp_path / "out", max_bytes=small, trials=2, rungs=1)
+    for one in limited.trials:
+        assert (one.status == "trained") is (one.settings["model.depth"] == 1)
+        assert (tmp_path / "out" / f"trial-{one.number:03d}").exists() is (one.bytes <= small)
+    with pytest.raises(UsageError, match=rf"the smallest that is too large has {small:,} bytes"):
+        search(pattern_store, tmp_path / "none", max_bytes=10, trials=1)
+
+
+def test_a_budget_limits_the_trials(pattern_store, tmp_path):
+    limited = search(pattern_store, tmp_path / "a", budget=17)  # 2 × 4 + 8 − 4 = 12; 3: 16
+    assert sum(bool(one.judgments) for one in limited.trials) == 3
+    assert limited.steps == 16
+    with pytest.raises(UsageError, match="one trial takes 8"):
+        search(pattern_store, tmp_path / "b", budget=7)
+    quick = search(pattern_store, tmp_path / "c", budget="1s", steps=400, rungs=1)
+    assert sum(bool(one.judgments) for one in quick.trials) == 1
+
+
+def test_settings_that_give_no_network_are_refused_and_drawn_again(pattern_store, tmp_path):
+    space = {"model.embed_dim": [15, 16]}  # two heads
+    result = search(pattern_store, tmp_path / "out", space=space, trials=2, rungs=1)
+    refused = [one for one in result.trials if one.status == "refused"]
+    assert all(one.settings["model.embed_dim"] == 15 and one.reason for one in refused)
+    assert sum(bool(one.judgments) for one in result.trials) == 2
+
+
+def test_a_run_that_diverges_loses(pattern_store, tmp_path):
+    space = {"optim.lr": [1e-3, 1e30]}
+    result = search(pattern_store, tmp_path / "out", space=space, trials=4)
+    assert result.settings == {"optim.lr": 1e-3}
+    lost = [one for one in result.trials if one.status == "diverged"]
+    assert lost
+    assert all(one.last.top1 is None for one in lost)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({}, "names 0 settings"),
+        ({"optim.lx": [1]}, "did you mean 'optim.lr'"),
+        ({"optim.lr": []}, "lists no value"),
+        ({"optim.lr": {"low": 2.0, "high": 1.0}}, "low at most high"),
+        ({"optim.lr": {"low": 0.0, "high": 1.0, "log": True}}, "log: true only above 0"),
+        ({"optim.lr": {"low": "a", "high": 1.0}}, "takes low and high"),
+        ({"optim.lr": {"low": float("nan"), "high": 1.0}}, "takes low and high"),
+        ({"schedule.steps": [10, 20]}, "all trials share"),
+        ({"data.val_split": ["val"]}, "all trials share"),
+    ],
+)
+def test_false_spaces_are_refused(space, words):
+    with pytest.raises(UsageError, match=words):
+        Space.read(space)
+
+
+def test_a_space_is_read_from_a_file(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("optim:\n  lr: {low: 1e-4, high: 1e-2, log: true}\nmodel.depth: [1, 2]\n")
+    space = Space.read(path)
+    assert space.values["optim.lr"] == Range(1e-4, 1e-2, log=True)
+    assert space.values["model.depth"] == Choice((1, 2))
+    with pytest.raises(UsageError, match="cannot be read"):
+        Space.read(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("extent", "words"),
+    [
+        ({"trials": 0}, "--trials is 0"),
+        ({"dev": 1.0}, "--dev is 1.0"),
+        ({"budget": "much"}, "--budget is 'much'"),
+        ({"budget": "-3"}, "--budget is '-3'"),
+    ],
+)
+def test_false_extents_are_refused(extent, words):
+    with pytest.raises(UsageError, match=words):
+        SweepConfig(**extent)
+
+
+def test_runs_of_epochs_or_pixels_are_refused(pattern_store, tmp_path):
+    with pytest.raises(UsageError, match="pass --steps"):
+        search(pattern_store, tmp_path / "out", epochs=1)
+    with pytest.raises(UsageError, match=r"data\.pixels"):
+        search(pattern_store, tmp_path / "out", pixels="photos")
+    with pytest.raises(UsageError, match="some must be, and some must be left"):
+        search(pattern_store, tmp_path / "few", dev=0.999)
+    assert not (tmp_path / "out").exists()
