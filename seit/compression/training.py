@@ -5,7 +5,7 @@ An interrupted run resumes bit for bit; the run that it was started from is need
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 from torch import nn
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from seit.compression.config import CompressConfig
 from seit.compression.finish import compared, comparison, recorded
+from seit.compression.footprint.start import measured
 from seit.compression.method import Findings, Method, Task
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject, check_source
@@ -55,6 +56,7 @@ class Compressing(Classifying[CompressResult]):
         super().__init__(config, store, ranks, init_from=start)
         self.subject = Subject.open(source, config, store)
         self._evaluated: nn.Module | None = None
+        self._result: CompressResult | None = None
 
     @abstractmethod
     def stored(self, model: nn.Module) -> StoredWeights:
@@ -82,10 +84,11 @@ class Compressing(Classifying[CompressResult]):
         split, device = self.config.data.val_split, str(self.ranks.device)
         before = evaluate_run(self.subject.run.path, self.store, split=split, device=device)
         size = self.stored(self._evaluated).num_bytes
-        return CompressResult(
+        self._result = CompressResult(
             **self.figures(figures),
             **compared(self.subject, before, self.evaluation, num_bytes=size),
         )
+        return self._result
 
     @override
     def save_weights(self, run: Run, model: nn.Module) -> None:
@@ -93,7 +96,10 @@ class Compressing(Classifying[CompressResult]):
 
     @override
     def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
-        return {**super().leave(run, model), **self.findings(model).notes}
+        entries = {**super().leave(run, model), **self.findings(model).notes}
+        if self._result is not None and self.config.compression.measure:
+            entries["result"] = asdict(replace(self._result, **measured(run.path)))
+        return entries
 
     @override
     def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
@@ -123,7 +129,7 @@ class Training(Method):
     @override
     def run(self, task: Task) -> CompressResult:
         config, source = self.settle(task.config), task.source
-        return run_objective(
+        result = run_objective(
             lambda ranks, _: self.objective(config, task.store, ranks, Run.open(source)),
             config,
             task.store,
@@ -135,3 +141,6 @@ class Training(Method):
             recorded=lambda figures: recorded(figures, task.out),
             progress=task.progress,
         )
+        if not task.out.is_dir():  # another rank's machine
+            return result
+        return recorded(Run.open(task.out).info["result"], task.out)
