@@ -1,18 +1,21 @@
 """Methods that deploy a run as an 8-bit file of ONNX Runtime."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
 
+from seit.compression.control import Controlled
+from seit.compression.int8.accuracy import control_accuracy
 from seit.compression.int8.builder import Builder
 from seit.compression.int8.check import Made
 from seit.compression.int8.latency import Latency, eager_call, measure, session_call
 from seit.compression.int8.packed import packed_weights
 from seit.compression.method import Deployment, Findings
 from seit.compression.post_training import PostTraining
+from seit.compression.smooth import channel_maxima, has_outliers, smooth
 from seit.compression.subject import Subject
 from seit.models import PROGRAM_NAME, Compression, StoredWeights, check_runtime
 from seit.processor import INT8_FEATURES, cpu_features, cpu_target
@@ -38,8 +41,11 @@ class Int8(PostTraining):
     @override
     def compress(self, subject: Subject) -> tuple[StoredWeights, Findings]:
         check_runtime("methods of 8 bits")
+        subject = _smoothed(subject)
         builder = Builder.of_subject(subject, static=self.static)
-        made = builder.make()
+        max_drop = subject.config.compression.max_drop
+        controlled = None if max_drop is None else control_accuracy(subject, builder, max_drop)
+        made = builder.make(frozenset(controlled.kept if controlled else ()))
         if len(made.checks) > 1:
             _LOG.warning(
                 "ONNX Runtime computes other products of %s on this processor than it should; the "
@@ -49,7 +55,25 @@ class Int8(PostTraining):
         weights = {name: one.detach().cpu() for name, one in subject.model.state_dict().items()}
         packed = packed_weights(made.data, builder.graph, weights)
         stored = StoredWeights.of(weights, packed, network=Compression(program=True))
-        return stored, _findings(builder, made, _measured(subject, builder, made))
+        findings = _findings(builder, made, _measured(subject, builder, made))
+        return stored, findings if controlled is None else _with_control(findings, controlled)
+
+
+def _smoothed(subject: Subject) -> Subject:
+    """Return the run with outlier channels of activations moved into weights, if it has any."""
+    maxima = channel_maxima(subject.model, subject.inputs(subject.calibration_rows))
+    if not has_outliers(maxima):
+        return subject
+    _LOG.info("activations have outlier channels: they are moved into the weights (SmoothQuant)")
+    return subject.with_model(smooth(subject.model, maxima))
+
+
+def _with_control(findings: Findings, controlled: Controlled) -> Findings:
+    return replace(
+        findings,
+        notes={**findings.notes, "accuracy_control": controlled.note()},
+        sections=(controlled.section(), *findings.sections),
+    )
 
 
 def _measured(subject: Subject, builder: Builder, made: Made) -> Latency:
