@@ -341,7 +341,7 @@ def test_a_last_update_that_ruins_the_average_is_a_failure(store, tmp_path, monk
         told = json.loads(file.metadata()["seit"])
     assert told["step"] == 3
     assert len(told["keys"]) == 12
-    assert "not finite" in told["found"]
+    assert "no longer finite" in told["found"]
 
 
 def test_outputs_that_are_not_finite_are_a_failure(store, tmp_path, monkeypatch):
