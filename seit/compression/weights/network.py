@@ -47,8 +47,8 @@ class Quantizer:
         """Quantize a weight (O, …)."""
         rows = weight.detach().flatten(1)
         if moments is None:
-            grid = fit_grid(weight, bits=bits, group=self.group, clip=self.clip)
-            return grid.pack(self.rounding.codes(rows.double(), grid, None))
+            grid = fit_grid(weight.cpu(), bits=bits, group=self.group, clip=self.clip)
+            return grid.pack(self.rounding.codes(rows.cpu().double(), grid, None))
         wanted = moments.wanted(rows.to(moments.gram), damping=self.damping)
         grid = fit_grid(wanted.reshape(weight.shape), bits=bits, group=self.group, clip=self.clip)
         return grid.pack(self.rounding.codes(wanted, grid, moments.gram))
