@@ -3,11 +3,12 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from support.onnx_graphs import float_graph, saturating_runtime
 
 from seit.compression.int8.calibration import activation_ranges
-from seit.compression.int8.calibrators import MinMax
+from seit.compression.int8.calibrators import make_calibrator
 from seit.compression.int8.check import Check, choose_format, distance, run_file
 from seit.compression.int8.quantizers import Dynamic, Static
 from seit.compression.int8.reference import exact_products
@@ -36,11 +37,13 @@ def steep():
     return float_graph(codebook, RNG.uniform(0.9, 1, (128, 6)).astype(np.float32))
 
 
-def static(graph):
-    import torch
+MANY = np.concatenate([IDS, RNG.integers(0, 16, (2000, 2, 2))])
 
-    ids = torch.from_numpy(IDS)
-    return Static(activation_ranges(graph, [ids[:10], ids[10:]], MinMax()), "minmax")
+
+def static(graph, calibrator="minmax", ids=IDS):
+    batches = [torch.from_numpy(ids[:10]), torch.from_numpy(ids[10:])]
+    chosen = make_calibrator(calibrator, 99.9)
+    return Static(activation_ranges(graph, batches, chosen), calibrator)
 
 
 def arrays_of(data):
@@ -105,6 +108,23 @@ def test_static_files_compute_products_of_integers(smooth, variant):
     assert distance(run_file(data, IDS, fused=False), expected) < 5e-3
     assert variant is U8S8 or distance(run_file(data, IDS), expected) < 5e-3
     assert distance(expected, run_file(smooth.data, IDS)) < 0.04
+
+
+@pytest.mark.parametrize("calibrator", ["minmax", "percentile", "mse", "entropy"])
+def test_ranges_of_activations_are_those_of_the_calibrator(smooth, calibrator):
+    quantizer = static(smooth, calibrator, MANY)
+    assert set(quantizer.ranges) == {"x0", "x1"}  # inputs of products; results stay in float
+    assert quantizer.note() == {"activations": "static", "calibrator": calibrator}
+    data = quantizer.quantize(smooth, U8U8, left=frozenset())
+    arrays = arrays_of(data)
+    for name, (low, high) in quantizer.ranges.items():
+        assert low <= 0 <= high
+        assert arrays[f"{name}_scale"] == pytest.approx((high - low) / 255, rel=1e-5)
+    hidden = quantizer.ranges["x1"]
+    whole = static(smooth, ids=MANY).ranges["x1"]
+    assert hidden[0] == whole[0] == 0  # behind a ReLU
+    assert hidden[1] <= whole[1]
+    assert distance(run_file(data, IDS, fused=False), run_file(smooth.data, IDS)) < 0.2
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda one: one.name)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from seit.compression.int8.calibrators import Calibrator, Range
-from seit.compression.int8.graph import FloatGraph
+from seit.compression.int8.graph import FLOAT_RESULTS, FloatGraph
 from seit.compression.int8.histogram import StreamingHistogram
 from seit.models import PROGRAM_INPUT, open_session
 
@@ -20,7 +20,7 @@ _BATCH = 16
 def activation_ranges(
     graph: FloatGraph, batches: Iterable[Tensor], calibrator: Calibrator
 ) -> dict[str, Range]:
-    """Return the range of each activation that a quantized layer takes or gives, by name.
+    """Return the range of each activation that is quantized, by name.
 
     Memory is that of the activations of 16 samples, and a histogram for each.
 
@@ -48,15 +48,20 @@ def _histograms(graph: FloatGraph, batches: Iterable[Tensor]) -> Mapping[str, St
 
 
 def _with_outputs(graph: FloatGraph) -> bytes:
-    """Return the graph with the inputs and results of all quantizable operators as outputs."""
+    """Return the graph with all that quantizers fix the range of as outputs.
+
+    These are inputs and results of the quantizable operators, but for results of products.
+    """
     helper: Any = importlib.import_module("onnx.helper")
     model = type(graph.model)()
     model.CopyFrom(graph.model)
     nodes = {one.node for one in graph.products} | set(graph.between)
-    known = {one.name for one in [*model.graph.initializer, *model.graph.output]}
+    known = {one.name for one in model.graph.initializer}
+    del model.graph.output[:]
     for node in graph.model.graph.node:
         if node.name in nodes:
-            for name in (*node.input, *node.output):
+            results = () if node.op_type in FLOAT_RESULTS else node.output
+            for name in (*node.input, *results):
                 if name and name not in known:
                     known.add(name)
                     model.graph.output.append(helper.make_tensor_value_info(name, 1, None))

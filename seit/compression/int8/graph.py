@@ -22,6 +22,9 @@ _PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
 ELEMENTWISE = ("Add", "AveragePool", "Clip", "GlobalAveragePool", "MaxPool", "Relu")
 """Operators between convolutions that stay in 8 bits, so that nothing is converted there."""
 
+FLOAT_RESULTS = ("MatMul",)
+"""Operators whose results stay in float32, as residual sums and attention do."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Product:

@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from seit.compression.int8.calibrators import Range
-from seit.compression.int8.graph import ELEMENTWISE, FloatGraph, Product
+from seit.compression.int8.graph import ELEMENTWISE, FLOAT_RESULTS, FloatGraph, Product
 from seit.compression.int8.variants import DYNAMIC, STATIC, Variant
 from seit.exports import quiet
 from seit.processor import Target
@@ -95,7 +95,7 @@ class Static(Quantizer):
         nodes = [one.node for one in graph.products if one.layer not in left]
         if not nodes:
             return graph.data
-        operators, float_results = ["MatMul", "Conv"], ["MatMul"]
+        operators = ["MatMul", "Conv"]
         if graph.is_convolutional:
             nodes += graph.between
             operators += ELEMENTWISE
@@ -116,7 +116,7 @@ class Static(Quantizer):
                 {
                     "WeightSymmetric": variant.signed,
                     "ActivationSymmetric": variant.signed_activations,
-                    "OpTypesToExcludeOutputQuantization": float_results,
+                    "OpTypesToExcludeOutputQuantization": list(FLOAT_RESULTS),
                 },
             )
             quantizer.quantize_model()
