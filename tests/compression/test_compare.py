@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings, strategies as st
 
 import seit
 from seit.compression.compare.pareto import pareto_front
-from seit.compression.compare.rows import method_row
+from seit.compression.compare.rows import largest_ms, method_row, with_fronts
+from seit.compression.footprint.clock import Latency
 from seit.errors import UsageError
-from seit.training import Run, mcnemar_p, read_predictions
+from seit.training import Run, Spread, mcnemar_p, read_predictions
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
 
@@ -71,6 +73,20 @@ def test_fronts_hold_the_smallest_and_the_best(compared):
     assert result.fronts["latency"] == (), "nothing was measured"
     same = [row.method for row in rows if row.top1.mean == best]
     assert sorted(result.fronts["flops"]) == sorted(same), "all have the same operations"
+
+
+def test_times_have_a_front_of_their_own(compared):
+    result, _ = compared
+    rows = [result.source, *result.rows]
+    timed = [replace(row, latency_ms=Spread.of([9.0 - i])) for i, row in enumerate(rows)]
+    marked, fronts = with_fronts(timed)
+    assert fronts["latency"][0] == rows[-1].method
+    assert "latency" in marked[-1].fronts
+    twice = {
+        name: Latency(p50=5.0, p95=6.0, cpu_p50=float(name), thread_p50=1.0, repeats=9)
+        for name in ("1", "64", "8")
+    }
+    assert largest_ms(twice) == 64.0
 
 
 def test_the_report_has_a_row_a_method_and_a_chart_a_cost(compared):

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import seit
+from seit.cli import main
 from seit.compression.footprint.clock import time_calls
 from seit.compression.footprint.energy import JouleMeter, relative_energy
 from seit.compression.footprint.measure import measure_apart
@@ -55,6 +56,26 @@ def test_a_run_is_measured(measured, learned):
     text = page.read_text()
     assert "blocks.0.attn.qkv" in text
     assert found.cpu["name"] in text
+
+
+def test_the_command_prints_a_table_or_one_object(measured, monkeypatch, capsys):
+    found, _ = measured
+    asked = []
+
+    def footprint(path, **settings):
+        asked.append((path, settings))
+        return found
+
+    monkeypatch.setattr("seit.api.footprint", footprint)
+    main(["footprint", "run", "--batch-size", "1", "4", "--threads", "2", "--json"])
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.record()))
+    main(["footprint", "run"])
+    printed = capsys.readouterr().out
+    for text in ("parameters", "peak memory", "batch of 4", "975.3 k"):
+        assert text in printed
+    (first, given), (_, default) = asked
+    assert (first, given["batch_size"], given["threads"]) == ("run", [1, 4], 2)
+    assert default["batch_size"] == (1, 64)
 
 
 def test_the_median_is_that_of_an_independent_loop():

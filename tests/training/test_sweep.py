@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings, strategies as st
 
 import seit
+from seit.cli import main
 from seit.errors import UsageError
 from seit.training import Run, SweepConfig
 from seit.training.sweep.rungs import Rungs, best
@@ -173,6 +174,26 @@ def test_the_report_shows_every_trial_and_setting(found):
     assert "model.depth, best of each value" in text
     for one in result.trials:
         assert re.search(rf"<td[^>]*>{one.number}</td>", text)
+
+
+def test_the_command_prints_the_winner(found, monkeypatch, capsys, tmp_path):
+    result, _ = found
+    asked = {}
+
+    def sweep(store, **settings):
+        asked.update(settings)
+        return result
+
+    monkeypatch.setattr("seit.api.sweep", sweep)
+    flags = ["--space", "space.yaml", "--out", str(tmp_path), "--budget", "600s", "--resume"]
+    main(["sweep", "store", *flags, "--steps", "8", "--optim.name", "lamb"])
+    printed = capsys.readouterr().out
+    assert f"trial {result.best} of 4 (4 draws)" in printed
+    assert "optim.lr" in printed
+    assert (asked["budget"], asked["resume"], asked["steps"]) == ("600s", True, 8)
+    assert asked["optim.name"] == "lamb"
+    main(["sweep", "store", *flags, "--json"])
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(result.record()))
 
 
 def without_times(out):

@@ -12,18 +12,29 @@ from seit.report import Family, Mark, Section, scatter_chart, table
 from seit.training import Run, Spread, folder_of, operations, write_report
 
 HEADER = (
-    *("method", "bytes", "ms", "FLOPs", "top-1", "±", "difference", "± paired", "p", "agreement"),
+    *(
+        "method",
+        "bytes",
+        "CPU ms",
+        "FLOPs",
+        "top-1",
+        "±",
+        "difference",
+        "± paired",
+        "p",
+        "agreement",
+    ),
     *("seconds", "on the front of"),
 )
 _LABELS = {
     "bytes": "bytes",
-    "latency": "milliseconds of the largest batch, one thread",
+    "latency": "processor milliseconds of the largest batch, one thread",
     "flops": "FLOPs of a sample",
 }
 _CAPTION = (
     "± is the standard error over the seeds; ± paired that of the difference from the source on "
-    "the same samples; p is McNemar's exact test, the largest over the seeds. Times are of this "
-    "machine, one thread, the largest batch."
+    "the same samples; p is McNemar's exact test, the largest over the seeds. Times are processor "
+    "times of the largest batch on one thread of this machine."
 )
 
 

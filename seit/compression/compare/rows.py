@@ -30,7 +30,8 @@ class MethodRow:
     Attributes:
         method: name of the method.
         bytes: size of the deployed file.
-        latency_ms: median time of the largest measured batch on one thread; None without.
+        latency_ms: median processor time of the largest measured batch on one thread, which is its
+            time on an idle machine; None without.
         flops: operations of a forward pass of one sample; None if they are unknown.
         top1: accuracy on the validation split, 0–1.
         agreement: share of samples with the same predicted class as before, 0–1.
@@ -110,8 +111,8 @@ def method_row(
 
 
 def largest_ms(latency: Mapping[str, Latency]) -> float:
-    """Return the median time of the largest batch, in milliseconds."""
-    return latency[max(latency, key=int)].p50
+    """Return the median processor time of the largest batch, in milliseconds."""
+    return latency[max(latency, key=int)].cpu_p50
 
 
 def with_fronts(rows: Sequence[MethodRow]) -> tuple[list[MethodRow], dict[str, tuple[str, ...]]]:

@@ -11,6 +11,7 @@ import yaml
 from seit.config import flatten, nest, to_mapping
 from seit.errors import SeitError, UsageError
 from seit.files import write_atomically
+from seit.printable import printable
 from seit.progress import Progress
 from seit.shards import Store
 from seit.training.config import TrainConfig
@@ -225,7 +226,7 @@ class Search:
         body = nest(settings, origin=RECIPE_NAME)
         drawn = ", ".join(f"{name} {value}" for name, value in winner.settings.items())
         head = (
-            f"# Winner of {len(result.trials)} draws: {drawn}.\n"
+            f"# Winner of {len(result.trials)} draws: {printable(drawn)}.\n"
             f"# Top-1 {result.dev_top1:.4f} on {result.dev_samples:,} held-out training samples, "
             f"{result.top1:.4f} on {result.val_samples:,} of validation.\n"
         )
