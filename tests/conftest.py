@@ -13,9 +13,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 import pytest
 from filelock import FileLock
 
+gc.disable()  # while tests are collected: imports make millions of objects, and little garbage
+
 
 def pytest_collection_finish():
-    """Exempt what the imports made, millions of objects, from every later garbage collection."""
+    """Exempt what the imports made from every later garbage collection."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

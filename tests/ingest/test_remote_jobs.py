@@ -9,6 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+from support.files import plant, tree
 
 import seit
 from seit.errors import SeitError, UnreadableError, UsageError
@@ -29,13 +30,6 @@ def png(number):
     return buffer.getvalue()
 
 
-def plant(root, files):
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
 def tar_of(numbers):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -45,14 +39,6 @@ def tar_of(numbers):
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,16 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from support.pictures import pictures, plant, png
+from support.files import plant
+from support.pictures import pictures, png
+from support.processes import audited
 
 import seit
 from seit.cli import main
@@ -21,7 +22,13 @@ from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize, update_store
 from seit.ingest.inputs.views import Crop
 from seit.ingest.sources import list_corpus
-from seit.stores import delete_samples, filter_store, merge_stores, verify_store
+from seit.stores import (
+    delete_samples,
+    filter_store,
+    merge_stores,
+    replace as replacing,
+    verify_store,
+)
 
 CONFIG = TokenizeConfig(size=32, codes=16, codec="packed", val_fraction=0.3, workers=1)
 
@@ -216,77 +223,36 @@ def tokens(store):
     return file
 
 
-KILLER = """
-import json, os, shutil, sys, warnings
-from pathlib import Path
-
-warnings.simplefilter("ignore")
-import seit
-from seit.stores import verify_store
-from seit.stores import replace as replacing
-from seit.ingest import TokenizeConfig, update_store
-
-corpus, original, folder, exchanges = *map(Path, sys.argv[1:4]), sys.argv[4]
-path = folder / "store"
-os.fsync = lambda _: None
-if exchanges == "no":
-    replacing.exchange_folders = lambda one, other: False
-
-
-def state():
-    if not path.exists():
-        return "none"
-    assert verify_store(path).ok
-    keys = {key for split in seit.open(path).values() for key in split.keys}
-    return "new" if "0new/1.png" in keys else "old"
-
-
-def in_child(moment=None):
-    # Updates in a child that is killed before one of its renames, or says how many it made.
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    done = 0
-
-    def hook(event, arguments):
-        nonlocal done
-        if event in ("os.rename", "shutil.rmtree"):
-            if done == moment:
-                os._exit(255)
-            done += 1
-
-    sys.addaudithook(hook)
-    update_store(corpus, path, TokenizeConfig(workers=1))
-    os._exit(done)
-
-
-shutil.copytree(original, path)
-total = in_child()
-shutil.rmtree(path)
-states = []
-for moment in (total // 3, *range(total - 8, total)):
-    shutil.copytree(original, path)
-    assert in_child(moment) == 255, moment
-    states.append(state())
-    in_child()
-    assert state() == "new", moment
-    assert os.listdir(folder) == ["store"], (moment, os.listdir(folder))
-    shutil.rmtree(path)
-print(json.dumps(states))
-"""
-
-
 @pytest.mark.parametrize("exchanges", ["yes", pytest.param("no", marks=pytest.mark.slow)])
-def test_killed_at_any_moment_the_store_is_old_or_new(corpus, tmp_path, exchanges):
-    tokenize(corpus, tmp_path / "original", CONFIG)
+def test_killed_at_any_moment_the_store_is_old_or_new(corpus, tmp_path, monkeypatch, exchanges):
+    """Ends the process before one of its renames; then calls again."""
+    original, path = tmp_path / "original", tmp_path / "folder" / "store"
+    tokenize(corpus, original, CONFIG)
     change(corpus)
-    (tmp_path / "folder").mkdir()
-    arguments = [corpus, tmp_path / "original", tmp_path / "folder", exchanges]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    states = json.loads(done.stdout)
+    path.parent.mkdir()
+    if exchanges == "no":
+        monkeypatch.setattr(replacing, "exchange_folders", lambda one, other: False)
+    update = partial(update_store, corpus, path, TokenizeConfig(workers=1))
+    events = ("os.rename", "shutil.rmtree")
+
+    def state():
+        if not path.exists():
+            return "none"
+        keys = {key for _, key in samples_of(path)}
+        return "new" if "0new/1.png" in keys else "old"
+
+    shutil.copytree(original, path)
+    total, _ = audited(update, events=events)
+    shutil.rmtree(path)
+    states = []
+    for moment in (total // 3, *range(total - 8, total)):
+        shutil.copytree(original, path)
+        assert audited(update, events=events, dies_before=moment) == (moment, True)
+        states.append(state())
+        update()
+        assert state() == "new", moment
+        assert [entry.name for entry in path.parent.iterdir()] == ["store"], moment
+        shutil.rmtree(path)
     assert set(states) >= {"old", "new"}
     assert "none" not in states or exchanges == "no"
 

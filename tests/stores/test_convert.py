@@ -11,6 +11,7 @@ import pytest
 import webdataset
 import zarr
 from PIL import Image
+from support.files import tree
 from support.stores import build_store
 from torch.utils.data import DataLoader
 
@@ -50,12 +51,6 @@ def source(tmp_path_factory):
         with_metadata=True,
     )
     return path, columns
-
-
-def tree(path):
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
-    }
 
 
 def same_content(path, columns):
