@@ -78,3 +78,20 @@ def tinted_store(made_once):
     import seit
 
     return seit.open(made_once("tints", make_store) / "store")
+
+
+@pytest.fixture
+def call(capsys):
+    """Run `seit` with some arguments: its exit code, stdout and stderr."""
+    from seit.cli import main
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = 0
+        try:
+            main([*map(str, arguments)])
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    return run

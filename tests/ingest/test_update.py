@@ -17,7 +17,6 @@ from support.pictures import pictures, png
 from support.processes import audited
 
 import seit
-from seit.cli import main
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize, update_store
 from seit.ingest.inputs.views import Crop
@@ -339,29 +338,24 @@ def test_views_show_a_part_of_the_image(tmp_path):
         np.testing.assert_allclose(down, top + middles * (bottom - top) - 0.5, atol=4)
 
 
-def test_the_command(corpus, tmp_path, capsys):
-    def call(*arguments):
-        code = 0
-        try:
-            main(["tokenize", str(corpus), str(tmp_path / "store"), "--json", *arguments])
-        except SystemExit as left:
-            code = left.code
-        out, err = capsys.readouterr()
+def test_the_command(corpus, tmp_path, call):
+    def told(*arguments):
+        code, out, err = call("tokenize", corpus, tmp_path / "store", "--json", *arguments)
         return code, json.loads(out) if out else None, err
 
-    assert call("--size", "32", "--codes", "16", "--views", "2")[0] == 0
+    assert told("--size", "32", "--codes", "16", "--views", "2")[0] == 0
     change(corpus)
-    code, answer, err = call("--update")
+    code, answer, err = told("--update")
     assert code == 0
     assert "4 files added, 1 changed, 2 removed, 28 kept" in err
     assert answer["samples"] == seit.open(tmp_path / "store").card.samples
     assert [answer[name] for name in ("added", "changed", "removed", "kept")] == [4, 1, 2, 28]
-    code, answer, err = call("--update", "--update-changed-since", "2100-01-01")
+    code, answer, err = told("--update", "--update-changed-since", "2100-01-01")
     assert code == 0
     assert "is up to date already; nothing was changed" in err
     assert answer["kept"] == 33
-    assert call("--update-changed-since", "2100-01-01")[0] == 2
-    assert call("--update", "--dry-run")[0] == 2
+    assert told("--update-changed-since", "2100-01-01")[0] == 2
+    assert told("--update", "--dry-run")[0] == 2
 
 
 def test_files_stay_in_their_split_and_counts_add_up(tmp_path):

@@ -18,7 +18,6 @@ from support.processes import audited
 from support.stores import build_store, edit_card, record_of
 
 import seit
-from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import Block, TokenLayout
 from seit.shards.packed import pack
@@ -633,21 +632,6 @@ def test_skipped_inputs_go_with_their_split_and_key(tmp_path):
 
 
 # ---------------------------------------------------------------------------------- command line
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        code = 0
-        try:
-            main(list(map(str, arguments)))
-        except SystemExit as left:
-            code = left.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_the_commands(tmp_path, call):

@@ -41,7 +41,7 @@ def programs(*, interpret):
 
 
 def _check_no_overflow(patch):
-    """Spare two fifths of the work: a check of overflows that asserts in debug mode alone."""
+    """Spare a third of the work: a check of overflows that asserts in debug mode alone."""
     builder = importlib.import_module("triton.runtime.interpreter").interpreter_builder
     assert not builder.options.debug
     patch.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
