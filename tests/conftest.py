@@ -13,9 +13,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 import pytest
 from filelock import FileLock
 
+gc.disable()  # while tests are collected: imports make millions of objects, and little garbage
+
 
 def pytest_collection_finish():
-    """Exempt what the imports made, millions of objects, from every later garbage collection."""
+    """Exempt what the imports made from every later garbage collection."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
@@ -75,3 +78,20 @@ def tinted_store(made_once):
     import seit
 
     return seit.open(made_once("tints", make_store) / "store")
+
+
+@pytest.fixture
+def call(capsys):
+    """Run `seit` with some arguments: its exit code, stdout and stderr."""
+    from seit.cli import main
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = 0
+        try:
+            main([*map(str, arguments)])
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    return run

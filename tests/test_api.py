@@ -24,6 +24,10 @@ from seit.training import Run, TrainConfig, read_features
 DOCS = Path(__file__).parents[1] / "docs" / "api.md"
 CLASSES = ("blue", "green", "red")
 TINY = {"model": {"embed_dim": 48, "depth": 1, "num_heads": 3, "stem": "4/4/0"}}
+ENCODER = {
+    "model": {**TINY["model"], "stem": "1/1/0"},
+    "mtm": {"decoder_dim": 48, "decoder_depth": 1, "decoder_heads": 3},
+}
 SHARED = {"steps": 2, "batch_size": 16, "device": "cpu"}
 NOT_VERBS = {"runs", "recipes", "tokenizer"}
 OF_TIME = ("seconds", "samples_per_second", "data_wait_fraction")
@@ -146,10 +150,8 @@ RUNS = {
 @pytest.mark.parametrize("verb", RUNS)
 def test_results_hold_what_json_prints_of_a_run(verb, place, tmp_path):
     file = tmp_path / "settings.yaml"
-    file.write_text(json.dumps(TINY if verb in ("train", "pretrain") else {}))
+    file.write_text(json.dumps({"train": TINY, "pretrain": ENCODER}.get(verb, {})))
     own = RUNS[verb] | ({"init_from": place / "run"} if verb in ("tune", "continual") else {})
-    if verb == "pretrain":
-        file.write_text(json.dumps({"model": {**TINY["model"], "stem": "1/1/0"}}))
     flags = [
         part
         for name, value in (own | SHARED).items()
@@ -194,8 +196,7 @@ def test_features_are_what_the_classifier_sees(place, tmp_path):
 
 
 def test_features_of_an_encoder(place, tmp_path):
-    config = {"model": {**TINY["model"], "stem": "1/1/0"}}
-    seit.pretrain(place / "store", out=tmp_path / "run", config=config, **SHARED)
+    seit.pretrain(place / "store", out=tmp_path / "run", config=ENCODER, **SHARED)
     result = seit.embed(tmp_path / "run", store=place / "store", out=tmp_path / "f", device="cpu")
     assert result.dim == 48
     with pytest.raises(UsageError, match="already exists"):

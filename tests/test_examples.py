@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
-import subprocess
+import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from support.processes import exit_codes, fork_recorded
 from support.stores import build_store
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -21,6 +23,13 @@ NEEDS = {"lightning_module.py": "lightning"}
 SLOW = {"lightning_module.py"}
 
 
+def run_program(path, folder):
+    warnings.resetwarnings()
+    os.chdir(folder)
+    sys.argv = [str(path), str(folder / "store")]
+    runpy.run_path(str(path), run_name="__main__")
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPECTED],
@@ -30,16 +39,9 @@ def test_an_example_runs(tmp_path, name):
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"needs the package {package}")
     build_store(tmp_path / "store", shards={"train": (30, 18)}, block_samples=8)
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), str(tmp_path / "store")],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == EXPECTED[name]
+    job = fork_recorded(run_program, EXAMPLES / name, tmp_path, folder=tmp_path / "output")
+    assert exit_codes([job]) == [0], (tmp_path / "output" / "err").read_text()
+    assert (tmp_path / "output" / "out").read_text().splitlines()[-1] == EXPECTED[name]
 
 
 def test_every_example_is_run_here():

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -39,13 +40,21 @@ def modules(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield every import of a file, late ones too, as (module, name); None for ``import x``."""
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, str | None]]:
+    """Return every import of a file, late ones too, as (module, name); None for ``import x``."""
+    found: list[tuple[str, str | None]] = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((node.module, alias.name) for alias in node.names)
+            found += ((node.module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
+            found += ((alias.name, None) for alias in node.names)
+    return found
 
 
 def room_of(module: str) -> str | None:
@@ -86,7 +95,7 @@ def exported_by(face: Path) -> dict[str, str]:
     room = module_of(face)
     return {
         f"{room}.{alias.asname or alias.name}": f"{room}.{node.module}"
-        for node in ast.walk(ast.parse(face.read_text()))
+        for node in ast.walk(parsed(face))
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
@@ -121,7 +130,7 @@ def test_no_module_imports_itself_by_way_of_others():
     graph: dict[str, set[str]] = {}
     for module, path in files.items():
         graph[module] = set()
-        for node in runs(ast.parse(path.read_text())):
+        for node in runs(parsed(path)):
             if isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
                     name = f"{node.module}.{alias.name}"
@@ -144,7 +153,7 @@ def test_no_face_hides_a_module_of_its_room(face):
     """A name of a lazy face that is also a module's would turn into the module once imported."""
     names = {
         alias.asname or alias.name
-        for node in ast.walk(ast.parse(face.read_text()))
+        for node in ast.walk(parsed(face))
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

@@ -10,7 +10,6 @@ from support.pretraining import CONFIG, changed
 from seit.analysis.runs.compare import compare_runs
 from seit.analysis.runs.find import list_runs
 from seit.analysis.runs.measures import judged_by, measured_differently
-from seit.cli import main
 from seit.config import flatten, to_mapping
 from seit.errors import DamagedError, UsageError
 from seit.pretraining import pretrain
@@ -168,17 +167,7 @@ def test_classifiers_are_judged_by_top1_and_measured_alike():
 # ---------------------------------------------------------------------------------- the commands
 
 
-def command(capsys, *arguments):
-    try:
-        main(["runs", *map(str, arguments)])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def test_real_runs_are_listed_and_compared(pattern_store, tmp_path, capsys):
+def test_real_runs_are_listed_and_compared(pattern_store, tmp_path, call):
     results = {
         name: pretrain(config, pattern_store, out=tmp_path / "runs" / name)
         for name, config in (("a", CONFIG), ("b", changed(objective="sit")))
@@ -188,7 +177,7 @@ def test_real_runs_are_listed_and_compared(pattern_store, tmp_path, capsys):
         name: (objective, results[name].knn_top1, None)
         for name, objective in (("a", "mtm"), ("b", "sit"))
     }
-    code, out, _ = command(capsys, "compare", runs / "a", runs / "b", "--json")
+    code, out, _ = call("runs", "compare", runs / "a", runs / "b", "--json")
     assert code == 0
     found = json.loads(out)
     assert found["settings"] == {"objective": ["mtm", "sit"]}
@@ -197,13 +186,13 @@ def test_real_runs_are_listed_and_compared(pattern_store, tmp_path, capsys):
         assert told == [getattr(one, figure) for one in results.values()]
 
 
-def test_the_command_lists_probes_where_there_are_any(tmp_path, capsys):
+def test_the_command_lists_probes_where_there_are_any(tmp_path, call):
     write_classifier(tmp_path / "c")
-    header = command(capsys, "list", tmp_path)[1].splitlines()[0]
+    header = call("runs", "list", tmp_path)[1].splitlines()[0]
     assert "k-NN" not in header
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", status="started", linear_top1=None)
-    code, out, _ = command(capsys, "list", tmp_path)
+    code, out, _ = call("runs", "list", tmp_path)
     assert code == 0
     header, *rows = out.splitlines()
     assert header.split()[:8] == [
@@ -217,13 +206,13 @@ def test_the_command_lists_probes_where_there_are_any(tmp_path, capsys):
     ]
 
 
-def test_the_command_compares_pretraining_runs(tmp_path, capsys):
+def test_the_command_compares_pretraining_runs(tmp_path, call):
     first = write_run(tmp_path / "first")
     second = write_run(
         tmp_path / "second", settings=settings_of(objective="sit"), knn_top1=0.75, loss=2.5
     )
     page = tmp_path / "page.html"
-    code, out, _ = command(capsys, "compare", first, second, "--out", page)
+    code, out, _ = call("runs", "compare", first, second, "--out", page)
     assert code == 0
     assert out.splitlines()[-1] == (
         "second against first, one run each: +25.00 points of k-NN top-1, 0.00 points of "
@@ -241,15 +230,15 @@ def test_the_command_compares_pretraining_runs(tmp_path, capsys):
         *("k-NN top-1", "Linear probe's top-1", "Effective rank"),
         *("Validation loss", "Training loss"),
     ]
-    code, _, err = command(capsys, "compare", first, write_classifier(tmp_path / "c"))
+    code, _, err = call("runs", "compare", first, write_classifier(tmp_path / "c"))
     assert (code, len(err.strip().splitlines())) == (2, 1)
 
 
-def test_a_page_of_runs_that_know_neither_labels_nor_codes(tmp_path, capsys):
+def test_a_page_of_runs_that_know_neither_labels_nor_codes(tmp_path, call):
     unknown = dict.fromkeys(("knn_top1", "linear_top1", "loss", "token_accuracy"))
     paths = [write_run(tmp_path / name, **unknown) for name in ("x", "y")]
     page = tmp_path / "page.html"
-    code, out, _ = command(capsys, "compare", *paths, "--out", page)
+    code, out, _ = call("runs", "compare", *paths, "--out", page)
     assert (code, "against" in out) == (0, False)
     tree = ET.fromstring(page.read_text())
     assert "effective rank of x" in "".join(tree.itertext())

@@ -20,7 +20,6 @@ from safetensors.numpy import save_file
 
 import seit
 from seit.analysis.runs.compare import compare_runs
-from seit.cli import main
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
@@ -530,21 +529,11 @@ def test_what_cannot_be_compared(tmp_path):
         compare_runs([good, torn])
 
 
-def command(capsys, *arguments):
-    try:
-        main(["runs", *map(str, arguments)])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def test_the_command_compares(tmp_path, capsys):
+def test_the_command_compares(tmp_path, call):
     first = write_run(tmp_path / "first", predicted=A, labels=LABELS)
     second = write_run(tmp_path / "second", lr=0.2, predicted=B, labels=LABELS)
     page = tmp_path / "page.html"
-    code, out, _ = command(capsys, "compare", first, second, "--out", page)
+    code, out, _ = call("runs", "compare", first, second, "--out", page)
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert rows["top-1"] == ["top-1", "62.50%", "87.50%", "+25.00"]
@@ -555,20 +544,20 @@ def test_the_command_compares(tmp_path, capsys):
     assert tree.findtext("head/title") == "first and second"
     assert not re.search(r"https?:", page.read_text())
     assert {one.get("class") for one in tree.iter("polyline")} == {"c0", "c1"}
-    code, out, _ = command(capsys, "compare", first, second, "--json")
+    code, out, _ = call("runs", "compare", first, second, "--json")
     assert json.loads(out)["verdicts"][0]["p_value"] == pytest.approx(0.625)
-    code, _, err = command(capsys, "compare", first, second, "--out", page)
+    code, _, err = call("runs", "compare", first, second, "--out", page)
     assert (code, "already exists" in err) == (2, True)
-    code, _, err = command(capsys, "compare", first)
+    code, _, err = call("runs", "compare", first)
     assert (code, "at least two" in err) == (2, True)
 
 
-def test_the_command_lists(tmp_path, capsys):
+def test_the_command_lists(tmp_path, call):
     write_run(tmp_path / "sweep" / "b", predicted=B, labels=LABELS)
     write_run(tmp_path / "a", predicted=A, labels=LABELS, status="started", result={})
     broken = write_run(tmp_path / "c", predicted=A, labels=LABELS)
     (broken / "run.json").write_text("{")
-    code, out, _ = command(capsys, "list", tmp_path)
+    code, out, _ = call("runs", "list", tmp_path)
     assert code == 0
     header, *rows = out.splitlines()
     assert header.split()[:4] == ["run", "status", "model", "steps"]
@@ -577,9 +566,9 @@ def test_the_command_lists(tmp_path, capsys):
         ["c", "damaged", "–", "–", "–", "–"],
         ["sweep/b", "finished", "vit", "10", "87.50%", "100"],
     ]
-    code, out, _ = command(capsys, "list", tmp_path, "--json")
+    code, out, _ = call("runs", "list", tmp_path, "--json")
     assert [one["name"] for one in json.loads(out)["runs"]] == ["a", "c", "sweep/b"]
     (tmp_path / "empty").mkdir()
-    code, out, err = command(capsys, "list", tmp_path / "empty")
+    code, out, err = call("runs", "list", tmp_path / "empty")
     assert (code, out, "no runs" in err) == (0, "", True)
-    assert command(capsys, "list", tmp_path / "nowhere")[0] == 2
+    assert call("runs", "list", tmp_path / "nowhere")[0] == 2

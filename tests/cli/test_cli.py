@@ -68,22 +68,6 @@ def run(store, tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys):
-    """Run a command: its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            main([str(argument) for argument in arguments])
-            code = 0
-        except SystemExit as left:
-            code = left.code
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
 def refused(call):
     """The error line, the last and only one, of a command that leaves with ``code``."""
 

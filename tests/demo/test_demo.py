@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.files import tree
 
 from seit.demo import CLASSES, render, write_corpus
 from seit.demo.rays import FIRST_BODY, trace
@@ -15,14 +16,6 @@ from seit.demo.shapes import make_solid
 from seit.errors import UsageError
 
 SMALL = {"num_train": 30, "num_val": 20, "size": 32}
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def rng(seed: int) -> np.random.Generator:

@@ -17,6 +17,7 @@ import soundfile
 import soxr
 import torch
 from hypothesis import given, settings, strategies as st
+from support.files import plant, tree
 
 import seit
 from seit.cli import main
@@ -57,21 +58,6 @@ def decoded(data, window=RATE, **options):
 def whole(data, **options):
     """All windows together, as far as they are valid."""
     return np.concatenate([part.values[: part.num_valid] for part in decoded(data, **options)])
-
-
-def plant(root, files):
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def refusal(function, *arguments, kind=UsageError, **options):

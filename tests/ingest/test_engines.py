@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 from support.fatal_decoder import FatalDecoder
+from support.files import tree
+from support.jobs import flawed, stop_after
 
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
@@ -33,16 +35,7 @@ NUM_BROKEN = 4
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Tiny pictures and a few broken ones: three shards of train and one of val."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for name in "ab":
-        (folder / name).mkdir()
-    for number in range(NUM_IMAGES):
-        random = np.random.default_rng(number)
-        image = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-        image.save(folder / "ab"[number % 2] / f"{number}.bmp")
-    for number in range(NUM_BROKEN):
-        (folder / "a" / f"broken {number}.jpg").write_bytes(b"\xff\xd8\xff")
-    return folder
+    return flawed(tmp_path_factory.mktemp("corpus"), NUM_IMAGES, NUM_BROKEN)
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +45,6 @@ def reference(corpus, tmp_path_factory):
     assert (result.samples, result.skipped) == (NUM_IMAGES, NUM_BROKEN)
     assert verify_store(store).ok
     return tree(store)
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def stop_after(inputs):
-    def progress(done, total, skipped):
-        if done >= inputs:
-            raise KeyboardInterrupt
-
-    return progress
 
 
 # ---------------------------------------------------------------------- processes that decode

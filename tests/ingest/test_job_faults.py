@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from support.processes import running_command
+from support.disks import READ_ONLY, mount_disk
+from support.files import tree
+from support.jobs import flawed
+from support.processes import exit_codes, fork, fork_recorded, running_command
 
 from seit.cli import main
 from seit.stores import verify_store
@@ -31,17 +33,7 @@ WAIT_SECONDS = 60
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """2,400 tiny pictures and a few that cannot be read: three shards of train and one of val."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for name in "abc":
-        (folder / name).mkdir()
-    for number in range(NUM_IMAGES):
-        random_ = np.random.default_rng(number)
-        coarse = Image.fromarray(random_.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-        image = coarse.resize((20, 20), Image.Resampling.BICUBIC)
-        image.save(folder / "abc"[number % 3] / f"{number}.png", compress_level=1)
-    for number in range(5):
-        (folder / "a" / f"broken {number}.jpg").write_bytes(b"\xff\xd8\xff" + bytes(number))
-    return folder
+    return flawed(tmp_path_factory.mktemp("corpus"), NUM_IMAGES, 5)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +44,6 @@ def undisturbed(corpus, tmp_path_factory):
     assert verify_store(store).ok
     assert len((store / "skipped.jsonl").read_text().splitlines()) == 5
     return tree(store)
-
-
-def tree(folder):
-    """Relative path → bytes of every file, hidden ones included."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def command(source, store, *options, codec=PACKED):
@@ -282,21 +265,30 @@ def test_no_room_for_a_shard(corpus, undisturbed, tmp_path, capsys):
     assert tree(store) == undisturbed
 
 
-@pytest.fixture(scope="module")
-def in_namespace():
-    """Run a shell script as root of its own mount namespace, or skip where that is not allowed."""
-    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-eu", "-c"]
+def on_a_disk(source, folder, options):
+    """Run the job on a new disk, then keep what it left there: all names, and the store."""
+    disk = folder / "disk"
+    mount_disk(disk, **options)
+    try:
+        main(command(source, disk / "store")[3:])
+    finally:
+        (folder / "left").write_text("\n".join(map(str, disk.rglob("*"))))
+        if (disk / "store").exists():
+            shutil.copytree(disk / "store", folder / "store")
 
-    def run(script):
-        done = subprocess.run([*unshare, script], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done
 
-    if shutil.which("unshare") is None:
-        pytest.skip("there is no unshare(1)")
-    probe = "d=$(mktemp -d); mount -t tmpfs none $d && umount $d; rmdir $d"
-    if subprocess.run([*unshare, probe], capture_output=True, check=False).returncode:
-        pytest.skip("user namespaces are not permitted")
+@pytest.fixture
+def job_on_disk(corpus, tmp_path):
+    """Run the job on a disk that only its process sees: its exit code, stdout and stderr."""
+    (tmp_path / "disk").mkdir()
+    with (tmp_path / "probe").open("w") as probe, redirect_stderr(probe):
+        if exit_codes([fork(mount_disk, tmp_path / "disk")]) != [0]:
+            pytest.skip("no process may have disks of its own")
+
+    def run(**options):
+        job = fork_recorded(on_a_disk, corpus, tmp_path, options, folder=tmp_path / "output")
+        return ended(job, tmp_path / "store")
+
     return run
 
 
@@ -309,7 +301,7 @@ def in_namespace():
         pytest.param("card", marks=pytest.mark.slow),
     ],
 )
-def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, capsys, room):
+def test_full_disk(corpus, undisturbed, tmp_path, job_on_disk, capsys, room):
     """A real file system that runs out of space; what is left is completed on another one."""
     shard = len(undisturbed["train/00000.tar"])
     begun = 44_000  # the folder of the job, which keeps lock, tokenizer and codebook
@@ -319,19 +311,9 @@ def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, capsys, room):
         "second shard": begun + 8_000 + 3 * shard // 2,
         "card": begun + 8_000 + sum(len(d) for n, d in undisturbed.items() if n.endswith(".tar")),
     }
-    words = " ".join(f"'{word}'" for word in command(corpus, tmp_path / "disk" / "store"))
-    (tmp_path / "disk").mkdir()
-    in_namespace(f"""
-        cd '{tmp_path}'
-        mount -t tmpfs -o size={spaces[room]} none disk
-        {words} > out 2> err && code=0 || code=$?
-        echo $code > code
-        find disk > left
-        [ ! -e disk/store ] || cp -a disk/store store
-    """)
-    assert (tmp_path / "code").read_text() == "1\n"
-    assert (tmp_path / "out").read_text() == ""
-    assert one_error((tmp_path / "err").read_text()).startswith("error: the disk is full: ")
+    code, out, err = job_on_disk(size=spaces[room])
+    assert (code, out) == (1, "")
+    assert one_error(err).startswith("error: the disk is full: ")
     left = (tmp_path / "left").read_text()
     assert ".partial" not in left
     assert "store.json" not in left
@@ -340,20 +322,11 @@ def test_full_disk(corpus, undisturbed, tmp_path, in_namespace, capsys, room):
     assert tree(tmp_path / "store") == undisturbed
 
 
-def test_store_on_a_read_only_disk(corpus, tmp_path, in_namespace):
-    store = tmp_path / "disk" / "store"
-    store.parent.mkdir()
-    words = " ".join(f"'{word}'" for word in command(corpus, store))
-    in_namespace(f"""
-        mount -t tmpfs -o ro none '{store.parent}'
-        cd '{tmp_path}'
-        {words} > out 2> err && code=0 || code=$?
-        echo $code > code
-    """)
-    assert (tmp_path / "code").read_text() == "2\n"
-    assert (tmp_path / "out").read_text() == ""
-    line = one_error((tmp_path / "err").read_text())
-    assert line.startswith(f"error: {store}")
+def test_store_on_a_read_only_disk(tmp_path, job_on_disk):
+    code, out, err = job_on_disk(flags=READ_ONLY)
+    assert (code, out) == (2, "")
+    line = one_error(err)
+    assert line.startswith(f"error: {tmp_path / 'disk' / 'store'}")
     assert "Read-only file system" in line
 
 

@@ -3,18 +3,12 @@
 from pathlib import Path
 
 import pytest
+from support.files import plant
 
 from seit.errors import UsageError
 from seit.ingest.sources import Corpus, list_corpus
 from seit.ingest.sources.labels import alike_classes, label_remarks
 from seit.ingest.sources.splits import hash_fraction
-
-
-def plant(root: Path, files: list[str]) -> Path:
-    for name in files:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"x")
-    return root
 
 
 def table(folder: Path, rows: list[tuple[str, ...]], *, columns: str = "path,label") -> Path:

@@ -1,14 +1,15 @@
 """Jobs that read from, and write to, a real S3 interface: the same store as from a disk."""
 
 import io
-import logging
 import tarfile
 from dataclasses import replace
 
 import fsspec
-import numpy as np
 import pytest
-from PIL import Image
+from support import s3
+from support.files import plant, tree
+from support.jobs import interrupt
+from support.pictures import png
 
 import seit
 from seit.errors import SeitError, UnreadableError, UsageError
@@ -21,76 +22,44 @@ CONFIG = TokenizeConfig(size=32, codes=32, shard_samples=1024, codec="packed")
 COUNT = 60
 
 
-def png(number):
-    random = np.random.default_rng(number)
-    buffer = io.BytesIO()
-    image = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((24, 24))
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def plant(root, files):
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
 def tar_of(numbers):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for number in numbers:
-            for extension, data in (("png", png(number)), ("cls", str(number % 3).encode())):
+            for extension, data in (("png", png(number, 24)), ("cls", str(number % 3).encode())):
                 member = tarfile.TarInfo(f"{number:03d}.{extension}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """An S3 server that every client of this process finds."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "HTTP_PROXY"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-        patch.setenv("SEIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    with s3.running_server() as address, s3.credentials(cache) as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*address))
         filesystem = fsspec.filesystem("s3")
-        if filesystem.exists("bucket"):  # servers of one process share what they hold
+        if filesystem.exists("bucket"):
             filesystem.rm("bucket", recursive=True)
         filesystem.mkdir("bucket")
         yield filesystem
-    server.stop()
 
 
 @pytest.fixture(scope="module")
 def corpora(bucket, tmp_path_factory):
     """One folder of corpora of each kind, here and in the bucket."""
     root = tmp_path_factory.mktemp("corpora")
-    plant(root / "folder", {f"{'ab'[n % 2]}/{n} ü#.png": png(n) for n in range(COUNT)})
+    plant(root / "folder", {f"{'ab'[n % 2]}/{n} ü#.png": png(n, 24) for n in range(COUNT)})
     plant(root / "folder", {"a/broken.png": b"?", "a/empty.png": b"", ".hidden/x.png": b"?"})
-    splits = {f"{'train' if n % 4 else 'val'}/{'ab'[n % 2]}/{n}.png": png(n) for n in range(COUNT)}
+    splits = {
+        f"{'train' if n % 4 else 'val'}/{'ab'[n % 2]}/{n}.png": png(n, 24) for n in range(COUNT)
+    }
     plant(root / "splits", splits)
     tars = {f"train-{k}.tar": tar_of(range(k * 20, k * 20 + 20)) for k in range(3)}
     plant(root / "tars", tars)
     rows = ["path,label,note", *(f"files/{n}.png,{n % 3},n{n}" for n in range(COUNT))]
-    plant(root / "table", {f"files/{n}.png": png(n) for n in range(COUNT)})
+    plant(root / "table", {f"files/{n}.png": png(n, 24) for n in range(COUNT)})
     plant(root / "table", {"list.csv": "\n".join(rows).encode()})
     bucket.put(f"{root}/", "bucket/data/", recursive=True)
     return root
@@ -113,7 +82,8 @@ def test_a_remote_corpus_makes_the_same_bytes(corpora, tmp_path, name):
 
 
 def test_processes_read_remote_files_too(corpora, tmp_path):
-    tokenize("s3://bucket/data/splits", tmp_path / "there", replace(CONFIG, decoders="processes"))
+    config = replace(CONFIG, decoders="processes", workers=1)
+    tokenize("s3://bucket/data/splits", tmp_path / "there", config)
     tokenize(corpora / "splits", tmp_path / "here", CONFIG)
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
@@ -199,10 +169,6 @@ def test_a_store_is_uploaded_with_its_card_last(corpora, bucket, tmp_path, monke
     tokenize(corpora / "folder", url, replace(config, overwrite=True))
     assert verify_store(url).ok
     assert seit.open(url).card.skipped == 2
-
-
-def interrupt(*_, **__):
-    raise KeyboardInterrupt
 
 
 def test_other_things_are_not_mixed_with_a_store(corpora, bucket, tmp_path):

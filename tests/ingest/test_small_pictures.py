@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from support.files import plant
 
 import seit
 from seit.cli.tokenize import _changes, _ratio
@@ -23,13 +24,6 @@ def jpeg(number, side=32, quality=75):
     picture = coarse.resize((side, side + number % 3), Image.Resampling.BICUBIC)
     picture.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
-
-
-def plant(root, files):
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
 
 
 @pytest.fixture(scope="module")

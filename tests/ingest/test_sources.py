@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,12 @@ import pytest
 import webdataset
 from hypothesis import given, settings, strategies as st
 from pyarrow import parquet
+from support.files import plant
 
 from seit.errors import DamagedError, SeitError, UnreadableError, UsageError
 from seit.ingest.sources import Corpus, Instance, list_corpus, read_bytes
 from seit.ingest.sources.braces import expand, has_braces
 from seit.ingest.sources.tar_index import TarIndex
-
-
-def plant(root: Path, files: Mapping[str, bytes | str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return root
 
 
 def by_key(corpus: Corpus) -> dict[str, Instance]:

@@ -5,23 +5,29 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from support.pictures import pictures, plant, png
+from support.files import plant
+from support.pictures import pictures, png
+from support.processes import audited
 
 import seit
-from seit.cli import main
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize, update_store
 from seit.ingest.inputs.views import Crop
 from seit.ingest.sources import list_corpus
-from seit.stores import delete_samples, filter_store, merge_stores, verify_store
+from seit.stores import (
+    delete_samples,
+    filter_store,
+    merge_stores,
+    replace as replacing,
+    verify_store,
+)
 
 CONFIG = TokenizeConfig(size=32, codes=16, codec="packed", val_fraction=0.3, workers=1)
 
@@ -216,77 +222,36 @@ def tokens(store):
     return file
 
 
-KILLER = """
-import json, os, shutil, sys, warnings
-from pathlib import Path
-
-warnings.simplefilter("ignore")
-import seit
-from seit.stores import verify_store
-from seit.stores import replace as replacing
-from seit.ingest import TokenizeConfig, update_store
-
-corpus, original, folder, exchanges = *map(Path, sys.argv[1:4]), sys.argv[4]
-path = folder / "store"
-os.fsync = lambda _: None
-if exchanges == "no":
-    replacing.exchange_folders = lambda one, other: False
-
-
-def state():
-    if not path.exists():
-        return "none"
-    assert verify_store(path).ok
-    keys = {key for split in seit.open(path).values() for key in split.keys}
-    return "new" if "0new/1.png" in keys else "old"
-
-
-def in_child(moment=None):
-    # Updates in a child that is killed before one of its renames, or says how many it made.
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    done = 0
-
-    def hook(event, arguments):
-        nonlocal done
-        if event in ("os.rename", "shutil.rmtree"):
-            if done == moment:
-                os._exit(255)
-            done += 1
-
-    sys.addaudithook(hook)
-    update_store(corpus, path, TokenizeConfig(workers=1))
-    os._exit(done)
-
-
-shutil.copytree(original, path)
-total = in_child()
-shutil.rmtree(path)
-states = []
-for moment in (total // 3, *range(total - 8, total)):
-    shutil.copytree(original, path)
-    assert in_child(moment) == 255, moment
-    states.append(state())
-    in_child()
-    assert state() == "new", moment
-    assert os.listdir(folder) == ["store"], (moment, os.listdir(folder))
-    shutil.rmtree(path)
-print(json.dumps(states))
-"""
-
-
 @pytest.mark.parametrize("exchanges", ["yes", pytest.param("no", marks=pytest.mark.slow)])
-def test_killed_at_any_moment_the_store_is_old_or_new(corpus, tmp_path, exchanges):
-    tokenize(corpus, tmp_path / "original", CONFIG)
+def test_killed_at_any_moment_the_store_is_old_or_new(corpus, tmp_path, monkeypatch, exchanges):
+    """Ends the process before one of its renames; then calls again."""
+    original, path = tmp_path / "original", tmp_path / "folder" / "store"
+    tokenize(corpus, original, CONFIG)
     change(corpus)
-    (tmp_path / "folder").mkdir()
-    arguments = [corpus, tmp_path / "original", tmp_path / "folder", exchanges]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    states = json.loads(done.stdout)
+    path.parent.mkdir()
+    if exchanges == "no":
+        monkeypatch.setattr(replacing, "exchange_folders", lambda one, other: False)
+    update = partial(update_store, corpus, path, TokenizeConfig(workers=1))
+    events = ("os.rename", "shutil.rmtree")
+
+    def state():
+        if not path.exists():
+            return "none"
+        keys = {key for _, key in samples_of(path)}
+        return "new" if "0new/1.png" in keys else "old"
+
+    shutil.copytree(original, path)
+    total, _ = audited(update, events=events)
+    shutil.rmtree(path)
+    states = []
+    for moment in (total // 3, *range(total - 8, total)):
+        shutil.copytree(original, path)
+        assert audited(update, events=events, dies_before=moment) == (moment, True)
+        states.append(state())
+        update()
+        assert state() == "new", moment
+        assert [entry.name for entry in path.parent.iterdir()] == ["store"], moment
+        shutil.rmtree(path)
     assert set(states) >= {"old", "new"}
     assert "none" not in states or exchanges == "no"
 
@@ -373,29 +338,24 @@ def test_views_show_a_part_of_the_image(tmp_path):
         np.testing.assert_allclose(down, top + middles * (bottom - top) - 0.5, atol=4)
 
 
-def test_the_command(corpus, tmp_path, capsys):
-    def call(*arguments):
-        code = 0
-        try:
-            main(["tokenize", str(corpus), str(tmp_path / "store"), "--json", *arguments])
-        except SystemExit as left:
-            code = left.code
-        out, err = capsys.readouterr()
+def test_the_command(corpus, tmp_path, call):
+    def told(*arguments):
+        code, out, err = call("tokenize", corpus, tmp_path / "store", "--json", *arguments)
         return code, json.loads(out) if out else None, err
 
-    assert call("--size", "32", "--codes", "16", "--views", "2")[0] == 0
+    assert told("--size", "32", "--codes", "16", "--views", "2")[0] == 0
     change(corpus)
-    code, answer, err = call("--update")
+    code, answer, err = told("--update")
     assert code == 0
     assert "4 files added, 1 changed, 2 removed, 28 kept" in err
     assert answer["samples"] == seit.open(tmp_path / "store").card.samples
     assert [answer[name] for name in ("added", "changed", "removed", "kept")] == [4, 1, 2, 28]
-    code, answer, err = call("--update", "--update-changed-since", "2100-01-01")
+    code, answer, err = told("--update", "--update-changed-since", "2100-01-01")
     assert code == 0
     assert "is up to date already; nothing was changed" in err
     assert answer["kept"] == 33
-    assert call("--update-changed-since", "2100-01-01")[0] == 2
-    assert call("--update", "--dry-run")[0] == 2
+    assert told("--update-changed-since", "2100-01-01")[0] == 2
+    assert told("--update", "--dry-run")[0] == 2
 
 
 def test_files_stay_in_their_split_and_counts_add_up(tmp_path):

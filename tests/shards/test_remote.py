@@ -1,7 +1,6 @@
 """Stores behind a real S3 interface on this machine, with a faulty network before it."""
 
 import http.client
-import logging
 import pickle
 import random
 import shutil
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
+from support import s3
 from support.stores import build_store, edit_card, record_of
 
 import seit
@@ -46,28 +46,16 @@ def intact(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def credentials(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "HTTP_PROXY"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("SEIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    with s3.credentials(tmp_path_factory.mktemp("cache")):
         yield
 
 
 @pytest.fixture(scope="module")
 def server():
     """The (host, port) of an S3 server with a bucket."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = server.get_host_and_port()
-    request(address, "PUT", "/bucket")
-    yield address
-    server.stop()
+    with s3.running_server() as address:
+        request(address, "PUT", "/bucket")
+        yield address
 
 
 def request(address, method, path, headers=None, body=None):

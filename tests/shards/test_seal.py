@@ -450,7 +450,8 @@ def test_repairs_and_jobs_wait_for_one_another(tmp_path):
 
 
 def test_a_training_that_streams_says_so_and_can_be_resumed(tmp_path):
-    from support.pictures import pictures, plant
+    from support.files import plant
+    from support.pictures import pictures
 
     from seit.config import build as build_config
     from seit.ingest import TokenizeConfig, tokenize

@@ -506,9 +506,8 @@ def test_bytes_that_change_on_the_way_are_asked_for_again(
     assert len(changed) >= {"wds": 5, "zarr": 3 * 4 + 5 * 4}[container]
 
 
-def test_zarr_shards_with_other_blocks_than_the_card_says(tmp_path):
-    build_store(tmp_path, shards={"train": (6, 6, 2)}, block_samples=3, container="zarr")
-    edit_card(tmp_path, lambda body: body.update(block_samples=2))
+def assert_unreadable(path, message):
+    """No way of reading a split returns anything."""
     for read in (
         lambda split: split[0],
         lambda split: split.tokens[[1]],
@@ -516,8 +515,14 @@ def test_zarr_shards_with_other_blocks_than_the_card_says(tmp_path):
         lambda split: split.packed(),
         list,
     ):
-        with pytest.raises(DamagedError, match=r"^train\.zarr/\w+/c/0.* is not an intact shard: "):
-            read(seit.open(tmp_path)["train"])
+        with pytest.raises(DamagedError, match=message):
+            read(seit.open(path)["train"])
+
+
+def test_zarr_shards_with_other_blocks_than_the_card_says(tmp_path):
+    build_store(tmp_path, shards={"train": (6, 6, 2)}, block_samples=3, container="zarr")
+    edit_card(tmp_path, lambda body: body.update(block_samples=2))
+    assert_unreadable(tmp_path, r"^train\.zarr/\w+/c/0.* is not an intact shard: ")
 
 
 def test_the_context_codec_of_too_many_codes_is_damage(tmp_path):
@@ -597,15 +602,7 @@ def claim_samples(body, samples, **other):
 def test_a_shard_with_other_blocks_than_the_card_says(tmp_path, change, indexed):
     build_store(tmp_path, shards={"train": (5,)}, block_samples=3, indexed=indexed)
     edit_card(tmp_path, change)
-    for read in (
-        lambda split: split[0],
-        lambda split: split.tokens[[1]],
-        lambda split: split.labels,
-        lambda split: split.packed(),
-        list,
-    ):
-        with pytest.raises(DamagedError, match=r"train/(00000\.tar|blocks\.index)"):
-            read(seit.open(tmp_path)["train"])
+    assert_unreadable(tmp_path, r"train/(00000\.tar|blocks\.index)")
 
 
 def test_labels_need_classes(tmp_path):

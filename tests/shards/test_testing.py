@@ -198,20 +198,40 @@ def test_any_changed_byte_is_found(form, data):
         file.write_bytes(original)
 
 
-def test_fuzz_targets_take_their_seeds(tmp_path, monkeypatch):
-    """Seeds are mostly intact, and each is used as given and with every way of putting it right."""
+@pytest.fixture
+def fuzz(tmp_path, monkeypatch):
+    """Run a target on its seeds: as given, and with each effort in place of theirs."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
     targets, seeds = map(importlib.import_module, ("fuzz.targets", "fuzz.seeds"))
-    for name, target in targets.TARGETS.items():
-        seeds.write_seeds(name, tmp_path)
-        files = sorted(tmp_path.iterdir())
+
+    def run(name, efforts):
+        folder = tmp_path / name
+        folder.mkdir()
+        seeds.write_seeds(name, folder)
+        files = sorted(folder.iterdir())
         assert len(files) >= 5
         for file in files:
             data = file.read_bytes()
-            for effort in range(5):
-                targets.run(target, data[:1] + bytes([effort]) + data[2:])
-            targets.run(target, data)
-            file.unlink()
+            for effort in efforts:
+                targets.run(targets.TARGETS[name], data[:1] + bytes([effort]) + data[2:])
+            targets.run(targets.TARGETS[name], data)
+
+    run.names = [*targets.TARGETS]
+    return run
+
+
+def test_fuzz_targets_take_their_seeds(fuzz):
+    """Seeds are mostly intact, and each is used as given and with every way of putting it right.
+
+    An effort of the target `store` is an operation, and its seeds name each.
+    """
+    for name in fuzz.names:
+        fuzz(name, () if name == "store" else range(5))
+
+
+@pytest.mark.slow
+def test_operations_take_the_seeds_of_all(fuzz):
+    fuzz("store", range(9))
 
 
 # The strategies themselves

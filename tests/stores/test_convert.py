@@ -11,6 +11,7 @@ import pytest
 import webdataset
 import zarr
 from PIL import Image
+from support.files import tree
 from support.stores import build_store
 from torch.utils.data import DataLoader
 
@@ -23,6 +24,7 @@ from seit.stores import convert_store, copy_store, verify_store
 from seit.stores.recode import fit_codec, recode_store
 from seit.training import TrainConfig, evaluate_run, predict, train
 
+NUM_SAMPLES = 150
 SHARDS = {"train": (14, 9, 5), "val": (7,)}
 TRAINING = build(
     TrainConfig,
@@ -44,18 +46,12 @@ def source(tmp_path_factory):
         path,
         grid=(32, 32),
         num_codes=40,
-        shards={"train": (300, 140, 70), "val": (90,)},
-        block_samples=128,
+        shards={"train": (75, 35, 18), "val": (22,)},
+        block_samples=32,
         codec="context",
         with_metadata=True,
     )
     return path, columns
-
-
-def tree(path):
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
-    }
 
 
 def same_content(path, columns):
@@ -82,7 +78,7 @@ def test_every_form_becomes_every_other(source, tmp_path, codec, container):
         assert (result.codec, result.container) == form
         assert (again.card.codec, again.card.container) == form
         assert result.bytes == sum(map(len, tree(target).values()))
-        assert result.bytes_per_sample == result.bytes / 600
+        assert result.bytes_per_sample == result.bytes / NUM_SAMPLES
 
 
 def test_context_is_smaller_and_deterministic(source, tmp_path):
@@ -129,7 +125,7 @@ def test_official_files_and_back(source, tmp_path):
     path, columns = source
     exported = convert_store(path, tmp_path / "files", container="official")
     assert exported.codec is None
-    assert exported.samples == 600
+    assert exported.samples == NUM_SAMPLES
     for codec, container in [(None, None), ("packed", "zarr")]:
         target = tmp_path / f"back-{codec}"
         result = convert_store(tmp_path / "files", target, codec=codec, container=container)
@@ -307,7 +303,7 @@ def test_the_commands(source, tmp_path, capsys):
     forms = ("--container", "zarr", "--codec", "packed")
     main(["convert", str(path), str(tmp_path / "a"), *forms, "--json"])
     result = json.loads(capsys.readouterr().out)
-    assert result["samples"] == 600
+    assert result["samples"] == NUM_SAMPLES
     assert (result["codec"], result["container"]) == ("packed", "zarr")
     main(["convert", str(path), str(tmp_path / "b")])
     assert "wds, context" in capsys.readouterr().out

@@ -5,23 +5,29 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from fnmatch import fnmatchcase
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from support.files import tree
+from support.processes import audited
 from support.stores import build_store, edit_card, record_of
 
 import seit
-from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import Block, TokenLayout
 from seit.shards.packed import pack
-from seit.stores import delete_samples, filter_store, merge_stores, verify_store
+from seit.stores import (
+    delete_samples,
+    filter_store,
+    merge_stores,
+    replace as replacing,
+    verify_store,
+)
 from seit.stream import select
 from seit.testing import blocks, write_store
 
@@ -72,14 +78,6 @@ def samples_of(path):
 
 def keys_of(path):
     return [key for _, key in samples_of(path)]
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(Path(folder).rglob("*"))
-        if path.is_file()
-    }
 
 
 def add_file(path, name, data):
@@ -279,71 +277,6 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatch):
     assert len(samples_of(path)) == len(before) - 1
 
 
-KILLER = """
-import json, os, shutil, sys, warnings
-from pathlib import Path
-
-warnings.simplefilter("ignore")
-import seit
-from seit.errors import UsageError
-from seit.stores import delete_samples, verify_store
-from seit.stores import replace as replacing
-
-original, folder, keys, exchanges = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:5], sys.argv[5]
-events = set(sys.argv[6:])
-path = folder / "store"
-os.fsync = lambda _: None  # which takes long, and matters when the power goes
-if exchanges == "no":
-    replacing.exchange_folders = lambda one, other: False
-
-
-def state():
-    if not path.exists():
-        return "none"
-    assert verify_store(path).ok
-    return "old" if set(keys) <= set(seit.open(path)["train"].keys) else "new"
-
-
-def run_and_die(moment):
-    left = moment
-
-    def hook(event, arguments):
-        nonlocal left
-        if event in events and (event != "open" or arguments[2] & os.O_CREAT):
-            left -= 1
-            if left < 0:
-                os._exit(9)
-
-    sys.addaudithook(hook)
-    delete_samples(path, keys)
-    os._exit(0)
-
-
-states = []
-for moment in range(1000):
-    shutil.copytree(original, path)
-    child = os.fork()
-    if not child:
-        run_and_die(moment)
-    was_killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    found = state()
-    beside = {entry.name for entry in folder.glob(".store.deleting/*")}
-    if was_killed:
-        try:
-            again = delete_samples(path, keys)
-            assert (again.samples, again.remaining) == (2, 8), (moment, again)
-        except UsageError as error:  # it had come to its end
-            assert found == "new" and beside <= {"lock"} and "no sample" in str(error), error
-        assert state() == "new", moment
-    states.append(found)
-    assert os.listdir(folder) == ["store"], (moment, os.listdir(folder))
-    shutil.rmtree(path)
-    if not was_killed:
-        break
-print(json.dumps(states))
-"""
-
-
 MAIN_WRITES = ("os.rename", "os.link", "shutil.rmtree")
 ALL_WRITES = (*MAIN_WRITES, "open", "os.remove", "os.mkdir", "os.rmdir")
 
@@ -360,21 +293,47 @@ ALL_WRITES = (*MAIN_WRITES, "open", "os.remove", "os.mkdir", "os.rmdir")
         ),
     ],
 )
-def test_killed_at_any_moment_the_store_is_old_or_new(tmp_path, container, exchanges, events):
+def test_killed_at_any_moment_the_store_is_old_or_new(
+    tmp_path, monkeypatch, container, exchanges, events
+):
     """Ends the process, as `kill -9` does, before each of its writes; then calls again."""
-    original, folder = tmp_path / "original", tmp_path / "folder"
+    original, path = tmp_path / "original", tmp_path / "folder" / "store"
     shards = {"train": (4, 4), "val": (2,)}
     build_store(original, shards=shards, block_samples=2, container=container)
-    folder.mkdir()
+    path.parent.mkdir()
     keys = ["train/bilder/ü0.jpg", "train/bilder/ü3.jpg"]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, original, folder, *keys, exchanges, *events],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    states = json.loads(done.stdout)
+    delete = partial(delete_samples, path, keys)
+    if exchanges == "no":
+        monkeypatch.setattr(replacing, "exchange_folders", lambda one, other: False)
+
+    def state():
+        if not path.exists():
+            return "none"
+        assert verify_store(path).ok
+        return "old" if set(keys) <= set(seit.open(path)["train"].keys) else "new"
+
+    states, died = [], True
+    while died:
+        moment = len(states)
+        shutil.copytree(original, path)
+        _, died = audited(delete, events=events, dies_before=moment)
+        states.append(state())
+        beside = {entry.name for entry in path.parent.glob(".store.deleting/*")}
+        if died:
+            refused = ""
+            try:
+                again = delete()
+            except UsageError as error:
+                refused = str(error)
+            if refused:
+                assert "no sample" in refused
+                assert states[-1] == "new", "it had come to its end"
+                assert beside <= {"lock"}
+            else:
+                assert (again.samples, again.remaining) == (2, 8), moment
+            assert state() == "new", moment
+        assert [entry.name for entry in path.parent.iterdir()] == ["store"], moment
+        shutil.rmtree(path)
     assert len(states) > 8
     expected = ["old", "new"] if exchanges == "yes" else ["old", "none", "new"]
     assert list(dict.fromkeys(states)) == expected
@@ -673,21 +632,6 @@ def test_skipped_inputs_go_with_their_split_and_key(tmp_path):
 
 
 # ---------------------------------------------------------------------------------- command line
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        code = 0
-        try:
-            main(list(map(str, arguments)))
-        except SystemExit as left:
-            code = left.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_the_commands(tmp_path, call):

@@ -23,8 +23,6 @@ from seit.stores import copy_store, verify_store
 SHARDS = {"train": (7, 3, 6), "val": (4, 4)}
 EVEN_SHARDS = {"train": (6, 6, 4), "val": (6, 2)}
 FORMS = [("packed", "wds"), ("context", "wds"), ("packed", "zarr"), ("context", "zarr")]
-FLIP_STEPS = {".tar": 13, ".json": 31, ".safetensors": 11}
-"""Of such files one byte in so many is flipped; of others every one."""
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +83,9 @@ def test_an_intact_store_is_ok(intact):
     assert seen == [(number + 1, 9) for number in range(9)]
 
 
-@pytest.mark.parametrize("steps", [FLIP_STEPS, pytest.param({}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("most", [24, pytest.param(1 << 20, marks=pytest.mark.slow, id="all")])
 @pytest.mark.parametrize(("codec", "container"), FORMS)
-def test_flipped_bytes_of_every_file_are_found(tmp_path, codec, container, steps):
+def test_flipped_bytes_of_every_file_are_found(tmp_path, codec, container, most):
     shards = {"train": (4,)}
     build_store(tmp_path, shards=shards, block_samples=2, codec=codec, container=container)
     if container == "wds":
@@ -99,7 +97,7 @@ def test_flipped_bytes_of_every_file_are_found(tmp_path, codec, container, steps
     assert len(paths) == {"wds": 5, "zarr": 10}[container]
     for path in paths:
         data = path.read_bytes()
-        step = steps.get(path.suffix, 1)
+        step = max(1, len(data) // most)
         with path.open("r+b", buffering=0) as file:
             for place in range(len(data) % step, len(data), step):
                 file.seek(place)

@@ -1,5 +1,7 @@
 """Tables, ids and streams that the tests of the context codec share."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from seit.shards.context import ContextTables
@@ -7,6 +9,7 @@ from seit.shards.context.tables import make_squash
 from seit.shards.context.tree import TreeShape
 
 
+@lru_cache(32)
 def random_tables(num_codes, seed=0, *, spread=20):
     """Tables of no sense: any must decode what they coded."""
     rng = np.random.default_rng(seed)

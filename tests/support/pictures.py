@@ -6,19 +6,22 @@ import numpy as np
 from PIL import Image
 
 
-def png(number, side=40):
+def picture(number, side=40):
+    """A smooth picture of ``side`` pixels and up to four more rows."""
     random = np.random.default_rng(number)
     coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return coarse.resize((side, side + number % 5), Image.Resampling.BICUBIC)
+
+
+def encoded(image, form="PNG", **options):
+    """The bytes of a picture's file."""
     buffer = io.BytesIO()
-    coarse.resize((side, side + number % 5), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def plant(root, files):
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
+def png(number, side=40):
+    return encoded(picture(number, side))
 
 
 def pictures(first, last):

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from seit.cli import main
 
+_DIED = 9
+
 
 def fork(target, *arguments, **environment):
     """Start a process that calls ``target`` with these environment variables as well.
@@ -48,25 +50,54 @@ def exit_codes(processes):
     return [process.exitcode for process in processes]
 
 
+def audited(target, *, events, dies_before=None):
+    """Run a process that may die, as `kill -9` has it, before one of its audited events.
+
+    Opening a file counts where it may create one. Returns how many of the ``events`` the process
+    lived to see, and whether it died.
+    """
+    seen = multiprocessing.get_context("fork").Value("q", 0)
+
+    def hook(event, arguments):
+        if event in events and (event != "open" or arguments[2] & os.O_CREAT):
+            if seen.value == dies_before:
+                os._exit(_DIED)
+            seen.value += 1
+
+    def call():
+        sys.addaudithook(hook)
+        target()
+        os._exit(0)
+
+    (code,) = exit_codes([fork(call)])
+    assert code in (0, _DIED)
+    return seen.value, code == _DIED
+
+
+def fork_recorded(target, *arguments, folder):
+    """Start a process whose output goes to the files `out` and `err` of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return fork(_record, target, arguments, folder)
+
+
+def _record(target, arguments, folder):
+    for number, name in ((1, "out"), (2, "err")):
+        with (folder / name).open("wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    try:
+        target(*arguments)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
 @contextmanager
 def running_command(arguments, folder):
     """Run `seit` in a process of its own, its output in files; killed at the end, if it lives."""
-    folder.mkdir(parents=True, exist_ok=True)
-    job = fork(_command, arguments, folder / "out", folder / "err")
+    job = fork_recorded(main, arguments, folder=folder)
     try:
         yield job
     finally:
         job.kill()
         job.join()
-
-
-def _command(arguments, out, err):
-    for number, path in ((1, out), (2, err)):
-        with path.open("wb") as file:
-            os.dup2(file.fileno(), number)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    try:
-        main(arguments)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()

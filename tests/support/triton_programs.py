@@ -3,6 +3,7 @@
 import importlib
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,7 +35,16 @@ def programs(*, interpret):
         with pytest.MonkeyPatch.context() as setting:
             setting.setenv("TRITON_INTERPRET", "1" if interpret else "0")
             modules = {name: importlib.import_module(name) for name in MODULES}
+        if interpret:
+            _check_no_overflow(patch)
         yield modules
+
+
+def _check_no_overflow(patch):
+    """Spare a third of the work: a check of overflows that asserts in debug mode alone."""
+    builder = importlib.import_module("triton.runtime.interpreter").interpreter_builder
+    assert not builder.options.debug
+    patch.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
 
 
 def compile_for_cuda(program, arguments, *, capability, fuses):

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tokenizer_training import NOTED, SMALL, few_start_batches
 
 from seit.analysis.runs.compare import compare_runs
 from seit.cli import main
 from seit.config import read_yaml
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.ingest.sources import list_corpus
-from seit.tokenizer_training import TokenizerConfig, loop, train_tokenizer
+from seit.tokenizer_training import TokenizerConfig, train_tokenizer
 from seit.tokenizer_training.crops import Crops
 from seit.tokenizer_training.discriminator import PatchDiscriminator
 from seit.tokenizer_training.losses import hinge, reconstruction
@@ -26,25 +27,15 @@ from seit.training.checkpoint import list_checkpoints
 
 SIZE = 32
 TINY = TokenizerConfig(
+    **SMALL,
+    **NOTED,
     size=SIZE,
-    codes=32,
     levels=(4, 3, 3),
-    dim=4,
-    encoder_width=8,
-    encoder_blocks=1,
-    decoder_width=8,
-    decoder_blocks=1,
-    crop=SIZE,
     scale=(1.0, 1.5),
     batch_size=8,
     steps=6,
     warmup_steps=2,
-    ema=0.5,
-    checkpoint_every=2,
-    log_every=1,
-    loggers=(),
     eval_images=8,
-    device="cpu",
 )
 EVERYTHING = replace(
     TINY, adversarial=0.1, adversarial_start=3, discriminator_width=4, classes=0.1, hog=0.1
@@ -53,9 +44,7 @@ EVERYTHING = replace(
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_start():
-    """Fewer patches to start from."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_START_BATCHES", 8)
+    with few_start_batches(8):
         yield
 
 

@@ -7,17 +7,10 @@ import fsspec
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from support.files import plant
 
 from seit.errors import UnreadableError, UsageError
 from seit.ingest.sources import Corpus, list_corpus, read_bytes
-
-
-def plant(root: Path, files: dict[str, str] | list[str]) -> Path:
-    contents = files if isinstance(files, dict) else dict.fromkeys(files, "x")
-    for name, text in contents.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def labels(corpus: Corpus) -> dict[str, str | None]:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from support.tokenizer_training import NOTED, SMALL, few_start_batches
 
 from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.ingest.sources import list_corpus
-from seit.tokenizer_training import TokenizerConfig, loop, train_tokenizer
+from seit.tokenizer_training import TokenizerConfig, train_tokenizer
 from seit.tokenizer_training.windows import Windows
 from seit.tokenizers import (
     MelConfig,
@@ -30,32 +31,20 @@ MEL = MelConfig(
     sample_rate=8000, window=2000, hop=125, taper=200, fft=256, bands=16, frames=16, patch=(2, 4)
 )
 TINY = TokenizerConfig(
+    **SMALL,
+    **NOTED,
     audio="1s",
-    codes=32,
-    dim=4,
-    encoder_width=8,
-    encoder_blocks=1,
-    decoder_width=8,
-    decoder_blocks=1,
-    crop=32,
     crops_per_image=2,
     batch_size=4,
     steps=4,
     warmup_steps=1,
-    ema=0.5,
-    checkpoint_every=2,
-    log_every=1,
-    loggers=(),
     eval_images=4,
-    device="cpu",
 )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_start():
-    """Fewer patches to start from."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_START_BATCHES", 2)
+    with few_start_batches(2):
         yield
 
 

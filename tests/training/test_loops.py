@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from support.continual import CONFIG as CONTINUAL, changed as continual_settings
 from support.pretraining import CONFIG as PRETRAIN, make_store
+from support.tokenizer_training import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seit.config import build, to_mapping
@@ -45,14 +46,8 @@ NESTED = {
     "run": {"device": "cpu", "eval_every": 4},
 }
 TOKENIZER = TokenizerConfig(
+    **SMALL,
     size=32,
-    codes=32,
-    dim=4,
-    encoder_width=8,
-    encoder_blocks=1,
-    decoder_width=8,
-    decoder_blocks=1,
-    crop=32,
     scale=(1.0, 1.5),
     batch_size=BATCH,
     steps=STEPS,
@@ -63,7 +58,6 @@ TOKENIZER = TokenizerConfig(
     classes=0.1,
     hog=0.1,
     eval_images=8,
-    device="cpu",
 )
 ADAPT = TokenAdaptConfig(
     dim=16, num_heads=2, steps=STEPS, batch_size=BATCH, warmup_steps=2, val_images=8, device="cpu"

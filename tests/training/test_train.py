@@ -419,7 +419,7 @@ def test_an_evaluation_is_written_as_tables(finished, store, tmp_path, capsys):
 # ------------------------------------------------------------------------------- many raw files
 
 
-def test_unreadable_files_do_not_stop_the_others(finished, corpus, tmp_path, capsys):
+def test_unreadable_files_do_not_stop_the_others(finished, corpus, tmp_path, call):
     _, run = finished
     folder = tmp_path / "photos" / "inner"
     folder.mkdir(parents=True)
@@ -429,17 +429,12 @@ def test_unreadable_files_do_not_stop_the_others(finished, corpus, tmp_path, cap
     (folder.parent / "bad.png").write_bytes(good[0].read_bytes()[:200])
     (folder.parent / "notes.txt").write_text("no picture")
 
-    def call(*arguments):
-        code = 0
-        try:
-            main(["predict", str(run.path), *map(str, arguments), "--device", "cpu"])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
+    def predicted(*arguments):
+        return call("predict", run.path, *arguments, "--device", "cpu")
 
     expected = predict(run.path, [folder / "0.png", folder / "1.png"], top=2, device="cpu")
     out = tmp_path / "results.csv"
-    code, _, err = call(tmp_path / "photos", "--out", out, "--top", "2")
+    code, _, err = predicted(tmp_path / "photos", "--out", out, "--top", "2")
     assert code == 1
     assert "1 of 3 files cannot be read" in err
     header, *rows = read_csv(out)
@@ -451,16 +446,16 @@ def test_unreadable_files_do_not_stop_the_others(finished, corpus, tmp_path, cap
         row = by_name[one.file.rpartition("/")[2]]
         assert (row[1], row[3], row[5]) == (one.classes[0][0], one.classes[1][0], "")
         assert float(row[2]) == pytest.approx(one.classes[0][1], rel=1e-4)
-    assert call(folder / "0.png", "--out", out)[0] == 2, "a table is not overwritten"
-    code, told, _ = call(f"{tmp_path}/photos/**/*.png", "--json")
+    assert predicted(folder / "0.png", "--out", out)[0] == 2, "a table is not overwritten"
+    code, told, _ = predicted(f"{tmp_path}/photos/**/*.png", "--json")
     found = json.loads(told)
     assert (code, found["unreadable"], len(found["predictions"])) == (1, 1, 3)
-    code, told, _ = call(folder / "0.png", folder.parent / "bad.png", folder / "1.png")
+    code, told, _ = predicted(folder / "0.png", folder.parent / "bad.png", folder / "1.png")
     assert code == 1
     assert told.count("%") == 6
     assert "unreadable: " in told
     for nothing in (tmp_path / "none.png", tmp_path / "*.gif", corpus.parent / "none*"):
-        assert call(nothing)[0] == 2
+        assert predicted(nothing)[0] == 2
 
 
 def test_a_prediction_is_the_same_in_any_batch(finished, corpus, monkeypatch):

@@ -42,7 +42,7 @@ def fuzz_store(case: int, effort: int, data: bytes) -> None:
     """Change a golden store's card, then run an operation on the store."""
     place = _scratch()
     golden = STORES[case % len(STORES)].name
-    body, files = json.loads(_files(golden)[CARD_NAME]), dict(_files(golden))
+    body, files = json.loads(golden_files(golden)[CARD_NAME]), dict(golden_files(golden))
     del body["sha256"], files[CARD_NAME]
     for change in data.split(SEPARATOR)[:8]:
         if len(change) > 2:
@@ -247,7 +247,8 @@ def _scratch() -> Path:
 
 
 @cache
-def _files(name: str) -> dict[str, bytes]:
+def golden_files(name: str) -> dict[str, bytes]:
+    """Return the bytes of all files of a golden store by name."""
     store = GOLDEN / name / "store"
     return {
         path.relative_to(store).as_posix(): path.read_bytes()

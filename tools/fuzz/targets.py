@@ -28,7 +28,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 from fuzz import records
-from fuzz.stores import fuzz_store, sealed
+from fuzz.stores import fuzz_store, golden_files, sealed
 from golden.make import GOLDEN, make_tables
 
 import seit
@@ -284,7 +284,7 @@ def fuzz_index(case: int, effort: int, data: bytes) -> None:
         data = _with_checksum(data)
     name = index_name("train")
     card = replace(card, files=(FileRecord(name, len(data), "0" * 64),))
-    folder = MemoryFolder({**_files("packed-wds"), name: data})
+    folder = MemoryFolder({**golden_files("packed-wds"), name: data})
     shard = open_tar_shards(folder, card, "train", lambda: PackedCodec(card.layout))[number]
     for block in range(shard.num_blocks):
         shard.find_damage(block)
@@ -409,7 +409,7 @@ def _read_column(name: str, kind: Kind, data: bytes) -> None:
     group = replace(group, files={**group.files, kind: (record, *group.files[kind][1:])})
     if kind is Kind.TOKENS:
         group = replace(group, shards=(record, *group.shards[1:]))
-    folder = MemoryFolder({**_files(name), record.file: data})
+    folder = MemoryFolder({**golden_files(name), record.file: data})
     shard = ZarrShard(folder, group, 0, lambda: codec)
     shard.check_places(kind)
     for block in range(shard.num_blocks):
@@ -424,7 +424,7 @@ def _read_column(name: str, kind: Kind, data: bytes) -> None:
 
 def _read_document(name: str, kind: Kind, data: bytes) -> None:
     group = _group(name)
-    folder = MemoryFolder({**_files(name), f"train.zarr/{kind.name.lower()}/zarr.json": data})
+    folder = MemoryFolder({**golden_files(name), f"train.zarr/{kind.name.lower()}/zarr.json": data})
     codec, classes = _codec(name), _card(name).classes
     for _ in check_zarr_group(folder, group, codec=codec, tables=codec.tables, classes=classes):
         pass
@@ -450,16 +450,6 @@ def _codec(name: str) -> Codec:
 @cache
 def _group(name: str) -> ZarrGroup:
     return ZarrGroup.of(_card(name), "train")
-
-
-@cache
-def _files(name: str) -> dict[str, bytes]:
-    store = GOLDEN / name / "store"
-    return {
-        path.relative_to(store).as_posix(): path.read_bytes()
-        for path in store.rglob("*")
-        if path.is_file()
-    }
 
 
 # Official files

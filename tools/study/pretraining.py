@@ -23,9 +23,6 @@ run starts after that time, and rows report their number of seeds.
 import argparse
 import json
 import math
-import multiprocessing
-import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +30,7 @@ from statistics import mean, stdev
 from typing import Any, Literal
 
 import torch
+from parallel import run_all
 
 from seit.config import build, merge, read_yaml
 from seit.models import build_backbone
@@ -360,33 +358,6 @@ def run_job(job: Job, out: str) -> dict[str, Any]:
     return found
 
 
-def run_all(plan: Plan, out: Path, *, jobs: int, seconds: float) -> dict[str, dict[str, Any]]:
-    """Run the jobs of a plan in parallel, in order of dependency; return results by name."""
-    began, results = time.monotonic(), {}
-    waiting, running = dict(plan.jobs), dict[Future[dict[str, Any]], str]()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        while waiting or running:
-            ready = [job for job in waiting.values() if job.needs <= results.keys()]
-            for job in ready[: max(0, jobs - len(running))]:
-                if time.monotonic() - began > seconds:
-                    break
-                running[pool.submit(run_job, waiting.pop(job.name), str(out))] = job.name
-            if not running:
-                break
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                name = running.pop(future)
-                try:
-                    results[name] = future.result()
-                except Exception as error:
-                    print(f"{name}: {type(error).__name__}: {error}", flush=True)
-                else:
-                    spent = time.monotonic() - began
-                    print(f"{spent:6.0f} s  {name}  {results[name]}", flush=True)
-    return results
-
-
 def gather(jobs: list[str], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return mean and deviation over the seeds of a row."""
     found = [results[name] for name in jobs if name in results]
@@ -469,7 +440,13 @@ def main() -> None:
         for part in arguments.parts:
             for row, job in PLANS[part](plan, seed).items():
                 rows[part].setdefault(row, []).append(job)
-    results = run_all(plan, arguments.out, jobs=arguments.jobs, seconds=arguments.seconds)
+    results = run_all(
+        plan.jobs.values(),
+        partial(run_job, out=str(arguments.out)),
+        workers=arguments.jobs,
+        seconds=arguments.seconds,
+        needs=lambda job: job.needs,
+    )
     tables = {
         part: {row: gather(jobs, results) for row, jobs in found.items()}
         for part, found in rows.items()

@@ -16,16 +16,15 @@ report their number of seeds.
 import argparse
 import json
 import math
-import multiprocessing
-import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
+from parallel import run_all
 
 from seit.config import build, merge, read_yaml, to_mapping
 from seit.errors import UsageError
@@ -110,36 +109,6 @@ def run_job(job: Job, store: str, backbone: str, out: str) -> dict[str, Any]:
     return asdict(result) | {"adapter_bytes": (folder / ADAPTER_NAME).stat().st_size}
 
 
-def run_all(
-    jobs: Sequence[Job], arguments: argparse.Namespace, seconds: float
-) -> dict[str, dict[str, Any]]:
-    """Run jobs in parallel; return results by name."""
-    began, results = time.monotonic(), {}
-    waiting, running = list(jobs), dict[Future[dict[str, Any]], str]()
-    places = [str(path) for path in (arguments.store, arguments.backbone, arguments.out)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
-        while waiting or running:
-            while waiting and len(running) < arguments.jobs:
-                if time.monotonic() - began > seconds:
-                    break
-                job = waiting.pop(0)
-                running[pool.submit(run_job, job, *places)] = job.name
-            if not running:
-                break
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                name = running.pop(future)
-                try:
-                    results[name] = future.result()
-                except Exception as error:
-                    print(f"{name}: {type(error).__name__}: {error}", flush=True)
-                else:
-                    told = results[name].get("top1", results[name].get("unfit"))
-                    print(f"{time.monotonic() - began:6.0f} s  {name}  {told}", flush=True)
-    return results
-
-
 def gather(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return means over the seeds of a row, the deviation of top-1, and mean ranks."""
     if unfit := [one["unfit"] for one in found if "unfit" in one]:
@@ -187,7 +156,14 @@ def main() -> None:
     )
     base = merge(base, {"data": {"fraction": arguments.fraction}})
     jobs = plan(arguments.parts, arguments.seeds, base)
-    results = run_all(jobs, arguments, arguments.seconds)
+    places = {name: str(getattr(arguments, name)) for name in ("store", "backbone", "out")}
+    results = run_all(
+        jobs,
+        partial(run_job, **places),
+        workers=arguments.jobs,
+        seconds=arguments.seconds,
+        shown=lambda result: result.get("top1", result.get("unfit")),
+    )
     tables: dict[str, dict[str, Any]] = {part: {} for part in arguments.parts}
     for job in jobs:
         own = [results[one.name] for one in jobs if one.row == job.row and one.name in results]

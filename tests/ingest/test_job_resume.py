@@ -1,0 +1,273 @@
+"""Jobs that stop, are called again, or come upon another's store: resumed, replaced or refused."""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.files import plant, tree
+from support.jobs import blocks_of, interrupt, message, small, stop_after
+from support.pictures import png
+
+import seit
+from seit.errors import DamagedError, SeitError, UsageError
+from seit.ingest import TokenizeConfig, settle, tokenize
+from seit.stores import verify_store
+
+SHARD = 64
+with blocks_of(SHARD):
+    CONFIG = TokenizeConfig(size=64, codes=64, shard_samples=SHARD)
+NUM_IMAGES, NUM_BROKEN = 150, 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks():
+    with blocks_of(SHARD):
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Enough pictures for three shards of train and one of val, and a few that are broken."""
+    folder = small(tmp_path_factory.mktemp("corpus"), NUM_IMAGES)
+    return plant(folder, {f"b/broken {number}.png": b"?" for number in range(NUM_BROKEN)})
+
+
+@pytest.fixture(scope="module")
+def made(corpus, tmp_path_factory):
+    """The store of a job that nothing disturbed."""
+    path = tmp_path_factory.mktemp("made") / "store"
+    tokenize(corpus, path, CONFIG)
+    card = seit.open(path).card
+    assert {split: len(card.splits[split]) for split in card.splits} == {"train": 3, "val": 1}
+    return path
+
+
+@pytest.mark.parametrize("inputs", [1, SHARD, 94, NUM_IMAGES])
+def test_an_interrupted_job_goes_on_and_ends_with_the_same_bytes(made, corpus, tmp_path, inputs):
+    target = tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, target, CONFIG, progress=stop_after(inputs))
+    assert not list(target.rglob("*.partial"))
+    seen = []
+    tokenize(corpus, target, CONFIG, progress=lambda done, *_: seen.append(done))
+    assert seen == sorted(seen)
+    assert seen[-1] == NUM_IMAGES + NUM_BROKEN
+    assert seen[0] == (1 if inputs <= SHARD else SHARD)
+    assert tree(target) == tree(made)
+
+
+def begun(source, store, config=CONFIG):
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(source, store, config, progress=stop_after(1))
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    begun(source, store)
+    for finished in (False, True):
+        for changes in ({"size": 32}, {"codes": 32}, {"val_fraction": 0.2}, {"seed": 1}):
+            text = message(UsageError, source, store, replace(CONFIG, **changes))
+            ((name, value),) = changes.items()
+            assert f"({name} was {getattr(CONFIG, name)!r} and is {value!r})" in text
+        text = message(UsageError, source, store, replace(CONFIG, size=32, shard_samples=2 * SHARD))
+        assert "size was 64 and is 32, shard_samples was 64 and is 128" in text
+        if not finished:
+            tokenize(source, store, CONFIG)
+
+
+def test_a_changed_source_is_refused(tmp_path):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    begun(source, store)
+    plant(source, {"a/one more.png": png(99, 20)})
+    assert "SRC have changed" in message(UsageError, source, store, CONFIG)
+    (source / "a" / "one more.png").unlink()
+    tokenize(source, store, CONFIG)
+    (source / "a" / "0.png").unlink()
+    assert "SRC have changed" in message(UsageError, source, store, CONFIG)
+    tokenize(source, store, replace(CONFIG, overwrite=True))
+    tokenize(source, tmp_path / "fresh", CONFIG)
+    assert tree(store) == tree(tmp_path / "fresh")
+
+
+def test_overwrite_replaces_all_of_another_store(made, corpus, tmp_path):
+    store = tmp_path / "store"
+    tokenize(corpus, store, CONFIG)
+    source = small(tmp_path / "src")
+    config = replace(CONFIG, overwrite=True)
+    tokenize(source, store, config)
+    tokenize(source, tmp_path / "fresh", CONFIG)
+    assert tree(store) == tree(tmp_path / "fresh")
+
+
+def test_overwrite_goes_on_with_the_same_unfinished_job(made, corpus, tmp_path):
+    store, config = tmp_path / "store", replace(CONFIG, overwrite=True)
+    tokenize(small(tmp_path / "src"), store, CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, store, config, progress=stop_after(94))
+    seen = []
+    tokenize(corpus, store, config, progress=lambda done, *_: seen.append(done))
+    assert seen[0] == SHARD
+    assert tree(store) == tree(made)
+
+
+def test_overwrite_keeps_the_old_store_until_the_new_job_can_begin(tmp_path):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    plant(tmp_path / "duds", {"a/1.png": b""})
+    tokenize(source, store, CONFIG)
+    before = tree(store)
+    config = replace(CONFIG, overwrite=True)
+    message(UsageError, tmp_path / "missing", store, config)
+    message(UsageError, source, store, replace(config, codes=4096))
+    message(SeitError, tmp_path / "duds", store, config)
+    assert tree(store) == before
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_an_interrupted_replacement_leaves_one_store_or_none(tmp_path, monkeypatch, moment):
+    """Stop at each removal of an old file in turn: whoever comes next, no mixture is left."""
+    store, config = tmp_path / "store", replace(CONFIG, overwrite=True)
+    one, two = small(tmp_path / "one"), small(tmp_path / "two", 60)
+    tokenize(two, tmp_path / "fresh", CONFIG)
+    tokenize(one, store, CONFIG)
+    before = tree(store)
+    with monkeypatch.context() as patch:
+        removals = []
+        original = Path.unlink
+
+        def unlink(self, *arguments, **options):
+            if len(removals) == moment:
+                raise KeyboardInterrupt
+            removals.append(self)
+            return original(self, *arguments, **options)
+
+        patch.setattr(Path, "unlink", unlink)
+        with suppress(KeyboardInterrupt):
+            tokenize(two, store, config)
+    if (store / "store.json").exists():
+        whole = {name: data for name, data in tree(store).items() if not name.startswith(".")}
+        assert whole in (before, tree(tmp_path / "fresh"))
+    tokenize(two, store, config)
+    assert tree(store) == tree(tmp_path / "fresh")
+
+
+def test_a_second_job_says_that_the_first_is_running(tmp_path):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    other = small(tmp_path / "other", 20)
+    told = []
+
+    def progress(done, *_):
+        if done == 5:
+            for config in (CONFIG, replace(CONFIG, overwrite=True)):
+                told.append(message(SeitError, source, store, config))
+                told.append(message(SeitError, other, store, config))
+
+    tokenize(source, store, CONFIG, progress=progress)
+    assert len(told) == 4
+    assert all("another job is writing" in text for text in told)
+    tokenize(source, tmp_path / "fresh", CONFIG)
+    assert tree(store) == tree(tmp_path / "fresh")
+
+
+def test_a_job_that_waited_while_another_finished_finds_its_store(tmp_path, monkeypatch):
+    """The second job looked before there was a card, and gets the lock after there is one."""
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    original = settle.list_corpus
+    results = []
+
+    def list_corpus(*arguments, **options):
+        corpus = original(*arguments, **options)
+        if not results:
+            results.append(None)
+            results.append(tokenize(source, store, CONFIG))
+        return corpus
+
+    monkeypatch.setattr(settle, "list_corpus", list_corpus)
+    late = tokenize(source, store, CONFIG)
+    assert late.samples_per_second == 0
+    assert late.bytes == results[1].bytes
+    assert not (store / ".tokenize").exists()
+
+
+def test_a_job_killed_after_the_card_is_complete_and_gets_cleaned_up(tmp_path, monkeypatch):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr("seit.ingest.workspace.Workspace.remove", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(source, store, CONFIG)
+    assert (store / ".tokenize" / "job.json").is_file()
+    assert verify_store(store).ok
+    assert tokenize(source, store, CONFIG).samples_per_second == 0
+    assert not (store / ".tokenize").exists()
+
+
+def test_a_lost_shard_of_an_unfinished_job_is_made_again(made, corpus, tmp_path):
+    target = tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, target, CONFIG, progress=stop_after(131))
+    shards = target / ".tokenize" / "packed" / "train"
+    (shards / "00000.tar").unlink()
+    (shards / "00001.tar").write_bytes(b"short")
+    (shards / "00002.tar.partial").write_bytes(b"left by a kill")
+    tokenize(corpus, target, CONFIG)
+    assert tree(target) == tree(made)
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [
+        ("packed", "wds"),
+        ("packed", "zarr"),
+        ("context", "zarr"),
+    ],
+)
+def test_other_codecs_and_containers_resume_to_the_same_bytes(
+    codec, container, made, corpus, tmp_path
+):
+    config = replace(CONFIG, codec=codec, container=container)
+    tokenize(corpus, tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, tmp_path / "stopped", config, progress=stop_after(131))
+    tokenize(corpus, tmp_path / "stopped", config)
+    assert tree(tmp_path / "stopped") == tree(tmp_path / "whole")
+    store = seit.open(tmp_path / "whole")
+    assert (store.card.codec, store.card.container) == (codec, container)
+    assert verify_store(store.path).ok
+    for split, other in seit.open(made).items():
+        np.testing.assert_array_equal(store[split].tokens[:], other.tokens[:])
+        assert store[split].keys == other.keys
+        np.testing.assert_array_equal(store[split].labels, other.labels)
+
+
+def test_a_kill_between_coding_and_the_card_is_mended(made, corpus, tmp_path, monkeypatch):
+    target = tmp_path / "store"
+    monkeypatch.setattr("seit.stores.recode.write_index", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, target, CONFIG)
+    assert (target / "train" / "00000.tar").exists()
+    monkeypatch.undo()
+    tokenize(corpus, target, CONFIG)
+    assert tree(target) == tree(made)
+
+
+def test_a_finished_store_that_lost_a_shard_is_not_called_complete(tmp_path):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    tokenize(source, store, CONFIG)
+    before = tree(store)
+    (store / "train" / "00000.tar").unlink()
+    text = message(DamagedError, source, store, CONFIG)
+    assert "train/00000.tar" in text
+    assert "seit verify" in text
+    tokenize(source, store, replace(CONFIG, overwrite=True))
+    assert tree(store) == before
+
+
+def test_damaged_job_records_are_refused_and_replaced(tmp_path):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    begun(source, store)
+    for damage in (b"", b"[1]", b"\xff", b"7"):
+        (store / ".tokenize" / "job.json").write_bytes(damage)
+        assert "record is damaged" in message(UsageError, source, store, CONFIG)
+    tokenize(source, store, replace(CONFIG, overwrite=True))
+    assert verify_store(store).ok

@@ -1,0 +1,55 @@
+"""Small corpora, and settings and ends of jobs, that the tests of tokenizing share."""
+
+from contextlib import contextmanager
+
+import pytest
+from support.files import plant
+from support.pictures import png
+
+from seit.ingest import TokenizeConfig, config, job, plan, shard, tokenize
+
+CONFIG = TokenizeConfig(size=64, codes=64, shard_samples=1024)
+
+
+def small(root, count=40):
+    """A folder of a few images of two classes."""
+    return plant(root, {f"{'ab'[n % 2]}/{n}.png": png(n, 20) for n in range(count)})
+
+
+def flawed(root, count, num_broken):
+    """As :func:`small`, and a few pictures that cannot be read."""
+    return plant(
+        small(root, count), {f"a/broken {n}.jpg": b"\xff\xd8\xff" for n in range(num_broken)}
+    )
+
+
+def message(kind, source, store, config=CONFIG):
+    """The one-line message with which a job is refused, or fails."""
+    with pytest.raises(kind) as caught:
+        tokenize(source, store, config)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def stop_after(inputs):
+    """A progress callback that interrupts the job after so many inputs."""
+
+    def progress(done, total, skipped):
+        if done >= inputs:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@contextmanager
+def blocks_of(samples):
+    """Let jobs write blocks of so many samples, so that few pictures make several shards."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (config, job, plan, shard):
+            patch.setattr(module, "BLOCK_SAMPLES", samples)
+        yield
