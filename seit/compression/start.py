@@ -7,7 +7,7 @@ from seit.compression.method import Task
 from seit.compression.registry import METHODS
 from seit.compression.result import CompressResult
 from seit.progress import Progress
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 
 
 def compress(
@@ -34,6 +34,6 @@ def compress(
         UsageError: run, settings, store and folder do not fit together; nothing was changed.
         SeitError: a file cannot be written, or a loss is not finite.
     """
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = as_store(store)
     task = Task(config=config, store=opened, out=Path(out), resume=resume, progress=progress)
     return METHODS[config.compression.method].run(task)

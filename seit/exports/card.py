@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined, select_autoescape
 from seit.errors import UsageError
 from seit.exports.spec import ExportSpec
 from seit.printable import CONTROLS, printable
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 
 CARD_NAME = "README.md"
 _MARKUP = re.compile(
@@ -46,7 +46,7 @@ class StoreFigures:
 
 def measure_store(store: Store | str | Path, spec: ExportSpec) -> StoreFigures:
     """Return the sizes of a run's training store; raise UsageError if it is another store."""
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     if store.card.seal != spec.store:
         raise UsageError(
             f"{store.folder} is not the store that the run was trained on, or has changed since; "

@@ -37,7 +37,7 @@ def check_opset(opset: int) -> None:
     """Raise UsageError if PyTorch does not write an ONNX opset."""
     low, high = OPSETS
     if not low <= opset <= high:
-        raise UsageError(f"opset is {opset}; it goes from {low} to {high}: choose one of these")
+        raise UsageError(f"opset is {opset}; it must be from {low} to {high}")
 
 
 def check_onnx_installed() -> None:

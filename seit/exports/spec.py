@@ -129,7 +129,7 @@ class ExportSpec:
         """Read and check `config.json` of an exported folder.
 
         Raises:
-            UsageError: there is none, or this seit does not support its version.
+            UsageError: there is none, or this version of seit does not support its version.
             DamagedError: the file is not as written.
         """
         path = folder / CONFIG_NAME
@@ -141,8 +141,8 @@ class ExportSpec:
         found = (body.get("format"), body.get("version"))
         if found != (FORMAT, VERSION):
             raise UsageError(
-                f"{path} is of format {found[0]!r} version {found[1]}; this seit reads {FORMAT!r} "
-                f"version {VERSION}"
+                f"{path} is of format {found[0]!r} version {found[1]}; this version of seit reads "
+                f"{FORMAT!r} version {VERSION}"
             )
         spec = as_record(body, cls, origin=str(path), advice="export again")
         _check_kwargs(spec.model.kwargs, path)

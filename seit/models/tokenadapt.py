@@ -242,7 +242,8 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
         raise DamagedError(f"{path} is no TokenAdapt file; pass one that train_tokenadapt wrote")
     if card["version"] != _VERSION:
         raise UsageError(
-            f"{path} is version {card['version']}; this seit knows {_VERSION}: upgrade seit"
+            f"{path} is version {card['version']}; this version of seit reads {_VERSION}; upgrade "
+            "seit"
         )
     return card, tensors
 

@@ -21,7 +21,7 @@ from seit.confusion import Confusion
 from seit.devices import choose_device
 from seit.errors import UsageError
 from seit.outcomes import Outcome
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.tokenizers import load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import make_feed
@@ -198,7 +198,7 @@ def evaluate_run(
     run = Run.open(run_path)
     config, classes = run.config, run.classes
     source = _named_pixels(run, config, pixels)
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(

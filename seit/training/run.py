@@ -468,8 +468,8 @@ class Run:
         if not isinstance(identity, dict) or identity | _identity(store) != identity:
             what = "store" if isinstance(store, Store) else "SRC"
             raise UsageError(
-                f"{self.path} was begun on another {what} than {store.folder}, or that {what} has "
-                "changed since; pass it as it was, or choose another --out"
+                f"{self.path} was started on another {what} than {store.folder}, or that {what} "
+                "has changed since; restore it, or choose another --out"
             )
 
     def _check_revision(self, config: LoopConfig) -> None:
@@ -477,9 +477,9 @@ class Run:
         changed = config.reinterpreted() if self.info.get("revision", 1) < REVISION else []
         if changed:
             raise UsageError(
-                f"{self.path} was started by an earlier seit, in which {' and '.join(changed)} "
-                "meant something else (see the changelog); resume it with that version, or start "
-                "again in another --out"
+                f"{self.path} was started by an earlier version of seit, in which "
+                f"{' and '.join(changed)} meant something else (see the changelog); resume it with "
+                "that version, or start again in another --out"
             )
 
     def _starts_as(self, config: LoopConfig, begun: Mapping[str, Any]) -> bool:

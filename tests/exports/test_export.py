@@ -417,7 +417,7 @@ def test_refusals_name_what_is_wrong_and_leave_nothing(exported, run, tmp_path, 
     assert "not empty; choose a new" in refusal(run.path, exported[0])
     assert "format is pickle; choose among" in refusal(run.path, out, formats=["pickle"])
     assert "inputs is nothing; choose among" in refusal(run.path, out, inputs=[])
-    assert "it goes from 18 to 23" in refusal(run.path, out, opset=11)
+    assert "it must be from 18 to 23" in refusal(run.path, out, opset=11)
     assert "takes no audio: it takes tokens or images" in refusal(run.path, out, inputs=["audio"])
     found = importlib.util.find_spec
     monkeypatch.setattr(
@@ -459,7 +459,7 @@ def test_without_onnx_runtime_files_are_named_unchecked(run, tmp_path, monkeypat
     ("change", "error", "match"),
     [
         ({"format": "other"}, UsageError, "format 'other' version 1"),
-        ({"version": 2}, UsageError, "version 2; this seit reads"),
+        ({"version": 2}, UsageError, "version 2; this version of seit reads"),
         ({"size": "large"}, DamagedError, "is damaged"),
         ({"size": [8, 8]}, DamagedError, "takes inputs"),
         ({"model.kwargs": {"checkpoint_path": "/etc/passwd"}}, DamagedError, "checkpoint_path"),

@@ -575,7 +575,7 @@ def test_a_run_whose_settings_meant_something_else_does_not_go_on(store, tmp_pat
     if named is None:
         Run.start(tmp_path / "run", config, store, resume=True)
     else:
-        with pytest.raises(UsageError, match=f"earlier seit, in which {named} meant something"):
+        with pytest.raises(UsageError, match=f"in which {named} meant something"):
             Run.start(tmp_path / "run", config, store, resume=True)
         assert Run.open(tmp_path / "run").settings == config, "and it opens all the same"
 

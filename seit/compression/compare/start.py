@@ -28,7 +28,7 @@ from seit.errors import UsageError
 from seit.files import write_atomically
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.progress import Progress
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store
 from seit.training import (
     MAX_RECORD_BYTES,
     Run,
@@ -73,7 +73,7 @@ def compress_methods(
         UsageError: settings, store and folder do not fit together, or a method does not fit.
         SeitError: as for :func:`seit.compression.compress`.
     """
-    store = store if isinstance(store, Store) else open_store(store)
+    store = as_store(store)
     out = Path(out)
     if len(set(methods)) < len(methods) or not methods:
         raise UsageError(f"--method is {','.join(methods) or 'empty'}; name each method once")

@@ -111,6 +111,6 @@ def _check(sizes: Sequence[int], threads: int, seconds: float) -> None:
             f"{_MAX_BATCH:,}"
         )
     if not 1 <= threads <= _MAX_THREADS:
-        raise UsageError(f"--threads is {threads}; it goes from 1 to {_MAX_THREADS:,}")
+        raise UsageError(f"--threads is {threads}; it must be from 1 to {_MAX_THREADS:,}")
     if not 0 < seconds <= _MAX_SECONDS:
         raise UsageError(f"--seconds is {seconds}; it is above 0 and at most {_MAX_SECONDS:,}")

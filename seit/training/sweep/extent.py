@@ -33,7 +33,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.trials <= 10_000:
-            raise UsageError(f"--trials is {self.trials}; it goes from 1 to 10,000")
+            raise UsageError(f"--trials is {self.trials}; it must be from 1 to 10,000")
         if not 0 < self.dev < 1:
             raise UsageError(f"--dev is {self.dev}; it is above 0 and below 1")
         if self.budget is not None and not _BUDGET.fullmatch(self.budget):

@@ -30,9 +30,9 @@ class Rungs:
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= 20:
-            raise UsageError(f"--rungs is {self.count}; it goes from 1 to 20")
+            raise UsageError(f"--rungs is {self.count}; it must be from 1 to 20")
         if not 2 <= self.reduction <= 100:
-            raise UsageError(f"--reduction is {self.reduction}; it goes from 2 to 100")
+            raise UsageError(f"--reduction is {self.reduction}; it must be from 2 to 100")
         if self.reduction ** (self.count - 1) > self.steps:
             raise UsageError(
                 f"{self.count} rungs, each {self.reduction} times the last, do not fit into "

@@ -10,7 +10,7 @@ from seit.config import flatten, to_mapping
 from seit.errors import UsageError
 from seit.locks import locked_folder
 from seit.progress import Progress
-from seit.shards import Store, open_store
+from seit.shards import Store, as_store, open_store
 from seit.stores import hold_out_samples
 from seit.stream import select
 from seit.training.config import OF_THE_MACHINE, TrainConfig
@@ -55,7 +55,7 @@ def sweep_settings(
         SeitError: a file cannot be written.
         KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = as_store(store)
     out, extent = Path(out), extent or SweepConfig()
     _check(config)
     found = Space.read(space)
