@@ -34,7 +34,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Findings of a method, apart from the weights.
+    """Findings of a method, beside the weights.
 
     Attributes:
         notes: entries of `run.json`.
