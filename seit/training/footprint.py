@@ -151,6 +151,7 @@ def layers_of(
     Arguments and errors as in :func:`footprint_of`.
     """
     weights, compression = run.load_stored()
+    inputs = compression.activations
     stored = list_tensors(run.path / WEIGHTS_NAME)
     counted = _counted(model, shape)
     own = None if counted is None else _exclusive(counted)
@@ -167,7 +168,7 @@ def layers_of(
             bytes=sum(stored[one].num_bytes for one in kept.get(name, ())),
             flops=None if own is None else own.get(name, 0),
             weight_bits=_bits(tensors, compression, stored),
-            activation_bits=activation_bits,
+            activation_bits=inputs[name].bits if name in inputs else activation_bits,
         )
         if layer.parameters or layer.bytes or layer.flops:
             layers.append(layer)

@@ -21,6 +21,7 @@ from seit.compression.compare.rows import (
 from seit.compression.config import CompressConfig, MethodName
 from seit.compression.footprint.clock import Latency
 from seit.compression.footprint.start import measured
+from seit.compression.footprint.targets.runs import RunTarget
 from seit.compression.result import CompressResult
 from seit.compression.start import compress
 from seit.documents import as_record, read_json
@@ -151,27 +152,22 @@ def _compare(
         )
         for method, one in found.items()
     ]
-    results = [one for row in rows for one in row.results.values()]
     latency = _source_latency(source, out) if is_measured else None
-    before = _source_row(results, latency)
+    first = next(iter(rows[0].results.values()))
+    before = _source_row(source, latency, top1=first.top1_before)
     (before, *rows), fronts = with_fronts([before, *rows])
     return MethodsComparison(source=before, rows=tuple(rows), skipped=skipped, fronts=fronts)
 
 
-def _source_row(
-    results: Sequence[CompressResult], latency: Mapping[str, Latency] | None
-) -> MethodRow:
-    """Return the row of the run that was compressed.
-
-    Its operations are the most of any method, as no method adds any.
-    """
-    flops = [float(one.flops) for one in results if one.flops is not None]
+def _source_row(source: Run, latency: Mapping[str, Latency] | None, *, top1: float) -> MethodRow:
+    """Return the row of the run that was compressed, with its accuracy ``top1``."""
+    counted = RunTarget(source.path).counts().whole
     return MethodRow(
         method=SOURCE,
-        bytes=Spread.of([float(max(one.bytes_before for one in results))]),
+        bytes=Spread.of([float(counted.bytes)]),
         latency_ms=Spread.of([largest_ms(latency)]) if latency else None,
-        flops=Spread.of([max(flops)]) if flops else None,
-        top1=Spread.of([results[0].top1_before]),
+        flops=None if counted.flops is None else Spread.of([float(counted.flops)]),
+        top1=Spread.of([top1]),
         agreement=Spread.of([1.0]),
         seconds=Spread.of([0.0]),
         difference=0.0,
