@@ -239,7 +239,7 @@ def test_bytes_that_change_on_the_way_are_asked_for_again(uploaded, intact, faul
 def test_a_server_that_stalls_does_not_hang_a_reader(uploaded, faulty, intact):
     proxy = faulty(["stall"], rate=1)
     proxy.MAX_FAULTS = 1
-    retry = RetryPolicy(attempts=4, first_wait_seconds=0.001, attempt_seconds=0.4)
+    retry = RetryPolicy(attempts=12, first_wait_seconds=0.001, attempt_seconds=0.4)
     started = time.monotonic()
     store = seit.open(
         uploaded, storage_options=options(proxy.server_address), retry=retry, cache_bytes=0
