@@ -149,6 +149,80 @@ def cka(
     return _say_report(flags.out)
 
 
+@command.command
+def brain(
+    subject: str,
+    stimuli: str,
+    /,
+    *,
+    responses: Path,
+    tr: float,
+    response: Literal["glover", "delays"] = "glover",
+    delays: int = 8,
+    onset: float = 0.0,
+    trim: int = 0,
+    folds: int = 5,
+    gap: float = 12.0,
+    nulls: int = 20,
+    shift: float = 20.0,
+    seed: int = 0,
+    random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True,
+    flags: DataFlags = DataFlags(),
+) -> None:
+    """Predict responses of brains to sounds from each layer of SUBJECT.
+
+    Ridge regression on whole runs left out, or on stretches of a single run with gaps. Chance, by
+    features shifted in time, the same network with random weights, and the spectrogram are always
+    measured too.
+
+    Args:
+        subject: A run's folder, or hf: and the folder of a speech model.
+        stimuli: A corpus of sounds; for a run, a store of them. A file is one run.
+        responses: A folder of RUN.npy (.npz, .csv) or PERSON/RUN.npy: numbers (time, targets).
+        tr: Seconds between samples of the responses.
+        response: How they follow: glover (blood flow), or delays (free weights for each of the last
+            samples).
+        delays: Samples with weights of their own.
+        onset: Seconds from the first sample of a run to the start of its sound.
+        trim: Samples dropped at either end of each run.
+        folds: Folds of a single run.
+        gap: Seconds left out on either side of a tested stretch of a single run.
+        nulls: Shifts that show what chance gives.
+        shift: Least shift, in seconds.
+        seed: Seed of shifts and random weights.
+        random_twin: Score the same network with random weights as well.
+        flags: What is read.
+    """
+    from seit.analysis import BrainResult
+    from seit.api import analyze
+
+    with counting_bar("scoring layers") as bar:
+        result = analyze(
+            subject,
+            data=stimuli,
+            method="brain",
+            responses=responses,
+            tr=tr,
+            response=response,
+            delays=delays,
+            onset=onset,
+            trim=trim,
+            folds=folds,
+            gap=gap,
+            nulls=nulls,
+            shift=shift,
+            seed=seed,
+            random_twin=random_twin,
+            progress=bar,
+            **flags.keywords(),
+        )
+    assert isinstance(result, BrainResult)
+    if flags.json:
+        return print_result(result)
+    _print_brain(result)
+    return _say_report(flags.out)
+
+
 def _analyze(subject: str, data: str, method: str, target: TargetFlags, flags: DataFlags) -> None:
     from seit.analysis import AnalyzeResult
     from seit.api import analyze

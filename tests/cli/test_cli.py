@@ -365,7 +365,13 @@ def test_environment_that_is_wrong(refused, monkeypatch):
     assert "optim.lr" in refused("train", "x", "--dry-run")
 
 
-@pytest.mark.parametrize("name", [recipe.name for recipe in list_recipes()])
+OF_A_RUN = ("compress-small-cpu",)
+"""Recipes whose command takes a run, whose backbone they leave out; see tests/compression."""
+
+
+@pytest.mark.parametrize(
+    "name", [recipe.name for recipe in list_recipes() if recipe.name not in OF_A_RUN]
+)
 def test_every_recipe_resolves_and_prints_what_it_says(answer, call, refused, name):
     code, out, err = call("recipes", "show", name)
     assert (code, err) == (0, "")

@@ -348,7 +348,7 @@ def test_errors_of_the_measuring_process_are_one_line(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\xff" * 100)
     limits = {"batch_sizes": (1,), "threads": 1, "seconds": 0.1}
-    with pytest.raises(SeitError, match="no intact ONNX file") as caught:
+    with pytest.raises(SeitError, match="not an intact ONNX file") as caught:
         measure_apart("onnx", path, **limits)
     assert "\n" not in str(caught.value)
     with pytest.raises(SeitError, match="cannot be measured"):

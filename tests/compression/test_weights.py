@@ -1,13 +1,18 @@
 """Weights of few bits: what a run keeps, and what it computes."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 
 import seit
+from seit.cli import main
 from seit.errors import DamagedError, UsageError
 from seit.models import PackedWeight, WeightGrid
+from seit.recipes import find_recipe
 from seit.training import Run
 
 
@@ -69,3 +74,18 @@ def test_a_false_card_is_refused(learned, pattern_store, tmp_path):
     assert path.read_bytes() != data
     with pytest.raises(DamagedError, match="9 bits"):
         Run.open(tmp_path / "w8").load_weights()
+
+
+def test_the_recipe_resolves_with_the_backbone_of_the_run(learned, pattern_folder, capsys):
+    recipe = find_recipe("compress-small-cpu")
+    assert "seit compress RUN STORE" in recipe.summary
+    main(["compress", str(learned), str(pattern_folder / "store"), "--dry-run", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    shown = yaml.safe_load(recipe.path.read_text())
+    assert found["compression"]["method"] == shown["compression"]["method"]
+    assert found["schedule"]["steps"] == shown["schedule"]["steps"]
+    assert found["model"]["embed_dim"] == 32
+    assert found["augment"]["crop_size"] == 8
+    with pytest.raises(SystemExit):
+        main(["train", str(pattern_folder / "store"), "--recipe", recipe.name, "--dry-run"])
+    assert "one of `seit compress`" in capsys.readouterr().err

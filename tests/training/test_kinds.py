@@ -8,6 +8,7 @@ from support.pretraining import CONFIG as PRETRAIN
 from support.stores import build_store
 
 import seit
+from seit.compression import CompressConfig
 from seit.errors import UsageError
 from seit.tokenizer_training import TokenAdaptConfig, TokenizerConfig
 from seit.training.config import TrainConfig
@@ -18,6 +19,7 @@ from seit.training.tuning.config import TuneConfig
 CONFIGS = {
     "train": TrainConfig(),
     "tune": TuneConfig(init_from="backbone"),
+    "compress": CompressConfig(init_from="classifier"),
     "pretrain": PRETRAIN,
     "continual": CONTINUAL,
     "tokenizer": TokenizerConfig(),
@@ -61,5 +63,5 @@ def test_a_run_says_what_kind_it_is(name, store, tmp_path):
 def test_an_unknown_kind_is_refused(store, tmp_path):
     run = Run.start(tmp_path / "run", TrainConfig(), store, resume=False)
     change_info(run, kind="dream")
-    with pytest.raises(UsageError, match=r"of kind 'dream'.*knows continual, pretrain, tune, .*tr"):
+    with pytest.raises(UsageError, match=r"of kind 'dream'.*knows continual, .*compress, .*tr"):
         _ = run.settings

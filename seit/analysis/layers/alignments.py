@@ -156,5 +156,5 @@ def _tiers(values: Iterator[str | float]) -> dict[str, list[tuple[float, float, 
 def _number(values: Iterator[str | float]) -> float:
     value = next(values)
     if not isinstance(value, float):
-        raise ValueError(f"{value!r} stands where a number is expected")
+        raise ValueError(f"found {value!r}, expected a number")
     return value

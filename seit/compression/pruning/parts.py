@@ -149,7 +149,7 @@ def choose_parts(
     each block keeps at least one.
 
     Raises:
-        UsageError: the network is no plain ViT, or the criterion is none of parts.
+        UsageError: the network is not a plain ViT, or the criterion is none of parts.
     """
     removed = {name: shares[name] for name in PARTS if name in shares}
     if not removed:

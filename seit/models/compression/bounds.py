@@ -28,7 +28,7 @@ def largest_batch(model: Any, *, origin: str) -> int:
         origin: name of the file, for messages.
 
     Raises:
-        DamagedError: it reads other files, is no plain graph, or takes too much memory.
+        DamagedError: it reads other files, is not a plain graph, or takes too much memory.
     """
     fault = next(_faults(model), None)
     if fault is not None:

@@ -56,7 +56,7 @@ def cut(model: nn.Module, structure: Structure, *, origin: str) -> None:
     """Cut a freshly built ViT to a structure from a file, in place.
 
     Raises:
-        UsageError: the model is no plain ViT.
+        UsageError: the model is not a plain ViT.
         DamagedError: the structure is no part of it.
     """
     structure.check(Structure.of(model), origin=origin)
@@ -70,7 +70,7 @@ def select(model: nn.Module, selection: Selection) -> None:
     norms are over all of them.
 
     Raises:
-        UsageError: the model is no plain ViT.
+        UsageError: the model is not a plain ViT.
     """
     vit = plain_vit(model)
     _keep_blocks(vit, selection.blocks)

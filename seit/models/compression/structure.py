@@ -48,7 +48,7 @@ class Structure:
         """Return the structure of a ViT of which nothing was removed.
 
         Raises:
-            UsageError: the model is no plain ViT.
+            UsageError: the model is not a plain ViT.
         """
         vit = plain_vit(model)
         sizes = tuple(

@@ -97,11 +97,11 @@ class OnnxFile(Target):
             model = onnx.ModelProto.FromString(data)
         except Exception as error:  # the protobuf library's errors have no base class
             raise DamagedError(
-                f"{self.path} is no intact ONNX file ({reason_of(error)}); {_RESTORE}"
+                f"{self.path} is not an intact ONNX file ({reason_of(error)}); {_RESTORE}"
             ) from error
         graph = OnnxGraph(model)
         if not graph.nodes:
-            raise DamagedError(f"{self.path} is no intact ONNX file (it is empty); {_RESTORE}")
+            raise DamagedError(f"{self.path} is not an intact ONNX file (it is empty); {_RESTORE}")
         if graph.has_external_data:
             raise UsageError(
                 f"{self.path} keeps weights in other files, which are not opened; name a file that "
