@@ -87,36 +87,35 @@ def write_run_report(
     """Write `report.html` into a run folder, from ``info`` or its `run.json`.
 
     With the evaluated ``store`` and the predictions in the folder, the report shows misclassified
-    samples. Further ``sections`` follow the result.
+    samples. Further ``sections`` follow the result. A run without steps has no curves.
     """
     info = run.info if info is None else info
     result = info["result"]
     counts = read_confusion(run)
     evaluated = counts.total
     metrics = {"": run.metrics()}
+    is_trained = result["steps"] > 0
     top5 = [Figure("top-5", f"{result['top5']:.1%}")] if counts.num_classes > MANY_CLASSES else []
-    tiles = figures(
-        [
-            Figure("top-1", *say_share(result["top1"], evaluated)),
-            *top5,
-            Figure("training rate", f"{result['samples_per_second']:.0f}/s", "samples per second"),
-            Figure("waiting for data", f"{result['data_wait_fraction']:.1%}", "of training time"),
-        ]
-    )
+    rates = [
+        Figure("training rate", f"{result['samples_per_second']:.0f}/s", "samples per second"),
+        Figure("waiting for data", f"{result['data_wait_fraction']:.1%}", "of training time"),
+    ]
+    accuracy = [Figure("top-1", *say_share(result["top1"], evaluated)), *top5]
+    tiles = figures([*accuracy, *(rates if is_trained else ())])
+    steps = f", {result['steps']:,} steps of {run.config.data.batch_size}" if is_trained else ""
     write_report(
         run.path,
         title=f"Run {run.path.name}",
-        lead=f"{run.config.model.name}, {result['parameters']:,} parameters, "
-        f"{result['steps']:,} steps of {run.config.data.batch_size}.",
+        lead=f"{run.config.model.name}, {result['parameters']:,} parameters{steps}.",
         sections=[
             Section("Result", tiles, "\n\n".join(info.get("warnings", ()))),
             *sections,
             *footprint_sections(info, origin=str(run.path / RUN_NAME)),
             *origin_sections(info, where=str(run.path / RUN_NAME)),
-            Section("Learning curves", curves(metrics)),
+            *([Section("Learning curves", curves(metrics))] if is_trained else []),
             *confusion_sections(counts, run.classes),
             *_mistake_sections(run, store),
-            Section("Throughput", curves(metrics, THROUGHPUT)),
+            *([Section("Throughput", curves(metrics, THROUGHPUT))] if is_trained else []),
         ],
         settings=flatten(to_mapping(run.config)),
         environment=info["environment"],

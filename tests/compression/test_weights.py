@@ -48,6 +48,9 @@ def test_a_compressed_run_is_a_run(learned, pattern_store, tmp_path):
     assert result.bytes < 0.5 * result.bytes_before
     run = Run.open(tmp_path / "w8")
     assert run.info["kind"] == "compress"
+    page = (run.path / "report.html").read_text()
+    assert "Before and after" in page
+    assert "Learning curves" not in page, "nothing was trained"
     assert seit.evaluate(run.path, store=pattern_store).top1 == result.top1
     with safe_open(run.path / "model.safetensors", framework="pt") as file:
         packed = [name for name in file.keys() if name.endswith(".codes")]  # noqa: SIM118
