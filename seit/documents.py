@@ -204,10 +204,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
         """Construct an int or a float; sexagesimal ones, such as 2:4, remain strings."""
-        if ":" in node.value:
-            return str(node.value)
         if len(node.value) > _MAX_DIGITS:
             raise self._refusal(f"found a number of more than {_MAX_DIGITS} characters", node)
+        if ":" in node.value:
+            return str(node.value)
         is_int = node.tag == "tag:yaml.org,2002:int"
         return self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
 

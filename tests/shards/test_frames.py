@@ -204,7 +204,7 @@ def test_a_block_of_too_many_tokens_is_refused():
 def test_the_writer_refuses_what_no_reader_takes():
     with pytest.raises(SeitError, match="at most 65536 samples"):
         encode_frame(Kind.KEYS, b"", count=MAX_COUNT + 1, coding=Coding.RAW)
-    with pytest.raises(SeitError, match="write fewer samples a block"):
+    with pytest.raises(SeitError, match="write fewer samples per block"):
         encode_frame(Kind.KEYS, bytes(MAX_RAW_BYTES + 1), count=1, coding=Coding.RAW)
 
 

@@ -486,7 +486,7 @@ def test_a_training_that_streams_says_so_and_can_be_resumed(tmp_path):
 
     with pytest.raises(ChangedError, match=r"changed after .* stopped at step .*--resume"):
         train(config, path, out=out, progress=change)
-    with pytest.raises(UsageError, match="has changed since; pass it as it was"):
+    with pytest.raises(UsageError, match="has changed since; restore it"):
         train(config, path, out=out, resume=True)
     shutil.rmtree(path)
     (tmp_path / "kept").rename(path)

@@ -532,7 +532,7 @@ def test_splits_and_files_are_checked_first(files, tmp_path):
     splits, codebook = find_official(files)
     missing = OfficialSplit("test", files / "no.gz", splits[0].index)
     for wrong, message in (
-        ([], "no split to import"),
+        ([], "no split is named to import"),
         ([splits[0], splits[0]], "'train' is named twice"),
         ([missing], "there is no file .*no.gz"),
     ):

@@ -181,9 +181,9 @@ def test_constant_images_do_no_harm(shade, codes):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_codes": 400}, "48 images give 768 patches, too few for 400 codes"),
-        ({"num_codes": 1}, "codebook is of 1 codes"),
-        ({"num_codes": 1 << 20}, "codebook is of 1048576 codes"),
+        ({"num_codes": 400}, "48 images yield 768 patches, too few for 400 codes"),
+        ({"num_codes": 1}, "codebook has 1 codes"),
+        ({"num_codes": 1 << 20}, "codebook has 1048576 codes"),
         ({"patch_size": 5}, "not a multiple of the patch side 5"),
         ({"patch_size": 0}, "not a multiple of the patch side 0"),
         ({"dim": 193}, "dim is 193"),

@@ -69,7 +69,7 @@ def test_a_run_of_21841_classes_takes_less_than_a_gigabyte(store, tmp_path):
     write_evaluation(tmp_path / "tables", found, store["val"].keys)
     assert not (tmp_path / "tables" / "confusion_matrix.csv").exists()
     assert len(compare_runs([first, second]).classes) == NUM_CLASSES
-    spec = describe(run, store.load_tokenizer())
+    spec = describe(run, store.load_tokenizer(), run.compression)
     card = write_card(spec, name="many", files={}, parameters=1, store=None)
     assert "And 20,841 more" in card
     select(store["train"], classes=store.classes, fraction=0.5)
