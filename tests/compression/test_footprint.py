@@ -210,6 +210,7 @@ def test_an_onnx_file_is_counted_exactly(tmp_path, quantized, bits):
     assert sum(whole.bytes_by_dtype.values()) == 320 + (40 if quantized else 160)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_measured(tmp_path):
     found = seit.footprint(matrices(tmp_path / "model.onnx"), **QUICK)
     assert found.runtime == "ONNX Runtime"
@@ -351,8 +352,12 @@ def test_errors_of_the_measuring_process_are_one_line(tmp_path):
     with pytest.raises(SeitError, match="not an intact ONNX file") as caught:
         measure_apart("onnx", path, **limits)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_an_unknown_kind_is_refused_by_the_measuring_process(tmp_path):
     with pytest.raises(SeitError, match="cannot be measured"):
-        measure_apart("unheard", path, **limits)
+        measure_apart("unheard", tmp_path, batch_sizes=(1,), threads=1, seconds=0.1)
 
 
 def test_a_page_escapes_what_files_say(measured, tmp_path):

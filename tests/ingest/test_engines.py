@@ -260,6 +260,17 @@ def done_names(store):
     return {path.stem for path in (store / ".tokenize" / "done").glob("*.json")}
 
 
+@ray_s_own
+def test_a_cluster_completes_a_local_job(corpus, reference, tmp_path, cluster):
+    store = tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, store, CONFIG, progress=stop_after(1100))
+    assert len(done_names(store)) == 1
+    tokenize(corpus, store, replace(RAY, workers=1))
+    assert tree(store) == reference
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # four starts of workers, slow on a busy machine
 @ray_s_own
 def test_engines_go_on_with_each_other_s_jobs(corpus, reference, tmp_path, cluster):

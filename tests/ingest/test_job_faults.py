@@ -214,7 +214,8 @@ def test_interrupted_while_it_still_loads(tmp_path):
         text=True,
         preexec_fn=default_signals,
     ) as job:
-        time.sleep(0.3)
+        while job.poll() is None and "numpy" not in Path(f"/proc/{job.pid}/maps").read_text():
+            time.sleep(0.001)
         job.send_signal(signal.SIGINT)
         out, err = job.communicate(timeout=WAIT_SECONDS)
     assert job.returncode == 130
