@@ -48,7 +48,8 @@ class TargetFlags:
     """Flags of the target and of cross-validation."""
 
     target: str = "label"
-    """label, phone, word, codes, or a .npy file with a row for each instance."""
+    """label, phone, word, codes, mel, layer:NAME (of SUBJECT), or a .npy file with a row for each
+    instance."""
     align: Path | None = None
     """For phone and word: a table of key,start,end,label (seconds), or a folder of TextGrids."""
     tier: str | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from seit.analysis.layers.alignments import Span
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.folds import make_folds
-from seit.analysis.layers.gather import Division, gather
+from seit.analysis.layers.gather import Division, gather, reduce
 from seit.analysis.layers.pooling import Part
 from seit.analysis.layers.reduction import fit_components
 from seit.analysis.layers.report import write_layers_report
@@ -17,6 +17,7 @@ from seit.analysis.layers.result import AnalyzeResult, SubjectScores
 from seit.analysis.layers.scores import SCORES, LayerScore, Measured
 from seit.analysis.layers.targets import (
     CodesTarget,
+    FramesTarget,
     LabelTarget,
     MatrixTarget,
     Selection,
@@ -24,6 +25,7 @@ from seit.analysis.layers.targets import (
     Target,
 )
 from seit.analysis.subjects.base import Subject
+from seit.analysis.subjects.mel import LAYER as MEL
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.progress import Count
@@ -33,6 +35,9 @@ RESULT_NAME = "layers.json"
 SPANS: Mapping[str, Part] = {"phone": "middle", "word": "whole"}
 """Targets of alignments, and the frames of a span that count."""
 _PILOT_CLIPS = 256
+LAYER = "layer:"
+"""Before the name of a layer of the subject that others are compared with."""
+_TARGET_DIM = 128
 
 
 def analyze_layers(
@@ -61,7 +66,9 @@ def analyze_layers(
     Raises:
         UsageError: the target does not fit the subject, or there are too few samples or groups.
     """
-    target = make_target(subject, config, alignments=alignments, num_codes=num_codes)
+    target = make_target(
+        subject, config, baselines=baselines, alignments=alignments, num_codes=num_codes
+    )
     if SCORES[config.method].needs_types and not target.types:
         raise UsageError(
             f"a probe needs classes, and the target {target.name} has none; choose label, phone or "
@@ -108,6 +115,7 @@ def make_target(
     subject: Subject,
     config: AnalyzeConfig,
     *,
+    baselines: Sequence[Subject] = (),
     alignments: Mapping[str, list[Span]] | None,
     num_codes: int | None,
 ) -> Target:
@@ -138,11 +146,23 @@ def make_target(
                 f"{subject.name} reads no tokens; the target codes is for runs over a store"
             )
         return CodesTarget(num_codes)
+    if config.target == MEL:
+        found = [one for one in baselines if one.layers == (MEL,)]
+        if not found:
+            raise UsageError(f"{subject.name} reads no sounds; the target mel is for speech models")
+        return frames_target(found[0], MEL, name=MEL)
+    if config.target.startswith(LAYER):
+        layer = config.target.removeprefix(LAYER)
+        if layer not in subject.layers:
+            raise UsageError(
+                f"{subject.name} has no layer {layer!r}; it has {', '.join(subject.layers)}"
+            )
+        return frames_target(subject, layer, name=config.target)
     path = Path(config.target)
     if path.suffix != ".npy" or not path.is_file():
         raise UsageError(
-            f"the target {config.target!r} is none of label, phone, word and codes, and no .npy "
-            "file; choose one of them"
+            f"the target {config.target!r} is none of label, phone, word, codes, mel and "
+            "layer:NAME, and no .npy file; choose one of them"
         )
     try:
         values = np.load(path, allow_pickle=False, mmap_mode="r")
@@ -151,6 +171,19 @@ def make_target(
     if values.dtype.kind not in "iuf":
         raise UsageError(f"{path} holds {values.dtype}; a target holds numbers")
     return MatrixTarget(np.asarray(values, dtype=np.float64), len(subject.places), name=path.stem)
+
+
+def frames_target(subject: Subject, layer: str, *, name: str) -> FramesTarget:
+    """Read a layer of all clips as a target; a wide one in its principal components.
+
+    Memory is that of the frames: up to 128 numbers each.
+    """
+    components = fit_components(subject.clips(_pilot(subject)), [layer], max_dim=_TARGET_DIM)
+    frames = {
+        clip.row: reduce(clip.values[layer], components.get(layer)).astype(np.float32)
+        for clip in subject.clips()
+    }
+    return FramesTarget(frames, dim=next(iter(frames.values())).shape[1], name=name)
 
 
 def codes_of(store: Store) -> int:
@@ -165,9 +198,8 @@ def _scores(
     config: AnalyzeConfig,
     progress: Count | None,
 ) -> list[LayerScore]:
-    layers, num_clips = subject.layers, len(subject.places)
-    pilot = np.unique(np.linspace(0, num_clips - 1, min(num_clips, _PILOT_CLIPS)).astype(int))
-    components = fit_components(subject.clips(pilot.tolist()), layers, max_dim=config.max_dim)
+    layers = subject.layers
+    components = fit_components(subject.clips(_pilot(subject)), layers, max_dim=config.max_dim)
     sums = gather(
         subject,
         target,
@@ -180,3 +212,10 @@ def _scores(
     )
     measured = Measured(subject, target, sums, division, components, config)
     return SCORES[config.method].of(measured)
+
+
+def _pilot(subject: Subject) -> list[int]:
+    """Return numbers of clips spread over the data."""
+    num_clips = len(subject.places)
+    rows = np.linspace(0, num_clips - 1, min(num_clips, _PILOT_CLIPS)).astype(int)
+    return [int(row) for row in np.unique(rows)]

@@ -13,6 +13,7 @@ from seit.analysis.layers.analyze import analyze_layers
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.maps import compare_layers
 from seit.analysis.subjects.capture import captured
+from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject, split_window
 from seit.analysis.subjects.sounds import read_sounds
 from seit.analysis.subjects.speech import SpeechSubject
@@ -119,11 +120,30 @@ def test_the_planted_phones_are_found(tmp_path):
     assert result.controls[0].layers[2].score < 0.1 < result.layers[2].score
 
 
+def test_layers_are_compared_with_another_layer():
+    subject = Planted()
+    result = analyze_layers(
+        subject,
+        AnalyzeConfig(target="layer:layers.2", method="r2", folds=3, random_twin=False),
+        groups=[place.file for place in subject.places],
+    )
+    scores = {layer.name: layer.score for layer in result.layers}
+    assert scores["layers.2"] > 0.99
+    assert scores["layers.3"] > scores["layers.0"] + 0.1
+    assert abs(scores["layers.0"]) < 0.05
+    with pytest.raises(UsageError, match=r"no layer 'x'; it has layers\.0, layers\.1"):
+        analyze_layers(
+            subject,
+            AnalyzeConfig(target="layer:x"),
+            groups=[place.file for place in subject.places],
+        )
+
+
 def test_what_does_not_fit_is_refused(learned, pattern_folder, tmp_path):
     store = pattern_folder / "store"
     with pytest.raises(UsageError, match="needs --align"):
         seit.analyze(learned, data=store, target="phone", split="train")
-    with pytest.raises(UsageError, match="none of label, phone, word and codes"):
+    with pytest.raises(UsageError, match="none of label, phone, word, codes, mel"):
         seit.analyze(learned, data=store, target="pitch", split="train")
     with pytest.raises(UsageError, match="a probe needs classes"):
         seit.analyze(learned, data=store, method="lda", target="codes", split="train")
@@ -214,6 +234,15 @@ def test_layers_of_a_speech_model(sounds):
     )
     assert result.samples == 10
     assert result.controls[0].name == "tiny (random weights)"
+    mel = MelSubject(found.clips, classes=found.classes)
+    spectra = analyze_layers(
+        subject,
+        AnalyzeConfig(method="r2", target="mel", folds=2, penalty=0.1),
+        baselines=[mel],
+        groups=[place.file for place in subject.places],
+    )
+    assert spectra.controls[-1].layers[0].score > 0.9, "itself"
+    assert spectra.samples == sum(len(clip.values["mel"]) for clip in mel.clips())
 
 
 def test_windows_of_a_file_share_it():
