@@ -55,7 +55,8 @@ class TargetFlags:
     tier: str | None = None
     """Interval tier of the TextGrids."""
     groups: str = "file"
-    """What folds keep together: file, folder, or a table of key,group, such as speakers."""
+    """Samples that folds keep together: those of a file, of a folder, or of a group (such as a
+    speaker) in a table of key,group."""
     folds: int = 5
     """Folds of cross-validation."""
     nulls: int = 3

@@ -41,7 +41,7 @@ class CompressionConfig:
     clip: ClipName = "minmax"
     """Range of a group of weights: minmax covers them all, mse gives the least squared error."""
     act_order: bool = True
-    """Whether gptq rounds the inputs with the largest activations first."""
+    """Let gptq round the inputs with the largest activations first."""
     damping: float = 0.01
     """Share of the Hessian's mean diagonal that gptq adds to its diagonal."""
     adaround_steps: int = 1000

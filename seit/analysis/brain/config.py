@@ -41,7 +41,7 @@ class BrainConfig:
     seed: int = 0
     """Seed of shifts and random weights."""
     random_twin: bool = True
-    """Whether the same network with random weights is scored as well."""
+    """Score the same network with random weights as well."""
 
     def __post_init__(self) -> None:
         if not 0 < self.tr < math.inf:

@@ -9,7 +9,6 @@ Legend: n samples, D E features of two layers.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from seit.analysis.layers.moments import Array
 from seit.errors import UsageError
@@ -61,45 +60,6 @@ class Hsic:
         )
         sums = trace + total_x * total_y / ((n - 1) * (n - 2)) - 2 * between / (n - 2)
         return float(sums / (n * (n - 3)))
-
-
-class Cka:
-    """Unbiased linear CKA of two layers, accumulated over batches.
-
-    Features are shifted by the mean of the first batch, which changes nothing but the rounding.
-    """
-
-    def __init__(self, dim_x: int, dim_y: int) -> None:
-        self._pairs = Hsic(dim_x, dim_y), Hsic(dim_x, dim_x), Hsic(dim_y, dim_y)
-        self._shift: tuple[Array, Array] | None = None
-
-    def add(self, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating]) -> None:
-        """Add samples (n, D) and (n, E).
-
-        Raises:
-            UsageError: their numbers differ.
-        """
-        if len(x) != len(y):
-            raise UsageError(
-                f"{len(x)} samples of one layer meet {len(y)} of the other; both need the same"
-            )
-        left, right = x.astype(np.float64), y.astype(np.float64)
-        if self._shift is None:
-            self._shift = left.mean(0), right.mean(0)
-        left, right = left - self._shift[0], right - self._shift[1]
-        both, own_x, own_y = self._pairs
-        both.add(left, right)
-        own_x.add(left, left)
-        own_y.add(right, right)
-
-    @property
-    def value(self) -> float:
-        """CKA: 1 for features equal up to rotation and scale, about 0 for independent ones.
-
-        Raises:
-            UsageError: there are fewer than four samples, or a layer is constant.
-        """
-        return cka_of(*self._pairs)
 
 
 def cka_of(both: Hsic, own_x: Hsic, own_y: Hsic) -> float:

@@ -41,7 +41,7 @@ class AnalyzeConfig:
     penalty: float = 1e-3
     """Share of the mean variance added to each feature's in probes and regression."""
     random_twin: bool = True
-    """Whether the same network with random weights is analyzed as well."""
+    """Analyze the same network with random weights as well."""
 
     def __post_init__(self) -> None:
         for name, low in {"folds": 2, "nulls": 1, "fewest": 2, "most": 2, "max_dim": 2}.items():

@@ -115,9 +115,9 @@ class PackedWeight:
         for key, (dtype, shape) in expected.items():
             one = tensors.pop(f"{name}.{key}", None)
             if one is None or one.dtype != dtype or tuple(one.shape) != shape:
-                told = "none" if one is None else f"{one.dtype} {tuple(one.shape)}"
+                kind = "none" if one is None else f"{one.dtype} {tuple(one.shape)}"
                 raise DamagedError(
-                    f"{origin} holds {told} as {name}.{key} where {dtype} {shape} is expected; "
+                    f"{origin} holds {kind} as {name}.{key} where {dtype} {shape} is expected; "
                     "restore it from a copy"
                 )
             found[key] = one
