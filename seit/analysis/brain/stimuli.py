@@ -90,9 +90,13 @@ def run_features(
         config: settings.
 
     Raises:
-        UsageError: a run has no stimulus.
+        UsageError: a run has no stimulus, or the stimuli are images.
     """
     places, response = subject.places, RESPONSES[config.response](config)
+    if not all(place.seconds for place in places):
+        raise UsageError(
+            f"{subject.name} reads images, which have no time; brain scores need sounds"
+        )
     stem_of = [place.file.rpartition(".")[0] or place.file for place in places]
     missing = sorted(set(lengths) - set(stem_of))
     if missing:

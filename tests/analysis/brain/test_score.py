@@ -125,3 +125,13 @@ def test_runs_without_a_stimulus_are_named(tmp_path):
     (folder / "p" / "b.npy").rename(folder / "p" / "d.npy")
     with pytest.raises(UsageError, match=r"1 runs have no stimulus \(the first: d\)"):
         score_brain(Stories(), read_recordings(folder), BrainConfig(tr=TR))
+
+
+def test_images_have_no_time(tmp_path):
+    class Pictures(Stories):
+        @property
+        def places(self):
+            return [Place(f"{run}.png", f"{run}.png", -1) for run in RUNS]
+
+    with pytest.raises(UsageError, match="reads images, which have no time"):
+        score_brain(Pictures(), read_recordings(write(tmp_path / "r")), BrainConfig(tr=TR))

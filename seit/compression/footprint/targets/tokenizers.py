@@ -97,7 +97,7 @@ def _flops(tokenizer: Tokenizer) -> int | None:
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> tuple[LayerFootprint, ...]:
-    """Return a row for the tensors of each layer; their operations are not told apart."""
+    """Return a row for the tensors of each layer; their operations are counted together."""
     layers: dict[str, list[Tensor]] = {}
     for name, one in tensors.items():
         layers.setdefault(name.rpartition(".")[0] or name, []).append(one)
