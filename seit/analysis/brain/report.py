@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from seit.analysis.brain.config import BrainConfig
 from seit.analysis.brain.result import BrainResult, LayerBrainScore, SubjectBrainScores
+from seit.analysis.depth_lines import CHANCE, score_lines
 from seit.report import Figure, Section, Series, figures, line_chart, page, table, write_page
 
 
@@ -65,23 +66,22 @@ def write_brain_report(folder: Path, result: BrainResult, config: BrainConfig) -
 
 
 def _lines(scores: SubjectBrainScores) -> list[Series]:
-    layers, x = scores.layers, [one.depth for one in scores.layers]
-    if len(layers) == 1:  # a baseline holds at every depth
-        x, layers = [0.0, 1.0], (*layers, *layers)
-    faint = [
-        Series(scores.name, x, [one.score + sign * one.error for one in layers], faint=True)
-        for sign in (-1, 1)
-    ]
-    return [*faint, Series(scores.name, x, [one.score for one in layers])]
+    layers = scores.layers
+    return score_lines(
+        scores.name,
+        [one.depth for one in layers],
+        [one.score for one in layers],
+        [one.error for one in layers],
+    )
 
 
 def _null(layers: Sequence[LayerBrainScore]) -> list[Series]:
-    x = [one.depth for one in layers]
-    faint = [
-        Series("chance", x, [one.null_mean + sign * one.null_std for one in layers], faint=True)
-        for sign in (-2, 2)
-    ]
-    return [*faint, Series("chance", x, [one.null_mean for one in layers])]
+    return score_lines(
+        CHANCE,
+        [one.depth for one in layers],
+        [one.null_mean for one in layers],
+        [2 * one.null_std for one in layers],
+    )
 
 
 def _paired(result: BrainResult) -> Markup:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from seit.analysis.depth_lines import CHANCE, score_lines
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.result import AnalyzeResult, SubjectScores
 from seit.analysis.layers.scores import SCORES, LayerScore, Score
@@ -60,23 +61,21 @@ def write_layers_report(folder: Path, result: AnalyzeResult, config: AnalyzeConf
 
 def _lines(scores: SubjectScores) -> list[Series]:
     layers = scores.layers
-    x = [one.depth for one in layers]
-    if len(layers) == 1:  # a baseline holds at every depth
-        x, layers = [0.0, 1.0], (*layers, *layers)
-    faint = [
-        Series(scores.name, x, [one.score + sign * one.std for one in layers], faint=True)
-        for sign in (-1, 1)
-    ]
-    return [*faint, Series(scores.name, x, [one.score for one in layers])]
+    return score_lines(
+        scores.name,
+        [one.depth for one in layers],
+        [one.score for one in layers],
+        [one.std for one in layers],
+    )
 
 
 def _null(layers: Sequence[LayerScore]) -> list[Series]:
-    x = [one.depth for one in layers]
-    faint = [
-        Series("chance", x, [one.null_mean + sign * one.null_std for one in layers], faint=True)
-        for sign in (-2, 2)
-    ]
-    return [*faint, Series("chance", x, [one.null_mean for one in layers])]
+    return score_lines(
+        CHANCE,
+        [one.depth for one in layers],
+        [one.null_mean for one in layers],
+        [2 * one.null_std for one in layers],
+    )
 
 
 def _table(scores: SubjectScores, score: Score) -> Markup:
