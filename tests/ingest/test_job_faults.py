@@ -63,6 +63,17 @@ def ended(job, store):
     return job.exitcode, (folder / "out").read_text(), (folder / "err").read_text()
 
 
+def interrupted_at(name, source, store):
+    """Run the job in this process, with Ctrl-C at the moment it opens a file of this name."""
+
+    def hook(event, arguments):
+        if event == "open" and str(arguments[0]).endswith(name):
+            signal.raise_signal(signal.SIGINT)
+
+    sys.addaudithook(hook)
+    main(command(source, store)[3:])
+
+
 def default_signals():
     """A shell that starts jobs in the background has them ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -195,11 +206,12 @@ def test_killed_at_random_until_it_is_done(corpus, undisturbed, tmp_path, seed):
 
 def test_interrupted_it_says_so_in_one_line_and_goes_on(corpus, undisturbed, tmp_path, capsys):
     store = tmp_path / "store"
-    with running(corpus, store) as job:
-        assert wait_until(job, lambda: MOMENTS["between shards"](store))
-        os.kill(job.pid, signal.SIGINT)
-        code, out, err = ended(job, store)
+    job = fork_recorded(
+        interrupted_at, "00001.tar.partial", corpus, store, folder=tmp_path / "output"
+    )
+    code, out, err = ended(job, store)
     assert (code, out) == (130, "")
+    assert done_names(store) == {"train-00000"}
     assert one_error(err).startswith("interrupted; finished work is kept")
     assert not list(store.rglob("*.partial"))
     finish_here(capsys, corpus, store)
