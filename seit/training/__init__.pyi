@@ -30,6 +30,8 @@ from .config import (
     require_setting as require_setting,
     require_shares as require_shares,
 )
+from .data_identity import Inputs as Inputs
+from .environment import environment as environment
 from .evaluate import (
     Evaluation as Evaluation,
     RunEvaluation as RunEvaluation,
@@ -137,9 +139,7 @@ from .run import (
     RUN_NAME as RUN_NAME,
     TOKENIZER_NAME as TOKENIZER_NAME,
     WEIGHTS_NAME as WEIGHTS_NAME,
-    Inputs as Inputs,
     Run as Run,
-    environment as environment,
 )
 from .seeds import (
     LABELS as LABELS,

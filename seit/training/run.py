@@ -6,21 +6,16 @@ predicted class of each sample of the evaluated split), ``tokenizer.safetensors`
 """
 
 import json
-import platform
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import timm
-import torch
 import yaml
 from torch import Tensor, nn
 
-from seit import __version__
 from seit.config import build, read_yaml, to_mapping
 from seit.documents import as_record, read_json, read_json_lines
 from seit.errors import SeitError, UsageError
@@ -40,6 +35,7 @@ from seit.tensors import (
 from seit.tokenizers import save_tokenizer
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
+from seit.training.data_identity import Inputs, identity_of
 from seit.training.kinds import Kind, kind_named, kind_of, kind_with
 from seit.training.loggers import LOGGERS_NAME, TENSORBOARD_FOLDER
 from seit.training.records import (
@@ -68,19 +64,6 @@ _START_NAMES = (CHECKPOINTS_NAME, RUN_NAME, TOKENIZER_NAME, CONFIG_NAME)
 """Entries written at the start of a run, in this order."""
 _SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME, FRONT_END_NAME)
 """Entries that may be written before the first checkpoint."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Training files other than a store, as used to train a tokenizer.
-
-    Attributes:
-        folder: description of the files, for messages.
-        fingerprint: fingerprint of all of them.
-    """
-
-    folder: str
-    fingerprint: str
 
 
 class Settings(Protocol):
@@ -138,7 +121,7 @@ class Run:
         info = {
             "status": "started",
             "kind": kind_of(config).name,
-            "identity": _identity(store),
+            "identity": identity_of(store),
             "revision": REVISION,
         }
         if isinstance(store, Store):
@@ -465,7 +448,7 @@ class Run:
             UsageError: it is another one, or has changed since.
         """
         identity = self.info.get("identity")
-        if not isinstance(identity, dict) or identity | _identity(store) != identity:
+        if not isinstance(identity, dict) or identity | identity_of(store) != identity:
             what = "store" if isinstance(store, Store) else "SRC"
             raise UsageError(
                 f"{self.path} was started on another {what} than {store.folder}, or that {what} "
@@ -494,25 +477,6 @@ class Run:
             return False
         path = Path(config.init_from) / WEIGHTS_NAME
         return path.is_file() and sha256_of(path) == known.get("fingerprint")
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Return versions and hardware, for `run.json` and benchmarks."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {
-        "seit": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "platform": platform.platform(),
-        "device": gpu or f"{device.type}, {torch.get_num_threads()} threads",
-    }
-
-
-def _identity(store: Store | Inputs) -> dict[str, Any]:
-    if isinstance(store, Inputs):
-        return {"store": store.fingerprint, "classes": []}
-    return {"store": store.card.seal, "classes": list(store.classes)}
 
 
 def _plain(value: Any) -> Any:

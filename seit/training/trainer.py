@@ -15,13 +15,14 @@ from seit.models import count_parameters
 from seit.progress import Progress, human_rate, human_seconds
 from seit.shards import Store
 from seit.training.checkpoint import TrainState
+from seit.training.environment import environment
 from seit.training.failure import describe_figures
 from seit.training.feeds import TrainBatch
 from seit.training.footprint import footprint_record
 from seit.training.loop import Loop
 from seit.training.objective import Objective
 from seit.training.optimizer import learning_rate, num_steps
-from seit.training.run import Run, environment
+from seit.training.run import Run
 from seit.training.signals import Stop
 from seit.training.step import Stepper
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.sparse import to_sparse_semi_structured
 
-from seit.training.run import environment
+from seit.training.environment import environment
 from seit.training.sparsity import SparsityConfig, draw_mask
 
 LAYERS = {

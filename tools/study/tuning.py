@@ -32,7 +32,7 @@ from seit.models.tuning import METHODS
 from seit.recipes import find_recipe
 from seit.shards import open_store
 from seit.training import Run
-from seit.training.run import environment
+from seit.training.environment import environment
 from seit.training.tuning import ADAPTER_NAME, TuneConfig, tune
 
 PARTS = ("methods", "adalora")

@@ -1,0 +1,26 @@
+"""Identity of training data: checked before a run resumes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from seit.shards import Store
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Training files other than a store, as used to train a tokenizer.
+
+    Attributes:
+        folder: description of the files, for messages.
+        fingerprint: fingerprint of all of them.
+    """
+
+    folder: str
+    fingerprint: str
+
+
+def identity_of(store: Store | Inputs) -> dict[str, Any]:
+    """Return seal or fingerprint of the data, and its class names."""
+    if isinstance(store, Inputs):
+        return {"store": store.fingerprint, "classes": []}
+    return {"store": store.card.seal, "classes": list(store.classes)}
