@@ -18,6 +18,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "noise_std": (0, math.inf),
     "crop_size": (0, math.inf),
     "synonym_top": (1, math.inf),
+    "jitter": (0, 1),
     "freq_masks": (0, 64),
     "freq_mask_max": (0, 1),
     "time_masks": (0, 64),
@@ -71,6 +72,10 @@ class AugmentConfig:
     """Both parameters of the Beta distribution of Mixup's weight, above 0."""
     flip_prob: float = 0.0
     """Probability of a horizontal flip; for pixels, as token grids do not mirror well."""
+    jitter: float = 0.0
+    """Maximum relative change of brightness, contrast and saturation, 0–1; for pixels only."""
+    erase_prob: float = 0.0
+    """Probability of erasing a box of 2–33 % of a sample; for pixels only."""
     token_adapt: str = ""
     """File of a trained TokenAdapt network that flips, rotates, shifts, shears and crops token
     grids; empty for none. For tokens only."""

@@ -55,6 +55,8 @@ class Op(IntEnum):
     CORRUPT_NOISE = 24
     CORRUPT_ORDER = 25
     ROTATE = 26
+    JITTER = 27
+    ERASE = 28
 
 
 def philox4x32(counter: Words, key: tuple[int, int]) -> Words:

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from seit.augment.base import Augmented, CropAndMix, sample_random
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import center_crop, random_crop_boxes
+from seit.augment.erase import random_erase
 from seit.augment.flip import random_flip
+from seit.augment.jitter import color_jitter
 from seit.augment.random import SampleRandom
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -20,8 +22,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class PixelAugment(CropAndMix):
     """Pixels → augmented, normalized pixels, for the baseline that tokens are compared with.
 
-    Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual), CutMix and Mixup with the
-    same draws as :class:`TokenAugment`; the rest is for tokens and does not apply. Crops are
+    Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual), color jitter and random
+    erasing (``jitter``, ``erase_prob``), CutMix and Mixup, with the same draws as
+    :class:`TokenAugment`; the rest is for tokens and does not apply. Crops are
     resized with antialiasing in uint8, one after the other as in torchvision's RandomResizedCrop:
     on CPUs that is several times faster than batched matrices, which pay off on small token grids
     only.
@@ -73,7 +76,9 @@ class PixelAugment(CropAndMix):
         random = sample_random(pixels, positions, seed, epoch)
         x = random_flip(pixels, random, prob=self.config.flip_prob)
         x = self._resized_crops(x, random).to(torch.float32)
-        return self.mix(self._normalise_(x), labels, random, partner)
+        x = color_jitter(x, random, strength=self.config.jitter)
+        x = random_erase(self._normalise_(x), random, prob=self.config.erase_prob)
+        return self.mix(x, labels, random, partner)
 
     def evaluate(self, pixels: Tensor) -> Tensor:
         """Return the center of every image, normalized.

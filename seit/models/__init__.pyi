@@ -24,6 +24,7 @@ from .compression.stored import Compression as Compression, StoredWeights as Sto
 from .compression.structure import (
     Structure as Structure,
     blocks_of as blocks_of,
+    patch_projection as patch_projection,
     plain_vit as plain_vit,
 )
 from .create import (

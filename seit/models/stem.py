@@ -9,9 +9,10 @@ Legend: B batch, C codebook dim, h w cropped grid, D model dim.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from timm.layers import LayerNorm2d
 from torch import nn
 
 from seit.errors import UsageError
@@ -19,27 +20,45 @@ from seit.errors import UsageError
 Convolution = TypeVar("Convolution", nn.Conv2d, nn.ConvTranspose2d)
 
 
+_FEWEST_CHANNELS = 16
+"""Channels of the narrowest early layer."""
+_MAX_LAYERS = 8
+
+
 @dataclass(frozen=True)
 class Stem:
-    """Convolution of ``kernel``, ``stride`` and ``padding``, written ``"4/2/1"``."""
+    """Convolution of ``kernel``, ``stride`` and ``padding``, written ``"4/2/1"``.
+
+    Early layers may come before it, written ``"3/2/1+3/2/1+4/4/0"``: convolutions with LayerNorm
+    and GELU, whose channels double up to half the model dim. Pixels need them ("Early Convolutions
+    Help Transformers See Better", arXiv 2106.14881, which normalizes by batch instead).
+    """
 
     kernel: int
     stride: int
     padding: int
+    early: tuple["Stem", ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Stem":
-        """Parse ``kernel/stride/padding``.
+        """Parse ``kernel/stride/padding``, or several joined by ``+``.
 
         Raises:
-            UsageError: the form is invalid, or the convolution would skip tokens.
+            UsageError: the form is invalid, or a convolution would skip tokens.
         """
-        match = re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{1,2})", text)
-        stem = cls(*map(int, match.groups())) if match else None
-        if stem is None or not 1 <= stem.stride <= stem.kernel or 2 * stem.padding >= stem.kernel:
+        *early, last = (cls._parse_one(part, text) for part in text.split("+", _MAX_LAYERS))
+        return replace(last, early=tuple(early))
+
+    @classmethod
+    def _parse_one(cls, part: str, text: str) -> "Stem":
+        match = re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{1,2})", part)
+        kernel, stride, padding = map(int, match.groups()) if match else (0, 0, 0)
+        stem = cls(kernel, stride, padding)
+        if not 1 <= stem.stride <= stem.kernel or 2 * stem.padding >= stem.kernel:
             raise UsageError(
                 f"stem is {text!r}; expected kernel/stride/padding with stride ≤ kernel and "
-                "padding < kernel / 2, such as 4/2/1, 2/2/0 or 4/4/0"
+                "padding < kernel / 2, such as 4/2/1, 2/2/0 or 4/4/0, or up to "
+                f"{_MAX_LAYERS} of them, such as 3/2/1+4/4/0"
             )
         return stem
 
@@ -49,26 +68,39 @@ class Stem:
         Raises:
             UsageError: the grid is smaller than the kernel.
         """
-        rows, columns = (
-            (side + 2 * self.padding - self.kernel) // self.stride + 1 for side in size
-        )
-        if rows < 1 or columns < 1:
-            raise UsageError(
-                f"a grid of {size[0]}×{size[1]} is too small for the stem {self}; choose a smaller "
-                "one, such as 3/1/1"
+        rows, columns = size
+        for layer in (*self.early, self):
+            rows, columns = (
+                (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
+                for side in (rows, columns)
             )
+            if rows < 1 or columns < 1:
+                raise UsageError(
+                    f"a grid of {size[0]}×{size[1]} is too small for the stem {self}; choose a "
+                    "smaller one, such as 3/1/1"
+                )
         return rows, columns
 
     def convolution(self, channels: int, dim: int) -> nn.Conv2d:
-        """Build the convolution (B, C, h, w) → (B, D, rows, columns).
+        """Build the last convolution (B, C, h, w) → (B, D, rows, columns).
 
         Weights start with variance 1 / fan-in, biases at 0.
         """
         conv = nn.Conv2d(channels, dim, self.kernel, self.stride, self.padding)
         return initialized(conv, fan_in=channels * self.kernel**2)
 
+    def build(self, channels: int, dim: int) -> nn.Module:
+        """Build the layers (B, C, h, w) → (B, D, rows, columns)."""
+        layers = list[nn.Module]()
+        for number, layer in enumerate(self.early):
+            width = max(_FEWEST_CHANNELS, dim >> (len(self.early) - number))
+            layers += [layer.convolution(channels, width), LayerNorm2d(width), nn.GELU()]
+            channels = width
+        last = self.convolution(channels, dim)
+        return nn.Sequential(*layers, last) if layers else last
+
     def __str__(self) -> str:
-        return f"{self.kernel}/{self.stride}/{self.padding}"
+        return "+".join(f"{one.kernel}/{one.stride}/{one.padding}" for one in (*self.early, self))
 
 
 def initialized(adaptor: Convolution, *, fan_in: int) -> Convolution:

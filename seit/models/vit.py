@@ -95,7 +95,8 @@ def make_vit(
     )
     embed = _patch_embed(model, name)
     assert isinstance(embed.proj, nn.Conv2d)
-    embed.proj = stem.convolution(settings["in_chans"], embed.proj.out_channels)
+    adaptor: Any = stem.build(settings["in_chans"], embed.proj.out_channels)
+    embed.proj = adaptor
     embed.patch_size = (stem.kernel, stem.kernel)
     embed.img_size = input_size
     return model

@@ -17,11 +17,11 @@ from seit.models import Stem, standardised
 
 def patch_side(stem: Stem) -> int:
     """Return the cells along a side of a stem's patches; raise UsageError if they overlap."""
-    if stem.kernel != stem.stride or stem.padding:
+    if stem.early or stem.kernel != stem.stride or stem.padding:
         raise UsageError(
             f"the stem is {stem}, whose patches overlap, so masked ones leak into their "
-            f"neighbors; for pretraining use {stem.stride}/{stem.stride}/0, or another with "
-            "kernel = stride and no padding"
+            f"neighbors; for pretraining use {stem.stride}/{stem.stride}/0, or another single "
+            "layer with kernel = stride and no padding"
         )
     return stem.stride
 

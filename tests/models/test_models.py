@@ -548,3 +548,27 @@ def test_a_stem_that_leaves_few_patches_is_told(caplog):
         )
         assert told in caplog.text
         assert bool(told) == bool(caplog.text)
+
+
+def test_early_layers_come_before_the_stem(store):
+    """Layers joined by + are convolutions with LayerNorm and GELU; the last one is the stem."""
+    model = seit.create_model(NAMES[0], store, stem="3/2/1+3/1/1+2/2/0", **SMALL).double()
+    stem = model.patch_embed.proj
+    shapes = [one.weight.shape for one in stem if isinstance(one, torch.nn.Conv2d)]
+    assert shapes == [(16, 6, 3, 3), (24, 16, 3, 3), (48, 24, 2, 2)]
+    x = torch.randn(2, 6, 28, 28, dtype=torch.float64)
+    found = model.patch_embed(x)
+    assert found.shape == (2, 49, 48)
+    for conv, stride in ((stem[0], 2), (stem[3], 1)):
+        x = torch.nn.functional.conv2d(x, conv.weight, conv.bias, stride, 1)
+        x = torch.nn.functional.layer_norm(x.movedim(1, -1), x.shape[1:2], eps=1e-6)
+        x = torch.nn.functional.gelu(x).movedim(-1, 1)
+    x = torch.nn.functional.conv2d(x, stem[-1].weight, stem[-1].bias, 2)
+    torch.testing.assert_close(found, x.flatten(2).mT)
+    assert model(torch.randn(1, 6, 28, 28, dtype=torch.float64)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("stem", ["4/2/1+", "+4/2/1", "4/5/0+2/2/0", "+".join(["1/1/0"] * 10)])
+def test_impossible_layers_are_refused(store, stem):
+    with pytest.raises(UsageError, match="expected kernel/stride/padding"):
+        seit.create_model(NAMES[0], store, stem=stem, **SMALL)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from seit.compression.config import Pattern
 from seit.compression.subject import Subject
 from seit.errors import UsageError
-from seit.models import Selection, blocks_of, plain_vit
+from seit.models import Selection, blocks_of, patch_projection, plain_vit
 
 PARTS: tuple[Pattern, ...] = ("heads", "mlp", "width", "depth")
 """Patterns that remove parts."""
@@ -118,8 +118,7 @@ def _listen(vit: VisionTransformer, number: int, seen: dict[str, Tensor]) -> lis
 def magnitude_scores(subject: Subject) -> Scores:
     """Score parts by the squared norm of their outgoing weights."""
     vit = plain_vit(subject.model)
-    stem: Any = vit.patch_embed.proj
-    written = [stem.weight.flatten(1)]
+    written = [patch_projection(vit).weight.flatten(1)]
     heads, units, blocks = [], [], []
     for block in blocks_of(vit):
         proj, fc2 = block.attn.proj.weight, block.mlp.fc2.weight

@@ -12,7 +12,13 @@ from timm.layers import Attention
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from seit.models.compression.structure import BlockSize, Structure, blocks_of, plain_vit
+from seit.models.compression.structure import (
+    BlockSize,
+    Structure,
+    blocks_of,
+    patch_projection,
+    plain_vit,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +105,7 @@ def _keep_heads(attention: Attention, heads: Sequence[int]) -> None:
 def _keep_dims(vit: Any, dims: Sequence[int]) -> None:
     if len(dims) == vit.embed_dim:
         return
-    _narrow(vit.patch_embed.proj, dims, 0)
+    _narrow(patch_projection(vit), dims, 0)
     _narrow_norm(vit.patch_embed.norm, dims)
     for key in ("cls_token", "reg_token", "pos_embed"):
         if getattr(vit, key) is not None:

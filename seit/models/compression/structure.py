@@ -105,6 +105,14 @@ def plain_vit(model: nn.Module) -> VisionTransformer:
     return model
 
 
+def patch_projection(vit: VisionTransformer) -> nn.Conv2d:
+    """Return the convolution of a stem that writes the features of the patches."""
+    stem = vit.patch_embed.proj
+    last = stem[-1] if isinstance(stem, nn.Sequential) else stem
+    assert isinstance(last, nn.Conv2d)
+    return last
+
+
 def _is_plain(block: Any) -> bool:
     return (
         type(block) is Block

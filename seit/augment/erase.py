@@ -1,0 +1,66 @@
+"""Random erasing.
+
+Legend: B batch, C channels, h w image.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from seit.augment.philox import Op
+from seit.augment.random import SampleRandom
+
+_AREA = (0.02, 1 / 3)
+_RATIO = (0.3, 1 / 0.3)
+
+
+def erase_boxes(random: SampleRandom, size: tuple[int, int], *, prob: float) -> Tensor:
+    """Draw a box per sample, of 2–33 % of the area and a side ratio of 0.3–3.3.
+
+    Its area is uniform, the logarithm of its ratio (rows per column) too, and its place uniform
+    where it fits. Sides longer than the image are clipped; the authors draw again instead.
+
+    Args:
+        random: the samples' draws.
+        size: (h, w).
+        prob: a sample's probability of having a box, 0–1.
+
+    Returns:
+        (B, 4) int64: top, left, bottom, right, the ends excluded; zeros without a box.
+    """
+    h, w = size
+    gate, area, ratio, top, left = random.uniform(Op.ERASE, (5,)).unbind(1)
+    cells = h * w * (_AREA[0] + (_AREA[1] - _AREA[0]) * area)
+    low, high = map(math.log, _RATIO)
+    ratio = (low + (high - low) * ratio).exp()
+    rows = (cells * ratio).sqrt().round().long().clamp(1, h)
+    columns = (cells / ratio).sqrt().round().long().clamp(1, w)
+    top = (top * (h - rows + 1)).long()
+    left = (left * (w - columns + 1)).long()
+    boxes = torch.stack((top, left, top + rows, left + columns), dim=1)
+    return boxes * (gate < prob)[:, None]
+
+
+def random_erase(x: Tensor, random: SampleRandom, *, prob: float) -> Tensor:
+    """Set a box of each sample to 0 with probability ``prob``.
+
+    "Random Erasing Data Augmentation" (Zhong et al., arXiv 1708.04896), which fills with random
+    values; 0 is the mean of normalized pixels.
+
+    Args:
+        x: (B, C, h, w).
+        random: the samples' draws.
+        prob: 0–1.
+
+    Returns:
+        (B, C, h, w), of the same dtype.
+    """
+    if prob == 0:
+        return x
+    h, w = x.shape[2:]
+    top, left, bottom, right = erase_boxes(random, (h, w), prob=prob)[:, :, None].unbind(1)
+    row, column = (torch.arange(length, device=x.device) for length in (h, w))
+    rows = (row >= top) & (row < bottom)
+    columns = (column >= left) & (column < right)
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
