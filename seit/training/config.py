@@ -48,7 +48,8 @@ class ModelConfig:
     """Name of a timm backbone."""
     stem: str = "auto"
     """Stem adaptor over the token grid: `auto` picks one that fits the backbone; a ViT also takes
-    kernel/stride/padding, such as `4/2/1`, its `auto`, or several joined by `+`."""
+    kernel/stride/padding, such as `4/2/1`, its `auto`, or several joined by `+`. For pixels
+    one is scaled to the pixels of its tokens, and several are taken as they are."""
     drop_path: float = 0.0
     """Stochastic depth of the last block, 0–1, rising linearly from 0 at the first."""
     embed_dim: int | None = None

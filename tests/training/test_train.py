@@ -22,9 +22,9 @@ from seit.config import build
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
 from seit.stores import filter_store
-from seit.training import Run, TrainConfig, evaluate_run, predict, train
+from seit.training import Run, TrainConfig, evaluate_run, pixel_stem, predict, train
 from seit.training.checkpoint import list_checkpoints
-from seit.training.config import LossConfig
+from seit.training.config import LossConfig, ModelConfig
 from seit.training.evaluate import evaluate
 from seit.training.losses import classification_loss
 from seit.training.optimizer import learning_rate
@@ -216,6 +216,23 @@ def test_flips_need_a_flip_equivariant_tokenizer(store, tmp_path):
     with pytest.raises(UsageError, match="do not mirror"):
         train(config, store, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", [{"jitter": 0.4}, {"erase_prob": 0.25}])
+def test_edits_of_pixels_are_not_for_tokens(store, tmp_path, change):
+    config = replace(CONFIG, augment=AugmentConfig(**change))
+    with pytest.raises(UsageError, match="changes pixels; set it to 0"):
+        train(config, store, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_stems_of_pixels():
+    """One layer covers the pixels of its tokens; several are stems over pixels."""
+    model = ModelConfig(name="vit_tiny_patch16_224", stem="4/4/0")
+    assert pixel_stem(model, (224, 224), 8) == "32/32/0"
+    several = replace(model, stem="3/2/1+3/2/1+4/4/0")
+    assert pixel_stem(several, (224, 224), 8) == several.stem
+    assert pixel_stem(replace(model, name="resnet18"), (224, 224), 8) == "none"
 
 
 def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):

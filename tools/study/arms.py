@@ -1,0 +1,300 @@
+"""Compare ways to train on one corpus: arms × seeds, a learning rate for each arm, one table.
+
+    uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER --hours 2
+    uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --table
+
+Each arm first tries every rate of the grid on a slice held out of the training split (`dev`), then
+trains with the best one on the whole split, once for each seed; only these runs see val. Results go
+to `docs/results/STUDY.json` as they come, and what is there is not run again: a study may go on in
+another folder, or on another machine. Start the command several times on one WORK to use several
+cores; a run that was interrupted continues from its checkpoint.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import msgspec
+import torch
+import yaml
+from filelock import FileLock, Timeout
+
+import seit
+from seit.api import plan_run
+from seit.config import nest
+from seit.files import write_atomically
+from seit.stores import hold_out_samples
+from seit.stream import select
+from seit.training import Run, TrainResult, environment
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+DEV = "dev"
+SHOWN = 2.0
+"""Standard errors that a difference must exceed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A way to train.
+
+    Attributes:
+        store: name of the store.
+        pixels: whether to train on the pixels of the corpus instead.
+        settings: settings by dotted name, over those of the study.
+    """
+
+    store: str
+    pixels: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Arms to compare.
+
+    Attributes:
+        corpus: name of the folder of images.
+        stores: settings of `seit.tokenize`, by name of the store.
+        recipe: recipe of all arms.
+        settings: settings over the recipe, by dotted name.
+        rates: grid of ``optim.lr``.
+        search_epochs: epochs of a run that tries a rate.
+        dev: share of the training samples that rates are judged on.
+        seeds: number of seeds.
+        reference: arm that the others are compared with.
+        arms: arms by name.
+    """
+
+    corpus: str
+    stores: Mapping[str, Mapping[str, Any]]
+    recipe: str
+    settings: Mapping[str, Any]
+    rates: tuple[float, ...]
+    search_epochs: int
+    dev: float
+    seeds: int
+    reference: str
+    arms: Mapping[str, Arm]
+
+    def jobs(self) -> "Iterator[Job]":
+        """Yield all runs: rates first, then seed by seed, so that early tables have all arms."""
+        for arm in self.arms:
+            for rate in self.rates:
+                yield Job(arm=arm, rate=rate, seed=None)
+        for seed in range(self.seeds):
+            for arm in self.arms:
+                yield Job(arm=arm, rate=None, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run: of a rate on dev, or of a seed on val with the best rate.
+
+    Attributes:
+        arm: name of the arm.
+        rate: learning rate to try; None for the best.
+        seed: seed of the whole run; None for a run that tries a rate.
+    """
+
+    arm: str
+    rate: float | None
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """Name of the run among the results."""
+        return f"{self.arm}, " + (
+            f"rate {self.rate:g}" if self.seed is None else f"seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of a study by name of the run, shared by processes."""
+
+    path: Path
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Return all results."""
+        runs: dict[str, dict[str, Any]]
+        runs = json.loads(self.path.read_text())["runs"] if self.path.exists() else {}
+        return runs
+
+    def add(self, name: str, result: Mapping[str, Any]) -> None:
+        """Add one result."""
+        with FileLock(f"{self.path}.lock"):
+            runs = dict(sorted({**self.read(), name: dict(result)}.items()))
+            text = json.dumps({"study": self.path.stem, "runs": runs}, indent=1)
+            write_atomically(self.path, text.encode() + b"\n")
+
+    def best_rate(self, study: Study, arm: str) -> float | None:
+        """Return the best rate of an arm on dev, the lowest of equals; None if one is missing."""
+        runs = self.read()
+        found = [runs.get(Job(arm=arm, rate=rate, seed=None).name) for rate in study.rates]
+        if not all(found):
+            return None
+        top1 = {rate: one["top1"] for rate, one in zip(study.rates, found, strict=True) if one}
+        return max(sorted(top1), key=lambda rate: top1[rate])
+
+
+@dataclass(frozen=True)
+class Work:
+    """Folder of stores and runs."""
+
+    path: Path
+    corpus: Path
+
+    def store(self, study: Study, name: str) -> Path:
+        """Return a store, made on first use."""
+        path = self.path / "stores" / name
+        with FileLock(self.path / f"{name}.lock"):
+            seit.tokenize(self.corpus, out=path, **study.stores[name])
+        return path
+
+    def divided(self, study: Study, name: str) -> Path:
+        """Return a store whose training split has lost its held-out samples to `dev`."""
+        source, path = self.store(study, name), self.path / "stores" / f"{name}-{DEV}"
+        with FileLock(self.path / f"{name}.lock"):
+            if not path.exists():
+                store = seit.open(source)
+                rows = select(store["train"], fraction=study.dev, seed=0)
+                hold_out_samples(store, path, split="train", rows=rows, name=DEV)
+        return path
+
+    def run(self, study: Study, job: Job, rate: float) -> dict[str, Any]:
+        """Train one run and return its result."""
+        arm = study.arms[job.arm]
+        settings = {**study.settings, **arm.settings, "optim.lr": rate, "run.seed": job.seed or 0}
+        place = self.store
+        if job.seed is None:
+            settings |= {"schedule.epochs": study.search_epochs, "data.val_split": DEV}
+            place = self.divided
+        if arm.pixels:
+            settings["data.pixels"] = str(self.corpus)
+        store = place(study, arm.store)
+        out = self.path / "runs" / job.name.replace(", ", "-").replace(" ", "-")
+        began = time.monotonic()
+        config = plan_run(
+            "train",
+            store,
+            out=out,
+            recipe=study.recipe,
+            config=nest(settings, origin="the study"),
+            resume=True,
+        )
+        result = seit.train(store, out=out, config=config, resume=True)
+        assert isinstance(result, TrainResult)
+        footprint = Run.open(out).info.get("footprint", {})
+        return {
+            "top1": result.top1,
+            "rate": rate,
+            "parameters": result.parameters,
+            "flops": footprint.get("flops"),
+            "samples_per_second": round(result.samples_per_second, 1),
+            "seconds": round(time.monotonic() - began),
+            "bytes_per_sample": round(_bytes_per_sample(store, self.corpus, pixels=arm.pixels), 1),
+            "environment": environment(torch.device("cpu")),
+        }
+
+
+def _bytes_per_sample(store: Path, corpus: Path, *, pixels: bool) -> float:
+    if pixels:
+        return fmean(one.stat().st_size for one in corpus.glob("train/*/*"))
+    opened = seit.open(store)
+    return opened.num_bytes / opened.card.samples
+
+
+def go_on(study: Study, results: Results, work: Work, *, seconds: float) -> None:
+    """Do the runs that are missing and that no other process is doing; start none too late."""
+    began = time.monotonic()
+    for job in study.jobs():
+        if job.name in results.read() or time.monotonic() - began > seconds:
+            continue
+        rate = job.rate if job.seed is None else results.best_rate(study, job.arm)
+        if rate is None:
+            continue
+        try:
+            with FileLock(work.path / f"{job.name}.lock", timeout=0):
+                if job.name not in results.read():
+                    results.add(job.name, work.run(study, job, rate))
+                    print(f"{time.monotonic() - began:7.0f} s  {job.name}", flush=True)
+        except Timeout:
+            continue
+
+
+def table(study: Study, results: Results) -> str:
+    """Return the results as Markdown: means, and differences paired by seed."""
+    runs = results.read()
+
+    def of(arm: str) -> dict[int, float]:
+        names = {seed: Job(arm=arm, rate=None, seed=seed).name for seed in range(study.seeds)}
+        return {seed: 100 * runs[name]["top1"] for seed, name in names.items() if name in runs}
+
+    lines = [
+        "| arm | bytes | GFLOPs | best rate | top-1, % | seeds | difference | shown |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    base = of(study.reference)
+    for arm in study.arms:
+        found, rate = of(arm), results.best_rate(study, arm)
+        if not found:
+            continue
+        one = next(runs[f"{arm}, seed {seed}"] for seed in found)
+        paired = [found[seed] - base[seed] for seed in found if seed in base]
+        difference, shown = _verdict(paired) if arm != study.reference else ("reference", "")
+        flops = f"{one['flops'] / 1e9:.3f}" if one["flops"] else ""
+        cells = (
+            *(arm, f"{one['bytes_per_sample']:,.0f}", flops, f"{rate:g}"),
+            *(_spread([*found.values()]), len(found), difference, shown),
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    return f"{fmean(values):.1f} ± {stdev(values) / math.sqrt(len(values)):.1f}"
+
+
+def _verdict(paired: list[float]) -> tuple[str, str]:
+    """Return a paired difference with its standard error, and whether it is shown."""
+    if not paired:
+        return "", ""
+    if len(paired) < 3:
+        return f"{fmean(paired):+.1f}", "too few seeds"
+    error = stdev(paired) / math.sqrt(len(paired))
+    is_shown = abs(fmean(paired)) > SHOWN * error
+    return f"{fmean(paired):+.1f} ± {error:.1f}", "shown" if is_shown else "not shown"
+
+
+def main() -> None:
+    """Go on with a study, or print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--data", type=Path, help="folder of the corpora")
+    parser.add_argument("--hours", type=float, default=math.inf)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
+    results = Results(RESULTS / f"{arguments.study.stem}.json")
+    if arguments.table:
+        print(table(study, results))
+        return
+    if arguments.data is None:
+        parser.error("--data names the folder of the corpora")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    work = Work(arguments.work.resolve(), (arguments.data / study.corpus).resolve())
+    go_on(study, results, work, seconds=3600 * arguments.hours)
+    print(table(study, results))
+
+
+if __name__ == "__main__":
+    main()
