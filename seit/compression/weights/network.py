@@ -16,7 +16,7 @@ from seit.compression.weights.layers import Layer
 from seit.compression.weights.moments import Moments, call_order, measure
 from seit.compression.weights.registry import CLIPS, ROUNDINGS
 from seit.compression.weights.rounding import Rounding
-from seit.models import PackedWeight
+from seit.packed_weights import PackedWeight
 
 
 @dataclass(frozen=True)
