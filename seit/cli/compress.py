@@ -85,6 +85,14 @@ def _print_run(result: "CompressResult", out: Path) -> None:
                 (f"batch of {size}", f"{one.p50:.3g} ms on one thread")
                 for size, one in (result.latency_ms or {}).items()
             ),
+            ("speed", _speed(result)),
             ("time", human_seconds(result.seconds)),
         ]
     )
+
+
+def _speed(result: "CompressResult") -> str:
+    if result.speed is None:
+        return "not compared with the run before: `seit footprint` measures each"
+    parts = [f"{verdict} at batch {size}" for size, verdict in result.speed.items()]
+    return f"{', '.join(parts)}, compared with float32 on one thread"

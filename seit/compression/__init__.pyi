@@ -7,3 +7,7 @@ from .footprint.start import measure_footprint as measure_footprint
 from .registry import METHODS as METHODS
 from .result import CompressResult as CompressResult
 from .start import compress as compress
+from .tokenizer import (
+    QuantizedTokenizer as QuantizedTokenizer,
+    quantize_tokenizer as quantize_tokenizer,
+)

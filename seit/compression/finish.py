@@ -63,6 +63,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
         seconds=time.perf_counter() - started,
         parameters=count_parameters(subject.model.requires_grad_(True)),
         val_samples=after.samples,
+        speed=findings.speed,
         **compared(
             subject,
             before,

@@ -67,11 +67,13 @@ class Findings:
         notes: entries of `run.json`.
         sections: sections of the report, after the result.
         deployment: file that the run is deployed as; None for its weights.
+        speed: what was measured against float32, by batch size; None if nothing was.
     """
 
     notes: Mapping[str, Any] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
     deployment: Deployment | None = None
+    speed: Mapping[str, str] | None = None
 
 
 class Method(ABC):

@@ -22,6 +22,9 @@ class CompressResult(TrainResult):
             None if it was not measured.
         latency_ms: times of a batch on one thread by its size, 1 and 64, in milliseconds; None if
             it was not measured.
+        speed: by batch size, what was measured against float32 in alternating rounds of one
+            process: "faster" than each float32 runtime, "slower" than one of them, or "not faster".
+            None for methods that do not change the runtime, which are not compared.
     """
 
     method: str
@@ -32,3 +35,4 @@ class CompressResult(TrainResult):
     flops: int | None = None
     peak_memory_bytes: int | None = None
     latency_ms: Mapping[str, Latency] | None = None
+    speed: Mapping[str, str] | None = None

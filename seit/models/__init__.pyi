@@ -1,7 +1,6 @@
 from .classifier import is_of_head as is_of_head
 from .codebook import standardised as standardised
 from .compression.bounds import MAX_PROGRAM_BYTES as MAX_PROGRAM_BYTES
-from .compression.packed import PackedWeight as PackedWeight, WeightGrid as WeightGrid
 from .compression.program import (
     PROGRAM_INPUT as PROGRAM_INPUT,
     PROGRAM_NAME as PROGRAM_NAME,

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from seit.errors import UsageError
 from seit.modality import Modality
+from seit.packed_weights import PackedWeight
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,20 @@ class Tokenizer(ABC):
         name: registered name of the kind of tokenizer.
         modality: modality of its inputs.
         flip_equivariant: whether the grid of a mirrored image is the mirrored grid.
+        has_packable_weights: whether it computes with a network whose weights may be stored in few
+            bits, apart from the codebook.
         codebook: float32 (K, C) or (L, K, C), vectors that embed ids in training.
+        packed: weights that its file keeps in few bits, by name; their values are those of
+            :meth:`tensors`.
     """
 
     name: ClassVar[str]
     modality: ClassVar[Modality]
     flip_equivariant: ClassVar[bool] = False
+    has_packable_weights: ClassVar[bool] = False
 
     codebook: Tensor
+    packed: Mapping[str, PackedWeight] = {}
 
     @property
     @abstractmethod

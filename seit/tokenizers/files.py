@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
+from seit.packed_weights import pack_weights
 from seit.tensors import (
     first_not_finite,
     parse_card,
@@ -30,6 +31,7 @@ from seit.tokenizers.fitted.patch import PatchTokenizer
 from seit.tokenizers.imported import ImportedTokenizer
 from seit.tokenizers.learned.conv import ConvTokenizer
 from seit.tokenizers.learned.mel_conv import MelConvTokenizer
+from seit.tokenizers.packed import packed_entry, take_packed
 from seit.tokenizers.presets import PRESETS
 from seit.tokenizers.published import KINDS, ReferableTokenizer
 from seit.tokenizers.shipped import ShippedTokenizer, find_shipped, list_shipped
@@ -67,7 +69,7 @@ def tokenizer_bytes(
     is_reference = shipped is not None or (
         isinstance(tokenizer, ReferableTokenizer) and not (with_weights and tokenizer.has_weights)
     )
-    tensors = {} if is_reference else tokenizer.tensors()
+    tensors = {} if is_reference else pack_weights(tokenizer.tensors(), tokenizer.packed)
     if with_codebook:
         tensors["codebook"] = tokenizer.codebook
     card = {
@@ -77,6 +79,7 @@ def tokenizer_bytes(
         "fingerprint": tokenizer.fingerprint,
         "settings": tokenizer.settings(),
         **({"reference": True} if is_reference else {}),
+        **({} if is_reference else packed_entry(tokenizer)),
         **({"shipped": shipped.name} if shipped else {}),
     }
     return tensor_bytes(tensors, card=card)
@@ -87,7 +90,8 @@ def stored_tokenizer_bytes(tokenizer: Tokenizer, *, embed: bool = False) -> byte
 
     Leaves out large weights, and those of a tokenizer of the package unless ``embed``.
     """
-    num_bytes = sum(tensor.nbytes for tensor in tokenizer.tensors().values())
+    tensors = pack_weights(tokenizer.tensors(), tokenizer.packed)
+    num_bytes = sum(tensor.nbytes for tensor in tensors.values())
     is_shipped = find_shipped(tokenizer.fingerprint) is not None
     with_weights = num_bytes <= MAX_STORED_WEIGHT_BYTES and (embed or not is_shipped)
     return tokenizer_bytes(tokenizer, with_codebook=False, with_weights=with_weights)
@@ -176,6 +180,7 @@ def load_tokenizer(
         or not table.numel()
     ):
         raise DamagedError(f"{path} comes without a float32 (K, C) codebook; fit it again")
+    packed = take_packed(card, tensors, origin=str(path))
     if (bad := first_not_finite({**tensors, "codebook": table})) is not None:
         raise DamagedError(f"{path} holds weights that are not finite ({bad}); train or fit again")
     kind = TOKENIZERS[name]
@@ -184,6 +189,7 @@ def load_tokenizer(
     if card.get("reference") is True and issubclass(kind, ReferableTokenizer):
         return kind.reference(table, settings, fingerprint)
     tokenizer = kind.restore(table, tensors, settings)
+    tokenizer.packed = packed
     if tokenizer.fingerprint != fingerprint:
         raise DamagedError(f"{path} does not match its fingerprint; restore it from a copy")
     return tokenizer

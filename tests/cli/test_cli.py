@@ -22,7 +22,7 @@ from seit.training import TrainConfig
 
 SUBCOMMANDS = {
     "analyze": ("cca", "probe", "cka", "brain"),
-    "tokenizer": ("fit", "train", "import", "list", "info", "eval"),
+    "tokenizer": ("fit", "train", "import", "list", "info", "eval", "quantize"),
     "recipes": ("list", "show", "copy"),
     "runs": ("list", "compare"),
 }

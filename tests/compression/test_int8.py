@@ -10,7 +10,9 @@ from support.onnx_graphs import classifier
 import seit
 from seit.api import plan_run
 from seit.augment import AugmentConfig, TokenAugment
+from seit.cli.compress import _print_run
 from seit.compression import CompressConfig
+from seit.compression.finish import recorded
 from seit.compression.int8.builder import Builder
 from seit.compression.subject import Subject
 from seit.errors import DamagedError, UsageError
@@ -114,10 +116,20 @@ def test_a_run_tells_how_it_was_made(made):
         assert set(latency["verdict"]) == {"1", "64"} == set(latency["p50"]["ONNX Runtime, int8"])
         fast = latency["p50"]["ONNX Runtime, int8"]["64"]
         if any(times["64"] < fast for times in latency["p50"].values()):
-            assert latency["verdict"]["64"] == "not faster"
+            assert latency["verdict"]["64"] != "faster"
+        assert info["result"]["speed"] == latency["verdict"]
     report = (made / "vit" / "report.html").read_text()
     assert "CPU time" in report
     assert "Check of the runtime" in report
+
+
+def test_people_read_whether_it_is_faster(made, capsys):
+    _print_run(recorded(Run.open(made / "vit").info["result"], made / "vit"), made / "vit")
+    verdicts = Run.open(made / "vit").info["latency"]["verdict"]
+    text = " ".join(capsys.readouterr().out.split())
+    for size, verdict in verdicts.items():
+        assert f"{verdict} at batch {size}" in text
+    assert "compared with float32" in text
 
 
 def test_files_are_classified_by_the_deployed_file(made, pattern_folder, pattern_store, learned):

@@ -31,7 +31,7 @@ def test_rounds_alternate_and_times_are_exact():
     assert len(machine.log) == 2 * 4 + 5 * 4
     assert found.p50("a", 8) == 4
     assert found.verdict("b", 8) == "faster"
-    assert found.verdict("a", 8) == "not faster"
+    assert found.verdict("a", 8) == "slower"
     note = found.note("b")
     assert note["p50"] == {"a": {"1": 500.0, "8": 4000.0}, "b": {"1": 250.0, "8": 2000.0}}
     assert note["verdict"] == {"1": "faster", "8": "faster"}
@@ -52,6 +52,9 @@ def test_short_calls_are_repeated():
         ([0.90, 0.90, 0.90, 1.50, 1.50], "not faster"),
         ([0.99, 0.99, 0.99, 0.99, 0.99], "not faster"),
         ([1.00, 1.00, 1.00, 1.00, 1.00], "not faster"),
+        ([1.01, 1.01, 1.01, 1.01, 1.01], "not faster"),
+        ([1.10, 1.10, 1.10, 1.10, 0.50], "slower"),
+        ([1.10, 1.10, 1.10, 0.50, 0.50], "not faster"),
     ],
 )
 def test_faster_is_what_wins_most_rounds_by_some_margin(own, verdict):
@@ -61,4 +64,4 @@ def test_faster_is_what_wins_most_rounds_by_some_margin(own, verdict):
 
 def test_faster_is_faster_than_all_others():
     found = Latency({"int8": {1: [1.0]}, "float": {1: [2.0]}, "eager": {1: [0.9]}})
-    assert found.verdict("int8", 1) == "not faster"
+    assert found.verdict("int8", 1) == "slower"

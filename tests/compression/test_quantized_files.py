@@ -106,7 +106,8 @@ def test_static_files_compute_products_of_integers(smooth, variant):
     expected = emulated(smooth, data, fixed)
     # A quantum of the hidden layer: ties of the exact value are rounded either way.
     assert distance(run_file(data, IDS, fused=False), expected) < 5e-3
-    assert variant is U8S8 or distance(run_file(data, IDS), expected) < 5e-3
+    # Kernels for processors without dot products of bytes may saturate.
+    assert variant in (U8S8, S8S8) or distance(run_file(data, IDS), expected) < 5e-3
     assert distance(expected, run_file(smooth.data, IDS)) < 0.04
 
 
@@ -203,7 +204,7 @@ def test_a_runtime_that_is_always_wrong_is_refused(smooth):
         return Dynamic().quantize(smooth, variant, left=frozenset())
 
     def wrong(data, ids):
-        return -run_file(data, ids)
+        return -run_file(exact_products(data), ids, fused=False)
 
     with pytest.raises(SeitError, match=r"u8 × s8: 2, u8 × s7: 2, .*--method w8"):
         choose_format(quantize, VARIANTS, IDS, run_file(smooth.data, IDS), compute=wrong)

@@ -11,7 +11,7 @@ from seit.compression.weights.adaround import AdaRound
 from seit.compression.weights.clip import MinMax
 from seit.compression.weights.gptq import GPTQ, inverse_factor
 from seit.compression.weights.grids import fit_grid
-from seit.compression.weights.moments import columns, measure
+from seit.compression.weights.moments import columns, layer_inputs, measure
 from seit.compression.weights.rounding import Nearest, output_error
 
 EXACT = 1e-9
@@ -148,7 +148,8 @@ def test_moments_of_a_layer_that_is_called_twice_hold_both_calls():
     shared = nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.ReLU(), shared, nn.Linear(4, 2)).double().float()
     batches = [torch.randn(5, 4), torch.randn(2, 4)]
-    found = measure("0", model, model, batches, calls=2)
+    inputs = [one for x in batches for one in layer_inputs(model, "0", x, calls=2)]
+    found = measure(shared, zip(inputs, inputs, strict=True))
     seen = torch.cat([one for x in batches for one in (x, shared(x).relu())]).detach().double()
     assert torch.allclose(found.gram[0], seen.mT @ seen / len(seen), atol=1e-6)
     assert torch.allclose(found.gram, found.cross, atol=1e-6)
@@ -163,5 +164,6 @@ def test_a_layer_makes_up_for_the_errors_before_it():
     first[0].weight.data, second[0].weight.data = torch.eye(6), mix.float()
     for one in (first, second):
         one[0].bias.data.zero_()
-    found = measure("1", second, first, [exact.float()], calls=1).wanted(weight, damping=0.0)
+    pairs = [(second[0](exact.float()).detach(), first[0](exact.float()).detach())]
+    found = measure(second[1], pairs).wanted(weight, damping=0.0)
     assert torch.allclose(found @ mix, weight, atol=1e-4)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 import seit
 from seit.cli import main
 from seit.errors import DamagedError, UsageError
-from seit.models import PackedWeight, WeightGrid
+from seit.packed_weights import PackedWeight, WeightGrid
 from seit.recipes import find_recipe
 from seit.training import Run
 

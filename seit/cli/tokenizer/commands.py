@@ -1,4 +1,4 @@
-"""`seit tokenizer fit | train | adapt | import | list | info | eval`."""
+"""`seit tokenizer fit | train | adapt | import | list | info | eval | quantize`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +10,7 @@ from seit.cli.output import print_json, print_table, warn
 from seit.cli.tokenizer.adapt import adapt
 from seit.cli.tokenizer.evaluate import evaluate
 from seit.cli.tokenizer.imports import import_published
+from seit.cli.tokenizer.quantize import quantize
 from seit.cli.tokenizer.train import train
 
 command = App(name="tokenizer", help="Make or inspect a tokenizer.", help_format="markdown")
@@ -17,6 +18,7 @@ command.command(train)
 command.command(adapt)
 command.command(import_published, name="import")
 command.command(evaluate, name="eval")
+command.command(quantize)
 
 
 @command.command

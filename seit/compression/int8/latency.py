@@ -41,20 +41,14 @@ class Latency:
         """Return the median over rounds, in seconds."""
         return median(self.seconds[runtime][batch])
 
-    def is_faster(self, runtime: str, batch: int) -> bool:
-        """Return whether a runtime was measured to be faster than each of the others.
+    def beats(self, runtime: str, other: str, batch: int) -> bool:
+        """Return whether a runtime was measured to be faster than another.
 
         It must win four of five rounds, and two percent of the median.
         """
-        own = self.seconds[runtime][batch]
-        for other, by_batch in self.seconds.items():
-            if other == runtime:
-                continue
-            theirs = by_batch[batch]
-            wins = sum(mine < one for mine, one in zip(own, theirs, strict=True))
-            if wins < _WINS * len(own) or median(own) > _MARGIN * median(theirs):
-                return False
-        return True
+        own, theirs = self.seconds[runtime][batch], self.seconds[other][batch]
+        wins = sum(mine < one for mine, one in zip(own, theirs, strict=True))
+        return wins >= _WINS * len(own) and median(own) <= _MARGIN * median(theirs)
 
     def note(self, runtime: str) -> dict[str, Any]:
         """Return the entry of `run.json`, which says whether ``runtime`` is faster."""
@@ -75,8 +69,14 @@ class Latency:
         return tuple(next(iter(self.seconds.values())))
 
     def verdict(self, runtime: str, batch: int) -> str:
-        """Return "faster" where a runtime was measured to be so, and "not faster" elsewhere."""
-        return "faster" if self.is_faster(runtime, batch) else "not faster"
+        """Return what was measured of a runtime at a batch size.
+
+        "faster" than each of the others, "slower" than one of them, or "not faster".
+        """
+        others = [one for one in self.seconds if one != runtime]
+        if all(self.beats(runtime, one, batch) for one in others):
+            return "faster"
+        return "slower" if any(self.beats(one, runtime, batch) for one in others) else "not faster"
 
 
 def measure(

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from seit.compression.int8.graph import FloatGraph, Product, to_array
-from seit.models import PackedWeight, WeightGrid, parse_onnx
+from seit.models import parse_onnx
+from seit.packed_weights import PackedWeight, WeightGrid
 
 _BITS = 8
 _CODES, _SCALE, _ZERO = "_quantized", "_scale", "_zero_point"

@@ -24,11 +24,10 @@ from seit.models import (
     Compression,
     InputGrid,
     LearnedSteps,
-    PackedWeight,
     StoredWeights,
-    WeightGrid,
     add_input_steps,
 )
+from seit.packed_weights import PackedWeight, WeightGrid
 from seit.report import Section, table
 from seit.shards import Store
 from seit.training import Ranks, Run, TrainBatch, num_steps

@@ -8,7 +8,7 @@ from torch import nn
 
 from seit.compression.dev import Dev
 from seit.compression.weights.network import weight_of
-from seit.models import PackedWeight
+from seit.packed_weights import PackedWeight
 
 
 def ablate(dev: Dev, model: nn.Module, packed: Mapping[str, PackedWeight]) -> dict[str, float]:

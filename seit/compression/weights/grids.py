@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from seit.compression.weights.affine import Affine, CodeRange, asymmetric
 from seit.compression.weights.clip import Clip
-from seit.models import PackedWeight, WeightGrid
+from seit.packed_weights import PackedWeight, WeightGrid
 
 
 @dataclass(frozen=True)

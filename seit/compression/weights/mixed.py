@@ -25,7 +25,8 @@ from seit.compression.weights.outcome import conclude
 from seit.compression.weights.plan import Option, Plan, packed_bytes
 from seit.compression.weights.rounding import Nearest
 from seit.errors import UsageError
-from seit.models import PackedWeight, StoredWeights
+from seit.models import StoredWeights
+from seit.packed_weights import PackedWeight
 from seit.report import Section, table
 from seit.tensors import tensor_bytes
 from seit.training import WEIGHTS_NAME

@@ -96,33 +96,22 @@ def layer_inputs(model: nn.Module, name: str, inputs: Tensor, *, calls: int) -> 
     return seen
 
 
-def measure(
-    name: str, model: nn.Module, reference: nn.Module, batches: Iterable[Tensor], *, calls: int
-) -> Moments:
+def measure(module: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]]) -> Moments:
     """Measure the moments of a layer's inputs.
 
     Args:
-        name: name of the layer.
-        model: the network whose earlier layers are quantized.
-        reference: the float network.
-        batches: inputs (B, C, h, w) of both.
-        calls: calls of the layer in a forward pass.
+        module: the layer.
+        pairs: its inputs in the network whose earlier layers are quantized, and in the float
+            network, call by call; both as in :func:`columns`.
     """
-    module = model.get_submodule(name)
     total: Tensor | None = None
     count = 0
-    for inputs in batches:
-        pairs = zip(
-            layer_inputs(model, name, inputs, calls=calls),
-            layer_inputs(reference, name, inputs, calls=calls),
-            strict=True,
-        )
-        for values, exact in pairs:
-            for part, exact_part in zip(_parts(module, values), _parts(module, exact), strict=True):
-                found, rows = columns(module, part), columns(module, exact_part)
-                products = torch.stack([found.mT @ found, rows.mT @ found])
-                total = _added(total, products)
-                count += found.shape[1]
+    for values, exact in pairs:
+        for part, exact_part in zip(_parts(module, values), _parts(module, exact), strict=True):
+            found, rows = columns(module, part), columns(module, exact_part)
+            products = torch.stack([found.mT @ found, rows.mT @ found])
+            total = _added(total, products)
+            count += found.shape[1]
     assert total is not None
     return Moments(*(total / count))
 

@@ -4,19 +4,20 @@ Legend: O output channels, I inputs of one, g groups of a convolution.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from seit.compression.subject import Subject
+from seit.compression.weights.carry import Carried, block_order
 from seit.compression.weights.clip import Clip
 from seit.compression.weights.grids import fit_grid
 from seit.compression.weights.layers import Layer
 from seit.compression.weights.moments import Moments, call_order, measure
 from seit.compression.weights.registry import CLIPS, ROUNDINGS
 from seit.compression.weights.rounding import Rounding
-from seit.models import PackedWeight
+from seit.packed_weights import PackedWeight
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,28 @@ def quantize_network(subject: Subject, bits: Mapping[str, int]) -> Mapping[str, 
     quantizer = Quantizer.of(subject)
     tokens = list(subject.tokens(subject.calibration_rows))
     model = copy.deepcopy(subject.model)
-    calls = call_order(model, subject.augment.evaluate(tokens[0][:1]), bits)
+    first = subject.augment.evaluate(tokens[0][:1])
+    calls = call_order(model, first, bits)
+    is_simple = all(count == 1 for count in calls.values())
+    before = block_order(model, first) if is_simple else {}
+
+    def batches() -> Iterator[Tensor]:
+        return (subject.augment.evaluate(ids) for ids in tokens)
+
+    found, exact = (Carried(one, batches, before) for one in (model, subject.model))
     order = [*calls, *(name for name in bits if name not in calls)]
     packed = {}
     for done, name in enumerate(order):
         subject.tell(done, len(order))
         moments = None
         if quantizer.rounding.needs_inputs and name in calls:
-            batches = (subject.augment.evaluate(ids) for ids in tokens)
-            moments = measure(name, model, subject.model, batches, calls=calls[name])
+            pairs = zip(
+                found.inputs(name, calls=calls[name]),
+                exact.inputs(name, calls=calls[name]),
+                strict=True,
+            )
+            both = (one for pair in pairs for one in zip(*pair, strict=True))
+            moments = measure(model.get_submodule(name), both)
         weight = weight_of(model, name)
         packed[name] = quantizer.quantize(weight, bits[name], moments)
         weight.data.copy_(packed[name].dense())

@@ -9,7 +9,8 @@ from seit.compression.method import Findings
 from seit.compression.subject import Subject
 from seit.compression.weights.ablation import ablate
 from seit.compression.weights.network import stored_tensors, with_weights
-from seit.models import PackedWeight, StoredWeights
+from seit.models import StoredWeights
+from seit.packed_weights import PackedWeight
 from seit.report import Bar, Section, bar_chart
 
 FLOAT_BITS = 32

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seit.compression.weights.allocation import allocate
 from seit.errors import UsageError
-from seit.models import PackedWeight
+from seit.packed_weights import PackedWeight
 
 
 @dataclass(frozen=True)

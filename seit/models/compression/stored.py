@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from seit.documents import as_record
-from seit.models.compression.packed import PackedWeight, WeightGrid, pack_weights
 from seit.models.compression.sparse import SparseWeight
 from seit.models.compression.steps import InputGrid, attach_input_steps
 from seit.models.compression.structure import Structure
+from seit.packed_weights import PackedWeight, WeightGrid, pack_weights
 from seit.tensors import tensor_bytes
 
 CARD_VERSION = 1

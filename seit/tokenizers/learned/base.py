@@ -33,6 +33,7 @@ class LearnedTokenizer(Tokenizer):
         num_planes: P of the network.
     """
 
+    has_packable_weights: ClassVar[bool] = True
     num_planes: ClassVar[int]
 
     def __init__(self, codebook: Tensor, network: Autoencoder, *, bound: Bound | None) -> None:
@@ -180,4 +181,6 @@ class LearnedTokenizer(Tokenizer):
 
     @override
     def to(self, device: str | torch.device) -> Self:
-        return self._with_codebook(self.codebook.to(device))
+        copy = self._with_codebook(self.codebook.to(device))
+        copy.packed = self.packed
+        return copy

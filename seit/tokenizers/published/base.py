@@ -83,6 +83,7 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
         published_resize: how its authors made images square; recorded, not applied.
     """
 
+    has_packable_weights: ClassVar[bool] = True
     network_class: ClassVar[type[ImageNetwork]]
     lowest: ClassVar[float] = -1.0
     has_unit_codes: ClassVar[bool] = False
@@ -294,10 +295,12 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
                 StateDict(network.state_dict(), origin="a copy", kind=self.name)
             )
             network = network.to(device)
-        return type(self)(
+        copy = type(self)(
             self.codebook.to(device),
             network,
             image_size=self.image_size,
             patch_size=self._patch_size,
             referred=self._referred,
         )
+        copy.packed = self.packed
+        return copy

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seit.bit_planes import pack, sample_bytes, unpack_reference
 from seit.errors import DamagedError
-from seit.shards import pack, sample_bytes, unpack
 
 MAX_BITS = 8
 _CODES, _SCALES, _ZEROS = "codes", "scales", "zeros"
@@ -121,7 +121,9 @@ class PackedWeight:
                     "restore it from a copy"
                 )
             found[key] = one
-        codes = unpack(found[_CODES][None].numpy(), length=count, num_codes=1 << grid.bits)
+        codes = unpack_reference(
+            found[_CODES][None].numpy(), length=count, num_codes=1 << grid.bits
+        )
         shaped = torch.from_numpy(codes.astype(np.uint8)).reshape(grid.rows, grid.columns)
         return cls(grid, shaped, found[_SCALES], found[_ZEROS])
 
