@@ -77,10 +77,12 @@ class Inputs:
     Attributes:
         folder: description of the files, for messages.
         fingerprint: fingerprint of all of them.
+        classes: class names of their labels.
     """
 
     folder: str
     fingerprint: str
+    classes: tuple[str, ...]
 
 
 class Settings(Protocol):
@@ -157,9 +159,9 @@ class Run:
     def _enter(self, config: LoopConfig) -> None:
         """Save the settings that a resumed run may change."""
         self._check_revision(config)
-        if self.settings.schedule != config.schedule:  # a longer schedule: no longer finished
+        if self.own_settings.schedule != config.schedule:  # a longer schedule: no longer finished
             self.write_info({**self.info, "status": "started"})
-        if self.settings != config:
+        if self.own_settings != config:
             self.write_config(config)
 
     @classmethod
@@ -248,13 +250,19 @@ class Run:
         Raises:
             UsageError: the run trains a tokenizer or TokenAdapt.
         """
-        path, kind = self.path / CONFIG_NAME, self.kind
+        kind = self.kind
         if not kind.of_tokens:
             raise UsageError(
                 f"{self.path} is a run of `seit {kind.command}`, which learned no network for the "
                 "tokens of a store; name one of `seit train` or `seit pretrain`"
             )
-        found: LoopConfig = build(kind.settings_class, read_yaml(path), origin=str(path))
+        return self.own_settings
+
+    @property
+    def own_settings(self) -> LoopConfig:
+        """Settings of a run of the loop, also of one that takes something else than tokens."""
+        path = self.path / CONFIG_NAME
+        found: LoopConfig = build(self.kind.settings_class, read_yaml(path), origin=str(path))
         return found
 
     @property
@@ -496,6 +504,12 @@ class Run:
         return path.is_file() and sha256_of(path) == known.get("fingerprint")
 
 
+def seal_of(store: Store | Inputs) -> str:
+    """Return the seal of a store, or the fingerprint of other inputs."""
+    seal: str = _identity(store)["store"]
+    return seal
+
+
 def environment(device: torch.device) -> dict[str, str]:
     """Return versions and hardware, for `run.json` and benchmarks."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
@@ -511,7 +525,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 def _identity(store: Store | Inputs) -> dict[str, Any]:
     if isinstance(store, Inputs):
-        return {"store": store.fingerprint, "classes": []}
+        return {"store": store.fingerprint, "classes": list(store.classes)}
     return {"store": store.card.seal, "classes": list(store.classes)}
 
 
