@@ -17,6 +17,7 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "train": ("small-cpu", "audio-small-cpu"),
         "tune": ("tune-small-cpu",),
+        "tune-speech": ("tune-speech-small-cpu",),
         "compress": ("compress-small-cpu",),
         "continual": ("continual-small-cpu",),
         "mtm": ("mtm-small-cpu",),

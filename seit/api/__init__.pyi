@@ -11,6 +11,7 @@ from .models import (
 )
 from .runs import (
     TunedRun as TunedRun,
+    TunedSpeechRun as TunedSpeechRun,
     compress as compress,
     continual as continual,
     plan_run as plan_run,

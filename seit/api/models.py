@@ -17,10 +17,13 @@ from seit.training import (
     EmbedResult,
     Prediction,
     Predictor,
+    Run,
     RunEvaluation,
+    SpeechPredictor,
     check_new_tables,
     embed_split,
     evaluate_run,
+    evaluate_speech,
     list_files,
     prediction_table,
     write_evaluation,
@@ -73,6 +76,8 @@ def evaluate(
     out: str | Path | None = None,
     device: str = "auto",
     pixels: str | Path | None = None,
+    backbone: str | Path | None = None,
+    download: bool = False,
 ) -> RunEvaluation:
     """Evaluate a finished run on a split of a store, every sample once.
 
@@ -90,6 +95,9 @@ def evaluate(
             new .csv file gets the first alone.
         device: auto, cpu, cuda, mps.
         pixels: folder of the images, for a run that was trained on pixels.
+        backbone: folder of the speech model, for a run that tuned one; ``store`` is then a corpus
+            of sounds.
+        download: whether the name of a speech model on the hub may be downloaded.
 
     Raises:
         UsageError: the run has not finished, or store and run do not fit together.
@@ -100,6 +108,20 @@ def evaluate(
     tables = None if out is None else Path(out)
     if tables is not None:
         check_new_tables(tables)
+    if _is_of_sounds(run, backbone):
+        result, keys = evaluate_speech(
+            run,
+            _source_of(store),
+            backbone=backbone,
+            split=split,
+            unknown=unknown_classes,
+            spelling=spelling,
+            device=device,
+            download=download,
+        )
+        if tables is not None:
+            write_evaluation(tables, result, keys)
+        return result
     opened = as_store(store)
     result = evaluate_run(
         run,
@@ -122,6 +144,8 @@ def predict(
     top: int = 5,
     out: str | Path | None = None,
     device: str = "auto",
+    backbone: str | Path | None = None,
+    download: bool = False,
     progress: Count | None = None,
     each: Callable[[Prediction], None] | None = None,
 ) -> PredictResult | PredictTable:
@@ -134,6 +158,8 @@ def predict(
         top: number of classes to name.
         out: a new CSV file for the predictions, written as they come; the result counts them.
         device: auto, cpu, cuda, mps.
+        backbone: folder of the speech model, for a run that tuned one.
+        download: whether the name of a speech model on the hub may be downloaded.
         progress: called with (files done, total).
         each: called with each prediction as it comes.
 
@@ -148,7 +174,11 @@ def predict(
     table_path = None if out is None else Path(out)
     if table_path is not None:
         check_new_file(table_path)
-    predictor = Predictor(run, top=top, device=device)
+    predictor = (
+        SpeechPredictor(run, backbone=backbone, top=top, device=device, download=download)
+        if _is_of_sounds(run, backbone)
+        else Predictor(run, top=top, device=device)
+    )
     listed = list_files(files, predictor.modality)
     found: list[Prediction] = []
     unreadable: list[str] = []
@@ -169,6 +199,24 @@ def predict(
     if table_path is not None:
         return PredictTable(table_path, len(listed), len(unreadable), first)
     return PredictResult(tuple(found), len(unreadable), first)
+
+
+def _is_of_sounds(run: str | Path, backbone: str | Path | None) -> bool:
+    """Return whether a run tuned a speech model.
+
+    Raises:
+        UsageError: it did not, and a speech model is named.
+    """
+    found = Run.open(run)
+    if backbone is not None and not found.kind.of_sounds:
+        raise UsageError(f"the run {found.path} takes tokens; leave --backbone out")
+    return found.kind.of_sounds
+
+
+def _source_of(store: Store | str | Path) -> str | Path:
+    if isinstance(store, Store):
+        raise UsageError("a speech model takes sounds; pass the corpus that the store was made of")
+    return store
 
 
 def embed(

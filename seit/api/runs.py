@@ -14,17 +14,22 @@ from seit.compression import (
     compress as compress_run,
     compress_methods,
 )
+from seit.config import read_yaml
 from seit.continual_learning import ContinualConfig, ContinualResult, continual as learn_tasks
 from seit.errors import UsageError
-from seit.models import METHODS
+from seit.models import METHODS, Method
 from seit.pretraining import PretrainConfig, PretrainResult, pretrain as pretrain_encoder
 from seit.progress import Progress
+from seit.recipes import find_recipe
 from seit.shards import Store
 from seit.training import (
     ADAPTER_NAME,
     LoopConfig,
     MethodsResult,
     SeedsResult,
+    SoundData,
+    SpeechTuneConfig,
+    SpeechTuneResult,
     SweepConfig,
     SweepResult,
     TrainConfig,
@@ -32,19 +37,25 @@ from seit.training import (
     TuneConfig,
     TuneResult,
     kind_named,
+    open_sounds,
     resolve_settings,
     sweep_settings,
     train as train_classifier,
     train_seeds,
     tune as tune_backbone,
     tune_methods,
+    tune_speech,
+    tune_speech_methods,
 )
 
 ALL = "all"
+_SPEECH = "tune-speech"
+"""Kind of run that `tune` makes of a speech model."""
 _SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
     "train": {"pixels": "data.pixels"},
     "pretrain": {"sparsity": "sparsity.share"},
     "tune": {"method": "tuning.method"},
+    _SPEECH: {"method": "tuning.method", "backbone": "speech.backbone"},
     "compress": {"method": "compression.method"},
     "continual": {
         "pet": "tuning.method",
@@ -55,7 +66,11 @@ _SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Settings with a flag of their own, by verb and flag, besides those that all verbs share."""
-_METHODS: Mapping[str, Iterable[str]] = {"tune": METHODS, "compress": COMPRESSIONS}
+_METHODS: Mapping[str, Iterable[str]] = {
+    "tune": METHODS,
+    _SPEECH: METHODS,
+    "compress": COMPRESSIONS,
+}
 """Methods of the verbs that compare some."""
 Name = TypeVar("Name", bound=str)
 
@@ -63,6 +78,17 @@ Name = TypeVar("Name", bound=str)
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TunedRun(TuneResult):
     """Result of a tuning run.
+
+    Attributes:
+        adapter_bytes: size of `adapter.safetensors`.
+    """
+
+    adapter_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TunedSpeechRun(SpeechTuneResult):
+    """Result of a run that tuned a speech model.
 
     Attributes:
         adapter_bytes: size of `adapter.safetensors`.
@@ -164,13 +190,16 @@ def tune(
     config: object = None,
     resume: bool = False,
     seeds: int = 1,
+    backbone: str | Path | None = None,
+    download: bool = False,
     progress: Progress | None = None,
     **changes: Any,
-) -> TunedRun | MethodsResult:
-    """Fine-tune a few weights of a finished run's backbone, or compare methods.
+) -> TunedRun | TunedSpeechRun | MethodsResult:
+    """Fine-tune a few weights of a finished run's backbone or of a speech model; compare methods.
 
     Args:
-        store: a path or URL, or an open store.
+        store: a path or URL, or an open store; with ``backbone``, a corpus of sounds as `tokenize`
+            takes it.
         out: a new folder for the run.
         method: a method's name; several, or ``"all"``, make runs in OUT/METHOD/seed-0 … and a
             table.
@@ -178,6 +207,9 @@ def tune(
         config: a YAML file's path, a mapping of settings, or a `TuneConfig`.
         resume: continue the run at ``out`` if there is one, bit for bit.
         seeds: number of seeds of each method.
+        backbone: folder of a speech model as transformers saves it, such as ``"hf:hubert"``, to
+            tune on waveforms; see docs/speech.md.
+        download: whether the name of a speech model on the hub may be downloaded.
         progress: called after each step with (steps done, total, latest figures).
         **changes: settings by flag (``init_from``, ``steps``, …) or by path; see `train`.
 
@@ -189,10 +221,22 @@ def tune(
         >>> seit.tune("store", out="tuned", init_from="run", method="lora", steps=50).top1
     """
     methods = choose_methods(method, METHODS)
-    changes["method"] = method
+    changes |= {"method": method, "backbone": backbone}
     settings = plan_run(
         "tune", store, out=out, recipe=recipe, config=config, resume=resume, **changes
     )
+    if isinstance(settings, SpeechTuneConfig):
+        return _tune_speech(
+            settings,
+            open_sounds(_source_of(store), seconds=settings.speech.seconds),
+            out=Path(out),
+            methods=methods,
+            skip_unfit=method == ALL,
+            seeds=seeds,
+            resume=resume,
+            download=download,
+            progress=progress,
+        )
     assert isinstance(settings, TuneConfig)
     if len(methods) > 1 or seeds != 1:
         return tune_methods(
@@ -210,6 +254,44 @@ def tune(
     size = adapter.stat().st_size if adapter.is_file() else 0
     figures = {field.name: getattr(result, field.name) for field in fields(result)}
     return TunedRun(**figures, adapter_bytes=size)
+
+
+def _tune_speech(
+    settings: SpeechTuneConfig,
+    data: SoundData,
+    *,
+    out: Path,
+    methods: Sequence[Method],
+    skip_unfit: bool,
+    seeds: int,
+    resume: bool,
+    download: bool,
+    progress: Progress | None,
+) -> TunedSpeechRun | MethodsResult:
+    if len(methods) > 1 or seeds != 1:
+        return tune_speech_methods(
+            settings,
+            data,
+            out=out,
+            methods=methods or (settings.tuning.method,),
+            seeds=seeds,
+            skip_unfit=skip_unfit,
+            resume=resume,
+            download=download,
+            progress=progress,
+        )
+    result = tune_speech(
+        settings, data, out=out, download=download, resume=resume, progress=progress
+    )
+    adapter = out / ADAPTER_NAME  # of the main rank's machine
+    size = adapter.stat().st_size if adapter.is_file() else 0
+    return TunedSpeechRun(**vars(result), adapter_bytes=size)
+
+
+def _source_of(store: Store | str | Path) -> str | Path:
+    if isinstance(store, Store):
+        raise UsageError("a speech model takes sounds; pass the corpus that the store was made of")
+    return store
 
 
 def compress(
@@ -396,6 +478,15 @@ def plan_run(
         UsageError: see `train`.
     """
     task = str(changes.get("objective") or "mtm") if verb == "pretrain" else verb
+    backbone = changes.pop("backbone", None) if verb == "tune" else None
+    if verb == "tune" and recipe and "speech" in read_yaml(find_recipe(recipe).path):
+        verb = task = _SPEECH
+    if backbone is not None:
+        if changes.get("model") is not None:
+            raise UsageError("--backbone names the network already; leave --model out")
+        name = Path(str(backbone).removeprefix("hf:")).name
+        verb = task = _SPEECH
+        changes |= {"backbone": str(backbone), "model": name}
     if verb in _METHODS:
         named = choose_methods(changes.get("method"), _METHODS[verb])
         changes["method"] = next(iter(named), None)

@@ -19,6 +19,8 @@ def command(
     out: Path | None = None,
     device: str = "auto",
     pixels: str | None = None,
+    backbone: str | None = None,
+    download: bool = False,
     json: bool = False,
 ) -> None:
     """Evaluate a finished run on a split of a store, every sample once.
@@ -27,7 +29,7 @@ def command(
 
     Args:
         run: A run's folder.
-        store: A store made by the same tokenizer.
+        store: A store made by the same tokenizer; sounds, for a run that tuned a speech model.
         split: Split to evaluate; val by default, or the only one.
         unknown_classes: Samples of classes that the run does not know: stop with an error, or skip
             and count them.
@@ -37,6 +39,8 @@ def command(
             matrix, the prediction of each sample. A new .csv file gets only the first.
         device: auto, cpu, cuda, mps.
         pixels: SRC of the images, for a run that was trained on pixels.
+        backbone: hf: and the folder of the speech model, for a run that tuned one.
+        download: Allow a speech model's name on the hub to be downloaded; no code of it is run.
         json: Print one JSON object.
     """
     from seit.api import evaluate
@@ -50,6 +54,8 @@ def command(
         spelling=spelling,
         out=out,
         device=device,
+        backbone=backbone,
+        download=download,
         pixels=pixels,
     )
     if json:

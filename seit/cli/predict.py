@@ -18,6 +18,8 @@ def command(
     top: int = 5,
     out: Path | None = None,
     device: str = "auto",
+    backbone: str | None = None,
+    download: bool = False,
     json: bool = False,
 ) -> None:
     """Predict the classes of raw image or audio files, which are tokenized first.
@@ -31,6 +33,8 @@ def command(
         top: Number of classes to report.
         out: A new CSV file for the results, written as they come.
         device: auto, cpu, cuda, mps.
+        backbone: hf: and the folder of the speech model, for a run that tuned one.
+        download: Allow a speech model's name on the hub to be downloaded; no code of it is run.
         json: Print one JSON object.
     """
     from seit.api import PredictTable, predict
@@ -42,6 +46,8 @@ def command(
             top=top,
             out=out,
             device=device,
+            backbone=backbone,
+            download=download,
             progress=progress if json or out is not None else None,
             each=None if json or out is not None else _print,
         )

@@ -12,7 +12,7 @@ from seit.processes import is_main_process
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
-    from seit.api import TunedRun
+    from seit.api import TunedRun, TunedSpeechRun
     from seit.training import MethodsResult
 
 
@@ -22,30 +22,44 @@ def command(
     *,
     method: str | None = None,
     seeds: int = 1,
+    backbone: str | None = None,
+    download: bool = False,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Fine-tune a few weights of a pretrained backbone on STORE, or compare methods.
 
-    The rest of the backbone stays frozen; a classifier of STORE's classes is always trained. Every
-    setting of a recipe is also a flag: `--tuning.rank 4`, `--optim.lr 1e-3`; `--dry-run` prints
-    them all.
+    With --backbone, STORE is a corpus of sounds, whose waveforms a speech model takes. The rest of
+    the backbone stays frozen; a classifier of STORE's classes is always trained. Every setting of a
+    recipe is also a flag: `--tuning.rank 4`, `--optim.lr 1e-3`; `--dry-run` prints them all.
 
     Args:
-        store: A store's folder or URL.
+        store: A store's folder or URL; with --backbone, sounds as for `seit tokenize`.
         method: lora, adalora, adapter, houlsby, adapterbias, prefix, bitfit, weighted-sum, linear
             or full; several with commas between, or all, make runs in OUT/METHOD/seed-0 … and a
             table. That of the recipe by default.
         seeds: Number of seeds of each method.
+        backbone: hf: and the folder of a speech model (wav2vec 2.0, HuBERT, WavLM, data2vec-audio,
+            UniSpeech-SAT, Whisper), instead of --init-from.
+        download: Allow a speech model's name on the hub to be downloaded; no code of it is run.
         flags: Flags of all runs.
     """
     from seit.api import plan_run, tune
 
     given = flags.keywords(method=method)
     if flags.dry_run:
-        return print_settings(plan_run("tune", store, out=flags.out, **given), json=flags.json)
+        settings = plan_run("tune", store, out=flags.out, backbone=backbone, **given)
+        return print_settings(settings, json=flags.json)
     out = flags.folder
     with figures_bar("tuning", NOTES) as progress:
-        result = tune(store, out=out, seeds=seeds, progress=progress, **given)
+        result = tune(
+            store,
+            out=out,
+            seeds=seeds,
+            backbone=backbone,
+            download=download,
+            progress=progress,
+            **given,
+        )
     if not is_main_process():
         return None
     from seit.training import MethodsResult
@@ -61,10 +75,16 @@ def command(
     return say(f"the report is at {out}/report.html")
 
 
-def _print_run(result: "TunedRun", out: Path) -> None:
+def _print_run(result: "TunedRun | TunedSpeechRun", out: Path) -> None:
+    from seit.api import TunedSpeechRun
     from seit.training import Run
 
     classes = Run.open(out).classes
+    held = []
+    if isinstance(result, TunedSpeechRun):
+        tokens = human_bytes(result.token_bytes)
+        text = f"{human_bytes(result.waveform_bytes)}; as tokens of mel-vq-1s {tokens}"
+        held.append(("waveforms in memory", text))
     print_table(
         [
             *accuracy_rows(result, samples=result.val_samples, num_classes=len(classes)),
@@ -74,6 +94,7 @@ def _print_run(result: "TunedRun", out: Path) -> None:
                 f"of {result.parameters:,} in all",
             ),
             ("adapter", human_bytes(result.adapter_bytes)),
+            *held,
             ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
         ]
     )

@@ -34,9 +34,7 @@ from .create import (
 )
 from .encoder import check_encoder as check_encoder, encode as encode, pooled as pooled
 from .identity import fingerprint as fingerprint
-from .speech.layouts import SAMPLE_RATE as SAMPLE_RATE
-from .speech.load import load_speech as load_speech, random_speech as random_speech
-from .speech.network import SpeechNetwork as SpeechNetwork
+from .speech.classifier import SpeechClassifier as SpeechClassifier
 from .stem import Stem as Stem
 from .tokenadapt import (
     TokenAdapt as TokenAdapt,
@@ -44,7 +42,11 @@ from .tokenadapt import (
     save_tokenadapt as save_tokenadapt,
 )
 from .tuning.base import Tuning as Tuning, keeps_statistics as keeps_statistics
-from .tuning.checkpoint import base_fingerprint as base_fingerprint, save_adapter as save_adapter
+from .tuning.checkpoint import (
+    base_fingerprint as base_fingerprint,
+    load_adapter as load_adapter,
+    save_adapter as save_adapter,
+)
 from .tuning.config import METHODS as METHODS, Method as Method, TuningConfig as TuningConfig
 from .tuning.registry import TUNINGS as TUNINGS, make_tuning as make_tuning
 from .vit import (

@@ -23,5 +23,14 @@ from .order import (
 from .packed import id_dtype as id_dtype, unpack as unpack
 from .pixels import PixelLoader as PixelLoader
 from .resident import ResidentLoader as ResidentLoader
-from .subsets import select as select
+from .sounds import (
+    PADDING as PADDING,
+    Sound as Sound,
+    SoundLoader as SoundLoader,
+    Sounds as Sounds,
+    cut_sounds as cut_sounds,
+    padded as padded,
+    read_sounds as read_sounds,
+)
+from .subsets import select as select, share_of as share_of
 from .windows import StreamingLoader as StreamingLoader

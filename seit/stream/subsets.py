@@ -48,6 +48,20 @@ def select(
         chosen = np.arange(len(labels))
     else:
         chosen = np.flatnonzero(np.isin(labels, _numbers(split, classes)))
+    return share_of(labels, chosen, fraction=fraction, seed=seed)
+
+
+def share_of(
+    labels: npt.NDArray[np.integer], chosen: npt.NDArray[np.integer], *, fraction: float, seed: int
+) -> npt.NDArray[np.int64]:
+    """Return a share of each class's rows, ascending: int64 (n,); see `select`.
+
+    Args:
+        labels: labels (N,) of all samples.
+        chosen: rows to take a share of.
+        fraction: the share, above 0, at most 1.
+        seed: seed of the selection.
+    """
     if fraction == 1 or not len(chosen):
         return chosen.astype(np.int64)
     ordered = chosen[np.argsort(labels[chosen], kind="stable")]

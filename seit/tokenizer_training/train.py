@@ -102,7 +102,7 @@ def train_tokenizer(
     if config.classes and not num_classes:
         raise UsageError(f"classes is above 0 but no {modality} has a label; set it to 0")
     origin = _open_origin(init_from, config) if init_from is not None else None
-    inputs = Inputs(names, _identity([corpus.fingerprint for corpus in corpora]))
+    inputs = Inputs(names, _identity([corpus.fingerprint for corpus in corpora]), ())
     begins = {"init_from": None if origin is None else origin.fingerprint}
     with entered(
         out, config, inputs, resume=resume, begins=begins, prepare=lambda: _adopt(out, resume)

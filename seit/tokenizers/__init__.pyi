@@ -58,3 +58,6 @@ from .quality import (
 )
 from .shipped import list_shipped as list_shipped
 from .similarity import MIN_SIDE as MIN_SIDE, ms_ssim as ms_ssim
+from .speech.layouts import LAYOUTS as LAYOUTS, SAMPLE_RATE as SAMPLE_RATE
+from .speech.load import load_speech as load_speech, random_speech as random_speech
+from .speech.network import LEAST_SAMPLES as LEAST_SAMPLES, SpeechNetwork as SpeechNetwork

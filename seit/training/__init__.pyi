@@ -156,6 +156,14 @@ from .seeds import (
 from .settings import resolve_settings as resolve_settings
 from .signals import Stop as Stop
 from .significance import mcnemar_p as mcnemar_p, welch_interval as welch_interval
+from .speech.compare import tune_speech_methods as tune_speech_methods
+from .speech.config import SpeechTuneConfig as SpeechTuneConfig
+from .speech.data import SoundData as SoundData, open_sounds as open_sounds
+from .speech.tune import SpeechTuneResult as SpeechTuneResult, tune_speech as tune_speech
+from .speech.use import (
+    SpeechPredictor as SpeechPredictor,
+    evaluate_speech as evaluate_speech,
+)
 from .step import seed_torch as seed_torch
 from .sweep.extent import SweepConfig as SweepConfig
 from .sweep.result import SweepResult as SweepResult

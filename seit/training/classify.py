@@ -24,7 +24,7 @@ from seit.shards import Store, as_store
 from seit.training.answers import confusion_record
 from seit.training.config import TrainConfig
 from seit.training.evaluate import Evaluation, evaluate
-from seit.training.feeds import TrainBatch, make_feed
+from seit.training.feeds import Feed, TrainBatch, make_feed
 from seit.training.initialize import start_from, starting_from
 from seit.training.launch import run_objective
 from seit.training.losses import classification_loss, distillation_loss
@@ -33,6 +33,7 @@ from seit.training.objective import LoopFigures, Objective, Result
 from seit.training.ranks import Ranks
 from seit.training.report import write_run_report
 from seit.training.run import PREDICTIONS_NAME, REPORT_NAME, WEIGHTS_NAME, Run
+from seit.training.speech.data import SoundData
 from seit.training.teacher import Teacher, make_teacher
 
 _LOG = logging.getLogger(__name__)
@@ -118,8 +119,20 @@ class Classifying(Objective[Result]):
     shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
 
     def __init__(
-        self, config: TrainConfig, store: Store, ranks: Ranks, *, init_from: str | Path | None
+        self, config: TrainConfig, store: Any, ranks: Ranks, *, init_from: str | Path | None
     ) -> None:
+        feed, model = self.build(config, store, ranks)
+        if ranks.is_main:
+            _warn_of_classes(config, store)
+        if init_from is not None:
+            start_from(model, Run.open(init_from), store)
+        super().__init__(config, feed, ranks, model)
+        self.store = store  # a store, or other data with the same splits and classes
+        self._teacher: Teacher | None = None
+        self._evaluation: Evaluation | None = None
+
+    def build(self, config: TrainConfig, store: Any, ranks: Ranks) -> tuple[Feed, nn.Module]:
+        """Return the batches of both splits and the network for them."""
         feed = make_feed(store, config, ranks.device, rank=ranks.part)
         model = build_model(
             config.model,
@@ -127,14 +140,7 @@ class Classifying(Objective[Result]):
             num_classes=len(store.classes),
             patch_size=pixels_per_token(store),
         )
-        if ranks.is_main:
-            _warn_of_classes(config, store)
-        if init_from is not None:
-            start_from(model, Run.open(init_from), store)
-        super().__init__(config, feed, ranks, model)
-        self.store = store
-        self._teacher: Teacher | None = None
-        self._evaluation: Evaluation | None = None
+        return feed, model
 
     @override
     def begin(self, run: Run) -> None:
@@ -226,7 +232,7 @@ class Classification(Classifying[TrainResult]):
         return TrainResult(**self.figures(figures))
 
 
-def _warn_of_classes(config: TrainConfig, store: Store) -> None:
+def _warn_of_classes(config: TrainConfig, store: Store | SoundData) -> None:
     """Warn about evaluated classes that have no training sample."""
     data = config.data
     text = split_warning(

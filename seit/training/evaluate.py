@@ -29,6 +29,7 @@ from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
 from seit.training.ranks import Ranks
 from seit.training.run import TOKENIZER_NAME, Run
+from seit.training.speech.data import SoundData
 
 _DEFAULT_SPLIT = "val"
 
@@ -205,17 +206,10 @@ def evaluate_run(
             f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
             f"it with --tokenizer {run.path / TOKENIZER_NAME}"
         )
-    split = _chosen_split(store) if split is None else split
+    split = chosen_split(store) if split is None else split
     match = match_classes(store.classes, classes, loose=spelling == "loose")
-    labels = store[split].labels
-    left_out = _unknown(store, split, match)
-    if left_out and unknown == "error":
-        raise UsageError(_refusal(store, split, run, left_out))
-    if not (match.relabel(labels) >= 0).any():
-        raise UsageError(
-            f"split {split!r} of {store.folder} holds no labeled samples to evaluate"
-            + (f", but those of classes that {run.path} does not know" if left_out else "")
-        )
+    left_out = unknown_classes(store, split, match)
+    refuse_unknown(run, store, split, match, left_out, skips=unknown == "skip")
     config = replace(config, data=replace(config.data, val_split=split, pixels=source))
     target = choose_device(device)
     feed = make_feed(store, config, target, with_train=False)
@@ -252,13 +246,37 @@ def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> s
     return None if pixels is None else str(pixels)
 
 
-def _chosen_split(store: Store) -> str:
+def chosen_split(store: Store | SoundData) -> str:
+    """Return the split to evaluate by default: val, or the only one."""
     if _DEFAULT_SPLIT in store or len(store) != 1:
         return _DEFAULT_SPLIT  # a store without it raises an error that lists its splits
     return next(iter(store))
 
 
-def _unknown(store: Store, split: str, match: ClassMatch) -> dict[str, int]:
+def refuse_unknown(
+    run: Run,
+    store: Store | SoundData,
+    split: str,
+    match: ClassMatch,
+    left_out: Mapping[str, int],
+    *,
+    skips: bool,
+) -> None:
+    """Check that a split has labeled samples, and no others of unknown classes unless ``skips``.
+
+    Raises:
+        UsageError: it has none, or such.
+    """
+    if left_out and not skips:
+        raise UsageError(_refusal(store, split, run, left_out))
+    if not (match.relabel(store[split].labels) >= 0).any():
+        raise UsageError(
+            f"split {split!r} of {store.folder} holds no labeled samples to evaluate"
+            + (f", but those of classes that {run.path} does not know" if left_out else "")
+        )
+
+
+def unknown_classes(store: Store | SoundData, split: str, match: ClassMatch) -> dict[str, int]:
     """Count the samples of each class that the run lacks, by name, in the store's order."""
     labels = store[split].labels
     counts = np.bincount(labels[labels >= 0], minlength=len(store.classes))
@@ -266,7 +284,7 @@ def _unknown(store: Store, split: str, match: ClassMatch) -> dict[str, int]:
     return {store.classes[label]: int(counts[label]) for label in lacking.tolist()}
 
 
-def _refusal(store: Store, split: str, run: Run, left_out: Mapping[str, int]) -> str:
+def _refusal(store: Store | SoundData, split: str, run: Run, left_out: Mapping[str, int]) -> str:
     near = near_names(left_out, run.classes)
     return (
         f"split {split!r} of {store.folder} holds {sum(left_out.values()):,} samples of "

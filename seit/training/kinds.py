@@ -23,6 +23,7 @@ class Kind:
         one_network: whether a finished run is one network with one set of weights.
         classifies: whether that network predicts classes.
         of_tokens: whether that network takes a store's tokens and is used through its run.
+        of_sounds: whether that network takes sounds, and weights that the run does not hold.
         command: command that makes such a run, without `seit`.
     """
 
@@ -33,6 +34,7 @@ class Kind:
     one_network: bool = True
     classifies: bool = True
     of_tokens: bool = True
+    of_sounds: bool = False
 
     @property
     def settings_class(self) -> type[Any]:
@@ -71,6 +73,14 @@ KINDS = (
         classifies=False,
     ),
     Kind("compress", "seit.compression:CompressConfig", command="compress", mark="compression"),
+    Kind(
+        "tune-speech",
+        "seit.training:SpeechTuneConfig",
+        "tune",
+        mark="speech",
+        of_tokens=False,
+        of_sounds=True,
+    ),
     Kind("tune", "seit.training:TuneConfig", "tune", mark="tuning"),
     _of_tokenizer("tokenizer", "TokenizerConfig", "tokenizer train", mark="quantizer"),
     _of_tokenizer("token-adapt", "TokenAdaptConfig", "tokenizer adapt", mark="geometry"),

@@ -24,6 +24,7 @@ from seit.training.objective import LoopFigures, Objective, Result
 from seit.training.origin import check_origins, describe_origins
 from seit.training.ranks import Ranks, join_ranks
 from seit.training.run import Run
+from seit.training.speech.data import SoundData
 from seit.training.step import Stepper
 from seit.training.trainer import Trainer
 
@@ -33,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 def run_objective(
     make: Callable[[Ranks, Path | None], Objective[Result]],
     config: LoopConfig,
-    store: Store,
+    store: Store | SoundData,
     *,
     out: Path,
     resume: bool,
@@ -91,7 +92,7 @@ class _Call(Generic[Result]):
 
     make: Callable[[Ranks, Path | None], Objective[Result]]
     config: LoopConfig
-    store: Store
+    store: Store | SoundData
     out: Path
     ranks: Ranks
     teacher: Path | None
@@ -144,7 +145,7 @@ class _Call(Generic[Result]):
 def enter_run(
     out: Path,
     config: LoopConfig,
-    store: Store,
+    store: Store | SoundData,
     *,
     init_from: Path | None,
     resume: bool,
@@ -187,13 +188,15 @@ def has_checkpoint(out: Path, *, resume: bool) -> bool:
     return resume and Run.exists(out) and bool(list_checkpoints(Run(out).checkpoints))
 
 
-def finished_figures(out: Path, config: LoopConfig, store: Store) -> Mapping[str, Any] | None:
+def finished_figures(
+    out: Path, config: LoopConfig, store: Store | SoundData
+) -> Mapping[str, Any] | None:
     """Return the result of the run at ``out``, if it has finished all steps of ``config``."""
     if not Run.exists(out):
         return None
     run = Run.open(out)
     run.check_same(config, store)
-    if run.info["status"] != "finished" or run.settings.schedule != config.schedule:
+    if run.info["status"] != "finished" or run.own_settings.schedule != config.schedule:
         return None
     found: Mapping[str, Any] = run.info["result"]
     return found

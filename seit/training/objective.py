@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seit.training.config import LoopConfig
 from seit.training.feeds import Feed, TrainBatch
+from seit.training.footprint import footprint_record
 from seit.training.precision import make_autocast
 from seit.training.ranks import Ranks
 from seit.training.run import Run
@@ -109,6 +110,10 @@ class Objective(ABC, Generic[Result]):
     def save_weights(self, run: Run, model: nn.Module) -> None:
         """Write the weights of ``model`` (or its average), on the main rank."""
         run.save_weights(self.kept_model(model))
+
+    def footprint(self, run: Run, model: nn.Module) -> dict[str, Any]:
+        """Return the entry of `run.json` on the footprint of the weights that were written."""
+        return footprint_record(run, self.kept_model(model), self.feed.input_shape)
 
     @abstractmethod
     def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:

@@ -40,7 +40,8 @@ from seit.training.precision import make_autocast
 from seit.training.run import TOKENIZER_NAME, Run
 
 _LOG = logging.getLogger(__name__)
-_Windows = list[npt.NDArray[Any]]
+Windows = list[npt.NDArray[Any]]
+"""Parts of a file, as the network takes them."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Predictor:
         has an ``error`` instead of classes.
         """
         names: list[str] = []
-        read: list[_Windows | UnreadableError] = []
+        read: list[Windows | UnreadableError] = []
         size = 0
         for name, found in map_ahead(self._read, map(str, files)):
             names.append(name)
@@ -109,7 +110,7 @@ class Predictor:
                 names, read, size = [], [], 0
         yield from self._name(names, read)
 
-    def _read(self, file: str) -> tuple[str, _Windows | UnreadableError]:
+    def _read(self, file: str) -> tuple[str, Windows | UnreadableError]:
         """Return the tokenizer's input for a file, or the error of reading it."""
         inputs: Inputs = self._tokenizer.inputs
         try:
@@ -122,11 +123,11 @@ class Predictor:
         return file, [window.values for window in windows]
 
     def _name(
-        self, names: Sequence[str], read: Sequence[_Windows | UnreadableError]
+        self, names: Sequence[str], read: Sequence[Windows | UnreadableError]
     ) -> Iterator[Prediction]:
         flat = [one for found in read if not isinstance(found, UnreadableError) for one in found]
         parts = [flat[start : start + EVAL_BATCH] for start in range(0, len(flat), EVAL_BATCH)]
-        shares = torch.cat([self._probabilities(np.stack(part)) for part in parts] or [_NOTHING])
+        shares = torch.cat([self._probabilities(part) for part in parts] or [_NOTHING])
         start = 0
         for name, found in zip(names, read, strict=True):
             if isinstance(found, UnreadableError):
@@ -137,9 +138,9 @@ class Predictor:
             named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             yield Prediction(name, tuple((self._classes[label], share) for label, share in named))
 
-    def _probabilities(self, inputs: npt.NDArray[Any]) -> Tensor:
-        """Return the probabilities, float64 (B, N) on the host, of tokenizer inputs (B, …)."""
-        values = torch.from_numpy(inputs).to(self._device)
+    def _probabilities(self, inputs: Sequence[npt.NDArray[Any]]) -> Tensor:
+        """Return the probabilities, float64 (B, N) on the host, of B inputs."""
+        values = torch.from_numpy(np.stack(inputs)).to(self._device)
         with torch.inference_mode(), make_autocast(self._config, self._device):
             if isinstance(self._augment, PixelAugment):
                 embedded = self._augment.evaluate(values.permute(0, 3, 1, 2))

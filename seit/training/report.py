@@ -90,6 +90,7 @@ def write_run_report(
     samples. Further ``sections`` follow the result. A run without steps has no curves.
     """
     info = run.info if info is None else info
+    config = run.own_settings
     result = info["result"]
     counts = read_confusion(run)
     evaluated = counts.total
@@ -102,11 +103,11 @@ def write_run_report(
     ]
     accuracy = [Figure("top-1", *say_share(result["top1"], evaluated)), *top5]
     tiles = figures([*accuracy, *(rates if is_trained else ())])
-    steps = f", {result['steps']:,} steps of {run.config.data.batch_size}" if is_trained else ""
+    steps = f", {result['steps']:,} steps of {config.data.batch_size}" if is_trained else ""
     write_report(
         run.path,
         title=f"Run {run.path.name}",
-        lead=f"{run.config.model.name}, {result['parameters']:,} parameters{steps}.",
+        lead=f"{config.model.name}, {result['parameters']:,} parameters{steps}.",
         sections=[
             Section("Result", tiles, "\n\n".join(info.get("warnings", ()))),
             *sections,
@@ -117,7 +118,7 @@ def write_run_report(
             *_mistake_sections(run, store),
             *([Section("Throughput", curves(metrics, THROUGHPUT))] if is_trained else []),
         ],
-        settings=flatten(to_mapping(run.config)),
+        settings=flatten(to_mapping(config)),
         environment=info["environment"],
     )
 

@@ -140,9 +140,9 @@ class Run:
     def _enter(self, config: LoopConfig) -> None:
         """Save the settings that a resumed run may change."""
         self._check_revision(config)
-        if self.settings.schedule != config.schedule:  # a longer schedule: no longer finished
+        if self.own_settings.schedule != config.schedule:  # a longer schedule: no longer finished
             self.write_info({**self.info, "status": "started"})
-        if self.settings != config:
+        if self.own_settings != config:
             self.write_config(config)
 
     @classmethod
@@ -231,13 +231,19 @@ class Run:
         Raises:
             UsageError: the run trains a tokenizer or TokenAdapt.
         """
-        path, kind = self.path / CONFIG_NAME, self.kind
+        kind = self.kind
         if not kind.of_tokens:
             raise UsageError(
                 f"{self.path} is a run of `seit {kind.command}`, which learned no network for the "
                 "tokens of a store; name one of `seit train` or `seit pretrain`"
             )
-        found: LoopConfig = build(kind.settings_class, read_yaml(path), origin=str(path))
+        return self.own_settings
+
+    @property
+    def own_settings(self) -> LoopConfig:
+        """Settings of a run of the loop, also of one that takes something else than tokens."""
+        path = self.path / CONFIG_NAME
+        found: LoopConfig = build(self.kind.settings_class, read_yaml(path), origin=str(path))
         return found
 
     @property

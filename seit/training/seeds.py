@@ -24,9 +24,11 @@ from seit.report import MANY_CLASSES, Figure, Section, figures, table
 from seit.shards import Store, as_store
 from seit.training.classify import TrainResult, train
 from seit.training.config import TrainConfig
+from seit.training.data_identity import seal_of
 from seit.training.records import MAX_RECORD_BYTES, SeedsRecord
 from seit.training.report import THROUGHPUT, group_curves, write_report
 from seit.training.run import Run
+from seit.training.speech.data import SoundData
 
 _LOG = logging.getLogger(__name__)
 SEEDS_NAME = "seeds.json"
@@ -116,7 +118,7 @@ def train_seeds(
 def repeat(
     learn: Callable[..., Result],
     config: TrainConfig,
-    store: Store | str | Path,
+    store: Store | SoundData | str | Path,
     out: str | Path,
     *,
     seeds: int,
@@ -127,7 +129,7 @@ def repeat(
     """Call ``learn``, a function like `train`, with each seed; see `train_seeds`."""
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
-    store = as_store(store)
+    store = store if isinstance(store, SoundData) else as_store(store)
     out = Path(out)
     numbers = [config.run.seed + index for index in range(seeds)]
     configs = [replace(config, run=replace(config.run, seed=seed)) for seed in numbers]
@@ -201,7 +203,12 @@ def read_seeds(out: Path) -> dict[str, Any] | None:
 
 
 def _enter(
-    out: Path, config: TrainConfig, store: Store, numbers: Sequence[int], *, resume: bool
+    out: Path,
+    config: TrainConfig,
+    store: Store | SoundData,
+    numbers: Sequence[int],
+    *,
+    resume: bool,
 ) -> None:
     """Create a new folder of seeds, or check that the one at ``out`` can be resumed."""
     known = read_seeds(out)
@@ -223,7 +230,7 @@ def _enter(
             f"{out} cannot be resumed with other settings ({'; '.join(differences)}); repeat the "
             "first command or choose another --out"
         )
-    if known["store"] != store.card.seal:
+    if known["store"] != seal_of(store):
         raise UsageError(
             f"{out} was started on another store than {store.folder}, or that store has changed "
             "since; pass the unchanged one, or choose another --out"
@@ -259,7 +266,7 @@ def _summarize(results: Mapping[int, Result]) -> SeedsResult[Result]:
 def _write(
     out: Path,
     config: TrainConfig,
-    store: Store,
+    store: Store | SoundData,
     results: Mapping[int, TrainResult],
     numbers: Sequence[int],
 ) -> None:
@@ -267,7 +274,7 @@ def _write(
     document = {
         "status": "finished" if len(results) == len(numbers) else "started",
         "config": to_mapping(config),
-        "store": store.card.seal,
+        "store": seal_of(store),
         "runs": [
             {"seed": seed, "folder": folder_of(out, seed).name, **asdict(result)}
             for seed, result in results.items()

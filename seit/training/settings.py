@@ -132,11 +132,15 @@ def _of_config(config: object) -> Mapping[str, Any]:
 def _check_kind(kind: type[LoopConfig], base: Mapping[str, Any], recipe: str) -> None:
     """Raise a `UsageError` for a recipe of another command; `tune` takes those of `train`."""
     own, wanted = (
-        kind_with(name.partition(".")[0] for name in names).name
+        kind_with(name.partition(".")[0] for name in names)
         for names in (flatten(base), setting_names(kind))
     )
-    if own != wanted and (own, wanted) != ("train", "tune"):
-        raise UsageError(f"the recipe {recipe} is one of `seit {own}`, not of `seit {wanted}`")
+    if own != wanted and (own.name, wanted.name) != ("train", "tune"):
+        takes = " with --backbone" if wanted.of_sounds else ""
+        raise UsageError(
+            f"the recipe {recipe} is one of `seit {own.command}`, not of `seit {wanted.command}`"
+            f"{takes}"
+        )
 
 
 def _open(store: Store | Location) -> Store | None:

@@ -18,12 +18,12 @@ from seit.training.checkpoint import TrainState
 from seit.training.environment import environment
 from seit.training.failure import describe_figures
 from seit.training.feeds import TrainBatch
-from seit.training.footprint import footprint_record
 from seit.training.loop import Loop
 from seit.training.objective import Objective
 from seit.training.optimizer import learning_rate, num_steps
 from seit.training.run import Run
 from seit.training.signals import Stop
+from seit.training.speech.data import SoundData
 from seit.training.step import Stepper
 
 NUM_EVALUATIONS = 10
@@ -36,7 +36,7 @@ class Trainer(Loop[TrainBatch]):
     def __init__(
         self,
         objective: Objective[Any],
-        store: Store,
+        store: Store | SoundData,
         stepper: Stepper,
         run: Run,
         progress: Progress | None,
@@ -142,7 +142,7 @@ class Trainer(Loop[TrainBatch]):
             "ranks": self.ranks.world_size,
             "environment": environment(self.ranks.device),
             **({"sparsity": sparsity.describe()} if sparsity is not None else {}),
-            **footprint_record(run, self.objective.kept_model(model), self.feed.input_shape),
+            **self.objective.footprint(run, model),
             **self.objective.leave(run, model),
         }
         self.objective.report(run, model, info)

@@ -14,10 +14,12 @@ from seit.tokenizer_training import TokenAdaptConfig, TokenizerConfig
 from seit.training.config import TrainConfig
 from seit.training.kinds import KINDS, kind_of
 from seit.training.run import Run
+from seit.training.speech.config import SpeechTuneConfig
 from seit.training.tuning.config import TuneConfig
 
 CONFIGS = {
     "train": TrainConfig(),
+    "tune-speech": SpeechTuneConfig(),
     "tune": TuneConfig(init_from="backbone"),
     "compress": CompressConfig(init_from="classifier"),
     "pretrain": PRETRAIN,

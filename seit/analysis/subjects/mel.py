@@ -7,9 +7,8 @@ import torch
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
-from seit.analysis.subjects.sounds import Sound
-from seit.models import SAMPLE_RATE
-from seit.tokenizers import mel_filters
+from seit.stream import Sound
+from seit.tokenizers import SAMPLE_RATE, mel_filters
 
 BANDS, FFT, HOP = 80, 400, 160
 LAYER = "mel"

@@ -6,11 +6,11 @@ from pathlib import Path
 from seit.analysis.subjects.base import Subject
 from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject
-from seit.analysis.subjects.sounds import read_sounds
 from seit.analysis.subjects.speech import SpeechSubject
 from seit.devices import choose_device
-from seit.models import load_speech
 from seit.shards import open_store
+from seit.stream import read_sounds
+from seit.tokenizers import load_speech
 from seit.training import Run
 
 SPEECH = "hf:"

@@ -1,1 +1,1 @@
-"""Speech models of the library transformers as backbones: waveforms → frames."""
+"""Classifiers over speech models: waveforms → classes."""

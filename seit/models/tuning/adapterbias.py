@@ -18,14 +18,20 @@ class WeighedVector(nn.Module):
 
     AdapterBias (arXiv 2205.00305) initializes α as any linear layer; here its weights start at 0,
     and v at 1 as there, so that a tuned model starts as the pretrained one.
+
+    Args:
+        inputs: dim of h.
+        dim: D.
+        zero_start: False to initialize α as any linear layer.
     """
 
-    def __init__(self, inputs: int, dim: int) -> None:
+    def __init__(self, inputs: int, dim: int, *, zero_start: bool = True) -> None:
         super().__init__()
         self.vector = nn.Parameter(torch.ones(dim))
         self.alpha = nn.Linear(inputs, 1)
-        nn.init.zeros_(self.alpha.weight)
-        nn.init.zeros_(self.alpha.bias)
+        if zero_start:
+            nn.init.zeros_(self.alpha.weight)
+            nn.init.zeros_(self.alpha.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the vector weighted per token, (…, D), for features (…, inputs)."""
@@ -53,11 +59,14 @@ class AdapterBias(Tuning):
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
         planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
         for block in first_blocks(transformer_blocks(model), self.config.num_blocks, model):
-            name, module = block
             last, hidden, dim = dims_of_mlp(block)
             if self.config.adapterbias_input == "hidden":
                 place = Addition(last, "adapterbias", add_bias_of_input)
             else:
-                hidden, place = dim, Addition(f"{name}.mlp", "adapterbias", add_bias_of_output)
-            planned.append((place, like(module, WeighedVector(hidden, dim))))
+                hidden, place = (
+                    dim,
+                    Addition(f"{block.name}.{block.mlp}", "adapterbias", add_bias_of_output),
+                )
+            made = WeighedVector(hidden, dim, zero_start=self.config.zero_start)
+            planned.append((place, like(block.module, made)))
         return planned

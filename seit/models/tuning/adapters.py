@@ -30,10 +30,17 @@ class Bottleneck(nn.Module):
         hidden_dim: width of the bottleneck.
         learn_scale: whether to multiply the result by a learned number that starts at 1.
         over_maps: whether to take (B, D, H, W) instead, with 1×1 convolutions.
+        zero_start: False to initialize both layers as any others.
     """
 
     def __init__(
-        self, dim: int, hidden_dim: int, *, learn_scale: bool = False, over_maps: bool = False
+        self,
+        dim: int,
+        hidden_dim: int,
+        *,
+        learn_scale: bool = False,
+        over_maps: bool = False,
+        zero_start: bool = True,
     ) -> None:
         super().__init__()
         self.down: nn.Linear | nn.Conv2d
@@ -43,6 +50,8 @@ class Bottleneck(nn.Module):
         else:
             self.down, self.up = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
         self.scale = nn.Parameter(torch.ones(())) if learn_scale else None
+        if not zero_start:
+            return
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         assert self.down.bias is not None
         assert self.up.bias is not None
@@ -80,17 +89,21 @@ class Adapter(Tuning):
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
         config = self.config
+        places: list[tuple[str, nn.Module, int]]
         attends = bool(blocks := transformer_blocks(model))
+        if attends:
+            chosen = first_blocks(blocks, config.num_blocks, model)
+            places = [
+                (f"{one.name}.{one.attention}", one.module, dim_of_attention(one)) for one in chosen
+            ]
+        else:
+            convolutions = first_blocks(residual_blocks(model), config.num_blocks, model)
+            places = [(name, module, map_dim(module)) for name, module in convolutions]
         planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
-        for block in first_blocks(blocks or residual_blocks(model), config.num_blocks, model):
-            name, module = block
+        for owner, module, dim in places:
             made = Bottleneck(
-                dim_of_attention(block) if attends else map_dim(module),
-                config.hidden_dim,
-                learn_scale=config.learn_scale,
-                over_maps=not attends,
+                dim, config.hidden_dim, learn_scale=config.learn_scale, over_maps=not attends
             )
-            owner = f"{name}.attn" if attends else name
             planned.append((Addition(owner, "adapter", add_adapter), like(module, made)))
         return planned
 
@@ -109,7 +122,8 @@ class Houlsby(Tuning):
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
         planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
         for block in first_blocks(transformer_blocks(model), self.config.num_blocks, model):
-            name, module = block
-            made = like(module, Bottleneck(dims_of_mlp(block)[2], self.config.hidden_dim))
-            planned.append((Addition(f"{name}.mlp", "houlsby", add_houlsby), made))
+            dim, config = dims_of_mlp(block)[2], self.config
+            made = Bottleneck(dim, config.hidden_dim, zero_start=config.zero_start)
+            place = Addition(f"{block.name}.{block.mlp}", "houlsby", add_houlsby)
+            planned.append((place, like(block.module, made)))
         return planned

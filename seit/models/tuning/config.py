@@ -68,6 +68,9 @@ class TuningConfig:
     adapterbias_input: Literal["output", "hidden"] = "output"
     """Input of the vector's weight in `adapterbias`: the MLP's output, as in its paper, or its
     hidden features, as in the code of the study on speech (arXiv 2210.06175)."""
+    zero_start: bool = True
+    """Start `houlsby` and `adapterbias` as the pretrained network; False initializes them as any
+    linear layers, as the code of the study on speech (arXiv 2210.06175) does."""
     initial_rank: int | None = None
     """Initial rank r0 of each delta of `adalora`; None for 1.5 · rank."""
     warmup_share: float = 0.1

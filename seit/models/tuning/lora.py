@@ -56,24 +56,38 @@ class LowRank(nn.Module):
         return self.fixed_scale
 
 
-def add_deltas(module: Any, args: Any, output: Tensor) -> Tensor:
-    """Add the low-rank deltas of a linear layer to its output; a forward hook.
+def add_delta(module: Any, args: Any, output: Tensor) -> Tensor:
+    """Add the low-rank delta of a linear layer, the only one of ``module.lora``; a forward hook."""
+    (delta,) = module.lora.values()
+    added: Tensor = delta(args[0])
+    return output + added.to(output.dtype)
 
-    ``module.lora`` holds one per target: for the whole layer, or for thirds of it.
-    """
-    return _added(module.lora, args[0], output)
 
-
-def _added(deltas: Any, x: Tensor, output: Tensor) -> Tensor:
-    if not any(target in SLICES for target in deltas):
-        (delta,) = deltas.values()
-        added: Tensor = delta(x)
-        return output + added.to(output.dtype)
+def add_to_thirds(module: Any, args: Any, output: Tensor) -> Tensor:
+    """Add the low-rank deltas of thirds of a linear layer, by target; a forward hook."""
     thirds = list(output.chunk(len(SLICES), dim=-1))
-    for target, delta in deltas.items():
+    for target, delta in module.lora.items():
         number = SLICES.index(target)
-        thirds[number] = thirds[number] + delta(x).to(output.dtype)
+        thirds[number] = thirds[number] + delta(args[0]).to(output.dtype)
     return torch.cat(thirds, dim=-1)
+
+
+class DeltaLinear(nn.Linear):
+    """Linear layer whose ``weight`` includes the low-rank delta of ``lora``.
+
+    It serves networks that multiply by the weight instead of calling the layer, such as WavLM. The
+    parameter keeps its name and its value.
+    """
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """Weight (O, I) with the delta."""
+        lora: Any = self.lora
+        (delta,) = lora.values()
+        own = self._parameters["weight"]
+        assert own is not None
+        added: Tensor = delta.delta()
+        return own + added.to(own.dtype)
 
 
 class Lora(Tuning):
@@ -84,16 +98,20 @@ class Lora(Tuning):
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
-        by_layer: dict[str, tuple[nn.Linear, dict[str, nn.Module]]] = {}
+        by_layer: dict[str, tuple[Addition, nn.Linear, dict[str, nn.Module]]] = {}
         for block in first_blocks(transformer_blocks(model), self.config.num_blocks, model):
             for target in self.config.targets:
                 name, linear = find_linear(block, target)
-                outputs = linear.out_features // (len(SLICES) if target in SLICES else 1)
+                is_third = block.is_fused and target in SLICES
+                outputs = linear.out_features // (len(SLICES) if is_third else 1)
                 made = self.make_delta(linear.in_features, outputs, self.config)
-                by_layer.setdefault(name, (linear, {}))[1][target] = made
+                place = Addition(name, "lora", add_to_thirds if is_third else add_delta)
+                if block.multiplies_weights:
+                    place = Addition(name, "lora", kinds=(nn.Linear, DeltaLinear))
+                by_layer.setdefault(name, (place, linear, {}))[2][target] = made
         return [
-            (Addition(name, "lora", add_deltas), like(linear, nn.ModuleDict(deltas)))
-            for name, (linear, deltas) in by_layer.items()
+            (place, like(linear, nn.ModuleDict(deltas)))
+            for place, linear, deltas in by_layer.values()
         ]
 
     def make_delta(self, inputs: int, outputs: int, config: TuningConfig) -> nn.Module:
@@ -110,12 +128,12 @@ class Lora(Tuning):
 
     @override
     def fold(self) -> None:
+        thirds = {one.owner for one in self._additions if one.hook is add_to_thirds}
         for name, target, delta in self.deltas():
-            weight = self.model.get_submodule(name).weight
-            assert isinstance(weight, Tensor)
-            if target in SLICES:
-                weight = weight.chunk(len(SLICES))[SLICES.index(target)]
-            weight += delta.delta()
+            weight = self.model.get_submodule(name)._parameters["weight"]
+            assert weight is not None
+            part = weight.chunk(len(SLICES))[SLICES.index(target)] if name in thirds else weight
+            part += delta.delta()
 
     @override
     def ranks(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from seit.errors import UsageError
 from seit.models.tuning.base import Addition, Tuning
+from seit.models.tuning.blocks import transformer_blocks
 
 
 class _Plain(Tuning):
@@ -38,7 +39,11 @@ class Linear(_Plain):
 
 
 class BitFit(_Plain):
-    """Training of all biases, including those of norms and the stem (arXiv 2106.10199)."""
+    """Training of all biases, including those of norms and the stem (arXiv 2106.10199).
+
+    Of a speech model, those of its blocks, as in the study on speech (arXiv 2210.06175): gradients
+    need not pass through its convolutions.
+    """
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
@@ -51,4 +56,6 @@ class BitFit(_Plain):
 
     @override
     def trained_weights(self, model: nn.Module) -> Collection[str]:
-        return {key for key, _ in model.named_parameters() if key.rpartition(".")[2] == "bias"}
+        biases = {key for key, _ in model.named_parameters() if key.rpartition(".")[2] == "bias"}
+        blocks = [f"{one.name}." for one in transformer_blocks(model) if not one.is_fused]
+        return {key for key in biases if not blocks or key.startswith(tuple(blocks))}

@@ -42,6 +42,52 @@ class Prefix(nn.Module):
         v_PD = self.v if self.scale_v is None else self.v * self.scale_v
         return k_PD, v_PD
 
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None,
+        scale: float,
+        dropout: float = 0.0,
+        norm: nn.Module | None = None,
+    ) -> Tensor:
+        """Return the attention (B, H, N, E) of queries to tokens and prefix.
+
+        Args:
+            q: queries (B, H, N, E).
+            k: keys of the tokens (B, H, N, E).
+            v: values of the tokens (B, H, N, E).
+            mask: mask or bias of the tokens' keys (…, N, N); all queries see the prefix.
+            scale: factor of the products of queries and keys.
+            dropout: dropout of attention.
+            norm: norm of the prefix's keys.
+        """
+        B, H, _, E = q.shape
+        pk, pv = (
+            rows_PD.unflatten(1, (H, E)).transpose(0, 1)[None] for rows_PD in self.keys_and_values()
+        )
+        pk = (pk if norm is None else norm(pk)).to(k.dtype).expand(B, -1, -1, -1)
+        pv = pv.to(v.dtype).expand(B, -1, -1, -1)
+        wide = None
+        if mask is not None:
+            value = True if mask.dtype == torch.bool else 0.0
+            wide = F.pad(mask, (pk.shape[2], 0), value=value)
+        attended: Tensor = F.scaled_dot_product_attention(
+            q,
+            torch.cat([pk, k], dim=2),
+            torch.cat([torch.zeros_like(pv) if self.compensate else pv, v], dim=2),
+            attn_mask=wide,
+            dropout_p=dropout,
+            scale=scale,
+        )
+        if self.compensate:
+            attended = attended + F.scaled_dot_product_attention(
+                q, pk, pv, dropout_p=dropout, scale=scale
+            )
+        return attended
+
 
 class PrefixAttention(Attention):
     """timm's attention, with the keys and values of ``prefix`` added.
@@ -69,44 +115,73 @@ class PrefixAttention(Attention):
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q_BHNE, k_BHNE, v_BHNE = qkv.unbind(0)
         q_BHNE, k_BHNE = self.q_norm(q_BHNE), self.k_norm(k_BHNE)
-        pk_PD, pv_PD = self.prefix.keys_and_values()
-        pk_BHPE = self.k_norm(self._heads(pk_PD)).to(k_BHNE.dtype).expand(B, -1, -1, -1)
-        pv_BHPE = self._heads(pv_PD).to(v_BHNE.dtype).expand(B, -1, -1, -1)
-        compensates = self.prefix.compensate
-        attended = self._attend(
+        if is_causal:
+            attn_mask = torch.ones(N, N, dtype=torch.bool, device=x.device).tril()
+        attended = self.prefix.attend(
             q_BHNE,
-            torch.cat([pk_BHPE, k_BHNE], dim=2),
-            torch.cat([torch.zeros_like(pv_BHPE) if compensates else pv_BHPE, v_BHNE], dim=2),
-            _widened(attn_mask, len(pk_PD), q_BHNE, is_causal=is_causal),
+            k_BHNE,
+            v_BHNE,
+            mask=attn_mask,
+            dropout=self.attn_drop.p if self.training else 0.0,
+            scale=self.scale,
+            norm=self.k_norm,
         )
-        if compensates:
-            attended = attended + self._attend(q_BHNE, pk_BHPE, pv_BHPE, None)
         x = self.norm(attended.transpose(1, 2).reshape(B, N, -1))
         if opened is not None:
             x = x * opened
         projected: Tensor = self.proj_drop(self.proj(x))
         return projected
 
-    def _heads(self, rows_PD: Tensor) -> Tensor:
-        """Reshape (P, D) → (1, H, P, E)."""
-        heads_HPE: Tensor = rows_PD.unflatten(1, (self.num_heads, self.head_dim)).transpose(0, 1)
-        return heads_HPE[None]
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        dropped = self.attn_drop.p if self.training else 0.0
-        attended: Tensor = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropped, scale=self.scale
-        )
-        return attended
+class PrefixSpeechAttention(nn.Module):
+    """Attention of a speech model that calls its layers, with ``prefix``; a base for its class."""
+
+    prefix: Prefix
+
+    @override
+    def forward(self, hidden_states: Tensor, **given: Any) -> tuple[Tensor, None]:
+        """Return (frames (B, N, D), None) for frames (B, N, D) without a mask."""
+        assert given.get("attention_mask") is None, "clips of a batch have one length"
+        return _attended(self, hidden_states, None), None
 
 
-def _widened(mask: Tensor | None, length: int, q: Tensor, *, is_causal: bool) -> Tensor | None:
-    """Return a mask of keys, extended by a prefix that all queries see."""
-    if is_causal:
-        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
-    if mask is None:
-        return None
-    return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+class PrefixGatedAttention(nn.Module):
+    """WavLM's attention, whose biases of positions the tokens keep, with ``prefix``."""
+
+    prefix: Prefix
+
+    def torch_multi_head_self_attention(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor
+    ) -> tuple[Tensor, None]:
+        """Return (frames (B, N, D), None) for frames (B, N, D) and biases (B · H, N, N)."""
+        assert attention_mask is None, "clips of a batch have one length"
+        biases = gated_position_bias.unflatten(0, (len(hidden_states), -1))
+        return _attended(self, hidden_states, biases), None
+
+
+def _attended(attention: Any, frames: Tensor, biases: Tensor | None) -> Tensor:
+    heads = (attention.num_heads, attention.head_dim)
+    q, k, v = (
+        layer(frames).unflatten(-1, heads).transpose(1, 2)
+        for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    attended = attention.prefix.attend(q, k, v, mask=biases, scale=attention.scaling).transpose(
+        1, 2
+    )
+    found: Tensor = attention.out_proj(attended.flatten(2))
+    return found
+
+
+_MADE: dict[type[nn.Module], type[nn.Module]] = {Attention: PrefixAttention}
+
+
+def prefix_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return the class of attention ``kind`` with a prefix."""
+    if kind not in _MADE:
+        gated = hasattr(kind, "torch_multi_head_self_attention")
+        base = PrefixGatedAttention if gated else PrefixSpeechAttention
+        _MADE[kind] = type(f"Prefix{kind.__name__}", (base, kind), {})
+    return _MADE[kind]
 
 
 class PrefixTuning(Tuning):
@@ -126,7 +201,8 @@ class PrefixTuning(Tuning):
                 learn_scale=config.learn_scale,
                 compensate=config.compensate,
             )
-            kinds = (Attention, PrefixAttention)
-            place = Addition(f"{block[0]}.attn", "prefix", kinds=kinds)
+            own: type[nn.Module] = type(attention)
+            kinds = (own, prefix_class(own))
+            place = Addition(f"{block.name}.{block.attention}", "prefix", kinds=kinds)
             planned.append((place, like(attention, made)))
         return planned

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from seit.errors import UsageError
 from seit.models.tuning.base import Addition, Tuning
+from seit.tokenizers import SpeechNetwork
 
 _WEIGHTS = "layer_weights"
 
@@ -34,18 +35,61 @@ class WeightedSequential(nn.Sequential):
         return total.to(x.dtype)
 
 
+class WeightedSpeechNetwork(SpeechNetwork):
+    """Speech model whose frames are the average of the first block's input and all blocks' outputs.
+
+    The last counts after the network's final norm. The weights are the softmax of ``layer_weights``
+    (L + 1,), initialized to 0.
+    """
+
+    layer_weights: nn.Parameter
+
+    @override
+    def forward(self, waves: Tensor) -> Tensor:
+        """Return the average over depth (B, F, D) of waveforms (B, T)."""
+        shares = self.layer_weights.softmax(0)
+        states: list[Tensor] = []
+
+        def keep(value: Any) -> None:
+            frames = value[0] if isinstance(value, tuple) else value
+            states.append(shares[len(states)] * frames)
+
+        first, *rest = self.blocks
+        handles = [first.register_forward_pre_hook(lambda _, args: keep(args))]
+        handles += [
+            block.register_forward_hook(lambda *given: keep(given[-1]))
+            for block in (first, *rest)[:-1]
+        ]
+        try:
+            last = super().forward(waves)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack([*states, shares[-1] * last]).sum(0)
+
+
 class WeightedSum(Tuning):
     """Training of the average's weights only; the layers after the blocks receive the average."""
 
     @override
     def plan(self, model: nn.Module) -> list[tuple[Addition, nn.Module | nn.Parameter]]:
+        for name, network in model.named_modules():
+            if type(network) is SpeechNetwork:
+                made = nn.Parameter(torch.zeros(len(network.blocks) + 1))
+                place = Addition(name, _WEIGHTS, kinds=(SpeechNetwork, WeightedSpeechNetwork))
+                return [(place, _like(network, made))]
         blocks: Any = getattr(model, "blocks", None)
         if type(blocks) is not nn.Sequential or any(not hasattr(one, "attn") for one in blocks):
             raise UsageError(
                 f"weighted-sum averages the states between a plain ViT's blocks, and a "
                 f"{type(model).__name__} has no such row of them; choose a ViT or another method"
             )
-        zeros = torch.zeros(len(blocks) + 1)
-        weight = next(blocks.parameters())
-        made = nn.Parameter(zeros.to(weight.device, weight.dtype))
-        return [(Addition("blocks", _WEIGHTS, kinds=(nn.Sequential, WeightedSequential)), made)]
+        made = nn.Parameter(torch.zeros(len(blocks) + 1))
+        place = Addition("blocks", _WEIGHTS, kinds=(nn.Sequential, WeightedSequential))
+        return [(place, _like(blocks, made))]
+
+
+def _like(module: nn.Module, made: nn.Parameter) -> nn.Parameter:
+    """Return a parameter with the device and dtype of a module's first weight."""
+    weight = next(module.parameters())
+    return nn.Parameter(made.detach().to(weight.device, weight.dtype))

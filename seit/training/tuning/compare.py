@@ -4,12 +4,14 @@ A folder of methods holds a folder of seeds for each, and `report.html`.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from seit.config import flatten, to_mapping
 from seit.errors import UsageError
@@ -26,6 +28,7 @@ from seit.training.networks import build_model
 from seit.training.report import Metrics, group_curves, write_report
 from seit.training.run import Run
 from seit.training.seeds import SeedsResult, Spread, counting, folder_of, repeat
+from seit.training.speech.data import SoundData
 from seit.training.tuning.config import TuneConfig
 from seit.training.tuning.start import ADAPTER_NAME, TuneResult, tune
 
@@ -90,9 +93,23 @@ class MethodsResult(Outcome):
     skipped: dict[Method, str]
 
 
+@dataclass(frozen=True)
+class Learner:
+    """Functions that tune a kind of network, and build it to see which methods fit.
+
+    Attributes:
+        tune: called like `tune` with config, data and ``out``, ``resume``, ``init_from``,
+            ``progress``.
+        build: config, data → a new network.
+    """
+
+    tune: Callable[..., Any]
+    build: Callable[[Any, Any], nn.Module]
+
+
 def tune_methods(
     config: TuneConfig,
-    store: Store | str | Path,
+    store: Store | SoundData | str | Path,
     *,
     out: str | Path,
     methods: Sequence[Method],
@@ -101,6 +118,7 @@ def tune_methods(
     skip_unfit: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    learner: Learner | None = None,
 ) -> MethodsResult:
     """Tune a backbone with several methods, one after the other, and compare them.
 
@@ -114,11 +132,13 @@ def tune_methods(
         skip_unfit: skip methods that do not fit the backbone instead of raising an error.
         resume: continue the interrupted runs at ``out``, or add methods or seeds to them.
         progress: called after each step.
+        learner: functions for another kind of network than those over tokens.
 
     Raises:
         UsageError, SeitError: as for :func:`seit.training.tune`.
     """
-    store = as_store(store)
+    learner = learner or Learner(tune, _build)
+    store = store if isinstance(store, SoundData) else as_store(store)
     out = Path(out)
     if len(set(methods)) < len(methods) or not methods:
         raise UsageError(f"--method is {','.join(methods) or 'empty'}; name each method once")
@@ -129,7 +149,7 @@ def tune_methods(
             "new --out folder"
         )
     configs = {one: replace(config, tuning=replace(config.tuning, method=one)) for one in methods}
-    skipped = _unfit(config, store, configs)
+    skipped = _unfit(learner.build(config, store), configs)
     if skipped and (not skip_unfit or len(skipped) == len(methods)):
         raise UsageError(next(iter(skipped.values())))
     chosen = [one for one in methods if one not in skipped]
@@ -140,7 +160,7 @@ def tune_methods(
             if is_main:
                 _LOG.info("method %s, %d of %d", method, index + 1, len(chosen))
             found[method] = repeat(
-                _tune,
+                learner.tune,
                 configs[method],
                 store,
                 out / method,
@@ -157,29 +177,18 @@ def tune_methods(
     return result
 
 
-def _tune(
-    config: TuneConfig,
-    store: Store,
-    *,
-    out: Path,
-    resume: bool,
-    init_from: str | Path | None,
-    progress: Progress | None,
-) -> TuneResult:
-    return tune(config, store, out=out, init_from=init_from, resume=resume, progress=progress)
-
-
-def _unfit(
-    config: TuneConfig, store: Store, configs: dict[Method, TuneConfig]
-) -> dict[Method, str]:
-    """Return the methods that do not fit the backbone, with their error messages."""
+def _build(config: TuneConfig, store: Store) -> nn.Module:
     augment = make_augment(store, config, torch.device("cpu"), with_train=False)
-    model = build_model(
+    return build_model(
         config.model,
         augment,
         num_classes=len(store.classes),
         patch_size=pixels_per_token(store),
     )
+
+
+def _unfit(model: nn.Module, configs: dict[Method, TuneConfig]) -> dict[Method, str]:
+    """Return the methods that do not fit the backbone, with their error messages."""
     refusals: dict[Method, str] = {}
     for method, own in configs.items():
         tuning = make_tuning(own.tuning)

@@ -96,7 +96,7 @@ class TunedClassification(Classifying[TuneResult]):
     config: TuneConfig
 
     def __init__(
-        self, config: TuneConfig, store: Store, ranks: Ranks, *, init_from: str | Path | None
+        self, config: TuneConfig, store: Any, ranks: Ranks, *, init_from: str | Path | None
     ) -> None:
         super().__init__(config, store, ranks, init_from=init_from)
         self.tuning = make_tuning(config.tuning)

@@ -15,12 +15,12 @@ from seit.analysis.layers.maps import compare_layers
 from seit.analysis.subjects.capture import captured
 from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject, split_window
-from seit.analysis.subjects.sounds import read_sounds
 from seit.analysis.subjects.speech import SpeechSubject
 from seit.cli import main
 from seit.errors import UsageError
-from seit.models import SpeechNetwork, create_model
-from seit.models.speech.layouts import LAYOUTS
+from seit.models import create_model
+from seit.stream import read_sounds
+from seit.tokenizers import LAYOUTS, SpeechNetwork
 from seit.training import Run
 
 SETTINGS = {

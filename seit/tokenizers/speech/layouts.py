@@ -17,6 +17,10 @@ class Layout:
         encoder: path of the module whose ``layers`` are the blocks; empty for the network itself.
         stem: path of the last module before the transformer; None if nothing is to be read there.
         takes_waveforms: whether the network takes waveforms; others take log-mel spectrograms.
+        attention: path of the attention in a block, which holds ``q_proj`` to ``out_proj``.
+        hidden, last: paths in a block of the first and the last layer of its feed-forward network.
+        multiplies_weights: whether attention multiplies by the weights of its layers instead of
+            calling them, so that a hook on such a layer has no effect.
     """
 
     library_name: str
@@ -24,6 +28,10 @@ class Layout:
     encoder: str = "encoder"
     stem: str | None = "feature_projection"
     takes_waveforms: bool = True
+    attention: str = "attention"
+    hidden: str = "feed_forward.intermediate_dense"
+    last: str = "feed_forward.output_dense"
+    multiplies_weights: bool = False
 
     @property
     def blocks(self) -> str:
@@ -34,7 +42,7 @@ class Layout:
 LAYOUTS: Mapping[str, Layout] = {
     "wav2vec2": Layout(library_name="Wav2Vec2", prefix="wav2vec2."),
     "hubert": Layout(library_name="Hubert", prefix="hubert."),
-    "wavlm": Layout(library_name="WavLM", prefix="wavlm."),
+    "wavlm": Layout(library_name="WavLM", prefix="wavlm.", multiplies_weights=True),
     "data2vec-audio": Layout(library_name="Data2VecAudio", prefix="data2vec_audio."),
     "unispeech-sat": Layout(library_name="UniSpeechSat", prefix="unispeech_sat."),
     "whisper": Layout(
@@ -43,6 +51,9 @@ LAYOUTS: Mapping[str, Layout] = {
         encoder="",
         stem=None,
         takes_waveforms=False,
+        attention="self_attn",
+        hidden="fc1",
+        last="fc2",
     ),
 }
 """Families by the ``model_type`` of their `config.json`."""

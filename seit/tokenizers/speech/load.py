@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import UsageError
 from seit.extras import how_to_install
-from seit.models.speech.layouts import LAYOUTS, Layout
-from seit.models.speech.network import STILL, SpeechNetwork
-from seit.tokenizers import fetch, read_checkpoint
+from seit.tokenizers.published.checkpoints import fetch, read_checkpoint
+from seit.tokenizers.speech.layouts import LAYOUTS, Layout
+from seit.tokenizers.speech.network import STILL, SpeechNetwork
 
 CONFIG_NAME = "config.json"
 FRONT_END_NAME = "preprocessor_config.json"

@@ -1,6 +1,6 @@
 """A speech model as one network: waveforms → frames.
 
-Layer drop and masking are off, so that a forward pass is the same in every mode but for dropout.
+Layer drop, masking and dropout are off, so that a forward pass is the same in every mode.
 
 Legend: B batch, T samples, M mel bands, F frames, D features.
 """
@@ -15,8 +15,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from seit.errors import UsageError
-from seit.models.speech.layouts import SAMPLE_RATE, Layout
-from seit.tokenizers import mel_filters
+from seit.tokenizers.mel import mel_filters
+from seit.tokenizers.speech.layouts import SAMPLE_RATE, Layout
 
 STILL: Mapping[str, float | bool] = {
     "layerdrop": 0.0,
@@ -24,10 +24,17 @@ STILL: Mapping[str, float | bool] = {
     "apply_spec_augment": False,
     "mask_time_prob": 0.0,
     "mask_feature_prob": 0.0,
+    "dropout": 0.0,
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.0,
+    "final_dropout": 0.0,
 }
-"""Settings that turn layer drop and masking off."""
+"""Settings that turn layer drop, masking and dropout off."""
+LEAST_SAMPLES = 400
+"""Samples of the shortest clip: one frame."""
 _FFT, _HOP = 400, 160
-_LEAST_SAMPLES = 400
 _VARIANCE_FLOOR = 1e-7
 
 
@@ -73,9 +80,9 @@ class SpeechNetwork(nn.Module):
         Raises:
             UsageError: a waveform is too short, or longer than the network's positions.
         """
-        if waves.shape[1] < _LEAST_SAMPLES:
+        if waves.shape[1] < LEAST_SAMPLES:
             raise UsageError(
-                f"a clip of {waves.shape[1]} samples is shorter than a frame of {_LEAST_SAMPLES}; "
+                f"a clip of {waves.shape[1]} samples is shorter than a frame of {LEAST_SAMPLES}; "
                 "leave it out"
             )
         if not self.layout.takes_waveforms:

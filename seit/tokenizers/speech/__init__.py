@@ -1,0 +1,1 @@
+"""Speech models of the library transformers as backbones: waveforms → frames."""

@@ -1,0 +1,1 @@
+"""Fine-tuning of speech models on waveforms, on the common training loop."""

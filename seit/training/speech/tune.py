@@ -1,0 +1,185 @@
+"""`seit tune SOUNDS --backbone`: a classification run that tunes few weights of a speech model.
+
+Legend: B batch, P parts of the loss.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from typing_extensions import override
+
+from seit.documents import as_record
+from seit.errors import UsageError
+from seit.models import SpeechClassifier
+from seit.progress import Progress
+from seit.stream import SoundLoader, share_of
+from seit.tokenizers import load_speech
+from seit.training.classify import CLASSIFIER_FILES
+from seit.training.feeds import Feed
+from seit.training.launch import run_objective
+from seit.training.objective import LoopFigures
+from seit.training.ranks import Ranks
+from seit.training.report import write_run_report
+from seit.training.run import WEIGHTS_NAME, Run
+from seit.training.speech.config import SpeechTuneConfig
+from seit.training.speech.data import SoundData, SoundInputs
+from seit.training.tuning.start import ADAPTER_NAME, TunedClassification, TuneResult
+
+EVAL_CLIPS = 32
+_FILES = (*(name for name in CLASSIFIER_FILES if name != WEIGHTS_NAME), ADAPTER_NAME)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SpeechTuneResult(TuneResult):
+    """Result of a run that tunes a speech model.
+
+    Attributes:
+        waveform_bytes: bytes of all clips in memory.
+        token_bytes: bytes of the same clips as packed tokens of `mel-vq-1s`.
+    """
+
+    waveform_bytes: int
+    token_bytes: int
+
+
+def tune_speech(
+    config: SpeechTuneConfig,
+    data: SoundData,
+    *,
+    out: str | Path,
+    download: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> SpeechTuneResult:
+    """Tune a speech model on sounds and write a run folder to ``out``.
+
+    Its `adapter.safetensors` holds the trained weights and the classifier; the folder holds no
+    weights of the speech model, which is named again to use the run.
+
+    Args:
+        config: settings.
+        data: sounds of `open_sounds`, of the length ``config.speech.seconds``.
+        out: a new folder, or with ``resume`` that of an interrupted run with the same settings.
+        download: whether a speech model's name on the hub may be downloaded.
+        resume: see :func:`seit.training.train`.
+        progress: called after each step, on the main rank.
+
+    Raises:
+        UsageError: there is no such speech model, the method does not fit it, or see
+            :func:`seit.training.train`.
+    """
+    if not config.speech.backbone:
+        raise UsageError("--backbone is missing; name the folder of a speech model, as hf:PATH")
+    found = run_objective(
+        lambda ranks, _: TunedSpeech(config, data, ranks, download=download),
+        config,
+        data,
+        out=Path(out),
+        resume=resume,
+        files=_FILES,
+        recorded=lambda figures: as_record(
+            figures, SpeechTuneResult, origin=f"the result in {out}"
+        ),
+        progress=progress,
+    )
+    assert isinstance(found, SpeechTuneResult), "of this objective"
+    return found
+
+
+def speech_classifier(
+    config: SpeechTuneConfig, *, num_classes: int, download: bool = False
+) -> SpeechClassifier:
+    """Load a run's speech model, with a new classifier.
+
+    Raises:
+        UsageError: there is no such speech model.
+    """
+    network = load_speech(config.speech.backbone, download=download)
+    projector = config.speech.projector
+    return SpeechClassifier(network, num_classes=num_classes, projector=projector)
+
+
+class TunedSpeech(TunedClassification):
+    """Classification of sounds in which a tuning method decides what is trained."""
+
+    config: SpeechTuneConfig
+    store: SoundData
+
+    def __init__(
+        self, config: SpeechTuneConfig, data: SoundData, ranks: Ranks, *, download: bool
+    ) -> None:
+        self._download = download
+        super().__init__(config, data, ranks, init_from=None)
+
+    @override
+    def build(self, config: Any, store: Any, ranks: Ranks) -> tuple[Feed, nn.Module]:
+        feed = sound_feed(store, config, ranks)
+        model = speech_classifier(config, num_classes=len(store.classes), download=self._download)
+        return feed, model
+
+    @override
+    def result(self, figures: LoopFigures) -> SpeechTuneResult:
+        return SpeechTuneResult(
+            **vars(super().result(figures)),
+            waveform_bytes=self.store.bytes,
+            token_bytes=self.store.token_bytes,
+        )
+
+    @override
+    def save_weights(self, run: Run, model: nn.Module) -> None:
+        return None
+
+    @override
+    def footprint(self, run: Run, model: nn.Module) -> dict[str, Any]:
+        return {}
+
+    @override
+    def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
+        write_run_report(run, info=info, sections=self.sections())
+
+
+def sound_feed(data: SoundData, config: SpeechTuneConfig, ranks: Ranks) -> Feed:
+    """Return batches of both splits of a run.
+
+    Raises:
+        UsageError: a split is missing, too small or not labeled.
+    """
+    settings, seed = config.data, config.run.seed
+    train, val = data[settings.train_split], data[settings.val_split]
+    labels = train.labels
+    if not data.classes or labels.min(initial=0) < 0 or not (val.labels >= 0).any():
+        raise UsageError(
+            f"{data.folder} has sounds without a class; pass a class-per-folder tree or a manifest "
+            "with labels"
+        )
+    subset = None
+    if settings.fraction < 1:
+        rows = np.arange(len(labels))
+        subset = share_of(labels, rows, fraction=settings.fraction, seed=seed)
+    inputs: Any = SoundInputs()  # called like an augmentation of tokens
+    return Feed(
+        SoundLoader(
+            train.clips,
+            batch_size=settings.batch_size,
+            shuffle=True,
+            seed=seed,
+            device=ranks.device,
+            subset=subset,
+            rank=ranks.part,
+        ),
+        SoundLoader(
+            val.clips,
+            batch_size=EVAL_CLIPS * ranks.world_size,
+            shuffle=False,
+            seed=seed,
+            device=ranks.device,
+            rank=ranks.part,
+        ),
+        inputs,
+        data.classes,
+        seed,
+    )
