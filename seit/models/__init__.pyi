@@ -47,6 +47,12 @@ from .tuning.base import Tuning as Tuning, keeps_statistics as keeps_statistics
 from .tuning.checkpoint import base_fingerprint as base_fingerprint, save_adapter as save_adapter
 from .tuning.config import METHODS as METHODS, Method as Method, TuningConfig as TuningConfig
 from .tuning.registry import TUNINGS as TUNINGS, make_tuning as make_tuning
+from .vision import (
+    VisionInputs as VisionInputs,
+    VisionNetwork as VisionNetwork,
+    check_runs as check_runs,
+    load_vision as load_vision,
+)
 from .vit import (
     disjoint_stem as disjoint_stem,
     takes_patches as takes_patches,
