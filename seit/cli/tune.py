@@ -21,6 +21,7 @@ def command(
     /,
     *,
     method: str | None = None,
+    layer: str | None = None,
     seeds: int = 1,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
@@ -35,12 +36,14 @@ def command(
         method: lora, adalora, adapter, houlsby, adapterbias, prefix, bitfit, weighted-sum, linear
             or full; several with commas between, or all, make runs in OUT/METHOD/seed-0 … and a
             table. That of the recipe by default.
+        layer: Read the classes from this layer of the backbone, such as blocks.3, and drop the
+            blocks after it; `seit analyze probe` names the best. The last by default.
         seeds: Number of seeds of each method.
         flags: Flags of all runs.
     """
     from seit.api import plan_run, tune
 
-    given = flags.keywords(method=method)
+    given = flags.keywords(method=method, layer=layer)
     if flags.dry_run:
         return print_settings(plan_run("tune", store, out=flags.out, **given), json=flags.json)
     out = flags.folder

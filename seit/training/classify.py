@@ -17,6 +17,7 @@ from typing_extensions import override
 from seit.augment import Augmented
 from seit.classes import split_warning
 from seit.documents import as_record
+from seit.errors import UsageError
 from seit.outcomes import Outcome
 from seit.progress import Progress
 from seit.report import Section
@@ -98,6 +99,8 @@ def train(
     """
     opened = as_store(store)
     settled = starting_from(config, init_from)
+    if settled.layer is not None and settled.init_from is None:
+        raise UsageError(f"layer is {settled.layer}, which needs --init-from, the run that has it")
     return run_objective(
         lambda ranks, start: Classification(settled, opened, ranks, init_from=start),
         settled,
@@ -130,7 +133,7 @@ class Classifying(Objective[Result]):
         if ranks.is_main:
             _warn_of_classes(config, store)
         if init_from is not None:
-            start_from(model, Run.open(init_from), store)
+            start_from(model, Run.open(init_from), store, layer=config.layer)
         super().__init__(config, feed, ranks, model)
         self.store = store
         self._teacher: Teacher | None = None

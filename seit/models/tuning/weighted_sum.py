@@ -49,3 +49,10 @@ class WeightedSum(Tuning):
         weight = next(blocks.parameters())
         made = nn.Parameter(zeros.to(weight.device, weight.dtype))
         return [(Addition("blocks", _WEIGHTS, kinds=(nn.Sequential, WeightedSequential)), made)]
+
+    @override
+    def layer_shares(self) -> dict[str, float]:
+        blocks: Any = self.model.get_submodule("blocks")
+        names = ("stem", *(f"blocks.{index}" for index in range(len(blocks))))
+        shares = blocks.layer_weights.detach().float().softmax(0).tolist()
+        return dict(zip(names, shares, strict=True))
