@@ -8,7 +8,11 @@ from .frontier.plan import FrontierPlan as FrontierPlan, plan_frontier as plan_f
 from .frontier.points import DEFAULT_POINTS as DEFAULT_POINTS
 from .frontier.run import FrontierResult as FrontierResult, run_frontier as run_frontier
 from .layers.alignments import read_alignments as read_alignments
-from .layers.analyze import analyze_layers as analyze_layers, codes_of as codes_of
+from .layers.analyze import (
+    analyze_layers as analyze_layers,
+    codes_of as codes_of,
+    other_subject as other_subject,
+)
 from .layers.config import AnalyzeConfig as AnalyzeConfig
 from .layers.groups import groups_of as groups_of
 from .layers.maps import CkaResult as CkaResult, compare_layers as compare_layers

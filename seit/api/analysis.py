@@ -1,5 +1,7 @@
 """Verb on the layers of networks: analyze."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from seit.analysis import (
     compare_layers,
     groups_of,
     open_subject,
+    other_subject,
     read_alignments,
     read_recordings,
     score_brain,
@@ -33,6 +36,8 @@ def analyze(
     data: str | Path,
     method: str = "cca",
     other: str | Path | None = None,
+    other_data: str | Path | None = None,
+    layers: Sequence[str] | None = None,
     align: str | Path | None = None,
     tier: str | None = None,
     responses: str | Path | None = None,
@@ -47,13 +52,18 @@ def analyze(
     """Score every layer of a network: against a target, other layers, or responses of a brain.
 
     Args:
-        subject: a run's folder, or ``hf:`` and the folder of a speech model.
-        data: a store of the run's tokenizer; for a speech model a corpus of sounds.
+        subject: a run's folder; ``hf:`` and the folder of a speech model; or ``timm:`` and a folder
+            of timm's, an architecture and a file of weights (``timm:NAME:FILE``), or an
+            architecture alone, which gets random weights.
+        data: a store of the run's tokenizer; for a speech model a corpus of sounds; for a network
+            of timm one of pictures.
         method: ``cca`` (held-out canonical correlation), ``svcca``, ``r2`` (variance explained),
             ``ridge`` or ``lda`` (accuracy of a probe), ``cka`` (similarity of layers), or ``brain``
             (prediction of responses).
         other: with ``cka``, another subject on the same data; by default the layers of the subject
             are compared with each other.
+        other_data: data of the other subject, from the same files; by default ``data``.
+        layers: paths of the modules of a network of timm to read; by default its blocks or stages.
         align: for the targets phone and word: a table of key,start,end,label, or a folder of
             TextGrids.
         tier: interval tier of the TextGrids.
@@ -63,7 +73,7 @@ def analyze(
         split: the split to read; by default `val` of a store, and all of a corpus.
         out: a new folder for `layers.json` (`cka.json`) and `report.html`.
         device: auto, cpu, cuda, mps.
-        download: whether a speech model named on the hub may be downloaded.
+        download: whether a network named on the hub may be downloaded.
         progress: called with (clips done, all clips).
         **changes: fields of `AnalyzeConfig`, such as ``target`` and ``folds``; with ``brain`` those
             of `BrainConfig`, such as ``tr``.
@@ -77,15 +87,12 @@ def analyze(
     folder = None if out is None else Path(out)
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} already exists; choose a new --out folder")
-    opened = open_subject(subject, data, split=split, device=device, download=download)
+    open_one = partial(open_subject, split=split, device=device, download=download)
+    opened = open_one(subject, data, layers=layers)
     if method == CKA:
         if changes:
             raise UsageError(f"cka takes no setting {next(iter(changes))!r}; leave it out")
-        second = (
-            opened
-            if other is None
-            else open_subject(other, data, split=split, device=device, download=download)
-        )
+        second = opened if other is None else open_one(other, other_data or data)
         return compare_layers(opened.subject, second.subject, out=folder, progress=progress)
     if method == BRAIN:
         if responses is None or "tr" not in changes:
@@ -107,12 +114,16 @@ def analyze(
     if other is not None:
         raise UsageError(f"{method} takes one subject; pass --with to `seit analyze cka` alone")
     config: AnalyzeConfig = build(AnalyzeConfig, {"method": method, **changes}, origin="settings")
+    named = other_subject(config.target)
+    if other_data is not None and named is None:
+        raise UsageError("--other-data is for the target SUBJECT@LAYER and for cka --with")
     is_store = is_url(str(data)) or (Path(data) / "store.json").is_file()
     return analyze_layers(
         opened.subject,
         config,
         baselines=opened.baselines,
         groups=groups_of(opened.subject.places, groups),
+        other=None if named is None else open_one(named, other_data or data).subject,
         alignments=None if align is None else read_alignments(align, tier=tier),
         num_codes=codes_of(open_store(data)) if is_store else None,
         out=folder,

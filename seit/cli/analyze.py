@@ -28,7 +28,10 @@ class DataFlags:
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     download: bool = False
-    """Allow a speech model's name on the hub to be downloaded; no code of it is run."""
+    """Allow a network's name on the hub to be downloaded; no code of it is run."""
+    layers: str | None = None
+    """Modules of a network of timm to read, with commas between: blocks.3,blocks.11.attn. By
+    default its blocks or stages."""
     json: bool = False
     """Print one JSON object."""
 
@@ -39,6 +42,7 @@ class DataFlags:
             "out": self.out,
             "device": self.device,
             "download": self.download,
+            "layers": None if self.layers is None else self.layers.split(","),
         }
 
 
@@ -48,8 +52,10 @@ class TargetFlags:
     """Flags of the target and of cross-validation."""
 
     target: str = "label"
-    """label, phone, word, codes, mel, layer:NAME (of SUBJECT), or a .npy file with a row for each
-    instance."""
+    """label, phone, word, codes, mel, layer:NAME (of SUBJECT), OTHER@LAYER (of another network), or
+    a .npy file with a row for each instance."""
+    other_data: str | None = None
+    """Data of OTHER, from the same files; by default DATA."""
     align: Path | None = None
     """For phone and word: a table of key,start,end,label (seconds), or a folder of TextGrids."""
     tier: str | None = None
@@ -88,8 +94,10 @@ def cca(
     Chance, the same network with random weights, and the input itself are always measured too.
 
     Args:
-        subject: A run's folder, or hf: and the folder of a speech model.
-        data: A store of the run's tokenizer; for a speech model a corpus of sounds.
+        subject: A run's folder; hf: and the folder of a speech model; or timm: and a folder, an
+            architecture and a file of weights (timm:NAME:FILE), or an architecture alone, which
+            gets random weights.
+        data: A store of the run's tokenizer; for hf: a corpus of sounds; for timm: one of pictures.
         method: cca, svcca (on 99 % of the variance), or r2 (variance explained by ridge
             regression).
         target: Target and folds.
@@ -111,8 +119,10 @@ def probe(
     """Classify the target from each layer of SUBJECT by a linear probe, on held-out folds.
 
     Args:
-        subject: A run's folder, or hf: and the folder of a speech model.
-        data: A store of the run's tokenizer; for a speech model a corpus of sounds.
+        subject: A run's folder; hf: and the folder of a speech model; or timm: and a folder, an
+            architecture and a file of weights (timm:NAME:FILE), or an architecture alone, which
+            gets random weights.
+        data: A store of the run's tokenizer; for hf: a corpus of sounds; for timm: one of pictures.
         method: ridge or lda (linear discriminant analysis).
         target: Target and folds.
         flags: What is read.
@@ -127,14 +137,18 @@ def cka(
     /,
     *,
     with_: Annotated[str | None, Parameter(name="--with")] = None,
+    other_data: str | None = None,
     flags: DataFlags = DataFlags(),
 ) -> None:
     """Compare each layer of SUBJECT with each other layer, or with those of another subject.
 
     Args:
-        subject: A run's folder, or hf: and the folder of a speech model.
-        data: A store of the run's tokenizer; for a speech model a corpus of sounds.
-        with_: Another subject on the same data.
+        subject: A run's folder; hf: and the folder of a speech model; or timm: and a folder, an
+            architecture and a file of weights (timm:NAME:FILE), or an architecture alone, which
+            gets random weights.
+        data: A store of the run's tokenizer; for hf: a corpus of sounds; for timm: one of pictures.
+        with_: Another subject.
+        other_data: Its data, from the same files; by default DATA.
         flags: What is read.
     """
     from seit.analysis import CkaResult
@@ -142,7 +156,13 @@ def cka(
 
     with counting_bar("reading layers") as bar:
         result = analyze(
-            subject, data=data, method="cka", other=with_, progress=bar, **flags.keywords()
+            subject,
+            data=data,
+            method="cka",
+            other=with_,
+            other_data=other_data,
+            progress=bar,
+            **flags.keywords(),
         )
     assert isinstance(result, CkaResult)
     if flags.json:

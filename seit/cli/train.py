@@ -26,6 +26,7 @@ def command(
     *,
     seeds: int = 1,
     pixels: Path | None = None,
+    layer: str | None = None,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Train a classifier on the tokens of STORE and leave a run folder at OUT.
@@ -39,11 +40,13 @@ def command(
         seeds: Number of seeds; with several, each run gets a folder of OUT, and their spread is
             reported.
         pixels: Train on the pixels of this SRC instead, for comparison.
+        layer: Of the run of --init-from, keep the blocks up to this one, such as blocks.3;
+            `seit analyze probe` names the best. All by default.
         flags: Flags of all runs.
     """
     from seit.api import plan_run, train
 
-    given = flags.keywords(pixels=pixels)
+    given = flags.keywords(pixels=pixels, layer=layer)
     if flags.dry_run:
         return print_settings(plan_run("train", store, out=flags.out, **given), json=flags.json)
     out = flags.folder

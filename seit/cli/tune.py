@@ -21,6 +21,7 @@ def command(
     /,
     *,
     method: str | None = None,
+    layer: str | None = None,
     seeds: int = 1,
     backbone: str | None = None,
     download: bool = False,
@@ -37,6 +38,8 @@ def command(
         method: lora, adalora, adapter, houlsby, adapterbias, prefix, bitfit, weighted-sum, linear
             or full; several with commas between, or all, make runs in OUT/METHOD/seed-0 … and a
             table. That of the recipe by default.
+        layer: Read the classes from this layer of the backbone, such as blocks.3, and drop the
+            blocks after it; `seit analyze probe` names the best. The last by default.
         seeds: Number of seeds of each method.
         backbone: hf: and the folder of a speech model (wav2vec 2.0, HuBERT, WavLM, data2vec-audio,
             UniSpeech-SAT, Whisper), instead of --init-from.
@@ -45,7 +48,7 @@ def command(
     """
     from seit.api import plan_run, tune
 
-    given = flags.keywords(method=method)
+    given = flags.keywords(method=method, layer=layer)
     if flags.dry_run:
         settings = plan_run("tune", store, out=flags.out, backbone=backbone, **given)
         return print_settings(settings, json=flags.json)

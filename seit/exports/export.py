@@ -32,7 +32,7 @@ from seit.shards import Store
 from seit.stores import work_folder
 from seit.tensors import tensor_bytes
 from seit.tokenizers import Tokenizer, load_tokenizer, tokenizer_bytes
-from seit.training import TOKENIZER_NAME, WEIGHTS_NAME, Run, check_plain
+from seit.training import TOKENIZER_NAME, WEIGHTS_NAME, Run, check_one_network
 
 Format = Literal["safetensors", "onnx", "torch"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -108,7 +108,7 @@ def export_run(
         SeitError: a file differs from the run's model; no file is kept.
     """
     source, target = Run.open(run), Path(out).absolute()
-    check_plain(source)
+    check_one_network(source)
     _check_names("format", formats, FORMATS)
     programs.check_opset(opset)
     if "onnx" in formats:

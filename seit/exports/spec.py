@@ -15,9 +15,24 @@ from seit.augment import AugmentConfig, PixelAugment, TokenAugment
 from seit.config import to_mapping
 from seit.documents import as_record, read_json
 from seit.errors import DamagedError, UsageError
-from seit.models import Compression, build_backbone, load_weights
+from seit.models import (
+    TUNINGS,
+    Compression,
+    TuningConfig,
+    build_backbone,
+    load_weights,
+    make_tuning,
+)
 from seit.tokenizers import Tokenizer
-from seit.training import FINISHED, Run, TrainConfig, TrainResult, pixel_stem, read_confusion
+from seit.training import (
+    FINISHED,
+    Run,
+    TrainConfig,
+    TrainResult,
+    modules_of,
+    pixel_stem,
+    read_confusion,
+)
 
 CONFIG_NAME = "config.json"
 FORMAT = "seit-export"
@@ -33,6 +48,7 @@ class BackboneSpec:
 
     Attributes:
         compression: changes of the network by compression; None for none.
+        tuning: tuning whose modules the network has; None for none.
     """
 
     name: str
@@ -42,6 +58,7 @@ class BackboneSpec:
     num_classes: int
     kwargs: dict[str, Any]
     compression: Compression | None = None
+    tuning: TuningConfig | None = None
 
     def build(self, weights: Mapping[str, Tensor], *, origin: str) -> nn.Module:
         """Build the timm model and load its weights, named ``origin`` in messages.
@@ -60,6 +77,9 @@ class BackboneSpec:
             structure=changes.structure,
             **self.kwargs,
         )
+        if self.tuning is not None:
+            _check_modules(self.tuning, weights, origin=origin)
+            make_tuning(self.tuning).attach(model)
         changes.attach(model, origin=origin)
         load_weights(model, dict(weights), origin=origin)
         return model
@@ -120,8 +140,9 @@ class ExportSpec:
     def to_json(self) -> str:
         """Return the text of `config.json`."""
         body = asdict(self)
-        if self.model.compression is None:
-            del body["model"]["compression"]
+        for name in ("compression", "tuning"):
+            if getattr(self.model, name) is None:
+                del body["model"][name]
         return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -147,6 +168,14 @@ class ExportSpec:
         spec = as_record(body, cls, origin=str(path), advice="export again")
         _check_kwargs(spec.model.kwargs, path)
         return spec
+
+
+def _check_modules(tuning: TuningConfig, weights: Mapping[str, Tensor], *, origin: str) -> None:
+    """Raise a `UsageError` for modules that need more memory than the weights account for."""
+    setting = TUNINGS[tuning.method].size_setting
+    size = getattr(tuning, setting) if setting else 0
+    if size > sum(value.numel() for value in weights.values()):
+        raise UsageError(f"the settings of {origin} speak of more weights than it holds")
 
 
 def describe(run: Run, tokenizer: Tokenizer, compression: Compression) -> ExportSpec:
@@ -176,6 +205,7 @@ def describe(run: Run, tokenizer: Tokenizer, compression: Compression) -> Export
             num_classes=len(run.classes),
             kwargs=config.model.timm_kwargs(),
             compression=compression.of_dense() if compression.changes_network else None,
+            tuning=modules_of(run),
         ),
         reads="pixels" if reads_pixels else "tokens",
         size=augment.grid if reads_pixels else tokenizer.grid,

@@ -49,6 +49,12 @@ from .tuning.checkpoint import (
 )
 from .tuning.config import METHODS as METHODS, Method as Method, TuningConfig as TuningConfig
 from .tuning.registry import TUNINGS as TUNINGS, make_tuning as make_tuning
+from .vision import (
+    VisionInputs as VisionInputs,
+    VisionNetwork as VisionNetwork,
+    check_runs as check_runs,
+    load_vision as load_vision,
+)
 from .vit import (
     disjoint_stem as disjoint_stem,
     takes_patches as takes_patches,

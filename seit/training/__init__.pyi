@@ -92,9 +92,11 @@ from .launch import (
 )
 from .loop import Loop as Loop
 from .networks import (
+    check_one_network as check_one_network,
     check_plain as check_plain,
     load_classifier as load_classifier,
     load_run_model as load_run_model,
+    modules_of as modules_of,
     pixel_stem as pixel_stem,
 )
 from .objective import LoopFigures as LoopFigures, Objective as Objective

@@ -17,6 +17,7 @@ from typing_extensions import override
 from seit.augment import Augmented
 from seit.classes import split_warning
 from seit.documents import as_record
+from seit.errors import UsageError
 from seit.outcomes import Outcome
 from seit.progress import Progress
 from seit.report import Section
@@ -99,6 +100,8 @@ def train(
     """
     opened = as_store(store)
     settled = starting_from(config, init_from)
+    if settled.layer is not None and settled.init_from is None:
+        raise UsageError(f"layer is {settled.layer}, which needs --init-from, the run that has it")
     return run_objective(
         lambda ranks, start: Classification(settled, opened, ranks, init_from=start),
         settled,
@@ -125,7 +128,7 @@ class Classifying(Objective[Result]):
         if ranks.is_main:
             _warn_of_classes(config, store)
         if init_from is not None:
-            start_from(model, Run.open(init_from), store)
+            start_from(model, Run.open(init_from), store, layer=config.layer)
         super().__init__(config, feed, ranks, model)
         self.store = store  # a store, or other data with the same splits and classes
         self._teacher: Teacher | None = None

@@ -1,6 +1,7 @@
 """Run settings: one frozen dataclass per kind of run, and the groups they share."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -36,6 +37,7 @@ INIT_FROM = "init_from"
 LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
 """Settings that determine the length of a run."""
 
+_BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,3})")
 _LARGEST = {"model.embed_dim": 1 << 16, "model.depth": 1 << 10, "model.num_heads": 1 << 10}
 """Sizes beyond which even a network on the meta device takes too long to build."""
 
@@ -296,6 +298,9 @@ class LoopConfig:
 class TrainConfig(LoopConfig):
     """Settings of a supervised run, as trained by `seit train`."""
 
+    layer: str | None = None
+    """Layer `blocks.N` of the run of `init_from` that the classifier reads, such as the one that
+    `seit analyze` names; later blocks are dropped. None keeps all."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Loss."""
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -308,6 +313,25 @@ class TrainConfig(LoopConfig):
         require_setting(
             0 < self.distill.temperature < math.inf, "distill.temperature", self, "above 0"
         )
+        if self.layer is not None:
+            depth = index_of_block(self.layer) + 1
+            fits = self.model.depth == depth
+            require_setting(fits, "model.depth", self, f"{depth}, as layer is {self.layer}")
+
+
+def index_of_block(layer: str) -> int:
+    """Return N of a layer `blocks.N`.
+
+    Raises:
+        UsageError: it is another layer.
+    """
+    match = _BLOCK.fullmatch(layer)
+    if match is None:
+        raise UsageError(
+            f"layer is {layer!r}; a classifier reads blocks.0, blocks.1, … of a ViT, as "
+            "`seit analyze` names them"
+        )
+    return int(match[1])
 
 
 def _is_longer(value: Any, before: Any) -> bool:

@@ -15,7 +15,7 @@ from seit.errors import UsageError
 from seit.models import is_of_head, load_weights
 from seit.shards import Store
 from seit.tokenizers import load_tokenizer
-from seit.training.config import LoopConfig
+from seit.training.config import LoopConfig, index_of_block
 from seit.training.networks import check_plain
 from seit.training.run import TOKENIZER_NAME, Run
 
@@ -30,11 +30,12 @@ def starting_from(config: Config, init_from: str | Path | None) -> Config:
     return config if init_from is None else replace(config, init_from=str(init_from))
 
 
-def start_from(model: nn.Module, run: Run, store: Store) -> None:
+def start_from(model: nn.Module, run: Run, store: Store, *, layer: str | None = None) -> None:
     """Load the weights of ``run`` into ``model``, possibly except the classifier's.
 
     The classifier takes the rows of the store's classes, matched by name. It keeps its new weights
-    if the run was pretrained without one or lacks some of the store's classes.
+    if the run was pretrained without one or lacks some of the store's classes. With ``layer``, the
+    model has the blocks up to this one only, and the classifier keeps its new weights.
 
     Raises:
         UsageError: the run has not finished, was trained on another tokenizer's tokens, or its
@@ -43,7 +44,9 @@ def start_from(model: nn.Module, run: Run, store: Store) -> None:
     check_tokens(run, store)
     weights = plain_weights(run)
     head = {key for key in weights if is_of_head(model, key)}
-    rows = _rows_of_head(run, store)
+    rows = _rows_of_head(run, store) if layer is None else None
+    if layer is not None:
+        weights = _up_to(layer, weights, run)
     if rows is None:
         fresh = {key: value for key, value in model.state_dict().items() if is_of_head(model, key)}
         weights = {key: value for key, value in weights.items() if key not in head} | fresh
@@ -51,6 +54,24 @@ def start_from(model: nn.Module, run: Run, store: Store) -> None:
         taken = torch.from_numpy(rows)
         weights |= {key: weights[key].index_select(0, taken) for key in head}
     load_weights(model, weights, origin=str(run.path))
+
+
+def _up_to(layer: str, weights: dict[str, Tensor], run: Run) -> dict[str, Tensor]:
+    """Return the weights without those of blocks after a layer.
+
+    Raises:
+        UsageError: the run has no such block.
+    """
+    last = index_of_block(layer)
+    number_of = {key: key.split(".")[1] for key in weights if key.startswith("blocks.")}
+    has_blocks = all(number.isdigit() for number in number_of.values())
+    count = len(set(number_of.values()))
+    if not has_blocks or last >= count:
+        raise UsageError(
+            f"{run.path} has no layer {layer}; "
+            + (f"its last is blocks.{count - 1}" if count and has_blocks else "it is no ViT")
+        )
+    return {key: one for key, one in weights.items() if int(number_of.get(key, 0)) <= last}
 
 
 def _rows_of_head(run: Run, store: Store) -> npt.NDArray[np.int64] | None:

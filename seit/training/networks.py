@@ -11,7 +11,6 @@ from seit.models import (
     TUNINGS,
     OnnxClassifier,
     Structure,
-    Tuning,
     TuningConfig,
     build_backbone,
     load_weights,
@@ -91,9 +90,9 @@ def load_run_model(
         weights=weights,
         structure=compression.structure,
     )
-    tuning = _modules_of(run)
+    tuning = modules_of(run)
     if tuning is not None:
-        tuning.attach(model)
+        make_tuning(tuning).attach(model)
     compression.attach(model, origin=str(run.path))
     load_weights(model, weights, origin=str(run.path))
     return model.to(device)
@@ -124,6 +123,19 @@ def load_classifier(
     return program, StoredTokens(tokenizer.codebook, grid).to(device)
 
 
+def check_one_network(run: Run) -> None:
+    """Check that a run is one network.
+
+    Raises:
+        UsageError: it is a continual run, or has no network over tokens.
+    """
+    if not run.kind.one_network:
+        raise UsageError(
+            f"{run.path} is a continual run, whose learners need not be one network; use the run "
+            "that it was started from"
+        )
+
+
 def check_plain(run: Run) -> None:
     """Check that a run's weights are those of a plain backbone.
 
@@ -131,24 +143,19 @@ def check_plain(run: Run) -> None:
         UsageError: the run has tuning modules that cannot be folded into weights, is a continual
             run, or has no network over tokens.
     """
-    tuning = _modules_of(run)
-    if not run.kind.one_network:
-        raise UsageError(
-            f"{run.path} is a continual run, whose learners need not be one network; use the run "
-            "that it was started from"
-        )
+    check_one_network(run)
+    tuning = modules_of(run)
     if tuning is not None:
         raise UsageError(
-            f"{run.path} was tuned by {tuning.config.method}, whose modules are no weights of a "
+            f"{run.path} was tuned by {tuning.method}, whose modules are no weights of a "
             "plain backbone; use the run that it was started from, or tune by "
             f"{', '.join(name for name, one in TUNINGS.items() if one.mergeable)}"
         )
 
 
-def _modules_of(run: Run) -> Tuning | None:
-    """Return the unattached tuning whose modules a run's weights include; None if there is none."""
+def modules_of(run: Run) -> TuningConfig | None:
+    """Return the tuning whose modules a run's weights include; None if there is none."""
     config = getattr(run.settings, "tuning", None)
     if not isinstance(config, TuningConfig) or not run.kind.one_network:
         return None
-    tuning = make_tuning(config)
-    return None if tuning.mergeable else tuning
+    return None if TUNINGS[config.method].mergeable else config

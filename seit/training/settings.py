@@ -19,7 +19,7 @@ from seit.config import (
 from seit.errors import SeitError, UsageError
 from seit.recipes import find_recipe
 from seit.shards import Location, Store, as_store
-from seit.training.config import LoopConfig
+from seit.training.config import LoopConfig, index_of_block
 from seit.training.defaults import backbone_of, default_settings, warn_of_modality
 from seit.training.kinds import kind_with
 
@@ -87,6 +87,10 @@ def resolve_settings(
     layers = (_of_config(config), from_environment(kind), nest(flags, origin=_ORIGIN))
     start = merge(*layers).get("init_from")
     started = backbone_of(start, resumed=resumed) if start and "model.name" not in flags else {}
+    layer = merge(*layers).get("layer")
+    if layer is not None:
+        cut = {"model": {"depth": index_of_block(layer) + 1}}
+        started = merge(started, cut)
     return build(kind, merge(base, started, *layers), origin=_ORIGIN)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from seit.analysis.layers.alignments import Span
 from seit.analysis.layers.config import AnalyzeConfig
+from seit.analysis.layers.counterparts import Counterpart, counterparts, cut
 from seit.analysis.layers.folds import make_folds
 from seit.analysis.layers.gather import Division, gather, reduce
 from seit.analysis.layers.pooling import Part
@@ -37,6 +38,8 @@ SPANS: Mapping[str, Part] = {"phone": "middle", "word": "whole"}
 _PILOT_CLIPS = 256
 LAYER = "layer:"
 """Before the name of a layer of the subject that others are compared with."""
+OF_OTHER = "@"
+"""Between the name of another subject and that of its layer."""
 _TARGET_DIM = 128
 
 
@@ -46,6 +49,7 @@ def analyze_layers(
     *,
     baselines: Sequence[Subject] = (),
     groups: Sequence[str],
+    other: Subject | None = None,
     alignments: Mapping[str, list[Span]] | None = None,
     num_codes: int | None = None,
     out: Path | None = None,
@@ -58,6 +62,7 @@ def analyze_layers(
         config: settings.
         baselines: subjects on the same inputs, to compare with.
         groups: group of each instance; no group is in two folds.
+        other: the subject that the target names, on the same files.
         alignments: spans of each file, for the targets phone and word.
         num_codes: codes of the tokenizer, for the target codes.
         out: new folder of `layers.json` and `report.html`; None writes nothing.
@@ -67,7 +72,12 @@ def analyze_layers(
         UsageError: the target does not fit the subject, or there are too few samples or groups.
     """
     target = make_target(
-        subject, config, baselines=baselines, alignments=alignments, num_codes=num_codes
+        subject,
+        config,
+        baselines=baselines,
+        other=other,
+        alignments=alignments,
+        num_codes=num_codes,
     )
     if SCORES[config.method].needs_types and not target.types:
         raise UsageError(
@@ -84,7 +94,8 @@ def analyze_layers(
         seed=config.seed,
     )
     division = Division(folds, config.folds)
-    controls = [*([subject.random_twin(config.seed)] if config.random_twin else []), *baselines]
+    has_twin = config.random_twin and not subject.is_random
+    controls = [*([subject.random_twin(config.seed)] if has_twin else []), *baselines]
     scored = [
         SubjectScores(one.name, tuple(_scores(one, target, division, config, progress)))
         for one in (subject, *controls)
@@ -116,6 +127,7 @@ def make_target(
     config: AnalyzeConfig,
     *,
     baselines: Sequence[Subject] = (),
+    other: Subject | None = None,
     alignments: Mapping[str, list[Span]] | None,
     num_codes: int | None,
 ) -> Target:
@@ -152,17 +164,16 @@ def make_target(
             raise UsageError(f"{subject.name} reads no sounds; the target mel is for speech models")
         return frames_target(found[0], MEL, name=MEL)
     if config.target.startswith(LAYER):
-        layer = config.target.removeprefix(LAYER)
-        if layer not in subject.layers:
-            raise UsageError(
-                f"{subject.name} has no layer {layer!r}; it has {', '.join(subject.layers)}"
-            )
+        layer = _known_layer(subject, config.target.removeprefix(LAYER))
         return frames_target(subject, layer, name=config.target)
+    if other is not None:
+        layer = _known_layer(other, config.target.rpartition(OF_OTHER)[2])
+        return other_target(subject, other, layer)
     path = Path(config.target)
     if path.suffix != ".npy" or not path.is_file():
         raise UsageError(
-            f"the target {config.target!r} is none of label, phone, word, codes, mel and "
-            "layer:NAME, and no .npy file; choose one of them"
+            f"the target {config.target!r} is none of label, phone, word, codes, mel, layer:NAME "
+            "and SUBJECT@LAYER, and no .npy file; choose one of them"
         )
     try:
         values = np.load(path, allow_pickle=False, mmap_mode="r")
@@ -184,6 +195,45 @@ def frames_target(subject: Subject, layer: str, *, name: str) -> FramesTarget:
         for clip in subject.clips()
     }
     return FramesTarget(frames, dim=next(iter(frames.values())).shape[1], name=name)
+
+
+def other_target(subject: Subject, other: Subject, layer: str) -> FramesTarget:
+    """Read a layer of another subject as a target, on the files of both.
+
+    Raises:
+        UsageError: an instance is missing in the other's data.
+    """
+    matches = {match.row: match for match in counterparts(subject, other)}
+    components = fit_components(other.clips(_pilot(other)), [layer], max_dim=_TARGET_DIM)
+    users: dict[int, list[Counterpart]] = {}
+    for match in matches.values():
+        users.setdefault(match.other, []).append(match)
+    frames = {}
+    for clip in other.clips(sorted(users)):
+        for match in users[clip.row]:
+            part = cut(clip, other.places[clip.row], match).values[layer]
+            frames[match.row] = reduce(part, components.get(layer)).astype(np.float32)
+    return FramesTarget(
+        frames,
+        dim=next(iter(frames.values())).shape[1],
+        name=f"{other.name}{OF_OTHER}{layer}",
+        places=subject.places,
+        matches=matches,
+    )
+
+
+def other_subject(target: str) -> str | None:
+    """Return the subject that a target ``SUBJECT@LAYER`` names; None for other targets."""
+    name, mark, _ = target.rpartition(OF_OTHER)
+    return name if mark and not target.startswith(LAYER) and Path(target).suffix != ".npy" else None
+
+
+def _known_layer(subject: Subject, layer: str) -> str:
+    if layer not in subject.layers:
+        raise UsageError(
+            f"{subject.name} has no layer {layer!r}; it has {', '.join(subject.layers)}"
+        )
+    return layer
 
 
 def codes_of(store: Store) -> int:

@@ -23,7 +23,8 @@ class AnalyzeConfig:
     """Figure: held-out CCA, the same on the principal components that hold 99 % of the variance
     (SVCCA), variance explained by ridge regression, or the accuracy of a ridge or LDA probe."""
     target: str = "label"
-    """label, phone, word, codes, mel, layer:NAME, or a .npy file with a row for each instance."""
+    """label, phone, word, codes, mel, layer:NAME, SUBJECT@LAYER (a layer of another network), or a
+    .npy file with a row for each instance."""
     folds: int = 5
     """Folds of cross-validation; no file or group is in two of them."""
     nulls: int = 3

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.analysis.layers.cka import Hsic, cka_of
+from seit.analysis.layers.counterparts import counterparts, paired_clips
 from seit.analysis.layers.gather import reduce
 from seit.analysis.layers.pooling import resampled
 from seit.analysis.layers.reduction import Components, fit_components
 from seit.analysis.subjects.base import Clip, Subject
-from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.outcomes import Outcome
 from seit.progress import Count
@@ -67,22 +67,19 @@ def compare_layers(
 
     Args:
         subject: the network of the rows.
-        other: the network of the columns, on the same instances; may be the same.
+        other: the network of the columns, on the same files; may be the same.
         out: new folder of `cka.json` and `report.html`; None writes nothing.
         progress: called with (clips done, all clips).
 
     Raises:
-        UsageError: the instances differ, or a layer is constant.
+        UsageError: an instance is missing in the other's data, or a layer is constant.
     """
-    if [place.key for place in subject.places] != [place.key for place in other.places]:
-        raise UsageError(
-            f"{subject.name} and {other.name} are read on other instances; compare them on the same"
-        )
+    matches = counterparts(subject, other)
     sides = tuple(_Side.of(one) for one in (subject, other))
     pairs: dict[tuple[str, str], Hsic] = {}
     own: list[dict[str, Hsic]] = [{}, {}]
-    total = len(subject.places)
-    for done, (left, right) in enumerate(zip(subject.clips(), other.clips(), strict=True), 1):
+    total = len(matches)
+    for done, (left, right) in enumerate(paired_clips(subject, other, matches), 1):
         count = min(_num_frames(left), _num_frames(right), MOST_FRAMES)
         views = [side.frames(clip, count) for side, clip in zip(sides, (left, right), strict=True)]
         for view, sums in zip(views, own, strict=True):

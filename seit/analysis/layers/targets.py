@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.analysis.layers.alignments import Span, spans_of
+from seit.analysis.layers.counterparts import Counterpart, cut
 from seit.analysis.layers.pooling import Part, averaged, frames_of, resampled
 from seit.analysis.subjects.base import Clip, Place
 from seit.errors import UsageError
@@ -260,16 +261,27 @@ class FramesTarget(Target):
         frames: float32 (T, K) of each clip, by its number.
         dim: K.
         name: its name in tables.
+        places: places of the clips, if frames cover a part of them.
+        matches: the part that they cover, by number.
     """
 
     def __init__(
-        self, frames: Mapping[int, npt.NDArray[np.float32]], *, dim: int, name: str
+        self,
+        frames: Mapping[int, npt.NDArray[np.float32]],
+        *,
+        dim: int,
+        name: str,
+        places: Sequence[Place] = (),
+        matches: Mapping[int, Counterpart] | None = None,
     ) -> None:
         self._frames, self.dim, self.name = frames, dim, name
+        self._places, self._matches = places, matches or {}
 
     def samples(self, clip: Clip, layer: str) -> Samples | None:
         """Return a sample for each frame of a clip."""
-        own, other = clip.values[layer], self._frames[clip.row]
+        match = self._matches.get(clip.row)
+        part = clip if match is None else cut(clip, self._places[clip.row], match)
+        own, other = part.values[layer], self._frames[clip.row]
         count = min(len(own), len(other))
         return Samples(resampled(own, count), resampled(other, count))
 

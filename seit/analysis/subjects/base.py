@@ -58,11 +58,13 @@ class Subject(ABC):
         name: its name in tables.
         layers: names of its layers, from the input to the output.
         classes: class names of the instances, indexed by their labels.
+        is_random: whether its own weights are random, so that a random twin shows nothing more.
     """
 
     name: str
     layers: tuple[str, ...]
     classes: tuple[str, ...]
+    is_random: bool = False
 
     @property
     @abstractmethod

@@ -4,7 +4,9 @@ Legend: B batch, D features, h w grid of a layer, L tokens of a ViT, P of them b
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from torch import Tensor, nn
 
@@ -41,12 +43,14 @@ class TimmLayers:
 
         Args:
             layer: its layer.
-            value: (B, L, D), (B, D, h, w) or (B, h, w, D).
+            value: (B, L, D), (B, D, h, w), (B, h, w, D), or (B, D) of one position.
             shape: rows and columns of the network's input, whose ratio a sequence keeps.
 
         Raises:
             UsageError: it has another shape.
         """
+        if value.ndim == 2:
+            return value[:, None, None]
         if value.ndim == 3:
             patches = value[:, self.prefix :]
             rows = _rows(patches.shape[1], shape)
@@ -59,12 +63,33 @@ class TimmLayers:
         )
 
 
-def timm_layers(model: nn.Module) -> TimmLayers:
+def timm_layers(model: nn.Module, paths: Sequence[str] | None = None) -> TimmLayers:
     """Return the layers of a timm backbone: blocks of a ViT, stages of other networks.
 
+    Args:
+        model: the network.
+        paths: layers to choose, by these names or by the path of any module; None for all.
+
     Raises:
-        UsageError: the network has neither.
+        UsageError: the network has neither, or no such module.
     """
+    found = _usual_layers(model)
+    if paths is None:
+        return found
+    modules = dict(model.named_modules())
+    for path in paths:
+        if path not in modules and path not in found.names:
+            near = get_close_matches(path, [*found.names, *modules], n=3)
+            hint = f"; near names: {', '.join(near)}" if near else ""
+            raise UsageError(f"{type(model).__name__} has no module {path!r}{hint}")
+    return replace(
+        found,
+        inputs={path: found.inputs[path] for path in paths if path in found.inputs},
+        outputs={path: found.outputs.get(path, path) for path in paths if path not in found.inputs},
+    )
+
+
+def _usual_layers(model: nn.Module) -> TimmLayers:
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(model, "num_prefix_tokens"):
         outputs = {f"blocks.{index}": f"blocks.{index}" for index in range(len(blocks))}

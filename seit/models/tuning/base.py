@@ -204,6 +204,10 @@ class Tuning(ABC):
         """Return the rank of each low-rank delta, by the layer's name; none for other methods."""
         return {}
 
+    def layer_shares(self) -> dict[str, float]:
+        """Return the share of each layer in a learned average; none for other methods."""
+        return {}
+
     def penalty(self) -> Tensor | None:
         """Return a penalty to add to the loss, a number in float32; None for none."""
         return None

@@ -88,6 +88,16 @@ class WeightedSum(Tuning):
         place = Addition("blocks", _WEIGHTS, kinds=(nn.Sequential, WeightedSequential))
         return [(place, _like(blocks, made))]
 
+    @override
+    def layer_shares(self) -> dict[str, float]:
+        average = next(one for one in self.model.modules() if isinstance(one, _AVERAGES))
+        shares = average.layer_weights.detach().float().softmax(0).tolist()
+        names = ("stem", *(f"blocks.{index}" for index in range(len(shares) - 1)))
+        return dict(zip(names, shares, strict=True))
+
+
+_AVERAGES = (WeightedSequential, WeightedSpeechNetwork)
+
 
 def _like(module: nn.Module, made: nn.Parameter) -> nn.Parameter:
     """Return a parameter with the device and dtype of a module's first weight."""

@@ -4,8 +4,8 @@ Legend: B batch, P parts of the loss.
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from seit.documents import as_record
 from seit.errors import UsageError
 from seit.models import Tuning, is_of_head, make_tuning, save_adapter
 from seit.progress import Progress
-from seit.report import Section, table
+from seit.report import Bar, Section, bar_chart, table
 from seit.shards import Store, as_store
 from seit.training.classify import CLASSIFIER_FILES, Classifying, TrainResult, teacher_of
 from seit.training.feeds import TrainBatch
@@ -43,12 +43,15 @@ class TuneResult(TrainResult):
         tuning_parameters: the method's parameters at the end, without the classifier's.
         head_parameters: parameters of the classifier.
         ranks: rank of each low-rank delta, by the layer's name; empty for other methods.
+        layer_shares: share of each layer in the learned average of `weighted-sum`, summing to 1;
+            empty for other methods.
     """
 
     trained_parameters: int
     tuning_parameters: int
     head_parameters: int
     ranks: dict[str, int]
+    layer_shares: dict[str, float] = field(default_factory=dict)
 
 
 def tune(
@@ -101,6 +104,7 @@ class TunedClassification(Classifying[TuneResult]):
         super().__init__(config, store, ranks, init_from=init_from)
         self.tuning = make_tuning(config.tuning)
         self.tuning.attach(self.model)
+        self._shares: dict[str, float] = {}
         if self.tuning.penalty() is not None:
             self.parts = ("loss", "penalty")
 
@@ -113,6 +117,11 @@ class TunedClassification(Classifying[TuneResult]):
         if penalty is None:
             return losses_P
         return torch.stack([losses_P[0] + penalty, penalty])
+
+    @override
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        self._shares = self._of(model).layer_shares()
+        return super().evaluate(model)
 
     @override
     def after_update(self, step: int, total: int) -> None:
@@ -136,6 +145,7 @@ class TunedClassification(Classifying[TuneResult]):
             tuning_parameters=sum(one.numel() for one in self.tuning.kept_state().values()),
             head_parameters=sum(one.numel() for key, one in named if is_of_head(self.model, key)),
             ranks=self.tuning.ranks(),
+            layer_shares=self._shares,
         )
 
     @override
@@ -146,10 +156,15 @@ class TunedClassification(Classifying[TuneResult]):
     @override
     def sections(self) -> Sequence[Section]:
         ranks = self.tuning.ranks()
-        if not ranks:
-            return ()
-        rows = [[name, rank] for name, rank in ranks.items()]
-        return (Section("Ranks", table(rows, header=["layer", "rank"])),)
+        found = []
+        if ranks:
+            rows = [[name, rank] for name, rank in ranks.items()]
+            found.append(Section("Ranks", table(rows, header=["layer", "rank"])))
+        if self._shares:
+            bars = [Bar(name, share) for name, share in self._shares.items()]
+            chart = bar_chart(bars, title="Learned average of layers", unit_label="share")
+            found.append(Section("Layers", chart))
+        return found
 
     def _of(self, model: nn.Module) -> Tuning:
         """Return the tuning of the model, or of its average."""

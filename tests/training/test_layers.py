@@ -1,0 +1,110 @@
+"""Runs that read a layer which `seit analyze` names, and learned averages of layers."""
+
+import json
+
+import pytest
+import torch
+from support.pretraining import CONFIG as PRETRAIN, changed
+
+import seit
+from seit.config import to_mapping
+from seit.errors import UsageError
+from seit.exports import load_graph
+from seit.pretraining import pretrain
+from seit.training import Run
+
+SETTINGS = {
+    "data": {"batch_size": 12},
+    "optim": {"lr": 1e-2, "lr_batch_size": 0},
+    "schedule": {"steps": 4, "warmup_steps": 1},
+    "run": {"device": "cpu", "log_every": 2, "loggers": []},
+}
+
+
+@pytest.fixture(scope="module")
+def encoder(pattern_store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("layers") / "encoder"
+    pretrain(changed(schedule={"steps": 2}), pattern_store, out=out)
+    return out
+
+
+def test_the_best_layer_is_the_one_that_is_tuned(encoder, pattern_folder, pattern_store, tmp_path):
+    data = pattern_folder / "store"
+    named = seit.analyze(
+        encoder, data=data, method="ridge", split="train", fewest=5, folds=3, random_twin=False
+    )
+    assert "blocks.0" in [layer.name for layer in named.layers]
+    out = tmp_path / "tuned"
+    flags = {"config": SETTINGS, "init_from": encoder, "method": "linear", "layer": "blocks.0"}
+    result = seit.tune(pattern_store, out=out, **flags)
+    run = Run.open(out)
+    assert run.settings.model.depth == 1
+    before, after = Run.open(encoder).load_weights(), run.load_weights()
+    kept = {key for key in before if not key.startswith("blocks.1.")}
+    assert kept == {key for key in after if not key.startswith("head.")}
+    for key in kept:
+        assert torch.equal(before[key], after[key]), key
+    assert result.parameters == sum(value.numel() for value in after.values())
+    assert seit.evaluate(out, store=pattern_store).top1 == result.top1
+    assert seit.tune(pattern_store, out=out, resume=True, **flags).record() == result.record()
+    exported = seit.export(out, out=tmp_path / "exported", formats=["safetensors"])
+    assert [file.name for file in exported.files if file.logit_difference is not None] == [
+        "model.safetensors"
+    ]
+
+
+def test_shares_of_layers_are_learned_kept_and_exported(encoder, pattern_store, tmp_path):
+    out, folder = tmp_path / "average", tmp_path / "exported"
+    result = seit.tune(
+        pattern_store, out=out, config=SETTINGS, init_from=encoder, method="weighted-sum"
+    )
+    shares = result.layer_shares
+    assert list(shares) == ["stem", "blocks.0", "blocks.1"]
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert max(shares.values()) > 1 / 3 + 1e-4, "trained"
+    learned = Run.open(out).load_weights()["blocks.layer_weights"].softmax(0).tolist()
+    assert list(shares.values()) == pytest.approx(learned)
+    written = json.loads((out / "run.json").read_text())["result"]
+    assert written["layer_shares"] == pytest.approx(shares)
+    assert "Learned average of layers" in (out / "report.html").read_text()
+    assert seit.evaluate(out, store=pattern_store).top1 == result.top1
+    files = seit.export(out, out=folder, formats=["safetensors"]).files
+    assert all(file.logit_difference < 1e-4 for file in files if file.logit_difference is not None)
+    tokens = torch.from_numpy(pattern_store["val"].tokens[:3].astype("int64"))
+    (logits,) = load_graph(folder)(tokens)
+    assert logits.shape == (3, 3)
+    spec = json.loads((folder / "config.json").read_text())
+    spec["model"]["tuning"]["method"] = "houlsby"
+    spec["model"]["tuning"]["hidden_dim"] = 1 << 40
+    (folder / "config.json").write_text(json.dumps(spec))
+    with pytest.raises(UsageError, match="speak of more weights"):
+        load_graph(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["weighted-sum", "houlsby"])
+def test_modules_are_exported_as_programs(encoder, pattern_store, tmp_path, method):
+    out = tmp_path / "tuned"
+    seit.tune(pattern_store, out=out, config=SETTINGS, init_from=encoder, method=method)
+    files = seit.export(out, out=tmp_path / "exported", inputs=["tokens"]).files
+    differences = {file.name: file.logit_difference for file in files}
+    assert differences["classifier.onnx"] < 1e-4
+    assert differences["classifier.pt2"] < 1e-4
+
+
+def test_layers_that_a_classifier_cannot_read_are_refused(encoder, pattern_store, tmp_path):
+    started = {"config": SETTINGS, "init_from": encoder, "out": tmp_path / "x"}
+    with pytest.raises(UsageError, match=r"layer is 'stem'; a classifier reads blocks\.0"):
+        seit.tune(pattern_store, layer="stem", **started)
+    with pytest.raises(UsageError, match=r"has no layer blocks\.2; its last is blocks\.1"):
+        seit.train(pattern_store, layer="blocks.2", **started)
+    with pytest.raises(UsageError, match=r"model\.depth is 2; it must be 1, as layer is blocks\.0"):
+        seit.tune(pattern_store, layer="blocks.0", **started, **{"model.depth": 2})
+    with pytest.raises(UsageError, match="needs --init-from"):
+        seit.train(
+            pattern_store,
+            out=tmp_path / "x",
+            config={**SETTINGS, "model": {**to_mapping(PRETRAIN.model), "depth": 1}},
+            layer="blocks.0",
+        )
+    assert not (tmp_path / "x").exists()
