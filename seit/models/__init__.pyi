@@ -1,3 +1,4 @@
+from .capture import captured as captured
 from .classifier import is_of_head as is_of_head
 from .codebook import standardised as standardised
 from .compression.bounds import MAX_PROGRAM_BYTES as MAX_PROGRAM_BYTES
@@ -34,6 +35,7 @@ from .create import (
 )
 from .encoder import check_encoder as check_encoder, encode as encode, pooled as pooled
 from .identity import fingerprint as fingerprint
+from .layers import TOKENS as TOKENS, timm_layers as timm_layers
 from .speech.layouts import SAMPLE_RATE as SAMPLE_RATE
 from .speech.load import load_speech as load_speech, random_speech as random_speech
 from .speech.network import SpeechNetwork as SpeechNetwork

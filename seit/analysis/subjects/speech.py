@@ -11,9 +11,8 @@ import torch
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
-from seit.analysis.subjects.capture import captured
 from seit.analysis.subjects.sounds import Sound
-from seit.models import SpeechNetwork, random_speech
+from seit.models import SpeechNetwork, captured, random_speech
 
 STEM = "stem"
 """Input of the first block."""
