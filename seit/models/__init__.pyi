@@ -36,6 +36,7 @@ from .create import (
 from .encoder import check_encoder as check_encoder, encode as encode, pooled as pooled
 from .identity import fingerprint as fingerprint
 from .layers import TOKENS as TOKENS, timm_layers as timm_layers
+from .pretrained import Loaded as Loaded, load_pretrained as load_pretrained
 from .speech.layouts import SAMPLE_RATE as SAMPLE_RATE
 from .speech.load import load_speech as load_speech, random_speech as random_speech
 from .speech.network import SpeechNetwork as SpeechNetwork

@@ -118,6 +118,7 @@ from .prediction import (
     list_files as list_files,
     predict as predict,
 )
+from .pretrained import find_pretrained as find_pretrained
 from .ranks import Ranks as Ranks
 from .records import (
     FINISHED as FINISHED,
