@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         frontier,
         info,
         merge,
+        neighbors,
         predict,
         pretrain,
         quickstart,
@@ -66,6 +67,7 @@ __all__ = [
     "info",
     "loader",
     "merge",
+    "neighbors",
     "open",
     "predict",
     "pretrain",
@@ -83,7 +85,7 @@ _HOMES = {
     "open": ("seit.shards", "open_store"),
 }
 _ROOMS = (
-    *("augment", "ingest", "models", "shards", "stores"),
+    *("analysis", "augment", "ingest", "models", "shards", "stores"),
     *("stream", "testing", "tokenizers", "training"),
 )
 

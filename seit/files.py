@@ -38,11 +38,24 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         SeitError: the disk is full or cannot be written; ``path`` is unchanged.
     """
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file under a temporary name; at the end it is flushed and renamed to ``path``.
+
+    If the body raises, the temporary file is removed and ``path`` is unchanged.
+
+    Raises:
+        SeitError: the disk is full or cannot be written.
+    """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with explained_writes(path):
         try:
             with create_file(partial) as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             publish(partial, path)

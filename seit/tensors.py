@@ -51,6 +51,30 @@ def tensor_bytes(
     return save(on_host, texts or None)
 
 
+def header_bytes(
+    entries: Mapping[str, tuple[str, tuple[int, ...], int]],
+    *,
+    card: Mapping[str, Any],
+    num_bytes: int = 0,
+) -> bytes:
+    """Return the head of a file of tensors, which are to follow it one after another.
+
+    Args:
+        entries: dtype in safetensors' words, shape and size in bytes by name, in order.
+        card: JSON-serializable description of the tensors.
+        num_bytes: size to fill up to with blanks; a multiple of 8.
+    """
+    header: dict[str, Any] = {"__metadata__": {_CARD_KEY: json.dumps(card, sort_keys=True)}}
+    start = 0
+    for name, (dtype, shape, size) in entries.items():
+        offsets = [start, start + size]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+        start += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(max(num_bytes - 8, -(-len(text) // 8) * 8))
+    return struct.pack("<Q", len(text)) + text
+
+
 def array_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Return the bytes of a file of arrays, identical to those of equal tensors."""
     data: bytes = for_numpy.save(dict(arrays))
@@ -134,9 +158,18 @@ def read_description(path: Path) -> "dict[str, Any] | None":
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Entry of a file of tensors: its dtype, in safetensors' words such as F32, and its size."""
+    """Entry of a file of tensors.
+
+    Attributes:
+        dtype: dtype in safetensors' words, such as F32.
+        shape: sizes.
+        start: offset in the file, in bytes.
+        num_bytes: size in bytes.
+    """
 
     dtype: str
+    shape: tuple[int, ...]
+    start: int
     num_bytes: int
 
 
@@ -148,15 +181,16 @@ def list_tensors(path: Path) -> dict[str, StoredTensor]:
     """
     with _explained(path, "damaged", _RESTORE):
         with open_plain(path) as file:
-            header = parse_json(file.read(_check_header(file.read(8))))
+            size = _check_header(file.read(8))
+            header = parse_json(file.read(size))
         with safe_open(path, framework="np") as opened:  # checks the header against the file
             names = list(opened.keys())
-        return {name: _entry(header[name]) for name in names}
+        return {name: _entry(header[name], 8 + size) for name in names}
 
 
-def _entry(described: Mapping[str, Any]) -> StoredTensor:
+def _entry(described: Mapping[str, Any], first: int) -> StoredTensor:
     begin, end = described["data_offsets"]
-    return StoredTensor(described["dtype"], end - begin)
+    return StoredTensor(described["dtype"], tuple(described["shape"]), first + begin, end - begin)
 
 
 def read_arrays(path: Path, *, advice: str = _RESTORE) -> dict[str, npt.NDArray[Any]]:

@@ -71,6 +71,23 @@ def pattern_store(pattern_folder):
 
 
 @pytest.fixture(scope="session")
+def tiny_run(made_once, pattern_store):
+    """A run of two steps on `pattern_store`: a ViT of two blocks."""
+    import seit
+
+    settings = {
+        "model": {"embed_dim": 16, "depth": 2, "num_heads": 2, "stem": "2/2/0"},
+        "augment": {"crop_size": 8},
+        "run": {"device": "cpu", "loggers": []},
+    }
+
+    def make(folder):
+        seit.train(pattern_store, out=folder / "run", config=settings, steps=2, batch_size=12)
+
+    return made_once("tiny", make) / "run"
+
+
+@pytest.fixture(scope="session")
 def tinted_store(made_once):
     """A store of 8×8 grids and six classes, two tints of three patterns."""
     from support.continual import make_store

@@ -170,9 +170,10 @@ def test_results_hold_what_json_prints_of_a_finished_run(place, tmp_path):
     check_same(seit.evaluate(run, store=store, device="cpu"), printed)
     printed = answer("predict", run, place / "photos" / "red", "--device", "cpu")
     check_same(seit.predict(run, files=[place / "photos" / "red"], device="cpu"), printed)
-    printed = answer("embed", run, store, "--out", tmp_path / "a", "--device", "cpu")
-    result = seit.embed(run, store=store, out=tmp_path / "b", device="cpu")
-    check_same(result, printed | {"file": str(tmp_path / "b")})
+    printed = answer("embed", run, store, "--out", tmp_path / "a.parquet")
+    result = seit.embed(run, store=store, out=tmp_path / "b.parquet")
+    same = printed | {"file": str(tmp_path / "b.parquet")}
+    check_same(result, same)
     printed = answer("export", run, tmp_path / "c", "--format", "safetensors")
     result = seit.export(run, out=tmp_path / "d", formats=["safetensors"])
     assert result.record().keys() == printed.keys()
@@ -184,8 +185,8 @@ def test_results_hold_what_json_prints_of_a_finished_run(place, tmp_path):
 
 
 def test_features_are_what_the_classifier_sees(place, tmp_path):
-    result = seit.embed(place / "run", store=place / "store", out=tmp_path / "f", device="cpu")
-    found, split = read_features(tmp_path / "f"), seit.open(place / "store")["val"]
+    result = seit.embed(place / "run", store=place / "store", out=tmp_path / "f.safetensors")
+    found, split = read_features(tmp_path / "f.safetensors"), seit.open(place / "store")["val"]
     assert found.features.shape == (len(split), result.dim) == (len(split), 48)
     assert found.keys == tuple(split.keys)
     assert (found.labels == split.labels).all()
@@ -197,10 +198,10 @@ def test_features_are_what_the_classifier_sees(place, tmp_path):
 
 def test_features_of_an_encoder(place, tmp_path):
     seit.pretrain(place / "store", out=tmp_path / "run", config=ENCODER, **SHARED)
-    result = seit.embed(tmp_path / "run", store=place / "store", out=tmp_path / "f", device="cpu")
+    result = seit.embed(tmp_path / "run", store=place / "store", out=tmp_path / "f.safetensors")
     assert result.dim == 48
     with pytest.raises(UsageError, match="already exists"):
-        seit.embed(tmp_path / "run", store=place / "store", out=tmp_path / "f")
+        seit.embed(tmp_path / "run", store=place / "store", out=tmp_path / "f.safetensors")
 
 
 def test_settings_by_flag_by_path_and_nested(place, tmp_path):

@@ -18,6 +18,11 @@ from .layers.groups import groups_of as groups_of
 from .layers.maps import CkaResult as CkaResult, compare_layers as compare_layers
 from .layers.result import AnalyzeResult as AnalyzeResult
 from .layers.scores import SCORES as SCORES
+from .neighbors.classify import (
+    NeighborsResult as NeighborsResult,
+    find_neighbors as find_neighbors,
+)
+from .neighbors.index import Nearest as Nearest, NeighborIndex as NeighborIndex
 from .quickstart import QuickstartResult as QuickstartResult, run_quickstart as run_quickstart
 from .runs.compare import compare_contenders as compare_contenders
 from .runs.contenders import open_contenders as open_contenders

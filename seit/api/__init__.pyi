@@ -1,4 +1,4 @@
-from .analysis import analyze as analyze
+from .analysis import analyze as analyze, neighbors as neighbors
 from .corpora import frontier as frontier, quickstart as quickstart, tokenize as tokenize
 from .models import (
     PredictResult as PredictResult,

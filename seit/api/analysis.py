@@ -1,4 +1,4 @@
-"""Verb on the layers of networks: analyze."""
+"""Verbs on the layers and features of networks: analyze, neighbors."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,9 +12,11 @@ from seit.analysis import (
     BrainConfig,
     BrainResult,
     CkaResult,
+    NeighborsResult,
     analyze_layers,
     codes_of,
     compare_layers,
+    find_neighbors,
     groups_of,
     open_subject,
     other_subject,
@@ -128,4 +130,41 @@ def analyze(
         num_codes=codes_of(open_store(data)) if is_store else None,
         out=folder,
         progress=progress,
+    )
+
+
+def neighbors(
+    features: str | Path,
+    *,
+    keys: Sequence[str] = (),
+    queries: str | Path | None = None,
+    k: int = 10,
+    out: str | Path | None = None,
+    device: str = "auto",
+    progress: Count | None = None,
+) -> NeighborsResult:
+    """Find nearest neighbors in a file of features, or measure the classes that they predict.
+
+    The search is exact, by cosine, in blocks: memory is bounded by a block of the file and some
+    thousand queries. A sample is not its own neighbor, nor are other windows of the same clip.
+
+    Args:
+        features: a file written by `embed`.
+        keys: keys of samples in it whose neighbors to list.
+        queries: another such file, of the same run and layer, whose samples are the queries. With
+            neither, all samples of ``features`` are queries: leave-one-out accuracy.
+        k: number of neighbors.
+        out: a new CSV file for the neighbors of every query.
+        device: auto, cpu, cuda, mps.
+        progress: called with (queries done, total).
+
+    Raises:
+        UsageError: there is no such file or key, or the two files do not fit together.
+        DamagedError: a file is corrupt.
+
+    Example:
+        >>> seit.neighbors("features.safetensors", k=20).knn_top1
+    """
+    return find_neighbors(
+        features, keys=keys, queries=queries, k=k, out=out, device=device, progress=progress
     )

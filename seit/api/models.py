@@ -14,6 +14,7 @@ from seit.outcomes import Outcome
 from seit.progress import Count
 from seit.shards import Store, as_store
 from seit.training import (
+    HEAD,
     EmbedResult,
     Prediction,
     Predictor,
@@ -225,29 +226,33 @@ def embed(
     store: Store | str | Path,
     out: str | Path,
     split: str = "val",
+    layer: str = HEAD,
     device: str = "auto",
     progress: Count | None = None,
 ) -> EmbedResult:
     """Write the features of a run's backbone for every sample of a split.
 
-    The .safetensors file holds `features` float32 (n, D), `labels` int64 (n,) and the keys;
-    `seit.training.read_features` reads it.
+    The file holds float32 features (n, D), labels, keys and class names, and appears when it is
+    complete; `seit.training.read_features` reads it.
 
     Args:
         run: a finished run's folder, of `train`, `tune` or `pretrain`.
         store: a store of the same tokenizer: a path or URL, or an open store.
-        out: a new .safetensors file.
+        out: a new .safetensors or .parquet file.
         split: which split.
+        layer: ``"head"``, the input of the classifier; or the mean over the positions of another
+            layer: ``"blocks.0"`` … of a ViT, a stage of a CNN, or ``"tokens"``, the input.
         device: auto, cpu, cuda, mps.
         progress: called with (samples done, total).
 
     Raises:
-        UsageError: the run has not finished, or store and run do not fit together.
+        UsageError: the run has not finished or has no such layer, or store and run do not fit
+            together.
 
     Example:
         >>> seit.embed("run", store="store", out="features.safetensors").dim
     """
-    return embed_split(run, store, out, split=split, device=device, progress=progress)
+    return embed_split(run, store, out, split=split, layer=layer, device=device, progress=progress)
 
 
 def export(

@@ -1,7 +1,7 @@
 """Verbs that make runs: train, pretrain, tune, compress, continual."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ from seit.training import (
     TrainResult,
     TuneConfig,
     TuneResult,
+    find_pretrained,
     kind_named,
     open_sounds,
     resolve_settings,
@@ -105,6 +106,7 @@ def train(
     config: object = None,
     resume: bool = False,
     seeds: int = 1,
+    download: bool = False,
     progress: Progress | None = None,
     **changes: Any,
 ) -> TrainResult | SeedsResult[TrainResult]:
@@ -119,10 +121,12 @@ def train(
         resume: continue the run at ``out`` if there is one, bit for bit; its schedule may have
             become longer.
         seeds: number of seeds; with several, each run gets a folder of ``out``.
+        download: fetch ``pretrained="timm:NAME"`` from the hub; nothing is fetched otherwise.
         progress: called after each step with (steps done, total, latest figures).
         **changes: settings by flag (``steps``, ``epochs``, ``model``, ``batch_size``, ``seed``,
-            ``device``, ``pixels``, ``init_from``) or by path (``**{"optim.lr": 1e-3}``). They win
-            over ``SEIT_…`` variables, these over ``config``, that over ``recipe``.
+            ``device``, ``pixels``, ``init_from``, ``pretrained``) or by path
+            (``**{"optim.lr": 1e-3}``). They win over ``SEIT_…`` variables, these over ``config``,
+            that over ``recipe``.
 
     Raises:
         UsageError: a setting is unknown (the nearest name is given), or settings, store and folder
@@ -138,6 +142,9 @@ def train(
         "train", store, out=out, recipe=recipe, config=config, resume=resume, **changes
     )
     assert isinstance(settings, TrainConfig)
+    if settings.pretrained is not None:
+        file = find_pretrained(settings.pretrained, download=download)
+        settings = replace(settings, pretrained=file)
     if seeds != 1:
         return train_seeds(settings, store, out, seeds=seeds, resume=resume, progress=progress)
     return train_classifier(settings, store, out=out, resume=resume, progress=progress)

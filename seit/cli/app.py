@@ -34,6 +34,7 @@ COMMANDS = {
     "eval": "Evaluate a finished run on a split of a store.",
     "predict": "Predict the classes of raw images or clips.",
     "embed": "Write the features of a run's backbone for every sample of a split.",
+    "neighbors": "Find nearest neighbors in a file of features.",
     "analyze": "Measure what the layers of a network hold.",
     "footprint": "Measure what a run, an ONNX file or a tokenizer takes: bytes, memory, times.",
     "runs": "List runs, or compare some of them.",

@@ -14,32 +14,41 @@ def command(
     *,
     out: Path,
     split: str = "val",
+    layer: str = "head",
     device: str = "auto",
     json: bool = False,
 ) -> None:
-    """Write the features of a run's backbone for every sample of a split to a .safetensors file.
+    """Write the features of a run's backbone for every sample of a split to a file.
 
-    The file holds features float32 (n, D), labels int64 (n,) and keys;
-    `seit.training.read_features` reads it.
+    The file holds float32 features (n, D), labels, keys and class names, and appears when it is
+    complete; `seit neighbors` and `seit.training.read_features` read it.
 
     Args:
         run: A finished run's folder, of `seit train`, `seit tune` or `seit pretrain`.
         store: A store made by the same tokenizer.
-        out: A new .safetensors file.
+        out: A new .safetensors or .parquet file.
         split: Split to read.
+        layer: head, the input of the classifier; or the mean over the positions of another layer:
+            blocks.0 and so on of a ViT, a stage of a CNN, or tokens, the input.
         device: auto, cpu, cuda, mps.
         json: Print one JSON object.
     """
     from seit.api import embed
 
     with counting_bar("embedding", "samples") as progress:
-        result = embed(run, store=store, out=out, split=split, device=device, progress=progress)
+        result = embed(
+            run, store=store, out=out, split=split, layer=layer, device=device, progress=progress
+        )
     if json:
         return print_result(result)
     rate = human_rate(result.samples_per_second)
     return print_table(
         [
-            ("features", f"{result.samples:,} × {result.dim:,} of {result.split} ({rate})"),
+            ("layer", f"{result.layer} of {result.split}"),
+            (
+                "features",
+                f"{result.samples:,} × {result.dim:,} ({rate})",
+            ),
             ("file", f"{result.file}, {human_bytes(result.bytes)}"),
         ]
     )

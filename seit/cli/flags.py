@@ -14,7 +14,7 @@ from seit.errors import UsageError
 from seit.progress import Progress
 
 _OPTIONS = ("recipe", "config", "resume")
-_TOP_SETTINGS = ("init_from", "method", "objective")
+_TOP_SETTINGS = ("init_from", "method", "objective", "pretrained", "pretrained_head")
 """Settings outside any group."""
 _SETTINGS = ("model", "epochs", "steps", "batch_size", "seed", "device", "init_from")
 

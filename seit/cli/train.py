@@ -27,6 +27,9 @@ def command(
     seeds: int = 1,
     pixels: Path | None = None,
     layer: str | None = None,
+    pretrained: str | None = None,
+    pretrained_head: bool | None = None,
+    download: bool = False,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Train a classifier on the tokens of STORE and leave a run folder at OUT.
@@ -42,16 +45,22 @@ def command(
         pixels: Train on the pixels of this SRC instead, for comparison.
         layer: Of the run of --init-from, keep the blocks up to this one, such as blocks.3;
             `seit analyze probe` names the best. All by default.
+        pretrained: Start from timm's pretrained weights of the backbone: a .safetensors or torch
+            file, or timm:NAME with --download. The stem and the classifier are new.
+        pretrained_head: Load the classifier of --pretrained too, if it has as many classes.
+        download: Fetch timm:NAME of --pretrained from the hub.
         flags: Flags of all runs.
     """
     from seit.api import plan_run, train
 
-    given = flags.keywords(pixels=pixels, layer=layer)
+    given = flags.keywords(
+        pixels=pixels, layer=layer, pretrained=pretrained, pretrained_head=pretrained_head
+    )
     if flags.dry_run:
         return print_settings(plan_run("train", store, out=flags.out, **given), json=flags.json)
     out = flags.folder
     with figures_bar("training", NOTES) as progress:
-        result = train(store, out=out, seeds=seeds, progress=progress, **given)
+        result = train(store, out=out, seeds=seeds, download=download, progress=progress, **given)
     if not is_main_process():
         return None
     if flags.json:

@@ -1,3 +1,4 @@
+from .capture import captured as captured
 from .classifier import is_of_head as is_of_head
 from .codebook import standardised as standardised
 from .compression.bounds import MAX_PROGRAM_BYTES as MAX_PROGRAM_BYTES
@@ -34,6 +35,8 @@ from .create import (
 )
 from .encoder import check_encoder as check_encoder, encode as encode, pooled as pooled
 from .identity import fingerprint as fingerprint
+from .layers import TOKENS as TOKENS, timm_layers as timm_layers
+from .pretrained import Loaded as Loaded, load_pretrained as load_pretrained
 from .speech.classifier import SpeechClassifier as SpeechClassifier
 from .stem import Stem as Stem
 from .tokenadapt import (

@@ -38,12 +38,16 @@ from .evaluate import (
     evaluate_run as evaluate_run,
 )
 from .failure import describe_figures as describe_figures, describe_ruin as describe_ruin
-from .features import (
+from .features.base import FeatureFile as FeatureFile, Features as Features
+from .features.embed import (
+    HEAD as HEAD,
     EmbedResult as EmbedResult,
-    Features as Features,
     embed_split as embed_split,
     load_backbone as load_backbone,
     random_backbone as random_backbone,
+)
+from .features.formats import (
+    open_features as open_features,
     read_features as read_features,
 )
 from .feeds import (
@@ -118,6 +122,7 @@ from .prediction import (
     list_files as list_files,
     predict as predict,
 )
+from .pretrained import find_pretrained as find_pretrained
 from .ranks import Ranks as Ranks
 from .records import (
     FINISHED as FINISHED,

@@ -27,13 +27,18 @@ from seit.training.config import TrainConfig
 from seit.training.evaluate import Evaluation, evaluate
 from seit.training.feeds import Feed, TrainBatch, make_feed
 from seit.training.initialize import start_from, starting_from
-from seit.training.launch import run_objective
+from seit.training.launch import has_checkpoint, run_objective
 from seit.training.losses import classification_loss, distillation_loss
 from seit.training.networks import build_model
 from seit.training.objective import LoopFigures, Objective, Result
+from seit.training.pretrained import (
+    pretrained_sections,
+    record_pretrained,
+    start_from_pretrained,
+)
 from seit.training.ranks import Ranks
 from seit.training.report import write_run_report
-from seit.training.run import PREDICTIONS_NAME, REPORT_NAME, WEIGHTS_NAME, Run
+from seit.training.run import PREDICTIONS_NAME, REPORT_NAME, RUN_NAME, WEIGHTS_NAME, Run
 from seit.training.speech.data import SoundData
 from seit.training.teacher import Teacher, make_teacher
 
@@ -102,8 +107,11 @@ def train(
     settled = starting_from(config, init_from)
     if settled.layer is not None and settled.init_from is None:
         raise UsageError(f"layer is {settled.layer}, which needs --init-from, the run that has it")
+    is_new = not has_checkpoint(Path(out), resume=resume)
     return run_objective(
-        lambda ranks, start: Classification(settled, opened, ranks, init_from=start),
+        lambda ranks, start: Classification(
+            settled, opened, ranks, init_from=start, from_file=is_new
+        ),
         settled,
         opened,
         out=Path(out),
@@ -122,13 +130,20 @@ class Classifying(Objective[Result]):
     shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
 
     def __init__(
-        self, config: TrainConfig, store: Any, ranks: Ranks, *, init_from: str | Path | None
+        self,
+        config: TrainConfig,
+        store: Any,
+        ranks: Ranks,
+        *,
+        init_from: str | Path | None,
+        from_file: bool = False,
     ) -> None:
         feed, model = self.build(config, store, ranks)
         if ranks.is_main:
             _warn_of_classes(config, store)
         if init_from is not None:
             start_from(model, Run.open(init_from), store, layer=config.layer)
+        self._pretrained = start_from_pretrained(model, config) if from_file else None
         super().__init__(config, feed, ranks, model)
         self.store = store  # a store, or other data with the same splits and classes
         self._teacher: Teacher | None = None
@@ -147,6 +162,8 @@ class Classifying(Objective[Result]):
 
     @override
     def begin(self, run: Run) -> None:
+        if self._pretrained is not None and self.ranks.is_main:
+            record_pretrained(run, self._pretrained)
         self._teacher = make_teacher(self.taught(), self.store, self.ranks, run.path)
 
     def taught(self) -> TrainConfig:
@@ -220,7 +237,9 @@ class Classifying(Objective[Result]):
 
     @override
     def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
-        write_run_report(run, info=info, store=self.store, sections=self.sections())
+        pretrained = pretrained_sections(info, where=str(run.path / RUN_NAME))
+        sections = [*self.sections(), *pretrained]
+        write_run_report(run, info=info, store=self.store, sections=sections)
 
     def sections(self) -> Sequence[Section]:
         """Return the report sections that follow the result."""

@@ -305,9 +305,16 @@ class TrainConfig(LoopConfig):
     """Loss."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Teacher."""
+    pretrained: str | None = None
+    """File of timm's pretrained weights of this backbone to start from: .safetensors, or a torch
+    file that holds tensors only. The stem and the classifier are new."""
+    pretrained_head: bool = False
+    """Load the classifier of `pretrained` too, which must have as many classes as the store."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pretrained is not None and self.init_from is not None:
+            raise UsageError("pretrained and init_from are both set; start from one of them")
         require_shares(self, "loss.label_smoothing", fits=lambda share: 0 <= share < 1)
         require_shares(self, "distill.alpha", fits=lambda share: 0 <= share <= 1)
         require_setting(

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
-from seit.analysis.subjects.capture import captured
-from seit.analysis.subjects.timm_layers import TOKENS, timm_layers
 from seit.errors import UsageError
+from seit.models import TOKENS, captured, timm_layers
 from seit.shards import Store
 from seit.stream import loader
 from seit.tokenizers import AudioInputs, load_tokenizer

@@ -11,7 +11,7 @@ import torch
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
-from seit.analysis.subjects.capture import captured
+from seit.models import captured
 from seit.stream import Sound
 from seit.tokenizers import SpeechNetwork, random_speech
 

@@ -12,11 +12,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
-from seit.analysis.subjects.capture import captured
 from seit.analysis.subjects.pictures import Pictures
-from seit.analysis.subjects.timm_layers import timm_layers
 from seit.errors import UsageError
-from seit.models import VisionNetwork
+from seit.models import VisionNetwork, captured, timm_layers
 
 PIXELS = "pixels"
 """Name of the only layer of the baseline."""

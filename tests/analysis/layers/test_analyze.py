@@ -12,13 +12,12 @@ import seit
 from seit.analysis.layers.analyze import analyze_layers
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.maps import compare_layers
-from seit.analysis.subjects.capture import captured
 from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject, split_window
 from seit.analysis.subjects.speech import SpeechSubject
 from seit.cli import main
 from seit.errors import UsageError
-from seit.models import create_model
+from seit.models import captured, create_model, timm_layers
 from seit.stream import read_sounds
 from seit.tokenizers import LAYOUTS, SpeechNetwork
 from seit.training import Run
@@ -162,8 +161,6 @@ def test_what_does_not_fit_is_refused(learned, pattern_folder, tmp_path):
 
 
 def test_a_cnn_has_stages(pattern_store):
-    from seit.analysis.subjects.timm_layers import timm_layers
-
     model = create_model("resnet10t", pattern_store).eval()
     layers = timm_layers(model)
     assert list(layers.names) == ["act1", "layer1", "layer2", "layer3", "layer4"]

@@ -4,49 +4,33 @@ Legend: B batch, n samples, D feature dim, C h w embedded tokens.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors.numpy import save
-from torch import nn
+from torch import Tensor, nn
 
 from seit.augment import PixelAugment, TokenAugment
 from seit.devices import choose_device
 from seit.errors import UsageError
-from seit.files import check_new_file, write_atomically
-from seit.models import load_weights
+from seit.files import check_new_file, new_file, sha256_of
+from seit.models import TOKENS, captured, load_weights, timm_layers
 from seit.outcomes import Outcome
 from seit.shards import Store, as_store
-from seit.stream import loader
-from seit.tensors import read_arrays
+from seit.stream import Loader, Mode, loader
 from seit.tokenizers import load_tokenizer
+from seit.training.features.base import Origins
+from seit.training.features.formats import format_of
 from seit.training.feeds import EVAL_BATCH, make_augment
 from seit.training.initialize import check_tokens
 from seit.training.networks import build_model, load_run_model
 from seit.training.precision import make_autocast
-from seit.training.run import TOKENIZER_NAME, Run
+from seit.training.run import TOKENIZER_NAME, WEIGHTS_NAME, Run
 
-_FEATURES, _LABELS, _KEYS, _KEY_ENDS = "features", "labels", "keys", "key_ends"
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of a split's samples, in the split's order.
-
-    Attributes:
-        features: float32 (n, D).
-        labels: int64 (n,), indices of the store's classes; −1 for an unlabeled sample.
-        keys: n texts.
-    """
-
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    keys: tuple[str, ...]
+HEAD = "head"
+"""Name of the input of the classifier, or of the probes of an encoder."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,8 +38,9 @@ class EmbedResult(Outcome):
     """Summary of a written file of features.
 
     Attributes:
-        file: the .safetensors file.
+        file: the file.
         split: the split.
+        layer: the layer.
         samples: n.
         dim: D.
         bytes: size of the file.
@@ -64,6 +49,7 @@ class EmbedResult(Outcome):
 
     file: Path
     split: str
+    layer: str
     samples: int
     dim: int
     bytes: int
@@ -76,30 +62,35 @@ def embed_split(
     out: str | Path,
     *,
     split: str = "val",
+    layer: str = HEAD,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> EmbedResult:
-    """Write the input of a run's classifier head (or of its probes) for every sample of a split.
+    """Write the features of a layer for every sample of a split, batch by batch.
 
-    The file holds the tensors `features` float32 (n, D), `labels` int64 (n,), `keys` uint8, the
-    concatenated UTF-8 of the keys, and `key_ends` int64 (n,), their ends in bytes;
-    `read_features` reads it. All n × D values are held in memory.
+    Memory is bounded: two windows of the split, and 16 bytes per sample. The file appears when it
+    is complete.
 
     Args:
         run_path: a finished run's folder, from `seit train`, `seit tune` or `seit pretrain`.
         store: a store of the same tokenizer, opened or by path.
-        out: a new .safetensors file.
+        out: a new .safetensors or .parquet file.
         split: the split.
+        layer: ``head``, the input of the classifier's head (or of an encoder's probes); else the
+            mean of a layer over its positions: ``blocks.0`` …, a stage, or ``tokens``, the vectors
+            of the codes.
         device: device of the network.
         progress: called with (samples done, samples of the split).
 
     Raises:
-        UsageError: the run has not finished, is a continual one or was trained on pixels; the
-            store was made by another tokenizer or lacks the split; or the file exists.
+        UsageError: the run has not finished, is a continual one or was trained on pixels, or has no
+            such layer; the store was made by another tokenizer or lacks the split; or the file
+            exists or its suffix names no format.
     """
     started = time.perf_counter()
     out = Path(out)
     check_new_file(out)
+    make_writer = format_of(out)
     run = Run.open(run_path)
     store = as_store(store)
     settings = run.settings if run.kind.one_network else run.config  # raises for such runs
@@ -108,43 +99,61 @@ def embed_split(
     check_tokens(run, store)
     target, chosen = choose_device(device), store[split]
     augment = make_augment(store, settings, target, with_train=False)
-    model = load_backbone(run, augment, target).eval()
-    parts: list[npt.NDArray[np.float32]] = []
-    batches = loader(chosen, batch_size=EVAL_BATCH, device=target, shuffle=False)
-    done, keys, labels = 0, [], []
-    with torch.inference_mode(), make_autocast(settings, target):
-        for batch in batches.epoch(0):
-            hidden = model.forward_features(augment.evaluate(batch.tokens))  # type: ignore[operator]
-            found = model.forward_head(hidden, pre_logits=True)  # type: ignore[operator]
-            parts.append(found.float().cpu().numpy())
-            labels.append(batch.labels.cpu().numpy())
-            keys += batch.keys
-            done += len(batch)
+    read = _reader(load_backbone(run, augment, target).eval(), layer)
+    weights = sha256_of(run.finished_file(WEIGHTS_NAME))
+    origins = Origins(layer=layer, split=split, store=store.card.seal, weights=weights)
+    done = dim = 0
+    with (
+        new_file(out) as file,
+        make_writer(file, classes=store.classes, origins=origins) as writer,
+        torch.inference_mode(),
+        make_autocast(settings, target),
+    ):
+        for batch in _batches(store, split, target).epoch(0):
+            found = read(augment.evaluate(batch.tokens)).float().cpu().numpy()
+            writer.add(found, batch.labels.cpu().numpy(), batch.keys)
+            done, dim = done + len(batch), found.shape[1]
             if progress is not None:
                 progress(done, len(chosen))
-    features = np.concatenate(parts)
-    encoded = [key.encode() for key in keys]
-    tensors: dict[str, npt.NDArray[Any]] = {
-        _FEATURES: features,
-        _LABELS: np.concatenate(labels).astype(np.int64),
-        _KEYS: np.frombuffer(b"".join(encoded), np.uint8),
-        _KEY_ENDS: np.cumsum([len(key) for key in encoded], dtype=np.int64),
-    }
-    write_atomically(out, save(tensors))
     seconds = time.perf_counter() - started
-    return EmbedResult(out, split, done, features.shape[1], out.stat().st_size, done / seconds)
+    return EmbedResult(out, split, layer, done, dim, out.stat().st_size, done / seconds)
 
 
-def read_features(path: str | Path) -> Features:
-    """Read a file written by `seit embed`.
+def _batches(store: Store, split: str, device: torch.device) -> Loader:
+    """Return the samples of a split in stored order, streamed unless damaged ones are skipped."""
+    mode: Mode = "resident" if store.skips_damage else "streaming"
+    return loader(store[split], batch_size=EVAL_BATCH, device=device, shuffle=False, mode=mode)
+
+
+def _reader(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
+    """Return the function from inputs (B, C, h, w) to the features (B, D) of a layer.
 
     Raises:
-        DamagedError: the file is corrupt.
+        UsageError: the network has no such layer.
     """
-    tensors = read_arrays(Path(path))
-    text, ends = tensors[_KEYS].tobytes(), tensors[_KEY_ENDS].tolist()
-    keys = tuple(text[a:b].decode() for a, b in zip([0, *ends], ends, strict=False))
-    return Features(tensors[_FEATURES], tensors[_LABELS], keys)
+    network: Any = model
+    if layer == HEAD:
+        return lambda inputs: network.forward_head(
+            network.forward_features(inputs), pre_logits=True
+        )
+    if layer == TOKENS:
+        return lambda inputs: inputs.mean((2, 3))
+    layers = timm_layers(model)
+    if layer not in layers.names:
+        raise UsageError(f"there is no layer {layer!r}; {_listed((HEAD, TOKENS, *layers.names))}")
+    outputs = {name: path for name, path in layers.outputs.items() if name == layer}
+    places = {name: path for name, path in layers.inputs.items() if name == layer}
+
+    def read(inputs: Tensor) -> Tensor:
+        with captured(model, outputs, inputs=places) as found:
+            network.forward_features(inputs)
+        return layers.grid(layer, found[layer], (inputs.shape[2], inputs.shape[3])).mean((1, 2))
+
+    return read
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"the layers are {', '.join(names)}"
 
 
 def load_backbone(
