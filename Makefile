@@ -1,5 +1,5 @@
 # Everything runs through uv, which makes the environment on first use.
-.PHONY: test slow lint format wheel bench
+.PHONY: test slow lint format wheel docs bench
 
 test:  ## what CI runs next to make lint and tools/check_wheel.py
 	uv run --group dev pytest
@@ -19,6 +19,9 @@ format:
 wheel:  ## builds it in dist/ after checking what it would carry
 	uv run --group dev python tools/check_wheel.py
 	uv build --wheel
+
+docs:  ## the documentation site, in site/
+	uv run --group docs mkdocs build --strict
 
 bench:  ## the figures of docs/benchmarks.md; needs the photo folder in SEIT_TEST_DATA
 	uv run python tools/bench/job.py --json

@@ -42,7 +42,7 @@ from seit.stream.kernels import (
     decode_context_triton,
     unpack_triton,
 )
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 ROOT = Path(__file__).parents[1]
 KERNEL_TESTS = (

@@ -43,6 +43,12 @@ COMMANDS = {
     "recipes": "List, show or copy recipes of runs.",
 }
 
+COMPLETION = {
+    "--install-completion": "Complete commands and flags by TAB, from the next shell on.",
+    "--show-completion": "Print the script that --install-completion installs.",
+}
+"""Flags of the program itself; see completion.py."""
+
 GROUPS = ("analyze", "recipes", "runs", "tokenizer")
 """Commands with subcommands."""
 
@@ -82,6 +88,10 @@ def make_app(asked: str) -> App:
         if name != asked:
             settings["help"] = summary
         app.command(f"seit.cli.{name}:command", name=name, **settings)
+    for name, summary in COMPLETION.items():
+        function = name.removeprefix("--").partition("-")[0]
+        settings = {} if name == asked else {"help": summary}
+        app.command(f"seit.cli.completion:{function}", name=name, **settings)
     return app
 
 

@@ -19,6 +19,13 @@ _TOP_SETTINGS = ("init_from", "method", "objective", "pretrained", "pretrained_h
 _SETTINGS = ("model", "epochs", "steps", "batch_size", "seed", "device", "init_from")
 
 
+def recipe_names(_: object = None) -> list[tuple[str, str]]:
+    """Return names and summaries of the recipes, for completion in a shell."""
+    from seit.recipes import list_recipes
+
+    return [(recipe.name, recipe.summary) for recipe in list_recipes()]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags:
@@ -49,7 +56,7 @@ class TrainingFlags:
 class _StartFlags:
     out: Path | None = None
     """A new folder for the run."""
-    recipe: str | None = None
+    recipe: Annotated[str | None, Parameter(completer=recipe_names)] = None
     """Name of a recipe; see `seit recipes list`. By default, unless --config is given, the
     command's recipe for the store's data, fitted to its grid and to few samples."""
     model: str | None = None

@@ -1,11 +1,14 @@
 """`seit recipes list | show | copy`."""
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
+from seit.cli.flags import recipe_names
 from seit.cli.output import print_lines, print_table, say
 
+Name = Annotated[str, Parameter(completer=recipe_names)]
 command = App(
     name="recipes", help="Recipes: YAML files that fully describe a run.", help_format="markdown"
 )
@@ -14,13 +17,11 @@ command = App(
 @command.command(name="list")
 def list_() -> None:
     """List the recipes."""
-    from seit.recipes import list_recipes
-
-    print_table([(recipe.name, recipe.summary) for recipe in list_recipes()])
+    print_table(recipe_names())
 
 
 @command.command
-def show(name: str, /) -> None:
+def show(name: Name, /) -> None:
     """Print a recipe.
 
     Args:
@@ -32,7 +33,7 @@ def show(name: str, /) -> None:
 
 
 @command.command
-def copy(name: str, file: Path | None = None, /) -> None:
+def copy(name: Name, file: Path | None = None, /) -> None:
     """Copy a recipe to change it; run it with `seit train --config FILE`.
 
     Args:

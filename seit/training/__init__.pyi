@@ -31,7 +31,6 @@ from .config import (
     require_shares as require_shares,
 )
 from .data_identity import Inputs as Inputs
-from .environment import environment as environment
 from .evaluate import (
     Evaluation as Evaluation,
     RunEvaluation as RunEvaluation,
@@ -188,3 +187,4 @@ from .tuning.compare import (
 from .tuning.config import TuneConfig as TuneConfig
 from .tuning.start import ADAPTER_NAME as ADAPTER_NAME, TuneResult as TuneResult, tune as tune
 from .update import Update as Update
+from .versions import environment as environment

@@ -15,7 +15,6 @@ from seit.models import count_parameters
 from seit.progress import Progress, human_rate, human_seconds
 from seit.shards import Store
 from seit.training.checkpoint import TrainState
-from seit.training.environment import environment
 from seit.training.failure import describe_figures
 from seit.training.feeds import TrainBatch
 from seit.training.loop import Loop
@@ -25,6 +24,7 @@ from seit.training.run import Run
 from seit.training.signals import Stop
 from seit.training.speech.data import SoundData
 from seit.training.step import Stepper
+from seit.training.versions import environment
 
 NUM_EVALUATIONS = 10
 _LOG = logging.getLogger(__name__)

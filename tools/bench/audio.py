@@ -40,11 +40,11 @@ from seit.recipes import find_recipe
 from seit.tokenizers import PRESETS, MelTokenizer
 from seit.tokenizers.learned.autoencoder import unfold
 from seit.training import TrainConfig
-from seit.training.environment import environment
 from seit.training.evaluate import evaluate
 from seit.training.losses import classification_loss
 from seit.training.optimizer import learning_rate, make_optimizer
 from seit.training.precision import make_autocast
+from seit.training.versions import environment
 
 EVAL_BATCH = 128
 

@@ -27,7 +27,7 @@ from seit.ingest.sources import list_corpus, read_bytes
 from seit.recipes import find_recipe
 from seit.tokenizers import measure_quality
 from seit.training import TrainConfig, train
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 RATE_IMAGES = 1024
 

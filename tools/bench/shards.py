@@ -35,7 +35,7 @@ from seit.shards.context.fit import fit_tables
 from seit.shards.packed import pack
 from seit.stores.official import ID_LIMIT, decode_escaped, encode_escaped
 from seit.stores.recode import fit_codec
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 AMORTIZED_OVER = 100_000
 INDEX_BYTES_PER_BLOCK = 16

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.sparse import to_sparse_semi_structured
 
-from seit.training.environment import environment
 from seit.training.sparsity import SparsityConfig, draw_mask
+from seit.training.versions import environment
 
 LAYERS = {
     "attn.qkv": (768, 2304),

@@ -32,7 +32,7 @@ from stream_bench.measure import NUM_CODES
 from stream_bench.ours import LIMITS, OURS
 from stream_bench.peers import PEERS, Peer
 
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 TOOLS = Path(__file__).parent
 WRITE_SECONDS = 900

@@ -39,7 +39,7 @@ from seit.recipes import find_recipe
 from seit.shards import CARD_NAME, open_store
 from seit.tokenizers import MelTokenizer
 from seit.training import TrainConfig, train
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 ROWS = ("tokens", "mel")
 

@@ -37,7 +37,7 @@ from seit.continual_learning import ContinualConfig, continual
 from seit.devices import choose_device
 from seit.shards import open_store
 from seit.training import Run
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 PARTS = ("learners", "storage", "lae")
 PETS: dict[str, dict[str, Any]] = {

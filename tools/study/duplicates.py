@@ -25,7 +25,7 @@ from seit.analysis.duplicates.search import Duplicates, find_duplicates
 from seit.ingest import TokenizeConfig, tokenize
 from seit.stores import merge_stores
 from seit.tokenizers import save_tokenizer
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 THRESHOLDS = (0.8, 0.85, 0.9, 0.95)
 QUALITY = 92

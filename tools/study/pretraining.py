@@ -39,9 +39,9 @@ from seit.recipes import find_recipe
 from seit.report import Series, line_chart
 from seit.shards import open_store
 from seit.training import TrainConfig, train
-from seit.training.environment import environment
 from seit.training.flops import TRAINING_FACTOR, count_flops
 from seit.training.sparsity import masked_weights
+from seit.training.versions import environment
 
 PARTS = ("labels", "sparse", "further", "sit")
 FRACTIONS = (1.0, 0.2, 0.05)

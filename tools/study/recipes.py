@@ -28,11 +28,11 @@ from seit.recipes import find_recipe
 from seit.shards import Store, open_store
 from seit.training import Run, TrainConfig, train
 from seit.training.config import EmaConfig, ModelConfig
-from seit.training.environment import environment
 from seit.training.evaluate import evaluate
 from seit.training.feeds import make_feed
 from seit.training.networks import load_run_model
 from seit.training.precision import make_autocast
+from seit.training.versions import environment
 
 ROWS = ("tokens", "pixels", "published", "published noised", "cnn tokens", "cnn pixels")
 CNN = "regnetx_study"

@@ -28,7 +28,7 @@ from seit.recipes import find_recipe
 from seit.shards import Store, open_store
 from seit.stream import loader
 from seit.training import TrainConfig
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "convnext": ("convnext_atto", {"dims": (16, 32, 64, 128), "depths": (1, 1, 2, 1)}),

@@ -21,7 +21,7 @@ from seit.ingest import TokenizeConfig, tokenize
 from seit.recipes import find_recipe
 from seit.shards import open_store
 from seit.training import TrainConfig, train
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 
 def study(

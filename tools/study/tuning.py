@@ -32,8 +32,8 @@ from seit.models.tuning import METHODS
 from seit.recipes import find_recipe
 from seit.shards import open_store
 from seit.training import Run
-from seit.training.environment import environment
 from seit.training.tuning import ADAPTER_NAME, TuneConfig, tune
+from seit.training.versions import environment
 
 PARTS = ("methods", "adalora")
 ALL = ["q", "k", "v", "proj", "fc1", "fc2"]

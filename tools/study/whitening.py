@@ -20,7 +20,7 @@ from seit.ingest.sources import list_corpus
 from seit.recipes import find_recipe
 from seit.tokenizers import ImageInputs, PatchTokenizer, save_tokenizer
 from seit.training import TrainConfig, train
-from seit.training.environment import environment
+from seit.training.versions import environment
 
 
 def main() -> None:
