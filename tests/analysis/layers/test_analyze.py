@@ -225,8 +225,8 @@ def test_layers_of_a_speech_model(sounds):
         wave = torch.from_numpy(found.clips[3].waveform)[None]
         scaled = (wave - wave.mean()) / torch.sqrt(wave.var(correction=0) + 1e-7)
         states = subject.network.model(scaled, output_hidden_states=True).hidden_states
-    assert np.allclose(clip.values["stem"], states[0][0].numpy(), atol=1e-6)
-    assert np.allclose(clip.values["layers.1"], states[2][0].numpy(), atol=1e-6)
+    assert np.allclose(clip.values["stem"], states[0][0].numpy(), atol=1e-5)
+    assert np.allclose(clip.values["layers.1"], states[2][0].numpy(), atol=1e-5)
     result = analyze_layers(
         subject,
         AnalyzeConfig(method="ridge", fewest=2, folds=2),
