@@ -2,11 +2,13 @@ from .brain.config import BrainConfig as BrainConfig
 from .brain.recordings import read_recordings as read_recordings
 from .brain.result import BrainResult as BrainResult
 from .brain.score import score_brain as score_brain
+from .brain.volumes import Space as Space, read_space as read_space
 from .duplicates.search import Duplicates as Duplicates, find_duplicates as find_duplicates
 from .frontier.config import FrontierConfig as FrontierConfig
 from .frontier.plan import FrontierPlan as FrontierPlan, plan_frontier as plan_frontier
 from .frontier.points import DEFAULT_POINTS as DEFAULT_POINTS
 from .frontier.run import FrontierResult as FrontierResult, run_frontier as run_frontier
+from .journal import UNFINISHED_NAME as UNFINISHED_NAME
 from .layers.alignments import read_alignments as read_alignments
 from .layers.analyze import (
     analyze_layers as analyze_layers,

@@ -7,12 +7,14 @@ from typing import Any
 
 from seit.analysis import (
     SCORES,
+    UNFINISHED_NAME,
     AnalyzeConfig,
     AnalyzeResult,
     BrainConfig,
     BrainResult,
     CkaResult,
     NeighborsResult,
+    Space,
     analyze_layers,
     codes_of,
     compare_layers,
@@ -22,6 +24,7 @@ from seit.analysis import (
     other_subject,
     read_alignments,
     read_recordings,
+    read_space,
     score_brain,
 )
 from seit.config import build
@@ -43,9 +46,12 @@ def analyze(
     align: str | Path | None = None,
     tier: str | None = None,
     responses: str | Path | None = None,
+    mask: str | Path | None = None,
+    atlas: str | Path | None = None,
     groups: str = "file",
     split: str | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     device: str = "auto",
     download: bool = False,
     progress: Count | None = None,
@@ -69,11 +75,16 @@ def analyze(
         align: for the targets phone and word: a table of key,start,end,label, or a folder of
             TextGrids.
         tier: interval tier of the TextGrids.
-        responses: for ``brain``: a folder of RUN.npy or PERSON/RUN.npy (time, targets).
+        responses: for ``brain``: a folder of RUN.npy or PERSON/RUN.npy (time, targets), or of
+            NIfTI files.
+        mask: of NIfTI files, the voxels to predict; or
+        atlas: the regions to predict, as means over their voxels.
         groups: what folds keep together: ``file``, ``folder``, or a table of key,group, such as
             speakers.
         split: the split to read; by default `val` of a store, and all of a corpus.
         out: a new folder for `layers.json` (`cka.json`) and `report.html`.
+        resume: continue an interrupted analysis at ``out`` with the layers that it lacks; not for
+            ``cka``, which is one pass.
         device: auto, cpu, cuda, mps.
         download: whether a network named on the hub may be downloaded.
         progress: called with (clips done, all clips).
@@ -87,8 +98,7 @@ def analyze(
         >>> seit.analyze("run", data="store", method="ridge", target="label").best_layer
     """
     folder = None if out is None else Path(out)
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} already exists; choose a new --out folder")
+    _check_out(folder, resume=resume, method=method)
     open_one = partial(open_subject, split=split, device=device, download=download)
     opened = open_one(subject, data, layers=layers)
     if method == CKA:
@@ -104,10 +114,11 @@ def analyze(
             )
         return score_brain(
             opened.subject,
-            read_recordings(responses),
+            read_recordings(responses, space=_space(mask, atlas)),
             build(BrainConfig, changes, origin="settings"),
             baselines=opened.baselines,
             out=folder,
+            resume=resume,
             progress=progress,
         )
     if method not in SCORES:
@@ -129,6 +140,7 @@ def analyze(
         alignments=None if align is None else read_alignments(align, tier=tier),
         num_codes=codes_of(open_store(data)) if is_store else None,
         out=folder,
+        resume=resume,
         progress=progress,
     )
 
@@ -168,3 +180,25 @@ def neighbors(
     return find_neighbors(
         features, keys=keys, queries=queries, k=k, out=out, device=device, progress=progress
     )
+
+
+def _check_out(folder: Path | None, *, resume: bool, method: str) -> None:
+    """Raise a `UsageError` for a folder that holds something, or nothing to resume."""
+    if resume and (folder is None or method == CKA):
+        raise UsageError(
+            "--resume needs --out, where an interrupted analysis left its layers; cka leaves none"
+        )
+    if folder is None or not folder.exists():
+        return
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if held and not (resume and UNFINISHED_NAME in held):
+        raise UsageError(f"{folder} already exists; choose a new --out folder")
+
+
+def _space(mask: str | Path | None, atlas: str | Path | None) -> Space | None:
+    """Return the voxels or regions of NIfTI files to read; None for other files."""
+    if mask is not None and atlas is not None:
+        raise UsageError("pass --mask or --atlas, not both")
+    if mask is None and atlas is None:
+        return None
+    return read_space(atlas or mask or "", has_regions=atlas is not None)

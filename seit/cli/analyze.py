@@ -77,6 +77,8 @@ class TargetFlags:
     """Seed of folds, rearrangements, choice of instances, and random weights."""
     random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True
     """Analyze the same network with random weights as well."""
+    resume: bool = False
+    """Continue an interrupted analysis at --out with the layers that it lacks."""
 
 
 @command.command
@@ -179,6 +181,8 @@ def brain(
     *,
     responses: Path,
     tr: float,
+    mask: Path | None = None,
+    atlas: Path | None = None,
     response: Literal["glover", "delays"] = "glover",
     delays: int = 8,
     onset: float = 0.0,
@@ -189,6 +193,7 @@ def brain(
     shift: float = 20.0,
     seed: int = 0,
     random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True,
+    resume: bool = False,
     flags: DataFlags = DataFlags(),
 ) -> None:
     """Predict responses of brains to sounds from each layer of SUBJECT.
@@ -200,7 +205,10 @@ def brain(
     Args:
         subject: A run's folder, or hf: and the folder of a speech model.
         stimuli: A corpus of sounds; for a run, a store of them. A file is one run.
-        responses: A folder of RUN.npy (.npz, .csv) or PERSON/RUN.npy: numbers (time, targets).
+        responses: A folder of RUN.npy (.npz, .csv) or PERSON/RUN.npy: numbers (time, targets); or
+            of NIfTI files (.nii, .nii.gz), with --mask or --atlas.
+        mask: Of NIfTI files, the voxels to predict.
+        atlas: Of NIfTI files, the regions to predict, as means over their voxels.
         tr: Seconds between samples of the responses.
         response: How they follow: glover (blood flow), or delays (free weights for each of the last
             samples).
@@ -213,6 +221,7 @@ def brain(
         shift: Least shift, in seconds.
         seed: Seed of shifts and random weights.
         random_twin: Score the same network with random weights as well.
+        resume: Continue an interrupted analysis at --out with the layers that it lacks.
         flags: What is read.
     """
     from seit.analysis import BrainResult
@@ -224,6 +233,8 @@ def brain(
             data=stimuli,
             method="brain",
             responses=responses,
+            mask=mask,
+            atlas=atlas,
             tr=tr,
             response=response,
             delays=delays,
@@ -235,6 +246,7 @@ def brain(
             shift=shift,
             seed=seed,
             random_twin=random_twin,
+            resume=resume,
             progress=bar,
             **flags.keywords(),
         )

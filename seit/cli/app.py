@@ -59,6 +59,9 @@ RESUMABLE = (
     "quickstart",
     "tokenize",
     "delete",
+    "analyze brain",
+    "analyze cca",
+    "analyze probe",
     "train",
     "pretrain",
     "tune",
@@ -136,11 +139,13 @@ def _explain(error: CycloptsError) -> str:
 
 def _advice(name: str, tokens: Sequence[str]) -> str:
     """Return how to resume after Ctrl-C."""
-    command = " ".join(tokens[:2]) if name == "tokenizer" else name
-    if command not in RESUMABLE:
+    command = " ".join(tokens[:2]) if name in ("analyze", "tokenizer") else name
+    if command not in RESUMABLE or (name == "analyze" and "--out" not in tokens):
         return ""
     asks = (
-        command.endswith(("train", "tune", "compress", "sweep", "continual", "adapt"))
+        command.endswith(
+            ("train", "tune", "compress", "sweep", "continual", "adapt", "brain", "cca", "probe")
+        )
         and "--resume" not in tokens
     )
     flag = " with --resume" if asks else ""

@@ -7,10 +7,12 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seit.analysis.brain.responses import Array
+from seit.analysis.brain.volumes import Space, is_volume, read_volumes
 from seit.documents import reason_of
 from seit.errors import UsageError
 
@@ -30,25 +32,31 @@ class Recordings:
         runs: float64 (V, M) by subject and run.
         num_targets: M, without dropped ones.
         kept: numbers of the targets that vary in every run.
+        space: voxels of the targets, of responses that were read from volumes.
     """
 
     runs: Mapping[str, Mapping[str, Array]]
     num_targets: int
     kept: tuple[int, ...]
+    space: Space | None = None
 
 
-def read_recordings(folder: str | Path) -> Recordings:
-    """Read responses from files ``RUN.npy`` (.npz, .csv) or ``SUBJECT/RUN.npy``.
+def read_recordings(folder: str | Path, *, space: Space | None = None) -> Recordings:
+    """Read responses from files ``RUN.npy`` (.npz, .csv, .nii, .nii.gz) or ``SUBJECT/RUN.npy``.
 
     The path of a run below its subject, without suffix, is that of its stimulus. Targets that are
     constant in a run are dropped for all.
+
+    Args:
+        folder: folder of the files.
+        space: voxels or regions to read from NIfTI files.
 
     Raises:
         UsageError: there are none, a file cannot be read or holds NaNs, or the numbers of targets
             differ.
     """
     root = Path(folder)
-    files = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
+    files = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES or is_volume(path))
     if not files:
         raise UsageError(
             f"{root} holds no responses; expected RUN.npy or SUBJECT/RUN.npy, or one of "
@@ -57,10 +65,11 @@ def read_recordings(folder: str | Path) -> Recordings:
     has_subjects = all(len(path.relative_to(root).parts) > 1 for path in files)
     runs: dict[str, dict[str, Array]] = {}
     for path in files:
-        parts = path.relative_to(root).with_suffix("").parts
+        plain = path.with_suffix("") if path.suffix == ".gz" else path
+        parts = plain.relative_to(root).with_suffix("").parts
         subject = parts[0] if has_subjects else ONE_SUBJECT
         run = "/".join(parts[1:] if has_subjects else parts)
-        runs.setdefault(subject, {})[run] = _read(path)
+        runs.setdefault(subject, {})[run] = _read(path, space)
     dims = {values.shape[1] for own in runs.values() for values in own.values()}
     if len(dims) > 1:
         raise UsageError(
@@ -77,14 +86,21 @@ def read_recordings(folder: str | Path) -> Recordings:
         subject: {run: values[:, varies] for run, values in own.items()}
         for subject, own in runs.items()
     }
-    return Recordings(kept, int(varies.sum()), tuple(np.flatnonzero(varies).tolist()))
+    return Recordings(kept, int(varies.sum()), tuple(np.flatnonzero(varies).tolist()), space)
 
 
-def _read(path: Path) -> Array:
+def _read(path: Path, space: Space | None) -> Array:
+    if is_volume(path) and space is None:
+        raise UsageError(
+            f"{path} is a NIfTI file; pass --mask, its voxels to predict, or --atlas, its regions"
+        )
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"it is larger than {MAX_FILE_BYTES >> 30} GiB")
-        values = _parse(path)
+        if is_volume(path) and space is not None:
+            values: np.ndarray[tuple[int, ...], np.dtype[Any]] = read_volumes(path, space)
+        else:
+            values = _parse(path)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UsageError(f"the responses {path} cannot be read: {reason_of(error)}") from error
     if values.ndim == 1:

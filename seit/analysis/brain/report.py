@@ -1,20 +1,34 @@
 """Report of brain scores: lines over depth with the null, ceilings, and the best layers."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from markupsafe import Markup
+from PIL import Image
 
 from seit.analysis.brain.config import BrainConfig
 from seit.analysis.brain.result import BrainResult, LayerBrainScore, SubjectBrainScores
 from seit.analysis.depth_lines import CHANCE, score_lines
-from seit.report import Figure, Section, Series, figures, line_chart, page, table, write_page
+from seit.report import (
+    Figure,
+    Section,
+    Series,
+    figures,
+    image_grid,
+    line_chart,
+    page,
+    table,
+    write_page,
+)
 
 
-def write_brain_report(folder: Path, result: BrainResult, config: BrainConfig) -> None:
-    """Write `report.html` into a folder."""
+def write_brain_report(
+    folder: Path, result: BrainResult, config: BrainConfig, maps: Mapping[str, Path]
+) -> None:
+    """Write `report.html` into a folder, with pictures of maps by view."""
     best = next(one for one in result.layers if one.name == result.best_layer)
     own = SubjectBrainScores(result.subject, result.layers)
     tiles = figures(
@@ -48,6 +62,7 @@ def write_brain_report(folder: Path, result: BrainResult, config: BrainConfig) -
                 "Faint lines are one standard error. Chance is the same for features that were "
                 "shifted in time within each run.",
             ),
+            *([Section("Map of the best layer", _pictures(maps))] if maps else []),
             *([Section("Against the controls", _paired(result))] if result.paired else []),
             Section(
                 "Best layer of each target", table(shares, header=["layer", "targets", "share"])
@@ -63,6 +78,14 @@ def write_brain_report(folder: Path, result: BrainResult, config: BrainConfig) -
         ],
     )
     write_page(folder / "report.html", html)
+
+
+def _pictures(maps: Mapping[str, Path]) -> Markup:
+    rows = []
+    for view, path in maps.items():
+        with Image.open(path) as image:
+            rows.append((view, [np.asarray(image.convert("RGB"))]))
+    return image_grid(rows, title="Score", cell=720)
 
 
 def _lines(scores: SubjectBrainScores) -> list[Series]:

@@ -7,9 +7,10 @@ samples alone, and the folds, which are whole runs.
 Legend: S people, M targets.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,14 @@ from seit.analysis.brain.significance import (
     sign_flip,
 )
 from seit.analysis.brain.stimuli import run_features, trimmed
+from seit.analysis.journal import Journal, identity_of
 from seit.analysis.subjects.base import Subject, depth_of
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.progress import Count
 from seit.tensors import array_bytes
 
-RESULT_NAME, SCORES_NAME = "brain.json", "scores.safetensors"
+RESULT_NAME, SCORES_NAME, MAPS_NAME = "brain.json", "scores.safetensors", "maps"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def score_brain(
     *,
     baselines: Sequence[Subject] = (),
     out: Path | None = None,
+    resume: bool = False,
     progress: Count | None = None,
 ) -> BrainResult:
     """Score every layer of a subject, with controls.
@@ -67,26 +70,39 @@ def score_brain(
         recordings: responses of people.
         config: settings.
         baselines: subjects on the same stimuli, to compare with.
-        out: new folder of `brain.json`, `scores.safetensors` (float64 (S, M) by layer) and
-            `report.html`; None writes nothing.
+        out: new folder of `brain.json`, `scores.safetensors` (float64 (S, M) by layer), `maps` of
+            responses from volumes, and `report.html`; None writes nothing.
+        resume: continue an interrupted analysis at ``out`` with the layers that it lacks.
         progress: called with (layers done, all layers).
 
     Raises:
         UsageError: stimuli and responses do not fit together.
     """
     lengths = _lengths(recordings)
-    controls = [*([subject.random_twin(config.seed)] if config.random_twin else []), *baselines]
+    has_twin = config.random_twin and not subject.is_random
+    controls = [*([subject.random_twin(config.seed)] if has_twin else []), *baselines]
     networks = [subject, *controls]
     total = sum(len(one.layers) for one in networks)
     done = 0
     scored: list[_Scores] = []
-    for network in networks:
-        features = run_features(network, lengths, config)
+    heard = hashlib.sha256()
+    for values in (values for own in recordings.runs.values() for values in own.values()):
+        heard.update(np.ascontiguousarray(values).tobytes())
+    identity = identity_of(networks, settings=asdict(config), responses=heard.hexdigest())
+    journal = Journal.open(out, identity, resume=resume)
+    for number, network in enumerate(networks):
+        kept = {layer: journal.score(number, layer, LayerBrainScore) for layer in network.layers}
+        missing = [layer for layer, score in kept.items() if score is None]
+        features = run_features(network, lengths, config, layers=missing) if missing else {}
         layers, of_people = [], {}
-        for layer in network.layers:
-            summary, of_people[layer] = _layer(
-                layer, network.layers, features.pop(layer), recordings, config
-            )
+        for layer, summary in kept.items():
+            if summary is None:
+                summary, of_people[layer] = _layer(
+                    layer, network.layers, features.pop(layer), recordings, config
+                )
+                journal.keep(number, layer, summary, of_people[layer])
+            else:
+                of_people[layer] = journal.array(number, layer)
             layers.append(summary)
             done += 1
             if progress is not None:
@@ -116,7 +132,8 @@ def score_brain(
         out=out,
     )
     if out is not None:
-        _write(out, result, own.of_people, config)
+        _write(out, result, own.of_people, recordings, config)
+    journal.close()
     return result
 
 
@@ -216,10 +233,24 @@ def _ceilings(recordings: Recordings, config: BrainConfig) -> dict[str, float]:
 
 
 def _write(
-    out: Path, result: BrainResult, of_people: Mapping[str, Array], config: BrainConfig
+    out: Path,
+    result: BrainResult,
+    of_people: Mapping[str, Array],
+    recordings: Recordings,
+    config: BrainConfig,
 ) -> None:
     with explained_writes(out):
         out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / SCORES_NAME, array_bytes(dict(of_people)))
     write_atomically(out / RESULT_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
-    write_brain_report(out, result, config)
+    maps = {} if recordings.space is None else _maps(out, result, of_people, recordings)
+    write_brain_report(out, result, config, maps)
+
+
+def _maps(
+    out: Path, result: BrainResult, of_people: Mapping[str, Array], recordings: Recordings
+) -> dict[str, Path]:
+    from seit.analysis.brain.maps import write_maps
+
+    means = {layer: values.mean(0) for layer, values in of_people.items()}
+    return write_maps(out / MAPS_NAME, recordings, means, result.best_layer)

@@ -4,7 +4,7 @@ Legend: V samples of a run, D features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,11 @@ RESPONSES: Mapping[Response, type[Follower]] = {"glover": BloodFlow, "delays": D
 
 
 def run_features(
-    subject: Subject, lengths: Mapping[str, int], config: BrainConfig
+    subject: Subject,
+    lengths: Mapping[str, int],
+    config: BrainConfig,
+    *,
+    layers: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Array]]:
     """Return the features (V, D) of each layer and run.
 
@@ -88,6 +92,7 @@ def run_features(
         subject: the network with its stimuli; the path of a file without suffix names a run.
         lengths: V of each run.
         config: settings.
+        layers: layers to read; None for all.
 
     Raises:
         UsageError: a run has no stimulus, or the stimuli are images.
@@ -106,11 +111,12 @@ def run_features(
         )
     rows = [row for row, stem in enumerate(stem_of) if stem in lengths]
     step = max(1, len(rows) // _PILOT_CLIPS)
-    components = fit_components(subject.clips(rows[::step]), subject.layers, max_dim=config.max_dim)
-    found: dict[str, dict[str, Array]] = {layer: {} for layer in subject.layers}
+    read = subject.layers if layers is None else tuple(layers)
+    components = fit_components(subject.clips(rows[::step]), read, max_dim=config.max_dim)
+    found: dict[str, dict[str, Array]] = {layer: {} for layer in read}
     for clip in subject.clips(rows):
         place, run = places[clip.row], stem_of[clip.row]
-        for layer in subject.layers:
+        for layer in read:
             frames: npt.NDArray[np.floating] = clip.values[layer]
             if layer in components:
                 frames = components[layer].apply(frames)

@@ -1,11 +1,14 @@
 """`seit analyze cca` and `seit analyze probe`: what each layer of a network holds."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from seit.analysis.journal import Journal, identity_of
 from seit.analysis.layers.alignments import Span
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.counterparts import Counterpart, counterparts, cut
@@ -53,6 +56,7 @@ def analyze_layers(
     alignments: Mapping[str, list[Span]] | None = None,
     num_codes: int | None = None,
     out: Path | None = None,
+    resume: bool = False,
     progress: Count | None = None,
 ) -> AnalyzeResult:
     """Score every layer of a subject against a target, with controls.
@@ -66,6 +70,7 @@ def analyze_layers(
         alignments: spans of each file, for the targets phone and word.
         num_codes: codes of the tokenizer, for the target codes.
         out: new folder of `layers.json` and `report.html`; None writes nothing.
+        resume: continue an interrupted analysis at ``out`` with the layers that it lacks.
         progress: called with (clips done, clips of all passes).
 
     Raises:
@@ -96,10 +101,20 @@ def analyze_layers(
     division = Division(folds, config.folds)
     has_twin = config.random_twin and not subject.is_random
     controls = [*([subject.random_twin(config.seed)] if has_twin else []), *baselines]
-    scored = [
-        SubjectScores(one.name, tuple(_scores(one, target, division, config, progress)))
-        for one in (subject, *controls)
-    ]
+    networks = (subject, *controls)
+    identity = identity_of(
+        networks, settings=asdict(config), target=[target.name, target.dim], sizes=sum(sizes)
+    )
+    identity["folds"] = hashlib.sha256(folds.tobytes()).hexdigest()
+    journal = Journal.open(out, identity, resume=resume)
+    scored = []
+    for number, one in enumerate(networks):
+        kept = {layer: journal.score(number, layer, LayerScore) for layer in one.layers}
+        missing = [layer for layer, score in kept.items() if score is None]
+        for score in _scores(one, missing, target, division, config, progress):
+            journal.keep(number, score.name, score)
+            kept[score.name] = score
+        scored.append(SubjectScores(one.name, tuple(score for score in kept.values() if score)))
     own = scored[0].layers
     result = AnalyzeResult(
         subject=subject.name,
@@ -119,6 +134,7 @@ def analyze_layers(
             out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / RESULT_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
         write_layers_report(out, result, config)
+    journal.close()
     return result
 
 
@@ -243,12 +259,15 @@ def codes_of(store: Store) -> int:
 
 def _scores(
     subject: Subject,
+    layers: Sequence[str],
     target: Target,
     division: Division,
     config: AnalyzeConfig,
     progress: Count | None,
-) -> list[LayerScore]:
-    layers = subject.layers
+) -> Iterator[LayerScore]:
+    """Yield the scores of some layers of a subject."""
+    if not layers:
+        return
     components = fit_components(subject.clips(_pilot(subject)), layers, max_dim=config.max_dim)
     sums = gather(
         subject,
@@ -261,7 +280,7 @@ def _scores(
         progress=progress,
     )
     measured = Measured(subject, target, sums, division, components, config)
-    return SCORES[config.method].of(measured)
+    yield from SCORES[config.method].of(measured)
 
 
 def _pilot(subject: Subject) -> list[int]:

@@ -7,6 +7,9 @@ from seit.analysis.layers.pooling import frames_of
 from seit.analysis.subjects.base import Clip, Place, Subject
 from seit.errors import UsageError
 
+MAX_BYTES = 1 << 32
+"""Most bytes of activations that are held."""
+
 
 @dataclass(frozen=True)
 class Counterpart:
@@ -63,24 +66,39 @@ def paired_clips(
 ) -> Iterator[tuple[Clip, Clip]]:
     """Yield both activations of each match, cut to the stretch that they share.
 
+    If the subjects read the files in different orders, the other's activations are held in memory.
+
     Raises:
-        UsageError: the subjects read the files in different orders.
+        UsageError: they take too much of it.
     """
     numbers = [match.other for match in matches]
-    if numbers != sorted(numbers):
-        raise UsageError(
-            f"{subject.name} and {other.name} read the files in different orders; make both data "
-            "from the same corpus"
-        )
     theirs = other.clips(sorted(set(numbers)))
-    held: Clip | None = None
-    for match, clip in zip(matches, subject.clips([match.row for match in matches]), strict=True):
-        while held is None or held.row != match.other:
-            held = next(theirs)
+    held: dict[int, Clip] = {}
+    if numbers != sorted(numbers):
+        held = _all_of(theirs, other.name)
+    is_ordered = not held
+    clips = subject.clips([match.row for match in matches])
+    for match, clip in zip(matches, clips, strict=True):
+        if is_ordered and match.other not in held:
+            one = next(theirs)
+            held = {one.row: one}
         yield (
             cut(clip, subject.places[match.row], match),
-            cut(held, other.places[match.other], match),
+            cut(held[match.other], other.places[match.other], match),
         )
+
+
+def _all_of(clips: Iterator[Clip], name: str) -> dict[int, Clip]:
+    held, size = {}, 0
+    for clip in clips:
+        held[clip.row] = clip
+        size += sum(values.nbytes for values in clip.values.values())
+        if size > MAX_BYTES:
+            raise UsageError(
+                f"the activations of {name} take more than {MAX_BYTES >> 30} GiB, as both subjects "
+                "read the files in different orders; pass fewer files, or swap the subjects"
+            )
+    return held
 
 
 def cut(clip: Clip, place: Place, match: Counterpart) -> Clip:

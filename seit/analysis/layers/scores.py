@@ -4,7 +4,7 @@ Legend: F folds, P nulls.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,8 +75,8 @@ class Measured:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers of the subject."""
-        return self.subject.layers
+        """Layers of the subject that have sums."""
+        return tuple(layer for layer in self.subject.layers if layer in self.sums)
 
     @property
     def folds(self) -> range:
@@ -105,8 +105,8 @@ class Score(ABC):
     needs_types = False
 
     @abstractmethod
-    def of(self, measured: Measured) -> list[LayerScore]:
-        """Return the scores of all layers."""
+    def of(self, measured: Measured) -> Iterator[LayerScore]:
+        """Yield the scores of the layers, in order."""
 
 
 class CanonicalScore(Score):
@@ -124,8 +124,8 @@ class CanonicalScore(Score):
         self._variance = variance
 
     @override
-    def of(self, measured: Measured) -> list[LayerScore]:
-        return [self._layer(measured, layer) for layer in measured.layers]
+    def of(self, measured: Measured) -> Iterator[LayerScore]:
+        return (self._layer(measured, layer) for layer in measured.layers)
 
     def _layer(self, measured: Measured, layer: str) -> LayerScore:
         ridge, sums = measured.config.ridge, measured.sums[layer]
@@ -159,8 +159,8 @@ class ExplainedScore(Score):
     axis = "R²"
 
     @override
-    def of(self, measured: Measured) -> list[LayerScore]:
-        return [
+    def of(self, measured: Measured) -> Iterator[LayerScore]:
+        return (
             _summary(
                 measured,
                 layer,
@@ -170,7 +170,7 @@ class ExplainedScore(Score):
                 ],
             )
             for layer in measured.layers
-        ]
+        )
 
     def _share(self, measured: Measured, layer: str, fold: int, draw: int) -> float:
         fit, test = measured.sums[layer].part(fold, draw)
@@ -198,7 +198,7 @@ class ProbeScore(Score):
         self._fit = fit
 
     @override
-    def of(self, measured: Measured) -> list[LayerScore]:
+    def of(self, measured: Measured) -> Iterator[LayerScore]:
         probes = {layer: self._probes(measured, layer) for layer in measured.layers}
         shape = len(measured.draws), len(measured.folds)
         right = {layer: np.zeros(shape) for layer in measured.layers}
@@ -214,9 +214,8 @@ class ProbeScore(Score):
                 for draw in measured.draws:
                     guessed = probes[layer][draw][fold].scores(x).argmax(1)
                     right[layer][draw, fold] += (guessed == truth).sum()
-        return [
-            _summary(measured, layer, (right[layer] / counts).tolist()) for layer in measured.layers
-        ]
+        for layer in measured.layers:
+            yield _summary(measured, layer, (right[layer] / counts).tolist())
 
     def _probes(self, measured: Measured, layer: str) -> list[list[LinearMap]]:
         """Return the probe of each draw and fold."""
@@ -251,7 +250,7 @@ def _summary(
     components = measured.components.get(layer)
     return LayerScore(
         name=layer,
-        depth=depth_of(layer, measured.layers),
+        depth=depth_of(layer, measured.subject.layers),
         score=float(np.mean(own)),
         std=float(np.std(own, ddof=1)),
         null_mean=float(np.mean(null)),

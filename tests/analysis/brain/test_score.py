@@ -4,56 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from support.planted import RATE, Planted
+from support.stories import RUNS, TR, Stories, write_responses
 
+from seit.analysis.brain import score
 from seit.analysis.brain.config import BrainConfig
 from seit.analysis.brain.recordings import read_recordings
-from seit.analysis.brain.responses import convolved
 from seit.analysis.brain.score import score_brain
-from seit.analysis.subjects.base import Clip, Place
+from seit.analysis.subjects.base import Place
 from seit.errors import UsageError
 from seit.tensors import read_arrays
 
-TR, SECONDS, RUNS = 1.0, 120, ("a/one", "a/two", "b")
-
-
-class Stories(Planted):
-    """Three sounds of two minutes, of which only the third layer is slow enough to be told."""
-
-    def __init__(self, seed=0, *, known=True):
-        super().__init__(len(RUNS), seed, known=known)
-        random = np.random.default_rng(seed)
-        self.values = random.normal(size=(4, len(RUNS), SECONDS * RATE, 16)).astype(np.float32)
-
-    @property
-    def places(self):
-        return [Place(f"{run}.wav", f"{run}.wav", -1, 0.0, SECONDS) for run in RUNS]
-
-    def clips(self, rows=None):
-        for row in range(len(RUNS)) if rows is None else rows:
-            values = dict(zip(self.layers, self.values[:, row], strict=True))
-            yield Clip(row=row, values=values, seconds=SECONDS)
-
-    def random_twin(self, seed):
-        return Stories(seed + 100, known=False)
-
-
-def write(folder, *, people=("p", "q", "r"), noise=0.3):
-    """Write responses of the third layer."""
-    random = np.random.default_rng(1)
-    weights = random.normal(size=(16, 6))
-    for person in people:
-        for row, run in enumerate(RUNS):
-            seen = convolved(Stories().values[2, row], rate=RATE, tr=TR, num_volumes=SECONDS)
-            signal = seen @ weights
-            path = folder / person / f"{run}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, signal + noise * signal.std() * random.normal(size=signal.shape))
-    return folder
-
 
 def test_the_planted_layer_predicts_best(tmp_path):
-    recordings = read_recordings(write(tmp_path / "responses"))
+    recordings = read_recordings(write_responses(tmp_path / "responses"))
     assert list(recordings.runs) == ["p", "q", "r"]
     assert recordings.num_targets == 6
     config = BrainConfig(tr=TR, nulls=9, trim=2)
@@ -79,7 +42,7 @@ def test_the_planted_layer_predicts_best(tmp_path):
 
 
 def test_delays_find_it_too_for_one_person(tmp_path):
-    recordings = read_recordings(write(tmp_path / "responses", people=("p",)))
+    recordings = read_recordings(write_responses(tmp_path / "responses", people=("p",)))
     config = BrainConfig(tr=TR, response="delays", delays=10, nulls=2, random_twin=False)
     result = score_brain(Stories(), recordings, config)
     assert result.best_layer == "layers.2"
@@ -101,7 +64,7 @@ def test_files_of_all_kinds(tmp_path):
 def test_recordings_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UsageError, match="holds no responses"):
         read_recordings(tmp_path)
-    folder = write(tmp_path / "responses")
+    folder = write_responses(tmp_path / "responses")
     values = np.load(folder / "p" / "b.npy")
     np.save(folder / "p" / "b.npy", np.where(np.arange(len(values))[:, None] == 3, np.nan, values))
     with pytest.raises(UsageError, match="1 samples with NaN"):
@@ -121,7 +84,7 @@ def test_recordings_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_runs_without_a_stimulus_are_named(tmp_path):
-    folder = write(tmp_path / "responses", people=("p",))
+    folder = write_responses(tmp_path / "responses", people=("p",))
     (folder / "p" / "b.npy").rename(folder / "p" / "d.npy")
     with pytest.raises(UsageError, match=r"1 runs have no stimulus \(the first: d\)"):
         score_brain(Stories(), read_recordings(folder), BrainConfig(tr=TR))
@@ -134,4 +97,31 @@ def test_images_have_no_time(tmp_path):
             return [Place(f"{run}.png", f"{run}.png", -1) for run in RUNS]
 
     with pytest.raises(UsageError, match="reads images, which have no time"):
-        score_brain(Pictures(), read_recordings(write(tmp_path / "r")), BrainConfig(tr=TR))
+        score_brain(
+            Pictures(), read_recordings(write_responses(tmp_path / "r")), BrainConfig(tr=TR)
+        )
+
+
+def test_an_interrupted_analysis_resumes_at_the_next_layer(tmp_path, monkeypatch):
+    recordings = read_recordings(write_responses(tmp_path / "responses", people=("p",)))
+    config = BrainConfig(tr=TR, nulls=2)
+    whole = score_brain(Stories(), recordings, config, out=tmp_path / "whole")
+    read = []
+    layer_of = score._layer
+
+    def counted(layer, *rest):
+        if len(read) == 5:
+            raise InterruptedError
+        read.append(layer)
+        return layer_of(layer, *rest)
+
+    monkeypatch.setattr(score, "_layer", counted)
+    with pytest.raises(InterruptedError):
+        score_brain(Stories(), recordings, config, out=tmp_path / "parts")
+    read.clear()
+    parts = score_brain(Stories(), recordings, config, out=tmp_path / "parts", resume=True)
+    assert read == ["layers.1", "layers.2", "layers.3"], "of the random twin"
+    assert {**parts.record(), "out": None} == {**whole.record(), "out": None}
+    both = [read_arrays(tmp_path / name / "scores.safetensors") for name in ("parts", "whole")]
+    assert all(np.array_equal(both[0][layer], both[1][layer]) for layer in Stories.layers)
+    assert not (tmp_path / "parts" / "unfinished").exists()

@@ -9,6 +9,7 @@ import torch
 from support.planted import Planted
 
 import seit
+from seit.analysis.journal import Journal
 from seit.analysis.layers.analyze import analyze_layers
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.maps import compare_layers
@@ -245,3 +246,56 @@ def test_layers_of_a_speech_model(sounds):
 def test_windows_of_a_file_share_it():
     assert split_window("a/b.wav#12") == ("a/b.wav", 12)
     assert split_window("a/b#c.wav") == ("a/b#c.wav", 0)
+
+
+class InterruptedByTestError(Exception):
+    """Raised by a test in place of a killed process."""
+
+
+@pytest.mark.parametrize(("method", "done"), [("cca", 2), ("r2", 5), ("ridge", 4)])
+def test_an_interrupted_analysis_resumes_at_the_next_layer(tmp_path, monkeypatch, method, done):
+    subject = Planted(20)
+
+    def analyze(out, **changes):
+        return analyze_layers(
+            subject,
+            AnalyzeConfig(target="phone", fewest=5, folds=3, method=method, **changes),
+            groups=[place.file for place in subject.places],
+            alignments=subject.alignments,
+            out=out,
+            resume=out.exists(),
+        )
+
+    whole = analyze(tmp_path / "whole")
+    kept, keep = [], Journal.keep
+
+    def keep_some(self, network, layer, *rest):
+        if len(kept) == done:
+            raise InterruptedByTestError
+        kept.append((network, layer))
+        keep(self, network, layer, *rest)
+
+    monkeypatch.setattr(Journal, "keep", keep_some)
+    with pytest.raises(InterruptedByTestError):
+        analyze(tmp_path / "parts")
+    with pytest.raises(UsageError, match=r"differs in .*settings"):
+        analyze(tmp_path / "parts", seed=1)
+    later = []
+    monkeypatch.setattr(
+        Journal, "keep", lambda self, *given: later.append(given[:2]) or keep(self, *given)
+    )
+    parts = analyze(tmp_path / "parts")
+    every = [(network, layer) for network in range(2) for layer in subject.layers]
+    assert kept == every[:done]
+    assert later == every[done:]
+    own, other = parts.record(), whole.record()
+    assert {**own, "out": None} == {**other, "out": None}
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == {"layers.json", "report.html"}
+
+
+def test_what_there_is_nothing_to_resume_of(learned, pattern_folder, tmp_path):
+    with pytest.raises(UsageError, match="--resume needs --out"):
+        seit.analyze(learned, data=pattern_folder / "store", resume=True)
+    (tmp_path / "layers.json").write_text("{}")
+    with pytest.raises(UsageError, match="already exists"):
+        seit.analyze(learned, data=pattern_folder / "store", resume=True, out=tmp_path)

@@ -36,7 +36,7 @@ def scores(subject, target, *, score):
     parts = division(subject, target)
     sums = gather(subject, target, parts, layers=subject.layers, components={}, num_nulls=3, seed=0)
     config = AnalyzeConfig(method=score, nulls=3)
-    return SCORES[score].of(Measured(subject, target, sums, parts, {}, config))
+    return list(SCORES[score].of(Measured(subject, target, sums, parts, {}, config)))
 
 
 @pytest.mark.parametrize("score", ["cca", "r2", "ridge", "lda"])
