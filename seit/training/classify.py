@@ -22,6 +22,7 @@ from seit.progress import Progress
 from seit.report import Section
 from seit.shards import Store, as_store
 from seit.training.answers import confusion_record
+from seit.training.class_weights import class_weights, record_weights
 from seit.training.config import TrainConfig
 from seit.training.evaluate import Evaluation, evaluate
 from seit.training.feeds import TrainBatch, make_feed
@@ -148,6 +149,8 @@ class Classifying(Objective[Result]):
         self._pretrained = start_from_pretrained(model, config) if from_file else None
         super().__init__(config, feed, ranks, model)
         self.store = store
+        weights = class_weights(config.loss.class_weights, store[config.data.train_split])
+        self._class_weights = None if weights is None else weights.to(ranks.device)
         self._teacher: Teacher | None = None
         self._evaluation: Evaluation | None = None
 
@@ -155,6 +158,8 @@ class Classifying(Objective[Result]):
     def begin(self, run: Run) -> None:
         if self._pretrained is not None and self.ranks.is_main:
             record_pretrained(run, self._pretrained)
+        if self._class_weights is not None and self.ranks.is_main:
+            record_weights(run, self.feed.classes, self._class_weights)
         self._teacher = make_teacher(self.taught(), self.store, self.ranks, run.path)
 
     def taught(self) -> TrainConfig:
@@ -179,7 +184,7 @@ class Classifying(Objective[Result]):
         with self.autocast:
             logits_BN = network(augmented.inputs)
         logits_BN = logits_BN.float()
-        loss = classification_loss(logits_BN, augmented, self.config.loss)
+        loss = classification_loss(logits_BN, augmented, self.config.loss, self._class_weights)
         if prepared is not None:
             alpha = self.config.distill.alpha
             taught = distillation_loss(logits_BN, prepared[rows], self.config.distill)
