@@ -113,6 +113,11 @@ class Confusion:
         """Precision of each class: (N,), NaN without predictions."""
         return _ratio(self.hits, self.taken)
 
+    @property
+    def f1s(self) -> Floats:
+        """Harmonic mean of precision and recall of each class: (N,), NaN if it never occurs."""
+        return _ratio(2 * self.hits, self.support + self.taken)
+
     def to_matrix(self) -> Integers:
         """Return int64 (N, N), with true classes as rows; large for many classes."""
         matrix = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)

@@ -35,7 +35,7 @@ def command(
             and count them.
         spelling: exact matches equal names only; loose also those that differ in case, Unicode
             form, blanks, underscores or hyphens.
-        out: A new folder for CSV tables: precision, recall and support by class, the confusion
+        out: A new folder for CSV tables: precision, recall, F1 and support by class, the confusion
             matrix, the prediction of each sample. A new .csv file gets only the first.
         device: auto, cpu, cuda, mps.
         pixels: SRC of the images, for a run that was trained on pixels.

@@ -173,6 +173,8 @@ class ContinualConfig(LoopConfig):
         )
         absorb = self.lae.ema_absorb
         require_setting(absorb is None or 0 <= absorb < 1, "lae.ema_absorb", self, "in 0…1")
+        is_natural = self.data.sampling == "natural"
+        require_setting(is_natural, "data.sampling", self, "natural in a continual run")
         require_setting(self.stream.increment >= 1, "stream.increment", self, "at least 1")
         first = self.stream.initial
         require_setting(first is None or first >= 1, "stream.initial", self, "at least 1")

@@ -1,3 +1,4 @@
+from .balance import BalancedOrder as BalancedOrder
 from .batches import (
     Batch as Batch,
     Loader as Loader,
@@ -10,7 +11,12 @@ from .kernels.packed import (
     place_planes as place_planes,
     unpack_triton as unpack_triton,
 )
-from .loaders import Mode as Mode, OrderName as OrderName, loader as loader
+from .loaders import (
+    Mode as Mode,
+    OrderName as OrderName,
+    Sampling as Sampling,
+    loader as loader,
+)
 from .mixed import MixedLoader as MixedLoader
 from .order import (
     WINDOW_BLOCKS as WINDOW_BLOCKS,

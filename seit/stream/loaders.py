@@ -9,13 +9,15 @@ import torch
 
 from seit.errors import UsageError
 from seit.shards import Split
-from seit.stream.batches import Loader, Rank
+from seit.stream.balance import BalancedOrder
+from seit.stream.batches import Loader, Rank, check_labeled
 from seit.stream.order import WINDOW_BLOCKS, Order, WindowOrder
 from seit.stream.resident import ResidentLoader
 from seit.stream.windows import StreamingLoader
 
 Mode = Literal["auto", "resident", "streaming"]
 OrderName = Literal["global", "window"]
+Sampling = Literal["natural", "balanced"]
 _MEMORY_SHARE = 0.5
 """Share of the free memory that a resident split may take."""
 
@@ -34,6 +36,7 @@ def loader(
     rank: int = 0,
     world_size: int = 1,
     labeled: bool = False,
+    sampling: Sampling = "natural",
 ) -> Loader:
     """Yield batches of ``split`` on ``device``.
 
@@ -57,6 +60,8 @@ def loader(
         world_size: processes that share each batch.
         labeled: makes a sample without a label an error: at once in a resident split, when its
             block is read in a streamed one.
+        sampling: `balanced` draws every class as often in each shuffled epoch of n draws, see
+            :class:`~seit.stream.balance.BalancedOrder`; resident, with the order `global` only.
 
     Raises:
         UsageError: the split is empty or smaller than a shuffled batch, ``mode`` does not support
@@ -71,6 +76,12 @@ def loader(
         )
     part = Rank(rank, world_size)
     resident = mode == "resident" or (mode == "auto" and _fits(split, torch.device(device)))
+    balances = shuffle and sampling == "balanced"
+    if balances and (not resident or order == "window"):
+        raise UsageError(
+            f"split {split.name!r} of {split.store.folder} is to be balanced, which needs random "
+            "access to all of it; pass order='global' and mode='resident', or weight the loss"
+        )
     if not resident:
         if subset is not None or (shuffle and order == "global"):
             raise UsageError(
@@ -88,8 +99,8 @@ def loader(
             rank=part,
             labeled=labeled,
         )
-    windows: Order | None = None
-    if shuffle and order == "window":
+    windows: Order | None = _balanced(split, subset, seed) if balances else None
+    if shuffle and order == "window" and not balances:
         if subset is not None or split.skipped_samples:
             raise UsageError(
                 "a subset, or a split with damaged blocks that are skipped, has no windows; pass "
@@ -107,6 +118,12 @@ def loader(
         rank=part,
         labeled=labeled,
     )
+
+
+def _balanced(split: Split, subset: npt.NDArray[np.integer] | None, seed: int) -> Order:
+    labels = split.labels if subset is None else split.labels[subset]
+    check_labeled(labels, split)
+    return BalancedOrder(labels, seed=seed)
 
 
 def _fits(split: Split, device: torch.device) -> bool:

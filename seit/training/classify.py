@@ -23,6 +23,7 @@ from seit.progress import Progress
 from seit.report import Section
 from seit.shards import Store, as_store
 from seit.training.answers import confusion_record
+from seit.training.class_weights import class_weights, record_weights
 from seit.training.config import TrainConfig
 from seit.training.evaluate import Evaluation, evaluate
 from seit.training.feeds import Feed, TrainBatch, make_feed
@@ -146,6 +147,8 @@ class Classifying(Objective[Result]):
         self._pretrained = start_from_pretrained(model, config) if from_file else None
         super().__init__(config, feed, ranks, model)
         self.store = store  # a store, or other data with the same splits and classes
+        weights = class_weights(config.loss.class_weights, store[config.data.train_split])
+        self._class_weights = None if weights is None else weights.to(ranks.device)
         self._teacher: Teacher | None = None
         self._evaluation: Evaluation | None = None
 
@@ -164,6 +167,8 @@ class Classifying(Objective[Result]):
     def begin(self, run: Run) -> None:
         if self._pretrained is not None and self.ranks.is_main:
             record_pretrained(run, self._pretrained)
+        if self._class_weights is not None and self.ranks.is_main:
+            record_weights(run, self.feed.classes, self._class_weights)
         self._teacher = make_teacher(self.taught(), self.store, self.ranks, run.path)
 
     def taught(self) -> TrainConfig:
@@ -188,7 +193,7 @@ class Classifying(Objective[Result]):
         with self.autocast:
             logits_BN = network(augmented.inputs)
         logits_BN = logits_BN.float()
-        loss = classification_loss(logits_BN, augmented, self.config.loss)
+        loss = classification_loss(logits_BN, augmented, self.config.loss, self._class_weights)
         if prepared is not None:
             alpha = self.config.distill.alpha
             taught = distillation_loss(logits_BN, prepared[rows], self.config.distill)

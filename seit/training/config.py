@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from seit.augment import AugmentConfig
 from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
-from seit.stream import WINDOW_BLOCKS, Mode, OrderName
+from seit.stream import WINDOW_BLOCKS, Mode, OrderName, Sampling
 from seit.training.sparsity import SparsityConfig
 
 REVISION = 2
@@ -82,6 +82,9 @@ class DataConfig:
     """SRC whose decoded pixels to train on instead of the tokens, as a baseline."""
     fraction: float = 1.0
     """Fraction of each class's training samples to use, chosen by the seed: 0.01 for 1 %."""
+    sampling: Sampling = "natural"
+    """`natural` draws every training sample once per epoch; `balanced` every class as often, from a
+    resident split of labeled samples."""
     order: OrderName = "global"
     """`global` permutes all samples; `window` permutes blocks, then samples within a window."""
     window_blocks: int = WINDOW_BLOCKS
@@ -157,6 +160,9 @@ class LossConfig:
     2110.00476)."""
     label_smoothing: float = 0.1
     """Label smoothing: fraction of the target spread over all classes, 0 to below 1."""
+    class_weights: str | None = None
+    """Weights of classes: `balanced`, inverse to their training samples with a mean of 1 over
+    samples, or a YAML or JSON file of weights by class name."""
 
 
 @dataclass(frozen=True, kw_only=True)

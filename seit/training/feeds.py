@@ -259,6 +259,10 @@ def _load(
     labeled: bool,
 ) -> Loader:
     data, seed, rank = config.data, config.run.seed, rank or Rank()
+    if data.sampling == "balanced" and shuffle and (data.pixels is not None or not labeled):
+        raise UsageError(
+            "data.sampling is 'balanced', which takes labeled tokens; set it to natural"
+        )
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
@@ -277,6 +281,7 @@ def _load(
             window_blocks=data.window_blocks,
             subset=subset,
             labeled=labeled,
+            sampling=data.sampling if shuffle else "natural",
             rank=rank.rank,
             world_size=rank.world_size,
         )

@@ -11,17 +11,28 @@ from seit.augment import Augmented
 from seit.training.config import DistillConfig, LossConfig
 
 
-def classification_loss(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor:
-    """Return the mean loss (scalar) of logits (B, N) against a batch's two weighted labels."""
+def classification_loss(
+    logits: Tensor, batch: Augmented, config: LossConfig, class_weights: Tensor | None = None
+) -> Tensor:
+    """Return the mean loss (scalar) of logits (B, N) against a batch's two weighted labels.
+
+    ``class_weights`` (N,) multiply the terms of their classes. The mean is over samples, not over
+    weights, so that it is the same however a batch is divided.
+    """
     if config.kind == "ce":
         own, partner = (
             F.cross_entropy(
-                logits, labels, reduction="none", label_smoothing=config.label_smoothing
+                logits,
+                labels,
+                weight=class_weights,
+                reduction="none",
+                label_smoothing=config.label_smoothing,
             )
             for labels in (batch.labels, batch.partner_labels)
         )
         return (batch.weight * own + (1 - batch.weight) * partner).mean()
-    return F.binary_cross_entropy_with_logits(logits, soft_targets(logits, batch, config))
+    targets = soft_targets(logits, batch, config)
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=class_weights)
 
 
 def soft_targets(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor:

@@ -37,6 +37,8 @@ Metrics = Sequence[Mapping[str, Any]]
 """Lines of a run's `metrics.jsonl`."""
 _CELL = 192
 """Width in pixels; four pictures fill the width of the page."""
+_MAX_CLASSES = 100
+"""Most classes with a row of figures."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,26 @@ def confusion_sections(counts: Confusion, classes: tuple[str, ...]) -> list[Sect
     return [
         Section("Confusion", confusion_matrix(counts, classes=classes, title="Confusion")),
         Section("Most often confused", table(rows, header=header)),
+        *_class_sections(counts, classes),
     ]
+
+
+def _class_sections(counts: Confusion, classes: tuple[str, ...]) -> list[Section]:
+    """Return figures of the classes, those of the lowest F1 first."""
+    order = np.argsort(np.nan_to_num(counts.f1s, nan=2.0), kind="stable")[:_MAX_CLASSES]
+    shares = np.stack([counts.precisions, counts.recalls, counts.f1s], axis=1)
+    rows = [
+        [classes[row], *map(_share, shares[row].tolist()), f"{counts.support[row]:,}"]
+        for row in order.tolist()
+    ]
+    header = ["class", "precision", "recall", "F1", "samples"]
+    left = len(classes) - len(rows)
+    note = f"The {len(rows)} classes of the lowest F1; `seit eval --out` lists all." if left else ""
+    return [Section("Classes", table(rows, header=header), note)]
+
+
+def _share(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"
 
 
 def _mistake_sections(run: Run, store: Store | None) -> list[Section]:

@@ -78,10 +78,10 @@ def check_new_tables(out: Path) -> None:
 def write_evaluation(out: Path, evaluation: RunEvaluation, keys: Sequence[str]) -> None:
     """Write the tables of an evaluation.
 
-    A folder gets `classes.csv` (precision, recall and support of each class), `confusion.csv` (a
-    row per occurring pair of a true and a predicted class), `confusion_matrix.csv` (rows are true
-    classes) for up to 100 classes, and `predictions.csv` (a row per sample). A path that ends in
-    `.csv` gets the first of them only.
+    A folder gets `classes.csv` (precision, recall, F1, support), `confusion.csv` (a row per
+    occurring pair of a true and a predicted class), `confusion_matrix.csv` (rows are true classes)
+    for up to 100 classes, and `predictions.csv` (a row per sample). A path that ends in `.csv` gets
+    the first of them only.
 
     Args:
         out: a new folder, or a new file.
@@ -122,11 +122,12 @@ def _class_rows(evaluation: RunEvaluation) -> tuple[list[str], Iterator[list[Any
         evaluation.classes,
         map(_share, confusion.precisions.tolist()),
         map(_share, confusion.recalls.tolist()),
+        map(_share, confusion.f1s.tolist()),
         confusion.support.tolist(),
         confusion.taken.tolist(),
         strict=True,
     )
-    return ["class", "precision", "recall", "support", "predicted"], map(list, rows)
+    return ["class", "precision", "recall", "f1", "support", "predicted"], map(list, rows)
 
 
 def _pair_rows(confusion: Confusion, classes: Sequence[str]) -> Iterator[list[Any]]:

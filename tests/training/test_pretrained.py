@@ -88,7 +88,9 @@ def test_a_run_says_what_it_started_from(file, pattern_store, tmp_path, call):
     recorded = run.info["pretrained"]
     assert {"pos_embed", "fc_norm.weight"} <= {*recorded["weights"]["loaded"]}
     assert recorded["fingerprint"]
-    assert "Pretrained weights" in (run.path / "report.html").read_text()
+    report = (run.path / "report.html").read_text()
+    assert "Pretrained weights" in report
+    assert "<h2>Classes</h2>" in report
     start = vit_weights()["blocks.0.mlp.fc1.weight"]
     moved = run.load_weights()["blocks.0.mlp.fc1.weight"] - start
     assert moved.abs().max() < 0.01 < start.abs().max()

@@ -413,14 +413,16 @@ def test_an_evaluation_is_written_as_tables(finished, store, tmp_path, capsys):
     assert header == ["true", *CLASSES]
     assert [list(map(int, row[1:])) for row in rows] == matrix.tolist()
     header, *rows = read_csv(out / "classes.csv")
-    assert header == ["class", "precision", "recall", "support", "predicted"]
-    for label, (name, precision, recall, support, taken) in enumerate(rows):
+    assert header == ["class", "precision", "recall", "f1", "support", "predicted"]
+    for label, (name, precision, recall, f1, support, taken) in enumerate(rows):
         assert name == CLASSES[label]
         assert (int(support), int(taken)) == (matrix[label].sum(), matrix[:, label].sum())
         assert float(recall) == pytest.approx(matrix[label, label] / 16, abs=1e-6)
         assert float(precision) == pytest.approx(
             matrix[label, label] / matrix[:, label].sum(), abs=1e-6
         )
+        mean = 2 / (1 / float(recall) + 1 / float(precision))
+        assert float(f1) == pytest.approx(mean, abs=1e-5)
     pairs = read_csv(out / "confusion.csv")[1:]
     assert sum(int(count) for _, _, count in pairs) == 48
     rows = read_csv(out / "predictions.csv")[1:]

@@ -1,0 +1,68 @@
+"""Weights of classes in the loss.
+
+Legend: N classes.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seit.classes import near_names, say_near
+from seit.config import read_yaml
+from seit.errors import UsageError
+from seit.shards import Split
+from seit.training.run import Run
+
+BALANCED = "balanced"
+_ENTRY = "class_weights"
+
+
+def class_weights(setting: str | None, split: Split) -> Tensor | None:
+    """Return the weights of a store's classes, float32 (N,); None if all are 1.
+
+    ``balanced`` weights a class by n / (N · n_c), with n labeled samples, n_c of them of the class
+    and N classes with samples: the mean weight of a sample is 1. Otherwise ``setting`` is a YAML or
+    JSON file of weights by class name; classes that it leaves out have weight 1.
+
+    Raises:
+        UsageError: there is no such file, or it names an unknown class or an invalid weight.
+    """
+    if setting is None:
+        return None
+    classes = split.classes
+    if setting == BALANCED:
+        labels = split.labels
+        counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+        shares = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return torch.from_numpy(np.where(counts > 0, shares, 1.0)).float()
+    given = read_yaml(Path(setting))
+    unknown = [str(name) for name in given if name not in classes]
+    if unknown:
+        near = near_names(unknown, classes)
+        hint = f"; {say_near(near)}" if near else ""
+        raise UsageError(f"{setting} weights {unknown[0]!r}, which is not a class{hint}")
+    for name, value in given.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf:
+            raise UsageError(f"{setting}: the weight of {name!r} is {value!r}; expected 0 or more")
+    return torch.tensor([float(given.get(name, 1.0)) for name in classes])
+
+
+def record_weights(run: Run, classes: Sequence[str], weights: Tensor) -> None:
+    """Write the weights (N,) to `run.json`.
+
+    Raises:
+        UsageError: the run was started with other weights.
+    """
+    found = dict(zip(classes, weights.tolist(), strict=True))
+    info = run.info
+    if info.setdefault(_ENTRY, found) != found:
+        raise UsageError(
+            f"{run.path} was started with other class weights; restore their file, or choose "
+            "another --out"
+        )
+    run.write_info(info)

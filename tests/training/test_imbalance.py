@@ -1,0 +1,112 @@
+"""Rare classes: weights in the loss, and draws of every class as often."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import seit
+from seit.augment import Augmented
+from seit.errors import SeitError, UsageError
+from seit.stream import BalancedOrder
+from seit.training import Run
+from seit.training.class_weights import class_weights
+from seit.training.config import LossConfig
+from seit.training.losses import classification_loss, soft_targets
+
+LABELS = np.array([0] * 50 + [2] * 7 + [5] * 3)[np.random.default_rng(0).permutation(60)]
+TINY = {
+    "model": {"embed_dim": 16, "depth": 2, "num_heads": 2, "stem": "2/2/0"},
+    "augment": {"crop_size": 8},
+    "data": {"batch_size": 12},
+    "run": {"device": "cpu", "loggers": [], "checkpoint_every": 2},
+}
+
+
+def test_an_epoch_draws_every_class_as_often():
+    order = BalancedOrder(LABELS, seed=3)
+    epochs = [order.indices(np.arange(60), epoch) for epoch in range(20)]
+    for rows in epochs:
+        assert np.bincount(LABELS[rows])[[0, 2, 5]].tolist() == [20, 20, 20]
+    drawn = np.bincount(np.concatenate(epochs), minlength=60)
+    for label in (0, 2, 5):
+        assert np.ptp(drawn[label == LABELS]) <= 1, "samples of a class are drawn as often"
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_draws_are_a_function_of_seed_epoch_and_position():
+    order, later = BalancedOrder(LABELS, seed=3), BalancedOrder(LABELS, seed=3)
+    np.testing.assert_array_equal(
+        later.indices(np.array([7, 50]), 9), order.indices(np.arange(60), 9)[[7, 50]]
+    )
+    other = BalancedOrder(LABELS, seed=4).indices(np.arange(60), 9)
+    assert not np.array_equal(other, order.indices(np.arange(60), 9))
+    halves = [np.diff(LABELS[order.indices(np.arange(60), 9)]) == 0]
+    assert 0.1 < np.mean(halves) < 0.6, "classes come in no pattern"
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+def test_weights_multiply_the_terms_of_their_classes(kind):
+    torch.manual_seed(0)
+    logits, weights = torch.randn(6, 4).double(), torch.tensor([1.0, 0.5, 2.0, 0.0]).double()
+    labels, partner = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([1, 2, 3, 0, 0, 1])
+    batch = Augmented(torch.zeros(6), labels, partner, torch.linspace(0, 1, 6).double())
+    config = LossConfig(kind=kind, label_smoothing=0.1)
+    targets = soft_targets(logits, batch, config)
+    if kind == "ce":
+        expected = -(weights * targets * F.log_softmax(logits, 1)).sum(1).mean()
+    else:
+        share = torch.sigmoid(logits)
+        terms = targets * share.log() + (1 - targets) * (1 - share).log()
+        expected = -(weights * terms).mean()
+    torch.testing.assert_close(classification_loss(logits, batch, config, weights), expected)
+
+
+def test_balanced_weights_average_to_one(pattern_store, tmp_path):
+    class Split:
+        classes = ("a", "b", "c")
+        labels = np.array([0, 0, 0, 1, -1])
+
+    weights = class_weights("balanced", Split())
+    assert weights.tolist() == pytest.approx([2 / 3, 2, 1])
+    assert weights[Split.labels[:4]].mean() == pytest.approx(1)
+    file = tmp_path / "weights.yaml"
+    file.write_text("{dots: 2, rings: 0.5}")
+    assert class_weights(str(file), pattern_store["train"]).tolist() == [1, 2, 0.5]
+    cases = {"{dotz: 1}": "not a class", "{dots: -1}": "0 or more", "{dots: .nan}": "0 or more"}
+    for text, words in (cases | {"[1, 2]": "weights.yaml"}).items():
+        file.write_text(text)
+        with pytest.raises(SeitError, match=words):
+            class_weights(str(file), pattern_store["train"])
+    with pytest.raises(SeitError):
+        class_weights(str(tmp_path / "missing.yaml"), pattern_store["train"])
+
+
+def test_a_balanced_run_resumes_bit_for_bit(pattern_store, tmp_path):
+    file = tmp_path / "weights.yaml"
+    file.write_text("{dots: 2}")
+    changes = {"loss.class_weights": str(file), "data.sampling": "balanced", "config": TINY}
+    whole = seit.train(pattern_store, out=tmp_path / "a", steps=4, **changes)
+
+    def stop(done, total, figures):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seit.train(pattern_store, out=tmp_path / "b", steps=4, progress=stop, **changes)
+    file.write_text("{dots: 3}")
+    with pytest.raises(UsageError, match="other class weights"):
+        seit.train(pattern_store, out=tmp_path / "b", steps=4, resume=True, **changes)
+    file.write_text("{dots: 2}")
+    again = seit.train(pattern_store, out=tmp_path / "b", steps=4, resume=True, **changes)
+    assert again.loss == whole.loss
+    assert Run.open(tmp_path / "a").info["class_weights"]["dots"] == 2
+
+
+def test_a_streamed_split_cannot_be_balanced(pattern_store):
+    settings = {"batch_size": 4, "sampling": "balanced"}
+    for changes in ({"mode": "streaming"}, {"order": "window", "mode": "resident"}):
+        with pytest.raises(UsageError, match="pass order='global' and mode='resident'"):
+            seit.loader(pattern_store["train"], **settings, **changes)
+    for batch in seit.loader(pattern_store["train"], **settings).epoch(0):
+        assert len(batch) == 4
