@@ -7,6 +7,7 @@ the faces of the rooms, the home page from README.md. Nothing of it is written t
 """
 
 import ast
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -198,12 +199,26 @@ def recipes_page() -> str:
 
 def examples_page() -> str:
     """Return the example programs, with their code."""
-    lines = ["# Examples", "", "Whole programs; the tests run each of them.", ""]
+    lines = ["# Examples", "", "Whole programs and a notebook; the tests run each of them.", ""]
     for path in sorted((ROOT / "docs" / "examples").glob("*.py")):
         title = path.stem.replace("_", " ")
         lines += [f"## {title}", "", f"`{path.relative_to(ROOT)}`", ""]
         lines += ["```python", path.read_text().rstrip(), "```", ""]
+    for path in sorted((ROOT / "docs" / "examples").glob("*.ipynb")):
+        lines += [*notebook_lines(path), ""]
     return "\n".join(lines)
+
+
+def notebook_lines(path: Path) -> Iterator[str]:
+    """Yield the cells of a notebook as Markdown, one level of headings deeper."""
+    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            yield from ("```python", text, "```", "")
+        else:
+            yield from (re.sub(r"^#", "##", text, flags=re.M), "")
+        if number == 0:
+            yield from (f"`{path.relative_to(ROOT)}`", "")
 
 
 def verbs_page() -> str:
