@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         train,
         tune,
         verify,
+        view,
     )
     from seit.models import create_model
     from seit.shards import open_store as open  # noqa: A004
@@ -77,6 +78,7 @@ __all__ = [
     "train",
     "tune",
     "verify",
+    "view",
 ]
 
 _HOMES = {

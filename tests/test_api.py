@@ -271,7 +271,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for block in blocks:
         exec(compile(block, str(DOCS), "exec"), names)
     shown = set(re.findall(r"seit\.([a-z_]+)\(", "".join(blocks))) | {"quickstart"}

@@ -1,4 +1,5 @@
 from .analysis import analyze as analyze, neighbors as neighbors
+from .browser import view as view
 from .corpora import frontier as frontier, quickstart as quickstart, tokenize as tokenize
 from .models import (
     PredictResult as PredictResult,

@@ -20,6 +20,7 @@ COMMANDS = {
     "tokenizer": "Make or inspect a tokenizer.",
     "info": "Describe a store.",
     "verify": "Check that every byte of a store is intact, or restore it from a copy.",
+    "view": "Look at a store, or at runs, on a local page in the browser.",
     "convert": "Copy a store, in another codec or container.",
     "merge": "Merge stores of one tokenizer into one.",
     "filter": "Write a new store with some samples of another.",

@@ -4,7 +4,12 @@ from .confusion import (
     confusion_matrix as confusion_matrix,
     worst_confused as worst_confused,
 )
-from .document import Section as Section, page as page, write_page as write_page
+from .document import (
+    Section as Section,
+    page as page,
+    stylesheet as stylesheet,
+    write_page as write_page,
+)
 from .heatmap import task_matrix as task_matrix
 from .intervals import (
     CONFIDENCE as CONFIDENCE,
@@ -15,9 +20,13 @@ from .intervals import (
     wilson_interval as wilson_interval,
 )
 from .lines import Series as Series, line_chart as line_chart
-from .markup import element as element
+from .markup import element as element, text as text
 from .notebook import summary_table as summary_table
-from .pictures import Captioned as Captioned, image_grid as image_grid
+from .pictures import (
+    Captioned as Captioned,
+    image_grid as image_grid,
+    picture_file as picture_file,
+)
 from .scatter import (
     Family as Family,
     Mark as Mark,

@@ -3,7 +3,7 @@
 Legend: N classes; a count matrix has true classes in rows and predicted ones in columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,13 +52,19 @@ def worst_confused(
 
 
 def confusion_matrix(
-    counts: npt.NDArray[Any] | Confusion, *, classes: Sequence[str], title: str
+    counts: npt.NDArray[Any] | Confusion,
+    *,
+    classes: Sequence[str],
+    title: str,
+    link: Callable[[int, int], str] | None = None,
 ) -> Markup:
     """Return a heat map of ``counts``, int (N, N) or sparse, shaded by share of the row.
 
     The opacity of a cell is the square root of its share, so that an error of 2 % is visible next
     to a diagonal of 95 %. Cells contain counts up to 20 classes and only tooltips up to 100; beyond
     that the 20 worst pairs are listed instead.
+
+    ``link`` returns the address of the samples of a (true, predicted) cell that is not empty.
 
     Raises:
         UsageError: ``counts`` is not a square matrix of non-negative integers with N names.
@@ -78,7 +84,7 @@ def confusion_matrix(
     matrix = found.to_matrix()
     shares = matrix / np.maximum(found.support, 1)[:, None]
     cells = [
-        _cell(i, j, int(matrix[i, j]), float(shares[i, j]), classes)
+        _cell(i, j, int(matrix[i, j]), float(shares[i, j]), classes, link)
         for i in range(N)
         for j in range(N)
     ]
@@ -107,7 +113,14 @@ def _checked(counts: npt.NDArray[Any] | Confusion, classes: Sequence[str]) -> Co
     return found
 
 
-def _cell(i: int, j: int, count: int, share: float, classes: Sequence[str]) -> Cell:
+def _cell(
+    i: int,
+    j: int,
+    count: int,
+    share: float,
+    classes: Sequence[str],
+    link: Callable[[int, int], str] | None,
+) -> Cell:
     return Cell(
         i,
         j,
@@ -116,4 +129,5 @@ def _cell(i: int, j: int, count: int, share: float, classes: Sequence[str]) -> C
         tooltip=f"{classes[i]} → {classes[j]}: {number(count)} ({percent(share)} of {classes[i]})",
         written=number(count) if count < 10_000 else f"{count / 1000:.0f}k",
         is_empty=not count,
+        link=link(i, j) if link is not None and count else None,
     )

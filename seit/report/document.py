@@ -47,8 +47,13 @@ def page(title: str, *, lead: str, sections: Sequence[Section], footer: str = ""
             for one in sections
         ],
         footer=footer,
-        stylesheet=Markup(room.joinpath("page.css").read_text("utf-8")),  # noqa: S704  our own file
+        stylesheet=Markup(stylesheet()),  # noqa: S704  our own file
     )
+
+
+def stylesheet() -> str:
+    """Return the stylesheet of pages and charts, for light and dark screens."""
+    return resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
 
 def write_page(path: Path, html: str) -> None:

@@ -22,7 +22,7 @@ _CELL = 46  # pixels; maximum size of a cell
 
 
 class Cell(NamedTuple):
-    """A cell: its place, color, opacity and texts."""
+    """A cell: its place, color, opacity and texts, and the address that it links to, if any."""
 
     row: int
     column: int
@@ -31,6 +31,7 @@ class Cell(NamedTuple):
     tooltip: str
     written: str
     is_empty: bool
+    link: str | None = None
 
 
 def cell_matrix(
@@ -99,7 +100,7 @@ def cell_matrix(
 
 def _cell(cell: Cell) -> Markup:
     """Return the colored cell, in units of one cell."""
-    return element(
+    drawn = element(
         "rect",
         element("title", cell.tooltip),
         x=cell.column,
@@ -109,6 +110,9 @@ def _cell(cell: Cell) -> Markup:
         fill_opacity=cell.opacity,
         class_=f"cell c{cell.color}",
     )
+    if cell.link is None:
+        return drawn
+    return element("a", drawn, href=cell.link, aria_label=cell.tooltip)
 
 
 def _number(cell: Cell, *, N: int, M: int) -> Markup:

@@ -98,6 +98,16 @@ def _picture(picture: npt.NDArray[Any], *, name: str, cell: int) -> Markup:
 
 def data_uri(picture: npt.NDArray[np.uint8], *, longest: int) -> str:
     """Return uint8 (H, W, 3) as a PNG or JPEG data URI of at most ``longest`` pixels a side."""
+    kind, data = picture_file(picture, longest=longest)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def picture_file(picture: npt.NDArray[np.uint8], *, longest: int) -> tuple[str, bytes]:
+    """Encode uint8 (H, W, 3) in at most ``longest`` pixels a side.
+
+    Returns:
+        `png` or `jpeg`, and the bytes.
+    """
     image = Image.fromarray(picture)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -107,4 +117,4 @@ def data_uri(picture: npt.NDArray[np.uint8], *, longest: int) -> str:
     else:
         kind = "jpeg"
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return kind, buffer.getvalue()

@@ -105,6 +105,15 @@ class Codec(ABC):
         tokens_NHW = self._decode(frame, None)
         return pack(tokens_NHW.reshape(-1, self.layout.length), self.layout.bits)
 
+    def stored_bytes(self, data: bytes) -> npt.NDArray[np.int64]:
+        """Return the bytes that each sample of a tokens frame takes: int64 (N,).
+
+        Raises:
+            DamagedError: the bytes are not a valid frame.
+        """
+        frame = self._open(data)
+        return np.full(frame.count, self.layout.sample_bytes, dtype=np.int64)
+
     @abstractmethod
     def _decode(
         self, frame: Frame, rows: npt.NDArray[np.integer] | None

@@ -147,6 +147,20 @@ class Shard(ABC):
         packed_NS: npt.NDArray[np.uint8] = self._open(block, {Kind.TOKENS: decode})[Kind.TOKENS]
         return packed_NS
 
+    def open_stored_bytes(self, block: int) -> npt.NDArray[np.int64]:
+        """Return the bytes that the tokens of each sample of a block take: int64 (N,)."""
+        count = self.samples_of(block)
+
+        def measure(data: bytes | None) -> npt.NDArray[np.int64]:
+            found = np.zeros(count, dtype=np.int64)  # samples that a container leaves out
+            if data is not None:
+                sizes = self.codec.stored_bytes(data)[:count]
+                found[: len(sizes)] = sizes
+            return found
+
+        sizes_N: npt.NDArray[np.int64] = self._open(block, {Kind.TOKENS: measure})[Kind.TOKENS]
+        return sizes_N
+
     def open_training(
         self, block: int, rows: npt.NDArray[np.integer] | None = None
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32], tuple[str, ...]]:

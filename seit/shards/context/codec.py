@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
 from seit.shards.codecs import Codec, PackedCodec, TokenLayout, check_block_size, unpack_rows
@@ -81,6 +82,14 @@ class ContextCodec(Codec):
         return seal_frame(
             Kind.TOKENS, payload, count=count, raw_bytes=raw_bytes, coding=Coding.CONTEXT
         )
+
+    @override
+    def stored_bytes(self, data: bytes) -> npt.NDArray[np.int64]:
+        frame = self._open(data)
+        if frame.coding is not Coding.CONTEXT:
+            return super().stored_bytes(data)
+        _, bounds = split_streams(frame)
+        return 2 * (bounds[:, 1] - bounds[:, 0])
 
     @cached_property
     def _coder(self) -> "Coder":

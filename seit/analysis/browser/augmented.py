@@ -1,0 +1,107 @@
+"""Augmentation of one sample by the settings of a recipe, with the code that trains with them.
+
+Legend: H W grid.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seit.augment import AugmentConfig, TokenAugment, nearest_ids
+from seit.errors import UsageError
+from seit.shards import Store
+
+_MAX_SEED = 1 << 32
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Setting of the augmentations: its field, most, step, and value without effect."""
+
+    name: str
+    most: float
+    step: float
+    neutral: float = 0.0
+
+
+SLIDERS = (
+    Slider("synonym_prob", 1, 0.05),
+    Slider("synonym_rate", 1, 0.05, 0.25),
+    Slider("swap_prob", 1, 0.05),
+    Slider("swap_max", 0.5, 0.05, 0.25),
+    Slider("crop_scale", 1, 0.02, 1.0),
+    Slider("noise_prob", 1, 0.05),
+    Slider("noise_scale", 3, 0.1, 1.0),
+    Slider("noise_std", 3, 0.1, 1.0),
+    Slider("color_adapt_prob", 1, 0.05),
+    Slider("cutmix_prob", 1, 0.05),
+    Slider("mixup_prob", 1, 0.05),
+    Slider("time_roll", 0.5, 0.05),
+    Slider("freq_masks", 4, 1),
+    Slider("time_masks", 4, 1),
+)
+"""Settings of `augment` that a page offers; `crop_scale` is the least share of the area."""
+
+
+def config_of(values: Mapping[str, str], grid: tuple[int, int]) -> tuple[AugmentConfig, int]:
+    """Return the augmentations and the seed that an address asks for; the grid keeps its size.
+
+    Raises:
+        UsageError: a value is no number, or out of range.
+    """
+    found: dict[str, Any] = {"crop_size": min(grid)}
+    for slider in SLIDERS:
+        number = _number(values, slider.name, slider.neutral)
+        found[slider.name] = round(number) if slider.step == 1 else number
+    found["crop_scale"] = (found["crop_scale"], 1.0)
+    seed = int(_number(values, "seed", 0))
+    if not 0 <= seed < _MAX_SEED:
+        raise UsageError(f"seed is {seed}; expected 0 to {_MAX_SEED - 1}")
+    return AugmentConfig(**found), seed
+
+
+@torch.inference_mode()
+def augment_ids(
+    store: Store,
+    tokens: npt.NDArray[np.unsignedinteger],
+    partner: npt.NDArray[np.unsignedinteger],
+    config: AugmentConfig,
+    *,
+    seed: int,
+) -> npt.NDArray[np.unsignedinteger]:
+    """Augment ids (H, W), mixed with a partner's, and return the nearest codes, (H, W).
+
+    Raises:
+        UsageError: the codebook has several levels, of whose sums no code is the nearest.
+    """
+    codebook = torch.from_numpy(store.codebook)
+    if codebook.ndim == 3:
+        raise UsageError(
+            "augmented samples of a residual tokenizer cannot be drawn: sums of codes have no ids"
+        )
+    augment = TokenAugment(codebook, store.card.tokenizer.grid, config)
+    batch = torch.from_numpy(np.stack([tokens, partner]).astype(np.int64))
+    mixed = augment(
+        batch,
+        torch.zeros(2, dtype=torch.int64),
+        positions=torch.tensor([0, 1]),
+        seed=seed,
+        epoch=0,
+        partner=torch.tensor([1, 0]),
+    )
+    ids = nearest_ids(mixed.inputs[:1], augment.codebook)[0]
+    return np.asarray(ids.numpy().astype(tokens.dtype))
+
+
+def _number(values: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        number = float(values.get(name, "") or default)
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number):
+        raise UsageError(f"{name} is {values[name][:40]!r}; expected a number")
+    return number

@@ -1,0 +1,134 @@
+"""Pages of one sample: its picture, sound, tokens, metadata, augmentations and neighbors."""
+
+import json
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from seit.analysis.browser.answers import data_response, html, picture_response, row_of
+from seit.analysis.browser.augmented import SLIDERS, augment_ids, config_of
+from seit.analysis.browser.cells import Cell, read_cells
+from seit.analysis.browser.neighbors import Search, nearest_by_codes
+from seit.analysis.browser.pictures import LARGE, encode
+from seit.analysis.browser.site import Site
+from seit.analysis.browser.sounds import decode_wave, wav_file
+from seit.errors import DamagedError, UsageError
+
+_MAX_GRID = 1 << 14
+"""Most tokens of a grid that a page shows one by one."""
+_LONG = 2000
+
+
+class SamplePages:
+    """Pages of one sample of a store."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def routes(self) -> list[Route]:
+        """Return the addresses of these pages."""
+        return [
+            Route("/sample/{split}/{row}", self.sample),
+            Route("/neighbors/{split}/{row}", self.neighbors),
+            Route("/augmented/{split}/{row}", self.augmented),
+            Route("/sound/{split}/{row}", self.sound),
+        ]
+
+    def sample(self, request: Request) -> Response:
+        """Answer with everything about a sample."""
+        site = self.site
+        site.check_store()
+        split, row = row_of(site, request)
+        selection = site.selection(split)
+        cell = self._read(split, row)
+        assert cell.tokens is not None
+        height, width = cell.tokens.shape
+        levels = site.store.levels
+        predicted = None if selection.predicted is None else int(selection.predicted[row])
+        classes = site.store.classes
+        clip = site.clip_rows(selection.catalog, row, cell.key)
+        return html(
+            site,
+            "sample.html.j2",
+            {
+                "split": split,
+                "cell": cell,
+                "classes": classes,
+                "predicted": classes[predicted] if predicted is not None and predicted >= 0 else "",
+                "is_audio": site.modality == "audio",
+                "seconds": self._seconds(),
+                "metadata": [(name, _shown(value)) for name, value in cell.metadata.items()],
+                "bytes": self._stored_bytes(split, row),
+                "clip": clip if len(clip) > 1 else [],
+                "total": len(selection.catalog),
+                "height": height,
+                "width": width,
+                "levels": levels,
+                "tokens": cell.tokens.tolist() if height * width <= _MAX_GRID else [],
+                "colors": site.painter.colors.colors,
+                "sliders": SLIDERS if levels == 1 else (),
+                "remark": site.painter.remark,
+            },
+        )
+
+    def neighbors(self, request: Request) -> Response:
+        """Answer with the nearest samples."""
+        split, row = row_of(self.site, request)
+        search: Search = partial(nearest_by_codes, self.site.store)
+        found = search(split, row)
+        cells = [
+            read_cells(self.site.selection(one.split).catalog, [one.row])[0]
+            for one in found.neighbors
+        ]
+        pairs = list(zip(found.neighbors, cells, strict=True))
+        values = {"found": found, "pairs": pairs, "classes": self.site.store.classes}
+        return html(self.site, "neighbors.html.j2", values)
+
+    def augmented(self, request: Request) -> Response:
+        """Answer with the picture of an augmented sample."""
+        split, row = row_of(self.site, request)
+        config, seed = config_of(request.query_params, self.site.store.card.tokenizer.grid)
+        cell = self._read(split, row)
+        other = self._read(split, (row + 1) % len(self.site.store[split]))
+        assert cell.tokens is not None
+        assert other.tokens is not None
+        ids = augment_ids(self.site.store, cell.tokens, other.tokens, config, seed=seed)
+        return picture_response(encode(self.site.painter.draw(ids[None])[0], longest=LARGE))
+
+    def sound(self, request: Request) -> Response:
+        """Answer with the sound of a sample, as a WAV file."""
+        from seit.tokenizers import AudioTokenizer
+
+        split, row = row_of(self.site, request)
+        tokenizer = self.site.painter.tokenizer
+        if not isinstance(tokenizer, AudioTokenizer):
+            reason = self.site.painter.remark or "its samples are images"
+            raise UsageError(f"this store cannot be heard: {reason}")
+        cell = self._read(split, row)
+        assert cell.tokens is not None
+        wave = decode_wave(tokenizer, cell.tokens)
+        return data_response(wav_file(wave, tokenizer.sample_rate), "audio/wav")
+
+    def _read(self, split: str, row: int) -> Cell:
+        (cell,) = read_cells(self.site.selection(split).catalog, [row])
+        if cell.tokens is None:
+            raise DamagedError(cell.damage)
+        return cell
+
+    def _seconds(self) -> float | None:
+        from seit.tokenizers import AudioTokenizer
+
+        tokenizer = self.site.painter.tokenizer
+        return tokenizer.inputs.seconds if isinstance(tokenizer, AudioTokenizer) else None
+
+    def _stored_bytes(self, split: str, row: int) -> int:
+        catalog = self.site.selection(split).catalog
+        shard, block = catalog.split.block_at(catalog.block_of(row))
+        return int(shard.open_stored_bytes(block)[row - shard.rows_of(block).start])
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}…"

@@ -1,0 +1,299 @@
+"""`seit view`: pages over HTTP, what they show, and what they refuse."""
+
+import re
+import shutil
+import socket
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from support.stores import build_store
+
+import seit
+from seit.analysis.browser.augmented import augment_ids, config_of
+from seit.analysis.browser.catalog import Catalog
+from seit.analysis.browser.neighbors import nearest_by_codes
+from seit.analysis.browser.pictures import Encoded, PictureCache
+from seit.analysis.browser.query import Query
+from seit.analysis.browser.selection import Selection
+from seit.errors import UsageError
+from seit.stores import read_keys
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Page:
+    """Client of one server, with its own connection for each request."""
+
+    def __init__(self, url):
+        self.place = urlsplit(url).netloc
+
+    def get(self, path, method="GET", **headers):
+        connection = HTTPConnection(self.place, timeout=30)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, headers=named)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return answer.status, body, answer.headers
+
+    def text(self, path, **headers):
+        status, body, _ = self.get(path, **headers)
+        assert status == 200, body
+        return body.decode()
+
+
+@pytest.fixture(scope="module")
+def shown(pattern_store):
+    with seit.view(pattern_store, port=0, open_browser=False) as view:
+        yield Page(view.url)
+
+
+@pytest.fixture
+def strange(tmp_path):
+    """A store of random tokens without a tokenizer, with hostile names of classes."""
+    columns = build_store(
+        tmp_path / "store",
+        shards={"train": (40, 30), "val": (5,)},
+        block_samples=16,
+        classes=(HOSTILE, "bee", "cat"),
+        with_metadata=True,
+    )
+    return tmp_path / "store", columns
+
+
+def test_the_first_page_shows_samples_and_where_they_lead(shown, pattern_store):
+    status, _, headers = shown.get("/")
+    assert (status, headers["Location"]) == (303, "/browse")
+    page = shown.text("/browse?split=train")
+    key = pattern_store["train"].keys[0]
+    assert key in page
+    assert 'href="/sample/train/0"' in page
+    status, picture, headers = shown.get("/picture/train/0")
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    assert picture.startswith(b"\x89PNG")
+    counts = re.findall(r"<b>(\d+)</b>", shown.text("/classes?split=train"))
+    assert counts == ["12"] * 3
+
+
+def test_pages_may_not_do_what_they_need_not(shown):
+    _, _, headers = shown.get("/browse?split=train")
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "style-src 'self';" in policy
+    assert "Access-Control-Allow-Origin" not in headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("headers", "method", "status"),
+    [
+        ({"Host": "evil.example:80"}, "GET", 421),
+        ({}, "POST", 405),
+        ({}, "DELETE", 405),
+        ({"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"}, "GET", 403),
+    ],
+)
+def test_requests_that_are_refused(shown, headers, method, status):
+    found, body, _ = shown.get("/browse", method, **headers)
+    assert found == status
+    assert body.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/picture/..%2f..%2fetc/0",
+        "/picture/train/../../../etc/passwd",
+        "/picture/train/-1",
+        "/picture/train/99999",
+        "/sample/nowhere/0",
+        "/static/..%2Fpages.py",
+        "/static/pages.py",
+        "/browse?split=nowhere",
+        "/browse?split=train&class=x",
+        "/browse?split=train&sort=evil",
+        "/browse?split=train&wrong=1",
+        "/augmented/train/0?noise_prob=nan",
+        "/augmented/train/0?synonym_prob=1&swap_prob=1",
+        "/code/0/99999999",
+        "/codebook?code=x",
+        "/runs",
+        "/run/0",
+        "/nowhere",
+    ],
+)
+def test_what_is_not_there_is_one_sentence(shown, path):
+    status, body, _ = shown.get(path)
+    assert status in (400, 404)
+    assert b"Traceback" not in body
+    assert 0 < len(body) < 600
+    status, body, _ = shown.get(path, Accept="text/html")
+    assert status in (400, 404)
+    assert b"cannot be shown" in body
+
+
+def test_hostile_names_are_text(strange):
+    path, _ = strange
+    with seit.view(path, port=0, open_browser=False) as view:
+        page = Page(view.url)
+        classes = page.text("/classes?split=train")
+        assert HOSTILE not in classes
+        assert "&lt;script&gt;" in classes
+        assert HOSTILE not in page.text(f"/browse?split=train&q={HOSTILE.replace('<', '%3C')}")
+        assert "drawn as colors" in classes  # it has no tokenizer
+        assert page.get("/picture/train/3")[0] == 200
+        assert HOSTILE not in page.text("/sample/train/3")
+        assert page.get("/sound/train/3")[0] == 400
+
+
+def test_damaged_blocks_are_shown_as_such(strange):
+    path, _ = strange
+    shard = path / "train" / "00000.tar"
+    place = seit.open(path)["train"].shards[0].places[1].frames
+    offset = next(iter(place.values()))[0]
+    data = bytearray(shard.read_bytes())
+    data[offset + 20 : offset + 60] = bytes(40)
+    shard.write_bytes(data)
+    with seit.view(path, port=0, open_browser=False) as view:
+        page = Page(view.url)
+        listed = page.text("/browse?split=train")
+        assert listed.count("damaged sample") == 16
+        assert "00000.tar, block 1" in listed
+        assert "1 damaged block" in page.text("/classes?split=train")
+        assert page.get("/picture/train/0")[0] == 200
+        status, body, _ = page.get("/picture/train/20")
+        assert status == 500
+        assert b"block 1" in body
+
+
+def test_a_store_that_changes_is_said_to(strange, tmp_path):
+    path, _ = strange
+    with seit.view(path, port=0, open_browser=False) as view:
+        page = Page(view.url)
+        page.text("/browse?split=train")
+        shutil.rmtree(path)
+        build_store(path, shards={"train": (9,)}, seed=5)
+        status, body, _ = page.get("/browse?split=train", Accept="text/html")
+        assert status == 409
+        assert b"changed after it was opened" in body
+
+
+def test_more_than_this_machine_needs_a_token(pattern_store):
+    with seit.view(pattern_store, host="0.0.0.0", port=0, open_browser=False) as view:
+        token = urlsplit(view.url).query
+        assert re.fullmatch(r"token=[\w-]{32}", token)
+        page = Page(f"http://127.0.0.1:{view.port}")
+        assert page.get("/browse")[0] == 403
+        assert page.get("/?token=wrong")[0] == 403
+        status, _, headers = page.get(f"/?{token}")
+        assert (status, headers["Location"]) == (303, "/")
+        cookie = headers["Set-Cookie"].split(";")[0]
+        assert page.get("/browse?split=train", Cookie=cookie)[0] == 200
+        assert page.get(f"//evil.example/?{token}")[2]["Location"] == "/evil.example/"
+
+
+def test_a_port_in_use_is_one_line(pattern_store, call):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = call("view", pattern_store.folder, "--port", port, "--no-open")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: port {port} of 127.0.0.1 cannot be used")
+    assert err.count("\n") == 1
+
+
+def test_queries_find_and_order_samples(strange):
+    path, columns = strange
+    split, written = seit.open(path)["train"], columns["train"]
+    selection = Selection(Catalog(split))
+    assert selection.rows(Query()) == range(70)
+    found = selection.rows(Query(text="Ü1"))
+    assert {written.keys[row] for row in found} == {k for k in written.keys if "ü1" in k}
+    assert list(selection.rows(Query(text='"n": 69'))) == [69]
+    labels = np.asarray(written.labels)
+    assert list(selection.rows(Query(label=1))) == np.flatnonzero(labels == 1).tolist()
+    assert list(selection.rows(Query(label=-1))) == np.flatnonzero(labels == -1).tolist()
+    by_key = [written.keys[row] for row in selection.rows(Query(sort="key", down=True))]
+    assert by_key == sorted(written.keys, reverse=True)
+    by_class = labels[selection.rows(Query(sort="class"))]
+    assert (np.diff(by_class) >= 0).all()
+    query = Query(split="train", label=2, text="a b", sort="bits", down=True, start=60)
+    values = dict(part.split("=") for part in query.address().partition("?")[2].split("&"))
+    assert Query.of_address({**values, "q": "a b"}) == query
+
+
+def test_bits_are_those_of_the_coder(tmp_path):
+    build_store(tmp_path / "a", shards={"train": (70,)}, block_samples=32, codec="context")
+    split = seit.open(tmp_path / "a")["train"]
+    bits = Catalog(split).bits
+    encoded = split.store.codec.encode(split.tokens[:32])
+    assert bits[:32].sum() == 8 * split.store.codec.stored_bytes(encoded).sum()
+    assert len(encoded) > bits[:32].sum() / 8  # a frame has a header too
+    order = Selection(Catalog(split)).rows(Query(sort="bits", down=True))
+    assert (np.diff(bits[order]) <= 0).all()
+
+
+def test_keys_of_a_query_are_a_file_for_filter(shown, pattern_store, tmp_path):
+    listed = shown.get("/keys?split=train&class=1")
+    assert "attachment" in listed[2]["Content-Disposition"]
+    (tmp_path / "keys.txt").write_bytes(listed[1])
+    keys = read_keys(tmp_path / "keys.txt")
+    result = seit.filter(pattern_store, out=tmp_path / "some", split="train", keys=keys)
+    assert result.samples == 12
+    page = shown.text("/browse?split=train&class=1")
+    assert "--split train --keys keys.txt" in page
+
+
+def test_neighbors_are_exact(pattern_store):
+    split = pattern_store["train"]
+    found = nearest_by_codes(pattern_store, "train", 5, most=4)
+    tokens, K = split.tokens[:].reshape(len(split), -1), pattern_store.card.layout.num_codes
+    histograms = np.stack([np.bincount(ids, minlength=K) for ids in tokens])
+    overlap = np.minimum(histograms, histograms[5]).sum(1) / tokens.shape[1]
+    overlap[5] = -1
+    mine = [one.similarity for one in found.neighbors if one.split == "train"]
+    assert mine == sorted(overlap, reverse=True)[: len(mine)]
+    assert found.compared == found.total == pattern_store.card.samples
+
+
+def test_augmentations_are_those_of_training(pattern_store, shown):
+    grid = pattern_store.card.tokenizer.grid
+    one, other = pattern_store["train"].tokens[0], pattern_store["train"].tokens[1]
+    config, seed = config_of({}, grid)
+    assert (augment_ids(pattern_store, one, other, config, seed=seed) == one).all()
+    config, seed = config_of({"mixup_prob": "1"}, grid)
+    mixed = [augment_ids(pattern_store, one, other, config, seed=seed) for seed in range(8)]
+    assert any((ids != one).any() for ids in mixed)
+    status, picture, _ = shown.get("/augmented/train/0?mixup_prob=1&seed=1")
+    assert (status, picture[:4]) == (200, b"\x89PNG")
+    assert config_of({"seed": "7"}, grid)[1] == 7
+    with pytest.raises(UsageError, match="noise_prob"):
+        config_of({"noise_prob": "2"}, grid)
+
+
+def test_sample_and_codebook_pages(shown, pattern_store):
+    tokens = pattern_store["val"].tokens[0]
+    page = shown.text("/sample/val/0")
+    ids = [int(found) for found in re.findall(r'data-id="(\d+)"', page)]
+    assert ids == tokens.ravel().tolist()
+    assert pattern_store["val"].keys[0] in page
+    code = int(tokens[0, 0])
+    book = shown.text(f"/codebook?code={code}")
+    used = sum((pattern_store[name].tokens[:] == code).sum() for name in pattern_store)
+    assert f"used {used:,} times" in book
+    status, picture, headers = shown.get(f"/code/0/{code}")
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    assert picture
+
+
+def test_the_cache_stays_within_its_size():
+    cache = PictureCache(max_bytes=100)
+    for number in range(20):
+        cache.put(number, Encoded("png", bytes(30)))
+        assert cache.get(0) is not None or number > 2
+    assert cache.num_bytes <= 100
+    assert cache.get(19) is not None
