@@ -392,6 +392,7 @@ def test_pixel_baselines_take_images_alone(store, corpus, tmp_path):
         export_run(tmp_path / "run", tmp_path / "other", inputs=["tokens"])
 
 
+@pytest.mark.slow  # tests of 8 bits deploy the same network
 def test_a_convolutional_backbone(store, tmp_path):
     config = replace(CONFIG, model=ModelConfig(name="test_resnet"))
     train(config, store, out=tmp_path / "run")

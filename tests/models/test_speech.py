@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import transformers
 from safetensors.torch import save_file
 
 from seit.errors import UsageError
@@ -30,6 +29,8 @@ FAMILIES = {
 
 def reference(kind, **changes):
     """Return a small network of transformers with random weights."""
+    import transformers
+
     torch.manual_seed(0)
     name = FAMILIES[kind]
     config = getattr(transformers, f"{name}Config")(**{**SIZES, **changes})
@@ -37,6 +38,8 @@ def reference(kind, **changes):
 
 
 def whisper():
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.WhisperConfig(
         d_model=32,
@@ -107,6 +110,8 @@ def test_a_model_with_a_head_gives_its_encoder(tmp_path):
 
 
 def test_whisper_reads_clips_of_any_length(tmp_path):
+    import transformers
+
     model = whisper()
     network = load_speech(save(model, tmp_path / "model"))
     extract = transformers.WhisperFeatureExtractor(chunk_length=2)

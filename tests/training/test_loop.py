@@ -252,7 +252,14 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("settings", [*OPTIMIZERS.values(), {"fp16": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *map(OPTIMIZERS.get, ("adamw with layer decay", "lamb", "muon")),
+        pytest.param(OPTIMIZERS["muon with layer decay"], marks=pytest.mark.slow),
+        {"fp16": True},
+    ],
+)
 def test_every_optimizer_goes_on_bit_for_bit(store, tmp_path, settings):
     settings = dict(settings)
     precision = {"precision": "fp16"} if settings.pop("fp16", False) else {}

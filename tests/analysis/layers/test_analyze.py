@@ -23,29 +23,6 @@ from seit.models import SpeechNetwork, create_model
 from seit.models.speech.layouts import LAYOUTS
 from seit.training import Run
 
-SETTINGS = {
-    "model": {
-        "name": "vit_tiny_patch16_224",
-        "stem": "2/2/0",
-        "embed_dim": 32,
-        "depth": 2,
-        "num_heads": 2,
-    },
-    "data": {"batch_size": 12},
-    "optim": {"lr": 2e-3, "lr_batch_size": 0},
-    "schedule": {"steps": 40, "warmup_steps": 2},
-    "augment": {"crop_size": 8},
-    "ema": {"decay": 0.0},
-    "run": {"device": "cpu", "loggers": []},
-}
-
-
-@pytest.fixture(scope="module")
-def learned(pattern_store, tmp_path_factory):
-    out = tmp_path_factory.mktemp("analyzed") / "run"
-    seit.train(pattern_store, out=out, config=SETTINGS)
-    return out
-
 
 def test_layers_of_a_run(learned, pattern_folder, tmp_path, capsys):
     result = seit.analyze(
@@ -225,8 +202,8 @@ def test_layers_of_a_speech_model(sounds):
         wave = torch.from_numpy(found.clips[3].waveform)[None]
         scaled = (wave - wave.mean()) / torch.sqrt(wave.var(correction=0) + 1e-7)
         states = subject.network.model(scaled, output_hidden_states=True).hidden_states
-    assert np.allclose(clip.values["stem"], states[0][0].numpy(), atol=1e-6)
-    assert np.allclose(clip.values["layers.1"], states[2][0].numpy(), atol=1e-6)
+    assert np.allclose(clip.values["stem"], states[0][0].numpy(), atol=1e-5)
+    assert np.allclose(clip.values["layers.1"], states[2][0].numpy(), atol=1e-5)
     result = analyze_layers(
         subject,
         AnalyzeConfig(method="ridge", fewest=2, folds=2),
