@@ -479,7 +479,7 @@ PLAN_POINTERS = {
     "positions": "*i64", "aspect": "*fp32", "columns": "*i32", "weight": "*fp32", "batch": "i32",
     "key_a": "i32", "key_b": "i32", "scale_low": "fp32", "scale_range": "fp32",
     "noise_prob": "fp32", "cutmix_prob": "fp32", "GRID": (32, 32),
-    "SIZE": (28, 28), "FALLBACK": (32, 32), "C": 30, "BLOCK": 32,
+    "SIZE": (28, 28), "FALLBACK": (32, 32), "C": 3, "BLOCK": 32,
 }  # fmt: skip
 EDIT_POINTERS = {
     "positions": "*i64", "synonyms": "*i64", "out": "*i16", "num_rows": "i32", "num_codes": "i32",
@@ -490,8 +490,8 @@ EDIT_POINTERS = {
 SIGNATURES = {
     "ids": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u16", "rows": None, "STRIDE": 1024, "PLANES": (),
-        "GRID": (32, 32), "SIZE": (28, 28), "C": 32, "CUBIC": True, "MIXES": True, "NOISE": True,
-        "CHANNELS_LAST": False, "TILE": 32, "CHANNELS": 32,
+        "GRID": (32, 32), "SIZE": (28, 28), "C": 8, "CUBIC": True, "MIXES": True, "NOISE": True,
+        "CHANNELS_LAST": False, "TILE": 32, "CHANNELS": 8,
     }),
     "packed, odd, channels last": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u8", "rows": "*i64", "STRIDE": 72,
