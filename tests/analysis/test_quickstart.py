@@ -13,7 +13,7 @@ from seit.training import Run
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "renders"
-    write_corpus(folder, num_train=40, num_val=10, size=64, workers=1)
+    write_corpus(folder, num_train=70, num_val=10, size=64, workers=1)
     return folder
 
 
@@ -33,7 +33,7 @@ def test_it_compares_tokens_with_pixels_and_goes_on_where_it_stopped(corpus, tmp
     assert refused.value.code == 2
     arguments = ("--out", out, "--data", corpus, "--steps", 3, "--device", "cpu")
     result = quickstart(capsys, *arguments)
-    assert result["samples"] == 50
+    assert result["samples"] == 80
     assert result["steps"] == 3
     assert 0 <= result["top1_tokens"] <= 1
     assert result["val_samples"] == 10
