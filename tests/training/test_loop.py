@@ -479,7 +479,7 @@ def relisted(store, folder, *classes):
     return seit.open(folder)
 
 
-@pytest.mark.parametrize("kind", ["tokens", "pixels"])
+@pytest.mark.parametrize("kind", ["tokens", pytest.param("pixels", marks=pytest.mark.slow)])
 def test_a_teacher_is_understood_by_the_names_of_its_classes(kind, store, pictures, tmp_path):
     """A student of a store that lists its classes in another order learns the same of each."""
     source = str(pictures) if kind == "pixels" else None

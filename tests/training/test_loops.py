@@ -143,7 +143,13 @@ def store(pattern_store):
     return pattern_store
 
 
-@pytest.fixture(scope="module", params=CASES)
+# Pretraining has the loop of training, and resumes in tests of its own.
+SLOW = pytest.param("pretrain", marks=pytest.mark.slow)
+
+
+@pytest.fixture(
+    scope="module", params=[SLOW if name == "pretrain" else name for name in CASES], ids=str
+)
 def case(request):
     return CASES[request.param]
 
