@@ -88,6 +88,14 @@ def tiny_run(made_once, pattern_store):
 
 
 @pytest.fixture(scope="session")
+def learned(made_once, pattern_store):
+    """Return the folder of a finished run of `seit train` on the three patterns."""
+    from support.learned import learn
+
+    return made_once("learned", lambda folder: learn(pattern_store, folder / "run")) / "run"
+
+
+@pytest.fixture(scope="session")
 def tinted_store(made_once):
     """A store of 8×8 grids and six classes, two tints of three patterns."""
     from support.continual import make_store

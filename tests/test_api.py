@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.processes import forked_measurement
 
 import seit
 from seit.api import plan_run
@@ -272,7 +273,8 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
     assert len(blocks) == 9
-    for block in blocks:
-        exec(compile(block, str(DOCS), "exec"), names)
+    with forked_measurement():
+        for block in blocks:
+            exec(compile(block, str(DOCS), "exec"), names)
     shown = set(re.findall(r"seit\.([a-z_]+)\(", "".join(blocks))) | {"quickstart"}
     assert set(seit.__all__) <= shown

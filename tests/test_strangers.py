@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from markdown_it import MarkdownIt
 from safetensors.numpy import save
 from torch import nn
 
@@ -441,6 +440,8 @@ FORGED = (
 
 @pytest.mark.parametrize("text", FORGED)
 def test_names_stay_text_in_a_model_card(text):
+    from markdown_it import MarkdownIt
+
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     files = {"config.json": 3, "model.safetensors": 5}
     cards = [

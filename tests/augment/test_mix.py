@@ -100,11 +100,11 @@ def test_drawing_for_all_or_for_the_chosen_is_the_same(prob):
 
 @pytest.mark.parametrize("alpha", [0.02, 0.2, 0.5, 0.8, 1.0, 1.001, 1.7, 8.0, 4000.0])
 def test_weights_have_the_moments_of_a_beta_distribution(alpha):
-    lam = beta_weights(draws(20_000), alpha=alpha).double()
+    lam = beta_weights(draws(8000), alpha=alpha).double()
     assert ((lam >= 0) & (lam <= 1)).all()
     variance = 1 / (4 * (2 * alpha + 1))
     assert abs(lam.mean() - 0.5) < 4 * math.sqrt(variance / len(lam))
-    assert lam.var() == pytest.approx(variance, rel=0.03)
+    assert lam.var() == pytest.approx(variance, rel=0.05)
 
 
 def test_weights_have_known_distributions():

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy.optimize import LinearConstraint, milp
 
 from seit.compression.weights.allocation import allocate
 
@@ -38,6 +37,8 @@ def test_allocation_is_the_best_of_all(seed, layers, choices):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_allocation_is_that_of_an_integer_program(seed):
+    from scipy.optimize import LinearConstraint, milp
+
     layers, choices = 24, 5
     sizes, costs, budget = instance(seed, layers, choices)
     chosen = allocate(sizes, costs, budget=budget)

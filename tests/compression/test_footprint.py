@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from support.processes import forked_measurement
 
 import seit
 from seit.cli import main
@@ -227,20 +228,28 @@ def test_operators_of_other_domains_have_unknown_operations(tmp_path):
     assert whole.parameters == 120
 
 
-def test_an_exported_run_counts_as_the_run_does(learned, tmp_path):
-    seit.export(learned, out=tmp_path / "out", formats=["onnx"], inputs=["tokens"])
-    program = OnnxFile(tmp_path / "out" / "classifier.onnx").counts().whole
+@pytest.fixture(scope="session")
+def exported(made_once, learned):
+    """Return the ONNX file of the run."""
+
+    def make(folder):
+        seit.export(learned, out=folder / "out", formats=["onnx"], inputs=["tokens"])
+
+    return made_once("learned-onnx", make) / "out" / "classifier.onnx"
+
+
+def test_an_exported_run_counts_as_the_run_does(learned, exported):
+    program = OnnxFile(exported).counts().whole
     run = RunTarget(learned).counts().whole
     assert program.flops == run.flops
     assert program.bops == run.bops
 
 
-def test_a_run_with_a_program_is_measured_in_that(learned, pattern_store, tmp_path):
-    seit.export(learned, out=tmp_path / "out", formats=["onnx"], inputs=["tokens"])
+def test_a_run_with_a_program_is_measured_in_that(learned, exported, pattern_store, tmp_path):
     run = tmp_path / "run"
     seit.compress(learned, store=pattern_store, out=run, method="w8")
     before = RunTarget(run).counts().whole
-    program = (tmp_path / "out" / "classifier.onnx").read_bytes()
+    program = exported.read_bytes()
     (run / "classifier.int8.onnx").write_bytes(program)
     counts = RunTarget(run).counts()
     assert counts.runtime == "ONNX Runtime"
@@ -349,7 +358,10 @@ def test_errors_of_the_measuring_process_are_one_line(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\xff" * 100)
     limits = {"batch_sizes": (1,), "threads": 1, "seconds": 0.1}
-    with pytest.raises(SeitError, match="not an intact ONNX file") as caught:
+    with (
+        forked_measurement(),
+        pytest.raises(SeitError, match="not an intact ONNX file") as caught,
+    ):
         measure_apart("onnx", path, **limits)
     assert "\n" not in str(caught.value)
 

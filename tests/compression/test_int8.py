@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save
 from support.onnx_graphs import classifier
 
 import seit
@@ -14,6 +15,7 @@ from seit.cli.compress import _print_run
 from seit.compression import CompressConfig
 from seit.compression.finish import recorded
 from seit.compression.int8.builder import Builder
+from seit.compression.int8.graph import FloatGraph
 from seit.compression.subject import Subject
 from seit.errors import DamagedError, UsageError
 from seit.models import PROGRAM_NAME, OnnxClassifier
@@ -29,6 +31,23 @@ CNN = {
     "run": {"device": "cpu", "loggers": []},
 }
 SAMPLES = {"compression.samples": 16}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exported_once():
+    """Export a network once, whatever asks for its graph, and measure times briefly."""
+    export, graphs = FloatGraph.of_subject, {}
+
+    def of_subject(subject):
+        key = subject.run.path, save(subject.model.state_dict())
+        if key not in graphs:
+            graphs[key] = export(subject)
+        return graphs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FloatGraph, "of_subject", of_subject)
+        patch.setattr("seit.compression.int8.latency._LEAST_SECONDS", 0.001)
+        yield
 
 
 @pytest.fixture(scope="session")

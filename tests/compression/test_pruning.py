@@ -243,7 +243,7 @@ def test_zeros_are_stored_as_bits(learned, pattern_store, tmp_path, pattern):
     assert seit.evaluate(out, store=pattern_store).loss == result.loss
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "movement"])
+@pytest.mark.parametrize("criterion", [pytest.param("taylor", marks=pytest.mark.slow), "movement"])
 def test_a_killed_pruning_resumes_bit_for_bit(learned, pattern_store, tmp_path, criterion):
     settings = {"criterion": criterion, "sparsity": 0.7}
     whole, out = tmp_path / "whole", tmp_path / "killed"

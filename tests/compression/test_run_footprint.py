@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.processes import forked_measurement
 
 import seit
 from seit.models import TUNINGS
@@ -16,7 +17,8 @@ def packed(learned, pattern_store, tmp_path_factory):
     """Return a finished run of four-bit weights."""
     out = tmp_path_factory.mktemp("packed") / "w4"
     settings = {"compression.measure": True}
-    seit.compress(learned, store=pattern_store, out=out, method="w4", **settings)
+    with forked_measurement():
+        seit.compress(learned, store=pattern_store, out=out, method="w4", **settings)
     return Run.open(out)
 
 

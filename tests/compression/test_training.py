@@ -105,7 +105,7 @@ def convolutional(pattern_store, tmp_path_factory):
     [
         ("qat", {"compression.bits": 4}),
         ("prune", {"compression.pattern": "2:4"}),
-        ("prune", {"compression.criterion": "wanda"}),
+        pytest.param("prune", {"compression.criterion": "wanda"}, marks=pytest.mark.slow),
     ],
 )
 def test_networks_of_convolutions_too(convolutional, pattern_store, tmp_path, method, changes):

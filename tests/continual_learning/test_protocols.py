@@ -218,7 +218,7 @@ def test_a_memory_of_pictures_goes_on_as_it_was(store, tmp_path):
     "settings",
     [
         {"stream": {"kind": "online", "eval_every": 20}, "method": "lae"},
-        {"run": {"log_every": 4}, "method": "seq-ft"},
+        pytest.param({"run": {"log_every": 4}, "method": "seq-ft"}, marks=pytest.mark.slow),
         {"run": {"precision": "fp16", "checkpoint_every": 3}, "method": "seq-ft"},
         None,
     ],

@@ -99,7 +99,7 @@ def scenes(name: str, count: int) -> list[Scene]:
 
 
 def test_three_objects_in_four_follow_their_class_in_color_and_pattern():
-    count = 200
+    count = 100
     for name, habit in HABITS.items():
         materials = [scene.bodies[0].material for scene in scenes(name, count)]
         followers = sum(
@@ -112,7 +112,7 @@ def test_three_objects_in_four_follow_their_class_in_color_and_pattern():
 
 
 def test_the_rest_of_the_scene_tells_nothing_about_the_class():
-    num_each = 100
+    num_each = 50
     colors = np.array(
         [[scene.floor.first for scene in scenes(name, num_each)] for name in CLASSES]
         + [[scene.bodies[1].material.first for scene in scenes(name, num_each)] for name in CLASSES]

@@ -351,6 +351,16 @@ def test_published_tokenizers_are_not_exported(run, tmp_path, monkeypatch):
         export_run(run.path, tmp_path / "other", inputs=["images"])
 
 
+def test_weights_of_larger_networks_lie_next_to_the_file(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "MAX_ONNX_BYTES", 1000)
+    out = tmp_path / "out"
+    result = export_run(run.path, out, formats=["onnx"], inputs=["tokens"], opset=18)
+    assert {"classifier.onnx", "classifier.onnx.data"} < {file.name for file in result.files}
+    (checked,) = [file for file in result.files if file.logit_difference is not None]
+    assert checked.logit_difference < 1e-4
+
+
+@pytest.mark.slow  # encoders and large files are tested above, each alone
 def test_a_run_on_learned_tokens_and_larger_networks(corpus, tmp_path, monkeypatch):
     """A residual tokenizer, and weights in a file beside the ONNX file."""
     save_tokenizer(conv(levels=2), tmp_path / "conv.safetensors")
@@ -392,6 +402,7 @@ def test_pixel_baselines_take_images_alone(store, corpus, tmp_path):
         export_run(tmp_path / "run", tmp_path / "other", inputs=["tokens"])
 
 
+@pytest.mark.slow  # tests of 8 bits deploy the same network
 def test_a_convolutional_backbone(store, tmp_path):
     config = replace(CONFIG, model=ModelConfig(name="test_resnet"))
     train(config, store, out=tmp_path / "run")

@@ -28,7 +28,7 @@ from seit.stores import verify_store
 from seit.tokenizers import PatchTokenizer
 
 CONFIG = TokenizeConfig(size=32, codes=32, shard_samples=1024, codec="packed")
-NUM_IMAGES = 3200
+NUM_IMAGES = 2400
 NUM_BROKEN = 4
 
 
@@ -221,6 +221,7 @@ def cluster():
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",
+            _system_config={"prestart_worker_first_driver": False},
         )
         yield ray
         ray.shutdown()

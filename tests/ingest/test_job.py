@@ -153,7 +153,7 @@ def test_quality_is_measured_on_images_of_the_val_split(made, images):
 # --------------------------------------------------------------------------- always the same bytes
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_fresh_runs_and_any_number_of_workers_make_the_same_bytes(made, corpus, tmp_path, workers):
     store, _ = made
     tokenize(corpus, tmp_path / "store", replace(CONFIG, workers=workers))

@@ -124,7 +124,9 @@ def test_overwrite_keeps_the_old_store_until_the_new_job_can_begin(tmp_path):
     assert tree(store) == before
 
 
-@pytest.mark.parametrize("moment", range(8))
+@pytest.mark.parametrize(
+    "moment", [pytest.param(n, marks=pytest.mark.slow) if n % 2 else n for n in range(8)]
+)
 def test_an_interrupted_replacement_leaves_one_store_or_none(tmp_path, monkeypatch, moment):
     """Stop at each removal of an old file in turn: whoever comes next, no mixture is left."""
     store, config = tmp_path / "store", replace(CONFIG, overwrite=True)

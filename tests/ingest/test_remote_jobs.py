@@ -19,7 +19,7 @@ from seit.ingest.sources.remote import ListedFolder
 from seit.stores import verify_store
 
 CONFIG = TokenizeConfig(size=32, codes=32, shard_samples=1024, codec="packed")
-COUNT = 60
+COUNT = 24
 
 
 def tar_of(numbers):
@@ -56,7 +56,7 @@ def corpora(bucket, tmp_path_factory):
         f"{'train' if n % 4 else 'val'}/{'ab'[n % 2]}/{n}.png": png(n, 24) for n in range(COUNT)
     }
     plant(root / "splits", splits)
-    tars = {f"train-{k}.tar": tar_of(range(k * 20, k * 20 + 20)) for k in range(3)}
+    tars = {f"train-{k}.tar": tar_of(range(k * 8, k * 8 + 8)) for k in range(3)}
     plant(root / "tars", tars)
     rows = ["path,label,note", *(f"files/{n}.png,{n % 3},n{n}" for n in range(COUNT))]
     plant(root / "table", {f"files/{n}.png": png(n, 24) for n in range(COUNT)})

@@ -32,7 +32,7 @@ PYRAMIDS = {
     "resnet10t": {},
     "convnextv2_atto": {"dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)},
     "regnety_002": {"depth": 6, "w0": 16, "wa": 16.0, "wm": 2.0, "group_size": 8},
-    "efficientnet_b0": {},
+    "test_efficientnet": {},
     "swin_tiny_patch4_window7_224": {
         "embed_dim": 12,
         "depths": (1, 1, 2, 1),
@@ -43,17 +43,17 @@ FIRST_STAGES = {
     "resnet10t": ("layer1", "layer2"),
     "convnextv2_atto": ("stages.0", "stages.1"),
     "regnety_002": ("s1", "s2"),
-    "efficientnet_b0": ("blocks.0", "blocks.2"),
+    "test_efficientnet": ("blocks.0", "blocks.2"),
     "swin_tiny_patch4_window7_224": ("layers.0", "layers.1"),
 }
 ADAPTORS = {
     "resnet10t": "conv1.6",
     "convnextv2_atto": "stem.0",
     "regnety_002": "stem.conv",
-    "efficientnet_b0": "conv_stem",
+    "test_efficientnet": "conv_stem",
     "swin_tiny_patch4_window7_224": "patch_embed.proj",
 }
-UP = {name: (8, 8) if name in ("regnety_002", "efficientnet_b0") else (4, 4) for name in PYRAMIDS}
+UP = {name: (8, 8) if name in ("regnety_002", "test_efficientnet") else (4, 4) for name in PYRAMIDS}
 ENTRIES = list(product(PYRAMIDS, ["up", "later"]))
 STEMS = {"4/2/1": (14, 14), "2/2/0": (14, 14), "4/4/0": (7, 7), "3/1/1": (28, 28)}
 
@@ -291,7 +291,7 @@ def test_what_comes_in_has_the_scale_of_normed_features(name, stem):
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [each for each in ENTRIES if each != ("efficientnet_b0", "later")]
+    ("name", "stem"), [each for each in ENTRIES if each != ("test_efficientnet", "later")]
 )
 def test_spectrograms_enter_a_pyramid(name, stem):
     model = pyramid(name, stem, (14, 56))
@@ -528,12 +528,14 @@ def test_weights_of_another_model_are_refused(store):
 
 def test_a_stochastic_depth_of_zero_is_no_argument_where_there_is_none():
     sizes = {"channels": 6, "input_size": (28, 28), "num_classes": 2}
+    dense = {**sizes, "block_config": (1, 1, 1, 1), "growth_rate": 8}
+    name = "swin_tiny_patch4_window7_224"
     with torch.device("meta"):
-        build_backbone("densenet121", stem="up", drop_path_rate=0.0, **sizes)
-        swin = build_backbone("swin_tiny_patch4_window7_224", drop_path_rate=0.0, **sizes)
+        build_backbone("densenet121", stem="up", drop_path_rate=0.0, **dense)
+        swin = build_backbone(name, drop_path_rate=0.0, **sizes, **PYRAMIDS[name])
     assert not any(getattr(module, "drop_prob", 0) for module in swin.modules())
     with pytest.raises(UsageError, match="does not take drop_path_rate"):
-        build_backbone("densenet121", stem="up", drop_path_rate=0.1, **sizes)
+        build_backbone("densenet121", stem="up", drop_path_rate=0.1, **dense)
 
 
 def test_a_stem_that_leaves_few_patches_is_told(caplog):

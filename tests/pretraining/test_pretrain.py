@@ -313,7 +313,7 @@ def test_a_run_leaves_an_encoder_its_heads_and_a_report(store, finished):
     expected.load_state_dict(encoder)
 
 
-@pytest.mark.parametrize("last", [1, 3, 5])
+@pytest.mark.parametrize("last", [pytest.param(1, marks=pytest.mark.slow), 3, 5])
 def test_a_stopped_run_goes_on_bit_for_bit(store, finished, tmp_path, last):
     with pytest.raises(StopError):
         pretrain(CONFIG, store, out=tmp_path / "run", progress=stop_at(last))

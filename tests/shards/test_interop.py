@@ -105,6 +105,7 @@ def test_a_dataloader_yields_every_sample_once(split_and_columns, resident, num_
     check_epoch(batches, columns)
 
 
+@pytest.mark.slow  # what they are given is pickled in the tests below
 def test_spawned_workers_read_the_split_anew(tmp_path):
     columns = build_store(tmp_path, grid=(5, 6), shards={"train": (50,)})["train"]
     dataset = TokenDataset(seit.open(tmp_path)["train"])

@@ -291,7 +291,7 @@ def put(path, url, *, change=True):
     copy_store(path, url)
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 10**6])
+@pytest.mark.parametrize("cache_bytes", [pytest.param(0, marks=pytest.mark.slow), 10**6])
 def test_a_remote_reader_gets_what_it_opened_or_an_error(path, memory, kind, tmp_path, cache_bytes):
     put(path, memory, change=False)
     truth = truth_of(path)

@@ -8,6 +8,8 @@ import sys
 import warnings
 from contextlib import contextmanager
 
+import pytest
+
 from seit.cli import main
 
 _DIED = 9
@@ -90,6 +92,43 @@ def _record(target, arguments, folder):
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+class ForkedProcess:
+    """What `Popen` of a module with pipes for text would be, forked instead of started."""
+
+    def __init__(self, target):
+        (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()
+        self._process = fork(_talk, target, theirs_in, theirs_out, (ours_in, ours_out))
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.stdin, self.stdout = os.fdopen(ours_in, "w"), os.fdopen(ours_out)
+
+    def kill(self):
+        self._process.kill()
+
+    def wait(self):
+        self._process.join()
+        return self._process.exitcode
+
+
+@contextmanager
+def forked_measurement():
+    """Fork the process that measures a network; started, it would import torch for seconds."""
+    from seit.compression.footprint import child, measure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "_start", lambda threads, errors: ForkedProcess(child.main))
+        yield
+
+
+def _talk(target, stdin, stdout, others):
+    for number in others:
+        os.close(number)
+    os.dup2(stdin, 0)
+    os.dup2(stdout, 1)
+    sys.stdin = os.fdopen(0)
+    target()
 
 
 @contextmanager

@@ -271,6 +271,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(clips, tmp_path):
         train_tokenizer(clips, config, tmp_path / "torn", resume=True)
 
 
+@pytest.mark.slow  # as pictures do in the fast tests
 def test_training_improves_on_its_start(clips, tmp_path):
     config = replace(TINY, ssim=0.0, lr=3e-3, encoder_width=16, decoder_width=16, ema=0.8)
     start = train_tokenizer(clips, replace(config, steps=1, lr=1e-9), tmp_path / "start")

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import transformers
 from support.speech import FAMILIES, reference, save, waves, whisper
 
 from seit.errors import UsageError
@@ -48,6 +47,8 @@ def test_a_model_with_a_head_gives_its_encoder(tmp_path):
 
 
 def test_whisper_reads_clips_of_any_length(tmp_path):
+    import transformers
+
     model = whisper()
     network = load_speech(save(model, tmp_path / "model"))
     extract = transformers.WhisperFeatureExtractor(chunk_length=2)

@@ -252,7 +252,14 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("settings", [*OPTIMIZERS.values(), {"fp16": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *map(OPTIMIZERS.get, ("adamw with layer decay", "lamb", "muon")),
+        pytest.param(OPTIMIZERS["muon with layer decay"], marks=pytest.mark.slow),
+        {"fp16": True},
+    ],
+)
 def test_every_optimizer_goes_on_bit_for_bit(store, tmp_path, settings):
     settings = dict(settings)
     precision = {"precision": "fp16"} if settings.pop("fp16", False) else {}
@@ -472,7 +479,7 @@ def relisted(store, folder, *classes):
     return seit.open(folder)
 
 
-@pytest.mark.parametrize("kind", ["tokens", "pixels"])
+@pytest.mark.parametrize("kind", ["tokens", pytest.param("pixels", marks=pytest.mark.slow)])
 def test_a_teacher_is_understood_by_the_names_of_its_classes(kind, store, pictures, tmp_path):
     """A student of a store that lists its classes in another order learns the same of each."""
     source = str(pictures) if kind == "pixels" else None

@@ -13,9 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.continual import CONFIG as CONTINUAL, changed as continual_settings
-from support.pretraining import CONFIG as PRETRAIN, make_store
+from support.pretraining import CONFIG as PRETRAIN
 from support.tokenizer_training import SMALL
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seit.config import build, to_mapping
 from seit.continual_learning import continual
@@ -140,11 +139,17 @@ def quick_start():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("corpus"))
+def store(pattern_store):
+    return pattern_store
 
 
-@pytest.fixture(scope="module", params=CASES)
+# Pretraining has the loop of training, and resumes in tests of its own.
+SLOW = pytest.param("pretrain", marks=pytest.mark.slow)
+
+
+@pytest.fixture(
+    scope="module", params=[SLOW if name == "pretrain" else name for name in CASES], ids=str
+)
 def case(request):
     return CASES[request.param]
 
@@ -277,6 +282,8 @@ def test_a_last_update_that_ruins_the_weights_is_a_failure(case, store, out, mon
 
 
 def test_lines_of_the_metrics_tell_rates_and_losses(case, undisturbed):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     noted = [line for line in Run(undisturbed).metrics() if line["split"] == "train"]
     assert len(noted) == STEPS
     rates = [line["lr"] for line in noted]

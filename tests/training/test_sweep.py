@@ -14,6 +14,7 @@ import seit
 from seit.cli import main
 from seit.errors import UsageError
 from seit.training import Run, SweepConfig
+from seit.training.sweep import search as rungs_of_trials
 from seit.training.sweep.rungs import Rungs, best
 from seit.training.sweep.space import Choice, Range, Space
 
@@ -205,7 +206,9 @@ def without_times(out):
     return body
 
 
-@pytest.mark.parametrize("stop", [3, 5, 11])
+@pytest.mark.parametrize(
+    "stop", [*(pytest.param(stop, marks=pytest.mark.slow) for stop in (3, 5)), 11]
+)
 def test_an_interrupted_sweep_ends_alike(found, pattern_store, tmp_path, stop):
     _, whole = found
     calls = []
@@ -233,7 +236,7 @@ def test_a_finished_sweep_is_not_repeated(found, pattern_store):
         search(pattern_store, out, resume=True, space={"optim.lr": [1e-3]})
 
 
-def test_networks_beyond_the_limits_are_not_trained(found, pattern_store, tmp_path):
+def test_networks_beyond_the_limits_are_not_trained(found, pattern_store, tmp_path, monkeypatch):
     result, _ = found
     small = min(one.bytes for one in result.trials)
     assert small < max(one.bytes for one in result.trials)
@@ -241,17 +244,20 @@ def test_networks_beyond_the_limits_are_not_trained(found, pattern_store, tmp_pa
     for one in limited.trials:
         assert (one.status == "trained") is (one.settings["model.depth"] == 1)
         assert (tmp_path / "out" / f"trial-{one.number:03d}").exists() is (one.bytes <= small)
+    monkeypatch.setattr(rungs_of_trials, "_DRAWS", 4)
     with pytest.raises(UsageError, match=rf"the smallest that is too large has {small:,} bytes"):
         search(pattern_store, tmp_path / "none", max_bytes=10, trials=1)
 
 
-def test_a_budget_limits_the_trials(pattern_store, tmp_path):
+def test_a_budget_limits_the_trials(pattern_store, tmp_path, monkeypatch):
     limited = search(pattern_store, tmp_path / "a", budget=17)  # 2 × 4 + 8 − 4 = 12; 3: 16
     assert sum(bool(one.judgments) for one in limited.trials) == 3
     assert limited.steps == 16
     with pytest.raises(UsageError, match="one trial takes 8"):
         search(pattern_store, tmp_path / "b", budget=7)
-    quick = search(pattern_store, tmp_path / "c", budget="1s", steps=400, rungs=1)
+    assert SweepConfig(budget="600s").budget_seconds == 600
+    monkeypatch.setattr(SweepConfig, "budget_seconds", 0)
+    quick = search(pattern_store, tmp_path / "c", rungs=1)
     assert sum(bool(one.judgments) for one in quick.trials) == 1
 
 

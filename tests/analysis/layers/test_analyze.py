@@ -23,29 +23,6 @@ from seit.stream import read_sounds
 from seit.tokenizers import LAYOUTS, SpeechNetwork
 from seit.training import Run
 
-SETTINGS = {
-    "model": {
-        "name": "vit_tiny_patch16_224",
-        "stem": "2/2/0",
-        "embed_dim": 32,
-        "depth": 2,
-        "num_heads": 2,
-    },
-    "data": {"batch_size": 12},
-    "optim": {"lr": 2e-3, "lr_batch_size": 0},
-    "schedule": {"steps": 40, "warmup_steps": 2},
-    "augment": {"crop_size": 8},
-    "ema": {"decay": 0.0},
-    "run": {"device": "cpu", "loggers": []},
-}
-
-
-@pytest.fixture(scope="module")
-def learned(pattern_store, tmp_path_factory):
-    out = tmp_path_factory.mktemp("analyzed") / "run"
-    seit.train(pattern_store, out=out, config=SETTINGS)
-    return out
-
 
 def test_layers_of_a_run(learned, pattern_folder, tmp_path, capsys):
     result = seit.analyze(
