@@ -10,12 +10,12 @@ from .models import (
     footprint as footprint,
     predict as predict,
 )
+from .plans import plan_run as plan_run
 from .runs import (
     TunedRun as TunedRun,
     TunedSpeechRun as TunedSpeechRun,
     compress as compress,
     continual as continual,
-    plan_run as plan_run,
     pretrain as pretrain,
     sweep as sweep,
     train as train,

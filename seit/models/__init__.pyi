@@ -37,7 +37,7 @@ from .encoder import check_encoder as check_encoder, encode as encode, pooled as
 from .identity import fingerprint as fingerprint
 from .layers import TOKENS as TOKENS, timm_layers as timm_layers
 from .pretrained import Loaded as Loaded, load_pretrained as load_pretrained
-from .speech.classifier import SpeechClassifier as SpeechClassifier
+from .speech import SpeechClassifier as SpeechClassifier
 from .stem import Stem as Stem
 from .tokenadapt import (
     TokenAdapt as TokenAdapt,

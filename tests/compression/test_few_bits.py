@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import seit
-from seit.api.runs import plan_run
+from seit.api.plans import plan_run
 from seit.compression.control import most_sensitive_first
 from seit.compression.dev import Dev, DevFigures
 from seit.compression.subject import Subject

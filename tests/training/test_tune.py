@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from support.pretraining import CONFIG as PRETRAIN, changed
 
-from seit.api.runs import choose_methods
+from seit.api.plans import choose_methods
 from seit.cli import main
 from seit.config import build, merge, to_mapping
 from seit.errors import UsageError

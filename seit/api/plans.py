@@ -1,0 +1,110 @@
+"""Settings of the verbs that make runs, resolved before anything starts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from seit.compression import METHODS as COMPRESSIONS
+from seit.config import read_yaml
+from seit.errors import UsageError
+from seit.models import METHODS
+from seit.recipes import find_recipe
+from seit.shards import Store
+from seit.training import LoopConfig, kind_named, resolve_settings
+
+ALL = "all"
+_SPEECH = "tune-speech"
+"""Kind of run that `tune` makes of a speech model."""
+_SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
+    "train": {"pixels": "data.pixels"},
+    "pretrain": {"sparsity": "sparsity.share"},
+    "tune": {"method": "tuning.method"},
+    _SPEECH: {"method": "tuning.method", "backbone": "speech.backbone"},
+    "compress": {"method": "compression.method"},
+    "continual": {
+        "pet": "tuning.method",
+        "increment": "stream.increment",
+        "initial": "stream.initial",
+        "order": "stream.order",
+        "memory": "memory.bytes",
+    },
+}
+"""Settings with a flag of their own, by verb and flag, besides those that all verbs share."""
+_METHODS: Mapping[str, Iterable[str]] = {
+    "tune": METHODS,
+    _SPEECH: METHODS,
+    "compress": COMPRESSIONS,
+}
+"""Methods of the verbs that compare some."""
+Name = TypeVar("Name", bound=str)
+
+
+def plan_run(
+    verb: str,
+    store: Store | str | Path,
+    *,
+    out: str | Path | None = None,
+    recipe: str | None = None,
+    config: object = None,
+    resume: bool = False,
+    **changes: Any,
+) -> LoopConfig:
+    """Resolve the settings of a run and start nothing: what `--dry-run` prints.
+
+    Args:
+        verb: train, pretrain, tune, compress or continual.
+        store: see `train`.
+        out: see `train`.
+        recipe: see `train`.
+        config: see `train`.
+        resume: see `train`.
+        **changes: see `train`.
+
+    Raises:
+        UsageError: see `train`.
+    """
+    task = str(changes.get("objective") or "mtm") if verb == "pretrain" else verb
+    backbone = changes.pop("backbone", None) if verb == "tune" else None
+    if verb == "tune" and recipe and "speech" in read_yaml(find_recipe(recipe).path):
+        verb = task = _SPEECH
+    if backbone is not None:
+        if changes.get("model") is not None:
+            raise UsageError("--backbone names the network already; leave --model out")
+        name = Path(str(backbone).removeprefix("hf:")).name
+        verb = task = _SPEECH
+        changes |= {"backbone": str(backbone), "model": name}
+    if verb in _METHODS:
+        named = choose_methods(changes.get("method"), _METHODS[verb])
+        changes["method"] = next(iter(named), None)
+    settings: LoopConfig = resolve_settings(
+        kind_named(verb).settings_class,
+        task=task,
+        store=store,
+        recipe=recipe,
+        config=config,
+        resumed=Path(out) if resume and out is not None else None,
+        changes=changes,
+        short_names=_SHORT_NAMES[verb],
+    )
+    return settings
+
+
+def choose_methods(given: str | Sequence[str] | None, there: Iterable[Name]) -> tuple[Name, ...]:
+    """Return the methods that are named among those that there are; none where none is given.
+
+    Raises:
+        UsageError: there is no method of a name.
+    """
+    if given is None:
+        return ()
+    known = {str(one): one for one in there}
+    if given == ALL:
+        return tuple(known.values())
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}, {ALL}"
+            raise UsageError(f"there is no method {name!r}; {hint}")
+    return tuple(known[name] for name in names)

@@ -1,1 +1,0 @@
-"""Classifiers over speech models: waveforms → classes."""
