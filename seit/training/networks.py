@@ -129,6 +129,7 @@ def check_one_network(run: Run) -> None:
     Raises:
         UsageError: it is a continual run, or has no network over tokens.
     """
+    _ = run.settings  # refuses a run without a network over tokens
     if not run.kind.one_network:
         raise UsageError(
             f"{run.path} is a continual run, whose learners need not be one network; use the run "

@@ -133,7 +133,7 @@ def test_the_report_draws_rates_and_wants_no_store(finished):
     found = sections(finished)
     assert list(found) == [
         *("Result", "Footprint", "Learning curves", "Confusion", "Most often confused"),
-        *("Throughput", "Settings"),
+        *("Classes", "Throughput", "Settings"),
     ]
     charts = found["Throughput"].findall("figure")
     assert [one.findtext("figcaption/strong") for one in charts] == [

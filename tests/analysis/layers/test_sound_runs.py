@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from seit.analysis.subjects.sounds import read_sounds
 
 import seit
 from seit.analysis.layers.counterparts import counterparts
 from seit.analysis.layers.maps import compare_layers
 from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject
+from seit.stream import read_sounds
 from seit.tokenizers import MelConfig, MelTokenizer, save_tokenizer
 from seit.training import Run
 
