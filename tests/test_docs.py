@@ -66,7 +66,7 @@ def test_dockerfile_takes_the_wheel_and_known_extras():
 
 
 class Links(HTMLParser):
-    """What a page links to, what it loads, and the anchors that it has."""
+    """Links, loaded files and anchors of a page."""
 
     def __init__(self, text):
         super().__init__()

@@ -103,7 +103,7 @@ class Journal:
 def identity_of(networks: Sequence[Subject], **settings: Any) -> dict[str, Any]:
     """Return what the scores of networks depend on, with settings by name.
 
-    Weights and data are told apart by the activations of each network's first instance.
+    Weights and data are distinguished by the activations of each network's first instance.
     """
     places = networks[0].places
     data = hashlib.sha256(repr([(one.key, one.label, one.start) for one in places]).encode())

@@ -1,4 +1,4 @@
-"""What all tests of compression leave out."""
+"""Measurement left out of all tests of compression."""
 
 import pytest
 

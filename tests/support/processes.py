@@ -95,7 +95,7 @@ def _record(target, arguments, folder):
 
 
 class ForkedProcess:
-    """What `Popen` of a module with pipes for text would be, forked instead of started."""
+    """Stand-in for `Popen` of a module with pipes for text: forked instead of started."""
 
     def __init__(self, target):
         (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()

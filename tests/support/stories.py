@@ -10,7 +10,7 @@ TR, SECONDS, RUNS = 1.0, 120, ("a/one", "a/two", "b")
 
 
 class Stories(Planted):
-    """Three sounds of two minutes, of which only the third layer is slow enough to be told."""
+    """Three sounds of two minutes, whose third layer alone is slow enough to be seen."""
 
     def __init__(self, seed=0, *, known=True):
         super().__init__(len(RUNS), seed, known=known)
