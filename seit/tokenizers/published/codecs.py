@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import DamagedError, UsageError
 from seit.extras import how_to_install
 from seit.tokenizers.base import AudioTokenizer
+from seit.tokenizers.model_config import CONFIG_NAME, read_model_config
 from seit.tokenizers.published.checkpoints import (
     MAX_WEIGHT_BYTES,
     StateDict,
@@ -30,8 +30,7 @@ from seit.tokenizers.published.checkpoints import (
 )
 from seit.tokenizers.published.references import ReferableTokenizer
 
-CONFIG_NAME = "config.json"
-_MAX_CONFIG_BYTES = 1 << 20
+_EXPECTED = "a folder with config.json and weights, as transformers saves them, or hf://owner/name"
 _MAX_COUNT = 1024
 _MAX_SIZE = 1 << 20
 _MAX_SECONDS = 120.0
@@ -103,7 +102,9 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
             UsageError: there is none, or it is of another kind, or has fewer levels.
         """
         folder = fetch(path)
-        config = cls._checked_config(_read_config(folder / CONFIG_NAME), str(folder))
+        config = cls._checked_config(
+            read_model_config(folder / CONFIG_NAME, expected=_EXPECTED), str(folder)
+        )
         found = read_checkpoint(folder, kind=cls.name)
         weights = found.replaced({key: tensor.clone() for key, tensor in found.items()})
         model = cls._build(config, weights)
@@ -419,19 +420,6 @@ def _side_by_side(codes: list[Tensor]) -> Tensor:
     for level, codes_KC in enumerate(codes):
         codebook[level, :, level * dim : (level + 1) * dim] = codes_KC
     return codebook
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        values = parse_json(read_plain(path, max_bytes=_MAX_CONFIG_BYTES))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({reason_of(error)}); give a folder with {CONFIG_NAME} and "
-            "weights, as transformers saves them, or hf://owner/name"
-        ) from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} does not hold a mapping of settings")
-    return values
 
 
 @contextmanager

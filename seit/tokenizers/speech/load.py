@@ -9,17 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import UsageError
 from seit.extras import how_to_install
+from seit.tokenizers.model_config import CONFIG_NAME, read_model_config
 from seit.tokenizers.published.checkpoints import fetch, read_checkpoint
 from seit.tokenizers.speech.layouts import LAYOUTS, Layout
 from seit.tokenizers.speech.network import STILL, SpeechNetwork
 
-CONFIG_NAME = "config.json"
 FRONT_END_NAME = "preprocessor_config.json"
 HUB_PREFIX = "hf:"
-_MAX_CONFIG_BYTES = 1 << 20
+_EXPECTED = "a folder with config.json and weights, as transformers saves them"
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,7 +35,7 @@ def load_speech(path: str | Path, *, download: bool = False) -> SpeechNetwork:
         UsageError: there is no such model, it is of another family, or its weights do not fit.
     """
     folder = _folder(path, download=download)
-    values = _read_settings(folder / CONFIG_NAME)
+    values = read_model_config(folder / CONFIG_NAME, expected=_EXPECTED)
     kind = values.get("model_type")
     if kind not in LAYOUTS:
         raise UsageError(
@@ -111,25 +110,12 @@ def _folder(path: str | Path, *, download: bool) -> Path:
     return fetch(f"hf://{name.removeprefix('//')}")
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        values = parse_json(read_plain(path, max_bytes=_MAX_CONFIG_BYTES))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({reason_of(error)}); give a folder with {CONFIG_NAME} and "
-            "weights, as transformers saves them"
-        ) from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no mapping of settings")
-    return values
-
-
 def _normalizes(folder: Path) -> bool:
     """Return whether waveforms are scaled, by the front end's settings; True without any."""
     path = folder / FRONT_END_NAME
     if not path.is_file():
         return True
-    return bool(_read_settings(path).get("do_normalize", True))
+    return bool(read_model_config(path, expected=_EXPECTED).get("do_normalize", True))
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], layout: Layout, *, origin: str) -> None:
