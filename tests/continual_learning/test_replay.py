@@ -80,7 +80,7 @@ def check(memory):
 # --------------------------------------------------------------------------------------- the budget
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_call_leaves_the_budget_exceeded(data):
     policy = data.draw(st.sampled_from(POLICIES))
@@ -107,7 +107,7 @@ def test_no_call_leaves_the_budget_exceeded(data):
             assert all(costs[memory.labels == label].sum() <= share for label in range(6))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_reservoir_does_not_depend_on_order_or_portions(data):
     rows = data.draw(st.lists(st.integers(0, 200), min_size=1, max_size=60, unique=True))

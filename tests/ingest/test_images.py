@@ -441,7 +441,7 @@ def decode_or_refuse(data: bytes) -> None:
     assert pixels.shape == (16, 16, 3)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, len(SAMPLES) - 1), st.data())
 def test_mutated_files_never_raise_anything_else(index: int, data: st.DataObject) -> None:
     raw = bytearray(SAMPLES[index])

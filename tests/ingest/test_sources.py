@@ -832,7 +832,7 @@ def test_index_reads_large_sizes_and_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_tars_give_named_errors(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

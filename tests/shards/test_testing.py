@@ -177,7 +177,7 @@ def content(path):
 
 
 @given(st.data())
-@settings(SMALL, max_examples=20)
+@settings(SMALL, max_examples=40)
 def test_any_changed_byte_is_found(form, data):
     path, expected = form
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.stat().st_size)

@@ -139,7 +139,7 @@ def test_decodes_what_was_coded(device, num_codes, count, grid):
     assert whole.all()
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_any_words_decode_as_in_the_reference(device, data):
     tables = tables_of(data.draw(st.sampled_from([2, 5, 40, 391])), spread=90)
