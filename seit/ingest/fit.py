@@ -63,14 +63,18 @@ def make_reader(config: TokenizeConfig) -> Reader:
     )
 
 
-def fit_tokenizer(corpus: Corpus, config: TokenizeConfig, reader: Reader) -> Tokenizer:
+def fit_tokenizer(
+    corpus: Corpus, config: TokenizeConfig, reader: Reader, *, levels: int | None = None
+) -> Tokenizer:
     """Fit the named tokenizer on a sample of the corpus.
 
     Raises:
         SeitError: no input is readable, or too few are.
     """
     inputs = sample_inputs(corpus, reader, count=FIT_INPUTS, split="train")
-    return PRESETS[config.tokenizer].fit(inputs, num_codes=config.codes, seed=config.seed)
+    return PRESETS[config.tokenizer].fit(
+        inputs, num_codes=config.codes, levels=levels, seed=config.seed
+    )
 
 
 def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> torch.Tensor:
@@ -109,9 +113,11 @@ def spread_evenly(entries: Collection[_T], count: int) -> list[_T]:
 
 
 def fit_and_measure(
-    source: str | Path, config: TokenizeConfig
+    source: str | Path, config: TokenizeConfig, *, levels: int | None = None
 ) -> tuple[Tokenizer, Quality | AudioQuality, tuple[str, ...]]:
     """Fit the named tokenizer on a corpus; return it with its quality there and warnings.
+
+    ``levels`` is for residual kinds; the default is `RESIDUAL_LEVELS`.
 
     Raises:
         UsageError: invalid input.
@@ -122,7 +128,7 @@ def fit_and_measure(
         source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
     )
     with make_reader(config) as reader:
-        tokenizer = given or fit_tokenizer(corpus, config, reader)
+        tokenizer = given or fit_tokenizer(corpus, config, reader, levels=levels)
         return tokenizer, measure(tokenizer, corpus, reader), corpus.warnings
 
 

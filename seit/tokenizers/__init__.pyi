@@ -23,7 +23,10 @@ from .fitted.mel_vq import (
     MelTokenizer as MelTokenizer,
     ResidualMelTokenizer as ResidualMelTokenizer,
 )
-from .fitted.patch import PatchTokenizer as PatchTokenizer
+from .fitted.patch import (
+    PatchTokenizer as PatchTokenizer,
+    ResidualPatchTokenizer as ResidualPatchTokenizer,
+)
 from .imported import ImportedTokenizer as ImportedTokenizer
 from .learned.autoencoder import (
     Autoencoder as Autoencoder,

@@ -27,7 +27,7 @@ from seit.tensors import (
 from seit.tokenizers.base import Tokenizer
 from seit.tokenizers.fitted.dmel import DMelTokenizer
 from seit.tokenizers.fitted.mel_vq import MelTokenizer, ResidualMelTokenizer
-from seit.tokenizers.fitted.patch import PatchTokenizer
+from seit.tokenizers.fitted.patch import PatchTokenizer, ResidualPatchTokenizer
 from seit.tokenizers.imported import ImportedTokenizer
 from seit.tokenizers.learned.conv import ConvTokenizer
 from seit.tokenizers.learned.mel_conv import MelConvTokenizer
@@ -38,6 +38,7 @@ from seit.tokenizers.shipped import ShippedTokenizer, find_shipped, list_shipped
 
 _OWN: tuple[type[Tokenizer], ...] = (
     PatchTokenizer,
+    ResidualPatchTokenizer,
     ConvTokenizer,
     MelTokenizer,
     ResidualMelTokenizer,

@@ -9,7 +9,7 @@ from seit.modality import Modality
 from seit.tokenizers.base import AudioInputs, ImageInputs, Inputs, Tokenizer
 from seit.tokenizers.fitted.dmel import DMelTokenizer
 from seit.tokenizers.fitted.mel_vq import MelTokenizer, ResidualMelTokenizer
-from seit.tokenizers.fitted.patch import PatchTokenizer
+from seit.tokenizers.fitted.patch import PatchTokenizer, ResidualPatchTokenizer
 from seit.tokenizers.mel import MelConfig
 
 MEL_CONFIGS: Mapping[str, MelConfig] = {
@@ -56,27 +56,33 @@ class Preset:
             return None
         return DMelTokenizer(self.mel)
 
-    def fit(self, inputs: Tensor, *, num_codes: int, seed: int) -> Tokenizer:
-        """Fit the tokenizer on inputs (B, …).
+    def fit(
+        self, inputs: Tensor, *, num_codes: int, seed: int, levels: int | None = None
+    ) -> Tokenizer:
+        """Fit the tokenizer on inputs (B, …), with `RESIDUAL_LEVELS` if it is residual.
 
         Raises:
-            UsageError: there are too few for so many codes.
+            UsageError: there are too few for so many codes, or it has no such levels.
         """
-        if self.mel is None:
-            return PatchTokenizer.fit(inputs, num_codes=num_codes, seed=seed)
-        if self.kind is ResidualMelTokenizer:
-            return ResidualMelTokenizer.fit(
-                inputs, self.mel, num_codes=num_codes, levels=RESIDUAL_LEVELS, seed=seed
-            )
-        return MelTokenizer.fit(inputs, self.mel, num_codes=num_codes, seed=seed)
+        kind = self.kind
+        assert issubclass(kind, PatchTokenizer | MelTokenizer), "the others are ready"
+        levels = levels or (RESIDUAL_LEVELS if kind.is_residual else 1)
+        if issubclass(kind, PatchTokenizer):
+            return kind.fit(inputs, num_codes=num_codes, levels=levels, seed=seed)
+        assert self.mel is not None
+        return kind.fit(inputs, self.mel, num_codes=num_codes, levels=levels, seed=seed)
 
 
 def _presets() -> dict[str, Preset]:
-    presets = {PatchTokenizer.name: Preset("images, fitted on the corpus", PatchTokenizer)}
+    in_levels = f"fitted on the corpus, in {RESIDUAL_LEVELS} levels"
+    presets = {
+        PatchTokenizer.name: Preset("images, fitted on the corpus", PatchTokenizer),
+        ResidualPatchTokenizer.name: Preset(f"images, {in_levels}", ResidualPatchTokenizer),
+    }
     for length, mel in MEL_CONFIGS.items():
         summaries: dict[type[Tokenizer], str] = {
             MelTokenizer: "fitted on the corpus",
-            ResidualMelTokenizer: f"fitted on the corpus, in {RESIDUAL_LEVELS} levels",
+            ResidualMelTokenizer: in_levels,
             DMelTokenizer: "16 levels of loudness, not fitted",
         }
         for kind, summary in summaries.items():

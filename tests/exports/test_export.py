@@ -35,6 +35,7 @@ from seit.tokenizers import (
     MelTokenizer,
     PatchTokenizer,
     ResidualMelTokenizer,
+    ResidualPatchTokenizer,
     save_tokenizer,
 )
 from seit.tokenizers.learned.autoencoder import Autoencoder, NetworkConfig
@@ -316,6 +317,9 @@ def mel_conv():
 
 TOKENIZERS = {
     "patch": lambda: PatchTokenizer.fit(pictures(16), num_codes=32, dim=8),
+    "patch, residual": lambda: ResidualPatchTokenizer.fit(
+        pictures(16), num_codes=32, dim=8, levels=2
+    ),
     "conv": conv,
     "conv, residual": lambda: conv(levels=3),
     "conv, signs": lambda: conv(bound=Bound(kind="sign"), codes=64),

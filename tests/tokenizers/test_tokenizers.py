@@ -10,6 +10,7 @@ from seit.errors import DamagedError, UsageError
 from seit.tokenizers import (
     ImageTokenizer,
     PatchTokenizer,
+    ResidualPatchTokenizer,
     codebook_bytes,
     load_tokenizer,
     measure_quality,
@@ -372,3 +373,54 @@ def test_a_loaded_tokenizer_rounds_like_the_fitted_one(tmp_path):
     for name, tensor in fitted.tensors().items():
         assert tensor.stride() == loaded.tensors()[name].stride(), name
     assert torch.equal(fitted.encode(images), loaded.encode(images))
+
+
+# ------------------------------------------------------------------------------------------- levels
+
+
+def test_each_level_quantizes_what_is_left(images, tokenizer):
+    residual = ResidualPatchTokenizer.fit(images, num_codes=64, levels=3)
+    ids = residual.encode(images[:5])
+    assert residual.grid == (12, 4)
+    assert ids.shape == (5, 12, 4)
+    assert torch.equal(ids[:, :4], tokenizer.encode(images[:5]))
+    points = residual.vectors(ids)
+    first = residual.codebook[0][ids[:, :4]]
+    second = residual.codebook[1][ids[:, 4:8]]
+    third = residual.codebook[2][ids[:, 8:]]
+    assert torch.allclose(points, first + second + third)
+    # The same patches in float64, without the tokenizer's shortcuts.
+    maps = {key: one.double() for key, one in residual.tensors().items()}
+    patches = torch.from_numpy(patches_of(images[:5], 8)) / 255
+    rest = (patches - maps["mean"]) @ maps["analysis"] - first - second
+    nearest = torch.cdist(rest.flatten(0, 2), residual.codebook[2].double()).argmin(1)
+    assert (nearest == ids[:, 8:].flatten()).double().mean() > 0.99
+
+
+def test_levels_bring_pictures_closer_to_their_components(images):
+    quality = [
+        measure_quality(
+            ResidualPatchTokenizer.fit(images, num_codes=32, levels=levels), images
+        ).psnr_db
+        for levels in (2, 4, 8)
+    ]
+    assert quality[0] + 0.5 < quality[1] < quality[2]
+
+
+def test_residual_patches_are_saved_and_refused(images, tmp_path):
+    residual = ResidualPatchTokenizer.fit(images, num_codes=16, levels=2, dim=4)
+    save_tokenizer(residual, tmp_path / "file.safetensors")
+    found = load_tokenizer(tmp_path / "file.safetensors")
+    assert found.fingerprint == residual.fingerprint
+    assert torch.equal(found.encode(images), residual.encode(images))
+    assert torch.equal(
+        found.decode_ids(found.encode(images)), residual.decode(residual.encode(images))
+    )
+    with pytest.raises(UsageError, match="levels is 1; a patch-pca-rvq tokenizer has 2 to 16"):
+        ResidualPatchTokenizer.fit(images, num_codes=16)
+    with pytest.raises(UsageError, match="levels is 2; a patch-pca-vq tokenizer has 1 to 1"):
+        PatchTokenizer.fit(images, num_codes=16, levels=2)
+    with pytest.raises(DamagedError, match="no codebook"):
+        ResidualPatchTokenizer.restore(
+            residual.codebook[0], residual.tensors(), residual.settings()
+        )

@@ -30,6 +30,7 @@ def fit(
     tokenizer: str = "patch-pca-vq",
     size: int | None = None,
     codes: int = 1024,
+    levels: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
     json: bool = False,
@@ -41,7 +42,8 @@ def fit(
         file: A new .safetensors file.
         tokenizer: Name of a fitted kind; see `seit tokenizer list`.
         size: Pixels of the square that images are resized and cropped to; 256 by default.
-        codes: Codebook size.
+        codes: Codebook size, of each level.
+        levels: Levels of a residual kind, `patch-pca-rvq` or `mel-rvq-…`; 2 by default.
         seed: Seed of the fit.
         overwrite: Replace FILE.
         json: Print the quality as one JSON object.
@@ -55,7 +57,7 @@ def fit(
     if tokenizer not in PRESETS:
         raise UsageError(f"{tokenizer!r} is not fitted; choose one of {', '.join(PRESETS)}")
     config = TokenizeConfig(tokenizer=tokenizer, size=size, codes=codes, seed=seed)
-    fitted, quality, warnings = fit_and_measure(src, config)
+    fitted, quality, warnings = fit_and_measure(src, config, levels=levels)
     save_tokenizer(fitted, file)
     warn(warnings)
     _print({"file": str(file), "fingerprint": fitted.fingerprint, **asdict(quality)}, json)

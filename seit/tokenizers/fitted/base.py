@@ -4,6 +4,7 @@ Legend: D values of a patch, C components kept, K codes, L levels, N patches.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,10 +12,12 @@ from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
 from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.fitted.kmeans import assign, fit_kmeans
 
 MAX_FIT_POINTS = 131_072
 """Most patches or latents in a fit."""
 MAX_FIT_CODES = MAX_FIT_POINTS // 2
+MAX_LEVELS = 16
 
 
 def check_codes(num_codes: int) -> None:
@@ -55,9 +58,11 @@ def choose_points(
 class ComponentsTokenizer(Tokenizer):
     """Nearest-center codes of patches' principal components.
 
-    ``codebook`` holds the centers in whitened coordinates (K, C) or (L, K, C), scaled to unit mean
-    square.
+    ``codebook`` holds the centers in whitened coordinates (K, C), scaled to unit mean square; or
+    (L, K, C) of a residual kind, whose levels quantize what those before them left.
     """
+
+    is_residual: ClassVar[bool] = False
 
     def __init__(
         self, codebook: Tensor, *, mean: Tensor, analysis: Tensor, synthesis: Tensor
@@ -69,9 +74,11 @@ class ComponentsTokenizer(Tokenizer):
         self._analysis_DC = analysis.contiguous()
         self._synthesis_CD = synthesis.contiguous()
 
-    @staticmethod
-    def check_fit(*, num_codes: int, dim: int, patch_values: int, whitening: float) -> None:
-        """Check the arguments of a fit; ``patch_values`` is D, ``dim`` C.
+    @classmethod
+    def check_fit(
+        cls, *, num_codes: int, levels: int, dim: int, patch_values: int, whitening: float
+    ) -> None:
+        """Check the arguments of a fit; ``patch_values`` is D, ``dim`` C, ``levels`` L.
 
         Raises:
             UsageError: one is out of range.
@@ -81,6 +88,35 @@ class ComponentsTokenizer(Tokenizer):
         check_codes(num_codes)
         if not 1 <= dim <= patch_values:
             raise UsageError(f"dim is {dim}; expected 1 to {patch_values}")
+        low, high = (2, MAX_LEVELS) if cls.is_residual else (1, 1)
+        if not low <= levels <= high:
+            raise UsageError(f"levels is {levels}; a {cls.name} tokenizer has {low} to {high}")
+
+    @staticmethod
+    def fit_codes(points_NC: Tensor, num_codes: int, levels: int, *, seed: int) -> Tensor:
+        """Fit a codebook (K, C), or (L, K, C), by k-means, each level on the residual so far."""
+        if levels == 1:
+            return fit_kmeans(points_NC, num_codes, seed=seed)
+        codebook = []
+        for level in range(levels):
+            codebook.append(fit_kmeans(points_NC, num_codes, seed=seed + level))
+            points_NC = points_NC - codebook[-1][assign(points_NC, codebook[-1])]
+        return torch.stack(codebook)
+
+    def nearest(self, patches: Tensor, *, divisor: float = 1) -> Tensor:
+        """Return the ids (B, L·H, W) of patches (B, H, W, D), whose values are divided first."""
+        rest_NC = torch.addmm(
+            -self._mean_D @ self._analysis_DC,
+            patches.flatten(0, 2),
+            self._analysis_DC / divisor,
+        )
+        ids = []
+        for codes_KC in self.codes_by_level:
+            nearest_N = assign(rest_NC, codes_KC)
+            ids.append(nearest_N.view(patches.shape[:3]))
+            if len(ids) < self.levels:
+                rest_NC = rest_NC - codes_KC[nearest_N]
+        return torch.cat(ids, dim=1)
 
     @override
     def tensors(self) -> dict[str, Tensor]:
@@ -102,6 +138,8 @@ class ComponentsTokenizer(Tokenizer):
         Raises:
             DamagedError: they do not fit.
         """
+        if codebook.ndim != 2 + cls.is_residual:
+            raise DamagedError(f"a {cls.name} tokenizer has no codebook {tuple(codebook.shape)}")
         dim = codebook.shape[-1]
         expected = {
             "mean": (patch_values,),

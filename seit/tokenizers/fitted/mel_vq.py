@@ -16,14 +16,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from seit.errors import DamagedError, UsageError
+from seit.errors import DamagedError
 from seit.tokenizers.fitted.base import ComponentsTokenizer, choose_points
-from seit.tokenizers.fitted.kmeans import assign, fit_kmeans
 from seit.tokenizers.fitted.pca import fit_components
 from seit.tokenizers.learned.autoencoder import fold, unfold
 from seit.tokenizers.mel import MelConfig, MelFrontEnd, SpectrogramTokenizer
-
-MAX_LEVELS = 16
 
 
 class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
@@ -34,7 +31,6 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
     """
 
     name: ClassVar[str] = "mel-vq"
-    is_residual: ClassVar[bool] = False
 
     def __init__(self, codebook: Tensor, front_end: MelFrontEnd, **maps: Tensor) -> None:
         """Initialize from a front end and the maps of :class:`ComponentsTokenizer`."""
@@ -61,11 +57,12 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
             UsageError: there are fewer patches than codes, or an argument is out of range.
         """
         cls.check_fit(
-            num_codes=num_codes, dim=dim, patch_values=config.patch_values, whitening=whitening
+            num_codes=num_codes,
+            levels=levels,
+            dim=dim,
+            patch_values=config.patch_values,
+            whitening=whitening,
         )
-        low, high = (2, MAX_LEVELS) if cls.is_residual else (1, 1)
-        if not low <= levels <= high:
-            raise UsageError(f"levels is {levels}; a {cls.name} tokenizer has {low} to {high}")
         height, width = config.grid
         chosen = choose_points(
             len(waves),
@@ -79,7 +76,7 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
             [_to_patches(front_end.planes(wave[None]), config).flatten(0, 2) for wave in waves]
         )
         components = fit_components(patches_ND[chosen], dim=dim, whitening=whitening)
-        codebook = _fit_levels(components.points, num_codes, levels, seed=seed)
+        codebook = cls.fit_codes(components.points, num_codes, levels, seed=seed)
         return cls(codebook, front_end, **components.maps())
 
     @property
@@ -96,16 +93,7 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
         return torch.cat([self._encode(part) for part in waves.split(group)])
 
     def _encode(self, waves: Tensor) -> Tensor:
-        patches = _to_patches(self.front_end.planes(waves), self.front_end.config)
-        rest_NC = torch.addmm(
-            -self._mean_D @ self._analysis_DC, patches.flatten(0, 2), self._analysis_DC
-        )
-        ids = []
-        for codes_KC in self.codes_by_level:
-            nearest_N = assign(rest_NC, codes_KC)
-            rest_NC = rest_NC - codes_KC[nearest_N]
-            ids.append(nearest_N.view(patches.shape[:3]))
-        return torch.cat(ids, dim=1)
+        return self.nearest(_to_patches(self.front_end.planes(waves), self.front_end.config))
 
     @override
     def decode_ids(self, tokens: Tensor, /) -> Tensor:
@@ -130,8 +118,6 @@ class MelTokenizer(ComponentsTokenizer, SpectrogramTokenizer):
             raise DamagedError(f"the settings of a {cls.name} tokenizer name no front end")
         front_end = MelFrontEnd.restore(tensors, settings["front_end"])
         maps = {key: one for key, one in tensors.items() if key not in front_end.tensors()}
-        if codebook.ndim != 2 + cls.is_residual:
-            raise DamagedError(f"a {cls.name} tokenizer has no codebook {tuple(codebook.shape)}")
         cls._check_maps(codebook, maps, front_end.config.patch_values)
         return cls(codebook, front_end, **maps)
 
@@ -149,17 +135,6 @@ class ResidualMelTokenizer(MelTokenizer):
 
     name: ClassVar[str] = "mel-rvq"
     is_residual: ClassVar[bool] = True
-
-
-def _fit_levels(points_NC: Tensor, num_codes: int, levels: int, *, seed: int) -> Tensor:
-    """Fit the codebook (K, C) or (L, K, C) by k-means, each level on the residual so far."""
-    if levels == 1:
-        return fit_kmeans(points_NC, num_codes, seed=seed)
-    codebook = []
-    for level in range(levels):
-        codebook.append(fit_kmeans(points_NC, num_codes, seed=seed + level))
-        points_NC = points_NC - codebook[-1][assign(points_NC, codebook[-1])]
-    return torch.stack(codebook)
 
 
 def _to_patches(planes: Tensor, config: MelConfig) -> Tensor:
