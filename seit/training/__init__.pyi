@@ -161,7 +161,11 @@ from .seeds import (
 )
 from .settings import resolve_settings as resolve_settings
 from .signals import Stop as Stop
-from .significance import mcnemar_p as mcnemar_p, welch_interval as welch_interval
+from .significance import (
+    mcnemar_p as mcnemar_p,
+    paired_interval as paired_interval,
+    welch_interval as welch_interval,
+)
 from .speech.compare import tune_speech_methods as tune_speech_methods
 from .speech.config import SpeechTuneConfig as SpeechTuneConfig
 from .speech.data import SoundData as SoundData, open_sounds as open_sounds

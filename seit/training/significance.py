@@ -40,6 +40,16 @@ def welch_interval(
     return Interval(difference - half, difference + half)
 
 
+def paired_interval(
+    first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Interval:
+    """Return Student's interval of the mean of second − first, at least two pairs."""
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    error = math.sqrt(variance(differences) / len(differences))
+    half = student_quantile((1 + confidence) / 2, len(differences) - 1) * error
+    return Interval(fmean(differences) - half, fmean(differences) + half)
+
+
 def student_quantile(probability: float, freedom: float) -> float:
     """Return the quantile of Student's t distribution, for a probability of ½ to below 1."""
     assert 0.5 <= probability < 1

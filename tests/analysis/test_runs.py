@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 import seit
 from seit.analysis.runs.compare import compare_runs
+from seit.analysis.runs.page import say_verdicts
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
@@ -33,6 +34,7 @@ from seit.training.seeds import train_seeds
 from seit.training.significance import (
     incomplete_beta,
     mcnemar_p,
+    paired_interval,
     student_quantile,
     welch_interval,
 )
@@ -413,6 +415,16 @@ def test_welch_interval():
     assert welch_interval([1, 1], [2, 2]).low == 1
 
 
+def test_paired_interval():
+    first, second = [0.50, 0.60, 0.70, 0.80], [0.52, 0.61, 0.73, 0.82]
+    interval = paired_interval(first, second)
+    # Differences of 2, 1, 3 and 2 points: mean 2, variance 2/3; t is 3.182 with 3 degrees.
+    half = 3.182446 * math.sqrt(2 / 3 / 4) / 100
+    assert (interval.low, interval.high) == pytest.approx((0.02 - half, 0.02 + half))
+    with pytest.raises(ValueError, match="zip"):
+        paired_interval([0.1, 0.2], [0.1])
+
+
 # ------------------------------------------------------------------------------- the comparisons
 
 
@@ -484,12 +496,12 @@ def test_runs_on_different_data_get_an_interval_each(tmp_path):
     assert (verdict.kind, verdict.same_data) == ("wilson", True)
 
 
-def write_seeds(path, tops):
-    for seed, top in enumerate(tops):
+def write_seeds(path, tops, *, start=0):
+    for seed, top in enumerate(tops, start=start):
         predicted = [0] * top + [1] * (10 - top)
         write_run(path / f"seed-{seed}", seed=seed, predicted=predicted, labels=[0] * 10)
     document = {"status": "finished", "config": {}, "store": "s" * 64, "summary": {}}
-    runs = [{"seed": seed, "folder": f"seed-{seed}"} for seed in range(len(tops))]
+    runs = [{"seed": seed, "folder": f"seed-{seed}"} for seed in range(start, start + len(tops))]
     (path / "seeds.json").write_text(json.dumps({**document, "runs": runs}))
     return path
 
@@ -504,6 +516,12 @@ def test_seeds_are_compared_by_their_means(tmp_path):
     mean = found.results["top1"][1]
     assert (mean.value, mean.std, mean.difference) == pytest.approx((0.8, 0.1, 0.2))
     (verdict,) = found.verdicts
+    assert verdict.kind == "paired"
+    assert verdict.interval == paired_interval([0.5, 0.6, 0.7], [0.7, 0.8, 0.9])
+    (text,) = say_verdicts(found)
+    assert text.endswith("(paired by seed).")
+    others = write_seeds(tmp_path / "z", (7, 8, 9), start=3)
+    (verdict,) = compare_runs([first, others]).verdicts
     assert verdict.kind == "welch"
     assert verdict.interval == welch_interval([0.5, 0.6, 0.7], [0.7, 0.8, 0.9])
     assert found.classes[0].recalls[:2] == pytest.approx((0.6, 0.8))

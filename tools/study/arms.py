@@ -1,13 +1,14 @@
 """Compare ways to train on one corpus: arms × seeds, a learning rate for each arm, one table.
 
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER --hours 2
-    uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --table
+    uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --publish
 
 Each arm first tries every rate of the grid on a slice held out of the training split (`dev`), then
 trains with the best one on the whole split, once for each seed; only these runs see val. Results go
 to `docs/results/STUDY.json` as they come, and what is there is not run again: a study may go on in
 another folder, or on another machine. Start the command several times on one WORK to use several
-cores; a run that was interrupted continues from its checkpoint.
+cores; a run that was interrupted continues from its checkpoint. `--publish` writes the table into
+docs/evidence.md and draws a chart beside it.
 """
 
 import argparse
@@ -26,15 +27,24 @@ import yaml
 from filelock import FileLock, Timeout
 
 import seit
+from seit.analysis.frontier.corpora import copied_bytes, copier_of, make_copy
+from seit.analysis.frontier.points import parse_points
 from seit.api import plan_run
 from seit.config import nest
 from seit.files import write_atomically
+from seit.ingest import TokenizeConfig, fit_and_measure, list_corpus
+from seit.report import Family, Mark, scatter_svg
 from seit.stores import hold_out_samples
 from seit.stream import select
+from seit.tokenizers import save_tokenizer
 from seit.training import Run, TrainResult, environment
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
+DOCS = Path(__file__).parents[2] / "docs"
+RESULTS = DOCS / "results"
+PAGE = DOCS / "evidence.md"
 DEV = "dev"
+COPY_SIZE = 256
+"""Largest side of copies, in pixels."""
 SHOWN = 2.0
 """Standard errors that a difference must exceed."""
 
@@ -46,11 +56,14 @@ class Arm:
     Attributes:
         store: name of the store.
         pixels: whether to train on the pixels of the corpus instead.
+        copy: pixels of this point of `seit frontier`, such as `res-1/4-q50`: the same pictures as
+            smaller or coarser JPEG, in training and in validation; empty for the files as they are.
         settings: settings by dotted name, over those of the study.
     """
 
     store: str
     pixels: bool = False
+    copy: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +73,8 @@ class Study:
 
     Attributes:
         corpus: name of the folder of images.
-        stores: settings of `seit.tokenize`, by name of the store.
+        stores: settings of `seit.tokenize`, by name of the store; `levels` of a residual tokenizer
+            are fitted first.
         recipe: recipe of all arms.
         settings: settings over the recipe, by dotted name.
         rates: grid of ``optim.lr``.
@@ -153,8 +167,33 @@ class Work:
     def store(self, study: Study, name: str) -> Path:
         """Return a store, made on first use."""
         path = self.path / "stores" / name
+        settings = dict(study.stores[name])
+        levels = settings.pop("levels", None)
         with FileLock(self.path / f"{name}.lock"):
-            seit.tokenize(self.corpus, out=path, **study.stores[name])
+            if levels is not None:
+                settings["tokenizer"] = str(self._fit(name, levels, settings))
+                del settings["codes"], settings["size"]
+            seit.tokenize(self.corpus, out=path, **settings)
+        return path
+
+    def _fit(self, name: str, levels: int, settings: Mapping[str, Any]) -> Path:
+        """Return the file of a residual tokenizer, fitted on first use."""
+        path = self.path / f"{name}.safetensors"
+        if not path.exists():
+            fitted, *_ = fit_and_measure(self.corpus, TokenizeConfig(**settings), levels=levels)
+            save_tokenizer(fitted, path)
+        return path
+
+    def pictures(self, arm: Arm) -> Path:
+        """Return the corpus whose pixels an arm reads; a copy is made on first use."""
+        if not arm.copy:
+            return self.corpus
+        (point,) = parse_points([arm.copy])
+        path = self.path / "copies" / point.folder
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(self.path / f"{point.folder}.lock"):
+            corpus = list_corpus(self.corpus)
+            make_copy(corpus.instances, path, copier_of(point, size=COPY_SIZE), workers=1)
         return path
 
     def divided(self, study: Study, name: str) -> Path:
@@ -176,7 +215,7 @@ class Work:
             settings |= {"schedule.epochs": study.search_epochs, "data.val_split": DEV}
             place = self.divided
         if arm.pixels:
-            settings["data.pixels"] = str(self.corpus)
+            settings["data.pixels"] = str(self.pictures(arm))
         store = place(study, arm.store)
         out = self.path / "runs" / job.name.replace(", ", "-").replace(" ", "-")
         began = time.monotonic()
@@ -198,16 +237,17 @@ class Work:
             "flops": footprint.get("flops"),
             "samples_per_second": round(result.samples_per_second, 1),
             "seconds": round(time.monotonic() - began),
-            "bytes_per_sample": round(_bytes_per_sample(store, self.corpus, pixels=arm.pixels), 1),
+            "bytes_per_sample": round(self._bytes_per_sample(store, arm), 1),
             "environment": environment(torch.device("cpu")),
         }
 
-
-def _bytes_per_sample(store: Path, corpus: Path, *, pixels: bool) -> float:
-    if pixels:
-        return fmean(one.stat().st_size for one in corpus.glob("train/*/*"))
-    opened = seit.open(store)
-    return opened.num_bytes / opened.card.samples
+    def _bytes_per_sample(self, store: Path, arm: Arm) -> float:
+        if not arm.pixels:
+            opened = seit.open(store)
+            return opened.num_bytes / opened.card.samples
+        folder = self.pictures(arm)
+        keys = [str(one.relative_to(folder)) for one in folder.glob("train/*/*")]
+        return float(copied_bytes(folder, keys).mean())
 
 
 def go_on(study: Study, results: Results, work: Work, *, seconds: float) -> None:
@@ -257,6 +297,43 @@ def table(study: Study, results: Results) -> str:
     return "\n".join(lines)
 
 
+def chart(study: Study, results: Results) -> str:
+    """Return top-1 against bytes per picture as SVG, with standard errors."""
+    runs = results.read()
+    families: dict[str, list[Mark]] = {"tokens": [], "pixels": [], "copies": []}
+    for name, arm in study.arms.items():
+        found = [
+            one
+            for seed in range(study.seeds)
+            if (one := runs.get(Job(arm=name, rate=None, seed=seed).name))
+        ]
+        if found:
+            top1 = [one["top1"] for one in found]
+            error = stdev(top1) / math.sqrt(len(top1)) if len(top1) > 1 else 0.0
+            kind = ("copies" if arm.copy else "pixels") if arm.pixels else "tokens"
+            mark = Mark(name, found[0]["bytes_per_sample"], fmean(top1), error)
+            families[kind].append(mark)
+    return scatter_svg(
+        [Family(name, marks, is_joined=False) for name, marks in families.items()],
+        title=f"{study.corpus}: accuracy against bytes",
+        x_label="bytes per picture",
+        y_label="top-1",
+        y_format="percent",
+        note="Bars are standard errors over seeds.",
+    )
+
+
+def publish(study: Study, results: Results) -> None:
+    """Write the table into the page of evidence, between the comments of the study, and a chart."""
+    name = results.path.stem
+    head, separator, rest = PAGE.read_text().partition(f"<!-- {name} -->")
+    _, end, tail = rest.partition(f"<!-- /{name} -->")
+    if not separator or not end:
+        raise SystemExit(f"{PAGE} has no comments <!-- {name} --> and <!-- /{name} -->; add them")
+    (DOCS / f"{name}.svg").write_text(chart(study, results))
+    PAGE.write_text(f"{head}{separator}\n\n{table(study, results)}\n\n{end}{tail}")
+
+
 def _spread(values: list[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.1f}"
@@ -281,12 +358,12 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, help="folder of the corpora")
     parser.add_argument("--hours", type=float, default=math.inf)
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
     study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
     results = Results(RESULTS / f"{arguments.study.stem}.json")
-    if arguments.table:
-        print(table(study, results))
+    if arguments.publish:
+        publish(study, results)
         return
     if arguments.data is None:
         parser.error("--data names the folder of the corpora")

@@ -19,7 +19,7 @@ from seit.analysis.runs.measures import CLASSIFY, LABELS, judged_by, measured_di
 from seit.classes import match_classes
 from seit.errors import DamagedError
 from seit.report import Interval
-from seit.training import mcnemar_p, welch_interval
+from seit.training import mcnemar_p, paired_interval, welch_interval
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,23 @@ class Verdict:
 
     Attributes:
         name: name of the contender.
-        kind: `mcnemar`, the exact paired test on every sample's prediction; `welch`, the interval
-            of the difference of means over seeds; `wilson`, a separate interval for each; `none`,
+        kind: `mcnemar`, the exact paired test on every sample's prediction; `paired`, the interval
+            of the mean difference over the same seeds; `welch`, of the difference of means over
+            other seeds; `wilson`, a separate interval for each; `none`,
             no test: pre-training runs record no result per sample.
         difference: difference of the figure.
         same_data: whether both were evaluated on the same split of the same store.
         p_value: for `mcnemar`, the probability of a difference this large if neither is better.
         only_first: for `mcnemar`, samples that only the first classified correctly.
         only_this: for `mcnemar`, samples that only this one classified correctly.
-        interval: for `welch`, 95 % interval of the difference.
+        interval: for `paired` and `welch`, 95 % interval of the difference.
         intervals: for `wilson`, 95 % intervals of top-1 of the first and this, None for seeds.
         figure: top1, or for pre-training runs knn_top1, linear_top1 or loss.
         measured_differently: differing settings that change the meaning of the figure.
     """
 
     name: str
-    kind: Literal["mcnemar", "welch", "wilson", "none"]
+    kind: Literal["mcnemar", "paired", "welch", "wilson", "none"]
     difference: float
     same_data: bool
     p_value: float | None = None
@@ -207,6 +208,11 @@ def _judge_classifier(first: Contender, other: Contender) -> Verdict:
     difference = fmean(values) - fmean(base)
     same_data = first.saw_same(other)
     if len(base) > 1 and len(values) > 1:
+        seeds = first.by_seed("top1"), other.by_seed("top1")
+        if same_data and seeds[0].keys() == seeds[1].keys():
+            pairs = [(seeds[0][seed], seeds[1][seed]) for seed in seeds[0]]
+            interval = paired_interval(*zip(*pairs, strict=True))
+            return Verdict(other.name, "paired", difference, same_data, interval=interval)
         interval = welch_interval(base, values)
         return Verdict(other.name, "welch", difference, same_data, interval=interval)
     mine, theirs = first.members[0], other.members[0]

@@ -145,6 +145,14 @@ class Contender:
         """Return a figure of all members that have it."""
         return [one.result[figure] for one in self.members if figure in one.result]
 
+    def by_seed(self, figure: str) -> dict[str, float]:
+        """Return a figure of all members that have it, by seed."""
+        return {
+            str(one.settings.get(SEED)): one.result[figure]
+            for one in self.members
+            if figure in one.result
+        }
+
     def saw_same(self, other: "Contender") -> bool:
         """Return True if both were evaluated on the same split of the same store."""
         mine, theirs = self.members[0], other.members[0]

@@ -130,10 +130,10 @@ def _say_verdict(first: str, verdict: Verdict) -> str:
             f"{verdict.only_first:,} only {first}, p = {verdict.p_value:.2g} by McNemar's exact "
             "test."
         )
-    elif verdict.kind == "welch":
-        assert verdict.interval is not None
+    elif verdict.interval is not None:
         low, high = _points(verdict.interval.low), _points(verdict.interval.high)
-        text += f", 95 % interval {low} to {high} (Welch, over seeds)."
+        test = "paired by seed" if verdict.kind == "paired" else "Welch, over seeds"
+        text += f", 95 % interval {low} to {high} ({test})."
     else:
         assert verdict.intervals is not None
         parts = [

@@ -1,0 +1,99 @@
+"""The table of a study of arms."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).parents[2] / "tools" / "study" / "arms.py"
+
+
+@pytest.fixture(scope="module")
+def arms():
+    spec = importlib.util.spec_from_file_location("arms", FILE)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["arms"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["arms"]
+
+
+@pytest.fixture
+def study(arms):
+    return arms.Study(
+        corpus="photos",
+        stores={"patch": {}},
+        recipe="small-cpu",
+        settings={},
+        rates=(0.001, 0.002),
+        search_epochs=1,
+        dev=0.1,
+        seeds=3,
+        reference="pixels",
+        arms={
+            "pixels": arms.Arm(store="patch", pixels=True),
+            "tokens": arms.Arm(store="patch"),
+            "later": arms.Arm(store="patch"),
+        },
+    )
+
+
+@pytest.fixture
+def results(arms, tmp_path):
+    found = arms.Results(tmp_path / "photos.json")
+    tops = {"pixels": (0.60, 0.62, 0.64), "tokens": (0.65, 0.66, 0.70)}
+    for arm, values in tops.items():
+        for rate, top1 in ((0.001, 0.4), (0.002, 0.5)):
+            found.add(f"{arm}, rate {rate:g}", {"top1": top1})
+        for seed, top1 in enumerate(values):
+            size = 10_500 if arm == "pixels" else 652.4
+            figures = {"top1": top1, "flops": 2.5e7, "bytes_per_sample": size}
+            found.add(f"{arm}, seed {seed}", figures)
+    return found
+
+
+def test_differences_are_paired_by_seed(arms, study, results):
+    rows = arms.table(study, results).splitlines()[2:]
+    assert rows[0] == "| pixels | 10,500 | 0.025 | 0.002 | 62.0 ± 1.2 | 3 | reference |  |"
+    # Differences of 5, 4 and 6 points: 5.0, standard error 1/√3.
+    assert rows[1] == "| tokens | 652 | 0.025 | 0.002 | 67.0 ± 1.5 | 3 | +5.0 ± 0.6 | shown |"
+    assert len(rows) == 2  # the third arm has no runs yet
+
+
+def test_missing_runs_come_rates_first_then_seed_by_seed(arms, study):
+    names = [job.name for job in study.jobs()]
+    assert names[:3] == ["pixels, rate 0.001", "pixels, rate 0.002", "tokens, rate 0.001"]
+    assert names[6:9] == ["pixels, seed 0", "tokens, seed 0", "later, seed 0"]
+
+
+def test_a_study_is_published_between_its_comments(arms, study, results, tmp_path, monkeypatch):
+    page = tmp_path / "evidence.md"
+    page.write_text("# Page\n<!-- photos -->\nold\n<!-- /photos -->\nend\n")
+    monkeypatch.setattr(arms, "PAGE", page)
+    monkeypatch.setattr(arms, "DOCS", tmp_path)
+    arms.publish(study, results)
+    text = page.read_text()
+    assert text.startswith("# Page\n<!-- photos -->\n\n| arm |")
+    assert text.endswith("|\n\n<!-- /photos -->\nend\n")
+    assert "old" not in text
+    assert "tokens" in (tmp_path / "photos.svg").read_text()
+    page.write_text("# Page\n")
+    with pytest.raises(SystemExit, match="no comments"):
+        arms.publish(study, results)
+
+
+def test_the_shipped_study_is_read(arms):
+    import msgspec
+    import yaml
+
+    text = (FILE.parent / "tokens_pixels.yaml").read_text()
+    study = msgspec.convert(yaml.safe_load(text), arms.Study, strict=False)
+    assert study.reference in study.arms
+    assert {arm.store for arm in study.arms.values()} <= set(study.stores)
+    assert json.dumps(dict(study.arms["small JPEG"].settings)) == json.dumps(
+        dict(study.arms["strong pixels"].settings)
+    )
