@@ -9,7 +9,7 @@ from seit.tokenizer_training.base import BaseConfig
 from seit.tokenizers import MAX_CODES, MEL_CONFIGS, MelConfig
 
 _MAX_DEPTH = 16
-_LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog")
+_LOSSES = ("l1", "l2", "ssim", "commitment", "adversarial", "classes", "hog", "code_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,8 @@ class TokenizerConfig(BaseConfig):
             quantized latents; requires a labeled corpus.
         hog: weight of the squared error of a head that predicts histograms of oriented gradients
             (as Wei et al. 2022) of each patch from its quantized latents.
+        code_rate: weight of the estimated nats per code, given the codes before it; makes smaller
+            stores that lose detail. Not for `rvq`.
         whitening: whitening of the principal components that initialize the network, 0–1.
         eval_images: images or windows of the val split for measuring the finished tokenizer.
 
@@ -76,6 +78,7 @@ class TokenizerConfig(BaseConfig):
     discriminator_width: int = 32
     classes: float = 0.0
     hog: float = 0.0
+    code_rate: float = 0.0
     whitening: float = 0.25
     eval_images: int = 256
 
@@ -135,6 +138,10 @@ class TokenizerConfig(BaseConfig):
             raise UsageError(f"{self.num_codes:,} codes; expected 2 to {MAX_CODES:,}")
         if self.quantizer == "lfq" and self.codes & (self.codes - 1):
             raise UsageError(f"codes is {self.codes}; lfq needs a power of two, such as 1024")
+        if self.code_rate and self.quantizer == "rvq":
+            raise UsageError(
+                "code_rate is above 0; it is for one level of codes, so set it to 0 for rvq"
+            )
         if not 2 <= self.depth <= _MAX_DEPTH:
             raise UsageError(f"depth is {self.depth}; expected 2 to {_MAX_DEPTH} levels for rvq")
 

@@ -45,7 +45,11 @@ class TokenizerLoop(BaseLoop[Batch]):
         progress: Progress | None,
         origin: LearnedTokenizer | None,
     ) -> None:
-        heads = {"class_loss": config.classes, "hog_loss": config.hog}
+        heads = {
+            "class_loss": config.classes,
+            "hog_loss": config.hog,
+            "rate_loss": config.code_rate,
+        }
         rivals = dict.fromkeys(("adversarial_loss", "discriminator_loss"), config.adversarial)
         extra = [name for name, weight in (heads | rivals).items() if weight]
         self.parts = ("loss", "psnr_db", "ms_ssim", "codes_used_a_batch", *extra)
@@ -110,7 +114,7 @@ class TokenizerLoop(BaseLoop[Batch]):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             rebuilt = self.model(planes)
         distance = reconstruction(rebuilt.planes, planes, self.config)
-        losses = self.model.semantic_losses(rebuilt, planes, batch.labels.to(self.device))
+        losses = self.model.head_losses(rebuilt, planes, batch.labels.to(self.device))
         adversary = self.adversary
         if adversary is not None and adversary.has_begun(step):
             losses["adversarial_loss"] = adversary.loss(rebuilt.planes)

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizer_training.quantizers import Quantized, make_quantizer
+from seit.tokenizer_training.rate import RateHead
 from seit.tokenizer_training.semantics import ClassHead, HogHead
 from seit.tokenizers import Autoencoder, NetworkConfig
 
@@ -22,6 +23,8 @@ class Rebuilt(NamedTuple):
     planes: Tensor
     """Reconstruction float32 (B, P, Y, X), −1…1."""
     quantized: Quantized
+    encoded: Tensor
+    """Latents before quantization float32 (B, C, H, W)."""
 
 
 class Model(nn.Module):
@@ -46,17 +49,17 @@ class Model(nn.Module):
         dim, planes = self.quantizer.dim, self.network.config.planes
         self.class_head = ClassHead(dim, num_classes) if config.classes else None
         self.hog_head = HogHead(dim, planes) if config.hog else None
+        self.rate_head = RateHead(dim, config.num_codes) if config.code_rate else None
 
     @override
     def forward(self, planes: Tensor) -> Rebuilt:
         """Encode, quantize and decode planes (B, P, Y, X), −1…1."""
         latents = self.network.encoder(planes)
-        quantized = self.quantizer(latents.float())
-        return Rebuilt(self.network.decoder(quantized.latents).float(), quantized)
+        encoded = latents.float()
+        quantized = self.quantizer(encoded)
+        return Rebuilt(self.network.decoder(quantized.latents).float(), quantized, encoded)
 
-    def semantic_losses(
-        self, rebuilt: Rebuilt, planes: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
+    def head_losses(self, rebuilt: Rebuilt, planes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the weighted losses of the active heads, by name."""
         losses: dict[str, Tensor] = {}
         latents = rebuilt.quantized.latents.float()
@@ -66,5 +69,9 @@ class Model(nn.Module):
             cell = self.network.config.patch
             losses["hog_loss"] = self.config.hog * self.hog_head.loss(
                 latents, planes / 2 + 0.5, cell
+            )
+        if self.rate_head is not None:
+            losses["rate_loss"] = self.config.code_rate * self.rate_head.loss(
+                latents, rebuilt.encoded, rebuilt.quantized.ids[:, 0], self.quantizer.codebook()
             )
         return losses

@@ -38,7 +38,13 @@ TINY = TokenizerConfig(
     eval_images=8,
 )
 EVERYTHING = replace(
-    TINY, adversarial=0.1, adversarial_start=3, discriminator_width=4, classes=0.1, hog=0.1
+    TINY,
+    adversarial=0.1,
+    adversarial_start=3,
+    discriminator_width=4,
+    classes=0.1,
+    hog=0.1,
+    code_rate=0.01,
 )
 
 
@@ -86,9 +92,14 @@ def test_what_a_training_leaves_behind(finished):
     assert {"ssim", "ms_ssim", "perplexity", "entropy_bits"} <= evaluation.keys()
     first, *_, last = (folder / "metrics.jsonl").read_text().splitlines()
     assert json.loads(first)["discriminator_loss"] == 0
-    assert {"discriminator_loss", "adversarial_loss", "class_loss", "hog_loss", "psnr_db"} <= (
-        json.loads(last).keys()
-    )
+    assert {
+        "discriminator_loss",
+        "adversarial_loss",
+        "class_loss",
+        "hog_loss",
+        "rate_loss",
+        "psnr_db",
+    } <= (json.loads(last).keys())
 
 
 def test_a_finished_training_is_not_repeated(photos, finished):
@@ -328,6 +339,7 @@ def test_classes_need_labels(tmp_path):
         ({"lr": math.inf}, "lr"),
         ({"l1": 0.0, "l2": 0.0, "ssim": 0.0}, "l1, l2 or ssim"),
         ({"hog": -1.0}, "loss weights"),
+        ({"code_rate": 0.1, "quantizer": "rvq"}, "one level of codes"),
         ({"quantizer": "fsq", "levels": (8, 2)}, "at least 3"),
         ({"quantizer": "fsq", "levels": (64, 64, 64)}, "262,144 codes"),
         ({"quantizer": "lfq", "codes": 1000}, "power of two"),
