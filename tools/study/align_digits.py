@@ -1,4 +1,4 @@
-"""Phones of spoken digits, by forced alignment with pocketsphinx; run in its own environment.
+r"""Phones of spoken digits, by forced alignment with pocketsphinx; run in its own environment.
 
 Errors of 20 to 30 ms are common, so the times are no ground truth. Clips that cannot be aligned are
 left out and counted::
@@ -18,7 +18,7 @@ import pocketsphinx
 import soundfile
 import soxr
 
-WORDS = "zero one two three four five six seven eight nine".split()
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 RATE, FRAME = 16_000, 0.01
 _PAD = 0.2
 _SILENCES = {"SIL", "+NSN+", "+SPN+"}

