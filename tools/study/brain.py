@@ -94,7 +94,8 @@ def synthetic(work: Path) -> dict[str, Any]:
 
 def _known_map(random: np.random.Generator, ratio: float) -> float:
     x = random.normal(size=(_SAMPLES, _DIM))
-    weights = random.normal(size=(_DIM, 100)) / np.sqrt(_DIM)
+    weights = random.normal(size=(_DIM, 100))
+    weights /= np.linalg.norm(weights, axis=0)  # so that the ratio is that of every target
     y = np.sqrt(ratio) * (x @ weights) + random.normal(size=(_SAMPLES, 100))
     return float(encode(np.split(x, 5), np.split(y, 5), penalties=(1e-6,)).mean())
 
