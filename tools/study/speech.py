@@ -27,8 +27,9 @@ import seit
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TOKEN_ROWS = ("tokens, from scratch", "tokens, masked tokens first")
-FIRST = ("linear", "lora", "houlsby", TOKEN_ROWS[0])
+FIRST = ("linear", "lora", "houlsby")
 LATER = (
+    TOKEN_ROWS[0],
     "bitfit",
     "full",
     "adapterbias",
