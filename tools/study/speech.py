@@ -162,7 +162,7 @@ def floors(table: dict[str, Any]) -> dict[str, Any]:
                 "error": lead["error"]
             }
             found[f"S3 {method} share of parameters"] = check(
-                row["tuning_parameters"] / row["parameters"], most=0.0125
+                row["tuning_parameters"] / row["parameters"], most=0.01
             )
             found[f"S3 {method} adapter bytes"] = check(row["adapter_bytes"], most=450_000)
     return found
