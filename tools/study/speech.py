@@ -61,11 +61,24 @@ def write_manifest(fsdd: Path, path: Path, *, seed: int) -> str:
     return held
 
 
+def folder_of(work: Path, row: str, seed: int) -> Path:
+    """Return the folder of a run."""
+    if row in TOKEN_ROWS:
+        return work / "tokens" / row.split(", ")[1].replace(" ", "-") / f"seed-{seed}"
+    return work / "tuned" / row / f"seed-{seed}"
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a run has its result."""
+    record = folder / "run.json"
+    return record.is_file() and json.loads(record.read_text())["status"] == "finished"
+
+
 def tune(work: Path, method: str, seed: int) -> dict[str, Any]:
     """Tune the speech model by a method on waveforms."""
     run = seit.tune(
         str(work / "manifests" / f"{seed}.csv"),
-        out=work / "tuned" / method / f"seed-{seed}",
+        out=folder_of(work, method, seed),
         backbone=f"hf:{work / 'whisper'}",
         method=method,
         recipe="tune-speech-small-cpu",
@@ -99,7 +112,7 @@ def train_tokens(
         changes |= {"model.depth": 3, "model.num_heads": 2}
     run = seit.train(
         store,
-        out=work / "tokens" / row.split(", ")[1].replace(" ", "-") / f"seed-{seed}",
+        out=folder_of(work, row, seed),
         recipe="speech-small-cpu",
         steps=TOKEN_STEPS,
         batch_size=BATCH,
@@ -116,13 +129,17 @@ def train_tokens(
     }
 
 
-def runs(work: Path, seeds: int, steps: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def runs(
+    work: Path, seeds: int, steps: int, *, finished: bool
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield row, seed and figures of every run, those of `FIRST` before the others."""
     store, _ = make_stores(work, work / "speech" / "sounds")
     tokenizer = store / "tokenizer.safetensors"
     for part in (FIRST, LATER):
         for seed in range(seeds):
             for row in part:
+                if finished and not is_finished(folder_of(work, row, seed)):
+                    continue
                 if row not in TOKEN_ROWS:
                     yield row, seed, tune(work, row, seed)
                     continue
@@ -175,6 +192,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for material and runs")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--pretrain-steps", type=int, default=3000)
+    parser.add_argument("--finished", action="store_true", help="report, and start no run")
     parser.add_argument("--json", type=Path, default=DOCS / "results" / "speech.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -190,7 +208,9 @@ def main() -> None:
     ]
     found: dict[str, dict[int, dict[str, Any]]] = {}
     report: dict[str, Any] = {}
-    for row, seed, figures in runs(work, arguments.seeds, arguments.pretrain_steps):
+    for row, seed, figures in runs(
+        work, arguments.seeds, arguments.pretrain_steps, finished=arguments.finished
+    ):
         found.setdefault(row, {})[seed] = figures
         table = summary(found)
         report = {
