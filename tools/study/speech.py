@@ -42,7 +42,7 @@ LATER = (
 PER_DIGIT = 5
 STEPS, BATCH, TOKEN_STEPS = 40, 25, 200
 WAVEFORM_BYTES = 32_000
-"""Bytes of a second of waveform, 16 kHz in 16 bits."""
+"""Bytes of a clip, padded to 1 s, at 16 kHz in 16 bits."""
 
 
 def write_manifest(fsdd: Path, path: Path, *, seed: int) -> str:
@@ -124,7 +124,7 @@ def train_tokens(
     return {
         "top1": run.top1,
         "parameters": run.parameters,
-        "bytes_per_second": card.payload_bytes_per_sample,
+        "bytes_per_clip": card.payload_bytes_per_sample,
         "seconds": run.seconds,
     }
 
@@ -158,8 +158,8 @@ def summary(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
             "seeds": len(by_seed),
             "top1": spread([one["top1"] for one in by_seed.values()]),
             "top1_of_seeds": [one["top1"] for one in by_seed.values()],
-            "bytes_per_second": last.get("bytes_per_second", WAVEFORM_BYTES),
-            **{key: last[key] for key in last if key not in ("top1", "bytes_per_second")},
+            "bytes_per_clip": last.get("bytes_per_clip", WAVEFORM_BYTES),
+            **{key: last[key] for key in last if key not in ("top1", "bytes_per_clip")},
         }
         shared = sorted(by_seed.keys() & linear.keys())
         if row != "linear" and shared:
