@@ -7,7 +7,7 @@ Precedence: flags, environment, ``--config``, ``--recipe``, defaults.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -40,26 +40,40 @@ def build(kind: type[T], values: Mapping[str, Any], *, origin: str) -> T:
     """Build a configuration from a nested mapping.
 
     Args:
-        kind: a dataclass whose fields may be dataclasses, all with defaults.
-        values: settings; omitted ones keep their defaults in ``kind()``.
+        kind: a dataclass whose fields may be dataclasses.
+        values: settings; omitted ones keep their defaults in ``kind``.
         origin: source of the values, for messages.
 
     Raises:
-        UsageError: a setting is unknown (the message suggests the nearest name) or has the wrong
-            type.
+        UsageError: a setting is unknown (the message suggests the nearest name), has the wrong
+            type, or is missing and has no default.
     """
     known = set(setting_names(kind))
     flat = flatten(values)
     check_names(flat, known, origin=origin)
     single = {name: [flat[name]] for name in _names_of_lists(kind) if _is_single(flat.get(name))}
     try:
-        settled = merge(to_mapping(kind()), values, nest(single, origin=origin))
+        settled = merge(_defaults(kind), values, nest(single, origin=origin))
         return msgspec.convert(settled, kind, strict=False)
     except (msgspec.ValidationError, UnicodeError, OverflowError) as error:
         text = str(error).replace("`$.", "`").replace("`", "")
         text = text.replace("Invalid enum value", "Invalid value")
         choices = _choices(kind, text.rpartition(" - at ")[2])
         raise UsageError(f"{origin}: {text[0].lower()}{text[1:]}{choices}") from error
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """Return the defaults of a dataclass as built-in values, without required fields."""
+    found: dict[str, Any] = {}
+    for entry in fields(kind):
+        if entry.default_factory is not MISSING:
+            found[entry.name] = entry.default_factory()
+        elif entry.default is not MISSING:
+            found[entry.name] = entry.default
+    return {
+        name: to_mapping(value) if is_dataclass(value) else msgspec.to_builtins(value)
+        for name, value in found.items()
+    }
 
 
 def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:

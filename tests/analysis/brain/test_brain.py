@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seit.analysis.brain.encoding import correlations, encode, make_folds
+from seit.analysis.brain.encoding import _Ridge, correlations, encode, make_folds
 from seit.analysis.brain.responses import binned_frames, convolved, delayed, glover
 from seit.analysis.brain.significance import (
     discoveries,
@@ -153,3 +153,15 @@ def test_signs_are_flipped_exactly():
     assert sign_flip(np.array([1.0, 2.0, 3.0])) == 2 / 8
     assert sign_flip(np.array([1.0, -1.0])) == 1.0
     assert sign_flip(np.full(20, 1.0)) < 0.001
+
+
+@pytest.mark.parametrize(("count", "dim"), [(40, 7), (20, 30)])
+def test_ridge_is_that_of_the_normal_equations(count, dim):
+    random = np.random.default_rng(5)
+    x, y = random.normal(size=(count, dim)) + 3, random.normal(size=(count, 4))
+    x[:, 1] = x[:, 0]
+    standard = (x - x.mean(0)) / x.std(0)
+    for penalty in (0.1, 10.0):
+        inverse = np.linalg.inv(standard.T @ standard + penalty * np.eye(dim))
+        expected = standard @ inverse @ standard.T @ (y - y.mean(0)) + y.mean(0)
+        assert np.allclose(_Ridge(x, y).predict(x, penalty), expected, atol=1e-10)
