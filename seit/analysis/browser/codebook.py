@@ -14,7 +14,7 @@ from seit.analysis.browser.site import Site
 from seit.errors import DamagedError
 from seit.shards import Kind
 
-MAX_COUNTED = 1 << 26
+MAX_COUNTED = 1 << 24
 """Most tokens counted; of more, blocks evenly spaced over all splits are."""
 _SIDE = 4
 _NEIGHBORS = 12
