@@ -127,7 +127,8 @@ def _write_samples(
         intact = [(split, cell) for split, cell in batch if cell.tokens is not None]
         if not intact:
             continue
-        pictures = site.painter.draw(np.stack([cell.tokens for _, cell in intact]))  # type: ignore[arg-type]
+        tokens = np.stack([cell.tokens for _, cell in intact if cell.tokens is not None])
+        pictures = site.painter.draw(tokens, quick=True)
         name = f"samples-{number:03}.jpg"
         sheet, placed = lay_out(shrink(pictures), name, [cell.key for _, cell in intact])
         folder.write(name, sheet)

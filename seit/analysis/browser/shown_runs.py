@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import SeitError
@@ -72,15 +71,17 @@ class ShownRun:
     def _predictions(self) -> Predictions | None:
         return read_predictions(self.run)
 
-    def predictions_of(self, store: Store, split: str) -> npt.NDArray[np.int64] | None:
-        """Return the predicted class of each sample, int64 (N,), if they are of this split."""
+    def predictions_of(self, store: Store, split: str) -> Predictions | None:
+        """Return the predictions for the samples of a split, if they are of this store."""
         try:
             found = self._predictions if self.is_finished else None
         except SeitError:
             return None
         if found is None or (found.store, found.split) != (store.card.seal, split):
             return None
-        return found.predicted if len(found.predicted) == len(store[split]) else None
+        if self.run.classes != store.classes:
+            return None
+        return found if len(found.predicted) == len(store[split]) else None
 
     def evaluated_split(self, store: Store) -> str | None:
         """Return the split of the store that its predictions are of."""
