@@ -121,7 +121,8 @@ def _read_likeliest(
     classes, shares, own = (tensors.get(name, np.empty(0)) for name in names)
     most = min(MOST_LIKELY, num_classes)
     is_fine = (
-        (classes.dtype, shares.dtype, own.dtype) == (np.int32, np.float32, np.float32)
+        classes.dtype == np.int32
+        and shares.dtype == own.dtype == np.float32
         and classes.shape == shares.shape == (samples, most)
         and own.shape == (samples,)
         and (not classes.size or 0 <= classes.min() <= classes.max() < num_classes)

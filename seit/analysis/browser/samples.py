@@ -71,7 +71,7 @@ class SamplePages:
                 "levels": levels,
                 "tokens": cell.tokens.tolist() if height * width <= _MAX_GRID else [],
                 "colors": site.painter.colors.colors,
-                "sliders": SLIDERS if levels == 1 else (),
+                "sliders": SLIDERS,
                 "remark": site.painter.remark,
             },
         )
@@ -92,7 +92,9 @@ class SamplePages:
     def augmented(self, request: Request) -> Response:
         """Answer with the picture of an augmented sample."""
         split, row = row_of(self.site, request)
-        config, seed = config_of(request.query_params, self.site.store.card.tokenizer.grid)
+        rows, columns = self.site.store.card.tokenizer.grid
+        grid = (rows // self.site.store.levels, columns)
+        config, seed = config_of(request.query_params, grid)
         cell = self._read(split, row)
         other = self._read(split, (row + 1) % len(self.site.store[split]))
         assert cell.tokens is not None

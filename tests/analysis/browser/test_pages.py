@@ -3,6 +3,9 @@
 import re
 import shutil
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
@@ -14,7 +17,7 @@ import seit
 from seit.analysis.browser.augmented import augment_ids, config_of
 from seit.analysis.browser.catalog import Catalog
 from seit.analysis.browser.neighbors import nearest_by_codes
-from seit.analysis.browser.pictures import Encoded, PictureCache
+from seit.analysis.browser.pictures import Encoded, PictureCache, ScrolledPastError, Thumbnails
 from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
 from seit.errors import UsageError
@@ -297,3 +300,61 @@ def test_the_cache_stays_within_its_size():
         assert cache.get(0) is not None or number > 2
     assert cache.num_bytes <= 100
     assert cache.get(19) is not None
+
+
+class _Residual:
+    """A store of two levels of two codes: sums of ±4 and ±1 in each of two channels."""
+
+    codebook = np.array([[[-4, 4], [4, -4]], [[-1, 1], [1, -1]]], np.float32)
+    levels = 2
+
+    class card:  # noqa: N801
+        class tokenizer:  # noqa: N801
+            grid = (8, 4)
+
+
+def test_augmentations_of_residual_tokens_are_their_nearest_sums():
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(2, size=(2, 8, 4)).astype(np.uint16)
+    config, seed = config_of({}, (4, 4))
+    assert (augment_ids(_Residual, one, other, config, seed=seed) == one).all()
+    config, _ = config_of({"cutmix_prob": "1"}, (4, 4))
+    drawn = [augment_ids(_Residual, one, other, config, seed=seed) for seed in range(8)]
+    assert any((ids != one).any() for ids in drawn)
+    for ids in drawn:  # CutMix takes each cell, with all levels, from one of the two
+        cells, mine, theirs = (x.reshape(2, 4, 4) for x in (ids, one, other))
+        assert ((cells == mine).all(0) | (cells == theirs).all(0)).all()
+
+
+def test_the_latest_page_is_drawn_first_and_older_ones_are_dropped():
+    started, released, drawn = threading.Event(), threading.Event(), []
+
+    class Painter:
+        def draw(self, tokens, *, quick):
+            drawn.append((int(tokens[0, 0, 0]), len(tokens)))
+            started.set()
+            assert released.wait(30)
+            return np.zeros((len(tokens), 4, 4, 3), np.uint8)
+
+    thumbnails = Thumbnails(Painter, lambda _: np.zeros((1, 1), np.uint16), PictureCache())
+
+    def request(page):
+        addresses = [("train", 20 * page + n) for n in range(20)]
+        thumbnails.request(addresses, np.full((20, 1, 1), page, np.uint16))
+
+    request(0)
+    assert started.wait(30)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(thumbnails.picture, ("train", 19))
+        while not late.running():
+            pass
+        time.sleep(0.05)
+        for page in range(1, 8):
+            request(page)
+        with pytest.raises(ScrolledPastError, match="scrolled past"):
+            late.result(30)
+        released.set()
+        assert pool.submit(thumbnails.picture, ("train", 59)).result(30).kind == "png"
+    order = [page for page, _ in drawn]
+    assert order == [0, *(page for page in range(7, 1, -1) for _ in range(2))]
+    assert [count for _, count in drawn[1:]] == [16, 4] * 6
