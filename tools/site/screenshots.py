@@ -30,11 +30,15 @@ TIMEOUT_MS = 180_000
 
 
 IN_SIGHT_ARE_DRAWN = """
-() => [...document.images].every((one) => {
-  const place = one.getBoundingClientRect();
-  const isInSight = place.width && place.top < innerHeight && place.bottom > 0;
-  return !isInSight || one.naturalWidth > 0;
-}) && !document.querySelector("[data-fragment] > .quiet:only-child")
+() => {
+  const isInSight = (one) => {
+    const place = one.getBoundingClientRect();
+    return place.width && place.top < innerHeight && place.bottom > 0;
+  };
+  const waiting = document.querySelectorAll("[data-fragment] > .quiet:only-child");
+  return [...document.images].every((one) => !isInSight(one) || one.naturalWidth > 0)
+    && ![...waiting].some(isInSight);
+}
 """
 
 
