@@ -52,7 +52,7 @@ class Encoded:
 
 
 class ScrolledPastError(SeitError):
-    """A picture that nobody waits for any more."""
+    """Picture of a page that was dropped for later ones."""
 
 
 class Painter:
