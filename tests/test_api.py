@@ -272,7 +272,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     with forked_measurement():
         for block in blocks:
             exec(compile(block, str(DOCS), "exec"), names)

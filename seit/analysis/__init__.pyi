@@ -4,6 +4,7 @@ from .brain.result import BrainResult as BrainResult
 from .brain.score import score_brain as score_brain
 from .brain.volumes import Space as Space, read_space as read_space
 from .browser.open import view_place as view_place
+from .browser.publish import ViewExport as ViewExport, export_view as export_view
 from .browser.server import View as View
 from .duplicates.search import Duplicates as Duplicates, find_duplicates as find_duplicates
 from .frontier.config import FrontierConfig as FrontierConfig

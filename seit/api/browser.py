@@ -1,12 +1,39 @@
 """The verb that shows stores and runs in a browser: view."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
-from seit.analysis import view_place
+from seit.analysis import export_view, view_place
+from seit.errors import UsageError
+from seit.progress import Count
 from seit.shards import Location, Store
 
 if TYPE_CHECKING:
-    from seit.analysis import View
+    from seit.analysis import View, ViewExport
+
+
+@overload
+def view(
+    place: Store | Location,
+    *,
+    store: Store | Location | None = None,
+    host: str = ...,
+    port: int = ...,
+    open_browser: bool = ...,
+    export: None = None,
+) -> "View": ...
+
+
+@overload
+def view(
+    place: Store | Location,
+    *,
+    store: Store | Location | None = None,
+    export: str | Path,
+    thumbnails: int = ...,
+    license_id: str = ...,
+    progress: Count | None = None,
+) -> "ViewExport": ...
 
 
 def view(
@@ -16,11 +43,16 @@ def view(
     host: str = "127.0.0.1",
     port: int = 7348,
     open_browser: bool = True,
-) -> "View":
+    export: str | Path | None = None,
+    thumbnails: int = 2000,
+    license_id: str = "",
+    progress: Count | None = None,
+) -> "View | ViewExport":
     """Look at a store, a run, or the runs below a folder on a local page.
 
     Nothing is ever changed. The call returns at once, while a thread answers: ``wait()`` waits for
-    Ctrl-C and ``close()`` ends it, as does the end of a ``with`` block.
+    Ctrl-C and ``close()`` ends it, as does the end of a ``with`` block. With ``export``, a static
+    page of a store and a dataset card are written instead, and no server is started.
 
     Args:
         place: a path or URL of a store, an open store, a run's folder, or a folder of runs.
@@ -29,13 +61,24 @@ def view(
             holds a random token.
         port: port to bind; 0 for a free one.
         open_browser: open the page in the user's browser.
+        export: a new or empty folder for the static page.
+        thumbnails: most samples on the static page, 1–20,000.
+        license_id: license on the dataset card, such as ``cc0-1.0``.
+        progress: called with the samples drawn and their total.
 
     Raises:
-        UsageError: there is neither store nor run, packages are missing, or the port is in use.
+        UsageError: there is neither store nor run, packages are missing, the port is in use, or the
+            folder is not empty.
         DamagedError: the card of the store is damaged.
 
     Example:
         >>> with seit.view("store", port=0, open_browser=False) as page:
         ...     print(page.url)
     """
-    return view_place(place, store=store, host=host, port=port, opens=open_browser)
+    if export is None:
+        return view_place(place, store=store, host=host, port=port, opens=open_browser)
+    if store is not None:
+        raise UsageError("--export takes a store alone; leave --store out")
+    return export_view(
+        place, out=export, thumbnails=thumbnails, license_id=license_id, progress=progress
+    )

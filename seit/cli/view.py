@@ -1,6 +1,13 @@
 """`seit view STORE|RUN`."""
 
-from seit.cli.output import print_lines, print_result, say
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seit.cli.output import counting_bar, print_lines, print_result, say
+from seit.numbers import human_bytes
+
+if TYPE_CHECKING:
+    from seit.analysis import ViewExport
 
 
 def command(
@@ -11,6 +18,9 @@ def command(
     host: str = "127.0.0.1",
     port: int = 7348,
     no_open: bool = False,
+    export: Path | None = None,
+    thumbnails: int = 2000,
+    license: str = "",  # noqa: A002  the name of the flag
     json: bool = False,
 ) -> None:
     """Look at a store, a run, or the runs below a folder on a local page, until Ctrl-C.
@@ -21,10 +31,25 @@ def command(
         host: Address to bind; with any but this machine's own, the page's address holds a token.
         port: Port to bind; 0 for a free one.
         no_open: Print the address, and open no browser.
+        export: A new folder for a static page of STORE and a dataset card, instead of a server.
+        thumbnails: Most samples on the static page.
+        license: License on the dataset card, such as cc0-1.0; the card asks for one without it.
         json: Print one JSON object.
     """
     from seit.api import view
 
+    if export is not None:
+        with counting_bar("drawing") as progress:
+            written = view(
+                place,
+                store=store,
+                export=export,
+                thumbnails=thumbnails,
+                license_id=license,
+                progress=progress,
+            )
+        print_result(written) if json else print_lines(_say_written(written))
+        return
     found = view(place, store=store, host=host, port=port, open_browser=not no_open)
     if json:
         print_result(found)
@@ -32,3 +57,14 @@ def command(
         print_lines([found.url])
         say("Ctrl-C ends it")
     found.wait()
+
+
+def _say_written(written: "ViewExport") -> list[str]:
+    lines = [
+        f"page       {written.out / 'index.html'}",
+        f"samples    {written.thumbnails:,} shown",
+        f"size       {human_bytes(written.bytes)} in {written.files} files",
+    ]
+    if written.damaged:
+        lines.append(f"damaged    {written.damaged:,} samples are left out; the page says why")
+    return lines

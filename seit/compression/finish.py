@@ -72,7 +72,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
             bytes_before=deployed.bytes_before if deployed else None,
         ),
     )
-    run.save_predictions(after.predictions, after.labels)
+    run.save_predictions(after.predictions, after.labels, after.likeliest.tensors())
     info = {
         **run.info,
         "result": asdict(result),

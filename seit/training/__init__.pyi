@@ -1,4 +1,5 @@
 from .answers import (
+    Likeliest as Likeliest,
     Predictions as Predictions,
     confusion_record as confusion_record,
     read_confusion as read_confusion,

@@ -3,7 +3,9 @@
 Legend: N samples of the split, C classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,32 @@ from seit.errors import DamagedError, UsageError
 from seit.tensors import read_arrays
 from seit.training.run import CONFIG_NAME, PREDICTIONS_NAME, RUN_NAME, Run
 
+MOST_LIKELY = 5
+"""Classes whose probabilities are kept for each sample, at most."""
+
+
+@dataclass(frozen=True)
+class Likeliest:
+    """Probabilities of the likeliest classes of each sample, the likeliest first.
+
+    Attributes:
+        classes: int32 (N, k), k the smaller of 5 and the number of classes.
+        probabilities: float32 (N, k), 0–1.
+        of_labels: float32 (N,), the probability of the sample's own class; NaN without a label.
+    """
+
+    classes: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float32]
+    of_labels: npt.NDArray[np.float32]
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays by their names in the file of predictions."""
+        return {
+            "likeliest_classes": self.classes,
+            "probabilities": self.probabilities,
+            "label_probabilities": self.of_labels,
+        }
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -25,12 +53,14 @@ class Predictions:
         split: the name of its split.
         predicted: int64 (N,), the class of the highest logit; −1 where the sample has no label.
         labels: int64 (N,), −1 for an unlabeled sample.
+        likeliest: probabilities; None in a run of an earlier version.
     """
 
     store: str
     split: str
     predicted: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    likeliest: Likeliest | None = None
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -73,8 +103,37 @@ def read_predictions(run: Run) -> Predictions | None:
     if (predicted[labels >= 0] < 0).any():
         raise DamagedError(f"{path} names no class for some samples; restore it from a copy")
     return Predictions(
-        str(info["store"]), split, predicted.astype(np.int64), labels.astype(np.int64)
+        str(info["store"]),
+        split,
+        predicted.astype(np.int64),
+        labels.astype(np.int64),
+        _read_likeliest(tensors, len(labels), classes, origin=path),
     )
+
+
+def _read_likeliest(
+    tensors: Mapping[str, npt.NDArray[Any]], samples: int, num_classes: int, *, origin: Path
+) -> Likeliest | None:
+    """Check the probabilities of a file of predictions; None if it has none."""
+    names = ("likeliest_classes", "probabilities", "label_probabilities")
+    if not any(name in tensors for name in names):
+        return None
+    classes, shares, own = (tensors.get(name, np.empty(0)) for name in names)
+    most = min(MOST_LIKELY, num_classes)
+    is_fine = (
+        classes.dtype == np.int32
+        and shares.dtype == own.dtype == np.float32
+        and classes.shape == shares.shape == (samples, most)
+        and own.shape == (samples,)
+        and (not classes.size or 0 <= classes.min() <= classes.max() < num_classes)
+        and bool(((shares >= 0) & (shares <= 1.001)).all())
+    )
+    if not is_fine:
+        raise DamagedError(
+            f"{origin} holds invalid probabilities; expected {most} classes and their float32 "
+            f"shares for each of {samples:,} samples; restore it from a copy"
+        )
+    return Likeliest(classes, shares, own)
 
 
 def confusion_record(confusion: Confusion) -> dict[str, Any]:

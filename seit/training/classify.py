@@ -224,7 +224,8 @@ class Classifying(Objective[Result]):
     @override
     def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         labels = self.store[self.config.data.val_split].labels
-        run.save_predictions(self.evaluation.predictions, labels)
+        found = self.evaluation
+        run.save_predictions(found.predictions, labels, found.likeliest.tensors())
         warnings = self._warnings(self.evaluation.loss)
         for text in warnings:
             _LOG.warning("%s", text)

@@ -23,6 +23,7 @@ from seit.errors import UsageError
 from seit.outcomes import Outcome
 from seit.shards import Store, as_store
 from seit.tokenizers import load_tokenizer
+from seit.training.answers import MOST_LIKELY, Likeliest
 from seit.training.config import TrainConfig
 from seit.training.feeds import make_feed
 from seit.training.networks import load_classifier
@@ -46,6 +47,7 @@ class Evaluation:
         predictions: int64 (samples of the split,), the class of the highest logit, in the split's
             order; −1 for an unlabeled sample.
         labels: int64 (samples of the split,), −1 for an unlabeled sample.
+        likeliest: probabilities of the likeliest classes of each sample of the split.
         num_classes: N.
         seconds: duration.
         wait_seconds: the part of it spent waiting for the next batch.
@@ -57,6 +59,7 @@ class Evaluation:
     loss: float
     predictions: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    likeliest: Likeliest
     num_classes: int
     seconds: float
     wait_seconds: float
@@ -92,7 +95,9 @@ def evaluate(
     model.eval()
     precise = torch.float32 if device.type == "mps" else torch.float64
     totals = torch.zeros(3, dtype=precise, device=device)
-    outcomes = [torch.empty(0, 2, dtype=torch.int64, device=device)]
+    most = min(MOST_LIKELY, num_classes)
+    outcomes = [torch.empty(0, 2 + most, dtype=torch.int64, device=device)]
+    shares = [torch.empty(0, 1 + most, device=device)]
     with torch.inference_mode():
         iterator = iter(batches)
         while True:
@@ -108,14 +113,19 @@ def evaluate(
             known = labels >= 0
             target = labels.clamp(min=0)
             losses = F.cross_entropy(logits, target, reduction="none")
-            top = logits.topk(min(5, num_classes), dim=1).indices
+            top = logits.topk(most, dim=1).indices
+            top_shares = logits.softmax(dim=1).gather(1, top)
             hits = (top == target[:, None]).any(1)
             totals += torch.stack([(losses * known).sum(), (hits & known).sum(), known.sum()])
-            outcomes.append(torch.stack([torch.where(known, top[:, 0], -1), labels], dim=1))
+            predicted = torch.where(known, top[:, 0], -1)
+            outcomes.append(torch.cat([torch.stack([predicted, labels], dim=1), top], dim=1))
+            shares.append(torch.cat([torch.exp(-losses)[:, None], top_shares], dim=1))
     model.train(was_training)
     ranks = ranks or Ranks(0, 1, device)
     loss, hits5, samples = ranks.sum(totals).tolist()
-    predictions, labels_of_all = ranks.join(torch.cat(outcomes)).cpu().numpy().T
+    outcomes_of_all = ranks.join(torch.cat(outcomes)).cpu().numpy()
+    shares_of_all = ranks.join(torch.cat(shares)).cpu().numpy()
+    predictions, labels_of_all = outcomes_of_all[:, 0], outcomes_of_all[:, 1]
     known_of_all = labels_of_all >= 0
     return Evaluation(
         samples=int(samples),
@@ -124,6 +134,11 @@ def evaluate(
         loss=loss / samples,
         predictions=np.ascontiguousarray(predictions),
         labels=np.ascontiguousarray(labels_of_all),
+        likeliest=Likeliest(
+            classes=outcomes_of_all[:, 2:].astype(np.int32),
+            probabilities=np.ascontiguousarray(shares_of_all[:, 1:]),
+            of_labels=np.where(known_of_all, shares_of_all[:, 0], np.nan).astype(np.float32),
+        ),
         num_classes=num_classes,
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,

@@ -342,10 +342,13 @@ class Run:
         write_atomically(self.path / METRICS_NAME, "".join(kept).encode())
 
     def save_predictions(
-        self, predictions: npt.NDArray[np.int64], labels: npt.NDArray[np.integer]
+        self,
+        predictions: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.integer],
+        likeliest: Mapping[str, npt.NDArray[Any]],
     ) -> None:
-        """Write the predicted class and the label of each sample of the evaluated split."""
-        tensors = {"predictions": predictions, "labels": labels.astype(np.int64)}
+        """Write the predicted class, label and probabilities of each sample of a split."""
+        tensors = {"predictions": predictions, "labels": labels.astype(np.int64), **likeliest}
         write_atomically(self.path / PREDICTIONS_NAME, array_bytes(tensors))
 
     def save_weights(self, model: nn.Module) -> None:

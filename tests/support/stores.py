@@ -55,6 +55,7 @@ def build_store(
     seed: int = 0,
     codec: str = "packed",
     container: str = "wds",
+    key_of: Callable[[str, int], str] = "{}/bilder/ü{}.jpg".format,
 ) -> dict[str, Columns]:
     """Write a store of random samples, ``shards`` giving the samples of each shard of a split.
 
@@ -74,7 +75,7 @@ def build_store(
         columns = Columns(
             tokens=(random_tokens if codec == "packed" else smooth_tokens)(rng, total, layout),
             labels=rng.integers(-1, len(classes), size=total),
-            keys=[f"{split}/bilder/ü{number}.jpg" for number in range(total)],
+            keys=[key_of(split, number) for number in range(total)],
             metadata=[{"n": n, "s": "é" * (n % 3)} if with_metadata else {} for n in range(total)],
         )
         written[split] = columns

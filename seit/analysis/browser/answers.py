@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from seit.analysis.browser.pages import render
-from seit.analysis.browser.pictures import Encoded
+from seit.analysis.browser.pictures import Encoded, ScrolledPastError
 from seit.analysis.browser.site import Site
 from seit.errors import ChangedError, DamagedError, UsageError
 
-_STATUS = ((ChangedError, 409), (DamagedError, 500), (UsageError, 400))
+_STATUS = ((ScrolledPastError, 503), (ChangedError, 409), (DamagedError, 500), (UsageError, 400))
 _FRESH = {"Cache-Control": "no-store"}
 _LASTING = {"Cache-Control": "private, max-age=86400, immutable"}
 """For what an address with the store's seal names."""

@@ -1,6 +1,6 @@
 """Augmentation of one sample by the settings of a recipe, with the code that trains with them.
 
-Legend: H W grid.
+Legend: L levels, K codes, C codebook dim, H W grid; (H, W) of ids holds the rows of all levels.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from seit.augment import AugmentConfig, TokenAugment, nearest_ids
 from seit.errors import UsageError
@@ -75,14 +76,10 @@ def augment_ids(
 ) -> npt.NDArray[np.unsignedinteger]:
     """Augment ids (H, W), mixed with a partner's, and return the nearest codes, (H, W).
 
-    Raises:
-        UsageError: the codebook has several levels, of whose sums no code is the nearest.
+    Of a residual tokenizer, whose codes add up, the rest of each level is given the nearest code of
+    the next. A cell whose vector did not change keeps its ids.
     """
     codebook = torch.from_numpy(store.codebook)
-    if codebook.ndim == 3:
-        raise UsageError(
-            "augmented samples of a residual tokenizer cannot be drawn: sums of codes have no ids"
-        )
     augment = TokenAugment(codebook, store.card.tokenizer.grid, config)
     batch = torch.from_numpy(np.stack([tokens, partner]).astype(np.int64))
     mixed = augment(
@@ -93,8 +90,23 @@ def augment_ids(
         epoch=0,
         partner=torch.tensor([1, 0]),
     )
-    ids = nearest_ids(mixed.inputs[:1], augment.codebook)[0]
-    return np.asarray(ids.numpy().astype(tokens.dtype))
+    codes_LKC = codebook.view(store.levels, *codebook.shape[-2:])
+    ids_LHW = _residual_ids(mixed.inputs[:1], codes_LKC)
+    own_LHW = batch[0].view(store.levels, -1, batch.shape[-1])
+    if ids_LHW.shape == own_LHW.shape:
+        own = sum(codes[ids] for codes, ids in zip(codes_LKC, own_LHW, strict=True))
+        kept = torch.isclose(mixed.inputs[0].permute(1, 2, 0), own).all(dim=-1)
+        ids_LHW = torch.where(kept, own_LHW, ids_LHW)
+    return np.asarray(ids_LHW.flatten(0, 1).numpy().astype(tokens.dtype))
+
+
+def _residual_ids(x_1CHW: Tensor, codes_LKC: Tensor) -> Tensor:
+    """Return ids int64 (L, H, W): each level takes the code nearest to what the former left."""
+    rest_1CHW, found = x_1CHW, []
+    for codes_KC in codes_LKC:
+        found.append(nearest_ids(rest_1CHW, codes_KC))
+        rest_1CHW = rest_1CHW - codes_KC[found[-1]].permute(0, 3, 1, 2)
+    return torch.cat(found)
 
 
 def _number(values: Mapping[str, str], name: str, default: float) -> float:

@@ -17,6 +17,7 @@ from seit.analysis.browser.query import SORTS, Query
 from seit.analysis.browser.selection import Selection, batches
 from seit.analysis.browser.site import Site
 from seit.errors import DamagedError
+from seit.numbers import percent
 
 PAGE = 60
 """Samples of a page, which scrolling asks for at a time."""
@@ -157,10 +158,20 @@ class BrowsePages:
         if selection.predicted is not None and selection.predicted[cell.row] >= 0:
             predicted = int(selection.predicted[cell.row])
             if predicted != cell.label:
-                notes.append(f"predicted {self.site.store.classes[predicted]}")
+                name = self.site.store.classes[predicted]
+                notes.append(f"predicted {name}{_sure(selection, cell.row)}")
         if query.sort == "bits":
             notes.append(f"{selection.catalog.bits[cell.row]:,.0f} bits")
         return ", ".join(notes)
+
+
+def _sure(selection: Selection, row: int) -> str:
+    """Return the probabilities of the predicted class and of the sample's own."""
+    found = None if selection.predictions is None else selection.predictions.likeliest
+    if found is None:
+        return ""
+    own = percent(float(found.of_labels[row]), decimals=0)
+    return f" ({percent(float(found.probabilities[row, 0]), decimals=0)}; its own class {own})"
 
 
 def class_bars(selection: Selection, classes: Sequence[str], query: Query) -> list[ClassBar]:

@@ -93,6 +93,11 @@ class Catalog:
         """Return the number of the block that holds a row."""
         return int(np.searchsorted(self._ends, row, side="right"))
 
+    @property
+    def damaged_samples(self) -> int:
+        """Samples in the damaged blocks found so far."""
+        return sum(map(self._size, self.damage))
+
     @cached_property
     def labels(self) -> npt.NDArray[np.int32]:
         """Labels int32 (N,): −1 for an unlabeled sample, −2 in a damaged block."""

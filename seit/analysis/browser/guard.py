@@ -33,6 +33,7 @@ _POLICY = "; ".join(
         "img-src 'self'",
         "media-src 'self'",
         "connect-src 'self'",
+        "frame-src 'self'",  # reports of runs, which may run no script
         "form-action 'self'",
         "base-uri 'none'",
         "frame-ancestors 'none'",

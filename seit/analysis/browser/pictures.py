@@ -1,8 +1,8 @@
 """Pictures of samples: decoded in batches by one thread, encoded, and cached up to a fixed size.
 
 A page of samples is requested as a whole when its list is rendered, so that it is decoded as one
-batch by the time the browser asks for the pictures one by one. Only the latest pages wait: older
-ones, which were scrolled past, are dropped.
+batch by the time the browser asks for the pictures one by one. The latest page comes first, even if
+it has to interrupt another, and only a few wait: older ones, which were scrolled past, are dropped.
 
 Legend: n samples, H W grid.
 """
@@ -11,12 +11,14 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from seit.analysis.browser.colors import ColorMap
 from seit.errors import SeitError
@@ -32,7 +34,8 @@ THUMBNAIL = 160
 """Longer side of a picture in a list, in pixels."""
 LARGE = 640
 """Longer side of a large picture, in pixels, at most."""
-_WAITING_PAGES = 4
+_WAITING_PAGES = 6
+"""More than a window and its margins show at once."""
 _BATCH = 16
 """Samples decoded together; more would only take more memory."""
 
@@ -46,6 +49,10 @@ class Encoded:
 
     kind: str
     data: bytes
+
+
+class ScrolledPastError(SeitError):
+    """Picture of a page that was dropped for later ones."""
 
 
 class Painter:
@@ -67,14 +74,26 @@ class Painter:
         """Map of colors of ids."""
         return ColorMap(self.store)
 
-    def draw(self, tokens: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint8]:
-        """Draw ids (n, H, W) as pictures uint8 (n, height, width, 3)."""
-        with self._lock:
+    def draw(
+        self, tokens: npt.NDArray[np.unsignedinteger], *, quick: bool = False
+    ) -> npt.NDArray[np.uint8]:
+        """Draw ids (n, H, W) as pictures uint8 (n, height, width, 3).
+
+        With ``quick``, networks that decode images compute in bfloat16 where the processor does:
+        2.6 times faster, and 2 of 255 levels off at most.
+        """
+        with self._lock, self._precision(quick):
             parts = [
                 self._draw(tokens[start : start + _BATCH])
                 for start in range(0, len(tokens), _BATCH)
             ]
         return np.concatenate(parts)
+
+    def _precision(self, quick: bool) -> AbstractContextManager[object]:
+        is_image = self.tokenizer is not None and self.tokenizer.modality == "image"
+        if not (quick and is_image and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+            return nullcontext()
+        return torch.autocast("cpu", torch.bfloat16)
 
     def _choose(self) -> Callable[[npt.NDArray[np.unsignedinteger]], npt.NDArray[np.uint8]]:
         from seit.tokenizers import decode_pictures, mel_pictures
@@ -130,6 +149,7 @@ class _Page:
     addresses: Sequence[Address]
     tokens: npt.NDArray[np.unsignedinteger]
     results: dict[Address, Future[Encoded]] = field(default_factory=dict)
+    painted: int = 0
 
 
 class Thumbnails:
@@ -176,6 +196,7 @@ class Thumbnails:
         """Return the picture of a sample, waiting for its page or decoding it alone.
 
         Raises:
+            ScrolledPastError: its page was dropped for later ones.
             SeitError: it cannot be read or decoded.
         """
         found = self._cache.get(address)
@@ -187,8 +208,10 @@ class Thumbnails:
             try:
                 return result.result()
             except CancelledError:
-                pass
-        picture = self._painter().draw(self._read(address)[None])[0]
+                raise ScrolledPastError(
+                    "this picture was scrolled past before it was drawn; scroll back to see it"
+                ) from None
+        picture = self._painter().draw(self._read(address)[None], quick=True)[0]
         return self._keep(address, picture)
 
     def _work(self) -> None:
@@ -196,21 +219,34 @@ class Thumbnails:
             with self._changed:
                 while not self._waiting:
                     self._changed.wait()
-                page = self._waiting.pop()
-            self._paint(page)
+                page = self._waiting[-1]
+                start, page.painted = page.painted, page.painted + _BATCH
+                if page.painted >= len(page.addresses):
+                    self._waiting.pop()
+            self._paint(page, slice(start, page.painted))
 
-    def _paint(self, page: _Page) -> None:
-        for start in range(0, len(page.addresses), _BATCH):
-            part = page.addresses[start : start + _BATCH]
-            try:
-                pictures = self._painter().draw(page.tokens[start : start + _BATCH])
-                for address, picture in zip(part, pictures, strict=True):
-                    page.results[address].set_result(self._keep(address, picture))
-            except Exception as error:
-                for address in part:
-                    if not page.results[address].done():
-                        page.results[address].set_exception(error)
-            self._forget(part)
+    def _paint(self, page: _Page, rows: slice) -> None:
+        part = page.addresses[rows]
+        try:
+            pictures = self._painter().draw(page.tokens[rows], quick=True)
+            for address, picture in zip(part, pictures, strict=True):
+                self._finish(page.results[address], self._keep(address, picture))
+        except Exception as error:
+            for address in part:
+                self._finish(page.results[address], error)
+        with self._changed:
+            for address in part:
+                self._results.pop(address, None)
+
+    @staticmethod
+    def _finish(result: Future[Encoded], outcome: Encoded | Exception) -> None:
+        """Answer who waits, unless the page was dropped meanwhile."""
+        if result.done() or not result.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, Exception):
+            result.set_exception(outcome)
+        else:
+            result.set_result(outcome)
 
     def _keep(self, address: Address, picture: npt.NDArray[np.uint8]) -> Encoded:
         encoded = encode(picture, longest=THUMBNAIL)
@@ -222,11 +258,6 @@ class Thumbnails:
             result.cancel()
         for address in page.addresses:
             self._results.pop(address, None)
-
-    def _forget(self, addresses: Sequence[Address]) -> None:
-        with self._changed:
-            for address in addresses:
-                self._results.pop(address, None)
 
 
 def encode(picture: npt.NDArray[np.uint8], *, longest: int) -> Encoded:

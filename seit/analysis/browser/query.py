@@ -15,7 +15,7 @@ SORTS = {
     "key": "key",
     "class": "class",
     "bits": "bits per sample",
-    "wrong": "disagreement with the run",
+    "wrong": "worst mistakes of the run",
 }
 """Orders of samples, with their names."""
 NO_CLASS = -1

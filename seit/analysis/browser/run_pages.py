@@ -15,7 +15,8 @@ MOST_LINES = 12
 """Most runs drawn over each other."""
 _SANDBOX = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; "
-    "img-src data:; frame-ancestors 'none'",
+    "img-src data:; frame-ancestors 'self'",
+    "X-Frame-Options": "SAMEORIGIN",
     "Cache-Control": "no-store",
 }
 """A report may be a stranger's: it is shown without scripts, and apart from these pages."""
@@ -40,7 +41,9 @@ class RunPages:
         """Answer with a list of the runs and their curves."""
         if not self.site.runs:
             raise UsageError("no run is open; start `seit view RUN`")
-        rows = [(number, run, run.status) for number, run in enumerate(self.site.runs)]
+        rows = [
+            (number, run, run.status, run.main_figure) for number, run in enumerate(self.site.runs)
+        ]
         return html(self.site, "runs.html.j2", {"rows": rows, "most": MOST_LINES})
 
     def curves(self, request: Request) -> Response:
@@ -81,7 +84,9 @@ class RunPages:
                 "tiles": run.tiles(),
                 "confusion": confusion,
                 "tasks": run.tasks(),
+                "ledger": run.ledger(),
                 "mistakes": Query(split=split, wrong=True).address() if split else "",
+                "is_pretraining": run.is_pretraining,
                 "has_report": run.report() is not None,
             },
         )

@@ -1,6 +1,7 @@
 """Pages of one sample: its picture, sound, tokens, metadata, augmentations and neighbors."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from seit.analysis.browser.augmented import SLIDERS, augment_ids, config_of
 from seit.analysis.browser.cells import Cell, read_cells
 from seit.analysis.browser.neighbors import Search, nearest_by_codes
 from seit.analysis.browser.pictures import LARGE, encode
+from seit.analysis.browser.selection import Selection
 from seit.analysis.browser.site import Site
 from seit.analysis.browser.sounds import decode_wave, wav_file
 from seit.errors import DamagedError, UsageError
@@ -57,6 +59,7 @@ class SamplePages:
                 "cell": cell,
                 "classes": classes,
                 "predicted": classes[predicted] if predicted is not None and predicted >= 0 else "",
+                "likeliest": likeliest_of(selection, row, classes),
                 "is_audio": site.modality == "audio",
                 "seconds": self._seconds(),
                 "metadata": [(name, _shown(value)) for name, value in cell.metadata.items()],
@@ -68,7 +71,7 @@ class SamplePages:
                 "levels": levels,
                 "tokens": cell.tokens.tolist() if height * width <= _MAX_GRID else [],
                 "colors": site.painter.colors.colors,
-                "sliders": SLIDERS if levels == 1 else (),
+                "sliders": SLIDERS,
                 "remark": site.painter.remark,
             },
         )
@@ -89,7 +92,9 @@ class SamplePages:
     def augmented(self, request: Request) -> Response:
         """Answer with the picture of an augmented sample."""
         split, row = row_of(self.site, request)
-        config, seed = config_of(request.query_params, self.site.store.card.tokenizer.grid)
+        rows, columns = self.site.store.card.tokenizer.grid
+        grid = (rows // self.site.store.levels, columns)
+        config, seed = config_of(request.query_params, grid)
         cell = self._read(split, row)
         other = self._read(split, (row + 1) % len(self.site.store[split]))
         assert cell.tokens is not None
@@ -127,6 +132,15 @@ class SamplePages:
         catalog = self.site.selection(split).catalog
         shard, block = catalog.split.block_at(catalog.block_of(row))
         return int(shard.open_stored_bytes(block)[row - shard.rows_of(block).start])
+
+
+def likeliest_of(selection: Selection, row: int, classes: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the likeliest classes of a sample and their probabilities, if a run kept them."""
+    found = None if selection.predictions is None else selection.predictions.likeliest
+    if found is None:
+        return []
+    pairs = zip(found.classes[row].tolist(), found.probabilities[row].tolist(), strict=True)
+    return [(classes[label], share) for label, share in pairs]
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ Legend: N samples of the split, n found.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from seit.analysis.browser.catalog import DAMAGED, Catalog, Rows
 from seit.analysis.browser.query import Query
 from seit.errors import UsageError
+
+if TYPE_CHECKING:
+    from seit.training import Predictions
 
 _KEPT = 8
 """Results kept, 4 bytes a row."""
@@ -23,13 +27,16 @@ class Selection:
 
     Args:
         catalog: columns of the split.
-        predicted: class that a run predicts for each sample, int64 (N,), −1 if unknown; None
-            without a run.
+        predictions: what a run predicts for each sample; None without a run.
+
+    Attributes:
+        predicted: predicted class of each sample, int64 (N,), −1 if unknown; None without a run.
     """
 
-    def __init__(self, catalog: Catalog, predicted: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(self, catalog: Catalog, predictions: "Predictions | None" = None) -> None:
         self.catalog = catalog
-        self.predicted = predicted
+        self.predictions = predictions
+        self.predicted = None if predictions is None else predictions.predicted
         self._kept: OrderedDict[Query, Rows] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -85,7 +92,14 @@ class Selection:
         if sort == "class":
             labels = self.catalog.labels
             return np.where(labels == DAMAGED, np.nan, labels)
-        return np.where(self._is_wrong(), 0.0, 1.0)
+        return np.where(self._is_wrong(), self._label_probabilities(), 2.0)
+
+    def _label_probabilities(self) -> npt.NDArray[np.floating]:
+        """Return the probability of each sample's own class; 0 if the run did not keep them."""
+        found = None if self.predictions is None else self.predictions.likeliest
+        if found is None:
+            return np.zeros(len(self.catalog))
+        return np.nan_to_num(found.of_labels, nan=1.0)
 
     def _predicted(self) -> npt.NDArray[np.int64]:
         if self.predicted is None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
 from seit.errors import SeitError
+from seit.numbers import human_bytes, percent
 from seit.report import Figure, confusion_matrix, figures, task_matrix
 from seit.shards import Store
 from seit.training import (
@@ -36,7 +36,14 @@ _OTHERS = (
     Curve("val", "linear_top1", "linear", "Linear probe's top-1", "top-1", top=1.0, is_share=True),
     Curve("val", "loss", "loss", "Validation loss", "loss"),
 )
-_SHARES = ("top1", "top5", "knn_top1", "linear_top1", "data_wait_fraction")
+_SHARES = (
+    *("top1", "top5", "knn_top1", "linear_top1", "token_accuracy", "data_wait_fraction"),
+    *("last_accuracy", "average_accuracy", "forgetting"),
+)
+_MAIN = ("top1", "last_accuracy", "linear_top1")
+"""Figures by which runs are told apart in a list, the first that a run has."""
+_COUNTS = ("trainable_parameters",)
+"""Entries of a ledger that are no bytes."""
 
 
 class ShownRun:
@@ -64,6 +71,11 @@ class ShownRun:
         """True if its figures no longer change."""
         return self.status in (FINISHED, "damaged")
 
+    @property
+    def is_pretraining(self) -> bool:
+        """True if it trained an encoder without labels."""
+        return self.status != "damaged" and self.run.info.get("kind") == "pretrain"
+
     def metrics(self) -> Metrics:
         """Return its metrics so far."""
         return self.run.metrics()
@@ -72,15 +84,17 @@ class ShownRun:
     def _predictions(self) -> Predictions | None:
         return read_predictions(self.run)
 
-    def predictions_of(self, store: Store, split: str) -> npt.NDArray[np.int64] | None:
-        """Return the predicted class of each sample, int64 (N,), if they are of this split."""
+    def predictions_of(self, store: Store, split: str) -> Predictions | None:
+        """Return the predictions for the samples of a split, if they are of this store."""
         try:
             found = self._predictions if self.is_finished else None
         except SeitError:
             return None
         if found is None or (found.store, found.split) != (store.card.seal, split):
             return None
-        return found.predicted if len(found.predicted) == len(store[split]) else None
+        if self.run.classes != store.classes:
+            return None
+        return found if len(found.predicted) == len(store[split]) else None
 
     def evaluated_split(self, store: Store) -> str | None:
         """Return the split of the store that its predictions are of."""
@@ -123,6 +137,30 @@ class ShownRun:
         names = stream.get("tasks") if isinstance(stream, dict) else None
         tasks = [str(name) for name in names or range(1, len(accuracies) + 1)]
         return task_matrix(accuracies, tasks=tasks, title="Accuracy matrix")
+
+    def ledger(self) -> list[tuple[str, str]]:
+        """Return what a continual run kept and its size; empty unless the run is continual."""
+        ledger = self.run.info.get("result", {}).get("ledger")
+        if not isinstance(ledger, dict):
+            return []
+        return [
+            (str(name).replace("_", " "), f"{size:,}" if name in _COUNTS else human_bytes(size))
+            for name, size in ledger.items()
+            if isinstance(size, int | float) and not isinstance(size, bool)
+        ]
+
+    @property
+    def main_figure(self) -> str:
+        """Its most important figure, such as ``top1 93.4%``; empty if it has none yet."""
+        try:
+            result = self.run.info.get("result", {})
+        except SeitError:
+            return ""
+        for name in _MAIN:
+            value = result.get(name) if isinstance(result, dict) else None
+            if isinstance(value, int | float):
+                return f"{name.replace('_', ' ')} {percent(value)}"
+        return ""
 
     def report(self) -> bytes | None:
         """Return its `report.html`; None if there is none."""

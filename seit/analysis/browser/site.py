@@ -20,6 +20,7 @@ from seit.shards import Store
 
 if TYPE_CHECKING:
     from seit.analysis.browser.shown_runs import ShownRun
+    from seit.training import Predictions
 
 _VIEW = re.compile(r"#v?[0-9]+\Z")
 
@@ -129,9 +130,9 @@ class Site:
             raise DamagedError(cell.damage)
         return cell.tokens
 
-    def _predictions_of(self, split: str) -> npt.NDArray[np.int64] | None:
+    def _predictions_of(self, split: str) -> "Predictions | None":
         for run in self.runs:
-            found: npt.NDArray[np.int64] | None = run.predictions_of(self.store, split)
+            found: Predictions | None = run.predictions_of(self.store, split)
             if found is not None:
                 return found
         return None

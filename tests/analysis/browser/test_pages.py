@@ -1,24 +1,30 @@
 """`seit view`: pages over HTTP, what they show, and what they refuse."""
 
+import json
 import re
 import shutil
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from support.stores import build_store
 
 import seit
 from seit.analysis.browser.augmented import augment_ids, config_of
 from seit.analysis.browser.catalog import Catalog
 from seit.analysis.browser.neighbors import nearest_by_codes
-from seit.analysis.browser.pictures import Encoded, PictureCache
+from seit.analysis.browser.pictures import Encoded, PictureCache, ScrolledPastError, Thumbnails
 from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
-from seit.errors import UsageError
+from seit.errors import DamagedError, UsageError
 from seit.stores import read_keys
+from seit.training import Run, read_predictions
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -297,3 +303,111 @@ def test_the_cache_stays_within_its_size():
         assert cache.get(0) is not None or number > 2
     assert cache.num_bytes <= 100
     assert cache.get(19) is not None
+
+
+class _Residual:
+    """A store of two levels of two codes: sums of ±4 and ±1 in each of two channels."""
+
+    codebook = np.array([[[-4, 4], [4, -4]], [[-1, 1], [1, -1]]], np.float32)
+    levels = 2
+
+    class card:  # noqa: N801
+        class tokenizer:  # noqa: N801
+            grid = (8, 4)
+
+
+def test_augmentations_of_residual_tokens_are_their_nearest_sums():
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(2, size=(2, 8, 4)).astype(np.uint16)
+    config, seed = config_of({}, (4, 4))
+    assert (augment_ids(_Residual, one, other, config, seed=seed) == one).all()
+    config, _ = config_of({"cutmix_prob": "1"}, (4, 4))
+    drawn = [augment_ids(_Residual, one, other, config, seed=seed) for seed in range(8)]
+    assert any((ids != one).any() for ids in drawn)
+    for ids in drawn:  # CutMix takes each cell, with all levels, from one of the two
+        cells, mine, theirs = (x.reshape(2, 4, 4) for x in (ids, one, other))
+        assert ((cells == mine).all(0) | (cells == theirs).all(0)).all()
+
+
+def test_the_latest_page_is_drawn_first_and_older_ones_are_dropped():
+    started, released, drawn = threading.Event(), threading.Event(), []
+
+    class Painter:
+        def draw(self, tokens, *, quick):
+            drawn.append((int(tokens[0, 0, 0]), len(tokens)))
+            started.set()
+            assert released.wait(30)
+            return np.zeros((len(tokens), 4, 4, 3), np.uint8)
+
+    thumbnails = Thumbnails(Painter, lambda _: np.zeros((1, 1), np.uint16), PictureCache())
+
+    def request(page):
+        addresses = [("train", 20 * page + n) for n in range(20)]
+        thumbnails.request(addresses, np.full((20, 1, 1), page, np.uint16))
+
+    request(0)
+    assert started.wait(30)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(thumbnails.picture, ("train", 19))
+        while not late.running():
+            pass
+        time.sleep(0.05)
+        for page in range(1, 8):
+            request(page)
+        with pytest.raises(ScrolledPastError, match="scrolled past"):
+            late.result(30)
+        released.set()
+        assert pool.submit(thumbnails.picture, ("train", 59)).result(30).kind == "png"
+    order = [page for page, _ in drawn]
+    assert order == [0, *(page for page in range(7, 1, -1) for _ in range(2))]
+    assert [count for _, count in drawn[1:]] == [16, 4] * 6
+
+
+def test_runs_show_their_figures_ledger_and_report(tmp_path, tiny_run):
+    result = {
+        "last_accuracy": 0.5,
+        "ledger": {"exemplar_bytes": 1500, "trainable_parameters": 7000, HOSTILE: 5},
+    }
+    identity = {"store": "0" * 64, "classes": ["a", "b"]}
+    info = {"status": "finished", "kind": "continual", "identity": identity, "result": result}
+    (tmp_path / "runs" / "tasks").mkdir(parents=True)
+    (tmp_path / "runs" / "tasks" / "run.json").write_text(json.dumps(info))
+    (tmp_path / "runs" / "tasks" / "config.yaml").write_text("model: {name: vit}")
+    shutil.copytree(tiny_run, tmp_path / "runs" / "tiny")
+    with seit.view(tmp_path / "runs", port=0, open_browser=False) as view:
+        page = Page(view.url)
+        listed = page.text("/runs")
+        assert "last accuracy 50.0%" in listed
+        assert re.search(r"top1 \d+\.\d%", listed)
+        tasks = page.text("/run/0")
+        for words in ("1.5 kB", '<td class="number">7,000</td>', "&lt;script&gt;"):
+            assert words in tasks
+        assert HOSTILE not in tasks
+        assert "<iframe" not in tasks  # it has no report
+        assert '<iframe class="report" sandbox' in page.text("/run/1")
+        _, _, headers = page.get("/run/1/report")
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("sandbox; default-src 'none'")
+        assert headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+def test_probabilities_are_those_of_the_network(tiny_run, pattern_store):
+    found = read_predictions(Run.open(tiny_run))
+    again = seit.evaluate(tiny_run, store=pattern_store, device="cpu")
+    assert (found.likeliest.classes[:, 0] == found.predicted).all()
+    np.testing.assert_allclose(found.likeliest.probabilities.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(-np.log(found.likeliest.of_labels).mean(), again.loss, atol=1e-5)
+    selection = Selection(Catalog(pattern_store["val"]), found)
+    rows = selection.rows(Query(split="val", sort="wrong", wrong=True))
+    assert (found.predicted[rows] != found.labels[rows]).all()
+    assert (np.diff(found.likeliest.of_labels[rows]) >= 0).all()
+
+
+def test_damaged_probabilities_are_one_sentence(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    path = tmp_path / "run" / "predictions.safetensors"
+    tensors = load_file(path)
+    tensors["likeliest_classes"] = tensors["likeliest_classes"] + 100
+    save_file(tensors, path)
+    with pytest.raises(DamagedError, match="invalid probabilities; expected 3 classes"):
+        read_predictions(Run.open(tmp_path / "run"))

@@ -1,0 +1,123 @@
+"""Codes of a store: how often each occurs, its picture, and those nearest to it.
+
+Legend: L levels, K codes, C codebook dim.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from seit.analysis.browser.catalog import Catalog
+from seit.analysis.browser.site import Site
+from seit.errors import DamagedError
+from seit.shards import Kind
+
+MAX_COUNTED = 1 << 24
+"""Most tokens counted; of more, blocks evenly spaced over all splits are."""
+_SIDE = 4
+_NEIGHBORS = 12
+_MAX_TABLE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Use of codes in a store.
+
+    Attributes:
+        counts: int64 (L, K), occurrences of each code.
+        by_class: int64 (classes, K), occurrences in the samples of a class, over all levels; None
+            if the table would be too large.
+        samples: samples counted.
+        total: samples of the store.
+    """
+
+    counts: npt.NDArray[np.int64]
+    by_class: npt.NDArray[np.int64] | None
+    samples: int
+    total: int
+
+    def entropy(self, level: int) -> float:
+        """Return the entropy of the codes of a level, in bits per token."""
+        counts = self.counts[level]
+        shares = counts[counts > 0] / max(int(counts.sum()), 1)
+        return float(-(shares * np.log2(shares)).sum()) if len(shares) else 0.0
+
+    def lift(self, label: int) -> npt.NDArray[np.float64]:
+        """Return how many times more often codes occur in a class than in all: float64 (K,)."""
+        assert self.by_class is not None
+        own, all_codes = self.by_class[label], self.counts.sum(axis=0)
+        expected = all_codes * (own.sum() / max(int(all_codes.sum()), 1))
+        lifts: npt.NDArray[np.float64] = (own + 1) / (expected + 1)
+        return lifts
+
+
+def draw_codes(site: Site, level: int, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Draw codes, each all over a small grid; other levels have the code nearest to zero."""
+    codebook = site.store.codebook.reshape(-1, *site.store.codebook.shape[-2:])
+    neutral = np.linalg.norm(codebook, axis=-1).argmin(axis=1)
+    layout, levels = site.store.card.layout, len(codebook)
+    is_audio = site.modality == "audio"
+    side = layout.grid[0] // levels if is_audio else _SIDE
+    width = min(layout.grid[1], side if is_audio else _SIDE)
+    grids = np.empty((len(codes), levels, side, width), dtype=layout.dtype)
+    grids[:] = neutral[None, :, None, None]
+    grids[:, level] = codes[:, None, None]
+    pictures = site.painter.draw(grids.reshape(len(codes), levels * side, width))
+    if is_audio or site.painter.remark:
+        return pictures
+    # The middle of the picture, away from what a decoder does at its edges.
+    rows, columns = pictures.shape[1] // 4, pictures.shape[2] // 4
+    return np.ascontiguousarray(pictures[:, rows:-rows, columns:-columns])
+
+
+def nearest(codes_KC: npt.NDArray[np.float32], code: int) -> list[tuple[int, float]]:
+    """Return the codes nearest to one by Euclidean distance, and their distances."""
+    distances = np.linalg.norm(codes_KC - codes_KC[code], axis=1)
+    distances[code] = np.inf
+    order = np.argsort(distances, kind="stable")[: min(_NEIGHBORS, len(codes_KC) - 1)]
+    return [(int(one), float(distances[one])) for one in order]
+
+
+def count_codes(site: Site) -> Usage:
+    """Count the codes of a store, or of evenly spaced blocks of a large one."""
+    store, layout = site.store, site.store.card.layout
+    levels, num_codes = store.levels, layout.num_codes
+    counts = np.zeros((levels, num_codes), dtype=np.int64)
+    is_small = 0 < len(store.classes) * num_codes <= _MAX_TABLE
+    by_class = np.zeros((len(store.classes), num_codes), np.int64) if is_small else None
+    stride = max(1, -(-store.card.samples * layout.length // MAX_COUNTED))
+    samples = 0
+    for name in store:
+        catalog = site.selection(name).catalog
+        for tokens, labels in _counted(catalog, stride):
+            samples += len(tokens)
+            for level, part in enumerate(np.split(tokens, levels, axis=1)):
+                counts[level] += np.bincount(part.reshape(-1), minlength=num_codes)
+            if by_class is not None:
+                known = labels >= 0
+                cells = labels[known, None].astype(np.int64) * num_codes + tokens[known].reshape(
+                    int(known.sum()), -1
+                )
+                by_class += np.bincount(cells.reshape(-1), minlength=by_class.size).reshape(
+                    by_class.shape
+                )
+    return Usage(counts, by_class, samples, store.card.samples)
+
+
+def _counted(
+    catalog: Catalog, stride: int
+) -> Iterator[tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int32]]]:
+    """Yield ids (N, H, W) and labels (N,) of every ``stride``-th intact block."""
+    labels = catalog.labels
+    for number, (shard, block) in enumerate(catalog.split.blocks()):
+        if number % stride:
+            continue
+        try:
+            tokens = shard.open_block(block, Kind.TOKENS)
+        except DamagedError as error:
+            catalog.damage[number] = str(error)
+            continue
+        rows = shard.rows_of(block)
+        yield tokens, labels[rows.start : rows.stop]
