@@ -12,9 +12,11 @@ from seit.compression.finish import finish, recorded
 from seit.compression.method import Findings, Method, Task
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject
+from seit.errors import UsageError
 from seit.files import write_atomically
 from seit.locks import locked_folder
 from seit.models import StoredWeights
+from seit.processes import world_size
 from seit.training import Run, enter_run, finished_figures, withdrawn_if_refused
 
 
@@ -28,6 +30,11 @@ class PostTraining(Method):
     @override
     def run(self, task: Task) -> CompressResult:
         started = time.perf_counter()
+        if world_size() > 1:
+            raise UsageError(
+                f"{task.config.compression.method} takes one process, and torchrun started "
+                f"{world_size()}; call it without torchrun (only qat, prune and distill share work)"
+            )
         if not task.resume:
             Run.check_new(task.out)
         done = finished_figures(task.out, task.config, task.store) if task.resume else None

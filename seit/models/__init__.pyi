@@ -1,7 +1,10 @@
 from .capture import captured as captured
 from .classifier import is_of_head as is_of_head
 from .codebook import standardised as standardised
-from .compression.bounds import MAX_PROGRAM_BYTES as MAX_PROGRAM_BYTES
+from .compression.bounds import (
+    MAX_PROGRAM_BYTES as MAX_PROGRAM_BYTES,
+    reads_other_files as reads_other_files,
+)
 from .compression.program import (
     PROGRAM_INPUT as PROGRAM_INPUT,
     PROGRAM_NAME as PROGRAM_NAME,

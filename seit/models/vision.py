@@ -17,14 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from seit.documents import parse_json, read_plain, reason_of
 from seit.errors import UsageError
 from seit.models.timm_models import BUILD_ERRORS, instantiate, sketch, without_memory
 from seit.tensors import first_not_finite
-from seit.tokenizers import fetch, read_checkpoint
+from seit.tokenizers import fetch, read_checkpoint, read_model_config
 
 CONFIG_NAME = "config.json"
-_MAX_CONFIG_BYTES = 1 << 20
+_EXPECTED = f"a folder with {CONFIG_NAME} and weights, as timm saves them, or NAME:FILE"
 _SIDES = range(8, 2049)
 _MAX_SIZE = 4096
 _FILTERS = ("bilinear", "bicubic", "nearest", "lanczos")
@@ -128,14 +127,8 @@ def load_vision(spec: str, *, download: bool = False, seed: int = 0) -> VisionNe
 
 def _from_folder(folder: Path) -> VisionNetwork:
     path = folder / CONFIG_NAME
-    try:
-        values = parse_json(read_plain(path, max_bytes=_MAX_CONFIG_BYTES))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({reason_of(error)}); give a folder with {CONFIG_NAME} and "
-            "weights, as timm saves them, or NAME:FILE"
-        ) from error
-    name = values.get("architecture") if isinstance(values, dict) else None
+    values = read_model_config(path, expected=_EXPECTED)
+    name = values.get("architecture")
     if not isinstance(name, str):
         raise UsageError(f"{path} names no architecture of timm; give NAME:FILE instead")
     settings = values.get("model_args") or {}

@@ -46,6 +46,7 @@ from .mel import (
     mel_filters as mel_filters,
     mel_pictures as mel_pictures,
 )
+from .model_config import read_model_config as read_model_config
 from .pictures import decode_pictures as decode_pictures
 from .presets import MEL_CONFIGS as MEL_CONFIGS, PRESETS as PRESETS, Preset as Preset
 from .published import load_published as load_published

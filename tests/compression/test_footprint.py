@@ -269,6 +269,13 @@ def external(model):
     entry.key, entry.value = "location", "../secret"
 
 
+def external_in_a_branch(model):
+    weight = numpy_helper.from_array(np.ones(2, np.float32), "inner")
+    weight.data_location = TensorProto.EXTERNAL
+    branch = helper.make_graph([], "branch", [], [], [weight])
+    model.graph.node[1].attribute.append(helper.make_attribute("then_branch", branch))
+
+
 def fixed(model):
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
 
@@ -281,6 +288,7 @@ def unknown(model):
     ("change", "words"),
     [
         (external, "keeps weights in other files"),
+        (external_in_a_branch, "keeps weights in other files"),
         (fixed, "pass --batch-size 3"),
         (unknown, "only batches of tensors of one size"),
     ],
@@ -294,6 +302,30 @@ def test_onnx_files_that_cannot_be_measured_are_refused(tmp_path, change, words)
 
     with pytest.raises(UsageError, match=words):
         measure()
+
+
+def resized(*dims):
+    def change(model):
+        model.graph.initializer[1].dims[:] = dims
+
+    return change
+
+
+def retyped(model):
+    model.graph.initializer[1].data_type = 999
+
+
+def without_outputs(model):
+    del model.graph.node[1].output[:]
+
+
+@pytest.mark.parametrize(
+    "change", [resized(1 << 40, 1 << 40), resized(3, 3), resized(-1), retyped, without_outputs]
+)
+def test_graphs_that_do_not_hold_what_they_declare_are_damaged(tmp_path, change):
+    path = matrices(tmp_path / "model.onnx", change=change)
+    with pytest.raises(DamagedError, match=r"model\.onnx is not an intact ONNX file"):
+        OnnxFile(path).counts()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 400, b"PK\x03\x04" + bytes(100)])

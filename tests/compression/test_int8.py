@@ -237,6 +237,16 @@ def point_outside(model):
     entry.key, entry.value = "location", "../../etc/passwd"
 
 
+def point_outside_from_an_operator(model):
+    body = onnx.helper.make_graph([], "body", [], [], [onnx.TensorProto()])
+    body.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    model.graph.node[1].attribute.append(onnx.helper.make_attribute("body", body))
+
+
+def name_no_text(data):
+    return data.replace(b"batch", b"bat\xff\xfe")
+
+
 def use_custom(model):
     model.graph.node[0].domain = "evil"
 
@@ -269,6 +279,7 @@ def take_other_ids(model):
     ("change", "message"),
     [
         (point_outside, "reads other files"),
+        (point_outside_from_an_operator, "holds a graph in its operator 'Reshape'"),
         (use_custom, "uses the operator 'Gather' of 'evil'"),
         (loop, "holds a graph in its operator 'Loop'"),
         (grow, "takes over 4,294,967,296 bytes for one sample"),
@@ -280,6 +291,13 @@ def take_other_ids(model):
 def test_a_strangers_file_is_bounded(change, message):
     with pytest.raises(DamagedError, match=message):
         OnnxClassifier(hostile(change), grid=(2, 2), num_classes=3, origin="x.onnx")
+
+
+def test_names_that_are_no_text_are_refused_silently(capsys):
+    data = name_no_text(hostile(lambda _: None))
+    with pytest.raises(DamagedError, match="is refused by ONNX Runtime"):
+        OnnxClassifier(data, grid=(2, 2), num_classes=3, origin="x.onnx")
+    assert capsys.readouterr().out == "", "of the runtime itself"
 
 
 def test_a_plain_file_is_taken():

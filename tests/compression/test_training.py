@@ -1,12 +1,18 @@
 """Methods that train for few bits, and students: what is stored is what was evaluated."""
 
+from itertools import pairwise
+
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 import seit
 from seit.compression import CompressConfig, CompressionConfig
 from seit.compression.distillation import Distillation
 from seit.compression.quantization_aware.calibration import fit_steps
+from seit.compression.quantization_aware.objective import QuantizedClassification
 from seit.errors import UsageError
 from seit.exports import export_run
 from seit.models import multiples
@@ -103,7 +109,6 @@ def convolutional(pattern_store, tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
-        ("qat", {"compression.bits": 4}),
         ("prune", {"compression.pattern": "2:4"}),
         pytest.param("prune", {"compression.criterion": "wanda"}, marks=pytest.mark.slow),
     ],
@@ -114,6 +119,33 @@ def test_networks_of_convolutions_too(convolutional, pattern_store, tmp_path, me
     assert result.bytes < 0.62 * result.bytes_before
     again = seit.evaluate(out, store=pattern_store)
     assert again.loss == pytest.approx(result.loss, rel=1e-5)
+
+
+def test_batch_norms_are_frozen_then_folded(convolutional, pattern_store, tmp_path, monkeypatch):
+    """In few bits: running statistics of the second half are fixed, and exports are equal."""
+    means, take = [], QuantizedClassification.after_step
+
+    def after_step(self, step, total):
+        means.append(self.model.get_buffer("bn1.running_mean").clone())
+        return take(self, step, total)
+
+    monkeypatch.setattr(QuantizedClassification, "after_step", after_step)
+    out, bits = tmp_path / "run", 4
+    result = compress(convolutional, pattern_store, out, "qat", **{"compression.bits": bits})
+    assert result.bytes < 0.62 * result.bytes_before
+    assert [torch.equal(*pair) for pair in pairwise(means)] == [False] * 3 + [True] * 4
+    assert torch.equal(Run.open(out).load_weights()["bn1.running_mean"], means[-1])
+    again = seit.evaluate(out, store=pattern_store)
+    assert again.loss == pytest.approx(result.loss, rel=1e-5)
+    export = export_run(out, tmp_path / "export", formats=("onnx",), inputs=("tokens",))
+    (found,) = [one for one in export.files if one.name == "classifier.onnx"]
+    assert found.logit_difference < 1e-5
+    graph = onnx.load(tmp_path / "export" / "classifier.onnx").graph
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    inner = [one for one in graph.initializer if ".layer" in one.name and len(one.dims) == 4]
+    assert len(inner) == 7
+    for weight in map(numpy_helper.to_array, inner):  # each channel times its norm's factor
+        assert max(len(np.unique(row)) for row in weight) <= 2**bits
 
 
 def test_parts_of_a_network_of_convolutions(convolutional, pattern_store, tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from fuzz import records
+from fuzz import programs, records
 from fuzz.stores import store_seeds
 from golden.make import GOLDEN, STORES
 
@@ -179,4 +179,5 @@ _SEEDS = {
     "official": _official_seeds,
     "store": store_seeds,
     **records.SEEDS,
+    **programs.SEEDS,
 }

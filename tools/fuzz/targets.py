@@ -27,7 +27,7 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from fuzz import records
+from fuzz import programs, records
 from fuzz.stores import fuzz_store, golden_files, sealed
 from golden.make import GOLDEN, make_tables
 
@@ -544,4 +544,5 @@ TARGETS: dict[str, Target] = {
     "official": fuzz_official,
     "store": fuzz_store,
     **records.TARGETS,
+    **programs.TARGETS,
 }

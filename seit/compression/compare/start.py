@@ -28,6 +28,7 @@ from seit.documents import as_record, read_json
 from seit.errors import UsageError
 from seit.files import write_atomically
 from seit.locks import RUN_LOCK_NAME, locked_folder
+from seit.processes import world_size
 from seit.progress import Progress
 from seit.shards import Store, as_store
 from seit.training import (
@@ -74,6 +75,11 @@ def compress_methods(
         UsageError: settings, store and folder do not fit together, or a method does not fit.
         SeitError: as for :func:`seit.compression.compress`.
     """
+    if world_size() > 1:
+        raise UsageError(
+            f"a comparison of methods or seeds takes one process, and torchrun started "
+            f"{world_size()}; call it without torchrun, or compress by one method and seed"
+        )
     store = as_store(store)
     out = Path(out)
     if len(set(methods)) < len(methods) or not methods:

@@ -41,24 +41,38 @@ def largest_batch(model: Any, *, origin: str) -> int:
     )
 
 
+def reads_other_files(message: Any) -> bool:
+    """Return whether a tensor anywhere in an ONNX message, graphs in operators too, is elsewhere.
+
+    Args:
+        message: an `onnx.ModelProto`, or a part of one.
+    """
+    tensor = importlib.import_module("onnx").TensorProto
+    if message.DESCRIPTOR.full_name == tensor.DESCRIPTOR.full_name:
+        return message.data_location == tensor.EXTERNAL or len(message.external_data) > 0
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            parts = [value] if hasattr(value, "ListFields") else value
+            if any(map(reads_other_files, parts)):
+                return True
+    return False
+
+
 def _faults(model: Any) -> Iterator[str]:
     """Yield what makes a model more than a plain graph."""
-    onnx = importlib.import_module("onnx")
-    external = onnx.TensorProto.EXTERNAL
     graph = model.graph
     if len(graph.input) != 1 or len(graph.output) != 1:
         yield f"has {len(graph.input)} inputs and {len(graph.output)} outputs"
     if model.functions or model.training_info or graph.sparse_initializer:
         yield "holds functions, training data or sparse tensors"
-    tensors = list(graph.initializer)
     for node in graph.node:
         if node.domain not in _STANDARD:
             yield f"uses the operator {node.op_type!r} of {node.domain!r}"
         for one in node.attribute:
-            if one.g.node or one.graphs or one.ref_attr_name or one.HasField("sparse_tensor"):
+            has_graph = one.HasField("g") or one.graphs
+            if has_graph or one.ref_attr_name or one.HasField("sparse_tensor"):
                 yield f"holds a graph in its operator {node.op_type!r}"
-            tensors += [one.t, *one.tensors]
-    if any(tensor.data_location == external or tensor.external_data for tensor in tensors):
+    if reads_other_files(model):
         yield "reads other files"
 
 
@@ -101,4 +115,8 @@ def _num_bytes(value: Any) -> int | None:
     sizes = [one.dim_value if one.HasField("dim_value") else -1 for one in tensor.shape.dim]
     if any(size < 0 for size in sizes):
         return None
-    return math.prod(sizes) * int(helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    except KeyError:  # a number that is no dtype
+        return None
+    return math.prod(sizes) * int(dtype.itemsize)

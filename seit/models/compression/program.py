@@ -124,12 +124,12 @@ def parse_onnx(data: bytes, *, origin: str) -> Any:
 
 
 def open_session(
-    data: bytes, *, origin: str, threads: int | None = None, fused: bool = True
+    data: bytes | Path, *, origin: str, threads: int | None = None, fused: bool = True
 ) -> Any:
     """Open a session of ONNX Runtime on the CPU.
 
     Args:
-        data: an ONNX file.
+        data: an ONNX file, or its path, which needs less memory.
         origin: name of the file, for messages.
         threads: threads of an operator; as many as PyTorch uses by default.
         fused: whether operators may be fused; each runs by itself otherwise.
@@ -143,8 +143,14 @@ def open_session(
     options.intra_op_num_threads = threads or torch.get_num_threads()
     if not fused:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    given = str(data) if isinstance(data, Path) else data
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            given, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        for one in (*session.get_inputs(), *session.get_outputs()):
+            _ = one.name, one.type, one.shape  # which may be no UTF-8
+        return session
     except Exception as error:  # the runtime's errors have no base class
         raise DamagedError(
             f"{origin} is refused by ONNX Runtime ({_first_line(error)}); {_RESTORE}"

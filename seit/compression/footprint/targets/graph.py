@@ -35,15 +35,16 @@ class OnnxGraph:
         self._weights = {one.name: one for one in model.graph.initializer}
         self._made_by = {name: node for node in self.nodes for name in node.output}
 
-    @property
-    def has_external_data(self) -> bool:
-        """True if a tensor is in another file."""
-        constants = [one.t for node in self.nodes for one in node.attribute]
-        external = self._onnx.TensorProto.EXTERNAL
-        return any(
-            one.data_location == external or len(one.external_data)
-            for one in (*self._weights.values(), *constants)
-        )
+    def check(self) -> None:
+        """Check that every initializer holds the values that it declares.
+
+        Raises:
+            ValueError: one does not, or has an unknown dtype.
+        """
+        for name, one in self._weights.items():
+            if any(size < 0 for size in one.dims):
+                raise ValueError(f"{name[:80]!r} has a negative size")
+            self._array(one)
 
     def bytes_by_dtype(self) -> dict[str, int]:
         """Return the bytes of the initializers by dtype."""
@@ -120,7 +121,10 @@ class OnnxGraph:
         return elements * self._itemsize(tensor)
 
     def _array(self, tensor: Any) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] = self._onnx.numpy_helper.to_array(tensor)
+        try:
+            found: npt.NDArray[Any] = self._onnx.numpy_helper.to_array(tensor)
+        except (KeyError, TypeError) as error:  # of a number that is no dtype
+            raise ValueError(f"{tensor.name[:80]!r} has an unknown dtype") from error
         return found
 
     def _flops(self) -> dict[int, int] | None:

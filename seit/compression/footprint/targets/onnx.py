@@ -17,6 +17,7 @@ from seit.compression.footprint.targets.graph import OnnxGraph
 from seit.documents import reason_of
 from seit.errors import DamagedError, UsageError
 from seit.files import open_plain
+from seit.models import open_session, reads_other_files
 from seit.training import summed
 
 MAX_BYTES = (1 << 31) - 1
@@ -51,11 +52,17 @@ class OnnxFile(Target):
     @override
     def counts(self) -> Counts:
         graph, size = self._read()
-        layers = graph.layers()
+        try:
+            graph.check()
+            layers, stored = graph.layers(), graph.bytes_by_dtype()
+        except (LookupError, ValueError) as error:
+            raise DamagedError(
+                f"{self.path} is not an intact ONNX file ({_first_line(error)}); {_RESTORE}"
+            ) from error
         return Counts(
             name=f"ONNX file of {len(graph.nodes):,} operators",
             runtime="ONNX Runtime",
-            whole=summed(layers, size, graph.bytes_by_dtype()),
+            whole=summed(layers, size, stored),
             layers=tuple(layers),
         )
 
@@ -66,18 +73,7 @@ class OnnxFile(Target):
 
     @override
     def load(self, threads: int) -> Loaded:
-        onnxruntime: Any = importlib.import_module("onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
-        try:
-            session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime's errors have no base class
-            raise DamagedError(
-                f"{self.path} is refused by ONNX Runtime ({_first_line(error)}); {_RESTORE}"
-            ) from error
+        session = open_session(self.path, origin=str(self.path), threads=threads)
         return LoadedProgram(session, str(self.path))
 
     def _read(self) -> tuple[OnnxGraph, int]:
@@ -102,7 +98,7 @@ class OnnxFile(Target):
         graph = OnnxGraph(model)
         if not graph.nodes:
             raise DamagedError(f"{self.path} is not an intact ONNX file (it is empty); {_RESTORE}")
-        if graph.has_external_data:
+        if reads_other_files(model):
             raise UsageError(
                 f"{self.path} keeps weights in other files, which are not opened; name a file that "
                 "holds its own"
