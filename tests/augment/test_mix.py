@@ -11,13 +11,13 @@ from seit.augment import (
     Op,
     SampleRandom,
     add_noise_,
+    apply_cutmix,
+    apply_mixup,
     beta_weights,
     channel_units,
     codebook_unit,
     color_adapt_,
-    apply_cutmix,
     cutmix_boxes,
-    apply_mixup,
     noise,
 )
 from seit.errors import UsageError
