@@ -58,7 +58,7 @@ def start(arguments: list[str], *, first_step: bool = False) -> dict[str, Any]:
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, pass_fds=[write_end], env=environ)
     os.close(write_end)
-    with open(read_end, "rb") as pipe:
+    with os.fdopen(read_end, "rb") as pipe:
         text = pipe.read()
     if not text:
         raise SystemExit(f"seit {' '.join(arguments)} failed: {done.stderr.decode()[-500:]}")
@@ -94,9 +94,7 @@ def main() -> None:
         folder = Path(name)
         for number in range(-1, arguments.rounds):
             (folder / str(number)).mkdir()
-            for title, (command, first) in commands(
-                arguments.store, folder, str(number)
-            ).items():
+            for title, (command, first) in commands(arguments.store, folder, str(number)).items():
                 found = start(command, first_step=first)
                 if number >= 0:
                     rows.setdefault(title, []).append(found)
