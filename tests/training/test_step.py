@@ -81,7 +81,7 @@ def test_calls_of_a_step_are_few_and_do_not_grow(pattern_store, tmp_path):
         finally:
             sys.setprofile(None)
         steps = [after - before for before, after in pairwise(marks[1:-1])]
-        assert len(set(steps[-3:])) == 1, "calls of a step grow"
+        assert max(steps) <= min(steps) + 20  # a wait for the next batch calls a few more
         assert steps[-1] <= CALLS
 
 
