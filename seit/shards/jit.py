@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 _LOG = logging.getLogger(__name__)
 
 
-class _Announcer(event.Listener):  # type: ignore[misc] # numba has no types
+class _Announcer(event.Listener):
     """Log the first compilation of this process, which takes seconds."""
 
     _has_spoken = False
@@ -33,7 +33,8 @@ class _Announcer(event.Listener):  # type: ignore[misc] # numba has no types
         """Ignore the end of a compilation."""
 
 
-event.register("numba:compile", _Announcer())
+_register: Callable[..., None] = event.register  # numba has no types
+_register("numba:compile", _Announcer())
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

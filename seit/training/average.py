@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 
-class WeightAverage(ModelEmaV3):  # type: ignore[misc] # timm has no types
+class WeightAverage(ModelEmaV3):
     """timm's average of all weights and buffers, bit for bit, found once and not at every step.
 
     timm walks both networks' `state_dict` at every update, which takes longer than the arithmetic

@@ -50,7 +50,7 @@ def smooth_ids(count: int) -> np.ndarray:
 def resident() -> Pair:
     """Read batches in random order."""
     ids = np.random.default_rng(0).integers(CODES, size=(SAMPLES, GRID[0] * GRID[1]), dtype="u2")
-    packed = torch.from_numpy(pack(ids, num_codes=CODES))
+    packed = torch.from_numpy(pack(ids, CODES))
     batches = np.random.default_rng(1).permutation(SAMPLES).reshape(-1, BATCH)
     return (
         lambda: [unpack_rows(packed, b, length=ids.shape[1], num_codes=CODES) for b in batches],
