@@ -16,17 +16,17 @@ from numba.extending import intrinsic
 _LOG = logging.getLogger(__name__)
 
 
-class _Announcer(event.Listener):
+class Announcer(event.Listener):
     """Log the first compilation of this process, which takes seconds."""
 
-    _has_spoken = False
+    has_spoken = False
 
     def on_start(self, event: Any) -> None:
         """Handle the start of a compilation; inner loops found in the cache cause none."""
         home = event.data["dispatcher"].py_func.__module__
-        if self._has_spoken or not home.startswith("seit."):
+        if self.has_spoken or not home.startswith("seit."):
             return
-        self._has_spoken = True
+        self.has_spoken = True
         _LOG.info("compiling inner loops for this processor; later commands reuse them")
 
     def on_end(self, event: Any) -> None:
@@ -34,7 +34,7 @@ class _Announcer(event.Listener):
 
 
 _register: Callable[..., None] = event.register  # numba has no types
-_register("numba:compile", _Announcer())
+_register("numba:compile", Announcer())
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

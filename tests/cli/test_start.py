@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
+from numba import njit
+from numba.core import event
 
-from seit.shards.jit import compiled
+from seit.shards.jit import Announcer
 
 RUN_ALL = """
 import json, sys
@@ -45,15 +46,19 @@ def test_commands_on_stores_and_records_of_runs_do_not_import_torch(
     assert said == [f"[] {command[0]}" for command in commands]
 
 
-def test_compiling_is_announced_once(caplog):
-    def add_one(values):
-        for index in range(len(values)):
-            values[index] += 1
+def test_only_compiling_inner_loops_of_seit_is_announced_and_only_once(caplog):
+    def of_others(values):
+        return values + 1
 
-    add_one.__module__ = "seit.shards.test_start"
-    values = np.zeros(3)
-    with caplog.at_level(logging.INFO, "seit"):
-        compiled(add_one)(values)
-        compiled(add_one)(values.astype(np.float32))
-    assert values.tolist() == [1, 1, 1]
-    assert sum("compiling inner loops" in line for line in caplog.messages) <= 1
+    def own(values):
+        return values + 2
+
+    own.__module__ = "seit.shards"
+    listener = Announcer()
+    with caplog.at_level(logging.INFO, "seit"), event.install_listener("numba:compile", listener):
+        assert njit(of_others)(1) == 2
+        assert not [line for line in caplog.messages if "compiling inner loops" in line]
+        assert njit(own)(1) == 3
+        assert njit(own)(1.5) == 3.5
+    assert listener.has_spoken
+    assert any("compiling inner loops" in line for line in caplog.messages)
