@@ -1,5 +1,5 @@
 # Everything runs through uv, which makes the environment on first use.
-.PHONY: test slow lint format wheel docs bench
+.PHONY: test slow lint format wheel docs bench guard
 
 test:  ## what CI runs next to make lint and tools/check_wheel.py
 	uv run --group dev pytest
@@ -25,3 +25,6 @@ docs:  ## the documentation site, in site/
 
 bench:  ## the figures of docs/benchmarks.md; needs the photo folder in SEIT_TEST_DATA
 	uv run python tools/bench/job.py --json
+
+guard:  ## fails when an inner loop lost more than a fifth against its peer
+	uv run python tools/bench/guard.py

@@ -20,12 +20,12 @@ from seit.augment import (
     Geometry,
     SampleRandom,
     add_noise_,
+    apply_cutmix,
+    apply_mixup,
     channel_units,
     codebook_unit,
     color_adapt_,
-    cutmix,
     mask_bands,
-    mixup,
     nearest_codes,
     random_crop_boxes,
     random_warps,
@@ -128,8 +128,8 @@ def draw(store: Store, network: Path, out: Path) -> None:
     save("token-adapt", *_adapted(store, network, tokens, random))
     save("noise", add_noise_(x.clone(), random, prob=1.0, scale=1.0, std=1.0, units=units))
     save("color-adapt", color_adapt_(x.clone(), selected=everyone, unit=unit), partner)
-    save("cutmix", cutmix(x, random, prob=1.0, alpha=1.0).inputs, partner)
-    save("mixup", mixup(x, random, alpha=0.8, selected=everyone)[0], partner)
+    save("cutmix", apply_cutmix(x, random, prob=1.0, alpha=1.0).inputs, partner)
+    save("mixup", apply_mixup(x, random, alpha=0.8, selected=everyone)[0], partner)
     bands = {"freq_masks": 1, "freq_max": 0.3, "time_masks": 2, "time_max": 0.2}
     save("masks", mask_bands(x, random, fill=painter.codebook.mean(0), **bands))
     save("time-roll", time_roll(tokens, random, max_share=0.5))

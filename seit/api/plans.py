@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seit.compression import METHODS as COMPRESSIONS
 from seit.config import read_yaml
 from seit.errors import UsageError
-from seit.models import METHODS
 from seit.recipes import find_recipe
 from seit.shards import Store
 from seit.training import LoopConfig, kind_named, resolve_settings
@@ -31,12 +30,12 @@ _SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Settings with a flag of their own, by verb and flag, besides those that all verbs share."""
-_METHODS: Mapping[str, Iterable[str]] = {
-    "tune": METHODS,
-    _SPEECH: METHODS,
-    "compress": COMPRESSIONS,
+_METHODS: Mapping[str, str] = {
+    "tune": "seit.models",
+    _SPEECH: "seit.models",
+    "compress": "seit.compression",
 }
-"""Methods of the verbs that compare some."""
+"""Room of the methods of the verbs that compare some, imported on first use."""
 Name = TypeVar("Name", bound=str)
 
 
@@ -75,7 +74,8 @@ def plan_run(
         verb = task = _SPEECH
         changes |= {"backbone": str(backbone), "model": name}
     if verb in _METHODS:
-        named = choose_methods(changes.get("method"), _METHODS[verb])
+        methods: Iterable[str] = import_module(_METHODS[verb]).METHODS
+        named = choose_methods(changes.get("method"), methods)
         changes["method"] = next(iter(named), None)
     settings: LoopConfig = resolve_settings(
         kind_named(verb).settings_class,

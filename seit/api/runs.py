@@ -1,23 +1,16 @@
-"""Verbs that make runs: train, pretrain, tune, compress, continual."""
+"""Verbs that make runs: train, pretrain, tune, compress, continual.
+
+Each imports its own wing, and none of the others.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seit.api.plans import ALL, choose_methods, plan_run
-from seit.compression import (
-    METHODS as COMPRESSIONS,
-    CompressConfig,
-    CompressResult,
-    MethodsComparison,
-    compress as compress_run,
-    compress_methods,
-)
-from seit.continual_learning import ContinualConfig, ContinualResult, continual as learn_tasks
 from seit.errors import UsageError
 from seit.models import METHODS, Method
-from seit.pretraining import PretrainConfig, PretrainResult, pretrain as pretrain_encoder
 from seit.progress import Progress
 from seit.shards import Store
 from seit.training import (
@@ -43,6 +36,11 @@ from seit.training import (
     tune_speech,
     tune_speech_methods,
 )
+
+if TYPE_CHECKING:
+    from seit.compression import CompressResult, MethodsComparison
+    from seit.continual_learning import ContinualResult
+    from seit.pretraining import PretrainResult
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -128,7 +126,7 @@ def pretrain(
     resume: bool = False,
     progress: Progress | None = None,
     **changes: Any,
-) -> PretrainResult:
+) -> "PretrainResult":
     """Pretrain an encoder on the tokens of a store, without labels.
 
     `seit.train(store, init_from=out, …)` fine-tunes it.
@@ -150,6 +148,8 @@ def pretrain(
     Example:
         >>> seit.pretrain("store", out="encoder", objective="mtm", steps=100).token_accuracy
     """
+    from seit.pretraining import PretrainConfig, pretrain as pretrain_encoder
+
     settings = plan_run(
         "pretrain", store, out=out, recipe=recipe, config=config, resume=resume, **changes
     )
@@ -282,7 +282,7 @@ def compress(
     seeds: int = 1,
     progress: Progress | None = None,
     **changes: Any,
-) -> CompressResult | MethodsComparison:
+) -> "CompressResult | MethodsComparison":
     """Make a finished classifier smaller and leave a run folder at ``out``, or compare methods.
 
     Args:
@@ -306,6 +306,13 @@ def compress(
     Example:
         >>> seit.compress("run", store="store", out="small", method="w4").bytes
     """
+    from seit.compression import (
+        METHODS as COMPRESSIONS,
+        CompressConfig,
+        compress as compress_run,
+        compress_methods,
+    )
+
     methods = choose_methods(method, COMPRESSIONS)
     changes |= {"init_from": run, "method": method}
     settings = plan_run(
@@ -402,7 +409,7 @@ def continual(
     resume: bool = False,
     progress: Progress | None = None,
     **changes: Any,
-) -> ContinualResult:
+) -> "ContinualResult":
     """Learn the classes of a store task by task and leave a run folder at ``out``.
 
     Args:
@@ -422,6 +429,8 @@ def continual(
     Example:
         >>> seit.continual("store", out="tasks", method="lae", increment=2).last_accuracy
     """
+    from seit.continual_learning import ContinualConfig, continual as learn_tasks
+
     settings = plan_run(
         "continual", store, out=out, recipe=recipe, config=config, resume=resume, **changes
     )

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import random_crop_boxes, resample, resize_matrices
-from seit.augment.cutmix import cutmix
-from seit.augment.mixup import mixup
+from seit.augment.cutmix import apply_cutmix
+from seit.augment.mixup import apply_mixup
 from seit.augment.philox import Op
 from seit.augment.random import SampleRandom
 from seit.errors import UsageError
@@ -61,13 +61,13 @@ class CropAndMix(nn.Module):
     ) -> Augmented:
         """Apply one of {CutMix, Mixup, nothing} to each sample of (B, C, h, w) and its label."""
         config = self.config
-        inputs, weight, _ = cutmix(
+        inputs, weight, _ = apply_cutmix(
             x, random, prob=config.cutmix_prob, alpha=config.cutmix_alpha, partner=partner
         )
         if config.mixup_prob > 0:
             u = random.uniform(Op.CUTMIX_GATE)
             selected = second_share(u, config.cutmix_prob, config.mixup_prob)
-            blended, own_share = mixup(
+            blended, own_share = apply_mixup(
                 x, random, alpha=config.mixup_alpha, selected=selected, partner=partner
             )
             inputs = torch.where(selected[:, None, None, None], blended, inputs)

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from seit.augment.crop import Interpolation
 from seit.errors import UsageError
+
+Interpolation = Literal["bicubic", "bilinear"]
 
 _EXCLUSIVE_SHARES = (
     ("synonym_prob", "swap_prob"),

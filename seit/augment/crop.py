@@ -9,15 +9,14 @@ which resamples K one-hot channels and multiplies by the codebook afterwards.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from seit.augment.config import Interpolation
 from seit.augment.philox import Op
 from seit.augment.random import SampleRandom
-
-Interpolation = Literal["bicubic", "bilinear"]
 
 NUM_TRIES = 10
 """Shapes drawn for a random crop; the first that fits is used."""

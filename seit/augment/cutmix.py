@@ -14,7 +14,7 @@ from seit.augment.random import SampleRandom
 
 
 class Mixed(NamedTuple):
-    """Result of :func:`cutmix`.
+    """Result of :func:`apply_cutmix`.
 
     Attributes:
         inputs: (B, C, h, w), of the inputs' dtype.
@@ -57,7 +57,7 @@ def cutmix_boxes(
     return torch.stack((top, left, bottom, right), dim=1) * mixed[:, None]
 
 
-def cutmix(
+def apply_cutmix(
     x: Tensor,
     random: SampleRandom,
     *,

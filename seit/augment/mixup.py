@@ -11,7 +11,7 @@ from seit.augment.philox import Op
 from seit.augment.random import SampleRandom
 
 
-def mixup(
+def apply_mixup(
     x: Tensor,
     random: SampleRandom,
     *,

@@ -70,7 +70,6 @@ def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
         result_rows,
         say_verdicts,
         setting_rows,
-        write_comparison,
     )
     from seit.files import check_new_file
 
@@ -79,6 +78,8 @@ def compare(*runs: Path, out: Path | None = None, json: bool = False) -> None:
     contenders = open_contenders(runs)
     found = compare_contenders(contenders)
     if out is not None:
+        from seit.analysis import write_comparison
+
         write_comparison(out, found, contenders)
     if json:
         return print_json(asdict(found))

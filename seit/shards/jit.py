@@ -1,11 +1,40 @@
-"""Compilation of inner loops with numba."""
+"""Compilation of inner loops with numba.
 
+Machine code is kept next to the package, or in the user's cache if that folder is read-only; only
+the first use of an installation compiles, and says so.
+"""
+
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import event
 from numba.extending import intrinsic
+
+_LOG = logging.getLogger(__name__)
+
+
+class Announcer(event.Listener):
+    """Log the first compilation of this process, which takes seconds."""
+
+    has_spoken = False
+
+    def on_start(self, event: Any) -> None:
+        """Handle the start of a compilation; inner loops found in the cache cause none."""
+        home = event.data["dispatcher"].py_func.__module__
+        if self.has_spoken or not home.startswith("seit."):
+            return
+        self.has_spoken = True
+        _LOG.info("compiling inner loops for this processor; later commands reuse them")
+
+    def on_end(self, event: Any) -> None:
+        """Ignore the end of a compilation."""
+
+
+_register: Callable[..., None] = event.register  # numba has no types
+_register("numba:compile", Announcer())
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

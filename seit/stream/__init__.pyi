@@ -11,17 +11,15 @@ from .kernels.packed import (
     place_planes as place_planes,
     unpack_triton as unpack_triton,
 )
-from .loaders import (
-    Mode as Mode,
-    OrderName as OrderName,
-    Sampling as Sampling,
-    loader as loader,
-)
+from .loaders import loader as loader
 from .mixed import MixedLoader as MixedLoader
 from .order import (
     WINDOW_BLOCKS as WINDOW_BLOCKS,
     GlobalOrder as GlobalOrder,
+    Mode as Mode,
     Order as Order,
+    OrderName as OrderName,
+    Sampling as Sampling,
     StoredOrder as StoredOrder,
     WindowOrder as WindowOrder,
     sample_at as sample_at,

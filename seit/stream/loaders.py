@@ -1,7 +1,6 @@
 """Choose the loader of a split: resident if it fits in memory, streaming otherwise."""
 
 import os
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +10,10 @@ from seit.errors import UsageError
 from seit.shards import Split
 from seit.stream.balance import BalancedOrder
 from seit.stream.batches import Loader, Rank, check_labeled
-from seit.stream.order import WINDOW_BLOCKS, Order, WindowOrder
+from seit.stream.order import WINDOW_BLOCKS, Mode, Order, OrderName, Sampling, WindowOrder
 from seit.stream.resident import ResidentLoader
 from seit.stream.windows import StreamingLoader
 
-Mode = Literal["auto", "resident", "streaming"]
-OrderName = Literal["global", "window"]
-Sampling = Literal["natural", "balanced"]
 _MEMORY_SHARE = 0.5
 """Share of the free memory that a resident split may take."""
 

@@ -19,13 +19,16 @@ Shape letters: B positions, n samples, m blocks.
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
 
+Mode = Literal["auto", "resident", "streaming"]
+OrderName = Literal["global", "window"]
+Sampling = Literal["natural", "balanced"]
 _ROUNDS = 6
 _SMALL_ROUNDS = 12
 _SMALL_SAMPLES = 1 << 16

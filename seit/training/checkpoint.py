@@ -3,21 +3,23 @@
 A checkpoint is one safetensors file ``checkpoints/step-00001200.safetensors``: weights, average,
 optimizer moments and the state of torch's generator as tensors, the step as metadata. Sample order
 and augmentation are functions of the step and need no state; the generator is saved for code that
-draws from it across steps, such as tokenizer training.
+draws from it across steps, such as tokenizer training. Torch is imported late: runs are listed
+without it.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Protocol
 
 from seit.documents import reason_of
 from seit.errors import DamagedError
 from seit.tensors import read_card, write_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d{8})\.safetensors")
@@ -26,10 +28,10 @@ _NAME = re.compile(r"step-(\d{8})\.safetensors")
 class Saved(Protocol):
     """Live objects that a checkpoint saves and restores."""
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> "dict[str, Tensor]":
         """Return all state as named tensors on the host."""
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: "Mapping[str, Tensor]") -> None:
         """Restore saved state; raise a `DamagedError` if it does not fit."""
 
 
@@ -44,13 +46,16 @@ class TrainState:
         also: further objects, each with its own names.
     """
 
-    model: nn.Module
-    average: nn.Module | None
-    optimizer: torch.optim.Optimizer
+    model: "nn.Module"
+    average: "nn.Module | None"
+    optimizer: "torch.optim.Optimizer"
     also: Sequence[Saved] = ()
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> "dict[str, Tensor]":
         """Return all state as named tensors on the host."""
+        import torch
+        from torch import Tensor
+
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         if self.average is not None:
             average = self.average.state_dict()
@@ -68,12 +73,14 @@ class TrainState:
             tensors["generator.cuda"] = torch.cuda.get_rng_state()
         return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: "Mapping[str, Tensor]") -> None:
         """Restore saved state.
 
         Raises:
             DamagedError: the state belongs to another model.
         """
+        import torch
+
         parts: dict[str, dict[str, Tensor]] = {
             name: {} for name in ("model", "average", "optimizer", "groups")
         }
@@ -95,8 +102,10 @@ class TrainState:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
 
     def _restore_optimizer(
-        self, of_parameters: Mapping[str, Tensor], of_groups: Mapping[str, Tensor]
+        self, of_parameters: "Mapping[str, Tensor]", of_groups: "Mapping[str, Tensor]"
     ) -> None:
+        from torch import Tensor
+
         # There are none if every step so far was skipped.
         restore_moments(self.model, self.optimizer, of_parameters, all_or_none=True)
         for path, value in of_groups.items():
@@ -107,8 +116,10 @@ class TrainState:
             group[key] = value
 
 
-def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def moments(model: "nn.Module", optimizer: "torch.optim.Optimizer") -> "dict[str, Tensor]":
     """Return the optimizer state of a model's parameters, as ``name.key``."""
+    import torch
+
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}.{key}": torch.as_tensor(value)
@@ -118,9 +129,9 @@ def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
 
 
 def restore_moments(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    saved: Mapping[str, Tensor],
+    model: "nn.Module",
+    optimizer: "torch.optim.Optimizer",
+    saved: "Mapping[str, Tensor]",
     *,
     all_or_none: bool,
 ) -> None:

@@ -10,7 +10,6 @@ from seit.augment import AugmentConfig
 from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
 from seit.stream import WINDOW_BLOCKS, Mode, OrderName, Sampling
-from seit.training.sparsity import SparsityConfig
 
 REVISION = 2
 """Revision of the meaning of settings, which a run records when it starts; see
@@ -23,6 +22,7 @@ OF_THE_MACHINE = frozenset(
         "probe.gradients",
         "run.checkpoint_every",
         "run.compile",
+        "run.compile_scope",
         "run.device",
         "run.eval_every",
         "run.log_every",
@@ -197,6 +197,9 @@ class RunConfig:
     the loss and skips steps whose gradients overflow."""
     compile: bool = False
     """Compile the network with `torch.compile`."""
+    compile_scope: Literal["network", "blocks"] = "network"
+    """Compile the network as a whole, or each of its blocks alone: alike blocks share one program,
+    so compiling takes a fraction of the time, whatever the depth."""
     eval_every: int = 0
     """Steps between evaluations; 0 for ten evenly spaced ones."""
     checkpoint_every: int = 0
@@ -205,6 +208,37 @@ class RunConfig:
     """Steps between lines in `metrics.jsonl`."""
     loggers: tuple[str, ...] = ("auto",)
     """More loggers: tensorboard, wandb, trackio, mlflow; `auto` is TensorBoard if installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityConfig:
+    """Weights of a ViT's blocks that are held at zero.
+
+    Raises:
+        UsageError: a share is out of range or does not fit the pattern.
+    """
+
+    share: float = 0.0
+    """Fraction of each matrix that is zero, 0 to below 1; 0 for a dense run."""
+    pattern: Literal["unstructured", "2:4"] = "unstructured"
+    """Unstructured zeros, which speed up no GPU, or two of every four neighboring inputs of each
+    output (half of them), which GPUs support since Ampere."""
+    seed: int | None = None
+    """Seed of the masks; None for the run's. With the same seed, a sparse run initialized from
+    another keeps its zeros."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise UsageError(f"sparsity.share is {self.share}; expected 0 to below 1")
+        if self.pattern not in ("unstructured", "2:4"):
+            raise UsageError(f"sparsity.pattern is {self.pattern!r}; expected unstructured or 2:4")
+        if self.pattern == "2:4" and self.share != 0.5:
+            raise UsageError(
+                f"sparsity.share is {self.share}, but the pattern 2:4 holds half of the weights at "
+                "zero; set it to 0.5"
+            )
+        if self.seed is not None and not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"sparsity.seed is {self.seed}; expected 0…2^63")
 
 
 @dataclass(frozen=True, kw_only=True)

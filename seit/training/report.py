@@ -28,8 +28,6 @@ from seit.report import (
 )
 from seit.shards import Store
 from seit.training.answers import read_confusion, read_predictions
-from seit.training.footprint import footprint_sections
-from seit.training.mistakes import mistaken_pictures
 from seit.training.origin import origin_sections
 from seit.training.run import REPORT_NAME, RUN_NAME, Run
 
@@ -91,6 +89,8 @@ def write_run_report(
     With the evaluated ``store`` and the predictions in the folder, the report shows misclassified
     samples. Further ``sections`` follow the result. A run without steps has no curves.
     """
+    from seit.training.footprint import footprint_sections
+
     info = run.info if info is None else info
     config = run.own_settings
     result = info["result"]
@@ -244,6 +244,8 @@ def _mistake_sections(run: Run, store: Store | None) -> list[Section]:
     """Return samples of the most frequent confusions; nothing without the store or mistakes."""
     if store is None:
         return []
+    from seit.training.mistakes import mistaken_pictures
+
     title = "What was mistaken"
     try:
         predictions = read_predictions(run)

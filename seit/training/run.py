@@ -3,25 +3,24 @@
 ``config.yaml`` (all settings), ``run.json`` (identity and result), ``metrics.jsonl``,
 ``checkpoints/``, ``model.safetensors`` (the final weights), ``predictions.safetensors`` (the
 predicted class of each sample of the evaluated split), ``tokenizer.safetensors``, ``report.html``.
+Records are read without torch, which is imported late.
 """
 
 import json
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import yaml
-from torch import Tensor, nn
 
 from seit.config import build, read_yaml, to_mapping
 from seit.documents import as_record, read_json, read_json_lines
 from seit.errors import SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, sha256_of, write_atomically
 from seit.locks import RUN_LOCK_NAME
-from seit.models import Compression, StoredWeights
 from seit.outcomes import summarize
 from seit.printable import printable
 from seit.shards import Store
@@ -32,7 +31,6 @@ from seit.tensors import (
     read_tensors,
     write_tensors,
 )
-from seit.tokenizers import save_tokenizer
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
 from seit.training.data_identity import Inputs, identity_of
@@ -46,6 +44,11 @@ from seit.training.records import (
     MetricsEntry,
     RunRecord,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from seit.models import Compression, StoredWeights
 
 CONFIG_NAME = "config.yaml"
 RUN_NAME = "run.json"
@@ -129,6 +132,8 @@ class Run:
             info["tokenizer"] = {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint}
         run.write_info({**info, **(notes or {})})
         if isinstance(store, Store):
+            from seit.tokenizers import save_tokenizer
+
             save_tokenizer(
                 store.load_tokenizer(),
                 run.path / TOKENIZER_NAME,
@@ -351,19 +356,19 @@ class Run:
         tensors = {"predictions": predictions, "labels": labels.astype(np.int64), **likeliest}
         write_atomically(self.path / PREDICTIONS_NAME, array_bytes(tensors))
 
-    def save_weights(self, model: nn.Module) -> None:
+    def save_weights(self, model: "nn.Module") -> None:
         """Write the final weights."""
         self.save_tensors(WEIGHTS_NAME, model.state_dict())
 
-    def save_stored(self, weights: StoredWeights) -> None:
+    def save_stored(self, weights: "StoredWeights") -> None:
         """Write the final weights of a compressed network."""
         write_tensors(self.path / WEIGHTS_NAME, weights.tensors, card=weights.compression.card())
 
-    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    def save_tensors(self, name: str, tensors: "Mapping[str, Tensor]") -> None:
         """Write a file of tensors."""
         write_tensors(self.path / name, tensors)
 
-    def load_weights(self) -> dict[str, Tensor]:
+    def load_weights(self) -> "dict[str, Tensor]":
         """Read the final weights; those stored in few bits are unpacked.
 
         Raises:
@@ -372,13 +377,15 @@ class Run:
         """
         return self.load_stored()[0]
 
-    def load_stored(self) -> tuple[dict[str, Tensor], Compression]:
+    def load_stored(self) -> "tuple[dict[str, Tensor], Compression]":
         """Read the final weights, and how the network differs from that of the settings.
 
         Raises:
             UsageError: the run has not finished.
             DamagedError: the file is corrupt.
         """
+        from seit.models import Compression, StoredWeights
+
         path = self.finished_file(WEIGHTS_NAME)
         card, tensors = read_described(path)
         if card is None:
@@ -388,18 +395,20 @@ class Run:
         return stored.dense(origin=str(path)), compression
 
     @property
-    def compression(self) -> Compression:
+    def compression(self) -> "Compression":
         """Differences of the network from that of the settings.
 
         Raises:
             UsageError: the run has not finished.
             DamagedError: the file of its weights is corrupt.
         """
+        from seit.models import Compression
+
         path = self.finished_file(WEIGHTS_NAME)
         card = read_description(path)
         return Compression() if card is None else Compression.of_card(card, origin=str(path))
 
-    def load_tensors(self, name: str) -> dict[str, Tensor]:
+    def load_tensors(self, name: str) -> "dict[str, Tensor]":
         """Read a file of tensors of a finished run.
 
         Raises:

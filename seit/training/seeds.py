@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from seit.config import flatten, to_mapping
 from seit.documents import read_json
@@ -22,13 +22,14 @@ from seit.processes import is_main_process
 from seit.progress import Progress, human_rate
 from seit.report import MANY_CLASSES, Figure, Section, figures, table
 from seit.shards import Store, as_store
-from seit.training.classify import TrainResult, train
 from seit.training.config import TrainConfig
 from seit.training.data_identity import seal_of
 from seit.training.records import MAX_RECORD_BYTES, SeedsRecord
-from seit.training.report import THROUGHPUT, group_curves, write_report
 from seit.training.run import Run
-from seit.training.speech.data import SoundData
+
+if TYPE_CHECKING:
+    from seit.training.classify import TrainResult
+    from seit.training.speech.data import SoundData
 
 _LOG = logging.getLogger(__name__)
 SEEDS_NAME = "seeds.json"
@@ -36,7 +37,7 @@ _PREFIX = "seed-"
 FIGURES = ("top1", "top5", "loss")
 LABELS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
 _FORMS = {"top1": "{:.2%}", "top5": "{:.2%}", "loss": "{:.4f}"}
-Result = TypeVar("Result", bound=TrainResult)
+Result = TypeVar("Result", bound="TrainResult")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def train_seeds(
     resume: bool = False,
     init_from: str | Path | None = None,
     progress: Progress | None = None,
-) -> SeedsResult[TrainResult]:
+) -> "SeedsResult[TrainResult]":
     """Repeat a run with ``seeds`` consecutive seeds from ``config.run.seed`` on.
 
     Processes started by `torchrun` share each run, one seed after the other.
@@ -103,6 +104,8 @@ def train_seeds(
     Raises:
         UsageError, SeitError: as for :func:`seit.training.train`.
     """
+    from seit.training.classify import train
+
     return repeat(
         train,
         config,
@@ -118,7 +121,7 @@ def train_seeds(
 def repeat(
     learn: Callable[..., Result],
     config: TrainConfig,
-    store: Store | SoundData | str | Path,
+    store: "Store | SoundData | str | Path",
     out: str | Path,
     *,
     seeds: int,
@@ -129,7 +132,7 @@ def repeat(
     """Call ``learn``, a function like `train`, with each seed; see `train_seeds`."""
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
-    store = store if isinstance(store, SoundData) else as_store(store)
+    store = as_store(store) if isinstance(store, Store | str | Path) else store
     out = Path(out)
     numbers = [config.run.seed + index for index in range(seeds)]
     configs = [replace(config, run=replace(config.run, seed=seed)) for seed in numbers]
@@ -205,7 +208,7 @@ def read_seeds(out: Path) -> dict[str, Any] | None:
 def _enter(
     out: Path,
     config: TrainConfig,
-    store: Store | SoundData,
+    store: "Store | SoundData",
     numbers: Sequence[int],
     *,
     resume: bool,
@@ -266,8 +269,8 @@ def _summarize(results: Mapping[int, Result]) -> SeedsResult[Result]:
 def _write(
     out: Path,
     config: TrainConfig,
-    store: Store | SoundData,
-    results: Mapping[int, TrainResult],
+    store: "Store | SoundData",
+    results: "Mapping[int, TrainResult]",
     numbers: Sequence[int],
 ) -> None:
     spreads = _summarize(results).spreads if results else {}
@@ -285,6 +288,8 @@ def _write(
 
 
 def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> None:
+    from seit.training.report import THROUGHPUT, group_curves, write_report
+
     seeds = list(summary.results)
     runs = [Run.open(folder_of(out, seed)) for seed in seeds]
     names = shown_figures(len(runs[0].classes))

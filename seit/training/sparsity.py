@@ -13,8 +13,7 @@ recreates them. They save no time by themselves; see `seit.training.flops`.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,43 +22,13 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from seit.errors import UsageError
+from seit.training.config import SparsityConfig
 from seit.training.flops import TRAINING_FACTOR, count_flops
 
 _GROUP, _KEPT = 4, 2
 """Group size and kept weights of the pattern 2:4."""
 _LAYER = re.compile(r"(?:student\.)?(?:encoder\.)?(blocks\.\d+\..+)")
 """Modules of a ViT's blocks; the names of decoders and teachers do not match."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SparsityConfig:
-    """Weights of a ViT's blocks that are held at zero.
-
-    Raises:
-        UsageError: a share is out of range or does not fit the pattern.
-    """
-
-    share: float = 0.0
-    """Fraction of each matrix that is zero, 0 to below 1; 0 for a dense run."""
-    pattern: Literal["unstructured", "2:4"] = "unstructured"
-    """Unstructured zeros, which speed up no GPU, or two of every four neighboring inputs of each
-    output (half of them), which GPUs support since Ampere."""
-    seed: int | None = None
-    """Seed of the masks; None for the run's. With the same seed, a sparse run initialized from
-    another keeps its zeros."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise UsageError(f"sparsity.share is {self.share}; expected 0 to below 1")
-        if self.pattern not in ("unstructured", "2:4"):
-            raise UsageError(f"sparsity.pattern is {self.pattern!r}; expected unstructured or 2:4")
-        if self.pattern == "2:4" and self.share != _KEPT / _GROUP:
-            raise UsageError(
-                f"sparsity.share is {self.share}, but the pattern 2:4 holds half of the weights at "
-                "zero; set it to 0.5"
-            )
-        if self.seed is not None and not 0 <= self.seed < 1 << 63:
-            raise UsageError(f"sparsity.seed is {self.seed}; expected 0…2^63")
 
 
 class Sparsity:

@@ -4,14 +4,15 @@ Legend: B batch of a rank, L layers of stochastic depth, P parts of the loss.
 """
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from seit.augment import SampleRandom
 from seit.errors import UsageError
+from seit.training.average import WeightAverage
 from seit.training.feeds import TrainBatch
 from seit.training.objective import Objective
 from seit.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -54,7 +55,7 @@ class Stepper:
         )
         self.optimizer = make_optimizer(model, config.optim, ranks.device)
         self.average = (
-            ModelEmaV3(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
+            WeightAverage(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
             if config.ema.decay
             else None
         )
@@ -63,12 +64,18 @@ class Stepper:
         self._shared = ranks.share(model)
         self._network: nn.Module = self._shared
         if config.run.compile:
-            self._network = cast(nn.Module, torch.compile(self._shared))
+            self._network = compile_network(self._shared, config.run.compile_scope)
 
     @property
     def evaluated_model(self) -> nn.Module:
         """Average of the weights if there is one, else the model itself."""
         return self.average.module if self.average is not None else self.model
+
+    def eager(self) -> AbstractContextManager[None]:
+        """Run compiled blocks without their programs, whose shapes are those of a training step."""
+        if not self.config.run.compile:
+            return nullcontext()
+        return cast(AbstractContextManager[None], torch.compiler.set_stance("force_eager"))
 
     def keep_sparse(self) -> None:
         """Zero the masked weights of a sparse run, in the model and in its average."""
@@ -135,7 +142,37 @@ class Stepper:
         return self.depth.draw(random)
 
 
+def compile_network(network: nn.Module, scope: str) -> nn.Module:
+    """Compile a network, or all of its blocks in place; return what runs it.
+
+    Raises:
+        UsageError: the network has no blocks to compile.
+    """
+    if scope == "network":
+        return cast(nn.Module, torch.compile(network))
+    blocks = [
+        block
+        for name, module in network.named_modules()
+        if name.rpartition(".")[2] == "blocks"
+        for block in module.children()
+    ]
+    if not blocks:
+        raise UsageError(
+            f"run.compile_scope is 'blocks', but a {type(network).__name__} has none; set it to "
+            "network"
+        )
+    for block in blocks:
+        block.compile()
+    return network
+
+
 def seed_torch(seed: int, step: int, rank: int) -> None:
     """Seed torch's own draws, such as those of dropout, from the step and the rank alone."""
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
-    torch.manual_seed(int.from_bytes(digest))
+    value = int.from_bytes(digest)
+    torch.default_generator.manual_seed(value)
+    # torch.manual_seed would also queue a seed, with a stack trace, for a CUDA that is never used.
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(value)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value)

@@ -116,7 +116,8 @@ class Trainer(Loop[TrainBatch]):
 
     def _measure(self) -> Mapping[str, float]:
         self.check_weights()
-        figures = self.objective.evaluate(self.stepper.evaluated_model)
+        with self.stepper.eager():
+            figures = self.objective.evaluate(self.stepper.evaluated_model)
         self.refuse(describe_figures(figures))
         return figures
 
@@ -133,6 +134,10 @@ class Trainer(Loop[TrainBatch]):
 
     def leave(self, result: Any) -> None:
         """Write the files of a finished run, and finally mark it as finished."""
+        with self.stepper.eager():
+            self._leave(result)
+
+    def _leave(self, result: Any) -> None:
         run, model = self.run, self.stepper.evaluated_model
         self.objective.save_weights(run, model)
         sparsity = self.stepper.sparsity

@@ -11,13 +11,13 @@ from seit.augment import (
     Op,
     SampleRandom,
     add_noise_,
+    apply_cutmix,
+    apply_mixup,
     beta_weights,
     channel_units,
     codebook_unit,
     color_adapt_,
-    cutmix,
     cutmix_boxes,
-    mixup,
     noise,
 )
 from seit.errors import UsageError
@@ -155,7 +155,7 @@ def test_cutmix_equals_a_loop(size, partner):
     x = normal_batch(8, 3, *size)
     random = draws(8)
     indices = None if partner is None else torch.tensor(partner)
-    mixed = cutmix(x, random, prob=0.8, alpha=1.0, partner=indices)
+    mixed = apply_cutmix(x, random, prob=0.8, alpha=1.0, partner=indices)
     lam = random.uniform(Op.CUTMIX_WEIGHT)
     gate = random.uniform(Op.CUTMIX_GATE) < 0.8
     u = random.uniform(Op.CUTMIX_BOX, (2,))
@@ -179,14 +179,14 @@ def test_cutmix_equals_a_loop(size, partner):
 
 def test_cutmix_of_nobody_and_everybody():
     x = normal_batch(300, 1, 28, 28)
-    nobody = cutmix(x, draws(300), prob=0, alpha=1)
+    nobody = apply_cutmix(x, draws(300), prob=0, alpha=1)
     assert torch.equal(nobody.inputs, x)
     assert torch.equal(nobody.weight, torch.ones(300))
     assert not nobody.boxes.any()
-    everybody = cutmix(x, draws(300), prob=1, alpha=1)
+    everybody = apply_cutmix(x, draws(300), prob=1, alpha=1)
     changed = (everybody.inputs != x).double().mean(dim=(1, 2, 3))
     torch.testing.assert_close(changed, 1 - everybody.weight.double(), atol=1e-6, rtol=0)
-    half = cutmix(x, draws(300), prob=0.5, alpha=1).boxes.any(dim=1).double().mean()
+    half = apply_cutmix(x, draws(300), prob=0.5, alpha=1).boxes.any(dim=1).double().mean()
     assert abs(half - 0.5) < 4 * math.sqrt(0.25 / 300) + 0.01
 
 
@@ -207,7 +207,7 @@ def test_mixup_equals_a_loop(partner):
     x = normal_batch(8, 3, 5, 6)
     selected = torch.arange(8) % 3 != 0
     indices = None if partner is None else torch.tensor(partner)
-    blended, weight = mixup(x, draws(8), alpha=0.8, selected=selected, partner=indices)
+    blended, weight = apply_mixup(x, draws(8), alpha=0.8, selected=selected, partner=indices)
     lam = beta_weights(draws(8), alpha=0.8, op=Op.MIXUP_WEIGHT).double().numpy()
     for b in range(8):
         other = 7 - b if partner is None else partner[b]

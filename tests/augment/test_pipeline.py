@@ -13,13 +13,13 @@ from seit.augment import (
     SampleRandom,
     TokenAugment,
     TokenWarper,
+    apply_cutmix,
+    apply_mixup,
     beta_weights,
     codebook_unit,
     color_adapt_,
-    cutmix,
     cutmix_boxes,
     mask_bands,
-    mixup,
     nearest_ids,
     random_crop_boxes,
     random_warps,
@@ -244,8 +244,8 @@ def test_the_operations_follow_each_other_as_documented():
     )
     gate = random.uniform(Op.CUTMIX_GATE)
     blending = (gate >= 0.5) & (gate < 0.9)
-    pasted = cutmix(x, random, prob=0.5, alpha=1.0)
-    blended, own_share = mixup(x, random, alpha=0.8, selected=blending)
+    pasted = apply_cutmix(x, random, prob=0.5, alpha=1.0)
+    blended, own_share = apply_mixup(x, random, alpha=0.8, selected=blending)
     expected = torch.where(blending[:, None, None, None], blended, pasted.inputs)
     torch.testing.assert_close(out.inputs, expected, atol=2e-5, rtol=0)
     assert torch.equal(out.weight, torch.where(blending, own_share, pasted.weight))

@@ -49,7 +49,8 @@ from seit.training.losses import classification_loss
 from seit.training.networks import build_model, pixel_stem
 from seit.training.optimizer import make_optimizer
 from seit.training.precision import make_autocast
-from seit.training.run import METRICS_NAME, environment
+from seit.training.run import METRICS_NAME
+from seit.training.versions import environment
 
 PIXELS, PATCH = 224, 8
 """Side of the peer's pictures, and of the pixels per token of a 28×28 grid."""

@@ -7,7 +7,7 @@ K codes, C codebook dim.
 import torch
 from torch import Tensor
 
-from seit.augment.crop import Interpolation
+from seit.augment.config import Interpolation
 from seit.augment.kernels.draws import signed_word
 from seit.augment.kernels.plan import Plan
 from seit.augment.kernels.tokens import TokenSource
