@@ -90,7 +90,7 @@ def test_a_fit_is_the_same_each_time(hubert):
     assert fitted(hubert).fingerprint == fitted(hubert).fingerprint
     with pytest.raises(UsageError, match="8 windows yield 192 frames, too few for 97 codes"):
         fitted(hubert, codes=97)
-    with pytest.raises(UsageError, match="layer is 3; this Hubert has 0 .* to 2"):
+    with pytest.raises(UsageError, match=r"layer is 3; this Hubert has 0 .* to 2"):
         fitted(hubert, layer=3)
 
 
@@ -100,7 +100,7 @@ def test_a_file_names_its_speech_model_and_holds_no_path(hubert, tmp_path):
     assert str(hubert).encode() not in path.read_bytes()
     found = load_tokenizer(path)
     assert found.fingerprint == tokenizer.fingerprint
-    with pytest.raises(UsageError, match="need its weights .* --backbone hf:PATH"):
+    with pytest.raises(UsageError, match=r"need its weights .* --backbone hf:PATH"):
         found.encode(waves(8000, 1))
     with pytest.raises(UsageError, match="--backbone hf:PATH"):
         with_backbone(found, None)

@@ -70,6 +70,19 @@ class SpeechNetwork(nn.Module):
         assert isinstance(found, nn.ModuleList)
         return found
 
+    def keep_blocks(self, count: int) -> None:
+        """Drop the blocks after the first ``count``; a norm after the blocks stays.
+
+        Raises:
+            UsageError: there are not so many.
+        """
+        if not 1 <= count <= len(self.blocks):
+            raise UsageError(
+                f"the speech model has no block {count - 1}; its blocks are layers.0 to "
+                f"layers.{len(self.blocks) - 1}"
+            )
+        del self.blocks[count:]
+
     @override
     def forward(self, waves: Tensor) -> Tensor:
         """Return frames (B, F, D) of waveforms float32 (B, T) at 16 kHz, −1 to 1.

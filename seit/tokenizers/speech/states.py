@@ -70,7 +70,7 @@ class HiddenLayer(nn.Module):
         if layer < most:
             # Registered once: tokenize jobs run forward passes in several threads.
             network.blocks[layer].register_forward_pre_hook(_stop)
-            del network.blocks[layer + 1 :]
+            network.keep_blocks(layer + 1)
         self.network = network.eval().requires_grad_(False)
 
     @override

@@ -98,9 +98,21 @@ def speech_classifier(
     Raises:
         UsageError: there is no such speech model.
     """
-    network = load_speech(config.speech.backbone, download=download)
-    projector = config.speech.projector
-    return SpeechClassifier(network, num_classes=num_classes, projector=projector)
+    return make_classifier(config, config.speech.backbone, num_classes, download=download)
+
+
+def make_classifier(
+    config: SpeechTuneConfig, backbone: str | Path, num_classes: int, *, download: bool
+) -> SpeechClassifier:
+    """Load a speech model up to the layer of the settings, with a new classifier.
+
+    Raises:
+        UsageError: there is no such speech model, or it has no such layer.
+    """
+    network = load_speech(backbone, download=download)
+    if config.num_blocks is not None:
+        network.keep_blocks(config.num_blocks)
+    return SpeechClassifier(network, num_classes=num_classes, projector=config.speech.projector)
 
 
 class TunedSpeech(TunedClassification):
