@@ -65,6 +65,7 @@ from .speech.layouts import LAYOUTS as LAYOUTS, SAMPLE_RATE as SAMPLE_RATE
 from .speech.load import load_speech as load_speech, random_speech as random_speech
 from .speech.network import LEAST_SAMPLES as LEAST_SAMPLES, SpeechNetwork as SpeechNetwork
 from .speech.states import HiddenLayer as HiddenLayer, network_fingerprint as network_fingerprint
+from .speech.stem_cache import StemCache as StemCache
 from .speech.units import (
     MAX_WINDOW_SECONDS as MAX_WINDOW_SECONDS,
     UnitSettings as UnitSettings,

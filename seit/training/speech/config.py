@@ -25,6 +25,10 @@ class SpeechConfig:
     layer: str | None = None
     """Block `layers.N` after which the classifier reads, as `seit analyze` names it; later blocks
     are dropped and a norm after them is kept. None keeps all."""
+    stem_cache_bytes: int = 0
+    """Memory for outputs of the frozen convolutions, which are computed once for each clip then:
+    102 kB a second of sound at base size. 0 computes them at each step; not for the method `full`.
+    """
     projector: int = 0
     """Width of a linear layer between frames and their mean, 256 in SUPERB; 0 for none."""
 
@@ -60,6 +64,14 @@ class SpeechTuneConfig(TuneConfig):
                 f"speech.layer is {self.speech.layer!r}; a classifier reads layers.0, layers.1, … "
                 "of a speech model, as `seit analyze` names its blocks; --method weighted-sum "
                 "reads all"
+            )
+        require_setting(
+            self.speech.stem_cache_bytes >= 0, "speech.stem_cache_bytes", self, "at least 0"
+        )
+        if self.speech.stem_cache_bytes and self.tuning_class.trains_all:
+            raise UsageError(
+                f"speech.stem_cache_bytes is {self.speech.stem_cache_bytes:,}, but the method "
+                f"{self.tuning.method} trains the convolutions too; set it to 0"
             )
         used = {
             "init_from": self.init_from,

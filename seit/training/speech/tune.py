@@ -17,7 +17,7 @@ from seit.errors import UsageError
 from seit.models import SpeechClassifier
 from seit.progress import Progress
 from seit.stream import SoundLoader, share_of
-from seit.tokenizers import load_speech
+from seit.tokenizers import StemCache, load_speech
 from seit.training.classify import CLASSIFIER_FILES
 from seit.training.feeds import Feed
 from seit.training.launch import run_objective
@@ -98,7 +98,10 @@ def speech_classifier(
     Raises:
         UsageError: there is no such speech model.
     """
-    return make_classifier(config, config.speech.backbone, num_classes, download=download)
+    model = make_classifier(config, config.speech.backbone, num_classes, download=download)
+    if config.speech.stem_cache_bytes:
+        model.network.stem_cache = StemCache(config.speech.stem_cache_bytes)
+    return model
 
 
 def make_classifier(
