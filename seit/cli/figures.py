@@ -35,7 +35,7 @@ def rate_row(samples_per_second: float, data_wait_fraction: float) -> tuple[str,
 
 
 def quality_parts(quality: Mapping[str, float]) -> Iterator[str]:
-    """Yield what a store's card says of its tokenizer, part by part."""
+    """Yield the quality of a tokenizer as its store's card has it, part by part."""
     if "psnr_db" in quality:
         yield f"{quality['psnr_db']:.1f} dB"
     if "explained_variance" in quality:

@@ -61,7 +61,7 @@ class AudioQuality:
 
 @dataclass(frozen=True)
 class UnitQuality:
-    """What units keep of a speech model's layer over ``windows`` windows of audio.
+    """Quality of units of a speech model's layer over ``windows`` windows of audio.
 
     Attributes:
         windows: number of windows.

@@ -72,7 +72,7 @@ def _up_to(layer: str, weights: dict[str, Tensor], run: Run) -> dict[str, Tensor
             + (
                 f"its last is blocks.{count - 1}"
                 if count and has_blocks
-                else "it is no plain ViT, the only network that is cut at a block; "
+                else "only a plain ViT is cut at a block; "
                 "`seit embed --layer` writes the features of any layer"
             )
         )

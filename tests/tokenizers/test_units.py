@@ -139,6 +139,7 @@ def test_settings_of_a_hostile_file_are_refused(hubert):
         UnitTokenizer.restore(tokenizer.codebook, {}, tokenizer.settings())
 
 
+@pytest.mark.slow
 def test_a_corpus_of_units_is_tokenized_trained_on_and_predicted(hubert, tmp_path):
     sounds = write_tones(tmp_path / "tones")
     backbone = f"hf:{hubert}"

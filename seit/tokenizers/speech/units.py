@@ -62,7 +62,7 @@ class UnitSettings:
     def __post_init__(self) -> None:
         most = int(MAX_WINDOW_SECONDS * SAMPLE_RATE)
         if len(self.backbone) > _MAX_NAME or printable(self.backbone) != self.backbone:
-            raise ValueError("the name of its speech model is no plain text")
+            raise ValueError("expected a speech model named in plain text")
         if not 0 <= self.layer <= _MAX_LAYER or not LEAST_SAMPLES <= self.window <= most:
             raise ValueError(f"layer {self.layer} and a window of {self.window} samples")
         if not 1 <= self.frames <= _MAX_FRAMES:
@@ -156,11 +156,6 @@ class UnitTokenizer(AudioTokenizer):
     def padding_id(self) -> int:
         """Id of the frames after the end of a clip, K − 1."""
         return self.num_codes - 1
-
-    @property
-    def has_backbone(self) -> bool:
-        """Whether the speech model was named, without which nothing can be tokenized."""
-        return self._reader is not None
 
     @torch.no_grad()
     def features(self, wave: Tensor) -> Tensor:
