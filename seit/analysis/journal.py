@@ -1,4 +1,4 @@
-"""Finished layers of an analysis, so that an interrupted one resumes at the next layer."""
+"""Finished layers and sums of an analysis, from which an interrupted one resumes."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from seit.files import explained_writes, write_atomically
 from seit.tensors import array_bytes, read_arrays
 
 UNFINISHED_NAME, IDENTITY_NAME = "unfinished", "identity.json"
+_SUMS_NAME = "sums.safetensors"
 _MAX_BYTES = 1 << 20
 _NETWORK = "network"
 T = TypeVar("T")
@@ -90,6 +91,16 @@ class Journal:
         if array is not None:
             write_atomically(arrays, array_bytes({_NETWORK: array}))
         write_atomically(path, json.dumps(asdict(score)).encode())
+
+    def sums(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]] | None:
+        """Return the sums of an interrupted pass; None if there are none."""
+        path = None if self._folder is None else self._folder / _SUMS_NAME
+        return read_arrays(path) if path is not None and path.is_file() else None
+
+    def keep_sums(self, arrays: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]) -> None:
+        """Keep the sums of a pass so far, in place of earlier ones."""
+        if self._folder is not None:
+            write_atomically(self._folder / _SUMS_NAME, array_bytes(dict(arrays)))
 
     def close(self) -> None:
         """Remove what was kept, once the result is written."""

@@ -83,8 +83,8 @@ def analyze(
             speakers.
         split: the split to read; by default `val` of a store, and all of a corpus.
         out: a new folder for `layers.json` (`cka.json`) and `report.html`.
-        resume: continue an interrupted analysis at ``out`` with the layers that it lacks; not for
-            ``cka``, which is one pass.
+        resume: continue an interrupted analysis at ``out`` with the layers that it lacks; ``cka``
+            continues within its pass.
         device: auto, cpu, cuda, mps.
         download: whether a network named on the hub may be downloaded.
         progress: called with (clips done, all clips).
@@ -98,14 +98,16 @@ def analyze(
         >>> seit.analyze("run", data="store", method="ridge", target="label").best_layer
     """
     folder = None if out is None else Path(out)
-    _check_out(folder, resume=resume, method=method)
+    _check_out(folder, resume=resume)
     open_one = partial(open_subject, split=split, device=device, download=download)
     opened = open_one(subject, data, layers=layers)
     if method == CKA:
         if changes:
             raise UsageError(f"cka takes no setting {next(iter(changes))!r}; leave it out")
         second = opened if other is None else open_one(other, other_data or data)
-        return compare_layers(opened.subject, second.subject, out=folder, progress=progress)
+        return compare_layers(
+            opened.subject, second.subject, out=folder, resume=resume, progress=progress
+        )
     if method == BRAIN:
         if responses is None or "tr" not in changes:
             raise UsageError(
@@ -182,12 +184,10 @@ def neighbors(
     )
 
 
-def _check_out(folder: Path | None, *, resume: bool, method: str) -> None:
+def _check_out(folder: Path | None, *, resume: bool) -> None:
     """Raise a `UsageError` for a folder that holds something, or nothing to resume."""
-    if resume and (folder is None or method == CKA):
-        raise UsageError(
-            "--resume needs --out, where an interrupted analysis left its layers; cka leaves none"
-        )
+    if resume and folder is None:
+        raise UsageError("--resume needs --out, where an interrupted analysis left its layers")
     if folder is None or not folder.exists():
         return
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}

@@ -159,7 +159,7 @@ def predict(
         top: number of classes to name.
         out: a new CSV file for the predictions, written as they come; the result counts them.
         device: auto, cpu, cuda, mps.
-        backbone: folder of the speech model, for a run that tuned one.
+        backbone: folder of the speech model, for a run that tuned one or takes its units.
         download: whether the name of a speech model on the hub may be downloaded.
         progress: called with (files done, total).
         each: called with each prediction as it comes.
@@ -177,8 +177,8 @@ def predict(
         check_new_file(table_path)
     predictor = (
         SpeechPredictor(run, backbone=backbone, top=top, device=device, download=download)
-        if _is_of_sounds(run, backbone)
-        else Predictor(run, top=top, device=device)
+        if Run.open(run).kind.of_sounds
+        else Predictor(run, top=top, device=device, backbone=backbone, download=download)
     )
     listed = list_files(files, predictor.modality)
     found: list[Prediction] = []

@@ -19,7 +19,7 @@ _SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
     "train": {"pixels": "data.pixels"},
     "pretrain": {"sparsity": "sparsity.share"},
     "tune": {"method": "tuning.method"},
-    _SPEECH: {"method": "tuning.method", "backbone": "speech.backbone"},
+    _SPEECH: {"method": "tuning.method", "backbone": "speech.backbone", "layer": "speech.layer"},
     "compress": {"method": "compression.method"},
     "continual": {
         "pet": "tuning.method",

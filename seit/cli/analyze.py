@@ -140,6 +140,7 @@ def cka(
     *,
     with_: Annotated[str | None, Parameter(name="--with")] = None,
     other_data: str | None = None,
+    resume: bool = False,
     flags: DataFlags = DataFlags(),
 ) -> None:
     """Compare each layer of SUBJECT with each other layer, or with those of another subject.
@@ -151,6 +152,7 @@ def cka(
         data: A store of the run's tokenizer; for hf: a corpus of sounds; for timm: one of pictures.
         with_: Another subject.
         other_data: Its data, from the same files; by default DATA.
+        resume: Continue an interrupted comparison at --out from its sums, kept every minute.
         flags: What is read.
     """
     from seit.analysis import CkaResult
@@ -163,6 +165,7 @@ def cka(
             method="cka",
             other=with_,
             other_data=other_data,
+            resume=resume,
             progress=bar,
             **flags.keywords(),
         )

@@ -1,5 +1,6 @@
 """Rows of figures shared by several commands."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from seit.progress import human_rate
@@ -31,3 +32,13 @@ def rate_row(samples_per_second: float, data_wait_fraction: float) -> tuple[str,
     """Return the row of a training rate."""
     rate = human_rate(samples_per_second, "samples")
     return "rate", f"{rate}, {data_wait_fraction:.1%} of it waiting for data"
+
+
+def quality_parts(quality: Mapping[str, float]) -> Iterator[str]:
+    """Yield the quality of a tokenizer as its store's card has it, part by part."""
+    if "psnr_db" in quality:
+        yield f"{quality['psnr_db']:.1f} dB"
+    if "explained_variance" in quality:
+        yield f"{quality['explained_variance']:.1%} of the layer's variance"
+    if "codebook_usage" in quality:
+        yield f"{quality['codebook_usage']:.0%} of the codes in use"

@@ -1,7 +1,6 @@
 """`seit info STORE`."""
 
-from collections.abc import Iterator, Mapping
-
+from seit.cli.figures import quality_parts
 from seit.cli.output import print_result, print_table
 from seit.numbers import human_bytes
 
@@ -37,15 +36,8 @@ def command(store: str, /, *, json: bool = False) -> None:
                 f"{height}×{width} of {found.codebook_size:,} codes, "
                 f"{token_bits(found.codebook_size)} bits",
             ),
-            ("tokenizer", ", ".join([found.tokenizer, *_quality(found.quality)])),
+            ("tokenizer", ", ".join([found.tokenizer, *quality_parts(found.quality)])),
             ("shards", f"{found.shards} × {found.container}, {found.codec}"),
             ("skipped", f"{found.skipped:,} unreadable inputs"),
         ]
     )
-
-
-def _quality(quality: Mapping[str, float]) -> Iterator[str]:
-    if "psnr_db" in quality:
-        yield f"{quality['psnr_db']:.1f} dB"
-    if "codebook_usage" in quality:
-        yield f"{quality['codebook_usage']:.0%} of the codes in use"

@@ -33,7 +33,8 @@ def command(
         top: Number of classes to report.
         out: A new CSV file for the results, written as they come.
         device: auto, cpu, cuda, mps.
-        backbone: hf: and the folder of the speech model, for a run that tuned one.
+        backbone: hf: and the folder of the speech model, for a run that tuned one or takes its
+            units.
         download: Allow a speech model's name on the hub to be downloaded; no code of it is run.
         json: Print one JSON object.
     """

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from seit.cli.figures import quality_parts
 from seit.cli.output import print_result, print_table, progress_bar, say, warn
 from seit.numbers import human_bytes
 from seit.progress import human_seconds
@@ -40,6 +41,8 @@ def command(
     strict: bool = False,
     overwrite: bool = False,
     embed_tokenizer: bool = False,
+    backbone: str | None = None,
+    download: bool = False,
     update: bool = False,
     update_changed_since: str | None = None,
     dry_run: bool = False,
@@ -81,6 +84,8 @@ def command(
         overwrite: Replace a finished store, or an unfinished job with other settings, at STORE.
         embed_tokenizer: Copy the weights of a shipped tokenizer into the store; by default the
             store refers to it by name and fingerprint.
+        backbone: hf: and the folder of the speech model that a tokenizer of units was fitted on.
+        download: Allow a speech model's name on the hub to be downloaded; no code of it is run.
         update: Bring the store at STORE up to date with SRC: tokenize new and changed files (by
             size, split, class or metadata), drop missing ones, keep all other tokens.
         update_changed_since: With --update, treat files modified at or after this date as changed.
@@ -121,6 +126,8 @@ def command(
             strict=strict,
             overwrite=overwrite,
             embed_tokenizer=embed_tokenizer,
+            backbone=backbone,
+            download=download,
             update=update,
             changed_since=update_changed_since,
             dry_run=dry_run,
@@ -148,11 +155,7 @@ def command(
                 f"{human_bytes(result.bytes)}, {result.bytes_per_sample:.0f} B each, "
                 f"{_ratio(result.source_bytes_per_sample, result.bytes_per_sample)}",
             ),
-            (
-                "tokenizer",
-                f"{result.quality['psnr_db']:.1f} dB, {result.quality['codebook_usage']:.0%} of "
-                "the codes in use",
-            ),
+            ("tokenizer", ", ".join(quality_parts(result.quality))),
         ]
     )
 

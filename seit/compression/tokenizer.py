@@ -25,6 +25,7 @@ from seit.outcomes import Outcome
 from seit.packed_weights import MAX_BITS, PackedWeight
 from seit.tokenizers import (
     Tokenizer,
+    UnitQuality,
     measure_quality,
     open_tokenizer,
     save_tokenizer,
@@ -200,4 +201,6 @@ def _encoded(tokenizers: Sequence[Tokenizer], inputs: Tensor) -> tuple[list[Tens
 
 def _psnr(tokenizer: Tokenizer, inputs: Tensor) -> float:
     with torch.inference_mode():
-        return measure_quality(tokenizer, inputs).psnr_db
+        quality = measure_quality(tokenizer, inputs)
+    assert not isinstance(quality, UnitQuality), "units have no weights to quantize"
+    return quality.psnr_db

@@ -20,7 +20,7 @@ from seit.continual_learning.loop import Running
 from seit.continual_learning.metrics import FORMULAS, as_lists, summarise
 from seit.continual_learning.streams.tasks import Stream
 from seit.documents import as_record
-from seit.models import fingerprint
+from seit.fingerprints import fingerprint
 from seit.outcomes import Outcome
 from seit.shards import Store
 from seit.tokenizers import tokenizer_bytes

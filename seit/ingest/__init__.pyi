@@ -27,4 +27,5 @@ from .sources.media import EXTENSIONS as EXTENSIONS, NOUNS as NOUNS
 from .sources.read import read_bytes as read_bytes
 from .sources.tables import csv_lines as csv_lines, read_table as read_table
 from .sources.walk import Remarks as Remarks, walk as walk
+from .units import fit_units as fit_units
 from .update import UpdateResult as UpdateResult, update_store as update_store

@@ -56,6 +56,8 @@ class TokenizeConfig:
             unfinished job with the same settings resumes.
         embed_tokenizer: copy the weights of a shipped tokenizer into the store instead of referring
             to it by name and fingerprint.
+        backbone: folder of the speech model of a tokenizer of units, such as `hf:models/hubert`.
+        download: whether a name on the hub may be downloaded as ``backbone``.
         inputs: format of the tokenizer's inputs; set by `resolve_tokenizer`, not by callers.
     """
 
@@ -82,6 +84,8 @@ class TokenizeConfig:
     root: Path | None = None
     overwrite: bool = False
     embed_tokenizer: bool = False
+    backbone: str | None = None
+    download: bool = False
     inputs: Inputs | None = None
 
     def __post_init__(self) -> None:

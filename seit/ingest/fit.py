@@ -18,10 +18,9 @@ from seit.ingest.resolve import resolve_tokenizer
 from seit.ingest.sources import Corpus, list_corpus
 from seit.tokenizers import (
     PRESETS,
+    AnyQuality,
     AudioInputs,
-    AudioQuality,
     ImageInputs,
-    Quality,
     Tokenizer,
     measure_quality,
 )
@@ -114,7 +113,7 @@ def spread_evenly(entries: Collection[_T], count: int) -> list[_T]:
 
 def fit_and_measure(
     source: str | Path, config: TokenizeConfig, *, levels: int | None = None
-) -> tuple[Tokenizer, Quality | AudioQuality, tuple[str, ...]]:
+) -> tuple[Tokenizer, AnyQuality, tuple[str, ...]]:
     """Fit the named tokenizer on a corpus; return it with its quality there and warnings.
 
     ``levels`` is for residual kinds; the default is `RESIDUAL_LEVELS`.
@@ -134,7 +133,7 @@ def fit_and_measure(
 
 def measure(
     tokenizer: Tokenizer, corpus: Corpus, reader: Reader, *, images: int = QUALITY_INPUTS
-) -> Quality | AudioQuality:
+) -> AnyQuality:
     """Return the quality of a tokenizer on inputs of the corpus, from its val split if any."""
     inputs = sample_inputs(corpus, reader, count=images, split="val")
     with torch.inference_mode():
@@ -143,7 +142,7 @@ def measure(
 
 def measure_on_corpus(
     tokenizer: Tokenizer, source: str | Path, *, images: int
-) -> tuple[Quality | AudioQuality, tuple[str, ...]]:
+) -> tuple[AnyQuality, tuple[str, ...]]:
     """Return the quality of a tokenizer on ``images`` inputs of ``source``, and warnings.
 
     Raises:

@@ -28,6 +28,7 @@ from seit.ingest.input_list import INPUTS_NAME, list_inputs
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.plan import ShardPlan, plan_shards
+from seit.ingest.resolve import with_own_backbone
 from seit.ingest.settle import settle_job
 from seit.ingest.shard import refuse_skipped
 from seit.ingest.sources import Corpus
@@ -162,7 +163,7 @@ def tokenize_corpus(
         else:
             _check_same_job(earlier, job, store)
         # Reload even a just fitted tokenizer, so that a resumed job encodes with identical weights.
-        tokenizer = load_tokenizer(workspace.tokenizer_path).to(device)
+        tokenizer = with_own_backbone(load_tokenizer(workspace.tokenizer_path), config).to(device)
         run = _Run(config, corpus, tokenizer, workspace, reader, progress)
         return run.finish(engine, job)
 

@@ -12,6 +12,7 @@ from seit.tokenizers import (
     PatchTokenizer,
     Tokenizer,
     open_tokenizer,
+    with_backbone,
 )
 
 _SHIPPED, _SHIPPED_CODES = "conv-vq-f8-1024", 1024
@@ -32,6 +33,7 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
         config = replace(config, tokenizer=_SHIPPED if serves else PatchTokenizer.name)
     preset = PRESETS.get(config.tokenizer)
     if preset:
+        _refuse_backbone(config)
         if preset.modality == "image":
             size = config.size or DEFAULT_SIZE
             return replace(config, size=size, inputs=preset.inputs(size=size)), None
@@ -42,7 +44,7 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
             f"a {config.tokenizer} tokenizer is not fitted by a job; pass the file of one, or "
             f"one of {', '.join(PRESETS)}"
         )
-    tokenizer = open_tokenizer(config.tokenizer)
+    tokenizer = with_own_backbone(open_tokenizer(config.tokenizer), config)
     inputs = tokenizer.inputs
     if not isinstance(inputs, ImageInputs):
         _refuse_image_settings(config)
@@ -63,4 +65,21 @@ def _refuse_image_settings(config: TokenizeConfig) -> None:
     if config.size is not None:
         raise UsageError(
             f"{config.tokenizer} takes audio but size is {config.size}; leave --size out"
+        )
+
+
+def with_own_backbone(tokenizer: Tokenizer, config: TokenizeConfig) -> Tokenizer:
+    """Return the tokenizer of a job with the speech model that its settings name.
+
+    Raises:
+        UsageError: units lack it, or others have one; see :func:`seit.tokenizers.with_backbone`.
+    """
+    return with_backbone(tokenizer, config.backbone, download=config.download)
+
+
+def _refuse_backbone(config: TokenizeConfig) -> None:
+    if config.backbone is not None:
+        raise UsageError(
+            f"{config.tokenizer} uses no speech model; leave --backbone out, or pass a file of "
+            "`seit tokenizer units` as --tokenizer"
         )

@@ -36,7 +36,7 @@ from seit.ingest.job import (
     result_of,
     tokenize_corpus,
 )
-from seit.ingest.resolve import resolve_tokenizer
+from seit.ingest.resolve import resolve_tokenizer, with_own_backbone
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.workspace import check_target
@@ -56,7 +56,7 @@ from seit.stores import (
     share_of,
     skipped_lines,
 )
-from seit.tokenizers import ReferableTokenizer, Tokenizer
+from seit.tokenizers import ReferableTokenizer, Tokenizer, UnitTokenizer
 
 _FIXED = (
     "codes",
@@ -400,6 +400,8 @@ def _settle(config: TokenizeConfig, store: Store) -> tuple[TokenizeConfig, Token
         if asked not in (job["tokenizer"], tokenizer.fingerprint):
             raise _other("tokenizer", config.tokenizer, job["tokenizer"])
         tokenizer = given or tokenizer
+    elif isinstance(tokenizer, UnitTokenizer) or config.backbone is not None:
+        tokenizer = with_own_backbone(tokenizer, config)
     if isinstance(tokenizer, ReferableTokenizer) and not tokenizer.has_weights:
         raise UsageError(
             f"{store.folder} does not hold the weights of its tokenizer; name its file with "

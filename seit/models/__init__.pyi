@@ -37,7 +37,6 @@ from .create import (
     load_weights as load_weights,
 )
 from .encoder import check_encoder as check_encoder, encode as encode, pooled as pooled
-from .identity import fingerprint as fingerprint
 from .layers import TOKENS as TOKENS, timm_layers as timm_layers
 from .pretrained import Loaded as Loaded, load_pretrained as load_pretrained
 from .speech import SpeechClassifier as SpeechClassifier

@@ -29,13 +29,14 @@ from seit.tokenizer_training.sheet import SheetRow, write_sheet
 from seit.tokenizers import (
     MIN_SIDE,
     PRESETS,
-    AudioQuality,
+    AnyQuality,
     ImageTokenizer,
     Measurement,
-    Quality,
     Tokenizer,
+    UnitTokenizer,
     measure,
     open_tokenizer,
+    with_backbone,
 )
 
 SHEET_IMAGES = 8
@@ -52,7 +53,7 @@ class Comparison:
     """
 
     images: int
-    rows: Mapping[str, Quality | AudioQuality]
+    rows: Mapping[str, AnyQuality]
     warnings: tuple[str, ...]
 
 
@@ -70,6 +71,8 @@ class CompareConfig:
         codes: their codebook size.
         seed: seed of their fit.
         sheet: new PNG file with originals next to reconstructions.
+        backbone: folder of the speech model of tokenizers of units.
+        download: whether a name on the hub may be downloaded as ``backbone``.
     """
 
     images: int = 256
@@ -79,6 +82,8 @@ class CompareConfig:
     codes: int = 1024
     seed: int = 0
     sheet: Path | None = None
+    backbone: str | None = None
+    download: bool = False
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -104,6 +109,7 @@ def compare_tokenizers(
     if len(set(names)) != len(names) or not names:
         raise UsageError("name each tokenizer once, at least one")
     opened = {name: open_tokenizer(name) for name in names if name not in PRESETS}
+    opened = {name: _with_backbone(one, config) for name, one in opened.items()}
     kinds = {
         name: PRESETS[name].modality if name in PRESETS else opened[name].modality for name in names
     }
@@ -114,6 +120,12 @@ def compare_tokenizers(
             "some of these take images and some audio; compare those that take the same"
         )
     return _compare_images(names, opened, source, config)
+
+
+def _with_backbone(tokenizer: Tokenizer, config: CompareConfig) -> Tokenizer:
+    """Return units with the speech model of the settings, and other tokenizers as they are."""
+    needed = config.backbone if isinstance(tokenizer, UnitTokenizer) else None
+    return with_backbone(tokenizer, needed, download=config.download)
 
 
 def _compare_images(
@@ -152,7 +164,7 @@ def _compare_audio(
 ) -> Comparison:
     if config.tile or config.sheet is not None:
         raise UsageError("tiles and sheets are of images; leave --tile and --sheet out")
-    rows: dict[str, Quality | AudioQuality] = {}
+    rows: dict[str, AnyQuality] = {}
     warnings: tuple[str, ...] = ()
     for name in names:
         tokenizer = opened.get(name)

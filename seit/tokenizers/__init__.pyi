@@ -16,6 +16,7 @@ from .files import (
     save_tokenizer as save_tokenizer,
     stored_tokenizer_bytes as stored_tokenizer_bytes,
     tokenizer_bytes as tokenizer_bytes,
+    with_backbone as with_backbone,
 )
 from .fitted.dmel import NUM_VALUES as NUM_VALUES, DMelTokenizer as DMelTokenizer
 from .fitted.kmeans import assign as assign, fit_kmeans as fit_kmeans
@@ -54,9 +55,11 @@ from .published.base import DEFAULT_SIZE as DEFAULT_SIZE
 from .published.checkpoints import fetch as fetch, read_checkpoint as read_checkpoint
 from .published.references import ReferableTokenizer as ReferableTokenizer
 from .quality import (
+    AnyQuality as AnyQuality,
     AudioQuality as AudioQuality,
     Measurement as Measurement,
     Quality as Quality,
+    UnitQuality as UnitQuality,
     measure as measure,
     measure_quality as measure_quality,
 )
@@ -65,3 +68,11 @@ from .similarity import MIN_SIDE as MIN_SIDE, ms_ssim as ms_ssim
 from .speech.layouts import LAYOUTS as LAYOUTS, SAMPLE_RATE as SAMPLE_RATE
 from .speech.load import load_speech as load_speech, random_speech as random_speech
 from .speech.network import LEAST_SAMPLES as LEAST_SAMPLES, SpeechNetwork as SpeechNetwork
+from .speech.states import HiddenLayer as HiddenLayer, network_fingerprint as network_fingerprint
+from .speech.stem_cache import StemCache as StemCache
+from .speech.units import (
+    MAX_WINDOW_SECONDS as MAX_WINDOW_SECONDS,
+    UnitSettings as UnitSettings,
+    UnitTokenizer as UnitTokenizer,
+    backbone_name as backbone_name,
+)

@@ -35,6 +35,7 @@ from seit.tokenizers.packed import packed_entry, take_packed
 from seit.tokenizers.presets import PRESETS
 from seit.tokenizers.published import KINDS, ReferableTokenizer
 from seit.tokenizers.shipped import ShippedTokenizer, find_shipped, list_shipped
+from seit.tokenizers.speech.units import UnitTokenizer
 
 _OWN: tuple[type[Tokenizer], ...] = (
     PatchTokenizer,
@@ -45,6 +46,7 @@ _OWN: tuple[type[Tokenizer], ...] = (
     DMelTokenizer,
     MelConvTokenizer,
     ImportedTokenizer,
+    UnitTokenizer,
 )
 TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in _OWN} | dict(KINDS)
 """Kinds of tokenizers, by name."""
@@ -107,6 +109,31 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path, *, with_weights: bool = Tru
     """Write a tokenizer, codebook included, to one file; weights as in :func:`tokenizer_bytes`."""
     data = tokenizer_bytes(tokenizer, with_codebook=True, with_weights=with_weights)
     write_atomically(path, data)
+
+
+def with_backbone(
+    tokenizer: Tokenizer, backbone: str | Path | None, *, download: bool = False
+) -> Tokenizer:
+    """Return a tokenizer that can encode: units with their speech model, any other as it is.
+
+    Args:
+        tokenizer: any tokenizer.
+        backbone: folder of a speech model, or its name on the hub; None for other tokenizers.
+        download: whether a name on the hub may be downloaded.
+
+    Raises:
+        UsageError: units come without their speech model, or with another, or a tokenizer without
+            one is given one.
+    """
+    if isinstance(tokenizer, UnitTokenizer):
+        if backbone is None:
+            raise tokenizer.missing_backbone()
+        return tokenizer.with_backbone(backbone, download=download)
+    if backbone is not None:
+        raise UsageError(
+            f"the tokenizer {tokenizer.name} uses no speech model; leave --backbone out"
+        )
+    return tokenizer
 
 
 def open_tokenizer(name: str | Path) -> Tokenizer:

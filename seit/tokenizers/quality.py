@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Generic, TypeVar, overload
+from typing import ClassVar, Generic, TypeAlias, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from typing_extensions import override
 from seit.tokenizers.base import AudioTokenizer, ImageTokenizer, Tokenizer
 from seit.tokenizers.mel import RANGE_DB, MelConfig, MelFrontEnd, SpectrogramTokenizer
 from seit.tokenizers.similarity import MIN_SIDE, ms_ssim, ssim
+from seit.tokenizers.speech.units import UnitTokenizer
 
 _SIMILARITY_BATCH = 8
 _FRAMES_PER_SECOND = 100
@@ -54,6 +55,24 @@ class AudioQuality:
 
     windows: int
     psnr_db: float
+    codebook_usage: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class UnitQuality:
+    """Quality of units of a speech model's layer over ``windows`` windows of audio.
+
+    Attributes:
+        windows: number of windows.
+        explained_variance: share of the variance of the layer's frames that the centers explain,
+            at most 1: 1 − Σ‖frame − center‖² / Σ‖frame − mean‖².
+        codebook_usage: fraction of the K codes that occur, 0–1; the code of padding is no code.
+        perplexity: 2 to the entropy of the code frequencies, 1…K, without padding.
+    """
+
+    windows: int
+    explained_variance: float
     codebook_usage: float
     perplexity: float
 
@@ -116,9 +135,7 @@ class _Meter(ABC, Generic[_Tokenizer]):
 
     def entropy(self) -> Tensor:
         """Return the entropy of the codes of each level, in bits: float64 (L,)."""
-        share_LK = self.counts_LK.double() / self.counts_LK.sum(1, keepdim=True)
-        nats_L: Tensor = -torch.special.xlogy(share_LK, share_LK).sum(1)
-        return nats_L / math.log(2)
+        return _entropy(self.counts_LK)
 
 
 class _ImageMeter(_Meter[Tokenizer]):
@@ -152,14 +169,65 @@ class _AudioMeter(_Meter[AudioTokenizer]):
         return error[..., : self.num_frames].cpu().double().square().mean((1, 2))
 
 
+class _UnitMeter:
+    """Sums over the frames of a layer, window by window, in float64."""
+
+    def __init__(self, tokenizer: UnitTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.counts_K = torch.zeros(tokenizer.num_codes - 1, dtype=torch.int64)
+        self.sum_D = torch.zeros(tokenizer.codebook_dim, dtype=torch.float64)
+        self.squares = self.error = 0.0
+
+    def add(self, wave: Tensor) -> None:
+        """Count the frames of a window (T,)."""
+        features_fD = self.tokenizer.features(wave)
+        ids_f = self.tokenizer.ids(features_fD)[: len(features_fD)]
+        error_fD = features_fD - self.tokenizer.codebook[ids_f]
+        self.error += float(error_fD.double().square().sum())
+        self.squares += float(features_fD.double().square().sum())
+        self.sum_D += features_fD.double().sum(0).cpu()
+        self.counts_K += torch.bincount(ids_f.cpu(), minlength=len(self.counts_K))
+
+    def quality(self, windows: int) -> UnitQuality:
+        """Return the figures of ``windows`` windows; of silence alone, 1 without any code."""
+        frames = int(self.counts_K.sum())
+        spread = self.squares - float(self.sum_D.square().sum()) / max(1, frames)
+        return UnitQuality(
+            windows=windows,
+            explained_variance=1 - self.error / spread if spread > 0 else 1.0,
+            codebook_usage=float((self.counts_K > 0).double().mean()),
+            perplexity=2 ** float(_entropy(self.counts_K[None])),
+        )
+
+
+def _entropy(counts_LK: Tensor) -> Tensor:
+    """Return the entropy of the codes of each level, in bits: float64 (L,)."""
+    share_LK = counts_LK.double() / counts_LK.sum(1, keepdim=True).clamp(min=1)
+    nats_L: Tensor = -torch.special.xlogy(share_LK, share_LK).sum(1)
+    return nats_L / math.log(2)
+
+
+AnyQuality: TypeAlias = Quality | AudioQuality | UnitQuality
+"""Quality of a tokenizer of any kind."""
+
+
 @overload
-def measure_quality(tokenizer: AudioTokenizer, inputs: Tensor) -> AudioQuality: ...
+def measure_quality(tokenizer: SpectrogramTokenizer, inputs: Tensor) -> AudioQuality: ...
 @overload
 def measure_quality(tokenizer: ImageTokenizer, inputs: Tensor) -> Quality: ...
 @overload
-def measure_quality(tokenizer: Tokenizer, inputs: Tensor) -> Quality | AudioQuality: ...
-def measure_quality(tokenizer: Tokenizer, inputs: Tensor) -> Quality | AudioQuality:
-    """Encode and decode images uint8 (B, S, S, 3) or waveforms float32 (B, T), B ≥ 1."""
+def measure_quality(tokenizer: Tokenizer, inputs: Tensor) -> AnyQuality: ...
+def measure_quality(tokenizer: Tokenizer, inputs: Tensor) -> AnyQuality:
+    """Measure a tokenizer on images uint8 (B, S, S, 3) or waveforms float32 (B, T), B ≥ 1.
+
+    They are encoded and decoded; units, which cannot be decoded, are compared with the frames of
+    their layer.
+    """
+    if isinstance(tokenizer, UnitTokenizer):
+        units = _UnitMeter(tokenizer)
+        for wave in inputs:
+            units.add(wave)
+        return units.quality(len(inputs))
     if isinstance(tokenizer, AudioTokenizer):
         return AudioQuality(*_AudioMeter(tokenizer).add_all(inputs))
     return Quality(*_ImageMeter(tokenizer).add_all(inputs))

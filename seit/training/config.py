@@ -375,8 +375,9 @@ def index_of_block(layer: str) -> int:
     match = _BLOCK.fullmatch(layer)
     if match is None:
         raise UsageError(
-            f"layer is {layer!r}; a classifier reads blocks.0, blocks.1, … of a ViT, as "
-            "`seit analyze` names them"
+            f"layer is {layer!r}; a classifier reads blocks.0, blocks.1, … of a run's ViT, or "
+            "layers.0, … of a speech model (--backbone). A CNN or a hierarchical network cannot be "
+            "cut at a stage: `seit embed RUN STORE --layer STAGE` writes the features of one"
         )
     return int(match[1])
 

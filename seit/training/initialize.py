@@ -69,7 +69,12 @@ def _up_to(layer: str, weights: dict[str, Tensor], run: Run) -> dict[str, Tensor
     if not has_blocks or last >= count:
         raise UsageError(
             f"{run.path} has no layer {layer}; "
-            + (f"its last is blocks.{count - 1}" if count and has_blocks else "it is no ViT")
+            + (
+                f"its last is blocks.{count - 1}"
+                if count and has_blocks
+                else "only a plain ViT is cut at a block; "
+                "`seit embed --layer` writes the features of any layer"
+            )
         )
     return {key: one for key, one in weights.items() if int(number_of.get(key, 0)) <= last}
 

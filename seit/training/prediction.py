@@ -32,7 +32,7 @@ from seit.ingest import (
 from seit.lookahead import map_ahead
 from seit.modality import Modality
 from seit.outcomes import Outcome
-from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer
+from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer, with_backbone
 from seit.training.config import LoopConfig
 from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
 from seit.training.networks import load_classifier
@@ -72,16 +72,29 @@ class Predictor:
         run_path: the run's folder.
         top: number of classes to return.
         device: device of the network.
+        backbone: folder of the speech model of a run on units, or its name on the hub.
+        download: whether a name on the hub may be downloaded.
 
     Raises:
-        UsageError: the run has not finished, or is not a classifier.
+        UsageError: the run has not finished, is not a classifier, or takes units and the speech
+            model is missing or another.
     """
 
-    def __init__(self, run_path: str | Path, *, top: int = 5, device: str = "auto") -> None:
+    def __init__(
+        self,
+        run_path: str | Path,
+        *,
+        top: int = 5,
+        device: str = "auto",
+        backbone: str | Path | None = None,
+        download: bool = False,
+    ) -> None:
         run = Run.open(run_path)
         self._config, self._classes = run.config, run.classes
         self._device = choose_device(device)
-        self._tokenizer = load_tokenizer(run.path / TOKENIZER_NAME).to(self._device)
+        tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+        tokenizer = with_backbone(tokenizer, backbone, download=download)
+        self._tokenizer = tokenizer.to(self._device)
         augment = evaluation_augment(self._config, self._tokenizer, self._device)
         model, self._augment = load_classifier(run, augment, self._tokenizer, self._device)
         self._model = model.eval()

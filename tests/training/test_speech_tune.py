@@ -145,3 +145,32 @@ def test_a_damaged_adapter_is_told(place, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(SeitError):
         seit.evaluate(tmp_path / "run", store=place / "tones", backbone=place / "hubert")
+
+
+@pytest.mark.slow
+def test_a_cached_stem_learns_the_same(place, tmp_path):
+    given = {"backbone": f"hf:{place / 'hubert'}", "method": "lora", "steps": 3, **SHORT}
+    plain = seit.tune(place / "tones", out=tmp_path / "plain", **given)
+    cached = seit.tune(
+        place / "tones", out=tmp_path / "cached", **given, **{"speech.stem_cache_bytes": 1 << 22}
+    )
+    assert cached.loss == pytest.approx(plain.loss, abs=1e-4)
+    with pytest.raises(UsageError, match="the method full trains the convolutions too"):
+        seit.tune(
+            place / "tones",
+            out=tmp_path / "full",
+            **{**given, "method": "full", "speech.stem_cache_bytes": 1 << 22},
+        )
+
+
+def test_the_classifier_reads_the_layer_that_is_named(place, tmp_path):
+    given = {"backbone": f"hf:{place / 'hubert'}", "method": "linear", **SHORT}
+    first = seit.tune(place / "tones", out=tmp_path / "run", layer="layers.0", steps=1, **given)
+    whole = Run.open(place / "run").info["result"]["parameters"]
+    assert first.parameters < 0.8 * whole
+    backbone = {"store": place / "tones", "backbone": given["backbone"]}
+    assert seit.evaluate(tmp_path / "run", **backbone).loss == pytest.approx(first.loss, abs=1e-6)
+    with pytest.raises(UsageError, match=r"no block 2; its blocks are layers\.0 to layers\.1"):
+        seit.tune(place / "tones", out=tmp_path / "far", layer="layers.2", steps=1, **given)
+    with pytest.raises(UsageError, match=r"reads layers\.0, layers\.1, … of a speech model"):
+        seit.tune(place / "tones", out=tmp_path / "stem", layer="stem", steps=1, **given)

@@ -8,6 +8,8 @@ exactly from sums over the samples, so no n × n kernel is formed.
 Legend: n samples, D E features of two layers.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from seit.analysis.layers.moments import Array
@@ -32,6 +34,42 @@ class Hsic:
         self._x_by_norm: Array = np.zeros(dim_x)  # Σ ‖y‖² x
         self._y_by_norm: Array = np.zeros(dim_y)  # Σ ‖x‖² y
         self._norms = np.zeros(3)  # Σ ‖x‖², Σ ‖y‖², Σ ‖x‖² ‖y‖²
+
+    PARTS = ("cross", "sum_x", "sum_y", "x_by_norm", "y_by_norm", "norms", "count")
+    """Names of the sums."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the sums by name."""
+        values = (
+            self._cross,
+            self._sum_x,
+            self._sum_y,
+            self._x_by_norm,
+            self._y_by_norm,
+            self._norms,
+            np.array([self.count], dtype=np.float64),
+        )
+        return dict(zip(self.PARTS, values, strict=True))
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> "Hsic":
+        """Continue from the sums of :meth:`arrays`.
+
+        Raises:
+            ValueError: their shapes do not fit together.
+        """
+        cross, count = arrays["cross"], arrays["count"]
+        if cross.ndim != 2:
+            raise ValueError("a matrix of sums")
+        one = cls(*cross.shape)
+        expected = {name: (value.shape, value.dtype) for name, value in one.arrays().items()}
+        if {name: (value.shape, value.dtype) for name, value in arrays.items()} != expected:
+            raise ValueError("sums of fitting shapes")
+        one._cross, one._sum_x, one._sum_y, one._x_by_norm, one._y_by_norm, one._norms = (
+            arrays[name].copy() for name in cls.PARTS[:-1]
+        )
+        one.count = int(count[0])
+        return one
 
     def add(self, x: Array, y: Array) -> None:
         """Add samples (n, D) and (n, E), near 0 on average."""

@@ -4,6 +4,7 @@ Legend: N layers of one network, M of the other, T frames of a clip.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from seit.analysis.layers.cka import Hsic, cka_of
+from seit.analysis.journal import Journal, identity_of
 from seit.analysis.layers.counterparts import counterparts, paired_clips
 from seit.analysis.layers.gather import reduce
 from seit.analysis.layers.pooling import resampled
 from seit.analysis.layers.reduction import Components, fit_components
+from seit.analysis.layers.similarity import PairSums
 from seit.analysis.subjects.base import Clip, Subject
 from seit.files import explained_writes, write_atomically
 from seit.outcomes import Outcome
@@ -28,6 +30,7 @@ MAX_DIM = 256
 MOST_FRAMES = 16
 """Most frames of a clip; more are averaged to this many."""
 _PILOT_CLIPS = 256
+_SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -59,6 +62,7 @@ def compare_layers(
     other: Subject,
     *,
     out: Path | None = None,
+    resume: bool = False,
     progress: Count | None = None,
 ) -> CkaResult:
     """Compare every layer of a subject with every layer of another, or with its own.
@@ -69,45 +73,43 @@ def compare_layers(
         subject: the network of the rows.
         other: the network of the columns, on the same files; may be the same.
         out: new folder of `cka.json` and `report.html`; None writes nothing.
+        resume: continue an interrupted comparison at ``out``, from its sums of the last minute.
         progress: called with (clips done, all clips).
 
     Raises:
         UsageError: an instance is missing in the other's data, or a layer is constant.
     """
     matches = counterparts(subject, other)
+    journal = Journal.open(out, identity_of((subject, other), method="cka"), resume=resume)
+    sums = PairSums((subject.layers, other.layers))
+    if (kept := journal.sums()) is not None:
+        sums.restore(kept)
     sides = tuple(_Side.of(one) for one in (subject, other))
-    pairs: dict[tuple[str, str], Hsic] = {}
-    own: list[dict[str, Hsic]] = [{}, {}]
-    total = len(matches)
-    for done, (left, right) in enumerate(paired_clips(subject, other, matches), 1):
-        count = min(_num_frames(left), _num_frames(right), MOST_FRAMES)
-        views = [side.frames(clip, count) for side, clip in zip(sides, (left, right), strict=True)]
-        for view, sums in zip(views, own, strict=True):
-            for layer, x in view.items():
-                sums.setdefault(layer, Hsic(x.shape[1], x.shape[1])).add(x, x)
-        for first, x in views[0].items():
-            for second, y in views[1].items():
-                pairs.setdefault((first, second), Hsic(x.shape[1], y.shape[1])).add(x, y)
-        if progress is not None:
-            progress(done, total)
-    values = tuple(
-        tuple(
-            cka_of(pairs[first, second], own[0][first], own[1][second]) for second in other.layers
-        )
-        for first in subject.layers
-    )
-    samples = next(iter(pairs.values())).count
+    saved = time.monotonic()
+    try:
+        for left, right in paired_clips(subject, other, matches[sums.clips :]):
+            count = min(_num_frames(left), _num_frames(right), MOST_FRAMES)
+            sums.add(sides[0].frames(left, count), sides[1].frames(right, count))
+            if progress is not None:
+                progress(sums.clips, len(matches))
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                journal.keep_sums(sums.arrays())
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        journal.keep_sums(sums.arrays())
+        raise
     result = CkaResult(
         subject=subject.name,
         other=other.name,
         layers=subject.layers,
         other_layers=other.layers,
-        cka=values,
-        samples=samples,
+        cka=sums.values(),
+        samples=sums.samples,
         out=out,
     )
     if out is not None:
         _write(out, result)
+    journal.close()
     return result
 
 

@@ -1,4 +1,4 @@
-"""`seit tokenizer fit | train | adapt | import | list | info | eval | quantize`."""
+"""Commands below `seit tokenizer`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,7 @@ from seit.cli.tokenizer.evaluate import evaluate
 from seit.cli.tokenizer.imports import import_published
 from seit.cli.tokenizer.quantize import quantize
 from seit.cli.tokenizer.train import train
+from seit.cli.tokenizer.units import units
 
 command = App(name="tokenizer", help="Make or inspect a tokenizer.", help_format="markdown")
 command.command(train)
@@ -19,6 +20,7 @@ command.command(adapt)
 command.command(import_published, name="import")
 command.command(evaluate, name="eval")
 command.command(quantize)
+command.command(units)
 
 
 @command.command

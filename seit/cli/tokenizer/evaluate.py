@@ -12,6 +12,7 @@ _COLUMNS = {
     "images": ("images", "{:,}"),
     "windows": ("windows", "{:,}"),
     "psnr_db": ("PSNR dB", "{:.2f}"),
+    "explained_variance": ("variance explained", "{:.1%}"),
     "ssim": ("SSIM", "{:.4f}"),
     "ms_ssim": ("MS-SSIM", "{:.4f}"),
     "codebook_usage": ("codes used", "{:.1%}"),
@@ -30,6 +31,8 @@ def evaluate(
     codes: int = 1024,
     seed: int = 0,
     sheet: Path | None = None,
+    backbone: str | None = None,
+    download: bool = False,
     json: bool = False,
 ) -> None:
     """Compare what tokenizers keep of the images of SRC: `seit tokenizer eval NAME|FILE… SRC`.
@@ -46,6 +49,8 @@ def evaluate(
         codes: Codebook size of fitted tokenizers.
         seed: Seed of the fit.
         sheet: A new PNG file of originals next to reconstructions.
+        backbone: hf: and the folder of the speech model of units.
+        download: Allow a speech model's name on the hub to be downloaded; no code of it is run.
         json: Print one JSON object.
     """
     if len(tokenizers_and_src) < 2:
@@ -61,6 +66,8 @@ def evaluate(
         codes=codes,
         seed=seed,
         sheet=sheet,
+        backbone=backbone,
+        download=download,
     )
     result = compare_tokenizers(names, src, config)
     warn(result.warnings)

@@ -31,6 +31,7 @@ from seit.ingest.encoder import BatchEncoder
 from seit.ingest.engines.base import Work
 from seit.ingest.fit import make_reader
 from seit.ingest.plan import ShardPlan
+from seit.ingest.resolve import with_own_backbone
 from seit.ingest.shard import ShardMaker
 from seit.ingest.workspace import DoneShard, Workspace
 from seit.tokenizers import load_tokenizer
@@ -133,7 +134,8 @@ class ShardActor:
                 "install one version on all nodes"
             )
         workspace = ActorWorkspace(store, staged=staged)
-        tokenizer = load_tokenizer(workspace.tokenizer_path).to(choose_device(config.device))
+        tokenizer = with_own_backbone(load_tokenizer(workspace.tokenizer_path), config)
+        tokenizer = tokenizer.to(choose_device(config.device))
         workers = max(config.ray_cpus, 1)
         return ShardMaker(
             tokenizer,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
+from seit.fingerprints import fingerprint
 from seit.models.classifier import is_of_head
-from seit.models.identity import fingerprint
 from seit.models.tuning.base import Tuning
 from seit.models.tuning.config import TuningConfig
 from seit.models.tuning.registry import TUNINGS, make_tuning

@@ -5,7 +5,7 @@ Layer drop, masking and dropout are off, so that a forward pass is the same in e
 Legend: B batch, T samples, M mel bands, F frames, D features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from typing_extensions import override
 from seit.errors import UsageError
 from seit.tokenizers.mel import mel_filters
 from seit.tokenizers.speech.layouts import SAMPLE_RATE, Layout
+from seit.tokenizers.speech.stem_cache import StemCache
 
 STILL: Mapping[str, float | bool] = {
     "layerdrop": 0.0,
@@ -49,7 +50,11 @@ class SpeechNetwork(nn.Module):
     Attributes:
         dim: D.
         hop: samples from one frame to the next.
+        stem_cache: outputs of the convolutions, which are frozen then; None computes them each
+            time.
     """
+
+    stem_cache: StemCache | None = None
 
     def __init__(self, model: nn.Module, layout: Layout, *, normalize: bool) -> None:
         super().__init__()
@@ -70,6 +75,19 @@ class SpeechNetwork(nn.Module):
         assert isinstance(found, nn.ModuleList)
         return found
 
+    def keep_blocks(self, count: int) -> None:
+        """Drop the blocks after the first ``count``; a norm after the blocks stays.
+
+        Raises:
+            UsageError: there are not so many.
+        """
+        if not 1 <= count <= len(self.blocks):
+            raise UsageError(
+                f"the speech model has no block {count - 1}; its blocks are layers.0 to "
+                f"layers.{len(self.blocks) - 1}"
+            )
+        del self.blocks[count:]
+
     @override
     def forward(self, waves: Tensor) -> Tensor:
         """Return frames (B, F, D) of waveforms float32 (B, T) at 16 kHz, −1 to 1.
@@ -86,12 +104,24 @@ class SpeechNetwork(nn.Module):
                 "leave it out"
             )
         if not self.layout.takes_waveforms:
-            return self._encode_mel(self.log_mel(waves))
+            return self._encode_convolved(self._stem(waves, self._convolve_mel))
         if self.normalize:
             centered = waves - waves.mean(1, keepdim=True)
             waves = centered / (centered.square().mean(1, keepdim=True) + _VARIANCE_FLOOR).sqrt()
-        frames: Tensor = self.model(waves).last_hidden_state
+        model: Any = self.model
+        if self.stem_cache is None:
+            frames: Tensor = model(waves).last_hidden_state
+            return frames
+        convolve = model.feature_extractor
+        model.feature_extractor = _Given(self._stem(waves, convolve))
+        try:
+            frames = model(waves).last_hidden_state
+        finally:
+            model.feature_extractor = convolve
         return frames
+
+    def _stem(self, waves: Tensor, stem: Callable[[Tensor], Tensor]) -> Tensor:
+        return stem(waves) if self.stem_cache is None else self.stem_cache.outputs(waves, stem)
 
     def log_mel(self, waves: Tensor) -> Tensor:
         """Return Whisper's log-mel spectrograms (B, M, T / 160) (arXiv 2212.04356, section 2.2)."""
@@ -103,10 +133,16 @@ class SpeechNetwork(nn.Module):
         floor = bands.amax((1, 2), keepdim=True) - 8.0
         return (torch.maximum(bands, floor) + 4.0) / 4.0
 
-    def _encode_mel(self, mel: Tensor) -> Tensor:
-        """Return the frames of a spectrogram of any length, without padding it to 30 s."""
+    def _convolve_mel(self, waves: Tensor) -> Tensor:
+        """Return the convolved spectrograms (B, F, D) of waveforms (B, T)."""
         model: Any = self.model
-        hidden = functional.gelu(model.conv2(functional.gelu(model.conv1(mel)))).mT
+        first = functional.gelu(model.conv1(self.log_mel(waves)))
+        convolved: Tensor = functional.gelu(model.conv2(first)).mT
+        return convolved
+
+    def _encode_convolved(self, hidden: Tensor) -> Tensor:
+        """Return the frames of a sound of any length, without padding it to 30 s."""
+        model: Any = self.model
         length, most = hidden.shape[1], model.embed_positions.num_embeddings
         if length > most:
             raise UsageError(
@@ -118,6 +154,20 @@ class SpeechNetwork(nn.Module):
             hidden = _first(block(hidden, None))
         frames: Tensor = model.layer_norm(hidden)
         return frames
+
+
+class _Given(nn.Module):
+    """Stand-in of convolutions whose output is known."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self._output = output
+
+    @override
+    def forward(self, waves: Tensor) -> Tensor:
+        """Return the known output; the waveforms are not used."""
+        del waves
+        return self._output
 
 
 def _first(output: Any) -> Tensor:

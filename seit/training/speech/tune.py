@@ -17,7 +17,7 @@ from seit.errors import UsageError
 from seit.models import SpeechClassifier
 from seit.progress import Progress
 from seit.stream import SoundLoader, share_of
-from seit.tokenizers import load_speech
+from seit.tokenizers import StemCache, load_speech
 from seit.training.classify import CLASSIFIER_FILES
 from seit.training.feeds import Feed
 from seit.training.launch import run_objective
@@ -98,9 +98,24 @@ def speech_classifier(
     Raises:
         UsageError: there is no such speech model.
     """
-    network = load_speech(config.speech.backbone, download=download)
-    projector = config.speech.projector
-    return SpeechClassifier(network, num_classes=num_classes, projector=projector)
+    model = make_classifier(config, config.speech.backbone, num_classes, download=download)
+    if config.speech.stem_cache_bytes:
+        model.network.stem_cache = StemCache(config.speech.stem_cache_bytes)
+    return model
+
+
+def make_classifier(
+    config: SpeechTuneConfig, backbone: str | Path, num_classes: int, *, download: bool
+) -> SpeechClassifier:
+    """Load a speech model up to the layer of the settings, with a new classifier.
+
+    Raises:
+        UsageError: there is no such speech model, or it has no such layer.
+    """
+    network = load_speech(backbone, download=download)
+    if config.num_blocks is not None:
+        network.keep_blocks(config.num_blocks)
+    return SpeechClassifier(network, num_classes=num_classes, projector=config.speech.projector)
 
 
 class TunedSpeech(TunedClassification):

@@ -23,7 +23,6 @@ from seit.ingest import Instance, read_bytes
 from seit.modality import Modality
 from seit.models import SpeechClassifier, load_adapter
 from seit.stream import SoundLoader, cut_sounds, padded
-from seit.tokenizers import load_speech
 from seit.training.evaluate import (
     RunEvaluation,
     chosen_split,
@@ -36,7 +35,7 @@ from seit.training.prediction import Predictor, Windows
 from seit.training.run import Run
 from seit.training.speech.config import SpeechTuneConfig
 from seit.training.speech.data import open_sounds
-from seit.training.speech.tune import EVAL_CLIPS
+from seit.training.speech.tune import EVAL_CLIPS, make_classifier
 from seit.training.tuning.start import ADAPTER_NAME
 
 
@@ -63,10 +62,7 @@ def load_tuned_speech(
             f"the run {run.path} tuned a speech model whose weights it does not hold; name its "
             "folder by --backbone hf:PATH"
         )
-    network = load_speech(backbone, download=download)
-    model = SpeechClassifier(
-        network, num_classes=len(run.classes), projector=settings.speech.projector
-    )
+    model = make_classifier(settings, backbone, len(run.classes), download=download)
     load_adapter(path, model)
     return settings, model.to(device).eval()
 
