@@ -129,15 +129,23 @@ def _open(folder: Path, size: int) -> dict[str, float]:
 def measure_resident(folder: Path, size: int) -> Mapping[str, float]:
     """Keep a split of ``size`` samples of 8×8 tokens in memory."""
     make_store(folder, -(-size // SHARD_SAMPLES), side=8)
+    make_store(folder / "small", 1, side=8)
     return in_new_process("keep", folder, size)
 
 
 def _keep(folder: Path, size: int) -> dict[str, float]:
     from seit.stream import loader
+    from seit.stream.loaders import Mode
 
     del size
     split = open_store(folder)["train"]
-    _ = split[0]
+    modes: tuple[Mode, ...] = ("streaming", "resident")
+    for mode in modes:  # loads and compiles what is needed
+        warm = loader(
+            open_store(folder / "small")["train"], batch_size=64, order="window", mode=mode
+        )
+        _ = next(iter(warm)).keys
+        warm.close()
     before, start = current_bytes(), time.process_time()
     batches = loader(split, batch_size=256, mode="resident", seed=0)
     batch = next(iter(batches))

@@ -91,12 +91,16 @@ class Corpus:
         """Non-empty splits, in the order of ``instances``."""
         return tuple(self.by_split())
 
-    def by_split(self) -> dict[str, list[Instance]]:
+    def by_split(self) -> dict[str, Sequence[Instance]]:
         """Return split name → its instances, both in the order of ``instances``."""
+        from seit.ingest.sources.instance_table import InstanceTable
+
+        if isinstance(self.instances, InstanceTable):
+            return self.instances.by_split()
         splits: dict[str, list[Instance]] = {}
         for instance in self.instances:
             splits.setdefault(instance.split, []).append(instance)
-        return splits
+        return dict(splits)
 
 
 class SourceFile(NamedTuple):
@@ -105,6 +109,14 @@ class SourceFile(NamedTuple):
     location: str
     relative: str
     folder: str
+
+
+class Head(NamedTuple):
+    """What decides the split of a draft: its key, the split and the class that it was given."""
+
+    key: str
+    split: str | None
+    class_name: str | None
 
 
 class Draft(NamedTuple):
