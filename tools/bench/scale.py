@@ -1,4 +1,4 @@
-"""Measure what opening, keeping, streaming and merging cost on very large stores; prints JSON.
+"""Measure opening, keeping, streaming and merging very large stores, and listing; prints JSON.
 
     uv run python tools/bench/scale.py --json
 
@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ from seit.stores import describe_store, merge_stores
 
 SHARD_SAMPLES, BLOCK_SAMPLES = 8192, 1024
 NUM_CODES, NUM_CLASSES = 1024, 1000
+_TAR_SAMPLES = 10_000
 KEY = "train/n01440764/n01440764_{:08d}_of_a_photo_with_a_usual_name_{:08x}.JPEG"
 """Keys of 75 bytes, most of them shared, as in ImageNet-21k and LAION."""
 
@@ -233,18 +235,65 @@ def _merge(folder: Path, size: int) -> dict[str, float]:
     }
 
 
-MEASURES: Mapping[str, Callable[[Path, int], Mapping[str, float]]] = {
+def measure_listing(folder: Path, size: int) -> Mapping[str, Any]:
+    """List ``size`` instances of a table, and of tars with generated headers."""
+    table, tars = folder / "corpus.csv", folder / "tars"
+    with table.open("w") as file:
+        file.write("path,label,width\n")
+        for row in range(size):
+            file.write(f"n{row % NUM_CLASSES:08d}/photo_{row:09d}.jpg,n{row % NUM_CLASSES},640\n")
+    tars.mkdir()
+    for start in range(0, size, _TAR_SAMPLES):
+        write_tar(tars / f"train-{start // _TAR_SAMPLES:06d}.tar", start, _TAR_SAMPLES)
+    return {
+        "table": in_new_process("list", table, size),
+        "tars": in_new_process("list", tars, size),
+    }
+
+
+def write_tar(path: Path, start: int, count: int) -> None:
+    """Write generated samples: a small body that is no picture, and a class."""
+    with path.open("wb") as file:
+        for row in range(start, start + count):
+            for suffix, data in (("jpg", b"x" * 100), ("cls", b"%d" % (row % NUM_CLASSES))):
+                header = tarfile.TarInfo(f"{row:09d}.{suffix}")
+                header.size = len(data)
+                file.write(header.tobuf(tarfile.USTAR_FORMAT) + data.ljust(512, b"\0"))
+        file.write(bytes(1024))
+
+
+def _list(source: Path, size: int) -> dict[str, float]:
+    import webdataset.tariterators  # noqa: F401  loads torch
+
+    from seit.ingest import list_corpus
+    from seit.ingest.plan import plan_shards
+
+    before, start = current_bytes(), time.process_time()
+    corpus = list_corpus(str(source), val_fraction=0.1)
+    plans = list(plan_shards(corpus, shard_samples=SHARD_SAMPLES))
+    assert plans, "nothing is planned"
+    return {
+        "instances": len(corpus.instances),
+        "cpu_microseconds_per_instance": (time.process_time() - start) / size * 1e6,
+        "kept_bytes_per_instance": (current_bytes() - before) / size,
+        "peak_bytes_per_instance": (peak_bytes() - before) / size,
+    }
+
+
+MEASURES: Mapping[str, Callable[[Path, int], Mapping[str, Any]]] = {
     "card": measure_card,
     "resident": measure_resident,
     "stream": measure_stream,
     "merge": measure_merge,
+    "listing": measure_listing,
 }
-STEPS = {"open": _open, "keep": _keep, "stream": _stream, "merge": _merge}
+STEPS = {"open": _open, "keep": _keep, "stream": _stream, "merge": _merge, "list": _list}
 SIZES = {
     "card": [12_200, 122_000],
     "resident": [2_000_000],
     "stream": [10_000_000, 100_000_000],
     "merge": [25, 50, 100],
+    "listing": [1_000_000],
 }
 
 
