@@ -14,14 +14,15 @@ from seit.ingest.sources.corpus import Cell, Draft, Instance
 from seit.ingest.sources.instance_table import DraftTable
 from seit.ingest.sources.splits import HashSplit
 
-text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
+plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 numbers = st.integers(0, 2**62)
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text
 fields = st.lists(st.tuples(text, values | st.lists(values, max_size=2)), max_size=3).map(tuple)
 locations = (
-    text
-    | st.tuples(text, numbers, numbers)
-    | st.builds(Cell, path=text, column=text, row_group=numbers, row=numbers)
+    plain
+    | st.tuples(plain, numbers, numbers)
+    | st.builds(Cell, path=plain, column=text, row_group=numbers, row=numbers)
 )
 drafts = st.builds(
     Draft,

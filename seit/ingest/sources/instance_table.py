@@ -271,5 +271,5 @@ def _packed(location: Location, key: str) -> tuple[str, int, int]:
 def _unpacked(place: str, key: str, first: int, second: int) -> Location:
     if first < 0:
         return place if second < 0 else place + key
-    column, separator, path = place.partition("\0")
+    column, separator, path = place.rpartition("\0")  # a path has no NUL
     return Cell(path, column, first, second) if separator else (place, first, second)
