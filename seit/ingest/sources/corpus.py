@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 Kind: TypeAlias = Literal["folder", "manifest", "webdataset", "parquet"]
 
@@ -61,6 +61,15 @@ class Instance:
     num_bytes: int = -1
 
 
+@runtime_checkable
+class DividedInstances(Protocol):
+    """Sequence of instances that knows its splits, and need not be read to find them."""
+
+    def by_split(self) -> "dict[str, Sequence[Instance]]":
+        """Return split name → its instances."""
+        ...
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Listed source.
@@ -93,9 +102,7 @@ class Corpus:
 
     def by_split(self) -> dict[str, Sequence[Instance]]:
         """Return split name → its instances, both in the order of ``instances``."""
-        from seit.ingest.sources.instance_table import InstanceTable
-
-        if isinstance(self.instances, InstanceTable):
+        if isinstance(self.instances, DividedInstances):
             return self.instances.by_split()
         splits: dict[str, list[Instance]] = {}
         for instance in self.instances:
