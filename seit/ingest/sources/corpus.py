@@ -119,7 +119,7 @@ class SourceFile(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What decides the split of a draft: its key, the split and the class that it was given."""
+    """Key of a draft, and the split and the class that it was given; they decide its split."""
 
     key: str
     split: str | None
