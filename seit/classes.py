@@ -127,9 +127,27 @@ def check_distinct(classes: Sequence[str], *, owner: object = None) -> None:
 
 def near_names(names: Iterable[str], among: Sequence[str]) -> dict[str, str]:
     """Return a similar name in ``among`` for each of ``names`` that it lacks."""
-    known, spellings = set(among), _by_folded(among)
-    pairs = {name: spellings.get(folded(name)) for name in names if name not in known}
-    return {name: found[0] for name, found in pairs.items() if found}
+    return Spellings(among).near(names)
+
+
+class Spellings:
+    """Names so far, searched for similar ones; each is looked at once, however many come later."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._known: set[str] = set()
+        self._first: dict[str, str] = {}
+        self.add(names)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Add names."""
+        for name in names:
+            self._known.add(name)
+            self._first.setdefault(folded(name), name)
+
+    def near(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the first similar name for each of ``names`` that is not known."""
+        pairs = {name: self._first.get(folded(name)) for name in names if name not in self._known}
+        return {name: found for name, found in pairs.items() if found is not None}
 
 
 def split_warning(

@@ -31,20 +31,25 @@ CodecName = Literal["context", "packed"]
 ContainerName = Literal["wds", "zarr"]
 
 
-def info(store: Store | Location) -> StoreInfo:
+def info(
+    store: Store | Location, *, counts: bool = False, progress: Count | None = None
+) -> StoreInfo:
     """Describe a store: samples, bytes, grid, tokenizer, classes, splits.
 
     Args:
         store: a path or URL, or an open store.
+        counts: also count the samples of each class, which reads all labels, block by block.
+        progress: called with (samples counted, total).
 
     Raises:
         UsageError: there is no store.
-        DamagedError: its card is damaged.
+        DamagedError: its card, or a block of labels, is damaged.
 
     Example:
         >>> seit.info("store").bytes_per_sample
+        >>> seit.info("store", counts=True).class_counts["train"]
     """
-    return describe_store(store)
+    return describe_store(store, counts=counts, progress=progress)
 
 
 def verify(

@@ -1,21 +1,25 @@
 """`seit info STORE`."""
 
+from collections.abc import Sequence
+
 from seit.cli.figures import quality_parts
-from seit.cli.output import print_result, print_table
+from seit.cli.output import counting_bar, print_result, print_table
 from seit.numbers import human_bytes
 
 
-def command(store: str, /, *, json: bool = False) -> None:
+def command(store: str, /, *, counts: bool = False, json: bool = False) -> None:
     """Describe a store: samples, bytes, grid, tokenizer, classes, splits.
 
     Args:
         store: A store's folder or URL.
+        counts: Also count the samples of each class, which reads all labels.
         json: Print one JSON object.
     """
     from seit.api import info
     from seit.shards import token_bits
 
-    found = info(store)
+    with counting_bar("counting", "samples") as progress:
+        found = info(store, counts=counts, progress=progress)
     if json:
         return print_result(found)
     classes = found.classes
@@ -39,5 +43,21 @@ def command(store: str, /, *, json: bool = False) -> None:
             ("tokenizer", ", ".join([found.tokenizer, *quality_parts(found.quality)])),
             ("shards", f"{found.shards} × {found.container}, {found.codec}"),
             ("skipped", f"{found.skipped:,} unreadable inputs"),
+            *(
+                (f"{name} per class", _range(of_split, classes))
+                for name, of_split in (found.class_counts or {}).items()
+                if classes
+            ),
         ]
     )
+
+
+def _range(counts: Sequence[int], classes: Sequence[str]) -> str:
+    ordered = sorted(range(len(counts)), key=lambda number: counts[number])
+    least, middle, most = ordered[0], ordered[len(ordered) // 2], ordered[-1]
+    text = (
+        f"{counts[least]:,} ({classes[least]}) to {counts[most]:,} ({classes[most]}), median "
+        f"{counts[middle]:,}"
+    )
+    empty = counts.count(0)
+    return f"{text}; {empty:,} classes without samples" if empty else text

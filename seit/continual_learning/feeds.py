@@ -4,7 +4,7 @@ Legend: B batch, n samples of a segment, H W token grid.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -43,10 +43,9 @@ class Rows:
         self._split = split
         self.labels = split.labels.astype(np.int64)
 
-    @property
-    def keys(self) -> Sequence[str]:
-        """Keys of the N samples."""
-        return self._split.keys
+    def read_keys(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Read the keys of ``rows`` (b,)."""
+        return self._split.read_keys(rows)
 
     def tokens(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return ids (n, H, W) on the device."""

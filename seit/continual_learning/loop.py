@@ -242,7 +242,7 @@ class Running(Loop[StepBatch]):
         course = self._present
         batch = self._batch(course, min(max(0, step - self._first), course.num_steps - 1))
         tensors = {"inputs": batch.inputs, "labels": batch.labels, "rows": batch.rows}
-        return tensors, [self.train.keys[row] for row in batch.rows.tolist()]
+        return tensors, self.train.read_keys(batch.rows.numpy())
 
     @override
     def networks(self) -> Sequence[nn.Module | None]:

@@ -222,7 +222,7 @@ class _Run:
             if record is not None:
                 if self.config.strict:
                     refuse_skipped(record.skipped)
-                self._advance(len(plan.instances), len(record.skipped))
+                self._advance(plan.num_inputs, len(record.skipped))
         shards = f"{len(missing):,} of {len(plans):,} shards are left"
         _LOG.info("tokenizing with %s: %s", self.tokenizer.name, shards)
         work = Work(

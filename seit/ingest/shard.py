@@ -99,7 +99,7 @@ class ShardMaker:
     def _good_inputs(
         self, plan: ShardPlan, skipped: list[tuple[str, str]], remarks: RemarkCounts
     ) -> Iterator[Decoded]:
-        for entry in self.reader.read(plan.instances):
+        for entry in self.reader.read(plan.inputs()):
             for sentence in entry.remarks:
                 remarks.add(sentence, entry.instance.key)
             if not entry.samples:

@@ -5,21 +5,20 @@ sha256 of its own text without that last entry, so that readers detect any chang
 trust the rest.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from msgspec import Meta
+import msgspec
+from msgspec import UNSET, Meta
 
-from seit.documents import as_record
+from seit.documents import reason_of
 from seit.errors import DamagedError, UsageError
 from seit.files import write_atomically
-from seit.shards.blocks import parse_json
+from seit.shards.card_text import is_sealed, seal_entry, seal_of, text_pieces
 from seit.shards.codecs import PackedCodec, TokenLayout
 from seit.shards.context import MAX_CODES as MAX_CONTEXT_CODES, ContextCodec
 from seit.shards.folders import Folder, LocalFolder, Location, open_folder
@@ -42,13 +41,11 @@ MAX_GRID_SIDE = 1 << 14
 MAX_CODES = 1 << 31
 GridSide = Annotated[int, Meta(ge=1, le=MAX_GRID_SIDE)]
 NumCodes = Annotated[int, Meta(ge=2, le=MAX_CODES)]
-_END = "\n}\n"
 _SHOWN_LENGTH = 80
-SEAL_BYTES = len(',\n  "sha256": ""') + 64 + len(_END)
-"""Size of the end of a card, which holds its seal."""
+_Part = TypeVar("_Part")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileRecord:
     """File of the store: path relative to it, size in bytes, sha256 in hexadecimal."""
 
@@ -57,7 +54,7 @@ class FileRecord:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardRecord(FileRecord):
     """Shard and the number of samples in it."""
 
@@ -131,7 +128,16 @@ class Card:
     @property
     def seal(self) -> str:
         """The sha256 that ends the card; it identifies this exact store."""
-        return self.to_text()[-SEAL_BYTES:].split('"')[3]
+        return self._sealed[0]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the card itself, in bytes."""
+        return self._sealed[1]
+
+    @cached_property
+    def _sealed(self) -> tuple[str, int]:
+        return seal_of(self._pieces())
 
     @property
     def layout(self) -> TokenLayout:
@@ -164,36 +170,26 @@ class Card:
 
     def to_text(self) -> str:
         """Return the canonical text of the card."""
-        return self._text
+        return "".join(self._pieces()) + seal_entry(self.seal)
 
-    @cached_property
-    def _text(self) -> str:
-        preprocessing = dict(self.tokenizer.preprocessing)
-        body: dict[str, Any] = {
+    def _pieces(self) -> Iterator[str]:
+        tokenizer = self.tokenizer
+        entries: dict[str, Any] = {
             "format": FORMAT_NAME,
             "version": self.version,
-            "tokenizer": {**vars(self.tokenizer), "preprocessing": preprocessing},
+            "tokenizer": {**vars(tokenizer), "preprocessing": dict(tokenizer.preprocessing)},
             "codec": {"name": self.codec, "bits": self.layout.bits},
             "container": self.container,
             "block_samples": self.block_samples,
             "classes": self.classes,
-            "splits": {
-                split: {
-                    "samples": self.samples_of(split),
-                    "shards": [
-                        {"file": shard.file, "samples": shard.samples, **vars(shard)}
-                        for shard in shards
-                    ],
-                }
-                for split, shards in self.splits.items()
-            },
-            "files": [vars(record) for record in self.files],
+            "splits": None,
+            "files": None,
             "skipped": self.skipped,
             "source_bytes": self.source_bytes,
             "quality": dict(self.quality),
             "job": dict(self.job),
         }
-        return _seal(_dump(body))
+        return text_pieces(entries, splits=self.splits, files=self.files)
 
     def write(self, store: Path) -> None:
         """Write the card into the folder ``store``, atomically."""
@@ -218,14 +214,10 @@ def read_card(location: Location) -> Card:
         data = folder.read(CARD_NAME, 0, size)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UsageError(_no_store_at(folder)) from error
-    try:
-        text = data.decode()
-        body = parse_json(text)
-        found_format, version = body["format"], body["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
-    sealed = _is_sealed(text)
-    if found_format != FORMAT_NAME and (sealed or "sha256" not in body):
+    head = _decode(data, _Head, path)
+    found_format, version = head.format, head.version
+    sealed = is_sealed(data)
+    if found_format != FORMAT_NAME and (sealed or head.sha256 is UNSET):
         raise UsageError(f"{path} describes a {found_format!r}, not a {FORMAT_NAME!r}")
     if not sealed:
         raise DamagedError(
@@ -236,13 +228,15 @@ def read_card(location: Location) -> Card:
             f"{path} has store version {version}; this version of seit reads version "
             f"{FORMAT_VERSION}: upgrade seit"
         )
-    _refuse_unknown(body, path)
+    _refuse_unknown(head, path)
     try:
-        card = _parse(body, path)
-        canonical = card.to_text()
+        card = _decode(data, _Body, path).as_card()
+        _check_names(card)
+        _check_records(card)
+        is_canonical = data.endswith(seal_entry(card.seal).encode())
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error!r}); restore it from a copy") from error
-    if canonical != text:
+    if not is_canonical:
         raise DamagedError(f"{path} is not the canonical text of a card; write it again")
     return card
 
@@ -254,45 +248,70 @@ def _no_store_at(folder: Folder) -> str:
     return f"no store at {folder}: it {what}; make one with `seit tokenize SRC {folder}`"
 
 
-def _refuse_unknown(body: Mapping[str, Any], path: str) -> None:
+class _Head(msgspec.Struct):
+    """Entries of a card that decide whether this version of seit reads it."""
+
+    format: Any
+    version: Any
+    codec: Any = None
+    container: Any = None
+    sha256: Any = UNSET
+
+
+class _CodecEntry(msgspec.Struct):
+    name: str
+
+
+class _SplitEntry(msgspec.Struct):
+    shards: tuple[ShardRecord, ...]
+
+
+class _Body(msgspec.Struct):
+    """Entries of a card, decoded without a JSON tree, which would take ten times the memory."""
+
+    tokenizer: TokenizerInfo
+    codec: _CodecEntry
+    container: str
+    block_samples: Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+    classes: tuple[str, ...]
+    splits: dict[str, _SplitEntry]
+    files: tuple[FileRecord, ...]
+    skipped: Annotated[int, Meta(ge=0, le=1 << 50)]
+    source_bytes: Annotated[int, Meta(ge=0, le=1 << 62)]
+    quality: dict[str, Any]
+    job: dict[str, Any]
+
+    def as_card(self) -> Card:
+        """Return the card."""
+        entries = {name: getattr(self, name) for name in self.__struct_fields__}
+        splits = {name: split.shards for name, split in self.splits.items()}
+        return Card(**{**entries, "codec": self.codec.name, "splits": splits})
+
+
+def _decode(data: bytes, part: type[_Part], path: str) -> _Part:
+    try:
+        return msgspec.json.decode(data, type=part)
+    except (ValueError, OverflowError, RecursionError) as error:
+        reason = reason_of(error)
+        raise DamagedError(f"{path} is damaged ({reason}); restore it from a copy") from error
+
+
+def _refuse_unknown(head: _Head, path: str) -> None:
     """Refuse a codec or container of a later version by name, before the card is parsed.
 
     Raises:
         UsageError: the card names an unknown codec or container.
     """
-    codec = body.get("codec")
+    codec = head.codec
     names = {
         "codec": (codec.get("name") if isinstance(codec, dict) else None, CODECS),
-        "container": (body.get("container"), CONTAINERS),
+        "container": (head.container, CONTAINERS),
     }
     for what, (name, known) in names.items():
         if isinstance(name, str) and name not in known:
             raise UsageError(
                 f"{path} names the {what} {name!r}, which this version of seit lacks: upgrade seit"
             )
-
-
-def _dump(body: Mapping[str, Any]) -> str:
-    return json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _seal(text: str) -> str:
-    """Append the entry ``sha256``, computed from ``text``."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return f'{text.removesuffix(_END)},\n  "sha256": "{digest}"{_END}'
-
-
-def _is_sealed(text: str) -> bool:
-    return text == _seal(text[:-SEAL_BYTES] + _END)
-
-
-def _parse(body: Mapping[str, Any], path: str) -> Card:
-    shards = {name: split["shards"] for name, split in body["splits"].items()}
-    flat = {**body, "codec": body["codec"]["name"], "splits": shards}
-    card = as_record(flat, Card, origin=path)
-    _check_names(card)
-    _check_records(card)
-    return card
 
 
 def _check_names(card: Card) -> None:
@@ -305,18 +324,18 @@ def _check_names(card: Card) -> None:
 
 
 def _check_records(card: Card) -> None:
-    shards = [shard for split in card.splits.values() for shard in split]
-    if card.codec == ContextCodec.name and card.layout.num_codes > MAX_CONTEXT_CODES:
-        raise ValueError(f"the codec {card.codec!r} serves no {card.layout.num_codes} codes")
-    names = [CARD_NAME, *(record.file for record in (*card.files, *shards))]
+    layout = card.layout
+    if card.codec == ContextCodec.name and layout.num_codes > MAX_CONTEXT_CODES:
+        raise ValueError(f"the codec {card.codec!r} serves no {layout.num_codes} codes")
+    names = [CARD_NAME, *(record.file for record in card.records)]
     known = set(names)
     if len(known) != len(names):
         raise ValueError("a file is listed twice")
     for folder in _folders(card, names):
         if folder in known:
             raise ValueError(f"{_cut(folder)} is a file and a folder")
-    for shard in shards:
-        _check_shard(card, shard)
+    for shard in chain(*card.splits.values()):
+        _check_shard(card, shard, layout.sample_bytes)
 
 
 def _folders(card: Card, names: Sequence[str]) -> set[str]:
@@ -331,15 +350,15 @@ def _folders(card: Card, names: Sequence[str]) -> set[str]:
     return folders
 
 
-def _check_shard(card: Card, shard: ShardRecord) -> None:
+def _check_shard(card: Card, shard: ShardRecord, sample_bytes: int) -> None:
     """Refuse more samples than a file of the shard's size can hold with any codec."""
     num_blocks = -(-shard.samples // card.block_samples)
     if num_blocks > MAX_SHARD_BLOCKS:
         raise ValueError(f"{shard.file} has more than {MAX_SHARD_BLOCKS} blocks")
-    least = shard.samples * card.layout.sample_bytes
+    least = shard.samples * sample_bytes
     if card.container == "wds":
         if card.codec == ContextCodec.name:
-            least = shard.samples * min(card.layout.sample_bytes, _LEAST_STREAM_BYTES)
+            least = shard.samples * min(sample_bytes, _LEAST_STREAM_BYTES)
         least = max(least, num_blocks * _LEAST_BLOCK_BYTES)
     elif card.codec == ContextCodec.name:
         return

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from seit.errors import ChangedError, SeitError
-from seit.shards.card import CARD_NAME, SEAL_BYTES, Card
+from seit.shards.card import CARD_NAME, Card
+from seit.shards.card_text import SEAL_BYTES, seal_entry
 from seit.shards.folders import Folder, Stamp, WrappedFolder
 
 _ATTEMPTS = 8
@@ -32,9 +33,8 @@ class SealedFolder(WrappedFolder):
 
     def __init__(self, folder: Folder, card: Card) -> None:
         super().__init__(folder)
-        text = card.to_text()
-        self._seal = text[-SEAL_BYTES:].encode()
-        self._seal_offset = len(text.encode()) - SEAL_BYTES
+        self._seal = seal_entry(card.seal).encode()
+        self._seal_offset = card.num_bytes - SEAL_BYTES
         self._known: Stamp | None = None
         self._is_settled = False
 

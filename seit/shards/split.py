@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, groupby, islice, pairwise
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
+from itertools import chain, groupby, islice
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,15 @@ class Sample:
             return None
         first: npt.NDArray[np.uint8] = pictures[0]
         return first
+
+
+class _BlockRows(NamedTuple):
+    """Rows (n,) of a block, and their places int (n,) in what was asked for."""
+
+    shard: int
+    block: int
+    rows: npt.NDArray[np.int64]
+    places: npt.NDArray[np.intp]
 
 
 class TokenArray:
@@ -177,8 +186,13 @@ class Split(Sequence[Sample]):
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """Labels int64 (N,), −1 for an unlabeled sample."""
-        parts = list(self.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS)))
-        labels = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        num_samples = len(self) - self.skipped_samples
+        self.check_files(num_samples * np.dtype(np.int64).itemsize)
+        labels = np.empty(num_samples, dtype=np.int64)
+        start = 0
+        for part in self.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS)):
+            labels[start : start + len(part)] = part
+            start += len(part)
         if labels.size and not -1 <= labels.min() <= labels.max() < len(self.classes):
             raise DamagedError(
                 f"split {self.name!r} holds labels from {labels.min()} to {labels.max()} where the "
@@ -188,7 +202,7 @@ class Split(Sequence[Sample]):
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """Keys of all samples, in order."""
+        """Keys of all samples, in order, in memory: about 110 bytes each; see `read_keys`."""
         parts = self.read_blocks(lambda shard, block: shard.open_block(block, Kind.KEYS))
         return tuple(chain.from_iterable(parts))
 
@@ -238,13 +252,11 @@ class Split(Sequence[Sample]):
             for shard in self.shards:
                 shard.check_places(Kind.TOKENS)
         per_block = self.store.card.block_samples
-        parts = []
-        for shard in self.shards:
-            sizes = np.full(shard.num_blocks, per_block, dtype=np.int64)
-            if shard.record.samples % per_block:
-                sizes[-1] = shard.record.samples % per_block
-            parts.append(sizes)
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+        sizes = np.full(int(self._first_blocks[-1]), per_block, dtype=np.int64)
+        rests = np.diff(self._starts) % per_block
+        partial_shards = np.flatnonzero(rests)
+        sizes[self._first_blocks[partial_shards + 1] - 1] = rests[partial_shards]
+        return sizes
 
     def block_at(self, number: int) -> tuple[Shard, int]:
         """Return the shard that holds the split's block ``number``, and its number in the shard."""
@@ -253,7 +265,8 @@ class Split(Sequence[Sample]):
 
     @cached_property
     def _first_blocks(self) -> npt.NDArray[np.int64]:
-        return np.cumsum([0, *(shard.num_blocks for shard in self.shards)], dtype=np.int64)
+        num_blocks = -(-np.diff(self._starts) // self.store.card.block_samples)
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(num_blocks)])
 
     def check_files(self, num_bytes: int) -> None:
         """Compare the sizes of all files with the card's before allocating memory for samples.
@@ -318,24 +331,57 @@ class Split(Sequence[Sample]):
         """Read ids (n, H, W) at int ``positions`` (n,), each in 0 … N−1; reads each block once."""
         self.check_files(len(positions) * self.layout.length * self.layout.dtype.itemsize)
         out = np.empty((len(positions), *self.grid), dtype=self.layout.dtype)
-        shard_numbers = np.searchsorted(self._starts, positions, side="right") - 1
-        rows = positions - self._starts[shard_numbers]
-        per_block = self.store.card.block_samples
-        places = shard_numbers * (1 << 40) + rows // per_block
-        order = np.argsort(places, kind="stable")
-        bounds = np.flatnonzero(np.diff(places[order], prepend=-1))
-        chosen_of = [order[start:end] for start, end in pairwise([*bounds.tolist(), len(order)])]
+        groups = self._by_block(positions)
 
-        def read(chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.unsignedinteger]:
-            shard, block = divmod(int(places[chosen[0]]), 1 << 40)
-            return self.shards[shard].open_token_rows(block, rows[chosen] % per_block)
+        def read(group: _BlockRows) -> npt.NDArray[np.unsignedinteger]:
+            return self.shards[group.shard].open_token_rows(group.block, group.rows)
 
-        is_sparse = _DENSE_SHARE * per_block * len(chosen_of) > len(positions)
-        is_quick = is_sparse and isinstance(self.store.folder, LocalFolder)
-        found = map(read, chosen_of) if is_quick else self._map(read, chosen_of)
-        for chosen, tokens_nHW in zip(chosen_of, found, strict=True):
-            out[chosen] = tokens_nHW
+        for group, tokens_nHW in zip(groups, self._map_groups(read, groups), strict=True):
+            out[group.places] = tokens_nHW
         return out
+
+    def read_keys(self, positions: npt.NDArray[np.integer]) -> list[str]:
+        """Read the keys at int ``positions`` (n,), each in 0 … N−1; reads each block once."""
+        groups = self._by_block(positions)
+
+        def read(group: _BlockRows) -> list[str]:
+            keys = self.shards[group.shard].open_block(group.block, Kind.KEYS)
+            return [keys[row] for row in group.rows.tolist()]
+
+        out = [""] * len(positions)
+        for group, keys in zip(groups, self._map_groups(read, groups), strict=True):
+            for place, key in zip(group.places.tolist(), keys, strict=True):
+                out[place] = key
+        return out
+
+    def _by_block(self, positions: npt.NDArray[np.integer]) -> "list[_BlockRows]":
+        """Group ``positions`` (n,) by block, in stored order."""
+        if not len(positions):
+            return []
+        numbers = np.searchsorted(self._starts, positions, side="right") - 1
+        rows = positions - self._starts[numbers]
+        blocks = rows // self.store.card.block_samples
+        places = self._first_blocks[numbers] + blocks
+        order = np.argsort(places, kind="stable")
+        starts = np.flatnonzero(np.diff(places[order], prepend=-1))
+        return [
+            _BlockRows(
+                shard=int(numbers[chosen[0]]),
+                block=int(blocks[chosen[0]]),
+                rows=rows[chosen] % self.store.card.block_samples,
+                places=chosen,
+            )
+            for chosen in np.split(order, starts[1:])
+        ]
+
+    def _map_groups(
+        self, read: "Callable[[_BlockRows], _Value]", groups: "list[_BlockRows]"
+    ) -> Iterator[_Value]:
+        """Map by threads, unless few rows of each block are read from a local disk."""
+        num_rows = sum(len(group.rows) for group in groups)
+        is_sparse = _DENSE_SHARE * self.store.card.block_samples * len(groups) > num_rows
+        is_quick = is_sparse and isinstance(self.store.folder, LocalFolder)
+        return map(read, groups) if is_quick else self._map(read, groups)
 
     def checked_index(self, index: SupportsIndex) -> int:
         """Resolve an index that may be negative.
@@ -384,7 +430,7 @@ class Split(Sequence[Sample]):
         ]
         return summary_table(f"split {self.name}", rows)
 
-    def _open_shards(self) -> tuple[Shard, ...]:
+    def _open_shards(self) -> Sequence[Shard]:
         folder, card = self.store.files, self.store.card
         if card.container == "zarr":
             return open_zarr_shards(folder, ZarrGroup.of(card, self.name), self._find_codec)

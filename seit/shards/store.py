@@ -90,7 +90,7 @@ class Store(Mapping[str, Split]):
         """Size of all files of the store in bytes, including the card."""
         listed = sum(record.bytes for record in self.card.files)
         shards = sum(shard.bytes for split in self.card.splits.values() for shard in split)
-        return listed + shards + len(self.card.to_text().encode())
+        return listed + shards + self.card.num_bytes
 
     @cached_property
     def codec(self) -> Codec:

@@ -4,7 +4,7 @@ Legend: N samples of a block, n chosen ones of them, H W grid, S bytes per packe
 """
 
 from collections.abc import Callable, Mapping, Sized
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from seit.shards.folders import Folder
 from seit.shards.frames import Kind
 from seit.shards.index import BlockPlaces, SplitIndex
 from seit.shards.shard import Shard
+from seit.shards.shard_list import ShardList
 
 _Column = TypeVar("_Column", bound=Sized)
 _DECODERS: Mapping[Kind, Callable[[bytes], Sized]] = {
@@ -121,15 +122,23 @@ class TarShard(Shard):
 
 def open_tar_shards(
     folder: Folder, card: Card, split: str, find_codec: Callable[[], Codec]
-) -> tuple[TarShard, ...]:
+) -> ShardList[TarShard]:
     """Return the shards of a split in ``folder`` according to the card; nothing is read yet."""
     index = SplitIndex(folder, card, split)
-    shards = []
-    first_row = 0
-    for number, record in enumerate(index.shards):
-        shards.append(TarShard(folder, index, number, find_codec, first_row=first_row))
-        first_row += record.samples
-    return tuple(shards)
+    samples = (record.samples for record in index.shards)
+    first_rows = np.cumsum([0, *samples], dtype=np.int64)
+    build = partial(_open_shard, folder, index, find_codec, first_rows)
+    return ShardList(len(index.shards), build)
+
+
+def _open_shard(
+    folder: Folder,
+    index: SplitIndex,
+    find_codec: Callable[[], Codec],
+    first_rows: npt.NDArray[np.int64],
+    number: int,
+) -> TarShard:
+    return TarShard(folder, index, number, find_codec, first_row=int(first_rows[number]))
 
 
 def _checked(column: _Column, kind: Kind, count: int) -> _Column:

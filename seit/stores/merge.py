@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from seit.classes import near_names, say_near, unite_classes
+from seit.classes import Spellings, say_near, unite_classes
 from seit.errors import UsageError
 from seit.progress import Count
 from seit.shards import (
@@ -216,10 +216,9 @@ def _contents(stores: Sequence[Store], prefixes: Sequence[str], masks: _Masks) -
             for piece in relabelled(chosen, numbers[number], where=store.folder):
                 yield replace(piece, keys=tuple(prefixes[number] + key for key in piece.keys))
 
-    kept = [
-        sum(int(mask.sum()) for (store, _), mask in masks.items() if store == number)
-        for number in range(len(stores))
-    ]
+    kept = [0] * len(stores)
+    for (number, _), mask in masks.items():
+        kept[number] += int(mask.sum())
     first = stores[0]
     qualities = [dict(store.card.quality) for store in stores]
     return Contents(
@@ -257,15 +256,15 @@ def _origin(store: Store) -> dict[str, Any]:
 
 def _warn_near(stores: Sequence[Store]) -> None:
     """Warn if a class of one store is spelled nearly like one of an earlier store."""
-    first: dict[str, None] = {}
+    earlier = Spellings()
     for store in stores:
-        near = near_names(store.classes, list(first))
+        near = earlier.near(store.classes)
         if near:
             _LOG.warning(
                 "%s: %s; they stay different classes, so give them one name if they are the same",
                 *(store.folder, say_near(near)),
             )
-        first |= dict.fromkeys(store.classes)
+        earlier.add(store.classes)
 
 
 def _prefixed_skips(store: Store, prefix: str) -> Iterator[bytes]:

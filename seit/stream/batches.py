@@ -5,7 +5,7 @@ S bytes per packed sample.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
@@ -301,11 +301,11 @@ def check_labeled(labels: npt.NDArray[np.integer], split: Split) -> None:
 
 
 class IndexedLoader(Loader):
-    """A loader with random access to samples, with all labels and keys in memory.
+    """A loader with random access to samples, with all labels in memory.
 
     Args:
         labels: int64 (n,).
-        keys: keys of the n samples.
+        find_keys: looks up the keys of rows (b,).
         batch_size: size of the global batch.
         shuffle: True for a new permutation in each epoch.
         seed: seed of the permutations.
@@ -318,7 +318,7 @@ class IndexedLoader(Loader):
         self,
         *,
         labels: npt.NDArray[np.int64],
-        keys: Sequence[str],
+        find_keys: Callable[[npt.NDArray[np.int64]], list[str]],
         batch_size: int,
         shuffle: bool,
         seed: int,
@@ -330,7 +330,7 @@ class IndexedLoader(Loader):
             count = len(labels)
             order = GlobalOrder(count, seed=seed) if shuffle else StoredOrder(count)
         super().__init__(order, batch_size=batch_size, device=device, rank=rank)
-        self._keys = keys
+        self._find_keys = find_keys
         self._labels = torch.from_numpy(labels).to(self.device)
 
     @abstractmethod
@@ -345,5 +345,5 @@ class IndexedLoader(Loader):
             tokens=self.read(indices),
             labels=self._labels.index_select(0, rows),
             indices=indices,
-            find_keys=lambda: [self._keys[index] for index in indices.tolist()],
+            find_keys=lambda: self._find_keys(indices),
         )

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from seit.errors import UsageError
+from seit.memory import available_bytes
 from seit.shards import Split
 from seit.stream.balance import BalancedOrder
 from seit.stream.batches import Loader, Rank, check_labeled
@@ -15,7 +16,8 @@ from seit.stream.resident import ResidentLoader
 from seit.stream.windows import StreamingLoader
 
 _MEMORY_SHARE = 0.5
-"""Share of the free memory that a resident split may take."""
+"""Share of the available memory that the resident splits of a machine may take."""
+_COLUMN_BYTES = 8
 
 
 def loader(
@@ -49,7 +51,8 @@ def loader(
         order: `global` permutes all samples, which requires a resident split; `window` permutes
             blocks, and then the samples of ``window_blocks`` blocks at a time.
         mode: `resident` keeps the split, packed, in memory or on the device; `streaming` two
-            windows of it; `auto` is resident if that takes up to half of the free memory.
+            windows of it; `auto` is resident if tokens and labels, of all processes of the machine,
+            take up to half of the available memory.
         window_blocks: see ``order``; also the window of `streaming`.
         subset: rows int (n,) of the split, for example from :func:`select`; resident only.
         rank: rank of this process; see :class:`~seit.stream.batches.Rank`.
@@ -71,7 +74,9 @@ def loader(
             "the modes auto, resident and streaming"
         )
     part = Rank(rank, world_size)
-    resident = mode == "resident" or (mode == "auto" and _fits(split, torch.device(device)))
+    resident = mode == "resident" or (
+        mode == "auto" and _fits(split, torch.device(device), subset=subset, part=part)
+    )
     balances = shuffle and sampling == "balanced"
     if balances and (not resident or order == "window"):
         raise UsageError(
@@ -122,9 +127,23 @@ def _balanced(split: Split, subset: npt.NDArray[np.integer] | None, seed: int) -
     return BalancedOrder(labels, seed=seed)
 
 
-def _fits(split: Split, device: torch.device) -> bool:
-    needed = len(split) * split.layout.sample_bytes
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    if device.type == "cuda":
-        free = min(free, torch.cuda.mem_get_info(device)[0])
-    return needed <= _MEMORY_SHARE * free
+def _fits(
+    split: Split, device: torch.device, *, subset: npt.NDArray[np.integer] | None, part: Rank
+) -> bool:
+    """Return whether the split may be resident, counting tokens, labels, rows and processes.
+
+    Each process of a machine holds its own copy, on the host until it is on the device.
+    """
+    num_columns = 1 + split.store.skips_damage  # labels, and the rows without damage
+    num_bytes = len(split) * (split.layout.sample_bytes + _COLUMN_BYTES * num_columns)
+    num_bytes += 0 if subset is None else len(subset) * _COLUMN_BYTES
+    if device.type == "cuda" and num_bytes > _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return False
+    free = available_bytes()
+    return free is None or _local_processes(part) * num_bytes <= _MEMORY_SHARE * free
+
+
+def _local_processes(part: Rank) -> int:
+    """Return the processes on this machine that hold the split; all of them without torchrun."""
+    told = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return min(int(told), part.world_size) if told.isdigit() else part.world_size

@@ -53,7 +53,7 @@ class PixelLoader(IndexedLoader):
             order = SubsetOrder(order, subset, len(split))
         super().__init__(
             labels=split.labels,
-            keys=split.keys,
+            find_keys=self._keys_of,
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
@@ -79,6 +79,9 @@ class PixelLoader(IndexedLoader):
         if self._pixels is not None:
             return self._pixels[torch.from_numpy(indices)].to(self.device, non_blocking=True)
         return self._decode([self._instances[index] for index in indices.tolist()]).to(self.device)
+
+    def _keys_of(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        return [self._instances[row].key for row in rows.tolist()]
 
     def _decode(self, instances: list[Instance]) -> Tensor:
         images = torch.empty(len(instances), 3, self._size, self._size, dtype=torch.uint8)

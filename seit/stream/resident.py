@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seit.errors import DamagedError
 from seit.shards import Split, TokenLayout, unpack as unpack_numpy
 from seit.stream.batches import IndexedLoader, Rank, RowBatch, check_labeled
 from seit.stream.device_decoder import decode_on
@@ -26,6 +25,9 @@ _CHECK_ROWS = 4096
 
 class ResidentLoader(IndexedLoader):
     """Batches of ids (b, H, W) from a split held in memory; see :func:`seit.stream.loader`.
+
+    Memory is the packed tokens and 8 bytes a sample for its label. Keys stay in the store, and are
+    read when a batch is asked for them, which needs the store in its place.
 
     ``subset`` int (n,) selects rows, None for all; they must be in ``Split.rows``, which excludes
     damaged ones if the store skips them. ``labeled`` makes a sample without a label an error.
@@ -50,20 +52,16 @@ class ResidentLoader(IndexedLoader):
         if labeled:
             check_labeled(labels, split)
         packed_NS = decode_on(split, torch.device(device)).packed()
-        keys = split.keys
         self.classes = split.classes
         self._layout = split.layout
-        if not len(packed_NS) == len(labels) == len(keys):
-            raise DamagedError(
-                f"split {split.name!r} of {split.store.folder} holds {len(labels)} labels and "
-                f"{len(keys)} keys; `seit verify` lists all damage"
-            )
+        self._split = split
+        self._rows = split.rows if split.skipped_samples else None
         if order is None:
             size = len(labels) if subset is None else len(subset)
             order = GlobalOrder(size, seed=seed) if shuffle else StoredOrder(size)
         super().__init__(
             labels=labels,
-            keys=keys,
+            find_keys=self._keys_of,
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
@@ -89,6 +87,9 @@ class ResidentLoader(IndexedLoader):
                 positions=torch.from_numpy(positions).to(self.device, non_blocking=True),
                 epoch=epoch,
             )
+
+    def _keys_of(self, indices: npt.NDArray[np.int64]) -> list[str]:
+        return self._split.read_keys(indices if self._rows is None else self._rows[indices])
 
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Return ids (b, H, W) of the rows ``indices``."""

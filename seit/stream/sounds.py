@@ -190,7 +190,7 @@ class SoundLoader(IndexedLoader):
             order = SubsetOrder(GlobalOrder(len(subset), seed=seed), subset, len(clips))
         super().__init__(
             labels=np.array([clip.label for clip in clips], np.int64),
-            keys=[clip.key for clip in clips],
+            find_keys=lambda rows: [clips[row].key for row in rows.tolist()],
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,

@@ -91,7 +91,7 @@ class DataConfig:
     """Blocks per window of the order `window`, usually of 1,024 samples each."""
     mode: Mode = "auto"
     """`resident` keeps whole splits in memory; `streaming` keeps two windows and needs the order
-    `window`; `auto` is resident if that takes at most half of the free memory."""
+    `window`; `auto` is resident if the copies of all processes take at most half of the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

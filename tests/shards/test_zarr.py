@@ -248,7 +248,7 @@ def test_a_split_without_samples(tmp_path):
     assert found["tokens"][:].shape == (0, 3, 5)
     assert found["keys"][:].tolist() == []
     assert group.written.shards == ()
-    assert group.open() == ()
+    assert list(group.open()) == []
     group.check()
 
 

@@ -1,6 +1,7 @@
 """Plan of a comparison: its bytes and runs, before anything is written."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def list_labelled(source: str | Path, config: FrontierConfig) -> Corpus:
 
 
 def _estimate(
-    point: Point, train: list[Instance], config: FrontierConfig, size: int
+    point: Point, train: Sequence[Instance], config: FrontierConfig, size: int
 ) -> tuple[int, float]:
     """Return the samples and bytes of the training data."""
     count = len(train)

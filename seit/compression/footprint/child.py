@@ -14,12 +14,12 @@ from typing import Any, TextIO
 
 from seit.compression.footprint.memory import (
     Memory,
-    available_bytes,
     peak_bytes,
     reset_peak,
     resident_bytes,
 )
 from seit.errors import SeitError
+from seit.memory import available_bytes
 
 FIRST, FIGURES, ERROR = "first", "figures", "error"
 

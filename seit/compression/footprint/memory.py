@@ -13,7 +13,6 @@ from pathlib import Path
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
-_MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +51,6 @@ def reset_peak() -> None:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:  # not Linux, or a kernel without it: the peak is that of the whole process
         return
-
-
-def available_bytes() -> int | None:
-    """Return the memory that processes can still take; None where the system does not tell."""
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text())
-    except OSError:
-        return None
-    return 1024 * int(found[1]) if found else None
 
 
 def _status(name: str) -> int:

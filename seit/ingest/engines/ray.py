@@ -92,7 +92,7 @@ def make_on_ray(work: Work, plans: Sequence[ShardPlan]) -> Iterator[tuple[int, D
                     raise SeitError(row["error"])
                 number = int(row["number"])
                 done = DoneShard.from_json(row["record"])
-                work.advance(len(plans[number].instances), len(done.skipped))
+                work.advance(plans[number].num_inputs, len(done.skipped))
                 yield number, done
         except exceptions.RayError as error:
             reason = " ".join(str(error).split())[-300:]

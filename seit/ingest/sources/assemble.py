@@ -2,10 +2,13 @@
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-from seit.ingest.sources.corpus import Corpus, Draft, Instance, Kind
+import numpy as np
+import numpy.typing as npt
+
+from seit.ingest.sources.corpus import Corpus, Draft, Kind
+from seit.ingest.sources.instance_table import DraftTable, InstanceTable
 from seit.ingest.sources.labels import compare_splits, label_remarks
 from seit.ingest.sources.splits import HashSplit
 from seit.shards import check_split_names
@@ -33,42 +36,34 @@ def assemble(
     Raises:
         UsageError: a split has a name that a store cannot use.
     """
-    numbers = {name: number for number, name in enumerate(classes)}
-    chosen, split_remarks = hash_split.divide(drafts)
-    splits: dict[str, list[Instance]] = {}
-    counts: dict[str, Counter[int]] = {}
-    for draft, split in zip(drafts, chosen, strict=True):
-        label = -1 if draft.class_name is None else numbers[draft.class_name]
-        instance = Instance(
-            draft.key, split, label, draft.location, draft.metadata, draft.num_bytes
-        )
-        splits.setdefault(split, []).append(instance)
-        counts.setdefault(split, Counter())[label] += 1
+    table = drafts if isinstance(drafts, DraftTable) else DraftTable(drafts)
+    labels = table.classes_of({name: number for number, name in enumerate(classes)})
+    chosen, split_remarks = hash_split.divide(table.heads)
+    names = tuple(sorted(set(chosen), key=_split_rank))
+    number_of = {name: number for number, name in enumerate(names)}
+    splits = np.fromiter((number_of[name] for name in chosen), np.int32, len(chosen))
+    counts = _count(labels, splits, names)
     notes = list(warnings)
-    unlabelled = sum(found[-1] for found in counts.values())
+    unlabelled = sum(found.get(-1, 0) for found in counts.values())
     if not classes:
-        notes.append(f"none of {len(drafts):,} instances has a label: {label_places}")
+        notes.append(f"none of {len(table):,} instances has a label: {label_places}")
     elif unlabelled:
-        notes.append(f"{unlabelled} of {len(drafts)} instances have no label")
+        notes.append(f"{unlabelled} of {len(table)} instances have no label")
     learned = [classes[label] for label in sorted(counts.get("train", {})) if label >= 0]
     notes += label_remarks(classes, learned or classes, is_folder=kind == "folder")
     notes += split_remarks
     notes += compare_splits(classes, counts)
-    check_split_names(splits)
-    instances: list[Instance] = []
-    for name in sorted(splits, key=_split_rank):
-        members = splits[name]
-        if kind not in KEEPS_ORDER:
-            members.sort(key=_shuffle_rank)
-        instances += members
+    check_split_names(names)
+    rows = _ordered(table, splits, shuffles=kind not in KEEPS_ORDER)
+    instances = InstanceTable(table, rows, labels, splits, names)
     return Corpus(
         source=source,
         kind=kind,
-        instances=tuple(instances),
+        instances=instances,
         classes=tuple(classes),
         warnings=tuple(notes),
-        fingerprint=_fingerprint(kind, classes, instances),
-        is_hash_split=hash_split.val_fraction > 0 and any(draft.split is None for draft in drafts),
+        fingerprint=_fingerprint(kind, classes, table, rows, labels, [names[n] for n in splits]),
+        is_hash_split=hash_split.val_fraction > 0 and table.has_unsplit,
     )
 
 
@@ -77,16 +72,55 @@ def _split_rank(name: str) -> tuple[int, str]:
     return first, name
 
 
-def _shuffle_rank(instance: Instance) -> tuple[bytes, str]:
-    key = instance.key
-    return hashlib.blake2b(key.encode(), digest_size=8, person=b"seit-order").digest(), key
+def _count(
+    labels: npt.NDArray[np.int32], splits: npt.NDArray[np.int32], names: Sequence[str]
+) -> dict[str, dict[int, int]]:
+    """Return split → label → instances."""
+    counts = {}
+    for number, name in enumerate(names):
+        found, num_found = np.unique(labels[splits == number], return_counts=True)
+        counts[name] = dict(zip(found.tolist(), num_found.tolist(), strict=True))
+    return counts
 
 
-def _fingerprint(kind: Kind, classes: Sequence[str], instances: Iterable[Instance]) -> str:
+def _ordered(
+    table: DraftTable, splits: npt.NDArray[np.int32], *, shuffles: bool
+) -> npt.NDArray[np.int64]:
+    """Return the rows split by split, in the order of a hash of their keys if ``shuffles``."""
+    if not shuffles:
+        return np.argsort(splits, kind="stable")
+    ranks = np.fromiter(
+        (_shuffle_rank(table.key_bytes(row)) for row in range(len(table))), np.uint64, len(table)
+    )
+    rows = np.lexsort((ranks, splits))
+    equal = np.flatnonzero((np.diff(ranks[rows]) == 0) & (np.diff(splits[rows]) == 0))
+    for start, end in _runs(equal):  # keys decide between equal hashes
+        rows[start:end] = sorted(rows[start:end].tolist(), key=table.key_text)
+    return rows
+
+
+def _runs(places: npt.NDArray[np.intp]) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of runs of rows, of which ``places`` equal their next."""
+    for group in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
+        if len(group):
+            yield int(group[0]), int(group[-1]) + 2
+
+
+def _shuffle_rank(key: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8, person=b"seit-order").digest())
+
+
+def _fingerprint(
+    kind: Kind,
+    classes: Sequence[str],
+    table: DraftTable,
+    rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int32],
+    splits: Sequence[str],
+) -> str:
     digest = hashlib.sha256(json.dumps([kind, list(classes)]).encode())
-    for item in instances:
-        key = item.key.encode()
-        extra = json.dumps(item.metadata).encode() if item.metadata else b""
-        sizes = f"{item.label} {item.num_bytes} {item.split} {len(key)} {len(extra)} "
+    for row in rows.tolist():
+        key, extra = table.key_bytes(row), table.metadata_json(row)
+        sizes = f"{labels[row]} {table.num_bytes(row)} {splits[row]} {len(key)} {len(extra)} "
         digest.update(sizes.encode() + key + extra)
     return digest.hexdigest()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 Kind: TypeAlias = Literal["folder", "manifest", "webdataset", "parquet"]
 
@@ -61,6 +61,15 @@ class Instance:
     num_bytes: int = -1
 
 
+@runtime_checkable
+class DividedInstances(Protocol):
+    """Sequence of instances that knows its splits, and need not be read to find them."""
+
+    def by_split(self) -> "dict[str, Sequence[Instance]]":
+        """Return split name → its instances."""
+        ...
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Listed source.
@@ -91,12 +100,14 @@ class Corpus:
         """Non-empty splits, in the order of ``instances``."""
         return tuple(self.by_split())
 
-    def by_split(self) -> dict[str, list[Instance]]:
+    def by_split(self) -> dict[str, Sequence[Instance]]:
         """Return split name → its instances, both in the order of ``instances``."""
+        if isinstance(self.instances, DividedInstances):
+            return self.instances.by_split()
         splits: dict[str, list[Instance]] = {}
         for instance in self.instances:
             splits.setdefault(instance.split, []).append(instance)
-        return splits
+        return dict(splits)
 
 
 class SourceFile(NamedTuple):
@@ -105,6 +116,14 @@ class SourceFile(NamedTuple):
     location: str
     relative: str
     folder: str
+
+
+class Head(NamedTuple):
+    """Key of a draft, and the split and the class that it was given; they decide its split."""
+
+    key: str
+    split: str | None
+    class_name: str | None
 
 
 class Draft(NamedTuple):

@@ -7,9 +7,12 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
 from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, nearest, shown
+from seit.ingest.sources.instance_table import DraftTable
 from seit.ingest.sources.labels import (
     LABEL_COLUMNS,
     name_classes,
@@ -23,6 +26,8 @@ from seit.shards import is_url
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "audio", "file_name", "file_path", "filepath")
 SPLIT_COLUMN = "split"
+_SHOWN_MISSING = 4
+"""Names kept for a message, one more than it shows, so that it ends with an ellipsis."""
 
 # Splits become folder names in the store.
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -60,32 +65,30 @@ def list_manifest(
         )
     fields = RowFields(columns, path_index)
 
-    places: dict[str, str] = {}  # key → its place in the table
-    labels: list[str | None] = []
-    drafts: list[Draft] = []
-    missing: list[str] = []
+    drafts = DraftTable()
+    missing: list[str] = []  # the first few
+    num_missing = 0
     for place, values in rows:
         where = f"{source} {place}"
         key = _key(values[path_index], where)
-        if key in places:
-            raise UsageError(f"{source}: {shown(key)} is in {places[key]} and in {place}; drop one")
-        places[key] = place
         location = key if key.startswith("/") or is_url(key) else f"{base}/{key}"
         is_far = is_url(location)
         num_bytes = (sizes or {}).get(key, -1) if is_far else _num_bytes(location)
         if num_bytes < 0 and (not is_far or (sizes is not None and not is_url(key))):
-            missing.append(key)
+            num_missing += 1
+            if num_missing <= _SHOWN_MISSING:
+                missing.append(key)
         label, split, metadata = fields.read(values, where)
-        labels.append(label)
-        drafts.append(Draft(key, split, None, location, num_bytes, metadata))
+        drafts.append(Draft(key, split, label, location, num_bytes, metadata))
     if not drafts:
         raise UsageError(f"{source} has column names but no rows")
-    names, classes = name_classes(labels)
-    drafts = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
-    warnings = rewritten_remarks(labels)
+    _refuse_doubles(path, source, drafts, path_index)
+    names, classes = name_classes(drafts.given_classes)
+    drafts.rename_classes(names)
+    warnings = rewritten_remarks(drafts.given_classes)
     if missing:
         warnings.append(
-            f"{len(missing)} of {len(drafts)} files are not there: {examples(missing)} "
+            f"{num_missing} of {len(drafts)} files are not there: {examples(missing)} "
             f"(relative paths start at {shown(base)})"
         )
     return assemble(
@@ -133,6 +136,30 @@ class RowFields:
         split = None if self._split is None else read_split(values[self._split], where)
         label = None if self._label is None else read_label(values[self._label], where)
         return label, split, tuple((name, values[index]) for index, name in self._extra)
+
+
+def _refuse_doubles(path: Path, source: str, drafts: DraftTable, path_index: int) -> None:
+    """Refuse two rows of one key, in 8 bytes a row; a doubtful table is read once more.
+
+    Raises:
+        UsageError: a key is repeated; the message names the places of the first such row.
+    """
+    hashes = np.fromiter(
+        (hash(drafts.key_bytes(row)) for row in range(len(drafts))), np.int64, len(drafts)
+    )
+    ordered = np.sort(hashes)
+    doubtful = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not doubtful:
+        return
+    places: dict[str, str] = {}
+    for (place, values), found in zip(read_table(path)[1], hashes.tolist(), strict=True):
+        if found in doubtful:
+            key = _key(values[path_index], place)
+            if key in places:
+                raise UsageError(
+                    f"{source}: {shown(key)} is in {places[key]} and in {place}; drop one"
+                )
+            places[key] = place
 
 
 def _key(value: object, where: str) -> str:

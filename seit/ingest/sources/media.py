@@ -1,7 +1,7 @@
 """Recognition of images and audio by file name, for listings and messages."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from seit.errors import UsageError
@@ -71,16 +71,16 @@ def check_media(source: str, instances: Sequence[Instance], modality: Modality) 
     Raises:
         UsageError: the modality differs; the message proposes a tokenizer.
     """
-    if sum(1 for _ in _of(instances, modality)):
+    if any(True for _ in _of(instances, modality)):
         return
     found = sum(1 for _ in _of(instances, other(modality)))
     if found:
         raise UsageError(proposal(source, other(modality), found))
 
 
-def _of(instances: Sequence[Instance], modality: Modality) -> list[Instance]:
+def _of(instances: Sequence[Instance], modality: Modality) -> Iterator[Instance]:
     extensions = EXTENSIONS[modality]
-    return [entry for entry in instances if entry.key.rpartition(".")[2].lower() in extensions]
+    return (entry for entry in instances if entry.key.rpartition(".")[2].lower() in extensions)
 
 
 def check_derived_keys(instances: Sequence[Instance], *, sign: str, part: str) -> None:

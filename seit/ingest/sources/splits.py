@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from seit.ingest.sources.corpus import SPLIT_NAMES, SPLIT_WORD, Draft, SourceFile, examples
+from seit.ingest.sources.corpus import SPLIT_NAMES, SPLIT_WORD, Head, SourceFile, examples
 
 _SPLITS = ("train", "val")
 
@@ -27,8 +27,8 @@ class HashSplit:
     val_fraction: float
     kept: Mapping[str, str] = field(default_factory=dict)
 
-    def divide(self, drafts: Sequence[Draft]) -> tuple[list[str], list[str]]:
-        """Return the split of each draft, and warnings."""
+    def divide(self, drafts: Sequence[Head]) -> tuple[list[str], list[str]]:
+        """Return the split of each draft, and warnings; a draft has key, split and class."""
         splits = [self._first_choice(draft) if draft.split is None else draft.split
                   for draft in drafts]  # fmt: skip
         if self.val_fraction == 0 or all(draft.split is not None for draft in drafts):
@@ -36,13 +36,13 @@ class HashSplit:
         self._mend_classes(drafts, splits)
         return splits, self._remarks(drafts, splits)
 
-    def _first_choice(self, draft: Draft) -> str:
+    def _first_choice(self, draft: Head) -> str:
         kept = self.kept.get(draft.key)
         if kept in _SPLITS:
             return str(kept)
         return "val" if hash_fraction(draft.key) < self.val_fraction else "train"
 
-    def _mend_classes(self, drafts: Sequence[Draft], splits: list[str]) -> None:
+    def _mend_classes(self, drafts: Sequence[Head], splits: list[str]) -> None:
         """Move a sample of every class that has none to learn from, or none to evaluate."""
         sides = _count_sides(drafts, splits)
         lacking = {
@@ -64,7 +64,7 @@ class HashSplit:
             side = lacking[name]
             splits[min(ranked)[2] if side == "val" else max(ranked)[2]] = side
 
-    def _remarks(self, drafts: Sequence[Draft], splits: list[str]) -> list[str]:
+    def _remarks(self, drafts: Sequence[Head], splits: list[str]) -> list[str]:
         found = set(splits)
         for side in _SPLITS:
             if side not in found:
@@ -102,7 +102,7 @@ def hash_fraction(key: str) -> float:
     return int.from_bytes(digest) / 2**64
 
 
-def _count_sides(drafts: Sequence[Draft], splits: Sequence[str]) -> dict[str, tuple[int, int]]:
+def _count_sides(drafts: Sequence[Head], splits: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return class → number of its samples in train and in val."""
     counts = Counter(
         (draft.class_name, split)

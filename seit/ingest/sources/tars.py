@@ -17,6 +17,7 @@ from seit.ingest.sources.corpus import (
     examples,
     shown,
 )
+from seit.ingest.sources.instance_table import DraftTable
 from seit.ingest.sources.labels import LABEL_COLUMNS, name_classes, rewritten_remarks
 from seit.ingest.sources.media import EXTENSIONS, NOUNS, other, proposal
 from seit.ingest.sources.splits import HashSplit, split_of
@@ -113,11 +114,11 @@ def list_tars(
         DamagedError: a tar is truncated or corrupt.
     """
     found = _Found(modality)
-    drafts: list[Draft] = []
+    drafts = DraftTable()
     requests = _REQUESTS if any(is_url(file.location) for file in files) else 1
     with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
         for of_one, remarks in pool.map(lambda file: _list_one(file, modality), files):
-            drafts += of_one
+            drafts.extend(of_one)
             found.add(remarks)
     if all(split_of(file) is None for file in files):
         found.unplaced.clear()
@@ -130,9 +131,9 @@ def list_tars(
             f"{source} holds no {NOUNS[modality][1]}{why}; expected members named "
             f"*.{{{extensions}}}"
         )
-    given = [draft.class_name for draft in drafts]
+    given = drafts.given_classes
     names, classes = name_classes(given)
-    drafts = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
+    drafts.rename_classes(names)
     return assemble(
         as_text(source),
         "webdataset",

@@ -15,6 +15,7 @@ from seit.shards.codecs import Codec
 from seit.shards.folders import Folder
 from seit.shards.frames import MAX_FRAME_BYTES, Kind
 from seit.shards.shard import Shard
+from seit.shards.shard_list import ShardList
 from seit.shards.zarr.chunks import (
     NO_LABEL,
     Place,
@@ -147,8 +148,12 @@ class ZarrShard(Shard):
 
 def open_zarr_shards(
     folder: Folder, group: ZarrGroup, find_codec: Callable[[], Codec]
-) -> tuple[ZarrShard, ...]:
+) -> ShardList[ZarrShard]:
     """Return the shards of a split in ``folder`` according to the card; nothing is read yet."""
-    return tuple(
-        ZarrShard(folder, group, number, find_codec) for number in range(len(group.shards))
-    )
+    return ShardList(len(group.shards), partial(_open_shard, folder, group, find_codec))
+
+
+def _open_shard(
+    folder: Folder, group: ZarrGroup, find_codec: Callable[[], Codec], number: int
+) -> ZarrShard:
+    return ZarrShard(folder, group, number, find_codec)
