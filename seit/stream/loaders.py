@@ -121,6 +121,11 @@ def loader(
 
 
 def _balanced(split: Split, subset: npt.NDArray[np.integer] | None, seed: int) -> Order:
+    if split.label_sets is not None:
+        raise UsageError(
+            f"split {split.name!r} of {split.store.folder} has several labels per sample, which no "
+            "order balances; pass sampling='natural', or weight the loss by class"
+        )
     labels = split.labels if subset is None else split.labels[subset]
     check_labeled(labels, split)
     return BalancedOrder(labels, seed=seed)

@@ -52,6 +52,7 @@ class ResidentLoader(IndexedLoader):
         packed_NS = decode_on(split, torch.device(device)).packed()
         keys = split.keys
         self.classes = split.classes
+        self.label_sets = split.label_sets
         self._layout = split.layout
         if not len(packed_NS) == len(labels) == len(keys):
             raise DamagedError(
@@ -80,12 +81,14 @@ class ResidentLoader(IndexedLoader):
         for step in count(start):
             epoch, number = divmod(step, len(self))
             positions = self._positions(number)
-            rows = torch.from_numpy(self.order.indices(positions, epoch))
-            rows = rows.to(self.device, non_blocking=True)
+            indices = self.order.indices(positions, epoch)
+            rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
+            sets = self.label_sets
+            labels = self._labels.index_select(0, rows) if sets is None else self._targets(sets, indices)
             yield RowBatch(
                 packed=self._packed_NS,
                 rows=rows,
-                labels=self._labels.index_select(0, rows),
+                labels=labels,
                 positions=torch.from_numpy(positions).to(self.device, non_blocking=True),
                 epoch=epoch,
             )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seit.errors import DamagedError, SeitError
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import PackedCodec, Shard, Split, pack
 from seit.stream.batches import Loader, Rank, Samples, check_labeled
 from seit.stream.device_decoder import decode_on
@@ -125,6 +125,12 @@ class StreamingLoader(Loader):
         super().__init__(self._windows, batch_size=batch_size, device=device, rank=rank)
         self._split = decode_on(split, self.device)
         self.classes = split.classes
+        self.label_sets = split.label_sets
+        if self.label_sets is not None and split.store.skips_damage:
+            raise UsageError(
+                f"{split.store.folder} has several labels per sample and skips damaged blocks, which "
+                "needs the split in memory; pass mode='resident', or repair the store"
+            )
         self._labelled = labeled
         self._codes_samples = split.store.card.codec != PackedCodec.name
         self._own_only = self.rank.world_size > 1 and not split.store.skips_damage

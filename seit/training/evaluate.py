@@ -25,6 +25,7 @@ from seit.shards import Store, as_store
 from seit.tokenizers import load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import make_feed
+from seit.training.label_sets import LabelScores
 from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
 from seit.training.ranks import Ranks
@@ -32,6 +33,8 @@ from seit.training.run import TOKENIZER_NAME, Run
 from seit.training.speech.data import SoundData
 
 _DEFAULT_SPLIT = "val"
+MEAN_AP = "mean_average_precision"
+"""Metric of several labels per sample."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class Evaluation:
         num_classes: N.
         seconds: duration.
         wait_seconds: the part of it spent waiting for the next batch.
+        scores: probabilities and labels, if samples have several labels. A sample then counts as
+            right in ``top1`` if its most probable class is one of its labels, in ``top5`` if one of
+            the five is; ``loss`` is the binary cross-entropy; and ``labels`` has the predicted
+            class of a sample that is right, else its first label.
     """
 
     samples: int
@@ -60,6 +67,7 @@ class Evaluation:
     num_classes: int
     seconds: float
     wait_seconds: float
+    scores: LabelScores | None = None
 
     @cached_property
     def confusion(self) -> Confusion:
@@ -68,7 +76,10 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the whole split."""
-        return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        own = {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        if self.scores is None:
+            return own
+        return {**own, MEAN_AP: self.scores.mean_average_precision}
 
 
 def evaluate(
@@ -82,7 +93,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,), at least one of them not −1.
 
-    Skips samples labeled −1. All tensors are on ``device``. The model is in evaluation mode
+    Labels of several per sample are (B, N), 0 or 1. Skips samples labeled −1. All tensors are on ``device``. The model is in evaluation mode
     meanwhile; there is no synchronization until the end. With several ``ranks``, each passes its
     part of the split and gets the evaluation of all of it.
     """
@@ -93,6 +104,7 @@ def evaluate(
     precise = torch.float32 if device.type == "mps" else torch.float64
     totals = torch.zeros(3, dtype=precise, device=device)
     outcomes = [torch.empty(0, 2, dtype=torch.int64, device=device)]
+    scored: list[Tensor] = []
     with torch.inference_mode():
         iterator = iter(batches)
         while True:
@@ -105,21 +117,24 @@ def evaluate(
             with autocast:
                 logits = model(inputs)
             logits = logits.float()
-            known = labels >= 0
-            target = labels.clamp(min=0)
-            losses = F.cross_entropy(logits, target, reduction="none")
             top = logits.topk(min(5, num_classes), dim=1).indices
-            hits = (top == target[:, None]).any(1)
+            if labels.ndim == 2:
+                known, losses, hits, labels = _judge_sets(logits, top, labels, scored)
+            else:
+                known = labels >= 0
+                target = labels.clamp(min=0)
+                losses = F.cross_entropy(logits, target, reduction="none")
+                hits = (top == target[:, None]).any(1)
             totals += torch.stack([(losses * known).sum(), (hits & known).sum(), known.sum()])
             outcomes.append(torch.stack([torch.where(known, top[:, 0], -1), labels], dim=1))
     model.train(was_training)
     ranks = ranks or Ranks(0, 1, device)
     loss, hits5, samples = ranks.sum(totals).tolist()
     predictions, labels_of_all = ranks.join(torch.cat(outcomes)).cpu().numpy().T
-    known_of_all = labels_of_all >= 0
+    right = (predictions == labels_of_all)[predictions >= 0]
     return Evaluation(
         samples=int(samples),
-        top1=int((predictions == labels_of_all)[known_of_all].sum()) / samples,
+        top1=int(right.sum()) / samples,
         top5=hits5 / samples,
         loss=loss / samples,
         predictions=np.ascontiguousarray(predictions),
@@ -127,7 +142,35 @@ def evaluate(
         num_classes=num_classes,
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,
+        scores=_joined(scored, ranks) if scored else None,
     )
+
+
+def _judge_sets(
+    logits: Tensor, top: Tensor, targets: Tensor, scored: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return which samples (B,) are labeled, their losses, hits of the top classes, and one label.
+
+    Args:
+        logits: (B, N).
+        top: the classes of the highest logits (B, k).
+        targets: (B, N), 0 or 1; −1 for an unlabeled sample.
+        scored: gets the probabilities and targets (B, 2, N).
+    """
+    known, present = targets[:, 0] >= 0, targets > 0
+    terms = F.binary_cross_entropy_with_logits(logits, present.to(logits), reduction="none")
+    hits = present.gather(1, top)
+    scored.append(torch.stack([logits.sigmoid(), targets], dim=1))
+    first = torch.where(present.any(1), present.int().argmax(1), -1)
+    labels = torch.where(hits[:, 0], top[:, 0], first)
+    return known, terms.mean(1), hits.any(1), torch.where(known, labels, -1)
+
+
+def _joined(scored: list[Tensor], ranks: Ranks) -> LabelScores:
+    """Return the scores of all ranks, of labeled samples."""
+    pairs = ranks.join(torch.cat(scored)).cpu().numpy()
+    pairs = pairs[pairs[:, 1, 0] >= 0]
+    return LabelScores(np.ascontiguousarray(pairs[:, 0]), pairs[:, 1] > 0)
 
 
 @dataclass(frozen=True, repr=False)

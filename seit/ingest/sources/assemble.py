@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from seit.ingest.sources.corpus import Corpus, Draft, Instance, Kind
+from seit.ingest.sources.label_sets import labels_in
 from seit.ingest.sources.labels import compare_splits, label_remarks
 from seit.ingest.sources.splits import HashSplit
 from seit.shards import check_split_names
@@ -37,15 +38,18 @@ def assemble(
     chosen, split_remarks = hash_split.divide(drafts)
     splits: dict[str, list[Instance]] = {}
     counts: dict[str, Counter[int]] = {}
+    unlabelled = 0
     for draft, split in zip(drafts, chosen, strict=True):
         label = -1 if draft.class_name is None else numbers[draft.class_name]
         instance = Instance(
             draft.key, split, label, draft.location, draft.metadata, draft.num_bytes
         )
         splits.setdefault(split, []).append(instance)
-        counts.setdefault(split, Counter())[label] += 1
+        several = None if label >= 0 else labels_in(draft.metadata)
+        known = [label] if several is None else [numbers[name] for name in several if name in numbers]
+        counts.setdefault(split, Counter()).update(known)
+        unlabelled += several is None and label < 0
     notes = list(warnings)
-    unlabelled = sum(found[-1] for found in counts.values())
     if not classes:
         notes.append(f"none of {len(drafts):,} instances has a label: {label_places}")
     elif unlabelled:
