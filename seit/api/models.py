@@ -143,6 +143,7 @@ def predict(
     *,
     files: Sequence[str | Path],
     top: int = 5,
+    threshold: float | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     backbone: str | Path | None = None,
@@ -157,6 +158,8 @@ def predict(
         files: image files (audio files for a run trained on audio), folders of them, and patterns
             such as ``"photos/*.jpg"``.
         top: number of classes to name.
+        threshold: least probability of a label, for a run that learned several labels per sample;
+            0.5 by default. At most ``top`` labels are named.
         out: a new CSV file for the predictions, written as they come; the result counts them.
         device: auto, cpu, cuda, mps.
         backbone: folder of the speech model, for a run that tuned one.
@@ -175,10 +178,12 @@ def predict(
     table_path = None if out is None else Path(out)
     if table_path is not None:
         check_new_file(table_path)
+    if threshold is not None and _is_of_sounds(run, backbone):
+        raise UsageError(f"the run {run} learned one label per sample; leave --threshold out")
     predictor = (
         SpeechPredictor(run, backbone=backbone, top=top, device=device, download=download)
         if _is_of_sounds(run, backbone)
-        else Predictor(run, top=top, device=device)
+        else Predictor(run, top=top, device=device, threshold=threshold)
     )
     listed = list_files(files, predictor.modality)
     found: list[Prediction] = []

@@ -107,7 +107,9 @@ class TokenizeConfig:
         if not 1 <= self.views <= MAX_VIEWS:
             raise UsageError(f"views is {self.views}; expected 1 to {MAX_VIEWS}")
         if self.label_separator == "":
-            raise UsageError("label_separator is empty; expected the text between labels, such as |")
+            raise UsageError(
+                "label_separator is empty; expected the text between labels, such as |"
+            )
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
         if self.workers is not None and self.workers < 1:

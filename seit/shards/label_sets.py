@@ -1,8 +1,8 @@
 """Several labels per sample: class names in the metadata of samples without a label of their own.
 
-Version 1 of the format has one label per sample. A sample of several has the label −1, and the names
-of its classes as a list under ``labels`` in its metadata; an empty list means none of the classes.
-Names survive merges and filters, which renumber labels.
+Version 1 of the format has one label per sample. A sample of several has the label −1, and the
+names of its classes as a list under ``labels`` in its metadata; an empty list means none of the
+classes. Names survive merges and filters, which renumber labels.
 
 Legend: N samples of a split, K classes, n chosen samples.
 """
@@ -113,8 +113,8 @@ def read_label_sets(split: "Split") -> LabelSets:
     for labels, entries in split.read_blocks(read):
         if labels.max(initial=-1) >= len(number_of):
             raise DamagedError(
-                f"split {split.name!r} of {split.store.folder} holds the label {labels.max()} where "
-                f"the card names {len(number_of)} classes"
+                f"split {split.name!r} of {split.store.folder} holds the label {labels.max()} "
+                f"where the card names {len(number_of)} classes"
             )
         is_known = labels >= 0
         rows, numbers = np.flatnonzero(is_known).tolist(), labels[is_known].tolist()
@@ -140,9 +140,7 @@ def read_label_sets(split: "Split") -> LabelSets:
     )
 
 
-def _pack(
-    rows: list[int], numbers: list[int], shape: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
+def _pack(rows: list[int], numbers: list[int], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Set the bits of pairs of a row and a class, in uint8 of ``shape``."""
     bits = np.zeros(shape, dtype=np.uint8)
     columns, places = np.divmod(np.array(numbers, dtype=np.int64), 8)

@@ -30,8 +30,8 @@ class Batch:
 
     Attributes:
         tokens: ids (b, H, W), int16 (int32 if K > 32,768); uint8 (b, 3, H, W) from a pixel source.
-        labels: int64 (b,), −1 for an unlabeled sample; float32 (b, K), 0 or 1, in a split of several
-            labels per sample.
+        labels: int64 (b,), −1 for an unlabeled sample; float32 (b, K), 0 or 1 (−1 throughout for
+            an unlabeled sample), in a split of several labels per sample.
         positions: int64 (b,), each sample's global position in the epoch's order.
         epoch: the epoch that the batch belongs to.
         indices: int64 (b,) on the host, the samples' rows in the split.

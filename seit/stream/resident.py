@@ -84,7 +84,9 @@ class ResidentLoader(IndexedLoader):
             indices = self.order.indices(positions, epoch)
             rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
             sets = self.label_sets
-            labels = self._labels.index_select(0, rows) if sets is None else self._targets(sets, indices)
+            labels = (
+                self._labels.index_select(0, rows) if sets is None else self._targets(sets, indices)
+            )
             yield RowBatch(
                 packed=self._packed_NS,
                 rows=rows,

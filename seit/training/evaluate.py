@@ -37,7 +37,7 @@ MEAN_AP = "mean_average_precision"
 """Metric of several labels per sample."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Accuracy over the labeled samples of a split.
 
@@ -74,6 +74,11 @@ class Evaluation:
         """Confusion of true and predicted classes."""
         return Confusion.of_labels(self.labels, self.predictions, self.num_classes)
 
+    @property
+    def mean_average_precision(self) -> float | None:
+        """Mean average precision over the classes that occur, 0–1; None for one label a sample."""
+        return None if self.scores is None else self.scores.mean_average_precision
+
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the whole split."""
         own = {"top1": self.top1, "top5": self.top5, "loss": self.loss}
@@ -93,9 +98,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,), at least one of them not −1.
 
-    Labels of several per sample are (B, N), 0 or 1. Skips samples labeled −1. All tensors are on ``device``. The model is in evaluation mode
-    meanwhile; there is no synchronization until the end. With several ``ranks``, each passes its
-    part of the split and gets the evaluation of all of it.
+    Labels of several per sample are (B, N), 0 or 1. Skips samples labeled −1. All tensors are on
+    ``device``. The model is in evaluation mode meanwhile; there is no synchronization until the
+    end. With several ``ranks``, each passes its part of the split and gets the evaluation of all of
+    it.
     """
     started = time.perf_counter()
     wait_seconds = 0.0
@@ -129,6 +135,7 @@ def evaluate(
             outcomes.append(torch.stack([torch.where(known, top[:, 0], -1), labels], dim=1))
     model.train(was_training)
     ranks = ranks or Ranks(0, 1, device)
+    has_sets = bool(scored) if ranks.world_size == 1 else ranks.any(bool(scored))
     loss, hits5, samples = ranks.sum(totals).tolist()
     predictions, labels_of_all = ranks.join(torch.cat(outcomes)).cpu().numpy().T
     right = (predictions == labels_of_all)[predictions >= 0]
@@ -142,7 +149,7 @@ def evaluate(
         num_classes=num_classes,
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,
-        scores=_joined(scored, ranks) if scored else None,
+        scores=_joined(scored, ranks, num_classes) if has_sets else None,
     )
 
 
@@ -166,9 +173,10 @@ def _judge_sets(
     return known, terms.mean(1), hits.any(1), torch.where(known, labels, -1)
 
 
-def _joined(scored: list[Tensor], ranks: Ranks) -> LabelScores:
+def _joined(scored: list[Tensor], ranks: Ranks, num_classes: int) -> LabelScores:
     """Return the scores of all ranks, of labeled samples."""
-    pairs = ranks.join(torch.cat(scored)).cpu().numpy()
+    nothing = torch.empty(0, 2, num_classes, device=ranks.device)
+    pairs = ranks.join(torch.cat([nothing, *scored])).cpu().numpy()
     pairs = pairs[pairs[:, 1, 0] >= 0]
     return LabelScores(np.ascontiguousarray(pairs[:, 0]), pairs[:, 1] > 0)
 
@@ -185,15 +193,36 @@ class RunEvaluation(Outcome, Evaluation):
     """
 
     recorded = (
-        *("top1", "top5", "loss", "split", "samples"),
+        *("top1", "top5", "loss", MEAN_AP, "split", "samples"),
         *("unknown_samples", "unknown_classes", "missing_classes"),
-        *("samples_per_second", "data_wait_fraction"),
+        *("samples_per_second", "data_wait_fraction", "by_class"),
     )
 
     split: str
     classes: tuple[str, ...]
     unknown_classes: Mapping[str, int]
     missing_classes: tuple[str, ...]
+
+    @property
+    def by_class(self) -> dict[str, dict[str, float | int | None]]:
+        """Figures of each class by name: precision, recall, F1, support; None if undefined.
+
+        With several labels per sample also ``average_precision``, and the others are at a
+        probability of 0.5.
+        """
+        found = self.confusion if self.scores is None else self.scores
+        columns: dict[str, list[float | int]] = {
+            "precision": found.precisions.tolist(),
+            "recall": found.recalls.tolist(),
+            "f1": found.f1s.tolist(),
+            "support": found.support.tolist(),
+        }
+        if self.scores is not None:
+            columns["average_precision"] = self.scores.average_precisions.tolist()
+        return {
+            name: {key: _defined(values[row]) for key, values in columns.items()}
+            for row, name in enumerate(self.classes)
+        }
 
     @property
     def unknown_samples(self) -> int:
@@ -250,6 +279,7 @@ def evaluate_run(
             f"it with --tokenizer {run.path / TOKENIZER_NAME}"
         )
     split = chosen_split(store) if split is None else split
+    _refuse_other_labels(run, store, split)
     match = match_classes(store.classes, classes, loose=spelling == "loose")
     left_out = unknown_classes(store, split, match)
     refuse_unknown(run, store, split, match, left_out, skips=unknown == "skip")
@@ -258,10 +288,10 @@ def evaluate_run(
     feed = make_feed(store, config, target, with_train=False)
     model, augment = load_classifier(run, feed.augment, tokenizer, target)
     feed = replace(feed, augment=augment)
-    lookup = torch.from_numpy(np.append(match.numbers, -1)).to(target)
+    relabel = _Relabel(match, target)
     evaluation = evaluate(
         model,
-        ((inputs, lookup[own]) for inputs, own in feed.evaluation_inputs()),
+        ((inputs, relabel(own)) for inputs, own in feed.evaluation_inputs()),
         num_classes=len(classes),
         device=target,
         autocast=make_autocast(config, target),
@@ -274,6 +304,35 @@ def evaluate_run(
         unknown_classes=left_out,
         missing_classes=match.missing,
     )
+
+
+class _Relabel:
+    """Renumbers the labels of a store's batches as a run's."""
+
+    def __init__(self, match: ClassMatch, device: torch.device) -> None:
+        self._lookup = torch.from_numpy(np.append(match.numbers, -1)).to(device)
+        self._num_classes = len(match.missing) + int((match.numbers >= 0).sum())
+
+    def __call__(self, labels: Tensor) -> Tensor:
+        """Return labels (B,) → (B,), or multi-hot ones (B, M) → (B, N)."""
+        if labels.ndim == 1:
+            return self._lookup[labels]
+        numbers = self._lookup[:-1]
+        is_known = numbers >= 0
+        targets = labels[:, :1].clamp(max=0).repeat(1, self._num_classes)  # −1 if unlabeled
+        targets[:, numbers[is_known]] = labels[:, is_known]
+        return targets
+
+
+def _refuse_other_labels(run: Run, store: Store, split: str) -> None:
+    """Refuse a split of several labels per sample for a run of one, and the reverse."""
+    has_sets = store[split].label_sets is not None
+    if has_sets != run.has_label_sets:
+        one, other = ("several", "one") if has_sets else ("one", "several")
+        raise UsageError(
+            f"split {split!r} of {store.folder} has {one} labels per sample, and the run "
+            f"{run.path} learned {other}; evaluate it on a store of its kind"
+        )
 
 
 def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> str | None:
@@ -312,7 +371,9 @@ def refuse_unknown(
     """
     if left_out and not skips:
         raise UsageError(_refusal(store, split, run, left_out))
-    if not (match.relabel(store[split].labels) >= 0).any():
+    sets = getattr(store[split], "label_sets", None)
+    known = match.relabel(store[split].labels) >= 0 if sets is None else sets.known
+    if not known.any():
         raise UsageError(
             f"split {split!r} of {store.folder} holds no labeled samples to evaluate"
             + (f", but those of classes that {run.path} does not know" if left_out else "")
@@ -321,8 +382,10 @@ def refuse_unknown(
 
 def unknown_classes(store: Store | SoundData, split: str, match: ClassMatch) -> dict[str, int]:
     """Count the samples of each class that the run lacks, by name, in the store's order."""
-    labels = store[split].labels
+    labels, sets = store[split].labels, getattr(store[split], "label_sets", None)
     counts = np.bincount(labels[labels >= 0], minlength=len(store.classes))
+    if sets is not None:
+        counts = sets.counts
     lacking = np.flatnonzero((match.numbers < 0) & (counts > 0))
     return {store.classes[label]: int(counts[label]) for label in lacking.tolist()}
 
@@ -335,3 +398,7 @@ def _refusal(store: Store | SoundData, split: str, run: Run, left_out: Mapping[s
         + (f"; {say_near(near)}: pass --spelling loose to take such names for one" if near else "")
         + "; pass --unknown-classes skip to leave samples of unknown classes out"
     )
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -46,7 +46,9 @@ def assemble(
         )
         splits.setdefault(split, []).append(instance)
         several = None if label >= 0 else labels_in(draft.metadata)
-        known = [label] if several is None else [numbers[name] for name in several if name in numbers]
+        known = (
+            [label] if several is None else [numbers[name] for name in several if name in numbers]
+        )
         counts.setdefault(split, Counter()).update(known)
         unlabelled += several is None and label < 0
     notes = list(warnings)

@@ -69,9 +69,7 @@ def list_folder(
     warnings += [f"class folder {shown(name)} holds no files" for name in tree.empty]
     classes = tuple(sorted({name for draft in drafts if (name := draft.class_name) is not None}))
     if tables:
-        drafts, classes = apply_metadata(
-            tables, drafts, warnings, label_separator=label_separator
-        )
+        drafts, classes = apply_metadata(tables, drafts, warnings, label_separator=label_separator)
     if tree.outside:
         warnings.append(
             f"left out, as they lie next to the split folders: {examples(tree.outside)}"

@@ -50,8 +50,8 @@ def list_manifest(
     and URLs are allowed, and are their own keys. ``source`` names the manifest if ``path`` is a
     copy, and ``sizes`` has the bytes of all files below a URL. Without a split column,
     ``hash_split`` assigns the splits. A column of several labels, see `RowFields`, leaves the
-    instances without a label of their own. Other columns are kept as metadata. A missing file is still
-    an instance (``num_bytes`` −1), and reading it reports the fault.
+    instances without a label of their own. Other columns are kept as metadata. A missing file is
+    still an instance (``num_bytes`` −1), and reading it reports the fault.
 
     Raises:
         UsageError: there is no path column or no row, or a row has no usable path, label or split,
@@ -131,8 +131,8 @@ def name_drafts(
 class RowFields:
     """Columns of a table of files: label, split, and metadata.
 
-    Without a column of single labels, or with a ``label_separator``, a column ``labels`` has several
-    of them.
+    Without a column of single labels, or with a ``label_separator``, a column ``labels`` has
+    several of them.
 
     Args:
         columns: their names; label and split are matched in lower case.
