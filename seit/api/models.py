@@ -79,6 +79,7 @@ def evaluate(
     pixels: str | Path | None = None,
     backbone: str | Path | None = None,
     download: bool = False,
+    tta: bool = False,
 ) -> RunEvaluation:
     """Evaluate a finished run on a split of a store, every sample once.
 
@@ -99,6 +100,8 @@ def evaluate(
         backbone: folder of the speech model, for a run that tuned one; ``store`` is then a corpus
             of sounds.
         download: whether the name of a speech model on the hub may be downloaded.
+        tta: whether to average each sample's probabilities over crops of its grid, and over mirror
+            images where the tokenizer allows it (test-time augmentation).
 
     Raises:
         UsageError: the run has not finished, or store and run do not fit together.
@@ -110,6 +113,8 @@ def evaluate(
     if tables is not None:
         check_new_tables(tables)
     if _is_of_sounds(run, backbone):
+        if tta:
+            raise UsageError("--tta takes views of tokens, and the run takes sounds; leave it out")
         result, keys = evaluate_speech(
             run,
             _source_of(store),
@@ -132,6 +137,7 @@ def evaluate(
         spelling=spelling,
         device=device,
         pixels=pixels,
+        tta=tta,
     )
     if tables is not None:
         write_evaluation(tables, result, opened[result.split].keys)

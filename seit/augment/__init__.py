@@ -30,6 +30,7 @@ from seit.augment.random import SampleRandom
 from seit.augment.stored import StoredTokens
 from seit.augment.swap import swap_squares
 from seit.augment.synonyms import nearest_codes, replace_synonyms
+from seit.augment.views import GridViews
 
 __all__ = [
     "AugmentConfig",
@@ -37,6 +38,7 @@ __all__ = [
     "CropBoxes",
     "FusedAugment",
     "Geometry",
+    "GridViews",
     "Interpolation",
     "Mixed",
     "Op",

@@ -31,6 +31,7 @@ from seit.training.precision import make_autocast
 from seit.training.ranks import Ranks
 from seit.training.run import TOKENIZER_NAME, Run
 from seit.training.speech.data import SoundData
+from seit.training.views import MeanOfViews, views_of
 
 _DEFAULT_SPLIT = "val"
 MEAN_AP = "mean_average_precision"
@@ -190,10 +191,11 @@ class RunEvaluation(Outcome, Evaluation):
         classes: class names (N,) of the run, indexed by labels and predictions.
         unknown_classes: number of skipped samples, by the name of a class that the run lacks.
         missing_classes: classes of the run that the store lacks.
+        views: views whose probabilities were averaged for each sample; 1 without TTA.
     """
 
     recorded = (
-        *("top1", "top5", "loss", MEAN_AP, "split", "samples"),
+        *("top1", "top5", "loss", MEAN_AP, "split", "samples", "views"),
         *("unknown_samples", "unknown_classes", "missing_classes"),
         *("samples_per_second", "data_wait_fraction", "by_class"),
     )
@@ -202,6 +204,7 @@ class RunEvaluation(Outcome, Evaluation):
     classes: tuple[str, ...]
     unknown_classes: Mapping[str, int]
     missing_classes: tuple[str, ...]
+    views: int = 1
 
     @property
     def by_class(self) -> dict[str, dict[str, float | int | None]]:
@@ -249,6 +252,7 @@ def evaluate_run(
     spelling: Literal["exact", "loose"] = "exact",
     device: str = "auto",
     pixels: str | Path | None = None,
+    tta: bool = False,
 ) -> RunEvaluation:
     """Evaluate a run's weights on one split of a store, every sample once.
 
@@ -263,6 +267,7 @@ def evaluate_run(
         device: device of the network.
         pixels: SRC of the images, for a run trained on pixels. The SRC in the run's own settings is
             untrusted and never opened.
+        tta: average the probabilities over crops and mirror images; see `seit.augment.GridViews`.
 
     Raises:
         UsageError: the store was made by another tokenizer, has no labeled samples in that split,
@@ -289,9 +294,18 @@ def evaluate_run(
     model, augment = load_classifier(run, feed.augment, tokenizer, target)
     feed = replace(feed, augment=augment)
     relabel = _Relabel(match, target)
+    inputs_and_labels = feed.evaluation_inputs()
+    views = 1
+    if tta:
+        assert feed.evaluation is not None, "labeled stores have an evaluated split"
+        grid_views = views_of(store, augment)
+        views = grid_views.num_views
+        model = MeanOfViews(model, has_label_sets=run.has_label_sets)
+        batches = feed.evaluation.epoch(0)
+        inputs_and_labels = ((grid_views(batch.tokens), batch.labels) for batch in batches)
     evaluation = evaluate(
         model,
-        ((inputs, relabel(own)) for inputs, own in feed.evaluation_inputs()),
+        ((inputs, relabel(own)) for inputs, own in inputs_and_labels),
         num_classes=len(classes),
         device=target,
         autocast=make_autocast(config, target),
@@ -303,6 +317,7 @@ def evaluate_run(
         classes=classes,
         unknown_classes=left_out,
         missing_classes=match.missing,
+        views=views,
     )
 
 
