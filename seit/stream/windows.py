@@ -104,6 +104,7 @@ class StreamingLoader(Loader):
         window_blocks: blocks that are shuffled together.
         shuffle: False for the stored order.
         rank: the process's part of each batch.
+        order: replaces the order `window` by another of the same windows.
         labeled: makes a sample without a label an error.
     """
 
@@ -117,9 +118,10 @@ class StreamingLoader(Loader):
         window_blocks: int,
         shuffle: bool = True,
         rank: Rank | None = None,
+        order: WindowOrder | None = None,
         labeled: bool = False,
     ) -> None:
-        self._windows = WindowOrder(
+        self._windows = order or WindowOrder(
             split.block_sizes, seed=seed, window_blocks=window_blocks, shuffles=shuffle
         )
         super().__init__(self._windows, batch_size=batch_size, device=device, rank=rank)
@@ -259,7 +261,7 @@ class StreamingLoader(Loader):
         else:
             own = self.rank.part_of_split(self.num_samples)
             positions = np.arange(max(window.start, own.start), min(window.stop, own.stop))
-        return np.sort(self._windows.place(positions, epoch)[1])
+        return np.unique(self._windows.place(positions, epoch)[1])
 
     def _take_buffer(self, num_samples: int) -> npt.NDArray[np.uint8]:
         """Return space for a window, uint8 (n, S), reusing the mapped pages of a previous one."""

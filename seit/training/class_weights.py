@@ -38,8 +38,9 @@ def class_weights(setting: str | None, split: Split) -> Tensor | None:
     if setting is None:
         return None
     classes = split.classes
-    if setting == BALANCED and split.label_sets is not None:
-        return _present_weights(split.label_sets)
+    sets = split.label_sets
+    if setting == BALANCED and sets is not None:
+        return _present_weights(sets)
     if setting == BALANCED:
         labels = split.labels
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))

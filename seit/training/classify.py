@@ -306,7 +306,7 @@ def _warn_of_classes(config: TrainConfig, store: Store | SoundData) -> None:
 
 def _labels_of(split: Any) -> list[int]:
     """Return the classes with samples in a split, ascending."""
-    sets = getattr(split, "label_sets", None)
+    sets = split.label_sets
     found: list[int] = (
         np.unique(split.labels) if sets is None else np.flatnonzero(sets.counts)
     ).tolist()

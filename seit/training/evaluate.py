@@ -386,7 +386,7 @@ def refuse_unknown(
     """
     if left_out and not skips:
         raise UsageError(_refusal(store, split, run, left_out))
-    sets = getattr(store[split], "label_sets", None)
+    sets = store[split].label_sets
     known = match.relabel(store[split].labels) >= 0 if sets is None else sets.known
     if not known.any():
         raise UsageError(
@@ -397,7 +397,7 @@ def refuse_unknown(
 
 def unknown_classes(store: Store | SoundData, split: str, match: ClassMatch) -> dict[str, int]:
     """Count the samples of each class that the run lacks, by name, in the store's order."""
-    labels, sets = store[split].labels, getattr(store[split], "label_sets", None)
+    labels, sets = store[split].labels, store[split].label_sets
     counts = np.bincount(labels[labels >= 0], minlength=len(store.classes))
     if sets is not None:
         counts = sets.counts
