@@ -20,6 +20,7 @@ from .intervals import (
     wilson_interval as wilson_interval,
 )
 from .lines import Series as Series, line_chart as line_chart
+from .markdown import markdown_page as markdown_page, yaml_text as yaml_text
 from .markup import element as element, text as text
 from .notebook import summary_table as summary_table
 from .pictures import (

@@ -1,3 +1,4 @@
+from .card import CARD_PAGE_NAME as CARD_PAGE_NAME, write_dataset_card as write_dataset_card
 from .convert import Conversion as Conversion, convert_store as convert_store
 from .copy import copy_store as copy_store
 from .delete import Deletion as Deletion, delete_samples as delete_samples
