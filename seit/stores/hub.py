@@ -29,6 +29,8 @@ _REPO_TYPE = "dataset"
 _COMMIT_FILES = 50
 _COMMIT_BYTES = 4 << 30
 """Most files and bytes of a commit: what an interrupted upload may have to send again."""
+_SMALL_BYTES = 1 << 26
+"""Largest file that a repository keeps as part of its commits."""
 _OWN = {".gitattributes", CARD_PAGE_NAME}
 """Files of a repository that are no part of a store and no obstacle."""
 _REASONS = {
@@ -109,7 +111,7 @@ def upload_store(
     card_text = store.card.to_text().encode()
     _check_remote(place, remote, store, card_text)
     records = store.card.records
-    left = [record for record in records if not _is_there(record, remote)]
+    left = [record for record in records if not _is_there(folder, record, remote)]
     done = len(records) - len(left)
     total = len(records) + 1
     for part in _parts(left):
@@ -170,10 +172,15 @@ def _is_same(remote: _Remote, data: bytes) -> bool:
     return remote.blob == blob.hexdigest()
 
 
-def _is_there(record: FileRecord, remote: Mapping[str, _Remote]) -> bool:
-    """Return whether a large file has been uploaded; the hub's library compares the small ones."""
+def _is_there(folder: Path, record: FileRecord, remote: Mapping[str, _Remote]) -> bool:
+    """Return whether a file has been uploaded."""
     found = remote.get(record.file)
-    return found is not None and (found.size, found.sha256) == (record.bytes, record.sha256)
+    if found is None or found.size != record.bytes:
+        return False
+    if found.sha256 is not None:
+        return found.sha256 == record.sha256
+    path = folder / record.file
+    return record.bytes <= _SMALL_BYTES and path.is_file() and _is_same(found, path.read_bytes())
 
 
 def _parts(records: Sequence[FileRecord]) -> Iterator[list[FileRecord]]:
