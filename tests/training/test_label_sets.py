@@ -267,7 +267,7 @@ def test_one_label_has_no_threshold(pattern_folder, tiny_run):
 
 def test_what_needs_one_label_says_so(several, pattern_store, tiny_run, run_of_several, tmp_path):
     with pytest.raises(UsageError, match="several labels per sample, and a stream of tasks"):
-        seit.continual(several, out=tmp_path / "a", method="finetune")
+        seit.continual(several, out=tmp_path / "a", method="seq-ft")
     with pytest.raises(UsageError, match="several labels per sample, and compression needs one"):
         seit.compress(run_of_several[0], store=several, out=tmp_path / "b", method="w8")
     with pytest.raises(UsageError, match="no order balances"):
