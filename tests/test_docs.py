@@ -54,6 +54,15 @@ def test_readme_fits_a_screen_and_a_half_and_says_how_to_test():
     assert any(line.startswith("uv run --group dev pytest") for line in lines)
 
 
+def test_the_faq_lists_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    text = (ROOT / "docs" / "faq.md").read_text()
+    listed = re.findall(r"`([\w-]+)`", text.partition("Extras: ")[2].partition(".\n")[0])
+    assert set(listed) == set(extras)
+
+
 def test_dockerfile_takes_the_wheel_and_known_extras():
     text = (ROOT / "Dockerfile").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][

@@ -79,6 +79,7 @@ def evaluate(
     pixels: str | Path | None = None,
     backbone: str | Path | None = None,
     download: bool = False,
+    tta: bool = False,
 ) -> RunEvaluation:
     """Evaluate a finished run on a split of a store, every sample once.
 
@@ -99,6 +100,8 @@ def evaluate(
         backbone: folder of the speech model, for a run that tuned one; ``store`` is then a corpus
             of sounds.
         download: whether the name of a speech model on the hub may be downloaded.
+        tta: whether to average each sample's probabilities over crops of its grid, and over mirror
+            images where the tokenizer allows it (test-time augmentation).
 
     Raises:
         UsageError: the run has not finished, or store and run do not fit together.
@@ -110,6 +113,8 @@ def evaluate(
     if tables is not None:
         check_new_tables(tables)
     if _is_of_sounds(run, backbone):
+        if tta:
+            raise UsageError("--tta takes views of tokens, and the run takes sounds; leave it out")
         result, keys = evaluate_speech(
             run,
             _source_of(store),
@@ -132,6 +137,7 @@ def evaluate(
         spelling=spelling,
         device=device,
         pixels=pixels,
+        tta=tta,
     )
     if tables is not None:
         write_evaluation(tables, result, opened[result.split].keys)
@@ -143,6 +149,7 @@ def predict(
     *,
     files: Sequence[str | Path],
     top: int = 5,
+    threshold: float | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     backbone: str | Path | None = None,
@@ -157,6 +164,8 @@ def predict(
         files: image files (audio files for a run trained on audio), folders of them, and patterns
             such as ``"photos/*.jpg"``.
         top: number of classes to name.
+        threshold: least probability of a label, for a run that learned several labels per sample;
+            0.5 by default. At most ``top`` labels are named.
         out: a new CSV file for the predictions, written as they come; the result counts them.
         device: auto, cpu, cuda, mps.
         backbone: folder of the speech model, for a run that tuned one or takes its units.
@@ -175,10 +184,14 @@ def predict(
     table_path = None if out is None else Path(out)
     if table_path is not None:
         check_new_file(table_path)
+    if threshold is not None and _is_of_sounds(run, backbone):
+        raise UsageError(f"the run {run} learned one label per sample; leave --threshold out")
     predictor = (
         SpeechPredictor(run, backbone=backbone, top=top, device=device, download=download)
-        if Run.open(run).kind.of_sounds
-        else Predictor(run, top=top, device=device, backbone=backbone, download=download)
+        if _is_of_sounds(run, backbone)
+        else Predictor(
+            run, top=top, device=device, threshold=threshold, backbone=backbone, download=download
+        )
     )
     listed = list_files(files, predictor.modality)
     found: list[Prediction] = []

@@ -79,16 +79,21 @@ def convert(
     out: Location,
     codec: CodecName | None = None,
     container: Literal["wds", "zarr", "official"] | None = None,
+    license_id: str = "",
+    private: bool = False,
     progress: Count | None = None,
 ) -> Conversion:
     """Copy a store, in another codec or container, or from and to official SeiT files.
 
     Args:
         source: a path or URL of a store, or a folder of naver-ai/seit's token files.
-        out: a new or empty folder or URL.
+        out: a new or empty folder or URL; ``hf://OWNER/NAME`` is a dataset of the Hugging Face hub,
+            which gets a dataset card too. An interrupted upload resumes.
         codec: how grids are coded; as in the source by default.
         container: WebDataset tars, Zarr v3 groups, or naver-ai/seit's files; as in the source by
             default.
+        license_id: license on the dataset card of ``hf://``, such as ``cc0-1.0``.
+        private: whether a new dataset of ``hf://`` is private.
         progress: called with (done, total).
 
     Raises:
@@ -97,7 +102,15 @@ def convert(
     Example:
         >>> seit.convert("store", out="store-zarr", container="zarr")
     """
-    return convert_store(source, out, codec=codec, container=container, progress=progress)
+    return convert_store(
+        source,
+        out,
+        codec=codec,
+        container=container,
+        license_id=license_id,
+        private=private,
+        progress=progress,
+    )
 
 
 def merge(

@@ -50,3 +50,4 @@ from .synonyms import (
     nearest_codes as nearest_codes,
     replace_synonyms as replace_synonyms,
 )
+from .views import GridViews as GridViews

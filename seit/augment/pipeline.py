@@ -171,6 +171,18 @@ class TokenAugment(CropAndMix):
         cropped = center_crop(cells, self.output_size).flatten(1, 2)
         return self._embed(self._rows_of_codebook(cropped)).contiguous()
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return whole grids, embedded: (B, C, H, W) float32.
+
+        Args:
+            tokens: (B, H, W) or (B, L·H, W), any integer dtype, 0 to K − 1.
+
+        Raises:
+            UsageError: tokens have another grid.
+        """
+        self.check_batch(tokens, self.stored_grid)
+        return self._embed(self._rows_of_codebook(tokens))
+
     def _rows_of_codebook(self, tokens: Tensor) -> Tensor:
         """Convert ids (B, L·H, W) to int64 rows of ``self.codebook``: l·K is added on level l."""
         tokens = tokens.to(torch.int64)

@@ -13,22 +13,35 @@ def command(
     *,
     codec: Literal["context", "packed"] | None = None,
     container: Literal["wds", "zarr", "official"] | None = None,
+    license: str = "",  # noqa: A002 - the name of the flag
+    private: bool = False,
     json: bool = False,
 ) -> None:
     """Copy a store, in another codec or container, or from and to official SeiT files.
 
     Args:
         src: A store's folder or URL, or a folder of naver-ai/seit's token files.
-        dst: A new or empty folder or URL.
+        dst: A new or empty folder or URL; hf://OWNER/NAME uploads to a dataset of the Hugging Face
+            hub, with a dataset card, and resumes.
         codec: Codec of the grids; that of SRC by default.
         container: Format of the shards: WebDataset tars, Zarr v3 groups, or naver-ai/seit's files;
             that of SRC by default.
+        license: License on the dataset card of hf://, such as cc0-1.0.
+        private: Make a new dataset of hf:// private.
         json: Print one JSON object.
     """
     from seit.api import convert
 
     with counting_bar("converting") as progress:
-        result = convert(src, out=dst, codec=codec, container=container, progress=progress)
+        result = convert(
+            src,
+            out=dst,
+            codec=codec,
+            container=container,
+            license_id=license,
+            private=private,
+            progress=progress,
+        )
     if json:
         return print_result(result)
     return print_table(

@@ -19,6 +19,7 @@ def command(
     out: Path | None = None,
     device: str = "auto",
     pixels: str | None = None,
+    tta: bool = False,
     backbone: str | None = None,
     download: bool = False,
     json: bool = False,
@@ -39,6 +40,8 @@ def command(
             matrix, the prediction of each sample. A new .csv file gets only the first.
         device: auto, cpu, cuda, mps.
         pixels: SRC of the images, for a run that was trained on pixels.
+        tta: Average the probabilities over crops of the grid, and mirror images where the tokenizer
+            allows them (test-time augmentation).
         backbone: hf: and the folder of the speech model, for a run that tuned one.
         download: Allow a speech model's name on the hub to be downloaded; no code of it is run.
         json: Print one JSON object.
@@ -57,6 +60,7 @@ def command(
         backbone=backbone,
         download=download,
         pixels=pixels,
+        tta=tta,
     )
     if json:
         return print_result(result)
@@ -72,5 +76,6 @@ def command(
         warn([f"the store lacks classes of the run: {listed(result.missing_classes)}"])
     figures = accuracy_rows(result, samples=result.samples, num_classes=result.num_classes)
     rate = human_rate(result.samples_per_second)
-    print_table([*figures, ("samples", f"{result.samples:,} ({rate})")])
+    views = [("views", f"{result.views} of each sample")] if tta else []
+    print_table([*figures, *views, ("samples", f"{result.samples:,} ({rate})")])
     return say(f"the tables are at {out}") if out is not None else None

@@ -23,6 +23,9 @@ def accuracy_rows(
     if is_sure:
         share = f"{result.top1:.4f}"
     rows = [("top-1", f"{share} ({note})" if note else share)]
+    mean = result.mean_average_precision
+    if mean is not None:
+        rows.insert(0, ("mAP", f"{mean:.4f}"))
     if is_sure and num_classes > MANY_CLASSES:
         rows.append(("top-5", f"{result.top5:.4f}"))
     return [*rows, ("loss", f"{result.loss:.4f}")]

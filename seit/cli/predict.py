@@ -16,6 +16,7 @@ def command(
     /,
     *,
     top: int = 5,
+    threshold: float | None = None,
     out: Path | None = None,
     device: str = "auto",
     backbone: str | None = None,
@@ -31,6 +32,8 @@ def command(
         files: Image files (audio files if the run was trained on audio), folders of them, and
             patterns such as 'photos/*.jpg'.
         top: Number of classes to report.
+        threshold: Least probability of a label, for a run that learned several labels per file; 0.5
+            by default.
         out: A new CSV file for the results, written as they come.
         device: auto, cpu, cuda, mps.
         backbone: hf: and the folder of the speech model, for a run that tuned one or takes its
@@ -45,6 +48,7 @@ def command(
             run,
             files=files,
             top=top,
+            threshold=threshold,
             out=out,
             device=device,
             backbone=backbone,
@@ -73,5 +77,6 @@ def _print(prediction: "Prediction") -> None:
     if prediction.error is not None:
         lines = [f"  unreadable: {prediction.error}"]
     else:
-        lines = [f"  {share:6.1%}  {name}" for name, share in prediction.classes]
+        named = [f"  {share:6.1%}  {name}" for name, share in prediction.classes]
+        lines = named or ["  no label"]
     print_lines([prediction.file, *lines])

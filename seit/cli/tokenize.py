@@ -38,6 +38,7 @@ def command(
     device: str = "cpu",
     compile: bool = False,  # noqa: A002 - the name of the option
     seed: int = 0,
+    label_separator: str | None = None,
     strict: bool = False,
     overwrite: bool = False,
     embed_tokenizer: bool = False,
@@ -80,6 +81,8 @@ def command(
         device: auto, cpu, cuda, mps.
         compile: Run the tokenizer through torch.compile, which may change a few ids.
         seed: Seed for the tokenizer's fit and the views.
+        label_separator: Text between several labels of a file in a table; | by default in the
+            column labels. Makes the column label one of several labels, too.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job with other settings, at STORE.
         embed_tokenizer: Copy the weights of a shipped tokenizer into the store; by default the
@@ -123,6 +126,7 @@ def command(
             device=device,
             compile=compile,
             seed=seed,
+            label_separator=label_separator,
             strict=strict,
             overwrite=overwrite,
             embed_tokenizer=embed_tokenizer,

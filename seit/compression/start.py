@@ -8,6 +8,7 @@ from seit.compression.registry import METHODS
 from seit.compression.result import CompressResult
 from seit.progress import Progress
 from seit.shards import Store, as_store
+from seit.training import refuse_label_sets
 
 
 def compress(
@@ -35,5 +36,12 @@ def compress(
         SeitError: a file cannot be written, or a loss is not finite.
     """
     opened = as_store(store)
+    data = config.data
+    refuse_label_sets(
+        opened,
+        (data.train_split, data.val_split),
+        verb="compression",
+        instead="seit export writes the run as it is",
+    )
     task = Task(config=config, store=opened, out=Path(out), resume=resume, progress=progress)
     return METHODS[config.compression.method].run(task)

@@ -92,6 +92,11 @@ def _front_matter(spec: ExportSpec, name: str) -> dict[str, Any]:
         {"type": "accuracy", "name": label, "value": round(float(spec.result[key]), 4)}
         for key, label in (("top1", "top-1"), ("top5", "top-5"))
     ]
+    mean = spec.result.get("mean_average_precision")
+    if mean is not None:
+        metrics.insert(
+            0, {"type": "mean_average_precision", "name": "mAP", "value": round(mean, 4)}
+        )
     dataset = {
         "type": "seit-store",
         "name": f"seit store {spec.store[:12]}",

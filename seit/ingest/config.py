@@ -50,6 +50,8 @@ class TokenizeConfig:
         ray_address: address of the cluster ("auto", "host:port", "ray://…"); None to start one.
         ray_cpus: cores per actor.
         seed: seed of the tokenizer's fit.
+        label_separator: text between the labels of an instance, in a table's column ``labels`` or
+            ``label``; None for ``|`` in ``labels``, and single labels in ``label``.
         workdir: local build folder if STORE is a URL; on a cluster, shared by all nodes.
         root: base folder of a manifest's relative paths; None for the manifest's own.
         overwrite: replace a finished store, or an unfinished job with other settings, at STORE; an
@@ -80,6 +82,7 @@ class TokenizeConfig:
     ray_address: str | None = None
     ray_cpus: int = 1
     seed: int = 0
+    label_separator: str | None = None
     workdir: Path | None = None
     root: Path | None = None
     overwrite: bool = False
@@ -107,6 +110,10 @@ class TokenizeConfig:
             )
         if not 1 <= self.views <= MAX_VIEWS:
             raise UsageError(f"views is {self.views}; expected 1 to {MAX_VIEWS}")
+        if self.label_separator == "":
+            raise UsageError(
+                "label_separator is empty; expected the text between labels, such as |"
+            )
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
         if self.workers is not None and self.workers < 1:

@@ -349,6 +349,7 @@ def describe_job(corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None
         "seed": config.seed,
         **({"max_seconds": config.max_seconds} if config.modality == "audio" else {}),
         **({"compile": True} if config.compile else {}),
+        **({"label_separator": separator} if (separator := config.label_separator) else {}),
         **({"views": config.views} if config.views > 1 else {}),
         **({"embed_tokenizer": True} if config.embed_tokenizer else {}),
     }

@@ -71,6 +71,7 @@ def list_source(
         root=config.root,
         modality=config.modality,
         kept_splits=kept_splits,
+        label_separator=config.label_separator,
     )
     if config.views > 1:
         check_derived_keys(corpus.instances, sign=VIEW_SIGN, part="view")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from seit.ingest.plan import ShardPlan
 from seit.ingest.sources import Corpus
 from seit.ingest.sources.corpus import examples
+from seit.ingest.sources.label_sets import labels_in
 from seit.ingest.sources.labels import compare_splits
 from seit.ingest.workspace import DoneShard
 from seit.tokenizers import PatchTokenizer
@@ -62,6 +63,8 @@ def class_remarks(
     for plan, record in done:
         counts.setdefault(plan.split, Counter()).update(record.label_counts)
     present = set().union(*counts.values())
+    if present <= {-1} and any(labels_in(one.metadata) is not None for one in corpus.instances):
+        return ()  # several labels per file, which the listing has compared
     missing = [name for label, name in enumerate(corpus.classes) if label not in present]
     lines = [line for line in compare_splits(corpus.classes, counts) if line not in corpus.warnings]
     if len(missing) == 1:

@@ -70,6 +70,7 @@ _FIXED = (
     "views",
     "compile",
     "embed_tokenizer",
+    "label_separator",
 )
 """Settings that an update takes from the store's job."""
 _UPDATE = "update"

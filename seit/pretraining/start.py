@@ -1,5 +1,6 @@
 """`seit pretrain`: learn without labels."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from seit.training import (
     starting_from,
 )
 
+_LOG = logging.getLogger(__name__)
 LEAST_PATCHES = 4
 """At least this many, as some are predicted from the others."""
 TEACHER_FOLDER = "teacher"
@@ -57,6 +59,13 @@ def pretrain(
         raise UsageError(
             f"{store.folder} was made by {store.card.tokenizer.name}, of {store.levels} "
             "levels of codes; pre-training takes tokenizers of one level"
+        )
+    train_split = config.data.train_split
+    if train_split in store and store[train_split].label_sets is not None:
+        _LOG.info(
+            "%s has several labels per sample: pretraining ignores them, and its probes measure no "
+            "accuracy",
+            store.folder,
         )
     settled, out = _settled(starting_from(config, init_from), store), Path(out)
     start = None if settled.init_from is None else Path(settled.init_from)

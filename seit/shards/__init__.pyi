@@ -46,6 +46,7 @@ from .folders.retries import RetryPolicy as RetryPolicy, hide_secrets as hide_se
 from .frames import Kind as Kind
 from .index import SplitIndex as SplitIndex, index_name as index_name, write_index as write_index
 from .jit import compiled as compiled
+from .label_sets import LABELS_KEY as LABELS_KEY, LabelSets as LabelSets
 from .listed import (
     CODEBOOK_NAME as CODEBOOK_NAME,
     CODEBOOK_TENSOR as CODEBOOK_TENSOR,

@@ -19,6 +19,7 @@ from seit.printable import printable
 from seit.shards.codecs import MAX_BLOCK_TOKENS, Codec
 from seit.shards.folders import LocalFolder
 from seit.shards.frames import Kind
+from seit.shards.label_sets import LabelSets, has_label_sets, read_label_sets
 from seit.shards.shard import BlockColumns, DamagedBlock, Shard
 from seit.shards.tar_shard import open_tar_shards
 from seit.shards.zarr import ZarrGroup, open_zarr_shards
@@ -199,6 +200,11 @@ class Split(Sequence[Sample]):
                 f"card names {len(self.classes)} classes"
             )
         return labels
+
+    @cached_property
+    def label_sets(self) -> LabelSets | None:
+        """Several labels per sample; None in a split of single labels."""
+        return read_label_sets(self) if has_label_sets(self) else None
 
     @cached_property
     def keys(self) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from seit.errors import UsageError
 from seit.outcomes import Outcome
 from seit.progress import Count
-from seit.shards import CARD_NAME, LocalFolder, Location, open_folder, open_store
+from seit.shards import CARD_NAME, LocalFolder, Location, Store, open_folder, open_store
 from seit.stores.copy import copy_store
+from seit.stores.hub import hub_name, is_hub, upload_store
 from seit.stores.official import export_official, find_official, import_official
 from seit.stores.place import place_store, work_folder
 from seit.stores.recode import check_names, recode_store
@@ -43,6 +45,8 @@ def convert_store(
     *,
     codec: str | None = None,
     container: str | None = None,
+    license_id: str = "",
+    private: bool = False,
     progress: Count | None = None,
 ) -> Conversion:
     """Write the store at ``source`` to ``target``, losslessly and in the same order.
@@ -54,9 +58,12 @@ def convert_store(
 
     Args:
         source: path or URL of a store, or local folder with official files.
-        target: path or URL, new or empty.
+        target: path or URL, new or empty; ``hf://owner/name`` is a dataset of the hub, which gets a
+            dataset card too, see :func:`seit.stores.hub.upload_store`.
         codec: ``"packed"`` or ``"context"``; see :func:`seit.stores.recode.recode_store`.
         container: ``"wds"``, ``"zarr"`` or ``"official"``.
+        license_id: license on the dataset card of ``hf://``.
+        private: whether a new dataset of ``hf://`` is private.
         progress: callback for progress.
 
     Raises:
@@ -65,6 +72,15 @@ def convert_store(
         DamagedError: the source is damaged.
         SeitError: a disk is full or a remote server does not respond.
     """
+    if is_hub(target):
+        return _upload(
+            source, str(target), codec, container, license_id, private=private, progress=progress
+        )
+    if license_id or private:
+        raise UsageError(
+            "a license and privacy are for uploads to hf://OWNER/NAME; leave --license and "
+            "--private out"
+        )
     if container == OFFICIAL:
         return _export(source, target, codec, progress)
     check_names(codec or "packed", container or "wds")
@@ -81,7 +97,10 @@ def convert_store(
         with work_folder(target) as folder:
             _recode(source, folder / "store", codec, container, progress)
             place_store(folder / "store", target)
-    store = open_store(target)
+    return _described(open_store(target))
+
+
+def _described(store: Store) -> Conversion:
     samples = store.card.samples
     return Conversion(
         samples=samples,
@@ -90,6 +109,35 @@ def convert_store(
         codec=store.card.codec,
         container=store.card.container,
     )
+
+
+def _upload(
+    source: Location,
+    target: str,
+    codec: str | None,
+    container: str | None,
+    license_id: str,
+    *,
+    private: bool,
+    progress: Count | None,
+) -> Conversion:
+    """Upload a store, which is copied or converted into a temporary folder first if necessary."""
+    hub_name(target)
+    if container == OFFICIAL:
+        raise UsageError("official files are written to a local folder, not to the hub")
+    place = open_folder(source)
+    with TemporaryDirectory(prefix="seit-") as temporary:
+        folder = Path(temporary) / "store"
+        if isinstance(place, LocalFolder) and codec is None and container is None:
+            folder = place.path
+        if folder.parent == Path(temporary) or _official_folder(source) is not None:
+            folder = Path(temporary) / "store"
+            convert_store(source, folder, codec=codec, container=container)
+        store = open_store(folder)
+        upload_store(
+            store, folder, target, license_id=license_id, private=private, progress=progress
+        )
+        return _described(store)
 
 
 def _recode(

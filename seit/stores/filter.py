@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from seit.errors import UsageError
 from seit.progress import Count
-from seit.shards import Block, Location, Store, as_store, check_split_names
+from seit.shards import Block, Location, Split, Store, as_store, check_split_names
 from seit.stores.place import work_folder
 from seit.stores.recode import check_names
 from seit.stores.rewrite import (
@@ -168,9 +168,18 @@ def _contents(
 
 def _compact(store: Store, masks: _Masks) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
     """Return the classes with samples, and the new label of each old one."""
-    parts = [np.unique(store[name].labels[mask]) for name, mask in masks.items()]
+    parts = [_used(store[name], mask) for name, mask in masks.items()]
     used = np.unique(np.concatenate(parts))
     used = used[used >= 0]
     numbers = np.full(len(store.classes), -1, dtype=np.int32)
     numbers[used] = np.arange(len(used), dtype=np.int32)
     return tuple(store.classes[label] for label in used.tolist()), numbers
+
+
+def _used(split: Split, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the classes of the chosen samples of a split, ascending."""
+    sets = split.label_sets
+    if sets is None:
+        return np.unique(split.labels[mask])
+    bits = np.bitwise_or.reduce(sets.packed[mask], axis=0)
+    return np.flatnonzero(np.unpackbits(bits, count=sets.num_classes))

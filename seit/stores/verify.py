@@ -37,6 +37,7 @@ from seit.shards import (
     open_folder,
     open_store,
 )
+from seit.stores.card import CARD_PAGE_NAME
 from seit.stores.copy import is_intact
 from seit.stores.repair import Copy
 from seit.stores.replace import check_no_job, locked, work_of
@@ -279,7 +280,7 @@ def _check_plan(
 
 
 def _strangers(store: Store) -> Iterator[Damage]:
-    known = {CARD_NAME, *(record.file for record in store.card.records)}
+    known = {CARD_NAME, CARD_PAGE_NAME, *(record.file for record in store.card.records)}
     try:
         names = store.folder.names()
     except OSError:  # some servers serve files but cannot list them

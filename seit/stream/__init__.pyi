@@ -1,4 +1,5 @@
 from .balance import BalancedOrder as BalancedOrder
+from .balanced_windows import BalancedWindowOrder as BalancedWindowOrder
 from .batches import (
     Batch as Batch,
     Loader as Loader,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seit.errors import UsageError
-from seit.shards import Split
+from seit.shards import LabelSets, Split
 from seit.stream.order import GlobalOrder, Order, StoredOrder
 
 STATE_VERSION = 1
@@ -30,7 +30,8 @@ class Batch:
 
     Attributes:
         tokens: ids (b, H, W), int16 (int32 if K > 32,768); uint8 (b, 3, H, W) from a pixel source.
-        labels: int64 (b,), −1 for an unlabeled sample.
+        labels: int64 (b,), −1 for an unlabeled sample; float32 (b, K), 0 or 1 (−1 throughout for
+            an unlabeled sample), in a split of several labels per sample.
         positions: int64 (b,), each sample's global position in the epoch's order.
         epoch: the epoch that the batch belongs to.
         indices: int64 (b,) on the host, the samples' rows in the split.
@@ -82,7 +83,7 @@ class RowBatch:
     Attributes:
         packed: uint8 (N, S), all samples of the split, on the loader's device.
         rows: int64 (b,), rows of the batch, on the device.
-        labels: int64 (b,), −1 for an unlabeled sample.
+        labels: int64 (b,), −1 for an unlabeled sample, or float32 (b, K); see :class:`Batch`.
         positions: int64 (b,), each sample's global position in the epoch's order.
         epoch: the epoch that the batch belongs to.
     """
@@ -157,6 +158,7 @@ class Loader(ABC):
 
     Attributes:
         classes: names that labels index; empty if samples are unlabeled.
+        label_sets: several labels per sample, for all rows of the split; None for single labels.
 
     Args:
         order: order of the samples.
@@ -170,6 +172,7 @@ class Loader(ABC):
     """
 
     classes: tuple[str, ...] = ()
+    label_sets: LabelSets | None = None
 
     def __init__(
         self,
@@ -279,21 +282,33 @@ class Loader(ABC):
         samples = self.load(positions, epoch)
         return Batch(
             tokens=samples.tokens,
-            labels=samples.labels,
+            labels=self._labels_of(samples),
             positions=torch.from_numpy(positions).to(self.device, non_blocking=True),
             epoch=epoch,
             indices=samples.indices,
             find_keys=samples.find_keys,
         )
 
+    def _labels_of(self, samples: Samples) -> Tensor:
+        """Return the labels of samples (b,), or (b, K) of several per sample, on the device."""
+        if self.label_sets is None:
+            return samples.labels
+        return self._targets(self.label_sets, samples.indices)
+
+    def _targets(self, sets: LabelSets, indices: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(sets.rows(indices)).to(self.device, non_blocking=True)
+
 
 def check_labeled(labels: npt.NDArray[np.integer], split: Split) -> None:
     """Check that all samples of a split have a label.
 
+    In a split of several labels per sample these count.
+
     Raises:
         UsageError: any of ``labels`` is −1.
     """
-    if labels.min(initial=0) < 0:
+    sets = split.label_sets
+    if not sets.known.all() if sets is not None else labels.min(initial=0) < 0:
         raise UsageError(
             f"split {split.name!r} of {split.store.folder} has samples without a label; "
             "tokenize a class-per-folder tree or a manifest with labels to train a classifier"

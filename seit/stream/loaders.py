@@ -10,6 +10,7 @@ from seit.errors import UsageError
 from seit.memory import available_bytes
 from seit.shards import Split
 from seit.stream.balance import BalancedOrder
+from seit.stream.balanced_windows import BalancedWindowOrder
 from seit.stream.batches import Loader, Rank, check_labeled
 from seit.stream.order import WINDOW_BLOCKS, Mode, Order, OrderName, Sampling, WindowOrder
 from seit.stream.resident import ResidentLoader
@@ -59,8 +60,9 @@ def loader(
         world_size: processes that share each batch.
         labeled: makes a sample without a label an error: at once in a resident split, when its
             block is read in a streamed one.
-        sampling: `balanced` draws every class as often in each shuffled epoch of n draws, see
-            :class:`~seit.stream.balance.BalancedOrder`; resident, with the order `global` only.
+        sampling: `balanced` draws every class as often in each shuffled epoch of n draws; see
+            :class:`~seit.stream.balance.BalancedOrder`, and for the order `window`
+            :class:`~seit.stream.balanced_windows.BalancedWindowOrder`. Reads all labels first.
 
     Raises:
         UsageError: the split is empty or smaller than a shuffled batch, ``mode`` does not support
@@ -77,19 +79,23 @@ def loader(
     resident = mode == "resident" or (
         mode == "auto" and _fits(split, torch.device(device), subset=subset, part=part)
     )
-    balances = shuffle and sampling == "balanced"
-    if balances and (not resident or order == "window"):
+    windowed = shuffle and order == "window"
+    if not resident and (subset is not None or (shuffle and order == "global")):
         raise UsageError(
-            f"split {split.name!r} of {split.store.folder} is to be balanced, which needs random "
-            "access to all of it; pass order='global' and mode='resident', or weight the loss"
+            f"split {split.name!r} of {split.store.folder} is streamed, which needs the order "
+            "window and all of its samples; pass order='window', or mode='resident' if there "
+            "is memory"
         )
+    balances = shuffle and sampling == "balanced"
+    if windowed and (resident or balances) and (subset is not None or split.skipped_samples):
+        raise UsageError(
+            "a subset, or a split with damaged blocks that are skipped, has no windows; pass "
+            "order='global'"
+        )
+    labels = _balanced_labels(split, subset) if balances else None
+    if not resident or windowed:
+        windows = _windows(split, labels, seed, window_blocks, shuffles=shuffle)
     if not resident:
-        if subset is not None or (shuffle and order == "global"):
-            raise UsageError(
-                f"split {split.name!r} of {split.store.folder} is streamed, which needs the order "
-                "window and all of its samples; pass order='window', or mode='resident' if there "
-                "is memory"
-            )
         return StreamingLoader(
             split,
             batch_size=batch_size,
@@ -98,33 +104,52 @@ def loader(
             window_blocks=window_blocks,
             shuffle=shuffle,
             rank=part,
+            order=windows,
             labeled=labeled,
         )
-    windows: Order | None = _balanced(split, subset, seed) if balances else None
-    if shuffle and order == "window" and not balances:
-        if subset is not None or split.skipped_samples:
-            raise UsageError(
-                "a subset, or a split with damaged blocks that are skipped, has no windows; pass "
-                "order='global'"
-            )
-        windows = WindowOrder(split.block_sizes, seed=seed, window_blocks=window_blocks)
+    chosen: Order | None = None if labels is None else BalancedOrder(labels, seed=seed)
     return ResidentLoader(
         split,
         batch_size=batch_size,
         shuffle=shuffle,
         seed=seed,
         device=device,
-        order=windows,
+        order=windows if windowed else chosen,
         subset=subset,
         rank=part,
         labeled=labeled,
     )
 
 
-def _balanced(split: Split, subset: npt.NDArray[np.integer] | None, seed: int) -> Order:
+def _windows(
+    split: Split,
+    labels: npt.NDArray[np.int64] | None,
+    seed: int,
+    window_blocks: int,
+    *,
+    shuffles: bool,
+) -> WindowOrder:
+    """Return the order of a split by windows, balanced if ``labels`` are given."""
+    sizes = split.block_sizes
+    if labels is None:
+        return WindowOrder(sizes, seed=seed, window_blocks=window_blocks, shuffles=shuffles)
+    return BalancedWindowOrder(labels, sizes, seed=seed, window_blocks=window_blocks)
+
+
+def _balanced_labels(split: Split, subset: npt.NDArray[np.integer] | None) -> npt.NDArray[np.int64]:
+    """Return the labels to balance.
+
+    Raises:
+        UsageError: a sample has none, or samples have several.
+    """
+    if split.label_sets is not None:
+        raise UsageError(
+            f"split {split.name!r} of {split.store.folder} has several labels per sample, which no "
+            "order balances; pass sampling='natural', or weight the loss by class"
+        )
     labels = split.labels if subset is None else split.labels[subset]
     check_labeled(labels, split)
-    return BalancedOrder(labels, seed=seed)
+    return labels
 
 
 def _fits(

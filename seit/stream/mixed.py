@@ -55,6 +55,10 @@ class MixedLoader(Loader):
             raise UsageError(f"{len(weights)} weights for {len(parts)} loaders; pass one for each")
         if not all(weight > 0 and math.isfinite(weight) for weight in weights):
             raise UsageError(f"the weights are {list(weights)}; they must be above 0 and finite")
+        if any(part.label_sets is not None for part in parts):
+            raise UsageError(
+                "a loader of several labels per sample cannot be mixed; merge the stores instead"
+            )
         shares = np.cumsum(weights) / np.sum(weights)
         least = min(weights) / math.fsum(weights) * batch_size
         if least < 1:

@@ -62,6 +62,7 @@ class PixelLoader(IndexedLoader):
             rank=rank,
         )
         self.classes = split.classes
+        self.label_sets = split.label_sets
         job = split.store.card.job
         self._instances = _match(split, source)
         self._size = split.store.card.tokenizer.require_image_size()

@@ -53,6 +53,7 @@ class ResidentLoader(IndexedLoader):
             check_labeled(labels, split)
         packed_NS = decode_on(split, torch.device(device)).packed()
         self.classes = split.classes
+        self.label_sets = split.label_sets
         self._layout = split.layout
         self._split = split
         self._rows = split.rows if split.skipped_samples else None
@@ -78,12 +79,16 @@ class ResidentLoader(IndexedLoader):
         for step in count(start):
             epoch, number = divmod(step, len(self))
             positions = self._positions(number)
-            rows = torch.from_numpy(self.order.indices(positions, epoch))
-            rows = rows.to(self.device, non_blocking=True)
+            indices = self.order.indices(positions, epoch)
+            rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
+            sets = self.label_sets
+            labels = (
+                self._labels.index_select(0, rows) if sets is None else self._targets(sets, indices)
+            )
             yield RowBatch(
                 packed=self._packed_NS,
                 rows=rows,
-                labels=self._labels.index_select(0, rows),
+                labels=labels,
                 positions=torch.from_numpy(positions).to(self.device, non_blocking=True),
                 epoch=epoch,
             )

@@ -47,8 +47,18 @@ def select(
     if classes is None:
         chosen = np.arange(len(labels))
     else:
-        chosen = np.flatnonzero(np.isin(labels, _numbers(split, classes)))
+        chosen = np.flatnonzero(_has_any(split, _numbers(split, classes)))
     return share_of(labels, chosen, fraction=fraction, seed=seed)
+
+
+def _has_any(split: Split, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which samples (N,) have one of the classes."""
+    sets = split.label_sets
+    if sets is None:
+        return np.isin(split.labels, numbers)
+    wanted = np.zeros(sets.num_classes, dtype=bool)
+    wanted[numbers] = True
+    return np.asarray((sets.packed & np.packbits(wanted)).any(axis=1))
 
 
 def share_of(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seit.errors import DamagedError, SeitError
+from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import PackedCodec, Shard, Split, pack
 from seit.stream.batches import Loader, Rank, Samples, check_labeled
 from seit.stream.device_decoder import decode_on
@@ -104,6 +104,7 @@ class StreamingLoader(Loader):
         window_blocks: blocks that are shuffled together.
         shuffle: False for the stored order.
         rank: the process's part of each batch.
+        order: replaces the order `window` by another of the same windows.
         labeled: makes a sample without a label an error.
     """
 
@@ -117,14 +118,21 @@ class StreamingLoader(Loader):
         window_blocks: int,
         shuffle: bool = True,
         rank: Rank | None = None,
+        order: WindowOrder | None = None,
         labeled: bool = False,
     ) -> None:
-        self._windows = WindowOrder(
+        self._windows = order or WindowOrder(
             split.block_sizes, seed=seed, window_blocks=window_blocks, shuffles=shuffle
         )
         super().__init__(self._windows, batch_size=batch_size, device=device, rank=rank)
         self._split = decode_on(split, self.device)
         self.classes = split.classes
+        self.label_sets = split.label_sets
+        if self.label_sets is not None and split.store.skips_damage:
+            raise UsageError(
+                f"{split.store.folder} has several labels per sample and skips damaged blocks, "
+                "which needs the split in memory; pass mode='resident', or repair the store"
+            )
         self._labelled = labeled
         self._codes_samples = split.store.card.codec != PackedCodec.name
         self._own_only = self.rank.world_size > 1 and not split.store.skips_damage
@@ -253,7 +261,7 @@ class StreamingLoader(Loader):
         else:
             own = self.rank.part_of_split(self.num_samples)
             positions = np.arange(max(window.start, own.start), min(window.stop, own.stop))
-        return np.sort(self._windows.place(positions, epoch)[1])
+        return np.unique(self._windows.place(positions, epoch)[1])
 
     def _take_buffer(self, num_samples: int) -> npt.NDArray[np.uint8]:
         """Return space for a window, uint8 (n, S), reusing the mapped pages of a previous one."""

@@ -86,6 +86,11 @@ from .kinds import (
     kind_of as kind_of,
     kind_with as kind_with,
 )
+from .label_sets import (
+    THRESHOLD as THRESHOLD,
+    average_precision as average_precision,
+    refuse_label_sets as refuse_label_sets,
+)
 from .launch import (
     enter_run as enter_run,
     finished_figures as finished_figures,

@@ -14,10 +14,12 @@ from torch import Tensor
 from seit.classes import near_names, say_near
 from seit.config import read_yaml
 from seit.errors import UsageError
-from seit.shards import Split
+from seit.shards import LabelSets, Split
 from seit.training.run import Run
 
 BALANCED = "balanced"
+MAX_WEIGHT = 1000.0
+"""Largest balanced weight of a present label."""
 _ENTRY = "class_weights"
 
 
@@ -25,7 +27,9 @@ def class_weights(setting: str | None, split: Split) -> Tensor | None:
     """Return the weights of a store's classes, float32 (N,); None if all are 1.
 
     ``balanced`` weights a class by n / (N · n_c), with n labeled samples, n_c of them of the class
-    and N classes with samples: the mean weight of a sample is 1. Otherwise ``setting`` is a YAML or
+    and N classes with samples: the mean weight of a sample is 1. With several labels per sample it
+    weights a present label by (n − n_c) / n_c, as PyTorch's ``pos_weight``, at most `MAX_WEIGHT`.
+    Otherwise ``setting`` is a YAML or
     JSON file of weights by class name; classes that it leaves out have weight 1.
 
     Raises:
@@ -34,6 +38,9 @@ def class_weights(setting: str | None, split: Split) -> Tensor | None:
     if setting is None:
         return None
     classes = split.classes
+    sets = split.label_sets
+    if setting == BALANCED and sets is not None:
+        return _present_weights(sets)
     if setting == BALANCED:
         labels = split.labels
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
@@ -66,3 +73,11 @@ def record_weights(run: Run, classes: Sequence[str], weights: Tensor) -> None:
             "another --out"
         )
     run.write_info(info)
+
+
+def _present_weights(sets: LabelSets) -> Tensor:
+    """Return absent over present samples of each class, float32 (N,); 1 for a class without any."""
+    counts, total = sets.counts, int(sets.known.sum())
+    shares = (total - counts) / np.maximum(counts, 1)
+    weights = np.where(counts > 0, np.clip(shares, 1 / MAX_WEIGHT, MAX_WEIGHT), 1.0)
+    return torch.from_numpy(weights).float()

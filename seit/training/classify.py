@@ -39,7 +39,7 @@ from seit.training.pretrained import (
 )
 from seit.training.ranks import Ranks
 from seit.training.report import write_run_report
-from seit.training.run import PREDICTIONS_NAME, REPORT_NAME, RUN_NAME, WEIGHTS_NAME, Run
+from seit.training.run import LABEL_SETS, PREDICTIONS_NAME, REPORT_NAME, RUN_NAME, WEIGHTS_NAME, Run
 from seit.training.speech.data import SoundData
 from seit.training.teacher import Teacher, make_teacher
 
@@ -64,6 +64,8 @@ class TrainResult(Outcome):
         seconds: duration of this call.
         parameters: trainable parameters.
         val_samples: labeled samples evaluated; None in older runs.
+        mean_average_precision: mean over the classes of several labels per sample, 0–1; None for
+            one label.
     """
 
     top1: float
@@ -75,6 +77,7 @@ class TrainResult(Outcome):
     seconds: float
     parameters: int
     val_samples: int | None = None
+    mean_average_precision: float | None = None
 
 
 def train(
@@ -149,8 +152,29 @@ class Classifying(Objective[Result]):
         self.store = store  # a store, or other data with the same splits and classes
         weights = class_weights(config.loss.class_weights, store[config.data.train_split])
         self._class_weights = None if weights is None else weights.to(ranks.device)
+        self._check_labels()
         self._teacher: Teacher | None = None
         self._evaluation: Evaluation | None = None
+
+    def _check_labels(self) -> None:
+        """Refuse splits that differ in whether samples have several labels, and teachers of such.
+
+        Raises:
+            UsageError: they do, or there is a teacher.
+        """
+        assert self.feed.train is not None, "a feed to train on"
+        assert self.feed.evaluation is not None, "labeled stores have an evaluated split"
+        self.has_label_sets = self.feed.train.label_sets is not None
+        if self.has_label_sets != (self.feed.evaluation.label_sets is not None):
+            raise UsageError(
+                f"the splits of {self.store.folder} differ in whether samples have several labels; "
+                "give both splits the column labels, or both the column label"
+            )
+        if self.has_label_sets and teacher_of(self.taught()) is not None:
+            raise UsageError(
+                f"{self.store.folder} has several labels per sample, which no teacher serves; "
+                "leave distill.teacher out"
+            )
 
     def build(self, config: TrainConfig, store: Any, ranks: Ranks) -> tuple[Feed, nn.Module]:
         """Return the batches of both splits and the network for them."""
@@ -225,15 +249,19 @@ class Classifying(Objective[Result]):
     def leave(self, run: Run, model: nn.Module) -> dict[str, Any]:
         labels = self.store[self.config.data.val_split].labels
         found = self.evaluation
+        if self.has_label_sets:
+            labels = found.labels
         run.save_predictions(found.predictions, labels, found.likeliest.tensors())
         warnings = self._warnings(self.evaluation.loss)
         for text in warnings:
             _LOG.warning("%s", text)
-        return {**confusion_record(self.evaluation.confusion), "warnings": warnings}
+        several = {LABEL_SETS: True} if self.has_label_sets else {}
+        return {**confusion_record(self.evaluation.confusion), **several, "warnings": warnings}
 
     def _warnings(self, loss: float) -> list[str]:
         """Return reasons to distrust the result, one line each."""
-        guessing = math.log(max(2, len(self.feed.classes)))
+        num_outcomes = 2 if self.has_label_sets else max(2, len(self.feed.classes))
+        guessing = math.log(num_outcomes)
         if loss <= _ABSURD * guessing:
             return []
         return [
@@ -245,7 +273,9 @@ class Classifying(Objective[Result]):
     def report(self, run: Run, model: nn.Module, info: Mapping[str, Any]) -> None:
         pretrained = pretrained_sections(info, where=str(run.path / RUN_NAME))
         sections = [*self.sections(), *pretrained]
-        write_run_report(run, info=info, store=self.store, sections=sections)
+        write_run_report(
+            run, info=info, store=self.store, sections=sections, scores=self.evaluation.scores
+        )
 
     def sections(self) -> Sequence[Section]:
         """Return the report sections that follow the result."""
@@ -263,15 +293,25 @@ class Classification(Classifying[TrainResult]):
 def _warn_of_classes(config: TrainConfig, store: Store | SoundData) -> None:
     """Warn about evaluated classes that have no training sample."""
     data = config.data
+    learned, evaluated = (_labels_of(store[name]) for name in (data.train_split, data.val_split))
     text = split_warning(
         store.classes,
-        learned=np.unique(store[data.train_split].labels).tolist(),
-        evaluated=np.unique(store[data.val_split].labels).tolist(),
+        learned=learned,
+        evaluated=evaluated,
         train=data.train_split,
         val=data.val_split,
     )
     if text is not None:
         _LOG.warning("%s", text)
+
+
+def _labels_of(split: Any) -> list[int]:
+    """Return the classes with samples in a split, ascending."""
+    sets = split.label_sets
+    found: list[int] = (
+        np.unique(split.labels) if sets is None else np.flatnonzero(sets.counts)
+    ).tolist()
+    return found
 
 
 def teacher_of(config: TrainConfig) -> Path | None:

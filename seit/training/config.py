@@ -83,8 +83,8 @@ class DataConfig:
     fraction: float = 1.0
     """Fraction of each class's training samples to use, chosen by the seed: 0.01 for 1 %."""
     sampling: Sampling = "natural"
-    """`natural` draws every training sample once per epoch; `balanced` every class as often, from a
-    resident split of labeled samples."""
+    """`natural` draws every training sample once per epoch; `balanced` every class as often, from
+    labeled samples. With `order: window` each class has its share in every window."""
     order: OrderName = "global"
     """`global` permutes all samples; `window` permutes blocks, then samples within a window."""
     window_blocks: int = WINDOW_BLOCKS

@@ -26,16 +26,20 @@ from seit.tokenizers import load_tokenizer
 from seit.training.answers import MOST_LIKELY, Likeliest
 from seit.training.config import TrainConfig
 from seit.training.feeds import make_feed
+from seit.training.label_sets import LabelScores
 from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
 from seit.training.ranks import Ranks
 from seit.training.run import TOKENIZER_NAME, Run
 from seit.training.speech.data import SoundData
+from seit.training.views import MeanOfViews, views_of
 
 _DEFAULT_SPLIT = "val"
+MEAN_AP = "mean_average_precision"
+"""Metric of several labels per sample."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Accuracy over the labeled samples of a split.
 
@@ -51,6 +55,10 @@ class Evaluation:
         num_classes: N.
         seconds: duration.
         wait_seconds: the part of it spent waiting for the next batch.
+        scores: probabilities and labels, if samples have several labels. A sample then counts as
+            right in ``top1`` if its most probable class is one of its labels, in ``top5`` if one of
+            the five is; ``loss`` is the binary cross-entropy; and ``labels`` has the predicted
+            class of a sample that is right, else its first label.
     """
 
     samples: int
@@ -63,15 +71,24 @@ class Evaluation:
     num_classes: int
     seconds: float
     wait_seconds: float
+    scores: LabelScores | None = None
 
     @cached_property
     def confusion(self) -> Confusion:
         """Confusion of true and predicted classes."""
         return Confusion.of_labels(self.labels, self.predictions, self.num_classes)
 
+    @property
+    def mean_average_precision(self) -> float | None:
+        """Mean average precision over the classes that occur, 0–1; None for one label a sample."""
+        return None if self.scores is None else self.scores.mean_average_precision
+
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the whole split."""
-        return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        own = {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        if self.scores is None:
+            return own
+        return {**own, MEAN_AP: self.scores.mean_average_precision}
 
 
 def evaluate(
@@ -85,9 +102,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate ``model`` on inputs (B, C, h, w) and labels (B,), at least one of them not −1.
 
-    Skips samples labeled −1. All tensors are on ``device``. The model is in evaluation mode
-    meanwhile; there is no synchronization until the end. With several ``ranks``, each passes its
-    part of the split and gets the evaluation of all of it.
+    Labels of several per sample are (B, N), 0 or 1. Skips samples labeled −1. All tensors are on
+    ``device``. The model is in evaluation mode meanwhile; there is no synchronization until the
+    end. With several ``ranks``, each passes its part of the split and gets the evaluation of all of
+    it.
     """
     started = time.perf_counter()
     wait_seconds = 0.0
@@ -98,6 +116,7 @@ def evaluate(
     most = min(MOST_LIKELY, num_classes)
     outcomes = [torch.empty(0, 2 + most, dtype=torch.int64, device=device)]
     shares = [torch.empty(0, 1 + most, device=device)]
+    scored: list[Tensor] = []
     with torch.inference_mode():
         iterator = iter(batches)
         while True:
@@ -110,26 +129,33 @@ def evaluate(
             with autocast:
                 logits = model(inputs)
             logits = logits.float()
-            known = labels >= 0
-            target = labels.clamp(min=0)
-            losses = F.cross_entropy(logits, target, reduction="none")
             top = logits.topk(most, dim=1).indices
-            top_shares = logits.softmax(dim=1).gather(1, top)
-            hits = (top == target[:, None]).any(1)
+            if labels.ndim == 2:
+                known, losses, hits, labels = _judge_sets(logits, top, labels, scored)
+                all_shares = logits.sigmoid()
+            else:
+                known = labels >= 0
+                target = labels.clamp(min=0)
+                losses = F.cross_entropy(logits, target, reduction="none")
+                hits = (top == target[:, None]).any(1)
+                all_shares = logits.softmax(dim=1)
+            shown = torch.cat([labels.clamp(min=0)[:, None], top], dim=1)
             totals += torch.stack([(losses * known).sum(), (hits & known).sum(), known.sum()])
             predicted = torch.where(known, top[:, 0], -1)
             outcomes.append(torch.cat([torch.stack([predicted, labels], dim=1), top], dim=1))
-            shares.append(torch.cat([torch.exp(-losses)[:, None], top_shares], dim=1))
+            shares.append(all_shares.gather(1, shown))
     model.train(was_training)
     ranks = ranks or Ranks(0, 1, device)
+    has_sets = bool(scored) if ranks.world_size == 1 else ranks.any(bool(scored))
     loss, hits5, samples = ranks.sum(totals).tolist()
     outcomes_of_all = ranks.join(torch.cat(outcomes)).cpu().numpy()
     shares_of_all = ranks.join(torch.cat(shares)).cpu().numpy()
     predictions, labels_of_all = outcomes_of_all[:, 0], outcomes_of_all[:, 1]
     known_of_all = labels_of_all >= 0
+    right = (predictions == labels_of_all)[predictions >= 0]
     return Evaluation(
         samples=int(samples),
-        top1=int((predictions == labels_of_all)[known_of_all].sum()) / samples,
+        top1=int(right.sum()) / samples,
         top5=hits5 / samples,
         loss=loss / samples,
         predictions=np.ascontiguousarray(predictions),
@@ -142,7 +168,36 @@ def evaluate(
         num_classes=num_classes,
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,
+        scores=_joined(scored, ranks, num_classes) if has_sets else None,
     )
+
+
+def _judge_sets(
+    logits: Tensor, top: Tensor, targets: Tensor, scored: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return which samples (B,) are labeled, their losses, hits of the top classes, and one label.
+
+    Args:
+        logits: (B, N).
+        top: the classes of the highest logits (B, k).
+        targets: (B, N), 0 or 1; −1 for an unlabeled sample.
+        scored: gets the probabilities and targets (B, 2, N).
+    """
+    known, present = targets[:, 0] >= 0, targets > 0
+    terms = F.binary_cross_entropy_with_logits(logits, present.to(logits), reduction="none")
+    hits = present.gather(1, top)
+    scored.append(torch.stack([logits.sigmoid(), targets], dim=1))
+    first = torch.where(present.any(1), present.int().argmax(1), -1)
+    labels = torch.where(hits[:, 0], top[:, 0], first)
+    return known, terms.mean(1), hits.any(1), torch.where(known, labels, -1)
+
+
+def _joined(scored: list[Tensor], ranks: Ranks, num_classes: int) -> LabelScores:
+    """Return the scores of all ranks, of labeled samples."""
+    nothing = torch.empty(0, 2, num_classes, device=ranks.device)
+    pairs = ranks.join(torch.cat([nothing, *scored])).cpu().numpy()
+    pairs = pairs[pairs[:, 1, 0] >= 0]
+    return LabelScores(np.ascontiguousarray(pairs[:, 0]), pairs[:, 1] > 0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,18 +209,41 @@ class RunEvaluation(Outcome, Evaluation):
         classes: class names (N,) of the run, indexed by labels and predictions.
         unknown_classes: number of skipped samples, by the name of a class that the run lacks.
         missing_classes: classes of the run that the store lacks.
+        views: views whose probabilities were averaged for each sample; 1 without TTA.
     """
 
     recorded = (
-        *("top1", "top5", "loss", "split", "samples"),
+        *("top1", "top5", "loss", MEAN_AP, "split", "samples", "views"),
         *("unknown_samples", "unknown_classes", "missing_classes"),
-        *("samples_per_second", "data_wait_fraction"),
+        *("samples_per_second", "data_wait_fraction", "by_class"),
     )
 
     split: str
     classes: tuple[str, ...]
     unknown_classes: Mapping[str, int]
     missing_classes: tuple[str, ...]
+    views: int = 1
+
+    @property
+    def by_class(self) -> dict[str, dict[str, float | int | None]]:
+        """Figures of each class by name: precision, recall, F1, support; None if undefined.
+
+        With several labels per sample also ``average_precision``, and the others are at a
+        probability of 0.5.
+        """
+        found = self.confusion if self.scores is None else self.scores
+        columns: dict[str, list[float | int]] = {
+            "precision": found.precisions.tolist(),
+            "recall": found.recalls.tolist(),
+            "f1": found.f1s.tolist(),
+            "support": found.support.tolist(),
+        }
+        if self.scores is not None:
+            columns["average_precision"] = self.scores.average_precisions.tolist()
+        return {
+            name: {key: _defined(values[row]) for key, values in columns.items()}
+            for row, name in enumerate(self.classes)
+        }
 
     @property
     def unknown_samples(self) -> int:
@@ -192,6 +270,7 @@ def evaluate_run(
     spelling: Literal["exact", "loose"] = "exact",
     device: str = "auto",
     pixels: str | Path | None = None,
+    tta: bool = False,
 ) -> RunEvaluation:
     """Evaluate a run's weights on one split of a store, every sample once.
 
@@ -206,6 +285,7 @@ def evaluate_run(
         device: device of the network.
         pixels: SRC of the images, for a run trained on pixels. The SRC in the run's own settings is
             untrusted and never opened.
+        tta: average the probabilities over crops and mirror images; see `seit.augment.GridViews`.
 
     Raises:
         UsageError: the store was made by another tokenizer, has no labeled samples in that split,
@@ -222,6 +302,7 @@ def evaluate_run(
             f"it with --tokenizer {run.path / TOKENIZER_NAME}"
         )
     split = chosen_split(store) if split is None else split
+    _refuse_other_labels(run, store, split)
     match = match_classes(store.classes, classes, loose=spelling == "loose")
     left_out = unknown_classes(store, split, match)
     refuse_unknown(run, store, split, match, left_out, skips=unknown == "skip")
@@ -230,10 +311,19 @@ def evaluate_run(
     feed = make_feed(store, config, target, with_train=False)
     model, augment = load_classifier(run, feed.augment, tokenizer, target)
     feed = replace(feed, augment=augment)
-    lookup = torch.from_numpy(np.append(match.numbers, -1)).to(target)
+    relabel = _Relabel(match, target)
+    inputs_and_labels = feed.evaluation_inputs()
+    views = 1
+    if tta:
+        assert feed.evaluation is not None, "labeled stores have an evaluated split"
+        grid_views = views_of(store, augment)
+        views = grid_views.num_views
+        model = MeanOfViews(model, has_label_sets=run.has_label_sets)
+        batches = feed.evaluation.epoch(0)
+        inputs_and_labels = ((grid_views(batch.tokens), batch.labels) for batch in batches)
     evaluation = evaluate(
         model,
-        ((inputs, lookup[own]) for inputs, own in feed.evaluation_inputs()),
+        ((inputs, relabel(own)) for inputs, own in inputs_and_labels),
         num_classes=len(classes),
         device=target,
         autocast=make_autocast(config, target),
@@ -245,7 +335,37 @@ def evaluate_run(
         classes=classes,
         unknown_classes=left_out,
         missing_classes=match.missing,
+        views=views,
     )
+
+
+class _Relabel:
+    """Renumbers the labels of a store's batches as a run's."""
+
+    def __init__(self, match: ClassMatch, device: torch.device) -> None:
+        self._lookup = torch.from_numpy(np.append(match.numbers, -1)).to(device)
+        self._num_classes = len(match.missing) + int((match.numbers >= 0).sum())
+
+    def __call__(self, labels: Tensor) -> Tensor:
+        """Return labels (B,) → (B,), or multi-hot ones (B, M) → (B, N)."""
+        if labels.ndim == 1:
+            return self._lookup[labels]
+        numbers = self._lookup[:-1]
+        is_known = numbers >= 0
+        targets = labels[:, :1].clamp(max=0).repeat(1, self._num_classes)  # −1 if unlabeled
+        targets[:, numbers[is_known]] = labels[:, is_known]
+        return targets
+
+
+def _refuse_other_labels(run: Run, store: Store, split: str) -> None:
+    """Refuse a split of several labels per sample for a run of one, and the reverse."""
+    has_sets = store[split].label_sets is not None
+    if has_sets != run.has_label_sets:
+        one, other = ("several", "one") if has_sets else ("one", "several")
+        raise UsageError(
+            f"split {split!r} of {store.folder} has {one} labels per sample, and the run "
+            f"{run.path} learned {other}; evaluate it on a store of its kind"
+        )
 
 
 def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> str | None:
@@ -284,7 +404,9 @@ def refuse_unknown(
     """
     if left_out and not skips:
         raise UsageError(_refusal(store, split, run, left_out))
-    if not (match.relabel(store[split].labels) >= 0).any():
+    sets = store[split].label_sets
+    known = match.relabel(store[split].labels) >= 0 if sets is None else sets.known
+    if not known.any():
         raise UsageError(
             f"split {split!r} of {store.folder} holds no labeled samples to evaluate"
             + (f", but those of classes that {run.path} does not know" if left_out else "")
@@ -293,8 +415,10 @@ def refuse_unknown(
 
 def unknown_classes(store: Store | SoundData, split: str, match: ClassMatch) -> dict[str, int]:
     """Count the samples of each class that the run lacks, by name, in the store's order."""
-    labels = store[split].labels
+    labels, sets = store[split].labels, store[split].label_sets
     counts = np.bincount(labels[labels >= 0], minlength=len(store.classes))
+    if sets is not None:
+        counts = sets.counts
     lacking = np.flatnonzero((match.numbers < 0) & (counts > 0))
     return {store.classes[label]: int(counts[label]) for label in lacking.tolist()}
 
@@ -307,3 +431,7 @@ def _refusal(store: Store | SoundData, split: str, run: Run, left_out: Mapping[s
         + (f"; {say_near(near)}: pass --spelling loose to take such names for one" if near else "")
         + "; pass --unknown-classes skip to leave samples of unknown classes out"
     )
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value

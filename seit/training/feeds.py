@@ -244,6 +244,9 @@ def _load_evaluation(
 
 def has_labels(split: Split) -> bool:
     """Return whether any sample has a label; read blocks until one has."""
+    sets = split.label_sets
+    if sets is not None:
+        return bool(sets.known.any())
     blocks = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS))
     return any((labels >= 0).any() for labels in blocks)
 

@@ -18,7 +18,13 @@ def classification_loss(
 
     ``class_weights`` (N,) multiply the terms of their classes. The mean is over samples, not over
     weights, so that it is the same however a batch is divided.
+
+    Several labels per sample, (B, N), always take the binary cross-entropy: targets of the mixed
+    labels, smoothed towards 1/2, and ``class_weights`` for the terms of present labels alone.
     """
+    if batch.labels.ndim == 2:
+        targets = label_set_targets(batch, config)
+        return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
     if config.kind == "ce":
         own, partner = (
             F.cross_entropy(
@@ -33,6 +39,13 @@ def classification_loss(
         return (batch.weight * own + (1 - batch.weight) * partner).mean()
     targets = soft_targets(logits, batch, config)
     return F.binary_cross_entropy_with_logits(logits, targets, weight=class_weights)
+
+
+def label_set_targets(batch: Augmented, config: LossConfig) -> Tensor:
+    """Return the mixed label sets of each sample (B, N) float32, smoothed: 0–1."""
+    weight = batch.weight[:, None]
+    mixed = weight * batch.labels + (1 - weight) * batch.partner_labels
+    return mixed * (1 - config.label_smoothing) + config.label_smoothing / 2
 
 
 def soft_targets(logits: Tensor, batch: Augmented, config: LossConfig) -> Tensor:

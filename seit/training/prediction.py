@@ -35,6 +35,7 @@ from seit.outcomes import Outcome
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer, with_backbone
 from seit.training.config import LoopConfig
 from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
+from seit.training.label_sets import THRESHOLD
 from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
 from seit.training.run import TOKENIZER_NAME, Run
@@ -50,7 +51,8 @@ class Prediction(Outcome):
 
     Attributes:
         file: its path.
-        classes: the most probable classes, best first, with their probabilities (0–1).
+        classes: the most probable classes, best first, with their probabilities (0–1). A run that
+            learned several labels per sample names only those from a threshold on, maybe none.
         error: why the file cannot be read; None if it can.
     """
 
@@ -72,12 +74,14 @@ class Predictor:
         run_path: the run's folder.
         top: number of classes to return.
         device: device of the network.
+        threshold: least probability of a label, 0–1, for a run that learned several per sample;
+            None for 0.5.
         backbone: folder of the speech model of a run on units, or its name on the hub.
         download: whether a name on the hub may be downloaded.
 
     Raises:
-        UsageError: the run has not finished, is not a classifier, or takes units and the speech
-            model is missing or another.
+        UsageError: the run has not finished, is not a classifier, learned one label per sample and
+            ``threshold`` is given, or takes units and the speech model is missing or another.
     """
 
     def __init__(
@@ -86,10 +90,13 @@ class Predictor:
         *,
         top: int = 5,
         device: str = "auto",
+        threshold: float | None = None,
         backbone: str | Path | None = None,
         download: bool = False,
     ) -> None:
         run = Run.open(run_path)
+        self._has_sets = run.has_label_sets
+        self._least = checked_threshold(run, threshold)
         self._config, self._classes = run.config, run.classes
         self._device = choose_device(device)
         tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
@@ -149,7 +156,10 @@ class Predictor:
             best = shares[start : start + len(found)].mean(0).topk(self.top)
             start += len(found)
             named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            yield Prediction(name, tuple((self._classes[label], share) for label, share in named))
+            classes = tuple(
+                (self._classes[label], share) for label, share in named if share >= self._least
+            )
+            yield Prediction(name, classes)
 
     def _probabilities(self, inputs: Sequence[npt.NDArray[Any]]) -> Tensor:
         """Return the probabilities, float64 (B, N) on the host, of B inputs."""
@@ -160,14 +170,39 @@ class Predictor:
             else:
                 embedded = self._augment.evaluate(self._tokenizer.encode(values))
             logits: Tensor = self._model(embedded)
-            return logits.float().softmax(1).double().cpu()
+            logits = logits.float()
+            shares = logits.sigmoid() if self._has_sets else logits.softmax(1)
+            return shares.double().cpu()
+
+
+def checked_threshold(run: Run, threshold: float | None) -> float:
+    """Return the least probability of a predicted label; 0 for one label per sample.
+
+    Raises:
+        UsageError: it is not in 0–1, or the run learned one label per sample.
+    """
+    if threshold is None:
+        return THRESHOLD if run.has_label_sets else 0.0
+    if not run.has_label_sets:
+        raise UsageError(
+            f"the run {run.path} learned one label per sample; leave --threshold out, which is for "
+            "several"
+        )
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold is {threshold}; expected a probability, 0 to 1")
+    return threshold
 
 
 _NOTHING = torch.empty(0, 0, dtype=torch.float64)
 
 
 def predict(
-    run_path: str | Path, files: Sequence[str | Path], *, top: int = 5, device: str = "auto"
+    run_path: str | Path,
+    files: Sequence[str | Path],
+    *,
+    top: int = 5,
+    device: str = "auto",
+    threshold: float | None = None,
 ) -> list[Prediction]:
     """Decode files, tokenize them as the run's store was, and predict their classes.
 
@@ -176,6 +211,7 @@ def predict(
         files: files, folders of them, and patterns such as ``photos/*.jpg``.
         top: number of classes to return.
         device: device of the network.
+        threshold: least probability of a label; see `Predictor`.
 
     Returns:
         One prediction per file, with the error if the file cannot be read.
@@ -183,7 +219,7 @@ def predict(
     Raises:
         UsageError: a file is missing, or a folder has no files.
     """
-    predictor = Predictor(run_path, top=top, device=device)
+    predictor = Predictor(run_path, top=top, device=device, threshold=threshold)
     return list(predictor(list_files(files, predictor.modality)))
 
 

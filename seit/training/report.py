@@ -28,6 +28,7 @@ from seit.report import (
 )
 from seit.shards import Store
 from seit.training.answers import read_confusion, read_predictions
+from seit.training.label_sets import LabelScores, label_sections
 from seit.training.origin import origin_sections
 from seit.training.run import REPORT_NAME, RUN_NAME, Run
 
@@ -83,11 +84,14 @@ def write_run_report(
     info: Mapping[str, Any] | None = None,
     store: Store | None = None,
     sections: Sequence[Section] = (),
+    scores: LabelScores | None = None,
 ) -> None:
     """Write `report.html` into a run folder, from ``info`` or its `run.json`.
 
     With the evaluated ``store`` and the predictions in the folder, the report shows misclassified
-    samples. Further ``sections`` follow the result. A run without steps has no curves.
+    samples. With ``scores``, of several labels per sample, it has the classes' average precision
+    instead of confusions. Further ``sections`` follow the result. A run without steps has no
+    curves.
     """
     from seit.training.footprint import footprint_sections
 
@@ -104,6 +108,9 @@ def write_run_report(
         Figure("waiting for data", f"{result['data_wait_fraction']:.1%}", "of training time"),
     ]
     accuracy = [Figure("top-1", *say_share(result["top1"], evaluated)), *top5]
+    if scores is not None:
+        mean = f"{scores.mean_average_precision:.3f}"
+        accuracy.insert(0, Figure("mAP", mean, f"mean over {len(run.classes):,} classes"))
     tiles = figures([*accuracy, *(rates if is_trained else ())])
     steps = f", {result['steps']:,} steps of {config.data.batch_size}" if is_trained else ""
     write_report(
@@ -116,8 +123,11 @@ def write_run_report(
             *footprint_sections(info, origin=str(run.path / RUN_NAME)),
             *origin_sections(info, where=str(run.path / RUN_NAME)),
             *([Section("Learning curves", curves(metrics))] if is_trained else []),
-            *confusion_sections(counts, run.classes),
-            *_mistake_sections(run, store),
+            *(
+                label_sections(scores, run.classes)
+                if scores is not None
+                else [*confusion_sections(counts, run.classes), *_mistake_sections(run, store)]
+            ),
             *([Section("Throughput", curves(metrics, THROUGHPUT))] if is_trained else []),
         ],
         settings=flatten(to_mapping(config)),

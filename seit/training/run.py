@@ -69,6 +69,10 @@ _SIDE_NAMES = (LOGGERS_NAME, TENSORBOARD_FOLDER, LOGITS_NAME, FRONT_END_NAME)
 """Entries that may be written before the first checkpoint."""
 
 
+LABEL_SETS = "label_sets"
+"""Entry of `run.json`: true for several labels per sample."""
+
+
 class Settings(Protocol):
     """Settings of a run of any kind."""
 
@@ -345,6 +349,11 @@ class Run:
         """Drop the lines after ``step``, which a resumed run writes again."""
         kept = [json.dumps(entry) + "\n" for entry in self.metrics() if entry["step"] <= step]
         write_atomically(self.path / METRICS_NAME, "".join(kept).encode())
+
+    @property
+    def has_label_sets(self) -> bool:
+        """True if a finished classifier learned several labels per sample."""
+        return self.info.get(LABEL_SETS) is True
 
     def save_predictions(
         self,

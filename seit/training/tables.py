@@ -4,6 +4,7 @@ Legend: N classes.
 """
 
 import csv
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, zip_longest
@@ -78,7 +79,8 @@ def check_new_tables(out: Path) -> None:
 def write_evaluation(out: Path, evaluation: RunEvaluation, keys: Sequence[str]) -> None:
     """Write the tables of an evaluation.
 
-    A folder gets `classes.csv` (precision, recall, F1, support), `confusion.csv` (a row per
+    A folder gets `classes.csv` (precision, recall, F1, support; average precision of several labels
+    per sample), `confusion.csv` (a row per
     occurring pair of a true and a predicted class), `confusion_matrix.csv` (rows are true classes)
     for up to 100 classes, and `predictions.csv` (a row per sample). A path that ends in `.csv` gets
     the first of them only.
@@ -99,6 +101,8 @@ def write_evaluation(out: Path, evaluation: RunEvaluation, keys: Sequence[str]) 
         out.mkdir(parents=True, exist_ok=True)
     confusion, classes = evaluation.confusion, evaluation.classes
     _write(out / CLASSES_NAME, *_class_rows(evaluation))
+    if evaluation.scores is not None:
+        return _write_label_sets(out / PREDICTIONS_NAME, evaluation, keys)
     _write(out / PAIRS_NAME, ["true", "predicted", "samples"], _pair_rows(confusion, classes))
     if len(classes) <= MATRIX_CLASSES:
         matrix = confusion.to_matrix().tolist()
@@ -117,17 +121,35 @@ def write_evaluation(out: Path, evaluation: RunEvaluation, keys: Sequence[str]) 
 
 
 def _class_rows(evaluation: RunEvaluation) -> tuple[list[str], Iterator[list[Any]]]:
-    confusion = evaluation.confusion
-    rows = zip(
-        evaluation.classes,
-        map(_share, confusion.precisions.tolist()),
-        map(_share, confusion.recalls.tolist()),
-        map(_share, confusion.f1s.tolist()),
-        confusion.support.tolist(),
-        confusion.taken.tolist(),
-        strict=True,
+    scores, confusion = evaluation.scores, evaluation.confusion
+    found = confusion if scores is None else scores
+    columns: dict[str, Iterable[Any]] = {
+        "class": evaluation.classes,
+        "precision": map(_share, found.precisions.tolist()),
+        "recall": map(_share, found.recalls.tolist()),
+        "f1": map(_share, found.f1s.tolist()),
+        "support": found.support.tolist(),
+        "predicted": (confusion.taken if scores is None else scores.predicted).tolist(),
+    }
+    if scores is not None:
+        columns["average_precision"] = map(_share, scores.average_precisions.tolist())
+    return list(columns), map(list, zip(*columns.values(), strict=True))
+
+
+def _write_label_sets(path: Path, evaluation: RunEvaluation, keys: Sequence[str]) -> None:
+    """Write a row for each labeled sample: its labels and the probability of each class."""
+    scores, classes = evaluation.scores, evaluation.classes
+    assert scores is not None, "of several labels per sample"
+    known = np.flatnonzero(evaluation.predictions >= 0).tolist()
+    rows = (
+        [
+            keys[row],
+            json.dumps([classes[label] for label in np.flatnonzero(present)], ensure_ascii=False),
+            *(f"{share:.6g}" for share in shares.tolist()),
+        ]
+        for row, present, shares in zip(known, scores.targets, scores.probabilities, strict=True)
     )
-    return ["class", "precision", "recall", "f1", "support", "predicted"], map(list, rows)
+    _write(path, ["key", "true", *classes], rows)
 
 
 def _pair_rows(confusion: Confusion, classes: Sequence[str]) -> Iterator[list[Any]]:

@@ -152,7 +152,8 @@ class Trainer(Loop[TrainBatch]):
         }
         self.objective.report(run, model, info)
         run.write_info({**info, "status": "finished"})
-        self.journal.close(asdict(result))
+        known = {name: one for name, one in asdict(result).items() if one is not None}
+        self.journal.close(known)
 
     def _say_start(self) -> None:
         """Log the network, the data, the device and the length of the run."""

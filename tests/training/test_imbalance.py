@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from support.stores import build_store
 from torch.nn import functional as F
 
 import seit
 from seit.augment import Augmented
 from seit.errors import SeitError, UsageError
-from seit.stream import BalancedOrder
+from seit.stream import BalancedOrder, BalancedWindowOrder
 from seit.training import Run
 from seit.training.class_weights import class_weights
 from seit.training.config import LossConfig
@@ -66,6 +67,7 @@ def test_balanced_weights_average_to_one(pattern_store, tmp_path):
     class Split:
         classes = ("a", "b", "c")
         labels = np.array([0, 0, 0, 1, -1])
+        label_sets = None
 
     weights = class_weights("balanced", Split())
     assert weights.tolist() == pytest.approx([2 / 3, 2, 1])
@@ -103,10 +105,72 @@ def test_a_balanced_run_resumes_bit_for_bit(pattern_store, tmp_path):
     assert Run.open(tmp_path / "a").info["class_weights"]["dots"] == 2
 
 
-def test_a_streamed_split_cannot_be_balanced(pattern_store):
-    settings = {"batch_size": 4, "sampling": "balanced"}
-    for changes in ({"mode": "streaming"}, {"order": "window", "mode": "resident"}):
-        with pytest.raises(UsageError, match="pass order='global' and mode='resident'"):
-            seit.loader(pattern_store["train"], **settings, **changes)
-    for batch in seit.loader(pattern_store["train"], **settings).epoch(0):
+def test_a_streamed_epoch_draws_every_class_as_often(tmp_path):
+    columns = build_store(tmp_path, shards={"train": (96, 96, 8)}, block_samples=8)["train"]
+    split = seit.open(tmp_path)["train"]
+    skewed = np.where(columns.labels < 0, 0, columns.labels)
+    order = BalancedWindowOrder(skewed, split.block_sizes, seed=3, window_blocks=4)
+    epochs = [order.indices(np.arange(200), epoch) for epoch in range(40)]
+    for rows in epochs:
+        assert np.ptp(np.bincount(skewed[rows])) <= 1
+    drawn = np.bincount(np.concatenate(epochs), minlength=200)
+    for label in range(3):
+        share = drawn[skewed == label] / drawn[skewed == label].mean()
+        assert 0.6 < share.min() < share.max() < 1.4, "samples of a class are drawn as often"
+    later = BalancedWindowOrder(skewed, split.block_sizes, seed=3, window_blocks=4)
+    np.testing.assert_array_equal(later.indices(np.array([190, 7]), 9), epochs[9][[190, 7]])
+    for window in range(order.num_windows):
+        places = order.positions_of(window, 9)
+        own = set(order.blocks_of(window, 9).tolist())
+        blocks = np.searchsorted(split.block_sizes.cumsum(), epochs[9][places], side="right")
+        assert set(blocks.tolist()) <= own, "a window draws from its own blocks"
+
+
+@pytest.mark.parametrize("codec", ["packed", "context"])
+def test_balanced_batches_are_the_same_streamed_resident_and_on_ranks(tmp_path, codec):
+    build_store(
+        tmp_path, shards={"train": (96, 100)}, block_samples=8, classes=("a",) * 3, codec=codec
+    )
+    split = seit.open(tmp_path)["train"]
+    split.__dict__["labels"] = np.arange(196) % 7 % 3
+    settings = {"batch_size": 16, "sampling": "balanced", "order": "window", "window_blocks": 3}
+
+    def batches(start=0, **changes):
+        loader = seit.loader(split, **settings, **changes)
+        found = [next(steps) for steps in [loader.steps(start)] for _ in range(14)]
+        loader.close()
+        return found
+
+    resident = batches(mode="resident")
+    for streamed, own in zip(batches(mode="streaming"), resident, strict=True):
+        assert torch.equal(streamed.tokens, own.tokens)
+        np.testing.assert_array_equal(streamed.indices, own.indices)
+    resumed = batches(mode="streaming", start=5)
+    assert torch.equal(resumed[0].tokens, resident[5].tokens)
+    ranks = [batches(mode="streaming", rank=rank, world_size=2) for rank in (0, 1)]
+    for step, own in enumerate(resident):
+        parts = [one[step] for one in ranks]
+        positions = torch.cat([part.positions for part in parts])
+        tokens = torch.cat([part.tokens for part in parts])[positions.argsort()]
+        assert torch.equal(tokens, own.tokens)
+
+
+def test_a_balanced_streamed_run_resumes_bit_for_bit(pattern_store, tmp_path):
+    changes = {"data.sampling": "balanced", "data.order": "window", "data.mode": "streaming"}
+    changes |= {"config": TINY, "steps": 4}
+    whole = seit.train(pattern_store, out=tmp_path / "a", **changes)
+
+    def stop(done, total, figures):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seit.train(pattern_store, out=tmp_path / "b", progress=stop, **changes)
+    assert seit.train(pattern_store, out=tmp_path / "b", resume=True, **changes).loss == whole.loss
+
+
+def test_a_balanced_split_that_is_streamed_needs_the_order_window(pattern_store):
+    with pytest.raises(UsageError, match="pass order='window'"):
+        seit.loader(pattern_store["train"], batch_size=4, sampling="balanced", mode="streaming")
+    for batch in seit.loader(pattern_store["train"], batch_size=4, sampling="balanced").epoch(0):
         assert len(batch) == 4

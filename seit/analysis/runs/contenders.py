@@ -82,7 +82,11 @@ class FinishedRun:
             confusion = Confusion.of_labels(_NONE, _NONE, len(classes))
             if objective == CLASSIFY:
                 confusion = read_confusion(run)
-                told = {k: one for k, one in info["result"].items() if not isinstance(one, dict)}
+                told = {
+                    name: one
+                    for name, one in info["result"].items()
+                    if not isinstance(one, dict) and one is not None
+                }
             else:
                 if objective == CONTINUAL:
                     info["result"] = _of_continual(info["result"])

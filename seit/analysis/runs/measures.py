@@ -14,6 +14,7 @@ CONTINUAL = "continual"
 LABELS = {
     "top1": "top-1",
     "top5": "top-5",
+    "mean_average_precision": "mAP",
     "last_accuracy": "last accuracy, mean of tasks",
     "average_accuracy": "average accuracy",
     "task_incremental_last_accuracy": "last accuracy within tasks",
@@ -34,6 +35,7 @@ LABELS = {
 SHARES = (
     "top1",
     "top5",
+    "mean_average_precision",
     "last_accuracy",
     "average_accuracy",
     "task_incremental_last_accuracy",

@@ -137,6 +137,10 @@ class FusedAugment(TokenAugment):
         """Embed as :meth:`TokenAugment.evaluate` does, to ``dtype`` and the memory format."""
         return self._lay_out(super().evaluate(tokens))
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embed as :meth:`TokenAugment.embed` does, to ``dtype`` and the memory format."""
+        return self._lay_out(super().embed(tokens))
+
     def _fuses(self, device: torch.device) -> bool:
         if not triton_serves(device):
             return False

@@ -16,7 +16,7 @@ from seit.continual_learning.streams.tasks import (
 from seit.errors import UsageError
 from seit.shards import Store
 from seit.stream import select
-from seit.training import has_labels
+from seit.training import has_labels, refuse_label_sets
 
 
 def make_stream(config: ContinualConfig, store: Store) -> Stream:
@@ -26,6 +26,12 @@ def make_stream(config: ContinualConfig, store: Store) -> Stream:
         UsageError: the store lacks labels or a split, or the settings do not fit its classes.
     """
     data, wanted = config.data, config.stream
+    refuse_label_sets(
+        store,
+        (data.train_split, data.val_split),
+        verb="a stream of tasks",
+        instead="seit train and seit tune learn such stores",
+    )
     for name in (data.train_split, data.val_split):
         if name not in store or not store.classes or not has_labels(store[name]):
             raise UsageError(

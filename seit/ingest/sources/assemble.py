@@ -9,14 +9,17 @@ import numpy.typing as npt
 
 from seit.ingest.sources.corpus import Corpus, Draft, Kind
 from seit.ingest.sources.instance_table import DraftTable, InstanceTable
+from seit.ingest.sources.label_sets import labels_in
 from seit.ingest.sources.labels import compare_splits, label_remarks
 from seit.ingest.sources.splits import HashSplit
-from seit.shards import check_split_names
+from seit.shards import LABELS_KEY, check_split_names
 
 KEEPS_ORDER: tuple[Kind, ...] = ("webdataset", "parquet")
 """Kinds of sources whose instances are read fastest in sequence."""
 
 _FIRST_SPLITS = ("train", "val", "test")
+_SEVERAL = json.dumps(LABELS_KEY).encode()
+"""Part of the metadata of instances that have several labels."""
 
 
 def assemble(
@@ -37,12 +40,19 @@ def assemble(
         UsageError: a split has a name that a store cannot use.
     """
     table = drafts if isinstance(drafts, DraftTable) else DraftTable(drafts)
-    labels = table.classes_of({name: number for number, name in enumerate(classes)})
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = table.classes_of(numbers)
     chosen, split_remarks = hash_split.divide(table.heads)
     names = tuple(sorted(set(chosen), key=_split_rank))
     number_of = {name: number for number, name in enumerate(names)}
     splits = np.fromiter((number_of[name] for name in chosen), np.int32, len(chosen))
     counts = _count(labels, splits, names)
+    for row, several in _label_sets(table, labels):
+        found = counts[chosen[row]]
+        found[-1] -= 1
+        for name in several:
+            if name in numbers:
+                found[numbers[name]] = found.get(numbers[name], 0) + 1
     notes = list(warnings)
     unlabelled = sum(found.get(-1, 0) for found in counts.values())
     if not classes:
@@ -81,6 +91,17 @@ def _count(
         found, num_found = np.unique(labels[splits == number], return_counts=True)
         counts[name] = dict(zip(found.tolist(), num_found.tolist(), strict=True))
     return counts
+
+
+def _label_sets(
+    table: DraftTable, labels: npt.NDArray[np.int32]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that have several labels, with the names of these."""
+    for row in np.flatnonzero(labels < 0).tolist():
+        if _SEVERAL in table.metadata_json(row):
+            several = labels_in(table.metadata(row))
+            if several is not None:
+                yield row, several
 
 
 def _ordered(

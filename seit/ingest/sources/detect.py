@@ -30,6 +30,7 @@ def list_corpus(
     root: Path | None = None,
     modality: Modality = "image",
     kept_splits: Mapping[str, str] | None = None,
+    label_separator: str | None = None,
 ) -> Corpus:
     """List every instance of a source.
 
@@ -45,6 +46,8 @@ def list_corpus(
         modality: modality of the tokenizer. Files are listed whatever their names and checked when
             read; members of tars only if their names match.
         kept_splits: key → split of instances that were split earlier and stay there.
+        label_separator: separator of several labels in a text of a table; None for ``|``, and for
+            a single label in the columns of these.
 
     Raises:
         UsageError: the source is missing, empty or of an unknown kind, its manifest is invalid, or
@@ -55,7 +58,9 @@ def list_corpus(
     if not 0 <= val_fraction < 1:
         raise UsageError(f"val_fraction is {val_fraction}; expected 0 or more, and less than 1")
     text = str(source)
-    wanted = _Wanted(HashSplit(val_fraction, kept_splits or {}), modality)
+    if label_separator == "":
+        raise UsageError("label_separator is empty; expected the text between labels, such as |")
+    wanted = _Wanted(HashSplit(val_fraction, kept_splits or {}), modality, label_separator)
     try:
         corpus = _list(tree_at(text), root, wanted)
     except OSError as error:
@@ -69,10 +74,11 @@ def list_corpus(
 
 
 class _Wanted(NamedTuple):
-    """Split rule and modality of a listing."""
+    """Split rule, modality and separator of labels of a listing."""
 
     hash_split: HashSplit
     modality: Modality
+    label_separator: str | None
 
 
 def _list(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
@@ -86,7 +92,7 @@ def _list(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
     if root is None and suffix == ".parquet" and is_table and holds_media(tree.location):
         return _list_parquets(tree.text, [tree.location], _parent(tree.location), wanted)
     if is_table:
-        return _list_manifest(tree, root, wanted.hash_split)
+        return _list_manifest(tree, root, wanted)
     if is_file:
         _refuse_other_files(tree, suffix)
         return _list_tars(tree.text, [tree.location], _parent(tree.location), wanted)
@@ -112,12 +118,17 @@ def _refuse_other_files(tree: Tree, suffix: str) -> None:
         )
 
 
-def _list_manifest(tree: Tree, root: Path | None, hash_split: HashSplit) -> Corpus:
+def _list_manifest(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
     base = _parent(tree.location) if root is None else str(root.absolute())
     with local_table(tree.clean_text) as copy:
         sizes = tree.sizes_beside() if root is None else None
         return list_manifest(
-            copy, hash_split=hash_split, base=base, source=tree.clean_text, sizes=sizes
+            copy,
+            hash_split=wanted.hash_split,
+            base=base,
+            source=tree.clean_text,
+            sizes=sizes,
+            label_separator=wanted.label_separator,
         )
 
 
@@ -144,7 +155,12 @@ def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
         if corpus is not None:
             return corpus
     return list_folder(
-        tree.clean_text, tree.location, folders, remarks, hash_split=wanted.hash_split
+        tree.clean_text,
+        tree.location,
+        folders,
+        remarks,
+        hash_split=wanted.hash_split,
+        label_separator=wanted.label_separator,
     )
 
 
@@ -197,12 +213,12 @@ def _list_pattern(text: str, wanted: _Wanted) -> Corpus:
 def _list_parquets(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
     files = [_source_file(location, base) for location in locations]
     check_configurations(text, files)
-    return list_parquet(text, files, **wanted._asdict())
+    return list_parquet(text, files, hash_split=wanted.hash_split, modality=wanted.modality)
 
 
 def _list_tars(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
     files = [_source_file(location, base) for location in locations]
-    return list_tars(text, files, **wanted._asdict())
+    return list_tars(text, files, hash_split=wanted.hash_split, modality=wanted.modality)
 
 
 def _source_file(location: str, base: str) -> SourceFile:

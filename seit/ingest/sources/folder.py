@@ -39,6 +39,7 @@ def list_folder(
     remarks: Remarks,
     *,
     hash_split: HashSplit,
+    label_separator: str | None = None,
 ) -> Corpus:
     """List a folder; the class of a file is the first folder below the split folder, or below SRC.
 
@@ -55,6 +56,7 @@ def list_folder(
         folders: folders of its walk; consumed.
         remarks: remarks of the walk.
         hash_split: split rule of files without split folders.
+        label_separator: separator of several labels in a metadata table.
 
     Raises:
         UsageError: the folder holds no files, or the meaning of its folders is ambiguous.
@@ -65,9 +67,9 @@ def list_folder(
     drafts = tree.drafts
     warnings = remarks.lines() + list(layout.warnings)
     warnings += [f"class folder {shown(name)} holds no files" for name in tree.empty]
+    classes = tuple(sorted({name for draft in drafts if (name := draft.class_name) is not None}))
     if tables:
-        drafts = apply_metadata(tables, drafts, warnings)
-    classes = sorted({draft.class_name for draft in drafts if draft.class_name is not None})
+        drafts, classes = apply_metadata(tables, drafts, warnings, label_separator=label_separator)
     if tree.outside:
         warnings.append(
             f"left out, as they lie next to the split folders: {examples(tree.outside)}"

@@ -31,7 +31,7 @@ def read_label(value: object, where: str) -> str | None:
         found = f"{value}" if len(f"{value}") < 60 else f"a {type(value).__name__}"
         raise UsageError(
             f"{where} has {shown(found)} for a label; a label is one value: keep one of them, or "
-            "rename the column to have it as metadata"
+            "rename the column to labels if an instance may have several"
         )
     return str(value).strip() or None
 
@@ -88,8 +88,8 @@ def label_remarks(classes: Sequence[str], learned: Iterable[str], *, is_folder: 
     if lists:
         lines.append(
             f"{len(lists)} of {len(classes)} classes look like lists of labels: "
-            f"{examples([repr(name) for name in lists])}; each list is one class here, as a label "
-            "is one value"
+            f"{examples([repr(name) for name in lists])}; each list is one class here; if "
+            "an instance may have several labels, pass --label-separator"
         )
     alike = alike_classes(learned)
     if alike:

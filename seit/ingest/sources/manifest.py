@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
 from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, nearest, shown
 from seit.ingest.sources.instance_table import DraftTable
+from seit.ingest.sources.label_sets import (
+    LABELS_COLUMN,
+    SEPARATOR,
+    name_label_sets,
+    read_label_set,
+)
 from seit.ingest.sources.labels import (
     LABEL_COLUMNS,
     name_classes,
@@ -40,14 +47,16 @@ def list_manifest(
     base: str,
     source: str | None = None,
     sizes: Mapping[str, int] | None = None,
+    label_separator: str | None = None,
 ) -> Corpus:
     """List a table; column names are matched in lower case, the first of each tuple above wins.
 
     Relative paths start at ``base``, an absolute path or URL, and may not leave it. Absolute paths
     and URLs are allowed, and are their own keys. ``source`` names the manifest if ``path`` is a
     copy, and ``sizes`` has the bytes of all files below a URL. Without a split column,
-    ``hash_split`` assigns the splits. Other columns are kept as metadata. A missing file is still
-    an instance (``num_bytes`` −1), and reading it reports the fault.
+    ``hash_split`` assigns the splits. A column of several labels, see `RowFields`, leaves the
+    instances without a label of their own. Other columns are kept as metadata. A missing file is
+    still an instance (``num_bytes`` −1), and reading it reports the fault.
 
     Raises:
         UsageError: there is no path column or no row, or a row has no usable path, label or split,
@@ -63,9 +72,10 @@ def list_manifest(
             f"{source} has the columns {', '.join(map(shown, columns[:12])) or '(none)'}; expected "
             f"one of {', '.join(PATH_COLUMNS)} in its first line{near}"
         )
-    fields = RowFields(columns, path_index)
+    fields = RowFields(columns, path_index, label_separator=label_separator)
 
     drafts = DraftTable()
+    label_sets: list[tuple[str, ...] | None] = []
     missing: list[str] = []  # the first few
     num_missing = 0
     for place, values in rows:
@@ -79,13 +89,21 @@ def list_manifest(
             if num_missing <= _SHOWN_MISSING:
                 missing.append(key)
         label, split, metadata = fields.read(values, where)
-        drafts.append(Draft(key, split, label, location, num_bytes, metadata))
+        if isinstance(label, str):
+            drafts.append(Draft(key, split, label, location, num_bytes, metadata))
+        else:
+            drafts.append(Draft(key, split, None, location, num_bytes, metadata))
+            label_sets.append(label)
     if not drafts:
         raise UsageError(f"{source} has column names but no rows")
     _refuse_doubles(path, source, drafts, path_index)
-    names, classes = name_classes(drafts.given_classes)
-    drafts.rename_classes(names)
-    warnings = rewritten_remarks(drafts.given_classes)
+    named: Sequence[Draft] = drafts
+    if fields.has_sets:
+        named, classes, warnings = name_drafts([*drafts], label_sets, has_sets=True)
+    else:
+        names, classes = name_classes(drafts.given_classes)
+        drafts.rename_classes(names)
+        warnings = rewritten_remarks(drafts.given_classes)
     if missing:
         warnings.append(
             f"{num_missing} of {len(drafts)} files are not there: {examples(missing)} "
@@ -94,28 +112,66 @@ def list_manifest(
     return assemble(
         as_text(source),
         "manifest",
-        drafts,
+        named,
         classes=classes,
         warnings=warnings,
         hash_split=hash_split,
         label_places=(
-            f"labels are looked for in the columns {', '.join(LABEL_COLUMNS)}; the table has "
+            f"labels are looked for in the columns {', '.join(LABEL_COLUMNS)} and "
+            f"{LABELS_COLUMN}; the table has "
             f"{', '.join(map(shown, columns[:12]))}"
         ),
     )
 
 
+Label: TypeAlias = str | tuple[str, ...] | None
+"""One label, or several."""
+
+
+def name_drafts(
+    drafts: list[Draft], labels: Sequence[Label], *, has_sets: bool
+) -> tuple[list[Draft], tuple[str, ...], list[str]]:
+    """Return the drafts with their classes, all classes, and warnings."""
+    if has_sets:
+        sets = [label if isinstance(label, tuple) else None for label in labels]
+        flat = (name for found in sets for name in found or ())
+        return *name_label_sets(drafts, sets), rewritten_remarks(flat)
+    own = [label if isinstance(label, str) else None for label in labels]
+    names, classes = name_classes(own)
+    named = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
+    return named, classes, rewritten_remarks(own)
+
+
 class RowFields:
     """Columns of a table of files: label, split, and metadata.
+
+    Without a column of single labels, or with a ``label_separator``, a column ``labels`` has
+    several of them.
 
     Args:
         columns: their names; label and split are matched in lower case.
         file_index: index of the column that names the files.
+        label_separator: separator of the labels in a text; makes a column of single labels one of
+            several. None for the default.
+        takes_sets: False to keep a column ``labels`` as metadata without a separator.
     """
 
-    def __init__(self, columns: Sequence[str], file_index: int) -> None:
+    def __init__(
+        self,
+        columns: Sequence[str],
+        file_index: int,
+        *,
+        label_separator: str | None = None,
+        takes_sets: bool = True,
+    ) -> None:
         lower = [name.lower() for name in columns]
-        self._label = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
+        names = LABEL_COLUMNS if label_separator is None else (LABELS_COLUMN, *LABEL_COLUMNS)
+        self._label = next((lower.index(name) for name in names if name in lower), None)
+        self.has_sets = label_separator is not None and self._label is not None
+        """True if there is a column of several labels."""
+        if self._label is None and takes_sets and LABELS_COLUMN in lower:
+            self._label, self.has_sets = lower.index(LABELS_COLUMN), True
+        self._separator = label_separator or SEPARATOR
         self._split = lower.index(SPLIT_COLUMN) if SPLIT_COLUMN in lower else None
         special = {file_index, self._label, self._split}
         self._extra = [pair for pair in enumerate(columns) if pair[0] not in special]
@@ -127,15 +183,21 @@ class RowFields:
 
     def read(
         self, values: Sequence[object], where: str
-    ) -> tuple[str | None, str | None, tuple[tuple[str, object], ...]]:
-        """Return label, split and metadata of a row, None if there is no such column.
+    ) -> tuple[Label, str | None, tuple[tuple[str, object], ...]]:
+        """Return label or labels, split and metadata of a row, None if there is no such column.
 
         Raises:
             UsageError: the label is a list, or the split is not a plain word.
         """
         split = None if self._split is None else read_split(values[self._split], where)
-        label = None if self._label is None else read_label(values[self._label], where)
-        return label, split, tuple((name, values[index]) for index, name in self._extra)
+        metadata = tuple((name, values[index]) for index, name in self._extra)
+        if self._label is None:
+            return None, split, metadata
+        value = values[self._label]
+        if not self.has_sets:
+            return read_label(value, where), split, metadata
+        metadata = tuple(pair for pair in metadata if pair[0] != LABELS_COLUMN)
+        return read_label_set(value, where, separator=self._separator), split, metadata
 
 
 def _refuse_doubles(path: Path, source: str, drafts: DraftTable, path_index: int) -> None:

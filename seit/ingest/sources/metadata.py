@@ -11,11 +11,7 @@ from typing import NamedTuple
 
 from seit.errors import UsageError
 from seit.ingest.sources.corpus import Draft, examples, shown
-from seit.ingest.sources.labels import (
-    name_classes,
-    rewritten_remarks,
-)
-from seit.ingest.sources.manifest import RowFields
+from seit.ingest.sources.manifest import Label, RowFields, name_drafts
 from seit.ingest.sources.media import is_side_file
 from seit.ingest.sources.tables import Row, local_table, read_table
 from seit.ingest.sources.walk import Entry
@@ -33,16 +29,16 @@ class Metadata(NamedTuple):
     rows: list[Row]
 
     @property
-    def fields(self) -> RowFields:
-        """Roles of the columns."""
-        return RowFields(self.columns, self.columns.index(FILE_COLUMN))
+    def file_index(self) -> int:
+        """Index of the column of files."""
+        return self.columns.index(FILE_COLUMN)
 
 
 class _Said(NamedTuple):
     """Entry of a table for a file."""
 
     where: str
-    label: str | None
+    label: Label
     split: str | None
     metadata: tuple[tuple[str, object], ...]
 
@@ -67,29 +63,56 @@ def find_metadata(root: str, folders: Iterable[tuple[str, list[Entry]]]) -> list
 
 
 def apply_metadata(
-    tables: Sequence[Metadata], drafts: Sequence[Draft], warnings: list[str]
-) -> list[Draft]:
+    tables: Sequence[Metadata],
+    drafts: Sequence[Draft],
+    warnings: list[str],
+    *,
+    label_separator: str | None = None,
+) -> tuple[list[Draft], tuple[str, ...]]:
     """Apply the labels and metadata of tables to files, with warnings about odd ones.
 
+    Returns:
+        The files with their classes, and all classes. A column of several labels wins over folders
+        only with a ``label_separator``.
+
     Raises:
-        UsageError: a row has no usable name, two rows name one file, or a label is a list.
+        UsageError: a row has no usable name, two rows name one file, a label is a list, or tables
+            differ in whether a file has several labels.
     """
-    said = _read_all(tables)
-    has_labels = any(table.fields.has_labels for table in tables)
+    in_folders = any(draft.class_name is not None for draft in drafts)
+    roles = [
+        RowFields(
+            table.columns,
+            table.file_index,
+            label_separator=label_separator,
+            takes_sets=not in_folders,
+        )
+        for table in tables
+    ]
+    if len({fields.has_sets for fields in roles if fields.has_labels}) > 1:
+        raise UsageError(
+            f"{tables[0].path} and another table differ in whether a file has several labels; give "
+            "all tables the column label, or all the column labels"
+        )
+    said = _read_all(tables, roles)
+    has_labels = any(fields.has_labels for fields in roles)
     keys = {draft.key for draft in drafts}
-    warnings += rewritten_remarks(entry.label for entry in said.values())
-    names, _ = name_classes([entry.label for entry in said.values()])
-    class_of = dict(zip(said, names, strict=True))
     made = []
+    labels: list[Label] = []
     unnamed = []
     for draft in drafts:
         entry = said.get(draft.key)
-        class_name = class_of.get(draft.key) if has_labels else draft.class_name
         metadata = entry.metadata if entry else ()
         split = entry.split if entry and draft.split is None else draft.split
-        made.append(draft._replace(class_name=class_name, split=split, metadata=metadata))
+        made.append(draft._replace(split=split, metadata=metadata))
+        labels.append(entry.label if entry else None)
         if entry is None and not is_side_file(draft.key):
             unnamed.append(draft.key)
+    classes = tuple(sorted({name for draft in drafts if (name := draft.class_name) is not None}))
+    if has_labels:
+        has_sets = any(fields.has_sets for fields in roles)
+        made, classes, remarks = name_drafts(made, labels, has_sets=has_sets)
+        warnings += remarks
     gone = [key for key in said if key not in keys]
     if gone:
         warnings.append(
@@ -97,17 +120,16 @@ def apply_metadata(
         )
     if unnamed:
         warnings.append(f"{len(unnamed)} files are not named in metadata: {examples(unnamed)}")
-    return made
+    return made, classes
 
 
-def _read_all(tables: Sequence[Metadata]) -> dict[str, _Said]:
+def _read_all(tables: Sequence[Metadata], roles: Sequence[RowFields]) -> dict[str, _Said]:
     """Return key → table entry of the file."""
     said: dict[str, _Said] = {}
-    for table in tables:
-        file_index, fields = table.columns.index(FILE_COLUMN), table.fields
+    for table, fields in zip(tables, roles, strict=True):
         for place, values in table.rows:
             where = f"{table.path} {place}"
-            key = _key(table.folder, values[file_index], where)
+            key = _key(table.folder, values[table.file_index], where)
             if key in said:
                 raise UsageError(f"{where}: {shown(key)} is in {said[key].where} too; drop one")
             said[key] = _Said(where, *fields.read(values, where))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -111,7 +112,10 @@ def embed_split(
     ):
         for batch in _batches(store, split, target).epoch(0):
             found = read(augment.evaluate(batch.tokens)).float().cpu().numpy()
-            writer.add(found, batch.labels.cpu().numpy(), batch.keys)
+            labels = batch.labels.cpu().numpy()
+            if labels.ndim == 2:  # the file has one label per sample
+                labels = np.full(len(batch), -1)
+            writer.add(found, labels, batch.keys)
             done, dim = done + len(batch), found.shape[1]
             if progress is not None:
                 progress(done, len(chosen))

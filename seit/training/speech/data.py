@@ -44,6 +44,11 @@ class SoundSplit:
         return len(self.clips)
 
     @property
+    def label_sets(self) -> None:
+        """Nothing: a clip has one label."""
+        return None
+
+    @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Labels int64 (n,), −1 for an unlabeled clip."""
         return np.array([clip.label for clip in self.clips], np.int64)

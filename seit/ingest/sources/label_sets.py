@@ -1,0 +1,93 @@
+"""Several labels per instance: a column of lists, or of text with a separator."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from seit.errors import UsageError
+from seit.ingest.sources.corpus import Draft, shown
+from seit.ingest.sources.labels import name_classes
+from seit.shards import LABELS_KEY
+
+LABELS_COLUMN = LABELS_KEY
+"""Column of several labels per instance."""
+SEPARATOR = "|"
+"""Default separator of the labels in a text."""
+MAX_LABELS = 10_000
+"""Most labels of an instance."""
+
+
+class NamedSets(NamedTuple):
+    """Drafts with their labels as class names in the metadata, and the classes."""
+
+    drafts: list[Draft]
+    classes: tuple[str, ...]
+
+
+def read_label_set(
+    value: object, where: str, *, separator: str = SEPARATOR
+) -> tuple[str, ...] | None:
+    """Return the labels in a cell, without repetitions; None if they are unknown.
+
+    A list has one label per entry, and a text is a JSON list or has its labels between separators.
+    An empty list or text means none of the labels, null that they are unknown.
+
+    Raises:
+        UsageError: the value is a mapping, a list with lists or mappings, or too long.
+    """
+    if value is None:
+        return None
+    parts = _parts(value, separator)
+    if any(isinstance(part, list | dict | tuple) for part in parts):
+        found = f"{value}" if len(f"{value}") < 60 else f"a {type(value).__name__}"
+        raise UsageError(
+            f"{where} has {shown(found)} for its labels; expected a list of names or numbers, or "
+            f"text with {separator!r} between them"
+        )
+    names = dict.fromkeys(str(part).strip() for part in parts if part is not None)
+    names.pop("", None)
+    if len(names) > MAX_LABELS:
+        raise UsageError(
+            f"{where} has {len(names):,} labels; expected at most {MAX_LABELS:,}: check the "
+            "separator"
+        )
+    return tuple(names)
+
+
+def _parts(value: object, separator: str) -> Sequence[object]:
+    if isinstance(value, list | tuple):
+        return value
+    if not isinstance(value, str):
+        return [value]
+    text = value.strip()
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list):
+            return found
+    return text.split(separator)
+
+
+def name_label_sets(
+    drafts: Sequence[Draft], label_sets: Sequence[tuple[str, ...] | None]
+) -> NamedSets:
+    """Put the classes of each draft into its metadata, under ``labels``; see `name_classes`."""
+    flat = [label for labels in label_sets for label in labels or ()]
+    names, classes = name_classes(flat)
+    class_of = dict(zip(flat, names, strict=True))
+    made = []
+    for draft, labels in zip(drafts, label_sets, strict=True):
+        known = [class_of[label] for label in labels or ()]
+        found = None if labels is None else sorted({name for name in known if name is not None})
+        made.append(draft._replace(metadata=(*draft.metadata, (LABELS_KEY, found))))
+    return NamedSets(made, classes)
+
+
+def labels_in(metadata: Iterable[tuple[str, object]]) -> list[str] | None:
+    """Return the class names in an instance's metadata; None without any."""
+    found = dict(metadata).get(LABELS_KEY)
+    if not isinstance(found, list):
+        return None
+    return [name for name in found if isinstance(name, str)]
