@@ -25,6 +25,7 @@ from seit.training import (
     confusion_record,
     environment,
     evaluate_run,
+    write_predictions,
     write_run_report,
 )
 
@@ -72,7 +73,7 @@ def finish(run: Run, subject: Subject, findings: Findings, *, started: float) ->
             bytes_before=deployed.bytes_before if deployed else None,
         ),
     )
-    run.save_predictions(after.predictions, after.labels, after.likeliest.tensors())
+    write_predictions(run, after.predictions, after.labels, after.likeliest)
     info = {
         **run.info,
         "result": asdict(result),

@@ -4,6 +4,7 @@ from .answers import (
     confusion_record as confusion_record,
     read_confusion as read_confusion,
     read_predictions as read_predictions,
+    write_predictions as write_predictions,
 )
 from .checkpoint import (
     Saved as Saved,

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from seit.config import flatten, read_yaml
 from seit.confusion import MATRIX_CLASSES, Confusion
 from seit.errors import DamagedError, UsageError
-from seit.tensors import read_arrays
+from seit.files import write_atomically
+from seit.tensors import array_bytes, read_arrays
 from seit.training.run import CONFIG_NAME, PREDICTIONS_NAME, RUN_NAME, Run
 
 MOST_LIKELY = 5
@@ -74,6 +75,18 @@ class Predictions:
         return (self.store, self.split) == (other.store, other.split) and np.array_equal(
             self.labels, other.labels
         )
+
+
+def write_predictions(
+    run: Run,
+    predictions: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.integer],
+    likeliest: Likeliest,
+) -> None:
+    """Write the predicted class, label and probabilities of each sample of a split, all (N, …)."""
+    own = {"predictions": predictions, "labels": labels.astype(np.int64)}
+    data = array_bytes({**own, **likeliest.tensors()})
+    write_atomically(run.path / PREDICTIONS_NAME, data)
 
 
 def read_predictions(run: Run) -> Predictions | None:

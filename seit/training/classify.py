@@ -22,7 +22,7 @@ from seit.outcomes import Outcome
 from seit.progress import Progress
 from seit.report import Section
 from seit.shards import Store, as_store
-from seit.training.answers import confusion_record
+from seit.training.answers import confusion_record, write_predictions
 from seit.training.class_weights import class_weights, record_weights
 from seit.training.config import TrainConfig
 from seit.training.evaluate import Evaluation, evaluate
@@ -251,7 +251,7 @@ class Classifying(Objective[Result]):
         found = self.evaluation
         if self.has_label_sets:
             labels = found.labels
-        run.save_predictions(found.predictions, labels, found.likeliest.tensors())
+        write_predictions(run, found.predictions, labels, found.likeliest)
         warnings = self._warnings(self.evaluation.loss)
         for text in warnings:
             _LOG.warning("%s", text)

@@ -12,8 +12,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import yaml
 
 from seit.config import build, read_yaml, to_mapping
@@ -25,7 +23,6 @@ from seit.outcomes import summarize
 from seit.printable import printable
 from seit.shards import Store
 from seit.tensors import (
-    array_bytes,
     read_described,
     read_description,
     read_tensors,
@@ -355,16 +352,6 @@ class Run:
         """True if a finished classifier learned several labels per sample."""
         return self.info.get(LABEL_SETS) is True
 
-    def save_predictions(
-        self,
-        predictions: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.integer],
-        likeliest: Mapping[str, npt.NDArray[Any]],
-    ) -> None:
-        """Write the predicted class, label and probabilities of each sample of a split."""
-        tensors = {"predictions": predictions, "labels": labels.astype(np.int64), **likeliest}
-        write_atomically(self.path / PREDICTIONS_NAME, array_bytes(tensors))
-
     def save_weights(self, model: "nn.Module") -> None:
         """Write the final weights."""
         self.save_tensors(WEIGHTS_NAME, model.state_dict())
@@ -447,7 +434,8 @@ class Run:
 
     def write_config(self, config: Settings) -> None:
         """Replace `config.yaml`."""
-        text = yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False)
+        plain = json.loads(json.dumps(to_mapping(config)))  # tuples as lists, for safe YAML
+        text = yaml.safe_dump(plain, sort_keys=False)
         write_atomically(self.path / CONFIG_NAME, text.encode())
 
     def check_same(self, config: Settings, store: Store | Inputs) -> None:
@@ -504,12 +492,3 @@ class Run:
             return False
         path = Path(config.init_from) / WEIGHTS_NAME
         return path.is_file() and sha256_of(path) == known.get("fingerprint")
-
-
-def _plain(value: Any) -> Any:
-    """Convert tuples to lists, for safe YAML."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
