@@ -122,7 +122,7 @@ def test_methods_that_refuse_are_left_out_only_of_all(
 
     methods = {"w8": METHODS["w8"], "w3": Picky()}
     monkeypatch.setattr(start, "METHODS", methods)
-    monkeypatch.setattr("seit.api.runs.COMPRESSIONS", methods)
+    monkeypatch.setattr("seit.compression.METHODS", methods)
     result = seit.compress(learned, store=pattern_store, out=tmp_path / "a", method="all")
     assert result.skipped == {"w3": "too small for this"}
     assert [row.method for row in result.rows] == ["w8"]

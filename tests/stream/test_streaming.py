@@ -223,7 +223,7 @@ def test_what_cannot_be_had_is_refused(split, options, reason):
 
 
 def test_what_does_not_fit_is_streamed(split, monkeypatch):
-    monkeypatch.setattr("os.sysconf", lambda name: 1)
+    monkeypatch.setattr("seit.stream.loaders.available_bytes", lambda: 1)
     assert isinstance(loader(split, batch_size=8, order="window"), StreamingLoader)
     with pytest.raises(UsageError, match="mode='resident' if there is memory"):
         loader(split, batch_size=8)

@@ -163,7 +163,8 @@ def test_tables_of_file_names(tmp_path: Path) -> None:
     plant(tmp_path, {"m.csv": "path,target\n1.jpg,cat\n"})
     (warning,) = list_corpus(tmp_path / "m.csv", val_fraction=0).warnings
     assert warning.endswith(
-        "labels are looked for in the columns label, class, category; the table has path, target"
+        "labels are looked for in the columns label, class, category and labels; the table has "
+        "path, target"
     )
 
 

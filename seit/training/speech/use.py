@@ -138,7 +138,7 @@ class SpeechPredictor(Predictor):
             run, backbone, device=self._device, download=download
         )
         self._seconds = self._config.speech.seconds
-        self._classes = run.classes
+        self._classes, self._least = run.classes, 0.0
         self.top = min(top, len(run.classes))
 
     @override
