@@ -199,7 +199,7 @@ class RunConfig:
     """Compile the network with `torch.compile`."""
     compile_scope: Literal["network", "blocks"] = "network"
     """Compile the network as a whole, or each of its blocks alone: alike blocks share one program,
-    so compiling takes a fraction of the time, whatever the depth."""
+    so compiling takes less time the deeper the network is."""
     eval_every: int = 0
     """Steps between evaluations; 0 for ten evenly spaced ones."""
     checkpoint_every: int = 0
