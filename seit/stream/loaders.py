@@ -170,5 +170,5 @@ def _fits(
 
 def _local_processes(part: Rank) -> int:
     """Return the processes on this machine that hold the split; all of them without torchrun."""
-    told = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return min(int(told), part.world_size) if told.isdigit() else part.world_size
+    given = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return min(int(given), part.world_size) if given.isdigit() else part.world_size

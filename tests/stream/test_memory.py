@@ -1,4 +1,4 @@
-"""What a resident split keeps, and when `auto` holds one."""
+"""Memory of a resident split, and the choice between resident and streamed."""
 
 import tracemalloc
 

@@ -41,7 +41,7 @@ _SHARES = (
     *("last_accuracy", "average_accuracy", "forgetting"),
 )
 _MAIN = ("top1", "last_accuracy", "linear_top1")
-"""Figures by which runs are told apart in a list, the first that a run has."""
+"""Figures that distinguish runs in a list; the first that a run has is shown."""
 _COUNTS = ("trainable_parameters",)
 """Entries of a ledger that are no bytes."""
 

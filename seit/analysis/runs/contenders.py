@@ -82,7 +82,7 @@ class FinishedRun:
             confusion = Confusion.of_labels(_NONE, _NONE, len(classes))
             if objective == CLASSIFY:
                 confusion = read_confusion(run)
-                told = {
+                figures = {
                     name: one
                     for name, one in info["result"].items()
                     if not isinstance(one, dict) and one is not None
@@ -90,8 +90,8 @@ class FinishedRun:
             else:
                 if objective == CONTINUAL:
                     info["result"] = _of_continual(info["result"])
-                told = {name: one for name, one in info["result"].items() if one is not None}
-            result = {name: float(value) for name, value in told.items()}
+                figures = {name: one for name, one in info["result"].items() if one is not None}
+            result = {name: float(value) for name, value in figures.items()}
             store = str(info["identity"]["store"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DamagedError(

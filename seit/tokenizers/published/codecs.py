@@ -62,12 +62,12 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
 
     Attributes:
         model_type: its name in configurations.
-        library_name: its name in the classes of transformers.
+        class_prefix: its name in the classes of transformers.
         default_seconds, default_levels: defaults of a tokenizer; None for all levels.
     """
 
     model_type: ClassVar[str]
-    library_name: ClassVar[str]
+    class_prefix: ClassVar[str]
     default_seconds: ClassVar[float]
     default_levels: ClassVar[int | None]
 
@@ -202,8 +202,8 @@ class CodecTokenizer(ReferableTokenizer, AudioTokenizer):
             UsageError: they do not fit, or transformers is missing.
         """
         with _quiet_transformers() as transformers:
-            config_class = getattr(transformers, f"{cls.library_name}Config")
-            model_class = getattr(transformers, f"{cls.library_name}Model")
+            config_class = getattr(transformers, f"{cls.class_prefix}Config")
+            model_class = getattr(transformers, f"{cls.class_prefix}Model")
             try:
                 config = config_class.from_dict(dict(values))
                 cls._check_kind(config, weights.origin)
@@ -309,7 +309,7 @@ class EncodecTokenizer(CodecTokenizer):
 
     name: ClassVar[str] = "encodec"
     model_type: ClassVar[str] = "encodec"
-    library_name: ClassVar[str] = "Encodec"
+    class_prefix: ClassVar[str] = "Encodec"
     default_seconds: ClassVar[float] = 5.0
     default_levels: ClassVar[int | None] = 2
 
@@ -351,7 +351,7 @@ class DacTokenizer(CodecTokenizer):
 
     name: ClassVar[str] = "dac"
     model_type: ClassVar[str] = "dac"
-    library_name: ClassVar[str] = "Dac"
+    class_prefix: ClassVar[str] = "Dac"
     default_seconds: ClassVar[float] = 1.0
     default_levels: ClassVar[int | None] = None
 
@@ -379,7 +379,7 @@ class MimiTokenizer(CodecTokenizer):
 
     name: ClassVar[str] = "mimi"
     model_type: ClassVar[str] = "mimi"
-    library_name: ClassVar[str] = "Mimi"
+    class_prefix: ClassVar[str] = "Mimi"
     default_seconds: ClassVar[float] = 10.0
     default_levels: ClassVar[int | None] = 8
 

@@ -12,7 +12,7 @@ class Layout:
     """Parts of a family of speech models.
 
     Attributes:
-        library_name: name of its classes in transformers, without Config and Model.
+        class_prefix: name of its classes in transformers, without Config and Model.
         prefix: prefix of the network's names in checkpoints of models with a head.
         encoder: path of the module whose ``layers`` are the blocks; empty for the network itself.
         stem: path of the last module before the transformer; None if nothing is to be read there.
@@ -23,7 +23,7 @@ class Layout:
             calling them, so that a hook on such a layer has no effect.
     """
 
-    library_name: str
+    class_prefix: str
     prefix: str
     encoder: str = "encoder"
     stem: str | None = "feature_projection"
@@ -40,13 +40,13 @@ class Layout:
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "wav2vec2": Layout(library_name="Wav2Vec2", prefix="wav2vec2."),
-    "hubert": Layout(library_name="Hubert", prefix="hubert."),
-    "wavlm": Layout(library_name="WavLM", prefix="wavlm.", multiplies_weights=True),
-    "data2vec-audio": Layout(library_name="Data2VecAudio", prefix="data2vec_audio."),
-    "unispeech-sat": Layout(library_name="UniSpeechSat", prefix="unispeech_sat."),
+    "wav2vec2": Layout(class_prefix="Wav2Vec2", prefix="wav2vec2."),
+    "hubert": Layout(class_prefix="Hubert", prefix="hubert."),
+    "wavlm": Layout(class_prefix="WavLM", prefix="wavlm.", multiplies_weights=True),
+    "data2vec-audio": Layout(class_prefix="Data2VecAudio", prefix="data2vec_audio."),
+    "unispeech-sat": Layout(class_prefix="UniSpeechSat", prefix="unispeech_sat."),
     "whisper": Layout(
-        library_name="Whisper",
+        class_prefix="Whisper",
         prefix="model.encoder.",
         encoder="",
         stem=None,

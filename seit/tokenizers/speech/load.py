@@ -71,7 +71,7 @@ def build_speech(values: Mapping[str, Any], layout: Layout, *, room: int) -> nn.
     """
     with _quiet_transformers() as transformers:
         try:
-            config = getattr(transformers, f"{layout.library_name}Config").from_dict(dict(values))
+            config = getattr(transformers, f"{layout.class_prefix}Config").from_dict(dict(values))
             for name, value in STILL.items():
                 if hasattr(config, name):
                     setattr(config, name, value)
@@ -92,7 +92,7 @@ def build_speech(values: Mapping[str, Any], layout: Layout, *, room: int) -> nn.
 
 def _maker(transformers: Any, layout: Layout) -> Any:
     if layout.takes_waveforms:
-        return getattr(transformers, f"{layout.library_name}Model")
+        return getattr(transformers, f"{layout.class_prefix}Model")
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     return WhisperEncoder

@@ -62,7 +62,7 @@ class HiddenLayer(nn.Module):
         most = len(network.blocks)
         if not 0 <= layer <= most:
             raise UsageError(
-                f"layer is {layer}; this {network.layout.library_name} has 0 (the input of the "
+                f"layer is {layer}; this {network.layout.class_prefix} has 0 (the input of the "
                 f"first block) to {most} (the network's output)"
             )
         self.layer, self.dim = layer, network.dim
