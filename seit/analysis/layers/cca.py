@@ -50,25 +50,58 @@ class Correlation:
     weighted: float
 
 
-def fit_cca(data: Covariances, *, ridge: float = RIDGE, variance: float | None = None) -> Canonical:
+@dataclass(frozen=True)
+class Whitening:
+    """Whitening of a layer and a target: maps (D, r) and (K, s) whose covariances are 1."""
+
+    x: Array
+    y: Array
+
+    @classmethod
+    def of(
+        cls, data: Covariances, *, ridge: float = RIDGE, variance: float | None = None
+    ) -> "Whitening":
+        """Whiten both views of some data.
+
+        Args:
+            data: covariances of the layer and the target.
+            ridge: share of the largest eigenvalue added to each covariance.
+            variance: share of the variance whose principal components are kept in both views
+                before, 0–1: 0.99 is SVCCA; None keeps all.
+
+        Raises:
+            UsageError: the layer or the target is constant.
+        """
+        return cls(
+            _whitening(data.xx, ridge, variance, what="layer"),
+            _whitening(data.yy, ridge, variance, what="target"),
+        )
+
+
+def fit_cca(
+    data: Covariances,
+    *,
+    ridge: float = RIDGE,
+    variance: float | None = None,
+    whitening: Whitening | None = None,
+) -> Canonical:
     """Fit canonical directions.
 
     Args:
         data: covariances of the layer and the target.
-        ridge: share of the largest eigenvalue added to each covariance.
-        variance: share of the variance whose principal components are kept in both views before,
-            0–1: 0.99 is SVCCA; None keeps all.
+        ridge: see `Whitening.of`.
+        variance: see `Whitening.of`.
+        whitening: whitening of the same data, or of a rearrangement of it.
 
     Raises:
         UsageError: the layer or the target is constant.
     """
-    whiten_x = _whitening(data.xx, ridge, variance, what="layer")
-    whiten_y = _whitening(data.yy, ridge, variance, what="target")
-    left, correlations, right = np.linalg.svd(whiten_x.T @ data.xy @ whiten_y, full_matrices=False)
-    directions = whiten_x @ left
+    white = whitening or Whitening.of(data, ridge=ridge, variance=variance)
+    left, correlations, right = np.linalg.svd(white.x.T @ data.xy @ white.y, full_matrices=False)
+    directions = white.x @ left
     return Canonical(
         left=directions,
-        right=whiten_y @ right.T,
+        right=white.y @ right.T,
         correlations=np.clip(correlations, 0.0, 1.0),
         weights=_shares(data.xx, directions),
     )
@@ -89,9 +122,9 @@ def held_out_correlation(fitted: Canonical, data: Covariances) -> Correlation:
 
 def held_out(fitted: Canonical, data: Covariances) -> Array:
     """Return the correlation (C,) of each pair of directions on other data, −1 to 1."""
-    shared = np.einsum("dc,dk,kc->c", fitted.left, data.xy, fitted.right)
-    left = np.einsum("dc,de,ec->c", fitted.left, data.xx, fitted.left)
-    right = np.einsum("kc,kl,lc->c", fitted.right, data.yy, fitted.right)
+    shared = ((data.xy @ fitted.right) * fitted.left).sum(0)
+    left = ((data.xx @ fitted.left) * fitted.left).sum(0)
+    right = ((data.yy @ fitted.right) * fitted.right).sum(0)
     scale = np.sqrt(np.clip(left, 0, None) * np.clip(right, 0, None))
     found: Array = np.zeros_like(shared)
     np.divide(shared, scale, out=found, where=scale > _RANK_TOLERANCE)
@@ -115,8 +148,9 @@ def _whitening(covariance: Array, ridge: float, variance: float | None, *, what:
 
 def _shares(covariance: Array, directions: Array) -> Array:
     """Return Σ_j |⟨h_i, x_j⟩| of each component h_i over the neurons x_j, divided by their sum."""
-    scale = np.sqrt(np.einsum("dc,de,ec->c", directions, covariance, directions))
-    projected = np.abs(covariance @ directions).sum(0)
+    turned = covariance @ directions
+    scale = np.sqrt((turned * directions).sum(0))
+    projected = np.abs(turned).sum(0)
     sums: Array = np.divide(projected, scale, out=np.zeros_like(scale), where=scale > 0)
     shares: Array = sums / sums.sum()
     return shares

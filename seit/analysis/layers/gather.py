@@ -51,6 +51,8 @@ class LayerSums:
         self._held: list[list[Samples]] = [[] for _ in range(num_folds)]
         self._num_nulls = num_nulls
         self._random = np.random.default_rng(seed)
+        self._total: Moments | None = None
+        self._rest: tuple[int, Moments] | None = None
 
     def add(self, fold: int, samples: Samples) -> None:
         """Add the samples of a clip."""
@@ -66,6 +68,7 @@ class LayerSums:
     def _flush(self, fold: int) -> None:
         held, self._held[fold] = self._held[fold], []
         if held:
+            self._total = self._rest = None
             x, y = (np.concatenate([getattr(one, name) for one in held]) for name in "xy")
             orders = [self._random.permutation(len(x)) for _ in range(self._num_nulls)]
             self._folds[fold].add(x, y, orders=orders)
@@ -73,21 +76,25 @@ class LayerSums:
     def part(self, fold: int, null: int = 0) -> tuple[Covariances, Covariances]:
         """Return the covariances without a fold, and those of the fold.
 
+        Fast for one fold after another, since the sums of the last one are kept.
+
         Raises:
             UsageError: the fold has fewer than two samples.
         """
-        total = self._folds[0]
-        for one in self._folds[1:]:
-            total = total + one
-        rest = total - self._folds[fold]
-        return rest.covariances(null), self._folds[fold].covariances(null)
+        if self._rest is None or self._rest[0] != fold:
+            self._rest = fold, self._all() - self._folds[fold]
+        return self._rest[1].covariances(null), self._folds[fold].covariances(null)
 
     def whole(self) -> Covariances:
         """Return the covariances of all samples."""
-        total = self._folds[0]
-        for one in self._folds[1:]:
-            total = total + one
-        return total.covariances()
+        return self._all().covariances()
+
+    def _all(self) -> Moments:
+        if self._total is None:
+            self._total = self._folds[0]
+            for one in self._folds[1:]:
+                self._total = self._total + one
+        return self._total
 
 
 def gather(

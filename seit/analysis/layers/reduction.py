@@ -57,12 +57,16 @@ def fit_components(
         max_dim: most components.
     """
     found: dict[str, list[npt.NDArray[np.float32]]] = {}
-    clips = list(clips)
-    share = max(1, PILOT_FRAMES // max(1, len(clips)))
-    for clip in clips:
-        for layer in layers:
+    rest = iter(clips)
+    first = next(rest, None)
+    wide = [] if first is None else [k for k in layers if first.values[k].shape[1] > max_dim]
+    if first is None or not wide:
+        return {}
+    pilot = [first, *rest]
+    share = max(1, PILOT_FRAMES // len(pilot))
+    for clip in pilot:
+        for layer in wide:
             frames = clip.values[layer]
-            if frames.shape[1] > max_dim:
-                step = max(1, len(frames) // share)
-                found.setdefault(layer, []).append(frames[::step][:share])
+            step = max(1, len(frames) // share)
+            found.setdefault(layer, []).append(frames[::step][:share])
     return {layer: Components.fit(np.concatenate(parts), max_dim) for layer, parts in found.items()}

@@ -6,11 +6,17 @@ Legend: F folds, P nulls.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from typing_extensions import override
 
-from seit.analysis.layers.cca import fit_cca, held_out_correlation, training_correlation
+from seit.analysis.layers.cca import (
+    Whitening,
+    fit_cca,
+    held_out_correlation,
+    training_correlation,
+)
 from seit.analysis.layers.config import AnalyzeConfig, Method
 from seit.analysis.layers.gather import Division, LayerSums, reduce
 from seit.analysis.layers.moments import Covariances
@@ -20,6 +26,7 @@ from seit.analysis.layers.targets import Target
 from seit.analysis.subjects.base import Subject, depth_of
 
 _TINY = 1e-300
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +138,11 @@ class CanonicalScore(Score):
         ridge, sums = measured.config.ridge, measured.sums[layer]
         held: list[list[float]] = [[] for _ in measured.draws]
         weighted, train = [], []
-        for draw in measured.draws:
-            for fold in measured.folds:
+        for fold in measured.folds:
+            whitening = Whitening.of(sums.part(fold)[0], ridge=ridge, variance=self._variance)
+            for draw in measured.draws:
                 fit, test = sums.part(fold, draw)
-                fitted = fit_cca(fit, ridge=ridge, variance=self._variance)
+                fitted = fit_cca(fit, whitening=whitening)
                 scored = held_out_correlation(fitted, test)
                 held[draw].append(scored.mean)
                 if not draw:
@@ -160,23 +168,18 @@ class ExplainedScore(Score):
 
     @override
     def of(self, measured: Measured) -> Iterator[LayerScore]:
-        return (
-            _summary(
-                measured,
-                layer,
-                [
-                    [self._share(measured, layer, fold, draw) for fold in measured.folds]
-                    for draw in measured.draws
-                ],
-            )
-            for layer in measured.layers
-        )
+        return (self._layer(measured, layer) for layer in measured.layers)
 
-    def _share(self, measured: Measured, layer: str, fold: int, draw: int) -> float:
-        fit, test = measured.sums[layer].part(fold, draw)
-        fitted = LinearMap.ridge(fit, penalty=measured.config.penalty)
-        variance = np.diag(test.yy)
-        return float(fitted.determination(test) @ variance / max(variance.sum(), _TINY))
+    def _layer(self, measured: Measured, layer: str) -> LayerScore:
+        sums = measured.sums[layer]
+
+        def share(fold: int, draw: int) -> float:
+            fit, test = sums.part(fold, draw)
+            fitted = LinearMap.ridge(fit, penalty=measured.config.penalty)
+            variance = np.diag(test.yy)
+            return float(fitted.determination(test) @ variance / max(variance.sum(), _TINY))
+
+        return _summary(measured, layer, _by_draw(measured, share))
 
 
 class ProbeScore(Score):
@@ -224,7 +227,7 @@ class ProbeScore(Score):
             fit: Covariances = measured.sums[layer].part(fold, draw)[0]
             return self._fit(fit, penalty=measured.config.penalty)
 
-        return [[probe(fold, draw) for fold in measured.folds] for draw in measured.draws]
+        return _by_draw(measured, probe)
 
 
 SCORES: Mapping[Method, Score] = {
@@ -235,6 +238,12 @@ SCORES: Mapping[Method, Score] = {
     "lda": ProbeScore("held-out accuracy of an LDA probe", LinearMap.discriminant),
 }
 """Scores by the name of the method."""
+
+
+def _by_draw(measured: Measured, make: Callable[[int, int], T]) -> list[list[T]]:
+    """Return ``make(fold, draw)`` of each draw and fold, made fold by fold: sums are shared."""
+    of_folds = [[make(fold, draw) for draw in measured.draws] for fold in measured.folds]
+    return [list(of_draw) for of_draw in zip(*of_folds, strict=True)]
 
 
 def _summary(
