@@ -68,7 +68,7 @@ class LayerSums:
     def _flush(self, fold: int) -> None:
         held, self._held[fold] = self._held[fold], []
         if held:
-            self._total = self._rest = None
+            self.release()
             x, y = (np.concatenate([getattr(one, name) for one in held]) for name in "xy")
             orders = [self._random.permutation(len(x)) for _ in range(self._num_nulls)]
             self._folds[fold].add(x, y, orders=orders)
@@ -88,6 +88,10 @@ class LayerSums:
     def whole(self) -> Covariances:
         """Return the covariances of all samples."""
         return self._all().covariances()
+
+    def release(self) -> None:
+        """Drop the sums that :meth:`part` keeps."""
+        self._total = self._rest = None
 
     def _all(self) -> Moments:
         if self._total is None:

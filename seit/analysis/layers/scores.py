@@ -256,7 +256,9 @@ def _summary(
 ) -> LayerScore:
     """Summarize the scores of each draw and fold."""
     own, null = scores[0], [value for draw in scores[1:] for value in draw]
-    components = measured.components.get(layer)
+    components, sums = measured.components.get(layer), measured.sums[layer]
+    dim = len(sums.whole().mean_x)
+    sums.release()
     return LayerScore(
         name=layer,
         depth=depth_of(layer, measured.subject.layers),
@@ -266,6 +268,6 @@ def _summary(
         null_std=float(np.std(null, ddof=1)),
         train=train,
         weighted=weighted,
-        dim=len(measured.sums[layer].whole().mean_x),
+        dim=dim,
         variance=1.0 if components is None else components.variance,
     )
