@@ -184,11 +184,12 @@ def predict(
     table_path = None if out is None else Path(out)
     if table_path is not None:
         check_new_file(table_path)
-    if threshold is not None and _is_of_sounds(run, backbone):
+    is_of_sounds = Run.open(run).kind.of_sounds
+    if threshold is not None and is_of_sounds:
         raise UsageError(f"the run {run} learned one label per sample; leave --threshold out")
     predictor = (
         SpeechPredictor(run, backbone=backbone, top=top, device=device, download=download)
-        if _is_of_sounds(run, backbone)
+        if is_of_sounds
         else Predictor(
             run, top=top, device=device, threshold=threshold, backbone=backbone, download=download
         )

@@ -30,7 +30,7 @@ CONFIG = {
     "augment": {"crop_size": 6},
     "run": {"device": "cpu", "eval_every": 100, "log_every": 20, "loggers": []},
 }
-DEADLINE = 240
+DEADLINE = 60
 
 
 @pytest.fixture

@@ -265,10 +265,12 @@ def definition(module: str, name: str) -> str | None:
             entry[0]: entry[1] for face in faces if face.is_file() for entry in documented(face)
         }
         return exported.get(name)
-    for node in tree(path).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return module if ast.get_docstring(node) else None
-    return None
+    found = [
+        node
+        for node in tree(path).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name
+    ]
+    return module if any(map(ast.get_docstring, found)) else None  # overloads have none
 
 
 @cache
