@@ -2,8 +2,9 @@
 
 Spoken digits (FSDD): each seed trains on one clip of each digit from five speakers, 5 clips a
 digit, and is tested on 5 clips of each digit from the sixth. Rows are paired by seed. Each row has
-its own learning rate of three, chosen on a speaker who is never tested. The folder of FSDD is named; weights of Whisper come from the package index. Prints JSON, rewritten after each
-run; the same command continues after an interruption::
+its own learning rate of three, chosen on a speaker who is never tested. The folder of FSDD is
+named; weights of Whisper come from the package index. Prints JSON, rewritten after each run; the
+same command continues after an interruption::
 
     uv run --extra speech --extra brain python tools/study/speech.py FSDD --work DIR --seeds 5
 """
