@@ -53,7 +53,7 @@ SNRS = (0.1, 0.5, 2.0)
 TARGETS, CORTEX_TR, RUN_SECONDS, RUNS = 20, 1.0, 150, 6
 MEMORY = 0.3
 """Autoregression of the noise of the synthetic cortex."""
-NARRATION_DIM, NARRATION_DELAYS, NARRATION_NULLS = 32, 12, 3
+NARRATION_DIM, NARRATION_DELAYS, NARRATION_NULLS = 32, 12, 2
 """Components of each layer, delays of 20 ms, and circular shifts, for the simulated electrodes."""
 
 

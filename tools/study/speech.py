@@ -31,12 +31,12 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TOKEN_ROWS = ("tokens, from scratch", "tokens, masked tokens first")
 FIRST = ("linear", "lora", "houlsby")
 LATER = (
+    "weighted-sum",
     TOKEN_ROWS[0],
     "bitfit",
     "full",
-    "adapterbias",
-    "weighted-sum",
     "prefix",
+    "adapterbias",
     TOKEN_ROWS[1],
     "adalora",
 )

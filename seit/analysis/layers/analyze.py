@@ -120,7 +120,7 @@ def analyze_layers(
     for number, one in enumerate(networks):
         kept = {layer: journal.score(number, layer, LayerScore) for layer in one.layers}
         missing = [layer for layer, score in kept.items() if score is None]
-        passes = tuple(journal.sums(f"{number}-{name}") for name in ("sums", "hits"))
+        passes = journal.sums(f"{number}-sums"), journal.sums(f"{number}-hits")
         for score in _scores(one, missing, target, division, config, passes, progress):
             journal.keep(number, score.name, score)
             kept[score.name] = score

@@ -86,7 +86,7 @@ class LayerSums:
                 found[f"{fold}/y"] = np.concatenate([samples.y for samples in held])
         return found
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[np.floating]]) -> None:
+    def restore(self, arrays: Arrays) -> None:
         """Continue from :meth:`arrays`.
 
         Raises:
