@@ -86,6 +86,44 @@ def test_shares_of_layers_are_learned_kept_and_exported(encoder, pattern_store, 
         load_graph(folder)
 
 
+def test_a_stage_of_a_cnn_is_tuned_evaluated_and_exported(pattern_store, pattern_folder, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "tuned"
+    model = {"name": "resnet10t", "stem": "auto"}
+    short = {**SETTINGS, "schedule": {"steps": 2, "warmup_steps": 1}}
+    seit.train(pattern_store, out=whole, config={**short, "model": model})
+    named = seit.analyze(
+        whole,
+        data=pattern_folder / "store",
+        method="ridge",
+        split="train",
+        fewest=5,
+        folds=3,
+        random_twin=False,
+    )
+    layer = named.layers[-2].name
+    flags = {"config": short, "init_from": whole, "method": "linear", "layer": layer}
+    result = seit.tune(pattern_store, out=out, **flags)
+    run = Run.open(out)
+    assert run.settings.model.last_stage == layer == "layer3"
+    before, after = Run.open(whole).load_weights(), run.load_weights()
+    assert not any(key.startswith("layer4") for key in after)
+    for key in after.keys() - {"fc.weight", "fc.bias"}:
+        assert torch.equal(before[key], after[key]), key
+    assert after["fc.weight"].shape[1] < before["fc.weight"].shape[1]
+    assert seit.evaluate(out, store=pattern_store).top1 == result.top1
+    assert seit.tune(pattern_store, out=out, resume=True, **flags).record() == result.record()
+    folder = tmp_path / "exported"
+    files = seit.export(out, out=folder, formats=["safetensors"]).files
+    assert all(file.logit_difference < 1e-4 for file in files if file.logit_difference is not None)
+    tokens = torch.from_numpy(pattern_store["val"].tokens[:3].astype("int64"))
+    assert load_graph(folder)(tokens)[0].shape == (3, 3)
+    flags |= {"out": tmp_path / "x"}
+    with pytest.raises(UsageError, match=r"no stage 'blocks\.1'; .*layer4"):
+        seit.tune(pattern_store, **{**flags, "layer": "blocks.1"})
+    with pytest.raises(UsageError, match="differ in width or resolution"):
+        seit.tune(pattern_store, **{**flags, "layer": None, "method": "weighted-sum"})
+
+
 class Drowned(nn.Module):
     """Block that adds noise of its own to the tokens (B, N, D); the classes are lost after it."""
 

@@ -86,8 +86,9 @@ class WeightedSum(Tuning):
         blocks: Any = getattr(model, "blocks", None)
         if type(blocks) is not nn.Sequential or any(not hasattr(one, "attn") for one in blocks):
             raise UsageError(
-                f"weighted-sum averages the states between a plain ViT's blocks, and a "
-                f"{type(model).__name__} has no such row of them; choose a ViT or another method"
+                f"weighted-sum averages the states between a plain ViT's blocks, and those of a "
+                f"{type(model).__name__} differ in width or resolution; choose --layer STAGE, "
+                "a ViT or another method"
             )
         made = nn.Parameter(torch.zeros(len(blocks) + 1))
         place = Addition("blocks", _WEIGHTS, kinds=(nn.Sequential, WeightedSequential))
