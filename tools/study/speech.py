@@ -29,9 +29,9 @@ import seit
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TOKEN_ROWS = ("tokens, from scratch", "tokens, masked tokens first")
-FIRST = ("linear", "lora", "houlsby")
+FIRST = ("linear", "weighted-sum", "lora")
 LATER = (
-    "weighted-sum",
+    "houlsby",
     TOKEN_ROWS[0],
     "bitfit",
     "full",
