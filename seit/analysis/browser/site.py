@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from seit.analysis.browser.catalog import Catalog
 from seit.analysis.browser.cells import read_cells
+from seit.analysis.browser.neighbors import CodeSearch
 from seit.analysis.browser.pictures import Address, Painter, PictureCache, Thumbnails
 from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
@@ -67,6 +68,11 @@ class Site:
     def painter(self) -> Painter:
         """Painter of pictures; loads the tokenizer."""
         return Painter(self.store)
+
+    @cached_property
+    def code_search(self) -> CodeSearch:
+        """Search for samples with similar codes, which keeps what it has decoded."""
+        return CodeSearch(self.store)
 
     @property
     def modality(self) -> Modality:
