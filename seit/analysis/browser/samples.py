@@ -59,6 +59,7 @@ class SamplePages:
                 "predicted": classes[predicted] if predicted is not None and predicted >= 0 else "",
                 "likeliest": likeliest_of(selection, row, classes),
                 "is_audio": site.modality == "audio",
+                "is_heard": site.is_heard,
                 "seconds": self._seconds(),
                 "metadata": [(name, _shown(value)) for name, value in cell.metadata.items()],
                 "bytes": self._stored_bytes(split, row),

@@ -80,6 +80,11 @@ class Site:
         return "audio" if self.store.card.tokenizer.modality == "audio" else "image"
 
     @property
+    def is_heard(self) -> bool:
+        """Whether the store's samples can be played: sounds whose tokenizer decodes them."""
+        return self.modality == "audio" and self.painter.tokenizer is not None
+
+    @property
     def seal(self) -> str:
         """Beginning of the store's seal, for addresses of pictures."""
         return self.store.card.seal[:12]

@@ -1,13 +1,16 @@
-"""`seit view` on a store behind a URL, and on one with unlabeled blocks."""
+"""`seit view` on unusual stores: behind a URL, with unlabeled blocks, of units without sound."""
 
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import fsspec
 import pytest
+from support.speech import reference, save, write_tones
 from support.stores import build_store
 
 import seit
+from seit.ingest import fit_units
+from seit.tokenizers import save_tokenizer
 
 PAGES = (
     "/browse?split=train",
@@ -74,3 +77,22 @@ def test_the_codebook_of_a_store_with_blocks_of_unlabeled_samples(tmp_path):
     assert (columns["train"].labels == -1).any()
     with seit.view(tmp_path / "store", port=0, open_browser=False) as view:
         assert get(view, "/codebook")[0] == 200
+
+
+def test_units_of_a_speech_model_are_drawn_in_colors_and_have_no_player(tmp_path):
+    model = save(reference("hubert"), tmp_path / "hubert")
+    backbone, sounds = f"hf:{model}", write_tones(tmp_path / "tones")
+    units, _, _ = fit_units(sounds, backbone, layer=1, codes=6, seconds=0.2)
+    save_tokenizer(units, tmp_path / "units.safetensors")
+    store = tmp_path / "store"
+    seit.tokenize(
+        sounds, out=store, tokenizer=str(tmp_path / "units.safetensors"), backbone=backbone
+    )
+    with seit.view(store, port=0, open_browser=False) as view:
+        for path in ("/browse?split=train", "/sample/train/1", "/neighbors/train/1", "/codebook"):
+            status, body = get(view, path)
+            assert status == 200, (path, body)
+            assert b"<audio" not in body, path
+        assert get(view, "/picture/train/1")[0] == 200
+        status, body = get(view, "/sound/train/1")
+        assert (status, b"cannot be heard" in body) == (400, True)
