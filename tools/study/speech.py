@@ -29,17 +29,8 @@ import seit
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TOKEN_ROWS = ("tokens, from scratch", "tokens, masked tokens first")
-FIRST = ("linear", "weighted-sum", "lora")
-LATER = (
-    "houlsby",
-    TOKEN_ROWS[0],
-    "bitfit",
-    "full",
-    "prefix",
-    "adapterbias",
-    TOKEN_ROWS[1],
-    "adalora",
-)
+FIRST = ("linear", "weighted-sum", "lora", "houlsby", "prefix", "full", "bitfit", "adapterbias")
+LATER = ("adalora", *TOKEN_ROWS)
 """Methods of the speech model, and rows on tokens, in the order of running."""
 PER_DIGIT = 5
 RATES = (1.0, 3.0, 10.0)
