@@ -81,7 +81,7 @@ class Site:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the store's samples can be played: sounds whose tokenizer decodes them."""
+        """True for sounds that can be played, as the tokenizer decodes them."""
         return self.modality == "audio" and self.painter.tokenizer is not None
 
     @property
