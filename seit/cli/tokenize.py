@@ -26,6 +26,7 @@ def command(
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
     ray_cpus: int = 1,
+    ray_encoders: int = 0,
     workdir: Path | None = None,
     val_fraction: float = 0.1,
     root: Path | None = None,
@@ -72,6 +73,8 @@ def command(
         ray_address: Address of the cluster ("auto", "host:port"); without it Ray runs on this
             machine.
         ray_cpus: Cores of each actor.
+        ray_encoders: Actors that only encode, each on a GPU if the cluster has any; the others then
+            only decode, and need none.
         workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
         val_fraction: Share of instances for `val` where SRC has no splits; every class keeps one
             to learn from and, where it has two, one to evaluate.
@@ -126,6 +129,7 @@ def command(
             engine=engine,
             ray_address=ray_address,
             ray_cpus=ray_cpus,
+            ray_encoders=ray_encoders,
             workdir=workdir,
             max_pixels=max_pixels,
             max_seconds=max_seconds,

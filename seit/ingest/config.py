@@ -56,6 +56,8 @@ class TokenizeConfig:
         engine: make shards in this process or in actors of a Ray cluster.
         ray_address: address of the cluster ("auto", "host:port", "ray://…"); None to start one.
         ray_cpus: cores per actor.
+        ray_encoders: actors that only encode, each on a GPU if the cluster has any; the others
+            then need none. 0 to encode where inputs are decoded.
         seed: seed of the tokenizer's fit.
         label_separator: text between the labels of an instance, in a table's column ``labels`` or
             ``label``; None for ``|`` in ``labels``, and single labels in ``label``.
@@ -92,6 +94,7 @@ class TokenizeConfig:
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     ray_cpus: int = 1
+    ray_encoders: int = 0
     seed: int = 0
     label_separator: str | None = None
     workdir: Path | None = None
@@ -141,6 +144,10 @@ class TokenizeConfig:
             raise UsageError(f"{name} is set; it needs --plan pieces")
         if self.ray_cpus < 1:
             raise UsageError(f"ray_cpus is {self.ray_cpus}; expected at least 1")
+        if self.ray_encoders < 0:
+            raise UsageError(f"ray_encoders is {self.ray_encoders}; expected 0 or more")
+        if self.ray_encoders and self.engine != "ray":
+            raise UsageError("ray_encoders is set; it needs --engine ray")
         if self.ray_address is not None and self.engine != "ray":
             raise UsageError("ray_address is set; it needs --engine ray")
         if self.engine == "ray" and self.device not in ("cpu", "cuda", "auto"):

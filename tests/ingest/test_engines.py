@@ -333,6 +333,19 @@ def test_a_cluster_makes_pieces_with_the_same_bytes(tmp_path, cluster):
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
+@pytest.mark.slow
+@ray_s_own
+@pytest.mark.parametrize("plan", ["pieces", "listing"])
+def test_actors_that_only_encode_make_the_same_bytes(tmp_path, cluster, plan):
+    tars = {f"train-{k}.tar": tar_of(samples_of(range(k * 70, k * 70 + 70))) for k in range(3)}
+    root = plant(tmp_path / "src", tars)
+    config = replace(CONFIG, plan=plan, tokenizer="patch-pca-vq")
+    tokenize(root, tmp_path / "here", config)
+    apart = replace(config, engine="ray", workers=2, ray_encoders=1)
+    tokenize(root, tmp_path / "there", apart)
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
 @ray_s_own
 def test_a_cluster_without_room_is_refused(corpus, tmp_path, cluster):
     with pytest.raises(UsageError, match="too little for an actor of 64 cores"):

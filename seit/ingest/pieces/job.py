@@ -35,6 +35,7 @@ from seit.ingest.pieces.plant import PiecePlant, Task
 from seit.ingest.pieces.revision import RevisionTask
 from seit.ingest.pieces.sample import fit_job
 from seit.ingest.pieces.seal import Sealed, label_warnings, seal_store
+from seit.ingest.pieces.waits import say_waits
 from seit.ingest.resolve import resolve_tokenizer, with_own_backbone
 from seit.ingest.result import TokenizeResult, result_of
 from seit.ingest.sources.corpus import shown
@@ -297,6 +298,7 @@ class _Job:
             records[tasks[place].number] = record
         sealed = Sealed(records)
         sealed.skip(repeats.disputed)
+        _LOG.info("workers waited for %s", say_waits(sealed.seconds))
         return classes, warnings, sealed
 
     def _advance(self, pieces: int, skipped: int) -> None:

@@ -71,6 +71,7 @@ class PieceRecord:
         skipped: (key, split, reason) of each unreadable input.
         source_bytes: bytes of the inputs that became samples.
         remarks: remark → number of inputs, and key of the first.
+        seconds: stage → seconds that its worker waited for it.
     """
 
     inputs: int
@@ -79,6 +80,7 @@ class PieceRecord:
     skipped: tuple[tuple[str, str, str], ...] = ()
     source_bytes: int = 0
     remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
