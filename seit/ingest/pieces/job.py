@@ -8,11 +8,11 @@ import logging
 import os
 import shutil
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from seit.ingest.config import TokenizeConfig
 from seit.ingest.description import check_same_job, describe_job
 from seit.ingest.engines.base import Work
 from seit.ingest.engines.registry import choose_engine
-from seit.ingest.fit import make_reader
+from seit.ingest.fit import make_reader, spread_evenly
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.pieces.duplicates import Repeats, find_repeats
 from seit.ingest.pieces.find import find_pieces
+from seit.ingest.pieces.finished import Finished
 from seit.ingest.pieces.labels import renumbering, settle_classes
 from seit.ingest.pieces.maker import PieceTask
-from seit.ingest.pieces.piece import PieceRecord, Pieces
+from seit.ingest.pieces.piece import Findings, PieceRecord, Pieces
 from seit.ingest.pieces.place import JobPlace, Ready, record_name
 from seit.ingest.pieces.plant import PiecePlant, Task
 from seit.ingest.pieces.revision import RevisionTask
@@ -38,6 +39,8 @@ from seit.ingest.pieces.seal import Sealed, label_warnings, seal_store
 from seit.ingest.pieces.waits import say_waits
 from seit.ingest.resolve import resolve_tokenizer, with_own_backbone
 from seit.ingest.result import TokenizeResult, result_of
+from seit.ingest.settle import SMALL_SAMPLE, for_small_pictures, is_open, small_remark
+from seit.ingest.sources import Instance
 from seit.ingest.sources.corpus import shown
 from seit.ingest.workspace import check_target
 from seit.locks import LOCK_NAME, refuse_links, take_lock
@@ -51,26 +54,6 @@ MAX_CLASSES_BYTES = 1 << 26
 _LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int, int], None]
 """Callback that receives (pieces done, all pieces, inputs skipped)."""
-
-
-class Finished:
-    """Records of finished pieces, compressed: about 400 bytes each."""
-
-    def __init__(self, count: int) -> None:
-        self._records: list[bytes | None] = [None] * count
-
-    def __setitem__(self, number: int, record: PieceRecord) -> None:
-        self._records[number] = zlib.compress(record.to_json(), 1)
-
-    def __iter__(self) -> Iterator[PieceRecord]:
-        for data in self._records:
-            assert data is not None, "all pieces are finished when they are read"
-            yield PieceRecord.from_json(zlib.decompress(data))
-
-    @property
-    def missing(self) -> list[int]:
-        """Numbers of the pieces without a record."""
-        return [number for number, data in enumerate(self._records) if data is None]
 
 
 def tokenize_pieces(
@@ -90,8 +73,13 @@ def tokenize_pieces(
     place = JobPlace(str(store))
     if isinstance(place.folder, LocalFolder):
         check_target(place.folder.path, source)
-    config, given = resolve_tokenizer(config)
-    corpus = replace(find_pieces(source, config), **_given_classes(config))
+    settled, given = resolve_tokenizer(config)
+    corpus = replace(find_pieces(source, settled), **_given_classes(config))
+    small = _small(corpus, config)
+    if small is not None:
+        settled, given = resolve_tokenizer(small)
+        corpus = replace(corpus, warnings=(*corpus.warnings, small_remark(small)))
+    config = settled
     job = describe_job(corpus.fingerprint, config, given)
     if corpus.classes is not None:
         digest = hashlib.sha256("\n".join(corpus.classes).encode())
@@ -101,6 +89,21 @@ def tokenize_pieces(
         if finished is not None:
             return finished
         return _Job(place, corpus, config, job, progress).run(given)
+
+
+def _small(corpus: Pieces, config: TokenizeConfig) -> TokenizeConfig | None:
+    """Return the settings for small pictures; None if they do not apply."""
+    if not is_open(config):
+        return None
+    pieces = spread_evenly(corpus.pieces, SMALL_SAMPLE)
+    sample = [
+        Instance(draft.key, "train", -1, draft.location, (), draft.num_bytes)
+        for piece in pieces
+        for draft in islice(corpus.reader.read(piece, Findings()), SMALL_SAMPLE // len(pieces))
+    ]
+    found = [entry.num_bytes for entry in sample if entry.num_bytes > 0]
+    mean_bytes = sum(found) / max(1, len(found))
+    return for_small_pictures(config, sample, num_images=corpus.expect_samples(mean_bytes))
 
 
 def _given_classes(config: TokenizeConfig) -> dict[str, Any]:
@@ -197,10 +200,10 @@ class _Job:
                 advance=self._count_none if self.config.engine == "local" else self._advance,
             )
             started = time.perf_counter()
-            records = Finished(len(self.corpus.pieces))
-            made = self._make(work, records)
-            seconds = time.perf_counter() - started
-            classes, warnings, sealed = self._settle(work, records, ready, tokenizer)
+            with closing(Finished(len(self.corpus.pieces))) as records:
+                made = self._make(work, records)
+                seconds = time.perf_counter() - started
+                classes, warnings, sealed = self._settle(work, records, ready, tokenizer)
         card = seal_store(
             self.place,
             self.corpus,

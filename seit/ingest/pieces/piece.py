@@ -3,12 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import msgspec
 
-from seit.documents import parse_json
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.sources.corpus import Draft, Kind, SourceFile
 from seit.shards import ShardRecord
@@ -94,11 +93,14 @@ class PieceRecord:
         Raises:
             ValueError: the data is something else.
         """
-        return msgspec.convert(parse_json(data), cls, strict=False)
+        try:
+            return msgspec.json.decode(data, type=cls, strict=False)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(str(error)) from error
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""
-        return json.dumps(asdict(self)).encode()
+        return msgspec.json.encode(self)
 
 
 class Findings:

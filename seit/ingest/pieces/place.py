@@ -25,6 +25,7 @@ from seit.documents import parse_json
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import explained_writes, inside, publish, write_atomically
 from seit.ingest.pieces.piece import PieceRecord
+from seit.ingest.sources.remote import ListedFolder
 from seit.lookahead import map_ahead
 from seit.processor import cpu_kind
 from seit.shards import (
@@ -257,8 +258,17 @@ class JobPlace:
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def sizes_of(self, shards: Iterable[ShardRecord]) -> Iterator[tuple[ShardRecord, int]]:
-        """Yield each shard with the bytes of its file; −1 if it is missing."""
-        yield from map_ahead(lambda shard: (shard, self._size(shard.file)), shards)
+        """Yield each shard with the bytes of its file; −1 if it is missing.
+
+        Object storage is asked for a listing, a thousand names at a time.
+        """
+        if isinstance(self.folder, LocalFolder):
+            for shard in shards:
+                yield shard, self._size(shard.file)
+            return
+        sizes = ListedFolder(self.store).sizes()
+        for shard in shards:
+            yield shard, sizes.get(shard.file, -1)
 
     def write_card(self, card: Card) -> None:
         """Write the card, unless there is one.
