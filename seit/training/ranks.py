@@ -75,11 +75,14 @@ class Ranks:
         """Return whether a flag is set on any rank."""
         return bool(self.sum(torch.tensor(int(flag), device=self.device)))
 
+    @torch.no_grad()
     def adopt(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors in place with those of the main rank, of the same shapes."""
         if self.world_size > 1:
             for tensor in tensors:
-                dist.broadcast(tensor.detach(), 0)
+                dense = tensor.detach().contiguous()
+                dist.broadcast(dense, 0)
+                tensor.copy_(dense)
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
