@@ -17,6 +17,8 @@ INT8_FEATURES = frozenset(
     {"avx2", "avx512f", *_VNNI, "avx_vnni_int8", "asimddp", "dotprod", "i8mm", "sve"}
 )
 """Flags that 8-bit kernels ask for."""
+_WIDEST = ("avx512f", "avx2", "sve", "asimd", "neon")
+_MAKERS = ("vendor_id", "cpu implementer")
 _ARM_MACHINES = ("aarch64", "arm64", "armv8l")
 _DARWIN_FLAGS = ("machdep.cpu.features", "machdep.cpu.leaf7_features", "hw.optional.arm")
 
@@ -33,6 +35,25 @@ def cpu_features() -> frozenset[str]:
     if platform.system() == "Darwin":
         return _darwin_features()
     return frozenset()
+
+
+@cache
+def cpu_kind() -> str:
+    """Return what decides how this machine rounds: architecture, maker and vector width."""
+    features = cpu_features()
+    widest = next((name for name in _WIDEST if name in features), "plain")
+    return f"{platform.machine()} {_maker()} {widest}".replace("  ", " ")
+
+
+def _maker() -> str:
+    if not _CPU_INFO.is_file():
+        return platform.processor()
+    with _CPU_INFO.open(encoding="utf-8", errors="replace") as file:
+        for line in file.read(_MAX_INFO_BYTES).splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() in _MAKERS:
+                return value.strip()
+    return ""
 
 
 def parse_cpu_info(text: str) -> frozenset[str]:

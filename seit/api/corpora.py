@@ -29,7 +29,7 @@ from seit.ingest import (
 )
 from seit.progress import StageProgress
 
-_PATHS = ("root", "workdir")
+_PATHS = ("root", "workdir", "classes")
 _SETTLED = "inputs"
 """The one field of `TokenizeConfig` that callers do not set."""
 
@@ -55,7 +55,7 @@ def tokenize(
         update: bring the store at ``out`` up to date with ``source`` and keep all other tokens.
         changed_since: with ``update``, files modified at or after this date changed too.
         dry_run: estimate bytes and time from a sample; write nothing.
-        progress: called with (files done, total, files skipped).
+        progress: called with (files or pieces done, total, files skipped).
         **changes: settings by flag, such as ``size``, ``tokenizer`` or ``codec``: the fields of
             `TokenizeConfig`. They win over ``config``.
 

@@ -26,6 +26,7 @@ def command(
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
     ray_cpus: int = 1,
+    ray_encoders: int = 0,
     workdir: Path | None = None,
     val_fraction: float = 0.1,
     root: Path | None = None,
@@ -39,6 +40,10 @@ def command(
     compile: bool = False,  # noqa: A002 - the name of the option
     seed: int = 0,
     label_separator: str | None = None,
+    plan: Literal["listing", "pieces"] = "listing",
+    classes: Path | None = None,
+    fit_samples: int = 8192,
+    mixed_processors: bool = False,
     strict: bool = False,
     overwrite: bool = False,
     embed_tokenizer: bool = False,
@@ -68,6 +73,8 @@ def command(
         ray_address: Address of the cluster ("auto", "host:port"); without it Ray runs on this
             machine.
         ray_cpus: Cores of each actor.
+        ray_encoders: Actors that only encode, each on a GPU if the cluster has any; the others then
+            only decode, and need none.
         workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
         val_fraction: Share of instances for `val` where SRC has no splits; every class keeps one
             to learn from and, where it has two, one to evaluate.
@@ -83,6 +90,11 @@ def command(
         seed: Seed for the tokenizer's fit and the views.
         label_separator: Text between several labels of a file in a table; | by default in the
             column labels. Makes the column label one of several labels, too.
+        plan: List the whole corpus first, or read it once in pieces (tars, Parquet files, tables),
+            for corpora that no machine can list; see docs/clusters.md.
+        classes: With pieces, a file with the classes, one a line, in the order of their labels.
+        fit_samples: With pieces, inputs that the codec is fitted to beforehand.
+        mixed_processors: Let a job in pieces run on processors that may round differently.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job with other settings, at STORE.
         embed_tokenizer: Copy the weights of a shipped tokenizer into the store; by default the
@@ -98,7 +110,7 @@ def command(
     from seit.api import tokenize
     from seit.ingest import Estimate
 
-    with progress_bar("tokenizing", "files") as bar:
+    with progress_bar("tokenizing", plan if plan == "pieces" else "files") as bar:
 
         def progress(done: int, total: int, skipped: int) -> None:
             bar(done, total, f"{skipped} skipped" if skipped else "")
@@ -117,6 +129,7 @@ def command(
             engine=engine,
             ray_address=ray_address,
             ray_cpus=ray_cpus,
+            ray_encoders=ray_encoders,
             workdir=workdir,
             max_pixels=max_pixels,
             max_seconds=max_seconds,
@@ -127,6 +140,10 @@ def command(
             compile=compile,
             seed=seed,
             label_separator=label_separator,
+            plan=plan,
+            classes=classes,
+            fit_samples=fit_samples,
+            mixed_processors=mixed_processors,
             strict=strict,
             overwrite=overwrite,
             embed_tokenizer=embed_tokenizer,

@@ -14,6 +14,7 @@ from seit.tokenizers import (
 
 DEFAULT_SIZE = 256
 MAX_SECONDS = 86_400
+MIN_FIT_SAMPLES, MAX_FIT_SAMPLES = 16, 1 << 20
 
 
 AUTO = "auto"
@@ -39,6 +40,12 @@ class TokenizeConfig:
         max_pixels: limit (width × height) above which images are skipped as decompression bombs.
         max_seconds: limit above which audio is skipped.
         views: samples per image of the training split: the image itself, then random crops.
+        plan: list the whole corpus first, or work in pieces: one tar, Parquet row group or range of
+            a table at a time, in one pass and with no listing in memory.
+        classes: file with the classes, one a line, in the order of their labels; for pieces.
+        fit_samples: inputs that the codec is fitted to before a job in pieces begins.
+        mixed_processors: whether a job in pieces may run on different kinds of processors, which
+            may round differently.
         strict: stop at the first unreadable input instead of skipping it.
         workers: inputs decoded in parallel; None for one per core. On a cluster, the number of
             actors; None for as many as fit.
@@ -49,6 +56,8 @@ class TokenizeConfig:
         engine: make shards in this process or in actors of a Ray cluster.
         ray_address: address of the cluster ("auto", "host:port", "ray://…"); None to start one.
         ray_cpus: cores per actor.
+        ray_encoders: actors that only encode, each on a GPU if the cluster has any; the others
+            then need none. 0 to encode where inputs are decoded.
         seed: seed of the tokenizer's fit.
         label_separator: text between the labels of an instance, in a table's column ``labels`` or
             ``label``; None for ``|`` in ``labels``, and single labels in ``label``.
@@ -73,6 +82,10 @@ class TokenizeConfig:
     max_pixels: int = 178_956_970
     max_seconds: float = 600.0
     views: int = 1
+    plan: Literal["listing", "pieces"] = "listing"
+    classes: Path | None = None
+    fit_samples: int = 8192
+    mixed_processors: bool = False
     strict: bool = False
     workers: int | None = None
     decoders: Literal["auto", "threads", "processes"] = "auto"
@@ -81,6 +94,7 @@ class TokenizeConfig:
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     ray_cpus: int = 1
+    ray_encoders: int = 0
     seed: int = 0
     label_separator: str | None = None
     workdir: Path | None = None
@@ -118,12 +132,39 @@ class TokenizeConfig:
             raise UsageError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers is {self.workers}; expected at least 1")
+        if not MIN_FIT_SAMPLES <= self.fit_samples <= MAX_FIT_SAMPLES:
+            raise UsageError(
+                f"fit_samples is {self.fit_samples}; expected {MIN_FIT_SAMPLES} to "
+                f"{MAX_FIT_SAMPLES:,}"
+            )
+        if self.plan == "pieces":
+            self._check_pieces()
+        elif self.classes is not None or self.mixed_processors:
+            name = "mixed_processors" if self.classes is None else "classes"
+            raise UsageError(f"{name} is set; it needs --plan pieces")
         if self.ray_cpus < 1:
             raise UsageError(f"ray_cpus is {self.ray_cpus}; expected at least 1")
+        if self.ray_encoders < 0:
+            raise UsageError(f"ray_encoders is {self.ray_encoders}; expected 0 or more")
+        if self.ray_encoders and self.engine != "ray":
+            raise UsageError("ray_encoders is set; it needs --engine ray")
         if self.ray_address is not None and self.engine != "ray":
             raise UsageError("ray_address is set; it needs --engine ray")
         if self.engine == "ray" and self.device not in ("cpu", "cuda", "auto"):
             raise UsageError(f"device is {self.device!r}; actors of Ray take cpu, cuda or auto")
+
+    def _check_pieces(self) -> None:
+        if self.container != "wds":
+            raise UsageError(
+                f"container is {self.container!r}; pieces are written as wds: convert the store "
+                "afterwards with `seit convert --container zarr`"
+            )
+        if self.views > 1:
+            raise UsageError(f"views is {self.views}; pieces have one: leave --plan pieces out")
+        if self.workdir is not None:
+            raise UsageError(
+                "workdir is set; pieces are written to STORE directly, so leave it out"
+            )
 
     @property
     def modality(self) -> Modality:

@@ -8,11 +8,11 @@ import torch
 
 from seit.devices import choose_device
 from seit.errors import SeitError
+from seit.ingest.batches import ENCODE_BATCH
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.fit import fit_tokenizer, make_reader, spread_evenly
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.settle import settle_job
-from seit.ingest.shard import ENCODE_BATCH
 from seit.ingest.store_remarks import larger_remark
 from seit.ingest.workspace import check_target
 from seit.outcomes import Outcome

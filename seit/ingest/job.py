@@ -9,9 +9,9 @@ Legend: B encode batch, S image side, H W token grid.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,28 @@ from typing import Any
 import torch
 
 from seit.devices import choose_device
-from seit.errors import DamagedError, SeitError, UsageError
+from seit.errors import DamagedError, SeitError
 from seit.ingest.config import TokenizeConfig
+from seit.ingest.description import check_same_job, describe_job, describe_tokenizer
 from seit.ingest.engines.base import Engine, Work
 from seit.ingest.engines.registry import choose_engine
+from seit.ingest.engines.shards import ShardPlant
 from seit.ingest.fit import fit_tokenizer, make_reader, measure
 from seit.ingest.input_list import INPUTS_NAME, list_inputs
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.inputs.remarks import RemarkCounts
+from seit.ingest.pieces.job import tokenize_pieces
 from seit.ingest.plan import ShardPlan, plan_shards
 from seit.ingest.resolve import with_own_backbone
+from seit.ingest.result import TokenizeResult, result_of
 from seit.ingest.settle import settle_job
 from seit.ingest.shard import refuse_skipped
 from seit.ingest.sources import Corpus
 from seit.ingest.sources.corpus import shown
 from seit.ingest.sources.media import NOUNS
-from seit.ingest.store_remarks import class_remarks, larger_remark
+from seit.ingest.store_remarks import class_remarks
 from seit.ingest.upload import find_remote, staging_folder, upload
 from seit.ingest.workspace import DoneShard, Workspace, check_target
-from seit.outcomes import Outcome
 from seit.shards import (
     BLOCK_SAMPLES,
     CARD_NAME,
@@ -47,13 +50,12 @@ from seit.shards import (
     Card,
     PackedCodec,
     Store,
-    TokenizerInfo,
     is_url,
     open_store,
     write_index,
     write_listed,
 )
-from seit.stores import CONTAINERS, EDITS_ENTRY, recode_store
+from seit.stores import CONTAINERS, recode_store
 from seit.tokenizers import (
     Tokenizer,
     codebook_bytes,
@@ -64,39 +66,6 @@ from seit.tokenizers import (
 _LOG = logging.getLogger(__name__)
 JobProgress = Callable[[int, int, int], None]
 """Callback that receives (inputs done, total inputs, inputs skipped)."""
-
-
-@dataclass(frozen=True, repr=False)
-class TokenizeResult(Outcome):
-    """Outcome of a tokenize job.
-
-    Attributes:
-        samples: instances in the store.
-        skipped: unreadable inputs, listed in `skipped.jsonl`.
-        bytes: bytes of all files of the store.
-        bytes_per_sample: `bytes` over `samples`.
-        payload_bytes_per_sample: bytes of the shards alone over `samples`.
-        source_bytes_per_sample: mean size of the original files.
-        samples_per_second: rate of this call, including decoding; 0 if nothing was left to do.
-        splits: samples per split.
-        classes: number of classes.
-        quality: quality of the tokenizer on held-out images of the corpus.
-        warnings: one line each.
-        remarks: remark on what was dropped or assumed → inputs, if this call made the store.
-    """
-
-    samples: int
-    skipped: int
-    bytes: int
-    bytes_per_sample: float
-    payload_bytes_per_sample: float
-    source_bytes_per_sample: float
-    samples_per_second: float
-    splits: dict[str, int]
-    classes: int
-    quality: dict[str, float]
-    warnings: tuple[str, ...] = field(default=())
-    remarks: dict[str, int] = field(default_factory=dict)
 
 
 def tokenize(
@@ -116,6 +85,8 @@ def tokenize(
             readable. Finished shards are kept for the next call.
     """
     config = config or TokenizeConfig()
+    if config.plan == "pieces":
+        return tokenize_pieces(source, store, config, progress=progress)
     if is_url(str(store)):
         return _tokenize_to_url(source, str(store), config, progress)
     store = Path(store)
@@ -143,7 +114,7 @@ def tokenize_corpus(
     """
     device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
     engine = choose_engine(config.engine)
-    job = describe_job(corpus, config, given)
+    job = describe_job(corpus.fingerprint, config, given)
     workspace = Workspace(store, staged=(config.codec, config.container) != ("packed", "wds"))
     if (store / CARD_NAME).is_file() and not config.overwrite:
         return _finished(workspace, job, corpus, config)
@@ -161,7 +132,7 @@ def tokenize_corpus(
             tokenizer = given or fit_tokenizer(corpus, config, reader)
             workspace.begin(job, tokenizer, replace=replace)
         else:
-            _check_same_job(earlier, job, store)
+            check_same_job(earlier, job, store)
         # Reload even a just fitted tokenizer, so that a resumed job encodes with identical weights.
         tokenizer = with_own_backbone(load_tokenizer(workspace.tokenizer_path), config).to(device)
         run = _Run(config, corpus, tokenizer, workspace, reader, progress)
@@ -175,7 +146,7 @@ def _tokenize_to_url(
     found = find_remote(url, staging, overwrite=config.overwrite)
     if found:
         corpus, config, given = settle_job(source, config)
-        _check_same_job(dict(found.card.job), describe_job(corpus, config, given), url)
+        check_same_job(dict(found.card.job), describe_job(corpus.fingerprint, config, given), url)
         return result_of(found, 0.0, corpus.warnings)
     result = tokenize(source, staging, config, progress=progress)
     upload(staging, url)
@@ -227,7 +198,7 @@ class _Run:
         _LOG.info("tokenizing with %s: %s", self.tokenizer.name, shards)
         work = Work(
             config=self.config,
-            workspace=self.workspace,
+            plant=ShardPlant(self.workspace),
             tokenizer=self.tokenizer,
             reader=self.reader,
             advance=self._advance,
@@ -283,16 +254,7 @@ class _Run:
         }
         indexes = [write_index(store, split, shards) for split, shards in splits.items() if shards]
         card = Card(
-            tokenizer=TokenizerInfo(
-                name=self.tokenizer.name,
-                fingerprint=self.tokenizer.fingerprint,
-                modality=self.tokenizer.modality,
-                preprocessing=self.tokenizer.preprocessing(),
-                grid=self.tokenizer.grid,
-                codebook_size=self.tokenizer.num_codes,
-                codebook_dim=self.tokenizer.codebook_dim,
-                flip_equivariant=self.tokenizer.flip_equivariant,
-            ),
+            tokenizer=describe_tokenizer(self.tokenizer),
             codec=PackedCodec.name,
             container=CONTAINERS[0],
             block_samples=BLOCK_SAMPLES,
@@ -334,59 +296,12 @@ def _skipped_lines(done: list[tuple[ShardPlan, DoneShard]]) -> list[bytes]:
     return [json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries]
 
 
-def describe_job(corpus: Corpus, config: TokenizeConfig, given: Tokenizer | None) -> dict[str, Any]:
-    """Return all that determines the bytes of the store; equal descriptions make equal stores."""
-    return {
-        "source": corpus.fingerprint,
-        "tokenizer": given.fingerprint if given else config.tokenizer,
-        "size": config.size,
-        "codes": given.num_codes if given else config.codes,
-        "codec": config.codec,
-        "container": config.container,
-        "val_fraction": config.val_fraction,
-        "shard_samples": config.shard_samples,
-        "max_pixels": config.max_pixels,
-        "seed": config.seed,
-        **({"max_seconds": config.max_seconds} if config.modality == "audio" else {}),
-        **({"compile": True} if config.compile else {}),
-        **({"label_separator": separator} if (separator := config.label_separator) else {}),
-        **({"views": config.views} if config.views > 1 else {}),
-        **({"embed_tokenizer": True} if config.embed_tokenizer else {}),
-    }
-
-
-def _check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | str) -> None:
-    if earlier == job:
-        return
-    # The source's fingerprint covers the splits, so another setting may change it too.
-    settings = [key for key in {**job, **earlier} if earlier.get(key) != job.get(key)]
-    if EDITS_ENTRY in earlier:
-        raise UsageError(
-            f"{store} was updated, merged, filtered or had samples deleted after it was made; pass "
-            "--update to bring it up to date with SRC, choose another STORE, or pass --overwrite"
-        )
-    if not earlier:
-        reason = "its record is damaged"
-    elif settings != ["source"]:
-        reason = ", ".join(
-            f"{key} was {earlier.get(key)!r} and is {job.get(key)!r}"
-            for key in settings
-            if key != "source"
-        )
-    else:
-        reason = "the files of SRC have changed"
-    raise UsageError(
-        f"{store} belongs to another job ({reason}); repeat that job unchanged, choose another "
-        "STORE, or pass --overwrite"
-    )
-
-
 def _finished(
     workspace: Workspace, job: dict[str, Any], corpus: Corpus, config: TokenizeConfig
 ) -> TokenizeResult:
     """Return the result of a finished job, and clean up after it."""
     store = open_store(workspace.store)
-    _check_same_job(dict(store.card.job), job, store.path)
+    check_same_job(dict(store.card.job), job, store.path)
     _check_sizes(store)
     if config.strict and store.card.skipped:
         raise SeitError(
@@ -408,40 +323,3 @@ def _check_sizes(store: Store) -> None:
                 f"{path} is missing or not of {record.bytes:,} bytes; `seit verify` lists all "
                 "damage, and --overwrite makes the store again"
             )
-
-
-def result_of(
-    store: Store,
-    samples_per_second: float,
-    warnings: tuple[str, ...],
-    *,
-    remarks: Mapping[str, int] | None = None,
-) -> TokenizeResult:
-    """Return the result of a job from its finished store."""
-    card = store.card
-    return TokenizeResult(
-        samples=card.samples,
-        skipped=card.skipped,
-        bytes=store.num_bytes,
-        bytes_per_sample=store.num_bytes / card.samples,
-        payload_bytes_per_sample=card.payload_bytes / card.samples,
-        source_bytes_per_sample=card.source_bytes / card.samples,
-        samples_per_second=samples_per_second,
-        splits={split: card.samples_of(split) for split in card.splits},
-        classes=len(card.classes),
-        quality=dict(card.quality),
-        warnings=(*warnings, *_size_remarks(store)),
-        remarks=dict(remarks or {}),
-    )
-
-
-def _size_remarks(store: Store) -> tuple[str, ...]:
-    card = store.card
-    remark = larger_remark(
-        num_bytes=store.num_bytes,
-        token_bytes=card.payload_bytes,
-        source_bytes=card.source_bytes,
-        tokenizer=card.tokenizer.name,
-        size=card.tokenizer.image_size,
-    )
-    return () if remark is None else (remark,)

@@ -1,36 +1,20 @@
-"""Production of one shard: read inputs, tokenize them in batches of fixed shape, write.
-
-Legend: B encode batch, H W token grid.
-"""
+"""Production of one shard: read inputs, tokenize them in batches of fixed shape, write."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
 from seit.errors import SeitError
-from seit.ingest.encoder import BatchEncoder
+from seit.ingest.batches import encode_samples, in_blocks, metadata_of, samples_of
+from seit.ingest.encoder import Encoder
 from seit.ingest.inputs.reader import Decoded, Reader
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.plan import ShardPlan
-from seit.ingest.sources import Instance
 from seit.ingest.workspace import DoneShard, Workspace
-from seit.shards import BLOCK_SAMPLES, Block, PackedCodec, ShardWriter, TokenLayout
+from seit.shards import Block, PackedCodec, ShardWriter, TokenLayout
 from seit.tokenizers import Tokenizer
-
-ENCODE_BATCH = 64
-"""Inputs per tokenizer call; the last batch of a shard is padded, for equal arithmetic everywhere.
-"""
-
-
-class _Sample(NamedTuple):
-    """Fields written with the tokens of a sample; ``num_bytes`` is its share of the file."""
-
-    instance: Instance
-    num_bytes: int
 
 
 class ShardMaker:
@@ -39,7 +23,7 @@ class ShardMaker:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        encoder: BatchEncoder,
+        encoder: Encoder,
         reader: Reader,
         workspace: Workspace,
         *,
@@ -78,14 +62,15 @@ class ShardMaker:
             self.workspace.write_done(plan, record)
             return record
         with writer:
-            for samples, tokens in _blocks(self._encoded(_samples(chain([first], good)))):
+            encoded = encode_samples(samples_of(chain([first], good)), self.tokenizer, self.encoder)
+            for samples, tokens in in_blocks(encoded):
                 instances = [entry.instance for entry in samples]
                 writer.write(
                     Block(
                         tokens=tokens,
                         labels=np.array([entry.label for entry in instances], dtype=np.int32),
                         keys=tuple(entry.key for entry in instances),
-                        metadata=_metadata(instances),
+                        metadata=metadata_of(instances),
                     )
                 )
                 label_counts.update(entry.label for entry in instances)
@@ -110,25 +95,6 @@ class ShardMaker:
             if entry.samples:
                 yield entry
 
-    def _encoded(
-        self, samples: Iterable[tuple[_Sample, npt.NDArray[Any]]]
-    ) -> Iterator[tuple[list[_Sample], npt.NDArray[np.unsignedinteger]]]:
-        """Yield samples and their ids (n, H, W), tokenized in batches of fixed shape."""
-        for group, ids_BHW in self.encoder.encode(self._batches(samples)):
-            yield group, ids_BHW[: len(group)].astype(self.layout.dtype)
-
-    def _batches(
-        self, samples: Iterable[tuple[_Sample, npt.NDArray[Any]]]
-    ) -> Iterator[tuple[list[_Sample], npt.NDArray[Any]]]:
-        """Yield samples and tokenizer inputs (B, …), the last batch padded with zeros."""
-        inputs = self.tokenizer.inputs
-        iterator = iter(samples)
-        while group := list(islice(iterator, ENCODE_BATCH)):
-            batch = np.zeros((ENCODE_BATCH, *inputs.shape), dtype=inputs.dtype)
-            for row, (_, values) in enumerate(group):
-                batch[row] = values
-            yield [sample for sample, _ in group], batch
-
 
 def refuse_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     """Raise for the first (key, reason) of the unreadable inputs, as --strict requires.
@@ -141,33 +107,3 @@ def refuse_skipped(skipped: Sequence[tuple[str, str]]) -> None:
             f"{key} cannot be read: {reason}; remove it and start again with --overwrite, or "
             "run without --strict to skip such files"
         )
-
-
-def _samples(good: Iterable[Decoded]) -> Iterator[tuple[_Sample, npt.NDArray[Any]]]:
-    """Yield the samples of inputs in order; the first of each input accounts for its bytes."""
-    for entry in good:
-        for number, sample in enumerate(entry.samples):
-            yield _Sample(sample.instance, 0 if number else entry.num_bytes), sample.values
-
-
-def _metadata(instances: list[Instance]) -> tuple[Mapping[str, Any], ...] | None:
-    if not any(entry.metadata for entry in instances):
-        return None
-    return tuple(dict(entry.metadata) for entry in instances)
-
-
-def _blocks(
-    batches: Iterable[tuple[list[_Sample], npt.NDArray[np.unsignedinteger]]],
-) -> Iterator[tuple[list[_Sample], npt.NDArray[np.unsignedinteger]]]:
-    """Regroup batches of samples and their ids (n, H, W) into blocks."""
-    samples: list[_Sample] = []
-    tokens: list[npt.NDArray[np.unsignedinteger]] = []
-    for batch_samples, batch_tokens in batches:
-        samples += batch_samples
-        tokens.append(batch_tokens)
-        if len(samples) >= BLOCK_SAMPLES:
-            joined = np.concatenate(tokens)
-            yield samples[:BLOCK_SAMPLES], joined[:BLOCK_SAMPLES]
-            samples, tokens = samples[BLOCK_SAMPLES:], [joined[BLOCK_SAMPLES:]]
-    if samples:
-        yield samples, np.concatenate(tokens)

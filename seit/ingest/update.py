@@ -32,11 +32,10 @@ from seit.ingest.input_list import (
 from seit.ingest.job import (
     JobProgress,
     NothingReadableError,
-    TokenizeResult,
-    result_of,
     tokenize_corpus,
 )
 from seit.ingest.resolve import resolve_tokenizer, with_own_backbone
+from seit.ingest.result import TokenizeResult, result_of
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.workspace import check_target
@@ -449,6 +448,7 @@ def _parse_date(text: str) -> float:
 
 def _modified(entry: Instance) -> float:
     """Return the modification time of a file, or of the tar that contains it."""
+    assert not isinstance(entry.location, bytes), "a listing holds no bytes"
     path = entry.location if isinstance(entry.location, str) else entry.location[0]
     if is_url(path):
         raise UsageError(f"{path} is remote; dates of changes are known of local files only")

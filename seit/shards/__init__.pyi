@@ -44,7 +44,13 @@ from .folders.places import Location as Location, is_url as is_url, open_folder 
 from .folders.remote import RemoteFolder as RemoteFolder
 from .folders.retries import RetryPolicy as RetryPolicy, hide_secrets as hide_secrets
 from .frames import Kind as Kind
-from .index import SplitIndex as SplitIndex, index_name as index_name, write_index as write_index
+from .index import (
+    SplitIndex as SplitIndex,
+    encode_index as encode_index,
+    index_name as index_name,
+    read_frame_sizes as read_frame_sizes,
+    write_index as write_index,
+)
 from .jit import compiled as compiled
 from .label_sets import LABELS_KEY as LABELS_KEY, LabelSets as LabelSets
 from .listed import (
@@ -79,6 +85,7 @@ from .store import (
     as_store as as_store,
     open_store as open_store,
 )
+from .tar_shard import read_tar_blocks as read_tar_blocks
 from .wds import ShardWriter as ShardWriter
 from .zarr.division import ZarrGroup as ZarrGroup, group_name as group_name
 from .zarr.documents import check_zarr_group as check_zarr_group

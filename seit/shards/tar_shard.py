@@ -3,7 +3,7 @@
 Legend: N samples of a block, n chosen ones of them, H W grid, S bytes per packed sample.
 """
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError
-from seit.shards.blocks import MEMBER_SUFFIXES, decode_keys, decode_labels, decode_metadata
+from seit.shards.blocks import MEMBER_SUFFIXES, Block, decode_keys, decode_labels, decode_metadata
 from seit.shards.card import Card
 from seit.shards.codecs import Codec
 from seit.shards.folders import Folder
@@ -19,6 +19,7 @@ from seit.shards.frames import Kind
 from seit.shards.index import BlockPlaces, SplitIndex
 from seit.shards.shard import Shard
 from seit.shards.shard_list import ShardList
+from seit.shards.wds import list_blocks
 
 _Column = TypeVar("_Column", bound=Sized)
 _DECODERS: Mapping[Kind, Callable[[bytes], Sized]] = {
@@ -139,6 +140,25 @@ def _open_shard(
     number: int,
 ) -> TarShard:
     return TarShard(folder, index, number, find_codec, first_row=int(first_rows[number]))
+
+
+def read_tar_blocks(folder: Folder, name: str, codec: Codec) -> Iterator[Block]:
+    """Yield the blocks of a shard of tars that no card lists yet.
+
+    Raises:
+        DamagedError: the file is missing or damaged.
+    """
+    for place in list_blocks(folder, name):
+        columns: dict[Kind, Any] = {}
+        for kind, (offset, size) in place.frames.items():
+            decode = codec.decode if kind is Kind.TOKENS else _DECODERS[kind]
+            columns[kind] = decode(folder.read(name, offset, size))
+        yield Block(
+            tokens=columns[Kind.TOKENS],
+            labels=columns[Kind.LABELS],
+            keys=tuple(columns[Kind.KEYS]),
+            metadata=columns.get(Kind.METADATA),
+        )
 
 
 def _checked(column: _Column, kind: Kind, count: int) -> _Column:

@@ -100,7 +100,7 @@ def test_a_listing_takes_a_fraction_of_its_objects(tmp_path):
 
 
 def test_equal_hashes_are_ordered_by_key(monkeypatch):
-    monkeypatch.setattr("seit.ingest.sources.assemble._shuffle_rank", lambda key: len(key) % 2)
+    monkeypatch.setattr("seit.ingest.sources.assemble.shuffle_rank", lambda key: len(key) % 2)
     listed = [Draft(key, "train", None, key, 1) for key in ("d", "bb", "a", "cc", "c", "aa")]
     options = {"classes": (), "warnings": (), "hash_split": HashSplit(0), "label_places": ""}
     corpus = assemble("x", "folder", listed, **options)

@@ -1,12 +1,14 @@
 """Small corpora, and settings and ends of jobs, that the tests of tokenizing share."""
 
+import io
+import tarfile
 from contextlib import contextmanager
 
 import pytest
 from support.files import plant
 from support.pictures import png
 
-from seit.ingest import TokenizeConfig, config, job, plan, shard, tokenize
+from seit.ingest import TokenizeConfig, batches, config, job, plan, tokenize
 
 CONFIG = TokenizeConfig(size=64, codes=64, shard_samples=1024)
 
@@ -46,10 +48,29 @@ def stop_after(inputs):
     return progress
 
 
+def tar_of(members):
+    """The bytes of a tar of (name, content) pairs."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def samples_of(numbers, label=lambda n: str(n % 3)):
+    """The members of samples for :func:`tar_of`: pictures, and their labels if they have any."""
+    for n in numbers:
+        yield f"{n:04d}.png", png(n, 24)
+        if label(n) is not None:
+            yield f"{n:04d}.cls", label(n).encode()
+
+
 @contextmanager
 def blocks_of(samples):
     """Let jobs write blocks of so many samples, so that few pictures make several shards."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (config, job, plan, shard):
+        for module in (batches, config, job, plan):
             patch.setattr(module, "BLOCK_SAMPLES", samples)
         yield

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from seit.ingest.sources.corpus import Corpus, Draft, Kind
+from seit.ingest.sources.corpus import Corpus, Draft, Kind, shuffle_rank
 from seit.ingest.sources.instance_table import DraftTable, InstanceTable
 from seit.ingest.sources.label_sets import labels_in
 from seit.ingest.sources.labels import compare_splits, label_remarks
@@ -111,7 +111,7 @@ def _ordered(
     if not shuffles:
         return np.argsort(splits, kind="stable")
     ranks = np.fromiter(
-        (_shuffle_rank(table.key_bytes(row)) for row in range(len(table))), np.uint64, len(table)
+        (shuffle_rank(table.key_bytes(row)) for row in range(len(table))), np.uint64, len(table)
     )
     rows = np.lexsort((ranks, splits))
     equal = np.flatnonzero((np.diff(ranks[rows]) == 0) & (np.diff(splits[rows]) == 0))
@@ -125,10 +125,6 @@ def _runs(places: npt.NDArray[np.intp]) -> Iterator[tuple[int, int]]:
     for group in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
         if len(group):
             yield int(group[0]), int(group[-1]) + 2
-
-
-def _shuffle_rank(key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8, person=b"seit-order").digest())
 
 
 def _fingerprint(

@@ -1,5 +1,6 @@
 """Result of a listing: instances, classes and splits in a fixed order, with a fingerprint."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ class Cell(NamedTuple):
     row: int
 
 
-Location: TypeAlias = str | tuple[str, int, int] | Cell
-"""Absolute path of a file, (absolute path of a tar, offset in bytes, size in bytes), or row of a
-Parquet file."""
+Location: TypeAlias = str | tuple[str, int, int] | Cell | bytes
+"""Absolute path of a file, (absolute path of a tar, offset in bytes, size in bytes), row of a
+Parquet file, or the bytes themselves."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -135,6 +136,11 @@ class Draft(NamedTuple):
     location: Location
     num_bytes: int
     metadata: tuple[tuple[str, object], ...] = ()
+
+
+def shuffle_rank(key: bytes) -> int:
+    """Map a key in UTF-8 to its place in a mixed order, 0 to 2^64 − 1."""
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8, person=b"seit-order").digest())
 
 
 def shown(name: str) -> str:

@@ -165,9 +165,20 @@ def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
 
 
 def _list_shards(tree: Tree, names: Sequence[str], wanted: _Wanted) -> Corpus | None:
-    """List the tars or Parquet files of a folder without other media; return None if it has none.
+    """List the tars or Parquet files of a folder without other media; None if it has none."""
+    tars, parquets = shards_among(tree, names)
+    if tars:
+        return _list_tars(tree.text, tars, tree.location, wanted)
+    return _list_parquets(tree.text, parquets, tree.location, wanted) if parquets else None
+
+
+def shards_among(tree: Tree, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the locations of the tars and of the Parquet files among the files of a folder.
 
     Tars count in the folder itself and in folders named like a split.
+
+    Raises:
+        UsageError: there is a compressed tar, or there are Arrow files alone.
     """
     near = [name for name in names if _is_near(name)]
     compressed = [name for name in near if _COMPRESSED_TAR.search(name)]
@@ -178,50 +189,59 @@ def _list_shards(tree: Tree, names: Sequence[str], wanted: _Wanted) -> Corpus | 
     tars = sorted(
         (name for name in near if name.endswith(".tar")), key=lambda name: name.split("/")
     )
-    if tars:
-        return _list_tars(tree.text, [f"{root}/{name}" for name in tars], root, wanted)
     tables = sorted(name for name in names if name.lower().endswith((".parquet", ".arrow")))
     parquets = [f"{root}/{name}" for name in tables if name.lower().endswith(".parquet")]
-    if tables and not parquets:
+    if tables and not parquets and not tars:
         raise UsageError(
             f"{shown(tree.text)} holds Arrow files ({shown(tables[0])}), as save_to_disk writes "
             'them; write Parquet: datasets.load_from_disk(…)["train"].to_parquet("train.parquet")'
         )
-    return _list_parquets(tree.text, parquets, root, wanted) if parquets else None
+    return [f"{root}/{name}" for name in tars], parquets
 
 
 def _list_pattern(text: str, wanted: _Wanted) -> Corpus:
-    trees = [tree_at(name) for name in expand(text)]
-    missing = [tree for tree in trees if not tree.is_file()]
-    if missing:
-        raise UsageError(
-            f"{shown(text)} stands for {len(trees)} files, of which {len(missing)} do not exist; "
-            f"the first is {shown(missing[0].clean_text)}"
-        )
-    locations = [tree.location for tree in trees]
+    locations = expand_files(text)
+    for tree in map(tree_at, locations):
+        if not tree.is_file():
+            missing = sum(not tree_at(location).is_file() for location in locations)
+            raise UsageError(
+                f"{shown(text)} stands for {len(locations)} files, of which {missing} do not "
+                f"exist; the first is {shown(tree.clean_text)}"
+            )
+    is_parquet = all(name.lower().endswith(".parquet") for name in locations)
+    list_files = _list_parquets if is_parquet else _list_tars
+    return list_files(text, locations, common_folder(locations), wanted)
+
+
+def expand_files(text: str) -> list[str]:
+    """Return the locations of the files of a brace pattern, which need not exist.
+
+    Raises:
+        UsageError: one is a compressed tar, or is named twice.
+    """
+    locations = [tree_at(name).location for name in expand(text)]
     compressed = next((name for name in locations if _COMPRESSED_TAR.search(name)), None)
     if compressed is not None:
         raise UsageError(f"{shown(compressed)} is a compressed tar; decompress it first")
     doubles = len(locations) - len(set(locations))
     if doubles:
         raise UsageError(f"{shown(text)} names {doubles} files twice")
-    is_parquet = all(name.lower().endswith(".parquet") for name in locations)
-    list_files = _list_parquets if is_parquet else _list_tars
-    return list_files(text, locations, _common_folder(locations), wanted)
+    return locations
 
 
 def _list_parquets(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
-    files = [_source_file(location, base) for location in locations]
+    files = [source_file(location, base) for location in locations]
     check_configurations(text, files)
     return list_parquet(text, files, hash_split=wanted.hash_split, modality=wanted.modality)
 
 
 def _list_tars(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
-    files = [_source_file(location, base) for location in locations]
+    files = [source_file(location, base) for location in locations]
     return list_tars(text, files, hash_split=wanted.hash_split, modality=wanted.modality)
 
 
-def _source_file(location: str, base: str) -> SourceFile:
+def source_file(location: str, base: str) -> SourceFile:
+    """Return the record of a tar or Parquet file of a corpus at ``base``."""
     relative = as_text(location.removeprefix(f"{base}/"))
     return SourceFile(location, relative, _parent(location).rpartition("/")[2])
 
@@ -236,7 +256,7 @@ def _parent(location: str) -> str:
     return location.rpartition("/")[0]
 
 
-def _common_folder(locations: Sequence[str]) -> str:
+def common_folder(locations: Sequence[str]) -> str:
     """Return the deepest common folder of the files."""
     folders = [location.split("/")[:-1] for location in locations]
     length = min(map(len, folders))

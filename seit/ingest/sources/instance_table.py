@@ -263,6 +263,7 @@ def _packed(location: Location, key: str) -> tuple[str, int, int]:
         return f"{location.column}\0{location.path}", location.row_group, location.row
     if isinstance(location, tuple):
         return location
+    assert isinstance(location, str), "a listing holds no bytes"
     if location.endswith(key):
         return location[: len(location) - len(key)], -1, 0
     return location, -1, -1

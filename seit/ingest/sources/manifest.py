@@ -64,14 +64,7 @@ def list_manifest(
     """
     source = source or str(path)
     columns, rows = read_table(path)
-    lower = [name.lower() for name in columns]
-    path_index = next((lower.index(name) for name in PATH_COLUMNS if name in lower), None)
-    if path_index is None:
-        near = next((hint for name in PATH_COLUMNS if (hint := nearest(name, columns))), "")
-        raise UsageError(
-            f"{source} has the columns {', '.join(map(shown, columns[:12])) or '(none)'}; expected "
-            f"one of {', '.join(PATH_COLUMNS)} in its first line{near}"
-        )
+    path_index = find_paths(columns, source)
     fields = RowFields(columns, path_index, label_separator=label_separator)
 
     drafts = DraftTable()
@@ -80,10 +73,10 @@ def list_manifest(
     num_missing = 0
     for place, values in rows:
         where = f"{source} {place}"
-        key = _key(values[path_index], where)
+        key = read_key(values[path_index], where)
         location = key if key.startswith("/") or is_url(key) else f"{base}/{key}"
         is_far = is_url(location)
-        num_bytes = (sizes or {}).get(key, -1) if is_far else _num_bytes(location)
+        num_bytes = (sizes or {}).get(key, -1) if is_far else file_size(location)
         if num_bytes < 0 and (not is_far or (sizes is not None and not is_url(key))):
             num_missing += 1
             if num_missing <= _SHOWN_MISSING:
@@ -122,6 +115,23 @@ def list_manifest(
             f"{', '.join(map(shown, columns[:12]))}"
         ),
     )
+
+
+def find_paths(columns: Sequence[str], source: str) -> int:
+    """Return the index of the column of paths.
+
+    Raises:
+        UsageError: there is none.
+    """
+    lower = [name.lower() for name in columns]
+    found = next((lower.index(name) for name in PATH_COLUMNS if name in lower), None)
+    if found is None:
+        near = next((hint for name in PATH_COLUMNS if (hint := nearest(name, columns))), "")
+        raise UsageError(
+            f"{source} has the columns {', '.join(map(shown, columns[:12])) or '(none)'}; expected "
+            f"one of {', '.join(PATH_COLUMNS)} in its first line{near}"
+        )
+    return found
 
 
 Label: TypeAlias = str | tuple[str, ...] | None
@@ -216,7 +226,7 @@ def _refuse_doubles(path: Path, source: str, drafts: DraftTable, path_index: int
     places: dict[str, str] = {}
     for (place, values), found in zip(read_table(path)[1], hashes.tolist(), strict=True):
         if found in doubtful:
-            key = _key(values[path_index], place)
+            key = read_key(values[path_index], place)
             if key in places:
                 raise UsageError(
                     f"{source}: {shown(key)} is in {places[key]} and in {place}; drop one"
@@ -224,7 +234,12 @@ def _refuse_doubles(path: Path, source: str, drafts: DraftTable, path_index: int
             places[key] = place
 
 
-def _key(value: object, where: str) -> str:
+def read_key(value: object, where: str) -> str:
+    """Return the key of a row: its path, relative to the base or absolute, or its URL.
+
+    Raises:
+        UsageError: it is no path, or leaves the base.
+    """
     if not isinstance(value, str):
         raise UsageError(f"{where} has a {type(value).__name__} for a path; expected text")
     if not value or "\0" in value:
@@ -240,7 +255,8 @@ def _key(value: object, where: str) -> str:
     return key
 
 
-def _num_bytes(path: str) -> int:
+def file_size(path: str) -> int:
+    """Return the bytes of a plain file; −1 if there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a million of them
     except (OSError, ValueError):

@@ -52,7 +52,7 @@ class _Media(NamedTuple):
 
 
 @dataclass
-class _Table:
+class MediaTable:
     """Facts about a Parquet file before its rows are read."""
 
     source: SourceFile
@@ -101,7 +101,7 @@ def list_parquet(
     columns: dict[str, None] = {}
     for number in sorted(range(len(files)), key=lambda number: files[number].relative):
         place = files[number]
-        table = _open(source, place, modality)
+        table = open_table(source, place, modality)
         with table.file, parquet_errors(place.location):
             split = split_of(table.source)
             stem = str(PurePosixPath(table.source.relative).with_suffix(""))
@@ -156,7 +156,7 @@ def check_configurations(source: str, files: Sequence[SourceFile]) -> None:
         )
 
 
-def _open(source: str, file: SourceFile, modality: Modality) -> _Table:
+def open_table(source: str, file: SourceFile, modality: Modality) -> MediaTable:
     """Open a file and identify its columns."""
     opened = open_parquet(file.location)
     with parquet_errors(file.location):
@@ -182,7 +182,7 @@ def _open(source: str, file: SourceFile, modality: Modality) -> _Table:
     names = features.get(label, {}).get("names") if label else None
     split = next((name for name in schema.names if name.lower() == SPLIT_COLUMN), None)
     others = [entry for entry in schema if entry.name not in (wanted[0].name, label, split)]
-    return _Table(
+    return MediaTable(
         source=file,
         file=opened,
         media=wanted[0],
@@ -253,26 +253,38 @@ def _label_column(names: Sequence[str], features: dict[str, dict[str, Any]]) -> 
     return declared[0] if len(declared) == 1 else None
 
 
-def _read_rows(table: _Table, split: str | None, rows: _Rows) -> None:
-    """Append the rows of a file, with their numbers as keys."""
+def _read_rows(table: MediaTable, split: str | None, rows: _Rows) -> None:
+    """Append the rows of a file, without keys."""
+    for _, draft, path in read_drafts(table, range(table.file.metadata.num_row_groups), split):
+        rows.drafts.append(draft)
+        rows.paths.append(path)
+
+
+def read_drafts(
+    table: MediaTable, groups: range, split: str | None
+) -> Iterator[tuple[int, Draft, str | None]]:
+    """Yield the number, the draft without a key, and the path of each row of row groups."""
     metadata = table.file.metadata
-    number = 0
-    for group in range(metadata.num_row_groups):
-        num_bytes = _mean_bytes(metadata.row_group(group), table.media.bytes_leaf)
-        for row, values in enumerate(_values(table, group)):
-            number += 1
-            where = f"{table.source.location} row {number}"
-            label = _label(values.get(table.label), table.label_names, where)
+    number = sum(metadata.row_group(group).num_rows for group in range(groups.start))
+    for group in groups:
+        num_bytes = mean_bytes(metadata.row_group(group), table.media.bytes_leaf)
+        for row, values in enumerate(row_values(table, group)):
+            where = f"{table.source.location} row {number + 1}"
+            label = read_class(values.get(table.label), table.label_names, where)
             name = values.get(table.media.name)
             named = name.get("path") if isinstance(name, dict) else None
-            rows.paths.append(named if isinstance(named, str) else None)
             fields = tuple((column, values[column]) for column in table.extra)
             cell = Cell(table.source.location, table.media.bytes_leaf, group, row)
-            named_split = split if table.split is None else read_split(values[table.split], where)
-            rows.drafts.append(Draft("", named_split, label, cell, num_bytes, fields))
+            own = split if table.split is None else read_split(values[table.split], where)
+            yield (
+                number,
+                Draft("", own, label, cell, num_bytes, fields),
+                (named if isinstance(named, str) else None),
+            )
+            number += 1
 
 
-def _values(table: _Table, group: int) -> Iterator[dict[str | None, object]]:
+def row_values(table: MediaTable, group: int) -> Iterator[dict[str | None, object]]:
     """Yield column → value for the rows of a row group, without the bytes."""
     chosen = [*table.extra, *(name for name in (table.label, table.split) if name)]
     if table.media.path_leaf:
@@ -290,7 +302,12 @@ def _values(table: _Table, group: int) -> Iterator[dict[str | None, object]]:
             yield {name: plain(value) for name, value in zip(names, values, strict=True)}
 
 
-def _label(value: object, names: tuple[str, ...] | None, where: str) -> str | None:
+def read_class(value: object, names: tuple[str, ...] | None, where: str) -> str | None:
+    """Return the class of a label, which may be its number among the declared ``names``.
+
+    Raises:
+        UsageError: the number is none of them, or the label is a list.
+    """
     if names is None or not isinstance(value, int) or isinstance(value, bool):
         return read_label(value, where)
     if value == -1:
@@ -300,7 +317,7 @@ def _label(value: object, names: tuple[str, ...] | None, where: str) -> str | No
     return read_label(names[value], where)
 
 
-def _mean_bytes(group: Any, leaf: str) -> int:
+def mean_bytes(group: Any, leaf: str) -> int:
     """Return the mean size of a row's bytes, an estimate that does not require reading them."""
     sizes = [
         int(group.column(index).total_uncompressed_size)

@@ -23,6 +23,8 @@ def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         SeitError: a remote server does not respond, in spite of retries.
     """
     location = instance.location
+    if isinstance(location, bytes):
+        return location
     try:
         if isinstance(location, Cell):
             return read_cell(location, max_bytes=max_bytes)

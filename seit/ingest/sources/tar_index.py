@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from seit.errors import DamagedError, UsageError
-from seit.ingest.sources.remote_files import RemoteFile
+from seit.ingest.sources.remote_files import RemoteFile, StreamedFile
 from seit.shards import is_url
 
 BLOCK_BYTES = 512
@@ -63,10 +63,15 @@ class TarIndex:
     end-of-archive block was present.
     """
 
-    def __init__(self, path: str, shown: str) -> None:
-        """Open the tar at a path or URL."""
+    def __init__(self, path: str, shown: str, *, streams: bool = False) -> None:
+        """Open the tar at a path or URL; ``streams`` downloads all of it once, in order."""
+        self.path = path
         self._shown = shown
-        self._file: RemoteFile | _LocalFile = RemoteFile(path) if is_url(path) else _LocalFile(path)
+        self._file: RemoteFile | StreamedFile | _LocalFile
+        if is_url(path):
+            self._file = StreamedFile(path) if streams else RemoteFile(path)
+        else:
+            self._file = _LocalFile(path)
         self._num_bytes = self._file.num_bytes
         self.is_ended = False
 

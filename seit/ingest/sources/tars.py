@@ -29,6 +29,8 @@ from seit.shards import is_url
 MAX_SIDE_BYTES = 1 << 20
 """Size limit of .cls and .json members, in bytes."""
 
+MAX_HELD_BYTES = 4 << 20
+"""Size limit of members that a stream holds; larger ones are read by their places."""
 _LINE_FEED = "\ud800"
 """Placeholder for line feeds in names, which WebDataset's pattern does not match; never in text."""
 _REQUESTS = 16
@@ -40,7 +42,7 @@ Sample = dict[str, Member]
 
 
 @dataclass
-class _Found:
+class TarRemarks:
     """Contents of tars other than good samples, for the warnings."""
 
     modality: Modality
@@ -54,6 +56,7 @@ class _Found:
     lists: list[str] = field(default_factory=list)
     unended: list[str] = field(default_factory=list)
     unplaced: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
     fields: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Self) -> None:
@@ -62,9 +65,10 @@ class _Found:
             if name != "modality":
                 setattr(self, name, getattr(self, name) + value)
 
-    def lines(self) -> list[str]:
+    def groups(self) -> tuple[tuple[list[str], str], ...]:
+        """Return the names that a sentence is about, and the sentence."""
         noun, nouns = NOUNS[self.modality]
-        told = (
+        return (
             (self.without, f"left out, as they have no {noun} member"),
             (
                 self.several,
@@ -77,8 +81,17 @@ class _Found:
             (self.bad_side, "ignored, as their labels or fields cannot be read"),
             (self.lists, "without their labels, as these are lists and a label is one value"),
             (self.unended, "without an end-of-archive block, so perhaps cut short"),
+            (
+                self.apart,
+                "left out, as members of that name stand elsewhere in their tars; write the "
+                "members of a sample next to each other",
+            ),
         )
-        lines = [f"{len(names)} {what}: {examples(names)}" for names, what in told if names]
+
+    def lines(self) -> list[str]:
+        """Return one line about each kind of finding."""
+        groups = self.groups()
+        lines = [f"{len(names)} {what}: {examples(names)}" for names, what in groups if names]
         if self.unplaced:
             lines.append(
                 f"{len(self.unplaced)} tars name no split while others do, so a hash splits "
@@ -113,7 +126,7 @@ def list_tars(
         UsageError: a file is not an uncompressed tar or cannot be opened, or has no images (audio).
         DamagedError: a tar is truncated or corrupt.
     """
-    found = _Found(modality)
+    found = TarRemarks(modality)
     drafts = DraftTable()
     requests = _REQUESTS if any(is_url(file.location) for file in files) else 1
     with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
@@ -145,8 +158,8 @@ def list_tars(
     )
 
 
-def _list_one(file: SourceFile, modality: Modality) -> tuple[list[Draft], _Found]:
-    found = _Found(modality)
+def _list_one(file: SourceFile, modality: Modality) -> tuple[list[Draft], TarRemarks]:
+    found = TarRemarks(modality)
     try:
         return _drafts_of(file, found), found
     except OSError as error:
@@ -154,7 +167,7 @@ def _list_one(file: SourceFile, modality: Modality) -> tuple[list[Draft], _Found
         raise UsageError(f"{shown(file.location)} cannot be read: {reason}") from None
 
 
-def _drafts_of(file: SourceFile, found: _Found) -> list[Draft]:
+def _drafts_of(file: SourceFile, found: TarRemarks) -> list[Draft]:
     path, relative, _ = file
     split = split_of(file)
     if split is None:
@@ -164,26 +177,75 @@ def _drafts_of(file: SourceFile, found: _Found) -> list[Draft]:
         samples = _samples(tar, relative, found)
         if not tar.is_ended:
             found.unended.append(relative)
-        drafts = []
-        for name, sample in samples:
-            key = f"{relative}/{name}"
-            chosen = _medium(sample, found.modality)
-            if chosen is None:
-                _remark_none(key, sample, found)
-                continue
-            medium = sample[chosen]
-            others = _media(sample, found.modality) - {chosen}
-            found.second += [f"{key}.{extension}" for extension in sorted(others)]
-            found.fields.update(sample.keys() - others - {chosen})
-            label, metadata = _side(tar, key, chosen, sample, found)
-            location = (path, medium.offset, medium.num_bytes)
-            drafts.append(Draft(key, split, label, location, medium.num_bytes, metadata))
-        return drafts
+        drafts = (
+            _draft_of(tar, f"{relative}/{name}", split, sample, found) for name, sample in samples
+        )
+        return [draft for draft in drafts if draft is not None]
     finally:
         tar.close()
 
 
-def _samples(tar: TarIndex, relative: str, found: _Found) -> Iterable[tuple[str, Sample]]:
+def _draft_of(
+    tar: TarIndex, key: str, split: str | None, sample: Sample, found: TarRemarks
+) -> Draft | None:
+    """Return the draft of a sample, None if it has no image (no audio)."""
+    chosen = _medium(sample, found.modality)
+    if chosen is None:
+        _remark_none(key, sample, found)
+        return None
+    medium = sample[chosen]
+    others = _media(sample, found.modality) - {chosen}
+    found.second += [f"{key}.{extension}" for extension in sorted(others)]
+    found.fields.update(sample.keys() - others - {chosen})
+    label, metadata = _side(tar, key, chosen, sample, found)
+    location = (tar.path, medium.offset, medium.num_bytes)
+    return Draft(key, split, label, location, medium.num_bytes, metadata)
+
+
+def stream_tar(file: SourceFile, found: TarRemarks) -> Iterator[Draft]:
+    """Yield the samples of a tar in one pass over its bytes, with small members in memory.
+
+    Keys, labels, splits and metadata are those of :func:`list_tars`, if the members of each sample
+    are neighbors, as WebDataset requires.
+
+    Raises:
+        UsageError: the file is not an uncompressed tar, or has sparse members.
+        DamagedError: it is truncated or corrupt; the samples before that were yielded.
+        OSError: it cannot be opened.
+    """
+    from webdataset.tariterators import group_by_keys
+
+    _, relative, _ = file
+    split = split_of(file)
+    tar = TarIndex(file.location, shown(relative), streams=True)
+    places: dict[str, Member] = {}
+    seen: set[int] = set()
+    try:
+        for run in group_by_keys(_runs(tar, places), keys=lambda parts: parts):
+            name = run.pop("__key__").removeprefix("./")
+            del run["__url__"]
+            if (digest := hash(name)) in seen:
+                found.apart.append(f"{relative}/{name}")
+                continue
+            seen.add(digest)
+            if any(member.target is not None for member in run.values()):
+                _follow(run, places, f"{relative}/{name}", found)
+            for stem, part in _divide(name, run, found.modality) if run else ():
+                draft = _draft_of(tar, f"{relative}/{stem}", split, part, found)
+                if draft is None:
+                    continue
+                if draft.num_bytes <= MAX_HELD_BYTES:
+                    offset = part[str(_medium(part, found.modality))].offset
+                    held = tar.read(Member("", offset, draft.num_bytes))
+                    draft = draft._replace(location=held)
+                yield draft
+        if not tar.is_ended:
+            found.unended.append(relative)
+    finally:
+        tar.close()
+
+
+def _samples(tar: TarIndex, relative: str, found: TarRemarks) -> Iterable[tuple[str, Sample]]:
     """Group the members of a tar by name, with links resolved."""
     # Imported late, since webdataset loads torch.
     from webdataset.tariterators import group_by_keys
@@ -249,7 +311,7 @@ def _key_and_field(name: str) -> tuple[str, str] | None:
     return key.replace(_LINE_FEED, "\n"), field.replace(_LINE_FEED, "\n").lower()
 
 
-def _follow(sample: Sample, places: Mapping[str, Member], key: str, found: _Found) -> None:
+def _follow(sample: Sample, places: Mapping[str, Member], key: str, found: TarRemarks) -> None:
     """Replace links by their target members."""
     for extension, member in list(sample.items()):
         place: Member | None = member
@@ -297,7 +359,7 @@ def _medium(sample: Sample, modality: Modality) -> str | None:
     return ends.pop() if len(ends) == 1 else None
 
 
-def _remark_none(key: str, sample: Sample, found: _Found) -> None:
+def _remark_none(key: str, sample: Sample, found: TarRemarks) -> None:
     """Record why a sample has no image (no audio)."""
     if _media(sample, found.modality):
         found.several.append(key)
@@ -317,7 +379,7 @@ def _side_field(sample: Sample, chosen: str, extension: str) -> str | None:
 
 
 def _side(
-    tar: TarIndex, key: str, chosen: str, sample: Sample, found: _Found
+    tar: TarIndex, key: str, chosen: str, sample: Sample, found: TarRemarks
 ) -> tuple[str | None, tuple[tuple[str, object], ...]]:
     """Return the label and the metadata of a sample."""
     label: str | None = None

@@ -69,6 +69,20 @@ class Folder(ABC):
             SeitError: it could not be written; the previous content is unchanged.
         """
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless there is one of this name; return whether it was written.
+
+        Of several writers at a time one succeeds, on disks and in object storage with conditional
+        writes; elsewhere there is a moment between look and write.
+
+        Raises:
+            SeitError: it could not be written.
+        """
+        if self.exists(name):
+            return False
+        self.write(name, data)
+        return True
+
     @abstractmethod
     def upload(self, name: str, source: Path, *, sha256: str) -> None:
         """Write the content of a local file with checksum ``sha256`` atomically.
@@ -154,6 +168,10 @@ class WrappedFolder(Folder):
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically."""
         self.folder.write(name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless there is one of this name; return whether it was written."""
+        return self.folder.create(name, data)
 
     def upload(self, name: str, source: Path, *, sha256: str) -> None:
         """Write the content of a local file atomically."""

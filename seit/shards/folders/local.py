@@ -94,6 +94,24 @@ class LocalFolder(Folder):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file under a temporary name and link it to its name, unless that is taken."""
+        path = inside(self.path, name)
+        partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        with explained_writes(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with create_file(partial) as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(partial, path)
+            except FileExistsError:
+                return False
+            finally:
+                partial.unlink(missing_ok=True)
+        return True
+
     def upload(self, name: str, source: Path, *, sha256: str) -> None:
         """Copy a local file under a temporary name, check it, and rename it."""
         path = inside(self.path, name)

@@ -96,6 +96,19 @@ class RemoteFolder(Folder):
         """Write a file by a single put."""
         self._write(name, len(data), "pipe_file", self._path(name), data)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file by a conditional put, unless there is one of this name."""
+        if self.exists(name):
+            return False
+        try:
+            self._write(name, len(data), "pipe_file", self._path(name), data, mode="create")
+        except (FileExistsError, SeitError):
+            # A put whose answer was lost is refused when it is repeated.
+            if self.exists(name):
+                return self.read(name) == data
+            raise
+        return True
+
     def upload(self, name: str, source: Path, *, sha256: str) -> None:
         """Check a local file and put it."""
         with source.open("rb") as file:
@@ -182,13 +195,14 @@ class RemoteFolder(Folder):
             raise OSError(f"{len(data)} of {size} bytes came")
         return data
 
-    def _write(self, name: str, num_bytes: int, method: str, *args: Any) -> None:
+    def _write(self, name: str, num_bytes: int, method: str, *args: Any, **options: Any) -> None:
         what = f"writing {self.locate(name)}"
         if self._base.startswith(_READ_ONLY):
             raise UsageError(f"{self} can only be read; choose a place that can be written too")
         try:
             self._retry.call(
-                lambda: self._request(method, *args, seconds=self._seconds(num_bytes)), what=what
+                lambda: self._request(method, *args, seconds=self._seconds(num_bytes), **options),
+                what=what,
             )
         except OSError as error:
             raise UsageError(f"{error}; choose a place that you may write to") from None

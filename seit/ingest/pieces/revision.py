@@ -1,0 +1,118 @@
+"""Second pass over pieces whose labels or keys turned out otherwise than their workers could know.
+
+A shard is read, changed and written under a number of its own, so that a kill leaves the first one
+for another attempt. Only the store is read again, never the corpus.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from seit.errors import DamagedError
+from seit.files import inside
+from seit.ingest.pieces.labels import renumbered
+from seit.ingest.pieces.maker import SHARDS_OF_PIECE, describe_shard
+from seit.ingest.pieces.piece import PieceRecord, PieceShard
+from seit.ingest.pieces.place import JobPlace, record_name
+from seit.shards import Block, Codec, LocalFolder, ShardWriter, read_tar_blocks
+
+
+@dataclass(frozen=True)
+class RevisionTask:
+    """Changes of a finished piece.
+
+    Attributes:
+        number: number of the piece.
+        num_pieces: number of pieces; revised shards are numbered as if theirs came after these.
+        labels: label → new label.
+        dropped: file of a shard → rows that are left out.
+    """
+
+    number: int
+    num_pieces: int
+    labels: Mapping[int, int] = field(default_factory=dict)
+    dropped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of its record."""
+        return f"{record_name(self.number)}-revised"
+
+
+def revise(place: JobPlace, codec: Codec, task: RevisionTask) -> PieceRecord:
+    """Write the revised shards of a piece and record it as done.
+
+    Raises:
+        DamagedError: a shard is not as it was written.
+    """
+    record = place.read_record(record_name(task.number))
+    if record is None:
+        raise DamagedError(
+            f"the record of piece {task.number} at {place} is gone; run the same command again"
+        )
+    with place.scratch() as scratch:
+        made = []
+        for part, shard in _numbered(record):
+            index = (task.num_pieces + task.number) * SHARDS_OF_PIECE + part
+            found = _revise_shard(place, codec, task, shard, index, scratch)
+            made += [] if found is None else [found]
+        revised = replace(record, shards=tuple(made), names=())
+        for shard in made:
+            place.put(scratch, shard.record)
+        place.write_record(scratch, task.name, revised)
+    return revised
+
+
+def _numbered(record: PieceRecord) -> Iterator[tuple[int, PieceShard]]:
+    """Yield the shards of a piece with their numbers within their splits."""
+    counts: dict[str, int] = {}
+    for shard in record.shards:
+        part = counts.get(shard.split, 0)
+        counts[shard.split] = part + 1
+        yield part, shard
+
+
+def _revise_shard(
+    place: JobPlace,
+    codec: Codec,
+    task: RevisionTask,
+    shard: PieceShard,
+    index: int,
+    scratch: Path,
+) -> PieceShard | None:
+    """Write a revised shard into the scratch folder; None if no sample is left."""
+    name = shard.record.file
+    data = place.folder.read(name, 0, shard.record.bytes)
+    if hashlib.sha256(data).hexdigest() != shard.record.sha256:
+        raise DamagedError(
+            f"{place.locate(name)} is not as it was written; remove it and run the same command "
+            "again"
+        )
+    old = inside(scratch, f"old/{name}")
+    old.parent.mkdir(parents=True, exist_ok=True)
+    old.write_bytes(data)
+    dropped = set(task.dropped.get(name, ()))
+    labels: list[np.ndarray] = []
+    first = 0
+    with ShardWriter(scratch, split=shard.split, index=index, codec=codec) as writer:
+        for block in read_tar_blocks(LocalFolder(scratch / "old"), name, codec):
+            count = len(block.keys)
+            rows = [row for row in range(count) if first + row not in dropped]
+            first += count
+            changed = renumbered(block.labels[rows], task.labels)
+            labels.append(changed)
+            writer.write(
+                Block(
+                    tokens=block.tokens[rows],
+                    labels=changed,
+                    keys=tuple(block.keys[row] for row in rows),
+                    metadata=block.metadata and tuple(block.metadata[row] for row in rows),
+                )
+            )
+    old.unlink()
+    if not writer.record.samples:
+        return None
+    return describe_shard(scratch, shard.split, writer.record, np.concatenate(labels))
