@@ -245,6 +245,8 @@ def test_what_lies_at_the_place_is_left_alone(bucket):
     bucket.pipe("pieces/mine/thesis.tex", b"mine")
     with pytest.raises(UsageError, match=r"already holds 'thesis\.tex'"):
         tokenize("s3://pieces/data/tars", "s3://pieces/mine", CONFIG)
+    with pytest.raises(UsageError, match=r"already holds 'thesis\.tex'"):
+        tokenize("s3://pieces/data/tars", "s3://pieces/mine", replace(CONFIG, overwrite=True))
     assert bucket.find("pieces/mine") == ["pieces/mine/thesis.tex"]
     with pytest.raises(SeitError, match="s3://nowhere"):
         tokenize("s3://pieces/data/tars", "s3://nowhere/store", CONFIG)

@@ -104,14 +104,21 @@ class PieceRecord:
 
 
 class Findings:
-    """Remarks on a piece, and inputs that are lost before they are decoded."""
+    """Remarks on a piece, and inputs that are left out."""
 
     def __init__(self) -> None:
         self.read = 0
         """Inputs that could be read."""
         self.remarks = RemarkCounts()
         self.lost: list[tuple[str, str, str]] = []
-        """(key, split, reason)."""
+        """(key, split, reason) of inputs that are lost before they are decoded."""
+        self.unreadable: list[tuple[str, str, str]] = []
+        """(key, split, reason) of inputs that cannot be decoded."""
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str, str], ...]:
+        """All inputs that are left out; how far is read ahead does not change their order."""
+        return (*self.lost, *self.unreadable)
 
 
 class PieceSource(Protocol):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seit.devices import choose_device
 from seit.errors import SeitError
 from seit.ingest.batches import encode_samples, samples_of
 from seit.ingest.config import TokenizeConfig
@@ -126,9 +127,11 @@ def fit_job(corpus: Pieces, config: TokenizeConfig, given: Tokenizer | None, rea
         tokenizer = preset.fit(values, num_codes=config.codes, levels=None, seed=config.seed)
     with torch.inference_mode():
         quality = measure_quality(tokenizer, sample.values(QUALITY_INPUTS, split="val"))
+    device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
+    tokenizer = tokenizer.to(device)
     codec, mean_bytes = _fit_codec(corpus, config, tokenizer, sample)
     rounded = {key: round(value, 4) for key, value in asdict(quality).items()}
-    return Fit(tokenizer, codec, Ready(codec.name, rounded, mean_bytes))
+    return Fit(tokenizer.to("cpu"), codec, Ready(codec.name, rounded, mean_bytes))
 
 
 def _fit_codec(
