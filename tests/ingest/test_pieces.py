@@ -12,7 +12,7 @@ from support.pictures import png
 
 import seit
 from seit.errors import SeitError, UsageError
-from seit.ingest import TokenizeConfig, fit_and_measure, tokenize
+from seit.ingest import TokenizeConfig, estimate_job, fit_and_measure, tokenize
 from seit.ingest.pieces import duplicates
 from seit.ingest.pieces.find import find_pieces
 from seit.ingest.pieces.maker import PieceMaker
@@ -317,6 +317,15 @@ def test_processes_make_the_same_bytes(tars, reference, tmp_path):
     config = replace(CONFIG, decoders="processes", workers=2)
     tokenize(tars, tmp_path / "store", config)
     assert tree(tmp_path / "store") == tree(reference)
+
+
+def test_an_estimate_looks_at_the_beginning_of_pieces(tars, tmp_path):
+    expected = estimate_job(tars, tmp_path / "store", CONFIG)
+    assert not (tmp_path / "store").exists()
+    assert 24 <= expected.samples <= 40  # tars also hold headers and labels
+    assert expected.classes == 3
+    assert expected.splits["train"] > expected.splits["val"] > 0
+    assert any("estimated from 32 inputs" in line for line in expected.warnings)
 
 
 # --------------------------------------------------------------------------------------- parts

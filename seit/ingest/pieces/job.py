@@ -8,40 +8,34 @@ import logging
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from seit.devices import choose_device
-from seit.documents import read_plain
-from seit.errors import SeitError, UsageError
+from seit.errors import SeitError
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.description import check_same_job, describe_job
 from seit.ingest.engines.base import Work
 from seit.ingest.engines.registry import choose_engine
-from seit.ingest.fit import make_reader, spread_evenly
+from seit.ingest.fit import make_reader
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.pieces.duplicates import Repeats, find_repeats
-from seit.ingest.pieces.find import find_pieces
 from seit.ingest.pieces.finished import Finished
 from seit.ingest.pieces.labels import renumbering, settle_classes
 from seit.ingest.pieces.maker import PieceTask
-from seit.ingest.pieces.piece import Findings, PieceRecord, Pieces
+from seit.ingest.pieces.piece import PieceRecord, Pieces
 from seit.ingest.pieces.place import JobPlace, Ready, record_name
 from seit.ingest.pieces.plant import PiecePlant, Task
 from seit.ingest.pieces.revision import RevisionTask
 from seit.ingest.pieces.sample import fit_job
 from seit.ingest.pieces.seal import Sealed, label_warnings, seal_store
+from seit.ingest.pieces.settle import settle_pieces
 from seit.ingest.pieces.waits import say_waits
-from seit.ingest.resolve import resolve_tokenizer, with_own_backbone
+from seit.ingest.resolve import with_own_backbone
 from seit.ingest.result import PartResult, TokenizeResult, result_of
-from seit.ingest.settle import SMALL_SAMPLE, for_small_pictures, is_open, small_remark
-from seit.ingest.sources import Instance
-from seit.ingest.sources.corpus import shown
 from seit.ingest.workspace import check_target
 from seit.locks import LOCK_NAME, refuse_links, take_lock
 from seit.lookahead import map_ahead
@@ -49,8 +43,6 @@ from seit.shards import CARD_NAME, SKIPPED_NAME, LocalFolder, Store, TokenLayout
 from seit.stores import JOB_FOLDER
 from seit.tokenizers import Tokenizer
 
-MAX_CLASSES_BYTES = 1 << 26
-"""Size limit of a list of classes."""
 FIT_SECONDS = 6 * 3600
 """Longest wait of a part for the fit."""
 _POLL_SECONDS = 1.0
@@ -76,13 +68,7 @@ def tokenize_pieces(
     place = JobPlace(str(store))
     if isinstance(place.folder, LocalFolder):
         check_target(place.folder.path, source)
-    settled, given = resolve_tokenizer(config)
-    corpus = replace(find_pieces(source, settled), **_given_classes(config))
-    small = _small(corpus, config)
-    if small is not None:
-        settled, given = resolve_tokenizer(small)
-        corpus = replace(corpus, warnings=(*corpus.warnings, small_remark(small)))
-    config = settled
+    corpus, config, given = settle_pieces(source, config)
     job = describe_job(corpus.fingerprint, config, given)
     if corpus.classes is not None:
         digest = hashlib.sha256("\n".join(corpus.classes).encode())
@@ -92,37 +78,6 @@ def tokenize_pieces(
         if finished is not None:
             return finished
         return _Job(place, corpus, config, job, progress).run(given)
-
-
-def _small(corpus: Pieces, config: TokenizeConfig) -> TokenizeConfig | None:
-    """Return the settings for small pictures; None if they do not apply."""
-    if not is_open(config):
-        return None
-    pieces = spread_evenly(corpus.pieces, SMALL_SAMPLE)
-    sample = [
-        Instance(draft.key, "train", -1, draft.location, (), draft.num_bytes)
-        for piece in pieces
-        for draft in islice(corpus.reader.read(piece, Findings()), SMALL_SAMPLE // len(pieces))
-    ]
-    found = [entry.num_bytes for entry in sample if entry.num_bytes > 0]
-    mean_bytes = sum(found) / max(1, len(found))
-    return for_small_pictures(config, sample, num_images=corpus.expect_samples(mean_bytes))
-
-
-def _given_classes(config: TokenizeConfig) -> dict[str, Any]:
-    """Return the classes of the file that the settings name."""
-    if config.classes is None:
-        return {}
-    try:
-        text = read_plain(config.classes, max_bytes=MAX_CLASSES_BYTES).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{config.classes} cannot be read as a list of classes: {error}") from None
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    doubles = [name for name, count in Counter(names).items() if count > 1]
-    if doubles or not names:
-        what = f"names {shown(doubles[0])} twice" if doubles else "names no class"
-        raise UsageError(f"{config.classes} {what}; expected one class a line")
-    return {"classes": names}
 
 
 @contextmanager

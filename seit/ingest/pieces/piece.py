@@ -136,6 +136,10 @@ class PieceSource(Protocol):
     def repeats(self) -> bool:
         """True if two pieces may have inputs of the same key."""
 
+    @property
+    def overhead(self) -> int:
+        """Bytes of the file of a piece per input, beyond the input's own; an estimate."""
+
     def read(self, piece: Piece, findings: Findings) -> Iterator[Draft]:
         """Yield the inputs of a piece, perhaps with their bytes as location.
 
@@ -170,7 +174,7 @@ class Pieces:
         if self.samples is not None:
             return self.samples
         files = {piece.location: piece.num_bytes for piece in self.pieces}
-        return round(sum(files.values()) / max(mean_bytes, 1))
+        return round(sum(files.values()) / max(mean_bytes + self.reader.overhead, 1))
 
     @property
     def fingerprint(self) -> str:

@@ -113,6 +113,17 @@ def _few(entry: Decoded, count: int) -> Iterator[npt.NDArray[np.generic]]:
     return (sample.values for sample in islice(entry.samples, count))
 
 
+def fit_to_pieces(corpus: Pieces, config: TokenizeConfig, reader: Reader) -> Tokenizer:
+    """Fit the named tokenizer on a sample of the corpus.
+
+    Raises:
+        SeitError: no input of the sample is readable, or too few are.
+    """
+    values = CorpusSample(corpus, reader, config).values(FIT_INPUTS, split="train")
+    preset = PRESETS[config.tokenizer]
+    return preset.fit(values, num_codes=config.codes, levels=None, seed=config.seed)
+
+
 def fit_job(corpus: Pieces, config: TokenizeConfig, given: Tokenizer | None, reader: Reader) -> Fit:
     """Fit tokenizer and codec to a sample, and measure the tokenizer.
 
@@ -120,11 +131,7 @@ def fit_job(corpus: Pieces, config: TokenizeConfig, given: Tokenizer | None, rea
         SeitError: too few inputs of the sample are readable.
     """
     sample = CorpusSample(corpus, reader, config)
-    tokenizer = given
-    if tokenizer is None:
-        values = sample.values(FIT_INPUTS, split="train")
-        preset = PRESETS[config.tokenizer]
-        tokenizer = preset.fit(values, num_codes=config.codes, levels=None, seed=config.seed)
+    tokenizer = given or fit_to_pieces(corpus, config, reader)
     with torch.inference_mode():
         quality = measure_quality(tokenizer, sample.values(QUALITY_INPUTS, split="val"))
     device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
