@@ -38,7 +38,8 @@ def info(
 
     Args:
         store: a path or URL, or an open store.
-        counts: also count the samples of each class, which reads all labels, block by block.
+        counts: also count the samples of each class, which reads all labels, block by block, the
+            first time; later calls of this user recall counts that took long.
         progress: called with (samples counted, total).
 
     Raises:

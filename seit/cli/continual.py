@@ -6,6 +6,7 @@ from seit.cli.flags import RunFlags, figures_bar, print_settings
 from seit.cli.output import print_result, print_table, say
 from seit.continual_learning import Method
 from seit.numbers import human_bytes
+from seit.processes import is_main_process
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def command(
     out = flags.folder
     with figures_bar("learning tasks", NOTES) as progress:
         result = continual(store, out=out, progress=progress, **given)
+    if not is_main_process():
+        return None
     if flags.json:
         return print_result(result)
     print_table(_rows(result))

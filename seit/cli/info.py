@@ -12,7 +12,7 @@ def command(store: str, /, *, counts: bool = False, json: bool = False) -> None:
 
     Args:
         store: A store's folder or URL.
-        counts: Also count the samples of each class, which reads all labels.
+        counts: Also count the samples of each class, which reads all labels the first time.
         json: Print one JSON object.
     """
     from seit.api import info

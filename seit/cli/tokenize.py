@@ -26,6 +26,7 @@ def command(
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
     ray_cpus: int = 1,
+    ray_encoders: int = 0,
     workdir: Path | None = None,
     val_fraction: float = 0.1,
     root: Path | None = None,
@@ -41,8 +42,9 @@ def command(
     label_separator: str | None = None,
     plan: Literal["listing", "pieces"] = "listing",
     classes: Path | None = None,
-    fit_samples: int = 8192,
+    fit_samples: int | None = None,
     mixed_processors: bool = False,
+    part: str | None = None,
     strict: bool = False,
     overwrite: bool = False,
     embed_tokenizer: bool = False,
@@ -72,6 +74,8 @@ def command(
         ray_address: Address of the cluster ("auto", "host:port"); without it Ray runs on this
             machine.
         ray_cpus: Cores of each actor.
+        ray_encoders: Actors that only encode, each on a GPU if the cluster has any; the others then
+            only decode, and need none.
         workdir: Local folder in which the store is made if STORE is a URL; on a cluster, shared.
         val_fraction: Share of instances for `val` where SRC has no splits; every class keeps one
             to learn from and, where it has two, one to evaluate.
@@ -90,7 +94,10 @@ def command(
         plan: List the whole corpus first, or read it once in pieces (tars, Parquet files, tables),
             for corpora that no machine can list; see docs/clusters.md.
         classes: With pieces, a file with the classes, one a line, in the order of their labels.
-        fit_samples: With pieces, inputs that the codec is fitted to beforehand.
+        fit_samples: With pieces, inputs that the codec is fitted to beforehand: 8,192 images of
+            32×32 tokens by default.
+        part: With pieces, the share that this process makes, such as 3/100 (from 0/100): one
+            process per part, on any machines; the last one that ends seals the store.
         mixed_processors: Let a job in pieces run on processors that may round differently.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job with other settings, at STORE.
@@ -105,7 +112,7 @@ def command(
         json: Print one JSON object.
     """
     from seit.api import tokenize
-    from seit.ingest import Estimate
+    from seit.ingest import Estimate, PartResult
 
     with progress_bar("tokenizing", plan if plan == "pieces" else "files") as bar:
 
@@ -126,6 +133,7 @@ def command(
             engine=engine,
             ray_address=ray_address,
             ray_cpus=ray_cpus,
+            ray_encoders=ray_encoders,
             workdir=workdir,
             max_pixels=max_pixels,
             max_seconds=max_seconds,
@@ -140,6 +148,7 @@ def command(
             classes=classes,
             fit_samples=fit_samples,
             mixed_processors=mixed_processors,
+            part=part,
             strict=strict,
             overwrite=overwrite,
             embed_tokenizer=embed_tokenizer,
@@ -149,6 +158,13 @@ def command(
             changed_since=update_changed_since,
             dry_run=dry_run,
             progress=progress,
+        )
+    if isinstance(result, PartResult):
+        if json:
+            return print_result(result)
+        return say(
+            f"part {part} is done: {result.pieces:,} pieces, {result.samples:,} samples; "
+            f"{result.left:,} pieces of other parts are left"
         )
     warn(result.warnings)
     if isinstance(result, Estimate):

@@ -14,14 +14,13 @@ from typing_extensions import override
 from seit.continual_learning.answers import JOINT, Answers, answer
 from seit.continual_learning.config import ContinualConfig
 from seit.continual_learning.feeds import Course, Rows, Segment, segment_seed, segments
-from seit.continual_learning.learners.base import Learner, Setting, StepBatch
+from seit.continual_learning.learners.base import Learner, Setting, StepBatch, part_of
 from seit.continual_learning.ledger import tensor_bytes
 from seit.continual_learning.state import ContinualState, Position
 from seit.progress import Progress, human_rate, human_seconds
 from seit.tensors import first_not_finite
 from seit.training import (
     Loop,
-    Ranks,
     Run,
     Stop,
     Update,
@@ -52,8 +51,7 @@ class Running(Loop[StepBatch]):
         self.learner = learner
         self.setting: Setting = learner.setting
         self.config = self.setting.config
-        ranks = Ranks(0, 1, self.setting.device)
-        super().__init__(run, self.config, self.config.run, ranks, notify)
+        super().__init__(run, self.config, self.config.run, self.setting.ranks, notify)
         self.train = train
         self.evaluated = evaluated
         self.position = Position()
@@ -73,6 +71,8 @@ class Running(Loop[StepBatch]):
     def begin(self, *, resumed: bool) -> None:
         self._resumed = resumed
         self.done = self.position.number
+        if not self.ranks.is_main:
+            return
         stream, config = self.setting.stream, self.config
         _LOG.info(
             "%s learns %d tasks of %d classes with %s on %s: %s steps",
@@ -139,6 +139,7 @@ class Running(Loop[StepBatch]):
                 return False
         if not task_free or not learner.takes_steps:
             learner.end_task(segment.task)
+            self.ranks.adopt(learner.state().values())
         size = tensor_bytes(self.state.moments())
         position.optimizer_bytes = max(position.optimizer_bytes, size)
         if not task_free:
@@ -148,7 +149,8 @@ class Running(Loop[StepBatch]):
         position.segment, position.step = position.segment + 1, 0
         self._evaluate_segment(segment)
         self.save()
-        return not stop.requested or position.segment == len(self.segments)
+        stops = self.ranks.any(stop.requested)
+        return not stops or position.segment == len(self.segments)
 
     def _get_optimizer(self) -> None:
         """Create a new optimizer for each task, or a single one for a task-free stream."""
@@ -187,19 +189,21 @@ class Running(Loop[StepBatch]):
 
     @override
     def samples(self, batch: StepBatch) -> int:
-        return len(batch.labels)
+        return len(batch.rows)
 
     @override
     def take(self, step: int, batch: StepBatch) -> Tensor:
         position, network = self.position, self.learner.network
         optimizer = self.state.optimizer
         assert optimizer is not None
-        seed_torch(self.config.run.seed, step, 0)
+        seed_torch(self.config.run.seed, step, self.ranks.rank)
         set_learning_rate(optimizer, self.rate(step))
         self.learner.prepare_step(batch)
         loss = self.learner.loss(batch)
         penalty = network.tuning.penalty()
-        self.update.backward(loss if penalty is None else loss + penalty)
+        whole = self.ranks.world_size  # a penalty is the same on all ranks
+        self.update.backward(loss if penalty is None else loss + penalty / whole)
+        self.ranks.sum_gradients(network.parameters())
         trains = any(one.requires_grad for one in network.tuned.values())
         self.update.take(
             network,
@@ -211,17 +215,18 @@ class Running(Loop[StepBatch]):
         self.learner.after_step(batch)
         position.step += 1
         position.number += 1
-        return loss.detach()[None]
+        return loss.detach()[None] * whole
 
-    def _batch(self, course: Course, step: int) -> StepBatch:
-        """Return the new samples of a step of the current segment."""
+    def _batch(self, course: Course, step: int, *, is_whole: bool = False) -> StepBatch:
+        """Return the new samples of a step of the current segment: the rank's, or all of them."""
         device, number = self.setting.device, self._first + step
         rows, positions, epoch = course.at(step)
-        labels = torch.from_numpy(self.train.labels[rows]).to(device)
+        part, weight = (slice(None), 1.0) if is_whole else part_of(self.ranks, len(rows))
+        labels = torch.from_numpy(self.train.labels[rows[part]]).to(device)
         augmented = self.setting.augment(
-            self.train.tokens(rows),
+            self.train.tokens(rows[part]),
             labels,
-            positions=torch.from_numpy(positions).to(device),
+            positions=torch.from_numpy(positions[part]).to(device),
             seed=course.seed,
             epoch=epoch,
         )
@@ -229,7 +234,8 @@ class Running(Loop[StepBatch]):
         return StepBatch(
             inputs=augmented.inputs,
             labels=labels,
-            rows=torch.from_numpy(rows),
+            weight=weight,
+            rows=rows,
             step=number if task_free else step,
             total=self.total if task_free else course.num_steps,
             number=number,
@@ -240,9 +246,11 @@ class Running(Loop[StepBatch]):
         if not self.learner.takes_steps:
             return {}, ()
         course = self._present
-        batch = self._batch(course, min(max(0, step - self._first), course.num_steps - 1))
-        tensors = {"inputs": batch.inputs, "labels": batch.labels, "rows": batch.rows}
-        return tensors, self.train.read_keys(batch.rows.numpy())
+        number = min(max(0, step - self._first), course.num_steps - 1)
+        batch = self._batch(course, number, is_whole=True)
+        rows = torch.from_numpy(batch.rows)
+        tensors = {"inputs": batch.inputs, "labels": batch.labels, "rows": rows}
+        return tensors, self.train.read_keys(batch.rows)
 
     @override
     def networks(self) -> Sequence[nn.Module | None]:
@@ -257,9 +265,8 @@ class Running(Loop[StepBatch]):
             self.refuse(None if name is None else kept)
 
     def _answer(self, *, after: int) -> tuple[Answers, float]:
-        return answer(
-            self.learner, self.setting.stream, self.evaluated.labelled_inputs, after=after
-        )
+        inputs_of = self.evaluated.labelled_inputs
+        return answer(self.learner, self.setting.stream, inputs_of, self.ranks, after=after)
 
     def _evaluate_segment(self, segment: Segment) -> None:
         """Evaluate all experts after a segment."""
@@ -280,6 +287,8 @@ class Running(Loop[StepBatch]):
 
     def _say_segment(self, segment: Segment, accuracy: float) -> None:
         """Log the results after a segment and the estimated time left."""
+        if not self.ranks.is_main:
+            return
         journal, shown = self.journal, [f"accuracy {accuracy:.4f}"]
         if "loss" in journal.latest:
             shown.insert(0, f"loss {journal.latest['loss']:.4g}")

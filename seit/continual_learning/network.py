@@ -89,6 +89,14 @@ class Network(nn.Module):
         for name, value in self.trained_state().items():
             value.copy_(state[name])
 
+    @property
+    def learns_statistics(self) -> bool:
+        """True if training changes running statistics of batch norms."""
+        return any(
+            getattr(module, "running_mean", None) is not None and not keeps_statistics(module)
+            for module in self.modules()
+        )
+
     def snapshot(self) -> dict[str, Tensor]:
         """Return a copy of the trained state."""
         return {name: value.detach().clone() for name, value in self.trained_state().items()}

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from seit.continual_learning.network import Network
 from seit.continual_learning.report import write_continual_report
 from seit.continual_learning.result import ContinualResult, make_result, recorded_result
 from seit.continual_learning.streams.plan import make_stream
-from seit.devices import choose_device
 from seit.errors import UsageError
 from seit.locks import locked_folder
 from seit.models import (
@@ -32,18 +32,19 @@ from seit.models import (
     load_weights,
     make_tuning,
 )
-from seit.processes import world_size
 from seit.progress import Progress
 from seit.shards import Store, as_store
 from seit.training import (
     REPORT_NAME,
     RUN_NAME,
+    Ranks,
     Run,
     check_tokens,
     enter_run,
     environment,
     finished_figures,
     has_to_end,
+    join_ranks,
     make_augment,
     make_autocast,
     origin_sections,
@@ -68,46 +69,60 @@ def continual(
 ) -> ContinualResult:
     """Learn the tasks of a stream over ``store`` and write a run folder to ``out``.
 
-    Runs in one process. Writes `learner.safetensors`, everything trained and kept; the backbone
+    Writes `learner.safetensors`, everything trained and kept; the backbone
     stays in the run that it came from.
 
-    Arguments and errors are those of :func:`seit.training.train`; a run also resumes within a task.
+    Arguments, ranks and errors are those of :func:`seit.training.train`; any batch is shared by
+    any number of ranks, and a run also resumes within a task.
     The run of ``init_from``, whose backbone is adapted, is required to resume. Without one the
     backbone has random weights, with a warning if most of it stays frozen.
 
     Raises:
-        UsageError: also if several processes were started.
+        UsageError: also if several ranks would learn the statistics of batch norms.
     """
-    if world_size() > 1:
-        raise UsageError(
-            f"a continual run takes one process, and torchrun started {world_size()}; call it "
-            "without torchrun"
-        )
     store = as_store(store)
     config, out = starting_from(config, init_from), Path(out)
-    if not resume:
-        Run.check_new(out)
-    finished = finished_figures(out, config, store) if resume else None
-    if finished is not None and not has_to_end(Run(out), (LEARNER_NAME, REPORT_NAME)):
-        return recorded_result(finished)
-    with locked_folder(out):
-        return _continual(config, store, out, resume=resume, progress=progress)
+    with join_ranks(config.run.device) as ranks:
+        if ranks.is_main and not resume:
+            Run.check_new(out)
+        finished = finished_figures(out, config, store) if resume else None
+        if finished is not None and not has_to_end(Run(out), (LEARNER_NAME, REPORT_NAME)):
+            return recorded_result(finished)
+        with locked_folder(out) if ranks.is_main else nullcontext():
+            notify = progress if ranks.is_main else None
+            result = _continual(config, store, out, ranks, resume=resume, progress=notify)
+            ranks.wait()
+        return result
 
 
 def _continual(
-    config: ContinualConfig, store: Store, out: Path, *, resume: bool, progress: Progress | None
+    config: ContinualConfig,
+    store: Store,
+    out: Path,
+    ranks: Ranks,
+    *,
+    resume: bool,
+    progress: Progress | None,
 ) -> ContinualResult:
-    """Learn all remaining tasks in a locked folder."""
+    """Learn all remaining tasks in a folder that the main rank has locked."""
     started = time.perf_counter()
     torch.manual_seed(config.run.seed)
-    device = choose_device(config.run.device)
+    device = ranks.device
     stream = make_stream(config, store)
     augment = make_augment(store, config, device)
     assert isinstance(augment, TokenAugment), "pixels are refused by the config"
     network, backbone = _make_network(config, store, augment)
+    if ranks.world_size > 1 and config.learner.takes_steps and network.learns_statistics:
+        raise UsageError(
+            f"{config.model.name} has batch norms, whose statistics a continual run learns in one "
+            f"process, and torchrun started {ranks.world_size}; call it without torchrun, or tune "
+            "less, such as by --pet adapter, or another network"
+        )
     begun = {"backbone": backbone, "pretraining": _pretraining(config, store)}
     network.to(device)
-    _LOG.info("reading %s", config.data.train_split)
+    ranks.adopt(network.trained_state().values())
+    if ranks.is_main:
+        _LOG.info("reading %s", config.data.train_split)
     train = Rows(store[config.data.train_split], augment, device)
     setting = Setting(
         config=config,
@@ -115,7 +130,7 @@ def _continual(
         network=network,
         memory=_make_memory(config, store, device) if config.learner.uses_memory else None,
         augment=augment,
-        device=device,
+        ranks=ranks,
         autocast=make_autocast(config, device),
         inputs_of=train.inputs,
         labels=train.labels,
@@ -124,19 +139,24 @@ def _continual(
     evaluated = Rows(store[config.data.val_split], augment, device)
     is_known = Run.exists(out)
     start = None if config.init_from is None else Path(config.init_from)
-    run = enter_run(out, config, store, init_from=start, resume=resume)
     warnings = _warnings(config)
-    for text in warnings:
-        _LOG.warning("%s", text)
-    with withdrawn_if_refused(run, is_new=not is_known):
-        _check_begun(run, backbone=backbone, stream=stream.fingerprint)
+    if ranks.is_main:
+        enter_run(out, config, store, init_from=start, resume=resume)
+        for text in warnings:
+            _LOG.warning("%s", text)
+    ranks.wait()
+    run = Run.open(out)
+    with withdrawn_if_refused(run, is_new=ranks.is_main and not is_known):
+        if ranks.is_main:
+            _check_begun(run, backbone=backbone, stream=stream.fingerprint)
         running = Running(learner, train, evaluated, run, progress)
         running.finish()
     seconds = time.perf_counter() - started
     result = make_result(running, store, begun, seconds=seconds, warnings=warnings)
     if run.info["status"] == "finished":  # only some files are missing
         result = recorded_result(run.info["result"])
-    _leave(run, learner, result, store, device)
+    if ranks.is_main:
+        _leave(run, learner, result, store)
     running.journal.close({k: one for k, one in result.metrics.items() if one is not None})
     return result
 
@@ -227,12 +247,16 @@ def _check_begun(run: Run, *, backbone: str, stream: str) -> None:
     run.write_info(info)
 
 
-def _leave(
-    run: Run, learner: Learner, result: ContinualResult, store: Store, device: torch.device
-) -> None:
+def _leave(run: Run, learner: Learner, result: ContinualResult, store: Store) -> None:
     """Write the files of a finished run."""
     run.save_tensors(LEARNER_NAME, learner.network.trained_state() | learner.state())
-    info = {**run.info, "result": asdict(result), "environment": environment(device)}
+    ranks = learner.setting.ranks
+    info = {
+        **run.info,
+        "result": asdict(result),
+        "ranks": ranks.world_size,
+        "environment": environment(ranks.device),
+    }
     config = learner.config
     write_continual_report(
         run.path,

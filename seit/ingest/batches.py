@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from seit.ingest.encoder import BatchEncoder
+from seit.ingest.encoder import Encoder
 from seit.ingest.inputs.reader import Decoded
 from seit.ingest.sources import Instance
 from seit.shards import BLOCK_SAMPLES, TokenLayout
@@ -42,7 +42,7 @@ def samples_of(good: Iterable[Decoded]) -> Iterator[tuple[FileSample, npt.NDArra
 def encode_samples(
     samples: Iterable[tuple[FileSample, npt.NDArray[Any]]],
     tokenizer: Tokenizer,
-    encoder: BatchEncoder,
+    encoder: Encoder,
 ) -> Iterator[Encoded]:
     """Yield samples and their ids, tokenized in batches of fixed shape."""
     dtype = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes).dtype

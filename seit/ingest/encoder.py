@@ -7,7 +7,7 @@ batches are encoded in parallel. On a GPU, host-device copies overlap with compu
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,19 @@ _T = TypeVar("_T")
 _GPU_THREADS = 2
 _WAITING_BYTES = 512 << 20
 """Memory limit of queued and running batches; a single larger batch is still accepted."""
+
+
+class Encoder(Protocol):
+    """Encoder of batches, here or in actors."""
+
+    @property
+    def device(self) -> str:
+        """Name of the device that rounds."""
+
+    def encode(
+        self, batches: Iterable[tuple[_T, npt.NDArray[Any]]]
+    ) -> Iterator[tuple[_T, npt.NDArray[np.int64]]]:
+        """Yield the payload and the ids int64 (B, H, W) of each batch, in order."""
 
 
 class BatchEncoder:
@@ -37,6 +50,13 @@ class BatchEncoder:
         self._encode: Any = tokenizer.encode
         if compiled:
             self._encode = torch.compile(tokenizer.encode, dynamic=False)
+
+    @property
+    def device(self) -> str:
+        """Name of the device: cpu, or that of the GPU."""
+        if self._device.type != "cuda":
+            return self._device.type
+        return torch.cuda.get_device_name(self._device)
 
     def __enter__(self) -> "BatchEncoder":
         self._threads_before = torch.get_num_threads()
@@ -58,12 +78,17 @@ class BatchEncoder:
             SeitError: the tokenizer cannot be compiled on this machine.
         """
         return results_ahead(
-            lambda entry: self._pool.submit(lambda: (entry[0], self._run(entry[1]))),
+            lambda entry: self._pool.submit(lambda: (entry[0], self.run(entry[1]))),
             batches,
             held=lambda entry: min(self._workers, _WAITING_BYTES // max(1, entry[1].nbytes)),
         )
 
-    def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return the ids int64 (B, H, W) of one batch; thread-safe.
+
+        Raises:
+            SeitError: the tokenizer cannot be compiled on this machine.
+        """
         inputs = torch.from_numpy(batch)
         if self._device.type == "cuda":
             inputs = inputs.pin_memory().to(self._device, non_blocking=True)

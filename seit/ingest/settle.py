@@ -1,6 +1,6 @@
 """Start of a job: list its corpus, and resolve its tokenizer and image size."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from seit.ingest.fit import FIT_INPUTS, spread_evenly
 from seit.ingest.inputs.images import picture_size
 from seit.ingest.inputs.views import VIEW_SIGN
 from seit.ingest.resolve import resolve_tokenizer
-from seit.ingest.sources import Corpus, list_corpus, read_bytes
+from seit.ingest.sources import Corpus, Instance, list_corpus, read_bytes
 from seit.ingest.sources.media import check_derived_keys
 from seit.tokenizers import PatchTokenizer, Tokenizer
 
@@ -20,7 +20,8 @@ SMALL_SIDE = 64
 _ENLARGED = 2
 _PATCH_SIDE = 8
 _PATCHES_PER_CODE = 4
-_SAMPLE = 64
+SMALL_SAMPLE = 64
+"""Pictures that are looked at to tell whether they are small."""
 
 
 class Settled(NamedTuple):
@@ -40,21 +41,29 @@ def settle_job(source: str | Path, config: TokenizeConfig) -> Settled:
     Raises:
         UsageError: the source is invalid, or the tokenizer does not exist.
     """
-    is_open = config.tokenizer == AUTO and config.size is None
     settled, tokenizer = resolve_tokenizer(config)
     corpus = list_source(source, settled)
-    size = _small_size(corpus, config.codes) if is_open else None
-    if size is None:
+    sample = spread_evenly(corpus.instances, SMALL_SAMPLE) if is_open(config) else ()
+    train = len(corpus.by_split().get("train", ()))
+    small = for_small_pictures(config, sample, num_images=train)
+    if small is None:
         return Settled(corpus, settled, tokenizer)
-    settled, tokenizer = resolve_tokenizer(
-        replace(config, tokenizer=PatchTokenizer.name, size=size)
-    )
-    remark = (
-        f"the pictures are small, so they are tokenized at {size} px by {PatchTokenizer.name}; "
+    settled, tokenizer = resolve_tokenizer(small)
+    corpus = replace(corpus, warnings=(*corpus.warnings, small_remark(small)))
+    return Settled(corpus, settled, tokenizer)
+
+
+def is_open(config: TokenizeConfig) -> bool:
+    """Return whether the size of the pictures may choose the tokenizer."""
+    return config.tokenizer == AUTO and config.size is None
+
+
+def small_remark(config: TokenizeConfig) -> str:
+    """Return the remark on the settings of :func:`for_small_pictures`."""
+    return (
+        f"the pictures are small, so they are tokenized at {config.size} px by {config.tokenizer}; "
         "--size and --tokenizer choose otherwise"
     )
-    corpus = replace(corpus, warnings=(*corpus.warnings, remark))
-    return Settled(corpus, settled, tokenizer)
 
 
 def list_source(
@@ -78,10 +87,18 @@ def list_source(
     return corpus
 
 
-def _small_size(corpus: Corpus, codes: int) -> int | None:
-    """Return the size for small pictures; None if they are large, or too few to fit the codes."""
+def for_small_pictures(
+    config: TokenizeConfig, sample: Iterable[Instance], *, num_images: int
+) -> TokenizeConfig | None:
+    """Return the settings for small pictures; None if they are large, or too few to fit the codes.
+
+    Args:
+        config: settings that name neither a tokenizer nor a size.
+        sample: some of the pictures.
+        num_images: pictures of the training split.
+    """
     sides = []
-    for instance in spread_evenly(corpus.instances, _SAMPLE):
+    for instance in sample:
         try:
             sides.append(min(picture_size(read_bytes(instance))))
         except UnreadableError:
@@ -91,7 +108,6 @@ def _small_size(corpus: Corpus, codes: int) -> int | None:
     if not sides:
         return None
     grid_side = -(-_ENLARGED * max(sides) // _PATCH_SIDE)
-    images = min(len(corpus.by_split().get("train", ())), FIT_INPUTS)
-    if images * grid_side**2 < _PATCHES_PER_CODE * codes:
+    if min(num_images, FIT_INPUTS) * grid_side**2 < _PATCHES_PER_CODE * config.codes:
         return None
-    return grid_side * _PATCH_SIDE
+    return replace(config, tokenizer=PatchTokenizer.name, size=grid_side * _PATCH_SIDE)

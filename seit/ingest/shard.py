@@ -8,7 +8,7 @@ import numpy as np
 
 from seit.errors import SeitError
 from seit.ingest.batches import encode_samples, in_blocks, metadata_of, samples_of
-from seit.ingest.encoder import BatchEncoder
+from seit.ingest.encoder import Encoder
 from seit.ingest.inputs.reader import Decoded, Reader
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.plan import ShardPlan
@@ -23,7 +23,7 @@ class ShardMaker:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        encoder: BatchEncoder,
+        encoder: Encoder,
         reader: Reader,
         workspace: Workspace,
         *,

@@ -204,7 +204,12 @@ class Split(Sequence[Sample]):
     @cached_property
     def label_sets(self) -> LabelSets | None:
         """Several labels per sample; None in a split of single labels."""
-        return read_label_sets(self) if has_label_sets(self) else None
+        return read_label_sets(self) if self.has_label_sets else None
+
+    @cached_property
+    def has_label_sets(self) -> bool:
+        """True if samples have several labels; reads the first and the last block."""
+        return has_label_sets(self)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:

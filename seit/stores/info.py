@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from seit.errors import DamagedError
 from seit.outcomes import Outcome
 from seit.progress import Count
-from seit.shards import Kind, Location, Split, Store, as_store
+from seit.shards import Location, Store, as_store
+from seit.stores.counts import count_classes
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +62,8 @@ def describe_store(
 
     Args:
         store: a path, URL or open store.
-        counts: also count the samples of each class, which reads the labels, block by block.
+        counts: also count the samples of each class, which reads the labels, block by block, the
+            first time.
         progress: called with (samples counted, total).
 
     Raises:
@@ -92,28 +91,5 @@ def describe_store(
         splits={name: card.samples_of(name) for name in card.splits},
         shards=sum(map(len, card.splits.values())),
         skipped=card.skipped,
-        class_counts=_class_counts(store, progress) if counts else None,
+        class_counts=count_classes(store, progress) if counts else None,
     )
-
-
-def _class_counts(store: Store, progress: Count | None) -> dict[str, tuple[int, ...]]:
-    """Count the samples of each class, in O(classes) memory."""
-    done, found = 0, {}
-    for name, split in store.items():
-        num_samples = np.zeros(len(store.classes), dtype=np.int64)
-        for labels in split.read_blocks(lambda shard, block: shard.open_block(block, Kind.LABELS)):
-            _check_range(int(labels.min(initial=-1)), int(labels.max(initial=-1)), split)
-            num_samples += np.bincount(labels[labels >= 0], minlength=len(num_samples))
-            done += len(labels)
-            if progress:
-                progress(done, store.card.samples)
-        found[name] = tuple(num_samples.tolist())
-    return found
-
-
-def _check_range(low: int, high: int, split: Split) -> None:
-    if low < -1 or high >= len(split.classes):
-        raise DamagedError(
-            f"split {split.name!r} holds labels from {low} to {high} where the card names "
-            f"{len(split.classes)} classes; `seit verify` lists all damage"
-        )

@@ -52,8 +52,8 @@ def loader(
         order: `global` permutes all samples, which requires a resident split; `window` permutes
             blocks, and then the samples of ``window_blocks`` blocks at a time.
         mode: `resident` keeps the split, packed, in memory or on the device; `streaming` two
-            windows of it; `auto` is resident if tokens and labels, of all processes of the machine,
-            take up to half of the available memory.
+            windows of it; `auto` is resident if tokens, labels and order, of all processes of the
+            machine, take up to half of the available memory.
         window_blocks: see ``order``; also the window of `streaming`.
         subset: rows int (n,) of the split, for example from :func:`select`; resident only.
         rank: rank of this process; see :class:`~seit.stream.batches.Rank`.
@@ -76,8 +76,10 @@ def loader(
             "the modes auto, resident and streaming"
         )
     part = Rank(rank, world_size)
+    balances = shuffle and sampling == "balanced"
     resident = mode == "resident" or (
-        mode == "auto" and _fits(split, torch.device(device), subset=subset, part=part)
+        mode == "auto"
+        and _fits(split, torch.device(device), subset=subset, part=part, balances=balances)
     )
     windowed = shuffle and order == "window"
     if not resident and (subset is not None or (shuffle and order == "global")):
@@ -86,7 +88,6 @@ def loader(
             "window and all of its samples; pass order='window', or mode='resident' if there "
             "is memory"
         )
-    balances = shuffle and sampling == "balanced"
     if windowed and (resident or balances) and (subset is not None or split.skipped_samples):
         raise UsageError(
             "a subset, or a split with damaged blocks that are skipped, has no windows; pass "
@@ -153,15 +154,24 @@ def _balanced_labels(split: Split, subset: npt.NDArray[np.integer] | None) -> np
 
 
 def _fits(
-    split: Split, device: torch.device, *, subset: npt.NDArray[np.integer] | None, part: Rank
+    split: Split,
+    device: torch.device,
+    *,
+    subset: npt.NDArray[np.integer] | None,
+    part: Rank,
+    balances: bool,
 ) -> bool:
-    """Return whether the split may be resident, counting tokens, labels, rows and processes.
+    """Return whether the split may be resident, counting all that grows with its samples.
 
     Each process of a machine holds its own copy, on the host until it is on the device.
     """
-    num_columns = 1 + split.store.skips_damage  # labels, and the rows without damage
-    num_bytes = len(split) * (split.layout.sample_bytes + _COLUMN_BYTES * num_columns)
-    num_bytes += 0 if subset is None else len(subset) * _COLUMN_BYTES
+    size = len(split) if subset is None else len(subset)
+    columns = len(split) * (1 + split.store.skips_damage)  # labels, and the rows without damage
+    columns += 0 if subset is None else size
+    columns += 2 * size if balances else 0  # rows by class, and those of an epoch
+    num_bytes = len(split) * split.layout.sample_bytes + columns * _COLUMN_BYTES
+    if split.has_label_sets:
+        num_bytes += len(split) * (1 + -(-len(split.classes) // 8))
     if device.type == "cuda" and num_bytes > _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
         return False
     free = available_bytes()

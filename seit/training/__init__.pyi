@@ -129,7 +129,7 @@ from .prediction import (
     predict as predict,
 )
 from .pretrained import find_pretrained as find_pretrained
-from .ranks import Ranks as Ranks
+from .ranks import Ranks as Ranks, join_ranks as join_ranks
 from .records import (
     FINISHED as FINISHED,
     MAX_RECORD_BYTES as MAX_RECORD_BYTES,

@@ -1,7 +1,7 @@
 """Processes of a run: one, or as many as `torchrun` started."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,6 +74,27 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Return whether a flag is set on any rank."""
         return bool(self.sum(torch.tensor(int(flag), device=self.device)))
+
+    @torch.no_grad()
+    def adopt(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors in place with those of the main rank, of the same shapes."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dense = tensor.detach().contiguous()
+                dist.broadcast(dense, 0)
+                tensor.copy_(dense)
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their sums over all ranks; all ranks have gradients of the same."""
+        if self.world_size == 1:
+            return
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        whole = torch.cat([one.reshape(-1) for one in gradients])
+        dist.all_reduce(whole)
+        sums = whole.split([one.numel() for one in gradients])
+        for gradient, total in zip(gradients, sums, strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def wait(self) -> None:
         """Wait for all ranks."""

@@ -29,6 +29,7 @@ from seit.training import Run
 from seit.training.classify import train
 from seit.training.config import ModelConfig, ScheduleConfig, TrainConfig
 from seit.training.optimizer import make_optimizer
+from seit.training.ranks import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,7 @@ def domains(store, tmp_path_factory):
     return path
 
 
+ONE = Ranks(0, 1, torch.device("cpu"))
 MEASURED = ("samples_per_second", "data_wait_fraction")
 
 
@@ -106,7 +108,7 @@ def test_a_fraction_of_each_class_is_all_that_any_task_sees(store, tmp_path, mon
     result = run(store, tmp_path / "run", config)
     assert result.stream["samples"] == [8, 8, 8]
     assert result.stream["val_samples"] == [12, 12, 12]
-    rows = torch.cat(shown).unique().numpy()
+    rows = np.unique(np.concatenate(shown))
     assert (np.bincount(store["train"].labels[rows]) <= 4).all()
     # What joint training keeps is all that came, packed, with two bytes of label each.
     assert result.ledger["exemplar_label_bytes"] == 2 * 24
@@ -149,6 +151,9 @@ class Told:
         self.logits, self.seen = logits, torch.tensor(seen)
         self.network = torch.nn.Identity()
 
+    def experts(self):
+        return ("model",)
+
     def answers(self, inputs):
         return {"model": self.logits[inputs]}
 
@@ -161,17 +166,21 @@ def test_choosing_among_a_tasks_classes_minds_differences_that_chances_do_not_sh
         [[-300.0, -400, 0, -500], [-400.0, -300, 0, -500], [-9, -9, 0, -1], [-9, -9, -1, 0.0]]
     )
     inputs_of = lambda rows: [(torch.from_numpy(rows), torch.from_numpy(labels[rows]))]  # noqa: E731
-    answers, of_met = answer(Told(logits, [True] * 4), stream, inputs_of, after=1)
+    answers, of_met = answer(Told(logits, [True] * 4), stream, inputs_of, ONE, after=1)
     assert answers.hits[JOINT].tolist() == [0, 2]
     assert answers.task_hits[JOINT].tolist() == [2, 2]
     assert of_met == 0.5
-    answers, of_met = answer(Told(logits, [True] * 2 + [False] * 2), stream, inputs_of, after=0)
+    answers, of_met = answer(
+        Told(logits, [True] * 2 + [False] * 2), stream, inputs_of, ONE, after=0
+    )
     assert answers.hits[JOINT].tolist() == [2, 2], "the future's among classes up to its own"
-    answers, of_met = answer(Told(logits, [False] * 4), online(stream, seed=0), inputs_of, after=0)
+    answers, of_met = answer(
+        Told(logits, [False] * 4), online(stream, seed=0), inputs_of, ONE, after=0
+    )
     assert answers.hits[JOINT].tolist() == answers.task_hits[JOINT].tolist() == [0, 0]
     assert np.isnan(of_met)
     learner = Told(logits, [False, False, True, False])
-    answers, of_met = answer(learner, online(stream, seed=0), inputs_of, after=1)
+    answers, of_met = answer(learner, online(stream, seed=0), inputs_of, ONE, after=1)
     assert answers.hits[JOINT].tolist() == [0, 1]
     assert of_met == 1, "classes that did not come yet are no mistakes"
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 from support.fatal_decoder import FatalDecoder
-from support.files import tree
-from support.jobs import flawed, stop_after
+from support.files import plant, tree
+from support.jobs import flawed, samples_of, stop_after, tar_of
 
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
@@ -320,6 +320,30 @@ def test_a_killed_driver_costs_what_was_unfinished(corpus, reference, tmp_path, 
 def test_strict_stops_a_cluster_too(corpus, tmp_path, cluster):
     with pytest.raises(SeitError, match=r"a/broken \d\.jpg cannot be read"):
         tokenize(corpus, tmp_path / "store", replace(RAY, strict=True))
+
+
+@pytest.mark.slow
+@ray_s_own
+def test_a_cluster_makes_pieces_with_the_same_bytes(tmp_path, cluster):
+    tars = {f"train-{k}.tar": tar_of(samples_of(range(k * 9, k * 9 + 9))) for k in range(3)}
+    root = plant(tmp_path / "src", tars)
+    config = replace(CONFIG, plan="pieces", tokenizer="patch-pca-vq", fit_samples=16)
+    tokenize(root, tmp_path / "here", config)
+    tokenize(root, tmp_path / "there", replace(config, engine="ray", workers=1))
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+@pytest.mark.slow
+@ray_s_own
+@pytest.mark.parametrize("plan", ["pieces", "listing"])
+def test_actors_that_only_encode_make_the_same_bytes(tmp_path, cluster, plan):
+    tars = {f"train-{k}.tar": tar_of(samples_of(range(k * 70, k * 70 + 70))) for k in range(3)}
+    root = plant(tmp_path / "src", tars)
+    config = replace(CONFIG, plan=plan, tokenizer="patch-pca-vq")
+    tokenize(root, tmp_path / "here", config)
+    apart = replace(config, engine="ray", workers=2, ray_encoders=1)
+    tokenize(root, tmp_path / "there", apart)
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
 @ray_s_own

@@ -9,6 +9,7 @@ from support.stores import build_store
 
 import seit
 from seit import memory
+from seit.errors import UsageError
 from seit.shards import Shard
 from seit.stream import StreamingLoader, loader
 
@@ -78,6 +79,46 @@ def test_auto_counts_labels_and_all_processes(large, monkeypatch, free, processe
     found = loader(split, batch_size=64, order="window", rank=0, world_size=4)
     assert type(found).__name__ == kind
     found.close()
+
+
+def labeled(path):
+    """The split with a label for each sample."""
+    split = seit.open(path)["train"]
+    split.labels = np.arange(len(split)) % 3
+    return split
+
+
+@pytest.mark.parametrize(
+    ("settings", "per_sample"),
+    [
+        ({"sampling": "balanced"}, 8 + 8 + 16),
+        ({"subset": np.arange(15_000)}, 8 + 8 + 4),
+        ({"sampling": "balanced", "subset": np.arange(15_000)}, 8 + 8 + 4 + 8),
+    ],
+)
+def test_auto_counts_the_order_of_the_samples(large, monkeypatch, settings, per_sample):
+    split = labeled(large[0])
+    settings = {"batch_size": 64, **settings}
+    monkeypatch.setattr("seit.stream.loaders.available_bytes", lambda: 2 * 30_000 * per_sample)
+    assert type(loader(split, **settings)).__name__ == "ResidentLoader"
+    monkeypatch.setattr("seit.stream.loaders.available_bytes", lambda: 2 * 30_000 * per_sample - 1)
+    with pytest.raises(UsageError, match="is streamed"):
+        loader(split, **settings)
+
+
+def test_a_balanced_order_keeps_what_auto_counts(large):
+    split = labeled(large[0])
+    settings = {"batch_size": 64, "mode": "resident", "seed": 0}
+    next(iter(loader(split, sampling="balanced", **settings)))  # compiles, reads the labels
+    tracemalloc.start()
+    try:
+        batches = loader(split, sampling="balanced", **settings)
+        next(iter(batches))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 30_000 * (split.layout.sample_bytes + 16 + 2)
+    assert len(batches.order.indices(np.arange(64), 0)) == 64
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,13 @@ CONFIG = {
     "data": {"batch_size": 16},
     "schedule": {"steps": STEPS, "warmup_steps": 2},
     "augment": {"crop_size": 6},
-    "run": {"device": "cpu", "eval_every": 100, "log_every": 20, "loggers": []},
+    "run": {"device": "cpu", "log_every": 20, "loggers": []},
 }
-DEADLINE = 60
+OF_VERB = {
+    "train": {"run.eval_every": 100},
+    "continual": {"method": "er", "memory": 400, "increment": 1, "steps": 60},
+}
+DEADLINE = 180
 
 
 @pytest.fixture
@@ -71,12 +75,13 @@ def losses(run):
     return {one["step"]: one["loss"] for one in run.metrics() if one["split"] == "train"}
 
 
-def start_agents(store, tmp_path):
+def start_agents(verb, store, tmp_path):
     """Start two agents with a rank each, as two machines would."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}"),
-        *("--rdzv-id", "run", "-m", "seit", "train", str(store)),
+        *("--rdzv-id", "run", "-m", "seit", verb, str(store)),
+        *(f"--{name}={value}" for name, value in OF_VERB[verb].items()),
         *("--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")),
         *("--resume", "auto", "--run.checkpoint_every", "20"),
     ]
@@ -99,18 +104,18 @@ def exit_codes(agents):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_same_commands_continue_after_a_rank_was_killed(store, tmp_path):
+@pytest.mark.parametrize("verb", OF_VERB)
+def test_the_same_commands_continue_after_a_rank_was_killed(store, tmp_path, verb):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    config = seit.api.plan_run("train", store, out=tmp_path / "plain", config=CONFIG)
-    seit.train(store, out=tmp_path / "plain", config=config)
+    getattr(seit, verb)(store, out=tmp_path / "plain", config=CONFIG, **OF_VERB[verb])
     out = tmp_path / "run"
-    agents = start_agents(store, tmp_path)
+    agents = start_agents(verb, store, tmp_path)
     wait_until(lambda: len(list(out.glob("checkpoints/*"))) > 0)
     (victim,) = workers(agents[1])
     os.kill(victim, signal.SIGKILL)
     assert all(exit_codes(agents))
     assert Run.open(out).info["status"] == "started"
-    assert exit_codes(start_agents(store, tmp_path)) == [0, 0]
+    assert exit_codes(start_agents(verb, store, tmp_path)) == [0, 0]
     run = Run.open(out)
     assert run.info["status"] == "finished"
     ours, theirs = losses(run), losses(Run.open(tmp_path / "plain"))

@@ -1,10 +1,11 @@
-"""Measure opening, keeping, streaming and merging very large stores, and listing; prints JSON.
+"""Measure very large stores: open, count, keep, stream, merge; and listings. Prints JSON.
 
     uv run python tools/bench/scale.py --json
 
-Simulated: the shards are one real file under as many names, and grids are small, so that 10⁸
-samples fit on a disk. Cards, block indexes, orders, reads and memory are those of real stores. Each
-part runs in a process of its own; its memory is the peak of the process, imports included.
+Simulated: the shards are one real file under as many names, and grids are small (16×16 if kept,
+2×2 if streamed), so that 10⁸ samples fit on a disk. Cards, block indexes, orders, reads and memory
+are those of real stores. Each part runs in a process of its own; its memory is the peak of the
+process, imports included.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -129,18 +131,19 @@ def _open(folder: Path, size: int) -> dict[str, float]:
 
 
 def measure_resident(folder: Path, size: int) -> Mapping[str, float]:
-    """Keep a split of ``size`` samples of 8×8 tokens in memory."""
-    make_store(folder, -(-size // SHARD_SAMPLES), side=8)
-    make_store(folder / "small", 1, side=8)
+    """Keep a split of ``size`` samples of 16×16 tokens in memory."""
+    make_store(folder, -(-size // SHARD_SAMPLES), side=16)
+    make_store(folder / "small", 1, side=16)
     return in_new_process("keep", folder, size)
 
 
 def _keep(folder: Path, size: int) -> dict[str, float]:
     from seit.stream import loader
-    from seit.stream.loaders import Mode
+    from seit.stream.order import Mode
 
     del size
     split = open_store(folder)["train"]
+    packed = len(split) * split.layout.sample_bytes
     modes: tuple[Mode, ...] = ("streaming", "resident")
     for mode in modes:  # loads and compiles what is needed
         warm = loader(
@@ -154,15 +157,21 @@ def _keep(folder: Path, size: int) -> dict[str, float]:
     seconds, kept = time.process_time() - start, current_bytes() - before
     start = time.process_time()
     assert len(batch.keys) == len(batch), "a sample lacks a key"
-    packed = len(split) * split.layout.sample_bytes
+    keys_cpu, start = time.process_time() - start, time.process_time()
+    steps = islice(batches.epoch(1, start=len(batches) // 2), 200)
+    drawn = np.concatenate([one.indices for one in steps])
+    assert len(np.unique(drawn)) == 200 * 256, "a sample came twice"
     return {
         "samples": len(split),
         "packed_bytes": packed,
         "kept_bytes": kept,
         "kept_bytes_per_sample_beyond_packed": (kept - packed) / len(split),
         "peak_bytes_per_sample_beyond_packed": (peak_bytes() - before - packed) / len(split),
+        "imports_bytes": before,
+        "peak_bytes": peak_bytes(),
         "load_cpu_seconds": seconds,
-        "keys_of_a_batch_cpu_seconds": time.process_time() - start,
+        "keys_of_a_batch_cpu_seconds": keys_cpu,
+        "samples_per_cpu_second": 200 * 256 / (time.process_time() - start),
     }
 
 
@@ -201,6 +210,14 @@ def _stream(folder: Path, size: int) -> dict[str, Any]:
     resume_cpu = time.process_time() - start
     batches.close()
     again.close()
+    parts = []
+    for rank in range(2):
+        shared = loader(split, seed=1, rank=rank, world_size=2, **settings)
+        found = shared.epoch(0, start=shared.resume(batches.state(middle)))
+        parts.append(next(iter(found)).indices)
+        shared.close()
+    both = np.sort(np.concatenate(parts))
+    assert np.array_equal(both, np.sort(checked[middle][0])), "two ranks resume elsewhere"
     missing = len(split) - int(seen.sum())
     assert missing == len(split) - len(batches) * 4096, "the epoch lacks samples"
     return {
@@ -210,6 +227,28 @@ def _stream(folder: Path, size: int) -> dict[str, Any]:
         "left_out_in_the_last_batch": missing,
         "resume_in_the_middle_cpu_seconds": resume_cpu,
         "peak_bytes_beyond_imports": peak_bytes() - before - seen.nbytes,
+    }
+
+
+def measure_counts(folder: Path, size: int) -> Mapping[str, float]:
+    """Count the classes of ``size`` samples of 2×2 tokens, twice."""
+    make_store(folder, -(-size // SHARD_SAMPLES), side=2)
+    os.environ["XDG_CACHE_HOME"] = str(folder / ".cache")
+    return in_new_process("count", folder, size)
+
+
+def _count(folder: Path, size: int) -> dict[str, float]:
+    del size
+    describe_store(folder)  # imports
+    before, start = current_bytes(), time.process_time()
+    first = describe_store(folder, counts=True)
+    middle = time.process_time()
+    assert describe_store(folder, counts=True) == first, "other counts when recalled"
+    return {
+        "samples": first.samples,
+        "cpu_seconds": middle - start,
+        "cpu_seconds_again": time.process_time() - middle,
+        "peak_bytes_beyond_imports": peak_bytes() - before,
     }
 
 
@@ -282,15 +321,24 @@ def _list(source: Path, size: int) -> dict[str, float]:
 
 MEASURES: Mapping[str, Callable[[Path, int], Mapping[str, Any]]] = {
     "card": measure_card,
+    "counts": measure_counts,
     "resident": measure_resident,
     "stream": measure_stream,
     "merge": measure_merge,
     "listing": measure_listing,
 }
-STEPS = {"open": _open, "keep": _keep, "stream": _stream, "merge": _merge, "list": _list}
+STEPS = {
+    "open": _open,
+    "count": _count,
+    "keep": _keep,
+    "stream": _stream,
+    "merge": _merge,
+    "list": _list,
+}
 SIZES = {
     "card": [12_200, 122_000],
-    "resident": [2_000_000],
+    "counts": [10_000_000],
+    "resident": [2_000_000, 14_200_000],
     "stream": [10_000_000, 100_000_000],
     "merge": [25, 50, 100],
     "listing": [1_000_000],

@@ -19,7 +19,7 @@ from seit.continual_learning.memory.policies import Policy
 from seit.continual_learning.memory.replay import Memory
 from seit.continual_learning.network import Network
 from seit.continual_learning.streams.tasks import Stream, Task
-from seit.training import ScheduleConfig
+from seit.training import EVAL_BATCH, Ranks, ScheduleConfig
 
 if TYPE_CHECKING:  # the settings look up facts about learners
     from seit.continual_learning.config import ContinualConfig
@@ -35,6 +35,7 @@ class Setting:
     Attributes:
         memory: memory of exemplars; None for learners without one.
         augment: tokens → inputs.
+        ranks: ranks of the run.
         autocast: context of forward passes.
         inputs_of: rows int64 (n,) of the training split → their inputs without augmentation, batch
             by batch.
@@ -46,20 +47,26 @@ class Setting:
     network: Network
     memory: Memory | None
     augment: TokenAugment
-    device: torch.device
+    ranks: Ranks
     autocast: torch.autocast
     inputs_of: Callable[[npt.NDArray[np.int64]], Iterator[Tensor]]
     labels: npt.NDArray[np.int64]
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the run on this rank."""
+        return self.ranks.device
+
 
 @dataclass(frozen=True)
 class StepBatch:
-    """Samples of a step.
+    """Samples of a step; those of all ranks make one batch.
 
     Attributes:
-        inputs: (B, C, h, w), of new samples.
+        inputs: (B, C, h, w), of the new samples of this rank.
         labels: int64 (B,).
-        rows: int64 (B,), in the training split.
+        weight: weight of their mean loss in that of all ranks; see `part_of`.
+        rows: int64 (n,), of the new samples of all ranks, in the training split.
         step: step of the task, from 0.
         total: steps of the task.
         number: step of the whole run, from 0.
@@ -67,7 +74,8 @@ class StepBatch:
 
     inputs: Tensor
     labels: Tensor
-    rows: Tensor
+    weight: float
+    rows: npt.NDArray[np.int64]
     step: int
     total: int
     number: int
@@ -135,17 +143,21 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
     def prepare_step(self, batch: StepBatch) -> None:
         """Prepare a step: freeze parameters and mark its classes as seen."""
         if self.setting.stream.task_free:
-            self.seen[batch.labels] = True
+            self.seen[self.labels_of(batch.rows)] = True
 
     def loss(self, batch: StepBatch) -> Tensor:
-        """Return the mean loss (scalar) of a step."""
-        return self.new_loss(self.logits(batch.inputs), batch.labels)
+        """Return this rank's share (scalar) of the mean loss of a step; all ranks' add up to it."""
+        return batch.weight * self.new_loss(self.logits(batch.inputs), batch.labels)
 
     def after_step(self, batch: StepBatch) -> None:  # noqa: B027
         """Run after the optimizer step."""
 
     def end_task(self, task: Task) -> None:  # noqa: B027
         """End a task, or the whole of a task-free stream."""
+
+    def experts(self) -> tuple[str, ...]:
+        """Return the names of the present experts."""
+        return ("model",)
 
     def answers(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the logits (B, C) of each expert; arbitrary for classes not seen yet."""
@@ -180,19 +192,37 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         return cross_entropy(logits, labels, among)
 
     def features_of(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Return features of training samples without augmentation, float32 (n, D)."""
-        was_training = self.network.training
+        """Return features of training samples without augmentation, float32 (n, D).
+
+        Each rank computes those of some batches, and all ranks get the same values.
+        """
+        ranks, was_training = self.setting.ranks, self.network.training
+        own = ranks.part.part_of_split(-(-len(rows) // EVAL_BATCH))
+        rows = rows[own.start * EVAL_BATCH : own.stop * EVAL_BATCH]
+        parts = [torch.empty(0, self.network.head.in_features, device=ranks.device)]
         self.network.eval()
         with torch.no_grad(), self.setting.autocast:
-            parts = [
+            parts += [
                 self.network.features(inputs).float() for inputs in self.setting.inputs_of(rows)
             ]
         self.network.train(was_training)
-        return torch.cat(parts)
+        return ranks.join(torch.cat(parts))
 
     def labels_of(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return labels of training samples, int64 (n,)."""
         return torch.from_numpy(self.setting.labels[rows]).to(self.setting.device)
+
+
+def part_of(ranks: Ranks, num_samples: int) -> tuple[slice, float]:
+    """Return a rank's samples of a step, and the weight of their mean loss in that of all ranks.
+
+    A rank without a sample takes the first one with weight 0, so that all ranks have gradients of
+    the same parameters.
+    """
+    part = ranks.part.part_of_split(num_samples)
+    if not part:
+        return slice(0, 1), 0.0
+    return slice(part.start, part.stop), len(part) / num_samples
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, among: Tensor) -> Tensor:

@@ -51,18 +51,25 @@ class Icarl(Rehearsal):
         inputs, labels = batch.inputs, batch.labels
         if kept is not None:
             inputs, labels = torch.cat([inputs, kept.inputs]), torch.cat([labels, kept.labels])
+        num_new = len(batch.labels)
         targets = F.one_hot(labels, len(self.seen)).float()
         if self._before:
             targets = torch.where(self._known, self._told(inputs), targets)
         losses = F.binary_cross_entropy_with_logits(self.logits(inputs), targets, reduction="none")
-        return losses[:, self.seen].sum(dim=1).mean()
+        losses_b = losses[:, self.seen].sum(dim=1)
+        new = batch.weight * losses_b[:num_new].mean()
+        if kept is None:
+            return new
+        return self.mixed(batch, new, kept, kept.weight * losses_b[num_new:].mean())
 
     @override
     def end_task(self, task: Task) -> None:
         for label in task.classes:
             rows = task.rows[self.setting.labels[task.rows] == label]
             features = F.normalize(self.features_of(rows), dim=1)
-            self.memory.replace_class(label, rows[herding_order(features).cpu().numpy()])
+            order = herding_order(features)
+            self.setting.ranks.adopt([order])
+            self.memory.replace_class(label, rows[order.cpu().numpy()])
         self._means = None
 
     @override

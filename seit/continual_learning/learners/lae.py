@@ -86,14 +86,18 @@ class Lae(Learner):
             parameter.requires_grad_()
 
     @override
-    def answers(self, inputs: Tensor) -> dict[str, Tensor]:
+    def experts(self) -> tuple[str, ...]:
         wanted = self.config.lae.experts
+        if not self.offline or wanted == "online":
+            return ("online",)
+        return ("offline",) if wanted == "offline" else ("online", "offline")
+
+    @override
+    def answers(self, inputs: Tensor) -> dict[str, Tensor]:
         answers = {}
-        if wanted != "offline" or not self.offline:
-            answers["online"] = self.logits(inputs)
-        if self.offline and wanted != "online":
-            with self.network.wearing(self.offline):
-                answers["offline"] = self.logits(inputs)
+        for name in self.experts():
+            with self.network.wearing(self.offline if name == "offline" else {}):
+                answers[name] = self.logits(inputs)
         return answers
 
     @override

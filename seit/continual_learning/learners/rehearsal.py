@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
-from seit.continual_learning.learners.base import Learner, Masks, Setting, StepBatch, cross_entropy
+from seit.continual_learning.learners.base import (
+    Learner,
+    Masks,
+    Setting,
+    StepBatch,
+    cross_entropy,
+    part_of,
+)
 from seit.continual_learning.memory.replay import Memory
 from seit.continual_learning.streams.tasks import Task
 from seit.training import SECOND_VIEW
@@ -21,11 +28,21 @@ DRAWS_OF_A_STEP = 2
 
 
 class Replayed(NamedTuple):
-    """Augmented samples from memory: inputs (b, C, h, w), labels int64 (b,), indices (b,)."""
+    """Augmented samples from memory for a step.
+
+    Attributes:
+        inputs: (b, C, h, w), of this rank.
+        labels: int64 (b,).
+        weight: weight of their mean loss in that of all ranks.
+        indices: int64 (b,), in the memory.
+        num_all: samples of all ranks.
+    """
 
     inputs: Tensor
     labels: Tensor
+    weight: float
     indices: npt.NDArray[np.int64]
+    num_all: int
 
 
 class Rehearsal(Learner):
@@ -50,15 +67,19 @@ class Rehearsal(Learner):
             return super().loss(batch)
         logits = self.logits(torch.cat([batch.inputs, kept.inputs]))
         num_new = len(batch.labels)
-        new = self.new_loss(logits[:num_new], batch.labels)
-        old = cross_entropy(logits[num_new:], kept.labels, self.seen)
-        share = num_new / len(logits)
+        new = batch.weight * self.new_loss(logits[:num_new], batch.labels)
+        old = kept.weight * cross_entropy(logits[num_new:], kept.labels, self.seen)
+        return self.mixed(batch, new, kept, old)
+
+    def mixed(self, batch: StepBatch, new: Tensor, kept: Replayed, old: Tensor) -> Tensor:
+        """Return the mean of the losses of new and replayed samples, each weighed equally."""
+        share = len(batch.rows) / (len(batch.rows) + kept.num_all)
         return share * new + (1 - share) * old
 
     @override
     def after_step(self, batch: StepBatch) -> None:
         if self.setting.stream.task_free:
-            self.keep(batch.rows.cpu().numpy())
+            self.keep(batch.rows)
 
     @override
     def end_task(self, task: Task) -> None:
@@ -73,18 +94,19 @@ class Rehearsal(Learner):
         """Draw samples for a step, different ones for each ``draw``; return None without any."""
         if not len(self.memory.labels):
             return None
-        size = self.config.memory.batch_size or len(batch.labels)
+        size = self.config.memory.batch_size or len(batch.rows)
         seed, number = self.config.run.seed, batch.number * DRAWS_OF_A_STEP + draw
-        indices = self.memory.draw(size, seed=seed, step=number)
+        part, weight = part_of(self.setting.ranks, size)
+        indices = self.memory.draw(size, seed=seed, step=number)[part]
         device = self.setting.device
         augmented = self.setting.augment(
             torch.from_numpy(self.memory.tokens[indices]).to(device),
             torch.from_numpy(self.memory.labels[indices]).to(device),
-            positions=torch.arange(len(indices), device=device),
+            positions=torch.arange(part.start, part.stop, device=device),
             seed=seed + SECOND_VIEW,
             epoch=number,
         )
-        return Replayed(augmented.inputs, augmented.labels, indices)
+        return Replayed(augmented.inputs, augmented.labels, weight, indices, size)
 
 
 class DarkRehearsal(Rehearsal):
@@ -102,22 +124,23 @@ class DarkRehearsal(Rehearsal):
     @override
     def loss(self, batch: StepBatch) -> Tensor:
         dark, plain = self.replay(batch), self.replay(batch, 1)
-        new = self.new_loss(self.logits(batch.inputs), batch.labels)
+        new = batch.weight * self.new_loss(self.logits(batch.inputs), batch.labels)
         if dark is None or plain is None:
             return new
         kept = self.memory.extras
         assert kept is not None
         targets = kept[torch.from_numpy(dark.indices)].to(self.setting.device, torch.float32)
-        distance = F.mse_loss(self.logits(dark.inputs), targets)
+        distance = dark.weight * F.mse_loss(self.logits(dark.inputs), targets)
         rehearsed = cross_entropy(self.logits(plain.inputs), plain.labels, self.seen)
         weights = self.config.rehearsal
-        return new + weights.alpha * distance + weights.beta * rehearsed
+        return new + weights.alpha * distance + weights.beta * plain.weight * rehearsed
 
     @override
     def keep(self, rows: npt.NDArray[np.int64]) -> None:
         with torch.no_grad():
-            logits = self.network.head(self.features_of(rows)).half().cpu()
-        self.memory.add(rows, self.setting.labels[rows], extras=logits)
+            logits = self.network.head(self.features_of(rows)).half()
+        self.setting.ranks.adopt([logits])
+        self.memory.add(rows, self.setting.labels[rows], extras=logits.cpu())
 
 
 class GreedyDumb(Rehearsal):
@@ -145,7 +168,7 @@ class GreedyDumb(Rehearsal):
     def loss(self, batch: StepBatch) -> Tensor:
         kept = self.replay(batch)
         assert kept is not None, "a task's samples came before its steps"
-        return cross_entropy(self.logits(kept.inputs), kept.labels, self.seen)
+        return kept.weight * cross_entropy(self.logits(kept.inputs), kept.labels, self.seen)
 
     @override
     def end_task(self, task: Task) -> None:

@@ -8,10 +8,10 @@ continue the job.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.encoder import BatchEncoder
+from seit.ingest.encoder import Encoder
 from seit.ingest.inputs.reader import Reader
 from seit.tokenizers import Tokenizer
 
@@ -31,13 +31,23 @@ class Maker(Protocol[_Task_contra, _Record_co]):
 class Plant(Protocol[Task, Record]):
     """Setup of makers; it pickles, so that other machines can set up theirs."""
 
-    def here(self, work: "Work[Task, Record]", encoder: BatchEncoder) -> Maker[Task, Record]:
+    def here(self, work: "Work[Task, Record]", encoder: Encoder) -> Maker[Task, Record]:
         """Return a maker of this process."""
 
-    def join(self, config: TokenizeConfig, stack: ExitStack) -> Maker[Task, Record]:
+    def load_tokenizer(self, config: TokenizeConfig) -> Tokenizer:
+        """Load the tokenizer of a running job, on the CPU.
+
+        Raises:
+            SeitError: the machine does not reach the job.
+        """
+
+    def join(
+        self, config: TokenizeConfig, encoders: Sequence[Any], stack: ExitStack
+    ) -> Maker[Task, Record]:
         """Return a maker of a running job, in an actor; ``stack`` closes what it opens.
 
-        It skips tasks that were done before the actor was restarted.
+        It encodes by ``encoders``, handles of actors, if there are any. It skips tasks that were
+        done before the actor was restarted.
 
         Raises:
             SeitError: the machine does not reach the job, or must not take part in it.

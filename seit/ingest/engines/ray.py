@@ -19,6 +19,7 @@ from seit.errors import SeitError, UsageError
 from seit.extras import how_to_install
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.engines.base import Plant, Record, Task, Work
+from seit.ingest.engines.encoders import start_encoders
 
 _MAX_TASKS = 10_000
 """Maximum number of tasks of Ray, which tracks each one; longer jobs put several of ours in one."""
@@ -50,7 +51,10 @@ def make_on_ray(work: Work[Task, Record], tasks: Sequence[Task]) -> Iterator[tup
     data, exceptions = import_module("ray.data"), import_module("ray.exceptions")
     config = work.config
     with _cluster(config) as wants_gpu, _quiet_context():
-        actors = _count_actors(config, wants_gpu=wants_gpu)
+        own_gpu = wants_gpu and not config.ray_encoders
+        actors = _count_actors(config, wants_gpu=own_gpu)
+        placed = replace(config, device="cuda" if wants_gpu else "cpu")
+        encoders = start_encoders(work.plant, placed, uses_gpu=wants_gpu)
         items = [
             {"number": number, "task": zlib.compress(pickle.dumps(task), 1)}
             for number, task in enumerate(tasks)
@@ -58,15 +62,16 @@ def make_on_ray(work: Work[Task, Record], tasks: Sequence[Task]) -> Iterator[tup
         records = data.from_items(items, override_num_blocks=min(len(items), _MAX_TASKS)).map(
             TaskActor,
             fn_constructor_kwargs={
-                "config": replace(config, device="cuda" if wants_gpu else "cpu"),
+                "config": placed if own_gpu else replace(placed, device="cpu"),
                 "plant": work.plant,
+                "encoders": encoders,
                 "version": seit.__version__,
             },
             compute=data.ActorPoolStrategy(
                 size=min(actors, len(items)), max_tasks_in_flight_per_actor=2
             ),
             num_cpus=config.ray_cpus,
-            num_gpus=1 if wants_gpu else 0,
+            num_gpus=1 if own_gpu else 0,
         )
         try:
             for row in records.iter_rows():
@@ -87,7 +92,14 @@ def make_on_ray(work: Work[Task, Record], tasks: Sequence[Task]) -> Iterator[tup
 class TaskActor:
     """Actor that carries out tasks on a node of the cluster."""
 
-    def __init__(self, *, config: TokenizeConfig, plant: Plant[Task, Record], version: str) -> None:
+    def __init__(
+        self,
+        *,
+        config: TokenizeConfig,
+        plant: Plant[Task, Record],
+        encoders: Sequence[Any],
+        version: str,
+    ) -> None:
         self._stack = ExitStack()
         self._plant = plant
         self._failure = ""
@@ -97,7 +109,7 @@ class TaskActor:
                     f"a node has seit {seit.__version__} and the job was started by {version}; "
                     "install one version on all nodes"
                 )
-            self._maker = plant.join(config, self._stack)
+            self._maker = plant.join(config, encoders, self._stack)
         except SeitError as error:
             self._failure = str(error)
 
@@ -147,10 +159,10 @@ def _cluster(config: TokenizeConfig) -> Iterator[bool]:
 
 def _count_actors(config: TokenizeConfig, *, wants_gpu: bool) -> int:
     resources = import_module("ray").cluster_resources()
-    room = int(resources.get("CPU", 0)) // config.ray_cpus
+    room = (int(resources.get("CPU", 0)) - config.ray_encoders) // config.ray_cpus
     if wants_gpu:
         room = min(room, int(resources.get("GPU", 0)))
-    if not room:
+    if room < 1:
         needs = f"{config.ray_cpus} cores" + (" and a GPU" if wants_gpu else "")
         raise UsageError(
             f"the cluster has {resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} "

@@ -8,9 +8,11 @@ seemed lost.
 import json
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -18,14 +20,15 @@ from seit.devices import choose_device
 from seit.errors import SeitError
 from seit.files import explained_writes, publish, write_atomically
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.encoder import BatchEncoder
+from seit.ingest.encoder import Encoder
 from seit.ingest.engines.base import Work
+from seit.ingest.engines.encoders import encoder_of_actor
 from seit.ingest.fit import make_reader
 from seit.ingest.plan import ShardPlan
 from seit.ingest.resolve import with_own_backbone
 from seit.ingest.shard import ShardMaker
 from seit.ingest.workspace import DoneShard, Workspace
-from seit.tokenizers import load_tokenizer
+from seit.tokenizers import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class ShardPlant:
 
     workspace: Workspace
 
-    def here(self, work: Work[ShardPlan, DoneShard], encoder: BatchEncoder) -> ShardMaker:
+    def here(self, work: Work[ShardPlan, DoneShard], encoder: Encoder) -> ShardMaker:
         """Return a maker of this process."""
         return ShardMaker(
             work.tokenizer,
@@ -45,23 +48,29 @@ class ShardPlant:
             advance=work.advance,
         )
 
-    def join(self, config: TokenizeConfig, stack: ExitStack) -> "_ActorMaker":
+    def load_tokenizer(self, config: TokenizeConfig) -> Tokenizer:
+        """Load the tokenizer of a running job, on the CPU."""
+        return with_own_backbone(load_tokenizer(self._joined().tokenizer_path), config)
+
+    def join(
+        self, config: TokenizeConfig, encoders: Sequence[Any], stack: ExitStack
+    ) -> "_ActorMaker":
         """Return a maker of a running job, in an actor."""
-        workspace = ActorWorkspace(self.workspace.store.absolute(), staged=self.workspace.staged)
-        tokenizer = with_own_backbone(load_tokenizer(workspace.tokenizer_path), config)
-        tokenizer = tokenizer.to(choose_device(config.device))
+        tokenizer = self.load_tokenizer(config).to(choose_device(config.device))
         workers = max(config.ray_cpus, 1)
-        encoder = BatchEncoder(tokenizer, workers=workers, compiled=config.compile)
         return _ActorMaker(
             ShardMaker(
                 tokenizer,
-                stack.enter_context(encoder),
+                encoder_of_actor(tokenizer, config, encoders, stack),
                 stack.enter_context(make_reader(replace(config, workers=workers))),
-                workspace,
+                self._joined(),
                 strict=config.strict,
                 advance=_ignore,
             )
         )
+
+    def _joined(self) -> "ActorWorkspace":
+        return ActorWorkspace(self.workspace.store.absolute(), staged=self.workspace.staged)
 
     def to_json(self, record: DoneShard) -> bytes:
         """Return a record as JSON."""

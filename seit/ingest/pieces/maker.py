@@ -15,12 +15,13 @@ import numpy.typing as npt
 from seit.errors import SeitError, UnreadableError
 from seit.ingest.batches import FileSample, encode_samples, metadata_of, samples_of
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.encoder import BatchEncoder
+from seit.ingest.encoder import Encoder
 from seit.ingest.inputs.reader import Decoded, Reader
 from seit.ingest.pieces.duplicates import hashes_of
 from seit.ingest.pieces.labels import LabelNumbers
 from seit.ingest.pieces.piece import Findings, Piece, PieceRecord, PieceShard, PieceSource
 from seit.ingest.pieces.place import JobPlace, record_name
+from seit.ingest.pieces.waits import Waits
 from seit.ingest.shard import refuse_skipped
 from seit.ingest.sources import Instance
 from seit.ingest.sources.corpus import Draft, shuffle_rank
@@ -76,7 +77,7 @@ class PieceMaker:
         classes: Sequence[str] | None,
         tokenizer: Tokenizer,
         codec: Codec,
-        encoder: BatchEncoder,
+        encoder: Encoder,
         reader: Reader,
         config: TokenizeConfig,
     ) -> None:
@@ -100,29 +101,33 @@ class PieceMaker:
         """
         findings = Findings()
         numbers = LabelNumbers(self._classes)
+        waits = Waits()
         with self._place.scratch() as scratch:
             shards = _Shards(scratch, task.number, self._codec, self._config.shard_samples)
             source_bytes = 0
-            good = self._good(task.piece, numbers, findings)
+            good = waits.each(self._good(task.piece, numbers, findings), "inputs")
             encoded = encode_samples(_light(samples_of(good)), self._tokenizer, self._encoder)
-            for group, ids_nHW in encoded:
-                shards.add(group, ids_nHW)
+            for group, ids_nHW in waits.each(encoded, "codes"):
+                with waits.during("writing"):
+                    shards.add(group, ids_nHW)
                 source_bytes += sum(sample.num_bytes for sample in group)
-            made = shards.close()
+            with waits.during("writing"):
+                made = shards.close()
+                if self._place.read_job() != self._job:
+                    raise SeitError(f"{self._place} belongs to another job now")
+                for shard in made:
+                    self._place.put(scratch, shard.record)
+                if self._source.repeats:
+                    self._place.write_hashes(task.name, hashes_of(shards.keys).tobytes())
             record = PieceRecord(
-                inputs=findings.read + len(findings.lost),
+                inputs=findings.read + len(findings.skipped),
                 shards=tuple(made),
                 names=numbers.names,
-                skipped=tuple(findings.lost),
+                skipped=findings.skipped,
                 source_bytes=source_bytes,
                 remarks=findings.remarks.counts,
+                seconds={str(name): spent for name, spent in waits.seconds.items()},
             )
-            if self._place.read_job() != self._job:
-                raise SeitError(f"{self._place} belongs to another job now")
-            if self._source.repeats:
-                self._place.write_hashes(task.name, hashes_of(shards.keys).tobytes())
-            for shard in made:
-                self._place.put(scratch, shard.record)
             self._place.write_record(scratch, task.name, record)
         return record
 
@@ -135,7 +140,7 @@ class PieceMaker:
                 findings.read += 1
                 yield entry
                 continue
-            self._lose(findings, entry.instance.key, entry.instance.split, entry.reason)
+            self._lose(findings.unreadable, entry.instance.key, entry.instance.split, entry.reason)
 
     def _instances(
         self, piece: Piece, numbers: LabelNumbers, findings: Findings
@@ -149,14 +154,14 @@ class PieceMaker:
             try:
                 label = numbers.number(draft.class_name)
             except UnreadableError as error:
-                self._lose(findings, draft.key, split, str(error))
+                self._lose(findings.lost, draft.key, split, str(error))
                 continue
             yield Instance(draft.key, split, label, draft.location, draft.metadata, draft.num_bytes)
         if self._config.strict:
             refuse_skipped([(key, reason) for key, _, reason in findings.lost])
 
-    def _lose(self, findings: Findings, key: str, split: str, reason: str) -> None:
-        findings.lost.append((key, split, reason))
+    def _lose(self, lost: list[tuple[str, str, str]], key: str, split: str, reason: str) -> None:
+        lost.append((key, split, reason))
         if self._config.strict:
             refuse_skipped([(key, reason)])
 

@@ -21,6 +21,7 @@ class ParquetPieces:
     """
 
     modality: Modality
+    overhead: int = 0
     kind: Kind = "parquet"
     mixes: bool = False
     repeats: bool = False

@@ -3,12 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import msgspec
 
-from seit.documents import parse_json
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.sources.corpus import Draft, Kind, SourceFile
 from seit.shards import ShardRecord
@@ -71,6 +70,7 @@ class PieceRecord:
         skipped: (key, split, reason) of each unreadable input.
         source_bytes: bytes of the inputs that became samples.
         remarks: remark → number of inputs, and key of the first.
+        seconds: stage → seconds that its worker waited for it.
     """
 
     inputs: int
@@ -79,6 +79,7 @@ class PieceRecord:
     skipped: tuple[tuple[str, str, str], ...] = ()
     source_bytes: int = 0
     remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -92,22 +93,32 @@ class PieceRecord:
         Raises:
             ValueError: the data is something else.
         """
-        return msgspec.convert(parse_json(data), cls, strict=False)
+        try:
+            return msgspec.json.decode(data, type=cls, strict=False)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(str(error)) from error
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""
-        return json.dumps(asdict(self)).encode()
+        return msgspec.json.encode(self)
 
 
 class Findings:
-    """Remarks on a piece, and inputs that are lost before they are decoded."""
+    """Remarks on a piece, and inputs that are left out."""
 
     def __init__(self) -> None:
         self.read = 0
         """Inputs that could be read."""
         self.remarks = RemarkCounts()
         self.lost: list[tuple[str, str, str]] = []
-        """(key, split, reason)."""
+        """(key, split, reason) of inputs that are lost before they are decoded."""
+        self.unreadable: list[tuple[str, str, str]] = []
+        """(key, split, reason) of inputs that cannot be decoded."""
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str, str], ...]:
+        """All inputs that are left out; how far is read ahead does not change their order."""
+        return (*self.lost, *self.unreadable)
 
 
 class PieceSource(Protocol):
@@ -124,6 +135,10 @@ class PieceSource(Protocol):
     @property
     def repeats(self) -> bool:
         """True if two pieces may have inputs of the same key."""
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of the file of a piece per input, beyond the input's own; an estimate."""
 
     def read(self, piece: Piece, findings: Findings) -> Iterator[Draft]:
         """Yield the inputs of a piece, perhaps with their bytes as location.
@@ -159,7 +174,7 @@ class Pieces:
         if self.samples is not None:
             return self.samples
         files = {piece.location: piece.num_bytes for piece in self.pieces}
-        return round(sum(files.values()) / max(mean_bytes, 1))
+        return round(sum(files.values()) / max(mean_bytes + self.reader.overhead, 1))
 
     @property
     def fingerprint(self) -> str:

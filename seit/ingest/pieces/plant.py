@@ -1,14 +1,15 @@
 """Setup of makers of pieces, here and in actors."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-
-import torch
+from typing import Any
 
 from seit.devices import choose_device
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.encoder import BatchEncoder
+from seit.ingest.encoder import Encoder
 from seit.ingest.engines.base import Work
+from seit.ingest.engines.encoders import encoder_of_actor
 from seit.ingest.fit import make_reader
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.pieces.maker import PieceMaker, PieceTask
@@ -38,22 +39,21 @@ class PiecePlant:
     classes: tuple[str, ...] | None
     codec: str
 
-    def here(self, work: Work[Task, PieceRecord], encoder: BatchEncoder) -> "_Maker":
+    def here(self, work: Work[Task, PieceRecord], encoder: Encoder) -> "_Maker":
         """Return a maker of this process."""
         return self._maker(work.config, work.tokenizer, encoder, work.reader)
 
-    def join(self, config: TokenizeConfig, stack: ExitStack) -> "_Maker":
+    def load_tokenizer(self, config: TokenizeConfig) -> Tokenizer:
+        """Load the tokenizer of a running job, on the CPU."""
+        return with_own_backbone(self.place.load_tokenizer(), config)
+
+    def join(self, config: TokenizeConfig, encoders: Sequence[Any], stack: ExitStack) -> "_Maker":
         """Return a maker of a running job, in an actor."""
-        tokenizer = with_own_backbone(self.place.load_tokenizer(), config)
-        tokenizer = tokenizer.to(choose_device(config.device))
+        tokenizer = self.load_tokenizer(config).to(choose_device(config.device))
+        encoder = encoder_of_actor(tokenizer, config, encoders, stack)
         workers = max(config.ray_cpus, 1)
-        encoder = BatchEncoder(tokenizer, workers=workers, compiled=config.compile)
-        return self._maker(
-            config,
-            tokenizer,
-            stack.enter_context(encoder),
-            stack.enter_context(make_reader(replace(config, workers=workers))),
-        )
+        reader = stack.enter_context(make_reader(replace(config, workers=workers)))
+        return self._maker(config, tokenizer, encoder, reader)
 
     def to_json(self, record: PieceRecord) -> bytes:
         """Return a record as JSON."""
@@ -68,11 +68,9 @@ class PiecePlant:
         return 1, len(record.skipped)
 
     def _maker(
-        self, config: TokenizeConfig, tokenizer: Tokenizer, encoder: BatchEncoder, reader: Reader
+        self, config: TokenizeConfig, tokenizer: Tokenizer, encoder: Encoder, reader: Reader
     ) -> "_Maker":
-        device = tokenizer.codebook.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        self.place.check_worker(device=name, mixed=config.mixed_processors)
+        self.place.check_worker(device=encoder.device, mixed=config.mixed_processors)
         layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
         codec = self.place.load_codec(layout, self.codec)
         maker = PieceMaker(

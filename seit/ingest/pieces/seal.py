@@ -44,6 +44,8 @@ class Sealed:
         self.remarks = RemarkCounts()
         self.source_bytes = 0
         self.skipped = 0
+        self.seconds: Counter[str] = Counter()
+        """Stage → seconds that workers waited for it."""
         self.lines: list[bytes] = []
         self._indexes: dict[str, list[bytes]] = {}
         for record in records:
@@ -57,6 +59,7 @@ class Sealed:
             self._indexes.setdefault(shard.split, []).append(encode_index(sizes_n4))
         self.remarks.merge(record.remarks)
         self.source_bytes += record.source_bytes
+        self.seconds.update(record.seconds)
         self.skip(record.skipped)
 
     def skip(self, entries: Iterable[tuple[str, str, str]]) -> None:

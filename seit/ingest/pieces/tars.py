@@ -17,6 +17,7 @@ class TarPieces:
     """Reader of tars; see :class:`~seit.ingest.pieces.piece.PieceSource`."""
 
     modality: Modality
+    overhead: int = 1792  # a header, padding, and a label with its own
     kind: Kind = "webdataset"
     mixes: bool = False
     repeats: bool = False

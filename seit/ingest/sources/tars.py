@@ -15,6 +15,7 @@ from seit.ingest.sources.corpus import (
     Draft,
     SourceFile,
     examples,
+    listing_pulse,
     shown,
 )
 from seit.ingest.sources.instance_table import DraftTable
@@ -138,7 +139,8 @@ def list_tars(
     drafts = DraftTable()
     requests = _REQUESTS if any(is_url(file.location) for file in files) else 1
     with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
-        for of_one, remarks in pool.map(lambda file: _list_one(file, modality), files):
+        listed = pool.map(lambda file: _list_one(file, modality), files)
+        for of_one, remarks in listing_pulse(source).each(listed, per=lambda found: len(found[0])):
             drafts.extend(of_one)
             found.add(remarks)
     if all(split_of(file) is None for file in files):
