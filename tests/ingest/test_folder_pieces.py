@@ -1,6 +1,7 @@
 """Folders as pieces: the samples of a listing, and no names of files in memory."""
 
 import os
+import pickle
 import tracemalloc
 from dataclasses import replace
 
@@ -163,6 +164,16 @@ def test_flat_folders_have_no_labels(tokenizer, tmp_path):
     tokenize(root, tmp_path / "pieces", config)
     tokenize(root, tmp_path / "listing", replace(config, plan="listing"))
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
+
+
+def test_processes_make_the_same_bytes(tokenizer, tmp_path):
+    root = plant(tmp_path / "src", pictures(files_of(splits=["train/"])))
+    config = replace(CONFIG, tokenizer=tokenizer, size=None)
+    for piece in pieces_of(root, config).pieces:
+        assert pickle.loads(pickle.dumps(piece)) == piece
+    tokenize(root, tmp_path / "threads", config)
+    tokenize(root, tmp_path / "processes", replace(config, decoders="processes", workers=2))
+    assert tree(tmp_path / "threads") == tree(tmp_path / "processes")
 
 
 # ------------------------------------------------------------------------------ bounded memory
