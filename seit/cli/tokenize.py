@@ -91,8 +91,8 @@ def command(
         seed: Seed for the tokenizer's fit and the views.
         label_separator: Text between several labels of a file in a table; | by default in the
             column labels. Makes the column label one of several labels, too.
-        plan: List the whole corpus first, or read it once in pieces (tars, Parquet files, tables),
-            for corpora that no machine can list; see docs/clusters.md.
+        plan: List the whole corpus first, or read it once in pieces (of tars, Parquet files,
+            tables or folders), for corpora that no machine can list; see docs/clusters.md.
         classes: With pieces, a file with the classes, one a line, in the order of their labels.
         fit_samples: With pieces, inputs that the codec is fitted to beforehand: 8,192 images of
             32×32 tokens by default.

@@ -42,8 +42,8 @@ class TokenizeConfig:
         max_pixels: limit (width × height) above which images are skipped as decompression bombs.
         max_seconds: limit above which audio is skipped.
         views: samples per image of the training split: the image itself, then random crops.
-        plan: list the whole corpus first, or work in pieces: one tar, Parquet row group or range of
-            a table at a time, in one pass and with no listing in memory.
+        plan: list the whole corpus first, or work in pieces: one tar, Parquet row group, range
+            of a table or share of some folders at a time, with no listing in memory.
         classes: file with the classes, one a line, in the order of their labels; for pieces.
         fit_samples: inputs that the codec is fitted to before a job in pieces begins; None for as
             many as have 2^23 tokens, such as 8,192 images of 32×32.

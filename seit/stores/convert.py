@@ -12,7 +12,8 @@ from seit.stores.copy import copy_store
 from seit.stores.hub import hub_name, is_hub, upload_store
 from seit.stores.official import export_official, find_official, import_official
 from seit.stores.place import place_store, work_folder
-from seit.stores.recode import check_names, recode_store
+from seit.stores.recode import CONTAINERS, check_names, recode_store, recode_straight
+from seit.stores.sink import RemoteSink
 
 OFFICIAL = "official"
 """Container name of naver-ai/seit's files."""
@@ -85,18 +86,20 @@ def convert_store(
         return _export(source, target, codec, progress)
     check_names(codec or "packed", container or "wds")
     if official := _official_folder(source):
-        with work_folder(target) as folder:
+        codec, container = codec or "context", container or CONTAINERS[0]
+        with work_folder(target, resumes=container == CONTAINERS[0]) as folder:
             splits, codebook = find_official(official)
             imported = folder / "imported"
             import_official(splits, codebook, imported, progress=progress)
-            _recode(imported, folder / "store", codec or "context", container or "wds", progress)
-            place_store(folder / "store", target)
+            store = open_store(imported)
+            _recode(store, folder, target, codec=codec, container=container, progress=progress)
     elif codec is None and container is None:
         copy_store(source, target, progress=progress)
     else:
-        with work_folder(target) as folder:
-            _recode(source, folder / "store", codec, container, progress)
-            place_store(folder / "store", target)
+        store = open_store(source)
+        codec, container = codec or store.card.codec, container or store.card.container
+        with work_folder(target, resumes=container == CONTAINERS[0]) as folder:
+            _recode(store, folder, target, codec=codec, container=container, progress=progress)
     return _described(open_store(target))
 
 
@@ -141,20 +144,23 @@ def _upload(
 
 
 def _recode(
-    source: Location,
+    store: Store,
     folder: Path,
-    codec: str | None,
-    container: str | None,
+    target: Location,
+    *,
+    codec: str,
+    container: str,
     progress: Count | None,
 ) -> None:
-    store = open_store(source)
-    recode_store(
-        store,
-        folder,
-        codec=codec or store.card.codec,
-        container=container or store.card.container,
-        progress=progress,
-    )
+    """Write a store at ``target``, through a work folder; tars go to a remote one straight."""
+    place = open_folder(target)
+    if container == CONTAINERS[0] and not isinstance(place, LocalFolder):
+        request = {"convert": store.card.seal, "codec": codec}
+        recode_straight(store, RemoteSink(place, folder, request), codec=codec, progress=progress)
+        return
+    made = folder / "store"
+    recode_store(store, made, codec=codec, container=container, progress=progress)
+    place_store(made, target)
 
 
 def _export(

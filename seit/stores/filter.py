@@ -11,7 +11,7 @@ from seit.errors import UsageError
 from seit.progress import Count
 from seit.shards import Block, Location, Split, Store, as_store, check_split_names
 from seit.stores.place import work_folder
-from seit.stores.recode import check_names
+from seit.stores.recode import CONTAINERS, check_names
 from seit.stores.rewrite import (
     Contents,
     Rewritten,
@@ -76,7 +76,7 @@ def filter_store(
     check_names(codec, container)
     check_split_names(store if splits is None else splits)
     key_set = None if keys is None else KeySet(keys)
-    with work_folder(target) as work:
+    with work_folder(target, resumes=container == CONTAINERS[0]) as work:
         masks = _choose(store, splits, rows, key_set, patterns, where)
         skipped = _skipped(store, masks, key_set, patterns)
         if key_set and missing != "ok":
@@ -94,7 +94,16 @@ def filter_store(
             **(note or {}),
         }
         contents = _contents(store, masks, skipped, criteria, compacts=not keep_classes)
-        write_contents(contents, work, target, codec=codec, container=container, progress=progress)
+        request = {"filter": store.card.seal}
+        write_contents(
+            contents,
+            work,
+            target,
+            codec=codec,
+            container=container,
+            request=request,
+            progress=progress,
+        )
     return describe(target, left_out=store.card.samples - contents.samples)
 
 
@@ -163,6 +172,7 @@ def _contents(
         quality=card.quality,
         job=edited_job(card.job, filter={**criteria, "samples": samples}),
         shard_samples=common_shard_samples([store], card.block_samples),
+        parts=[(store[name], mask) for name, mask in kept.items()],
     )
 
 

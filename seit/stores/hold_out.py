@@ -10,6 +10,7 @@ from seit.errors import UsageError
 from seit.progress import Count
 from seit.shards import Location, Store
 from seit.stores.place import work_folder
+from seit.stores.recode import CONTAINERS
 from seit.stores.rewrite import (
     Contents,
     Rewritten,
@@ -56,7 +57,7 @@ def hold_out_samples(
             "some must be, and some must be left"
         )
     card = store.card
-    with work_folder(target) as work:
+    with work_folder(target, resumes=card.container == CONTAINERS[0]) as work:
         contents = Contents(
             like=store,
             splits={
@@ -70,8 +71,15 @@ def hold_out_samples(
             quality=card.quality,
             job=edited_job(card.job, hold_out={"source": card.seal, **(note or {})}),
             shard_samples=common_shard_samples([store], card.block_samples),
+            parts=[(store[split], ~held), (store[split], held)],
         )
         write_contents(
-            contents, work, target, codec=card.codec, container=card.container, progress=progress
+            contents,
+            work,
+            target,
+            codec=card.codec,
+            container=card.container,
+            request={"hold_out": card.seal, "names": [split, name]},
+            progress=progress,
         )
     return describe(target, left_out=card.samples - len(held))

@@ -87,16 +87,18 @@ def merge_stores(
     check_split_names(_split_names(stores))
     _check_tokenizers(stores)
     prefixes = _prefixes(stores) if prefix else ("",) * len(stores)
-    with work_folder(target) as work:
+    codec = codec or _common([store.card.codec for store in stores], ContextCodec.name)
+    container = container or _common([store.card.container for store in stores], CONTAINERS[0])
+    with work_folder(target, resumes=container == CONTAINERS[0]) as work:
         masks = _keep_first(stores, prefixes, skips=on_duplicate == "skip")
         contents = _contents(stores, prefixes, masks)
         write_contents(
             contents,
             work,
             target,
-            codec=codec or _common([store.card.codec for store in stores], ContextCodec.name),
-            container=container
-            or _common([store.card.container for store in stores], CONTAINERS[0]),
+            codec=codec,
+            container=container,
+            request={"merge": [store.card.seal for store in stores], "prefixes": prefixes},
             progress=progress,
         )
     total = sum(store.card.samples for store in stores)
@@ -238,6 +240,12 @@ def _contents(stores: Sequence[Store], prefixes: Sequence[str], masks: _Masks) -
         quality=qualities[0] if all(entry == qualities[0] for entry in qualities) else {},
         job=edited_job({}, merge=[_origin(store) for store in stores]),
         shard_samples=common_shard_samples(stores, first.card.block_samples),
+        parts=[
+            (stores[number][name], masks[number, name])
+            for name in _split_names(stores)
+            for number in range(len(stores))
+            if (number, name) in masks
+        ],
     )
 
 

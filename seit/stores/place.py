@@ -10,20 +10,26 @@ from seit.errors import UsageError
 from seit.files import explained_writes, publish
 from seit.shards import LocalFolder, Location, open_folder
 from seit.stores.copy import copy_store
+from seit.stores.sink import UNFINISHED_NAME
 
 
 @contextmanager
-def work_folder(target: Location) -> Iterator[Path]:
+def work_folder(target: Location, *, resumes: bool = False) -> Iterator[Path]:
     """Yield a work folder: next to a local target, else among temporary files.
 
     It is removed at the end; leftovers of a killed call are removed at the start.
+
+    Args:
+        target: where the result will be.
+        resumes: whether a remote target may hold an unfinished store, of whatever call.
 
     Raises:
         UsageError: ``target`` is neither new nor empty, or cannot be written.
     """
     place = open_folder(target)
     if not isinstance(place, LocalFolder):
-        if next(iter(place.names()), None) is not None:
+        names = place.names()
+        if names and not (resumes and UNFINISHED_NAME in names):
             raise UsageError(f"{place} is not empty; choose a new or empty place")
         with tempfile.TemporaryDirectory(prefix="seit-") as name:
             yield Path(name)

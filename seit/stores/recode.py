@@ -4,9 +4,10 @@ Legend: N samples, n of a block, H W grid.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +32,14 @@ from seit.shards import (
     codebook_file,
     even_blocks,
     group_name,
-    write_index,
-    write_listed,
     write_zarr_split,
 )
+from seit.stores.sink import RemoteSink, Sink
 
 CONTAINERS = ("wds", "zarr")
 CODECS = (PackedCodec.name, ContextCodec.name)
+_JUDGED = 256
+"""Samples that say whether a codec makes a store smaller."""
 _FIT_SAMPLE_BYTES = 64
 """Memory of a sample chosen for a fit, in addition to its ids."""
 
@@ -62,16 +64,46 @@ def recode_store(
     """
     check_names(codec, container)
     check_split_names(source)
-    serves = source.card.layout.num_codes <= MAX_CODES and source.card.samples > 0
-    if codec == ContextCodec.name and serves:
+    sink = Sink(target)
+    if codec == ContextCodec.name and _serves(source):
         fitted = fit_codec(source)
-        card = _write(source, target, fitted, container, progress)
+        card = _write(source, sink, fitted, container, progress)
         if _content_bytes(card) < _packed_bytes(source):
-            card.write(target)
+            sink.write_card(card)
             return card
-    card = _write(source, target, PackedCodec(source.card.layout), container, progress)
-    card.write(target)
+    card = _write(source, sink, PackedCodec(source.card.layout), container, progress)
+    sink.write_card(card)
     return card
+
+
+def recode_straight(
+    source: Store, sink: RemoteSink, *, codec: str, progress: Count | None = None
+) -> None:
+    """Write a store in tars into object storage, shard by shard; the card comes last.
+
+    As :func:`recode_store`, but samples decide whether the codec `context` makes it smaller.
+
+    Raises:
+        UsageError: the codec is unknown, two splits would share a folder, or another call wrote a
+            store at the place meanwhile.
+        DamagedError: the source is damaged.
+        SeitError: a remote server does not respond.
+    """
+    check_names(codec, CONTAINERS[0])
+    check_split_names(source)
+    if not sink.is_complete:
+        chosen = choose_codec(codec, [(split, None) for split in source.values()], like=source)
+        sink.write_card(_write(source, sink, chosen, CONTAINERS[0], progress))
+    sink.close()
+
+
+def _serves(source: Store) -> bool:
+    """Return whether the codec `context` takes the tokens of a store."""
+    return source.card.layout.num_codes <= MAX_CODES and source.card.samples > 0
+
+
+Rows: TypeAlias = npt.NDArray[np.bool_] | None
+"""Mask of some samples of a split; None for all."""
 
 
 def fit_codec(store: Store) -> ContextCodec:
@@ -80,37 +112,71 @@ def fit_codec(store: Store) -> ContextCodec:
     Raises:
         UsageError: K > 4,096.
     """
+    return _fit([(split, None) for split in store.values()], like=store)[0]
+
+
+def choose_codec(codec: str, parts: Sequence[tuple[Split, Rows]], *, like: Store) -> Codec:
+    """Return the codec for samples of some splits, fitted to evenly spaced ones.
+
+    It is `packed` instead of `context` if that would not make these smaller, or if K > 4,096.
+
+    Args:
+        codec: name of the codec.
+        parts: splits, and the samples of each.
+        like: store with the codebook of all.
+    """
+    layout = like.card.layout
+    total = _num_samples(parts)
+    if codec == ContextCodec.name and layout.num_codes <= MAX_CODES and total:
+        fitted, tokens_NHW = _fit(parts, like=like)
+        judged = tokens_NHW[:: max(1, len(tokens_NHW) // _JUDGED)]
+        coded = len(fitted.encode(judged)) / len(judged) * total + len(fitted.tables)
+        if coded < layout.sample_bytes * total:
+            return fitted
+    return PackedCodec(layout)
+
+
+def _num_samples(parts: Sequence[tuple[Split, Rows]]) -> int:
+    return sum(len(split) if rows is None else int(rows.sum()) for split, rows in parts)
+
+
+def _fit(
+    parts: Sequence[tuple[Split, Rows]], *, like: Store
+) -> tuple[ContextCodec, npt.NDArray[np.unsignedinteger]]:
+    """Return the fitted codec, and the tokens (n, H, W) that it was fitted to."""
     from seit.shards import MAX_FIT_TOKENS, fit_tables
 
-    layout = store.card.layout
-    total = store.card.samples
+    layout = like.card.layout
+    total = _num_samples(parts)
     count = min(total, max(1, MAX_FIT_TOKENS // layout.length))
-    for split in store.values():
+    for split, _ in parts:
         split.check_files(count * (layout.length * layout.dtype.itemsize + _FIT_SAMPLE_BYTES))
     chosen = np.arange(count, dtype=np.int64) * total // max(count, 1)
-    parts: list[npt.NDArray[np.unsignedinteger]] = []
+    found: list[npt.NDArray[np.unsignedinteger]] = []
     first = 0
-    for split in store.values():
-        inside = chosen[(chosen >= first) & (chosen < first + len(split))] - first
-        parts.append(split.read_tokens(inside))
-        first += len(split)
-    tokens_NHW = np.concatenate([np.empty((0, *layout.grid), layout.dtype), *parts])
-    codebook = store.codebook
+    for split, rows in parts:
+        size = _num_samples([(split, rows)])
+        inside = chosen[(chosen >= first) & (chosen < first + size)] - first
+        found.append(split.read_tokens(inside if rows is None else np.flatnonzero(rows)[inside]))
+        first += size
+    tokens_NHW = np.concatenate([np.empty((0, *layout.grid), layout.dtype), *found])
+    codebook = like.codebook
     if codebook.ndim == 3:  # all levels share the tables, so similar codes are similar in each
         codebook = np.concatenate(list(codebook), axis=1)
-    return ContextCodec(layout, fit_tables(tokens_NHW, codebook, total_samples=total))
+    codec = ContextCodec(layout, fit_tables(tokens_NHW, codebook, total_samples=total))
+    return codec, tokens_NHW
 
 
 def _write(
     source: Store,
-    target: Path,
+    sink: Sink,
     codec: Codec,
     container: str,
     progress: Count | None,
 ) -> Card:
     """Write everything but the card."""
-    with explained_writes(target):
-        target.mkdir(parents=True, exist_ok=True)
+    with explained_writes(sink.folder):
+        sink.folder.mkdir(parents=True, exist_ok=True)
     write_split = _write_tars if container == "wds" else _write_group
     count = _Counter(source.card.samples, progress)
     splits: dict[str, tuple[ShardRecord, ...]] = {}
@@ -118,9 +184,9 @@ def _write(
     for record in source.card.files:
         if "/" not in record.file and record.file != CODEBOOK_NAME:
             contents[record.file] = source.read_listed(record.file)
-    files = list(write_listed(target, contents))
+    files = list(sink.write_listed(contents))
     for name, split in source.items():
-        splits[name], split_files = write_split(split, target, codec, count)
+        splits[name], split_files = write_split(split, sink, codec, count)
         files += split_files
     return replace(
         source.card,
@@ -132,22 +198,23 @@ def _write(
 
 
 def _write_tars(
-    split: Split, target: Path, codec: Codec, count: "_Counter"
+    split: Split, sink: Sink, codec: Codec, count: "_Counter"
 ) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
     records = []
     for number, shard in enumerate(split.shards):
-        with ShardWriter(target, split=split.name, index=number, codec=codec) as writer:
+        with ShardWriter(sink.folder, split=split.name, index=number, codec=codec) as writer:
             for block in range(shard.num_blocks):
                 writer.write(shard.open_columns(block).as_block())
                 count.add(shard.samples_of(block))
+        sink.put(writer.record)
         records.append(writer.record)
-    return tuple(records), [write_index(target, split.name, records)] if records else []
+    return tuple(records), [sink.write_index(split.name, records)] if records else []
 
 
 def _write_group(
-    split: Split, target: Path, codec: Codec, count: "_Counter"
+    split: Split, sink: Sink, codec: Codec, count: "_Counter"
 ) -> tuple[tuple[ShardRecord, ...], list[FileRecord]]:
-    folder = inside(target, group_name(split.name))
+    folder = inside(sink.folder, group_name(split.name))
     shutil.rmtree(folder, ignore_errors=True)
     written = write_zarr_split(
         folder,

@@ -3,6 +3,8 @@
 It is first made packed, in tars, so that the samples for fitting the entropy coding are known.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -24,19 +26,22 @@ from seit.shards import (
     SKIPPED_NAME,
     Block,
     Card,
+    Codec,
+    LocalFolder,
     Location,
     PackedCodec,
     ShardRecord,
     ShardWriter,
+    Split,
     Store,
     codebook_file,
     even_blocks,
+    open_folder,
     open_store,
-    write_index,
-    write_listed,
 )
 from seit.stores.place import place_store
-from seit.stores.recode import CONTAINERS, recode_store
+from seit.stores.recode import CONTAINERS, choose_codec, recode_store
+from seit.stores.sink import RemoteSink, Sink
 
 SHARD_SAMPLES = 8192
 """Samples per shard, or more if a source has larger ones."""
@@ -85,6 +90,8 @@ class Contents:
         quality: field of the card.
         job: field of the card.
         shard_samples: samples per shard, a multiple of the block size.
+        parts: the samples of all splits, as splits of other stores and masks, for a codec that is
+            fitted before they are written.
         files: contents of other small files, by name, replacing those of ``like``.
     """
 
@@ -97,6 +104,7 @@ class Contents:
     quality: Mapping[str, float]
     job: Mapping[str, Any]
     shard_samples: int
+    parts: Sequence[tuple[Split, npt.NDArray[np.bool_]]] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -107,14 +115,36 @@ def write_contents(
     *,
     codec: str,
     container: str,
+    request: Mapping[str, Any],
     progress: Count | None,
 ) -> None:
     """Write a new store at ``target``, through the folder ``work``.
 
+    Tars go straight to a remote target, one by one. A Zarr group is made on the local disk first.
+
+    Args:
+        contents: the contents.
+        work: folder from :func:`~seit.stores.place.work_folder`.
+        target: path or URL.
+        codec: ``"packed"`` or ``"context"``.
+        container: ``"wds"`` or ``"zarr"``.
+        request: what decides the keys, apart from the contents' own fields, as JSON.
+        progress: callback for progress.
+
     Raises:
+        UsageError: a remote target holds something, perhaps the leftovers of another call.
         DamagedError: a source is damaged.
-        SeitError: the disk is full.
+        SeitError: the disk is full, or a remote server does not respond.
     """
+    place = open_folder(target)
+    if container == CONTAINERS[0] and not isinstance(place, LocalFolder):
+        asked = {**request, "codec": codec, "contents": _digest_of(contents)}
+        sink = RemoteSink(place, work, asked)
+        if not sink.is_complete:
+            chosen = choose_codec(codec, contents.parts, like=contents.like)
+            sink.write_card(_write_all(contents, sink, chosen, progress=progress))
+        sink.close()
+        return
     made = work / "store"
     make_store(contents, work, made, codec=codec, container=container, progress=progress)
     place_store(made, target)
@@ -146,55 +176,72 @@ def make_store(
 
 def write_packed(contents: Contents, folder: Path, *, progress: Count | None) -> None:
     """Write a packed store of tars into a new ``folder``, the card last."""
-    like = contents.like
     with explained_writes(folder):
         folder.mkdir(parents=True)
-    codec = PackedCodec(like.card.layout)
+    sink = Sink(folder)
+    codec = PackedCodec(contents.like.card.layout)
+    sink.write_card(_write_all(contents, sink, codec, progress=progress))
+
+
+def _digest_of(contents: Contents) -> str:
+    """Return the sha256, hex, over all that decides the files but not the keys."""
+    card = [contents.job, contents.classes, contents.quality, contents.shard_samples]
+    digest = hashlib.sha256(json.dumps(card).encode())
+    digest.update(b"".join(contents.skipped))
+    for split, mask in contents.parts:
+        name = json.dumps([split.store.card.seal, split.name, len(mask)])
+        digest.update(name.encode() + np.packbits(mask).tobytes())
+    return digest.hexdigest()
+
+
+def _write_all(contents: Contents, sink: Sink, codec: Codec, *, progress: Count | None) -> Card:
+    """Write tars and all other files but the card, and return it."""
+    like = contents.like
     data = {CODEBOOK_NAME: codebook_file(like.codebook, codec)}
     for record in like.card.files:
         others = (CODEBOOK_NAME, SKIPPED_NAME, *contents.files)
         if "/" not in record.file and record.file not in others:
             data[record.file] = like.read_listed(record.file)
     data[SKIPPED_NAME] = b"".join(contents.skipped)
-    files = list(write_listed(folder, data))
+    files = list(sink.write_listed(data))
     splits = {}
     done = 0
     for name, pieces in contents.splits.items():
         records = []
-        for record in _write_split(folder, name, pieces, contents):
+        for record in _write_split(sink, name, pieces, contents, codec):
             records.append(record)
             done += record.samples
             if progress:
                 progress(done, contents.samples)
         splits[name] = tuple(records)
         if records:
-            files.append(write_index(folder, name, records))
-    Card(
+            files.append(sink.write_index(name, records))
+    return Card(
         tokenizer=like.card.tokenizer,
-        codec=PackedCodec.name,
+        codec=codec.name,
         container=CONTAINERS[0],
         block_samples=like.card.block_samples,
         classes=contents.classes,
         splits=splits,
-        files=(*files, *write_listed(folder, contents.files)),
+        files=(*files, *sink.write_listed(contents.files)),
         skipped=len(contents.skipped),
         source_bytes=contents.source_bytes,
         quality=contents.quality,
         job=contents.job,
-    ).write(folder)
+    )
 
 
 def _write_split(
-    folder: Path, split: str, pieces: Iterable[Block], contents: Contents
+    sink: Sink, split: str, pieces: Iterable[Block], contents: Contents, codec: Codec
 ) -> Iterator[ShardRecord]:
     size = contents.like.card.block_samples
-    codec = PackedCodec(contents.like.card.layout)
     blocks = even_blocks(pieces, size)
     for index, first in enumerate(blocks):
-        with ShardWriter(folder, split=split, index=index, codec=codec) as writer:
+        with ShardWriter(sink.folder, split=split, index=index, codec=codec) as writer:
             writer.write(first)
             for block in islice(blocks, contents.shard_samples // size - 1):
                 writer.write(block)
+        sink.put(writer.record)
         yield writer.record
 
 

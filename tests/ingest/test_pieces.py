@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import pytest
 from support.files import plant, tree
-from support.jobs import blocks_of, interrupt, message, samples_of, tar_of
+from support.jobs import (
+    assert_same_samples,
+    blocks_of,
+    columns,
+    interrupt,
+    message,
+    samples_of,
+    tar_of,
+)
 from support.pictures import png
 
 import seit
@@ -42,28 +50,6 @@ def tokenizer(tars, tmp_path_factory):
     fitted, _, _ = fit_and_measure(tars, replace(CONFIG, plan="listing"))
     save_tokenizer(fitted, path)
     return str(path)
-
-
-def columns(store, split):
-    """Key → (class, ids, metadata) of the samples of a split."""
-    opened = seit.open(store)
-    return {
-        sample.key: (
-            opened.classes[sample.label] if sample.label >= 0 else None,
-            sample.tokens.tolist(),
-            dict(sample.metadata),
-        )
-        for sample in opened[split]
-    }
-
-
-def assert_same_samples(one, other):
-    first, second = seit.open(one), seit.open(other)
-    assert first.classes == second.classes
-    assert set(first) == set(second)
-    for split in first:
-        assert columns(one, split) == columns(other, split)
-    assert first.card.source_bytes == second.card.source_bytes
 
 
 @pytest.fixture(scope="module")
@@ -477,8 +463,9 @@ def test_settings_that_do_not_fit(changes, words):
 
 
 def test_sources_that_have_no_pieces(tmp_path):
-    root = plant(tmp_path / "src", {"a/0.png": png(0, 24)})
-    assert "neither tars nor Parquet files" in message(UsageError, root, tmp_path / "x", CONFIG)
+    root = plant(tmp_path / "src", {"notes.zip": "x"})
+    path = root / "notes.zip"
+    assert "is no tar, Parquet file or table" in message(UsageError, path, tmp_path / "x", CONFIG)
     assert "does not exist" in message(UsageError, tmp_path / "none", tmp_path / "x", CONFIG)
     several = plant(tmp_path / "t", {"l.csv": b"path,labels\na.png,x|y\n", "a.png": png(0, 24)})
     assert "several labels" in message(UsageError, several / "l.csv", tmp_path / "x", CONFIG)

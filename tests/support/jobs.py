@@ -8,6 +8,7 @@ import pytest
 from support.files import plant
 from support.pictures import png
 
+import seit
 from seit.ingest import TokenizeConfig, batches, config, job, plan, tokenize
 
 CONFIG = TokenizeConfig(size=64, codes=64, shard_samples=1024)
@@ -65,6 +66,29 @@ def samples_of(numbers, label=lambda n: str(n % 3)):
         yield f"{n:04d}.png", png(n, 24)
         if label(n) is not None:
             yield f"{n:04d}.cls", label(n).encode()
+
+
+def columns(store, split):
+    """Key → (class, ids, metadata) of the samples of a split."""
+    opened = seit.open(store)
+    return {
+        sample.key: (
+            opened.classes[sample.label] if sample.label >= 0 else None,
+            sample.tokens.tolist(),
+            dict(sample.metadata),
+        )
+        for sample in opened[split]
+    }
+
+
+def assert_same_samples(one, other):
+    """Check that two stores hold the same samples, in any order."""
+    first, second = seit.open(one), seit.open(other)
+    assert first.classes == second.classes
+    assert set(first) == set(second)
+    for split in first:
+        assert columns(one, split) == columns(other, split)
+    assert first.card.source_bytes == second.card.source_bytes
 
 
 @contextmanager

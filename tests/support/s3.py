@@ -22,7 +22,13 @@ def running_server():
 
 @contextmanager
 def credentials(cache):
-    """Have every client of this process know who it is, and keep its cache in a folder."""
+    """Have every client of this process know who it is, and keep its cache in a folder.
+
+    Clients of an earlier server are forgotten.
+    """
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "HTTP_PROXY"):
             patch.delenv(name, raising=False)

@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -319,6 +319,47 @@ def _list(source: Path, size: int) -> dict[str, float]:
     }
 
 
+def measure_folders(folder: Path, size: int) -> Mapping[str, Any]:
+    """Plan ``size`` files in pieces, in few and in many class folders; the walk is simulated."""
+    found = {}
+    for count in (1, 300, size // 100):
+        for number in range(count):
+            (folder / f"in_{count}" / f"class {number:08d}").mkdir(parents=True)
+        found[f"in_{count}"] = in_new_process("plan", folder / f"in_{count}", size)
+    return found
+
+
+def _plan(source: Path, size: int) -> dict[str, float]:
+    from seit.ingest import TokenizeConfig
+    from seit.ingest.pieces.find import find_pieces
+    from seit.ingest.resolve import resolve_tokenizer
+    from seit.ingest.sources import summary, walk
+
+    names = sorted(path.name for path in source.iterdir())
+    per_folder = size // len(names)
+
+    def scan(_path: str, relative: str, _remarks: walk.Remarks) -> Iterator[walk.Entry]:
+        if relative:
+            for number in range(per_folder):
+                yield walk.Entry(f"photo_{number:09d}.jpg", False, False, 100_000 + number)
+        else:
+            yield from (walk.Entry(name, True, False, -1) for name in names)
+
+    summary.scan = scan
+    config, _ = resolve_tokenizer(TokenizeConfig(plan="pieces", tokenizer="patch-pca-vq"))
+    before, start = current_bytes(), time.process_time()
+    pieces = find_pieces(source, config)
+    assert pieces.samples == per_folder * len(names), "files are missing"
+    return {
+        "files": per_folder * len(names),
+        "folders": len(names),
+        "pieces": len(pieces.pieces),
+        "cpu_microseconds_per_file": (time.process_time() - start) / size * 1e6,
+        "kept_bytes": current_bytes() - before,
+        "peak_bytes": peak_bytes() - before,
+    }
+
+
 MEASURES: Mapping[str, Callable[[Path, int], Mapping[str, Any]]] = {
     "card": measure_card,
     "counts": measure_counts,
@@ -326,6 +367,7 @@ MEASURES: Mapping[str, Callable[[Path, int], Mapping[str, Any]]] = {
     "stream": measure_stream,
     "merge": measure_merge,
     "listing": measure_listing,
+    "folders": measure_folders,
 }
 STEPS = {
     "open": _open,
@@ -334,6 +376,7 @@ STEPS = {
     "stream": _stream,
     "merge": _merge,
     "list": _list,
+    "plan": _plan,
 }
 SIZES = {
     "card": [12_200, 122_000],
@@ -342,6 +385,7 @@ SIZES = {
     "stream": [10_000_000, 100_000_000],
     "merge": [25, 50, 100],
     "listing": [1_000_000],
+    "folders": [300_000],
 }
 
 

@@ -1,1 +1,1 @@
-"""Jobs in pieces: one tar, or one range of rows, at a time; nothing lists the whole corpus."""
+"""Jobs in pieces: one tar, range of rows or share of folders at a time, without a listing."""

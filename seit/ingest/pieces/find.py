@@ -1,20 +1,30 @@
 """Pieces of a source: what a worker reads at a time."""
 
 import os
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from seit.errors import UsageError
 from seit.ingest.config import TokenizeConfig
+from seit.ingest.pieces.folders import FolderPieces, cut_folders
 from seit.ingest.pieces.parquet import ParquetPieces, cut_parquets
 from seit.ingest.pieces.piece import Piece, Pieces
 from seit.ingest.pieces.tables import TablePieces, cut_table
 from seit.ingest.pieces.tars import TarPieces, tar_pieces
 from seit.ingest.sources.corpus import shown
-from seit.ingest.sources.detect import common_folder, expand_files, shards_among, source_file
+from seit.ingest.sources.detect import (
+    common_folder,
+    expand_files,
+    refuse_store,
+    shards_among,
+    source_file,
+)
+from seit.ingest.sources.folder import survey_folders
+from seit.ingest.sources.media import check_counts
 from seit.ingest.sources.parquet import check_configurations, holds_media
 from seit.ingest.sources.remote import ListedFolder
+from seit.ingest.sources.summary import FolderSummary
 from seit.ingest.sources.tables import TABLES
 from seit.ingest.sources.trees import LocalTree, Tree, tree_at
 from seit.ingest.sources.walk import Remarks
@@ -45,21 +55,52 @@ def _find(tree: Tree, config: TokenizeConfig) -> Pieces:
         return _of_files(text, [tree.location], tree.location.rpartition("/")[0], config)
     tree.check_folder()
     remarks = Remarks()
-    names = [
-        f"{relative}{entry.name}"
-        for relative, entries in deque(tree.walk(remarks))
-        for entry in entries
-        if not entry.is_folder
+    folders = list(tree.summaries(remarks))
+    refuse_store(tree, folders[0][1])
+    if not any(summary.media for _, summary in folders):
+        names = [f"{relative}{name}" for relative, found in folders for name in found.shards]
+        tars, parquets = shards_among(tree, names)
+        if tars or parquets:
+            return _of_files(text, tars or parquets, tree.location, config)
+    return _of_folders(tree, folders, remarks, config)
+
+
+def _of_folders(
+    tree: Tree,
+    folders: Sequence[tuple[str, FolderSummary]],
+    remarks: Remarks,
+    config: TokenizeConfig,
+) -> Pieces:
+    if config.root is not None:
+        raise UsageError(_ROOT.format(text=shown(tree.text)))
+    survey = survey_folders(tree.clean_text, tree.location, folders, remarks)
+    has_splits = survey.layout.has_splits
+    kept = [
+        (relative, summary)
+        for relative, summary in folders
+        if survey.layout.has(relative) and (relative or not has_splits)
     ]
-    tars, parquets = shards_among(tree, names)
-    if not tars and not parquets:
-        raise UsageError(_UNFIT.format(text=shown(text)))
-    return _of_files(text, tars or parquets, tree.location, config)
+    counts: Counter[str] = Counter()
+    for _, summary in kept:
+        counts.update(summary.media)
+    check_counts(tree.clean_text, counts, config.modality)
+    is_odd = any(summary.has_odd_names for _, summary in kept)
+    reader = FolderPieces(tree.location, has_splits, repeats=is_odd or config.modality == "audio")
+    pieces = cut_folders(tree.location, kept, has_splits=has_splits, files=config.shard_samples)
+    return Pieces(
+        tree.clean_text,
+        reader,
+        tuple(pieces),
+        sum(summary.num_files for _, summary in kept),
+        survey.classes or None,
+        survey.warnings,
+    )
 
 
+_ROOT = "{text} is not a manifest; root is for tables of files only"
 _UNFIT = (
-    "{text} holds neither tars nor Parquet files; --plan pieces reads these, and tables of files "
-    "(.csv, .tsv, .jsonl, .parquet): write one, or leave --plan out"
+    "{text} is no tar, Parquet file or table of files (.csv, .tsv, .jsonl, .parquet); give one, or "
+    "a folder"
 )
 
 
@@ -70,7 +111,7 @@ def _of_files(text: str, locations: Sequence[str], base: str, config: TokenizeCo
     (suffix,) = suffixes
     is_table = suffix != ".tar" and not (suffix == ".parquet" and holds_media(locations[0]))
     if config.root is not None and not is_table:
-        raise UsageError(f"{shown(text)} is not a manifest; root is for tables of files only")
+        raise UsageError(_ROOT.format(text=shown(text)))
     sizes = _sizes(locations, base)
     if suffix == ".tar":
         reader = TarPieces(config.modality)

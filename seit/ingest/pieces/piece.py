@@ -21,8 +21,8 @@ class Piece:
         name: its file's path below the corpus, in messages and keys.
         location: absolute path or URL of its file.
         num_bytes: size of the file at the listing.
-        start: number of its first row group, or offset of its first byte.
-        stop: end of that range; 0 for a whole file.
+        start: number of its first row group, offset of its first byte, or number of its share.
+        stop: end of that range, or number of shares; 0 for a whole file.
     """
 
     name: str
@@ -35,6 +35,11 @@ class Piece:
     def file(self) -> SourceFile:
         """The file, for rules about its name and folder."""
         return SourceFile(self.location, self.name, self.location.split("/")[-2])
+
+    @property
+    def identity(self) -> Sequence[object]:
+        """Facts that tell it from other pieces, and from itself before a change, as JSON."""
+        return [self.name, self.num_bytes, self.start, self.stop]
 
     @property
     def shown(self) -> str:
@@ -181,6 +186,5 @@ class Pieces:
         """The sha256, hex, over kind, and names, sizes and ranges of the pieces."""
         digest = hashlib.sha256(json.dumps(["pieces", self.reader.kind]).encode())
         for piece in self.pieces:
-            entry = [piece.name, piece.num_bytes, piece.start, piece.stop]
-            digest.update(json.dumps(entry).encode())
+            digest.update(json.dumps(piece.identity).encode())
         return digest.hexdigest()

@@ -140,7 +140,7 @@ def label_warnings(corpus: Pieces, classes: tuple[str, ...], sealed: Sealed) -> 
     elif unlabelled:
         lines.append(f"{unlabelled:,} of {total:,} samples have no label")
     learned = [classes[label] for label in sorted(sealed.counts.get("train", ())) if label >= 0]
-    lines += label_remarks(classes, learned or classes, is_folder=False)
+    lines += label_remarks(classes, learned or classes, is_folder=corpus.reader.kind == "folder")
     lines += compare_splits(classes, sealed.counts)
     return [*corpus.warnings, *lines, *sealed.remarks.warnings()]
 

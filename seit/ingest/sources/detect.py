@@ -1,8 +1,7 @@
 """Detection of the kind of a source, and its listing, with the same rules for paths and URLs."""
 
-import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -11,16 +10,21 @@ from seit.ingest.sources.braces import expand
 from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, SourceFile, listing_pulse, shown
 from seit.ingest.sources.folder import list_folder
 from seit.ingest.sources.manifest import list_manifest
-from seit.ingest.sources.media import EXTENSIONS, check_derived_keys, check_media, is_medium
+from seit.ingest.sources.media import (
+    COMPRESSED_TAR,
+    EXTENSIONS,
+    check_derived_keys,
+    check_media,
+    is_medium,
+    is_shard,
+)
 from seit.ingest.sources.parquet import check_configurations, holds_media, list_parquet
 from seit.ingest.sources.splits import HashSplit
 from seit.ingest.sources.tables import TABLES, local_table
 from seit.ingest.sources.tars import list_tars
 from seit.ingest.sources.trees import Tree, tree_at
-from seit.ingest.sources.walk import Remarks, as_text
+from seit.ingest.sources.walk import Entry, Remarks, as_text
 from seit.modality import Modality
-
-_COMPRESSED_TAR = re.compile(r"\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 
 
 def list_corpus(
@@ -103,7 +107,7 @@ def _list(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
 def _refuse_other_files(tree: Tree, suffix: str) -> None:
     """Refuse a file that is not a tar."""
     text = shown(tree.text)
-    if _COMPRESSED_TAR.search(tree.location):
+    if COMPRESSED_TAR.search(tree.location):
         raise UsageError(f"{text} is a compressed tar; decompress it to .tar first")
     if suffix in (".zip", ".7z", ".rar"):
         raise UsageError(f"{text} is an archive; unpack it and give the folder")
@@ -136,9 +140,7 @@ def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
     remarks = Remarks()
     walk = listing_pulse(tree.text).each(tree.walk(remarks), per=lambda folder: len(folder[1]))
     folders = deque(walk)
-    if any(entry.name == "store.json" and not entry.is_folder for entry in folders[0][1]):
-        text = shown(tree.text)
-        raise UsageError(f"{text} is a token store already; give the folder of its files")
+    refuse_store(tree, folders[0][1])
     names = (
         f"{relative}{entry.name}"
         for relative, entries in folders
@@ -149,7 +151,7 @@ def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
     for name in names:
         if is_medium(name):
             break
-        if name.lower().endswith((".tar", ".parquet", ".arrow")) or _COMPRESSED_TAR.search(name):
+        if is_shard(name):
             shards.append(name)
     else:
         corpus = _list_shards(tree, shards, wanted)
@@ -163,6 +165,17 @@ def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
         hash_split=wanted.hash_split,
         label_separator=wanted.label_separator,
     )
+
+
+def refuse_store(tree: Tree, entries: Iterable[Entry]) -> None:
+    """Refuse a folder whose entries are those of a store.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if any(entry.name == "store.json" and not entry.is_folder for entry in entries):
+        text = shown(tree.text)
+        raise UsageError(f"{text} is a token store already; give the folder of its files")
 
 
 def _list_shards(tree: Tree, names: Sequence[str], wanted: _Wanted) -> Corpus | None:
@@ -182,7 +195,7 @@ def shards_among(tree: Tree, names: Sequence[str]) -> tuple[list[str], list[str]
         UsageError: there is a compressed tar, or there are Arrow files alone.
     """
     near = [name for name in names if _is_near(name)]
-    compressed = [name for name in near if _COMPRESSED_TAR.search(name)]
+    compressed = [name for name in near if COMPRESSED_TAR.search(name)]
     if compressed:
         name = shown(f"{tree.clean_text}/{min(compressed)}")
         raise UsageError(f"{name} is a compressed tar; decompress it to .tar first")
@@ -221,7 +234,7 @@ def expand_files(text: str) -> list[str]:
         UsageError: one is a compressed tar, or is named twice.
     """
     locations = [tree_at(name).location for name in expand(text)]
-    compressed = next((name for name in locations if _COMPRESSED_TAR.search(name)), None)
+    compressed = next((name for name in locations if COMPRESSED_TAR.search(name)), None)
     if compressed is not None:
         raise UsageError(f"{shown(compressed)} is a compressed tar; decompress it first")
     doubles = len(locations) - len(set(locations))

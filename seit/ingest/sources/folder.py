@@ -1,14 +1,14 @@
 """Folder sources: SRC/{train,val}/<class>/…, SRC/<class>/… or images directly in SRC."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
 from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, shown
 from seit.ingest.sources.layout import Layout, find_layout
-from seit.ingest.sources.metadata import apply_metadata, find_metadata
+from seit.ingest.sources.metadata import apply_metadata, find_metadata, first_metadata
 from seit.ingest.sources.splits import HashSplit
 from seit.ingest.sources.walk import Entry, Remarks, as_text
 
@@ -30,6 +30,12 @@ class _Tree(NamedTuple):
     """Keys of files with names that are not UTF-8."""
     empty: list[str]
     """Class folders without files."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, sorted."""
+        names = {name for draft in self.drafts if (name := draft.class_name) is not None}
+        return tuple(sorted(names))
 
 
 def list_folder(
@@ -65,28 +71,14 @@ def list_folder(
     tables = find_metadata(root, (folder for folder in folders if layout.has(folder[0])))
     tree = _sort(root, folders, layout, {table.path for table in tables})
     drafts = tree.drafts
-    warnings = remarks.lines() + list(layout.warnings)
-    warnings += [f"class folder {shown(name)} holds no files" for name in tree.empty]
-    classes = tuple(sorted({name for draft in drafts if (name := draft.class_name) is not None}))
+    warnings = _first_remarks(tree, layout, remarks)
+    classes = tree.classes
     if tables:
         drafts, classes = apply_metadata(tables, drafts, warnings, label_separator=label_separator)
-    if tree.outside:
-        warnings.append(
-            f"left out, as they lie next to the split folders: {examples(tree.outside)}"
-            f"{_table_hint(source, tree.outside)}"
-        )
-    if tree.beside and classes and not tables:
-        warnings.append(
-            f"unlabeled, as they lie next to the class folders: {examples(tree.beside)}"
-        )
+    warnings += _last_remarks(source, tree, is_labeled=bool(classes and not tables))
     if tree.odd:
-        warnings.append(
-            f"names that are not UTF-8 have their odd bytes as %XX: {examples(tree.odd)}"
-        )
         drafts = _unique(drafts, warnings)
-    if not drafts:
-        why = f" ({'; '.join(warnings)})" if warnings else ""
-        raise UsageError(f"{shown(source)} has no files to list{why}; expected images or audio")
+    _refuse_none(source, drafts, warnings)
     return assemble(
         as_text(source),
         "folder",
@@ -96,6 +88,81 @@ def list_folder(
         hash_split=hash_split,
         label_places=LABEL_PLACES,
     )
+
+
+class Survey(NamedTuple):
+    """Meaning of folders that are not listed file by file: layout, classes, and warnings."""
+
+    layout: Layout
+    classes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def survey_folders(
+    source: str, root: str, folders: Iterable[tuple[str, Iterable[Entry]]], remarks: Remarks
+) -> Survey:
+    """Return the meaning of folders by the rules of :func:`list_folder`.
+
+    Args:
+        source: name of the folder in messages.
+        root: absolute path or URL of the folder.
+        folders: folders of its walk with their folders and a few files of each kind, as
+            :class:`~seit.ingest.sources.summary.FolderSummary` has them.
+        remarks: remarks of the walk.
+
+    Raises:
+        UsageError: as for :func:`list_folder`, or a table next to the files names them.
+    """
+    known = deque((relative, list(entries)) for relative, entries in folders)
+    layout = find_layout(source, known)
+    table = first_metadata(root, (folder for folder in known if layout.has(folder[0])))
+    if table is not None:
+        raise UsageError(
+            f"{shown(table)} names the files next to it, which --plan pieces does not join; give "
+            "that table as SRC, or leave --plan out"
+        )
+    tree = _sort(root, known, layout, set())
+    warnings = _first_remarks(tree, layout, remarks)
+    warnings += _last_remarks(source, tree, is_labeled=bool(tree.classes))
+    _refuse_none(source, tree.drafts, warnings)
+    return Survey(layout, tree.classes, tuple(warnings))
+
+
+def meaning_of(relative: str, *, has_splits: bool) -> tuple[str | None, str | None]:
+    """Return split and class of the files in a folder, given with a final "/"."""
+    parts = relative.split("/")[:-1]
+    split = SPLIT_NAMES[parts[0].lower()] if has_splits and parts else None
+    below = parts[has_splits:]
+    return split, as_text(below[0]) if below else None
+
+
+def _first_remarks(tree: _Tree, layout: Layout, remarks: Remarks) -> list[str]:
+    warnings = remarks.lines() + list(layout.warnings)
+    return warnings + [f"class folder {shown(name)} holds no files" for name in tree.empty]
+
+
+def _last_remarks(source: str, tree: _Tree, *, is_labeled: bool) -> list[str]:
+    warnings = []
+    if tree.outside:
+        warnings.append(
+            f"left out, as they lie next to the split folders: {examples(tree.outside)}"
+            f"{_table_hint(source, tree.outside)}"
+        )
+    if tree.beside and is_labeled:
+        warnings.append(
+            f"unlabeled, as they lie next to the class folders: {examples(tree.beside)}"
+        )
+    if tree.odd:
+        warnings.append(
+            f"names that are not UTF-8 have their odd bytes as %XX: {examples(tree.odd)}"
+        )
+    return warnings
+
+
+def _refuse_none(source: str, drafts: Sequence[Draft], warnings: Sequence[str]) -> None:
+    if not drafts:
+        why = f" ({'; '.join(warnings)})" if warnings else ""
+        raise UsageError(f"{shown(source)} has no files to list{why}; expected images or audio")
 
 
 def _sort(
@@ -114,9 +181,7 @@ def _sort(
         if not layout.has(relative):
             continue
         parts = relative.split("/")[:-1]
-        split = SPLIT_NAMES[parts[0].lower()] if has_splits and parts else None
-        below = parts[has_splits:]
-        class_name = as_text(below[0]) if below else None
+        split, class_name = meaning_of(relative, has_splits=has_splits)
         files = [
             entry
             for entry in found

@@ -1,7 +1,7 @@
 """Recognition of images and audio by file name, for listings and messages."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from seit.errors import UsageError
@@ -30,6 +30,7 @@ _SIDE_FILE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """Names of files that accompany pictures and clips: annotations, notes, tables, weights."""
+COMPRESSED_TAR = re.compile(r"\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 NOUNS: dict[Modality, tuple[str, str]] = {"image": ("image", "images"), "audio": ("audio", "audio")}
 """Nouns for "no … member" and "holds no …"."""
 
@@ -63,6 +64,23 @@ def is_side_file(name: str) -> bool:
     Files without an extension, or with an unknown one, may be images.
     """
     return _SIDE_FILE.search(name) is not None
+
+
+def is_shard(name: str) -> bool:
+    """Return True for the name of a tar, compressed or not, or of a Parquet or Arrow file."""
+    is_plain = name.lower().endswith((".tar", ".parquet", ".arrow"))
+    return is_plain or COMPRESSED_TAR.search(name) is not None
+
+
+def check_counts(source: str, counts: Mapping[str, int], modality: Modality) -> None:
+    """As :func:`check_media`, from the numbers of files that are named as of each modality.
+
+    Raises:
+        UsageError: the modality differs; the message proposes a tokenizer.
+    """
+    found = counts.get(other(modality), 0)
+    if found and not counts.get(modality, 0):
+        raise UsageError(proposal(source, other(modality), found))
 
 
 def check_media(source: str, instances: Sequence[Instance], modality: Modality) -> None:

@@ -6,7 +6,7 @@ relative to that folder. Its label column, if any, takes precedence over folder 
 """
 
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from seit.errors import UsageError
@@ -50,16 +50,36 @@ def find_metadata(root: str, folders: Iterable[tuple[str, list[Entry]]]) -> list
         UsageError: a table cannot be read in the format of its suffix.
     """
     found = []
+    for path, relative in _named_so(root, folders):
+        with local_table(path) as copy:
+            columns, rows = read_table(copy, source=path)
+            if FILE_COLUMN in columns:
+                found.append(Metadata(path, relative, columns, list(rows)))
+    return found
+
+
+def first_metadata(root: str, folders: Iterable[tuple[str, Iterable[Entry]]]) -> str | None:
+    """Return the path or URL of the first metadata table; None without one.
+
+    Raises:
+        UsageError: a table cannot be read in the format of its suffix.
+    """
+    for path, _ in _named_so(root, folders):
+        with local_table(path) as copy:
+            columns, _ = read_table(copy, source=path)
+            if FILE_COLUMN in columns:
+                return path
+    return None
+
+
+def _named_so(
+    root: str, folders: Iterable[tuple[str, Iterable[Entry]]]
+) -> Iterator[tuple[str, str]]:
+    """Yield path and folder of each file that is named like a metadata table."""
     for relative, entries in folders:
         for entry in entries:
-            if entry.is_folder or entry.name.lower() not in METADATA_NAMES:
-                continue
-            path = f"{root}/{relative}{entry.name}"
-            with local_table(path) as copy:
-                columns, rows = read_table(copy, source=path)
-                if FILE_COLUMN in columns:
-                    found.append(Metadata(path, relative, columns, list(rows)))
-    return found
+            if not entry.is_folder and entry.name.lower() in METADATA_NAMES:
+                yield f"{root}/{relative}{entry.name}", relative
 
 
 def apply_metadata(

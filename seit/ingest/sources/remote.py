@@ -3,17 +3,19 @@
 Folders are listed in parallel, and each request is retried on its own.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from seit.errors import UsageError
 from seit.ingest.sources.corpus import SPLIT_NAMES
-from seit.ingest.sources.walk import is_ignored
+from seit.ingest.sources.walk import Entry, is_ignored
 from seit.shards import RemoteFolder
 
 MAX_FILES = 100_000_000
 """Limit on the number of files, whose names alone would take tens of gigabytes."""
 _REQUESTS = 16
+_Found = TypeVar("_Found", bound=Iterable[Entry])
 
 
 class ListedFolder(RemoteFolder):
@@ -39,6 +41,37 @@ class ListedFolder(RemoteFolder):
                 if len(found) > MAX_FILES:
                     raise UsageError(f"{self} holds more than {MAX_FILES:,} files; list a part")
         return {name: found[name] for name in sorted(found)}
+
+    def entries(self, folder: str) -> list[Entry]:
+        """Return the visible files and folders directly in ``folder``, by name."""
+        files, folders = self._entries(folder)
+        filesystem, _ = self._connect()
+        filesystem.invalidate_cache()  # which would grow with the corpus
+        found = [Entry(name.rpartition("/")[2], False, False, size) for name, size in files.items()]
+        found += [Entry(name.rpartition("/")[2], True, False, -1) for name in folders]
+        return sorted(found)
+
+    def visit(self, read: Callable[[str, list[Entry]], _Found]) -> Iterator[tuple[str, _Found]]:
+        """Yield what ``read`` makes of the path and entries of each folder, the root first.
+
+        The path ends with a slash, or is empty for the root. Folders of one depth are listed in
+        parallel; the memory is that of the largest ones.
+
+        Raises:
+            UsageError: listing is not permitted.
+            SeitError: the remote server does not respond.
+        """
+        level = [""]
+        with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="list") as pool:
+            while level:
+                found = pool.map(
+                    lambda relative: read(relative, self.entries(relative.rstrip("/"))), level
+                )
+                below = []
+                for relative, summary in zip(level, found, strict=True):
+                    below += [f"{relative}{entry.name}/" for entry in summary if entry.is_folder]
+                    yield relative, summary
+                level = below
 
     def _entries(self, folder: str) -> tuple[dict[str, int], list[str]]:
         """Return the files and folders directly in ``folder``."""

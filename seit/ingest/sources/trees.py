@@ -10,11 +10,14 @@ from seit.ingest.sources.braces import has_braces
 from seit.ingest.sources.corpus import nearest, shown
 from seit.ingest.sources.remote import ListedFolder
 from seit.ingest.sources.remote_files import split_url
+from seit.ingest.sources.summary import FolderSummary, summarize
 from seit.ingest.sources.tables import TABLES
-from seit.ingest.sources.walk import Entry, Remarks, walk
+from seit.ingest.sources.walk import Entry, Remarks, visit, walk
 from seit.shards import is_url
 
 _REMOTE_FILE = re.compile(r"\.(tgz|tbz2?|txz|tar(\.(gz|bz2|xz|zst))?|zip|7z|rar)$", re.IGNORECASE)
+
+_NOTHING = "{text} holds no files, or does not exist; check the address"
 
 
 class LocalTree:
@@ -61,6 +64,10 @@ class LocalTree:
         """Yield the folders and their entries; see :func:`seit.ingest.sources.walk.walk`."""
         return walk(self.location, remarks)
 
+    def summaries(self, remarks: Remarks) -> Iterator[tuple[str, FolderSummary]]:
+        """Yield the folders in the order of :meth:`walk`, with summaries of their files."""
+        return visit(self.location, remarks, summarize)
+
     def sizes_beside(self) -> None:
         """Return None: the size of a local file is looked up when it is named."""
 
@@ -100,9 +107,7 @@ class RemoteTree:
         """
         sizes = ListedFolder(self.location).sizes()
         if not sizes:
-            raise UsageError(
-                f"{shown(self.text)} holds no files, or does not exist; check the address"
-            )
+            raise UsageError(_NOTHING.format(text=shown(self.text)))
         folders: dict[str, list[Entry]] = {"": []}
         for name, num_bytes in sizes.items():
             *parents, base = name.split("/")
@@ -115,6 +120,18 @@ class RemoteTree:
                 path = below
             folders[path].append(Entry(base, False, False, num_bytes))
         yield from folders.items()
+
+    def summaries(self, remarks: Remarks) -> Iterator[tuple[str, FolderSummary]]:  # noqa: ARG002
+        """Yield the folders with summaries of their files, the root first.
+
+        Raises:
+            UsageError: there are none.
+            SeitError: the remote server does not respond.
+        """
+        for relative, summary in ListedFolder(self.location).visit(FolderSummary):
+            if not relative and next(iter(summary), None) is None:
+                raise UsageError(_NOTHING.format(text=shown(self.text)))
+            yield relative, summary
 
     def sizes_beside(self) -> Mapping[str, int]:
         """Return the bytes of every file in its folder and below."""

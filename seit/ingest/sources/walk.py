@@ -4,10 +4,10 @@ import heapq
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from seit.ingest.sources.corpus import examples
 
@@ -75,35 +75,58 @@ def is_system(name: str) -> bool:
 
 
 def entries(path: str, relative: str, remarks: Remarks) -> list[Entry]:
-    """Return the visible plain files and folders directly in ``path``, by name.
+    """Return the visible plain files and folders directly in ``path``, by name."""
+    return sorted(scan(path, relative, remarks))
+
+
+def scan(path: str, relative: str, remarks: Remarks) -> Iterator[Entry]:
+    """Yield the visible plain files and folders directly in ``path``, in any order.
 
     Symbolic links count as their targets; a broken one as a file, so that reading it reports the
     fault. Devices, sockets and FIFOs cause a remark and are never opened.
     """
-    found = []
     try:
-        with os.scandir(path) as scan:
-            for item in scan:
+        with os.scandir(path) as found:
+            for item in found:
                 if is_ignored(item.name):
                     continue
                 is_link = item.is_symlink()
                 if not is_link and item.is_dir(follow_symlinks=False):
-                    found.append(Entry(item.name, True, False, -1))
+                    yield Entry(item.name, True, False, -1)
                     continue
                 try:
                     status = item.stat()
                 except OSError:
-                    found.append(Entry(item.name, False, is_link, -1))
+                    yield Entry(item.name, False, is_link, -1)
                     continue
                 if stat.S_ISREG(status.st_mode):
-                    found.append(Entry(item.name, False, is_link, status.st_size))
+                    yield Entry(item.name, False, is_link, status.st_size)
                 elif stat.S_ISDIR(status.st_mode):
-                    found.append(Entry(item.name, True, is_link, -1))
+                    yield Entry(item.name, True, is_link, -1)
                 else:
                     remarks.special.append(f"{relative}{item.name}")
     except OSError as error:
         remarks.unlistable.append(f"{relative or path} ({error.strerror})")
-    return sorted(found)
+
+
+def file_names(path: str) -> Iterator[str]:
+    """Yield the names of the files that :func:`scan` yields, without looking up their sizes.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    with os.scandir(path) as found:
+        for item in found:
+            if not is_ignored(item.name) and (item.is_file() or _is_broken(item)):
+                yield item.name
+
+
+def _is_broken(item: "os.DirEntry[str]") -> bool:
+    try:
+        item.stat()
+    except OSError:
+        return True
+    return False
 
 
 def walk(root: str, remarks: Remarks) -> Iterator[tuple[str, list[Entry]]]:
@@ -112,6 +135,23 @@ def walk(root: str, remarks: Remarks) -> Iterator[tuple[str, list[Entry]]]:
     Real folders come first, then those behind symbolic links, by name. A physical folder is yielded
     once, so links may form loops or lattices.
     """
+    yield from visit(root, remarks, entries)
+
+
+class HasEntries(Protocol):
+    """Outcome of reading a folder, which has at least the entries that are folders, by name."""
+
+    def __reversed__(self) -> Iterator[Entry]:
+        """Yield entries, the last first."""
+
+
+_Found = TypeVar("_Found", bound=HasEntries)
+
+
+def visit(
+    root: str, remarks: Remarks, read: Callable[[str, str, Remarks], _Found]
+) -> Iterator[tuple[str, _Found]]:
+    """Yield what ``read`` returns for each folder, in the order of :func:`walk`."""
     seen: set[tuple[int, int]] = set()
     folders, links = [""], list[str]()  # a stack and a heap
     while folders or links:
@@ -127,7 +167,7 @@ def walk(root: str, remarks: Remarks) -> Iterator[tuple[str, list[Entry]]]:
             remarks.repeated.append(relative.rstrip("/"))
             continue
         seen.add(identity)
-        found = entries(path, relative, remarks)
+        found = read(path, relative, remarks)
         for entry in reversed(found):
             if entry.is_folder and entry.is_link:
                 heapq.heappush(links, f"{relative}{entry.name}/")
