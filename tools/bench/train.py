@@ -115,6 +115,11 @@ class Tokens:
             self.config.model, self.augment, num_classes=self.num_classes, patch_size=PATCH
         )
 
+    def run(self, steps: int) -> None:
+        """Run some steps."""
+        for _ in range(steps):
+            self.loop.step(*self._ready)
+
     def seconds(self, steps: int) -> float:
         """Return the seconds of some steps."""
         return self.loop.seconds(itertools.repeat(self._ready), steps)[0]
