@@ -13,7 +13,6 @@ network uses all cores, it is also what the loop costs in wall time; if one is l
 import argparse
 import json
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -23,9 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from bench.train import Tokens, read_config
+from train import Tokens, recipe_config
 
 from seit.shards import Store, open_store
 from seit.training import TrainConfig, train
@@ -80,12 +77,12 @@ def _threads_time() -> float:
     return sum(map(time.clock_gettime, clocks))
 
 
-def measure(config: TrainConfig, store: Store, *, block: int) -> dict[str, float]:
-    """Return the figures of one run."""
+def measure(config: TrainConfig, store: Store, *, block: int) -> Clock:
+    """Return the times of one run."""
     clock = Clock(Tokens(config, store, torch.device("cpu")), block)
     with tempfile.TemporaryDirectory() as folder:
         train(config, store, out=Path(folder) / "run", progress=clock)
-    return clock.figures()
+    return clock
 
 
 def main() -> None:
@@ -97,13 +94,15 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--batch-size", type=int)
-    parser.set_defaults(device="cpu", compile=False)
     arguments = parser.parse_args()
-    store, config = open_store(arguments.store), read_config(arguments)
+    store = open_store(arguments.store)
+    config = recipe_config(
+        arguments.recipe, steps=arguments.steps, batch_size=arguments.batch_size
+    )
     rows = {}
     for threads in arguments.threads:
         torch.set_num_threads(threads)
-        rows[threads] = measure(config, store, block=arguments.block)
+        rows[threads] = measure(config, store, block=arguments.block).figures()
     report = {
         "benchmark": "loop",
         "recipe": arguments.recipe,
