@@ -17,7 +17,7 @@ from seit.training.feeds import Feed
 READ_BY_OPERATORS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2"}
 READ_BY_METHODS = {"tolist", "numpy", "cpu", "item", "__array__", "__bool__", "__index__"}
 ON_CPUS = {"_draw_compiled", "_draw_compiled_normal", "draw_share", "_get_value"}
-"""Functions that read tensors of CPUs only: draws, a step's share of masks, timm's count of steps."""
+"""Functions that read tensors of CPUs only: draws, shares of masks, timm's count of steps."""
 MODEL = {"embed_dim": 16, "depth": 2, "num_heads": 2, "stem": "2/2/0", "drop_path": 0.1}
 SETTINGS = {
     "model": MODEL,

@@ -22,11 +22,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from train import Tokens, recipe_config
 
 from seit.shards import Store, open_store
 from seit.training import TrainConfig, train
 from seit.training.versions import environment
+from train import Tokens, recipe_config
 
 SETTLE_SECONDS = 0.05
 """Time for the next batch to be ready, and for idle threads to stop spinning."""
@@ -45,6 +45,7 @@ class Clock:
 
     def __call__(self, step: int, total: int, latest: Any) -> None:
         """Run bare steps after each block; the first block does not count."""
+        del total, latest
         if step % self.block:
             return
         time.sleep(SETTLE_SECONDS)
@@ -96,9 +97,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     arguments = parser.parse_args()
     store = open_store(arguments.store)
-    config = recipe_config(
-        arguments.recipe, steps=arguments.steps, batch_size=arguments.batch_size
-    )
+    config = recipe_config(arguments.recipe, steps=arguments.steps, batch_size=arguments.batch_size)
     rows = {}
     for threads in arguments.threads:
         torch.set_num_threads(threads)

@@ -24,8 +24,8 @@ class Work:
 class Case:
     """Our work and the peer's, done in turns.
 
-    Other load only adds to CPU times, by caches and cores that are shared: the least of each counts.
-    One round before the first does not.
+    Other load only adds to CPU times, by caches and cores that are shared, so the least of each
+    counts. One round before the first does not.
     """
 
     ours: Work

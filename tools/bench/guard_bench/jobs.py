@@ -10,12 +10,12 @@ from pathlib import Path
 from guard_bench.case import Case, Work
 from loop import measure
 from PIL import Image
-from train import recipe_config
 from view import CONNECTIONS, PAGE, serve
 
 import seit
 from seit.demo import write_corpus
 from seit.shards import open_store
+from train import recipe_config
 
 PICTURES, SIZE, TOKENIZED = 640, 256, 48
 STEPS, BLOCK, BATCH = 30, 5, 32
@@ -108,6 +108,4 @@ def view_page(work: Path) -> Case:
         server.process.kill()
         server.process.wait()
 
-    return Case(
-        Work(lambda: server.page(next(starts), pool), clock), Work(thumbnails), 9, close
-    )
+    return Case(Work(lambda: server.page(next(starts), pool), clock), Work(thumbnails), 9, close)
