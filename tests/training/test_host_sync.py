@@ -166,3 +166,19 @@ def test_batches_on_a_device_with_triton_read_nothing_on_the_host(pattern_store,
         with reads:
             next(batches)
     assert not reads.places
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_a_step_of_tuning_reads_nothing_on_the_host(method, pattern_store, tiny_run, tmp_path):
+    reads = Reads()
+    seit.tune(
+        pattern_store,
+        method=method,
+        init_from=tiny_run,
+        out=tmp_path / "run",
+        config={"run": SETTINGS["run"]},
+        steps=6,
+        batch_size=12,
+        progress=recorded(reads),
+    )
+    assert not reads.places
