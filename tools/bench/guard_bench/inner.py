@@ -10,7 +10,7 @@ import torch
 from guard_bench.case import Case, Work
 from timm.utils import ModelEmaV3
 
-from seit.shards import pack
+from seit.shards import pack, token_bits
 from seit.shards.context.coder import Coder
 from seit.shards.context.fit import fit_tables
 from seit.stream.packed import unpack_rows
@@ -36,7 +36,7 @@ def resident(work: Path) -> Case:
     """Rows of packed ids in random order, against a gather of numpy from raw uint16 ids."""
     del work
     ids = np.random.default_rng(0).integers(CODES, size=(SAMPLES, GRID[0] * GRID[1]), dtype="u2")
-    packed = torch.from_numpy(pack(ids, CODES))
+    packed = torch.from_numpy(pack(ids, token_bits(CODES)))
     batches = np.random.default_rng(1).permutation(SAMPLES).reshape(-1, BATCH)
     return Case(
         Work(
@@ -79,9 +79,9 @@ def average(work: Path) -> Case:
 def codec_bytes() -> dict[str, float]:
     """Return bytes of packed ids, and of xz, over those of the context codec without its tables."""
     ids = smooth_ids(256)
-    _, sizes = coder_of(ids).encode(ids.reshape(len(ids), -1), GRID)
-    coded = int(sizes.sum()) * 4
+    words, _ = coder_of(ids).encode(ids.reshape(len(ids), -1), GRID)
+    coded = words.nbytes
     return {
-        "bytes_packed": pack(ids.reshape(len(ids), -1), CODES).nbytes / coded,
+        "bytes_packed": pack(ids.reshape(len(ids), -1), token_bits(CODES)).nbytes / coded,
         "bytes_xz": len(lzma.compress(ids.tobytes(), preset=9)) / coded,
     }

@@ -18,7 +18,7 @@ from seit.shards import open_store
 from train import recipe_config
 
 PICTURES, SIZE, TOKENIZED = 640, 256, 48
-STEPS, BLOCK, BATCH = 30, 5, 32
+STEPS, BLOCK, BATCH = 48, 3, 32
 
 
 def rendered(work: Path, count: int) -> Path:
