@@ -3,7 +3,8 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (steps done, total, latest figures by name)."""
@@ -11,6 +12,7 @@ Count = Callable[[int, int], None]
 """Called with (done, total)."""
 StageProgress = Callable[[str, int, int], None]
 """Called with (stage, done, total), by jobs with several stages."""
+_Item = TypeVar("_Item")
 _WINDOW_SECONDS = 60.0
 _MARK_SECONDS = 0.05
 _MIN_MARKS = 5
@@ -56,6 +58,48 @@ class Pace:
         """Seconds until all units are done; None while the rate is unknown."""
         rate = self.rate
         return None if rate is None else (self._total - self._marks[-1][1]) / rate
+
+
+class Pulse:
+    """Log line every few seconds of a count whose end is not known.
+
+    Args:
+        say: receives the line.
+        text: line with a place for the count, such as ``"listing photos: {:,} files so far"``.
+        seconds: time between lines.
+        clock: monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        text: str,
+        *,
+        seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._text = text
+        self._seconds = seconds
+        self._clock = clock
+        self._last = clock()
+
+    def beat(self, count: int) -> None:
+        """Log the count if it is time."""
+        now = self._clock()
+        if now - self._last >= self._seconds:
+            self._last = now
+            self._say(self._text.format(count))
+
+    def each(
+        self, items: Iterable[_Item], *, per: Callable[[_Item], int] | None = None
+    ) -> Iterator[_Item]:
+        """Yield items and log how many came so far, each counting as ``per`` says."""
+        count = 0
+        for item in items:
+            yield item
+            count += 1 if per is None else per(item)
+            self.beat(count)
 
 
 def human_seconds(seconds: float) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, numpy as for_numpy, safe_open
 
 from seit.documents import parse_json, reason_of
 from seit.errors import DamagedError
-from seit.files import open_plain, write_atomically
+from seit.files import new_file, open_plain, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 1 << 24
 """Largest header, which holds names, shapes and metadata of all tensors."""
 _CARD_KEY = "seit"
+_NUMBERS = {"float64": "F64", "float32": "F32", "int64": "I64"}
 _RESTORE = "restore it from a copy"
 
 
@@ -79,6 +80,21 @@ def array_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Return the bytes of a file of arrays, identical to those of equal tensors."""
     data: bytes = for_numpy.save(dict(arrays))
     return data
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a file of arrays of float64, float32 or int64 atomically, without a copy of them all.
+
+    Raises:
+        SeitError: the file cannot be written.
+    """
+    entries = {
+        name: (_NUMBERS[one.dtype.name], one.shape, one.nbytes) for name, one in arrays.items()
+    }
+    with new_file(path) as file:
+        file.write(header_bytes(entries, card={}))
+        for one in arrays.values():
+            file.write(one.tobytes())
 
 
 def write_tensors(

@@ -3,24 +3,86 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from seit.analysis.subjects.base import Subject
 from seit.documents import as_record, read_json
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
-from seit.tensors import array_bytes, read_arrays
+from seit.tensors import array_bytes, read_arrays, write_arrays
+from seit.training import Stop, listen
 
 UNFINISHED_NAME, IDENTITY_NAME = "unfinished", "identity.json"
-_SUMS_NAME = "sums.safetensors"
+LAYERS_NAME, CKA_NAME, BRAIN_NAME = RESULT_NAMES = ("layers.json", "cka.json", "brain.json")
+"""Results of analyses, in the folders of --out."""
 _MAX_BYTES = 1 << 20
+_MAX_RESULT_BYTES = 1 << 26
+_SAVE_SECONDS = 60.0
+_PAUSE = 20
+"""Least time between two writings of sums, as a multiple of the time that one takes."""
 _NETWORK = "network"
 T = TypeVar("T")
+
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Sums:
+    """Sums of a pass over clips, kept every minute and when it is interrupted.
+
+    Args:
+        path: file of the sums; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._next = time.monotonic() + _SAVE_SECONDS
+
+    def read(self) -> dict[str, npt.NDArray[Any]] | None:
+        """Return the sums of an interrupted pass; None if there are none."""
+        found = self._path is not None and self._path.is_file()
+        return read_arrays(self._path) if found and self._path is not None else None
+
+    @contextmanager
+    def keeping(self, clips: Iterable[T], arrays: Callable[[], Arrays]) -> Iterator[Iterator[T]]:
+        """Yield clips to add, and keep the sums after one when that is due.
+
+        At Ctrl-C or SIGTERM the clip at hand is added, and the pass ends with `KeyboardInterrupt`.
+
+        Args:
+            clips: the clips of a pass.
+            arrays: returns all sums by name, with those of all clips before the one at hand.
+        """
+        with listen() as stop:
+            yield self._each(clips, arrays, stop)
+
+    def _each(self, clips: Iterable[T], arrays: Callable[[], Arrays], stop: Stop) -> Iterator[T]:
+        for clip in clips:
+            yield clip
+            if stop.requested or time.monotonic() > self._next:
+                self._write(arrays)
+            if stop.requested:
+                raise KeyboardInterrupt
+
+    def _write(self, arrays: Callable[[], Arrays]) -> None:
+        if self._path is not None:
+            began = time.monotonic()
+            write_arrays(self._path, arrays())
+            ended = time.monotonic()
+            self._next = ended + max(_SAVE_SECONDS, _PAUSE * (ended - began))
+
+    def drop(self) -> None:
+        """Remove the sums, once what follows from them is kept."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
 
 class Journal:
@@ -49,10 +111,8 @@ class Journal:
         if out is None:
             return cls(None)
         folder = out / UNFINISHED_NAME
-        wanted = json.loads(json.dumps(identity))
         if resume and (folder / IDENTITY_NAME).is_file():
-            found = read_json(folder / IDENTITY_NAME, dict, max_bytes=_MAX_BYTES)
-            unlike = [key for key in wanted if found.get(key) != wanted[key]]
+            unlike = _differences(folder / IDENTITY_NAME, identity)
             if unlike:
                 raise UsageError(
                     f"the unfinished analysis at {out} differs in {', '.join(unlike)}; pass the "
@@ -61,7 +121,7 @@ class Journal:
             return cls(folder)
         with explained_writes(out):
             folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / IDENTITY_NAME, json.dumps(wanted).encode())
+        write_atomically(folder / IDENTITY_NAME, json.dumps(identity).encode())
         return cls(folder)
 
     def score(self, network: int, layer: str, kind: type[T]) -> T | None:
@@ -92,23 +152,62 @@ class Journal:
             write_atomically(arrays, array_bytes({_NETWORK: array}))
         write_atomically(path, json.dumps(asdict(score)).encode())
 
-    def sums(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]] | None:
-        """Return the sums of an interrupted pass; None if there are none."""
-        path = None if self._folder is None else self._folder / _SUMS_NAME
-        return read_arrays(path) if path is not None and path.is_file() else None
-
-    def keep_sums(self, arrays: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]) -> None:
-        """Keep the sums of a pass so far, in place of earlier ones."""
-        if self._folder is not None:
-            write_atomically(self._folder / _SUMS_NAME, array_bytes(dict(arrays)))
+    def sums(self, name: str) -> Sums:
+        """Return the sums of a pass, by a name."""
+        return Sums(None if self._folder is None else self._folder / f"{name}.safetensors")
 
     def close(self) -> None:
-        """Remove what was kept, once the result is written."""
+        """Remove what was kept but the identity, once the result is written."""
         if self._folder is not None:
+            (self._folder / IDENTITY_NAME).replace(self._folder.parent / IDENTITY_NAME)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, network: int, layer: str, suffix: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{network}-{layer}.{suffix}"
+
+
+def finished_result(
+    out: Path | None, name: str, identity: Mapping[str, Any], kind: type[T], *, resume: bool
+) -> T | None:
+    """Return the result of a finished analysis to resume; None if it is not finished.
+
+    Args:
+        out: its folder.
+        name: name of the result's file.
+        identity: what the scores would depend on.
+        kind: dataclass of the result, without its folder.
+        resume: whether a result that is there is reported.
+
+    Raises:
+        UsageError: it is the result of another analysis.
+        DamagedError: it is not as written.
+    """
+    path = None if out is None else out / name
+    if path is None or not resume or not path.is_file():
+        return None
+    if (path.parent / UNFINISHED_NAME / IDENTITY_NAME).is_file():
+        return None  # its report may be missing
+    kept = path.parent / IDENTITY_NAME
+    if not kept.is_file():
+        raise UsageError(
+            f"{out} already exists, and lacks the {IDENTITY_NAME} that says what it was measured "
+            "on; choose a new --out folder"
+        )
+    unlike = _differences(kept, identity)
+    if unlike:
+        raise UsageError(
+            f"the finished analysis at {out} differs in {', '.join(unlike)}; choose a new --out "
+            "folder"
+        )
+    record = read_json(path, dict, max_bytes=_MAX_RESULT_BYTES)
+    return as_record({**record, "out": None}, kind, origin=str(path))
+
+
+def _differences(path: Path, identity: Mapping[str, Any]) -> list[str]:
+    """Return the parts of an identity that differ in a file."""
+    wanted = json.loads(json.dumps(identity))
+    found = read_json(path, dict, max_bytes=_MAX_BYTES)
+    return [key for key in wanted if found.get(key) != wanted[key]]
 
 
 def identity_of(networks: Sequence[Subject], **settings: Any) -> dict[str, Any]:

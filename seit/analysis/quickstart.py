@@ -188,12 +188,14 @@ def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> Tokeni
         tell("tokenize", done, total)
 
     try:
-        return tokenize(source, out / "store", config, progress=progress)
+        result = tokenize(source, out / "store", config, progress=progress)
     except UsageError:
         if begun or not (out / "store").is_dir():
             raise
-    config = replace(config, overwrite=True)
-    return tokenize(source, out / "store", config, progress=progress)
+        config = replace(config, overwrite=True)
+        result = tokenize(source, out / "store", config, progress=progress)
+    assert isinstance(result, TokenizeResult), "only jobs in pieces have parts"
+    return result
 
 
 def _judge(out: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seit.analysis import (
+    RESULT_NAMES,
     SCORES,
     UNFINISHED_NAME,
     AnalyzeConfig,
@@ -83,8 +84,8 @@ def analyze(
             speakers.
         split: the split to read; by default `val` of a store, and all of a corpus.
         out: a new folder for `layers.json` (`cka.json`) and `report.html`.
-        resume: continue an interrupted analysis at ``out`` with the layers that it lacks; ``cka``
-            continues within its pass.
+        resume: continue an interrupted analysis at ``out`` where it stopped, up to a minute before
+            (``brain`` at the next layer); of a finished one, return the result.
         device: auto, cpu, cuda, mps.
         download: whether a network named on the hub may be downloaded.
         progress: called with (clips done, all clips).
@@ -191,7 +192,7 @@ def _check_out(folder: Path | None, *, resume: bool) -> None:
     if folder is None or not folder.exists():
         return
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if held and not (resume and UNFINISHED_NAME in held):
+    if held and not (resume and held & {UNFINISHED_NAME, *RESULT_NAMES}):
         raise UsageError(f"{folder} already exists; choose a new --out folder")
 
 

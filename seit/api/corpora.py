@@ -21,6 +21,7 @@ from seit.config import check_names, flatten, read_yaml
 from seit.errors import UsageError
 from seit.ingest import (
     Estimate,
+    PartResult,
     TokenizeConfig,
     TokenizeResult,
     estimate_job,
@@ -44,7 +45,7 @@ def tokenize(
     dry_run: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
     **changes: Any,
-) -> TokenizeResult | Estimate:
+) -> TokenizeResult | PartResult | Estimate:
     """Tokenize the images or sounds of a corpus into a store; resumes an interrupted job.
 
     Args:

@@ -78,7 +78,8 @@ class TargetFlags:
     random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True
     """Analyze the same network with random weights as well."""
     resume: bool = False
-    """Continue an interrupted analysis at --out with the layers that it lacks."""
+    """Continue an interrupted analysis at --out, from its sums of the last minute; of a finished
+    one, report the result."""
 
 
 @command.command
@@ -152,7 +153,8 @@ def cka(
         data: A store of the run's tokenizer; for hf: a corpus of sounds; for timm: one of pictures.
         with_: Another subject.
         other_data: Its data, from the same files; by default DATA.
-        resume: Continue an interrupted comparison at --out from its sums, kept every minute.
+        resume: Continue an interrupted comparison at --out, from its sums of the last minute; of a
+            finished one, report the result.
         flags: What is read.
     """
     from seit.analysis import CkaResult
@@ -224,7 +226,8 @@ def brain(
         shift: Least shift, in seconds.
         seed: Seed of shifts and random weights.
         random_twin: Score the same network with random weights as well.
-        resume: Continue an interrupted analysis at --out with the layers that it lacks.
+        resume: Continue an interrupted analysis at --out with the layers that it lacks; of a
+            finished one, report the result.
         flags: What is read.
     """
     from seit.analysis import BrainResult

@@ -62,6 +62,7 @@ RESUMABLE = (
     "delete",
     "analyze brain",
     "analyze cca",
+    "analyze cka",
     "analyze probe",
     "train",
     "pretrain",

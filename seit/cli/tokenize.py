@@ -42,8 +42,9 @@ def command(
     label_separator: str | None = None,
     plan: Literal["listing", "pieces"] = "listing",
     classes: Path | None = None,
-    fit_samples: int = 8192,
+    fit_samples: int | None = None,
     mixed_processors: bool = False,
+    part: str | None = None,
     strict: bool = False,
     overwrite: bool = False,
     embed_tokenizer: bool = False,
@@ -93,7 +94,10 @@ def command(
         plan: List the whole corpus first, or read it once in pieces (tars, Parquet files, tables),
             for corpora that no machine can list; see docs/clusters.md.
         classes: With pieces, a file with the classes, one a line, in the order of their labels.
-        fit_samples: With pieces, inputs that the codec is fitted to beforehand.
+        fit_samples: With pieces, inputs that the codec is fitted to beforehand: 8,192 images of
+            32×32 tokens by default.
+        part: With pieces, the share that this process makes, such as 3/100 (from 0/100): one
+            process per part, on any machines; the last one that ends seals the store.
         mixed_processors: Let a job in pieces run on processors that may round differently.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
         overwrite: Replace a finished store, or an unfinished job with other settings, at STORE.
@@ -108,7 +112,7 @@ def command(
         json: Print one JSON object.
     """
     from seit.api import tokenize
-    from seit.ingest import Estimate
+    from seit.ingest import Estimate, PartResult
 
     with progress_bar("tokenizing", plan if plan == "pieces" else "files") as bar:
 
@@ -144,6 +148,7 @@ def command(
             classes=classes,
             fit_samples=fit_samples,
             mixed_processors=mixed_processors,
+            part=part,
             strict=strict,
             overwrite=overwrite,
             embed_tokenizer=embed_tokenizer,
@@ -153,6 +158,13 @@ def command(
             changed_since=update_changed_since,
             dry_run=dry_run,
             progress=progress,
+        )
+    if isinstance(result, PartResult):
+        if json:
+            return print_result(result)
+        return say(
+            f"part {part} is done: {result.pieces:,} pieces, {result.samples:,} samples; "
+            f"{result.left:,} pieces of other parts are left"
         )
     warn(result.warnings)
     if isinstance(result, Estimate):

@@ -43,8 +43,8 @@ def command(
         seeds: Number of seeds; with several, each run gets a folder of OUT, and their spread is
             reported.
         pixels: Train on the pixels of this SRC instead, for comparison.
-        layer: Of the run of --init-from, keep the blocks up to this one, such as blocks.3;
-            `seit analyze probe` names the best. All by default.
+        layer: Of the run of --init-from, keep the network up to this layer: a block of a ViT, such
+            as blocks.3, or a stage; `seit analyze probe` names the best. All by default.
         pretrained: Start from timm's pretrained weights of the backbone: a .safetensors or torch
             file, or timm:NAME with --download. The stem and the classifier are new.
         pretrained_head: Load the classifier of --pretrained too, if it has as many classes.

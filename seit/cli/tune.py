@@ -38,9 +38,9 @@ def command(
         method: lora, adalora, adapter, houlsby, adapterbias, prefix, bitfit, weighted-sum, linear
             or full; several with commas between, or all, make runs in OUT/METHOD/seed-0 … and a
             table. That of the recipe by default.
-        layer: Read the classes from this layer of the backbone, such as blocks.3 of a ViT or
-            layers.3 of a speech model, and drop the blocks after it; `seit analyze probe` names the
-            best. The last by default.
+        layer: Read the classes from this layer of the backbone, such as blocks.3 of a ViT, layer3
+            of a ResNet or layers.3 of a speech model, and drop what follows; `seit analyze probe`
+            names the best. The last by default.
         seeds: Number of seeds of each method.
         backbone: hf: and the folder of a speech model (wav2vec 2.0, HuBERT, WavLM, data2vec-audio,
             UniSpeech-SAT, Whisper), instead of --init-from.

@@ -21,7 +21,7 @@ from .inputs.pool import DecodingPool as DecodingPool
 from .inputs.reader import LARGE_FILE_BYTES as LARGE_FILE_BYTES
 from .job import tokenize as tokenize
 from .resolve import resolve_tokenizer as resolve_tokenizer
-from .result import TokenizeResult as TokenizeResult
+from .result import PartResult as PartResult, TokenizeResult as TokenizeResult
 from .sources.corpus import Corpus as Corpus, Instance as Instance
 from .sources.detect import list_corpus as list_corpus
 from .sources.media import EXTENSIONS as EXTENSIONS, NOUNS as NOUNS

@@ -1,5 +1,6 @@
 """Settings of a tokenize job."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from seit.tokenizers import (
 
 DEFAULT_SIZE = 256
 MAX_SECONDS = 86_400
+_PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 MIN_FIT_SAMPLES, MAX_FIT_SAMPLES = 16, 1 << 20
 
 
@@ -43,9 +45,12 @@ class TokenizeConfig:
         plan: list the whole corpus first, or work in pieces: one tar, Parquet row group or range of
             a table at a time, in one pass and with no listing in memory.
         classes: file with the classes, one a line, in the order of their labels; for pieces.
-        fit_samples: inputs that the codec is fitted to before a job in pieces begins.
+        fit_samples: inputs that the codec is fitted to before a job in pieces begins; None for as
+            many as have 2^23 tokens, such as 8,192 images of 32×32.
         mixed_processors: whether a job in pieces may run on different kinds of processors, which
             may round differently.
+        part: share of the pieces that this process makes, such as 3/100, counted from 0, so that
+            many processes on many machines can share a job; None for all.
         strict: stop at the first unreadable input instead of skipping it.
         workers: inputs decoded in parallel; None for one per core. On a cluster, the number of
             actors; None for as many as fit.
@@ -84,8 +89,9 @@ class TokenizeConfig:
     views: int = 1
     plan: Literal["listing", "pieces"] = "listing"
     classes: Path | None = None
-    fit_samples: int = 8192
+    fit_samples: int | None = None
     mixed_processors: bool = False
+    part: str | None = None
     strict: bool = False
     workers: int | None = None
     decoders: Literal["auto", "threads", "processes"] = "auto"
@@ -132,16 +138,17 @@ class TokenizeConfig:
             raise UsageError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers is {self.workers}; expected at least 1")
-        if not MIN_FIT_SAMPLES <= self.fit_samples <= MAX_FIT_SAMPLES:
+        count = MIN_FIT_SAMPLES if self.fit_samples is None else self.fit_samples
+        if not MIN_FIT_SAMPLES <= count <= MAX_FIT_SAMPLES:
             raise UsageError(
                 f"fit_samples is {self.fit_samples}; expected {MIN_FIT_SAMPLES} to "
                 f"{MAX_FIT_SAMPLES:,}"
             )
         if self.plan == "pieces":
             self._check_pieces()
-        elif self.classes is not None or self.mixed_processors:
-            name = "mixed_processors" if self.classes is None else "classes"
-            raise UsageError(f"{name} is set; it needs --plan pieces")
+        for name in ("classes", "mixed_processors", "part"):
+            if getattr(self, name) and self.plan != "pieces":
+                raise UsageError(f"{name} is set; it needs --plan pieces")
         if self.ray_cpus < 1:
             raise UsageError(f"ray_cpus is {self.ray_cpus}; expected at least 1")
         if self.ray_encoders < 0:
@@ -165,6 +172,24 @@ class TokenizeConfig:
             raise UsageError(
                 "workdir is set; pieces are written to STORE directly, so leave it out"
             )
+        if self.part is not None:
+            self._check_part(self.part)
+
+    def _check_part(self, part: str) -> None:
+        found = _PART.fullmatch(part)
+        if found is None or int(found[1]) >= int(found[2]):
+            raise UsageError(
+                f"part is {part!r}; expected a number and a count, from 0/100 to 99/100"
+            )
+        if self.overwrite or self.engine != "local":
+            other = "overwrite" if self.overwrite else "engine ray"
+            raise UsageError(f"part is set with {other}; leave one of them out")
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Number of this process's part of the pieces, and count of parts."""
+        number, _, count = (self.part or "0/1").partition("/")
+        return int(number), int(count)
 
     @property
     def modality(self) -> Modality:

@@ -31,7 +31,8 @@ def describe_job(
         **({"label_separator": separator} if (separator := config.label_separator) else {}),
         **({"views": config.views} if config.views > 1 else {}),
         **({"embed_tokenizer": True} if config.embed_tokenizer else {}),
-        **({"plan": "pieces", "fit_samples": config.fit_samples} if is_pieces else {}),
+        **({"plan": "pieces"} if is_pieces else {}),
+        **({"fit_samples": count} if is_pieces and (count := config.fit_samples) else {}),
     }
 
 

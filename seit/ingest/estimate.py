@@ -1,6 +1,8 @@
 """Estimate of a job before it starts: counts, bytes and time from a small sample."""
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,12 @@ from seit.errors import SeitError
 from seit.ingest.batches import ENCODE_BATCH
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.fit import fit_tokenizer, make_reader, spread_evenly
+from seit.ingest.inputs.reader import Reader
 from seit.ingest.inputs.remarks import RemarkCounts
+from seit.ingest.pieces.sample import fit_to_pieces
+from seit.ingest.pieces.settle import first_inputs, mean_size, settle_pieces
 from seit.ingest.settle import settle_job
+from seit.ingest.sources import Instance
 from seit.ingest.store_remarks import larger_remark
 from seit.ingest.workspace import check_target
 from seit.outcomes import Outcome
@@ -58,6 +64,66 @@ class Estimate(Outcome):
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """Corpus as far as an estimate needs it.
+
+    Attributes:
+        config: settings with the inputs resolved.
+        tokenizer: tokenizer; None if it is to be fitted.
+        fit: fits it.
+        sample: some of the inputs.
+        inputs: number of all inputs.
+        classes: number of classes.
+        splits: inputs per split.
+        warnings: one line each.
+    """
+
+    config: TokenizeConfig
+    tokenizer: Tokenizer | None
+    fit: Callable[[Reader], Tokenizer]
+    sample: list[Instance]
+    inputs: int
+    classes: int
+    splits: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+def _list(source: str | Path, config: TokenizeConfig) -> _Listed:
+    corpus, config, given = settle_job(source, config)
+    return _Listed(
+        config=config,
+        tokenizer=given,
+        fit=lambda reader: fit_tokenizer(corpus, config, reader),
+        sample=spread_evenly(corpus.instances, SAMPLE),
+        inputs=len(corpus.instances),
+        classes=len(corpus.classes),
+        splits={split: len(entries) for split, entries in corpus.by_split().items()},
+        warnings=corpus.warnings,
+    )
+
+
+def _sample_pieces(source: str | Path, config: TokenizeConfig) -> _Listed:
+    """Look at the beginning of pieces; counts are estimated from it."""
+    corpus, config, given = settle_pieces(source, config)
+    first = list(first_inputs(corpus, config, SAMPLE))
+    sample = [entry.instance for entry in first]
+    inputs = corpus.expect_samples(mean_size(sample))
+    found = Counter(instance.split for instance in sample)
+    names = {entry.class_name for entry in first} - {None}
+    remark = f"counts are estimated from {len(sample)} inputs; classes are those of them"
+    return _Listed(
+        config=config,
+        tokenizer=given,
+        fit=lambda reader: fit_to_pieces(corpus, config, reader),
+        sample=sample,
+        inputs=inputs,
+        classes=len(names) if corpus.classes is None else len(corpus.classes),
+        splits={split: round(inputs * count / len(sample)) for split, count in found.items()},
+        warnings=(*corpus.warnings, remark),
+    )
+
+
 def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) -> Estimate:
     """List the corpus, fit the tokenizer and time a sample, without writing anything.
 
@@ -68,13 +134,13 @@ def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) 
     if not is_url(str(store)):
         check_target(Path(store), source)
     device = choose_device(config.device)
-    corpus, config, given = settle_job(source, config)
+    listed = _sample_pieces(source, config) if config.plan == "pieces" else _list(source, config)
+    config, chosen = listed.config, listed.sample
     with make_reader(config) as reader:
         started = time.perf_counter()
-        tokenizer = given or fit_tokenizer(corpus, config, reader)
+        tokenizer = listed.tokenizer or listed.fit(reader)
         fit_seconds = time.perf_counter() - started
         tokenizer = tokenizer.to(device)
-        chosen = spread_evenly(corpus.instances, SAMPLE)
         started, reason = time.perf_counter(), ""
         remarks = RemarkCounts()
         pending: list[torch.Tensor] = []
@@ -99,7 +165,7 @@ def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) 
         )
     layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
     unreadable = 1 - num_read / len(chosen)
-    count = round(len(corpus.instances) * num_good / num_read)
+    count = round(listed.inputs * num_good / num_read)
     key_bytes = sum(len(entry.key.encode()) for entry in chosen) / len(chosen)
     carried = stored_tokenizer_bytes(tokenizer, embed=config.embed_tokenizer)
     weights = len(codebook_bytes(tokenizer)) + len(carried)
@@ -115,16 +181,16 @@ def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) 
     )
     return Estimate(
         samples=count,
-        classes=len(corpus.classes),
-        splits={split: len(entries) for split, entries in corpus.by_split().items()},
+        classes=listed.classes,
+        splits=listed.splits,
         bytes=num_bytes,
         bytes_per_sample=num_bytes / count,
         source_bytes_per_sample=source_bytes,
-        seconds=fit_seconds + len(corpus.instances) / rate,
+        seconds=fit_seconds + listed.inputs / rate,
         samples_per_second=rate,
         unreadable_fraction=unreadable,
         warnings=(
-            *corpus.warnings,
+            *listed.warnings,
             *remarks.warnings(),
             *(() if remark is None else (remark,)),
         ),

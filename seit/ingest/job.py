@@ -32,7 +32,7 @@ from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.pieces.job import tokenize_pieces
 from seit.ingest.plan import ShardPlan, plan_shards
 from seit.ingest.resolve import with_own_backbone
-from seit.ingest.result import TokenizeResult, result_of
+from seit.ingest.result import PartResult, TokenizeResult, result_of
 from seit.ingest.settle import settle_job
 from seit.ingest.shard import refuse_skipped
 from seit.ingest.sources import Corpus
@@ -74,7 +74,7 @@ def tokenize(
     config: TokenizeConfig | None = None,
     *,
     progress: JobProgress | None = None,
-) -> TokenizeResult:
+) -> TokenizeResult | PartResult:
     """Tokenize the corpus at ``source`` into a store at ``store``; resumes an interrupted job.
 
     Both are paths or URLs. A store at a URL is built in ``config.workdir`` first.
@@ -149,6 +149,7 @@ def _tokenize_to_url(
         check_same_job(dict(found.card.job), describe_job(corpus.fingerprint, config, given), url)
         return result_of(found, 0.0, corpus.warnings)
     result = tokenize(source, staging, config, progress=progress)
+    assert isinstance(result, TokenizeResult), "only jobs in pieces have parts"
     upload(staging, url)
     return result
 

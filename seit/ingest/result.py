@@ -41,6 +41,23 @@ class TokenizeResult(Outcome):
     remarks: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, repr=False)
+class PartResult(Outcome):
+    """Outcome of a part of a job in pieces, while other parts are left.
+
+    Attributes:
+        pieces: pieces of this part, all of which are done.
+        samples: samples that this call made.
+        skipped: unreadable inputs of this part.
+        left: pieces of other parts without a record.
+    """
+
+    pieces: int
+    samples: int
+    skipped: int
+    left: int
+
+
 def result_of(
     store: Store,
     samples_per_second: float,

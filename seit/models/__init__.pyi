@@ -62,6 +62,7 @@ from .vision import (
 )
 from .vit import (
     disjoint_stem as disjoint_stem,
+    is_vit as is_vit,
     takes_patches as takes_patches,
     vit_stem as vit_stem,
 )

@@ -13,6 +13,7 @@ from seit.errors import DamagedError, UsageError
 from seit.models.compression.selection import cut
 from seit.models.compression.structure import Structure
 from seit.models.pyramid import Plan, parse_entry, plan_pyramid
+from seit.models.stages import end_after
 from seit.models.stem import Stem
 from seit.models.timm_models import (
     instantiate,
@@ -74,6 +75,7 @@ def build_backbone(
     stem: str = "auto",
     weights: Mapping[str, torch.Tensor] | None = None,
     structure: Structure | None = None,
+    last_stage: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a timm model over inputs (B, ``channels``, h, w) that returns (B, ``num_classes``).
@@ -89,6 +91,7 @@ def build_backbone(
             latter if it works, see `seit.models.entry`. ``none`` keeps timm's stem, for pixels.
         weights: weights to load into it; a larger model is refused before it takes memory.
         structure: sizes of a pruned ViT, whose values are undefined until weights are loaded.
+        last_stage: stage after which a hierarchical backbone ends; None for its last.
         **kwargs: passed to ``timm.create_model``.
 
     Raises:
@@ -99,12 +102,18 @@ def build_backbone(
     _check_ours(name, kwargs, stem)
     kwargs = settle(name, kwargs)
     original = sketch(name, kwargs)
+    if last_stage is not None and is_vit(original):
+        raise UsageError(
+            f"model.last_stage is {last_stage!r}, and {name!r} has no stages; set model.depth"
+        )
     settings = {**kwargs, "in_chans": channels, "num_classes": num_classes}
     make: Callable[[], nn.Module]
     inputs = (channels, *input_size)
     if stem == "none":
         size = {"img_size": input_size} if takes(original, "img_size") else {}
-        make = partial(instantiate, name, {**settings, **size})
+        make = _up_to(
+            last_stage, partial(instantiate, name, {**settings, **size}), inputs, num_classes
+        )
     elif is_vit(original):
         check_patch_embed(original, name)
         adaptor = vit_stem(stem, input_size)
@@ -115,6 +124,12 @@ def build_backbone(
         plan = plan_pyramid(name, settings, original=original, entry=entry, grid=input_size)
         plans = [plan, replace(plan, entry="up")] if stem == "auto" else [plan]
         make, rehearsed = _first_that_runs(plans, inputs, num_classes)
+        if last_stage is not None:
+            make = _up_to(last_stage, make, inputs, num_classes)
+            with without_memory():
+                rehearsed = make()
+            with torch.device("meta"):
+                rehearse(rehearsed, name, torch.zeros(2, *inputs), num_classes)
         if structure is not None:
             cut(rehearsed, structure, origin="the run")  # refuses a network without blocks
         if weights is not None:
@@ -152,6 +167,18 @@ def _first_that_runs(
         else:
             return plan.make, model
     raise errors[0]
+
+
+def _up_to(
+    stage: str | None,
+    make: Callable[[], nn.Module],
+    inputs: tuple[int, int, int],
+    num_classes: int,
+) -> Callable[[], nn.Module]:
+    """Return a maker of the same model that ends after a stage; None for its last."""
+    if stage is None:
+        return make
+    return lambda: end_after(make(), stage, inputs=inputs, num_classes=num_classes)
 
 
 def _check_size(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor]) -> None:

@@ -28,7 +28,8 @@ def takes_patches(name: str, **kwargs: Any) -> bool:
     Raises:
         UsageError: timm has no such model, or the arguments are invalid.
     """
-    return is_vit(sketch(name, settle(name, kwargs)))
+    of_timm = {key: value for key, value in kwargs.items() if key != "last_stage"}
+    return is_vit(sketch(name, settle(name, of_timm)))
 
 
 def is_vit(model: nn.Module) -> bool:

@@ -167,7 +167,7 @@ from .seeds import (
     train_seeds as train_seeds,
 )
 from .settings import resolve_settings as resolve_settings
-from .signals import Stop as Stop
+from .signals import Stop as Stop, listen as listen
 from .significance import (
     mcnemar_p as mcnemar_p,
     paired_interval as paired_interval,

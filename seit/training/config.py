@@ -60,10 +60,18 @@ class ModelConfig:
     """Number of blocks; None for the named model's default."""
     num_heads: int | None = None
     """Attention heads; None for the named model's default."""
+    last_stage: str | None = None
+    """Stage after which a hierarchical backbone ends, such as layer3 of a ResNet; None for its
+    last."""
 
     def timm_kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments of `timm.create_model`."""
-        sizes = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
+        """Return the keyword arguments of `build_backbone` that only some networks take."""
+        sizes = {
+            "embed_dim": self.embed_dim,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+            "last_stage": self.last_stage,
+        }
         chosen = {key: value for key, value in sizes.items() if value is not None}
         return {"drop_path_rate": self.drop_path, **chosen}
 
@@ -339,8 +347,8 @@ class TrainConfig(LoopConfig):
     """Settings of a supervised run, as trained by `seit train`."""
 
     layer: str | None = None
-    """Layer `blocks.N` of the run of `init_from` that the classifier reads, such as the one that
-    `seit analyze` names; later blocks are dropped. None keeps all."""
+    """Layer of the run of `init_from` that the classifier reads, as `seit analyze` names it: block
+    `blocks.N` of a ViT, or a stage. What follows is dropped. None keeps all."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Loss."""
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -355,12 +363,17 @@ class TrainConfig(LoopConfig):
         super().__post_init__()
         if self.pretrained is not None and self.init_from is not None:
             raise UsageError("pretrained and init_from are both set; start from one of them")
+        if self.pretrained is not None and self.model.last_stage is not None:
+            raise UsageError(
+                "pretrained and model.last_stage are both set; train the whole network, and then "
+                "from that run with --init-from and --layer"
+            )
         require_shares(self, "loss.label_smoothing", fits=lambda share: 0 <= share < 1)
         require_shares(self, "distill.alpha", fits=lambda share: 0 <= share <= 1)
         require_setting(
             0 < self.distill.temperature < math.inf, "distill.temperature", self, "above 0"
         )
-        if self.layer is not None:
+        if self.layer is not None and self.model.last_stage != self.layer:
             depth = index_of_block(self.layer) + 1
             fits = self.model.depth == depth
             require_setting(fits, "model.depth", self, f"{depth}, as layer is {self.layer}")
@@ -375,9 +388,8 @@ def index_of_block(layer: str) -> int:
     match = _BLOCK.fullmatch(layer)
     if match is None:
         raise UsageError(
-            f"layer is {layer!r}; a classifier reads blocks.0, blocks.1, … of a run's ViT, or "
-            "layers.0, … of a speech model (--backbone). A CNN or a hierarchical network cannot be "
-            "cut at a stage: `seit embed RUN STORE --layer STAGE` writes the features of one"
+            f"layer is {layer!r}; a classifier reads blocks.0, blocks.1, … of a run's ViT, a stage "
+            "of another network, or layers.0, … of a speech model (--backbone)"
         )
     return int(match[1])
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seit.classes import listed, match_classes, near_names, say_near
 from seit.errors import UsageError
-from seit.models import is_of_head, load_weights
+from seit.models import is_of_head, is_vit, load_weights
 from seit.shards import Store
 from seit.tokenizers import load_tokenizer
 from seit.training.config import LoopConfig, index_of_block
@@ -35,7 +35,7 @@ def start_from(model: nn.Module, run: Run, store: Store, *, layer: str | None = 
 
     The classifier takes the rows of the store's classes, matched by name. It keeps its new weights
     if the run was pretrained without one or lacks some of the store's classes. With ``layer``, the
-    model has the blocks up to this one only, and the classifier keeps its new weights.
+    model ends after this block or stage, and the classifier keeps its new weights.
 
     Raises:
         UsageError: the run has not finished, was trained on another tokenizer's tokens, or its
@@ -46,7 +46,7 @@ def start_from(model: nn.Module, run: Run, store: Store, *, layer: str | None = 
     head = {key for key in weights if is_of_head(model, key)}
     rows = _rows_of_head(run, store) if layer is None else None
     if layer is not None:
-        weights = _up_to(layer, weights, run)
+        weights = _up_to(layer, weights, run, model)
     if rows is None:
         fresh = {key: value for key, value in model.state_dict().items() if is_of_head(model, key)}
         weights = {key: value for key, value in weights.items() if key not in head} | fresh
@@ -56,12 +56,15 @@ def start_from(model: nn.Module, run: Run, store: Store, *, layer: str | None = 
     load_weights(model, weights, origin=str(run.path))
 
 
-def _up_to(layer: str, weights: dict[str, Tensor], run: Run) -> dict[str, Tensor]:
-    """Return the weights without those of blocks after a layer.
+def _up_to(layer: str, weights: dict[str, Tensor], run: Run, model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights without those of blocks after a layer, or those that a model has.
 
     Raises:
         UsageError: the run has no such block.
     """
+    if not is_vit(model):
+        names = model.state_dict().keys()
+        return {key: one for key, one in weights.items() if key in names}
     last = index_of_block(layer)
     number_of = {key: key.split(".")[1] for key in weights if key.startswith("blocks.")}
     has_blocks = all(number.isdigit() for number in number_of.values())
@@ -72,8 +75,7 @@ def _up_to(layer: str, weights: dict[str, Tensor], run: Run) -> dict[str, Tensor
             + (
                 f"its last is blocks.{count - 1}"
                 if count and has_blocks
-                else "only a plain ViT is cut at a block; "
-                "`seit embed --layer` writes the features of any layer"
+                else "`seit embed --layer` writes the features of any layer"
             )
         )
     return {key: one for key, one in weights.items() if int(number_of.get(key, 0)) <= last}

@@ -20,10 +20,13 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimizer of a timm model; no decay of 1-d parameters and ``no_weight_decay()``.
 
+    A module's ``rate_factors``, if it has them, multiply the learning rates of its own parameters,
+    by name.
+
     Raises:
         UsageError: the model does not name its layers, which layer decay needs.
     """
-    groups = _groups(model, config)
+    groups = _apart(_groups(model, config), model)
     if config.name == "lamb":
         # Disable its own clipping in favor of `clip_grad`.
         return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None)
@@ -58,6 +61,26 @@ def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
         layer_decay=config.layer_decay,
     )
     return layered
+
+
+def _apart(groups: list[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
+    """Return the groups, with parameters of another learning rate in groups of their own."""
+    factors = {
+        id(module.get_parameter(name)): factor
+        for module in model.modules()
+        for name, factor in getattr(module, "rate_factors", {}).items()
+    }
+    if not factors:
+        return groups
+    found = []
+    for group in groups:
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for one in group["params"]:
+            by_factor.setdefault(factors.get(id(one), 1.0), []).append(one)
+        for factor, params in by_factor.items():
+            scale = group.get(_LR_SCALE, 1.0) * factor
+            found.append({**group, "params": params, _LR_SCALE: scale})
+    return found
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -17,9 +17,10 @@ from seit.config import (
     to_mapping,
 )
 from seit.errors import SeitError, UsageError
+from seit.models import takes_patches
 from seit.recipes import find_recipe
 from seit.shards import Location, Store, as_store
-from seit.training.config import LoopConfig, index_of_block
+from seit.training.config import LoopConfig, ModelConfig, index_of_block
 from seit.training.defaults import backbone_of, default_settings, warn_of_modality
 from seit.training.kinds import kind_with
 
@@ -89,9 +90,16 @@ def resolve_settings(
     started = backbone_of(start, resumed=resumed) if start and "model.name" not in flags else {}
     layer = merge(*layers).get("layer")
     if layer is not None:
-        cut = {"model": {"depth": index_of_block(layer) + 1}}
-        started = merge(started, cut)
+        started = merge(started, {"model": _up_to(layer, merge(base, started, *layers))})
     return build(kind, merge(base, started, *layers), origin=_ORIGIN)
+
+
+def _up_to(layer: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a backbone that ends after a layer."""
+    name = values.get("model", {}).get("name", ModelConfig.name)
+    if isinstance(name, str) and not takes_patches(name):
+        return {"last_stage": layer}
+    return {"depth": index_of_block(layer) + 1}
 
 
 def _named(

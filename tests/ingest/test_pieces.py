@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from support.pictures import png
 
 import seit
 from seit.errors import SeitError, UsageError
-from seit.ingest import TokenizeConfig, fit_and_measure, tokenize
+from seit.ingest import TokenizeConfig, estimate_job, fit_and_measure, tokenize
 from seit.ingest.pieces import duplicates
 from seit.ingest.pieces.find import find_pieces
 from seit.ingest.pieces.maker import PieceMaker
@@ -318,6 +319,61 @@ def test_processes_make_the_same_bytes(tars, reference, tmp_path):
     assert tree(tmp_path / "store") == tree(reference)
 
 
+def test_an_estimate_looks_at_the_beginning_of_pieces(tars, tmp_path):
+    expected = estimate_job(tars, tmp_path / "store", CONFIG)
+    assert not (tmp_path / "store").exists()
+    assert 24 <= expected.samples <= 40  # tars also hold headers and labels
+    assert expected.classes == 3
+    assert expected.splits["train"] > expected.splits["val"] > 0
+    assert any("estimated from 32 inputs" in line for line in expected.warnings)
+
+
+# --------------------------------------------------------------------------------------- parts
+
+
+def test_parts_share_a_job_and_the_last_one_seals_it(tars, reference, tmp_path):
+    store = tmp_path / "store"
+    first = tokenize(tars, store, replace(CONFIG, part="0/3"))
+    assert (first.pieces, first.left) == (2, 2)
+    assert first.samples == 16
+    again = tokenize(tars, store, replace(CONFIG, part="0/3"))
+    assert (again.pieces, again.samples, again.left) == (2, 0, 2)
+    assert not (store / "store.json").exists()
+    assert tokenize(tars, store, replace(CONFIG, part="2/3")).left == 1
+    last = tokenize(tars, store, replace(CONFIG, part="1/3"))
+    assert last.record()["classes"] == 3
+    assert tree(store) == tree(reference)
+    assert tokenize(tars, store, replace(CONFIG, part="2/3")).record()["samples"] == 32
+
+
+def test_parts_at_the_same_time_wait_for_the_fit_of_the_first(
+    tars, reference, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("seit.ingest.pieces.job._POLL_SECONDS", 0.01)
+    store = tmp_path / "store"
+    failures = []
+
+    def drive(number):
+        try:
+            tokenize(tars, store, replace(CONFIG, part=f"{number}/4"))
+        except SeitError as error:
+            failures.append(error)
+
+    parts = [threading.Thread(target=drive, args=(number,)) for number in (3, 2, 1, 0)]
+    for part in parts:
+        part.start()
+    for part in parts:
+        part.join()
+    assert not failures
+    assert tree(store) == tree(reference)
+
+
+def test_a_part_does_not_wait_for_ever(tars, tmp_path, monkeypatch):
+    monkeypatch.setattr("seit.ingest.pieces.job.FIT_SECONDS", 0.0)
+    config = replace(CONFIG, part="1/2")
+    assert "part 0 did not fit" in message(SeitError, tars, tmp_path / "store", config)
+
+
 # -------------------------------------------------------------------------------------- faults
 
 
@@ -407,6 +463,11 @@ def test_a_missing_shard_is_noticed_before_the_store_is_sealed(tars, tmp_path, m
         ({"container": "zarr"}, "written as wds"),
         ({"views": 2}, "pieces have one"),
         ({"fit_samples": 2}, "expected 16 to"),
+        ({"fit_samples": 0}, "expected 16 to"),
+        ({"part": "3/3"}, "from 0/100 to 99/100"),
+        ({"part": "first"}, "from 0/100 to 99/100"),
+        ({"part": "0/3", "overwrite": True}, "leave one of them out"),
+        ({"part": "0/3", "plan": "listing"}, "needs --plan pieces"),
         ({"plan": "listing", "mixed_processors": True}, "needs --plan pieces"),
     ],
 )

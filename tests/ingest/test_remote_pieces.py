@@ -1,10 +1,12 @@
 """Jobs in pieces between buckets: one download, no local copy of the store, safe drivers."""
 
+import random
 import threading
 from dataclasses import replace
 
 import fsspec
 import pytest
+import torch
 from support import s3
 from support.files import plant, tree
 from support.jobs import interrupt, samples_of, tar_of
@@ -13,11 +15,14 @@ from support.pictures import png
 import seit
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest.fit import make_reader
+from seit.ingest.pieces.maker import PieceMaker
 from seit.ingest.pieces.piece import Findings, Piece
 from seit.ingest.pieces.place import JobPlace
 from seit.ingest.pieces.tars import TarPieces
+from seit.ingest.resolve import resolve_tokenizer
 from seit.ingest.sources import remote_files
-from seit.shards import RemoteFolder
+from seit.shards import RemoteFolder, RetryPolicy
 from seit.stores import verify_store
 
 CONFIG = TokenizeConfig(
@@ -115,6 +120,80 @@ def test_a_killed_job_resumes_on_another_machine(reference, monkeypatch):
     assert remote_tree(url) == reference
 
 
+def test_requests_that_fail_now_and_then_change_nothing(reference, monkeypatch):
+    url = "s3://pieces/stores/faults"
+    draw = random.Random(0)
+    request = RemoteFolder._request
+    failed = []
+
+    def flaky(self, method, *args, **kwargs):
+        if draw.random() < 0.15:
+            failed.append(method)
+            raise ConnectionError("reset by peer")
+        answer = request(self, method, *args, **kwargs)
+        if method in ("pipe_file", "put_file") and draw.random() < 0.15:
+            failed.append(f"answer to {method}")
+            raise TimeoutError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(RetryPolicy, "call", quick(RetryPolicy.call))
+    monkeypatch.setattr(RemoteFolder, "_request", flaky)
+    tokenize("s3://pieces/data/tars", url, CONFIG)
+    assert len(set(failed)) > 4
+    monkeypatch.undo()
+    assert remote_tree(url) == reference
+
+
+def quick(call):
+    """`RetryPolicy.call` that hardly waits."""
+
+    def called(policy, action, *, what):
+        return call(replace(policy, first_wait_seconds=0.001), action, what=what)
+
+    return called
+
+
+def test_a_worker_that_was_given_up_changes_nothing(reference, monkeypatch):
+    """It ends after another one made its piece, and after the store was sealed."""
+    url = "s3://pieces/stores/zombie"
+    late = []
+    make = PieceMaker.make
+
+    def keep(maker, task):
+        late.append((maker, task))
+        return make(maker, task)
+
+    monkeypatch.setattr(PieceMaker, "make", keep)
+    config = replace(CONFIG, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("seit.ingest.pieces.job.seal_store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize("s3://pieces/data/tars", url, config)
+    place = JobPlace(url)
+    for number in range(4):
+        place.forget(f"{number:08d}")
+    tokenize("s3://pieces/data/tars", url, config)
+    assert len(late) == 8
+    assert remote_tree(url) == reference
+    maker, task = late[0]
+    maker._encoder = Encoded(maker._tokenizer)
+    maker._reader = make_reader(resolve_tokenizer(config)[0])
+    with pytest.raises(SeitError, match="belongs to another job now"):
+        make(maker, task)
+    assert remote_tree(url) == reference
+
+
+class Encoded:
+    """An encoder of a worker that is still at it."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def encode(self, batches):
+        for payload, batch in batches:
+            yield payload, self._tokenizer.encode(torch.from_numpy(batch)).numpy()
+
+
 def test_two_drivers_of_one_job_make_one_store(reference):
     url = "s3://pieces/stores/two"
     failures = []
@@ -166,6 +245,8 @@ def test_what_lies_at_the_place_is_left_alone(bucket):
     bucket.pipe("pieces/mine/thesis.tex", b"mine")
     with pytest.raises(UsageError, match=r"already holds 'thesis\.tex'"):
         tokenize("s3://pieces/data/tars", "s3://pieces/mine", CONFIG)
+    with pytest.raises(UsageError, match=r"already holds 'thesis\.tex'"):
+        tokenize("s3://pieces/data/tars", "s3://pieces/mine", replace(CONFIG, overwrite=True))
     assert bucket.find("pieces/mine") == ["pieces/mine/thesis.tex"]
     with pytest.raises(SeitError, match="s3://nowhere"):
         tokenize("s3://pieces/data/tars", "s3://nowhere/store", CONFIG)

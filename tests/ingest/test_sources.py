@@ -676,18 +676,94 @@ def test_thumbnails_and_side_files_in_tars(tmp_path: Path) -> None:
     assert corpus.warnings == (
         "1 left out, as another image of the same name was taken: x.tar/cats/1.thumb.jpg",
         "none of 1 instances has a label: labels are looked for in .cls members and in the fields "
-        "label, class, category of .json members; next to the images there are 1 .xmp; names of "
-        "tars and folders in them are not labels",
+        "label, class, category, labels of .json members; next to the images there are 1 .xmp; "
+        "names of tars and folders in them are not labels",
     )
 
 
-def test_lists_for_labels_in_tars(tmp_path: Path) -> None:
-    members = [("a.jpg", b"x"), ("a.json", b'{"label": ["red", "blue"], "n": 1}')]
+SEVERAL = [
+    ("a.jpg", b"x"),
+    ("a.json", b'{"label": ["red", "blue", "red"], "n": 1}'),
+    ("b.jpg", b"x"),
+    ("b.json", b'{"labels": ["blue"], "category": null}'),
+    ("c.jpg", b"x"),
+    ("c.json", b'{"class": "green"}'),
+    ("d.jpg", b"x"),
+    ("d.cls", b'["red", "green"]'),
+    ("e.jpg", b"x"),
+    ("e.json", b'{"labels": []}'),
+    ("f.jpg", b"x"),
+]
+
+
+def test_several_labels_in_tars(tmp_path: Path) -> None:
+    corpus = list_corpus(write_tar(tmp_path / "x.tar", SEVERAL), val_fraction=0)
+    assert corpus.classes == ("blue", "green", "red")
+    found = {key[-1]: dict(item.metadata) for key, item in by_key(corpus).items()}
+    assert {key: item["labels"] for key, item in found.items()} == {
+        "a": ["blue", "red"],
+        "b": ["blue"],
+        "c": ["green"],
+        "d": ["green", "red"],
+        "e": [],
+        "f": None,
+    }
+    assert found["a"]["n"] == 1
+    assert all(item.label == -1 for item in corpus.instances)
+    more = [
+        ("g.jpg", b"x"),
+        ("g.json", b'{"label": [["red"]]}'),
+        ("h.jpg", b"x"),
+        ("h.json", b'{"label": {"red": 1}}'),
+    ]
+    told = "\n".join(
+        list_corpus(write_tar(tmp_path / "y.tar", SEVERAL + more), val_fraction=0).warnings
+    )
+    assert "1 without their labels, as these are lists of lists or too many: y.tar/g" in told
+    assert "1 ignored, as their labels or fields cannot be read: y.tar/h.json" in told
+
+
+def test_labels_beside_a_label_are_metadata(tmp_path: Path) -> None:
+    members = [
+        ("a.jpg", b"x"),
+        ("a.json", b'{"label": "red", "labels": ["x", "y"]}'),
+        ("b.jpg", b"x"),
+        ("b.json", b'{"labels": ["z"]}'),
+        ("b.cls", b"blue"),
+    ]
     corpus = list_corpus(write_tar(tmp_path / "x.tar", members), val_fraction=0)
-    assert by_key(corpus)["x.tar/a"].metadata == (("n", 1),)
-    assert "1 without their labels, as these are lists and a label is one value" in str(
-        corpus.warnings
-    )
+    assert corpus.classes == ("blue", "red")
+    assert sorted(item.label for item in corpus.instances) == [0, 1]
+
+
+def test_several_labels_in_parquet_files_of_media(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    images = [{"bytes": b"x", "path": f"{name}.jpg"} for name in "abcd"]
+    path = tmp_path / "train.parquet"
+    labels = [["red", "blue"], ["blue"], [], None]
+    parquet.write_table(pa.table({"image": images, "labels": labels}), path)
+    corpus = list_corpus(tmp_path)
+    assert corpus.classes == ("blue", "red")
+    found = {key: dict(item.metadata)["labels"] for key, item in by_key(corpus).items()}
+    assert found == {
+        "train/a.jpg": ["blue", "red"],
+        "train/b.jpg": ["blue"],
+        "train/c.jpg": [],
+        "train/d.jpg": None,
+    }
+    feature = {"_type": "Sequence", "feature": {"_type": "ClassLabel", "names": ["no", "yes", "?"]}}
+    declared = {b"huggingface": json.dumps({"info": {"features": {"labels": feature}}}).encode()}
+    table = pa.table({"image": images, "labels": [[1], [1, 0], [], [-1]]})
+    parquet.write_table(table.replace_schema_metadata(declared), path)
+    corpus = list_corpus(tmp_path)
+    assert corpus.classes == ("no", "yes"), "in the order of the declaration"
+    found = [dict(item.metadata)["labels"] for item in by_key(corpus).values()]
+    assert found == [["yes"], ["no", "yes"], [], []]
+    table = pa.table({"image": images, "labels": [[1], [9], [], []]})
+    parquet.write_table(table.replace_schema_metadata(declared), path)
+    with pytest.raises(UsageError, match=r"row 2 has the label 9; its file declares 3 classes"):
+        list_corpus(tmp_path)
 
 
 def test_tars_that_name_no_split_beside_others_that_do(tmp_path: Path) -> None:

@@ -5,13 +5,18 @@ import json
 import pytest
 import torch
 from support.pretraining import CONFIG as PRETRAIN, changed
+from torch import nn
+from torch.nn import functional
 
 import seit
 from seit.config import to_mapping
 from seit.errors import UsageError
 from seit.exports import load_graph
+from seit.models import TuningConfig, make_tuning
 from seit.pretraining import pretrain
 from seit.training import Run
+from seit.training.config import OptimConfig
+from seit.training.optimizer import make_optimizer, set_learning_rate
 
 SETTINGS = {
     "data": {"batch_size": 12},
@@ -79,6 +84,91 @@ def test_shares_of_layers_are_learned_kept_and_exported(encoder, pattern_store, 
     (folder / "config.json").write_text(json.dumps(spec))
     with pytest.raises(UsageError, match="speak of more weights"):
         load_graph(folder)
+
+
+def test_a_stage_of_a_cnn_is_tuned_evaluated_and_exported(pattern_store, pattern_folder, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "tuned"
+    model = {"name": "resnet10t", "stem": "auto"}
+    short = {**SETTINGS, "schedule": {"steps": 2, "warmup_steps": 1}}
+    seit.train(pattern_store, out=whole, config={**short, "model": model})
+    named = seit.analyze(
+        whole,
+        data=pattern_folder / "store",
+        method="ridge",
+        split="train",
+        fewest=5,
+        folds=3,
+        random_twin=False,
+    )
+    layer = named.layers[-2].name
+    flags = {"config": short, "init_from": whole, "method": "linear", "layer": layer}
+    result = seit.tune(pattern_store, out=out, **flags)
+    run = Run.open(out)
+    assert run.settings.model.last_stage == layer == "layer3"
+    before, after = Run.open(whole).load_weights(), run.load_weights()
+    assert not any(key.startswith("layer4") for key in after)
+    for key in after.keys() - {"fc.weight", "fc.bias"}:
+        assert torch.equal(before[key], after[key]), key
+    assert after["fc.weight"].shape[1] < before["fc.weight"].shape[1]
+    assert seit.evaluate(out, store=pattern_store).top1 == result.top1
+    assert seit.tune(pattern_store, out=out, resume=True, **flags).record() == result.record()
+    folder = tmp_path / "exported"
+    files = seit.export(out, out=folder, formats=["safetensors"]).files
+    assert all(file.logit_difference < 1e-4 for file in files if file.logit_difference is not None)
+    tokens = torch.from_numpy(pattern_store["val"].tokens[:3].astype("int64"))
+    assert load_graph(folder)(tokens)[0].shape == (3, 3)
+    flags |= {"out": tmp_path / "x"}
+    with pytest.raises(UsageError, match=r"no stage 'blocks\.1'; .*layer4"):
+        seit.tune(pattern_store, **{**flags, "layer": "blocks.1"})
+    with pytest.raises(UsageError, match="differ in width or resolution"):
+        seit.tune(pattern_store, **{**flags, "layer": None, "method": "weighted-sum"})
+
+
+class Drowned(nn.Module):
+    """Block that adds noise of its own to the tokens (B, N, D); the classes are lost after it."""
+
+    attn = None
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+        self.level = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x):
+        generator = torch.Generator().manual_seed(self.number)
+        return x + self.level * torch.randn(x.shape, generator=generator)
+
+
+class Reader(nn.Module):
+    """Mean over tokens and a classifier, after blocks."""
+
+    def __init__(self, depth):
+        super().__init__()
+        self.blocks = nn.Sequential(*(Drowned(number) for number in range(depth)))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.blocks(x).mean(1))
+
+
+def test_the_average_moves_to_the_layer_that_holds_the_classes_in_forty_steps():
+    torch.manual_seed(0)
+    labels = torch.arange(40) % 4
+    x = torch.randn(4, 16)[labels][:, None] + torch.zeros(40, 8, 16)
+    model = Reader(depth=3)
+    tuning = make_tuning(TuningConfig(method="weighted-sum"))
+    tuning.attach(model)
+    optimizer = make_optimizer(model, OptimConfig(lr=1e-2), torch.device("cpu"))
+    set_learning_rate(optimizer, 1e-2)
+    for _ in range(40):
+        functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    shares = tuning.layer_shares()
+    assert shares["stem"] > 0.5, "0.25 at the start, 0.35 at the classifier's rate"
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert rates[id(model.blocks.layer_weights)] == pytest.approx(0.1)
+    assert rates[id(model.head.weight)] == pytest.approx(0.01)
 
 
 @pytest.mark.slow

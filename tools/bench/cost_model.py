@@ -7,7 +7,9 @@ folder; its rate in images per second and core, and its bytes per image, are ext
 rates measured elsewhere with --rate and --bytes-per-image.
 
 The model is linear: actors share nothing but the storage, which must deliver
-`source_bytes_per_second`.
+`source_bytes_per_second`. With --gpus and their --gpu-rate (of `tools/gpu_check.py`), cores only
+decode, at the --decode-rate that `tools/bench/cluster.py stages` prints; the slower side counts.
+Requests are those of `--plan pieces`: parts of 8 MB to read, and four writes a piece.
 """
 
 import argparse
@@ -20,6 +22,8 @@ from pathlib import Path
 from seit.ingest import TokenizeConfig, tokenize
 
 SECONDS_PER_HOUR = 3600
+READ_BYTES = 8 << 20
+WRITES_OF_PIECE = 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,51 @@ def cost(
     }
 
 
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs that encode what the cores decode, in images per second each."""
+
+    count: int
+    images_per_second: float
+    decoded_per_second_and_core: float
+    price_per_hour: float
+
+
+def cost_with_gpus(
+    rate: Rate,
+    gpus: Gpus,
+    *,
+    images: float,
+    cores: int,
+    price_per_core_hour: float,
+    efficiency: float,
+) -> dict[str, float | str]:
+    """Estimate hours, money and bytes of a corpus that GPUs encode."""
+    decoded = cores * gpus.decoded_per_second_and_core
+    encoded = gpus.count * gpus.images_per_second
+    pace = Rate(min(decoded, encoded) / cores, rate.bytes_per_image, rate.source_bytes_per_image)
+    found = cost(
+        pace,
+        images=images,
+        cores=cores,
+        price_per_core_hour=price_per_core_hour,
+        efficiency=efficiency,
+    )
+    return {
+        **found,
+        "money": found["money"] + found["hours"] * gpus.count * gpus.price_per_hour,
+        "gpu_hours": found["hours"] * gpus.count,
+        "limited_by": "decoding" if decoded < encoded else "encoding",
+        "cores_per_gpu": gpus.images_per_second / gpus.decoded_per_second_and_core,
+    }
+
+
+def requests(source_bytes: float, images: float, piece_images: int) -> dict[str, float]:
+    """Estimate the requests to object storage of a job in pieces."""
+    pieces = images / piece_images
+    return {"reads": source_bytes / READ_BYTES + pieces, "writes": WRITES_OF_PIECE * pieces}
+
+
 def main() -> None:
     """Print the cost of a corpus."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,6 +132,11 @@ def main() -> None:
     parser.add_argument("--images", type=float, required=True)
     parser.add_argument("--cores", type=int, required=True)
     parser.add_argument("--price", type=float, default=0.0, help="of a core hour")
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--gpu-rate", type=float, help="images that one encodes per second")
+    parser.add_argument("--gpu-price", type=float, default=0.0, help="of an hour of one")
+    parser.add_argument("--decode-rate", type=float, help="images that a core decodes per second")
+    parser.add_argument("--piece-images", type=int, default=10_000, help="of a tar")
     parser.add_argument("--efficiency", type=float, default=0.9)
     arguments = parser.parse_args()
     if arguments.source:
@@ -95,23 +149,22 @@ def main() -> None:
         rate = Rate(arguments.rate, arguments.bytes_per_image, arguments.source_bytes_per_image)
     else:
         parser.error("pass --source, or --rate and --bytes-per-image")
-    print(
-        json.dumps(
-            {
-                "model": "tokenize_cost",
-                "tokenizer": arguments.tokenizer,
-                **asdict(rate),
-                **cost(
-                    rate,
-                    images=arguments.images,
-                    cores=arguments.cores,
-                    price_per_core_hour=arguments.price,
-                    efficiency=arguments.efficiency,
-                ),
-            },
-            indent=2,
-        )
-    )
+    settings = {
+        "images": arguments.images,
+        "cores": arguments.cores,
+        "price_per_core_hour": arguments.price,
+        "efficiency": arguments.efficiency,
+    }
+    if arguments.gpus:
+        if not (arguments.gpu_rate and arguments.decode_rate):
+            parser.error("--gpus needs --gpu-rate and --decode-rate")
+        gpus = Gpus(arguments.gpus, arguments.gpu_rate, arguments.decode_rate, arguments.gpu_price)
+        found = cost_with_gpus(rate, gpus, **settings)
+    else:
+        found = cost(rate, **settings)
+    sent = requests(float(found["source_bytes"]), arguments.images, arguments.piece_images)
+    result = {"model": "tokenize_cost", "tokenizer": arguments.tokenizer, **asdict(rate)}
+    print(json.dumps({**result, **found, "requests": sent}, indent=2))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ Parts:
                Glover's response and FIR models, compared with circular shifts
     cortex     synthetic targets, each driven by one layer of Whisper-tiny.en on synthetic voices
                through the response of blood flow, in autoregressive noise: which layer is found?
+    narration  electrodes that naplib simulates from the auditory spectrogram of real speech: the
+               spectrogram, layers of Whisper-tiny.en and of its random twin
 
 Material comes from the package index and from espeak-ng. Finished parts are kept in the record and
 not repeated. Prints JSON::
 
-    uv run --extra speech --extra brain python tools/study/brain.py --work DIR
+    uv run --extra speech --extra brain --with h5py python tools/study/brain.py --work DIR
 """
 
 import argparse
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from narration import TR, unpack
 from packages import fetch_wheel, read_member
 from records import DOCS, check, environment, plot_layers, spread, write
 from voices import WORDS, Speaker
@@ -50,6 +53,8 @@ SNRS = (0.1, 0.5, 2.0)
 TARGETS, CORTEX_TR, RUN_SECONDS, RUNS = 20, 1.0, 150, 6
 MEMORY = 0.3
 """Autoregression of the noise of the synthetic cortex."""
+NARRATION_DIM, NARRATION_DELAYS, NARRATION_NULLS = 32, 12, 2
+"""Components of each layer, delays of 20 ms, and circular shifts, for the simulated electrodes."""
 
 
 def slow(random: np.random.Generator, count: int, columns: int, memory: float) -> Array:
@@ -251,10 +256,78 @@ def _plant(features: dict[str, dict[str, Array]], folder: Path) -> list[tuple[st
     return planted
 
 
+def narration(work: Path) -> dict[str, Any]:
+    """Return scores of features of real speech for electrodes simulated from its spectrogram."""
+    if not (work / "whisper").exists():
+        convert(fetch(work), work / "whisper")
+    sounds, responses, spectrograms = unpack(work)
+    out = work / "narration-report"
+    if (out / "brain.json").exists():
+        shutil.rmtree(out)
+    found = seit.analyze(
+        f"hf:{work / 'whisper'}",
+        data=sounds,
+        method="brain",
+        responses=responses,
+        tr=TR,
+        response="delays",
+        delays=NARRATION_DELAYS,
+        max_dim=NARRATION_DIM,
+        nulls=NARRATION_NULLS,
+        out=out,
+        resume=True,
+    )
+    names = sorted(spectrograms)
+    y = [np.load(responses / f"{name}.npy") for name in names]
+    bands = _components([spectrograms[name] for name in names], NARRATION_DIM)
+    x = [delayed(values, range(NARRATION_DELAYS)) for values in bands]
+
+    def score(given: Sequence[Array]) -> Array:
+        return encode(given, y)
+
+    own, least = score(x), round(20.0 / TR)
+    null = null_scores(score, x, draws=NARRATION_NULLS, least=least, seed=0).mean(1)
+    networks = {"Whisper-tiny.en": found.layers, **{x.name: x.layers for x in found.controls}}
+    rows = {
+        name: {x.name: [x.score, x.error, x.null_mean, x.null_std] for x in layers}
+        for name, layers in networks.items()
+    }
+    spectrogram = [float(own.mean()), float(own.std(ddof=1) / np.sqrt(len(own)))]
+    rows["auditory spectrogram"] = {
+        "spectrogram": [*spectrogram, float(null.mean()), float(null.std(ddof=1))]
+    }
+    best = max(one.score for one in found.layers)
+    by_control = {one.name: max(x.score for x in one.layers) for one in found.controls}
+    nulls = [abs(values[2]) for layers in rows.values() for values in layers.values()]
+    mel = next(value for name, value in by_control.items() if "random" not in name)
+    twin = next(value for name, value in by_control.items() if "random" in name)
+    return {
+        "material": "naplib: real narrated speech, ten electrodes simulated from its spectrogram",
+        "seconds": round(sum(map(len, y)) * TR),
+        "scores": rows,
+        "floors": {
+            "B3 auditory spectrogram": check(spectrogram[0], least=0.80),
+            "B3 log-mel spectrogram": check(mel, least=0.74, most=spectrogram[0]),
+            "B3 best layer over log-mel": check(best - mel, most=0.02),
+            "B3 random weights": check(twin, most=0.52),
+            "B3 null": check(max(nulls), most=0.06),
+        },
+    }
+
+
+def _components(runs: Sequence[Array], dim: int) -> list[Array]:
+    """Return the first principal components of all runs."""
+    whole = np.concatenate(runs)
+    mean = whole.mean(0)
+    vectors = np.linalg.eigh(np.cov((whole - mean).T))[1][:, ::-1][:, :dim]
+    return [(one - mean) @ vectors for one in runs]
+
+
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "synthetic": synthetic,
     "bold": bold,
     "cortex": cortex,
+    "narration": narration,
 }
 
 

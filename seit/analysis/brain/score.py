@@ -10,7 +10,7 @@ Legend: S people, M targets.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,14 @@ from seit.analysis.brain.significance import (
     sign_flip,
 )
 from seit.analysis.brain.stimuli import run_features, trimmed
-from seit.analysis.journal import Journal, identity_of
+from seit.analysis.journal import BRAIN_NAME, Journal, finished_result, identity_of
 from seit.analysis.subjects.base import Subject, depth_of
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.progress import Count
 from seit.tensors import array_bytes
 
-RESULT_NAME, SCORES_NAME, MAPS_NAME = "brain.json", "scores.safetensors", "maps"
+SCORES_NAME, MAPS_NAME = "scores.safetensors", "maps"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def score_brain(
         baselines: subjects on the same stimuli, to compare with.
         out: new folder of `brain.json`, `scores.safetensors` (float64 (S, M) by layer), `maps` of
             responses from volumes, and `report.html`; None writes nothing.
-        resume: continue an interrupted analysis at ``out`` with the layers that it lacks.
+        resume: continue an interrupted analysis at ``out`` with the layers that it lacks; of a
+            finished one, return the result.
         progress: called with (layers done, all layers).
 
     Raises:
@@ -89,6 +90,9 @@ def score_brain(
     for values in (values for own in recordings.runs.values() for values in own.values()):
         heard.update(np.ascontiguousarray(values).tobytes())
     identity = identity_of(networks, settings=asdict(config), responses=heard.hexdigest())
+    finished = finished_result(out, BRAIN_NAME, identity, BrainResult, resume=resume)
+    if finished is not None:
+        return replace(finished, out=out)
     journal = Journal.open(out, identity, resume=resume)
     for number, network in enumerate(networks):
         kept = {layer: journal.score(number, layer, LayerBrainScore) for layer in network.layers}
@@ -242,7 +246,7 @@ def _write(
     with explained_writes(out):
         out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / SCORES_NAME, array_bytes(dict(of_people)))
-    write_atomically(out / RESULT_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
+    write_atomically(out / BRAIN_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
     maps = {} if recordings.space is None else _maps(out, result, of_people, recordings)
     write_brain_report(out, result, config, maps)
 

@@ -148,7 +148,7 @@ class BrowsePages:
             "cells": cells,
             "notes": [self._note(selection, query, cell) for cell in cells],
             "classes": self.site.store.classes,
-            "is_audio": self.site.modality == "audio",
+            "is_heard": self.site.is_heard,
             "start": query.start,
         }
 

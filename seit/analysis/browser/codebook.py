@@ -97,9 +97,8 @@ def count_codes(site: Site) -> Usage:
                 counts[level] += np.bincount(part.reshape(-1), minlength=num_codes)
             if by_class is not None:
                 known = labels >= 0
-                cells = labels[known, None].astype(np.int64) * num_codes + tokens[known].reshape(
-                    int(known.sum()), -1
-                )
+                ids = tokens[known].reshape(int(known.sum()), layout.length)
+                cells = labels[known, None].astype(np.int64) * num_codes + ids
                 by_class += np.bincount(cells.reshape(-1), minlength=by_class.size).reshape(
                     by_class.shape
                 )

@@ -7,8 +7,10 @@ position, as `seit duplicates` does, to find near-duplicates.
 Legend: N samples of a block, H W grid, K codes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,8 @@ from seit.shards import Kind, Shard, Split, Store
 
 MAX_COMPARED = 50_000
 """Most samples compared with one; of more, blocks evenly spaced over all splits are."""
+MAX_KEPT_BYTES = 128 << 20
+"""Most bytes of ids that are kept between searches."""
 _ENOUGH = 0.95
 
 
@@ -42,35 +46,87 @@ class Neighborhood:
     total: int
 
 
-Search = Callable[[str, int], Neighborhood]
-"""Function that finds the neighbors of a sample, given its split and row."""
+Ids = npt.NDArray[np.unsignedinteger]
 
 
-def nearest_by_codes(store: Store, split: str, row: int, *, most: int = 12) -> Neighborhood:
-    """Return the samples whose histograms of codes overlap most with that of one sample.
+class CodeSearch:
+    """Search for the samples whose histograms of codes overlap most with that of one.
 
-    Raises:
-        DamagedError: the sample is in a damaged block.
+    The ids of the compared samples are decoded once and kept, if they take at most `MAX_KEPT_BYTES`
+    (102 MB for 50,000 grids of 1,024 ids); else at each search.
+
+    Args:
+        store: the store.
     """
-    tokens = store[split].read_tokens(np.array([row]))
-    num_codes = store.card.layout.num_codes
-    codes, counts = np.unique(tokens, return_counts=True)
-    wanted = np.zeros(num_codes, dtype=np.int32)
-    wanted[codes] = counts
-    best: list[Neighbor] = []
-    compared = 0
-    for name, start, block_NHW in _blocks(store):
-        compared += len(block_NHW)
-        overlap = _overlap(block_NHW.reshape(len(block_NHW), -1), wanted, len(codes))
-        if name == split and start <= row < start + len(block_NHW):
-            overlap[row - start] = -1
-        near = [
-            Neighbor(name, start + place, float(overlap[place]) / tokens.size)
-            for place in np.argsort(-overlap, kind="stable")[:most].tolist()
-        ]
-        best = sorted([*best, *near], key=lambda one: -one.similarity)[:most]
-    best = [one for one in best if one.similarity >= 0]
-    return Neighborhood(_scored(store, tokens, best), compared, store.card.samples)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: list[tuple[str, int, Ids]] | None = None
+        self._lock = Lock()
+
+    def nearest(self, split: str, row: int, *, most: int = 12) -> Neighborhood:
+        """Return the nearest samples of one.
+
+        Raises:
+            DamagedError: the sample is in a damaged block.
+        """
+        tokens = self._store[split].read_tokens(np.array([row]))
+        codes, counts = np.unique(tokens, return_counts=True)
+        wanted = np.zeros(self._store.card.layout.num_codes, dtype=np.int32)
+        wanted[codes] = counts
+        best: list[tuple[Neighbor, Ids]] = []
+        compared = 0
+        for name, start, block_NHW in self._blocks():
+            compared += len(block_NHW)
+            overlap = _overlap(block_NHW.reshape(len(block_NHW), -1), wanted, len(codes))
+            if name == split and start <= row < start + len(block_NHW):
+                overlap[row - start] = -1
+            near = [
+                (
+                    Neighbor(name, start + place, float(overlap[place]) / tokens.size),
+                    block_NHW[place : place + 1],
+                )
+                for place in np.argsort(-overlap, kind="stable")[:most].tolist()
+            ]
+            best = sorted([*best, *near], key=lambda one: -one[0].similarity)[:most]
+        best = [one for one in best if one[0].similarity >= 0]
+        return Neighborhood(self._scored(tokens, best), compared, self._store.card.samples)
+
+    def _blocks(self) -> Iterable[tuple[str, int, Ids]]:
+        """Return split, first row and ids (N, H, W) of the blocks to compare."""
+        layout = self._store.card.layout
+        compared = min(self._store.card.samples, MAX_COMPARED)
+        if compared * layout.length * layout.dtype.itemsize > MAX_KEPT_BYTES:
+            return _decoded(self._store)
+        with self._lock:
+            if self._kept is None:
+                self._kept = list(_decoded(self._store))
+            return self._kept
+
+    def _scored(self, tokens_1HW: Ids, found: Sequence[tuple[Neighbor, Ids]]) -> list[Neighbor]:
+        """Return neighbors with their scores as near-duplicates, if the codebook allows them."""
+        embedding = self._embedding
+        if embedding is None:
+            return [one for one, _ in found]
+        scored = []
+        for one, other_1HW in found:
+            score = scores(
+                tokens_1HW,
+                other_1HW,
+                embedding,
+                mirrored=np.zeros(1, bool),
+                zooms=True,
+                enough=_ENOUGH,
+            )
+            scored.append(replace(one, score=float(score[0])))
+        return scored
+
+    @cached_property
+    def _embedding(self) -> Embedding | None:
+        try:
+            return Embedding(self._store)
+        except UsageError:
+            return None
 
 
 def _overlap(
@@ -87,7 +143,7 @@ def _overlap(
     return found
 
 
-def _blocks(store: Store) -> Iterator[tuple[str, int, npt.NDArray[np.unsignedinteger]]]:
+def _decoded(store: Store) -> Iterator[tuple[str, int, Ids]]:
     """Yield split, first row and ids (N, H, W) of the blocks to compare; damaged ones are not."""
     stride = max(1, -(-store.card.samples // MAX_COMPARED))
     for name, split in store.items():
@@ -103,21 +159,3 @@ def _spaced(split: Split, stride: int) -> Iterator[tuple[Shard, int]]:
     for number, place in enumerate(split.blocks()):
         if number % stride == 0:
             yield place
-
-
-def _scored(
-    store: Store, tokens_1HW: npt.NDArray[np.unsignedinteger], found: Sequence[Neighbor]
-) -> list[Neighbor]:
-    """Return the neighbors with their scores as near-duplicates, if the codebook allows them."""
-    try:
-        embedding = Embedding(store)
-    except UsageError:
-        return list(found)
-    scored = []
-    for one in found:
-        other = store[one.split].read_tokens(np.array([one.row]))
-        score = scores(
-            tokens_1HW, other, embedding, mirrored=np.zeros(1, bool), zooms=True, enough=_ENOUGH
-        )
-        scored.append(replace(one, score=float(score[0])))
-    return scored

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +10,6 @@ from starlette.routing import Route
 from seit.analysis.browser.answers import data_response, html, picture_response, row_of
 from seit.analysis.browser.augmented import SLIDERS, augment_ids, config_of
 from seit.analysis.browser.cells import Cell, read_cells
-from seit.analysis.browser.neighbors import Search, nearest_by_codes
 from seit.analysis.browser.pictures import LARGE, encode
 from seit.analysis.browser.selection import Selection
 from seit.analysis.browser.site import Site
@@ -61,6 +59,7 @@ class SamplePages:
                 "predicted": classes[predicted] if predicted is not None and predicted >= 0 else "",
                 "likeliest": likeliest_of(selection, row, classes),
                 "is_audio": site.modality == "audio",
+                "is_heard": site.is_heard,
                 "seconds": self._seconds(),
                 "metadata": [(name, _shown(value)) for name, value in cell.metadata.items()],
                 "bytes": self._stored_bytes(split, row),
@@ -79,8 +78,7 @@ class SamplePages:
     def neighbors(self, request: Request) -> Response:
         """Answer with the nearest samples."""
         split, row = row_of(self.site, request)
-        search: Search = partial(nearest_by_codes, self.site.store)
-        found = search(split, row)
+        found = self.site.code_search.nearest(split, row)
         cells = [
             read_cells(self.site.selection(one.split).catalog, [one.row])[0]
             for one in found.neighbors

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from seit.analysis.browser.catalog import Catalog
 from seit.analysis.browser.cells import read_cells
+from seit.analysis.browser.neighbors import CodeSearch
 from seit.analysis.browser.pictures import Address, Painter, PictureCache, Thumbnails
 from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
@@ -68,10 +69,20 @@ class Site:
         """Painter of pictures; loads the tokenizer."""
         return Painter(self.store)
 
+    @cached_property
+    def code_search(self) -> CodeSearch:
+        """Search for samples with similar codes, which keeps what it has decoded."""
+        return CodeSearch(self.store)
+
     @property
     def modality(self) -> Modality:
         """Modality of the store's samples."""
         return "audio" if self.store.card.tokenizer.modality == "audio" else "image"
+
+    @property
+    def is_heard(self) -> bool:
+        """True for sounds that can be played, as the tokenizer decodes them."""
+        return self.modality == "audio" and self.painter.tokenizer is not None
 
     @property
     def seal(self) -> str:

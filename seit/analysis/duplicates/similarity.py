@@ -87,9 +87,14 @@ def _zoomed_score(one_nHWC: Floats, other_nHWC: Floats, zoom: float) -> Floats:
 
 @lru_cache
 def _resampling(side: int, zoom: float) -> tuple[Floats, slice]:
-    """Return weights (places, side) of linear resampling around the center, and its range."""
+    """Return weights (places, side) of linear resampling around the center, and its range.
+
+    Two places cannot be enlarged: both would lie outside.
+    """
     places = (np.arange(side) - (side - 1) / 2) * zoom + (side - 1) / 2
     inside = np.flatnonzero((places >= 0) & (places <= side - 1))
+    if not len(inside):
+        return np.eye(side, dtype=np.float32), slice(0, side)
     places = places[inside]
     below = np.minimum(places.astype(int), max(side - 2, 0))
     above = np.minimum(below + 1, side - 1)

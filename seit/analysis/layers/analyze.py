@@ -3,12 +3,18 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from seit.analysis.journal import Journal, identity_of
+from seit.analysis.journal import (
+    LAYERS_NAME,
+    Journal,
+    Sums,
+    finished_result,
+    identity_of,
+)
 from seit.analysis.layers.alignments import Span
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.counterparts import Counterpart, counterparts, cut
@@ -35,7 +41,6 @@ from seit.files import explained_writes, write_atomically
 from seit.progress import Count
 from seit.shards import Store
 
-RESULT_NAME = "layers.json"
 SPANS: Mapping[str, Part] = {"phone": "middle", "word": "whole"}
 """Targets of alignments, and the frames of a span that count."""
 _PILOT_CLIPS = 256
@@ -70,7 +75,8 @@ def analyze_layers(
         alignments: spans of each file, for the targets phone and word.
         num_codes: codes of the tokenizer, for the target codes.
         out: new folder of `layers.json` and `report.html`; None writes nothing.
-        resume: continue an interrupted analysis at ``out`` with the layers that it lacks.
+        resume: continue an interrupted analysis at ``out``, at its sums of the last minute; of a
+            finished one, return the result.
         progress: called with (clips done, clips of all passes).
 
     Raises:
@@ -106,14 +112,20 @@ def analyze_layers(
         networks, settings=asdict(config), target=[target.name, target.dim], sizes=sum(sizes)
     )
     identity["folds"] = hashlib.sha256(folds.tobytes()).hexdigest()
+    finished = finished_result(out, LAYERS_NAME, identity, AnalyzeResult, resume=resume)
+    if finished is not None:
+        return replace(finished, out=out)
     journal = Journal.open(out, identity, resume=resume)
     scored = []
     for number, one in enumerate(networks):
         kept = {layer: journal.score(number, layer, LayerScore) for layer in one.layers}
         missing = [layer for layer, score in kept.items() if score is None]
-        for score in _scores(one, missing, target, division, config, progress):
+        passes = journal.sums(f"{number}-sums"), journal.sums(f"{number}-hits")
+        for score in _scores(one, missing, target, division, config, passes, progress):
             journal.keep(number, score.name, score)
             kept[score.name] = score
+        for sums in passes:
+            sums.drop()
         scored.append(SubjectScores(one.name, tuple(score for score in kept.values() if score)))
     own = scored[0].layers
     result = AnalyzeResult(
@@ -132,7 +144,7 @@ def analyze_layers(
     if out is not None:
         with explained_writes(out):
             out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / RESULT_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
+        write_atomically(out / LAYERS_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
         write_layers_report(out, result, config)
     journal.close()
     return result
@@ -263,6 +275,7 @@ def _scores(
     target: Target,
     division: Division,
     config: AnalyzeConfig,
+    passes: tuple[Sums, Sums],
     progress: Count | None,
 ) -> Iterator[LayerScore]:
     """Yield the scores of some layers of a subject."""
@@ -277,9 +290,10 @@ def _scores(
         components=components,
         num_nulls=config.nulls,
         seed=config.seed,
+        kept=passes[0],
         progress=progress,
     )
-    measured = Measured(subject, target, sums, division, components, config)
+    measured = Measured(subject, target, sums, division, components, config, passes[1])
     yield from SCORES[config.method].of(measured)
 
 

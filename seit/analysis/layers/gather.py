@@ -3,21 +3,23 @@
 Legend: n samples, D features of a layer, K features of a target, F folds, P nulls.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from seit.analysis.journal import Arrays, Sums
 from seit.analysis.layers.moments import Covariances, Moments
 from seit.analysis.layers.reduction import Components
 from seit.analysis.layers.targets import Floats, Samples, Target
 from seit.analysis.subjects.base import Subject
-from seit.errors import UsageError
+from seit.errors import DamagedError, UsageError
 from seit.progress import Count
 
 _HELD = 128
 """Samples of a fold that are rearranged among themselves for the nulls."""
+_DONE = "clips"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class LayerSums:
         self._folds = [Moments(dim, target_dim, num_nulls=num_nulls) for _ in range(num_folds)]
         self._held: list[list[Samples]] = [[] for _ in range(num_folds)]
         self._num_nulls = num_nulls
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
         self._total: Moments | None = None
         self._rest: tuple[int, Moments] | None = None
 
@@ -70,8 +72,36 @@ class LayerSums:
         if held:
             self.release()
             x, y = (np.concatenate([getattr(one, name) for one in held]) for name in "xy")
-            orders = [self._random.permutation(len(x)) for _ in range(self._num_nulls)]
+            random = np.random.default_rng((self._seed, fold, self._folds[fold].count))
+            orders = [random.permutation(len(x)) for _ in range(self._num_nulls)]
             self._folds[fold].add(x, y, orders=orders)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.floating]]:
+        """Return all sums by name, and the samples that are held back."""
+        found: dict[str, npt.NDArray[np.floating]] = {}
+        for fold, (one, held) in enumerate(zip(self._folds, self._held, strict=True)):
+            found |= {f"{fold}/{part}": values for part, values in one.arrays().items()}
+            if held:
+                found[f"{fold}/x"] = np.concatenate([samples.x for samples in held])
+                found[f"{fold}/y"] = np.concatenate([samples.y for samples in held])
+        return found
+
+    def restore(self, arrays: Arrays) -> None:
+        """Continue from :meth:`arrays`.
+
+        Raises:
+            KeyError: a sum is missing.
+            ValueError: a sum has another shape.
+        """
+        for fold, own in enumerate(self._folds):
+            one = Moments.of({part: arrays[f"{fold}/{part}"] for part in Moments.PARTS})
+            if one.dims != own.dims:
+                raise ValueError("sums of these features")
+            self._folds[fold] = one
+            if f"{fold}/x" in arrays:
+                samples = Samples(arrays[f"{fold}/x"], arrays[f"{fold}/y"])
+                one.check(samples.x, samples.y, self._num_nulls)
+                self._held[fold] = [samples]
 
     def part(self, fold: int, null: int = 0) -> tuple[Covariances, Covariances]:
         """Return the covariances without a fold, and those of the fold.
@@ -110,6 +140,7 @@ def gather(
     components: Mapping[str, Components],
     num_nulls: int,
     seed: int,
+    kept: Sums | None = None,
     progress: Count | None = None,
 ) -> dict[str, LayerSums]:
     """Read all clips once, and return the sums of each layer.
@@ -122,35 +153,70 @@ def gather(
         components: principal components of wide layers.
         num_nulls: P.
         seed: seed of the nulls, the same for all layers.
+        kept: sums of an interrupted pass, from which this one continues; None for none.
         progress: called with (clips done, all clips).
 
     Raises:
         UsageError: no clip has a sample, or a value is not finite.
+        DamagedError: the kept sums are not of this pass.
     """
-    sums: dict[str, LayerSums] = {}
-    total = len(subject.places)
-    for done, clip in enumerate(subject.clips(), 1):
-        for layer in layers:
-            samples = target.samples(clip, layer)
-            if samples is None:
-                break
-            x = reduce(samples.x, components.get(layer))
-            if layer not in sums:
-                sums[layer] = LayerSums(
-                    x.shape[1],
-                    target.dim,
-                    num_folds=division.num_folds,
-                    num_nulls=num_nulls,
-                    seed=seed,
-                )
-            sums[layer].add(int(division.folds[clip.row]), Samples(x, samples.y))
-        if progress is not None:
-            progress(done, total)
+    total, kept = len(subject.places), kept or Sums(None)
+
+    def empty(dim: int) -> LayerSums:
+        folds = division.num_folds
+        return LayerSums(dim, target.dim, num_folds=folds, num_nulls=num_nulls, seed=seed)
+
+    done, sums = _restored(kept.read(), layers, empty)
+
+    def arrays() -> dict[str, npt.NDArray[np.floating]]:
+        found: dict[str, npt.NDArray[np.floating]] = {_DONE: np.array([done], dtype=np.float64)}
+        for layer, one in sums.items():
+            found |= {f"{layer}/{part}": values for part, values in one.arrays().items()}
+        return found
+
+    with kept.keeping(subject.clips_after(done), arrays) as clips:
+        for clip in clips:
+            for layer in layers:
+                samples = target.samples(clip, layer)
+                if samples is None:
+                    break
+                x = reduce(samples.x, components.get(layer))
+                if layer not in sums:
+                    sums[layer] = empty(x.shape[1])
+                sums[layer].add(int(division.folds[clip.row]), Samples(x, samples.y))
+            done += 1
+            if progress is not None:
+                progress(done, total)
     if not sums:
         raise UsageError(f"no clip has a sample of the target {target.name}")
     for one in sums.values():
         one.finish()
     return sums
+
+
+def _restored(
+    arrays: Arrays | None, layers: Sequence[str], empty: Callable[[int], LayerSums]
+) -> tuple[int, dict[str, LayerSums]]:
+    """Return the clips of an interrupted pass, and its sums of some layers."""
+    if arrays is None:
+        return 0, {}
+    sums: dict[str, LayerSums] = {}
+    try:
+        done = int(arrays[_DONE][0])
+        for layer in layers:
+            own = {
+                name.removeprefix(f"{layer}/"): values
+                for name, values in arrays.items()
+                if name.startswith(f"{layer}/")
+            }
+            if own:
+                sums[layer] = empty(len(own["0/sum_x"]))
+                sums[layer].restore(own)
+    except (KeyError, IndexError, TypeError, ValueError, UsageError) as error:
+        raise DamagedError(
+            f"the sums of the interrupted analysis lack {error}; remove its folder and start again"
+        ) from error
+    return done, sums
 
 
 def reduce(x: Floats, components: Components | None) -> Floats:

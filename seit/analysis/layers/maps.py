@@ -4,15 +4,14 @@ Legend: N layers of one network, M of the other, T frames of a clip.
 """
 
 import json
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from seit.analysis.journal import Journal, identity_of
+from seit.analysis.journal import CKA_NAME, Journal, finished_result, identity_of
 from seit.analysis.layers.counterparts import counterparts, paired_clips
 from seit.analysis.layers.gather import reduce
 from seit.analysis.layers.pooling import resampled
@@ -24,13 +23,11 @@ from seit.outcomes import Outcome
 from seit.progress import Count
 from seit.report import Section, page, similarity_map, write_page
 
-RESULT_NAME = "cka.json"
 MAX_DIM = 256
 """Features of a layer above which its principal components are used instead."""
 MOST_FRAMES = 16
 """Most frames of a clip; more are averaged to this many."""
 _PILOT_CLIPS = 256
-_SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -73,31 +70,30 @@ def compare_layers(
         subject: the network of the rows.
         other: the network of the columns, on the same files; may be the same.
         out: new folder of `cka.json` and `report.html`; None writes nothing.
-        resume: continue an interrupted comparison at ``out``, from its sums of the last minute.
+        resume: continue an interrupted comparison at ``out``, from its sums of the last minute; of
+            a finished one, return the result.
         progress: called with (clips done, all clips).
 
     Raises:
         UsageError: an instance is missing in the other's data, or a layer is constant.
     """
     matches = counterparts(subject, other)
-    journal = Journal.open(out, identity_of((subject, other), method="cka"), resume=resume)
-    sums = PairSums((subject.layers, other.layers))
-    if (kept := journal.sums()) is not None:
-        sums.restore(kept)
+    identity = identity_of((subject, other), method="cka")
+    finished = finished_result(out, CKA_NAME, identity, CkaResult, resume=resume)
+    if finished is not None:
+        return replace(finished, out=out)
+    journal = Journal.open(out, identity, resume=resume)
+    kept, sums = journal.sums("sums"), PairSums((subject.layers, other.layers))
+    if (arrays := kept.read()) is not None:
+        sums.restore(arrays)
     sides = tuple(_Side.of(one) for one in (subject, other))
-    saved = time.monotonic()
-    try:
-        for left, right in paired_clips(subject, other, matches[sums.clips :]):
+    pairs = paired_clips(subject, other, matches[sums.clips :])
+    with kept.keeping(pairs, sums.arrays) as rest:
+        for left, right in rest:
             count = min(_num_frames(left), _num_frames(right), MOST_FRAMES)
             sums.add(sides[0].frames(left, count), sides[1].frames(right, count))
             if progress is not None:
                 progress(sums.clips, len(matches))
-            if time.monotonic() - saved > _SAVE_SECONDS:
-                journal.keep_sums(sums.arrays())
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        journal.keep_sums(sums.arrays())
-        raise
     result = CkaResult(
         subject=subject.name,
         other=other.name,
@@ -154,7 +150,7 @@ def _num_frames(clip: Clip) -> int:
 def _write(out: Path, result: CkaResult) -> None:
     with explained_writes(out):
         out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / RESULT_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
+    write_atomically(out / CKA_NAME, json.dumps(result.record(), indent=2).encode() + b"\n")
     chart = similarity_map(
         np.array(result.cka),
         rows=result.layers,

@@ -3,7 +3,7 @@
 Legend: n samples, D features of a layer, K features of a target, P nulls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -59,6 +59,37 @@ class Moments:
         self._yy: Array = np.zeros((dim_y, dim_y))
         self._xy: Array = np.zeros((num_nulls + 1, dim_x, dim_y))
 
+    PARTS = ("count", "shift_x", "shift_y", "sum_x", "sum_y", "xx", "yy", "xy")
+    """Names of the sums."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the sums by name, to continue from."""
+        shift = self._shift or (np.zeros_like(self._sum_x), np.zeros_like(self._sum_y))
+        values = np.array([self.count], dtype=np.float64), *shift, *self._sums()
+        return dict(zip(self.PARTS, values, strict=True))
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Self:
+        """Continue from the sums of :meth:`arrays`.
+
+        Raises:
+            KeyError: one is missing.
+            ValueError: their shapes do not fit together.
+        """
+        xy = arrays["xy"]
+        if xy.ndim != 3 or not len(xy):
+            raise ValueError("sums of products")
+        num_targets, dim_x, dim_y = xy.shape
+        one = cls(dim_x, dim_y, num_nulls=num_targets - 1)
+        for name, value in one.arrays().items():
+            if (arrays[name].shape, arrays[name].dtype) != (value.shape, value.dtype):
+                raise ValueError(f"{name} of a fitting shape")
+        one.count = int(arrays["count"][0])
+        if one.count:
+            one._shift = arrays["shift_x"], arrays["shift_y"]
+        one._sum_x, one._sum_y, one._xx, one._yy, one._xy = (arrays[x] for x in cls.PARTS[3:])
+        return one
+
     @property
     def dims(self) -> tuple[int, int, int]:
         """D, K and P + 1."""
@@ -81,7 +112,7 @@ class Moments:
         Raises:
             UsageError: they are of other sizes, or hold a value that is not finite.
         """
-        self._check(x, y, len(orders))
+        self.check(x, y, len(orders))
         if not len(x):
             return
         left, right = x.astype(np.float64), y.astype(np.float64)
@@ -97,9 +128,10 @@ class Moments:
         for null, order in enumerate(orders, start=1):
             self._xy[null] += left.T @ right[order]
 
-    def _check(
+    def check(
         self, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], num_nulls: int
     ) -> None:
+        """Raise a `UsageError` for samples that :meth:`add` does not take."""
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise UsageError(
                 f"the layer has shape {x.shape} and the target {y.shape}; both need a row for each "

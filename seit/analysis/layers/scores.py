@@ -5,12 +5,13 @@ Legend: F folds, P nulls.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from typing_extensions import override
 
+from seit.analysis.journal import Sums
 from seit.analysis.layers.cca import (
     Whitening,
     fit_cca,
@@ -19,13 +20,15 @@ from seit.analysis.layers.cca import (
 )
 from seit.analysis.layers.config import AnalyzeConfig, Method
 from seit.analysis.layers.gather import Division, LayerSums, reduce
-from seit.analysis.layers.moments import Covariances
+from seit.analysis.layers.moments import Array, Covariances
 from seit.analysis.layers.probe import LinearMap
 from seit.analysis.layers.reduction import Components
 from seit.analysis.layers.targets import Target
 from seit.analysis.subjects.base import Subject, depth_of
+from seit.errors import DamagedError
 
 _TINY = 1e-300
+_CLIPS, _COUNTS = "/clips", "/samples"
 T = TypeVar("T")
 
 
@@ -71,6 +74,7 @@ class Measured:
         division: folds of the clips.
         components: principal components of wide layers.
         config: settings.
+        kept: sums of an interrupted second pass.
     """
 
     subject: Subject
@@ -79,6 +83,7 @@ class Measured:
     division: Division
     components: Mapping[str, Components]
     config: AnalyzeConfig
+    kept: Sums = field(default_factory=lambda: Sums(None))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -203,22 +208,24 @@ class ProbeScore(Score):
     @override
     def of(self, measured: Measured) -> Iterator[LayerScore]:
         probes = {layer: self._probes(measured, layer) for layer in measured.layers}
-        shape = len(measured.draws), len(measured.folds)
-        right = {layer: np.zeros(shape) for layer in measured.layers}
-        counts = np.zeros(len(measured.folds))
-        for clip in measured.subject.clips():
-            fold = int(measured.division.folds[clip.row])
-            counts[fold] += measured.target.size(clip.row)
-            for layer in measured.layers:
-                samples = measured.target.samples(clip, layer)
-                if samples is None:
-                    break
-                x, truth = reduce(samples.x, measured.components.get(layer)), samples.y.argmax(1)
-                for draw in measured.draws:
-                    guessed = probes[layer][draw][fold].scores(x).argmax(1)
-                    right[layer][draw, fold] += (guessed == truth).sum()
+        hits = _Hits(measured)
+        rest = measured.subject.clips_after(hits.clips)
+        with measured.kept.keeping(rest, hits.arrays) as clips:
+            for clip in clips:
+                fold = int(measured.division.folds[clip.row])
+                hits.counts[fold] += measured.target.size(clip.row)
+                for layer in measured.layers:
+                    samples = measured.target.samples(clip, layer)
+                    if samples is None:
+                        break
+                    x = reduce(samples.x, measured.components.get(layer))
+                    truth = samples.y.argmax(1)
+                    for draw in measured.draws:
+                        guessed = probes[layer][draw][fold].scores(x).argmax(1)
+                        hits.right[layer][draw, fold] += (guessed == truth).sum()
+                hits.clips += 1
         for layer in measured.layers:
-            yield _summary(measured, layer, (right[layer] / counts).tolist())
+            yield _summary(measured, layer, (hits.right[layer] / hits.counts).tolist())
 
     def _probes(self, measured: Measured, layer: str) -> list[list[LinearMap]]:
         """Return the probe of each draw and fold."""
@@ -228,6 +235,45 @@ class ProbeScore(Score):
             return self._fit(fit, penalty=measured.config.penalty)
 
         return _by_draw(measured, probe)
+
+
+class _Hits:
+    """Samples that probes classify as they should, in a second pass.
+
+    Args:
+        measured: sums of the first pass.
+
+    Attributes:
+        clips: number of clips read.
+        counts: samples (F,) of each fold.
+        right: correct ones (P + 1, F) by layer.
+
+    Raises:
+        DamagedError: the kept counts are not of this pass.
+    """
+
+    def __init__(self, measured: Measured) -> None:
+        folds, kept = len(measured.folds), measured.kept.read()
+        self.clips = 0
+        self.counts: Array = np.zeros(folds)
+        self.right: dict[str, Array] = {
+            layer: np.zeros((len(measured.draws), folds)) for layer in measured.layers
+        }
+        if kept is None:
+            return
+        expected = self.arrays()
+        if any(name not in kept or kept[name].shape != expected[name].shape for name in expected):
+            raise DamagedError(
+                "the counts of the interrupted analysis are not of these layers; remove its folder "
+                "and start again"
+            )
+        self.clips, self.counts = int(kept[_CLIPS][0]), kept[_COUNTS]
+        self.right = {layer: kept[layer] for layer in self.right}
+
+    def arrays(self) -> dict[str, Array]:
+        """Return all counts by name, to continue from."""
+        clips = np.array([self.clips], dtype=np.float64)
+        return {_CLIPS: clips, _COUNTS: self.counts, **self.right}
 
 
 SCORES: Mapping[Method, Score] = {

@@ -59,12 +59,14 @@ class Subject(ABC):
         layers: names of its layers, from the input to the output.
         classes: class names of the instances, indexed by their labels.
         is_random: whether its own weights are random, so that a random twin shows nothing more.
+        batch_size: instances of a forward pass.
     """
 
     name: str
     layers: tuple[str, ...]
     classes: tuple[str, ...]
     is_random: bool = False
+    batch_size: int = 1
 
     @property
     @abstractmethod
@@ -78,6 +80,16 @@ class Subject(ABC):
         Args:
             rows: their numbers, rising; None for all.
         """
+
+    def clips_after(self, count: int) -> Iterator[Clip]:
+        """Yield the activations of all instances but the first ``count``, as one pass does.
+
+        They pass in the same batches, as activations depend on them in the last digits.
+        """
+        start = count - count % self.batch_size
+        for clip in self.clips(range(start, len(self.places))):
+            if clip.row >= count:
+                yield clip
 
     @abstractmethod
     def random_twin(self, seed: int) -> "Subject":

@@ -28,8 +28,6 @@ from seit.training import (
     random_backbone,
 )
 
-_BATCH = 64
-
 
 class RunSubject(Subject):
     """A run's backbone, or a backbone of its settings with random weights.
@@ -48,6 +46,8 @@ class RunSubject(Subject):
         UsageError: the run has not finished, takes pixels, is a continual one, or belongs to
             another tokenizer; or the store lacks the split.
     """
+
+    batch_size = 64
 
     def __init__(
         self, run: Run, store: Store, split: str, *, device: torch.device, seed: int | None = None
@@ -95,7 +95,7 @@ class RunSubject(Subject):
     def clips(self, rows: Sequence[int] | None = None) -> Iterator[Clip]:
         batches = loader(
             self.split,
-            batch_size=_BATCH,
+            batch_size=self.batch_size,
             device=self.device,
             shuffle=False,
             subset=None if rows is None else np.asarray(rows, dtype=np.int64),

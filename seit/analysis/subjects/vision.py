@@ -18,7 +18,6 @@ from seit.models import VisionNetwork, captured, timm_layers
 
 PIXELS = "pixels"
 """Name of the only layer of the baseline."""
-_BATCH = 32
 _SIDE = 8
 
 
@@ -34,6 +33,8 @@ class VisionSubject(Subject):
     Raises:
         UsageError: it has no such module.
     """
+
+    batch_size = 32
 
     def __init__(
         self,
@@ -68,8 +69,8 @@ class VisionSubject(Subject):
     @override
     def clips(self, rows: Sequence[int] | None = None) -> Iterator[Clip]:
         numbers = range(len(self.places)) if rows is None else rows
-        for start in range(0, len(numbers), _BATCH):
-            batch = numbers[start : start + _BATCH]
+        for start in range(0, len(numbers), self.batch_size):
+            batch = numbers[start : start + self.batch_size]
             pixels = torch.from_numpy(np.stack([self.pictures.pixels[row] for row in batch]))
             values = {name: one.float().cpu().numpy() for name, one in self._read(pixels).items()}
             for place, row in enumerate(batch):

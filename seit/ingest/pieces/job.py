@@ -8,40 +8,34 @@ import logging
 import os
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from seit.devices import choose_device
-from seit.documents import read_plain
-from seit.errors import SeitError, UsageError
+from seit.errors import SeitError
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.description import check_same_job, describe_job
 from seit.ingest.engines.base import Work
 from seit.ingest.engines.registry import choose_engine
-from seit.ingest.fit import make_reader, spread_evenly
+from seit.ingest.fit import make_reader
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.pieces.duplicates import Repeats, find_repeats
-from seit.ingest.pieces.find import find_pieces
 from seit.ingest.pieces.finished import Finished
 from seit.ingest.pieces.labels import renumbering, settle_classes
 from seit.ingest.pieces.maker import PieceTask
-from seit.ingest.pieces.piece import Findings, PieceRecord, Pieces
+from seit.ingest.pieces.piece import PieceRecord, Pieces
 from seit.ingest.pieces.place import JobPlace, Ready, record_name
 from seit.ingest.pieces.plant import PiecePlant, Task
 from seit.ingest.pieces.revision import RevisionTask
 from seit.ingest.pieces.sample import fit_job
 from seit.ingest.pieces.seal import Sealed, label_warnings, seal_store
+from seit.ingest.pieces.settle import settle_pieces
 from seit.ingest.pieces.waits import say_waits
-from seit.ingest.resolve import resolve_tokenizer, with_own_backbone
-from seit.ingest.result import TokenizeResult, result_of
-from seit.ingest.settle import SMALL_SAMPLE, for_small_pictures, is_open, small_remark
-from seit.ingest.sources import Instance
-from seit.ingest.sources.corpus import shown
+from seit.ingest.resolve import with_own_backbone
+from seit.ingest.result import PartResult, TokenizeResult, result_of
 from seit.ingest.workspace import check_target
 from seit.locks import LOCK_NAME, refuse_links, take_lock
 from seit.lookahead import map_ahead
@@ -49,8 +43,9 @@ from seit.shards import CARD_NAME, SKIPPED_NAME, LocalFolder, Store, TokenLayout
 from seit.stores import JOB_FOLDER
 from seit.tokenizers import Tokenizer
 
-MAX_CLASSES_BYTES = 1 << 26
-"""Size limit of a list of classes."""
+FIT_SECONDS = 6 * 3600
+"""Longest wait of a part for the fit."""
+_POLL_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int, int], None]
 """Callback that receives (pieces done, all pieces, inputs skipped)."""
@@ -62,7 +57,7 @@ def tokenize_pieces(
     config: TokenizeConfig,
     *,
     progress: Progress | None = None,
-) -> TokenizeResult:
+) -> TokenizeResult | PartResult:
     """Tokenize a corpus in pieces into a store at a path or URL; resumes an interrupted job.
 
     Raises:
@@ -73,73 +68,57 @@ def tokenize_pieces(
     place = JobPlace(str(store))
     if isinstance(place.folder, LocalFolder):
         check_target(place.folder.path, source)
-    settled, given = resolve_tokenizer(config)
-    corpus = replace(find_pieces(source, settled), **_given_classes(config))
-    small = _small(corpus, config)
-    if small is not None:
-        settled, given = resolve_tokenizer(small)
-        corpus = replace(corpus, warnings=(*corpus.warnings, small_remark(small)))
-    config = settled
+    corpus, config, given = settle_pieces(source, config)
     job = describe_job(corpus.fingerprint, config, given)
     if corpus.classes is not None:
         digest = hashlib.sha256("\n".join(corpus.classes).encode())
         job["classes"] = digest.hexdigest()
-    with _lock(place):
+    with _lock(place, config):
         finished = _finished(place, job, corpus, config)
         if finished is not None:
             return finished
         return _Job(place, corpus, config, job, progress).run(given)
 
 
-def _small(corpus: Pieces, config: TokenizeConfig) -> TokenizeConfig | None:
-    """Return the settings for small pictures; None if they do not apply."""
-    if not is_open(config):
-        return None
-    pieces = spread_evenly(corpus.pieces, SMALL_SAMPLE)
-    sample = [
-        Instance(draft.key, "train", -1, draft.location, (), draft.num_bytes)
-        for piece in pieces
-        for draft in islice(corpus.reader.read(piece, Findings()), SMALL_SAMPLE // len(pieces))
-    ]
-    found = [entry.num_bytes for entry in sample if entry.num_bytes > 0]
-    mean_bytes = sum(found) / max(1, len(found))
-    return for_small_pictures(config, sample, num_images=corpus.expect_samples(mean_bytes))
-
-
-def _given_classes(config: TokenizeConfig) -> dict[str, Any]:
-    """Return the classes of the file that the settings name."""
-    if config.classes is None:
-        return {}
-    try:
-        text = read_plain(config.classes, max_bytes=MAX_CLASSES_BYTES).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{config.classes} cannot be read as a list of classes: {error}") from None
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    doubles = [name for name, count in Counter(names).items() if count > 1]
-    if doubles or not names:
-        what = f"names {shown(doubles[0])} twice" if doubles else "names no class"
-        raise UsageError(f"{config.classes} {what}; expected one class a line")
-    return {"classes": names}
-
-
 @contextmanager
-def _lock(place: JobPlace) -> Iterator[None]:
+def _lock(place: JobPlace, config: TokenizeConfig) -> Iterator[None]:
     """Lock a folder on a disk; in object storage, two drivers of a job write the same bytes."""
+    name = LOCK_NAME if config.part is None else f"{LOCK_NAME}-{config.share[0]}"
     if not isinstance(place.folder, LocalFolder):
         yield
         return
     path = place.folder.path / JOB_FOLDER
     refuse_links(path)
     is_new = not place.folder.path.exists()
-    lock = take_lock(path / LOCK_NAME, busy=f"another job is writing {place}")
+    lock = take_lock(path / name, busy=f"another job is writing {place}")
     try:
         yield
     finally:
         with suppress(OSError):
-            if place.read_job() is None:
+            if place.read_job() is None and config.part is None:
                 shutil.rmtree(path, ignore_errors=True)
                 if is_new:
                     place.folder.path.rmdir()
+        os.close(lock)
+
+
+class _BusyError(Exception):
+    """Another part of the job is sealing the store."""
+
+
+@contextmanager
+def _sealing(place: JobPlace, config: TokenizeConfig) -> Iterator[None]:
+    """Let one of the parts on a shared disk seal the store."""
+    if config.part is None or not isinstance(place.folder, LocalFolder):
+        yield
+        return
+    try:
+        lock = take_lock(place.folder.path / JOB_FOLDER / LOCK_NAME, busy="another part seals")
+    except SeitError as error:
+        raise _BusyError from error
+    try:
+        yield
+    finally:
         os.close(lock)
 
 
@@ -184,11 +163,14 @@ class _Job:
         self.pieces_done = 0
         self.inputs_skipped = 0
 
-    def run(self, given: Tokenizer | None) -> TokenizeResult:
-        """Fit, make the missing pieces, revise them if needed, and seal the store."""
+    def run(self, given: Tokenizer | None) -> TokenizeResult | PartResult:
+        """Fit, make the missing pieces, revise them if needed, and seal the store.
+
+        A part that is not the last to end leaves the seal to others.
+        """
         self._begin()
         with make_reader(self.config) as reader:
-            ready = self.place.read_ready() or self._fit(given, reader)
+            ready = self._ready(given, reader)
             device = choose_device(self.config.device if self.config.engine == "local" else "cpu")
             tokenizer = with_own_backbone(self.place.load_tokenizer(), self.config).to(device)
             plant = PiecePlant(self.place, self.corpus.reader, self.corpus.classes, ready.codec)
@@ -203,21 +185,36 @@ class _Job:
             with closing(Finished(len(self.corpus.pieces))) as records:
                 made = self._make(work, records)
                 seconds = time.perf_counter() - started
-                classes, warnings, sealed = self._settle(work, records, ready, tokenizer)
+                left = len(records.missing)
+                if left:
+                    return self._part_result(made, left)
+                try:
+                    with _sealing(self.place, self.config):
+                        return self._seal(work, records, ready, made / seconds if made else 0.0)
+                except _BusyError:
+                    return self._part_result(made, 0)
+
+    def _seal(
+        self, work: Work[Task, PieceRecord], records: Finished, ready: Ready, rate: float
+    ) -> TokenizeResult:
+        """Revise pieces if needed, and write what makes a store of them."""
+        store = _finished(self.place, self.job, self.corpus, self.config)
+        if store is not None:  # another part was quicker
+            return store
+        classes, warnings, sealed = self._settle(work, records, ready)
         card = seal_store(
             self.place,
             self.corpus,
             self.config,
             self.job,
             ready=ready,
-            tokenizer=tokenizer,
+            tokenizer=work.tokenizer,
             classes=classes,
             sealed=sealed,
         )
         self.place.clean_up([record.file for record in card.records])
         remarks = {name: count for name, (count, _) in sealed.remarks.counts.items()}
         warnings += label_warnings(self.corpus, classes, sealed)
-        rate = made / seconds if made else 0.0
         return result_of(Store(self.place.folder, card), rate, tuple(warnings), remarks=remarks)
 
     def _begin(self) -> None:
@@ -236,6 +233,27 @@ class _Job:
             if not self.place.claim(self.job):
                 check_same_job(self.place.read_job() or {}, self.job, str(self.place))
 
+    def _part_result(self, made: int, left: int) -> PartResult:
+        number, count = self.config.share
+        own = len(self.corpus.pieces[number::count])
+        return PartResult(own, made, self.inputs_skipped, left)
+
+    def _ready(self, given: Tokenizer | None, reader: Reader) -> Ready:
+        """Return the outcome of the fit, which the first part makes for all."""
+        ready = self.place.read_ready()
+        if ready is None and self.config.share[0]:
+            _LOG.info("waiting for part 0, which fits the tokenizer and the codec")
+        deadline = time.monotonic() + FIT_SECONDS
+        while ready is None and self.config.share[0]:
+            if time.monotonic() > deadline:
+                raise SeitError(
+                    f"part 0 did not fit the codec at {self.place} within "
+                    f"{FIT_SECONDS / 3600:.0f} hours; start it, or run this part again later"
+                )
+            time.sleep(_POLL_SECONDS)
+            ready = self.place.read_ready()
+        return ready or self._fit(given, reader)
+
     def _fit(self, given: Tokenizer | None, reader: Reader) -> Ready:
         _LOG.info("fitting to a sample of %s pieces", f"{len(self.corpus.pieces):,}")
         fit = fit_job(self.corpus, self.config, given, reader)
@@ -243,17 +261,12 @@ class _Job:
         return fit.ready
 
     def _make(self, work: Work[Task, PieceRecord], records: Finished) -> int:
-        """Make the missing pieces; return the number of samples made."""
+        """Make the missing pieces of this part; return the number of samples made."""
         pieces = self.corpus.pieces
-        done = self.place.finished()
-        old = [number for number in range(len(pieces)) if record_name(number) in done]
-        names = [record_name(number) for number in old]
-        for number, record in zip(old, map_ahead(self.place.read_record, names), strict=True):
-            if record is not None:
-                records[number] = record
-                self._advance(1, len(record.skipped))
-        missing = records.missing
-        left = f"{len(missing):,} of {len(pieces):,} pieces are left"
+        part, parts = self.config.share
+        self._read_finished(records, range(part, len(pieces), parts))
+        missing = [number for number in records.missing if number % parts == part]
+        left = f"{len(missing):,} of {len(pieces[part::parts]):,} pieces are left"
         _LOG.info("tokenizing with %s: %s", work.tokenizer.name, left)
         made = 0
         tasks: list[Task] = [PieceTask(number, pieces[number]) for number in missing]
@@ -262,14 +275,27 @@ class _Job:
             made += record.samples
             if self.config.engine == "local":
                 self._advance(1, len(record.skipped))
+        if parts > 1:
+            self._read_finished(records, records.missing)
         return made
+
+    def _read_finished(self, records: Finished, numbers: Iterable[int]) -> None:
+        """Read the records of those of the pieces that are finished."""
+        done = self.place.finished()
+        part, parts = self.config.share
+        old = [number for number in numbers if record_name(number) in done]
+        names = [record_name(number) for number in old]
+        for number, record in zip(old, map_ahead(self.place.read_record, names), strict=True):
+            if record is not None:
+                records[number] = record
+                if number % parts == part:
+                    self._advance(1, len(record.skipped))
 
     def _settle(
         self,
         work: Work[Task, PieceRecord],
         records: Finished,
         ready: Ready,
-        tokenizer: Tokenizer,
     ) -> tuple[tuple[str, ...], list[str], Sealed]:
         """Return the classes, warnings, and sums over all pieces, revised where needed."""
         warnings = []
@@ -278,6 +304,7 @@ class _Job:
             classes, labels = settle_classes(records)
         else:
             classes = self.corpus.classes
+        tokenizer = work.tokenizer
         layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
         codec = self.place.load_codec(layout, ready.codec)
         repeats = Repeats({}, 0, [])
@@ -308,7 +335,9 @@ class _Job:
         self.pieces_done += pieces
         self.inputs_skipped += skipped
         if self.progress:
-            self.progress(self.pieces_done, len(self.corpus.pieces), self.inputs_skipped)
+            part, parts = self.config.share
+            total = len(self.corpus.pieces[part::parts])
+            self.progress(self.pieces_done, total, self.inputs_skipped)
 
     def _count_none(self, _pieces: int, _skipped: int) -> None:
         """Ignore progress that is counted elsewhere."""

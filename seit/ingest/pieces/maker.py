@@ -120,10 +120,10 @@ class PieceMaker:
                 if self._source.repeats:
                     self._place.write_hashes(task.name, hashes_of(shards.keys).tobytes())
             record = PieceRecord(
-                inputs=findings.read + len(findings.lost),
+                inputs=findings.read + len(findings.skipped),
                 shards=tuple(made),
                 names=numbers.names,
-                skipped=tuple(findings.lost),
+                skipped=findings.skipped,
                 source_bytes=source_bytes,
                 remarks=findings.remarks.counts,
                 seconds={str(name): spent for name, spent in waits.seconds.items()},
@@ -140,7 +140,7 @@ class PieceMaker:
                 findings.read += 1
                 yield entry
                 continue
-            self._lose(findings, entry.instance.key, entry.instance.split, entry.reason)
+            self._lose(findings.unreadable, entry.instance.key, entry.instance.split, entry.reason)
 
     def _instances(
         self, piece: Piece, numbers: LabelNumbers, findings: Findings
@@ -154,14 +154,14 @@ class PieceMaker:
             try:
                 label = numbers.number(draft.class_name)
             except UnreadableError as error:
-                self._lose(findings, draft.key, split, str(error))
+                self._lose(findings.lost, draft.key, split, str(error))
                 continue
             yield Instance(draft.key, split, label, draft.location, draft.metadata, draft.num_bytes)
         if self._config.strict:
             refuse_skipped([(key, reason) for key, _, reason in findings.lost])
 
-    def _lose(self, findings: Findings, key: str, split: str, reason: str) -> None:
-        findings.lost.append((key, split, reason))
+    def _lose(self, lost: list[tuple[str, str, str]], key: str, split: str, reason: str) -> None:
+        lost.append((key, split, reason))
         if self._config.strict:
             refuse_skipped([(key, reason)])
 

@@ -21,6 +21,7 @@ class ParquetPieces:
     """
 
     modality: Modality
+    overhead: int = 0
     kind: Kind = "parquet"
     mixes: bool = False
     repeats: bool = False
@@ -29,12 +30,18 @@ class ParquetPieces:
         """Yield the rows of a range of row groups.
 
         Raises:
-            UsageError: the file cannot be read as Parquet, or has changed since the listing.
+            UsageError: the file cannot be read as Parquet, has changed since the listing, or has a
+                column of several labels.
         """
         table = open_table(piece.name, piece.file, self.modality)
         with table.file, parquet_errors(piece.location):
             if piece.stop > table.file.metadata.num_row_groups:
                 raise UsageError(f"{piece.location} has changed; run the same command again")
+            if table.labels is not None:
+                raise UsageError(
+                    f"{piece.name} has several labels per row in the column {table.labels}, which "
+                    "pieces do not take; leave --plan pieces out, or rename the column"
+                )
             split = split_of(piece.file)
             for number, draft, _ in read_drafts(table, range(piece.start, piece.stop), split):
                 yield draft._replace(key=f"{piece.name}/{number:06d}")

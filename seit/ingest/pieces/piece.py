@@ -104,14 +104,21 @@ class PieceRecord:
 
 
 class Findings:
-    """Remarks on a piece, and inputs that are lost before they are decoded."""
+    """Remarks on a piece, and inputs that are left out."""
 
     def __init__(self) -> None:
         self.read = 0
         """Inputs that could be read."""
         self.remarks = RemarkCounts()
         self.lost: list[tuple[str, str, str]] = []
-        """(key, split, reason)."""
+        """(key, split, reason) of inputs that are lost before they are decoded."""
+        self.unreadable: list[tuple[str, str, str]] = []
+        """(key, split, reason) of inputs that cannot be decoded."""
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str, str], ...]:
+        """All inputs that are left out; how far is read ahead does not change their order."""
+        return (*self.lost, *self.unreadable)
 
 
 class PieceSource(Protocol):
@@ -128,6 +135,10 @@ class PieceSource(Protocol):
     @property
     def repeats(self) -> bool:
         """True if two pieces may have inputs of the same key."""
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of the file of a piece per input, beyond the input's own; an estimate."""
 
     def read(self, piece: Piece, findings: Findings) -> Iterator[Draft]:
         """Yield the inputs of a piece, perhaps with their bytes as location.
@@ -163,7 +174,7 @@ class Pieces:
         if self.samples is not None:
             return self.samples
         files = {piece.location: piece.num_bytes for piece in self.pieces}
-        return round(sum(files.values()) / max(mean_bytes, 1))
+        return round(sum(files.values()) / max(mean_bytes + self.reader.overhead, 1))
 
     @property
     def fingerprint(self) -> str:

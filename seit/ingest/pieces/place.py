@@ -11,11 +11,12 @@ finished piece, and is removed after the card is written.
 
 import json
 import platform
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from seit.shards import (
     TokenLayout,
     codebook_file,
     hide_secrets,
+    is_url,
     open_folder,
     open_store,
 )
@@ -56,6 +58,7 @@ _WORKER = f"{JOB_FOLDER}/worker.json"
 _TOKENIZER = f"{JOB_FOLDER}/{TOKENIZER_NAME}"
 _CODEBOOK = f"{JOB_FOLDER}/{CODEBOOK_NAME}"
 _MAX_BYTES = 1 << 28
+_SHARD = re.compile(r"[^/.][^/]*/[0-9]{5,}\.tar")
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ class JobPlace:
     """
 
     def __init__(self, store: str) -> None:
-        self.store = store
-        self.folder: Folder = open_folder(store)
+        self.store = store if is_url(store) else str(Path(store).absolute())
+        self.folder: Folder = open_folder(self.store)
 
     @property
     def is_local(self) -> bool:
@@ -285,18 +288,22 @@ class JobPlace:
             )
 
     def empty(self, *, but: str = "") -> None:
-        """Remove all files, the card first; those below ``but`` stay."""
+        """Remove the store and the job at the place, the card first; ``but`` and others stay."""
         names = self._names()
+        ours = [name for name in names if _is_ours(name)]
         if CARD_NAME in names:
+            with suppress(SeitError):  # a damaged card lists nothing
+                listed = {record.file for record in open_store(self.folder).card.records}
+                ours += [name for name in names if name in listed and not _is_ours(name)]
             self.folder.remove(CARD_NAME)
-        kept = [name for name in names if name != CARD_NAME and not (but and name.startswith(but))]
-        for _ in map_ahead(self._remove, kept):
+        for _ in map_ahead(self._remove, [name for name in ours if name != but]):
             pass
 
-    def clean_up(self, listed: Sequence[str]) -> None:
+    def clean_up(self, listed: Iterable[str]) -> None:
         """Remove the job's folder, and shards that were renumbered, from a finished store."""
-        known = {CARD_NAME, *listed}
-        for _ in map_ahead(self._remove, [name for name in self._names() if name not in known]):
+        known = set(listed)
+        left = [name for name in self._names() if _is_ours(name) and name not in known]
+        for _ in map_ahead(self._remove, left):
             pass
         if isinstance(self.folder, LocalFolder):
             shutil.rmtree(self.folder.path / JOB_FOLDER, ignore_errors=True)
@@ -364,6 +371,11 @@ def record_name(number: int) -> str:
 
 def _record_name(name: str) -> str:
     return f"{JOB_FOLDER}/done/{name}.json"
+
+
+def _is_ours(name: str) -> bool:
+    """Return True for a file of a job in pieces: one of its folder, or a shard."""
+    return name.startswith(f"{JOB_FOLDER}/") or _SHARD.fullmatch(name) is not None
 
 
 def _hashes_name(name: str) -> str:

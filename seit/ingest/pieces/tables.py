@@ -34,6 +34,7 @@ class TablePieces:
     base: str
     header: bytes = b""
     label_separator: str | None = None
+    overhead: int = 0
     kind: Kind = "manifest"
     mixes: bool = True
     repeats: bool = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from seit.errors import DamagedError, UsageError
 from seit.ingest.pieces.piece import Findings, Piece
 from seit.ingest.sources.corpus import Draft, Kind, shown
+from seit.ingest.sources.label_sets import has_label_set
 from seit.ingest.sources.splits import split_of
 from seit.ingest.sources.tars import TarRemarks, stream_tar
 from seit.modality import Modality
@@ -16,6 +17,7 @@ class TarPieces:
     """Reader of tars; see :class:`~seit.ingest.pieces.piece.PieceSource`."""
 
     modality: Modality
+    overhead: int = 1792  # a header, padding, and a label with its own
     kind: Kind = "webdataset"
     mixes: bool = False
     repeats: bool = False
@@ -24,7 +26,8 @@ class TarPieces:
         """Yield the samples of a tar; damage ends it and is counted as a lost input.
 
         Raises:
-            UsageError: the tar cannot be read, or is no uncompressed tar.
+            UsageError: the tar cannot be read, is no uncompressed tar, or has a sample of several
+                labels.
             SeitError: a remote server does not respond.
         """
         file = piece.file
@@ -32,6 +35,11 @@ class TarPieces:
         read = 0
         try:
             for draft in stream_tar(file, found):
+                if has_label_set(draft):
+                    raise UsageError(
+                        f"{shown(draft.key)} has several labels, which pieces do not take; leave "
+                        "--plan pieces out"
+                    )
                 read += 1
                 yield draft
         except DamagedError as error:

@@ -1,12 +1,16 @@
 """Result of a listing: instances, classes and splits in a fixed order, with a fingerprint."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from seit.progress import Pulse
+
+_LOG = logging.getLogger(__name__)
 Kind: TypeAlias = Literal["folder", "manifest", "webdataset", "parquet"]
 
 
@@ -136,6 +140,12 @@ class Draft(NamedTuple):
     location: Location
     num_bytes: int
     metadata: tuple[tuple[str, object], ...] = ()
+
+
+def listing_pulse(source: str) -> Pulse:
+    """Return what logs, every few seconds, how many files a listing has found."""
+    name = shown(source).replace("{", "{{").replace("}", "}}")
+    return Pulse(_LOG.info, f"listing {name}: {{:,}} files so far")
 
 
 def shuffle_rank(key: bytes) -> int:

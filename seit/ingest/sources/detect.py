@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from seit.errors import UsageError
 from seit.ingest.sources.braces import expand
-from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, SourceFile, shown
+from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, SourceFile, listing_pulse, shown
 from seit.ingest.sources.folder import list_folder
 from seit.ingest.sources.manifest import list_manifest
 from seit.ingest.sources.media import EXTENSIONS, check_derived_keys, check_media, is_medium
@@ -134,7 +134,8 @@ def _list_manifest(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
 
 def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
     remarks = Remarks()
-    folders = deque(tree.walk(remarks))
+    walk = listing_pulse(tree.text).each(tree.walk(remarks), per=lambda folder: len(folder[1]))
+    folders = deque(walk)
     if any(entry.name == "store.json" and not entry.is_folder for entry in folders[0][1]):
         text = shown(tree.text)
         raise UsageError(f"{text} is a token store already; give the folder of its files")

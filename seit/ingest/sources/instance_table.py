@@ -127,6 +127,11 @@ class DraftTable(Sequence[Draft]):
         """True if a draft has no split."""
         return _UNLISTED in self._split_codes
 
+    def rows_with(self, name: str) -> Iterator[int]:
+        """Yield the rows whose metadata may have an entry of this name."""
+        text = json.dumps(name).encode()
+        return (row for row in range(len(self)) if text in self._metadata[row])
+
     def metadata_json(self, row: int) -> bytes:
         """Return the metadata as :func:`json.dumps` writes them; nothing if there are none."""
         return self._metadata[row]

@@ -85,6 +85,34 @@ def name_label_sets(
     return NamedSets(made, classes)
 
 
+def with_labels(
+    metadata: Iterable[tuple[str, object]], labels: tuple[str, ...] | None
+) -> tuple[tuple[str, object], ...]:
+    """Return metadata with the labels of a draft, as they were given."""
+    others = tuple(pair for pair in metadata if pair[0] != LABELS_KEY)
+    return *others, (LABELS_KEY, None if labels is None else list(labels))
+
+
+def has_label_set(draft: Draft) -> bool:
+    """Return whether a draft has several labels in its metadata, and none of its own."""
+    return draft.class_name is None and labels_in(draft.metadata) is not None
+
+
+def settle_label_sets(drafts: Iterable[Draft]) -> NamedSets:
+    """Return drafts with their labels as class names in the metadata, and the classes.
+
+    A draft has several labels by `with_labels`, or one of its own.
+    """
+    plain, sets = [], []
+    for draft in drafts:
+        several = labels_in(draft.metadata)
+        own = None if draft.class_name is None else (draft.class_name,)
+        sets.append(tuple(several) if own is None and several is not None else own)
+        others = tuple(pair for pair in draft.metadata if pair[0] != LABELS_KEY)
+        plain.append(draft._replace(class_name=None, metadata=others))
+    return name_label_sets(plain, sets)
+
+
 def labels_in(metadata: Iterable[tuple[str, object]]) -> list[str] | None:
     """Return the class names in an instance's metadata; None without any."""
     found = dict(metadata).get(LABELS_KEY)

@@ -12,7 +12,15 @@ import numpy as np
 
 from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
-from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, nearest, shown
+from seit.ingest.sources.corpus import (
+    SPLIT_NAMES,
+    Corpus,
+    Draft,
+    examples,
+    listing_pulse,
+    nearest,
+    shown,
+)
 from seit.ingest.sources.instance_table import DraftTable
 from seit.ingest.sources.label_sets import (
     LABELS_COLUMN,
@@ -71,7 +79,7 @@ def list_manifest(
     label_sets: list[tuple[str, ...] | None] = []
     missing: list[str] = []  # the first few
     num_missing = 0
-    for place, values in rows:
+    for place, values in listing_pulse(source).each(rows):
         where = f"{source} {place}"
         key = read_key(values[path_index], where)
         location = key if key.startswith("/") or is_url(key) else f"{base}/{key}"

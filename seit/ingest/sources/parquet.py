@@ -23,6 +23,13 @@ from seit.ingest.sources.corpus import (
     examples,
     shown,
 )
+from seit.ingest.sources.label_sets import (
+    LABELS_COLUMN,
+    has_label_set,
+    read_label_set,
+    settle_label_sets,
+    with_labels,
+)
 from seit.ingest.sources.labels import (
     LABEL_COLUMNS,
     name_classes,
@@ -53,12 +60,16 @@ class _Media(NamedTuple):
 
 @dataclass
 class MediaTable:
-    """Facts about a Parquet file before its rows are read."""
+    """Facts about a Parquet file before its rows are read.
+
+    ``labels`` is the column of several labels of a file without one of single labels.
+    """
 
     source: SourceFile
     file: Any
     media: _Media
     label: str | None
+    labels: str | None
     split: str | None
     label_names: tuple[str, ...] | None
     extra: tuple[str, ...]
@@ -114,7 +125,11 @@ def list_parquet(
         raise UsageError(f"{shown(source)} has columns but no rows")
     given = [draft.class_name for draft in drafts]
     warnings = [] if declared else rewritten_remarks(given)
-    if declared:
+    if any(map(has_label_set, drafts)):
+        drafts, found = settle_label_sets(drafts)
+        first = [name for name in declared if name in set(found)]
+        classes = (*first, *(name for name in found if name not in declared))
+    elif declared:
         used = set(given) - {None}
         classes = tuple(name for name in declared if name in used)
         classes += tuple(sorted(name for name in used - declared.keys() if name is not None))
@@ -131,8 +146,8 @@ def list_parquet(
         warnings=warnings,
         hash_split=hash_split,
         label_places=(
-            f"labels are looked for in the columns {', '.join(LABEL_COLUMNS)}, or the only one "
-            "that is declared as a ClassLabel; there are "
+            f"labels are looked for in the columns {', '.join(LABEL_COLUMNS)}, the only one that "
+            f"is declared as a ClassLabel, and {LABELS_COLUMN}; there are "
             f"{', '.join(map(shown, [*columns][:12]))}"
         ),
     )
@@ -179,16 +194,19 @@ def open_table(source: str, file: SourceFile, modality: Modality) -> MediaTable:
             f"{', '.join(column.name for column in wanted)}; write a table with one of them"
         )
     label = _label_column(schema.names, features)
-    names = features.get(label, {}).get("names") if label else None
+    lower = {name.lower(): name for name in reversed(schema.names)}
+    labels = None if label else lower.get(LABELS_COLUMN)
+    names = _declared_names(features.get(label or labels or "", {}))
     split = next((name for name in schema.names if name.lower() == SPLIT_COLUMN), None)
-    others = [entry for entry in schema if entry.name not in (wanted[0].name, label, split)]
+    others = [entry for entry in schema if entry.name not in (wanted[0].name, label, labels, split)]
     return MediaTable(
         source=file,
         file=opened,
         media=wanted[0],
         label=label,
+        labels=labels,
         split=split,
-        label_names=tuple(map(str, names)) if isinstance(names, list) else None,
+        label_names=names,
         extra=tuple(entry.name for entry in others if not _has_bytes(entry.type)),
         left_out=tuple(entry.name for entry in others if _has_bytes(entry.type)),
     )
@@ -253,6 +271,18 @@ def _label_column(names: Sequence[str], features: dict[str, dict[str, Any]]) -> 
     return declared[0] if len(declared) == 1 else None
 
 
+def _declared_names(feature: object) -> tuple[str, ...] | None:
+    """Return the names of a ClassLabel, or of a list of them."""
+    if not isinstance(feature, dict):
+        return None
+    names = feature.get("names")
+    return (
+        tuple(map(str, names))
+        if isinstance(names, list)
+        else _declared_names(feature.get("feature"))
+    )
+
+
 def _read_rows(table: MediaTable, split: str | None, rows: _Rows) -> None:
     """Append the rows of a file, without keys."""
     for _, draft, path in read_drafts(table, range(table.file.metadata.num_row_groups), split):
@@ -274,6 +304,8 @@ def read_drafts(
             name = values.get(table.media.name)
             named = name.get("path") if isinstance(name, dict) else None
             fields = tuple((column, values[column]) for column in table.extra)
+            if table.labels is not None:
+                fields = with_labels(fields, _label_set(values[table.labels], table, where))
             cell = Cell(table.source.location, table.media.bytes_leaf, group, row)
             own = split if table.split is None else read_split(values[table.split], where)
             yield (
@@ -286,7 +318,7 @@ def read_drafts(
 
 def row_values(table: MediaTable, group: int) -> Iterator[dict[str | None, object]]:
     """Yield column → value for the rows of a row group, without the bytes."""
-    chosen = [*table.extra, *(name for name in (table.label, table.split) if name)]
+    chosen = [*table.extra, *(name for name in (table.label, table.labels, table.split) if name)]
     if table.media.path_leaf:
         chosen.append(table.media.path_leaf)
     if not chosen:
@@ -315,6 +347,14 @@ def read_class(value: object, names: tuple[str, ...] | None, where: str) -> str 
     if not 0 <= value < len(names):
         raise UsageError(f"{where} has the label {value}; its file declares {len(names)} classes")
     return read_label(names[value], where)
+
+
+def _label_set(value: object, table: MediaTable, where: str) -> tuple[str, ...] | None:
+    """Return the labels of a row, which may be numbers among the declared names."""
+    names = table.label_names
+    if names is not None and isinstance(value, list):
+        value = [read_class(one, names, where) for one in value]
+    return read_label_set(value, where)
 
 
 def mean_bytes(group: Any, leaf: str) -> int:

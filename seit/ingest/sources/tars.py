@@ -15,9 +15,17 @@ from seit.ingest.sources.corpus import (
     Draft,
     SourceFile,
     examples,
+    listing_pulse,
     shown,
 )
 from seit.ingest.sources.instance_table import DraftTable
+from seit.ingest.sources.label_sets import (
+    LABELS_COLUMN,
+    has_label_set,
+    read_label_set,
+    settle_label_sets,
+    with_labels,
+)
 from seit.ingest.sources.labels import LABEL_COLUMNS, name_classes, rewritten_remarks
 from seit.ingest.sources.media import EXTENSIONS, NOUNS, other, proposal
 from seit.ingest.sources.splits import HashSplit, split_of
@@ -53,7 +61,7 @@ class TarRemarks:
     doubles: list[str] = field(default_factory=list)
     dangling: list[str] = field(default_factory=list)
     bad_side: list[str] = field(default_factory=list)
-    lists: list[str] = field(default_factory=list)
+    bad_labels: list[str] = field(default_factory=list)
     unended: list[str] = field(default_factory=list)
     unplaced: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
@@ -79,7 +87,7 @@ class TarRemarks:
             (self.doubles, "left out, as their tars have members of that name already"),
             (self.dangling, "left out, as they are links to nothing in their tars"),
             (self.bad_side, "ignored, as their labels or fields cannot be read"),
-            (self.lists, "without their labels, as these are lists and a label is one value"),
+            (self.bad_labels, "without their labels, as these are lists of lists or too many"),
             (self.unended, "without an end-of-archive block, so perhaps cut short"),
             (
                 self.apart,
@@ -101,7 +109,7 @@ class TarRemarks:
 
     def label_places(self) -> str:
         """Return a sentence on where labels are looked for, and what was found instead."""
-        sought = ", ".join(LABEL_COLUMNS)
+        sought = ", ".join((*LABEL_COLUMNS, LABELS_COLUMN))
         text = f"labels are looked for in .cls members and in the fields {sought} of .json members"
         if self.fields:
             most = ", ".join(f"{count:,} .{name}" for name, count in self.fields.most_common(6))
@@ -118,9 +126,10 @@ def list_tars(
     the first dot: "train-000.tar/000123"; up to the last dot if several images would share that
     name. Its label is the text of its .cls member, or "label", "class" or "category" of its .json
     member, whose other fields are metadata; the member is found as the image is: x.05.cls of
-    x.05.jpg. Its split is the first word train, val, test (or a synonym) in the tar's name, else
-    the tar's folder if that is such a word, else from ``hash_split``. A link counts as its target
-    member. Only headers and these small members are read.
+    x.05.jpg. A list there, or in "labels", is several labels. Its split is the first word train,
+    val, test (or a synonym) in the tar's name, else the tar's folder if that is such a word, else
+    from ``hash_split``. A link counts as its target member. Only headers and these small members
+    are read.
 
     Raises:
         UsageError: a file is not an uncompressed tar or cannot be opened, or has no images (audio).
@@ -130,7 +139,8 @@ def list_tars(
     drafts = DraftTable()
     requests = _REQUESTS if any(is_url(file.location) for file in files) else 1
     with ThreadPoolExecutor(requests, thread_name_prefix="list") as pool:
-        for of_one, remarks in pool.map(lambda file: _list_one(file, modality), files):
+        listed = pool.map(lambda file: _list_one(file, modality), files)
+        for of_one, remarks in listing_pulse(source).each(listed, per=lambda found: len(found[0])):
             drafts.extend(of_one)
             found.add(remarks)
     if all(split_of(file) is None for file in files):
@@ -144,13 +154,17 @@ def list_tars(
             f"{source} holds no {NOUNS[modality][1]}{why}; expected members named "
             f"*.{{{extensions}}}"
         )
+    named: Sequence[Draft] = drafts
     given = drafts.given_classes
-    names, classes = name_classes(given)
-    drafts.rename_classes(names)
+    if any(has_label_set(drafts[row]) for row in drafts.rows_with(LABELS_COLUMN)):
+        named, classes = settle_label_sets(drafts)
+    else:
+        names, classes = name_classes(given)
+        drafts.rename_classes(names)
     return assemble(
         as_text(source),
         "webdataset",
-        drafts,
+        named,
         classes=classes,
         warnings=found.lines() + rewritten_remarks(given),
         hash_split=hash_split,
@@ -382,7 +396,7 @@ def _side(
     tar: TarIndex, key: str, chosen: str, sample: Sample, found: TarRemarks
 ) -> tuple[str | None, tuple[tuple[str, object], ...]]:
     """Return the label and the metadata of a sample."""
-    label: str | None = None
+    label: object = None
     fields: dict[str, object] = {}
     has_class = _side_field(sample, chosen, "cls") is not None
     for extension in ("json", "cls"):
@@ -396,26 +410,47 @@ def _side(
         data = tar.read(member)
         try:
             if extension == "cls":
-                label = data.decode("utf-8-sig").strip() or label
+                label = _class_text(data.decode("utf-8-sig").strip()) or label
                 continue
             fields = _json_object(data)
+            label = _pop_label(fields, has_class=has_class)
+            if isinstance(label, dict):
+                label = None
+                found.bad_side.append(f"{key}.{name}")
         except (ValueError, RecursionError):
             found.bad_side.append(f"{key}.{name}")
-            continue
-        given = _pop_label(fields, has_class=has_class)
-        if isinstance(given, dict | list):
-            found.lists.append(f"{key}.{name}")
-        else:
-            label = None if given is None else str(given).strip() or None
-    return label, tuple(fields.items())
+    if not isinstance(label, list):
+        return (None if label is None else str(label).strip() or None), tuple(fields.items())
+    try:
+        return None, with_labels(fields.items(), read_label_set(label, key))
+    except UsageError:
+        found.bad_labels.append(key)
+        return None, tuple(fields.items())
+
+
+def _class_text(text: str) -> object:
+    """Return the label of a .cls member, or several if it is a JSON list."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list):
+            return found
+    return text
 
 
 def _pop_label(fields: dict[str, object], *, has_class: bool) -> object:
-    """Pop the label from the fields; a category stays metadata if a .cls has the label."""
+    """Pop the label from the fields, or a list of several.
+
+    A category and labels stay metadata if a .cls has the label.
+    """
     given = fields.pop("label", None)
     given = fields.pop("class", None) if given is None else given
     if given is None and not has_class:
         given = fields.pop("category", None)
+    if given is None and not has_class and isinstance(fields.get(LABELS_COLUMN), list):
+        given = fields.pop(LABELS_COLUMN)
     return given
 
 

@@ -14,6 +14,9 @@ from seit.models.tuning.base import Addition, Tuning
 from seit.tokenizers import SpeechNetwork
 
 _WEIGHTS = "layer_weights"
+_RATE_FACTORS = {_WEIGHTS: 10.0}
+"""Learning rate as a multiple of the classifier's. The weights are exponents, so they have to move
+by 1 to matter; at the rate of a classifier they stay where they started for thousands of steps."""
 
 
 class WeightedSequential(nn.Sequential):
@@ -23,6 +26,7 @@ class WeightedSequential(nn.Sequential):
     """
 
     layer_weights: nn.Parameter
+    rate_factors = _RATE_FACTORS
 
     @override
     def forward(self, input: Tensor) -> Tensor:
@@ -43,6 +47,7 @@ class WeightedSpeechNetwork(SpeechNetwork):
     """
 
     layer_weights: nn.Parameter
+    rate_factors = _RATE_FACTORS
 
     @override
     def forward(self, waves: Tensor) -> Tensor:
@@ -81,8 +86,9 @@ class WeightedSum(Tuning):
         blocks: Any = getattr(model, "blocks", None)
         if type(blocks) is not nn.Sequential or any(not hasattr(one, "attn") for one in blocks):
             raise UsageError(
-                f"weighted-sum averages the states between a plain ViT's blocks, and a "
-                f"{type(model).__name__} has no such row of them; choose a ViT or another method"
+                f"weighted-sum averages the states between a plain ViT's blocks, and those of a "
+                f"{type(model).__name__} differ in width or resolution; choose --layer STAGE, "
+                "a ViT or another method"
             )
         made = nn.Parameter(torch.zeros(len(blocks) + 1))
         place = Addition("blocks", _WEIGHTS, kinds=(nn.Sequential, WeightedSequential))

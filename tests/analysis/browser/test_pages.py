@@ -16,13 +16,15 @@ from safetensors.numpy import load_file, save_file
 from support.stores import build_store
 
 import seit
+from seit.analysis.browser import neighbors
 from seit.analysis.browser.augmented import augment_ids, config_of
 from seit.analysis.browser.catalog import Catalog
-from seit.analysis.browser.neighbors import nearest_by_codes
+from seit.analysis.browser.neighbors import CodeSearch
 from seit.analysis.browser.pictures import Encoded, PictureCache, ScrolledPastError, Thumbnails
 from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
 from seit.errors import DamagedError, UsageError
+from seit.shards import Shard
 from seit.stores import read_keys
 from seit.training import Run, read_predictions
 
@@ -256,7 +258,7 @@ def test_keys_of_a_query_are_a_file_for_filter(shown, pattern_store, tmp_path):
 
 def test_neighbors_are_exact(pattern_store):
     split = pattern_store["train"]
-    found = nearest_by_codes(pattern_store, "train", 5, most=4)
+    found = CodeSearch(pattern_store).nearest("train", 5, most=4)
     tokens, K = split.tokens[:].reshape(len(split), -1), pattern_store.card.layout.num_codes
     histograms = np.stack([np.bincount(ids, minlength=K) for ids in tokens])
     overlap = np.minimum(histograms, histograms[5]).sum(1) / tokens.shape[1]
@@ -264,6 +266,22 @@ def test_neighbors_are_exact(pattern_store):
     mine = [one.similarity for one in found.neighbors if one.split == "train"]
     assert mine == sorted(overlap, reverse=True)[: len(mine)]
     assert found.compared == found.total == pattern_store.card.samples
+
+
+def test_ids_are_decoded_once_for_all_searches_if_they_are_few(pattern_store, monkeypatch):
+    decoded = []
+    open_block = Shard.open_block
+    monkeypatch.setattr(
+        Shard, "open_block", lambda *given: decoded.append(given[1]) or open_block(*given)
+    )
+    keeping = CodeSearch(pattern_store)
+    first = [keeping.nearest("train", row) for row in (5, 6)]
+    once = len(decoded)
+    monkeypatch.setattr(neighbors, "MAX_KEPT_BYTES", 0)
+    forgetful = CodeSearch(pattern_store)
+    assert [forgetful.nearest("train", row) for row in (5, 6)] == first
+    assert len(decoded) - once == 2 * once
+    assert first[0].neighbors[0].score is not None
 
 
 def test_augmentations_are_those_of_training(pattern_store, shown):

@@ -1,6 +1,9 @@
 """`seit analyze`: runs over stores, speech models over sounds, and what does not fit."""
 
+import contextlib
 import json
+import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from support.planted import Planted
 
 import seit
+from seit.analysis import journal
 from seit.analysis.journal import Journal
 from seit.analysis.layers.analyze import analyze_layers
 from seit.analysis.layers.config import AnalyzeConfig
@@ -17,9 +21,10 @@ from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject, split_window
 from seit.analysis.subjects.speech import SpeechSubject
 from seit.cli import main
-from seit.errors import UsageError
+from seit.errors import DamagedError, UsageError
 from seit.models import captured, create_model, timm_layers
 from seit.stream import read_sounds
+from seit.tensors import array_bytes, read_arrays
 from seit.tokenizers import LAYOUTS, SpeechNetwork
 from seit.training import Run
 
@@ -267,7 +272,138 @@ def test_an_interrupted_analysis_resumes_at_the_next_layer(tmp_path, monkeypatch
     assert later == every[done:]
     own, other = parts.record(), whole.record()
     assert {**own, "out": None} == {**other, "out": None}
-    assert {path.name for path in (tmp_path / "parts").iterdir()} == {"layers.json", "report.html"}
+    files = {path.name for path in (tmp_path / "parts").iterdir()}
+    assert files == {"layers.json", "report.html", "identity.json"}
+
+
+class Interrupted(Planted):
+    """Ctrl-C at the n-th of all clips that are read; none if ``left`` is None."""
+
+    left = None
+    rows: list[int]
+
+    def clips(self, rows=None):
+        for clip in super().clips(rows):
+            if self.left is not None:
+                self.left -= 1
+                if not self.left:
+                    signal.raise_signal(signal.SIGINT)
+            self.rows.append(clip.row)
+            yield clip
+
+    def random_twin(self, seed):
+        return self
+
+
+READ = {"first pass": 15, "second pass or twin": 35, "twin": 60}
+"""Clips until Ctrl-C. Both networks read one for the identity; then each reads one for its sizes,
+20 in a pass, and for probes 20 in a second one."""
+
+
+@pytest.mark.parametrize("method", ["cca", "r2", "lda"])
+@pytest.mark.parametrize("at", READ)
+def test_an_interrupted_pass_continues_with_the_next_clip(tmp_path, method, at):
+    subject = Interrupted(20)
+    config = AnalyzeConfig(target="phone", fewest=5, folds=3, method=method, nulls=2)
+
+    def analyze(out, **changes):
+        subject.rows = []
+        return analyze_layers(
+            subject,
+            config,
+            groups=[place.file for place in subject.places],
+            alignments=subject.alignments,
+            out=out,
+            **changes,
+        )
+
+    whole = analyze(tmp_path / "whole")
+    subject.left = READ[at]
+    with contextlib.suppress(KeyboardInterrupt):
+        analyze(tmp_path / "parts")
+        assert method != "lda", "it reads more clips than that"
+    subject.left = None
+    parts = analyze(tmp_path / "parts", resume=True)
+    assert {**parts.record(), "out": None} == {**whole.record(), "out": None}
+    if at == "first pass":
+        assert subject.rows[:11] == [0, 0, 0, *range(12, 20)]
+    subject.rows = []
+    again = analyze(tmp_path / "parts", resume=True)
+    assert again.record() == parts.record()
+    assert subject.rows == [0, 0], "what the scores depend on"
+    config = replace(config, seed=1)
+    with pytest.raises(UsageError, match=r"the finished analysis at .* differs in settings"):
+        analyze(tmp_path / "parts", resume=True)
+
+
+def test_a_killed_pass_continues_from_its_last_sums(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "_PAUSE", 0)
+    subject = Planted(20)
+
+    def analyze(out, progress=None, **changes):
+        return analyze_layers(
+            subject,
+            AnalyzeConfig(target="phone", fewest=5, folds=3),
+            groups=[place.file for place in subject.places],
+            alignments=subject.alignments,
+            out=out,
+            progress=progress,
+            **changes,
+        )
+
+    def kill(done, total):
+        if done == 12:
+            raise InterruptedByTestError
+
+    with pytest.raises(InterruptedByTestError):
+        analyze(tmp_path / "out", kill)
+    done = []
+    parts = analyze(tmp_path / "out", lambda count, total: done.append(count), resume=True)
+    assert done == [*range(12, 21), *range(1, 21)], "the rest of the network, then its twin"
+    assert {**parts.record(), "out": None} == analyze(None).record()
+
+
+def test_the_rest_of_a_pass_has_the_activations_of_the_whole(learned, pattern_folder):
+    store = seit.open(pattern_folder / "store")
+    subject = RunSubject(Run.open(learned), store, "train", device=torch.device("cpu"))
+    for subject.batch_size in (8, 64):
+        whole, rest = list(subject.clips()), list(subject.clips_after(13))
+        assert [clip.row for clip in rest] == list(range(13, 36))
+        for clip in rest:
+            for layer, values in clip.values.items():
+                assert np.array_equal(values, whole[clip.row].values[layer]), layer
+
+
+def test_damaged_sums_are_refused(tmp_path):
+    subject = Interrupted(20)
+    subject.rows, subject.left = [], 15
+
+    def analyze():
+        return analyze_layers(
+            subject,
+            AnalyzeConfig(target="phone", fewest=5, folds=3),
+            groups=[place.file for place in subject.places],
+            alignments=subject.alignments,
+            out=tmp_path / "out",
+            resume=True,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        analyze()
+    subject.left = None
+    path = tmp_path / "out" / "unfinished" / "0-sums.safetensors"
+    arrays = read_arrays(path)
+    wrong = [
+        {},
+        {name: one for name, one in arrays.items() if name != "layers.1/2/xx"},
+        {**arrays, "layers.1/2/xx": np.zeros((3, 3))},
+        {**arrays, "layers.1/2/xy": np.zeros((4, 16, 3))},
+    ]
+    for one in wrong:
+        path.write_bytes(array_bytes(one))
+        with pytest.raises(DamagedError, match="start again"):
+            analyze()
 
 
 def test_what_there_is_nothing_to_resume_of(learned, pattern_folder, tmp_path):
@@ -275,4 +411,4 @@ def test_what_there_is_nothing_to_resume_of(learned, pattern_folder, tmp_path):
         seit.analyze(learned, data=pattern_folder / "store", resume=True)
     (tmp_path / "layers.json").write_text("{}")
     with pytest.raises(UsageError, match="already exists"):
-        seit.analyze(learned, data=pattern_folder / "store", resume=True, out=tmp_path)
+        seit.analyze(learned, data=pattern_folder / "store", resume=True, out=tmp_path, fewest=2)

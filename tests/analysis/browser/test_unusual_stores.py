@@ -1,0 +1,98 @@
+"""`seit view` on unusual stores: behind a URL, with unlabeled blocks, of units without sound."""
+
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import fsspec
+import pytest
+from support.speech import reference, save, write_tones
+from support.stores import build_store
+
+import seit
+from seit.ingest import fit_units
+from seit.tokenizers import save_tokenizer
+
+PAGES = (
+    "/browse?split=train",
+    "/browse?split=train&sort=bits",
+    "/browse?split=train&q=1",
+    "/sample/train/3",
+    "/neighbors/train/3",
+    "/codebook",
+    "/picture/train/3",
+)
+
+
+def get(view, path):
+    connection = HTTPConnection(urlsplit(view.url).netloc, timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, body
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """The address of a store in memory, with a cache of its own."""
+    monkeypatch.setenv("SEIT_CACHE_DIR", str(tmp_path / "cache"))
+    local = tmp_path / "store"
+    build_store(
+        local, shards={"train": (40, 30), "val": (5,)}, block_samples=16, classes=("bee", "cat")
+    )
+    files = fsspec.filesystem("memory").store
+    files.clear()
+    with fsspec.open("memory://corpus/keep", "wb") as file:
+        file.write(b"")
+    fsspec.filesystem("memory").put(f"{local}/", "memory://corpus/", recursive=True)
+    yield "memory://corpus", local
+    files.clear()
+
+
+def test_every_page_of_a_remote_store_is_that_of_the_local_one(remote):
+    url, local = remote
+    with (
+        seit.view(url, port=0, open_browser=False) as far,
+        seit.view(local, port=0, open_browser=False) as near,
+    ):
+        for path in PAGES:
+            status, body = get(far, path)
+            assert status == 200, (path, body)
+            assert body.replace(url.encode(), str(local).encode()) == get(near, path)[1], path
+
+
+def test_a_remote_store_that_goes_away_is_one_sentence(remote):
+    url, _ = remote
+    with seit.view(url, port=0, open_browser=False) as view:
+        assert get(view, "/browse?split=train")[0] == 200
+        fsspec.filesystem("memory").store.clear()
+        status, body = get(view, "/browse?split=val")
+        assert status >= 400
+        assert b"memory://corpus" in body
+        assert b"Traceback" not in body
+
+
+def test_the_codebook_of_a_store_with_blocks_of_unlabeled_samples(tmp_path):
+    columns = build_store(tmp_path / "store", shards={"train": (1,) * 12}, classes=("a", "b"))
+    assert (columns["train"].labels == -1).any()
+    with seit.view(tmp_path / "store", port=0, open_browser=False) as view:
+        assert get(view, "/codebook")[0] == 200
+
+
+def test_units_of_a_speech_model_are_drawn_in_colors_and_have_no_player(tmp_path):
+    model = save(reference("hubert"), tmp_path / "hubert")
+    backbone, sounds = f"hf:{model}", write_tones(tmp_path / "tones")
+    units, _, _ = fit_units(sounds, backbone, layer=1, codes=6, seconds=0.2)
+    save_tokenizer(units, tmp_path / "units.safetensors")
+    store = tmp_path / "store"
+    seit.tokenize(
+        sounds, out=store, tokenizer=str(tmp_path / "units.safetensors"), backbone=backbone
+    )
+    with seit.view(store, port=0, open_browser=False) as view:
+        for path in ("/browse?split=train", "/sample/train/1", "/neighbors/train/1", "/codebook"):
+            status, body = get(view, path)
+            assert status == 200, (path, body)
+            assert b"<audio" not in body, path
+        assert get(view, "/picture/train/1")[0] == 200
+        status, body = get(view, "/sound/train/1")
+        assert (status, b"cannot be heard" in body) == (400, True)
