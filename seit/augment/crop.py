@@ -119,15 +119,14 @@ def resize_matrices(
     place = step * (torch.arange(out_size, device=device, dtype=dtype) + 0.5) - 0.5
     below = place.floor()
     fraction = place - below
-    cells = torch.arange(in_size, device=device)
     matrices = torch.zeros((len(starts), out_size, in_size), dtype=dtype, device=device)
     last = (lengths - 1)[:, None]
     for tap in (-1, 0, 1, 2) if mode == "bicubic" else (0, 1):
         cell = below.to(torch.int64).add_(tap).clamp_(min=0).minimum(last) + starts[:, None]
         distance = (fraction - tap).abs()
         weight = _cubic(distance) if mode == "bicubic" else 1 - distance
-        # Add tap by tap, not by scatter, for a fixed order of additions on every device.
-        matrices.addcmul_((cell[..., None] == cells).to(dtype), weight[..., None])
+        # One tap at a time: no row has two additions whose order could vary.
+        matrices.scatter_add_(2, cell[..., None], weight[..., None])
     return matrices
 
 

@@ -6,7 +6,7 @@ The key of Philox is made of (seed, epoch) and its counter of (block, operation,
 position high), so a draw is a pure function of (seed, epoch, position in the epoch): however an
 epoch is split into batches and ranks, each sample gets the same augmentation. Word j of block i is
 draw 4·i + j of its sample; a longer draw begins with the shorter one. On CUDA devices a Triton
-kernel generates the words, one launch per draw.
+kernel generates the words, one launch per draw; on a CPU, code that numba compiles.
 """
 
 import math
@@ -62,6 +62,7 @@ class SampleRandom:
         self.positions = positions.to(torch.int64)
         self._short: Words | None = None
         self._has_kernel = triton_serves(positions.device)
+        self._compiled = positions.device.type == "cpu"
 
     def __len__(self) -> int:
         """Return B, the number of samples."""
@@ -71,7 +72,7 @@ class SampleRandom:
         """Return the draws of some of the samples; ``index`` is (n,) int64 or (B,) bool."""
         other = object.__new__(SampleRandom)
         other.key, other.positions, other._short = self.key, self.positions[index], None
-        other._has_kernel = self._has_kernel
+        other._has_kernel, other._compiled = self._has_kernel, self._compiled
         if self._short is not None:
             a, b, c, d = self._short
             other._short = a[index], b[index], c[index], d[index]
@@ -81,6 +82,8 @@ class SampleRandom:
         """Draw ``(B, *shape)`` float32 in [0, 1): the upper 24 bits of a word, times 2⁻²⁴."""
         if self._has_kernel:
             return self._draw_by_kernel(op, shape, torch.float32)
+        if self._compiled:
+            return self._draw_compiled(op, shape, torch.float32)
         return self._draw(op, shape, torch.float32, _to_uniform)
 
     def normal(self, op: int, shape: tuple[int, ...] = ()) -> Tensor:
@@ -89,6 +92,8 @@ class SampleRandom:
         Words 0 and 1 of a block make its draws 0 and 1 (radius and angle → cosine, sine), words 2
         and 3 its draws 2 and 3.
         """
+        if self._compiled and not self._has_kernel:
+            return self._draw_compiled_normal(op, shape)
         return self._draw(op, shape, torch.float32, _to_normal)
 
     def randint(self, op: int, high: int | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
@@ -101,11 +106,41 @@ class SampleRandom:
         """
         if self._has_kernel:
             return (self._draw_by_kernel(op, shape, torch.int64) * high) >> 32
+        if self._compiled:
+            return (self._draw_compiled(op, shape, torch.int64) * high) >> 32
         return (self._draw(op, shape, torch.int64, _to_words) * high) >> 32
 
     def _draw_by_kernel(self, op: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         words = draw_triton(self.positions, self.key, op, count=math.prod(shape), dtype=dtype)
         return words.view(len(self), *shape)
+
+    def _draw_compiled(self, op: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Draw words, int64, or uniforms, float32."""
+        from seit.augment.philox_kernels import fill_uniforms, fill_words
+
+        B, count = len(self), math.prod(shape)
+        out = torch.empty((B, -(-count // 4), 4), dtype=dtype)
+        fill = fill_uniforms if dtype == torch.float32 else fill_words
+        fill(self.positions.contiguous().numpy(), int(op), *self.key, out.numpy())
+        return out.flatten(1)[:, :count].reshape(B, *shape)
+
+    def _draw_compiled_normal(self, op: int, shape: tuple[int, ...]) -> Tensor:
+        from seit.augment.philox_kernels import fill_polar
+
+        B, count = len(self), math.prod(shape)
+        blocks = -(-count // 4)
+        out = torch.empty((B, blocks, 4))
+        positions = self.positions.contiguous().numpy()
+        step = max(1, _CPU_CHUNK_BLOCKS // max(1, blocks))
+        for start in range(0, B, step):
+            pairs = out[start : start + step].permute(2, 0, 1)
+            shares, angles = torch.empty((2, 2, *pairs.shape[1:])).unbind()
+            chunk = positions[start : start + step]
+            fill_polar(chunk, int(op), *self.key, shares.numpy(), angles.numpy())
+            radii = shares.log_().mul_(-2.0).sqrt_()
+            torch.mul(radii, angles.cos(), out=pairs[0::2])
+            torch.mul(radii, angles.sin_(), out=pairs[1::2])
+        return out.flatten(1)[:, :count].reshape(B, *shape)
 
     def _draw(
         self,
@@ -126,13 +161,10 @@ class SampleRandom:
             a, b, c, d = (word[:, op, :blocks] for word in self._short_words())
             convert((a, b, c, d), out)
         else:
-            step = max(1, _CPU_CHUNK_BLOCKS // blocks) if device.type == "cpu" else B
             ops = torch.full((1,), int(op), device=device)
-            for start in range(0, B, max(1, step)):
-                rows = slice(start, start + step)
-                a, b, c, d = self._words(ops, self.positions[rows], blocks)
-                convert((a[:, 0], b[:, 0], c[:, 0], d[:, 0]), out[rows])
-        return out.view(B, 4 * blocks)[:, :count].reshape(B, *shape)
+            a, b, c, d = self._words(ops, self.positions, blocks)
+            convert((a[:, 0], b[:, 0], c[:, 0], d[:, 0]), out)
+        return out.flatten(1)[:, :count].reshape(B, *shape)
 
     def _short_words(self) -> Words:
         if self._short is None:

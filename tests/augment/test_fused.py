@@ -241,6 +241,7 @@ def test_a_plan_takes_few_operations(device, monkeypatch):
     for draw, has_kernel in ((draw_plan, False), (draw_plan_triton, True)):
         monkeypatch.setattr(sample_random, "triton_serves", lambda device, found=has_kernel: found)
         random = SampleRandom(0, 0, torch.arange(4).to(device))
+        random._compiled = False  # as on a device
         with CountOperations() as counter:
             draw(random, AugmentConfig(), **settings)
         counts.append(counter.count)

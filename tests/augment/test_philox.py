@@ -231,3 +231,15 @@ def test_an_empty_batch_draws_nothing():
     random = SampleRandom(0, 0, positions())
     assert random.normal(Op.NOISE_ELEMENT, (32, 28, 28)).shape == (0, 32, 28, 28)
     assert random.uniform(Op.FLIP).shape == (0,)
+
+
+@pytest.mark.parametrize("count", [0, 1, 30, 33, 300])
+def test_compiled_draws_are_those_of_torch(count):
+    places = positions(0, 1, 2**32 - 1, 2**32, 5 * 2**32 + 9, 2**63 - 1)
+    compiled, in_torch = (SampleRandom(2**64 - 1, 3, places) for _ in range(2))
+    in_torch._compiled = False
+    for op in (Op.EDIT, Op.NOISE_ELEMENT):
+        for draw in (SampleRandom.uniform, SampleRandom.normal):
+            assert torch.equal(draw(compiled, op, (count,)), draw(in_torch, op, (count,)))
+        found = compiled.randint(op, 1000, (count,))
+        assert torch.equal(found, in_torch.randint(op, 1000, (count,)))

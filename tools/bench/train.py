@@ -115,6 +115,11 @@ class Tokens:
             self.config.model, self.augment, num_classes=self.num_classes, patch_size=PATCH
         )
 
+    def run(self, steps: int) -> None:
+        """Run some steps."""
+        for _ in range(steps):
+            self.loop.step(*self._ready)
+
     def seconds(self, steps: int) -> float:
         """Return the seconds of some steps."""
         return self.loop.seconds(itertools.repeat(self._ready), steps)[0]
@@ -214,18 +219,20 @@ def peer_round(peer: Pixels, steps: int, batch: int) -> dict[str, float]:
     }
 
 
-def read_config(arguments: argparse.Namespace) -> TrainConfig:
-    """Return the recipe with the changes of the arguments."""
-    config = build(TrainConfig, read_yaml(find_recipe(arguments.recipe).path), origin="recipe")
+def recipe_config(
+    recipe: str, *, steps: int, batch_size: int | None, device: str = "cpu", compiled: bool = False
+) -> TrainConfig:
+    """Return a recipe for some steps without evaluations and checkpoints."""
+    config = build(TrainConfig, read_yaml(find_recipe(recipe).path), origin="recipe")
     return replace(
         config,
-        data=replace(config.data, batch_size=arguments.batch_size or config.data.batch_size),
-        schedule=replace(config.schedule, steps=arguments.steps),
+        data=replace(config.data, batch_size=batch_size or config.data.batch_size),
+        schedule=replace(config.schedule, steps=steps),
         run=replace(
             config.run,
-            device=arguments.device,
-            compile=arguments.compile,
-            log_every=max(1, arguments.steps // 5),
+            device=device,
+            compile=compiled,
+            log_every=max(1, steps // 5),
             eval_every=_NEVER,
             checkpoint_every=_NEVER,
             loggers=(),
@@ -252,7 +259,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     store, device = open_store(arguments.store), choose_device(arguments.device)
-    config, steps = read_config(arguments), arguments.steps
+    steps = arguments.steps
+    config = recipe_config(
+        arguments.recipe,
+        steps=steps,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        compiled=arguments.compile,
+    )
     bare, batch, peer = Tokens(config, store, device), config.data.batch_size, None
     if arguments.pixels_peer:
         if not arguments.pixels_peer.exists():
