@@ -90,6 +90,7 @@ class FolderPieces:
     root: str
     has_splits: bool
     repeats: bool = False
+    overhead: int = 0
     kind: Kind = "folder"
     mixes: bool = True
 
