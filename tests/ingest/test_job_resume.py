@@ -244,7 +244,7 @@ def test_other_codecs_and_containers_resume_to_the_same_bytes(
 
 def test_a_kill_between_coding_and_the_card_is_mended(made, corpus, tmp_path, monkeypatch):
     target = tmp_path / "store"
-    monkeypatch.setattr("seit.stores.recode.write_index", interrupt)
+    monkeypatch.setattr("seit.stores.sink.Sink.write_index", interrupt)
     with pytest.raises(KeyboardInterrupt):
         tokenize(corpus, target, CONFIG)
     assert (target / "train" / "00000.tar").exists()
