@@ -238,7 +238,8 @@ def test_keys_of_rows_without_paths(tmp_path: Path) -> None:
     corpus = list_corpus(whole, val_fraction=0)
     assert [entry.key for entry in corpus.instances] == ["photos/000000", "photos/000001"]
     assert [read_bytes(entry) for entry in corpus.instances] == [b"1", b"2"]
-    assert "the only one that is declared as a ClassLabel, and labels; there are image" in corpus.warnings[0]
+    expected = "the only one that is declared as a ClassLabel, and labels; there are image"
+    assert expected in corpus.warnings[0]
 
 
 def test_parquet_that_is_refused(tmp_path: Path) -> None:
