@@ -5,6 +5,7 @@ One thread is steady on shared machines, and quicker than two on tiny models.
 
 import gc
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray would start its workers by another `uv run`, in an environment without this one's groups.
@@ -34,6 +35,13 @@ def _no_flushing():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts():
+    """Heed interrupts; a shell that starts the tests in the background has them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

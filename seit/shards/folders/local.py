@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,7 @@ class LocalFolder(Folder):
     def create(self, name: str, data: bytes) -> bool:
         """Write a file under a temporary name and link it to its name, unless that is taken."""
         path = inside(self.path, name)
-        partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
         with explained_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
