@@ -87,7 +87,7 @@ class RemoteSink(Sink):
                 "what is there"
             )
         self.is_complete = CARD_NAME in names
-        """Whether an earlier call wrote the card."""
+        """True if an earlier call wrote the card."""
 
     def put(self, record: ShardRecord) -> None:
         """Upload a finished shard, and remove the local file."""
