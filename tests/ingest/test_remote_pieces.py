@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from dataclasses import replace
 
 import fsspec
@@ -33,11 +34,7 @@ CONFIG = TokenizeConfig(
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """An S3 server that every client of this process finds."""
-    cache = tmp_path_factory.mktemp("cache")
-    with s3.running_server() as address, s3.credentials(cache) as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*address))
-        filesystem = fsspec.filesystem("s3")
-        filesystem.mkdir("pieces")
+    with s3.bucket("pieces", tmp_path_factory.mktemp("cache")) as filesystem:
         yield filesystem
 
 
@@ -213,6 +210,28 @@ def test_two_drivers_of_one_job_make_one_store(reference):
     assert remote_tree(url) == reference
 
 
+def test_parts_in_a_bucket_wait_for_the_fit_and_the_last_one_seals(reference, monkeypatch):
+    monkeypatch.setattr("seit.ingest.pieces.job._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("seit.ingest.pieces.job.FIT_SECONDS", 60.0)
+    url = "s3://pieces/stores/parts"
+    failures = []
+
+    def drive(number):
+        try:
+            tokenize("s3://pieces/data/tars", url, replace(CONFIG, part=f"{number}/3"))
+        except SeitError as error:
+            failures.append(error)
+
+    parts = [threading.Thread(target=drive, args=(number,)) for number in (2, 1, 0)]
+    for part in parts:
+        part.start()
+        time.sleep(0.3)
+    for part in parts:
+        part.join()
+    assert not failures
+    assert remote_tree(url) == reference
+
+
 def test_a_second_job_at_the_same_place_is_refused(reference, monkeypatch):
     url = "s3://pieces/stores/other"
     with monkeypatch.context() as patch:
@@ -250,6 +269,20 @@ def test_what_lies_at_the_place_is_left_alone(bucket):
     assert bucket.find("pieces/mine") == ["pieces/mine/thesis.tex"]
     with pytest.raises(SeitError, match="s3://nowhere"):
         tokenize("s3://pieces/data/tars", "s3://nowhere/store", CONFIG)
+
+
+def test_what_other_machines_write_is_seen_after_a_listing(bucket):
+    folder = RemoteFolder("s3://pieces/seen")
+    folder.write("a/one", b"1")
+    assert folder.names() == ["a/one"]
+    other = fsspec.filesystem("s3", skip_instance_cache=True)
+    other.pipe({"pieces/seen/a/one": b"longer", "pieces/seen/a/two": b"2"})
+    assert folder.exists("a/two")
+    assert folder.size("a/one") == 6
+    assert not folder.create("a/two", b"3")
+    assert folder.names() == ["a/one", "a/two"]
+    other.rm("pieces/seen/a/two")
+    assert not folder.exists("a/two")
 
 
 def test_of_two_writers_of_a_name_one_succeeds(bucket):

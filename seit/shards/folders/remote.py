@@ -163,6 +163,8 @@ class RemoteFolder(Folder):
         return call_within(seconds, lambda: getattr(filesystem, method)(*args, **kwargs))
 
     def _size(self, name: str) -> int:
+        filesystem, _ = self._connect()
+        filesystem.invalidate_cache()  # other machines write here, too
         info = self._request("info", self._path(name), seconds=self._seconds(0))
         if info.get("type") == "directory":
             raise IsADirectoryError(name)
@@ -217,6 +219,7 @@ def _open_filesystem(url: str, options: Mapping[str, Any], retry: RetryPolicy) -
     protocol = url.partition(":")[0]
     settings = dict(options)
     if protocol in _S3_PROTOCOLS:
+        settings.setdefault("use_listings_cache", False)
         settings["config_kwargs"] = {
             "connect_timeout": retry.attempt_seconds,
             "read_timeout": retry.attempt_seconds,
