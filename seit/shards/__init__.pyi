@@ -27,6 +27,7 @@ from .codecs import (
     PackedCodec as PackedCodec,
     TokenLayout as TokenLayout,
 )
+from .context.choose import fit_context as fit_context, smaller_codec as smaller_codec
 from .context.codec import ContextCodec as ContextCodec
 from .context.coder import Coder as Coder
 from .context.fit import MAX_FIT_TOKENS as MAX_FIT_TOKENS, fit_tables as fit_tables

@@ -38,8 +38,6 @@ from seit.stores.sink import RemoteSink, Sink
 
 CONTAINERS = ("wds", "zarr")
 CODECS = (PackedCodec.name, ContextCodec.name)
-_JUDGED = 256
-"""Samples that say whether a codec makes a store smaller."""
 _FIT_SAMPLE_BYTES = 64
 """Memory of a sample chosen for a fit, in addition to its ids."""
 
@@ -129,10 +127,9 @@ def choose_codec(codec: str, parts: Sequence[tuple[Split, Rows]], *, like: Store
     total = _num_samples(parts)
     if codec == ContextCodec.name and layout.num_codes <= MAX_CODES and total:
         fitted, tokens_NHW = _fit(parts, like=like)
-        judged = tokens_NHW[:: max(1, len(tokens_NHW) // _JUDGED)]
-        coded = len(fitted.encode(judged)) / len(judged) * total + len(fitted.tables)
-        if coded < layout.sample_bytes * total:
-            return fitted
+        from seit.shards import smaller_codec
+
+        return smaller_codec(fitted, tokens_NHW, total_samples=total)
     return PackedCodec(layout)
 
 
@@ -144,7 +141,7 @@ def _fit(
     parts: Sequence[tuple[Split, Rows]], *, like: Store
 ) -> tuple[ContextCodec, npt.NDArray[np.unsignedinteger]]:
     """Return the fitted codec, and the tokens (n, H, W) that it was fitted to."""
-    from seit.shards import MAX_FIT_TOKENS, fit_tables
+    from seit.shards import MAX_FIT_TOKENS, fit_context
 
     layout = like.card.layout
     total = _num_samples(parts)
@@ -160,11 +157,7 @@ def _fit(
         found.append(split.read_tokens(inside if rows is None else np.flatnonzero(rows)[inside]))
         first += size
     tokens_NHW = np.concatenate([np.empty((0, *layout.grid), layout.dtype), *found])
-    codebook = like.codebook
-    if codebook.ndim == 3:  # all levels share the tables, so similar codes are similar in each
-        codebook = np.concatenate(list(codebook), axis=1)
-    codec = ContextCodec(layout, fit_tables(tokens_NHW, codebook, total_samples=total))
-    return codec, tokens_NHW
+    return fit_context(layout, tokens_NHW, like.codebook, total_samples=total), tokens_NHW
 
 
 def _write(

@@ -98,7 +98,7 @@ def pieces_job_fit(tokenizer: Any, codec: Any) -> Any:
     """Return the outcome of a fit."""
     from seit.ingest.pieces.sample import Fit
 
-    return Fit(tokenizer, codec, Ready(codec.name, {}, PHOTO_BYTES))
+    return Fit(tokenizer, codec, Ready(codec.name, {}))
 
 
 def stub_engine(_work: Any, tasks: Sequence[PieceTask]) -> Iterator[tuple[int, PieceRecord]]:

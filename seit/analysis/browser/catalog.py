@@ -24,7 +24,7 @@ from seit.shards import (
     Kind,
     Shard,
     Split,
-    fit_tables,
+    fit_context,
 )
 
 Rows = npt.NDArray[np.int32]
@@ -173,10 +173,8 @@ class Catalog:
             )
         count = min(len(self), max(1, _FIT_TOKENS // layout.length))
         rows = np.arange(count, dtype=np.int64) * len(self) // max(count, 1)
-        if codebook.ndim == 3:
-            codebook = np.concatenate(list(codebook), axis=1)
-        tables = fit_tables(self.split.read_tokens(rows), codebook, total_samples=len(self))
-        return ContextCodec(layout, tables)
+        tokens_nHW = self.split.read_tokens(rows)
+        return fit_context(layout, tokens_nHW, codebook, total_samples=len(self))
 
     def _column(
         self,

@@ -68,12 +68,10 @@ class Ready:
     Attributes:
         codec: name of the codec.
         quality: quality of the tokenizer on the sample.
-        mean_bytes: mean bytes of the sample's files.
     """
 
     codec: str
     quality: Mapping[str, float]
-    mean_bytes: float
 
 
 class JobPlace:
@@ -86,11 +84,6 @@ class JobPlace:
     def __init__(self, store: str) -> None:
         self.store = store if is_url(store) else str(Path(store).absolute())
         self.folder: Folder = open_folder(self.store)
-
-    @property
-    def is_local(self) -> bool:
-        """True for a folder on a disk."""
-        return isinstance(self.folder, LocalFolder)
 
     def read_job(self) -> dict[str, Any] | None:
         """Return the description of the job that began here; None without one, {} if damaged."""
@@ -187,10 +180,6 @@ class JobPlace:
                 f"on {first.get('processor')}, which may round differently; use one kind of "
                 "machine, or pass --mixed-processors if runs need not repeat to the byte"
             )
-
-    def is_of(self, job: Mapping[str, Any]) -> bool:
-        """Return whether the job here is still this one."""
-        return self.read_job() == dict(job)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -296,15 +285,12 @@ class JobPlace:
                 listed = {record.file for record in open_store(self.folder).card.records}
                 ours += [name for name in names if name in listed and not _is_ours(name)]
             self.folder.remove(CARD_NAME)
-        for _ in map_ahead(self._remove, [name for name in ours if name != but]):
-            pass
+        self._remove_all(name for name in ours if name != but)
 
     def clean_up(self, listed: Iterable[str]) -> None:
         """Remove the job's folder, and shards that were renumbered, from a finished store."""
         known = set(listed)
-        left = [name for name in self._names() if _is_ours(name) and name not in known]
-        for _ in map_ahead(self._remove, left):
-            pass
+        self._remove_all(name for name in self._names() if _is_ours(name) and name not in known)
         if isinstance(self.folder, LocalFolder):
             shutil.rmtree(self.folder.path / JOB_FOLDER, ignore_errors=True)
 
@@ -351,6 +337,13 @@ class JobPlace:
             return self.folder.size(name)
         except (FileNotFoundError, NotADirectoryError):
             return -1
+
+    def _remove_all(self, names: Iterable[str]) -> None:
+        """Remove files; the description of the job last, so that a kill leaves it to be found."""
+        others = [name for name in names if name != _JOB]
+        for _ in map_ahead(self._remove, others):
+            pass
+        self._remove(_JOB)
 
     def _remove(self, name: str) -> None:
         try:

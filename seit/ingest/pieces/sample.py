@@ -33,14 +33,13 @@ from seit.shards import (
     ContextCodec,
     PackedCodec,
     TokenLayout,
-    fit_tables,
+    fit_context,
+    smaller_codec,
 )
 from seit.tokenizers import PRESETS, Tokenizer, measure_quality
 
 FIT_TOKENS = 1 << 23
 """Tokens that the codec is fitted to: within 0.2 % of the bytes of a fit to everything."""
-_FOR_SIZES = 64
-"""Inputs whose sizes are looked at if no codec is fitted."""
 _PIECES = 64
 """Most pieces that a sample is taken from."""
 
@@ -136,35 +135,28 @@ def fit_job(corpus: Pieces, config: TokenizeConfig, given: Tokenizer | None, rea
         quality = measure_quality(tokenizer, sample.values(QUALITY_INPUTS, split="val"))
     device = choose_device(config.device) if config.engine == "local" else torch.device("cpu")
     tokenizer = tokenizer.to(device)
-    codec, mean_bytes = _fit_codec(corpus, config, tokenizer, sample)
+    codec = _fit_codec(corpus, config, tokenizer, sample)
     rounded = {key: round(value, 4) for key, value in asdict(quality).items()}
-    return Fit(tokenizer.to("cpu"), codec, Ready(codec.name, rounded, mean_bytes))
+    return Fit(tokenizer.to("cpu"), codec, Ready(codec.name, rounded))
 
 
 def _fit_codec(
     corpus: Pieces, config: TokenizeConfig, tokenizer: Tokenizer, sample: CorpusSample
-) -> tuple[Codec, float]:
-    """Return the codec, and the mean bytes of the sample's files."""
+) -> Codec:
+    """Return the codec, fitted to the sample if it is `context` and that pays."""
     layout = TokenLayout(grid=tokenizer.grid, num_codes=tokenizer.num_codes)
-    packed = PackedCodec(layout)
-    wants_context = config.codec == ContextCodec.name and layout.num_codes <= MAX_CODES
+    if config.codec != ContextCodec.name or layout.num_codes > MAX_CODES:
+        return PackedCodec(layout)
     wanted = config.fit_samples or FIT_TOKENS // layout.length
-    count = max(1, min(wanted, MAX_FIT_TOKENS // layout.length)) if wants_context else _FOR_SIZES
+    count = max(1, min(wanted, MAX_FIT_TOKENS // layout.length))
     parts, num_bytes = [], 0
     with BatchEncoder(tokenizer, workers=config.workers, compiled=config.compile) as encoder:
         for group, ids_nHW in encode_samples(samples_of(sample.read(count)), tokenizer, encoder):
             parts.append(ids_nHW)
             num_bytes += sum(entry.num_bytes for entry in group)
-    tokens_NHW = np.concatenate(parts)[:count]
-    mean_bytes = num_bytes / len(tokens_NHW)
-    if not wants_context:
-        return packed, mean_bytes
-    expected = max(len(tokens_NHW), corpus.expect_samples(mean_bytes))
+    tokens_NHW = np.concatenate(parts)
+    expected = max(len(tokens_NHW), corpus.expect_samples(num_bytes / len(tokens_NHW)))
+    tokens_NHW = tokens_NHW[:count]
     codebook = tokenizer.codebook.cpu().numpy()
-    if codebook.ndim == 3:  # all levels share the tables
-        codebook = np.concatenate(list(codebook), axis=1)
-    codec = ContextCodec(layout, fit_tables(tokens_NHW, codebook, total_samples=expected))
-    judged = tokens_NHW[:256]
-    per_sample = len(codec.encode(judged)) / len(judged)
-    whole = per_sample * expected + len(codec.tables)
-    return (codec if whole < layout.sample_bytes * expected else packed), mean_bytes
+    fitted = fit_context(layout, tokens_NHW, codebook, total_samples=expected)
+    return smaller_codec(fitted, tokens_NHW, total_samples=expected)
