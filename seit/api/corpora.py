@@ -73,6 +73,8 @@ def tokenize(
     if update and dry_run:
         raise UsageError("--dry-run estimates a whole job, not an update; leave one of them out")
     settings = _tokenize_config(config, changes)
+    if update and settings.plan == "pieces":
+        raise UsageError("--update lists SRC, which --plan pieces avoids; leave one of them out")
     if dry_run:
         return estimate_job(source, out, settings)
     if update:

@@ -89,11 +89,11 @@ def answer(
     network.train(was_training)
     total = ranks.sum(counts).cpu()
     met_hits, num_met = total[-2:].tolist()
-    told = [
+    hits = [
         {name: one.numpy() for name, one in zip(names, hits_ET, strict=True)}
         for hits_ET in total[:-2].view_as(hits_2ET)
     ]
-    return Answers(*told), met_hits / num_met if num_met else math.nan
+    return Answers(*hits), met_hits / num_met if num_met else math.nan
 
 
 def _rows_of_rank(stream: Stream, ranks: Ranks) -> Iterator[npt.NDArray[np.int64]]:

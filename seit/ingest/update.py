@@ -217,8 +217,8 @@ class _Update:
         warnings = list(self.corpus.warnings)
         if self.remembered is None:
             warnings.append(
-                "STORE does not record its files (an earlier version of seit made it): files that "
-                "it holds were not checked for changes"
+                "STORE does not record its files (made in pieces or by an earlier version): files "
+                "that it holds were not checked for changes"
             )
         if changes.left_out:
             warnings.append(
@@ -391,7 +391,8 @@ def _settle(config: TokenizeConfig, store: Store) -> tuple[TokenizeConfig, Token
     if others and read_inputs(store) is None:
         raise UsageError(
             f"{store.folder} had samples filtered out or deleted and does not record which files "
-            "it was made from (an earlier version of seit made it); tokenize SRC into a new store"
+            "it was made from (made in pieces or by an earlier version); tokenize SRC into a new "
+            "store"
         )
     tokenizer = store.load_tokenizer()
     if config.tokenizer != default.tokenizer:

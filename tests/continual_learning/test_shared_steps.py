@@ -140,6 +140,6 @@ def test_batch_norms_that_learn_are_refused_before_any_work(store, tmp_path, cap
     command = ["continual", str(store.folder), *model, "--out", str(tmp_path / "run")]
     options = ["--run.device", "cpu", "--pet", "full"]
     assert exit_codes(fork_ranks(main, [*command, *options], ranks=2)) == [2, 2]
-    told = capfd.readouterr().err
-    assert "test_resnet has batch norms, whose statistics a continual run learns in one" in told
+    printed = capfd.readouterr().err
+    assert "test_resnet has batch norms, whose statistics a continual run learns in one" in printed
     assert not (tmp_path / "run").exists()

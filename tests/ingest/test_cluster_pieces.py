@@ -4,7 +4,6 @@ import threading
 import time
 from dataclasses import replace
 
-import fsspec
 import pytest
 from support import s3
 from support.files import plant, tree
@@ -29,10 +28,8 @@ LABELS = ("ape", "bee", "cat")
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    with s3.running_server() as address, s3.credentials(tmp_path_factory.mktemp("cache")) as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*address))
-        filesystem = fsspec.filesystem("s3")
-        filesystem.mkdir("cluster")
+    """An S3 server that every client of this process finds."""
+    with s3.bucket("cluster", tmp_path_factory.mktemp("cache")) as filesystem:
         yield filesystem
 
 

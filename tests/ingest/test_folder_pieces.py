@@ -5,7 +5,6 @@ import pickle
 import tracemalloc
 from dataclasses import replace
 
-import fsspec
 import pytest
 from support import s3
 from support.files import plant, tree
@@ -261,11 +260,7 @@ def test_sources_that_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """An S3 server that every client of this process finds."""
-    cache = tmp_path_factory.mktemp("cache")
-    with s3.running_server() as address, s3.credentials(cache) as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*address))
-        filesystem = fsspec.filesystem("s3")
-        filesystem.mkdir("folders")
+    with s3.bucket("folders", tmp_path_factory.mktemp("cache")) as filesystem:
         yield filesystem
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import threading
 from dataclasses import replace
 
@@ -438,7 +439,10 @@ def test_a_missing_shard_is_noticed_before_the_store_is_sealed(tars, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             tokenize(tars, store, CONFIG)
     (store / "train" / "01000.tar").unlink()
-    assert "is missing where" in message(SeitError, tars, store, CONFIG)
+    (store / "train" / "02000.tar").write_bytes(b"short")
+    text = message(SeitError, tars, store, CONFIG)
+    assert "01000.tar is missing where" in text
+    assert "and 1 others are not as written" in text
     tokenize(tars, store, CONFIG)
     assert verify_store(store).ok
 
@@ -460,6 +464,15 @@ def test_a_missing_shard_is_noticed_before_the_store_is_sealed(tars, tmp_path, m
 def test_settings_that_do_not_fit(changes, words):
     with pytest.raises(UsageError, match=words):
         replace(CONFIG, **changes)
+
+
+def test_an_update_lists_its_source(tars, reference, tmp_path):
+    with pytest.raises(UsageError, match="--update lists SRC"):
+        seit.tokenize(tars, out=reference, update=True, plan="pieces")
+    store = shutil.copytree(reference, tmp_path / "store")
+    result = seit.tokenize(tars, out=store, update=True)
+    assert any("made in pieces or by an earlier version" in line for line in result.warnings)
+    assert tree(store) == tree(reference)
 
 
 def test_sources_that_have_no_pieces(tmp_path):

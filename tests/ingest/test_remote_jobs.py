@@ -4,7 +4,6 @@ import io
 import tarfile
 from dataclasses import replace
 
-import fsspec
 import pytest
 from support import s3
 from support.files import plant, tree
@@ -36,13 +35,7 @@ def tar_of(numbers):
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """An S3 server that every client of this process finds."""
-    cache = tmp_path_factory.mktemp("cache")
-    with s3.running_server() as address, s3.credentials(cache) as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*address))
-        filesystem = fsspec.filesystem("s3")
-        if filesystem.exists("bucket"):
-            filesystem.rm("bucket", recursive=True)
-        filesystem.mkdir("bucket")
+    with s3.bucket("bucket", tmp_path_factory.mktemp("cache")) as filesystem:
         yield filesystem
 
 

@@ -716,11 +716,11 @@ def test_several_labels_in_tars(tmp_path: Path) -> None:
         ("h.jpg", b"x"),
         ("h.json", b'{"label": {"red": 1}}'),
     ]
-    told = "\n".join(
+    lines = "\n".join(
         list_corpus(write_tar(tmp_path / "y.tar", SEVERAL + more), val_fraction=0).warnings
     )
-    assert "1 without their labels, as these are lists of lists or too many: y.tar/g" in told
-    assert "1 ignored, as their labels or fields cannot be read: y.tar/h.json" in told
+    assert "1 without their labels, as these are lists of lists or too many: y.tar/g" in lines
+    assert "1 ignored, as their labels or fields cannot be read: y.tar/h.json" in lines
 
 
 def test_labels_beside_a_label_are_metadata(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from support import s3
@@ -23,11 +22,7 @@ SHARDS = {"train": (40, 40, 40, 17), "val": (9,)}
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """An S3 server that every client of this process finds."""
-    cache = tmp_path_factory.mktemp("cache")
-    with s3.running_server() as address, s3.credentials(cache) as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*address))
-        filesystem = fsspec.filesystem("s3")
-        filesystem.mkdir("stores")
+    with s3.bucket("stores", tmp_path_factory.mktemp("cache")) as filesystem:
         yield filesystem
 
 

@@ -3,6 +3,7 @@
 import logging
 from contextlib import contextmanager
 
+import fsspec
 import pytest
 
 
@@ -37,3 +38,15 @@ def credentials(cache):
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("SEIT_CACHE_DIR", str(cache))
         yield patch
+
+
+@contextmanager
+def bucket(name, cache):
+    """A file system with an empty bucket on a server that every client of this process finds."""
+    with running_server() as address, credentials(cache) as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*address))
+        filesystem = fsspec.filesystem("s3")
+        if filesystem.exists(name):
+            filesystem.rm(name, recursive=True)
+        filesystem.mkdir(name)
+        yield filesystem

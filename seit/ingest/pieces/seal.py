@@ -146,11 +146,12 @@ def label_warnings(corpus: Pieces, classes: tuple[str, ...], sealed: Sealed) -> 
 
 
 def _check_sizes(place: JobPlace, sealed: Sealed, num_pieces: int) -> None:
-    """Compare the shards at the place with their records, and forget pieces that lack one.
+    """Compare the shards at the place with their records, and forget pieces that lack some.
 
     Raises:
-        SeitError: one is missing or of another size.
+        SeitError: some are missing or of another size.
     """
+    faults = []
     for record, size in place.sizes_of(
         record for name in sealed.splits for record in sealed.shards[name]
     ):
@@ -158,7 +159,11 @@ def _check_sizes(place: JobPlace, sealed: Sealed, num_pieces: int) -> None:
             number = int(PurePosixPath(record.file).stem) // SHARDS_OF_PIECE % num_pieces
             place.forget(record_name(number))
             found = "is missing" if size < 0 else f"has {size:,} bytes"
-            raise SeitError(
-                f"{place.locate(record.file)} {found} where {record.bytes:,} were written; run "
-                "the same command again, which makes it once more"
+            faults.append(
+                f"{place.locate(record.file)} {found} where {record.bytes:,} were written"
             )
+    if faults:
+        others = f", and {len(faults) - 1:,} others are not as written" if len(faults) > 1 else ""
+        raise SeitError(
+            f"{faults[0]}{others}; run the same command again, which makes them once more"
+        )
