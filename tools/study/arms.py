@@ -1,21 +1,23 @@
 """Compare ways to train on one corpus: arms × seeds, a learning rate for each arm, one table.
 
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER --hours 2
+    uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER \
+        --arms "patch tokens" "strong pixels"
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --publish
 
 Each arm first tries every rate of the grid on a slice held out of the training split (`dev`), then
 trains with the best one on the whole split, once for each seed; only these runs see val. Results go
 to `docs/results/STUDY.json` as they come, and what is there is not run again: a study may go on in
 another folder, or on another machine. Start the command several times on one WORK to use several
-cores; a run that was interrupted continues from its checkpoint. `--publish` writes the table into
-docs/evidence.md and draws a chart beside it.
+cores; a run that was interrupted continues from its checkpoint. `--arms` does these arms only.
+`--publish` writes the table into docs/evidence.md and draws a chart beside it.
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -96,13 +98,13 @@ class Study:
     reference: str
     arms: Mapping[str, Arm]
 
-    def jobs(self) -> "Iterator[Job]":
-        """Yield all runs: rates first, then seed by seed, so that early tables have all arms."""
-        for arm in self.arms:
+    def jobs(self, arms: Sequence[str]) -> "Iterator[Job]":
+        """Yield the runs of ``arms``: rates first, then seed by seed, so that tables start early."""
+        for arm in arms:
             for rate in self.rates:
                 yield Job(arm=arm, rate=rate, seed=None)
         for seed in range(self.seeds):
-            for arm in self.arms:
+            for arm in arms:
                 yield Job(arm=arm, rate=None, seed=seed)
 
 
@@ -250,10 +252,12 @@ class Work:
         return float(copied_bytes(folder, keys).mean())
 
 
-def go_on(study: Study, results: Results, work: Work, *, seconds: float) -> None:
+def go_on(
+    study: Study, results: Results, work: Work, *, arms: Sequence[str], seconds: float
+) -> None:
     """Do the runs that are missing and that no other process is doing; start none too late."""
     began = time.monotonic()
-    for job in study.jobs():
+    for job in study.jobs(arms):
         if job.name in results.read() or time.monotonic() - began > seconds:
             continue
         rate = job.rate if job.seed is None else results.best_rate(study, job.arm)
@@ -358,6 +362,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, help="folder of the corpora")
     parser.add_argument("--hours", type=float, default=math.inf)
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="arms to do; all if not given")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
     study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
@@ -367,9 +372,12 @@ def main() -> None:
         return
     if arguments.data is None:
         parser.error("--data names the folder of the corpora")
+    arms = arguments.arms or list(study.arms)
+    if unknown := set(arms) - set(study.arms):
+        parser.error(f"no arm {', '.join(sorted(unknown))}; the arms are {', '.join(study.arms)}")
     arguments.work.mkdir(parents=True, exist_ok=True)
     work = Work(arguments.work.resolve(), (arguments.data / study.corpus).resolve())
-    go_on(study, results, work, seconds=3600 * arguments.hours)
+    go_on(study, results, work, arms=arms, seconds=3600 * arguments.hours)
     print(table(study, results))
 
 
