@@ -48,6 +48,9 @@ class TokenizerConfig(BaseConfig):
         code_rate: weight of the estimated nats per code, given the codes before it; makes smaller
             stores that lose detail. Not for `rvq`.
         whitening: whitening of the principal components that initialize the network, 0–1.
+        distill_steps: first steps, in which only the encoder learns, to give the latents of the
+            tokenizer of `--init-from`, whose encoder may be of another size; its decoder and codes
+            are where the other steps start.
         eval_images: images or windows of the val split for measuring the finished tokenizer.
 
     Raises:
@@ -80,6 +83,7 @@ class TokenizerConfig(BaseConfig):
     hog: float = 0.0
     code_rate: float = 0.0
     whitening: float = 0.25
+    distill_steps: int = 0
     eval_images: int = 256
 
     def __post_init__(self) -> None:
@@ -102,7 +106,7 @@ class TokenizerConfig(BaseConfig):
             **dict.fromkeys(("discriminator_width", "eval_images"), 1),
             **dict.fromkeys(("encoder_width", "decoder_width"), 1),
             **dict.fromkeys(("encoder_blocks", "decoder_blocks"), 0),
-            **dict.fromkeys(("warmup_steps", "adversarial_start", "seed"), 0),
+            **dict.fromkeys(("warmup_steps", "adversarial_start", "distill_steps", "seed"), 0),
         }
         for name, low in least.items():
             if not low <= getattr(self, name) < 1 << 31:

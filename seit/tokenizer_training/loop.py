@@ -4,6 +4,7 @@ Legend: P figures of a step.
 """
 
 import logging
+import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import cast
 
@@ -18,6 +19,7 @@ from seit.tokenizer_training.adversary import Adversary
 from seit.tokenizer_training.base import BaseLoop
 from seit.tokenizer_training.batches import Batch
 from seit.tokenizer_training.config import TokenizerConfig
+from seit.tokenizer_training.distillation import Distillation, start_student
 from seit.tokenizer_training.domains import Domain
 from seit.tokenizer_training.losses import reconstruction
 from seit.tokenizer_training.model import Model
@@ -49,6 +51,7 @@ class TokenizerLoop(BaseLoop[Batch]):
             "class_loss": config.classes,
             "hog_loss": config.hog,
             "rate_loss": config.code_rate,
+            "distillation_loss": float(config.distill_steps),
         }
         rivals = dict.fromkeys(("adversarial_loss", "discriminator_loss"), config.adversarial)
         extra = [name for name, weight in (heads | rivals).items() if weight]
@@ -57,6 +60,9 @@ class TokenizerLoop(BaseLoop[Batch]):
         self.config = config
         self.domain = domain
         self.origin = origin
+        self.distillation = None
+        if origin is not None and config.distill_steps:
+            self.distillation = Distillation(origin, device)
         self.model = Model(config, num_classes=num_classes).to(device)
         planes = self.model.network.config.planes
         self.adversary = Adversary(config, planes, device) if config.adversarial else None
@@ -77,7 +83,11 @@ class TokenizerLoop(BaseLoop[Batch]):
     def _start(self) -> None:
         """Initialize network and codes from the origin, or from components and patch centers."""
         if self.origin is not None:
-            self.model.network.load_state_dict(self.origin.network_weights())
+            weights = self.origin.network_weights()
+            if self.distillation is not None:
+                start_student(self.model.network, weights)
+            else:
+                self.model.network.load_state_dict(weights)
             self.model.quantizer.restore(self.origin.codebook)
             return
         _LOG.info("fitting the first codes to patches of %d batches", _START_BATCHES)
@@ -111,6 +121,10 @@ class TokenizerLoop(BaseLoop[Batch]):
         rate = self.rate(step)
         set_learning_rate(self.optimizer, rate)
         planes = batch.planes(self.device)
+        if self.distillation is not None and step < self.config.distill_steps:
+            loss = self.distillation.loss(self.model.network, planes)
+            self._learn(loss)
+            return self._figures(loss, {"loss": loss, "distillation_loss": loss})
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             rebuilt = self.model(planes)
         distance = reconstruction(rebuilt.planes, planes, self.config)
@@ -119,9 +133,7 @@ class TokenizerLoop(BaseLoop[Batch]):
         if adversary is not None and adversary.has_begun(step):
             losses["adversarial_loss"] = adversary.loss(rebuilt.planes)
         loss = sum(losses.values(), start=distance.loss + rebuilt.quantized.loss)
-        self.update.backward(loss)
-        self.update.take(self.model, self.optimizer)
-        self.average.update_parameters(self.model.network)
+        self._learn(loss)
         if adversary is not None and adversary.has_begun(step):
             losses["discriminator_loss"] = adversary.learn(planes, rebuilt.planes, lr=rate)
         levels = rebuilt.quantized.ids.unbind(1)
@@ -133,8 +145,17 @@ class TokenizerLoop(BaseLoop[Batch]):
             "codes_used_a_batch": loss.new_tensor(used),
             **losses,
         }
-        absent = loss.new_zeros(())  # of the adversary, before it begins
-        return torch.stack([figures.get(name, absent).detach().float() for name in self.parts])
+        return self._figures(loss, figures)
+
+    def _learn(self, loss: Tensor) -> None:
+        self.update.backward(loss)
+        self.update.take(self.model, self.optimizer)
+        self.average.update_parameters(self.model.network)
+
+    def _figures(self, loss: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+        """Return the figures of a step (P,), NaN for those that it does not have."""
+        absent = loss.new_tensor(math.nan)
+        return torch.stack([known.get(name, absent).detach().float() for name in self.parts])
 
     @override
     def inputs(self, step: int) -> tuple[Mapping[str, Tensor], Sequence[str]]:

@@ -34,6 +34,7 @@ from seit.training import MAX_RECORD_BYTES, TOKENIZER_NAME, Inputs, Run
 _LOG = logging.getLogger(__name__)
 _EARLIER_CONFIG, _EARLIER_RESULT = "config.json", "eval.json"
 """Files of a training by an earlier version, instead of `config.yaml` and `run.json`."""
+_ENCODER_SIZE = ("encoder_width", "encoder_blocks")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def train_tokenizer(
             interrupted or finished training.
         resume: resume an existing training.
         init_from: learned tokenizer, by name or file, with the initial network and codes, instead
-            of principal components and k-means centers.
+            of principal components and k-means centers. With ``config.distill_steps`` its encoder
+            may be of another size.
         progress: callback after each step.
 
     Equal arguments give equal weights on the same CPU with the same number of threads, even after
@@ -101,6 +103,8 @@ def train_tokenizer(
     _, num_classes = _join(corpora)
     if config.classes and not num_classes:
         raise UsageError(f"classes is above 0 but no {modality} has a label; set it to 0")
+    if config.distill_steps and init_from is None:
+        raise UsageError("distill_steps is above 0; name a tokenizer to learn from by --init-from")
     origin = _open_origin(init_from, config) if init_from is not None else None
     inputs = Inputs(names, _identity([corpus.fingerprint for corpus in corpora]), ())
     begins = {"init_from": None if origin is None else origin.fingerprint}
@@ -151,7 +155,7 @@ def _open_origin(name: str | Path, config: TokenizerConfig) -> LearnedTokenizer:
             f"{name} is a {found.name} tokenizer; a training with these settings starts from a "
             f"{kind.name} one"
         )
-    model = Model(config, num_classes=0)
+    model = Model(replace(config, classes=0.0), num_classes=0)
     wanted = {
         **model.network.config.to_json(),
         **model.quantizer.bound.to_json(),
@@ -163,6 +167,8 @@ def _open_origin(name: str | Path, config: TokenizerConfig) -> LearnedTokenizer:
         **{key: settings[key] for key in model.quantizer.bound.to_json() if key in settings},
         "codebook": list(found.codebook.shape),
     }
+    if config.distill_steps:
+        wanted = {name: value for name, value in wanted.items() if name not in _ENCODER_SIZE}
     differences = [
         f"its {key} is {given.get(key)!r}, not {value!r}"
         for key, value in wanted.items()

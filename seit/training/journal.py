@@ -3,6 +3,7 @@
 Legend: P parts of the loss.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,7 +126,7 @@ class Journal:
         return self._wait_seconds / self.busy_seconds
 
     def add(self, losses_P: Tensor, *, samples: int) -> None:
-        """Add the losses of a step of ``samples`` samples."""
+        """Add the losses of a step of ``samples`` samples, NaN for parts that it does not have."""
         self.losses.append(losses_P)
         self.steps += 1
         self.samples += samples
@@ -152,9 +153,9 @@ class Journal:
             what = f"the training loss became {losses[failed]}"
             raise NotFiniteError(Failure(what, step - len(losses) + failed, losses[: failed + 1]))
         if write:
-            means = mean_nP.double().mean(0).tolist()
+            means = zip(self._parts, mean_nP.double().nanmean(0).tolist(), strict=True)
             figures = {
-                **dict(zip(self._parts, means, strict=True)),
+                **{name: mean for name, mean in means if not math.isnan(mean)},
                 "lr": rate,
                 "samples_per_second": self.samples_per_second,
                 "data_wait_fraction": self.data_wait_fraction,

@@ -99,7 +99,7 @@ class Study:
     arms: Mapping[str, Arm]
 
     def jobs(self, arms: Sequence[str]) -> "Iterator[Job]":
-        """Yield the runs of ``arms``: rates first, then seed by seed, so that tables start early."""
+        """Yield the runs of ``arms``: rates first, then seed by seed, for early tables."""
         for arm in arms:
             for rate in self.rates:
                 yield Job(arm=arm, rate=rate, seed=None)

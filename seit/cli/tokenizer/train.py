@@ -41,7 +41,8 @@ def train(
         size: Side of the images that the tokenizer will take, in pixels.
         quantizer: Quantizer of the latents.
         codes: Codebook size, of each level.
-        init_from: A tokenizer of the same shape to start from: a shipped one's name, or a file.
+        init_from: A tokenizer to start from: a shipped one's name, or a file. Shapes are the same,
+            except that of the encoder if the first steps distill it (distill_steps).
         flags: Flags of all trainings.
     """
     from seit.tokenizer_training import TokenizerConfig
