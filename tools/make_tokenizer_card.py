@@ -10,7 +10,6 @@ CORPUS=CLIPS instead of both.
 """
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Iterable
@@ -29,7 +28,8 @@ from seit.tokenizer_training.evaluate import measure_instances, sample_pictures
 from seit.tokenizers import ImageTokenizer, load_tokenizer, save_tokenizer
 from seit.tokenizers.learned.base import LearnedTokenizer
 from seit.tokenizers.learned.conv import ConvTokenizer
-from seit.tokenizers.shipped import list_shipped
+from seit.tokenizers.shipped import find_shipped, list_shipped
+from seit.training import Run
 
 SORT_IMAGES = 1024
 MEASURED_IMAGES = 512
@@ -43,9 +43,10 @@ PROTOCOLS = {
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """Return the settings of a training."""
-    config = json.loads((folder / "config.json").read_text())
-    return dict(config.get("settings", config))
+    """Return the settings of a training, and the name of the tokenizer it started from."""
+    run = Run.open(folder)
+    origin = find_shipped(run.info.get("init_from") or "")
+    return {**run.config, **({} if origin is None else {"init_from": origin.name})}
 
 
 def measure_on(tokenizer: LearnedTokenizer, folder: str, protocol: str) -> dict[str, Any]:

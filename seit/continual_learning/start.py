@@ -43,6 +43,7 @@ from seit.training import (
     enter_run,
     environment,
     finished_figures,
+    fit_attention,
     has_to_end,
     join_ranks,
     make_augment,
@@ -120,6 +121,7 @@ def _continual(
         )
     begun = {"backbone": backbone, "pretraining": _pretraining(config, store)}
     network.to(device)
+    fit_attention(network, config, device)
     ranks.adopt(network.trained_state().values())
     if ranks.is_main:
         _LOG.info("reading %s", config.data.train_split)

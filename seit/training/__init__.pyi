@@ -120,7 +120,11 @@ from .origin import (
     origin_sections as origin_sections,
     read_origins as read_origins,
 )
-from .precision import make_autocast as make_autocast, make_scaler as make_scaler
+from .precision import (
+    fit_attention as fit_attention,
+    make_autocast as make_autocast,
+    make_scaler as make_scaler,
+)
 from .prediction import (
     Prediction as Prediction,
     Predictor as Predictor,

@@ -20,6 +20,7 @@ from seit.training.feeds import TrainBatch
 from seit.training.loop import Loop
 from seit.training.objective import Objective
 from seit.training.optimizer import learning_rate, num_steps
+from seit.training.precision import suggest_precision
 from seit.training.run import Run
 from seit.training.signals import Stop
 from seit.training.speech.data import SoundData
@@ -170,6 +171,9 @@ class Trainer(Loop[TrainBatch]):
             self.total / self.steps_per_epoch,
             environment(self.ranks.device)["device"],
         )
+        suggestion = suggest_precision(self.config, self.ranks.device)
+        if suggestion is not None:
+            _LOG.info("%s", suggestion)
         if self.config.run.compile:
             _LOG.info("compiling the network; the first step takes a while")
 

@@ -9,7 +9,8 @@ Each arm first tries every rate of the grid on a slice held out of the training 
 trains with the best one on the whole split, once for each seed; only these runs see val. Results go
 to `docs/results/STUDY.json` as they come, and what is there is not run again: a study may go on in
 another folder, or on another machine. Start the command several times on one WORK to use several
-cores; a run that was interrupted continues from its checkpoint. `--arms` does these arms only.
+cores; a run that was interrupted continues from its checkpoint. `--arms` does these arms only;
+`--precision bf16` is for CPUs with matrix units, and noted with each result.
 `--publish` writes the table into docs/evidence.md and draws a chart beside it.
 """
 
@@ -165,6 +166,7 @@ class Work:
 
     path: Path
     corpus: Path
+    precision: str = "auto"
 
     def store(self, study: Study, name: str) -> Path:
         """Return a store, made on first use."""
@@ -212,6 +214,7 @@ class Work:
         """Train one run and return its result."""
         arm = study.arms[job.arm]
         settings = {**study.settings, **arm.settings, "optim.lr": rate, "run.seed": job.seed or 0}
+        settings["run.precision"] = self.precision
         place = self.store
         if job.seed is None:
             settings |= {"schedule.epochs": study.search_epochs, "data.val_split": DEV}
@@ -235,6 +238,7 @@ class Work:
         return {
             "top1": result.top1,
             "rate": rate,
+            "precision": self.precision,
             "parameters": result.parameters,
             "flops": footprint.get("flops"),
             "samples_per_second": round(result.samples_per_second, 1),
@@ -363,6 +367,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the corpora")
     parser.add_argument("--hours", type=float, default=math.inf)
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="arms to do; all if not given")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
     study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
@@ -376,7 +381,9 @@ def main() -> None:
     if unknown := set(arms) - set(study.arms):
         parser.error(f"no arm {', '.join(sorted(unknown))}; the arms are {', '.join(study.arms)}")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    work = Work(arguments.work.resolve(), (arguments.data / study.corpus).resolve())
+    work = Work(
+        arguments.work.resolve(), (arguments.data / study.corpus).resolve(), arguments.precision
+    )
     go_on(study, results, work, arms=arms, seconds=3600 * arguments.hours)
     print(table(study, results))
 

@@ -3,7 +3,8 @@
     uv run python tools/study/tokenizer_accuracy.py PHOTOS OUT NAME=TOKENIZER … --seeds 0 1 2
 
 TOKENIZER is a name or a file, as in `seit tokenize --tokenizer`. Each store is trained on with the
-same recipe, steps and seeds. OUT keeps finished stores and runs and reuses them.
+same recipe, steps and seeds; differences from the first are paired by seed, with their standard
+error. OUT keeps finished stores and runs and reuses them.
 """
 
 import argparse
@@ -48,6 +49,13 @@ def study(
     }
 
 
+def difference(found: dict[str, float], first: dict[str, float]) -> dict[str, float]:
+    """Return the mean difference over seeds and its standard error."""
+    paired = [found[seed] - first[seed] for seed in found]
+    error = stdev(paired) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
+    return {"mean": mean(paired), "error": error}
+
+
 def main() -> None:
     """Run the study and print its JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +75,9 @@ def main() -> None:
         rows[name] = study(
             arguments.photos, arguments.out, name, tokenizer or name, config, arguments.seeds
         )
+    first, *others = rows.values()
+    for row in others:
+        row["difference"] = difference(row["top1_by_seed"], first["top1_by_seed"])
     report = {
         "study": "tokenizers",
         "photos": arguments.photos,
