@@ -76,3 +76,4 @@ from .speech.units import (
     UnitTokenizer as UnitTokenizer,
     backbone_name as backbone_name,
 )
+from .summaries import PRESET_SUMMARIES as PRESET_SUMMARIES

@@ -30,12 +30,10 @@ class Preset:
     """Tokenizer of a name.
 
     Attributes:
-        summary: description in one line.
         kind: class of the tokenizer.
         mel: shape of its spectrograms; None for images.
     """
 
-    summary: str
     kind: type[Tokenizer]
     mel: MelConfig | None = None
 
@@ -74,22 +72,13 @@ class Preset:
 
 
 def _presets() -> dict[str, Preset]:
-    in_levels = f"fitted on the corpus, in {RESIDUAL_LEVELS} levels"
-    presets = {
-        PatchTokenizer.name: Preset("images, fitted on the corpus", PatchTokenizer),
-        ResidualPatchTokenizer.name: Preset(f"images, {in_levels}", ResidualPatchTokenizer),
-    }
+    pictures = (PatchTokenizer, ResidualPatchTokenizer)
+    sounds = (MelTokenizer, ResidualMelTokenizer, DMelTokenizer)
+    presets = {kind.name: Preset(kind) for kind in pictures}
     for length, mel in MEL_CONFIGS.items():
-        summaries: dict[type[Tokenizer], str] = {
-            MelTokenizer: "fitted on the corpus",
-            ResidualMelTokenizer: in_levels,
-            DMelTokenizer: "16 levels of loudness, not fitted",
-        }
-        for kind, summary in summaries.items():
-            name = f"{kind.name}-{length}"
-            presets[name] = Preset(f"audio in windows of {length[:-1]} s, {summary}", kind, mel)
+        presets |= {f"{kind.name}-{length}": Preset(kind, mel) for kind in sounds}
     return presets
 
 
 PRESETS: Mapping[str, Preset] = _presets()
-"""Presets by name."""
+"""Presets by name; `PRESET_SUMMARIES` describes them."""

@@ -33,6 +33,7 @@ def test_commands_on_stores_and_records_of_runs_do_not_import_torch(
         ["verify", store],
         ["convert", store, str(tmp_path / "zarr"), "--container", "zarr"],
         ["filter", store, str(tmp_path / "half"), "--fraction", "0.5"],
+        ["tokenizer", "list"],
         ["runs", "list", run],
         ["runs", "compare", run, str(shutil.copytree(tiny_run, tmp_path / "again"))],
     ]

@@ -8,6 +8,8 @@ from safetensors.torch import save
 
 from seit.errors import DamagedError, UsageError
 from seit.tokenizers import (
+    PRESET_SUMMARIES,
+    PRESETS,
     ImageTokenizer,
     PatchTokenizer,
     ResidualPatchTokenizer,
@@ -424,3 +426,7 @@ def test_residual_patches_are_saved_and_refused(images, tmp_path):
         ResidualPatchTokenizer.restore(
             residual.codebook[0], residual.tensors(), residual.settings()
         )
+
+
+def test_every_preset_has_a_description():
+    assert list(PRESET_SUMMARIES) == list(PRESETS)

@@ -72,10 +72,10 @@ def list_(*, json: bool = False) -> None:
     Args:
         json: Print one JSON object.
     """
-    from seit.tokenizers import PRESETS, list_shipped
+    from seit.tokenizers import PRESET_SUMMARIES, list_shipped
 
     shipped = {name: tokenizer.summary for name, tokenizer in list_shipped().items()}
-    _print({**{name: preset.summary for name, preset in PRESETS.items()}, **shipped}, json)
+    _print({**PRESET_SUMMARIES, **shipped}, json)
 
 
 @command.command
