@@ -73,11 +73,12 @@ def make_copies(source: Store, path: Path, samples: int) -> None:
     """Write a store of ``samples`` samples: those of the first split, repeated under new keys."""
     split = source[next(iter(source))]
     size = source.card.block_samples
-    tokens, labels = split.tokens[:], split.labels
+    rows = np.arange(max(size, len(split))) % len(split)  # blocks of a shard are full
+    tokens, labels = split.tokens[:][rows], split.labels[rows]
     parts = [
         (np.ascontiguousarray(tokens[start : start + size]), labels[start : start + size])
         for start in range(0, len(tokens) - size + 1, size)
-    ] or [(tokens, labels)]
+    ]
     codec = OnceCodec(source.codec)
     records, written = [], 0
     while written < samples:

@@ -65,10 +65,15 @@ def main() -> None:
     parser.add_argument("--recipe", default="small-cpu")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = build(TrainConfig, read_yaml(find_recipe(arguments.recipe).path), origin="recipe")
-    config = replace(config, schedule=replace(config.schedule, steps=arguments.steps))
+    config = replace(
+        config,
+        schedule=replace(config.schedule, steps=arguments.steps),
+        run=replace(config.run, precision=arguments.precision),
+    )
     rows = {}
     for entry in arguments.tokenizers:
         name, _, tokenizer = entry.partition("=")
@@ -83,6 +88,7 @@ def main() -> None:
         "photos": arguments.photos,
         "recipe": arguments.recipe,
         "steps": arguments.steps,
+        "precision": arguments.precision,
         "rows": rows,
         "environment": environment(torch.device("cpu")),
     }
