@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import yaml
 
+from seit.config import read_yaml
 from seit.files import write_atomically
 from seit.ingest.fit import measure_on_corpus
 from seit.ingest.sources import list_corpus
@@ -29,7 +30,7 @@ from seit.tokenizers import ImageTokenizer, load_tokenizer, save_tokenizer
 from seit.tokenizers.learned.base import LearnedTokenizer
 from seit.tokenizers.learned.conv import ConvTokenizer
 from seit.tokenizers.shipped import find_shipped, list_shipped
-from seit.training import Run
+from seit.training import CONFIG_NAME, Run
 
 SORT_IMAGES = 1024
 MEASURED_IMAGES = 512
@@ -46,7 +47,8 @@ def read_training(folder: Path) -> dict[str, Any]:
     """Return the settings of a training, and the name of the tokenizer it started from."""
     run = Run.open(folder)
     origin = find_shipped(run.info.get("init_from") or "")
-    return {**run.config, **({} if origin is None else {"init_from": origin.name})}
+    settings = read_yaml(run.path / CONFIG_NAME)
+    return {**settings, **({} if origin is None else {"init_from": origin.name})}
 
 
 def measure_on(tokenizer: LearnedTokenizer, folder: str, protocol: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def command(
         src: A corpus of labeled images, as for `seit tokenize`.
         out: Folder for copies, stores, runs, the chart and the report.
         points: What to compare: pixels, jpeg-10 (quality), res-1/4 (of the side), subset-25 (%),
-            tokens-patch, tokens-patch-64 (codes), tokens-conv, any tokens with -packed.
+            tokens-patch, tokens-patch-64 (codes), tokens-lite, any tokens with -packed.
         recipe: A recipe's name; its settings are flags too, as in `--optim.lr 1e-3`.
         steps: Steps of each run, instead of the recipe's length.
         seeds: Runs of each point.

@@ -63,8 +63,8 @@ def command(
             (metadata.csv next to the files, Parquet with the files in it); see docs/inputs.md.
         store: A new or empty folder outside SRC.
         tokenizer: A name (shipped, or fitted on SRC) or a tokenizer file; see `seit tokenizer
-            list`. Without one the shipped conv-vq-f8-1024 for images of 256 px and 1,024 codes,
-            else patch-pca-vq, which is fitted.
+            list`. Without one the shipped conv-vq-f8-1024-lite for images of 256 px and 1,024
+            codes, else patch-pca-vq, which is fitted.
         size: Pixels of the square that images are resized and cropped to; 256 by default, twice
             the size of pictures up to 64 px if no tokenizer is named.
         codes: Codebook size of a fitted tokenizer.

@@ -29,8 +29,8 @@ class TokenizeConfig:
 
     Attributes:
         tokenizer: name of a shipped tokenizer or of one fitted on the corpus (`seit tokenizer
-            list`), or path of a tokenizer file. `auto` picks the shipped `conv-vq-f8-1024` if it
-            supports ``size`` and ``codes``, else the fitted `patch-pca-vq`.
+            list`), or path of a tokenizer file. `auto` picks the shipped `conv-vq-f8-1024-lite` if
+            it supports ``size`` and ``codes``, else the fitted `patch-pca-vq`.
         size: pixels to which images are resized (shorter side) and center-cropped; None for 256, or
             the size of a tokenizer file. Not for audio.
         codes: codebook size K of a fitted tokenizer.

@@ -7,7 +7,7 @@ from seit.errors import UsageError
 from seit.ingest.config import TokenizeConfig
 from seit.shards import TokenizerInfo
 from seit.stores import EDITS_ENTRY
-from seit.tokenizers import Tokenizer
+from seit.tokenizers import Tokenizer, find_shipped
 
 
 def describe_job(
@@ -55,7 +55,7 @@ def check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | s
         reason = "its record is damaged"
     elif settings != ["source"]:
         reason = ", ".join(
-            f"{key} was {earlier.get(key)!r} and is {job.get(key)!r}"
+            f"{key} was {_shown(key, earlier)!r} and is {_shown(key, job)!r}"
             for key in settings
             if key != "source"
         )
@@ -65,6 +65,13 @@ def check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | s
         f"{store} belongs to another job ({reason}); repeat that job unchanged, choose another "
         "STORE, or pass --overwrite"
     )
+
+
+def _shown(key: str, job: dict[str, Any]) -> Any:
+    """Return a value of a description for a message: a shipped tokenizer by its name."""
+    value = job.get(key)
+    shipped = find_shipped(value) if key == "tokenizer" and isinstance(value, str) else None
+    return value if shipped is None else shipped.name
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerInfo:

@@ -15,7 +15,7 @@ from seit.tokenizers import (
     with_backbone,
 )
 
-_SHIPPED, _SHIPPED_CODES = "conv-vq-f8-1024", 1024
+_SHIPPED, _SHIPPED_CODES = "conv-vq-f8-1024-lite", 1024
 
 
 def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer | None]:

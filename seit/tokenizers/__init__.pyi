@@ -63,7 +63,7 @@ from .quality import (
     measure as measure,
     measure_quality as measure_quality,
 )
-from .shipped import list_shipped as list_shipped
+from .shipped import find_shipped as find_shipped, list_shipped as list_shipped
 from .similarity import MIN_SIDE as MIN_SIDE, ms_ssim as ms_ssim
 from .speech.layouts import LAYOUTS as LAYOUTS, SAMPLE_RATE as SAMPLE_RATE
 from .speech.load import load_speech as load_speech, random_speech as random_speech

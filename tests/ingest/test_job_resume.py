@@ -77,6 +77,14 @@ def test_other_settings_are_refused_by_name(tmp_path):
             tokenize(source, store, CONFIG)
 
 
+def test_another_shipped_tokenizer_is_refused_by_name(tmp_path):
+    source, store = small(tmp_path / "src"), tmp_path / "store"
+    earlier = replace(CONFIG, tokenizer="conv-vq-f8-1024", size=None, codes=1024)
+    begun(source, store, earlier)
+    text = message(UsageError, source, store, replace(earlier, tokenizer="conv-vq-f8-1024-lite"))
+    assert "(tokenizer was 'conv-vq-f8-1024' and is 'conv-vq-f8-1024-lite')" in text
+
+
 def test_a_changed_source_is_refused(tmp_path):
     source, store = small(tmp_path / "src"), tmp_path / "store"
     begun(source, store)

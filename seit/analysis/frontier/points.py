@@ -5,7 +5,7 @@ jpeg-10           the squares that the network sees, as JPEG of this quality (1 
 res-1/4           the same at a quarter of the side, as JPEG of quality 75; res-1/4-q95 of 95
 subset-25         a quarter (in %) of the files of SRC, as many of each class
 tokens-patch      tokens of patch-pca-vq; tokens-patch-64 with a codebook of 64
-tokens-conv       tokens of conv-vq-f8-1024
+tokens-lite       tokens of conv-vq-f8-1024-lite; tokens-conv of conv-vq-f8-1024
 tokens-…-packed   the same tokens at a fixed width instead of entropy coded
 """
 
@@ -34,7 +34,7 @@ DEFAULT_POINTS = (
     *(f"jpeg-{quality}" for quality in (1, 5, 10, 25, 50, 75)),
     *(f"res-1/{divisor}" for divisor in (2, 4, 8)),
     *(f"subset-{percent}" for percent in (10, 25, 50)),
-    *("tokens-patch", "tokens-patch-256", "tokens-patch-64", "tokens-conv"),
+    *("tokens-patch", "tokens-patch-256", "tokens-patch-64", "tokens-lite"),
 )
 RESOLUTION_QUALITY = 75
 MAX_QUALITY = 95
@@ -42,12 +42,12 @@ MAX_QUALITY = 95
 MAX_DIVISOR = 32
 
 FITTED = "patch-pca-vq"
-TOKENIZERS = {"patch": FITTED, "conv": "conv-vq-f8-1024"}
+TOKENIZERS = {"patch": FITTED, "lite": "conv-vq-f8-1024-lite", "conv": "conv-vq-f8-1024"}
 
 _JPEG = re.compile(r"jpeg-([1-9]\d?)")
 _RESOLUTION = re.compile(r"res-1/([1-9]\d?)(?:-q([1-9]\d?))?")
 _SUBSET = re.compile(r"subset-([1-9]\d?)")
-_TOKENS = re.compile(r"tokens-(patch|conv)(?:-(\d{1,5}))?(-packed)?")
+_TOKENS = re.compile(r"tokens-(patch|lite|conv)(?:-(\d{1,5}))?(-packed)?")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _parse(name: str) -> Point:
             return Point(name, "resolution", quality=quality, divisor=divisor)
     if match := _SUBSET.fullmatch(name):
         return Point(name, "subset", fraction=int(match[1]) / 100)
-    if (match := _TOKENS.fullmatch(name)) and not (match[1] == "conv" and match[2]):
+    if (match := _TOKENS.fullmatch(name)) and not (match[1] != "patch" and match[2]):
         return Point(
             name,
             "tokens",
