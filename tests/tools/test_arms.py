@@ -65,9 +65,11 @@ def test_differences_are_paired_by_seed(arms, study, results):
 
 
 def test_missing_runs_come_rates_first_then_seed_by_seed(arms, study):
-    names = [job.name for job in study.jobs()]
+    names = [job.name for job in study.jobs(list(study.arms))]
     assert names[:3] == ["pixels, rate 0.001", "pixels, rate 0.002", "tokens, rate 0.001"]
     assert names[6:9] == ["pixels, seed 0", "tokens, seed 0", "later, seed 0"]
+    some = [job.name for job in study.jobs(["tokens"])]
+    assert some[:3] == ["tokens, rate 0.001", "tokens, rate 0.002", "tokens, seed 0"]
 
 
 def test_a_study_is_published_between_its_comments(arms, study, results, tmp_path, monkeypatch):
