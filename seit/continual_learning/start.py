@@ -40,10 +40,10 @@ from seit.training import (
     Ranks,
     Run,
     check_tokens,
+    choose_attention,
     enter_run,
     environment,
     finished_figures,
-    fit_attention,
     has_to_end,
     join_ranks,
     make_augment,
@@ -121,7 +121,7 @@ def _continual(
         )
     begun = {"backbone": backbone, "pretraining": _pretraining(config, store)}
     network.to(device)
-    fit_attention(network, config, device)
+    choose_attention(network, config, device)
     ranks.adopt(network.trained_state().values())
     if ranks.is_main:
         _LOG.info("reading %s", config.data.train_split)

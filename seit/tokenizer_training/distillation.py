@@ -30,7 +30,7 @@ class Distillation:
         network = Autoencoder(NetworkConfig.from_json(teacher.settings()["network"]))
         network.load_state_dict(teacher.network_weights())
         self._encoder = network.encoder.to(device).eval().requires_grad_(False)
-        self._unit = float(teacher.codebook.var(0, unbiased=False).mean())
+        self._unit = float(teacher.codebook.flatten(0, -2).var(0, unbiased=False).mean())
 
     def loss(self, student: Autoencoder, planes: Tensor) -> Tensor:
         """Return the mean squared error of the student's latents, as a share of codes' variance.

@@ -121,7 +121,7 @@ from .origin import (
     read_origins as read_origins,
 )
 from .precision import (
-    fit_attention as fit_attention,
+    choose_attention as choose_attention,
     make_autocast as make_autocast,
     make_scaler as make_scaler,
 )

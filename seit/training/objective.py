@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seit.training.config import LoopConfig
 from seit.training.feeds import Feed, TrainBatch
 from seit.training.footprint import footprint_record
-from seit.training.precision import fit_attention, make_autocast
+from seit.training.precision import choose_attention, make_autocast
 from seit.training.ranks import Ranks
 from seit.training.run import Run
 
@@ -61,7 +61,7 @@ class Objective(ABC, Generic[Result]):
         self.feed = feed
         self.ranks = ranks
         self.model = model.to(ranks.device)
-        fit_attention(model, config, ranks.device)
+        choose_attention(model, config, ranks.device)
         self.autocast = make_autocast(config, ranks.device)
 
     def begin(self, run: Run) -> None:

@@ -31,7 +31,7 @@ def make_scaler(config: LoopConfig, device: torch.device) -> torch.amp.GradScale
     return torch.amp.GradScaler(device.type if enabled else "cpu", enabled=enabled)
 
 
-def fit_attention(model: nn.Module, config: LoopConfig, device: torch.device) -> None:
+def choose_attention(model: nn.Module, config: LoopConfig, device: torch.device) -> None:
     """Choose how timm's attention computes; the weights stay as they are.
 
     The backward pass of torch's fused attention takes nine times as long in bf16 as in fp32 on a

@@ -8,7 +8,7 @@ from timm import create_model
 
 from seit.models.stem import Stem
 from seit.training import TrainConfig
-from seit.training.precision import fit_attention, suggest_precision
+from seit.training.precision import choose_attention, suggest_precision
 
 CPU = torch.device("cpu")
 
@@ -27,14 +27,14 @@ def _vit():
 @pytest.mark.parametrize(("precision", "is_fused"), [("bf16", False), ("fp32", True)])
 def test_attention_is_fused_where_that_is_faster(precision, is_fused):
     model = _vit()
-    fit_attention(model, _config(precision), CPU)
+    choose_attention(model, _config(precision), CPU)
     assert {block.attn.fused_attn for block in model.blocks} == {is_fused}
 
 
 def test_the_choice_of_attention_changes_no_result():
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     fused, fitted = _vit(), _vit()
-    fit_attention(fitted, _config("bf16"), CPU)
+    choose_attention(fitted, _config("bf16"), CPU)
     for model in (fused, fitted):
         model(images).square().sum().backward()
     pairs = zip(fused.parameters(), fitted.parameters(), strict=True)

@@ -108,7 +108,7 @@ def _parse(name: str) -> Point:
             return Point(name, "resolution", quality=quality, divisor=divisor)
     if match := _SUBSET.fullmatch(name):
         return Point(name, "subset", fraction=int(match[1]) / 100)
-    if (match := _TOKENS.fullmatch(name)) and not (match[1] != "patch" and match[2]):
+    if (match := _TOKENS.fullmatch(name)) and (match[1] == "patch" or not match[2]):
         return Point(
             name,
             "tokens",
