@@ -1,11 +1,14 @@
 """The table of a study of arms."""
 
 import importlib.util
-import json
+import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
 FILE = Path(__file__).parents[2] / "tools" / "study" / "arms.py"
 
@@ -30,7 +33,7 @@ def study(arms):
         recipe="small-cpu",
         settings={},
         rates=(0.001, 0.002),
-        search_epochs=1,
+        search={"schedule.epochs": 1},
         dev=0.1,
         seeds=3,
         reference="pixels",
@@ -51,7 +54,7 @@ def results(arms, tmp_path):
             found.add(f"{arm}, rate {rate:g}", {"top1": top1})
         for seed, top1 in enumerate(values):
             size = 10_500 if arm == "pixels" else 652.4
-            figures = {"top1": top1, "flops": 2.5e7, "bytes_per_sample": size}
+            figures = {"top1": top1, "rate": 0.002, "flops": 2.5e7, "bytes_per_sample": size}
             found.add(f"{arm}, seed {seed}", figures)
     return found
 
@@ -72,6 +75,27 @@ def test_missing_runs_come_rates_first_then_seed_by_seed(arms, study):
     assert some[:3] == ["tokens, rate 0.001", "tokens, rate 0.002", "tokens, seed 0"]
 
 
+def test_folds_have_rates_of_their_own_and_are_the_units_of_a_difference(arms, study, tmp_path):
+    study = replace(study, folds={"1": "1-*", "2": "2-*", "3": "3-*"}, seeds=2)
+    names = [job.name for job in study.jobs(["pixels", "tokens"])]
+    assert names[:2] == ["pixels, fold 1, rate 0.001", "pixels, fold 1, rate 0.002"]
+    assert names[12:14] == ["pixels, fold 1, seed 0", "tokens, fold 1, seed 0"]
+    results = arms.Results(tmp_path / "folds.json")
+    for arm, fold, seed in itertools.product(["pixels", "tokens"], (1, 2, 3), (0, 1)):
+        rate = 0.001 if fold == 1 else 0.002
+        top1 = 0.5 + 0.1 * fold + (0.01 * fold + 0.005 * (2 * seed - 1)) * (arm == "tokens")
+        figures = {"top1": top1, "rate": rate, "flops": None, "bytes_per_sample": 700}
+        results.add(f"{arm}, fold {fold}, seed {seed}", figures)
+    results.add("tokens, fold 1, rate 0.001", {"top1": 0.6})
+    results.add("tokens, fold 1, rate 0.002", {"top1": 0.5})
+    assert results.best_rate(study, "tokens", "1") == 0.001
+    assert results.best_rate(study, "tokens", "2") is None
+    # Seeds are averaged within a fold; folds differ by 1, 2 and 3 points: 2.0, standard error 1/√3.
+    row = arms.table(study, results).splitlines()[3]
+    assert row.startswith("| tokens | 700 |  | 0.001, 0.002 | 72.0 ± ")
+    assert row.endswith("| 3 folds × 2 | +2.0 ± 0.6 | shown |")
+
+
 def test_a_study_is_published_between_its_comments(arms, study, results, tmp_path, monkeypatch):
     page = tmp_path / "evidence.md"
     page.write_text("# Page\n<!-- photos -->\nold\n<!-- /photos -->\nend\n")
@@ -88,14 +112,16 @@ def test_a_study_is_published_between_its_comments(arms, study, results, tmp_pat
         arms.publish(study, results)
 
 
-def test_the_shipped_study_is_read(arms):
-    import msgspec
-    import yaml
-
-    text = (FILE.parent / "tokens_pixels.yaml").read_text()
-    study = msgspec.convert(yaml.safe_load(text), arms.Study, strict=False)
+@pytest.mark.parametrize("name", ["esc10", "tokens_pixels"])
+def test_the_shipped_studies_are_read(arms, name):
+    study = msgspec.convert(
+        yaml.safe_load((FILE.parent / f"{name}.yaml").read_text()), arms.Study, strict=False
+    )
     assert study.reference in study.arms
     assert {arm.store for arm in study.arms.values()} <= set(study.stores)
-    assert json.dumps(dict(study.arms["small JPEG"].settings)) == json.dumps(
-        dict(study.arms["strong pixels"].settings)
-    )
+
+
+def test_copies_are_trained_by_the_strong_recipe(arms):
+    text = (FILE.parent / "tokens_pixels.yaml").read_text()
+    study = msgspec.convert(yaml.safe_load(text), arms.Study, strict=False)
+    assert study.arms["small JPEG"].settings == study.arms["strong pixels"].settings

@@ -6,7 +6,8 @@
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --publish
 
 Each arm first tries every rate of the grid on a slice held out of the training split (`dev`), then
-trains with the best one on the whole split, once for each seed; only these runs see val. Results go
+trains with the best one on the whole split, once for each seed; only these runs see val. A study
+with folds does so in each fold: every fold is val once, and has rates of its own. Results go
 to `docs/results/STUDY.json` as they come, and what is there is not run again: a study may go on in
 another folder, or on another machine. Start the command several times on one WORK to use several
 cores; a run that was interrupted continues from its checkpoint. `--arms` does these arms only;
@@ -15,11 +16,14 @@ cores; a run that was interrupted continues from its checkpoint. `--arms` does t
 """
 
 import argparse
+import csv
+import itertools
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -75,17 +79,18 @@ class Study:
     """Arms to compare.
 
     Attributes:
-        corpus: name of the folder of images.
+        corpus: name of the folder of images or sounds.
         stores: settings of `seit.tokenize`, by name of the store; `levels` of a residual tokenizer
             are fitted first.
         recipe: recipe of all arms.
         settings: settings over the recipe, by dotted name.
         rates: grid of ``optim.lr``.
-        search_epochs: epochs of a run that tries a rate.
+        search: settings of a run that tries a rate, by dotted name.
         dev: share of the training samples that rates are judged on.
         seeds: number of seeds.
         reference: arm that the others are compared with.
         arms: arms by name.
+        folds: pattern of the file names of each fold, by its name; the corpus's own split if empty.
     """
 
     corpus: str
@@ -93,20 +98,19 @@ class Study:
     recipe: str
     settings: Mapping[str, Any]
     rates: tuple[float, ...]
-    search_epochs: int
+    search: Mapping[str, Any]
     dev: float
     seeds: int
     reference: str
     arms: Mapping[str, Arm]
+    folds: Mapping[str, str] = field(default_factory=dict)
 
     def jobs(self, arms: Sequence[str]) -> "Iterator[Job]":
         """Yield the runs of ``arms``: rates first, then seed by seed, for early tables."""
-        for arm in arms:
-            for rate in self.rates:
-                yield Job(arm=arm, rate=rate, seed=None)
-        for seed in range(self.seeds):
-            for arm in arms:
-                yield Job(arm=arm, rate=None, seed=seed)
+        for arm, fold, rate in itertools.product(arms, self.folds or [""], self.rates):
+            yield Job(arm=arm, fold=fold, rate=rate)
+        for seed, fold, arm in itertools.product(range(self.seeds), self.folds or [""], arms):
+            yield Job(arm=arm, fold=fold, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,20 +119,21 @@ class Job:
 
     Attributes:
         arm: name of the arm.
+        fold: fold to validate on; empty for the corpus's own split.
         rate: learning rate to try; None for the best.
         seed: seed of the whole run; None for a run that tries a rate.
     """
 
     arm: str
-    rate: float | None
-    seed: int | None
+    fold: str = ""
+    rate: float | None = None
+    seed: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the run among the results."""
-        return f"{self.arm}, " + (
-            f"rate {self.rate:g}" if self.seed is None else f"seed {self.seed}"
-        )
+        purpose = f"rate {self.rate:g}" if self.seed is None else f"seed {self.seed}"
+        return ", ".join([self.arm, *([f"fold {self.fold}"] if self.fold else []), purpose])
 
 
 @dataclass(frozen=True)
@@ -150,10 +155,10 @@ class Results:
             text = json.dumps({"study": self.path.stem, "runs": runs}, indent=1)
             write_atomically(self.path, text.encode() + b"\n")
 
-    def best_rate(self, study: Study, arm: str) -> float | None:
+    def best_rate(self, study: Study, arm: str, fold: str = "") -> float | None:
         """Return the best rate of an arm on dev, the lowest of equals; None if one is missing."""
         runs = self.read()
-        found = [runs.get(Job(arm=arm, rate=rate, seed=None).name) for rate in study.rates]
+        found = [runs.get(Job(arm=arm, fold=fold, rate=rate).name) for rate in study.rates]
         if not all(found):
             return None
         top1 = {rate: one["top1"] for rate, one in zip(study.rates, found, strict=True) if one}
@@ -168,23 +173,38 @@ class Work:
     corpus: Path
     precision: str = "auto"
 
-    def store(self, study: Study, name: str) -> Path:
+    def store(self, study: Study, name: str, fold: str) -> Path:
         """Return a store, made on first use."""
-        path = self.path / "stores" / name
+        path = self.path / "stores" / f"{name}{fold}"
         settings = dict(study.stores[name])
         levels = settings.pop("levels", None)
-        with FileLock(self.path / f"{name}.lock"):
+        with FileLock(self.path / f"{path.name}.lock"):
+            source = self.corpus
+            if fold:
+                source, settings["root"] = self._manifest(study, fold), str(self.corpus)
             if levels is not None:
-                settings["tokenizer"] = str(self._fit(name, levels, settings))
-                del settings["codes"], settings["size"]
-            seit.tokenize(self.corpus, out=path, **settings)
+                settings["tokenizer"] = str(self._fit(path.name, levels, source, settings))
+                for fitted in ("codes", "size"):
+                    settings.pop(fitted, None)
+            seit.tokenize(source, out=path, **settings)
         return path
 
-    def _fit(self, name: str, levels: int, settings: Mapping[str, Any]) -> Path:
+    def _manifest(self, study: Study, fold: str) -> Path:
+        """Write a manifest of the whole corpus with the files of one fold as val."""
+        path, corpus = self.path / f"fold{fold}.csv", list_corpus(self.corpus)
+        with path.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "label", "split"])
+            for one in corpus.instances:
+                is_val = fnmatchcase(Path(one.key).name, study.folds[fold])
+                rows.writerow([one.key, corpus.classes[one.label], "val" if is_val else "train"])
+        return path
+
+    def _fit(self, name: str, levels: int, source: Path, settings: Mapping[str, Any]) -> Path:
         """Return the file of a residual tokenizer, fitted on first use."""
         path = self.path / f"{name}.safetensors"
         if not path.exists():
-            fitted, *_ = fit_and_measure(self.corpus, TokenizeConfig(**settings), levels=levels)
+            fitted, *_ = fit_and_measure(source, TokenizeConfig(**settings), levels=levels)
             save_tokenizer(fitted, path)
         return path
 
@@ -200,10 +220,11 @@ class Work:
             make_copy(corpus.instances, path, copier_of(point, size=COPY_SIZE), workers=1)
         return path
 
-    def divided(self, study: Study, name: str) -> Path:
+    def divided(self, study: Study, name: str, fold: str) -> Path:
         """Return a store whose training split has lost its held-out samples to `dev`."""
-        source, path = self.store(study, name), self.path / "stores" / f"{name}-{DEV}"
-        with FileLock(self.path / f"{name}.lock"):
+        source = self.store(study, name, fold)
+        path = source.with_name(f"{source.name}-{DEV}")
+        with FileLock(self.path / f"{source.name}.lock"):
             if not path.exists():
                 store = seit.open(source)
                 rows = select(store["train"], fraction=study.dev, seed=0)
@@ -217,11 +238,11 @@ class Work:
         settings["run.precision"] = self.precision
         place = self.store
         if job.seed is None:
-            settings |= {"schedule.epochs": study.search_epochs, "data.val_split": DEV}
+            settings |= {**study.search, "data.val_split": DEV}
             place = self.divided
         if arm.pixels:
             settings["data.pixels"] = str(self.pictures(arm))
-        store = place(study, arm.store)
+        store = place(study, arm.store, job.fold)
         out = self.path / "runs" / job.name.replace(", ", "-").replace(" ", "-")
         began = time.monotonic()
         config = plan_run(
@@ -264,7 +285,7 @@ def go_on(
     for job in study.jobs(arms):
         if job.name in results.read() or time.monotonic() - began > seconds:
             continue
-        rate = job.rate if job.seed is None else results.best_rate(study, job.arm)
+        rate = job.rate if job.seed is None else results.best_rate(study, job.arm, job.fold)
         if rate is None:
             continue
         try:
@@ -277,57 +298,72 @@ def go_on(
 
 
 def table(study: Study, results: Results) -> str:
-    """Return the results as Markdown: means, and differences paired by seed."""
-    runs = results.read()
-
-    def of(arm: str) -> dict[int, float]:
-        names = {seed: Job(arm=arm, rate=None, seed=seed).name for seed in range(study.seeds)}
-        return {seed: 100 * runs[name]["top1"] for seed, name in names.items() if name in runs}
-
+    """Return the results as Markdown: means, and differences paired by seed, or by fold."""
     lines = [
         "| arm | bytes | GFLOPs | best rate | top-1, % | seeds | difference | shown |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    base = of(study.reference)
+    base = _final_runs(study, results, study.reference)
     for arm in study.arms:
-        found, rate = of(arm), results.best_rate(study, arm)
+        found = _final_runs(study, results, arm)
         if not found:
             continue
-        one = next(runs[f"{arm}, seed {seed}"] for seed in found)
-        paired = [found[seed] - base[seed] for seed in found if seed in base]
-        difference, shown = _verdict(paired) if arm != study.reference else ("reference", "")
+        one = next(iter(found.values()))
+        rates = sorted({run["rate"] for run in found.values()})
+        paired = {key: found[key]["top1"] - base[key]["top1"] for key in found if key in base}
+        difference, shown = _verdict(_units(study, paired))
+        if arm == study.reference:
+            difference, shown = "reference", ""
         flops = f"{one['flops'] / 1e9:.3f}" if one["flops"] else ""
+        top1 = {key: run["top1"] for key, run in found.items()}
         cells = (
-            *(arm, f"{one['bytes_per_sample']:,.0f}", flops, f"{rate:g}"),
-            *(_spread([*found.values()]), len(found), difference, shown),
+            *(arm, f"{one['bytes_per_sample']:,.0f}", flops, ", ".join(f"{x:g}" for x in rates)),
+            *(_spread(_units(study, top1)), _counts(study, found), difference, shown),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
-def chart(study: Study, results: Results) -> str:
-    """Return top-1 against bytes per picture as SVG, with standard errors."""
+def _final_runs(study: Study, results: Results, arm: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the runs of an arm that were judged on val, by fold and seed."""
     runs = results.read()
+    keys = itertools.product(study.folds or [""], range(study.seeds))
+    names = {key: Job(arm=arm, fold=key[0], seed=key[1]).name for key in keys}
+    return {key: runs[name] for key, name in names.items() if name in runs}
+
+
+def _units(study: Study, shares: Mapping[tuple[str, int], float]) -> list[float]:
+    """Return independent values in %: one a seed, or the mean over the seeds of each fold."""
+    units: dict[str | int, list[float]] = {}
+    for (fold, seed), share in shares.items():
+        units.setdefault(fold if study.folds else seed, []).append(100 * share)
+    return [fmean(values) for values in units.values()]
+
+
+def _counts(study: Study, found: Mapping[tuple[str, int], Any]) -> str:
+    """Return the number of seeds, with folds after that of folds."""
+    seeds = len({seed for _, seed in found})
+    return f"{len({fold for fold, _ in found})} folds × {seeds}" if study.folds else str(seeds)
+
+
+def chart(study: Study, results: Results) -> str:
+    """Return top-1 against bytes per sample as SVG, with standard errors."""
     families: dict[str, list[Mark]] = {"tokens": [], "pixels": [], "copies": []}
     for name, arm in study.arms.items():
-        found = [
-            one
-            for seed in range(study.seeds)
-            if (one := runs.get(Job(arm=name, rate=None, seed=seed).name))
-        ]
+        found = _final_runs(study, results, name)
         if found:
-            top1 = [one["top1"] for one in found]
+            top1 = _units(study, {key: run["top1"] for key, run in found.items()})
             error = stdev(top1) / math.sqrt(len(top1)) if len(top1) > 1 else 0.0
             kind = ("copies" if arm.copy else "pixels") if arm.pixels else "tokens"
-            mark = Mark(name, found[0]["bytes_per_sample"], fmean(top1), error)
-            families[kind].append(mark)
+            size = next(iter(found.values()))["bytes_per_sample"]
+            families[kind].append(Mark(name, size, fmean(top1) / 100, error / 100))
     return scatter_svg(
-        [Family(name, marks, is_joined=False) for name, marks in families.items()],
+        [Family(name, marks, is_joined=False) for name, marks in families.items() if marks],
         title=f"{study.corpus}: accuracy against bytes",
-        x_label="bytes per picture",
+        x_label="bytes per sample",
         y_label="top-1",
         y_format="percent",
-        note="Bars are standard errors over seeds.",
+        note=f"Bars are standard errors over {'folds' if study.folds else 'seeds'}.",
     )
 
 
