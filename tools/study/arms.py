@@ -40,6 +40,8 @@ from seit.api import plan_run
 from seit.config import nest
 from seit.files import write_atomically
 from seit.ingest import TokenizeConfig, fit_and_measure, list_corpus
+from seit.ingest.resolve import resolve_tokenizer
+from seit.modality import Modality
 from seit.report import Family, Mark, scatter_svg
 from seit.stores import hold_out_samples
 from seit.stream import select
@@ -181,7 +183,9 @@ class Work:
         with FileLock(self.path / f"{path.name}.lock"):
             source = self.corpus
             if fold:
-                source, settings["root"] = self._manifest(study, fold), str(self.corpus)
+                config, _ = resolve_tokenizer(TokenizeConfig(tokenizer=settings["tokenizer"]))
+                source = self._manifest(fold, study.folds[fold], config.modality)
+                settings["root"] = str(self.corpus)
             if levels is not None:
                 settings["tokenizer"] = str(self._fit(path.name, levels, source, settings))
                 for fitted in ("codes", "size"):
@@ -189,14 +193,14 @@ class Work:
             seit.tokenize(source, out=path, **settings)
         return path
 
-    def _manifest(self, study: Study, fold: str) -> Path:
+    def _manifest(self, fold: str, pattern: str, modality: Modality) -> Path:
         """Write a manifest of the whole corpus with the files of one fold as val."""
-        path, corpus = self.path / f"fold{fold}.csv", list_corpus(self.corpus)
+        path, corpus = self.path / f"fold{fold}.csv", list_corpus(self.corpus, modality=modality)
         with path.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["path", "label", "split"])
             for one in corpus.instances:
-                is_val = fnmatchcase(Path(one.key).name, study.folds[fold])
+                is_val = fnmatchcase(Path(one.key).name, pattern)
                 rows.writerow([one.key, corpus.classes[one.label], "val" if is_val else "train"])
         return path
 
