@@ -76,7 +76,7 @@ class AugmentConfig:
     jitter: float = 0.0
     """Maximum relative change of brightness, contrast and saturation, 0–1; for pixels only."""
     erase_prob: float = 0.0
-    """Probability of erasing a box of 2–33 % of a sample; for pixels only."""
+    """Probability of erasing a box of 2–33 % of a sample."""
     token_adapt: str = ""
     """File of a trained TokenAdapt network that flips, rotates, shifts, shears and crops token
     grids; empty for none. For tokens only."""

@@ -1,4 +1,4 @@
-"""Random erasing.
+"""Random erasing, of pixels or of embedded tokens.
 
 Legend: B batch, C channels, h w image.
 """
@@ -42,16 +42,17 @@ def erase_boxes(random: SampleRandom, size: tuple[int, int], *, prob: float) -> 
     return boxes * (gate < prob)[:, None]
 
 
-def random_erase(x: Tensor, random: SampleRandom, *, prob: float) -> Tensor:
-    """Set a box of each sample to 0 with probability ``prob``.
+def random_erase(x: Tensor, random: SampleRandom, *, prob: float, fill: Tensor) -> Tensor:
+    """Fill a box of each sample with ``fill``, with probability ``prob``.
 
     "Random Erasing Data Augmentation" (Zhong et al., arXiv 1708.04896), which fills with random
-    values; 0 is the mean of normalized pixels.
+    values; ``fill`` should be the mean: 0 for normalized pixels.
 
     Args:
         x: (B, C, h, w).
         random: the samples' draws.
         prob: 0–1.
+        fill: (C,), or a scalar.
 
     Returns:
         (B, C, h, w), of the same dtype.
@@ -63,4 +64,5 @@ def random_erase(x: Tensor, random: SampleRandom, *, prob: float) -> Tensor:
     row, column = (torch.arange(length, device=x.device) for length in (h, w))
     rows = (row >= top) & (row < bottom)
     columns = (column >= left) & (column < right)
-    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+    covered = (rows[:, :, None] & columns[:, None, :])[:, None]
+    return torch.where(covered, fill.to(x).view(-1, 1, 1), x)

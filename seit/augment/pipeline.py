@@ -14,6 +14,7 @@ from seit.augment.base import Augmented, CropAndMix, sample_random, second_share
 from seit.augment.color import color_adapt_
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import center_crop
+from seit.augment.erase import random_erase
 from seit.augment.flip import random_flip
 from seit.augment.geometry import Geometry, TokenWarper, random_warps
 from seit.augment.masks import mask_bands, time_roll
@@ -31,14 +32,14 @@ class TokenAugment(CropAndMix):
 
     The order of SeiT (arXiv 2303.11114): one of {synonyms, code swap, nothing} per sample; time
     roll; flip; look-up in the codebook and random resized crop, or both through TokenAdapt; one of
-    {Emb-Noise, ColorAdapt, nothing}; masks; one of {CutMix, Mixup, nothing}. That of SeiT++ (arXiv
-    2312.10105), with ``config.order`` `seitpp`: edits; look-up; Emb-Noise or ColorAdapt of the
-    whole grid; then random resized crop and CutMix or Mixup, or TokenAdapt, which lifts and warps
-    the recolored grid, mixes the lifted maps and reads tokens from them; masks. A sample's partner
-    takes the same path before it is mixed in. Every choice is made per sample; the official code
-    makes most of them once per batch. :meth:`forward` augments and :meth:`evaluate` does not,
-    whatever ``training`` says. Only TokenAdapt synchronizes with the device, to learn how many
-    samples it is for.
+    {Emb-Noise, ColorAdapt, nothing}; erasing; masks; one of {CutMix, Mixup, nothing}. The order of
+    SeiT++ (arXiv 2312.10105), with ``config.order`` `seitpp`: edits; look-up; Emb-Noise or
+    ColorAdapt of the whole grid; then random resized crop and CutMix or Mixup, or TokenAdapt, which
+    lifts and warps the recolored grid, mixes the lifted maps and reads tokens from them; erasing;
+    masks. A sample's partner takes the same path before it is mixed in. Every choice is made per
+    sample; the official code makes most of them once per batch. :meth:`forward` augments and
+    :meth:`evaluate` does not, whatever ``training`` says. Only TokenAdapt synchronizes with the
+    device, to learn how many samples it is for.
 
     Peak memory is about four times the batch's embedding, in float32, plus that of TokenAdapt.
 
@@ -303,8 +304,9 @@ class TokenAugment(CropAndMix):
         )
 
     def _mask(self, x: Tensor, random: SampleRandom) -> Tensor:
-        """Apply frequency and time masks to (B, C, h, w)."""
+        """Erase boxes of (B, C, h, w), and apply frequency and time masks."""
         config = self.config
+        x = random_erase(x, random, prob=config.erase_prob, fill=self.mask)
         if config.freq_masks == 0 and config.time_masks == 0:
             return x
         return mask_bands(

@@ -77,7 +77,8 @@ class PixelAugment(CropAndMix):
         x = random_flip(pixels, random, prob=self.config.flip_prob)
         x = self._resized_crops(x, random).to(torch.float32)
         x = color_jitter(x, random, strength=self.config.jitter)
-        x = random_erase(self._normalise_(x), random, prob=self.config.erase_prob)
+        x = self._normalise_(x)
+        x = random_erase(x, random, prob=self.config.erase_prob, fill=x.new_zeros(()))
         return self.mix(x, labels, random, partner)
 
     def evaluate(self, pixels: Tensor) -> Tensor:

@@ -152,12 +152,11 @@ def make_augment(
             f"augment.flip_prob is {config.augment.flip_prob}, but grids of the tokenizer "
             f"{store.card.tokenizer.name!r} do not mirror as images do; set it to 0"
         )
-    for name in ("jitter", "erase_prob"):
-        if value := getattr(config.augment, name):
-            raise UsageError(
-                f"augment.{name} is {value}, which changes pixels; set it to 0, or train on pixels "
-                "with data.pixels"
-            )
+    if config.augment.jitter:
+        raise UsageError(
+            f"augment.jitter is {config.augment.jitter}, which changes pixels; set it to 0, or "
+            "train on pixels with data.pixels"
+        )
     codebook = torch.from_numpy(store.codebook)
     grid, settings = store.card.tokenizer.grid, config.augment
     warper = None

@@ -25,6 +25,7 @@ from seit.augment import (
     random_warps,
     time_roll,
 )
+from seit.augment.erase import random_erase
 from seit.errors import UsageError
 
 K, C = 60, 8
@@ -174,6 +175,7 @@ EVERYTHING = AugmentConfig(
     color_adapt_prob=0.4,
     cutmix_prob=0.5,
     mixup_prob=0.4,
+    erase_prob=0.5,
     freq_masks=1,
     time_masks=2,
     time_roll=0.5,
@@ -239,6 +241,7 @@ def test_the_operations_follow_each_other_as_documented():
         Op.NOISE_ELEMENT, (C, 28, 28)
     )
     x = torch.where(noised[:, None, None, None], x + units * noise, coloured)
+    x = random_erase(x, random, prob=0.5, fill=codebook().mean(0))
     x = mask_bands(
         x, random, fill=codebook().mean(0), freq_masks=1, freq_max=0.2, time_masks=2, time_max=0.2
     )
@@ -275,7 +278,7 @@ def test_seitpps_order_sample_by_sample(partner, requantize):
     B, codes, warper = 24, codebook(), RollingWarper()
     config = dataclasses.replace(
         EVERYTHING, order="seitpp", requantize=requantize, freq_masks=0, time_masks=0, time_roll=0,
-        synonym_prob=0, swap_prob=0,
+        synonym_prob=0, swap_prob=0, erase_prob=0,
     )  # fmt: skip
     augment = TokenAugment(codes, (32, 32), config, warper=warper)
     tokens, labels = token_batch(B)

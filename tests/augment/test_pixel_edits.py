@@ -55,10 +55,10 @@ def test_boxes_have_the_described_sizes(random):
 
 
 def test_boxes_are_erased_and_nothing_else(random):
-    x = torch.ones(NUM, 2, 16, 20)
-    erased = random_erase(x, random, prob=0.5)
+    x, fill = torch.ones(NUM, 2, 16, 20), torch.tensor([0.5, -2.0])
+    erased = random_erase(x, random, prob=0.5, fill=fill)
     for sample, box in zip(erased, erase_boxes(random, (16, 20), prob=0.5).tolist(), strict=True):
         expected = torch.ones(2, 16, 20)
-        expected[:, box[0] : box[2], box[1] : box[3]] = 0
+        expected[:, box[0] : box[2], box[1] : box[3]] = fill[:, None, None]
         assert torch.equal(sample, expected)
-    assert random_erase(x, random, prob=0) is x
+    assert random_erase(x, random, prob=0, fill=fill) is x

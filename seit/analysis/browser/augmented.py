@@ -39,6 +39,7 @@ SLIDERS = (
     Slider("noise_scale", 3, 0.1, 1.0),
     Slider("noise_std", 3, 0.1, 1.0),
     Slider("color_adapt_prob", 1, 0.05),
+    Slider("erase_prob", 1, 0.05),
     Slider("cutmix_prob", 1, 0.05),
     Slider("mixup_prob", 1, 0.05),
     Slider("time_roll", 0.5, 0.05),
