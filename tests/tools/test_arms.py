@@ -1,6 +1,5 @@
 """The table of a study of arms."""
 
-import importlib.util
 import itertools
 import sys
 from dataclasses import replace
@@ -10,24 +9,16 @@ import msgspec
 import pytest
 import yaml
 
-FILE = Path(__file__).parents[2] / "tools" / "study" / "arms.py"
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "study"))
+import arm_runs
+import arms
 
-
-@pytest.fixture(scope="module")
-def arms():
-    spec = importlib.util.spec_from_file_location("arms", FILE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["arms"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["arms"]
+STUDIES = Path(arms.__file__).parent
 
 
 @pytest.fixture
-def study(arms):
-    return arms.Study(
+def study():
+    return arm_runs.Study(
         corpus="photos",
         stores={"patch": {}},
         recipe="small-cpu",
@@ -38,16 +29,16 @@ def study(arms):
         seeds=3,
         reference="pixels",
         arms={
-            "pixels": arms.Arm(store="patch", pixels=True),
-            "tokens": arms.Arm(store="patch"),
-            "later": arms.Arm(store="patch"),
+            "pixels": arm_runs.Arm(store="patch", pixels=True),
+            "tokens": arm_runs.Arm(store="patch"),
+            "later": arm_runs.Arm(store="patch"),
         },
     )
 
 
 @pytest.fixture
-def results(arms, tmp_path):
-    found = arms.Results(tmp_path / "photos.json")
+def results(tmp_path):
+    found = arm_runs.Results(tmp_path / "photos.json")
     tops = {"pixels": (0.60, 0.62, 0.64), "tokens": (0.65, 0.66, 0.70)}
     for arm, values in tops.items():
         for rate, top1 in ((0.001, 0.4), (0.002, 0.5)):
@@ -59,7 +50,7 @@ def results(arms, tmp_path):
     return found
 
 
-def test_differences_are_paired_by_seed(arms, study, results):
+def test_differences_are_paired_by_seed(study, results):
     rows = arms.table(study, results).splitlines()[2:]
     assert rows[0] == "| pixels | 10,500 | 0.025 | 0.002 | 62.0 ± 1.2 | 3 | reference |  |"
     # Differences of 5, 4 and 6 points: 5.0, standard error 1/√3.
@@ -67,7 +58,7 @@ def test_differences_are_paired_by_seed(arms, study, results):
     assert len(rows) == 2  # the third arm has no runs yet
 
 
-def test_missing_runs_come_rates_first_then_seed_by_seed(arms, study):
+def test_missing_runs_come_rates_first_then_seed_by_seed(study):
     names = [job.name for job in study.jobs(list(study.arms))]
     assert names[:3] == ["pixels, rate 0.001", "pixels, rate 0.002", "tokens, rate 0.001"]
     assert names[6:9] == ["pixels, seed 0", "tokens, seed 0", "later, seed 0"]
@@ -75,12 +66,12 @@ def test_missing_runs_come_rates_first_then_seed_by_seed(arms, study):
     assert some[:3] == ["tokens, rate 0.001", "tokens, rate 0.002", "tokens, seed 0"]
 
 
-def test_folds_have_rates_of_their_own_and_are_the_units_of_a_difference(arms, study, tmp_path):
+def test_folds_have_rates_of_their_own_and_are_the_units_of_a_difference(study, tmp_path):
     study = replace(study, folds={"1": "1-*", "2": "2-*", "3": "3-*"}, seeds=2)
     names = [job.name for job in study.jobs(["pixels", "tokens"])]
     assert names[:2] == ["pixels, fold 1, rate 0.001", "pixels, fold 1, rate 0.002"]
     assert names[12:14] == ["pixels, fold 1, seed 0", "tokens, fold 1, seed 0"]
-    results = arms.Results(tmp_path / "folds.json")
+    results = arm_runs.Results(tmp_path / "folds.json")
     for arm, fold, seed in itertools.product(["pixels", "tokens"], (1, 2, 3), (0, 1)):
         rate = 0.001 if fold == 1 else 0.002
         top1 = 0.5 + 0.1 * fold + (0.01 * fold + 0.005 * (2 * seed - 1)) * (arm == "tokens")
@@ -96,7 +87,7 @@ def test_folds_have_rates_of_their_own_and_are_the_units_of_a_difference(arms, s
     assert row.endswith("| 3 folds × 2 | +2.0 ± 0.6 | shown |")
 
 
-def test_a_study_is_published_between_its_comments(arms, study, results, tmp_path, monkeypatch):
+def test_a_study_is_published_between_its_comments(study, results, tmp_path, monkeypatch):
     page = tmp_path / "evidence.md"
     page.write_text("# Page\n<!-- photos -->\nold\n<!-- /photos -->\nend\n")
     monkeypatch.setattr(arms, "PAGE", page)
@@ -112,16 +103,16 @@ def test_a_study_is_published_between_its_comments(arms, study, results, tmp_pat
         arms.publish(study, results)
 
 
-@pytest.mark.parametrize("name", ["esc10", "tokens_pixels"])
-def test_the_shipped_studies_are_read(arms, name):
+@pytest.mark.parametrize("name", ["adalora", "esc10", "lae", "tokens_pixels"])
+def test_the_shipped_studies_are_read(name):
     study = msgspec.convert(
-        yaml.safe_load((FILE.parent / f"{name}.yaml").read_text()), arms.Study, strict=False
+        yaml.safe_load((STUDIES / f"{name}.yaml").read_text()), arm_runs.Study, strict=False
     )
     assert study.reference in study.arms
     assert {arm.store for arm in study.arms.values()} <= set(study.stores)
 
 
-def test_copies_are_trained_by_the_strong_recipe(arms):
-    text = (FILE.parent / "tokens_pixels.yaml").read_text()
-    study = msgspec.convert(yaml.safe_load(text), arms.Study, strict=False)
+def test_copies_are_trained_by_the_strong_recipe():
+    text = (STUDIES / "tokens_pixels.yaml").read_text()
+    study = msgspec.convert(yaml.safe_load(text), arm_runs.Study, strict=False)
     assert study.arms["small JPEG"].settings == study.arms["strong pixels"].settings

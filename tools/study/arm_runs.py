@@ -1,0 +1,304 @@
+"""Runs of a study of arms: settings, results so far, and a folder of stores and runs."""
+
+import csv
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+import seit
+from seit.analysis.frontier.corpora import copied_bytes, copier_of, make_copy
+from seit.analysis.frontier.points import parse_points
+from seit.api import plan_run
+from seit.config import nest
+from seit.files import write_atomically
+from seit.ingest import TokenizeConfig, fit_and_measure, list_corpus
+from seit.ingest.resolve import resolve_tokenizer
+from seit.stores import hold_out_samples
+from seit.stream import select
+from seit.tokenizers import save_tokenizer
+from seit.training import Run, environment
+
+DEV = "dev"
+COPY_SIZE = 256
+"""Largest side of copies, in pixels."""
+VERBS: Mapping[str, Callable[..., Any]] = {
+    verb.__name__: verb for verb in (seit.train, seit.pretrain, seit.tune, seit.continual)
+}
+FIGURES = {"train": "top1", "tune": "top1", "continual": "last_accuracy", "pretrain": "loss"}
+"""Figure that runs of a verb are judged by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A way to train.
+
+    Attributes:
+        store: name of the store.
+        pixels: whether to train on the pixels of the corpus instead.
+        copy: pixels of this point of `seit frontier`, such as `res-1/4-q50`: the same pictures as
+            smaller or coarser JPEG, in training and in validation; empty for the files as they are.
+        settings: settings by dotted name, over those of the study; `{seed}` in a text is the seed.
+        verb: train, tune or continual; pretrain for a start.
+        recipe: recipe, if not the study's.
+        start: name of the start whose network the arm goes on from; empty for none.
+        against: arm that this one is compared with, if not the study's reference.
+    """
+
+    store: str
+    pixels: bool = False
+    copy: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    verb: str = "train"
+    recipe: str = ""
+    start: str = ""
+    against: str = ""
+
+    @property
+    def figure(self) -> str:
+        """Name of the figure that its runs are judged by."""
+        return FIGURES[self.verb]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Arms to compare.
+
+    Attributes:
+        corpus: name of the folder of images or sounds.
+        stores: settings of `seit.tokenize`, by name of the store; its `tokenizer` may be one of
+            ``fits``, and its `corpus` another than the study's.
+        recipe: recipe of all arms.
+        settings: settings over the recipe, by dotted name.
+        rates: grid of ``optim.lr``; the recipes' own if empty.
+        search: settings of a run that tries a rate, by dotted name.
+        dev: share of the training samples that rates are judged on.
+        seeds: number of seeds.
+        reference: arm that the others are compared with.
+        arms: arms by name.
+        folds: pattern of the file names of each fold, by its name; the corpus's own split if empty.
+        starts: runs that arms go on from, by name, each trained once.
+        fits: settings of tokenizers that are fitted first, by name, with their `levels`.
+    """
+
+    corpus: str
+    stores: Mapping[str, Mapping[str, Any]]
+    recipe: str
+    settings: Mapping[str, Any]
+    rates: tuple[float, ...]
+    search: Mapping[str, Any]
+    dev: float
+    seeds: int
+    reference: str
+    arms: Mapping[str, Arm]
+    folds: Mapping[str, str] = field(default_factory=dict)
+    starts: Mapping[str, Arm] = field(default_factory=dict)
+    fits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def jobs(self, arms: Sequence[str]) -> "Iterator[Job]":
+        """Yield the runs of ``arms``: rates first, then seed by seed, for early tables."""
+        for arm, fold, rate in itertools.product(arms, self.folds or [""], self.rates):
+            yield Job(arm=arm, fold=fold, rate=rate)
+        for seed, fold, arm in itertools.product(range(self.seeds), self.folds or [""], arms):
+            yield Job(arm=arm, fold=fold, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run: of a rate on dev, or of a seed on val with the best rate.
+
+    Attributes:
+        arm: name of the arm.
+        fold: fold to validate on; empty for the corpus's own split.
+        rate: learning rate to try; None for the best.
+        seed: seed of the whole run; None for a run that tries a rate.
+    """
+
+    arm: str
+    fold: str = ""
+    rate: float | None = None
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run among the results."""
+        purpose = f"rate {self.rate:g}" if self.seed is None else f"seed {self.seed}"
+        return ", ".join([self.arm, *([f"fold {self.fold}"] if self.fold else []), purpose])
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of a study by name of the run, shared by processes."""
+
+    path: Path
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Return all results."""
+        runs: dict[str, dict[str, Any]]
+        runs = json.loads(self.path.read_text())["runs"] if self.path.exists() else {}
+        return runs
+
+    def add(self, name: str, result: Mapping[str, Any]) -> None:
+        """Add one result."""
+        with FileLock(f"{self.path}.lock"):
+            runs = dict(sorted({**self.read(), name: dict(result)}.items()))
+            text = json.dumps({"study": self.path.stem, "runs": runs}, indent=1)
+            write_atomically(self.path, text.encode() + b"\n")
+
+    def best_rate(self, study: Study, arm: str, fold: str = "") -> float | None:
+        """Return the best rate of an arm on dev, the lowest of equals; None if one is missing."""
+        runs, figure = self.read(), study.arms[arm].figure
+        found = [runs.get(Job(arm=arm, fold=fold, rate=rate).name) for rate in study.rates]
+        if not found or not all(found):
+            return None
+        by_rate = {rate: one[figure] for rate, one in zip(study.rates, found, strict=True) if one}
+        return max(sorted(by_rate), key=lambda rate: by_rate[rate])
+
+
+@dataclass(frozen=True)
+class Work:
+    """Folder of stores and runs."""
+
+    path: Path
+    data: Path
+    precision: str = "auto"
+
+    def store(self, study: Study, name: str, fold: str) -> Path:
+        """Return a store, made on first use."""
+        path, settings = self.path / "stores" / f"{name}{fold}", dict(study.stores[name])
+        with FileLock(self.path / f"{path.name}.lock"):
+            if settings["tokenizer"] in study.fits:
+                settings["tokenizer"] = str(self._fit(study, settings["tokenizer"], fold))
+            source = self._source(study, settings, fold)
+            seit.tokenize(source, out=path, **settings)
+        return path
+
+    def _fit(self, study: Study, name: str, fold: str) -> Path:
+        """Return the file of a tokenizer, fitted on first use."""
+        path, settings = self.path / f"{name}{fold}.safetensors", dict(study.fits[name])
+        with FileLock(self.path / f"{path.name}.lock"):
+            if not path.exists():
+                levels = settings.pop("levels", None)
+                source = self._source(study, settings, fold)
+                fitted, *_ = fit_and_measure(source, TokenizeConfig(**settings), levels=levels)
+                save_tokenizer(fitted, path)
+        return path
+
+    def _source(self, study: Study, settings: dict[str, Any], fold: str) -> Path:
+        """Take the corpus out of settings; return it, or a manifest with one fold as val."""
+        corpus: Path = self.data / settings.pop("corpus", study.corpus)
+        if not fold:
+            return corpus
+        settings["root"] = corpus
+        config, _ = resolve_tokenizer(TokenizeConfig(tokenizer=settings["tokenizer"]))
+        listed, path = list_corpus(corpus, modality=config.modality), self.path / f"fold{fold}.csv"
+        with path.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "label", "split"])
+            for one in listed.instances:
+                is_val = fnmatchcase(Path(one.key).name, study.folds[fold])
+                rows.writerow([one.key, listed.classes[one.label], "val" if is_val else "train"])
+        return path
+
+    def pictures(self, study: Study, arm: Arm) -> Path:
+        """Return the corpus whose pixels an arm reads; a copy is made on first use."""
+        original = self.data / study.corpus
+        if not arm.copy:
+            return original
+        (point,) = parse_points([arm.copy])
+        path = self.path / "copies" / point.folder
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(self.path / f"{point.folder}.lock"):
+            corpus = list_corpus(original)
+            make_copy(corpus.instances, path, copier_of(point, size=COPY_SIZE), workers=1)
+        return path
+
+    def divided(self, study: Study, name: str, fold: str) -> Path:
+        """Return a store whose training split has lost its held-out samples to `dev`."""
+        source = self.store(study, name, fold)
+        path = source.with_name(f"{source.name}-{DEV}")
+        with FileLock(self.path / f"{source.name}.lock"):
+            if not path.exists():
+                store = seit.open(source)
+                rows = select(store["train"], fraction=study.dev, seed=0)
+                hold_out_samples(store, path, split="train", rows=rows, name=DEV)
+        return path
+
+    def run(self, study: Study, job: Job, rate: float | None) -> dict[str, Any]:
+        """Train one run and return its result."""
+        arm = study.arms[job.arm]
+        settings = {**study.settings, **arm.settings}
+        if rate is not None:
+            settings["optim.lr"] = rate
+        place = self.store
+        if job.seed is None:
+            settings |= {**study.search, "data.val_split": DEV}
+            place = self.divided
+        store, began = place(study, arm.store, job.fold), time.monotonic()
+        out = self.path / "runs" / job.name.replace(", ", "-").replace(" ", "-")
+        result = self._train(study, arm, store, out, settings, seed=job.seed or 0)
+        done = {
+            "rate": rate,
+            "precision": self.precision,
+            "flops": Run.open(out).info.get("footprint", {}).get("flops"),
+            "seconds": round(time.monotonic() - began),
+            "bytes_per_sample": round(self._bytes_per_sample(study, arm, store), 1),
+            "environment": environment(torch.device("cpu")),
+        }
+        for name in (arm.figure, "parameters", "trained_parameters", "samples_per_second"):
+            if (value := getattr(result, name, None)) is not None:
+                done[name] = value
+        return done
+
+    def _train(
+        self,
+        study: Study,
+        arm: Arm,
+        store: Path,
+        out: Path,
+        settings: Mapping[str, Any],
+        *,
+        seed: int,
+    ) -> Any:
+        """Do a run by its verb, or read its result."""
+        filled = {
+            name: value.format(seed=seed) if isinstance(value, str) else value
+            for name, value in settings.items()
+        }
+        filled |= {"run.seed": seed, "run.precision": self.precision}
+        if arm.pixels:
+            filled["data.pixels"] = str(self.pictures(study, arm))
+        if arm.start:
+            filled["init_from"] = str(self._start(study, arm.start))
+        config = plan_run(
+            arm.verb,
+            store,
+            out=out,
+            recipe=arm.recipe or study.recipe,
+            config=nest(filled, origin="the study"),
+            resume=True,
+        )
+        return VERBS[arm.verb](store, out=out, config=config, resume=True)
+
+    def _start(self, study: Study, name: str) -> Path:
+        """Return the folder of a start, trained on first use."""
+        arm, out = study.starts[name], self.path / "starts" / name
+        with FileLock(self.path / f"start-{name}.lock"):
+            settings = {**study.settings, **arm.settings}
+            self._train(study, arm, self.store(study, arm.store, ""), out, settings, seed=0)
+        return out
+
+    def _bytes_per_sample(self, study: Study, arm: Arm, store: Path) -> float:
+        if not arm.pixels:
+            opened = seit.open(store)
+            return opened.num_bytes / opened.card.samples
+        folder = self.pictures(study, arm)
+        keys = [str(one.relative_to(folder)) for one in folder.glob("train/*/*")]
+        return float(copied_bytes(folder, keys).mean())
