@@ -64,5 +64,6 @@ from .vit import (
     disjoint_stem as disjoint_stem,
     is_vit as is_vit,
     takes_patches as takes_patches,
+    vit_pixel_stem as vit_pixel_stem,
     vit_stem as vit_stem,
 )

@@ -86,9 +86,10 @@ def build_backbone(
         input_size: h and w.
         num_classes: outputs of the head.
         stem: ``auto`` selects a stem for the backbone and the grid. ViTs take kernel/stride/padding
-            of one convolution; their default is 4/2/1, or 3/1/1 if that would leave fewer than
-            49 patches. Hierarchical backbones take ``up`` or ``later``; their default is the
-            latter if it works, see `seit.models.entry`. ``none`` keeps timm's stem, for pixels.
+            of one convolution, or of several joined by ``+``, or ``early/4``; their default is
+            4/2/1, or 3/1/1 if that would leave fewer than 49 patches. Hierarchical backbones take
+            ``up`` or ``later``; their default is the latter if it works, see `seit.models.entry`.
+            ``none`` keeps timm's stem, for pixels.
         weights: weights to load into it; a larger model is refused before it takes memory.
         structure: sizes of a pruned ViT, whose values are undefined until weights are loaded.
         last_stage: stage after which a hierarchical backbone ends; None for its last.

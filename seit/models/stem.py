@@ -51,6 +51,12 @@ class Stem:
         return replace(last, early=tuple(early))
 
     @classmethod
+    def early_convolutions(cls, strides: tuple[int, int, int]) -> "Stem":
+        """Return two convolutions of kernel 3 and one of disjoint squares, with these strides."""
+        *first, last = strides
+        return cls(last, last, 0, tuple(cls(3, stride, 1) for stride in first))
+
+    @classmethod
     def _parse_one(cls, part: str, text: str) -> "Stem":
         match = re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{1,2})", part)
         kernel, stride, padding = map(int, match.groups()) if match else (0, 0, 0)

@@ -4,6 +4,7 @@ They are recognized by structure, not by class: all feature maps have one reduct
 embedding is timm's ``PatchEmbed``. Examples: VisionTransformer, DeiT, EVA, BEiT, CaiT, MLP-Mixer.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,12 @@ from seit.models.timm_models import instantiate, settle, sketch
 _USUAL = Stem(4, 2, 1)
 _SMALL = Stem(3, 1, 1)
 _DISJOINT = Stem(2, 2, 0)
+_EARLY = {
+    "early/4": Stem.early_convolutions((1, 2, 2)),
+    "early/2": Stem.early_convolutions((1, 1, 2)),
+    "early/1": Stem.early_convolutions((1, 1, 1)),
+}
+"""Three convolutions by name, with the side of a patch in tokens."""
 _FEWEST_PATCHES = 7 * 7
 """Minimum number of patches that the default stem may leave."""
 
@@ -40,14 +47,19 @@ def is_vit(model: nn.Module) -> bool:
 def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
     """Parse the stem of a ViT: ``auto`` is 4/2/1, or 3/1/1 if that leaves under 49 patches.
 
+    ``early/4``, ``early/2`` and ``early/1`` are three convolutions that make patches of so many
+    tokens along a side.
+
     Raises:
-        UsageError: it is neither ``auto`` nor kernel/stride/padding.
+        UsageError: it is none of these, nor kernel/stride/padding.
     """
     if stem in ("up", "later"):
         raise UsageError(
-            f"stem is {stem!r}, but a ViT has no stages; its stem is auto, none or "
+            f"stem is {stem!r}, but a ViT has no stages; its stem is auto, none, early/4 or "
             "kernel/stride/padding, such as 4/2/1"
         )
+    if stem in _EARLY:
+        return _EARLY[stem]
     if stem != "auto":
         return Stem.parse(stem)
     if min(input_size) < _USUAL.kernel:
@@ -56,10 +68,34 @@ def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
     return _USUAL if rows * columns >= _FEWEST_PATCHES else _SMALL
 
 
-def disjoint_stem(stem: str, input_size: tuple[int, int]) -> Stem:
-    """Parse the stem of a ViT for pretraining, with non-overlapping patches.
+def vit_pixel_stem(stem: str, grid: tuple[int, int], patch_size: int) -> Stem:
+    """Return the stem over pixels for patches as large as those of a stem over tokens.
 
-    ``auto`` is 2/2/0, or 1/1/0 if that would leave under 49 patches.
+    A stem of several layers that is written out is already one over pixels.
+
+    Args:
+        stem: stem of the ViT.
+        grid: rows and columns of the tokens.
+        patch_size: pixels per token along a side.
+
+    Raises:
+        UsageError: see `vit_stem`.
+    """
+    parsed = vit_stem(stem, grid)
+    if stem not in _EARLY and parsed.early:
+        return parsed
+    side = math.prod(layer.stride for layer in (*parsed.early, parsed)) * patch_size
+    if not parsed.early:
+        return Stem(side, side, 0)
+    first = math.gcd(side, 2)
+    second = math.gcd(side // first, 2)
+    return Stem.early_convolutions((first, second, side // (first * second)))
+
+
+def disjoint_stem(stem: str, input_size: tuple[int, int]) -> Stem:
+    """Parse the stem of a ViT for pretraining; ``auto`` has non-overlapping patches.
+
+    It is 2/2/0, or 1/1/0 if that would leave under 49 patches.
 
     Raises:
         UsageError: it is neither ``auto`` nor kernel/stride/padding.

@@ -50,8 +50,10 @@ class ModelConfig:
     """Name of a timm backbone."""
     stem: str = "auto"
     """Stem adaptor over the token grid: `auto` picks one that fits the backbone; a ViT also takes
-    kernel/stride/padding, such as `4/2/1`, its `auto`, or several joined by `+`. For pixels
-    one is scaled to the pixels of its tokens, and several are taken as they are."""
+    kernel/stride/padding, such as `4/2/1`, its `auto`, or several joined by `+`; `early/4` is three
+    convolutions that make patches of 4×4 tokens, and `early/2` and `early/1` smaller ones. For
+    pixels it is scaled to the pixels of its tokens, but several joined by `+` are taken as they
+    are."""
     drop_path: float = 0.0
     """Stochastic depth of the last block, 0–1, rising linearly from 0 at the first."""
     embed_dim: int | None = None

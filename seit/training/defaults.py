@@ -8,7 +8,7 @@ from typing import Any
 from seit.augment import crop_size_of
 from seit.config import flatten, merge, nest, read_yaml, to_mapping
 from seit.errors import UsageError
-from seit.models import Stem
+from seit.models import vit_stem
 from seit.processes import world_size
 from seit.recipes import Recipe, default_recipe
 from seit.shards import Store
@@ -19,7 +19,8 @@ _LOG = logging.getLogger(__name__)
 FEW_PATCHES = 16
 """Minimum patches; a recipe's stem that leaves fewer is replaced by a smaller one."""
 _LEAST_PATCHES = 4
-_STEMS = ("4/4/0", "2/2/0", "1/1/0")
+_STEMS = (("4/4/0", "2/2/0", "1/1/0"), ("early/4", "early/2", "early/1"))
+"""Stems of the recipes, each with smaller ones."""
 _STEPS_PER_EPOCH = 4
 
 
@@ -84,24 +85,27 @@ def _fit_grid(values: Mapping[str, Any], store: Store, recipe: Recipe) -> dict[s
     if crop and crop != min(grid):  # the recipe crops to the full side of its own grids
         crop = changes["augment.crop_size"] = min(grid)
     size, stem = crop_size_of(grid, crop), values.get("model.stem")
-    smaller = _STEMS[_STEMS.index(stem) :] if stem in _STEMS else ()
+    smaller = next((one[one.index(stem) :] for one in _STEMS if stem in one), ())
+    if not smaller:
+        return changes
     patches = {one: _patches(one, size) for one in smaller}
-    fitting = next((one for one in smaller if patches[one] >= FEW_PATCHES), _STEMS[-1])
-    if smaller and patches[fitting] < _LEAST_PATCHES:
+    fitting = next((one for one in smaller if patches[one] >= FEW_PATCHES), smaller[-1])
+    if patches[fitting] < _LEAST_PATCHES:
         raise UsageError(
             f"no recipe fits the grids of {store.folder}, of which the network sees "
             f"{size[0]}×{size[1]} tokens; the nearest is --recipe {recipe.name}"
         )
-    if smaller and fitting != stem:
+    if fitting != stem:
         changes["model.stem"] = fitting
     return changes
 
 
 def _patches(stem: str, size: tuple[int, int]) -> int:
-    parsed = Stem.parse(stem)
-    if min(size) < parsed.kernel:
+    """Return the patches that a stem makes, or 0 if the grid is smaller than its kernel."""
+    try:
+        rows, columns = vit_stem(stem, size).output_size(size)
+    except UsageError:
         return 0
-    rows, columns = parsed.output_size(size)
     return rows * columns
 
 

@@ -16,7 +16,7 @@ from seit.models import (
     load_weights,
     make_tuning,
     takes_patches,
-    vit_stem,
+    vit_pixel_stem,
 )
 from seit.tokenizers import ImageInputs, Tokenizer
 from seit.training.config import ModelConfig
@@ -35,8 +35,8 @@ def build_model(
     """Build the backbone for the inputs that ``augment`` produces.
 
     For pixels, a ViT's patches cover as many pixels as the token stem's stride, so that both
-    networks have the same sequence length; a stem of several layers is one over pixels. Other
-    backbones keep their own stem.
+    networks have the same sequence length; a written-out stem of several layers is one over pixels.
+    Other backbones keep their own stem.
     """
     stem = config.stem
     if isinstance(augment, PixelAugment):
@@ -64,9 +64,7 @@ def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> s
     if not takes_patches(config.name, **config.timm_kwargs()):
         return "none"
     grid = (size[0] // patch_size, size[1] // patch_size)
-    stem = vit_stem(config.stem, grid)
-    side = stem.stride * patch_size
-    return str(stem) if stem.early else f"{side}/{side}/0"
+    return str(vit_pixel_stem(config.stem, grid, patch_size))
 
 
 def load_run_model(

@@ -384,6 +384,20 @@ def test_auto_fits_small_grids(size, stem):
     assert str(vit_stem("auto", size)) == stem
 
 
+@pytest.mark.parametrize(
+    ("name", "stem", "patches"),
+    [
+        ("early/4", "3/1/1+3/2/1+2/2/0", 7),
+        ("early/2", "3/1/1+3/1/1+2/2/0", 14),
+        ("early/1", "3/1/1+3/1/1+1/1/0", 28),
+    ],
+)
+def test_early_convolutions_have_patches_of_tokens(name, stem, patches):
+    found = vit_stem(name, (28, 28))
+    assert str(found) == stem
+    assert found.output_size((28, 28)) == (patches, patches)
+
+
 def test_vits_are_told_by_their_features():
     assert takes_patches(NAMES[0], **SMALL)
     assert takes_patches("eva02_tiny_patch14_224", **VIT_KIN["eva02_tiny_patch14_224"])

@@ -231,6 +231,10 @@ def test_stems_of_pixels():
     assert pixel_stem(model, (224, 224), 8) == "32/32/0"
     several = replace(model, stem="3/2/1+3/2/1+4/4/0")
     assert pixel_stem(several, (224, 224), 8) == several.stem
+    for side, stem in ((4, "3/2/1+3/2/1+8/8/0"), (1, "3/2/1+3/2/1+2/2/0")):
+        early = replace(model, stem=f"early/{side}")
+        assert pixel_stem(early, (224, 224), 8) == stem
+    assert pixel_stem(replace(model, stem="early/1"), (8, 8), 1) == "3/1/1+3/1/1+1/1/0"
     assert pixel_stem(replace(model, name="resnet18"), (224, 224), 8) == "none"
 
 
