@@ -48,7 +48,7 @@ class Arm:
         settings: settings by dotted name, over those of the study; `{seed}` in a text is the seed.
         verb: train, tune or continual; pretrain for a start.
         recipe: recipe, if not the study's.
-        start: name of the start whose network the arm goes on from; empty for none.
+        start: name of the start whose weights the arm starts with; empty for none.
         against: arm that this one is compared with, if not the study's reference.
     """
 
@@ -84,7 +84,7 @@ class Study:
         reference: arm that the others are compared with.
         arms: arms by name.
         folds: pattern of the file names of each fold, by its name; the corpus's own split if empty.
-        starts: runs that arms go on from, by name, each trained once.
+        starts: runs whose weights arms start with, by name, each trained once.
         fits: settings of tokenizers that are fitted first, by name, with their `levels`.
     """
 
