@@ -177,7 +177,7 @@ def test_a_student_learns_from_the_run(learned, pattern_store, tmp_path):
 def test_a_student_can_be_that_of_a_recipe():
     named = CompressConfig(compression=CompressionConfig(student="small-cpu"))
     model = Distillation().settle(named).model
-    assert (model.embed_dim, model.depth, model.stem) == (128, 4, "4/4/0")
+    assert (model.embed_dim, model.depth, model.stem) == (128, 4, "early/4")
     unknown = CompressConfig(compression=CompressionConfig(student="smal-cpu"))
     with pytest.raises(UsageError, match="did you mean 'small-cpu'"):
         Distillation().settle(unknown)
