@@ -7,7 +7,7 @@ import seit
 from seit.config import build, read_yaml
 from seit.continual_learning import ContinualConfig
 from seit.errors import UsageError
-from seit.models.stem import Stem
+from seit.models import vit_stem
 from seit.pretraining import PretrainConfig, pretrain
 from seit.recipes import find_recipe, list_recipes
 from seit.training import TrainConfig, resolve_settings
@@ -59,7 +59,7 @@ def test_usual_stores_get_the_recipe_as_it_is(make):
 def test_no_default_leaves_few_patches(task, grid, make):
     config = resolve(TASKS[task], make(grid), task)
     size = tuple(round(side * 7 / 8) for side in grid)
-    rows, columns = Stem.parse(config.model.stem).output_size(size)
+    rows, columns = vit_stem(config.model.stem, size).output_size(size)
     assert rows * columns >= FEW_PATCHES
 
 
