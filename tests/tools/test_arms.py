@@ -103,7 +103,7 @@ def test_a_study_is_published_between_its_comments(study, results, tmp_path, mon
         arms.publish(study, results)
 
 
-@pytest.mark.parametrize("name", ["adalora", "esc10", "lae", "tokens_pixels"])
+@pytest.mark.parametrize("name", ["adalora", "esc10", "lae", "spoken_tokenizers", "tokens_pixels"])
 def test_the_shipped_studies_are_read(name):
     study = msgspec.convert(
         yaml.safe_load((STUDIES / f"{name}.yaml").read_text()), arm_runs.Study, strict=False
