@@ -254,7 +254,7 @@ class Work:
         }
         for name in (arm.figure, "parameters", "trained_parameters", "samples_per_second"):
             if (value := getattr(result, name, None)) is not None:
-                done[name] = value
+                done[name] = round(value, 1) if name == "samples_per_second" else value
         return done
 
     def _train(
