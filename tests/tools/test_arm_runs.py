@@ -103,7 +103,7 @@ def test_every_fold_is_val_once(data, tmp_path):
     assert list(runs) == ["scratch, fold even, seed 0", "scratch, fold odd, seed 0"]
     split = {}
     for fold in ("even", "odd"):
-        with (tmp_path / "work" / f"fold{fold}.csv").open() as file:
+        with (tmp_path / "work" / f"photos-fold{fold}.csv").open() as file:
             split[fold] = {row["path"]: row["split"] for row in csv.DictReader(file)}
     assert len(split["even"]) == 60
     assert all(

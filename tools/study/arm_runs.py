@@ -1,6 +1,7 @@
 """Runs of a study of arms: settings, results so far, and a folder of stores and runs."""
 
 import csv
+import io
 import itertools
 import json
 import time
@@ -198,13 +199,14 @@ class Work:
             return corpus
         settings["root"] = corpus
         config, _ = resolve_tokenizer(TokenizeConfig(tokenizer=settings["tokenizer"]))
-        listed, path = list_corpus(corpus, modality=config.modality), self.path / f"fold{fold}.csv"
-        with path.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["path", "label", "split"])
-            for one in listed.instances:
-                is_val = fnmatchcase(Path(one.key).name, study.folds[fold])
-                rows.writerow([one.key, listed.classes[one.label], "val" if is_val else "train"])
+        listed = list_corpus(corpus, modality=config.modality)
+        path, text = self.path / f"{corpus.name}-fold{fold}.csv", io.StringIO(newline="")
+        rows = csv.writer(text)
+        rows.writerow(["path", "label", "split"])
+        for one in listed.instances:
+            is_val = fnmatchcase(Path(one.key).name, study.folds[fold])
+            rows.writerow([one.key, listed.classes[one.label], "val" if is_val else "train"])
+        write_atomically(path, text.getvalue().encode())  # other processes may be reading it
         return path
 
     def pictures(self, study: Study, arm: Arm) -> Path:
