@@ -1,4 +1,4 @@
-"""Measure the training loop against bare steps in CPU time, in one process; prints JSON.
+"""Measure the training loop against bare steps in CPU and wall time, in one process; prints JSON.
 
     uv run python tools/bench/loop.py STORE --recipe small-cpu --steps 120 --threads 1 2
 
@@ -6,8 +6,8 @@ A run of `seit.training` reads, augments, averages weights, clips and logs, with
 checkpoints. After every --block steps it pauses for as many bare steps of the same network
 (forward, loss, backward and update) on one ready batch, so that other load disturbs both alike.
 `overhead` is what a step of the loop costs above a bare one, in CPU time of all threads: the median
-over the blocks. `batches` is the part of it that the thread takes which reads and augments. If the
-network uses all cores, it is also what the loop costs in wall time; if one is left, less is.
+over the blocks. `batches` is the part of it that the thread takes which reads and augments.
+`overhead_wall` is the same in wall time, which says something on idle cores only.
 """
 
 import argparse
@@ -34,40 +34,50 @@ SETTLE_SECONDS = 0.05
 
 @dataclass
 class Clock:
-    """CPU seconds of blocks of steps: of the loop, of its thread for batches, and bare."""
+    """CPU and wall seconds of blocks of steps: of the loop, of its thread for batches, and bare."""
 
     bare: Tokens
     block: int
     loops: list[float] = field(default_factory=list)
     batches: list[float] = field(default_factory=list)
     bares: list[float] = field(default_factory=list)
-    _mark: tuple[float, float] | None = None
+    loops_wall: list[float] = field(default_factory=list)
+    bares_wall: list[float] = field(default_factory=list)
+    _mark: tuple[float, float, float] | None = None
 
     def __call__(self, step: int, total: int, latest: Any) -> None:
         """Run bare steps after each block; the first block does not count."""
         del total, latest
         if step % self.block:
             return
+        wall = time.perf_counter()
         time.sleep(SETTLE_SECONDS)
         now, others = time.process_time(), _threads_time()
+        started = time.perf_counter()
+        self.bare.run(self.block)
+        ended = time.perf_counter()
+        time.sleep(SETTLE_SECONDS)
         if self._mark is not None:
             self.loops.append(now - self._mark[0])
             self.batches.append(others - self._mark[1])
-        self.bare.run(self.block)
-        time.sleep(SETTLE_SECONDS)
-        if self._mark is not None:
+            self.loops_wall.append(wall - self._mark[2])
             self.bares.append(time.process_time() - now)
-        self._mark = time.process_time(), _threads_time()
+            self.bares_wall.append(ended - started)
+        self._mark = time.process_time(), _threads_time(), time.perf_counter()
 
     def figures(self) -> dict[str, float]:
         """Return milliseconds per step, and what the loop costs above bare steps."""
         pairs = list(zip(self.loops, self.bares, self.batches, strict=True))
+        walls = list(zip(self.loops_wall, self.bares_wall, strict=True))
         return {
             "bare_ms": 1000 * median(self.bares) / self.block,
             "loop_ms": 1000 * median(self.loops) / self.block,
             "batches_ms": 1000 * median(self.batches) / self.block,
             "overhead": median(loop / bare - 1 for loop, bare, _ in pairs),
             "overhead_batches": median(batches / bare for _, bare, batches in pairs),
+            "bare_wall_ms": 1000 * median(self.bares_wall) / self.block,
+            "loop_wall_ms": 1000 * median(self.loops_wall) / self.block,
+            "overhead_wall": median(loop / bare - 1 for loop, bare in walls),
         }
 
 
