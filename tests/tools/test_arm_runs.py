@@ -82,7 +82,14 @@ def test_arms_go_on_from_a_start_by_their_own_verb(data, tmp_path):
         verb="continual",
         recipe="continual-small-cpu",
         start="masked",
-        settings={"method": "seq-ft", "stream.increment": 5, "stream.order": "pilot:199{seed}"},
+        settings={
+            "method": "er",
+            "memory.bytes": 5000,
+            "memory.medium": "jpeg:75",
+            "memory.source": "{corpus}",
+            "stream.increment": 5,
+            "stream.order": "pilot:199{seed}",
+        },
     )
     both = study(
         rates=(), reference="tuned", arms={"tuned": tuned, "tasks": tasks}, starts={"masked": start}
@@ -91,8 +98,11 @@ def test_arms_go_on_from_a_start_by_their_own_verb(data, tmp_path):
     assert list(runs) == ["tasks, seed 0", "tuned, seed 0"]
     assert runs["tuned, seed 0"]["trained_parameters"] < runs["tuned, seed 0"]["parameters"]
     assert 0 <= runs["tasks, seed 0"]["last_accuracy"] <= 1
+    assert runs["tasks, seed 0"]["memory_bytes"] == 5000
+    assert "memory_bytes" not in runs["tuned, seed 0"]
     run = arm_runs.Run.open(tmp_path / "work" / "runs" / "tasks-seed-0")
     assert run.settings.stream.order == "pilot:1990"
+    assert run.settings.memory.source == str(data / "photos")
     assert run.settings.init_from == str(tmp_path / "work" / "starts" / "masked")
 
 

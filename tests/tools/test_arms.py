@@ -103,13 +103,45 @@ def test_a_study_is_published_between_its_comments(study, results, tmp_path, mon
         arms.publish(study, results)
 
 
-@pytest.mark.parametrize("name", ["adalora", "esc10", "lae", "spoken_tokenizers", "tokens_pixels"])
+def test_memories_are_lines_over_their_bytes(study, tmp_path):
+    arm = arm_runs.Arm(store="patch", verb="continual")
+    study = replace(
+        study,
+        reference="no memory",
+        arms={
+            "no memory": arm,
+            "small": replace(arm, line="tokens"),
+            "large": replace(arm, line="tokens", against="small"),
+        },
+    )
+    results = arm_runs.Results(tmp_path / "memory.json")
+    shares = {"no memory": (0.2, 0), "small": (0.3, 20_000), "large": (0.35, 50_000)}
+    for (name, (share, size)), seed in itertools.product(shares.items(), range(3)):
+        run = {"last_accuracy": share, "rate": None, "flops": None, "bytes_per_sample": 72}
+        results.add(f"{name}, seed {seed}", run | ({"memory_bytes": size} if size else {}))
+    rows = arms.table(study, results).splitlines()
+    assert "| last accuracy, % |" in rows[0]
+    assert rows[2].startswith("| no memory | 72 |")
+    assert rows[4].startswith("| large | 50,000 |")
+    assert "| +5.0 ± 0.0 |" in rows[4]
+    drawn = arms.chart(study, results)
+    assert "bytes of memory" in drawn
+    assert "large" in drawn
+    assert "no memory" not in drawn
+
+
+SHIPPED = ["adalora", "esc10", "lae", "memory", "spoken_tokenizers", "tokens_pixels"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_studies_are_read(name):
     study = msgspec.convert(
         yaml.safe_load((STUDIES / f"{name}.yaml").read_text()), arm_runs.Study, strict=False
     )
     assert study.reference in study.arms
     assert {arm.store for arm in study.arms.values()} <= set(study.stores)
+    assert {arm.against for arm in study.arms.values()} <= {"", *study.arms}
+    assert {arm.start for arm in study.arms.values()} <= {"", *study.starts}
 
 
 def test_copies_are_trained_by_the_strong_recipe():

@@ -46,11 +46,13 @@ class Arm:
         pixels: whether to train on the pixels of the corpus instead.
         copy: pixels of this point of `seit frontier`, such as `res-1/4-q50`: the same pictures as
             smaller or coarser JPEG, in training and in validation; empty for the files as they are.
-        settings: settings by dotted name, over those of the study; `{seed}` in a text is the seed.
+        settings: settings by dotted name, over those of the study; `{seed}` in a text is the seed,
+            `{corpus}` the folder of the study's corpus.
         verb: train, tune or continual; pretrain for a start.
         recipe: recipe, if not the study's.
         start: name of the start whose weights the arm starts with; empty for none.
         against: arm that this one is compared with, if not the study's reference.
+        line: line of the chart that the arm is a point of; empty for a point of its own.
     """
 
     store: str
@@ -61,6 +63,7 @@ class Arm:
     recipe: str = ""
     start: str = ""
     against: str = ""
+    line: str = ""
 
     @property
     def figure(self) -> str:
@@ -254,6 +257,8 @@ class Work:
             "bytes_per_sample": round(self._bytes_per_sample(study, arm, store), 1),
             "environment": environment(torch.device("cpu")),
         }
+        if memory := settings.get("memory.bytes"):
+            done["memory_bytes"] = memory
         for name in (arm.figure, "parameters", "trained_parameters", "samples_per_second"):
             if (value := getattr(result, name, None)) is not None:
                 done[name] = round(value, 1) if name == "samples_per_second" else value
@@ -270,8 +275,9 @@ class Work:
         seed: int,
     ) -> Any:
         """Do a run by its verb, or read its result."""
+        names = {"seed": seed, "corpus": self.data / study.corpus}
         filled = {
-            name: value.format(seed=seed) if isinstance(value, str) else value
+            name: value.format(**names) if isinstance(value, str) else value
             for name, value in settings.items()
         }
         filled |= {"run.seed": seed, "run.precision": self.precision}

@@ -21,13 +21,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import msgspec
 import yaml
 from arm_runs import Job, Results, Study, Work
 from filelock import FileLock, Timeout
+from records import standard_error
 
 from seit.report import Family, Mark, scatter_svg
 
@@ -36,6 +37,8 @@ RESULTS = DOCS / "results"
 PAGE = DOCS / "evidence.md"
 SHOWN = 2.0
 """Standard errors that a difference must exceed."""
+LEAST = 3
+"""Pairs that a verdict needs."""
 LABELS = {"top1": "top-1, %", "last_accuracy": "last accuracy, %"}
 
 
@@ -80,7 +83,7 @@ def table(study: Study, results: Results) -> str:
         flops = f"{one['flops'] / 1e9:.3f}" if one["flops"] else ""
         top1 = {key: run[figure] for key, run in found.items()}
         cells = (
-            *(arm, f"{one['bytes_per_sample']:,.0f}", flops, ", ".join(f"{x:g}" for x in rates)),
+            *(arm, f"{_size(one):,.0f}", flops, ", ".join(f"{x:g}" for x in rates)),
             *(_spread(_units(study, top1)), _counts(study, found), difference, shown),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -110,24 +113,36 @@ def _counts(study: Study, found: Mapping[tuple[str, int], Any]) -> str:
 
 
 def chart(study: Study, results: Results) -> str:
-    """Return top-1 against bytes per sample as SVG, with standard errors."""
-    families: dict[str, list[Mark]] = {"tokens": [], "pixels": [], "copies": []}
+    """Return the figure of arms against their bytes as SVG, with standard errors.
+
+    If some arms are points of lines, only these are drawn.
+    """
+    families: dict[str, list[Mark]] = {}
+    has_lines = any(arm.line for arm in study.arms.values())
     for name, arm in study.arms.items():
         found = _final_runs(study, results, name)
-        if found:
-            top1 = _units(study, {key: run[arm.figure] for key, run in found.items()})
-            error = stdev(top1) / math.sqrt(len(top1)) if len(top1) > 1 else 0.0
+        if found and (arm.line or not has_lines):
+            figures = _units(study, {key: run[arm.figure] for key, run in found.items()})
+            error = standard_error(figures) or 0.0
+            size = _size(next(iter(found.values())))
             kind = ("copies" if arm.copy else "pixels") if arm.pixels else "tokens"
-            size = next(iter(found.values()))["bytes_per_sample"]
-            families[kind].append(Mark(name, size, fmean(top1) / 100, error / 100))
+            mark = Mark(name, size, fmean(figures) / 100, error / 100)
+            families.setdefault(arm.line or kind, []).append(mark)
+    has_memory = any("memory_bytes" in run for run in results.read().values())
     return scatter_svg(
-        [Family(name, marks, is_joined=False) for name, marks in families.items() if marks],
+        [Family(name, marks, is_joined=has_lines) for name, marks in families.items()],
         title=f"{study.corpus}: accuracy against bytes",
-        x_label="bytes per sample",
-        y_label="top-1",
+        x_label="bytes of memory" if has_memory else "bytes per sample",
+        y_label=LABELS[study.arms[study.reference].figure].removesuffix(", %"),
         y_format="percent",
         note=f"Bars are standard errors over {'folds' if study.folds else 'seeds'}.",
     )
+
+
+def _size(run: Mapping[str, Any]) -> float:
+    """Return the bytes of the memory of a run, or else of one sample."""
+    size: float = run.get("memory_bytes", run["bytes_per_sample"])
+    return size
 
 
 def publish(study: Study, results: Results) -> None:
@@ -142,18 +157,17 @@ def publish(study: Study, results: Results) -> None:
 
 
 def _spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.1f}"
-    return f"{fmean(values):.1f} ± {stdev(values) / math.sqrt(len(values)):.1f}"
+    error = standard_error(values)
+    return f"{fmean(values):.1f}" + ("" if error is None else f" ± {error:.1f}")
 
 
 def _verdict(paired: list[float]) -> tuple[str, str]:
     """Return a paired difference with its standard error, and whether it is shown."""
     if not paired:
         return "", ""
-    if len(paired) < 3:
+    error = standard_error(paired)
+    if error is None or len(paired) < LEAST:
         return f"{fmean(paired):+.1f}", "too few seeds"
-    error = stdev(paired) / math.sqrt(len(paired))
     is_shown = abs(fmean(paired)) > SHOWN * error
     return f"{fmean(paired):+.1f} ± {error:.1f}", "shown" if is_shown else "not shown"
 

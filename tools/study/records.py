@@ -30,10 +30,14 @@ def write(report: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
+def standard_error(values: Sequence[float]) -> float | None:
+    """Return the standard error of the mean; None for a single value."""
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Return the mean and the standard error of the mean; None for a single value."""
-    error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return {"mean": mean(values), "error": error}
+    """Return the mean and its standard error."""
+    return {"mean": mean(values), "error": standard_error(values)}
 
 
 def check(value: float, *, least: float | None = None, most: float | None = None) -> dict[str, Any]:

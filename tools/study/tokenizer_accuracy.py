@@ -14,15 +14,15 @@ standard error.
 
 import argparse
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
+from records import standard_error
 
 from seit.config import build, read_yaml
 from seit.files import write_atomically
@@ -83,11 +83,6 @@ def add(rows: Mapping[str, Mapping[str, Any]]) -> None:
     write_atomically(RESULTS, json.dumps(report, indent=1).encode() + b"\n")
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of a mean, or 0.0 of one value."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-
 def publish() -> None:
     """Draw the chart, and print the differences."""
     rows = json.loads(RESULTS.read_text())["rows"]
@@ -95,7 +90,7 @@ def publish() -> None:
     for name in others:
         base, own = (rows[one]["top1_by_seed"] for one in (first, name))
         paired = [own[seed] - base[seed] for seed in own if seed in base]
-        print(f"{name} - {first}: {fmean(paired):+.4f} ± {standard_error(paired):.4f}")
+        print(f"{name} - {first}: {fmean(paired):+.4f} ± {standard_error(paired) or 0:.4f}")
     marks = []
     for name, row in rows.items():
         size, top1 = row["payload_bytes_per_sample"], row["top1"]
@@ -105,7 +100,7 @@ def publish() -> None:
         )
         rate = fmean(row["photos_per_second"]) if row.get("photos_per_second") else None
         label = name if rate is None else f"{name}, {rate:.0f} photos/s"
-        error = standard_error([*row["top1_by_seed"].values()])
+        error = standard_error([*row["top1_by_seed"].values()]) or 0.0
         marks.append(Mark(label, size, top1, error, is_marked=is_best))
     chart = scatter_svg(
         [Family("tokenizers", marks, is_joined=False)],
