@@ -52,9 +52,11 @@ def results(tmp_path):
 
 def test_differences_are_paired_by_seed(study, results):
     rows = arms.table(study, results).splitlines()[2:]
-    assert rows[0] == "| pixels | 10,500 | 0.025 | 0.002 | 62.0 ± 1.2 | 3 | reference |  |"
-    # Differences of 5, 4 and 6 points: 5.0, standard error 1/√3.
-    assert rows[1] == "| tokens | 652 | 0.025 | 0.002 | 67.0 ± 1.5 | 3 | +5.0 ± 0.6 | shown |"
+    assert rows[0] == "| pixels | 10,500 | 0.025 | 0.002 | 62.0 ± 1.2 | 3 | reference |  |  |"
+    # Differences of 5, 4 and 6 points: 5.0, standard error 1/√3; p is 1 − t/√(t² + 2), t² = 75.
+    assert (
+        rows[1] == "| tokens | 652 | 0.025 | 0.002 | 67.0 ± 1.5 | 3 | +5.0 ± 0.6 | 0.013 | shown |"
+    )
     assert len(rows) == 2  # the third arm has no runs yet
 
 
@@ -84,7 +86,7 @@ def test_folds_have_rates_of_their_own_and_are_the_units_of_a_difference(study, 
     # Seeds are averaged within a fold; folds differ by 1, 2 and 3 points: 2.0, standard error 1/√3.
     row = arms.table(study, results).splitlines()[3]
     assert row.startswith("| tokens | 700 |  | 0.001, 0.002 | 72.0 ± ")
-    assert row.endswith("| 3 folds × 2 | +2.0 ± 0.6 | shown |")
+    assert row.endswith("| 3 folds × 2 | +2.0 ± 0.6 | 0.074 | shown |")
 
 
 def test_a_study_is_published_between_its_comments(study, results, tmp_path, monkeypatch):
@@ -123,7 +125,7 @@ def test_memories_are_lines_over_their_bytes(study, tmp_path):
     assert "| last accuracy, % |" in rows[0]
     assert rows[2].startswith("| no memory | 72 |")
     assert rows[4].startswith("| large | 50,000 |")
-    assert "| +5.0 ± 0.0 |" in rows[4]
+    assert "| +5.0 ± 0.0 | < 0.001 |" in rows[4]
     drawn = arms.chart(study, results)
     assert "bytes of memory" in drawn
     assert "large" in drawn

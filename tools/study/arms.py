@@ -29,6 +29,7 @@ import yaml
 from arm_runs import Job, Results, Study, Work
 from filelock import FileLock, Timeout
 from records import standard_error
+from scipy.stats import ttest_1samp
 
 from seit.report import Family, Mark, scatter_svg
 
@@ -39,6 +40,8 @@ SHOWN = 2.0
 """Standard errors that a difference must exceed."""
 LEAST = 3
 """Pairs that a verdict needs."""
+LEAST_P = 0.001
+"""Smallest p-value that is written out."""
 LABELS = {"top1": "top-1, %", "last_accuracy": "last accuracy, %"}
 
 
@@ -66,8 +69,8 @@ def table(study: Study, results: Results) -> str:
     """Return the results as Markdown: means, and differences paired by seed, or by fold."""
     figure = study.arms[study.reference].figure
     lines = [
-        f"| arm | bytes | GFLOPs | best rate | {LABELS[figure]} | seeds | difference | shown |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| arm | bytes | GFLOPs | best rate | {LABELS[figure]} | seeds | difference | p | shown |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, settings in study.arms.items():
         found = _final_runs(study, results, arm)
@@ -77,14 +80,14 @@ def table(study: Study, results: Results) -> str:
         one = next(iter(found.values()))
         rates = sorted({run["rate"] for run in found.values() if run["rate"] is not None})
         paired = {key: found[key][figure] - base[key][figure] for key in found if key in base}
-        difference, shown = _verdict(_units(study, paired))
+        verdict = _verdict(_units(study, paired))
         if arm == study.reference:
-            difference, shown = "reference", ""
+            verdict = "reference", "", ""
         flops = f"{one['flops'] / 1e9:.3f}" if one["flops"] else ""
         top1 = {key: run[figure] for key, run in found.items()}
         cells = (
             *(arm, f"{_size(one):,.0f}", flops, ", ".join(f"{x:g}" for x in rates)),
-            *(_spread(_units(study, top1)), _counts(study, found), difference, shown),
+            *(_spread(_units(study, top1)), _counts(study, found), *verdict),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
@@ -161,15 +164,20 @@ def _spread(values: list[float]) -> str:
     return f"{fmean(values):.1f}" + ("" if error is None else f" ± {error:.1f}")
 
 
-def _verdict(paired: list[float]) -> tuple[str, str]:
-    """Return a paired difference with its standard error, and whether it is shown."""
+def _verdict(paired: list[float]) -> tuple[str, str, str]:
+    """Return a paired difference with its standard error, Student's p, and whether it is shown."""
     if not paired:
-        return "", ""
-    error = standard_error(paired)
+        return "", "", ""
+    mean, error = fmean(paired), standard_error(paired)
     if error is None or len(paired) < LEAST:
-        return f"{fmean(paired):+.1f}", "too few seeds"
-    is_shown = abs(fmean(paired)) > SHOWN * error
-    return f"{fmean(paired):+.1f} ± {error:.1f}", "shown" if is_shown else "not shown"
+        return f"{mean:+.1f}", "", "too few seeds"
+    p = float(ttest_1samp(paired, 0).pvalue) if error else float(not mean)
+    is_shown = abs(mean) > SHOWN * error
+    return (
+        f"{mean:+.1f} ± {error:.1f}",
+        f"{p:.3f}" if p >= LEAST_P else f"< {LEAST_P}",
+        "shown" if is_shown else "not shown",
+    )
 
 
 def main() -> None:
