@@ -135,7 +135,9 @@ def restore_moments(
     *,
     all_or_none: bool,
 ) -> None:
-    """Restore the :func:`moments` of a model's parameters.
+    """Restore the :func:`moments` of a model's parameters, laid out in memory as these.
+
+    Fused optimizers walk a parameter and its moments as flat memory.
 
     Args:
         model: the optimized model.
@@ -147,13 +149,18 @@ def restore_moments(
         KeyError: the state belongs to another model, or is incomplete.
         ValueError: a shape differs from its parameter's.
     """
+    import torch
+
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Tensor]] = {}
     for path, value in saved.items():
         name, _, key = path.rpartition(".")
-        if value.ndim and value.shape != parameters[name].shape:
-            raise ValueError(f"{path} is {tuple(value.shape)}, not as its parameter")
-        states.setdefault(parameters[name], {})[key] = value
+        parameter = parameters[name]
+        if value.ndim:
+            if value.shape != parameter.shape:
+                raise ValueError(f"{path} is {tuple(value.shape)}, not as its parameter")
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        states.setdefault(parameter, {})[key] = value
     settings = optimizer.state_dict()
     in_order = [one for group in optimizer.param_groups for one in group["params"]]
     settings["state"] = {

@@ -31,6 +31,7 @@ from seit.errors import UsageError
 from seit.ingest import TokenizeConfig, tokenize
 from seit.training import Run, TrainConfig, evaluate_run, train
 from seit.training.answers import read_predictions
+from seit.training.checkpoint import moments, restore_moments
 from seit.training.config import DistillConfig, LossConfig, OptimConfig
 from seit.training.feeds import make_feed
 from seit.training.losses import classification_loss, distillation_loss
@@ -201,6 +202,40 @@ def test_a_run_killed_while_it_writes_goes_on_bit_for_bit(store, finished, tmp_p
     train(CONFIG, store, out=out, resume=True)
     same_weights(Run.open(out), finished)
     same_figures(Run.open(out), finished)
+
+
+@pytest.mark.parametrize("stem", ["early/2", "3/2/1"])
+def test_a_stem_that_lies_channels_last_resumes_bit_for_bit(store, tmp_path, stem):
+    config = changed(model={"stem": stem}, optim={"lr": 1e-2}, run={"eval_every": 100})
+    train(config, store, out=tmp_path / "whole")
+
+    def stop(step, *_):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, store, out=tmp_path / "cut", progress=stop)
+    train(config, store, out=tmp_path / "cut", resume=True)
+    same_weights(Run.open(tmp_path / "cut"), Run.open(tmp_path / "whole"))
+    same_figures(Run.open(tmp_path / "cut"), Run.open(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "muon"])
+def test_moments_lie_in_memory_as_their_parameters(name):
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    config = OptimConfig(name=name, lr=1e-2)
+    optimizer = make_optimizer(model, config, torch.device("cpu"))
+    for _ in range(2):
+        model(torch.ones(1, 3, 3, 3)).sum().backward()
+        optimizer.step()
+    saved = {key: value.contiguous() for key, value in moments(model, optimizer).items()}
+    again = make_optimizer(model, config, torch.device("cpu"))
+    restore_moments(model, again, saved, all_or_none=True)
+    state = again.state[model.weight]
+    assert {
+        value.stride() for value in state.values() if torch.is_tensor(value) and value.ndim
+    } == {model.weight.stride()}
+    assert all(torch.equal(value, saved[key]) for key, value in moments(model, again).items())
 
 
 @pytest.mark.slow
