@@ -41,6 +41,9 @@ def speak(out: Path, texts: Sequence[Path], counts: dict[str, int]) -> None:
     draw = random.Random(0)
     text = " ".join(re.sub(r"```.*?```", "", path.read_text(), flags=re.S) for path in texts)
     words = re.findall(r"[A-Za-z]{2,}", text)
+    least = 2 * max(LENGTHS) + 1
+    if len(words) < least:
+        raise SystemExit(f"the texts have {len(words)} words; at least {least} are needed")
     for split, count in counts.items():
         for number in range(count):
             start, length = draw.randrange(len(words) - 2 * max(LENGTHS)), draw.choice(LENGTHS)
@@ -58,9 +61,14 @@ def spoken(text: str, draw: random.Random) -> Wave:
     speed, pitch = str(draw.randint(110, 220)), str(draw.randint(20, 80))
     command = ["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "--stdout", text]
     sound = subprocess.run(command, capture_output=True, check=True).stdout
-    wave, rate = soundfile.read(io.BytesIO(sound), dtype="float32")
-    resampled: Wave = soxr.resample(wave, rate, RATE)
-    return resampled
+    return as_mono(soundfile.read(io.BytesIO(sound), dtype="float32", always_2d=True))
+
+
+def as_mono(sound: tuple[Wave, int]) -> Wave:
+    """Return channels (n, channels) at some rate as their mean at 16 kHz."""
+    channels, rate = sound
+    wave: Wave = channels.mean(axis=1)
+    return wave if rate == RATE else soxr.resample(wave, rate, RATE)
 
 
 def in_a_room(wave: Wave, draw: random.Random, *, seed: int) -> Wave:
@@ -84,7 +92,8 @@ def join(clips: Path, out: Path, *, together: int, rounds: int) -> None:
             draw.shuffle(files)
             for number in range(len(files) // together):
                 own = files[number * together : (number + 1) * together]
-                wave = np.concatenate([soundfile.read(file)[0] for file in own])
+                parts = [as_mono(soundfile.read(file, always_2d=True)) for file in own]
+                wave = np.concatenate(parts)
                 write(out / split.name / "joined" / f"{turn}-{number:04d}.flac", wave)
 
 

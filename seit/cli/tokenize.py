@@ -20,7 +20,7 @@ def command(
     *,
     tokenizer: str = "auto",
     size: int | None = None,
-    codes: int = 1024,
+    codes: int | None = None,
     codec: Literal["context", "packed"] = "context",
     container: Literal["wds", "zarr"] = "wds",
     engine: Literal["local", "ray"] = "local",
@@ -67,7 +67,7 @@ def command(
             codes, else patch-pca-vq, which is fitted.
         size: Pixels of the square that images are resized and cropped to; 256 by default, twice
             the size of pictures up to 64 px if no tokenizer is named.
-        codes: Codebook size of a fitted tokenizer.
+        codes: Codebook size of a fitted tokenizer, 1,024 by default; others have their own.
         codec: Codec of the grids: context (entropy coded) or packed (fixed width).
         container: WebDataset tars or Zarr v3 groups.
         engine: Run on this machine, or in actors of a Ray cluster.

@@ -8,6 +8,7 @@ from .fit import (
     measure_on_corpus as measure_on_corpus,
     sample_inputs as sample_inputs,
     spread_evenly as spread_evenly,
+    spread_values as spread_values,
 )
 from .input_list import kept_splits as kept_splits
 from .inputs.audio import AudioReader as AudioReader, decode_audio as decode_audio

@@ -13,7 +13,7 @@ from seit.tokenizers import (
     Inputs,
 )
 
-DEFAULT_SIZE = 256
+DEFAULT_SIZE, DEFAULT_CODES = 256, 1024
 MAX_SECONDS = 86_400
 _PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 MIN_FIT_SAMPLES, MAX_FIT_SAMPLES = 16, 1 << 20
@@ -33,7 +33,7 @@ class TokenizeConfig:
             it supports ``size`` and ``codes``, else the fitted `patch-pca-vq`.
         size: pixels to which images are resized (shorter side) and center-cropped; None for 256, or
             the size of a tokenizer file. Not for audio.
-        codes: codebook size K of a fitted tokenizer.
+        codes: codebook size K of a fitted tokenizer, 1,024 if None; others have their own.
         codec: coding of grids: entropy coded, or fixed width. A store with more than 4,096 codes,
             or that entropy coding would not shrink, is packed.
         container: WebDataset tars, or groups of Zarr v3 arrays.
@@ -79,7 +79,7 @@ class TokenizeConfig:
 
     tokenizer: str = AUTO
     size: int | None = None
-    codes: int = 1024
+    codes: int | None = None
     codec: Literal["context", "packed"] = "context"
     container: Literal["wds", "zarr"] = "wds"
     val_fraction: float = 0.1
@@ -114,7 +114,7 @@ class TokenizeConfig:
     def __post_init__(self) -> None:
         if self.size is not None and not 8 <= self.size <= 4096:
             raise UsageError(f"size is {self.size}; expected 8 to 4096 pixels")
-        if not 2 <= self.codes <= 65_536:
+        if self.codes is not None and not 2 <= self.codes <= 65_536:
             raise UsageError(f"codes is {self.codes}; expected 2 to 65,536")
         if self.shard_samples < 1 or self.shard_samples % BLOCK_SAMPLES:
             raise UsageError(
@@ -190,6 +190,11 @@ class TokenizeConfig:
         """Number of this process's part of the pieces, and count of parts."""
         number, _, count = (self.part or "0/1").partition("/")
         return int(number), int(count)
+
+    @property
+    def fitted_codes(self) -> int:
+        """Codebook size K of a tokenizer that is fitted."""
+        return DEFAULT_CODES if self.codes is None else self.codes
 
     @property
     def modality(self) -> Modality:

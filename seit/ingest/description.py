@@ -19,7 +19,7 @@ def describe_job(
         "source": fingerprint,
         "tokenizer": given.fingerprint if given else config.tokenizer,
         "size": config.size,
-        "codes": given.num_codes if given else config.codes,
+        "codes": given.num_codes if given else config.fitted_codes,
         "codec": config.codec,
         "container": config.container,
         "val_fraction": config.val_fraction,

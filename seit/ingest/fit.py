@@ -1,12 +1,13 @@
 """Fit of a tokenizer, and measurement of its quality, on a sample of a corpus."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from seit.errors import SeitError, UsageError
@@ -15,7 +16,7 @@ from seit.ingest.inputs.audio import AudioReader
 from seit.ingest.inputs.pixels import PixelReader
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.resolve import resolve_tokenizer
-from seit.ingest.sources import Corpus, list_corpus
+from seit.ingest.sources import Corpus, Instance, list_corpus
 from seit.tokenizers import (
     PRESETS,
     AnyQuality,
@@ -72,7 +73,7 @@ def fit_tokenizer(
     """
     inputs = sample_inputs(corpus, reader, count=FIT_INPUTS, split="train")
     return PRESETS[config.tokenizer].fit(
-        inputs, num_codes=config.codes, levels=levels, seed=config.seed
+        inputs, num_codes=config.fitted_codes, levels=levels, seed=config.seed
     )
 
 
@@ -86,13 +87,7 @@ def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> 
     """
     preferred = corpus.by_split().get(split, ())
     for candidates in (spread_evenly(preferred, count), preferred, corpus.instances):
-        share = -(-count // max(1, len(candidates)))
-        samples = (
-            sample.values
-            for entry in reader.read(candidates)
-            for sample in spread_evenly(entry.samples, share)
-        )
-        values = list(islice(samples, count))
+        values = list(spread_values(reader, candidates, count))
         if values:
             return torch.from_numpy(np.stack(values))
     first = next(reader.read(corpus.instances[:1]))
@@ -101,6 +96,23 @@ def sample_inputs(corpus: Corpus, reader: Reader, *, count: int, split: str) -> 
         f"none of the {len(corpus.instances)} files of {corpus.source} can be read as {what} "
         f"({first.instance.key}: {first.reason}); check that SRC is the right folder"
     )
+
+
+def spread_values(
+    reader: Reader, files: Sequence[Instance], count: int
+) -> Iterator[npt.NDArray[np.generic]]:
+    """Yield the values of at most ``count`` samples, from all files in equal shares.
+
+    If there are more files than that, the first readable ones yield one each.
+    """
+    n = len(files)
+    shares = (max(1, (number + 1) * count // n - number * count // n) for number in range(n))
+    values = (
+        sample.values
+        for entry, share in zip(reader.read(files), shares, strict=True)
+        for sample in spread_evenly(entry.samples, share)
+    )
+    return islice(values, count)
 
 
 def spread_evenly(entries: Collection[_T], count: int) -> list[_T]:

@@ -128,7 +128,7 @@ def tokenize_corpus(
         )
         if earlier is None or replace:
             if given is None:
-                _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.codes:,}")
+                _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.fitted_codes:,}")
             tokenizer = given or fit_tokenizer(corpus, config, reader)
             workspace.begin(job, tokenizer, replace=replace)
         else:

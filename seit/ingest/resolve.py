@@ -29,7 +29,7 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
         UsageError: the tokenizer does not exist, or takes another image size.
     """
     if config.tokenizer == AUTO:
-        serves = config.size in (None, DEFAULT_SIZE) and config.codes == _SHIPPED_CODES
+        serves = config.size in (None, DEFAULT_SIZE) and config.fitted_codes == _SHIPPED_CODES
         config = replace(config, tokenizer=_SHIPPED if serves else PatchTokenizer.name)
     preset = PRESETS.get(config.tokenizer)
     if preset:
@@ -38,13 +38,17 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
             size = config.size or DEFAULT_SIZE
             return replace(config, size=size, inputs=preset.inputs(size=size)), None
         _refuse_image_settings(config)
-        return replace(config, inputs=preset.inputs(size=DEFAULT_SIZE)), preset.ready()
+        ready = preset.ready()
+        if ready is not None:
+            _check_codes(config, ready)
+        return replace(config, inputs=preset.inputs(size=DEFAULT_SIZE)), ready
     if config.tokenizer in TOKENIZERS and not Path(config.tokenizer).is_file():
         raise UsageError(
             f"a {config.tokenizer} tokenizer is not fitted by a job; pass the file of one, or "
             f"one of {', '.join(PRESETS)}"
         )
     tokenizer = with_own_backbone(open_tokenizer(config.tokenizer), config)
+    _check_codes(config, tokenizer)
     inputs = tokenizer.inputs
     if not isinstance(inputs, ImageInputs):
         _refuse_image_settings(config)
@@ -55,6 +59,14 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
             f"{config.size}; pass --size {inputs.size} or leave it out"
         )
     return replace(config, size=inputs.size, inputs=inputs), tokenizer
+
+
+def _check_codes(config: TokenizeConfig, tokenizer: Tokenizer) -> None:
+    if config.codes not in (None, tokenizer.num_codes):
+        raise UsageError(
+            f"{config.tokenizer} has {tokenizer.num_codes:,} codes but codes is {config.codes:,}; "
+            "leave --codes out, or name a tokenizer that is fitted"
+        )
 
 
 def _refuse_image_settings(config: TokenizeConfig) -> None:

@@ -108,6 +108,6 @@ def for_small_pictures(
     if not sides:
         return None
     grid_side = -(-_ENLARGED * max(sides) // _PATCH_SIDE)
-    if min(num_images, FIT_INPUTS) * grid_side**2 < _PATCHES_PER_CODE * config.codes:
+    if min(num_images, FIT_INPUTS) * grid_side**2 < _PATCHES_PER_CODE * config.fitted_codes:
         return None
     return replace(config, tokenizer=PatchTokenizer.name, size=grid_side * _PATCH_SIDE)

@@ -55,11 +55,13 @@ def vit_stem(stem: str, input_size: tuple[int, int]) -> Stem:
     """
     if stem in ("up", "later"):
         raise UsageError(
-            f"stem is {stem!r}, but a ViT has no stages; its stem is auto, none, early/4 or "
-            "kernel/stride/padding, such as 4/2/1"
+            f"stem is {stem!r}, but a ViT has no stages; its stem is auto, none, "
+            f"{', '.join(_EARLY)} or kernel/stride/padding, such as 4/2/1"
         )
     if stem in _EARLY:
         return _EARLY[stem]
+    if stem.startswith("early"):
+        raise UsageError(f"stem is {stem!r}; of this kind there are {', '.join(_EARLY)}")
     if stem != "auto":
         return Stem.parse(stem)
     if min(input_size) < _USUAL.kernel:

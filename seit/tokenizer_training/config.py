@@ -111,6 +111,11 @@ class TokenizerConfig(BaseConfig):
         for name, low in least.items():
             if not low <= getattr(self, name) < 1 << 31:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
+        if self.distill_steps > self.steps:
+            raise UsageError(
+                f"distill_steps is {self.distill_steps}, of {self.steps} steps in all; raise steps "
+                "beyond them, so that codes and decoder learn too"
+            )
         if self.batch_size % self.crops_per_image:
             raise UsageError("batch_size is a multiple of crops_per_image; change it to one")
 

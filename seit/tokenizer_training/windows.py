@@ -4,7 +4,6 @@ Legend: B crops, M bands, F frames of a window, N samples of a clip, T of a wind
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from threading import Lock
 
 import numpy as np
@@ -14,7 +13,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from seit.errors import SeitError
-from seit.ingest import AudioReader, Instance, decode_audio, read_bytes, spread_evenly
+from seit.ingest import (
+    AudioReader,
+    Instance,
+    decode_audio,
+    read_bytes,
+    spread_evenly,
+    spread_values,
+)
 from seit.tokenizer_training.batches import Batches
 from seit.tokenizer_training.config import TokenizerConfig
 from seit.tokenizers import PLANE_RANGE, MelConfig, MelFrontEnd
@@ -83,14 +89,8 @@ def sample_windows(instances: Sequence[Instance], mel: MelConfig, *, count: int)
         SeitError: no clip is readable.
     """
     chosen = spread_evenly(instances, count)
-    share = -(-count // len(chosen))
     with AudioReader(sample_rate=mel.sample_rate, window=mel.window) as reader:
-        samples = (
-            sample.values
-            for entry in reader.read(chosen)
-            for sample in spread_evenly(entry.samples, share)
-        )
-        values = list(islice(samples, count))
+        values = list(spread_values(reader, chosen, count))
     if not values:
         raise SeitError(
             f"none of {len(chosen)} files, {chosen[0].key} among them, can be read as audio; "

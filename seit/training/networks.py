@@ -35,8 +35,9 @@ def build_model(
     """Build the backbone for the inputs that ``augment`` produces.
 
     For pixels, a ViT's patches cover as many pixels as the token stem's stride, so that both
-    networks have the same sequence length; a written-out stem of several layers is one over pixels.
-    Other backbones keep their own stem.
+    networks have the same sequence length, if the crop's sides are multiples of it; a written-out
+    stem of several layers is one over pixels. Other backbones, and ViTs without a stem, keep
+    their own.
     """
     stem = config.stem
     if isinstance(augment, PixelAugment):
@@ -61,7 +62,7 @@ def pixel_stem(config: ModelConfig, size: tuple[int, int], patch_size: int) -> s
         size: size of the images, in pixels.
         patch_size: pixels per token along a side.
     """
-    if not takes_patches(config.name, **config.timm_kwargs()):
+    if config.stem == "none" or not takes_patches(config.name, **config.timm_kwargs()):
         return "none"
     grid = (size[0] // patch_size, size[1] // patch_size)
     return str(vit_pixel_stem(config.stem, grid, patch_size))

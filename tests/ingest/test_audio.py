@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from support.files import plant, tree
 import seit
 from seit.cli import main
 from seit.errors import SeitError, UnreadableError, UsageError
-from seit.ingest import TokenizeConfig, estimate_job, tokenize
+from seit.ingest import TokenizeConfig, estimate_job, sample_inputs, tokenize
 from seit.ingest.inputs import audio as audio_module
 from seit.ingest.inputs.audio import AudioDecoder, AudioReader, decode_audio
 from seit.ingest.sources import list_corpus
@@ -43,6 +44,15 @@ def clip(kind, number, seconds=1.0, rate=RATE):
     pitch = random.uniform(1800, 2600) if kind == "high" else random.uniform(150, 300)
     swell = 0.5 + 0.5 * np.sin(2 * math.pi * (random.uniform(1, 3) * times + random.uniform()))
     return 0.5 * swell * np.sin(2 * math.pi * pitch * times) + random.normal(0, 0.002, len(times))
+
+
+def test_a_sample_of_windows_comes_from_all_clips_alike(tmp_path):
+    files = {f"a/{n}.wav": encoded(np.full(4 * RATE, 0.1 * n + 0.1)) for n in range(3)}
+    corpus = list_corpus(plant(tmp_path, files), modality="audio", val_fraction=0.0)
+    with AudioReader(sample_rate=RATE, window=RATE) as reader:
+        for count, shares in ((2, [1, 1]), (4, [1, 1, 2]), (6, [2, 2, 2]), (11, [3, 4, 4])):
+            values = sample_inputs(corpus, reader, count=count, split="train")
+            assert sorted(Counter((10 * values[:, 0]).round().tolist()).values()) == shares
 
 
 def encoded(values, kind="WAV", *, rate=RATE, subtype=None):

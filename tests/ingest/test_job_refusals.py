@@ -67,6 +67,8 @@ def test_wrong_input_leaves_no_trace(tmp_path):
     given = str(tmp_path / "fitted" / "given.safetensors")
     save_tokenizer(seit.open(tmp_path / "fitted").load_tokenizer(), Path(given))
     config = TokenizeConfig(tokenizer=given)
+    other = replace(config, codes=CONFIG.codes + 1)
+    assert f"has {CONFIG.codes} codes but" in message(UsageError, tmp_path / "src", store, other)
     assert "no store was made" in message(SeitError, tmp_path / "duds", store, config)
     assert not store.exists()
 

@@ -682,7 +682,8 @@ def test_sparse_pretraining_holds_its_zeros_and_ends_dense(store, tmp_path):
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        ({"model": {"stem": "4/2/1"}}, "patches overlap"),
+        ({"model": {"stem": "4/2/1"}}, "patches overlap, .* use 2/2/0"),
+        ({"model": {"stem": "early/4"}}, "use 4/4/0, .* also in the run to start from"),
         ({"model": {"name": "resnet18", "stem": "2/2/0"}}, "resnet18"),
         ({"objective": "further"}, "--init-from"),
         ({"mtm": {"decoder_dim": 10}}, "decoder_dim"),

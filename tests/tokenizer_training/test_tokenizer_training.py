@@ -454,6 +454,11 @@ def test_after_distillation_all_of_the_network_learns(photos, finished, tmp_path
     assert ["distillation_loss" in row for row in rows] == [True] * 3 + [False] * 3
 
 
+def test_distillation_is_not_longer_than_the_training():
+    with pytest.raises(UsageError, match="distill_steps is 7, of 6 steps in all; raise steps"):
+        replace(TINY, steps=6, distill_steps=7)
+
+
 def test_distillation_needs_a_teacher_of_the_same_latents(photos, finished, tmp_path):
     result, _ = finished
     config = replace(TINY, encoder_blocks=2, distill_steps=3)

@@ -107,9 +107,13 @@ def test_arms_go_on_from_a_start_by_their_own_verb(data, tmp_path):
 
 
 def test_every_fold_is_val_once(data, tmp_path):
-    runs = go_on(
-        study(folds={"even": "*[02468].jpg", "odd": "*[13579].jpg"}, rates=()), tmp_path, data
+    one = study(
+        folds={"even": "*[02468].jpg", "odd": "*[13579].jpg"},
+        rates=(),
+        arms={"scratch": arm_runs.Arm(store="photos", start="first")},
+        starts={"first": arm_runs.Arm(store="photos")},
     )
+    runs = go_on(one, tmp_path, data)
     assert list(runs) == ["scratch, fold even, seed 0", "scratch, fold odd, seed 0"]
     split = {}
     for fold in ("even", "odd"):
@@ -119,5 +123,7 @@ def test_every_fold_is_val_once(data, tmp_path):
     assert all(
         {place, split["odd"][key]} == {"train", "val"} for key, place in split["even"].items()
     )
+    starts = tmp_path / "work" / "starts"
+    assert {path.name for path in starts.iterdir() if path.is_dir()} == {"firsteven", "firstodd"}
     store = arm_runs.seit.open(tmp_path / "work" / "stores" / "photosodd")
     assert all(int(Path(key).stem) % 2 for key in store["val"].keys)

@@ -236,6 +236,7 @@ def test_stems_of_pixels():
         assert pixel_stem(early, (224, 224), 8) == stem
     assert pixel_stem(replace(model, stem="early/1"), (8, 8), 1) == "3/1/1+3/1/1+1/1/0"
     assert pixel_stem(replace(model, name="resnet18"), (224, 224), 8) == "none"
+    assert pixel_stem(replace(model, stem="none"), (224, 224), 8) == "none"
 
 
 def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):

@@ -197,8 +197,9 @@ class Work:
 
     def _source(self, study: Study, settings: dict[str, Any], fold: str) -> Path:
         """Take the corpus out of settings; return it, or a manifest with one fold as val."""
-        corpus: Path = self.data / settings.pop("corpus", study.corpus)
-        if not fold:
+        name = settings.pop("corpus", study.corpus)
+        corpus: Path = self.data / name
+        if not fold or name != study.corpus:  # the others have no folds
             return corpus
         settings["root"] = corpus
         config, _ = resolve_tokenizer(TokenizeConfig(tokenizer=settings["tokenizer"]))
@@ -208,7 +209,8 @@ class Work:
         rows.writerow(["path", "label", "split"])
         for one in listed.instances:
             is_val = fnmatchcase(Path(one.key).name, study.folds[fold])
-            rows.writerow([one.key, listed.classes[one.label], "val" if is_val else "train"])
+            label = "" if one.label < 0 else listed.classes[one.label]
+            rows.writerow([one.key, label, "val" if is_val else "train"])
         write_atomically(path, text.getvalue().encode())  # other processes may be reading it
         return path
 
@@ -248,7 +250,7 @@ class Work:
             place = self.divided
         store, began = place(study, arm.store, job.fold), time.monotonic()
         out = self.path / "runs" / job.name.replace(", ", "-").replace(" ", "-")
-        result = self._train(study, arm, store, out, settings, seed=job.seed or 0)
+        result = self._train(study, arm, store, out, settings, seed=job.seed or 0, fold=job.fold)
         done = {
             "rate": rate,
             "precision": self.precision,
@@ -273,6 +275,7 @@ class Work:
         settings: Mapping[str, Any],
         *,
         seed: int,
+        fold: str,
     ) -> Any:
         """Do a run by its verb, or read its result."""
         names = {"seed": seed, "corpus": self.data / study.corpus}
@@ -284,7 +287,7 @@ class Work:
         if arm.pixels:
             filled["data.pixels"] = str(self.pictures(study, arm))
         if arm.start:
-            filled["init_from"] = str(self._start(study, arm.start))
+            filled["init_from"] = str(self._start(study, arm.start, fold))
         config = plan_run(
             arm.verb,
             store,
@@ -295,12 +298,15 @@ class Work:
         )
         return VERBS[arm.verb](store, out=out, config=config, resume=True)
 
-    def _start(self, study: Study, name: str) -> Path:
-        """Return the folder of a start, trained on first use."""
-        arm, out = study.starts[name], self.path / "starts" / name
-        with FileLock(self.path / f"start-{name}.lock"):
-            settings = {**study.settings, **arm.settings}
-            self._train(study, arm, self.store(study, arm.store, ""), out, settings, seed=0)
+    def _start(self, study: Study, name: str, fold: str) -> Path:
+        """Return the folder of a start, trained on first use, without the fold's val samples."""
+        arm, settings = study.starts[name], {**study.settings, **study.starts[name].settings}
+        if study.stores[arm.store].get("corpus", study.corpus) != study.corpus:
+            fold = ""  # of another corpus, which has no folds
+        out = self.path / "starts" / f"{name}{fold}"
+        with FileLock(self.path / f"start-{out.name}.lock"):
+            store = self.store(study, arm.store, fold)
+            self._train(study, arm, store, out, settings, seed=0, fold=fold)
         return out
 
     def _bytes_per_sample(self, study: Study, arm: Arm, store: Path) -> float:

@@ -86,11 +86,15 @@ def add(rows: Mapping[str, Mapping[str, Any]]) -> None:
 def publish() -> None:
     """Draw the chart, and print the differences."""
     rows = json.loads(RESULTS.read_text())["rows"]
+    rows = {name: row for name, row in rows.items() if row.get("top1_by_seed")}  # not only timed
     first, *others = rows
     for name in others:
         base, own = (rows[one]["top1_by_seed"] for one in (first, name))
         paired = [own[seed] - base[seed] for seed in own if seed in base]
-        print(f"{name} - {first}: {fmean(paired):+.4f} ± {standard_error(paired) or 0:.4f}")
+        if paired:
+            error = standard_error(paired)
+            spread = "one seed" if error is None else f"± {error:.4f}"
+            print(f"{name} - {first}: {fmean(paired):+.4f}, {spread}")
     marks = []
     for name, row in rows.items():
         size, top1 = row["payload_bytes_per_sample"], row["top1"]

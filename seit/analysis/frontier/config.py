@@ -91,9 +91,11 @@ class FrontierConfig:
 
     def tokenize_config(self, point: Point | None) -> TokenizeConfig:
         """Return the settings of a point's store; None for the store of the labels of pixels."""
+        tokenizer = point.tokenizer if point else FITTED
+        is_fitted = tokenizer == FITTED
         return TokenizeConfig(
-            tokenizer=point.tokenizer if point else FITTED,
-            codes=(point.codes if point else None) or self.codes,
+            tokenizer=tokenizer,
+            codes=((point.codes if point else None) or self.codes) if is_fitted else None,
             size=self.size,
             val_fraction=self.val_fraction,
             seed=self.seed,

@@ -132,7 +132,7 @@ def _estimate(
         side = size // _PATCH_SIDE
         layout = TokenLayout(
             grid=given.grid if given else (side, side),
-            num_codes=given.num_codes if given else settings.codes,
+            num_codes=given.num_codes if given else settings.fitted_codes,
         )
         return count, float(layout.sample_bytes * count)
     if point.quality:

@@ -120,7 +120,7 @@ def fit_to_pieces(corpus: Pieces, config: TokenizeConfig, reader: Reader) -> Tok
     """
     values = CorpusSample(corpus, reader, config).values(FIT_INPUTS, split="train")
     preset = PRESETS[config.tokenizer]
-    return preset.fit(values, num_codes=config.codes, levels=None, seed=config.seed)
+    return preset.fit(values, num_codes=config.fitted_codes, levels=None, seed=config.seed)
 
 
 def fit_job(corpus: Pieces, config: TokenizeConfig, given: Tokenizer | None, reader: Reader) -> Fit:
