@@ -85,7 +85,7 @@ def test_folds_have_rates_of_their_own_and_are_the_units_of_a_difference(study, 
     assert results.best_rate(study, "tokens", "2") is None
     # Seeds are averaged within a fold; folds differ by 1, 2 and 3 points: 2.0, standard error 1/√3.
     row = arms.table(study, results).splitlines()[3]
-    assert row.startswith("| tokens | 700 |  | 0.001, 0.002 | 72.0 ± ")
+    assert row.startswith("| tokens | 700 | 0.001, 0.002 | 72.0 ± ")
     assert row.endswith("| 3 folds × 2 | +2.0 ± 0.6 | 0.074 | shown |")
 
 

@@ -68,9 +68,8 @@ def go_on(
 def table(study: Study, results: Results) -> str:
     """Return the results as Markdown: means, and differences paired by seed, or by fold."""
     figure = study.arms[study.reference].figure
-    lines = [
-        f"| arm | bytes | GFLOPs | best rate | {LABELS[figure]} | seeds | difference | p | shown |",
-        "|---|---|---|---|---|---|---|---|---|",
+    rows = [
+        ["arm", "bytes", "GFLOPs", "best rate", LABELS[figure], "seeds", "difference", "p", "shown"]
     ]
     for arm, settings in study.arms.items():
         found = _final_runs(study, results, arm)
@@ -84,13 +83,16 @@ def table(study: Study, results: Results) -> str:
         if arm == study.reference:
             verdict = "reference", "", ""
         flops = f"{one['flops'] / 1e9:.3f}" if one["flops"] else ""
-        top1 = {key: run[figure] for key, run in found.items()}
-        cells = (
-            *(arm, f"{_size(one):,.0f}", flops, ", ".join(f"{x:g}" for x in rates)),
-            *(_spread(_units(study, top1)), _counts(study, found), *verdict),
+        figures = {key: run[figure] for key, run in found.items()}
+        rows.append(
+            [
+                *(arm, f"{_size(one):,.0f}", flops, ", ".join(f"{x:g}" for x in rates)),
+                *(_spread(_units(study, figures)), _counts(study, found), *verdict),
+            ]
         )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    columns = [(head, *cells) for head, *cells in zip(*rows, strict=True) if any(cells)]
+    head, *body = (f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True))
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
 
 
 def _final_runs(study: Study, results: Results, arm: str) -> dict[tuple[str, int], dict[str, Any]]:
@@ -149,13 +151,20 @@ def _size(run: Mapping[str, Any]) -> float:
 
 
 def publish(study: Study, results: Results) -> None:
-    """Write the table into the page of evidence, between the comments of the study, and a chart."""
+    """Write the table into the page of evidence, between the comments of the study, and a chart.
+
+    Arms of one size have no chart.
+    """
     name = results.path.stem
     head, separator, rest = PAGE.read_text().partition(f"<!-- {name} -->")
     _, end, tail = rest.partition(f"<!-- /{name} -->")
     if not separator or not end:
         raise SystemExit(f"{PAGE} has no comments <!-- {name} --> and <!-- /{name} -->; add them")
-    (DOCS / f"{name}.svg").write_text(chart(study, results))
+    if (
+        len({_size(run) for arm in study.arms for run in _final_runs(study, results, arm).values()})
+        > 1
+    ):
+        (DOCS / f"{name}.svg").write_text(chart(study, results))
     PAGE.write_text(f"{head}{separator}\n\n{table(study, results)}\n\n{end}{tail}")
 
 
