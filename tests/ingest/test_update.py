@@ -63,7 +63,7 @@ def whole(corpus, store, target, config):
 
     file = target.with_name("tokenizer.safetensors")
     save_tokenizer(seit.open(store).load_tokenizer(), file)
-    given = replace(config, tokenizer=str(file), codec="packed", container="wds", codes=1024)
+    given = replace(config, tokenizer=str(file), codec="packed", container="wds", codes=None)
     tokenize(corpus, target, given)
     return samples_of(target)
 
@@ -285,7 +285,7 @@ def test_views(corpus, tmp_path):
     config = replace(CONFIG, views=3)
     tokenize(corpus, tmp_path / "plain", CONFIG)
     file = str(tokens(tmp_path / "plain"))
-    given = {"tokenizer": file, "codes": 1024}
+    given = {"tokenizer": file, "codes": None}
     result = tokenize(corpus, tmp_path / "one", replace(config, **given))
     tokenize(corpus, tmp_path / "two", replace(config, **given, decoders="processes"))
     first, plain = samples_of(tmp_path / "one"), samples_of(tmp_path / "plain")
