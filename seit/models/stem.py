@@ -8,6 +8,7 @@ network four times as fast; stride 1 serves small grids.
 Legend: B batch, C codebook dim, h w cropped grid, D model dim.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -49,6 +50,11 @@ class Stem:
         """
         *early, last = (cls._parse_one(part, text) for part in text.split("+", _MAX_LAYERS))
         return replace(last, early=tuple(early))
+
+    @property
+    def side(self) -> int:
+        """Side of a patch in cells of the input: the product of all strides."""
+        return math.prod(layer.stride for layer in (*self.early, self))
 
     @classmethod
     def early_convolutions(cls, strides: tuple[int, int, int]) -> "Stem":

@@ -86,7 +86,7 @@ def vit_pixel_stem(stem: str, grid: tuple[int, int], patch_size: int) -> Stem:
     parsed = vit_stem(stem, grid)
     if stem not in _EARLY and parsed.early:
         return parsed
-    side = math.prod(layer.stride for layer in (*parsed.early, parsed)) * patch_size
+    side = parsed.side * patch_size
     if not parsed.early:
         return Stem(side, side, 0)
     first = math.gcd(side, 2)

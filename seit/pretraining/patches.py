@@ -4,7 +4,6 @@ Legend: B batch, h w token grid, L patches, n some of them, s cells along a patc
 dim, K codes, D model dim.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from seit.models import Stem, standardised
 def patch_side(stem: Stem) -> int:
     """Return the cells along a side of a stem's patches; raise UsageError if they overlap."""
     if stem.early or stem.kernel != stem.stride or stem.padding:
-        side = math.prod(layer.stride for layer in (*stem.early, stem))
+        side = stem.side
         raise UsageError(
             f"the stem is {stem}, whose patches overlap, so masked ones leak into their "
             f"neighbors; for pretraining use {side}/{side}/0, or another single layer with kernel "

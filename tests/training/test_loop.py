@@ -126,6 +126,20 @@ def same_figures(run, other):
     assert figures(run, *names) == figures(other, *names)
 
 
+def resumes_bit_for_bit(config, store, folder, *, after):
+    train(config, store, out=folder / "whole")
+
+    def stop(step, *_):
+        if step == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, store, out=folder / "cut", progress=stop)
+    train(config, store, out=folder / "cut", resume=True)
+    same_weights(Run.open(folder / "cut"), Run.open(folder / "whole"))
+    same_figures(Run.open(folder / "cut"), Run.open(folder / "whole"))
+
+
 # ------------------------------------------------------------------------------- several processes
 
 
@@ -207,17 +221,7 @@ def test_a_run_killed_while_it_writes_goes_on_bit_for_bit(store, finished, tmp_p
 @pytest.mark.parametrize("stem", ["early/2", "3/2/1"])
 def test_a_stem_that_lies_channels_last_resumes_bit_for_bit(store, tmp_path, stem):
     config = changed(model={"stem": stem}, optim={"lr": 1e-2}, run={"eval_every": 100})
-    train(config, store, out=tmp_path / "whole")
-
-    def stop(step, *_):
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, store, out=tmp_path / "cut", progress=stop)
-    train(config, store, out=tmp_path / "cut", resume=True)
-    same_weights(Run.open(tmp_path / "cut"), Run.open(tmp_path / "whole"))
-    same_figures(Run.open(tmp_path / "cut"), Run.open(tmp_path / "whole"))
+    resumes_bit_for_bit(config, store, tmp_path, after=4)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb", "muon"])
@@ -299,16 +303,7 @@ def test_every_optimizer_goes_on_bit_for_bit(store, tmp_path, settings):
     settings = dict(settings)
     precision = {"precision": "fp16"} if settings.pop("fp16", False) else {}
     config = changed(optim=settings, run=precision, schedule={"steps": 6})
-    train(config, store, out=tmp_path / "whole")
-
-    def stop(step, *_):
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, store, out=tmp_path / "run", progress=stop)
-    train(config, store, out=tmp_path / "run", resume=True)
-    same_weights(Run.open(tmp_path / "run"), Run.open(tmp_path / "whole"))
+    resumes_bit_for_bit(config, store, tmp_path, after=3)
 
 
 def test_a_schedule_may_be_extended(store, finished, tmp_path):
