@@ -48,7 +48,7 @@ from seit.training.feeds import make_feed
 from seit.training.losses import classification_loss
 from seit.training.networks import build_model, pixel_stem
 from seit.training.optimizer import make_optimizer
-from seit.training.precision import make_autocast
+from seit.training.precision import choose_attention, make_autocast
 from seit.training.run import METRICS_NAME
 from seit.training.versions import environment
 
@@ -66,6 +66,7 @@ class Loop:
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
         self.device = device
         self.model = model.to(device)
+        choose_attention(self.model, config, device)
         self.network = torch.compile(self.model) if config.run.compile else self.model
         self.optimizer = make_optimizer(self.model, config.optim, device)
         self.autocast = make_autocast(config, device)
