@@ -3,16 +3,17 @@
 Legend: B batch, C channels, h w image.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
+from seit.augment.crop import aspect_ratios
 from seit.augment.philox import Op
 from seit.augment.random import SampleRandom
 
-_AREA = (0.02, 1 / 3)
-_RATIO = (0.3, 1 / 0.3)
+ERASED_AREA = (0.02, 1 / 3)
+"""Least and largest share of the image that a box covers."""
+ERASED_RATIO = (0.3, 1 / 0.3)
+"""Least and largest ratio of its rows to its columns."""
 
 
 def erase_boxes(random: SampleRandom, size: tuple[int, int], *, prob: float) -> Tensor:
@@ -31,9 +32,9 @@ def erase_boxes(random: SampleRandom, size: tuple[int, int], *, prob: float) -> 
     """
     h, w = size
     gate, area, ratio, top, left = random.uniform(Op.ERASE, (5,)).unbind(1)
-    cells = h * w * (_AREA[0] + (_AREA[1] - _AREA[0]) * area)
-    low, high = map(math.log, _RATIO)
-    ratio = (low + (high - low) * ratio).exp()
+    least, largest = ERASED_AREA
+    cells = h * w * (least + (largest - least) * area)
+    ratio = aspect_ratios(ratio, ERASED_RATIO)
     rows = (cells * ratio).sqrt().round().long().clamp(1, h)
     columns = (cells / ratio).sqrt().round().long().clamp(1, w)
     top = (top * (h - rows + 1)).long()

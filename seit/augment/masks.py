@@ -14,8 +14,8 @@ from seit.augment.random import SampleRandom
 
 def random_bands(
     random: SampleRandom, op: Op, size: int, *, num_masks: int, max_share: float
-) -> Tensor:
-    """Draw for each sample the cells of an axis that its bands cover.
+) -> tuple[Tensor, Tensor]:
+    """Draw bands of an axis for each sample.
 
     The width of each band is uniform in 0 to ⌊``max_share`` · ``size``⌋ cells, and its place
     uniform where it fits; bands may overlap.
@@ -28,13 +28,12 @@ def random_bands(
         max_share: maximum width of a band as a fraction of the axis, 0–1.
 
     Returns:
-        (B, size) bool.
+        First cells (B, M) int64, and the ends, excluded.
     """
     shape = (num_masks, 2)
-    width = random.randint(op, int(max_share * size) + 1, shape)[..., :1]
-    start = random.randint(op, size + 1 - width, shape)[..., 1:]
-    cells = torch.arange(size, device=width.device)
-    return ((cells >= start) & (cells < start + width)).any(dim=1)
+    width = random.randint(op, int(max_share * size) + 1, shape)[..., 0]
+    start = random.randint(op, size + 1 - width[..., None], shape)[..., 1]
+    return start, start + width
 
 
 def mask_bands(
@@ -65,10 +64,17 @@ def mask_bands(
         (B, C, h, w).
     """
     h, w = x.shape[2:]
-    rows = random_bands(random, Op.FREQ_MASK, h, num_masks=freq_masks, max_share=freq_max)
-    columns = random_bands(random, Op.TIME_MASK, w, num_masks=time_masks, max_share=time_max)
+    row_bands = random_bands(random, Op.FREQ_MASK, h, num_masks=freq_masks, max_share=freq_max)
+    column_bands = random_bands(random, Op.TIME_MASK, w, num_masks=time_masks, max_share=time_max)
+    rows, columns = _covered(*row_bands, h), _covered(*column_bands, w)
     covered = rows[:, None, :, None] | columns[:, None, None, :]
     return torch.where(covered, fill[:, None, None], x)
+
+
+def _covered(start: Tensor, end: Tensor, size: int) -> Tensor:
+    """Return the cells (B, size) of an axis that any of the bands (B, M) covers."""
+    cells = torch.arange(size, device=start.device)
+    return ((cells >= start[..., None]) & (cells < end[..., None])).any(dim=1)
 
 
 def time_roll(tokens: Tensor, random: SampleRandom, *, max_share: float) -> Tensor:

@@ -35,8 +35,11 @@ from seit.augment.kernels.embed import fused_embed
 from seit.augment.kernels.fused import FusedAugment
 from seit.augment.kernels.plan import draw_plan, draw_plan_triton
 from seit.augment.kernels.tokens import TokenSource
+from seit.config import build, read_yaml
 from seit.errors import UsageError
+from seit.recipes import find_recipe
 from seit.shards.packed import pack, token_bits
+from seit.training import TrainConfig
 
 NO_EDITS = AugmentConfig(synonym_prob=0, swap_prob=0)
 FAR = 1 << 40
@@ -168,6 +171,28 @@ def test_dtypes_and_layouts(device, dtype, channels_last):
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mixup_prob": 1, "cutmix_prob": 0},
+        {"mixup_prob": 0.5, "cutmix_prob": 0.5, "erase_prob": 0.7},
+        {"mixup_prob": 0.5, "freq_masks": 2, "time_masks": 3, "time_mask_max": 0.6},
+        {"erase_prob": 1, "mixup_prob": 0, "noise_prob": 0},
+        {"freq_masks": 1, "mixup_prob": 0, "noise_prob": 0},
+    ],
+)
+def test_blanks_and_blends(device, change):
+    mixed = {"interpolation": "bilinear", "noise_prob": 0.7, "cutmix_prob": 0.5} | change
+    config = dataclasses.replace(NO_EDITS, **mixed)
+    assert_like_torch(device, grid=(9, 4), B=5, config=config, partner=torch.arange(5).roll(2))
+
+
+def test_recipes_with_blanks_and_blends_are_fused():
+    for name in ("small-cpu", "imagenette", "audio-small-cpu", "speech-small-cpu"):
+        config = build(TrainConfig, read_yaml(find_recipe(name).path), origin=name).augment
+        assert fused._unfused_settings(config) == ()
+
+
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_combination(device, data):
@@ -183,8 +208,14 @@ def test_any_combination(device, data):
         noise_prob=draw(probability),
         noise_scale=draw(st.sampled_from([0, 1])),
         noise_std=draw(st.sampled_from([0, 2.5])),
-        cutmix_prob=draw(probability),
+        erase_prob=draw(probability),
+        freq_masks=draw(st.sampled_from([0, 3])),
+        time_masks=draw(st.sampled_from([0, 2])),
+        time_mask_max=draw(st.sampled_from([0.4, 1])),
+        cutmix_prob=draw(st.sampled_from([0, 0.5])),
         cutmix_alpha=draw(st.sampled_from([1, 0.4])),
+        mixup_prob=draw(st.sampled_from([0, 0.5])),
+        mixup_alpha=draw(st.sampled_from([0.8, 10])),
     )
     partner = st.lists(st.integers(0, B - 1), min_size=B, max_size=B).map(torch.tensor)
     assert_like_torch(
@@ -212,6 +243,9 @@ def test_any_combination(device, data):
             (1 << 64) - 1,
             {"cutmix_prob": 0, "noise_prob": 0, "crop_scale": (0.9, 1.0), "crop_ratio": (0.2, 5.0)},
         ),
+        ((5, 7), 5, {"cutmix_prob": 0.3, "mixup_prob": 0.4, "mixup_alpha": 10.0}),
+        ((5, 7), 5, {"erase_prob": 0.6, "freq_masks": 3, "time_masks": 2, "time_mask_max": 1.0}),
+        ((5, 7), 5, {"erase_prob": 1.0, "mixup_prob": 1.0, "cutmix_prob": 0.0}),
     ],
 )
 def test_a_plan_is_drawn_bit_for_bit(device, grid, seed, change):
@@ -225,6 +259,12 @@ def test_a_plan_is_drawn_bit_for_bit(device, grid, seed, change):
     found = draw_plan_triton(on_device, config, **settings, units=units.to(device), partner=partner)
     assert torch.equal(found.columns.cpu(), expected.columns)
     assert torch.equal(found.weight.cpu(), expected.weight)
+    for name in ("blend", "blanks"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert (ours is None) == (theirs is None)
+        if theirs is not None:
+            assert torch.equal(ours.cpu(), theirs)
+            assert ours.dtype == theirs.dtype
     assert (found.key, found.mixes) == (expected.key, expected.mixes)
     if expected.shift is None:
         assert found.shift is None
@@ -370,8 +410,9 @@ def test_nothing_outside_is_read_whatever_the_plan_says(device):
     codes = codebook(40, 3).to(device)
     plan = plan_of(device, 2, NO_EDITS, codes)
     huge = torch.full_like(plan.columns, 1 << 30)
+    blend = torch.tensor([0.5, float("nan")], device=device)
     for columns in (huge, -huge, plan.columns - 5):
-        wrong = dataclasses.replace(plan, columns=columns)
+        wrong = dataclasses.replace(plan, columns=columns, blend=blend)
         tokens = batch(2, (5, 7), 40)[0].to(device)
         found = fused_embed(tokens, codes, wrong, grid=(5, 7), size=(4, 6))
         assert found.shape == (2, 3, 4, 6)
@@ -406,6 +447,14 @@ def test_a_codebook_that_the_plan_is_not_for_is_refused(shape):
         fused_embed(batch(2, (5, 7), 40)[0], torch.zeros(shape), plan, grid=(5, 7), size=(4, 6))
 
 
+@pytest.mark.parametrize(("fill", "found"), [(None, "None"), (torch.zeros(4), r"\(4,\)")])
+def test_a_fill_of_another_size_is_refused(fill, found):
+    codes = codebook(40, 3)
+    plan = plan_of(CPU, 2, dataclasses.replace(NO_EDITS, erase_prob=0.5), codes)
+    with pytest.raises(UsageError, match=rf"the fill of blank cells is {found}; expected \(3,\)"):
+        fused_embed(batch(2, (5, 7), 40)[0], codes, plan, fill=fill, grid=(5, 7), size=(4, 6))
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_without_triton_torch_does_all(monkeypatch, channels_last):
     monkeypatch.setattr(fused, "triton_serves", lambda device: False)
@@ -431,10 +480,7 @@ def test_without_triton_torch_does_all(monkeypatch, channels_last):
 @pytest.mark.parametrize(
     "change",
     [
-        {"mixup_prob": 0.5, "cutmix_prob": 0.5},
         {"color_adapt_prob": 0.5},
-        {"freq_masks": 2},
-        {"time_masks": 1},
         {"order": "seitpp"},
         {"requantize": True},
     ],
@@ -485,11 +531,12 @@ POINTERS = {
     "batch": "i32", "num_rows": "i32", "num_codes": "i32", "key_a": "i32", "key_b": "i32",
     "stds": "*fp32",
 }  # fmt: skip
+NO_BLANKS = {"blend": None, "blanks": None, "fill": None, "NUM_BLANKS": 0}
 PLAN_POINTERS = {
     "positions": "*i64", "aspect": "*fp32", "columns": "*i32", "weight": "*fp32", "batch": "i32",
     "key_a": "i32", "key_b": "i32", "scale_low": "fp32", "scale_range": "fp32",
-    "noise_prob": "fp32", "cutmix_prob": "fp32", "GRID": (32, 32),
-    "SIZE": (28, 28), "FALLBACK": (32, 32), "C": 3, "BLOCK": 32,
+    "noise_prob": "fp32", "cutmix_prob": "fp32", "mixup_end": "fp32", "erase_prob": "fp32",
+    "GRID": (32, 32), "SIZE": (28, 28), "FALLBACK": (32, 32), "C": 3, "BLOCK": 32,
 }  # fmt: skip
 EDIT_POINTERS = {
     "positions": "*i64", "synonyms": "*i64", "out": "*i16", "num_rows": "i32", "num_codes": "i32",
@@ -501,18 +548,20 @@ SIGNATURES = {
     "ids": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u16", "rows": None, "STRIDE": 1024, "PLANES": (),
         "GRID": (32, 32), "SIZE": (28, 28), "C": 8, "CUBIC": True, "MIXES": True, "NOISE": True,
+        **NO_BLANKS,
         "CHANNELS_LAST": False, "TILE": 32, "CHANNELS": 8,
     }),
     "packed, odd, channels last": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u8", "rows": "*i64", "STRIDE": 72,
         "PLANES": ((0, 8, 0), (8, 1, 64)), "GRID": (8, 8), "SIZE": (7, 7), "C": 3,
-        "CUBIC": False, "MIXES": True, "NOISE": True,
+        "CUBIC": False, "MIXES": True, "NOISE": True, "NUM_BLANKS": 3, "blanks": "*i32",
+        "blend": "*fp32", "fill": "*fp32",
         "CHANNELS_LAST": True, "TILE": 64, "CHANNELS": 4,
     }),
     "neither noise nor CutMix": (EMBED, "embed_program", {
         **POINTERS, "tokens": "*u16", "rows": None, "shift": None, "stds": None, "STRIDE": 64,
         "PLANES": (), "GRID": (8, 8), "SIZE": (7, 7), "C": 1, "CUBIC": False, "MIXES": False,
-        "NOISE": False, "CHANNELS_LAST": False, "TILE": 64, "CHANNELS": 1,
+        "NOISE": False, "CHANNELS_LAST": False, "TILE": 64, "CHANNELS": 1, **NO_BLANKS,
     }),
     "words": (PHILOX, "draw_program", {
         "positions": "*i64", "out": "*i64", "total": "i32", "per_sample": "i32", "count": "i32",
@@ -524,9 +573,13 @@ SIGNATURES = {
     }),
     "plan": (PLAN, "plan_program", {
         **PLAN_POINTERS, "share": "*fp32", "partner": "*i64", "shift": "*fp32", "scales": "*fp32",
+        "own_share": "*fp32", "blend": "*fp32", "erased_ratio": "*fp32", "blanks": "*i32",
+        "FREQ_MASKS": 2, "FREQ_MOST": 5, "TIME_MASKS": 1, "TIME_MOST": 28,
     }),
     "plan of crops alone": (PLAN, "plan_program", {
         **PLAN_POINTERS, "share": None, "partner": None, "shift": None, "scales": None,
+        "own_share": None, "blend": None, "erased_ratio": None, "blanks": None,
+        "FREQ_MASKS": 0, "FREQ_MOST": 0, "TIME_MASKS": 0, "TIME_MOST": 0,
     }),
     "edits of packed": (EDIT, "edit_program", {
         **EDIT_POINTERS, "tokens": "*u8", "rows": "*i64", "STRIDE": 1152,

@@ -22,16 +22,27 @@ def bands_in_a_loop(op, b, size, num_masks, max_share):
     return covered
 
 
+def cells(starts, ends, size):
+    """The cells (B, size) that bands (B, M) cover, one by one."""
+    covered = torch.zeros((len(starts), size), dtype=torch.bool)
+    for b, (first, last) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        for start, end in zip(first, last, strict=True):
+            covered[b, start:end] = True
+    return covered
+
+
 @pytest.mark.parametrize(("size", "masks", "share"), [(28, 2, 0.25), (7, 1, 1.0), (64, 5, 0.1)])
 def test_bands_equal_a_loop(size, masks, share):
-    bands = random_bands(draws(200), Op.TIME_MASK, size, num_masks=masks, max_share=share)
+    bands = cells(
+        *random_bands(draws(200), Op.TIME_MASK, size, num_masks=masks, max_share=share), size
+    )
     for b in range(200):
         expected = bands_in_a_loop(Op.TIME_MASK, b, size, masks, share)
         np.testing.assert_array_equal(bands[b], expected)
 
 
 def test_every_width_and_place_is_as_likely_as_any_other():
-    bands = random_bands(draws(8000), Op.FREQ_MASK, 10, num_masks=1, max_share=0.35)
+    bands = cells(*random_bands(draws(8000), Op.FREQ_MASK, 10, num_masks=1, max_share=0.35), 10)
     widths = torch.bincount(bands.sum(dim=1), minlength=4).double()
     assert widths.numel() == 4
     assert ((widths - 2000).abs() < 4 * (2000 * 0.75) ** 0.5).all()

@@ -50,6 +50,16 @@ SPLIT_BLOCKS, BLOCK_SAMPLES = 64, 1024
 FUSED_BATCHES = (256, 1024, 4096)
 FUSED_CODES, FUSED_CHANNELS = 391, 32
 FUSED_RESIDENT_SAMPLES = 1 << 17
+RECIPES = {
+    "defaults": {},
+    "imagenette, with erasing": {
+        "swap_prob": 0, "cutmix_prob": 0.5, "mixup_prob": 0.2, "erase_prob": 0.25,
+    },
+    "sounds": {
+        "swap_prob": 0, "cutmix_prob": 0, "mixup_prob": 0.5, "freq_masks": 1, "time_masks": 1,
+    },
+}  # fmt: skip
+"""Changes of the default augmentation."""
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
@@ -199,7 +209,10 @@ def time_fused_batch(
         units=in_torch.noise_units,
     )
     whole = {"positions": positions, "seed": 0, "epoch": 0}
-    recipe = time_recipe(packed_NS, rows, codebook, repeats)
+    recipes = {
+        name: time_recipe(AugmentConfig(**changes), packed_NS, rows, codebook, repeats)
+        for name, changes in RECIPES.items()
+    }
     expected = in_torch(ids, labels, **whole).inputs
     embed = partial(
         fused_embed, plan=plan, grid=GRID, size=in_torch.output_size, dtype=torch.bfloat16
@@ -226,15 +239,19 @@ def time_fused_batch(
             "fused": batch / seconds(partial(fused, ids, labels, **whole), repeats),
             "torch": batch / seconds(partial(in_torch, ids, labels, **whole), repeats),
         },
-        "recipe": recipe,
+        "recipes": recipes,
     }
 
 
 def time_recipe(
-    packed_NS: torch.Tensor, rows: torch.Tensor, codebook: torch.Tensor, repeats: int
+    config: AugmentConfig,
+    packed_NS: torch.Tensor,
+    rows: torch.Tensor,
+    codebook: torch.Tensor,
+    repeats: int,
 ) -> dict[str, dict[str, float]]:
-    """Time the default augmentation from packed rows to inputs, and its first steps."""
-    config, batch = AugmentConfig(), len(rows)
+    """Time an augmentation from packed rows to inputs, and its first steps."""
+    batch = len(rows)
     in_torch = TokenAugment(codebook, GRID, config)
     fused = FusedAugment(codebook, GRID, config, dtype=torch.bfloat16, channels_last=True)
     positions = torch.arange(batch, device="cuda")

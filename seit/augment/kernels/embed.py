@@ -25,6 +25,7 @@ def fused_embed(
     codebook_KC: Tensor,
     plan: Plan,
     *,
+    fill: Tensor | None = None,
     grid: tuple[int, int],
     size: tuple[int, int],
     rows: Tensor | None = None,
@@ -32,11 +33,11 @@ def fused_embed(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> Tensor:
-    """Look up, crop and resize, add noise and paste boxes, in one Triton program.
+    """Look up, crop and resize, add noise, blank, paste boxes and blend, in one Triton program.
 
     Equal to :class:`seit.augment.TokenAugment` after its edits of ids, up to the order of additions
     in float32: within 1e-5 of the codebook's RMS, then rounded to ``dtype``. Reads each sample's
-    tokens at most twice, writes each output once and stores nothing else. Has no gradient.
+    tokens at most three times, writes each output once and stores nothing else. Has no gradient.
 
     Values are not checked, since that would synchronize with the device: an invalid id is read as
     the last code, an invalid row as zeros, an invalid partner as the nearest sample.
@@ -45,6 +46,7 @@ def fused_embed(
         tokens: ids, integers (B, H, W); or with ``rows`` packed samples, uint8 (N, S).
         codebook_KC: float32, bfloat16 or float16, on the device of ``tokens``.
         plan: the samples' draws, likewise.
+        fill: (C,) float32, likewise, the embedding of blank cells; needed if the plan has any.
         grid: (H, W).
         size: (h, w).
         rows: (B,) int64, each 0 … N − 1, the packed samples of the batch.
@@ -60,7 +62,7 @@ def fused_embed(
     """
     from seit.augment.kernels.programs.fused import embed_program
 
-    _check_plan(plan, codebook_KC)
+    _check_plan(plan, codebook_KC, fill)
     h, w = size
     K, C = codebook_KC.shape
     num_samples = len(plan.columns)
@@ -83,6 +85,9 @@ def fused_embed(
             plan.shift,
             plan.stds,
             plan.positions,
+            plan.blend,
+            plan.blanks,
+            None if plan.blanks is None else fill,
             out,
             num_samples,
             len(tokens),
@@ -96,6 +101,7 @@ def fused_embed(
             CUBIC=mode == "bicubic",
             MIXES=plan.mixes,
             NOISE=plan.shift is not None,
+            NUM_BLANKS=0 if plan.blanks is None else plan.blanks.shape[1],
             CHANNELS_LAST=channels_last,
             TILE=tile,
             CHANNELS=channels,
@@ -105,13 +111,18 @@ def fused_embed(
     return out
 
 
-def _check_plan(plan: Plan, codebook_KC: Tensor) -> None:
+def _check_plan(plan: Plan, codebook_KC: Tensor, fill: Tensor | None) -> None:
     shape = tuple(codebook_KC.shape)
     channels = shape[-1:] if plan.shift is None else plan.shift.shape[1:]
     if len(shape) != 2 or not codebook_KC.is_floating_point() or shape[1:] != channels:
         raise UsageError(
             f"the codebook is {codebook_KC.dtype} {shape}; expected floating point (K, C), with "
             f"{tuple(channels)} channels: pass the codebook that the plan was drawn for"
+        )
+    if plan.blanks is not None and (fill is None or fill.shape != shape[1:]):
+        raise UsageError(
+            f"the fill of blank cells is {None if fill is None else tuple(fill.shape)}; expected "
+            f"({shape[1]},): pass the mean of the codes"
         )
 
 

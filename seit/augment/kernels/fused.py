@@ -1,4 +1,4 @@
-"""Token augmentation in a few kernels, one of which does look-up, crop, noise and CutMix.
+"""Token augmentation in a few kernels, one of which does look-up, crop, noise, blanks and mixing.
 
 Legend: N resident samples, B batch, S bytes per packed sample, H W grid, h w cropped grid,
 K codes, C codebook dim.
@@ -26,10 +26,11 @@ from seit.stream import unpack, unpack_triton
 _FUSED = frozenset({
     "crop_size", "crop_scale", "crop_ratio", "interpolation", "synonym_prob", "synonym_rate",
     "synonym_top", "swap_prob", "swap_max", "time_roll", "flip_prob", "noise_prob", "noise_scale",
-    "noise_std", "cutmix_prob", "cutmix_alpha",
+    "noise_std", "erase_prob", "freq_masks", "freq_mask_max", "time_masks", "time_mask_max",
+    "cutmix_prob", "cutmix_alpha", "mixup_prob", "mixup_alpha",
 })  # fmt: skip
 """Settings that the kernels support."""
-_DETAILS = frozenset({"mixup_alpha", "token_adapt_prob", "freq_mask_max", "time_mask_max"})
+_DETAILS = frozenset({"token_adapt_prob"})
 """Settings without effect if their operation is off. All others must have their defaults, which
 are off."""
 _LOG = logging.getLogger(__name__)
@@ -182,6 +183,7 @@ class FusedAugment(TokenAugment):
             tokens,
             self.codebook,
             plan,
+            fill=self.mask,
             grid=self.grid,
             size=self.output_size,
             rows=rows,

@@ -1,6 +1,6 @@
 """Batch plans: all draws of each sample for the fused kernel.
 
-Legend: B batch, C codebook dim, H W grid, h w cropped grid.
+Legend: B batch, C codebook dim, H W grid, h w cropped grid, n blanks of a sample.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seit.augment.base import second_share
 from seit.augment.beta import beta_weights
 from seit.augment.config import AugmentConfig
 from seit.augment.crop import NUM_TRIES, aspect_ratios, fallback_shape, random_crop_boxes
 from seit.augment.cutmix import cutmix_boxes
+from seit.augment.erase import ERASED_RATIO, erase_boxes
 from seit.augment.kernels.columns import PLAN_COLUMNS
 from seit.augment.kernels.draws import draw_triton, signed_word
+from seit.augment.masks import random_bands
 from seit.augment.philox import Op
 from seit.augment.random import SampleRandom
 
@@ -32,6 +35,10 @@ class Plan:
         shift: (B, C) float32, noise shift per channel, 0 for samples without it; None if unused.
         stds: (C,) float32, standard deviation of the noise of a channel's elements; None if unused.
         mixes: whether any sample may receive a box.
+        blend: (B,) float32, 0–1, the sample's share of what Mixup makes of it and its partner, 1 if
+            it is not blended; None if no sample may be.
+        blanks: (B, n, 4) int32, boxes that are erased or masked before samples are mixed: top,
+            left, bottom, right, the ends excluded; None if there are none.
         weight: (B,) float32, 0–1, weight of the sample's own label.
     """
 
@@ -41,6 +48,8 @@ class Plan:
     shift: Tensor | None
     stds: Tensor | None
     mixes: bool
+    blend: Tensor | None
+    blanks: Tensor | None
     weight: Tensor
 
 
@@ -54,13 +63,13 @@ def draw_plan(
     units: Tensor,
     partner: Tensor | None = None,
 ) -> Plan:
-    """Draw crops, noise gates, channel shifts and CutMix boxes as :class:`TokenAugment` does.
+    """Draw crops, noise, blanks, CutMix boxes and Mixup weights as :class:`TokenAugment` does.
 
     Takes about 200 small operations in torch; :func:`draw_plan_triton` takes a few launches.
 
     Args:
         random: the samples' draws.
-        config: the augmentations; uses crop, noise and CutMix.
+        config: the augmentations; edits of ids are not drawn.
         grid: (H, W).
         size: (h, w).
         num_channels: C.
@@ -82,6 +91,9 @@ def draw_plan(
     top, left, bottom, right = boxes.unbind(1)
     columns = torch.stack((*crops, top, left, bottom, right, partner.to(device), noised), dim=1)
     pasted = ((bottom - top) * (right - left)).to(torch.float32)
+    weight, blend = 1 - pasted / (size[0] * size[1]), _draw_blend(random, config)
+    if blend is not None:
+        weight = weight * blend  # one of them is 1
     return Plan(
         columns=columns.to(torch.int32),
         positions=random.positions.contiguous(),
@@ -89,7 +101,9 @@ def draw_plan(
         shift=shift,
         stds=_element_stds(config, units),
         mixes=config.cutmix_prob > 0,
-        weight=1 - pasted / (size[0] * size[1]),
+        blend=blend,
+        blanks=_draw_blanks(random, config, size),
+        weight=weight,
     )
 
 
@@ -118,6 +132,15 @@ def draw_plan_triton(
     aspect = aspect_ratios(u[:, NUM_TRIES:], config.crop_ratio)
     mixes = config.cutmix_prob > 0
     share = beta_weights(random, alpha=config.cutmix_alpha) if mixes else None
+    blend = own_share = erased_ratio = blanks = None
+    if config.mixup_prob > 0:
+        own_share = beta_weights(random, alpha=config.mixup_alpha, op=Op.MIXUP_WEIGHT)
+        blend = torch.empty(num_samples, device=device)
+    if config.erase_prob > 0:
+        u = draw_triton(random.positions, random.key, Op.ERASE, count=3, dtype=torch.float32)
+        erased_ratio = aspect_ratios(u[:, 2], ERASED_RATIO)
+    if num_blanks := _num_blanks(config):
+        blanks = torch.empty((num_samples, num_blanks, 4), dtype=torch.int32, device=device)
     columns = torch.empty((num_samples, PLAN_COLUMNS), dtype=torch.int32, device=device)
     weight = torch.empty(num_samples, device=device)
     shift = torch.empty((num_samples, num_channels), device=device) if _noises(config) else None
@@ -129,10 +152,14 @@ def draw_plan_triton(
                 positions,
                 aspect.contiguous(),
                 None if share is None else share.contiguous(),
+                None if own_share is None else own_share.contiguous(),
+                None if erased_ratio is None else erased_ratio.contiguous(),
                 None if partner is None else partner.to(device, torch.int64).contiguous(),
                 columns,
                 shift,
                 None if shift is None else (config.noise_scale * units).contiguous(),
+                blend,
+                blanks,
                 weight,
                 num_samples,
                 *map(signed_word, random.key),
@@ -140,9 +167,15 @@ def draw_plan_triton(
                 high - low,
                 config.noise_prob,
                 config.cutmix_prob,
+                config.cutmix_prob + config.mixup_prob,
+                config.erase_prob,
                 GRID=grid,
                 SIZE=size,
                 FALLBACK=fallback_shape(*grid, config.crop_ratio),
+                FREQ_MASKS=config.freq_masks,
+                FREQ_MOST=int(config.freq_mask_max * size[0]),
+                TIME_MASKS=config.time_masks,
+                TIME_MOST=int(config.time_mask_max * size[1]),
                 C=num_channels,
                 BLOCK=_BLOCK,
                 num_warps=1,
@@ -155,8 +188,44 @@ def draw_plan_triton(
         shift=shift,
         stds=_element_stds(config, units),
         mixes=mixes,
+        blend=blend,
+        blanks=blanks,
         weight=weight,
     )
+
+
+def _num_blanks(config: AugmentConfig) -> int:
+    return (config.erase_prob > 0) + config.freq_masks + config.time_masks
+
+
+def _draw_blend(random: SampleRandom, config: AugmentConfig) -> Tensor | None:
+    if config.mixup_prob == 0:
+        return None
+    u = random.uniform(Op.CUTMIX_GATE)
+    selected = second_share(u, config.cutmix_prob, config.mixup_prob)
+    own_share = beta_weights(random, alpha=config.mixup_alpha, op=Op.MIXUP_WEIGHT)
+    return torch.where(selected, own_share, 1.0)
+
+
+def _draw_blanks(
+    random: SampleRandom, config: AugmentConfig, size: tuple[int, int]
+) -> Tensor | None:
+    """Return the boxes (B, n, 4): first the erased one, then bands of rows, then of columns."""
+    if not _num_blanks(config):
+        return None
+    h, w = size
+    boxes = []
+    if config.erase_prob > 0:
+        boxes.append(erase_boxes(random, size, prob=config.erase_prob)[:, None])
+    freq, time = (
+        (config.freq_masks, config.freq_mask_max),
+        (config.time_masks, config.time_mask_max),
+    )
+    start, end = random_bands(random, Op.FREQ_MASK, h, num_masks=freq[0], max_share=freq[1])
+    boxes.append(torch.stack((start, start * 0, end, torch.full_like(start, w)), dim=-1))
+    start, end = random_bands(random, Op.TIME_MASK, w, num_masks=time[0], max_share=time[1])
+    boxes.append(torch.stack((start * 0, start, torch.full_like(start, h), end), dim=-1))
+    return torch.cat(boxes, dim=1).to(torch.int32).contiguous()
 
 
 def _noises(config: AugmentConfig) -> bool:

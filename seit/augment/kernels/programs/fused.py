@@ -30,6 +30,9 @@ def embed_program(
     shift,
     stds,
     positions,
+    blend,
+    blanks,
+    fill,
     out,
     batch,
     num_rows,
@@ -44,15 +47,16 @@ def embed_program(
     CUBIC: tl.constexpr,
     MIXES: tl.constexpr,
     NOISE: tl.constexpr,
+    NUM_BLANKS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     TILE: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
     """Write TILE cells and CHANNELS channels of one sample of ``out``.
 
-    Cells inside the sample's CutMix box are computed with the partner's tokens, crop and noise, so
-    programs are independent. Never reads outside ``tokens`` and ``codebook``, whatever the ids,
-    rows, boxes and partners.
+    Cells inside the sample's CutMix box are computed with the partner's tokens, crop, noise and
+    blanks, and for Mixup all cells a second time with these, so programs are independent. Never
+    reads outside ``tokens`` and ``codebook``, whatever the ids, rows, boxes and partners.
     """
     NUM_CELLS: tl.constexpr = SIZE[0] * SIZE[1]
     NUM_TILES: tl.constexpr = (NUM_CELLS + TILE - 1) // TILE
@@ -72,16 +76,17 @@ def embed_program(
     y_start, y_step, y_last, x_start, x_step, x_last = _load_crop(own, SIZE)
     partner = sample
     inside = cell < 0
-    if MIXES:
-        top = tl.load(own + 4)
-        bottom = tl.load(own + 6)
-        inside = (row >= top) & (row < bottom)
-        inside &= (column >= tl.load(own + 5)) & (column < tl.load(own + 7))
+    if MIXES or blend is not None:
         partner = tl.minimum(tl.maximum(tl.load(own + 8), 0), batch - 1)
         place_p = find_row(rows, partner, num_rows, STRIDE)
         y_start_p, y_step_p, y_last_p, x_start_p, x_step_p, x_last_p = _load_crop(
             plan + partner * _PLAN_COLUMNS, SIZE
         )
+    if MIXES:
+        top = tl.load(own + 4)
+        bottom = tl.load(own + 6)
+        inside = (row >= top) & (row < bottom)
+        inside &= (column >= tl.load(own + 5)) & (column < tl.load(own + 7))
         place = tl.where(inside, place_p, place)
         y_start = tl.where(inside, y_start_p, y_start)
         y_step = tl.where(inside, y_step_p, y_step)
@@ -90,6 +95,153 @@ def embed_program(
         x_step = tl.where(inside, x_step_p, x_step)
         x_last = tl.where(inside, x_last_p, x_last)
 
+    values = _interpolate(
+        tokens,
+        codebook,
+        place,
+        y_start,
+        y_step,
+        y_last,
+        x_start,
+        x_step,
+        x_last,
+        row,
+        column,
+        channel,
+        num_codes,
+        PLANES,
+        GRID,
+        C,
+        CUBIC,
+        TILE,
+        CHANNELS,
+    )
+    if NOISE:
+        values = _add_noise(
+            values,
+            inside == 0,
+            first_cell >= 0,
+            plan,
+            sample,
+            shift,
+            stds,
+            positions,
+            key_a,
+            key_b,
+            first_cell,
+            channel,
+            C,
+            NUM_CELLS,
+            TILE,
+            CHANNELS,
+        )
+        if MIXES:
+            last_cell = first_cell + TILE - 1
+            values = _add_noise(
+                values,
+                inside,
+                (first_cell // SIZE[1] < bottom) & (last_cell // SIZE[1] >= top),
+                plan,
+                partner,
+                shift,
+                stds,
+                positions,
+                key_a,
+                key_b,
+                first_cell,
+                channel,
+                C,
+                NUM_CELLS,
+                TILE,
+                CHANNELS,
+            )
+    if NUM_BLANKS > 0:
+        fills = tl.load(fill + channel, mask=channel < C, other=0.0)[None, :]
+        blank = _blank_cells(blanks, sample, row, column, NUM_BLANKS)
+        if MIXES:
+            blank_p = _blank_cells(blanks, partner, row, column, NUM_BLANKS)
+            blank = tl.where(inside, blank_p, blank)
+        values = tl.where(blank[:, None], fills, values)
+    if blend is not None:
+        share = tl.load(blend + sample)
+        if share < 1:
+            others = _interpolate(
+                tokens,
+                codebook,
+                place_p,
+                y_start_p,
+                y_step_p,
+                y_last_p,
+                x_start_p,
+                x_step_p,
+                x_last_p,
+                row,
+                column,
+                channel,
+                num_codes,
+                PLANES,
+                GRID,
+                C,
+                CUBIC,
+                TILE,
+                CHANNELS,
+            )
+            if NOISE:
+                others = _add_noise(
+                    others,
+                    cell >= 0,
+                    first_cell >= 0,
+                    plan,
+                    partner,
+                    shift,
+                    stds,
+                    positions,
+                    key_a,
+                    key_b,
+                    first_cell,
+                    channel,
+                    C,
+                    NUM_CELLS,
+                    TILE,
+                    CHANNELS,
+                )
+            if NUM_BLANKS > 0:
+                blank = _blank_cells(blanks, partner, row, column, NUM_BLANKS)
+                others = tl.where(blank[:, None], fills, others)
+            values = others + share * (values - others)
+
+    target = out + sample.to(tl.int64) * (C * NUM_CELLS)
+    if CHANNELS_LAST:
+        target += cell[:, None] * C + channel[None, :]
+    else:
+        target += channel[None, :] * NUM_CELLS + cell[:, None]
+    written = (cell < NUM_CELLS)[:, None] & (channel < C)[None, :]
+    tl.store(target, values.to(out.dtype.element_ty), mask=written)
+
+
+@triton.jit
+def _interpolate(
+    tokens,
+    codebook,
+    place,
+    y_start,
+    y_step,
+    y_last,
+    x_start,
+    x_step,
+    x_last,
+    row,
+    column,
+    channel,
+    num_codes,
+    PLANES: tl.constexpr,
+    GRID: tl.constexpr,
+    C: tl.constexpr,
+    CUBIC: tl.constexpr,
+    TILE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Look up and interpolate cells (T, C) of a crop, whose numbers are scalars or one a cell."""
     y, y_fraction = _locate(row, y_step)
     x, x_fraction = _locate(column, x_step)
     last_code = (num_codes - 1).to(tl.uint32)
@@ -108,48 +260,57 @@ def embed_program(
             ).to(tl.float32)
             weight = y_weight * _weigh(x_fraction, j, CUBIC)
             sums = tl.fma(values, weight[:, None], sums)
+    return sums
 
-    if NOISE:
-        shifts = tl.load(shift + sample * C + channel, mask=channel < C, other=0.0)[None, :]
-        if MIXES:
-            shifts_p = tl.load(shift + partner * C + channel, mask=channel < C, other=0.0)
-            shifts = tl.where(inside[:, None], shifts_p[None, :], shifts)
-        sums += shifts
-        if stds is not None:
-            amounts = tl.load(stds + channel, mask=channel < C, other=0.0)[None, :]
-            if tl.load(own + 9) != 0:
-                sums += tl.where(inside[:, None], 0.0, amounts) * _normals(
-                    tl.load(positions + sample),
-                    key_a,
-                    key_b,
-                    first_cell,
-                    channel,
-                    NUM_CELLS,
-                    TILE,
-                    CHANNELS,
-                )
-            if MIXES:
-                last_cell = first_cell + TILE - 1
-                meets = (first_cell // SIZE[1] < bottom) & (last_cell // SIZE[1] >= top)
-                if meets & (tl.load(plan + partner * _PLAN_COLUMNS + 9) != 0):
-                    sums += tl.where(inside[:, None], amounts, 0.0) * _normals(
-                        tl.load(positions + partner),
-                        key_a,
-                        key_b,
-                        first_cell,
-                        channel,
-                        NUM_CELLS,
-                        TILE,
-                        CHANNELS,
-                    )
 
-    target = out + sample.to(tl.int64) * (C * NUM_CELLS)
-    if CHANNELS_LAST:
-        target += cell[:, None] * C + channel[None, :]
-    else:
-        target += channel[None, :] * NUM_CELLS + cell[:, None]
-    written = (cell < NUM_CELLS)[:, None] & (channel < C)[None, :]
-    tl.store(target, sums.to(out.dtype.element_ty), mask=written)
+@triton.jit
+def _add_noise(
+    values,
+    chosen,
+    meets,
+    plan,
+    sample,
+    shift,
+    stds,
+    positions,
+    key_a,
+    key_b,
+    first_cell,
+    channel,
+    C: tl.constexpr,
+    NUM_CELLS: tl.constexpr,
+    TILE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Add the noise of a sample to the chosen cells of (T, C); there are none unless ``meets``."""
+    shifts = tl.load(shift + sample * C + channel, mask=channel < C, other=0.0)[None, :]
+    values += tl.where(chosen[:, None], shifts, 0.0)
+    if stds is not None:
+        amounts = tl.load(stds + channel, mask=channel < C, other=0.0)[None, :]
+        if meets & (tl.load(plan + sample * _PLAN_COLUMNS + 9) != 0):
+            values += tl.where(chosen[:, None], amounts, 0.0) * _normals(
+                tl.load(positions + sample),
+                key_a,
+                key_b,
+                first_cell,
+                channel,
+                NUM_CELLS,
+                TILE,
+                CHANNELS,
+            )
+    return values
+
+
+@triton.jit
+def _blank_cells(blanks, sample, row, column, NUM_BLANKS: tl.constexpr):
+    """Return which cells (T,) any of a sample's blanks covers."""
+    covered = row < 0
+    box = blanks + sample.to(tl.int64) * (4 * NUM_BLANKS)
+    for number in range(NUM_BLANKS):
+        side = box + 4 * number
+        inside = (row >= tl.load(side)) & (row < tl.load(side + 2))
+        covered |= inside & (column >= tl.load(side + 1)) & (column < tl.load(side + 3))
+    return covered
 
 
 @triton.jit

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from seit.augment.crop import NUM_TRIES
+from seit.augment.erase import ERASED_AREA
 from seit.augment.kernels.columns import PLAN_COLUMNS
 from seit.augment.kernels.programs.philox import box_muller, random_words, to_integer, to_uniform
 from seit.augment.philox import Op
@@ -24,6 +25,11 @@ _NOISE_GATE = tl.constexpr(int(Op.NOISE_GATE))
 _NOISE_CHANNEL = tl.constexpr(int(Op.NOISE_CHANNEL))
 _CUTMIX_GATE = tl.constexpr(int(Op.CUTMIX_GATE))
 _CUTMIX_BOX = tl.constexpr(int(Op.CUTMIX_BOX))
+_ERASE = tl.constexpr(int(Op.ERASE))
+_FREQ_MASK = tl.constexpr(int(Op.FREQ_MASK))
+_TIME_MASK = tl.constexpr(int(Op.TIME_MASK))
+_LEAST_ERASED = tl.constexpr(ERASED_AREA[0])
+_ERASED_RANGE = tl.constexpr(ERASED_AREA[1] - ERASED_AREA[0])
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
 """Number whose addition and subtraction round a small float32 to an integer, halves to even."""
 
@@ -33,10 +39,14 @@ def plan_program(
     positions,
     aspect,
     share,
+    own_share,
+    erased_ratio,
     partner,
     columns,
     shift,
     scales,
+    blend,
+    blanks,
     weight,
     batch,
     key_a,
@@ -45,16 +55,23 @@ def plan_program(
     scale_range,
     noise_prob,
     cutmix_prob,
+    mixup_end,
+    erase_prob,
     GRID: tl.constexpr,
     SIZE: tl.constexpr,
     FALLBACK: tl.constexpr,
+    FREQ_MASKS: tl.constexpr,
+    FREQ_MOST: tl.constexpr,
+    TIME_MASKS: tl.constexpr,
+    TIME_MOST: tl.constexpr,
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Draw the plans of BLOCK samples, as in :func:`seit.augment.kernels.plan.draw_plan`.
 
-    ``aspect`` is (B, tries) and ``share`` (B,), or None without CutMix, both computed by torch.
-    ``scales`` is (C,), deviations of the channels' shifts.
+    ``aspect`` is (B, tries), and (B,) are ``share``, or None without CutMix, ``own_share``, or None
+    without Mixup, and ``erased_ratio``, or None without erasing: all computed by torch. ``scales``
+    is (C,), deviations of the channels' shifts.
     """
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = sample < batch
@@ -95,8 +112,7 @@ def plan_program(
     bottom = first
     right = first
     if share is not None:
-        own_share = tl.load(share + sample, mask=live, other=1.0)
-        side = tl.sqrt_rn(1.0 - own_share)
+        side = tl.sqrt_rn(1.0 - tl.load(share + sample, mask=live, other=1.0))
         a, b, c, d = random_words(first, position, key_a, key_b, _CUTMIX_BOX)
         top, bottom = _place_box(side, to_uniform(a), SIZE[0])
         left, right = _place_box(side, to_uniform(b), SIZE[1])
@@ -112,11 +128,42 @@ def plan_program(
     tl.store(own + 7, right, mask=live)
     pasted = ((bottom - top) * (right - left)).to(tl.float32)
     NUM_CELLS: tl.constexpr = SIZE[0] * SIZE[1]
-    tl.store(weight + sample, 1.0 - tl.div_rn(pasted, NUM_CELLS * 1.0), mask=live)
+    label_weight = 1.0 - tl.div_rn(pasted, NUM_CELLS * 1.0)
+    if blend is not None:
+        a, b, c, d = random_words(first, position, key_a, key_b, _CUTMIX_GATE)
+        u = to_uniform(a)
+        kept = tl.load(own_share + sample, mask=live, other=1.0)
+        kept = tl.where((u >= cutmix_prob) & (u < mixup_end), kept, 1.0)
+        tl.store(blend + sample, kept, mask=live)
+        label_weight *= kept
+    tl.store(weight + sample, label_weight, mask=live)
     other = batch - 1 - sample
     if partner is not None:
         other = tl.load(partner + sample, mask=live, other=0).to(tl.int32)
     tl.store(own + 8, other, mask=live)
+
+    NUM_ERASED: tl.constexpr = 0 if erased_ratio is None else 1
+    NUM_BLANKS: tl.constexpr = NUM_ERASED + FREQ_MASKS + TIME_MASKS
+    if NUM_BLANKS > 0:
+        blank = blanks + sample.to(tl.int64) * (4 * NUM_BLANKS)
+        if erased_ratio is not None:
+            ratio = tl.load(erased_ratio + sample, mask=live, other=1.0)
+            top, left, bottom, right = _draw_erased(
+                first, position, ratio, erase_prob, key_a, key_b, SIZE
+            )
+            _store_box(blank, top, left, bottom, right, live)
+        blank += 4 * NUM_ERASED
+        for band in range(FREQ_MASKS):
+            start, end = _draw_band(
+                first, band, position, key_a, key_b, _FREQ_MASK, SIZE[0], FREQ_MOST
+            )
+            _store_box(blank + 4 * band, start, first, end, first + SIZE[1], live)
+        blank += 4 * FREQ_MASKS
+        for band in range(TIME_MASKS):
+            start, end = _draw_band(
+                first, band, position, key_a, key_b, _TIME_MASK, SIZE[1], TIME_MOST
+            )
+            _store_box(blank + 4 * band, first, start, first + SIZE[0], end, live)
 
     noised = first
     if shift is not None:
@@ -134,6 +181,38 @@ def plan_program(
             _store_shift(target + 2, scales, z2 * amount, channel + 2, live, C)
             _store_shift(target + 3, scales, z3 * amount, channel + 3, live, C)
     tl.store(own + 9, noised, mask=live)
+
+
+@triton.jit
+def _draw_erased(first, position, ratio, erase_prob, key_a, key_b, SIZE: tl.constexpr):
+    """Return a box, as `seit.augment.erase.erase_boxes` draws it."""
+    gate, share, _, u_top = random_words(first, position, key_a, key_b, _ERASE)
+    u_left, _, _, _ = random_words(first + 1, position, key_a, key_b, _ERASE)
+    cells = (to_uniform(share) * _ERASED_RANGE + _LEAST_ERASED) * (SIZE[0] * SIZE[1] * 1.0)
+    height = tl.minimum(tl.maximum(_round(tl.sqrt_rn(cells * ratio)), 1), SIZE[0])
+    width = tl.minimum(tl.maximum(_round(tl.sqrt_rn(tl.div_rn(cells, ratio))), 1), SIZE[1])
+    top = (to_uniform(u_top) * (SIZE[0] + 1 - height).to(tl.float32)).to(tl.int32)
+    left = (to_uniform(u_left) * (SIZE[1] + 1 - width).to(tl.float32)).to(tl.int32)
+    erased = (to_uniform(gate) < erase_prob).to(tl.int32)
+    return top * erased, left * erased, (top + height) * erased, (left + width) * erased
+
+
+@triton.jit
+def _draw_band(first, band, position, key_a, key_b, op, SIZE: tl.constexpr, MOST: tl.constexpr):
+    """Return start and end of a band of an axis: `seit.augment.masks.random_bands`."""
+    a, b, c, d = random_words(first + band // 2, position, key_a, key_b, op)
+    is_even = band % 2 == 0
+    width = to_integer(tl.where(is_even, a, c), first + MOST + 1)
+    start = to_integer(tl.where(is_even, b, d), SIZE + 1 - width)
+    return start, start + width
+
+
+@triton.jit
+def _store_box(target, top, left, bottom, right, live):
+    tl.store(target, top, mask=live)
+    tl.store(target + 1, left, mask=live)
+    tl.store(target + 2, bottom, mask=live)
+    tl.store(target + 3, right, mask=live)
 
 
 @triton.jit
