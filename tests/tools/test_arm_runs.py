@@ -1,12 +1,14 @@
 """Runs of a study: stores, folds, starts, rates on held-out samples, and the seeds."""
 
 import csv
+import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 
 from seit.demo import write_corpus
+from seit.demo.shapes import CLASSES
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "study"))
 import arm_runs
@@ -104,6 +106,47 @@ def test_arms_go_on_from_a_start_by_their_own_verb(data, tmp_path):
     assert run.settings.stream.order == "pilot:1990"
     assert run.settings.memory.source == str(data / "photos")
     assert run.settings.init_from == str(tmp_path / "work" / "starts" / "masked")
+
+
+def test_starts_of_starts_and_their_teachers_are_of_the_same_seed(data, tmp_path):
+    first = arm_runs.Arm(store="photos", verb="pretrain", recipe="mtm-small-cpu")
+    plain = arm_runs.Arm(
+        store="few",
+        verb="pretrain",
+        recipe="further-small-cpu",
+        start="first",
+        by_seed=True,
+        settings={"further.weight": 0.0},
+    )
+    taught = dataclasses.replace(plain, teacher="plain", settings={"further.weight": 1.0})
+    probed = arm_runs.Arm(
+        store="photos", verb="pretrain", recipe="sit-small-cpu", judged_by="linear_top1"
+    )
+    one = study(
+        stores={
+            "photos": {"tokenizer": "fitted"},
+            "few": {"of": "photos", "classes": list(CLASSES[:2])},
+        },
+        rates=(),
+        seeds=2,
+        reference="tuned",
+        starts={"first": first, "plain": plain, "taught": taught},
+        arms={"tuned": arm_runs.Arm(store="few", start="taught"), "probed": probed},
+    )
+    runs = go_on(one, tmp_path, data)
+    assert len(runs) == 4
+    assert 0 <= runs["probed, seed 1"]["linear_top1"] <= 1
+    starts = tmp_path / "work" / "starts"
+    names = {"first", "plain-0", "plain-1", "taught-0", "taught-1"}
+    assert {path.name for path in starts.iterdir() if path.is_dir()} == names
+    config = arm_runs.Run.open(starts / "taught-1").settings
+    assert config.run.seed == 1
+    assert config.init_from == str(starts / "first")
+    assert config.further.teacher == str(starts / "plain-1")
+    assert arm_runs.Run.open(tmp_path / "work" / "runs" / "tuned-seed-1").settings.init_from == str(
+        starts / "taught-1"
+    )
+    assert arm_runs.seit.open(tmp_path / "work" / "stores" / "few").classes == ("cube", "sphere")
 
 
 def test_every_fold_is_val_once(data, tmp_path):

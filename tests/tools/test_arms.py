@@ -132,7 +132,7 @@ def test_memories_are_lines_over_their_bytes(study, tmp_path):
     assert "no memory" not in drawn
 
 
-SHIPPED = ["adalora", "esc10", "lae", "memory", "spoken_tokenizers", "tokens_pixels"]
+SHIPPED = sorted(path.stem for path in STUDIES.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -143,7 +143,9 @@ def test_the_shipped_studies_are_read(name):
     assert study.reference in study.arms
     assert {arm.store for arm in study.arms.values()} <= set(study.stores)
     assert {arm.against for arm in study.arms.values()} <= {"", *study.arms}
-    assert {arm.start for arm in study.arms.values()} <= {"", *study.starts}
+    trained = [*study.arms.values(), *study.starts.values()]
+    assert {arm.start for arm in trained} <= {"", *study.starts}
+    assert {arm.teacher for arm in trained} <= {"", *study.starts}
 
 
 def test_copies_are_trained_by_the_strong_recipe():

@@ -48,9 +48,12 @@ class Arm:
             smaller or coarser JPEG, in training and in validation; empty for the files as they are.
         settings: settings by dotted name, over those of the study; `{seed}` in a text is the seed,
             `{corpus}` the folder of the study's corpus.
-        verb: train, tune or continual; pretrain for a start.
+        verb: train, tune, continual or pretrain.
         recipe: recipe, if not the study's.
         start: name of the start whose weights the arm starts with; empty for none.
+        teacher: name of the start that is the teacher of `further.teacher`; empty for none.
+        by_seed: as a start, whether each seed has its own; else all seeds share one.
+        judged_by: figure that runs are judged by, if not their verb's.
         against: arm that this one is compared with, if not the study's reference.
         line: line of the chart that the arm is a point of; empty for a point of its own.
     """
@@ -62,13 +65,16 @@ class Arm:
     verb: str = "train"
     recipe: str = ""
     start: str = ""
+    teacher: str = ""
+    by_seed: bool = False
+    judged_by: str = ""
     against: str = ""
     line: str = ""
 
     @property
     def figure(self) -> str:
         """Name of the figure that its runs are judged by."""
-        return FIGURES[self.verb]
+        return self.judged_by or FIGURES[self.verb]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +84,8 @@ class Study:
     Attributes:
         corpus: name of the folder of images or sounds.
         stores: settings of `seit.tokenize`, by name of the store; its `tokenizer` may be one of
-            ``fits``, and its `corpus` another than the study's.
+            ``fits``, and its `corpus` another than the study's. Or settings of `seit.filter`, with
+            the name of its source as `of`.
         recipe: recipe of all arms.
         settings: settings over the recipe, by dotted name.
         rates: grid of ``optim.lr``; the recipes' own if empty.
@@ -88,7 +95,7 @@ class Study:
         reference: arm that the others are compared with.
         arms: arms by name.
         folds: pattern of the file names of each fold, by its name; the corpus's own split if empty.
-        starts: runs whose weights arms start with, by name, each trained once.
+        starts: runs whose weights arms, or other starts, start with, by name.
         fits: settings of tokenizers that are fitted first, by name, with their `levels`.
     """
 
@@ -178,6 +185,10 @@ class Work:
         """Return a store, made on first use."""
         path, settings = self.path / "stores" / f"{name}{fold}", dict(study.stores[name])
         with FileLock(self.path / f"{path.name}.lock"):
+            if source_name := settings.pop("of", None):
+                if not path.exists():
+                    seit.filter(self.store(study, source_name, fold), out=path, **settings)
+                return path
             if settings["tokenizer"] in study.fits:
                 settings["tokenizer"] = str(self._fit(study, settings["tokenizer"], fold))
             source = self._source(study, settings, fold)
@@ -287,7 +298,9 @@ class Work:
         if arm.pixels:
             filled["data.pixels"] = str(self.pictures(study, arm))
         if arm.start:
-            filled["init_from"] = str(self._start(study, arm.start, fold))
+            filled["init_from"] = str(self._start(study, arm.start, fold, seed))
+        if arm.teacher:
+            filled["further.teacher"] = str(self._start(study, arm.teacher, fold, seed))
         config = plan_run(
             arm.verb,
             store,
@@ -298,15 +311,17 @@ class Work:
         )
         return VERBS[arm.verb](store, out=out, config=config, resume=True)
 
-    def _start(self, study: Study, name: str, fold: str) -> Path:
+    def _start(self, study: Study, name: str, fold: str, seed: int) -> Path:
         """Return the folder of a start, trained on first use, without the fold's val samples."""
         arm, settings = study.starts[name], {**study.settings, **study.starts[name].settings}
-        if study.stores[arm.store].get("corpus", study.corpus) != study.corpus:
+        source = study.stores[study.stores[arm.store].get("of", arm.store)]
+        if source.get("corpus", study.corpus) != study.corpus:
             fold = ""  # of another corpus, which has no folds
-        out = self.path / "starts" / f"{name}{fold}"
+        seed = seed if arm.by_seed else 0
+        out = self.path / "starts" / (f"{name}{fold}" + (f"-{seed}" if arm.by_seed else ""))
         with FileLock(self.path / f"start-{out.name}.lock"):
             store = self.store(study, arm.store, fold)
-            self._train(study, arm, store, out, settings, seed=0, fold=fold)
+            self._train(study, arm, store, out, settings, seed=seed, fold=fold)
         return out
 
     def _bytes_per_sample(self, study: Study, arm: Arm, store: Path) -> float:

@@ -42,7 +42,12 @@ LEAST = 3
 """Pairs that a verdict needs."""
 LEAST_P = 0.001
 """Smallest p-value that is written out."""
-LABELS = {"top1": "top-1, %", "last_accuracy": "last accuracy, %"}
+LABELS = {
+    "top1": "top-1, %",
+    "last_accuracy": "last accuracy, %",
+    "knn_top1": "k-NN, %",
+    "linear_top1": "linear probe, %",
+}
 
 
 def go_on(
