@@ -3,7 +3,8 @@
 After Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), on latents instead of
 class probabilities: codes are chosen by squared distances, so the loss is the squared error.
 
-Legend: B batch, P planes, Y X height and width.
+Legend: B batch, P planes, Y X height and width, L levels of a residual tokenizer, K codes, C latent
+dim.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,8 @@ class Distillation:
         network = Autoencoder(NetworkConfig.from_json(teacher.settings()["network"]))
         network.load_state_dict(teacher.network_weights())
         self._encoder = network.encoder.to(device).eval().requires_grad_(False)
-        self._unit = float(teacher.codebook.flatten(0, -2).var(0, unbiased=False).mean())
+        levels_LKC = teacher.codebook.view(-1, *teacher.codebook.shape[-2:])
+        self._unit = float(levels_LKC.var(1, unbiased=False).sum(0).mean())
 
     def loss(self, student: Autoencoder, planes: Tensor) -> Tensor:
         """Return the mean squared error of the student's latents, as a share of codes' variance.

@@ -19,6 +19,7 @@ from seit.ingest.sources import list_corpus
 from seit.tokenizer_training import TokenizerConfig, train_tokenizer
 from seit.tokenizer_training.crops import Crops
 from seit.tokenizer_training.discriminator import PatchDiscriminator
+from seit.tokenizer_training.distillation import Distillation
 from seit.tokenizer_training.losses import hinge, reconstruction
 from seit.tokenizer_training.semantics import ORIENTATIONS, ClassHead, hog
 from seit.tokenizers import load_tokenizer, unfold
@@ -451,6 +452,21 @@ def test_after_distillation_all_of_the_network_learns(photos, finished, tmp_path
     train_tokenizer(photos, config, tmp_path / "run", init_from=result.file)
     rows = Run.open(tmp_path / "run").metrics()
     assert ["psnr_db" in row for row in rows] == [False] * 3 + [True] * 3
+    assert ["distillation_loss" in row for row in rows] == [True] * 3 + [False] * 3
+
+
+def test_a_residual_tokenizer_is_distilled_in_the_unit_of_its_sums(photos, tmp_path):
+    residual = replace(TINY, quantizer="rvq", depth=2)
+    teacher = train_tokenizer(photos, residual, tmp_path / "teacher").file
+    codes = load_tokenizer(teacher).codebook.double()
+    sums = (codes[0][:, None] + codes[1][None]).flatten(0, 1)  # every pair of codes, once
+    expected = sums.var(0, unbiased=False).mean()
+    assert Distillation(load_tokenizer(teacher), torch.device("cpu"))._unit == pytest.approx(
+        float(expected)
+    )
+    student = replace(residual, encoder_blocks=2, distill_steps=3)
+    train_tokenizer(photos, student, tmp_path / "run", init_from=teacher)
+    rows = Run.open(tmp_path / "run").metrics()
     assert ["distillation_loss" in row for row in rows] == [True] * 3 + [False] * 3
 
 
