@@ -56,7 +56,7 @@ def study(**changes):
 def go_on(one, folder, data):
     results = arm_runs.Results(folder / "study.json")
     (folder / "work").mkdir(exist_ok=True)
-    work = arm_runs.Work(folder / "work", data)
+    work = arm_runs.Work(folder / "work", data, study="study")
     arms.go_on(one, results, work, arms=list(one.arms), seconds=600)
     return results.read()
 
@@ -102,7 +102,7 @@ def test_arms_go_on_from_a_start_by_their_own_verb(data, tmp_path):
     assert 0 <= runs["tasks, seed 0"]["last_accuracy"] <= 1
     assert runs["tasks, seed 0"]["memory_bytes"] == 5000
     assert "memory_bytes" not in runs["tuned, seed 0"]
-    run = arm_runs.Run.open(tmp_path / "work" / "runs" / "tasks-seed-0")
+    run = arm_runs.Run.open(tmp_path / "work" / "runs" / "study" / "tasks-seed-0")
     assert run.settings.stream.order == "pilot:1990"
     assert run.settings.memory.source == str(data / "photos")
     assert run.settings.init_from == str(tmp_path / "work" / "starts" / "masked")
@@ -143,7 +143,7 @@ def test_starts_of_starts_and_their_teachers_are_of_the_same_seed(data, tmp_path
     assert config.run.seed == 1
     assert config.init_from == str(starts / "first")
     assert config.further.teacher == str(starts / "plain-1")
-    assert arm_runs.Run.open(tmp_path / "work" / "runs" / "tuned-seed-1").settings.init_from == str(
+    assert arm_runs.Run.open(tmp_path / "work" / "runs" / "study" / "tuned-seed-1").settings.init_from == str(
         starts / "taught-1"
     )
     assert arm_runs.seit.open(tmp_path / "work" / "stores" / "few").classes == ("cube", "sphere")

@@ -175,10 +175,18 @@ class Results:
 
 @dataclass(frozen=True)
 class Work:
-    """Folder of stores and runs."""
+    """Folder of stores and starts, which studies share by name, and of the runs of a study.
+
+    Attributes:
+        path: the folder.
+        data: folder of the corpora.
+        study: name of the study.
+        precision: precision of all runs.
+    """
 
     path: Path
     data: Path
+    study: str
     precision: str = "auto"
 
     def store(self, study: Study, name: str, fold: str) -> Path:
@@ -260,7 +268,7 @@ class Work:
             settings |= {**study.search, "data.val_split": DEV}
             place = self.divided
         store, began = place(study, arm.store, job.fold), time.monotonic()
-        out = self.path / "runs" / job.name.replace(", ", "-").replace(" ", "-")
+        out = self.path / "runs" / self.study / job.name.replace(", ", "-").replace(" ", "-")
         result = self._train(study, arm, store, out, settings, seed=job.seed or 0, fold=job.fold)
         done = {
             "rate": rate,

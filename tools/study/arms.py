@@ -62,7 +62,7 @@ def go_on(
         if rate is None and study.rates:
             continue
         try:
-            with FileLock(work.path / f"{job.name}.lock", timeout=0):
+            with FileLock(work.path / f"{work.study}, {job.name}.lock", timeout=0):
                 if job.name not in results.read():
                     results.add(job.name, work.run(study, job, rate))
                     print(f"{time.monotonic() - began:7.0f} s  {job.name}", flush=True)
@@ -214,7 +214,12 @@ def main() -> None:
     if unknown := set(arms) - set(study.arms):
         parser.error(f"no arm {', '.join(sorted(unknown))}; the arms are {', '.join(study.arms)}")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    work = Work(arguments.work.resolve(), arguments.data.resolve(), arguments.precision)
+    work = Work(
+        arguments.work.resolve(),
+        arguments.data.resolve(),
+        study=arguments.study.stem,
+        precision=arguments.precision,
+    )
     go_on(study, results, work, arms=arms, seconds=3600 * arguments.hours)
     print(table(study, results))
 
