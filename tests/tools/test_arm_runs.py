@@ -143,9 +143,8 @@ def test_starts_of_starts_and_their_teachers_are_of_the_same_seed(data, tmp_path
     assert config.run.seed == 1
     assert config.init_from == str(starts / "first")
     assert config.further.teacher == str(starts / "plain-1")
-    assert arm_runs.Run.open(tmp_path / "work" / "runs" / "study" / "tuned-seed-1").settings.init_from == str(
-        starts / "taught-1"
-    )
+    tuned = arm_runs.Run.open(tmp_path / "work" / "runs" / "study" / "tuned-seed-1")
+    assert tuned.settings.init_from == str(starts / "taught-1")
     assert arm_runs.seit.open(tmp_path / "work" / "stores" / "few").classes == ("cube", "sphere")
 
 
