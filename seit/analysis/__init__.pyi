@@ -11,7 +11,12 @@ from .frontier.config import FrontierConfig as FrontierConfig
 from .frontier.plan import FrontierPlan as FrontierPlan, plan_frontier as plan_frontier
 from .frontier.points import DEFAULT_POINTS as DEFAULT_POINTS
 from .frontier.run import FrontierResult as FrontierResult, run_frontier as run_frontier
-from .journal import RESULT_NAMES as RESULT_NAMES, UNFINISHED_NAME as UNFINISHED_NAME
+from .journal import (
+    BRAIN_NAME as BRAIN_NAME,
+    CKA_NAME as CKA_NAME,
+    LAYERS_NAME as LAYERS_NAME,
+    UNFINISHED_NAME as UNFINISHED_NAME,
+)
 from .layers.alignments import read_alignments as read_alignments
 from .layers.analyze import (
     analyze_layers as analyze_layers,

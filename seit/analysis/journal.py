@@ -21,7 +21,7 @@ from seit.tensors import array_bytes, read_arrays, write_arrays
 from seit.training import Stop, listen
 
 UNFINISHED_NAME, IDENTITY_NAME = "unfinished", "identity.json"
-LAYERS_NAME, CKA_NAME, BRAIN_NAME = RESULT_NAMES = ("layers.json", "cka.json", "brain.json")
+LAYERS_NAME, CKA_NAME, BRAIN_NAME = "layers.json", "cka.json", "brain.json"
 """Results of analyses, in the folders of --out."""
 _MAX_BYTES = 1 << 20
 _MAX_RESULT_BYTES = 1 << 26
@@ -215,8 +215,10 @@ def identity_of(networks: Sequence[Subject], **settings: Any) -> dict[str, Any]:
 
     Weights and data are distinguished by the activations of each network's first instance.
     """
-    places = networks[0].places
-    data = hashlib.sha256(repr([(one.key, one.label, one.start) for one in places]).encode())
+    data = hashlib.sha256()
+    for network in networks:
+        places = [(one.key, one.label, one.start, one.seconds) for one in network.places]
+        data.update(repr(places).encode())
     weights = []
     for network in networks:
         seen = hashlib.sha256()

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from seit.config import build, read_yaml
 from seit.demo import write_corpus
 from seit.errors import UsageError
+from seit.files import write_atomically
 from seit.ingest import TokenizeConfig, TokenizeResult, tokenize
 from seit.locks import locked_folder
 from seit.outcomes import Outcome
@@ -45,6 +46,8 @@ from seit.training import (
 RECIPE = "quickstart"
 RUNS = ("run-tokens", "run-pixels")
 """Folders of the two runs."""
+MARK_NAME = "quickstart.txt"
+"""File beside a store that quickstart made, which it may replace."""
 NUM_PICTURES = 8
 _SHOWN = 0.05
 """Largest p-value at which a difference counts as shown."""
@@ -179,10 +182,17 @@ def _quickstart(
 
 
 def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> TokenizeResult:
-    """Make the store; one of another corpus is replaced unless a run has begun on it."""
+    """Make the store; its own of another corpus is replaced unless a run has begun on it."""
     _LOG.info("tokenizing them into a store")
     config = TokenizeConfig(seed=seed)
     begun = any(Run.exists(out / name) for name in RUNS)
+    mark = out / MARK_NAME
+    if not (out / "store").exists():
+        write_atomically(mark, b"store/ was made by seit quickstart, which may replace it.\n")
+    elif not mark.is_file():
+        raise UsageError(
+            f"{out / 'store'} was not made by seit quickstart; pass another folder as --out"
+        )
 
     def progress(done: int, total: int, _: int) -> None:
         tell("tokenize", done, total)

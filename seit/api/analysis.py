@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from seit.analysis import (
-    RESULT_NAMES,
+    BRAIN_NAME,
+    CKA_NAME,
+    LAYERS_NAME,
     SCORES,
     UNFINISHED_NAME,
     AnalyzeConfig,
@@ -99,7 +101,8 @@ def analyze(
         >>> seit.analyze("run", data="store", method="ridge", target="label").best_layer
     """
     folder = None if out is None else Path(out)
-    _check_out(folder, resume=resume)
+    results = {CKA: CKA_NAME, BRAIN: BRAIN_NAME}
+    _check_out(folder, results.get(method, LAYERS_NAME), resume=resume)
     open_one = partial(open_subject, split=split, device=device, download=download)
     opened = open_one(subject, data, layers=layers)
     if method == CKA:
@@ -185,14 +188,14 @@ def neighbors(
     )
 
 
-def _check_out(folder: Path | None, *, resume: bool) -> None:
-    """Raise a `UsageError` for a folder that holds something, or nothing to resume."""
+def _check_out(folder: Path | None, result: str, *, resume: bool) -> None:
+    """Raise a `UsageError` for a folder that holds anything but a result to resume."""
     if resume and folder is None:
         raise UsageError("--resume needs --out, where an interrupted analysis left its layers")
     if folder is None or not folder.exists():
         return
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if held and not (resume and held & {UNFINISHED_NAME, *RESULT_NAMES}):
+    if held and not (resume and held & {UNFINISHED_NAME, result}):
         raise UsageError(f"{folder} already exists; choose a new --out folder")
 
 

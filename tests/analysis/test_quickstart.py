@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+import seit
 from seit.cli import main
 from seit.demo import write_corpus
+from seit.errors import UsageError
 from seit.training import Run
 
 
@@ -20,6 +22,15 @@ def corpus(tmp_path_factory):
 def quickstart(capsys, *arguments):
     main(["quickstart", *map(str, arguments), "--json"])
     return json.loads(capsys.readouterr().out)
+
+
+def test_a_store_of_something_else_is_left_alone(corpus, tmp_path):
+    store = tmp_path / "out" / "store"
+    seit.tokenize(corpus, out=store, size=64, codes=16, tokenizer="patch-pca-vq")
+    before = (store / "store.json").read_bytes()
+    with pytest.raises(UsageError, match="was not made by seit quickstart; pass another folder"):
+        seit.quickstart(out=tmp_path / "out", data=corpus, steps=1)
+    assert (store / "store.json").read_bytes() == before
 
 
 def test_it_compares_tokens_with_pixels_and_goes_on_where_it_stopped(corpus, tmp_path, capsys):

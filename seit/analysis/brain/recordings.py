@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def _read(path: Path, space: Space | None) -> Array:
             values: np.ndarray[tuple[int, ...], np.dtype[Any]] = read_volumes(path, space)
         else:
             values = _parse(path)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, csv.Error) as error:
         raise UsageError(f"the responses {path} cannot be read: {reason_of(error)}") from error
     if values.ndim == 1:
         values = values[:, None]
@@ -123,10 +124,9 @@ def _parse(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
             rows = [row for row in csv.reader(file) if row]
         is_header = bool(rows) and not _are_numbers(rows[0])
         return np.array([[float(cell) for cell in row] for row in rows[is_header:]])
-    loaded = np.load(path, allow_pickle=False)
     if path.suffix == ".npy":
-        return np.asarray(loaded)
-    with loaded:
+        return np.lib.format.open_memmap(path, mode="r")
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
         names = loaded.files
         name = ARRAY_NAME if ARRAY_NAME in names else names[0] if len(names) == 1 else ""
         if not name:

@@ -36,6 +36,7 @@ from seit.analysis.layers.targets import (
 )
 from seit.analysis.subjects.base import Subject
 from seit.analysis.subjects.mel import LAYER as MEL
+from seit.documents import reason_of
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.progress import Count
@@ -109,7 +110,10 @@ def analyze_layers(
     controls = [*([subject.random_twin(config.seed)] if has_twin else []), *baselines]
     networks = (subject, *controls)
     identity = identity_of(
-        networks, settings=asdict(config), target=[target.name, target.dim], sizes=sum(sizes)
+        networks,
+        settings=asdict(config),
+        target=[target.name, target.dim, target.fingerprint()],
+        sizes=sum(sizes),
     )
     identity["folds"] = hashlib.sha256(folds.tobytes()).hexdigest()
     finished = finished_result(out, LAYERS_NAME, identity, AnalyzeResult, resume=resume)
@@ -204,9 +208,9 @@ def make_target(
             "and SUBJECT@LAYER, and no .npy file; choose one of them"
         )
     try:
-        values = np.load(path, allow_pickle=False, mmap_mode="r")
+        values = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is no readable .npy file ({error})") from error
+        raise UsageError(f"{path} is no readable .npy file: {reason_of(error)}") from error
     if values.dtype.kind not in "iuf":
         raise UsageError(f"{path} holds {values.dtype}; a target holds numbers")
     return MatrixTarget(np.asarray(values, dtype=np.float64), len(subject.places), name=path.stem)

@@ -3,6 +3,7 @@
 Legend: m samples of a clip, n clips, D features of a layer, K features of a target, H W token grid.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,14 @@ from seit.analysis.subjects.base import Clip, Place
 from seit.errors import UsageError
 
 Floats = npt.NDArray[np.floating]
+
+
+def hash_of(*parts: bytes) -> str:
+    """Return the SHA-256 of parts, one after the other."""
+    seen = hashlib.sha256()
+    for part in parts:
+        seen.update(part)
+    return seen.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,10 @@ class Target(ABC):
     @abstractmethod
     def size(self, row: int) -> int:
         """Return the number m of samples of a clip by its number, for even folds."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a hash of its values, or of what they follow from besides the clips."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,10 @@ class LabelTarget(Target):
         """Return 1 for a clip that is used."""
         return int(row in self._type_of)
 
+    def fingerprint(self) -> str:
+        """Return a hash of the class of each clip."""
+        return hash_of(repr((self.types, sorted(self._type_of.items()))).encode())
+
 
 class SpanTarget(Target):
     """Phones or words, one-hot; the layer is averaged over the frames of each.
@@ -193,6 +210,10 @@ class SpanTarget(Target):
         """Return the number of spans of a clip."""
         return len(self._spans.get(row, ()))
 
+    def fingerprint(self) -> str:
+        """Return a hash of the spans of each clip."""
+        return hash_of(repr((self.types, sorted(self._spans.items()))).encode())
+
 
 class CodesTarget(Target):
     """Share of each code among the tokens of a clip; the layer is averaged over the clip."""
@@ -221,6 +242,10 @@ class CodesTarget(Target):
         del row
         return 1
 
+    def fingerprint(self) -> str:
+        """Return a hash of the number of codes."""
+        return hash_of(str(self.dim).encode())
+
 
 class MatrixTarget(Target):
     """A row of numbers for each clip; the layer is averaged over the clip.
@@ -235,10 +260,10 @@ class MatrixTarget(Target):
     """
 
     def __init__(self, values: Floats, num_clips: int, *, name: str) -> None:
-        if values.ndim != 2 or len(values) != num_clips:
+        if values.ndim != 2 or len(values) != num_clips or not values.shape[1]:
             raise UsageError(
                 f"the target {name} has shape {values.shape} where {num_clips} rows are expected, "
-                "one a clip"
+                "one a clip, of at least one number"
             )
         if not np.isfinite(values).all():
             raise UsageError(f"the target {name} holds values that are not finite")
@@ -252,6 +277,10 @@ class MatrixTarget(Target):
         """Return 1."""
         del row
         return 1
+
+    def fingerprint(self) -> str:
+        """Return a hash of the numbers."""
+        return hash_of(np.ascontiguousarray(self._values).tobytes())
 
 
 class FramesTarget(Target):
@@ -288,3 +317,8 @@ class FramesTarget(Target):
     def size(self, row: int) -> int:
         """Return the number of frames of a clip."""
         return len(self._frames[row])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the frames of all clips."""
+        rows = sorted(self._frames)
+        return hash_of(*(np.ascontiguousarray(self._frames[row]).tobytes() for row in rows))

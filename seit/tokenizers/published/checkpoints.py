@@ -232,8 +232,8 @@ def read_codes(path: str | Path) -> Tensor:
     file = find_weights(path, suffixes=(*WEIGHT_SUFFIXES, ".npy"))
     if file.suffix == ".npy":
         try:
-            array = np.load(file, allow_pickle=False, mmap_mode="r")
-        except (ValueError, OSError, EOFError) as error:
+            array = np.lib.format.open_memmap(file, mode="r")
+        except (ValueError, OSError) as error:
             raise UsageError(f"{file} cannot be read as a NumPy array ({error})") from error
         if array.dtype.kind not in "iuf":
             raise UsageError(f"{file} holds {array.dtype} values; codes are numbers")

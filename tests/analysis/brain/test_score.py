@@ -81,6 +81,13 @@ def test_recordings_that_do_not_fit_are_refused(tmp_path):
     np.save(tmp_path / "responses" / "p" / "c.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(UsageError, match="cannot be read"):
         read_recordings(folder)
+    for broken in (b"", b"PK\x03\x04 no archive"):
+        (folder / "p" / "c.npy").write_bytes(broken)
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_recordings(folder)
+    (folder / "p" / "c.npy").rename(folder / "p" / "c.npz")
+    with pytest.raises(UsageError, match=r"c\.npz cannot be read"):
+        read_recordings(folder)
 
 
 def test_runs_without_a_stimulus_are_named(tmp_path):

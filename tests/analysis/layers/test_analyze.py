@@ -14,7 +14,7 @@ from support.planted import Planted
 import seit
 from seit.analysis import journal
 from seit.analysis.journal import Journal
-from seit.analysis.layers.analyze import analyze_layers
+from seit.analysis.layers.analyze import analyze_layers, make_target
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.maps import compare_layers
 from seit.analysis.subjects.mel import MelSubject
@@ -137,6 +137,16 @@ def test_what_does_not_fit_is_refused(learned, pattern_folder, tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(UsageError, match="no readable"):
         seit.analyze(learned, data=store, split="train", target=str(tmp_path / "objects.npy"))
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "broken.npy").write_bytes(b"PK\x03\x04 no archive")
+    np.savez(tmp_path / "archive.npz", np.ones((36, 2)))
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    for name in ("empty", "broken", "archive"):
+        with pytest.raises(UsageError, match=f"{name}.npy is no readable .npy file: "):
+            seit.analyze(learned, data=store, split="train", target=str(tmp_path / f"{name}.npy"))
+    np.save(tmp_path / "narrow.npy", np.ones((36, 0)))
+    with pytest.raises(UsageError, match="narrow"):
+        seit.analyze(learned, data=store, split="train", target=str(tmp_path / "narrow.npy"))
     with pytest.raises(UsageError, match="already exists"):
         seit.analyze(learned, data=store, out=tmp_path)
     with pytest.raises(UsageError, match="has no split"):
@@ -404,6 +414,39 @@ def test_damaged_sums_are_refused(tmp_path):
         path.write_bytes(array_bytes(one))
         with pytest.raises(DamagedError, match="start again"):
             analyze()
+
+
+def test_a_result_is_not_that_of_another_target_or_method(learned, pattern_folder, tmp_path):
+    store, out = pattern_folder / "store", tmp_path / "out"
+    values = np.random.default_rng(0).normal(size=(36, 2))
+    np.save(tmp_path / "target.npy", values)
+
+    def analyze(method="r2", **changes):
+        settings = {"split": "train", "out": out, "resume": True}
+        return seit.analyze(learned, data=store, method=method, **settings, **changes)
+
+    target = {"target": str(tmp_path / "target.npy"), "folds": 3}
+    first = analyze(**target)
+    assert analyze(**target).record() == first.record()
+    np.save(tmp_path / "target.npy", values[::-1])
+    with pytest.raises(UsageError, match=r"the finished analysis at .* differs in target"):
+        analyze(**target)
+    with pytest.raises(UsageError, match="already exists"):
+        analyze("cka")
+
+
+def test_spans_of_other_times_are_another_target():
+    subject = Planted(20)
+
+    def fingerprint(shift):
+        moved = {
+            file: [replace(span, start=span.start + shift) for span in spans]
+            for file, spans in subject.alignments.items()
+        }
+        config = AnalyzeConfig(target="phone", fewest=5)
+        return make_target(subject, config, alignments=moved, num_codes=None).fingerprint()
+
+    assert fingerprint(0.0) == fingerprint(0.0) != fingerprint(0.001)
 
 
 def test_what_there_is_nothing_to_resume_of(learned, pattern_folder, tmp_path):
