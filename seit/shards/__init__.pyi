@@ -76,6 +76,7 @@ from .pipelines import (
     sample_pipeline as sample_pipeline,
     shard_urls as shard_urls,
 )
+from .sample_keys import split_key as split_key
 from .seal import SealedFolder as SealedFolder
 from .shard import BlockColumns as BlockColumns, DamagedBlock as DamagedBlock, Shard as Shard
 from .split import Sample as Sample, Split as Split

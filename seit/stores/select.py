@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from seit.errors import UsageError
 from seit.lookahead import map_ahead
-from seit.shards import MAX_BLOCK_TOKENS, Block, BlockColumns, Kind, Shard, Split
+from seit.shards import MAX_BLOCK_TOKENS, Block, BlockColumns, Kind, Shard, Split, split_key
 
-_VIEW = re.compile(r"#v?[0-9]+\Z")
 _SHOWN_KEYS = 5
 _MAX_KEY_FILE_BYTES = 1 << 30
 
@@ -32,7 +31,7 @@ class KeySet:
 
     def holds(self, key: str) -> bool:
         """Return True if a sample's key is wanted, and mark the wanted key as found."""
-        for name in (key, _VIEW.sub("", key)):
+        for name in (key, split_key(key)[0]):
             if name in self.wanted:
                 self._found.add(name)
                 return True

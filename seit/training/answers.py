@@ -53,7 +53,8 @@ class Predictions:
         store: the seal of the evaluated store.
         split: the name of its split.
         predicted: int64 (N,), the class of the highest logit; −1 where the sample has no label.
-        labels: int64 (N,), −1 for an unlabeled sample.
+        labels: int64 (N,), −1 for an unlabeled sample. If a sample has several, the predicted one
+            if that is among them, else another of them.
         likeliest: probabilities; None in a run of an earlier version.
     """
 
@@ -73,7 +74,7 @@ class Predictions:
     def is_of_same_samples(self, other: "Predictions") -> bool:
         """Return whether both cover the same samples in the same order."""
         return (self.store, self.split) == (other.store, other.split) and np.array_equal(
-            self.labels, other.labels
+            self.labels >= 0, other.labels >= 0
         )
 
 

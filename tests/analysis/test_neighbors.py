@@ -52,9 +52,15 @@ def test_blocks_find_what_a_whole_search_finds(tmp_path, monkeypatch, suffix):
     assert sorted(few.rows[0]) == list(rows)
 
 
-def test_windows_of_one_clip_are_no_neighbors(tmp_path):
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["a.wav#0", "a.wav#1", "b.wav#0", "b.wav#1"],
+        ["a.jpg#v0", "a.jpg#v1", "b.jpg#v0", "b.jpg#v1"],
+    ],
+)
+def test_windows_and_views_of_one_file_are_no_neighbors(tmp_path, keys):
     values = [[1, 0], [1, 0.01], [1, 0.02], [0, 1]]
-    keys = ["a.wav#0", "a.wav#1", "b.wav#0", "b.wav#1"]
     index = NeighborIndex(write(tmp_path / "f.safetensors", values, keys=keys))
     found = index.search(index.vectors([0]), k=3, rows=np.array([0]))
     assert found.rows.tolist() == [[2, 3, -1]]

@@ -8,13 +8,15 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from support.pretraining import CLASSES
+from support.several import write_several
 from torch.nn import functional as F
 
 import seit
+from seit.analysis.runs.compare import compare_runs
 from seit.augment import Augmented
 from seit.errors import SeitError, UsageError
 from seit.ingest.sources import list_corpus
-from seit.training import Run, average_precision
+from seit.training import Run, average_precision, read_predictions
 from seit.training.class_weights import class_weights
 from seit.training.config import LossConfig
 from seit.training.evaluate import evaluate
@@ -28,29 +30,9 @@ TINY = {
 }
 
 
-def labels_of(path):
-    """A pattern, and whether the number in the file's name is even or large."""
-    number = int(path.stem.removeprefix(path.parent.name))
-    return [path.parent.name, *(["even"] if number % 2 == 0 else []), *["late"] * (number > 3)]
-
-
 @pytest.fixture(scope="module")
 def several(pattern_folder, tmp_path_factory):
-    """A store of several labels per sample; one file has none, and one is unlabeled in val."""
-    folder = tmp_path_factory.mktemp("several")
-    lines = []
-    for path in sorted((pattern_folder / "pictures").glob("*/*/*.png")):
-        labels = labels_of(path)
-        if path.parts[-3:] == ("val", "dots", "dots0.png"):
-            labels = None
-        if path.parts[-3:] == ("train", "dots", "dots0.png"):
-            labels = []
-        lines.append({"path": str(path), "split": path.parts[-3], "labels": labels})
-    table = folder / "table.jsonl"
-    table.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    tokenizer = pattern_folder / "store" / "tokenizer.safetensors"
-    seit.tokenize(table, out=folder / "store", tokenizer=str(tokenizer))
-    return seit.open(folder / "store")
+    return write_several(pattern_folder, tmp_path_factory.mktemp("several"))
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +229,19 @@ def test_a_run_is_evaluated_and_reported_by_class(several, run_of_several, tmp_p
     assert "Most often confused" not in report
     code, shown, _ = call("eval", out, several.folder.path, "--tta")
     assert (code, "mAP" in shown) == (0, True)
+
+
+def test_two_runs_are_paired_by_their_hits_and_have_no_confused_recalls(
+    several, run_of_several, tmp_path
+):
+    first, _ = run_of_several
+    seit.train(several, out=tmp_path / "run", config=TINY, steps=9, **{"run.seed": 1})
+    found = compare_runs([first, tmp_path / "run"])
+    assert found.classes is None
+    (verdict,) = found.verdicts
+    a, b = (read_predictions(Run.open(path)).right for path in (first, tmp_path / "run"))
+    assert verdict.kind == "mcnemar"
+    assert (verdict.only_first, verdict.only_this) == (int((a & ~b).sum()), int((b & ~a).sum()))
 
 
 def test_a_prediction_has_the_labels_from_a_threshold_on(pattern_folder, run_of_several, call):

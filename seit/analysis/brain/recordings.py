@@ -126,7 +126,7 @@ def _parse(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
         return np.array([[float(cell) for cell in row] for row in rows[is_header:]])
     if path.suffix == ".npy":
         return np.lib.format.open_memmap(path, mode="r")
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
+    with path.open("rb") as binary, np.load(binary, allow_pickle=False) as loaded:
         names = loaded.files
         name = ARRAY_NAME if ARRAY_NAME in names else names[0] if len(names) == 1 else ""
         if not name:

@@ -59,49 +59,68 @@ def convolved(
         num_volumes: V.
         onset: seconds from the first volume to the start of the stimulus; may be negative.
     """
-    step = tr / OVERSAMPLING
-    length = num_volumes * OVERSAMPLING
-    binned = binned_frames(frames, rate=rate, step=step, num_steps=length, onset=onset)
+    bins = Bins(num_volumes * OVERSAMPLING, step=tr / OVERSAMPLING)
+    bins.add(frames, rate=rate, onset=onset)
+    return followed(bins.means(), tr=tr)
+
+
+def followed(steps: Array, *, tr: float) -> Array:
+    """Return the response (V, D) of blood flow to features (16 · V, D) in steps of tr / 16.
+
+    Args:
+        steps: features of all steps of a run.
+        tr: seconds between volumes.
+    """
+    step, length = tr / OVERSAMPLING, len(steps)
     kernel = glover(np.arange(0, _SECONDS, step)) * step
     size = 1 << (length + len(kernel) - 1).bit_length()
-    spectrum = np.fft.rfft(binned, size, axis=0) * np.fft.rfft(kernel, size)[:, None]
+    spectrum = np.fft.rfft(steps, size, axis=0) * np.fft.rfft(kernel, size)[:, None]
     response: Array = np.fft.irfft(spectrum, size, axis=0)[:length:OVERSAMPLING]
     return response
 
 
-def binned_frames(
-    frames: npt.NDArray[np.floating],
-    *,
-    rate: float,
-    step: float,
-    num_steps: int,
-    onset: float = 0.0,
-) -> Array:
-    """Return the mean (num_steps, D) of the frames that start in each step; 0 without frames.
+class Bins:
+    """Mean of the frames that start in each step of a run, whose stretches are added one by one.
 
     A step shorter than a frame takes the frame that it lies in.
 
     Args:
-        frames: (T, D).
-        rate: frames per second.
-        step: seconds of a step.
         num_steps: number of steps.
-        onset: seconds from the first step to the start of the stimulus.
+        step: seconds of a step.
     """
-    frames = np.asarray(frames, dtype=np.float64)
-    if step * rate < 1:
-        times = (np.arange(num_steps) + 0.5) * step - onset
-        index = np.floor(times * rate).astype(np.int64)
-        is_inside = (index >= 0) & (index < len(frames))
-        held: Array = np.zeros((num_steps, frames.shape[1]))
-        held[is_inside] = frames[index[is_inside]]
-        return held
-    place = np.floor((np.arange(len(frames)) / rate + onset) / step + 1e-9).astype(np.int64)
-    is_inside = (place >= 0) & (place < num_steps)
-    counts = np.bincount(place[is_inside], minlength=num_steps)
-    sums: Array = np.zeros((num_steps, frames.shape[1]))
-    np.add.at(sums, place[is_inside], frames[is_inside])
-    return sums / np.maximum(counts, 1)[:, None]
+
+    def __init__(self, num_steps: int, *, step: float) -> None:
+        self._step = step
+        self._counts = np.zeros(num_steps, dtype=np.int64)
+        self._sums: Array = np.zeros((num_steps, 0))
+
+    def add(self, frames: npt.NDArray[np.floating], *, rate: float, onset: float = 0.0) -> None:
+        """Add the frames (T, D) of a stretch.
+
+        Args:
+            frames: (T, D), the same D for all stretches.
+            rate: frames per second.
+            onset: seconds from the first step to the start of the stretch; may be negative.
+        """
+        frames, num_steps = np.asarray(frames, dtype=np.float64), len(self._counts)
+        if not self._sums.size:
+            self._sums = np.zeros((num_steps, frames.shape[1]))
+        if self._step * rate < 1:
+            times = (np.arange(num_steps) + 0.5) * self._step - onset
+            index = np.floor(times * rate).astype(np.int64)
+            is_inside = (index >= 0) & (index < len(frames))
+            self._counts += is_inside
+            self._sums[is_inside] += frames[index[is_inside]]
+            return
+        starts = np.arange(len(frames)) / rate + onset
+        place = np.floor(starts / self._step + 1e-9).astype(np.int64)
+        is_inside = (place >= 0) & (place < num_steps)
+        self._counts += np.bincount(place[is_inside], minlength=num_steps)
+        np.add.at(self._sums, place[is_inside], frames[is_inside])
+
+    def means(self) -> Array:
+        """Return the mean (num_steps, D) of each step, 0 without frames."""
+        return self._sums / np.maximum(self._counts, 1)[:, None]
 
 
 def delayed(features: npt.NDArray[np.floating], delays: Sequence[int]) -> Array:

@@ -4,6 +4,7 @@ Legend: V samples of a run, D features.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from seit.analysis.brain.config import BrainConfig, Response
-from seit.analysis.brain.responses import Array, binned_frames, convolved, delayed
+from seit.analysis.brain.responses import OVERSAMPLING, Array, Bins, delayed, followed
 from seit.analysis.layers.reduction import fit_components
 from seit.analysis.subjects.base import Subject
 from seit.errors import UsageError
@@ -29,48 +30,34 @@ class Follower(ABC):
     def __init__(self, config: BrainConfig) -> None:
         self.config = config
 
+    @property
     @abstractmethod
-    def sample(
-        self, frames: npt.NDArray[np.floating], *, rate: float, num_samples: int, onset: float
-    ) -> Array:
-        """Return the features (V, D) of a stretch of a run's stimulus, 0 elsewhere.
+    def steps(self) -> int:
+        """Steps per sample of a response in which features are averaged."""
 
-        Args:
-            frames: features of the stretch, at ``rate`` per second.
-            rate: frames per second.
-            num_samples: V.
-            onset: seconds from the first sample to the start of the stretch.
-        """
-
-    def finish(self, values: Array) -> Array:
-        """Return the features of a whole run, given the sum of its stretches."""
-        return values
+    @abstractmethod
+    def follow(self, steps: Array) -> Array:
+        """Return the features at the samples of a run, whose steps have means (steps · V, D)."""
 
 
 class BloodFlow(Follower):
     """Glover's response of blood flow."""
 
+    steps = OVERSAMPLING
+
     @override
-    def sample(
-        self, frames: npt.NDArray[np.floating], *, rate: float, num_samples: int, onset: float
-    ) -> Array:
-        return convolved(frames, rate=rate, tr=self.config.tr, num_volumes=num_samples, onset=onset)
+    def follow(self, steps: Array) -> Array:
+        return followed(steps, tr=self.config.tr)
 
 
 class Delays(Follower):
     """Free weights for each of the last samples."""
 
-    @override
-    def sample(
-        self, frames: npt.NDArray[np.floating], *, rate: float, num_samples: int, onset: float
-    ) -> Array:
-        return binned_frames(
-            frames, rate=rate, step=self.config.tr, num_steps=num_samples, onset=onset
-        )
+    steps = 1
 
     @override
-    def finish(self, values: Array) -> Array:
-        return delayed(values, range(self.config.delays))
+    def follow(self, steps: Array) -> Array:
+        return delayed(steps, range(self.config.delays))
 
 
 RESPONSES: Mapping[Response, type[Follower]] = {"glover": BloodFlow, "delays": Delays}
@@ -114,23 +101,22 @@ def run_features(
     read = subject.layers if layers is None else tuple(layers)
     components = fit_components(subject.clips(rows[::step]), read, max_dim=config.max_dim)
     found: dict[str, dict[str, Array]] = {layer: {} for layer in read}
+    left, bins = Counter(stem_of[row] for row in rows), dict[tuple[str, str], Bins]()
     for clip in subject.clips(rows):
         place, run = places[clip.row], stem_of[clip.row]
+        left[run] -= 1
         for layer in read:
             frames: npt.NDArray[np.floating] = clip.values[layer]
             if layer in components:
                 frames = components[layer].apply(frames)
-            part = response.sample(
-                frames,
-                rate=clip.rate(layer),
-                num_samples=lengths[run],
-                onset=config.onset + place.start,
-            )
-            found[layer][run] = part + found[layer].get(run, 0.0)
-    return {
-        layer: {run: response.finish(values) for run, values in own.items()}
-        for layer, own in found.items()
-    }
+            if (layer, run) not in bins:
+                num_steps = lengths[run] * response.steps
+                bins[layer, run] = Bins(num_steps, step=config.tr / response.steps)
+            onset = config.onset + place.start
+            bins[layer, run].add(frames, rate=clip.rate(layer), onset=onset)
+            if not left[run]:
+                found[layer][run] = response.follow(bins.pop((layer, run)).means())
+    return found
 
 
 def trimmed(runs: Mapping[str, Array], trim: int) -> Iterator[Array]:

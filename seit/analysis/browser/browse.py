@@ -61,7 +61,7 @@ class BrowsePages:
             return RedirectResponse(site.query_of(query).address(), status_code=303)
         site.check_store()
         query = site.query_of(query)
-        selection = site.selection(query.split)
+        selection = site.selection(query.split, query.run)
         rows = selection.rows(query)
         values = {
             "query": query,
@@ -74,7 +74,7 @@ class BrowsePages:
             "total": len(rows),
             "page_size": PAGE,
             "commands": commands(site, query),
-            "has_run": selection.predicted is not None,
+            "judge": selection.judge,
             **self._cell_values(selection, query, rows[query.start : query.start + PAGE]),
         }
         return html(site, "browse.html.j2", values)
@@ -82,7 +82,7 @@ class BrowsePages:
     def cells(self, request: Request) -> Response:
         """Answer with the samples of one page, for scrolling."""
         query = self.site.query_of(Query.of_address(request.query_params))
-        selection = self.site.selection(query.split)
+        selection = self.site.selection(query.split, query.run)
         rows = selection.rows(query)[query.start : query.start + PAGE]
         return html(self.site, "cells.html.j2", self._cell_values(selection, query, rows))
 
@@ -90,7 +90,7 @@ class BrowsePages:
         """Answer with the classes of a split and their counts, and what is damaged."""
         site = self.site
         query = site.query_of(Query.of_address(request.query_params))
-        selection = site.selection(query.split)
+        selection = site.selection(query.split, query.run)
         return html(
             site,
             "classes.html.j2",
@@ -107,7 +107,7 @@ class BrowsePages:
     def keys(self, request: Request) -> Response:
         """Answer with the keys that a query finds, one per line, as a file."""
         query = self.site.query_of(Query.of_address(request.query_params))
-        selection = self.site.selection(query.split)
+        selection = self.site.selection(query.split, query.run)
         rows = selection.rows(query)
 
         def lines() -> Iterator[bytes]:
@@ -126,7 +126,7 @@ class BrowsePages:
         key = ("large", split, row)
         found = self.site.cache.get(key)
         if found is None:
-            (cell,) = read_cells(self.site.selection(split).catalog, [row])
+            (cell,) = read_cells(self.site.catalog(split), [row])
             if cell.tokens is None:
                 raise DamagedError(cell.damage)
             picture = self.site.painter.draw(cell.tokens[None])[0]
@@ -150,16 +150,15 @@ class BrowsePages:
             "classes": self.site.store.classes,
             "is_heard": self.site.is_heard,
             "start": query.start,
+            "judged_by": "" if query.run is None else f"?run={query.run}",
         }
 
     def _note(self, selection: Selection, query: Query, cell: Cell) -> str:
         """Return what the order of a list says about a sample."""
         notes = []
-        if selection.predicted is not None and selection.predicted[cell.row] >= 0:
-            predicted = int(selection.predicted[cell.row])
-            if predicted != cell.label:
-                name = self.site.store.classes[predicted]
-                notes.append(f"predicted {name}{_sure(selection, cell.row)}")
+        if selection.predicted is not None and selection.wrong[cell.row]:
+            name = self.site.store.classes[int(selection.predicted[cell.row])]
+            notes.append(f"predicted {name}{_sure(selection, cell.row)}")
         if query.sort == "bits":
             notes.append(f"{selection.catalog.bits[cell.row]:,.0f} bits")
         return ", ".join(notes)

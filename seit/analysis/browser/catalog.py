@@ -22,6 +22,7 @@ from seit.shards import (
     MAX_CODES,
     ContextCodec,
     Kind,
+    LabelSets,
     Shard,
     Split,
     fit_context,
@@ -112,8 +113,31 @@ class Catalog:
             return self._column(read, lambda size: np.full(size, DAMAGED, np.int32), np.int32)
 
     @cached_property
+    def label_sets(self) -> LabelSets | None:
+        """Several labels a sample; None if each has one, or if a block of them is damaged."""
+        try:
+            return self.split.label_sets
+        except DamagedError:  # noted when the labels are read
+            return None
+
+    def holds(self, label: int) -> npt.NDArray[np.bool_]:
+        """Return a mask, bool (N,), of the samples of a class; −1 for those of none."""
+        sets = self.label_sets
+        if sets is None:
+            found = self.labels == label
+        elif label < 0:
+            found = ~sets.packed.any(1)
+        elif label >= sets.num_classes:
+            found = np.zeros(len(self), dtype=bool)
+        else:
+            found = (sets.packed[:, label // 8] >> (7 - label % 8) & 1).astype(bool)
+        return np.asarray(found, dtype=bool)
+
+    @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
         """Samples of each class, and of none last: int64 (classes + 1,)."""
+        if self.label_sets is not None:
+            return np.append(self.label_sets.counts, self.holds(-1).sum()).astype(np.int64)
         labels = self.labels
         known = len(self.split.classes)
         counts = np.bincount(labels[labels >= 0], minlength=known)[:known]

@@ -90,7 +90,7 @@ def count_codes(site: Site) -> Usage:
     stride = max(1, -(-store.card.samples * layout.length // MAX_COUNTED))
     samples = 0
     for name in store:
-        catalog = site.selection(name).catalog
+        catalog = site.catalog(name)
         for tokens, labels in _counted(catalog, stride):
             samples += len(tokens)
             for level, part in enumerate(np.split(tokens, levels, axis=1)):

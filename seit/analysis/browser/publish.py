@@ -136,7 +136,7 @@ def _write_samples(
         tiles |= dict(zip(places, placed, strict=True))
         if progress is not None:
             progress(len(tiles), len(wanted))
-    catalogs = [site.selection(name).catalog for name in site.store]
+    catalogs = [site.catalog(name) for name in site.store]
     largest = max(counts.values(), default=1)
     galleries = [
         Gallery(
@@ -165,7 +165,7 @@ def _choose(site: Site, most: int) -> tuple[dict[int, list[tuple[str, int]]], di
 
     Classes come with the largest first; −1 stands for none. The least that a class gets is one.
     """
-    labels = {name: site.selection(name).catalog.labels for name in site.store}
+    labels = {name: site.catalog(name).labels for name in site.store}
     splits = list(labels)
     joined = np.concatenate([labels[name] for name in splits])
     ends = np.cumsum([len(labels[name]) for name in splits])
@@ -199,7 +199,7 @@ def _cells_of(site: Site, places: Sequence[tuple[str, int]]) -> Iterator[list[tu
         yield [
             (split, cell)
             for split, rows in by_split.items()
-            for cell in read_cells(site.selection(split).catalog, rows)
+            for cell in read_cells(site.catalog(split), rows)
         ]
 
 

@@ -35,6 +35,7 @@ class Query:
         down: whether the order is reversed.
         predicted: class that the run predicts; None for any.
         wrong: whether only samples are shown whose class the run gets wrong.
+        run: number of the run that predicts; None for the first that does.
         start: number of the first sample shown, among those found.
     """
 
@@ -45,6 +46,7 @@ class Query:
     down: bool = False
     predicted: int | None = None
     wrong: bool = False
+    run: int | None = None
     start: int = 0
 
     @classmethod
@@ -65,6 +67,7 @@ class Query:
             down=values.get("down", "") == "1",
             predicted=_number(values, "predicted", 0),
             wrong=values.get("wrong", "") == "1",
+            run=_number(values, "run", 0),
             start=_number(values, "start", 0) or 0,
         )
 
@@ -79,6 +82,7 @@ class Query:
             "down": "1" if query.down else "",
             "predicted": "" if query.predicted is None else query.predicted,
             "wrong": "1" if query.wrong else "",
+            "run": "" if query.run is None else query.run,
             "start": query.start or "",
         }
         shown = urlencode({name: value for name, value in values.items() if value != ""})
@@ -92,7 +96,7 @@ class Query:
     @property
     def is_all(self) -> bool:
         """True if all samples are shown in the order of the store."""
-        return replace(self, split="", start=0) == Query()
+        return replace(self, split="", run=None, start=0) == Query()
 
 
 def _number(values: Mapping[str, str], name: str, least: int) -> int | None:

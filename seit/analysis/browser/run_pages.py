@@ -68,10 +68,12 @@ class RunPages:
         """Answer with everything about a run."""
         number = request.path_params["number"]
         run, site = self._run_of(number), self.site
+        own = site.runs.index(run)
         split = run.evaluated_split(site.store) if site.has_store and run.is_finished else None
 
         def address(true: int, predicted: int) -> str:
-            return Query(split=split or "", label=true, predicted=predicted).address()
+            query = Query(split=split or "", label=true, predicted=predicted, run=own)
+            return query.address()
 
         confusion: Markup | None = run.confusion(address if split else None)
         return html(
@@ -85,7 +87,7 @@ class RunPages:
                 "confusion": confusion,
                 "tasks": run.tasks(),
                 "ledger": run.ledger(),
-                "mistakes": Query(split=split, wrong=True).address() if split else "",
+                "mistakes": Query(split=split, wrong=True, run=own).address() if split else "",
                 "is_pretraining": run.is_pretraining,
                 "has_report": run.report() is not None,
             },

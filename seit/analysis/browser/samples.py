@@ -11,6 +11,7 @@ from seit.analysis.browser.answers import data_response, html, picture_response,
 from seit.analysis.browser.augmented import SLIDERS, augment_ids, config_of
 from seit.analysis.browser.cells import Cell, read_cells
 from seit.analysis.browser.pictures import LARGE, encode
+from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
 from seit.analysis.browser.site import Site
 from seit.analysis.browser.sounds import decode_wave, wav_file
@@ -41,7 +42,8 @@ class SamplePages:
         site = self.site
         site.check_store()
         split, row = row_of(site, request)
-        selection = site.selection(split)
+        judge = Query.of_address(request.query_params).run
+        selection = site.selection(split, judge)
         cell = self._read(split, row)
         assert cell.tokens is not None
         height, width = cell.tokens.shape
@@ -57,6 +59,8 @@ class SamplePages:
                 "cell": cell,
                 "classes": classes,
                 "predicted": classes[predicted] if predicted is not None and predicted >= 0 else "",
+                "judge": selection.judge,
+                "judged_by": "" if judge is None else f"?run={judge}",
                 "likeliest": likeliest_of(selection, row, classes),
                 "is_audio": site.modality == "audio",
                 "is_heard": site.is_heard,
@@ -79,10 +83,7 @@ class SamplePages:
         """Answer with the nearest samples."""
         split, row = row_of(self.site, request)
         found = self.site.code_search.nearest(split, row)
-        cells = [
-            read_cells(self.site.selection(one.split).catalog, [one.row])[0]
-            for one in found.neighbors
-        ]
+        cells = [read_cells(self.site.catalog(one.split), [one.row])[0] for one in found.neighbors]
         pairs = list(zip(found.neighbors, cells, strict=True))
         values = {"found": found, "pairs": pairs, "classes": self.site.store.classes}
         return html(self.site, "neighbors.html.j2", values)
@@ -115,7 +116,7 @@ class SamplePages:
         return data_response(wav_file(wave, tokenizer.sample_rate), "audio/wav")
 
     def _read(self, split: str, row: int) -> Cell:
-        (cell,) = read_cells(self.site.selection(split).catalog, [row])
+        (cell,) = read_cells(self.site.catalog(split), [row])
         if cell.tokens is None:
             raise DamagedError(cell.damage)
         return cell
@@ -127,7 +128,7 @@ class SamplePages:
         return tokenizer.inputs.seconds if isinstance(tokenizer, AudioTokenizer) else None
 
     def _stored_bytes(self, split: str, row: int) -> int:
-        catalog = self.site.selection(split).catalog
+        catalog = self.site.catalog(split)
         shard, block = catalog.split.block_at(catalog.block_of(row))
         return int(shard.open_stored_bytes(block)[row - shard.rows_of(block).start])
 

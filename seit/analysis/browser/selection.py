@@ -6,6 +6,7 @@ Legend: N samples of the split, n found.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,13 +29,17 @@ class Selection:
     Args:
         catalog: columns of the split.
         predictions: what a run predicts for each sample; None without a run.
+        judge: name of the run.
 
     Attributes:
         predicted: predicted class of each sample, int64 (N,), −1 if unknown; None without a run.
     """
 
-    def __init__(self, catalog: Catalog, predictions: "Predictions | None" = None) -> None:
+    def __init__(
+        self, catalog: Catalog, predictions: "Predictions | None" = None, *, judge: str = ""
+    ) -> None:
         self.catalog = catalog
+        self.judge = judge
         self.predictions = predictions
         self.predicted = None if predictions is None else predictions.predicted
         self._kept: OrderedDict[Query, Rows] = OrderedDict()
@@ -64,13 +69,13 @@ class Selection:
         catalog = self.catalog
         mask = np.ones(len(catalog), dtype=bool)
         if query.label is not None:
-            mask &= catalog.labels == query.label
+            mask &= catalog.holds(query.label)
         if query.text:
             mask &= catalog.keys.find(query.text) | catalog.find_metadata(query.text)
         if query.predicted is not None:
             mask &= self._predicted() == query.predicted
         if query.wrong:
-            mask &= self._is_wrong()
+            mask &= self.wrong
         rows = self._order(query)
         return rows[mask[rows]]
 
@@ -92,7 +97,7 @@ class Selection:
         if sort == "class":
             labels = self.catalog.labels
             return np.where(labels == DAMAGED, np.nan, labels)
-        return np.where(self._is_wrong(), self._label_probabilities(), 2.0)
+        return np.where(self.wrong, self._label_probabilities(), 2.0)
 
     def _label_probabilities(self) -> npt.NDArray[np.floating]:
         """Return the probability of each sample's own class; 0 if the run did not keep them."""
@@ -108,9 +113,17 @@ class Selection:
             )
         return self.predicted
 
-    def _is_wrong(self) -> npt.NDArray[np.bool_]:
+    @cached_property
+    def wrong(self) -> npt.NDArray[np.bool_]:
+        """Whether the run predicts no class of each sample: bool (N,); False for unlabeled ones.
+
+        Raises:
+            UsageError: there is no run.
+        """
         predicted = self._predicted()
-        wrong: npt.NDArray[np.bool_] = (predicted >= 0) & (predicted != self.catalog.labels)
+        assert self.predictions is not None
+        labels = self.predictions.labels
+        wrong: npt.NDArray[np.bool_] = (labels >= 0) & (predicted != labels)
         return wrong
 
 

@@ -121,6 +121,8 @@ class ShownRun:
         info = self.run.info
         if info["status"] != FINISHED or self.run.objective != "classify":
             return None
+        if self.run.has_label_sets:  # a sample has no one true class
+            return None
         counts = read_confusion(self.run)
         if not counts.total:
             return None

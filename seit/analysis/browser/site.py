@@ -1,6 +1,5 @@
 """State of a server: the store and runs that its pages show, opened once."""
 
-import re
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,13 +16,10 @@ from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
 from seit.errors import DamagedError, UsageError
 from seit.modality import Modality
-from seit.shards import Store
+from seit.shards import Store, split_key
 
 if TYPE_CHECKING:
     from seit.analysis.browser.shown_runs import ShownRun
-    from seit.training import Predictions
-
-_VIEW = re.compile(r"#v?[0-9]+\Z")
 
 
 class Site:
@@ -42,7 +38,8 @@ class Site:
         self.runs = tuple(runs)
         self.place = place
         self.cache = PictureCache()
-        self._selections: dict[str, Selection] = {}
+        self._catalogs: dict[str, Catalog] = {}
+        self._selections: dict[tuple[str, int | None], Selection] = {}
         self._lock = threading.Lock()
         self.thumbnails = Thumbnails(lambda: self.painter, self._read_tokens, self.cache)
 
@@ -111,14 +108,36 @@ class Site:
             raise UsageError(f"there is no split {name[:80]!r}; there are {', '.join(store)}")
         return name
 
-    def selection(self, name: str) -> Selection:
-        """Return what finds the samples of a split."""
+    def catalog(self, name: str) -> Catalog:
+        """Return the columns of a split."""
         name = self.split_named(name)
         with self._lock:
-            if name not in self._selections:
-                split = self.store[name]
-                self._selections[name] = Selection(Catalog(split), self._predictions_of(name))
-            return self._selections[name]
+            return self._catalogs.setdefault(name, Catalog(self.store[name]))
+
+    def selection(self, name: str, run: int | None = None) -> Selection:
+        """Return what finds the samples of a split.
+
+        Args:
+            name: name of the split; empty for the first.
+            run: number of the run whose predictions are shown; None for the first that has any.
+
+        Raises:
+            UsageError: there is no such split or run.
+        """
+        name, catalog = self.split_named(name), self.catalog(name)
+        if run is not None and run >= len(self.runs):
+            raise UsageError(f"there are {len(self.runs)} runs, numbered from 0")
+        for number in range(len(self.runs)) if run is None else [run]:
+            with self._lock:
+                if (name, number) in self._selections:
+                    return self._selections[name, number]
+            found = self.runs[number].predictions_of(self.store, name)
+            if found is not None:
+                with self._lock:
+                    made = Selection(catalog, found, judge=self.runs[number].name)
+                    return self._selections.setdefault((name, number), made)
+        with self._lock:  # of a run in progress, predictions may come
+            return self._selections.setdefault((name, None), Selection(catalog))
 
     def query_of(self, query: Query) -> Query:
         """Return a query with its split named."""
@@ -126,24 +145,17 @@ class Site:
 
     def clip_rows(self, catalog: Catalog, row: int, key: str) -> list[int]:
         """Return the rows of all windows or views of a clip, which follow one another."""
-        base = _VIEW.sub("", key)
+        base = split_key(key)[0]
         if base == key:
             return [row]
         around = range(max(0, row - 64), min(len(catalog), row + 65))
         cells = read_cells(catalog, list(around))
-        mine = [cell.row for cell in cells if _VIEW.sub("", cell.key) == base]
+        mine = [cell.row for cell in cells if split_key(cell.key)[0] == base]
         return mine or [row]
 
     def _read_tokens(self, address: Address) -> npt.NDArray[np.unsignedinteger]:
         name, row = address
-        (cell,) = read_cells(self.selection(name).catalog, [row])
+        (cell,) = read_cells(self.catalog(name), [row])
         if cell.tokens is None:
             raise DamagedError(cell.damage)
         return cell.tokens
-
-    def _predictions_of(self, split: str) -> "Predictions | None":
-        for run in self.runs:
-            found: Predictions | None = run.predictions_of(self.store, split)
-            if found is not None:
-                return found
-        return None

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seit.errors import DamagedError, UsageError
+from seit.shards import split_key
 from seit.training import FeatureFile, open_features
 
 QUERY_ROWS = 1024
@@ -131,7 +132,7 @@ class NeighborIndex:
         """Number of the file that each row is a window of: int64 (n,)."""
         if self._clips is None:
             numbers: dict[str, int] = {}
-            files = (_file_of(key) for key in self.features.keys)
+            files = (split_key(key)[0] for key in self.features.keys)
             self._clips = np.fromiter(
                 (numbers.setdefault(file, len(numbers)) for file in files), np.int64, len(self)
             )
@@ -163,9 +164,3 @@ class NeighborIndex:
                 f"the queries are {queries.shape}, and {self.features.path} holds features of "
                 f"{self.features.dim} dimensions; embed both with one run and layer"
             )
-
-
-def _file_of(key: str) -> str:
-    """Return the file of a key, without the number of a window of it."""
-    file, mark, number = key.rpartition("#")
-    return file if mark and number.isdigit() else key

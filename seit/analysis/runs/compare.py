@@ -90,7 +90,8 @@ class Comparison:
         settings: differing settings, by dotted names; None if a contender has no such setting.
         results: figures by name.
         classes: recalls of the classes that all share by name, the one that changed most first;
-            None if there are none, and for pre-training and continual runs.
+            None if there are none, for runs of several labels a sample, and for pre-training and
+            continual runs.
         verdicts: verdicts on each contender but the first: on top-1, or on each figure that both
             pre-training or continual runs have.
     """
@@ -149,7 +150,8 @@ def _measure(contender: Contender, first: Contender, figure: str) -> Measured:
 
 
 def _class_recalls(contenders: Sequence[Contender]) -> tuple[ClassRecall, ...] | None:
-    if contenders[0].objective != CLASSIFY:
+    members = [run for one in contenders for run in one.members]
+    if contenders[0].objective != CLASSIFY or any(one.run.has_label_sets for one in members):
         return None
     lists = [one.members[0].classes for one in contenders]
     common = set(lists[0]).intersection(*lists[1:])

@@ -16,7 +16,7 @@ from typing_extensions import override
 from seit.analysis.subjects.base import Clip, Place, Subject
 from seit.errors import UsageError
 from seit.models import TOKENS, captured, timm_layers
-from seit.shards import Store
+from seit.shards import Store, split_key
 from seit.stream import loader
 from seit.tokenizers import AudioInputs, load_tokenizer
 from seit.training import (
@@ -82,7 +82,7 @@ class RunSubject(Subject):
         """Samples of the split."""
         found = []
         for key, label in zip(self.split.keys, self.split.labels.tolist(), strict=True):
-            file, number = split_window(key)
+            file, number = split_key(key)
             start = (number + (1 - self._share) / 2) * self._window
             found.append(Place(key, file, int(label), start, self._share * self._window))
         return found
@@ -129,9 +129,3 @@ class RunSubject(Subject):
         frames = columns if self._window else grid.mean((1, 2))[:, None]
         values: npt.NDArray[np.float32] = frames.float().cpu().numpy()
         return values
-
-
-def split_window(key: str) -> tuple[str, int]:
-    """Return the file of a key, and the number of the window of a file that was cut."""
-    file, mark, number = key.rpartition("#")
-    return (file, int(number)) if mark and number.isdigit() else (key, 0)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from seit.analysis.brain.config import BrainConfig
 from seit.analysis.brain.encoding import _Ridge, correlations, encode, make_folds
-from seit.analysis.brain.responses import binned_frames, convolved, delayed, glover
+from seit.analysis.brain.responses import Bins, convolved, delayed, glover
 from seit.analysis.brain.significance import (
     discoveries,
     left_out_ceiling,
@@ -13,6 +14,8 @@ from seit.analysis.brain.significance import (
     pairwise_ceiling,
     sign_flip,
 )
+from seit.analysis.brain.stimuli import run_features
+from seit.analysis.subjects.base import Clip, Place, Subject
 from seit.errors import UsageError
 
 
@@ -49,12 +52,50 @@ def test_convolution_is_that_of_the_integral():
 
 def test_frames_are_averaged_in_steps():
     frames = np.arange(12.0)[:, None]
-    assert binned_frames(frames, rate=4, step=1.0, num_steps=4, onset=1.0)[:, 0].tolist() == [
-        *(0.0, 1.5, 5.5, 9.5)
-    ]
-    assert binned_frames(frames[:2], rate=1, step=0.5, num_steps=5)[:, 0].tolist() == [
-        *(0.0, 0.0, 1.0, 1.0, 0.0)
-    ]
+    bins = Bins(4, step=1.0)
+    bins.add(frames, rate=4, onset=1.0)
+    assert bins.means()[:, 0].tolist() == [0.0, 1.5, 5.5, 9.5]
+    bins = Bins(5, step=0.5)
+    bins.add(frames[:2], rate=1)
+    assert bins.means()[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0, 0.0]
+
+
+class Windows(Subject):
+    """Frames of one file of 30 seconds, in windows of some seconds."""
+
+    name, layers, classes = "windows", ("x",), ()
+
+    places: tuple[Place, ...] = ()
+
+    def __init__(self, frames, seconds):
+        self.windows = np.split(frames, 30 // seconds)
+        self.places = tuple(
+            Place(f"a.wav#{number}", "a.wav", -1, float(number * seconds), float(seconds))
+            for number in range(len(self.windows))
+        )
+
+    def clips(self, rows=None):
+        for row in range(len(self.places)) if rows is None else rows:
+            yield Clip(row=row, values={"x": self.windows[row]}, seconds=self.places[row].seconds)
+
+    def random_twin(self, seed):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("response", ["glover", "delays"])
+@pytest.mark.parametrize("rate", [6, 50])
+def test_windows_of_a_file_are_averaged_as_its_whole(response, rate):
+    frames = np.random.default_rng(0).normal(size=(30 * rate, 2)).astype(np.float32)
+    config = BrainConfig(tr=1.5, response=response, delays=2)
+    whole, fives, ones = (
+        run_features(Windows(frames, seconds), {"a": 20}, config)["x"]["a"]
+        for seconds in (30, 5, 1)
+    )
+    assert np.allclose(fives, whole, atol=1e-12)
+    assert np.allclose(ones, whole, atol=1e-12)
+    if response == "delays":
+        steps = frames.reshape(20, -1, 2).mean(1)
+        assert np.allclose(whole[:, :2], steps, atol=1e-6)
 
 
 def test_delays_begin_with_zeros():

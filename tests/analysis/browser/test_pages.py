@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.several import write_several
 from support.stores import build_store
 
 import seit
@@ -407,6 +408,68 @@ def test_runs_show_their_figures_ledger_and_report(tmp_path, tiny_run):
         policy = headers["Content-Security-Policy"]
         assert policy.startswith("sandbox; default-src 'none'")
         assert headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+def total_of(page, address):
+    return int(re.search(r'data-total="(\d+)"', page.text(address.replace("&amp;", "&")))[1])
+
+
+def mistakes_of(page, number):
+    """The address of a run's mistakes."""
+    return re.search(r'href="(/browse\?[^"]*wrong=1[^"]*)"', page.text(f"/run/{number}"))[1]
+
+
+def test_mistakes_are_those_of_the_run_that_leads_to_them(tmp_path, tiny_run, pattern_store):
+    for name in ("a", "b"):
+        shutil.copytree(tiny_run, tmp_path / "runs" / name)
+    path = tmp_path / "runs" / "b" / "predictions.safetensors"
+    tensors = load_file(path)
+    wrong = int((tensors["predictions"] != tensors["labels"]).sum())
+    save_file(tensors | {"predictions": tensors["labels"]}, path)
+    with seit.view(tmp_path / "runs", store=pattern_store, port=0, open_browser=False) as view:
+        page = Page(view.url)
+        assert [total_of(page, mistakes_of(page, number)) for number in (0, 1)] == [wrong, 0]
+        assert "only mistakes of b" in page.text(mistakes_of(page, 1).replace("&amp;", "&"))
+        assert "What a predicts" in page.text("/sample/val/0")
+        assert "What b predicts" in page.text("/sample/val/0?run=1")
+        status, body, _ = page.get("/browse?split=val&run=2&wrong=1")
+        assert (status, body.decode().count("there are 2 runs")) == (400, 1)
+
+
+def test_predictions_come_when_the_run_is_finished(tmp_path, tiny_run, pattern_store):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    record = tmp_path / "run" / "run.json"
+    text = record.read_text()
+    record.write_text(json.dumps(json.loads(text) | {"status": "started"}))
+    with seit.view(tmp_path / "run", store=pattern_store, port=0, open_browser=False) as view:
+        page = Page(view.url)
+        assert "only mistakes" not in page.text("/browse?split=val")
+        record.write_text(text)
+        assert "only mistakes of run" in page.text("/browse?split=val")
+        assert total_of(page, "/browse?split=val&wrong=1") > 0
+
+
+def test_several_labels_count_in_each_of_their_classes(tmp_path, pattern_folder):
+    store = write_several(pattern_folder, tmp_path)
+    settings = {
+        "model": {"embed_dim": 16, "depth": 2, "num_heads": 2, "stem": "2/2/0"},
+        "augment": {"crop_size": 7},
+        "run": {"device": "cpu", "loggers": []},
+    }
+    seit.train(store, out=tmp_path / "run", config=settings, steps=2, batch_size=12)
+    sets = store["val"].label_sets
+    found = read_predictions(Run.open(tmp_path / "run"))
+    with seit.view(tmp_path / "run", store=store, port=0, open_browser=False) as view:
+        page = Page(view.url)
+        counts = re.findall(r"<b>(\d+)</b>", page.text("/classes?split=val"))
+        expected = [*sets.counts.tolist(), int((~sets.packed.any(1)).sum())]
+        assert sorted(map(int, counts)) == sorted(filter(None, expected))
+        late = store.classes.index("late")
+        rows = np.flatnonzero(sets.rows(np.arange(len(sets)))[:, late] == 1)
+        assert total_of(page, f"/browse?split=val&class={late}") == len(rows)
+        wrong = int((found.predicted != found.labels)[found.labels >= 0].sum())
+        assert total_of(page, mistakes_of(page, 0)) == wrong < len(sets)
+        assert "confusion" not in page.text("/run/0").lower()
 
 
 def test_probabilities_are_those_of_the_network(tiny_run, pattern_store):

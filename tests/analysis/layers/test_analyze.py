@@ -18,7 +18,7 @@ from seit.analysis.layers.analyze import analyze_layers, make_target
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.maps import compare_layers
 from seit.analysis.subjects.mel import MelSubject
-from seit.analysis.subjects.runs import RunSubject, split_window
+from seit.analysis.subjects.runs import RunSubject
 from seit.analysis.subjects.speech import SpeechSubject
 from seit.cli import main
 from seit.errors import DamagedError, UsageError
@@ -235,9 +235,13 @@ def test_layers_of_a_speech_model(sounds):
     assert spectra.samples == sum(len(clip.values["mel"]) for clip in mel.clips())
 
 
-def test_windows_of_a_file_share_it():
-    assert split_window("a/b.wav#12") == ("a/b.wav", 12)
-    assert split_window("a/b#c.wav") == ("a/b#c.wav", 0)
+def test_views_of_a_picture_are_in_one_fold(learned, pattern_folder, tmp_path):
+    tokenizer = str(pattern_folder / "store" / "tokenizer.safetensors")
+    pictures = pattern_folder / "pictures"
+    store = tmp_path / "store"
+    seit.tokenize(pictures, out=store, tokenizer=tokenizer, views=2)
+    found = seit.analyze(learned, data=store, split="train", target="label", folds=3, fewest=2)
+    assert (found.samples, found.groups) == (72, 36)
 
 
 class InterruptedByTestError(Exception):
