@@ -144,7 +144,7 @@ def analyze(
         groups=groups_of(opened.subject.places, groups),
         other=None if named is None else open_one(named, other_data or data).subject,
         alignments=None if align is None else read_alignments(align, tier=tier),
-        num_codes=codes_of(open_store(data)) if is_store else None,
+        codes=codes_of(open_store(data)) if is_store else None,
         out=folder,
         resume=resume,
         progress=progress,

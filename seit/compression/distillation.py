@@ -1,7 +1,7 @@
 """A smaller student that learns from the run."""
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from torch import nn
 from typing_extensions import override
@@ -50,10 +50,16 @@ class Distillation(Training):
         super().__init__(Student, "a smaller network that learns from the run")
 
     @override
-    def settle(self, config: CompressConfig) -> CompressConfig:
+    def settle(self, config: CompressConfig, source: Run) -> CompressConfig:
         name = config.compression.student
         if name is None:
             return config
         values = read_yaml(find_recipe(name).path).get("model", {})
-        model = build(ModelConfig, values, origin=f"the recipe {name}")
+        own = source.config.model
+        asked = {
+            one.name: getattr(config.model, one.name)
+            for one in fields(own)
+            if getattr(config.model, one.name) != getattr(own, one.name)
+        }
+        model = build(ModelConfig, {**values, **asked}, origin=f"the recipe {name}")
         return replace(config, model=model)

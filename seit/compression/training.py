@@ -122,13 +122,14 @@ class Training(Method):
         self.objective = objective
         self.summary = summary
 
-    def settle(self, config: CompressConfig) -> CompressConfig:
-        """Return the settings of the run to train."""
+    def settle(self, config: CompressConfig, source: Run) -> CompressConfig:  # noqa: ARG002
+        """Return the settings of the run to train, from those asked for and the source."""
         return config
 
     @override
     def run(self, task: Task) -> CompressResult:
-        config, source = self.settle(task.config), task.source
+        source = task.source
+        config = self.settle(task.config, Run.open(source))
         result = run_objective(
             lambda ranks, _: self.objective(config, task.store, ranks, Run.open(source)),
             config,

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import seit
 from seit.api.plans import plan_run
 from seit.compression.control import most_sensitive_first
 from seit.compression.dev import Dev, DevFigures
 from seit.compression.subject import Subject
+from seit.compression.weights.ablation import rank_correlation
 from seit.compression.weights.network import with_weights
 from seit.errors import UsageError
 from seit.tensors import read_described
@@ -142,6 +144,24 @@ def test_control_leaves_the_most_sensitive_layers_in_float(
     model.load_state_dict(weights)
     assert Dev.of(subject).figures(model).top1 == control["top1"][-1]
     assert "Accuracy control" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([0, 0, 0, 0, 1, 2, 3, 4], [4, 3, 2, 1, 5, 6, 7, 8]),
+        ([3, 1, 2], [1, 2, 2]),
+        ([5, 1, 4, 2], [1, 2, 3, 4]),
+    ],
+)
+def test_equal_scores_share_their_ranks(first, second):
+    named = [dict(enumerate(scores)) for scores in (first, second)]
+    expected = spearmanr(first, second).statistic
+    assert rank_correlation(*named) == pytest.approx(expected)
+
+
+def test_equal_scores_alone_have_no_order():
+    assert rank_correlation({1: 0.0, 2: 0.0, 3: 0.0}, {1: 1.0, 2: 2.0, 3: 3.0}) is None
 
 
 def test_mixed_precision_fills_its_budget(learned, pattern_store, tmp_path):

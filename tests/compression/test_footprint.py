@@ -1,5 +1,6 @@
 """`seit footprint`: what is counted and measured, and what is refused."""
 
+import io
 import json
 import subprocess
 import sys
@@ -16,17 +17,20 @@ from support.processes import forked_measurement
 
 import seit
 from seit.cli import main
+from seit.compression.footprint import child
 from seit.compression.footprint.clock import time_calls
 from seit.compression.footprint.energy import JouleMeter, relative_energy
 from seit.compression.footprint.measure import measure_apart
 from seit.compression.footprint.page import write_footprint_page
+from seit.compression.footprint.targets.base import Counts, Target
 from seit.compression.footprint.targets.onnx import OnnxFile
-from seit.compression.footprint.targets.registry import open_target
+from seit.compression.footprint.targets.registry import TARGETS, open_target
 from seit.compression.footprint.targets.runs import RunTarget
 from seit.compression.footprint.targets.tokenizers import TokenizerTarget
+from seit.compression.tokenizer import with_few_bits
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.tokenizers import open_tokenizer
-from seit.training import LayerFootprint, Run
+from seit.tokenizers import open_tokenizer, save_tokenizer
+from seit.training import Footprint, LayerFootprint, Run
 
 QUICK = {"seconds": 0.2, "batch_size": (1, 4)}
 
@@ -159,6 +163,67 @@ def test_joules_are_read_where_the_processor_counts_them(tmp_path):
     assert meter.joules() == pytest.approx((150 + 200) * 1e-6)
     (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
     assert meter.joules() is None
+
+
+class JouleACall(Target):
+    """A network whose every call takes a joule, by a meter of its own."""
+
+    kind = "joules"
+    calls = 0
+
+    @classmethod
+    def fits(cls, path):
+        return False
+
+    def prepare(self):
+        pass
+
+    def load(self, threads):
+        return self
+
+    def call(self, batch_size):
+        def call():
+            JouleACall.calls += 1
+
+        return call
+
+    def counts(self):
+        whole = Footprint(
+            parameters=1, nonzero_parameters=1, bytes=4, bytes_by_dtype={}, flops=None, bops=None
+        )
+        return Counts(name="", runtime="", whole=whole, layers=())
+
+
+class CountingMeter:
+    def __init__(self):
+        self.before = JouleACall.calls
+
+    def joules(self):
+        return float(JouleACall.calls - self.before)
+
+
+def test_joules_are_those_of_the_calls_that_are_timed(monkeypatch):
+    monkeypatch.setitem(TARGETS, "joules", JouleACall)
+    monkeypatch.setattr("seit.compression.footprint.energy.JouleMeter", CountingMeter)
+    monkeypatch.setattr(child, "_bound_memory", lambda: None)
+    request = {"kind": "joules", "path": "x", "threads": torch.get_num_threads()}
+    figures = child._measure(request | {"batch_sizes": [2], "seconds": 0.0}, io.StringIO())
+    assert figures["joules_per_sample"] == 0.5
+
+
+def test_bytes_of_a_tokenizer_of_few_bits_are_those_of_its_file(tmp_path):
+    tokenizer = open_tokenizer("conv-vq-f8-1024-lite")
+    dense = TokenizerTarget(Path("conv-vq-f8-1024-lite")).counts().whole
+    path = tmp_path / "few.safetensors"
+    save_tokenizer(with_few_bits(tokenizer, bits=4), path)
+    counts = TokenizerTarget(path).counts()
+    whole, held = counts.whole, sum(counts.whole.bytes_by_dtype.values())
+    assert whole.parameters == dense.parameters
+    assert whole.bytes_by_dtype.keys() == {"float16", "float32", "uint8"}
+    assert whole.bytes - 200_000 < held <= whole.bytes == path.stat().st_size
+    assert sum(layer.bytes for layer in counts.layers) == held
+    assert {layer.weight_bits for layer in counts.layers} == {None, 4}
+    assert whole.bops is None
 
 
 def test_a_tokenizer_is_counted_by_its_encoder():

@@ -1,6 +1,8 @@
 """Methods that train for few bits, and students: what is stored is what was evaluated."""
 
+from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -176,8 +178,12 @@ def test_a_student_learns_from_the_run(learned, pattern_store, tmp_path):
 
 def test_a_student_can_be_that_of_a_recipe():
     named = CompressConfig(compression=CompressionConfig(student="small-cpu"))
-    model = Distillation().settle(named).model
+    source = SimpleNamespace(config=SimpleNamespace(model=named.model))
+    model = Distillation().settle(named, source).model
     assert (model.embed_dim, model.depth, model.stem) == (128, 4, "early/4")
+    smaller = replace(named, model=replace(named.model, embed_dim=16, num_heads=2))
+    model = Distillation().settle(smaller, source).model
+    assert (model.embed_dim, model.num_heads, model.depth, model.stem) == (16, 2, 4, "early/4")
     unknown = CompressConfig(compression=CompressionConfig(student="smal-cpu"))
     with pytest.raises(UsageError, match="did you mean 'small-cpu'"):
-        Distillation().settle(unknown)
+        Distillation().settle(unknown, source)

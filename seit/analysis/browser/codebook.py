@@ -3,6 +3,7 @@
 Legend: L levels, K codes, C codebook dim.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,8 +28,8 @@ class Usage:
 
     Attributes:
         counts: int64 (L, K), occurrences of each code.
-        by_class: int64 (classes, K), occurrences in the samples of a class, over all levels; None
-            if the table would be too large.
+        by_class: int64 (L, classes, K), occurrences in the samples of a class; None if the table
+            would be too large.
         samples: samples counted.
         total: samples of the store.
     """
@@ -44,10 +45,10 @@ class Usage:
         shares = counts[counts > 0] / max(int(counts.sum()), 1)
         return float(-(shares * np.log2(shares)).sum()) if len(shares) else 0.0
 
-    def lift(self, label: int) -> npt.NDArray[np.float64]:
-        """Return how many times more often codes occur in a class than in all: float64 (K,)."""
+    def lift(self, label: int, level: int) -> npt.NDArray[np.float64]:
+        """Return how many times more often codes of a level occur in a class than in all: (K,)."""
         assert self.by_class is not None
-        own, all_codes = self.by_class[label], self.counts.sum(axis=0)
+        own, all_codes = self.by_class[level, label], self.counts[level]
         expected = all_codes * (own.sum() / max(int(all_codes.sum()), 1))
         lifts: npt.NDArray[np.float64] = (own + 1) / (expected + 1)
         return lifts
@@ -85,8 +86,9 @@ def count_codes(site: Site) -> Usage:
     store, layout = site.store, site.store.card.layout
     levels, num_codes = store.levels, layout.num_codes
     counts = np.zeros((levels, num_codes), dtype=np.int64)
-    is_small = 0 < len(store.classes) * num_codes <= _MAX_TABLE
-    by_class = np.zeros((len(store.classes), num_codes), np.int64) if is_small else None
+    table = (levels, len(store.classes), num_codes)
+    is_small = 0 < math.prod(table) <= _MAX_TABLE
+    by_class = np.zeros(table, np.int64) if is_small else None
     stride = max(1, -(-store.card.samples * layout.length // MAX_COUNTED))
     samples = 0
     for name in store:
@@ -95,13 +97,12 @@ def count_codes(site: Site) -> Usage:
             samples += len(tokens)
             for level, part in enumerate(np.split(tokens, levels, axis=1)):
                 counts[level] += np.bincount(part.reshape(-1), minlength=num_codes)
-            if by_class is not None:
-                known = labels >= 0
-                ids = tokens[known].reshape(int(known.sum()), layout.length)
-                cells = labels[known, None].astype(np.int64) * num_codes + ids
-                by_class += np.bincount(cells.reshape(-1), minlength=by_class.size).reshape(
-                    by_class.shape
-                )
+                if by_class is not None:
+                    known = labels >= 0
+                    ids = part[known].reshape(int(known.sum()), -1)
+                    cells = labels[known, None].astype(np.int64) * num_codes + ids
+                    own = by_class[level]
+                    own += np.bincount(cells.reshape(-1), minlength=own.size).reshape(own.shape)
     return Usage(counts, by_class, samples, store.card.samples)
 
 

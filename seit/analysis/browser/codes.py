@@ -54,7 +54,7 @@ class CodePages:
         usage = self.usage
         order = np.argsort(-usage.counts[level], kind="stable")
         if label is not None and usage.by_class is not None:
-            order = np.argsort(-usage.lift(label), kind="stable")
+            order = np.argsort(-usage.lift(label, level), kind="stable")
         elif values.get("sort", "") == "id":
             order = np.arange(num_codes)
         return html(
@@ -71,7 +71,7 @@ class CodePages:
                 "usage": usage,
                 "code": code,
                 "near": [] if code is None else nearest(codes_LKC[level], code),
-                "by_class": [] if code is None else self._classes_of(code),
+                "by_class": [] if code is None else self._classes_of(code, level),
                 "label": label,
                 "classes": site.store.classes if usage.by_class is not None else (),
                 "sort": values.get("sort", ""),
@@ -106,15 +106,15 @@ class CodePages:
         assert found is not None
         return found
 
-    def _classes_of(self, code: int) -> list[tuple[str, int, float]]:
+    def _classes_of(self, code: int, level: int) -> list[tuple[str, int, float]]:
         """Return the classes in which a code is most frequent: name, count, lift."""
         usage = self.usage
         if usage.by_class is None:
             return []
         rows = [
-            (name, int(usage.by_class[label, code]), float(usage.lift(label)[code]))
+            (name, int(usage.by_class[level, label, code]), float(usage.lift(label, level)[code]))
             for label, name in enumerate(self.site.store.classes)
-            if usage.by_class[label, code]
+            if usage.by_class[level, label, code]
         ]
         return sorted(rows, key=lambda row: -row[2])[:_CLASSES]
 

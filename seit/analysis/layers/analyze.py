@@ -60,7 +60,7 @@ def analyze_layers(
     groups: Sequence[str],
     other: Subject | None = None,
     alignments: Mapping[str, list[Span]] | None = None,
-    num_codes: int | None = None,
+    codes: tuple[int, int] | None = None,
     out: Path | None = None,
     resume: bool = False,
     progress: Count | None = None,
@@ -74,7 +74,7 @@ def analyze_layers(
         groups: group of each instance; no group is in two folds.
         other: the subject that the target names, on the same files.
         alignments: spans of each file, for the targets phone and word.
-        num_codes: codes of the tokenizer, for the target codes.
+        codes: levels of the tokenizer and codes of each, for the target codes.
         out: new folder of `layers.json` and `report.html`; None writes nothing.
         resume: continue an interrupted analysis at ``out``, at its sums of the last minute; of a
             finished one, return the result.
@@ -89,7 +89,7 @@ def analyze_layers(
         baselines=baselines,
         other=other,
         alignments=alignments,
-        num_codes=num_codes,
+        codes=codes,
     )
     if SCORES[config.method].needs_types and not target.types:
         raise UsageError(
@@ -161,7 +161,7 @@ def make_target(
     baselines: Sequence[Subject] = (),
     other: Subject | None = None,
     alignments: Mapping[str, list[Span]] | None,
-    num_codes: int | None,
+    codes: tuple[int, int] | None,
 ) -> Target:
     """Return the target that the settings name.
 
@@ -185,11 +185,11 @@ def make_target(
             name=config.target,
         )
     if config.target == "codes":
-        if num_codes is None:
+        if codes is None:
             raise UsageError(
                 f"{subject.name} reads no tokens; the target codes is for runs over a store"
             )
-        return CodesTarget(num_codes)
+        return CodesTarget(*codes)
     if config.target == MEL:
         found = [one for one in baselines if one.layers == (MEL,)]
         if not found:
@@ -268,9 +268,9 @@ def _known_layer(subject: Subject, layer: str) -> str:
     return layer
 
 
-def codes_of(store: Store) -> int:
-    """Return the number of codes of a store's tokenizer."""
-    return int(store.codebook.shape[-2])
+def codes_of(store: Store) -> tuple[int, int]:
+    """Return the levels of a store's tokenizer, and the number of codes of each."""
+    return store.levels, int(store.codebook.shape[-2])
 
 
 def _scores(

@@ -216,12 +216,19 @@ class SpanTarget(Target):
 
 
 class CodesTarget(Target):
-    """Share of each code among the tokens of a clip; the layer is averaged over the clip."""
+    """Share of each code among the tokens of a clip; the layer is averaged over the clip.
+
+    Args:
+        levels: levels of the tokenizer; each has codes of its own, and grids of it one above the
+            other.
+        num_codes: codes of a level.
+    """
 
     name = "codes"
 
-    def __init__(self, num_codes: int) -> None:
-        self.dim = num_codes
+    def __init__(self, levels: int, num_codes: int) -> None:
+        self.dim = levels * num_codes
+        self._levels, self._num_codes = levels, num_codes
 
     def samples(self, clip: Clip, layer: str) -> Samples | None:
         """Return one sample of a clip.
@@ -234,7 +241,9 @@ class CodesTarget(Target):
                 "the target codes needs a subject that reads tokens, such as a run; choose another "
                 "--target"
             )
-        counts = np.bincount(clip.tokens.ravel(), minlength=self.dim)[None]
+        by_level = clip.tokens.reshape(self._levels, -1).astype(np.int64)
+        codes = by_level + np.arange(self._levels)[:, None] * self._num_codes
+        counts = np.bincount(codes.ravel(), minlength=self.dim)[None]
         return Samples(clip.values[layer].mean(0, keepdims=True), counts / counts.sum())
 
     def size(self, row: int) -> int:

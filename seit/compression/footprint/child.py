@@ -42,7 +42,7 @@ def main() -> None:
 def _measure(request: dict[str, Any], answers: TextIO) -> dict[str, Any]:
     import torch
 
-    from seit.compression.footprint.clock import time_calls
+    from seit.compression.footprint.clock import WARM_UP, time_calls
     from seit.compression.footprint.energy import JouleMeter
     from seit.compression.footprint.targets.registry import TARGETS
 
@@ -60,8 +60,10 @@ def _measure(request: dict[str, Any], answers: TextIO) -> dict[str, Any]:
     joules = None
     for size in request["batch_sizes"]:
         call = calls.get(size) or loaded.call(size)
-        meter = JouleMeter()
-        latency[str(size)] = asdict(time_calls(call, seconds=request["seconds"]))
+        for _ in range(WARM_UP):
+            call()
+        meter = JouleMeter()  # of the calls that are timed, and no others
+        latency[str(size)] = asdict(time_calls(call, seconds=request["seconds"], warm_up=0))
         spent = meter.joules()
         runs = latency[str(size)]["repeats"]
         joules = None if spent is None else spent / (runs * size)

@@ -36,14 +36,15 @@ class Latency:
     repeats: int
 
 
-def time_calls(call: Callable[[], object], *, seconds: float) -> Latency:
+def time_calls(call: Callable[[], object], *, seconds: float, warm_up: int = WARM_UP) -> Latency:
     """Time a call again and again.
 
     Args:
         call: takes no arguments.
         seconds: time to spend; more if `MIN_REPEATS` calls take longer.
+        warm_up: calls before the first that counts.
     """
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         call()
     rows: list[list[float]] = []
     with _without_collection():

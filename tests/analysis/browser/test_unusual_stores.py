@@ -1,15 +1,19 @@
 """`seit view` on unusual stores: behind a URL, with unlabeled blocks, of units without sound."""
 
+import itertools
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import fsspec
+import numpy as np
 import pytest
 from support.speech import reference, save, write_tones
 from support.stores import build_store
 
 import seit
-from seit.ingest import fit_units
+from seit.analysis.browser.codebook import count_codes
+from seit.analysis.browser.site import Site
+from seit.ingest import TokenizeConfig, fit_and_measure, fit_units
 from seit.tokenizers import save_tokenizer
 
 PAGES = (
@@ -59,6 +63,22 @@ def test_every_page_of_a_remote_store_is_that_of_the_local_one(remote):
             status, body = get(far, path)
             assert status == 200, (path, body)
             assert body.replace(url.encode(), str(local).encode()) == get(near, path)[1], path
+
+
+def test_codes_of_each_level_are_counted_apart(pattern_folder, tmp_path):
+    pictures, tokenizer = pattern_folder / "pictures", tmp_path / "two.safetensors"
+    config = TokenizeConfig(size=64, codes=16, tokenizer="patch-pca-rvq")
+    save_tokenizer(fit_and_measure(pictures, config, levels=2)[0], tokenizer)
+    seit.tokenize(pictures, out=tmp_path / "store", tokenizer=str(tokenizer))
+    store = seit.open(tmp_path / "store")
+    usage = count_codes(Site(store))
+    splits = list(store.values())
+    own = np.concatenate([split.tokens[:].reshape(len(split), 2, -1) for split in splits])
+    labels = np.concatenate([split.labels for split in splits])
+    for level, label in itertools.product(range(2), range(3)):
+        expected = np.bincount(own[labels == label, level].ravel(), minlength=16)
+        assert usage.by_class[level, label].tolist() == expected.tolist()
+    assert usage.by_class.sum(1).tolist() == usage.counts.tolist()
 
 
 def test_a_remote_store_that_goes_away_is_one_sentence(remote):

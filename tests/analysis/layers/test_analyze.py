@@ -17,6 +17,8 @@ from seit.analysis.journal import Journal
 from seit.analysis.layers.analyze import analyze_layers, make_target
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.maps import compare_layers
+from seit.analysis.layers.targets import CodesTarget
+from seit.analysis.subjects.base import Clip
 from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject
 from seit.analysis.subjects.speech import SpeechSubject
@@ -119,6 +121,20 @@ def test_layers_are_compared_with_another_layer():
             AnalyzeConfig(target="layer:x"),
             groups=[place.file for place in subject.places],
         )
+
+
+def test_codes_of_each_level_are_features_of_their_own():
+    target = CodesTarget(2, 8)
+    assert target.dim == 16
+
+    def shares(first, second):
+        tokens = np.array([[first, first], [second, second]])
+        clip = Clip(row=0, values={"x": np.ones((1, 3))}, tokens=tokens)
+        return target.samples(clip, "x").y[0].tolist()
+
+    one, other = shares(3, 7), shares(7, 3)
+    assert [place for place, share in enumerate(one) if share] == [3, 8 + 7]
+    assert [place for place, share in enumerate(other) if share] == [7, 8 + 3]
 
 
 def test_what_does_not_fit_is_refused(learned, pattern_folder, tmp_path):
@@ -448,7 +464,7 @@ def test_spans_of_other_times_are_another_target():
             for file, spans in subject.alignments.items()
         }
         config = AnalyzeConfig(target="phone", fewest=5)
-        return make_target(subject, config, alignments=moved, num_codes=None).fingerprint()
+        return make_target(subject, config, alignments=moved, codes=None).fingerprint()
 
     assert fingerprint(0.0) == fingerprint(0.0) != fingerprint(0.001)
 

@@ -14,6 +14,7 @@ from typing_extensions import override
 from seit.compression.footprint.targets.base import Call, Counts, Loaded, Target
 from seit.errors import UsageError
 from seit.exports import make_encoder
+from seit.packed_weights import PackedWeight, pack_weights
 from seit.tokenizers import (
     ImageInputs,
     Tokenizer,
@@ -21,7 +22,7 @@ from seit.tokenizers import (
     open_tokenizer,
     tokenizer_bytes,
 )
-from seit.training import Footprint, LayerFootprint, count_flops
+from seit.training import FULL_BITS, Footprint, LayerFootprint, count_flops
 
 _SEED = 0
 
@@ -44,6 +45,7 @@ class TokenizerTarget(Target):
     def counts(self) -> Counts:
         tokenizer = open_tokenizer(self.path)
         tensors = {**tokenizer.tensors(), "codebook": tokenizer.codebook}
+        packed = tokenizer.packed
         size = (
             self.path.stat().st_size
             if self.path.is_file()
@@ -57,11 +59,12 @@ class TokenizerTarget(Target):
                 parameters=sum(one.numel() for one in tensors.values()),
                 nonzero_parameters=sum(int(one.count_nonzero()) for one in tensors.values()),
                 bytes=size,
-                bytes_by_dtype=_by_dtype(tensors),
+                bytes_by_dtype=_by_dtype(pack_weights(tensors, packed)),
                 flops=flops,
-                bops=None if flops is None else flops // 2 * 32 * 32,
+                # Operations are not known by layer, so neither are those of weights of few bits.
+                bops=None if flops is None or packed else flops // 2 * FULL_BITS * FULL_BITS,
             ),
-            layers=_layers(tensors),
+            layers=_layers(tensors, packed),
         )
 
     @override
@@ -96,20 +99,24 @@ def _flops(tokenizer: Tokenizer) -> int | None:
         return None
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> tuple[LayerFootprint, ...]:
+def _layers(
+    tensors: Mapping[str, Tensor], packed: Mapping[str, PackedWeight]
+) -> tuple[LayerFootprint, ...]:
     """Return a row for the tensors of each layer; their operations are counted together."""
-    layers: dict[str, list[Tensor]] = {}
+    layers: dict[str, dict[str, Tensor]] = {}
     for name, one in tensors.items():
-        layers.setdefault(name.rpartition(".")[0] or name, []).append(one)
+        layers.setdefault(name.rpartition(".")[0] or name, {})[name] = one
     return tuple(
         LayerFootprint(
-            name=name,
-            parameters=sum(one.numel() for one in held),
-            nonzero_parameters=sum(int(one.count_nonzero()) for one in held),
-            bytes=sum(one.nbytes for one in held),
+            name=layer,
+            parameters=sum(one.numel() for one in held.values()),
+            nonzero_parameters=sum(int(one.count_nonzero()) for one in held.values()),
+            bytes=sum(_by_dtype(pack_weights(held, few)).values()),
             flops=None,
+            weight_bits=next((one.grid.bits for one in few.values()), None),
         )
-        for name, held in layers.items()
+        for layer, held in layers.items()
+        for few in [{name: packed[name] for name in held if name in packed}]
     )
 
 
