@@ -120,6 +120,7 @@ def train_tokens(
         manifest = work / "manifests" / f"{seed}.csv"
         seit.tokenize(manifest, out=store, tokenizer=str(tokenizer), codec="packed")
     changes: dict[str, Any] = {"run.eval_every": TOKEN_STEPS, "optim.lr": rate_of(row, multiple)}
+    changes |= {"model.stem": "4/4/0"}
     if start is not None:
         changes |= {"init_from": start}
         changes |= {"model.stem": "2/2/0", "model.embed_dim": 64}

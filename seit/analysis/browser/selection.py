@@ -115,7 +115,7 @@ class Selection:
 
     @cached_property
     def wrong(self) -> npt.NDArray[np.bool_]:
-        """Whether the run predicts no class of each sample: bool (N,); False for unlabeled ones.
+        """Mistakes of the run, a mask: bool (N,), False for unlabeled samples.
 
         Raises:
             UsageError: there is no run.
