@@ -1,13 +1,11 @@
 """`config.json` of an exported model: everything needed to rebuild it."""
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import timm
 from torch import Tensor, nn
 
 from seit import __version__
@@ -20,6 +18,7 @@ from seit.models import (
     Compression,
     TuningConfig,
     build_backbone,
+    foreign_arguments,
     load_weights,
     make_tuning,
 )
@@ -38,8 +37,6 @@ CONFIG_NAME = "config.json"
 FORMAT = "seit-export"
 VERSION = 1
 MAX_CONFIG_BYTES = 1 << 26
-_OWN_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters)
-"""Arguments of `timm.create_model` itself, such as checkpoint paths, not of models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +255,7 @@ def _result(run: Run, info: dict[str, Any]) -> dict[str, Any]:
 def _check_kwargs(kwargs: Mapping[str, Any], path: Path) -> None:
     """Raise UsageError for arguments that would make timm read other files."""
     for name, value in kwargs.items():
-        foreign = name in _OWN_ARGUMENTS or name.startswith("pretrained")
         values = value if isinstance(value, list) else [value]
-        if foreign or not all(isinstance(x, int | float | str | bool | None) for x in values):
+        is_plain = all(isinstance(one, int | float | str | bool | None) for one in values)
+        if foreign_arguments({name: value}) or not is_plain:
             raise DamagedError(f"{path} passes {name}={value!r} to timm, which no export writes")

@@ -41,6 +41,7 @@ from .layers import TOKENS as TOKENS, timm_layers as timm_layers
 from .pretrained import Loaded as Loaded, load_pretrained as load_pretrained
 from .speech import SpeechClassifier as SpeechClassifier
 from .stem import Stem as Stem
+from .timm_models import foreign_arguments as foreign_arguments
 from .tokenadapt import (
     TokenAdapt as TokenAdapt,
     load_tokenadapt as load_tokenadapt,

@@ -27,15 +27,27 @@ BUILD_ERRORS = (
 )
 """Exceptions of timm models on invalid arguments or inputs."""
 
+_OWN_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
+"""Arguments of `timm.create_model` itself, such as paths of checkpoints, not of networks."""
 _UNKNOWN_ARGUMENT = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
+
+
+def foreign_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Return the settings by which timm would read files of its own choice, or fetch weights."""
+    return [name for name in settings if name in _OWN_ARGUMENTS or name.startswith("pretrained")]
 
 
 def instantiate(name: str, settings: Mapping[str, Any]) -> nn.Module:
     """Build the timm model ``name`` with random weights.
 
     Raises:
-        UsageError: the settings are invalid.
+        UsageError: the settings are invalid, or would make timm read other files.
     """
+    if foreign := foreign_arguments(settings):
+        raise UsageError(
+            f"{name!r} is to be built with {foreign[0]}, which is a setting of timm's loader and "
+            "not of a network; leave it out"
+        )
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, **settings)
     except BUILD_ERRORS as error:

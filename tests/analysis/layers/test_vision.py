@@ -110,6 +110,12 @@ def test_a_name_on_the_hub_is_that_of_timm(monkeypatch, saved):
         ({"architecture": 3}, "names no architecture"),
         ({"architecture": "vit_of_nobody"}, "has no model"),
         ({"model_args": {**SIZES, "depth": 1 << 30}}, "no small numbers"),
+        (
+            {"model_args": {**SIZES, "checkpoint_path": "x.pth"}},
+            "built with checkpoint_path, which",
+        ),
+        ({"model_args": {**SIZES, "cache_dir": "x"}}, "built with cache_dir, which"),
+        ({"model_args": {**SIZES, "pretrained": True}}, "built with pretrained, which"),
         ({"model_args": {**SIZES, "depth": 3}}, r"lacks blocks\.2"),
         ({"model_args": {**SIZES, "depth": 1}}, r"has no blocks\.1"),
         ({"model_args": {**SIZES, "embed_dim": 64}}, "is expected"),
