@@ -56,6 +56,7 @@ from .feeds import (
     SECOND_VIEW as SECOND_VIEW,
     Feed as Feed,
     TrainBatch as TrainBatch,
+    evaluated_split as evaluated_split,
     has_labels as has_labels,
     make_augment as make_augment,
     make_unlabelled_feed as make_unlabelled_feed,

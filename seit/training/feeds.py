@@ -214,18 +214,23 @@ def make_unlabelled_feed(
 ) -> Feed:
     """Load the splits that ``config`` names, to learn without labels.
 
-    The evaluated split may be missing.
+    The evaluated split may be missing or empty.
 
     Raises:
         UsageError: the training split is missing or too small.
     """
     data = config.data
     train = _load_train(store[data.train_split], config, device, rank, labeled=False)
-    evaluation = None
-    if data.val_split in store and len(store[data.val_split]):
-        evaluation = _load_evaluation(store[data.val_split], config, device, rank)
+    evaluated = evaluated_split(store, config)
+    evaluation = None if evaluated is None else _load_evaluation(evaluated, config, device, rank)
     augment = make_augment(store, config, device)
     return Feed(train, evaluation, augment, store.classes, config.run.seed, views)
+
+
+def evaluated_split(store: Store, config: LoopConfig) -> Split | None:
+    """Return the evaluated split of a run without labels; None if it is missing or empty."""
+    name = config.data.val_split
+    return store[name] if name in store and len(store[name]) else None
 
 
 def _load_train(
