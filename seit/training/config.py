@@ -281,6 +281,8 @@ class LoopConfig:
         require_shares(self, "model.drop_path", "ema.decay", fits=lambda share: 0 <= share < 1)
         require_shares(self, "optim.layer_decay", fits=lambda share: 0 < share <= 1)
         require_setting(0 < self.optim.lr < math.inf, "optim.lr", self, "above 0")
+        fits = 0 < self.data.fraction <= 1
+        require_setting(fits, "data.fraction", self, "above 0 and at most 1, such as 0.1 for 10 %")
         least = {
             "data.batch_size": 1,
             "optim.clip_grad": 0,
