@@ -40,6 +40,14 @@ LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
 _BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,3})")
 _LARGEST = {"model.embed_dim": 1 << 16, "model.depth": 1 << 10, "model.num_heads": 1 << 10}
 """Sizes beyond which even a network on the meta device takes too long to build."""
+_FINITE = (
+    "optim.weight_decay",
+    "optim.eps",
+    "schedule.warmup_epochs",
+    "schedule.warmup_lr",
+    "schedule.min_lr",
+)
+"""Settings from 0 to below infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +293,8 @@ class LoopConfig:
         require_setting(fits, "data.fraction", self, "above 0 and at most 1, such as 0.1 for 10 %")
         least = {
             "data.batch_size": 1,
+            "data.window_blocks": 1,
+            "optim.lr_batch_size": 0,
             "optim.clip_grad": 0,
             "optim.accumulate": 1,
             "schedule.epochs": 1,
@@ -297,6 +307,11 @@ class LoopConfig:
         for name, low in least.items():
             value = _value(self, name)
             require_setting(value is None or value >= low, name, self, f"at least {low}")
+        for name in _FINITE:
+            fits = 0 <= _value(self, name) < math.inf
+            require_setting(fits, name, self, "at least 0 and finite")
+        fits = all(0 <= beta < 1 for beta in self.optim.betas)
+        require_setting(fits, "optim.betas", self, "two numbers from 0 to below 1, as 0.9 and 0.95")
         for name, high in _LARGEST.items():
             value = _value(self, name)
             fits = value is None or 1 <= value <= high
