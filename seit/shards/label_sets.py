@@ -53,6 +53,10 @@ class LabelSets:
         targets[~self.known[indices]] = -1
         return targets
 
+    def any_of(self, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which samples (N,) have a class of those ``wanted``, bool (K,)."""
+        return np.asarray((self.packed & np.packbits(wanted)).any(axis=1))
+
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """Samples of each class: int64 (K,)."""

@@ -58,7 +58,7 @@ def _has_any(split: Split, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.boo
         return np.isin(split.labels, numbers)
     wanted = np.zeros(sets.num_classes, dtype=bool)
     wanted[numbers] = True
-    return np.asarray((sets.packed & np.packbits(wanted)).any(axis=1))
+    return sets.any_of(wanted)
 
 
 def share_of(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from support.pretraining import CLASSES
-from support.several import write_several
+from support.several import labels_of, write_several
 from torch.nn import functional as F
 
 import seit
@@ -16,6 +16,7 @@ from seit.analysis.runs.compare import compare_runs
 from seit.augment import Augmented
 from seit.errors import SeitError, UsageError
 from seit.ingest.sources import list_corpus
+from seit.stores import filter_store
 from seit.training import Run, average_precision, read_predictions
 from seit.training.class_weights import class_weights
 from seit.training.config import LossConfig
@@ -242,6 +243,64 @@ def test_two_runs_are_paired_by_their_hits_and_have_no_confused_recalls(
     a, b = (read_predictions(Run.open(path)).right for path in (first, tmp_path / "run"))
     assert verdict.kind == "mcnemar"
     assert (verdict.only_first, verdict.only_this) == (int((a & ~b).sum()), int((b & ~a).sum()))
+
+
+@pytest.fixture(scope="module")
+def renamed(pattern_folder, tmp_path_factory):
+    """Val has one spelling of two classes, a class that the run lacks, and samples of it alone."""
+    folder = tmp_path_factory.mktemp("renamed")
+    lines = []
+    for path in sorted((pattern_folder / "pictures" / "val").glob("*/*.png")):
+        labels = labels_of(path)
+        number = int(path.stem.removeprefix(path.parent.name))
+        if number == 0:
+            labels = ["owl"]
+        elif number == 1:
+            labels = []
+        elif number == 2:
+            labels = [*labels, "owl"]
+        elif number == 3:
+            labels = [labels[0].title()]
+        elif path.parent.name == "dots":
+            labels = ["dots", "Dots"]
+        lines.append({"path": str(path), "split": "val", "labels": labels})
+    table = folder / "table.jsonl"
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tokenizer = pattern_folder / "store" / "tokenizer.safetensors"
+    seit.tokenize(table, out=folder / "store", tokenizer=str(tokenizer))
+    return seit.open(folder / "store")
+
+
+def test_labels_of_unknown_classes_are_left_out(renamed, run_of_several, tmp_path, call):
+    out, _ = run_of_several
+    path = renamed.folder.path
+    with pytest.raises(UsageError, match=r"holds 6 samples of 1 classes .*: 'owl'; pass --unk"):
+        seit.evaluate(out, store=renamed, spelling="loose")
+    found = seit.evaluate(
+        out, store=renamed, unknown_classes="skip", spelling="loose", out=tmp_path / "tables"
+    )
+    assert found.unknown_classes == {"owl": 6}
+    assert (found.unknown_samples, found.samples) == (3, 12), "three samples are owls alone"
+    run = Run.open(out)
+    assert found.scores.targets.shape == (12, len(run.classes))
+    with (tmp_path / "tables" / "predictions.csv").open() as file:
+        true = {row["key"]: json.loads(row["true"]) for row in csv.DictReader(file)}
+    expected = {
+        sample.key: sorted({name.lower() for name in sample.metadata["labels"]} - {"owl"})
+        for sample in renamed["val"]
+        if sample.metadata["labels"] != ["owl"]
+    }
+    assert {key: sorted(names) for key, names in true.items()} == expected
+    code, _, errors = call("eval", out, path, "--unknown-classes", "skip", "--spelling", "loose")
+    assert code == 0
+    assert "not know are left out: 'owl'; 3 samples without another label are skipped" in errors
+
+
+def test_a_split_of_unknown_classes_alone_is_refused(renamed, run_of_several, tmp_path):
+    rows = [row for row, one in enumerate(renamed["val"]) if one.metadata["labels"] == ["owl"]]
+    filter_store(renamed, tmp_path / "owls", rows={"val": np.array(rows)})
+    with pytest.raises(UsageError, match="holds no labeled samples to evaluate, but those of"):
+        seit.evaluate(run_of_several[0], store=tmp_path / "owls", unknown_classes="skip")
 
 
 def test_a_prediction_has_the_labels_from_a_threshold_on(pattern_folder, run_of_several, call):
