@@ -57,6 +57,10 @@ class LabelSets:
         """Return which samples (N,) have a class of those ``wanted``, bool (K,)."""
         return np.asarray((self.packed & np.packbits(wanted)).any(axis=1))
 
+    def rows_of(self, number: int) -> npt.NDArray[np.int64]:
+        """Return the samples int64 (n,) of the class ``number``, ascending."""
+        return np.flatnonzero(self.packed[:, number // 8] & np.uint8(128 >> number % 8))
+
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """Samples of each class: int64 (K,)."""

@@ -17,6 +17,7 @@ from seit.augment import Augmented
 from seit.errors import SeitError, UsageError
 from seit.ingest.sources import list_corpus
 from seit.stores import filter_store
+from seit.stream import held_out
 from seit.training import Run, average_precision, read_predictions
 from seit.training.class_weights import class_weights
 from seit.training.config import LossConfig
@@ -345,6 +346,19 @@ def test_a_run_resumes_bit_for_bit(several, tmp_path):
         seit.train(several, out=tmp_path / "b", config=TINY, steps=4, progress=stop)
     again = seit.train(several, out=tmp_path / "b", config=TINY, steps=4, resume=True)
     assert (again.loss, again.mean_average_precision) == (whole.loss, whole.mean_average_precision)
+
+
+def test_every_label_keeps_a_training_sample(several):
+    split = several["train"]
+    sets = split.label_sets
+    for number in range(sets.num_classes):
+        own = np.flatnonzero(sets.rows(np.arange(36))[:, number])
+        np.testing.assert_array_equal(sets.rows_of(number), own)
+    held = held_out(split, share=0.97, seed=0)
+    left = np.setdiff1d(np.arange(36), held)
+    assert len(left) < 5, "of the 35 samples that the share is, few are given back"
+    assert (sets.rows(left).sum(0) > 0).all()
+    assert len(held_out(split, share=0.25)) == 9
 
 
 def test_damaged_label_sets_are_an_error(several, monkeypatch):
