@@ -116,6 +116,30 @@ def test_a_split_has_the_labels_of_the_table(several):
     ).all()
 
 
+def test_samples_count_for_each_of_their_labels(several, tmp_path, monkeypatch, call):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("seit.stores.counts._WORTH_SECONDS", 0.0)
+    expected = {
+        name: tuple(
+            sum(label in (sample.metadata["labels"] or ()) for sample in split)
+            for label in several.classes
+        )
+        for name, split in several.items()
+    }
+    assert sum(expected["train"]) > len(several["train"])
+    cache = tmp_path / "seit" / "counts"
+    cache.mkdir(parents=True)
+    wrong = {name: [0] * len(several.classes) for name in several}
+    (cache / f"{several.card.seal}.json").write_text(json.dumps(wrong))
+    found = seit.info(several, counts=True)
+    assert found.class_counts == expected
+    monkeypatch.setattr("seit.stores.counts._count", None)
+    assert seit.info(several, counts=True).class_counts == expected, "recalled from the cache"
+    code, shown, _ = call("info", several.folder.path, "--counts", "--json")
+    assert code == 0
+    assert json.loads(shown)["class_counts"] == {name: [*of] for name, of in expected.items()}
+
+
 def test_other_stores_have_none(pattern_store):
     assert pattern_store["train"].label_sets is None
 
