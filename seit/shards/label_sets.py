@@ -54,6 +54,10 @@ class LabelSets:
         targets[~self.known[indices]] = -1
         return targets
 
+    def of_samples(self, indices: npt.NDArray[np.integer]) -> "LabelSets":
+        """Return the label sets of the samples ``indices`` (n,)."""
+        return LabelSets(self.packed[indices], self.known[indices], self.num_classes)
+
     def any_of(self, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which samples (N,) have a class of those ``wanted``, bool (K,)."""
         return np.asarray((self.packed & np.packbits(wanted)).any(axis=1))

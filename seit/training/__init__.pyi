@@ -60,6 +60,7 @@ from .feeds import (
     has_labels as has_labels,
     make_augment as make_augment,
     make_unlabelled_feed as make_unlabelled_feed,
+    training_rows as training_rows,
 )
 from .flops import Flops as Flops, count_flops as count_flops
 from .footprint import (

@@ -6,8 +6,10 @@ Legend: B batch, C channels, h w inputs of the network.
 import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ from seit.stream import (
     ResidentLoader,
     check_labeled,
     loader,
-    select,
+    share_of,
 )
 from seit.training.config import LoopConfig
 from seit.training.precision import compute_dtype
@@ -233,6 +235,24 @@ def evaluated_split(store: Store, config: LoopConfig) -> Split | None:
     return store[name] if name in store and len(store[name]) else None
 
 
+class Labeled(Protocol):
+    """Split of tokens or sounds, with labels (N,)."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.integer]:
+        """Labels (N,), −1 for an unlabeled sample."""
+        ...
+
+
+def training_rows(split: Labeled, config: LoopConfig) -> npt.NDArray[np.int64] | None:
+    """Return the rows of the training split that ``data.fraction`` keeps; None for all."""
+    fraction = config.data.fraction
+    if fraction == 1:
+        return None
+    labels = split.labels
+    return share_of(labels, np.arange(len(labels)), fraction=fraction, seed=config.run.seed)
+
+
 def _load_train(
     split: Split, config: LoopConfig, device: torch.device, rank: Rank | None, *, labeled: bool
 ) -> Loader:
@@ -273,9 +293,7 @@ def _load(
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
-    subset = None
-    if shuffle and data.fraction < 1:
-        subset = select(split, fraction=data.fraction, seed=seed)
+    subset = training_rows(split, config) if shuffle else None
     if data.pixels is None:
         return loader(
             split,

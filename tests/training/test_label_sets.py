@@ -196,6 +196,10 @@ def test_balanced_weights_are_of_present_labels(several):
     expected = (36 - sets.counts) / sets.counts
     weights = class_weights("balanced", several["train"])
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    rows = np.arange(0, 36, 3)
+    counts = sets.rows(rows).sum(0)
+    weights = class_weights("balanced", several["train"], rows=rows)
+    np.testing.assert_allclose(weights, (12 - counts) / counts, rtol=1e-6)
 
 
 @pytest.mark.parametrize("decimals", [1, 6])

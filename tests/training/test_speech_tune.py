@@ -67,6 +67,19 @@ def test_evaluation_and_prediction_take_the_speech_model_again(place, capsys):
         seit.predict(place / "run", files=files, backbone=place / "other")
 
 
+def test_classes_are_weighted_by_the_clips_that_are_trained_on(place, tmp_path):
+    seit.tune(
+        place / "tones",
+        out=tmp_path / "run",
+        backbone=f"hf:{place / 'hubert'}",
+        method="linear",
+        steps=1,
+        **SHORT,
+        **{"loss.class_weights": "balanced", "data.fraction": 0.5},
+    )
+    assert set(Run.open(tmp_path / "run").info["class_weights"].values()) == {1.0}
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(place, tmp_path):
     given = {"backbone": f"hf:{place / 'hubert'}", "steps": 4, "method": "houlsby", **SHORT}
 
