@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -426,6 +427,29 @@ def test_the_protocol_tells_whether_the_backbone_knew_the_classes(store, tmp_pat
     with pytest.raises(UsageError, match="is a continual run"):
         run(store, tmp_path / "more", settings, init_from=tmp_path / "run")
     assert run(store, tmp_path / "random", settings).protocol["pretraining"] is None
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        (
+            {"bytes": 600, "medium": "jpeg:60"},
+            "the memory of 600 bytes ended with no exemplar: 'ba",
+        ),
+        ({"bytes": 126, "policy": "reservoir"}, r"with none of [345] of 6 classes met: '.*; raise"),
+        ({"bytes": 600}, None),
+    ],
+)
+def test_a_memory_that_lost_classes_warns(store, tmp_path, caplog, memory, words):
+    if "medium" in memory:
+        memory["source"] = str(store.folder).removesuffix("store") + "pictures"
+    result = run(store, tmp_path / "run", changed(method="er", memory=memory))
+    found = [text for text in result.warnings if "the memory of" in text]
+    assert len(found) == (words is not None)
+    if words is not None:
+        assert re.search(words, found[0])
+        assert found[0] in caplog.messages
+        assert Run.open(tmp_path / "run").info["result"]["warnings"][-1] == found[0]
 
 
 # --- refusals -------------------------------------------------------------------------------------
