@@ -109,7 +109,8 @@ class DataConfig:
     """Blocks per window of the order `window`, usually of 1,024 samples each."""
     mode: Mode = "auto"
     """`resident` keeps whole splits in memory; `streaming` keeps two windows and needs the order
-    `window`; `auto` is resident if the copies of all processes take at most half of the memory."""
+    `window`; `auto` is resident if the copies of all processes take at most half of the memory.
+    Pixels are decoded once (`resident`) or at each step; `auto` decodes up to 2 GiB once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,6 +432,21 @@ def require_setting(condition: bool, name: str, config: LoopConfig, expected: st
     """
     if not condition:
         raise UsageError(f"{name} is {_value(config, name)!r}; it must be {expected}")
+
+
+def require_defaults(config: LoopConfig, *names: str, reason: str) -> None:
+    """Refuse settings without effect.
+
+    Raises:
+        UsageError: a setting differs from the default of its group; the message gives ``reason``.
+    """
+    for name in names:
+        group, _, key = name.rpartition(".")
+        default = getattr(type(_value(config, group))(), key)
+        if _value(config, name) != default:
+            raise UsageError(
+                f"{name} is {_value(config, name)!r}, but {reason}; set it to {default!r}"
+            )
 
 
 def require_shares(config: LoopConfig, *names: str, fits: Callable[[float], bool]) -> None:

@@ -28,7 +28,7 @@ from seit.stream import (
     loader,
     share_of,
 )
-from seit.training.config import LoopConfig
+from seit.training.config import LoopConfig, require_defaults
 from seit.training.precision import compute_dtype
 
 _LOG = logging.getLogger(__name__)
@@ -290,6 +290,9 @@ def _load(
         raise UsageError(
             "data.sampling is 'balanced', which takes labeled tokens; set it to natural"
         )
+    if data.pixels is not None and shuffle:
+        reason = "pixels are drawn from all of the split"
+        require_defaults(config, "data.order", "data.window_blocks", reason=reason)
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
@@ -319,6 +322,7 @@ def _load(
         shuffle=shuffle,
         seed=seed,
         device=device,
+        resident={"auto": None, "resident": True, "streaming": False}[data.mode],
         subset=subset,
         rank=rank,
     )

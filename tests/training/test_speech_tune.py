@@ -127,6 +127,23 @@ def test_clips_of_one_length_are_cut_and_padded(place):
     assert len(open_sounds(place / "tones", seconds=0.05)["val"]) > len(data["val"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data.sampling", "balanced"),
+        ("data.order", "window"),
+        ("data.window_blocks", 3),
+        ("data.mode", "streaming"),
+    ],
+)
+def test_orders_of_tokens_are_refused(place, tmp_path, name, value):
+    given = {"backbone": f"hf:{place / 'hubert'}", "method": "linear", "steps": 1, **SHORT}
+    with pytest.raises(UsageError, match=rf"{name} is {value!r}, but .*; set it to") as found:
+        seit.tune(place / "tones", out=tmp_path / "run", **given, **{name: value})
+    assert "\n" not in str(found.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_does_not_fit_is_told_in_one_line(place, tmp_path):
     backbone, tones = f"hf:{place / 'hubert'}", place / "tones"
     out = tmp_path / "run"

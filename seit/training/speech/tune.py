@@ -18,6 +18,7 @@ from seit.progress import Progress
 from seit.stream import SoundLoader
 from seit.tokenizers import StemCache, load_speech
 from seit.training.classify import CLASSIFIER_FILES
+from seit.training.config import require_defaults
 from seit.training.feeds import Feed, training_rows
 from seit.training.launch import run_objective
 from seit.training.objective import LoopFigures
@@ -160,8 +161,15 @@ def sound_feed(data: SoundData, config: SpeechTuneConfig, ranks: Ranks) -> Feed:
     """Return batches of both splits of a run.
 
     Raises:
-        UsageError: a split is missing, too small or not labeled.
+        UsageError: a split is missing, too small or not labeled, or a setting has no effect on
+            sounds.
     """
+    names = ("data.sampling", "data.order", "data.window_blocks")
+    require_defaults(config, *names, reason="clips of sounds are drawn alike from all of the split")
+    if config.data.mode == "streaming":
+        raise UsageError(
+            "data.mode is 'streaming', but sounds are held in memory; set it to 'auto'"
+        )
     settings, seed = config.data, config.run.seed
     train, val = data[settings.train_split], data[settings.val_split]
     labels = train.labels
