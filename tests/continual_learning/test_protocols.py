@@ -198,6 +198,18 @@ def test_a_blurry_task_is_tested_among_the_classes_whose_own_it_is(store, tmp_pa
     assert result.accuracy_matrix[-1] == expected.accuracy_matrix[-1]
 
 
+@pytest.mark.parametrize("kind", ["online", "blurry"])
+def test_a_frozen_head_learns_streams_without_tasks(store, tmp_path, kind):
+    stream = {"kind": kind, **({"tasks": 2} if kind == "blurry" else {})}
+    frozen = run(store, tmp_path / "frozen", changed(method="frozen-head", stream=stream))
+    linear = changed(method="seq-ft", stream=stream, tuning={"method": "linear"})
+    expected = run(store, tmp_path / "linear", linear)
+    assert frozen.curve == expected.curve
+    assert frozen.accuracy_matrix == expected.accuracy_matrix
+    assert frozen.protocol["mask"] == "seen"
+    assert frozen.trained_parameters == expected.trained_parameters == 16 * 6 + 6
+
+
 # --- going on -------------------------------------------------------------------------------------
 
 
@@ -465,7 +477,16 @@ def test_a_memory_that_lost_classes_warns(store, tmp_path, caplog, memory, words
         ({"data": {"order": "window"}}, "data.order is window"),
         ({"data": {"mode": "streaming"}}, "data.mode is streaming"),
         ({"stream": {"domains": "folder"}}, "stream.domains is folder"),
+        ({"data": {"window_blocks": 2}}, "data.window_blocks is 2"),
         ({"stream": {"eval_every": 5}}, "stream.eval_every is 5"),
+        ({"stream": {"tasks": 3}}, "stream.tasks is 3, .* kind class .* or choose blurry"),
+        ({"stream": {"kind": "online", "disjoint_share": 0.2}}, "stream.disjoint_share is 0.2"),
+        (
+            {"stream": {"kind": "domain", "domains": "folder", "blur_share": 0.2}},
+            "stream.blur_share is 0.2",
+        ),
+        ({"memory": {"batch_size": 4}}, "memory.batch_size is 4, but the method lae keeps no"),
+        ({"memory": {"medium": "png"}}, "memory.medium is png, but the method lae keeps no samp"),
         ({"stream": {"initial": 0}}, "stream.initial is 0"),
         ({"stream": {"kind": "blurry", "initial": 3}}, "stream.initial is 3"),
         ({"stream": {"kind": "online"}, "mask": "task"}, "set it to seen"),
