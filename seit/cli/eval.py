@@ -66,12 +66,13 @@ def command(
         return print_result(result)
     if result.unknown_classes:
         names = listed(list(result.unknown_classes))
-        warn(
-            [
-                f"{result.unknown_samples:,} samples of classes that the run does not know are "
-                f"left out: {names}"
-            ]
-        )
+        if result.scores is None:
+            text = f"{result.unknown_samples:,} samples of classes that the run does not know are "
+            text += f"left out: {names}"
+        else:
+            text = f"labels that the run does not know are left out: {names}; "
+            text += f"{result.unknown_samples:,} samples without another label are skipped"
+        warn([text])
     if result.missing_classes:
         warn([f"the store lacks classes of the run: {listed(result.missing_classes)}"])
     figures = accuracy_rows(result, samples=result.samples, num_classes=result.num_classes)

@@ -1,4 +1,8 @@
-"""Checks that the settings of a continual run are consistent and that none is ignored."""
+"""Checks that the settings of a continual run are consistent.
+
+None of its stream, data and memory is ignored, but `stream.increment`, which recipes set for all
+streams. Groups that are named after a method are read by that method alone.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +38,7 @@ def _check_absent(config: "ContinualConfig") -> None:
         "optim.accumulate": (config.optim.accumulate, 1),
         "optim.layer_decay": (config.optim.layer_decay, 1),
         "data.order": (config.data.order, "global"),
+        "data.window_blocks": (config.data.window_blocks, type(config.data)().window_blocks),
         "run.compile": (config.run.compile, False),
         "run.eval_every": (config.run.eval_every, 0),
     }
@@ -67,6 +72,14 @@ def _check_memory(config: "ContinualConfig") -> None:
             f"memory.bytes is {config.memory.bytes}, but the method {config.method} keeps no "
             f"samples; set it to 0, or choose {methods_where(uses_memory=True)}"
         )
+    usual = type(config.memory)()
+    for name in ("medium", "batch_size"):
+        value, expected = getattr(config.memory, name), getattr(usual, name)
+        if not config.learner.uses_memory and value != expected:
+            raise UsageError(
+                f"memory.{name} is {value}, but the method {config.method} keeps no samples; leave "
+                f"it out, or choose {methods_where(uses_memory=True)}"
+            )
     keeps_pictures = config.learner.uses_memory and config.memory.medium != "tokens"
     if keeps_pictures and config.memory.source is None:
         raise UsageError(
@@ -89,6 +102,7 @@ def _check_memory(config: "ContinualConfig") -> None:
 
 def _check_stream(config: "ContinualConfig") -> None:
     stream = config.stream
+    usual = type(stream)()
     if stream.kind == "domain" and stream.domains is None:
         raise UsageError(
             "a domain stream needs stream.domains: a CSV file of key and domain, or folder"
@@ -98,6 +112,10 @@ def _check_stream(config: "ContinualConfig") -> None:
         "initial": (stream.initial is not None, ("class", "online")),
         "order": (stream.order != "natural", ("class", "online", "blurry")),
         "eval_every": (stream.eval_every > 0, ("online", "blurry")),
+        **{
+            name: (getattr(stream, name) != getattr(usual, name), ("blurry",))
+            for name in ("tasks", "disjoint_share", "blur_share")
+        },
     }
     for name, (is_set, kinds) in fitting.items():
         if is_set and stream.kind not in kinds:

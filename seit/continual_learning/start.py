@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from seit.augment import TokenAugment
+from seit.classes import listed
 from seit.config import flatten, to_mapping
 from seit.continual_learning.config import ContinualConfig
 from seit.continual_learning.feeds import Rows
@@ -154,7 +155,11 @@ def _continual(
         running = Running(learner, train, evaluated, run, progress)
         running.finish()
     seconds = time.perf_counter() - started
-    result = make_result(running, store, begun, seconds=seconds, warnings=warnings)
+    lost = _memory_warnings(setting.memory, store)
+    if ranks.is_main:
+        for text in lost:
+            _LOG.warning("%s", text)
+    result = make_result(running, store, begun, seconds=seconds, warnings=warnings + lost)
     if run.info["status"] == "finished":  # only some files are missing
         result = recorded_result(run.info["result"])
     if ranks.is_main:
@@ -172,6 +177,19 @@ def _warnings(config: ContinualConfig) -> tuple[str, ...]:
         f"the backbone has random weights, and {tuned} leaves most of them as they are, so that "
         f"the figures of {config.method} say next to nothing; name a pretrained run by "
         "--init-from, or train the whole backbone by --pet full",
+    )
+
+
+def _memory_warnings(memory: Memory | None, store: Store) -> tuple[str, ...]:
+    """Say which classes the memory lost, if any."""
+    if memory is None or not len(memory.lacking):
+        return ()
+    lacking, met = memory.lacking.tolist(), memory.describe()["classes_met"]
+    names = listed([store.classes[label] for label in lacking])
+    what = "no exemplar" if not len(memory) else f"none of {len(lacking):,} of {met:,} classes met"
+    return (
+        f"the memory of {memory.budget_bytes:,} bytes ended with {what}: {names}; raise "
+        "memory.bytes, or choose a medium of smaller exemplars, such as tokens",
     )
 
 

@@ -29,7 +29,15 @@ from seit.pretraining.probes import Probes
 from seit.pretraining.report import write_pretrain_report
 from seit.report import Captioned
 from seit.shards import Store
-from seit.training import LoopFigures, Objective, Ranks, Run, TrainBatch, make_unlabelled_feed
+from seit.training import (
+    LoopFigures,
+    Objective,
+    Ranks,
+    Run,
+    TrainBatch,
+    evaluated_split,
+    make_unlabelled_feed,
+)
 
 if TYPE_CHECKING:  # the settings look up facts about objectives
     from seit.pretraining.config import PretrainConfig
@@ -243,9 +251,12 @@ class Pretraining(Objective[PretrainResult]):
         write_pretrain_report(run, title=self.title, info=info, pictures=pictures)
 
     def _pictures(self, model: nn.Module) -> list[tuple[str, list[Captioned]]]:
-        """Return some evaluated samples: original, masked, and as completed by the network."""
-        name = self.config.data.val_split
-        split = self.store[name if name in self.store else self.config.data.train_split]
+        """Return some samples: original, masked, and as completed by the network.
+
+        Those of the training split if none are evaluated.
+        """
+        evaluated = evaluated_split(self.store, self.config)
+        split = self.store[self.config.data.train_split] if evaluated is None else evaluated
         keys = split.keys
         rows = np.unique(np.linspace(0, len(split) - 1, NUM_PICTURES).astype(np.int64))
         whole_nHW = torch.from_numpy(split.tokens[rows].astype(np.int64)).to(self.ranks.device)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from seit.augment import TokenAugment
 from seit.errors import UsageError
 from seit.shards import Split, Store
-from seit.training import LoopConfig, Ranks
+from seit.training import LoopConfig, Ranks, evaluated_split
 
 _BATCH = 256
 _ITERATIONS = 100
@@ -77,8 +77,9 @@ class Probes:
         self._augment = augment
         self._ranks = ranks
         train = store[config.data.train_split]
-        has_val = config.data.val_split in store and len(store[config.data.val_split]) > 0
-        self._tested = store[config.data.val_split] if has_val else train
+        evaluated = evaluated_split(store, config)
+        has_val = evaluated is not None
+        self._tested = train if evaluated is None else evaluated
         self._learned = train
         test_labels = self._tested.labels
         train_rows = _spread(np.flatnonzero(train.labels >= 0), probe.samples)

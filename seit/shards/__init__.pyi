@@ -53,7 +53,11 @@ from .index import (
     write_index as write_index,
 )
 from .jit import compiled as compiled
-from .label_sets import LABELS_KEY as LABELS_KEY, LabelSets as LabelSets
+from .label_sets import (
+    LABELS_KEY as LABELS_KEY,
+    LabelSets as LabelSets,
+    read_label_set_blocks as read_label_set_blocks,
+)
 from .listed import (
     CODEBOOK_NAME as CODEBOOK_NAME,
     CODEBOOK_TENSOR as CODEBOOK_TENSOR,

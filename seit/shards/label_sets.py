@@ -7,6 +7,7 @@ classes. Names survive merges and filters, which renumber labels.
 Legend: N samples of a split, K classes, n chosen samples.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,18 @@ class LabelSets:
         targets[~self.known[indices]] = -1
         return targets
 
+    def of_samples(self, indices: npt.NDArray[np.integer]) -> "LabelSets":
+        """Return the label sets of the samples ``indices`` (n,)."""
+        return LabelSets(self.packed[indices], self.known[indices], self.num_classes)
+
+    def any_of(self, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which samples (N,) have a class of those ``wanted``, bool (K,)."""
+        return np.asarray((self.packed & np.packbits(wanted)).any(axis=1))
+
+    def rows_of(self, number: int) -> npt.NDArray[np.int64]:
+        """Return the samples int64 (n,) of the class ``number``, ascending."""
+        return np.flatnonzero(self.packed[:, number // 8] & np.uint8(128 >> number % 8))
+
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """Samples of each class: int64 (K,)."""
@@ -97,19 +110,34 @@ def read_label_sets(split: "Split") -> LabelSets:
         DamagedError: a block is damaged, or an entry names no class of the store.
         UsageError: they take too much memory.
     """
-    number_of = {name: number for number, name in enumerate(split.classes)}
-    width = -(-len(number_of) // 8)
+    num_classes = len(split.classes)
+    width = -(-num_classes // 8)
     if len(split) * width > MAX_TARGET_BYTES:
         raise UsageError(
-            f"the labels of {len(split):,} samples of {len(number_of):,} classes take more than "
+            f"the labels of {len(split):,} samples of {num_classes:,} classes take more than "
             f"{MAX_TARGET_BYTES:,} bytes of memory; filter the store by class first"
         )
     split.check_files(len(split) * width)
+    parts = list(read_label_set_blocks(split))
+    return LabelSets(
+        np.concatenate([np.empty((0, width), dtype=np.uint8), *(one.packed for one in parts)]),
+        np.concatenate([np.empty(0, dtype=bool), *(one.known for one in parts)]),
+        num_classes,
+    )
+
+
+def read_label_set_blocks(split: "Split") -> Iterator[LabelSets]:
+    """Yield the label sets of the samples of each block.
+
+    Raises:
+        DamagedError: a block is damaged, or an entry names no class of the store.
+    """
+    number_of = {name: number for number, name in enumerate(split.classes)}
+    width = -(-len(number_of) // 8)
 
     def read(shard: Any, block: int) -> tuple[Any, Any]:
         return shard.open_block(block, Kind.LABELS), shard.open_block(block, Kind.METADATA)
 
-    packed, known = [], []
     for labels, entries in split.read_blocks(read):
         if labels.max(initial=-1) >= len(number_of):
             raise DamagedError(
@@ -130,14 +158,7 @@ def read_label_sets(split: "Split") -> LabelSets:
             is_known[row] = True
             rows += [row] * len(found)
             numbers += [number_of[name] for name in found]
-        packed.append(_pack(rows, numbers, (len(labels), width)))
-        known.append(is_known)
-    empty = np.empty((0, width), dtype=np.uint8)
-    return LabelSets(
-        np.concatenate([empty, *packed]),
-        np.concatenate([np.empty(0, dtype=bool), *known]),
-        len(number_of),
-    )
+        yield LabelSets(_pack(rows, numbers, (len(labels), width)), is_known, len(number_of))
 
 
 def _pack(rows: list[int], numbers: list[int], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:

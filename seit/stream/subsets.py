@@ -4,7 +4,7 @@ Legend: n samples chosen of N.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -58,7 +58,7 @@ def _has_any(split: Split, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.boo
         return np.isin(split.labels, numbers)
     wanted = np.zeros(sets.num_classes, dtype=bool)
     wanted[numbers] = True
-    return np.asarray((sets.packed & np.packbits(wanted)).any(axis=1))
+    return sets.any_of(wanted)
 
 
 def share_of(
@@ -72,17 +72,62 @@ def share_of(
         fraction: the share, above 0, at most 1.
         seed: seed of the selection.
     """
-    if fraction == 1 or not len(chosen):
+    if fraction == 1:
+        return chosen.astype(np.int64)
+    return _of_each_class(
+        labels, chosen, lambda size: math.ceil(size * fraction - _ROUNDING), seed=seed
+    )
+
+
+def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Return rows of a split to judge on, ascending: int64 (n,); every class keeps others.
+
+    The share of every class is rounded to the nearest number, but a class of two or more samples
+    has at least one on both sides, and the sample of a class of one is not held out. With several
+    labels per sample, the share is one of all samples, and every class keeps one of its own.
+
+    Args:
+        split: split of a store.
+        share: share of the samples, above 0 and below 1.
+        seed: seed of the selection.
+    """
+    labels = split.labels
+    rows = _of_each_class(
+        labels,
+        np.arange(len(labels)),
+        lambda size: min(size - 1, max(1, math.floor(size * share + 0.5))),
+        seed=seed,
+    )
+    sets = split.label_sets
+    if sets is None:
+        return rows
+    is_held = np.zeros(len(labels), dtype=bool)
+    is_held[rows] = True
+    for number in range(sets.num_classes):
+        own = sets.rows_of(number)
+        if len(own) and is_held[own].all():
+            is_held[own[0]] = False
+    return np.flatnonzero(is_held)
+
+
+def _of_each_class(
+    labels: npt.NDArray[np.integer],
+    chosen: npt.NDArray[np.integer],
+    count_of: Callable[[int], int],
+    *,
+    seed: int,
+) -> npt.NDArray[np.int64]:
+    """Return as many rows of each class as ``count_of`` says of its size, ascending."""
+    if not len(chosen):
         return chosen.astype(np.int64)
     ordered = chosen[np.argsort(labels[chosen], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[ordered], prepend=-2))
     parts = []
     for rows in np.split(ordered, starts[1:]):
-        count = math.ceil(len(rows) * fraction - _ROUNDING)
-        epoch = int(labels[rows[0]]) + 1
-        order = sample_at(np.arange(count), len(rows), seed=seed ^ _CLASS_STREAM, epoch=epoch)
+        ranks, epoch = np.arange(count_of(len(rows))), int(labels[rows[0]]) + 1
+        order = sample_at(ranks, len(rows), seed=seed ^ _CLASS_STREAM, epoch=epoch)
         parts.append(rows[order])
-    return np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+    return np.sort(np.concatenate(parts))
 
 
 def _numbers(split: Split, classes: Sequence[str | int]) -> npt.NDArray[np.int64]:

@@ -56,9 +56,11 @@ from .feeds import (
     SECOND_VIEW as SECOND_VIEW,
     Feed as Feed,
     TrainBatch as TrainBatch,
+    evaluated_split as evaluated_split,
     has_labels as has_labels,
     make_augment as make_augment,
     make_unlabelled_feed as make_unlabelled_feed,
+    training_rows as training_rows,
 )
 from .flops import Flops as Flops, count_flops as count_flops
 from .footprint import (

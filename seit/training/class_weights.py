@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,14 +24,21 @@ MAX_WEIGHT = 1000.0
 _ENTRY = "class_weights"
 
 
-def class_weights(setting: str | None, split: Split) -> Tensor | None:
+def class_weights(
+    setting: str | None, split: Split, *, rows: npt.NDArray[np.integer] | None = None
+) -> Tensor | None:
     """Return the weights of a store's classes, float32 (N,); None if all are 1.
 
     ``balanced`` weights a class by n / (N · n_c), with n labeled samples, n_c of them of the class
     and N classes with samples: the mean weight of a sample is 1. With several labels per sample it
     weights a present label by (n − n_c) / n_c, as PyTorch's ``pos_weight``, at most `MAX_WEIGHT`.
-    Otherwise ``setting`` is a YAML or
-    JSON file of weights by class name; classes that it leaves out have weight 1.
+    Otherwise ``setting`` is a YAML or JSON file of weights by class name; classes that it leaves
+    out have weight 1.
+
+    Args:
+        setting: ``balanced``, a file, or None.
+        split: the training split.
+        rows: samples that are trained on, int (n,); None for all.
 
     Raises:
         UsageError: there is no such file, or it names an unknown class or an invalid weight.
@@ -40,9 +48,9 @@ def class_weights(setting: str | None, split: Split) -> Tensor | None:
     classes = split.classes
     sets = split.label_sets
     if setting == BALANCED and sets is not None:
-        return _present_weights(sets)
+        return _present_weights(sets if rows is None else sets.of_samples(rows))
     if setting == BALANCED:
-        labels = split.labels
+        labels = split.labels if rows is None else split.labels[rows]
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
         shares = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return torch.from_numpy(np.where(counts > 0, shares, 1.0)).float()

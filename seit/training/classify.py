@@ -26,7 +26,7 @@ from seit.training.answers import confusion_record, write_predictions
 from seit.training.class_weights import class_weights, record_weights
 from seit.training.config import TrainConfig
 from seit.training.evaluate import Evaluation, evaluate
-from seit.training.feeds import Feed, TrainBatch, make_feed
+from seit.training.feeds import Feed, TrainBatch, make_feed, training_rows
 from seit.training.initialize import start_from, starting_from
 from seit.training.launch import has_checkpoint, run_objective
 from seit.training.losses import classification_loss, distillation_loss
@@ -150,7 +150,11 @@ class Classifying(Objective[Result]):
         self._pretrained = start_from_pretrained(model, config) if from_file else None
         super().__init__(config, feed, ranks, model)
         self.store = store  # a store, or other data with the same splits and classes
-        weights = class_weights(config.loss.class_weights, store[config.data.train_split])
+        weights = class_weights(
+            config.loss.class_weights,
+            store[config.data.train_split],
+            rows=training_rows(store[config.data.train_split], config),
+        )
         self._class_weights = None if weights is None else weights.to(ranks.device)
         self._check_labels()
         self._teacher: Teacher | None = None

@@ -40,6 +40,14 @@ LENGTHS = frozenset({"schedule.epochs", "schedule.steps"})
 _BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,3})")
 _LARGEST = {"model.embed_dim": 1 << 16, "model.depth": 1 << 10, "model.num_heads": 1 << 10}
 """Sizes beyond which even a network on the meta device takes too long to build."""
+_FINITE = (
+    "optim.weight_decay",
+    "optim.eps",
+    "schedule.warmup_epochs",
+    "schedule.warmup_lr",
+    "schedule.min_lr",
+)
+"""Settings from 0 to below infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +109,8 @@ class DataConfig:
     """Blocks per window of the order `window`, usually of 1,024 samples each."""
     mode: Mode = "auto"
     """`resident` keeps whole splits in memory; `streaming` keeps two windows and needs the order
-    `window`; `auto` is resident if the copies of all processes take at most half of the memory."""
+    `window`; `auto` is resident if the copies of all processes take at most half of the memory.
+    Pixels are decoded once (`resident`) or at each step; `auto` decodes up to 2 GiB once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,8 +290,12 @@ class LoopConfig:
         require_shares(self, "model.drop_path", "ema.decay", fits=lambda share: 0 <= share < 1)
         require_shares(self, "optim.layer_decay", fits=lambda share: 0 < share <= 1)
         require_setting(0 < self.optim.lr < math.inf, "optim.lr", self, "above 0")
+        fits = 0 < self.data.fraction <= 1
+        require_setting(fits, "data.fraction", self, "above 0 and at most 1, such as 0.1 for 10 %")
         least = {
             "data.batch_size": 1,
+            "data.window_blocks": 1,
+            "optim.lr_batch_size": 0,
             "optim.clip_grad": 0,
             "optim.accumulate": 1,
             "schedule.epochs": 1,
@@ -295,6 +308,11 @@ class LoopConfig:
         for name, low in least.items():
             value = _value(self, name)
             require_setting(value is None or value >= low, name, self, f"at least {low}")
+        for name in _FINITE:
+            fits = 0 <= _value(self, name) < math.inf
+            require_setting(fits, name, self, "at least 0 and finite")
+        fits = all(0 <= beta < 1 for beta in self.optim.betas)
+        require_setting(fits, "optim.betas", self, "two numbers from 0 to below 1, as 0.9 and 0.95")
         for name, high in _LARGEST.items():
             value = _value(self, name)
             fits = value is None or 1 <= value <= high
@@ -414,6 +432,21 @@ def require_setting(condition: bool, name: str, config: LoopConfig, expected: st
     """
     if not condition:
         raise UsageError(f"{name} is {_value(config, name)!r}; it must be {expected}")
+
+
+def require_defaults(config: LoopConfig, *names: str, reason: str) -> None:
+    """Refuse settings without effect.
+
+    Raises:
+        UsageError: a setting differs from the default of its group; the message gives ``reason``.
+    """
+    for name in names:
+        group, _, key = name.rpartition(".")
+        default = getattr(type(_value(config, group))(), key)
+        if _value(config, name) != default:
+            raise UsageError(
+                f"{name} is {_value(config, name)!r}, but {reason}; set it to {default!r}"
+            )
 
 
 def require_shares(config: LoopConfig, *names: str, fits: Callable[[float], bool]) -> None:

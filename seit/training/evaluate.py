@@ -207,8 +207,10 @@ class RunEvaluation(Outcome, Evaluation):
     Attributes:
         split: the split.
         classes: class names (N,) of the run, indexed by labels and predictions.
-        unknown_classes: number of skipped samples, by the name of a class that the run lacks.
+        unknown_classes: number of samples of each class that the run lacks, by its name.
         missing_classes: classes of the run that the store lacks.
+        unknown_samples: number of skipped samples: those of one label of such a class, or of
+            several labels that the run all lacks.
         views: views whose probabilities were averaged for each sample; 1 without TTA.
     """
 
@@ -222,6 +224,7 @@ class RunEvaluation(Outcome, Evaluation):
     classes: tuple[str, ...]
     unknown_classes: Mapping[str, int]
     missing_classes: tuple[str, ...]
+    unknown_samples: int
     views: int = 1
 
     @property
@@ -244,11 +247,6 @@ class RunEvaluation(Outcome, Evaluation):
             name: {key: _defined(values[row]) for key, values in columns.items()}
             for row, name in enumerate(self.classes)
         }
-
-    @property
-    def unknown_samples(self) -> int:
-        """Number of skipped samples."""
-        return sum(self.unknown_classes.values())
 
     @property
     def samples_per_second(self) -> float:
@@ -280,7 +278,9 @@ def evaluate_run(
         run_path: a finished run's folder.
         store: a store of the same tokenizer, opened or by path.
         split: the split; by default `val`, or the only one.
-        unknown: ``"skip"`` skips, and counts, the samples of classes that the run lacks.
+        unknown: ``"skip"`` skips, and counts, the samples of classes that the run lacks. Of several
+            labels per sample it leaves out those that the run lacks, and skips samples without
+            another.
         spelling: ``"loose"`` ignores case, Unicode form, whitespace, underscores and hyphens.
         device: device of the network.
         pixels: SRC of the images, for a run trained on pixels. The SRC in the run's own settings is
@@ -311,7 +311,7 @@ def evaluate_run(
     feed = make_feed(store, config, target, with_train=False)
     model, augment = load_classifier(run, feed.augment, tokenizer, target)
     feed = replace(feed, augment=augment)
-    relabel = _Relabel(match, target)
+    relabel = _Relabel(match, target, num_classes=len(classes))
     inputs_and_labels = feed.evaluation_inputs()
     views = 1
     if tta:
@@ -335,25 +335,32 @@ def evaluate_run(
         classes=classes,
         unknown_classes=left_out,
         missing_classes=match.missing,
+        unknown_samples=int(unknown_samples(store, split, match).sum()),
         views=views,
     )
 
 
 class _Relabel:
-    """Renumbers the labels of a store's batches as a run's."""
+    """Renumbers the labels of a store's batches as a run's, of N classes."""
 
-    def __init__(self, match: ClassMatch, device: torch.device) -> None:
+    def __init__(self, match: ClassMatch, device: torch.device, *, num_classes: int) -> None:
         self._lookup = torch.from_numpy(np.append(match.numbers, -1)).to(device)
-        self._num_classes = len(match.missing) + int((match.numbers >= 0).sum())
+        self._num_classes = num_classes
 
     def __call__(self, labels: Tensor) -> Tensor:
-        """Return labels (B,) → (B,), or multi-hot ones (B, M) → (B, N)."""
+        """Return labels (B,) → (B,), or multi-hot ones (B, M) → (B, N); −1 for skipped samples.
+
+        Several classes of the store may be one of the run, which is present if any of them is.
+        """
         if labels.ndim == 1:
             return self._lookup[labels]
         numbers = self._lookup[:-1]
         is_known = numbers >= 0
-        targets = labels[:, :1].clamp(max=0).repeat(1, self._num_classes)  # −1 if unlabeled
-        targets[:, numbers[is_known]] = labels[:, is_known]
+        targets = labels.new_zeros(len(labels), self._num_classes)
+        columns = numbers[is_known].expand(len(labels), -1)
+        targets.scatter_reduce_(1, columns, labels[:, is_known], "amax")
+        skipped = (labels[:, 0] < 0) | ((labels > 0).any(1) & ~(targets > 0).any(1))
+        targets[skipped] = -1
         return targets
 
 
@@ -403,10 +410,10 @@ def refuse_unknown(
         UsageError: it has none, or such.
     """
     if left_out and not skips:
-        raise UsageError(_refusal(store, split, run, left_out))
+        raise UsageError(_refusal(store, split, run, match, left_out))
     sets = store[split].label_sets
-    known = match.relabel(store[split].labels) >= 0 if sets is None else sets.known
-    if not known.any():
+    labeled = store[split].labels >= 0 if sets is None else sets.known
+    if not (labeled & ~unknown_samples(store, split, match)).any():
         raise UsageError(
             f"split {split!r} of {store.folder} holds no labeled samples to evaluate"
             + (f", but those of classes that {run.path} does not know" if left_out else "")
@@ -423,13 +430,31 @@ def unknown_classes(store: Store | SoundData, split: str, match: ClassMatch) -> 
     return {store.classes[label]: int(counts[label]) for label in lacking.tolist()}
 
 
-def _refusal(store: Store | SoundData, split: str, run: Run, left_out: Mapping[str, int]) -> str:
-    near = near_names(left_out, run.classes)
+def unknown_samples(
+    store: Store | SoundData, split: str, match: ClassMatch
+) -> npt.NDArray[np.bool_]:
+    """Return which samples of a split have labels, all of them of classes that the run lacks."""
+    labels, sets = store[split].labels, store[split].label_sets
+    if sets is None:
+        return np.asarray((labels >= 0) & (match.relabel(labels) < 0))
+    lacking = match.numbers < 0
+    return np.asarray(sets.any_of(lacking) & ~sets.any_of(~lacking))
+
+
+def _refusal(
+    store: Store | SoundData, split: str, run: Run, match: ClassMatch, left_out: Mapping[str, int]
+) -> str:
+    near, sets = near_names(left_out, run.classes), store[split].label_sets
+    if sets is None:
+        samples, remedy = sum(left_out.values()), "samples of unknown classes out"
+    else:
+        samples = int(sets.any_of(match.numbers < 0).sum())
+        remedy = "such labels out, and samples without others"
     return (
-        f"split {split!r} of {store.folder} holds {sum(left_out.values()):,} samples of "
-        f"{len(left_out):,} classes that the run {run.path} does not know: {listed(list(left_out))}"
+        f"split {split!r} of {store.folder} holds {samples:,} samples of {len(left_out):,} classes "
+        f"that the run {run.path} does not know: {listed(list(left_out))}"
         + (f"; {say_near(near)}: pass --spelling loose to take such names for one" if near else "")
-        + "; pass --unknown-classes skip to leave samples of unknown classes out"
+        + f"; pass --unknown-classes skip to leave {remedy}"
     )
 
 

@@ -6,8 +6,10 @@ Legend: B batch, C channels, h w inputs of the network.
 import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,9 +26,9 @@ from seit.stream import (
     ResidentLoader,
     check_labeled,
     loader,
-    select,
+    share_of,
 )
-from seit.training.config import LoopConfig
+from seit.training.config import LoopConfig, require_defaults
 from seit.training.precision import compute_dtype
 
 _LOG = logging.getLogger(__name__)
@@ -214,18 +216,41 @@ def make_unlabelled_feed(
 ) -> Feed:
     """Load the splits that ``config`` names, to learn without labels.
 
-    The evaluated split may be missing.
+    The evaluated split may be missing or empty.
 
     Raises:
         UsageError: the training split is missing or too small.
     """
     data = config.data
     train = _load_train(store[data.train_split], config, device, rank, labeled=False)
-    evaluation = None
-    if data.val_split in store and len(store[data.val_split]):
-        evaluation = _load_evaluation(store[data.val_split], config, device, rank)
+    evaluated = evaluated_split(store, config)
+    evaluation = None if evaluated is None else _load_evaluation(evaluated, config, device, rank)
     augment = make_augment(store, config, device)
     return Feed(train, evaluation, augment, store.classes, config.run.seed, views)
+
+
+def evaluated_split(store: Store, config: LoopConfig) -> Split | None:
+    """Return the evaluated split of a run without labels; None if it is missing or empty."""
+    name = config.data.val_split
+    return store[name] if name in store and len(store[name]) else None
+
+
+class Labeled(Protocol):
+    """Split of tokens or sounds, with labels (N,)."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.integer]:
+        """Labels (N,), −1 for an unlabeled sample."""
+        ...
+
+
+def training_rows(split: Labeled, config: LoopConfig) -> npt.NDArray[np.int64] | None:
+    """Return the rows of the training split that ``data.fraction`` keeps; None for all."""
+    fraction = config.data.fraction
+    if fraction == 1:
+        return None
+    labels = split.labels
+    return share_of(labels, np.arange(len(labels)), fraction=fraction, seed=config.run.seed)
 
 
 def _load_train(
@@ -265,12 +290,13 @@ def _load(
         raise UsageError(
             "data.sampling is 'balanced', which takes labeled tokens; set it to natural"
         )
+    if data.pixels is not None and shuffle:
+        reason = "pixels are drawn from all of the split"
+        require_defaults(config, "data.order", "data.window_blocks", reason=reason)
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
-    subset = None
-    if shuffle and data.fraction < 1:
-        subset = select(split, fraction=data.fraction, seed=seed)
+    subset = training_rows(split, config) if shuffle else None
     if data.pixels is None:
         return loader(
             split,
@@ -296,6 +322,7 @@ def _load(
         shuffle=shuffle,
         seed=seed,
         device=device,
+        resident={"auto": None, "resident": True, "streaming": False}[data.mode],
         subset=subset,
         rank=rank,
     )

@@ -339,7 +339,7 @@ def test_joint_training_begins_anew_and_sees_all_tasks_so_far(store, tmp_path):
 def test_a_stream_that_is_seen_once(store, tmp_path, kind, method):
     config = changed(
         method=method,
-        stream={"kind": kind, "tasks": 3, "eval_every": 20},
+        stream={"kind": kind, "eval_every": 20, **({"tasks": 3} if kind == "blurry" else {})},
         **(REHEARSING if method == "er" else {}),
     )
     result = run(store, tmp_path / "run", config)

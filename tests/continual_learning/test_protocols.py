@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -195,6 +196,18 @@ def test_a_blurry_task_is_tested_among_the_classes_whose_own_it_is(store, tmp_pa
     # Class means after all samples are the same, and so are the classes of a task.
     assert result.task_incremental_matrix[-1] == expected.task_incremental_matrix[-1]
     assert result.accuracy_matrix[-1] == expected.accuracy_matrix[-1]
+
+
+@pytest.mark.parametrize("kind", ["online", "blurry"])
+def test_a_frozen_head_learns_streams_without_tasks(store, tmp_path, kind):
+    stream = {"kind": kind, **({"tasks": 2} if kind == "blurry" else {})}
+    frozen = run(store, tmp_path / "frozen", changed(method="frozen-head", stream=stream))
+    linear = changed(method="seq-ft", stream=stream, tuning={"method": "linear"})
+    expected = run(store, tmp_path / "linear", linear)
+    assert frozen.curve == expected.curve
+    assert frozen.accuracy_matrix == expected.accuracy_matrix
+    assert frozen.protocol["mask"] == "seen"
+    assert frozen.trained_parameters == expected.trained_parameters == 16 * 6 + 6
 
 
 # --- going on -------------------------------------------------------------------------------------
@@ -428,6 +441,29 @@ def test_the_protocol_tells_whether_the_backbone_knew_the_classes(store, tmp_pat
     assert run(store, tmp_path / "random", settings).protocol["pretraining"] is None
 
 
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        (
+            {"bytes": 600, "medium": "jpeg:60"},
+            "the memory of 600 bytes ended with no exemplar: 'ba",
+        ),
+        ({"bytes": 126, "policy": "reservoir"}, r"with none of [345] of 6 classes met: '.*; raise"),
+        ({"bytes": 600}, None),
+    ],
+)
+def test_a_memory_that_lost_classes_warns(store, tmp_path, caplog, memory, words):
+    if "medium" in memory:
+        memory["source"] = str(store.folder).removesuffix("store") + "pictures"
+    result = run(store, tmp_path / "run", changed(method="er", memory=memory))
+    found = [text for text in result.warnings if "the memory of" in text]
+    assert len(found) == (words is not None)
+    if words is not None:
+        assert re.search(words, found[0])
+        assert found[0] in caplog.messages
+        assert Run.open(tmp_path / "run").info["result"]["warnings"][-1] == found[0]
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
@@ -441,7 +477,16 @@ def test_the_protocol_tells_whether_the_backbone_knew_the_classes(store, tmp_pat
         ({"data": {"order": "window"}}, "data.order is window"),
         ({"data": {"mode": "streaming"}}, "data.mode is streaming"),
         ({"stream": {"domains": "folder"}}, "stream.domains is folder"),
+        ({"data": {"window_blocks": 2}}, "data.window_blocks is 2"),
         ({"stream": {"eval_every": 5}}, "stream.eval_every is 5"),
+        ({"stream": {"tasks": 3}}, "stream.tasks is 3, .* kind class .* or choose blurry"),
+        ({"stream": {"kind": "online", "disjoint_share": 0.2}}, "stream.disjoint_share is 0.2"),
+        (
+            {"stream": {"kind": "domain", "domains": "folder", "blur_share": 0.2}},
+            "stream.blur_share is 0.2",
+        ),
+        ({"memory": {"batch_size": 4}}, "memory.batch_size is 4, but the method lae keeps no"),
+        ({"memory": {"medium": "png"}}, "memory.medium is png, but the method lae keeps no samp"),
         ({"stream": {"initial": 0}}, "stream.initial is 0"),
         ({"stream": {"kind": "blurry", "initial": 3}}, "stream.initial is 3"),
         ({"stream": {"kind": "online"}, "mask": "task"}, "set it to seen"),

@@ -112,7 +112,7 @@ def test_no_call_leaves_the_budget_exceeded(data):
 def test_a_reservoir_does_not_depend_on_order_or_portions(data):
     rows = data.draw(st.lists(st.integers(0, 200), min_size=1, max_size=60, unique=True))
     policy = data.draw(st.sampled_from(["reservoir", "balanced"]))
-    medium = Odd(fixed=data.draw(st.sampled_from([None, 12]))) if policy == "reservoir" else Odd(9)
+    medium = Odd(fixed=data.draw(st.sampled_from([None, 9])))
     kept = []
     for _ in range(2):
         memory = make_memory(medium, policy=policy, seed=5)
@@ -230,6 +230,47 @@ def test_an_exemplar_that_is_too_large_does_not_shut_out_the_others():
     memory.add(rows, rows % 6)
     check(memory)
     assert len(memory) >= 1
+
+
+@pytest.mark.parametrize("policy", ["balanced", "ring", "herding"])
+def test_no_class_is_lost_to_a_large_exemplar(policy):
+    """The share of class 0 falls from 60 to 10 bytes, when only its rows of 3 and 10 bytes fit."""
+    rows = np.arange(0, 120, 6)
+    sizes = 2 + rows * 7 % 23 + 2
+    assert (sizes <= 10).sum() == 6
+    for order in (rows[np.argsort(-sizes)], rows[np.argsort(sizes)]):
+        memory = make_memory(policy=policy, budget_bytes=60)
+        if policy == "herding":
+            memory.replace_class(0, order)
+        else:
+            memory.add(order, np.zeros(len(order), int))
+        for label in range(1, 6):
+            own = np.arange(label, 200, 6)
+            if policy == "herding":
+                memory.replace_class(label, own)
+            else:
+                memory.add(own, np.full(len(own), label))
+        check(memory)
+        assert set(memory.labels.tolist()) == set(range(6))
+        assert memory.lacking.tolist() == []
+
+
+def test_greedy_keeps_the_last_exemplar_of_a_class():
+    memory = make_memory(policy="greedy", num_classes=3, budget_bytes=90)
+    memory.add(np.array([3]), np.array([0]))  # of 25 bytes
+    memory.add(np.array([17, 40, 63, 86, 109, 132]), np.array([1, 1, 1, 2, 2, 2]))  # of 8 each
+    memory.add(np.array([26]), np.array([2]))  # of 25
+    check(memory)
+    assert np.bincount(memory.labels).tolist() == [1, 2, 4]
+
+
+def test_a_memory_names_the_classes_that_it_lacks():
+    memory = make_memory(policy="balanced", num_classes=6, budget_bytes=60)
+    large = np.array([3, 26, 49])  # of 25 bytes, and a share is 10
+    memory.add(large, np.array([4, 4, 2]))
+    assert memory.lacking.tolist() == [2, 4]
+    memory.add(np.array([0]), np.array([4]))
+    assert memory.lacking.tolist() == [2]
 
 
 # --------------------------------------------------------------------------------- draws and resume

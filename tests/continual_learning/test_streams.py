@@ -184,6 +184,12 @@ def test_domains_follow_their_names_and_all_classes_come_in_each():
     assert all(task.classes == stream.seen_classes(0) == (0, 1, 2, 3, 4) for task in stream.tasks)
 
 
+def test_classes_of_earlier_domains_are_not_new():
+    stream = domain_incremental(LABELS, VAL, DOMAINS, VAL_DOMAINS, num_classes=5)
+    assert stream.describe()["increments"] == [5] + [0] * (len(stream.tasks) - 1)
+    assert online(stream, seed=0).describe()["increments"] == stream.increments
+
+
 def test_domains_that_cannot_be_learnt_or_tested():
     for own, val, words in (
         (DOMAINS, ["x1", "day1", "day2", "day1", "day1", "x1"], "'day10' has no .* evaluated"),

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from seit.pretraining.names import ObjectiveName
 from seit.pretraining.patches import CodeHead, patchify, unpatchify
 from seit.pretraining.registry import OBJECTIVES
 from seit.recipes import find_recipe
+from seit.stores import delete_samples
 from seit.training import Run, TrainConfig, evaluate_run, train
 
 FINE = build(
@@ -378,6 +380,23 @@ def test_a_store_without_labels_or_validation(tmp_path):
     assert result.linear_top1 is None
     assert result.effective_rank > 0
     assert (tmp_path / "run/report.html").is_file()
+
+
+@pytest.mark.parametrize("objective", ["mtm", "sit"])
+def test_an_empty_validation_split_counts_as_none(pattern_folder, tmp_path, objective):
+    path = tmp_path / "store"
+    shutil.copytree(pattern_folder / "store", path)
+    delete_samples(path, list(seit.open(path)["val"].keys))
+    store = seit.open(path)
+    assert len(store["val"]) == 0
+    result = pretrain(changed(objective=objective), store, out=tmp_path / "run")
+    assert result.loss is None
+    assert result.knn_top1 is None
+    assert result.effective_rank > 0
+    report = (tmp_path / "run/report.html").read_text()
+    assert any(key in report for key in store["train"].keys), "the pictures are of training samples"
+    again = pretrain(changed(objective=objective), store, out=tmp_path / "run", resume=True)
+    assert again.effective_rank == result.effective_rank
 
 
 def test_a_part_of_a_batch_at_a_time_is_the_same(store, tmp_path):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import seit
 from seit.augment import Augmented
 from seit.errors import SeitError, UsageError
+from seit.stores import filter_store
 from seit.stream import BalancedOrder, BalancedWindowOrder
 from seit.training import Run
 from seit.training.class_weights import class_weights
@@ -82,6 +83,22 @@ def test_balanced_weights_average_to_one(pattern_store, tmp_path):
             class_weights(str(file), pattern_store["train"])
     with pytest.raises(SeitError):
         class_weights(str(tmp_path / "missing.yaml"), pattern_store["train"])
+
+
+def test_balanced_weights_are_of_the_samples_that_are_trained_on(pattern_store, tmp_path):
+    labels = pattern_store["train"].labels
+    rows = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels > 0)[::6]])
+    filter_store(
+        pattern_store,
+        tmp_path / "rare",
+        rows={"train": np.sort(rows), "val": np.arange(15)},
+    )
+    store = seit.open(tmp_path / "rare")
+    assert np.bincount(store["train"].labels).tolist() == [12, 2, 2]
+    changes = {"loss.class_weights": "balanced", "data.fraction": 0.25, "config": TINY}
+    seit.train(store, out=tmp_path / "run", steps=1, batch_size=4, **changes)
+    weights = Run.open(tmp_path / "run").info["class_weights"]
+    assert weights == pytest.approx({"bars": 5 / 9, "dots": 5 / 3, "rings": 5 / 3}), "of 3, 1, 1"
 
 
 def test_a_balanced_run_resumes_bit_for_bit(pattern_store, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from support.pretraining import CLASSES
-from support.several import write_several
+from support.several import labels_of, write_several
 from torch.nn import functional as F
 
 import seit
@@ -16,6 +16,8 @@ from seit.analysis.runs.compare import compare_runs
 from seit.augment import Augmented
 from seit.errors import SeitError, UsageError
 from seit.ingest.sources import list_corpus
+from seit.stores import filter_store
+from seit.stream import held_out
 from seit.training import Run, average_precision, read_predictions
 from seit.training.class_weights import class_weights
 from seit.training.config import LossConfig
@@ -114,6 +116,30 @@ def test_a_split_has_the_labels_of_the_table(several):
     ).all()
 
 
+def test_samples_count_for_each_of_their_labels(several, tmp_path, monkeypatch, call):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("seit.stores.counts._WORTH_SECONDS", 0.0)
+    expected = {
+        name: tuple(
+            sum(label in (sample.metadata["labels"] or ()) for sample in split)
+            for label in several.classes
+        )
+        for name, split in several.items()
+    }
+    assert sum(expected["train"]) > len(several["train"])
+    cache = tmp_path / "seit" / "counts"
+    cache.mkdir(parents=True)
+    wrong = {name: [0] * len(several.classes) for name in several}
+    (cache / f"{several.card.seal}.json").write_text(json.dumps(wrong))
+    found = seit.info(several, counts=True)
+    assert found.class_counts == expected
+    monkeypatch.setattr("seit.stores.counts._count", None)
+    assert seit.info(several, counts=True).class_counts == expected, "recalled from the cache"
+    code, shown, _ = call("info", several.folder.path, "--counts", "--json")
+    assert code == 0
+    assert json.loads(shown)["class_counts"] == {name: [*of] for name, of in expected.items()}
+
+
 def test_other_stores_have_none(pattern_store):
     assert pattern_store["train"].label_sets is None
 
@@ -170,6 +196,10 @@ def test_balanced_weights_are_of_present_labels(several):
     expected = (36 - sets.counts) / sets.counts
     weights = class_weights("balanced", several["train"])
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    rows = np.arange(0, 36, 3)
+    counts = sets.rows(rows).sum(0)
+    weights = class_weights("balanced", several["train"], rows=rows)
+    np.testing.assert_allclose(weights, (12 - counts) / counts, rtol=1e-6)
 
 
 @pytest.mark.parametrize("decimals", [1, 6])
@@ -244,6 +274,64 @@ def test_two_runs_are_paired_by_their_hits_and_have_no_confused_recalls(
     assert (verdict.only_first, verdict.only_this) == (int((a & ~b).sum()), int((b & ~a).sum()))
 
 
+@pytest.fixture(scope="module")
+def renamed(pattern_folder, tmp_path_factory):
+    """Val has one spelling of two classes, a class that the run lacks, and samples of it alone."""
+    folder = tmp_path_factory.mktemp("renamed")
+    lines = []
+    for path in sorted((pattern_folder / "pictures" / "val").glob("*/*.png")):
+        labels = labels_of(path)
+        number = int(path.stem.removeprefix(path.parent.name))
+        if number == 0:
+            labels = ["owl"]
+        elif number == 1:
+            labels = []
+        elif number == 2:
+            labels = [*labels, "owl"]
+        elif number == 3:
+            labels = [labels[0].title()]
+        elif path.parent.name == "dots":
+            labels = ["dots", "Dots"]
+        lines.append({"path": str(path), "split": "val", "labels": labels})
+    table = folder / "table.jsonl"
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tokenizer = pattern_folder / "store" / "tokenizer.safetensors"
+    seit.tokenize(table, out=folder / "store", tokenizer=str(tokenizer))
+    return seit.open(folder / "store")
+
+
+def test_labels_of_unknown_classes_are_left_out(renamed, run_of_several, tmp_path, call):
+    out, _ = run_of_several
+    path = renamed.folder.path
+    with pytest.raises(UsageError, match=r"holds 6 samples of 1 classes .*: 'owl'; pass --unk"):
+        seit.evaluate(out, store=renamed, spelling="loose")
+    found = seit.evaluate(
+        out, store=renamed, unknown_classes="skip", spelling="loose", out=tmp_path / "tables"
+    )
+    assert found.unknown_classes == {"owl": 6}
+    assert (found.unknown_samples, found.samples) == (3, 12), "three samples are owls alone"
+    run = Run.open(out)
+    assert found.scores.targets.shape == (12, len(run.classes))
+    with (tmp_path / "tables" / "predictions.csv").open() as file:
+        true = {row["key"]: json.loads(row["true"]) for row in csv.DictReader(file)}
+    expected = {
+        sample.key: sorted({name.lower() for name in sample.metadata["labels"]} - {"owl"})
+        for sample in renamed["val"]
+        if sample.metadata["labels"] != ["owl"]
+    }
+    assert {key: sorted(names) for key, names in true.items()} == expected
+    code, _, errors = call("eval", out, path, "--unknown-classes", "skip", "--spelling", "loose")
+    assert code == 0
+    assert "not know are left out: 'owl'; 3 samples without another label are skipped" in errors
+
+
+def test_a_split_of_unknown_classes_alone_is_refused(renamed, run_of_several, tmp_path):
+    rows = [row for row, one in enumerate(renamed["val"]) if one.metadata["labels"] == ["owl"]]
+    filter_store(renamed, tmp_path / "owls", rows={"val": np.array(rows)})
+    with pytest.raises(UsageError, match="holds no labeled samples to evaluate, but those of"):
+        seit.evaluate(run_of_several[0], store=tmp_path / "owls", unknown_classes="skip")
+
+
 def test_a_prediction_has_the_labels_from_a_threshold_on(pattern_folder, run_of_several, call):
     out, _ = run_of_several
     files = sorted((pattern_folder / "pictures" / "val" / "dots").iterdir())[:2]
@@ -286,6 +374,19 @@ def test_a_run_resumes_bit_for_bit(several, tmp_path):
         seit.train(several, out=tmp_path / "b", config=TINY, steps=4, progress=stop)
     again = seit.train(several, out=tmp_path / "b", config=TINY, steps=4, resume=True)
     assert (again.loss, again.mean_average_precision) == (whole.loss, whole.mean_average_precision)
+
+
+def test_every_label_keeps_a_training_sample(several):
+    split = several["train"]
+    sets = split.label_sets
+    for number in range(sets.num_classes):
+        own = np.flatnonzero(sets.rows(np.arange(36))[:, number])
+        np.testing.assert_array_equal(sets.rows_of(number), own)
+    held = held_out(split, share=0.97, seed=0)
+    left = np.setdiff1d(np.arange(36), held)
+    assert len(left) < 5, "of the 35 samples that the share is, few are given back"
+    assert (sets.rows(left).sum(0) > 0).all()
+    assert len(held_out(split, share=0.25)) == 9
 
 
 def test_damaged_label_sets_are_an_error(several, monkeypatch):

@@ -67,6 +67,19 @@ def test_evaluation_and_prediction_take_the_speech_model_again(place, capsys):
         seit.predict(place / "run", files=files, backbone=place / "other")
 
 
+def test_classes_are_weighted_by_the_clips_that_are_trained_on(place, tmp_path):
+    seit.tune(
+        place / "tones",
+        out=tmp_path / "run",
+        backbone=f"hf:{place / 'hubert'}",
+        method="linear",
+        steps=1,
+        **SHORT,
+        **{"loss.class_weights": "balanced", "data.fraction": 0.5},
+    )
+    assert set(Run.open(tmp_path / "run").info["class_weights"].values()) == {1.0}
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(place, tmp_path):
     given = {"backbone": f"hf:{place / 'hubert'}", "steps": 4, "method": "houlsby", **SHORT}
 
@@ -112,6 +125,23 @@ def test_clips_of_one_length_are_cut_and_padded(place):
     data = open_sounds(place / "tones", seconds=0.15)
     assert {len(clip.samples) for clip in data["train"].clips} == {2_400}
     assert len(open_sounds(place / "tones", seconds=0.05)["val"]) > len(data["val"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data.sampling", "balanced"),
+        ("data.order", "window"),
+        ("data.window_blocks", 3),
+        ("data.mode", "streaming"),
+    ],
+)
+def test_orders_of_tokens_are_refused(place, tmp_path, name, value):
+    given = {"backbone": f"hf:{place / 'hubert'}", "method": "linear", "steps": 1, **SHORT}
+    with pytest.raises(UsageError, match=rf"{name} is {value!r}, but .*; set it to") as found:
+        seit.tune(place / "tones", out=tmp_path / "run", **given, **{name: value})
+    assert "\n" not in str(found.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_fit_is_told_in_one_line(place, tmp_path):

@@ -13,6 +13,8 @@ from hypothesis import given, settings, strategies as st
 import seit
 from seit.cli import main
 from seit.errors import UsageError
+from seit.stores import filter_store
+from seit.stream import held_out
 from seit.training import Run, SweepConfig
 from seit.training.sweep import search as rungs_of_trials
 from seit.training.sweep.rungs import Rungs, best
@@ -326,6 +328,29 @@ def test_runs_of_epochs_or_pixels_are_refused(pattern_store, tmp_path):
         search(pattern_store, tmp_path / "out", epochs=1)
     with pytest.raises(UsageError, match=r"data\.pixels"):
         search(pattern_store, tmp_path / "out", pixels="photos")
-    with pytest.raises(UsageError, match="some must be, and some must be left"):
-        search(pattern_store, tmp_path / "few", dev=0.999)
+    filter_store(pattern_store, tmp_path / "ones", rows={"train": np.array([0, 12, 24])})
+    with pytest.raises(UsageError, match=r"0 of the 3 samples .* some must be, and"):
+        search(tmp_path / "ones", tmp_path / "few")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.1, [1, 1, 0]), (0.5, [6, 1, 0]), (0.99, [11, 1, 0])]
+)
+def test_rare_classes_keep_training_samples(pattern_store, tmp_path, share, expected):
+    labels = pattern_store["train"].labels
+    rows = np.concatenate(
+        [np.flatnonzero(labels == label)[:count] for label, count in enumerate((12, 2, 1))]
+    )
+    filter_store(pattern_store, tmp_path / "rare", rows={"train": np.sort(rows)})
+    split = seit.open(tmp_path / "rare")["train"]
+    held = held_out(split, share=share, seed=0)
+    assert np.bincount(split.labels[held], minlength=3).tolist() == expected
+
+
+def test_shares_of_classes_are_rounded_to_the_nearest(pattern_store, tmp_path):
+    split = pattern_store["train"]  # 12 samples of each class
+    for share, count in ((0.04, 1), (0.12, 1), (0.13, 2), (0.2, 2), (0.25, 3)):
+        held = held_out(split, share=share, seed=3)
+        assert np.bincount(split.labels[held]).tolist() == [count] * 3
+    assert set(held_out(split, share=0.1)) <= set(held_out(split, share=0.4))

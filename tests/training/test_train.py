@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from seit.augment import AugmentConfig, Augmented
 from seit.cli import main
 from seit.config import build
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest import PixelReader, TokenizeConfig, tokenize
 from seit.stores import filter_store
 from seit.training import Run, TrainConfig, evaluate_run, pixel_stem, predict, train
 from seit.training.checkpoint import list_checkpoints
@@ -203,6 +204,33 @@ def test_pixels_of_the_same_instances(store, corpus, tmp_path):
     assert predictions[0].classes
     again = evaluate_run(tmp_path / "pixels", store, device="cpu", pixels=corpus)
     assert again.top1 == result.top1
+
+
+def test_pixels_are_decoded_once_or_at_each_step(store, corpus, tmp_path, monkeypatch):
+    decoded = Counter()
+    read = PixelReader.read
+
+    def counted(reader, instances):
+        decoded.update(instance.key for instance in instances)
+        return read(reader, instances)
+
+    monkeypatch.setattr(PixelReader, "read", counted)
+    weights = {}
+    for mode, most in (("resident", 1), ("streaming", 3)):
+        decoded.clear()
+        weights[mode] = brief(store, tmp_path / mode, pixels=str(corpus), mode=mode, batch_size=64)
+        assert decoded[store["train"].keys[0]] == most, "of 7 steps of 64 of 192 samples"
+    assert all(
+        torch.equal(one, weights["streaming"][key]) for key, one in weights["resident"].items()
+    )
+
+
+@pytest.mark.parametrize("setting", [{"order": "window"}, {"window_blocks": 2}])
+def test_pixels_have_no_order_of_blocks(store, corpus, tmp_path, setting):
+    (name, value), *_ = setting.items()
+    with pytest.raises(UsageError, match=rf"data\.{name} is {value!r}, but pixels are drawn from"):
+        brief(store, tmp_path / "run", pixels=str(corpus), **setting)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_diverging_run_says_so(store, tmp_path):

@@ -27,7 +27,6 @@ class FrozenHead(Finetuning):
     """`frozen-head`: trains only the classifier, on a frozen backbone."""
 
     tunes_backbone = False
-    needs_tasks = True
 
 
 class Joint(Learner):

@@ -83,8 +83,9 @@ def greedily_balanced(
     """Take exemplars one by one from ``num_held`` on, keeping classes balanced.
 
     An exemplar of a new class, or of a class below its equal share of the budget, is taken. Until
-    there is room, the largest class drops its exemplar of highest rank, in effect a random one.
-    This is the sampler of GDumb (Prabhu et al., ECCV 2020, algorithm 1), in bytes.
+    there is room, the largest class of several exemplars, or else the largest, drops its exemplar
+    of highest rank, in effect a random one. This is the sampler of GDumb (Prabhu et al., ECCV 2020,
+    algorithm 1), in bytes.
 
     Args:
         ranks: int64 (m,), those held first.
@@ -105,7 +106,9 @@ def greedily_balanced(
         if cost > budget or not (is_new or is_small):
             continue
         while by_class.sum() + cost > budget:
-            members = np.flatnonzero(keep & (labels == by_class.argmax()))
+            counts = np.bincount(labels[keep], minlength=len(seen))
+            among = np.where(counts > 1, by_class, 0) if (counts > 1).any() else by_class
+            members = np.flatnonzero(keep & (labels == among.argmax()))
             worst = members[ranks[members].argmax()]
             keep[worst] = False
             by_class[labels[worst]] -= costs[worst]

@@ -32,7 +32,7 @@ class Memory:
     See `Choice` for the policies; all but ``herding`` take a stream by :meth:`add`.
 
     A row that is already held is left unchanged. With shares, an exemplar larger than the share of
-    its class is dropped.
+    a class once all C are seen is not taken.
 
     Args:
         medium: storage format of exemplars.
@@ -103,6 +103,11 @@ class Memory:
         return int(self._exemplars.costs.sum())
 
     @property
+    def lacking(self) -> Ints:
+        """Classes that were met and have no exemplar, int64 (n,), ascending."""
+        return np.setdiff1d(np.flatnonzero(self._choice.seen), self.labels)
+
+    @property
     def payload_bytes(self) -> int:
         """Bytes of payloads alone."""
         return self.num_bytes - self.label_bytes - self.extra_bytes
@@ -171,7 +176,8 @@ class Memory:
                 break
             part = self.medium.encode(np.asarray(rows[start : start + _OFFERED], np.int64))
             payloads += part
-            room -= sum(map(self._cost, part))
+            costs = map(self._cost, part)
+            room -= sum(cost for cost in costs if cost <= self._choice.largest)
         count = len(payloads)
         self._settle(
             self._arrivals(

@@ -47,7 +47,7 @@ class Choice:
     Args:
         policy: name of the policy.
         budget_bytes: budget of all exemplars together.
-        num_classes: C.
+        num_classes: C, of the corpus: as many as may be met.
         seed: seed of random priorities.
 
     Attributes:
@@ -76,6 +76,14 @@ class Choice:
             return self.budget_bytes
         return self.budget_bytes // max(1, int(self.seen.sum()))
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest exemplar that is taken: the share once all classes are seen.
+
+        A larger one would be dropped by then, and those that it had displaced would be gone.
+        """
+        return self.budget_bytes // len(self.seen) if self.policy in SHARED else self.budget_bytes
+
     def ranks(self, rows: Ints) -> Ints:
         """Return ranks int64 (n,) of arriving rows (n,); lower ones are kept longer."""
         if self.policy != "ring":
@@ -101,14 +109,15 @@ class Choice:
             return greedily_balanced(
                 ranks, labels, costs, num_held=num_held, budget=self.budget_bytes, seen=self.seen
             )
-        fits = costs <= self.share
+        fits = costs <= self.largest
         keep = fits.copy()
         if self.policy == "reservoir":
             keep[fits] = within_budget(ranks[fits], costs[fits], budget=self.budget_bytes)
         else:
             keep[fits] = within_shares(ranks[fits], labels[fits], costs[fits], share=self.share)
         out = fits & ~keep
-        # Room only shrinks, so a rank that did not fit never will: order has no influence.
+        # Room only shrinks, and what is taken fits the last share alone. So a rank that did not
+        # fit never will: order has no influence.
         if self.policy == "reservoir" and out.any():
             self._limits = np.minimum(self._limits, ranks[out].min())
         elif self.policy == "balanced":

@@ -15,8 +15,7 @@ from seit.continual_learning.streams.tasks import (
 )
 from seit.errors import UsageError
 from seit.shards import Store
-from seit.stream import select
-from seit.training import has_labels, refuse_label_sets
+from seit.training import has_labels, refuse_label_sets, training_rows
 
 
 def make_stream(config: ContinualConfig, store: Store) -> Stream:
@@ -42,9 +41,10 @@ def make_stream(config: ContinualConfig, store: Store) -> Stream:
     train, evaluated = store[data.train_split], store[data.val_split]
     num_classes, seed = len(store.classes), config.run.seed
     labels = train.labels.copy()
-    if data.fraction < 1:
+    rows = training_rows(train, config)
+    if rows is not None:
         chosen = np.zeros(len(labels), dtype=bool)
-        chosen[select(train, fraction=data.fraction, seed=seed)] = True
+        chosen[rows] = True
         labels[~chosen] = -1  # unlabeled: belongs to no task
     check_labels(labels, evaluated.labels, num_classes=num_classes, classes=store.classes)
     if wanted.kind == "domain":

@@ -91,6 +91,12 @@ class Stream:
             digest.update(len(numbers).to_bytes(8, "little") + numbers.tobytes())
         return digest.hexdigest()
 
+    @property
+    def increments(self) -> list[int]:
+        """Number of classes of each task that no earlier task has."""
+        met = [len(self.seen_classes(task.index)) for task in self.tasks]
+        return [now - before for before, now in pairwise([0, *met])]
+
     def describe(self) -> dict[str, Any]:
         """Return the stream's entry of a result file; ``increments`` are new classes per task."""
         return {
@@ -98,7 +104,7 @@ class Stream:
             "task_free": self.task_free,
             "num_classes": self.num_classes,
             "class_order": list(self.class_order),
-            "increments": [len(task.classes) for task in self.tasks],
+            "increments": self.increments,
             "tasks": [task.name for task in self.tasks],
             "samples": [len(task.rows) for task in self.tasks],
             "val_samples": [len(task.val_rows) for task in self.tasks],

@@ -35,10 +35,12 @@ class SoundSplit:
     Attributes:
         name: its name.
         clips: n clips.
+        classes: class names, indexed by labels.
     """
 
     name: str
     clips: Sequence[Sound]
+    classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -123,7 +125,9 @@ def open_sounds(source: str | Path, *, seconds: float | None = None) -> SoundDat
         folder=str(source),
         fingerprint=sounds.fingerprint,
         classes=sounds.classes,
-        splits={name: SoundSplit(name, clips) for name, clips in sounds.splits.items()},
+        splits={
+            name: SoundSplit(name, clips, sounds.classes) for name, clips in sounds.splits.items()
+        },
     )
     _LOG.info(
         "%s clips of %s are held in memory as %s of waveforms; as tokens of mel-vq-1s they would "

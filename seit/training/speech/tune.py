@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 from typing_extensions import override
 
@@ -16,10 +15,11 @@ from seit.documents import as_record
 from seit.errors import UsageError
 from seit.models import SpeechClassifier
 from seit.progress import Progress
-from seit.stream import SoundLoader, share_of
+from seit.stream import SoundLoader
 from seit.tokenizers import StemCache, load_speech
 from seit.training.classify import CLASSIFIER_FILES
-from seit.training.feeds import Feed
+from seit.training.config import require_defaults
+from seit.training.feeds import Feed, training_rows
 from seit.training.launch import run_objective
 from seit.training.objective import LoopFigures
 from seit.training.ranks import Ranks
@@ -161,8 +161,15 @@ def sound_feed(data: SoundData, config: SpeechTuneConfig, ranks: Ranks) -> Feed:
     """Return batches of both splits of a run.
 
     Raises:
-        UsageError: a split is missing, too small or not labeled.
+        UsageError: a split is missing, too small or not labeled, or a setting has no effect on
+            sounds.
     """
+    names = ("data.sampling", "data.order", "data.window_blocks")
+    require_defaults(config, *names, reason="clips of sounds are drawn alike from all of the split")
+    if config.data.mode == "streaming":
+        raise UsageError(
+            "data.mode is 'streaming', but sounds are held in memory; set it to 'auto'"
+        )
     settings, seed = config.data, config.run.seed
     train, val = data[settings.train_split], data[settings.val_split]
     labels = train.labels
@@ -171,10 +178,6 @@ def sound_feed(data: SoundData, config: SpeechTuneConfig, ranks: Ranks) -> Feed:
             f"{data.folder} has sounds without a class; pass a class-per-folder tree or a manifest "
             "with labels"
         )
-    subset = None
-    if settings.fraction < 1:
-        rows = np.arange(len(labels))
-        subset = share_of(labels, rows, fraction=settings.fraction, seed=seed)
     inputs: Any = SoundInputs()  # called like an augmentation of tokens
     return Feed(
         SoundLoader(
@@ -183,7 +186,7 @@ def sound_feed(data: SoundData, config: SpeechTuneConfig, ranks: Ranks) -> Feed:
             shuffle=True,
             seed=seed,
             device=ranks.device,
-            subset=subset,
+            subset=training_rows(train, config),
             rank=ranks.part,
         ),
         SoundLoader(

@@ -104,6 +104,7 @@ def evaluate_speech(
         classes=run.classes,
         unknown_classes=left_out,
         missing_classes=match.missing,
+        unknown_samples=sum(left_out.values()),
     )
     return result, chosen.keys
 

@@ -12,7 +12,7 @@ from seit.locks import locked_folder
 from seit.progress import Progress
 from seit.shards import Store, as_store, open_store
 from seit.stores import hold_out_samples
-from seit.stream import select
+from seit.stream import held_out
 from seit.training.config import OF_THE_MACHINE, TrainConfig
 from seit.training.sweep.extent import SweepConfig
 from seit.training.sweep.record import enter_sweep
@@ -95,7 +95,7 @@ def _divided(config: TrainConfig, store: Store, out: Path, *, share: float) -> S
     path = out / STORE_NAME
     if not path.exists():
         split, seed = config.data.train_split, config.run.seed
-        rows = select(store[split], fraction=share, seed=seed)
+        rows = held_out(store[split], share=share, seed=seed)
         note = {"share": share, "seed": seed}
         hold_out_samples(store, path, split=split, rows=rows, name=DEV, note=note)
     return open_store(path)
