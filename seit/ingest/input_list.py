@@ -55,8 +55,9 @@ def read_inputs(store: Store) -> frozenset[bytes] | None:
 def kept_splits(store: Store) -> dict[str, str]:
     """Return key → split of the files behind a store, including unreadable ones."""
     suffix = SAMPLE_SUFFIX[store.card.tokenizer.modality]
-    kept = {}
+    files, own = {}, {}
     for name, split in store.items():
         for key in split.keys:
-            kept[suffix.sub("", key)] = kept[key] = name
-    return kept | {entry["key"]: entry["split"] for entry, _ in skipped_lines(store)}
+            files[suffix.sub("", key)] = own[key] = name
+    # A file may be named like a view of another one, which is in a split of its own.
+    return files | own | {entry["key"]: entry["split"] for entry, _ in skipped_lines(store)}

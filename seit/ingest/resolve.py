@@ -35,6 +35,7 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
     if preset:
         _refuse_backbone(config)
         if preset.modality == "image":
+            _refuse_audio_settings(config)
             size = config.size or DEFAULT_SIZE
             return replace(config, size=size, inputs=preset.inputs(size=size)), None
         _refuse_image_settings(config)
@@ -53,6 +54,7 @@ def resolve_tokenizer(config: TokenizeConfig) -> tuple[TokenizeConfig, Tokenizer
     if not isinstance(inputs, ImageInputs):
         _refuse_image_settings(config)
         return replace(config, inputs=inputs), tokenizer
+    _refuse_audio_settings(config)
     if config.size not in (None, inputs.size):
         raise UsageError(
             f"{config.tokenizer} takes images of {inputs.size} px but size is "
@@ -77,6 +79,14 @@ def _refuse_image_settings(config: TokenizeConfig) -> None:
     if config.size is not None:
         raise UsageError(
             f"{config.tokenizer} takes audio but size is {config.size}; leave --size out"
+        )
+
+
+def _refuse_audio_settings(config: TokenizeConfig) -> None:
+    if config.max_seconds != TokenizeConfig.max_seconds:
+        raise UsageError(
+            f"{config.tokenizer} takes images but max_seconds is {config.max_seconds:g}; leave "
+            "--max-seconds out"
         )
 
 

@@ -31,7 +31,9 @@ _MIN_DEVIATION_DB = 1.0
 """Least deviation; keeps nearly constant bands, as above an old recording's limit, from scaling."""
 _GPU_WINDOWS = 64
 _MAX_SAMPLES = 1 << 24
-_MAX_FRAMES = 1 << 14
+SAMPLE_RATES = (1000, 1 << 20)
+"""Least and largest rate of samples."""
+MAX_FRAMES = 1 << 14
 _MAX_FFT = 1 << 15
 
 
@@ -61,13 +63,13 @@ class MelConfig:
 
     def __post_init__(self) -> None:
         limits = {
-            "sample_rate": (1000, 1 << 20),
+            "sample_rate": SAMPLE_RATES,
             "window": (1, _MAX_SAMPLES),
             "hop": (1, _MAX_SAMPLES),
             "fft": (16, _MAX_FFT),
             "taper": (2, self.fft),
             "bands": (1, 1024),
-            "frames": (-(-self.window // max(self.hop, 1)), _MAX_FRAMES),
+            "frames": (-(-self.window // max(self.hop, 1)), MAX_FRAMES),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)

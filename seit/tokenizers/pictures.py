@@ -3,8 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from seit.tokenizers.base import Tokenizer
+from seit.tokenizers.base import AudioInputs, Tokenizer
 from seit.tokenizers.mel import mel_pictures
+from seit.tokenizers.spectrograms import wave_levels
 
 
 def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
@@ -14,7 +15,10 @@ def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> np
         UsageError: the tokenizer cannot decode, or these are not ids of its codebook.
     """
     decoded = tokenizer.decode(tokens)
-    if tokenizer.modality == "audio":
-        return mel_pictures(decoded)
+    if isinstance(tokenizer.inputs, AudioInputs):
+        is_wave = decoded.ndim == 2
+        return mel_pictures(
+            wave_levels(decoded, tokenizer.inputs.sample_rate) if is_wave else decoded
+        )
     pictures: npt.NDArray[np.uint8] = decoded.cpu().numpy()
     return pictures

@@ -15,7 +15,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from seit.tokenizers.base import AudioTokenizer, ImageTokenizer, Tokenizer
-from seit.tokenizers.mel import RANGE_DB, MelConfig, MelFrontEnd, SpectrogramTokenizer
+from seit.tokenizers.mel import (
+    MAX_FRAMES,
+    RANGE_DB,
+    SAMPLE_RATES,
+    MelConfig,
+    MelFrontEnd,
+    SpectrogramTokenizer,
+)
 from seit.tokenizers.similarity import MIN_SIDE, ms_ssim, ssim
 from seit.tokenizers.speech.units import UnitTokenizer
 
@@ -29,7 +36,8 @@ class Quality:
 
     Attributes:
         images: number of images.
-        psnr_db: mean over images of 10·log10(255² / MSE), in dB.
+        psnr_db: mean over images of 10·log10(255² / MSE), in dB. Pictures of one color, which may
+            be rebuilt exactly, are left out if there are others.
         codebook_usage: fraction of the K codes that occur, 0–1; mean over levels.
         perplexity: 2 to the entropy of the code frequencies, 1…K; mean over levels.
     """
@@ -48,7 +56,8 @@ class AudioQuality:
         windows: number of windows.
         psnr_db: mean over windows of 10·log10(100² / MSE), in dB. The error is that of log-mel
             levels in dB, whose range is 100, without the frames after the window. For tokenizers
-            that decode to sound, the levels of both sounds are compared.
+            that decode to sound, the levels of both sounds are compared. Silent windows are left
+            out if there are others.
         codebook_usage: fraction of the K codes that occur, 0–1; mean over levels.
         perplexity: 2 to the entropy of the code frequencies, 1…K; mean over levels.
     """
@@ -107,6 +116,7 @@ class _Meter(ABC, Generic[_Tokenizer]):
         self.tokenizer = tokenizer
         self.counts_LK = torch.zeros(tokenizer.levels, tokenizer.num_codes, dtype=torch.int64)
         self.psnr: list[Tensor] = []
+        self.varies: list[Tensor] = []
 
     @abstractmethod
     def squared_error(self, inputs: Tensor, rebuilt: Tensor) -> Tensor:
@@ -116,6 +126,7 @@ class _Meter(ABC, Generic[_Tokenizer]):
         """Count inputs (B, …), their ids (B, L·H, W) and their reconstructions."""
         mse_B = self.squared_error(inputs, rebuilt).clamp(min=1e-12)
         self.psnr.append(10 * torch.log10(self.peak**2 / mse_B))
+        self.varies.append((inputs.flatten(1).amax(1) > inputs.flatten(1).amin(1)).cpu())
         ids_LN = tokens.cpu().unflatten(1, (len(self.counts_LK), -1)).transpose(0, 1).flatten(1)
         num_codes = self.counts_LK.shape[1]
         self.counts_LK += torch.stack([torch.bincount(ids, minlength=num_codes) for ids in ids_LN])
@@ -129,9 +140,10 @@ class _Meter(ABC, Generic[_Tokenizer]):
 
     def figures(self) -> tuple[int, float, float, float]:
         """Return the number of inputs, PSNR in dB, codebook usage and perplexity."""
-        psnr_B = torch.cat(self.psnr)
+        psnr_B, varies_B = torch.cat(self.psnr), torch.cat(self.varies)
+        counted = psnr_B[varies_B] if varies_B.any() else psnr_B
         usage = float((self.counts_LK > 0).double().mean())
-        return len(psnr_B), float(psnr_B.mean()), usage, float(torch.exp2(self.entropy()).mean())
+        return len(psnr_B), float(counted.mean()), usage, float(torch.exp2(self.entropy()).mean())
 
     def entropy(self) -> Tensor:
         """Return the entropy of the codes of each level, in bits: float64 (L,)."""
@@ -276,8 +288,9 @@ def _front_end(tokenizer: AudioTokenizer) -> MelFrontEnd:
     """Return the tokenizer's front end, or a default one if it has none."""
     if isinstance(tokenizer, SpectrogramTokenizer):
         return tokenizer.front_end
-    rate, window = tokenizer.sample_rate, tokenizer.window
-    hop = max(1, rate // _FRAMES_PER_SECOND)
+    low, high = SAMPLE_RATES
+    rate, window = min(max(tokenizer.sample_rate, low), high), tokenizer.window
+    hop = max(1, rate // _FRAMES_PER_SECOND, -(-window // MAX_FRAMES))
     fft = 1024 if rate <= 24_000 else 2048
     config = MelConfig(
         sample_rate=rate,

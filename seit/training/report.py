@@ -262,16 +262,17 @@ def _mistake_sections(run: Run, store: Store | None) -> list[Section]:
         if predictions is None or predictions.store != store.card.seal:
             return []
         rows = mistaken_pictures(store, predictions, classes=run.classes)
+        if not rows:
+            return []
+        grid = image_grid(rows, title="", cell=_CELL)
     except SeitError as error:
         return [Section(title, [], f"The samples cannot be shown: {error}")]
-    if not rows:
-        return []
     is_sound = store.card.tokenizer.modality == "audio"
     seen = "spectrograms, low frequencies at the bottom" if is_sound else "pictures"
     return [
         Section(
             title,
-            image_grid(rows, title="", cell=_CELL),
+            grid,
             f"Samples of the most frequent confusions, as their tokens decode to {seen}. "
             "The network sees the tokens' vectors, not these.",
         )

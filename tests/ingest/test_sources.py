@@ -478,7 +478,7 @@ def test_labels_in_tars(tmp_path: Path) -> None:
         ("a.png", b"A"),
         ("a.cls", b"dog\n"),
         ("b.JPG", b"B"),
-        ("b.json", b'{"label": "cat", "n": NaN}'),
+        ("b.json", b'{"label": "cat", "n": NaN, "deep": [1e999, {"x": -1e999}, 2.5]}'),
         ("c.jpeg", b"C"),
         ("c.json", b'{"class": "emu"}'),
         ("d.webp", b"D"),
@@ -490,7 +490,8 @@ def test_labels_in_tars(tmp_path: Path) -> None:
         "x.tar/c": "emu",
         "x.tar/d": None,
     }
-    assert dict(by_key(corpus)["x.tar/b"].metadata) == {"n": None}
+    plain = {"n": None, "deep": [None, {"x": None}, 2.5]}
+    assert dict(by_key(corpus)["x.tar/b"].metadata) == plain
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from PIL import Image
 from support.files import plant
 from support.pictures import pictures, png
 from support.processes import audited
+from support.stores import build_store
 
 import seit
 from seit.errors import SeitError, UsageError
-from seit.ingest import TokenizeConfig, tokenize, update_store
+from seit.ingest import TokenizeConfig, kept_splits, tokenize, update_store
 from seit.ingest.inputs.views import Crop
 from seit.ingest.sources import list_corpus
 from seit.stores import (
@@ -278,6 +279,22 @@ def test_windows_belong_to_their_clip(tmp_path):
     assert "a/2.wav#2" not in keys
     with pytest.raises(UsageError, match="only images have views"):
         tokenize(corpus, tmp_path / "other", replace(config, views=2))
+
+
+def test_a_limit_of_seconds_is_for_sounds(corpus, tmp_path):
+    with pytest.raises(UsageError, match="takes images but max_seconds is 5; leave --max-seconds"):
+        tokenize(corpus, tmp_path / "store", replace(CONFIG, max_seconds=5.0))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("first", ["train", "val"])
+def test_a_file_named_like_a_view_keeps_its_own_split(tmp_path, first):
+    keys = {"train": "c/2.png", "val": "c/2.png#v1"}
+    second = "val" if first == "train" else "train"
+    shards = {first: (1,), second: (1,)}
+    build_store(tmp_path / "store", shards=shards, key_of=lambda split, _: keys[split])
+    kept = kept_splits(seit.open(tmp_path / "store"))
+    assert kept.items() >= {"c/2.png": "train", "c/2.png#v1": "val"}.items()
 
 
 def test_views(corpus, tmp_path):

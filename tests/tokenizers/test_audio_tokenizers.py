@@ -291,6 +291,13 @@ def test_dmel_rounds_the_mean_level_of_patches(waves):
     assert torch.equal(tokenizer.encode(torch.zeros(1, 2000)), torch.zeros(1, 8, 4).long())
 
 
+def test_silent_windows_do_not_count_among_others(tokenizer, waves):
+    quality = measure_quality(tokenizer, waves)
+    silent = measure_quality(tokenizer, torch.cat([waves, torch.zeros_like(waves[:3])]))
+    assert silent.psnr_db == pytest.approx(quality.psnr_db, abs=1e-9)
+    assert silent.windows == quality.windows + 3
+
+
 def test_quality_against_its_definition(tokenizer, waves):
     quality = measure_quality(tokenizer, waves)
     ids = tokenizer.encode(waves)

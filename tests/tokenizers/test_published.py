@@ -19,7 +19,13 @@ from torch.nn import functional
 
 from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.tokenizers import files as tokenizer_files, load_tokenizer, save_tokenizer
+from seit.tokenizers import (
+    decode_pictures,
+    files as tokenizer_files,
+    load_tokenizer,
+    measure_quality,
+    save_tokenizer,
+)
 from seit.tokenizers.files import stored_tokenizer_bytes
 from seit.tokenizers.published import KINDS, load_published
 from seit.tokenizers.published.checkpoints import StateDict, read_checkpoint
@@ -700,6 +706,16 @@ def test_codecs_give_the_ids_of_transformers(codec, tmp_path):
     assert loaded.fingerprint == tokenizer.fingerprint
     assert torch.equal(loaded.encode(waves), ids)
     assert torch.equal(loaded.codebook, tokenizer.codebook)
+
+
+def test_sounds_of_codecs_are_seen_and_measured_as_spectrograms(codec):
+    kind, _, folder = codec  # of 800 Hz, below what spectrograms are made for
+    tokenizer = load_published(kind, folder, seconds=0.35, levels=2)
+    waves = noise(3, tokenizer.window, seed=2)
+    pictures = decode_pictures(tokenizer, tokenizer.encode(waves).numpy())
+    assert (pictures.dtype, pictures.ndim, len(pictures), pictures.shape[3]) == (np.uint8, 4, 3, 3)
+    assert pictures.std() > 0
+    assert np.isfinite(measure_quality(tokenizer, waves).psnr_db)
 
 
 def test_codes_of_all_levels_add_up_to_what_is_decoded(codec):

@@ -364,6 +364,18 @@ def test_quality_against_closed_forms():
     assert quality.codebook_usage == 3 / 16
 
 
+def test_pictures_of_one_color_do_not_count_among_others():
+    images = torch.zeros(4, 4, 4, 3, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.arange(4)  # the first is of one color
+    shifts = torch.tensor([0, 1, 2, 3])
+    quality = measure_quality(Shifted(images, shifts), images)
+    expected = sum(20 * math.log10(255 / shift) for shift in (1, 2, 3)) / 3
+    assert quality.psnr_db == pytest.approx(expected, abs=1e-9)
+    assert quality.images == 4
+    alone = measure_quality(Shifted(images, torch.tensor([5])), images[:1])
+    assert alone.psnr_db == pytest.approx(20 * math.log10(255 / 5), abs=1e-9)
+
+
 def test_a_loaded_tokenizer_rounds_like_the_fitted_one(tmp_path):
     generator = torch.Generator().manual_seed(5)
     coarse = torch.rand(24, 3, 32, 32, generator=generator)

@@ -124,10 +124,8 @@ def test_fused_and_reference_make_the_same_batches(store, device, caplog, monkey
 
 
 UNFUSED = {
-    "mixup_prob": {"mixup_prob": 0.5, "cutmix_prob": 0.5},
     "color_adapt_prob": {"color_adapt_prob": 0.5},
-    "freq_masks": {"freq_masks": 2},
-    "time_masks": {"time_masks": 1},
+    "order": {"order": "seitpp"},
     "token_adapt": {"token_adapt": "adapt.safetensors"},
 }
 

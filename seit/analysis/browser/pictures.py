@@ -96,21 +96,16 @@ class Painter:
         return torch.autocast("cpu", torch.bfloat16)
 
     def _choose(self) -> Callable[[npt.NDArray[np.unsignedinteger]], npt.NDArray[np.uint8]]:
-        from seit.tokenizers import decode_pictures, mel_pictures
+        from seit.tokenizers import decode_pictures
 
         try:
             tokenizer = self.store.load_tokenizer()
             grid = np.zeros((1, *self.store.card.layout.grid), dtype=np.uint16)
-            decoded = tokenizer.decode(grid)
+            tokenizer.decode(grid)
         except SeitError as error:
             self.remark = str(error)
             return self.colors
         self.tokenizer = tokenizer
-        if tokenizer.modality == "audio" and decoded.ndim == 2:
-            from seit.analysis.browser.spectrograms import wave_levels
-
-            rate = tokenizer.inputs.sample_rate  # type: ignore[union-attr]
-            return lambda ids: mel_pictures(wave_levels(tokenizer.decode(ids), rate))
         return lambda ids: decode_pictures(tokenizer, ids)
 
 

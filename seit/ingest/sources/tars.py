@@ -29,6 +29,7 @@ from seit.ingest.sources.label_sets import (
 from seit.ingest.sources.labels import LABEL_COLUMNS, name_classes, rewritten_remarks
 from seit.ingest.sources.media import EXTENSIONS, NOUNS, other, proposal
 from seit.ingest.sources.splits import HashSplit, split_of
+from seit.ingest.sources.tables import plain
 from seit.ingest.sources.tar_index import Member, TarIndex
 from seit.ingest.sources.walk import as_text, is_system
 from seit.modality import Modality
@@ -455,9 +456,13 @@ def _pop_label(fields: dict[str, object], *, has_class: bool) -> object:
 
 
 def _json_object(data: bytes) -> dict[str, object]:
-    """Parse a JSON object, NaN as null; raise ValueError for other values and lone surrogates."""
+    """Parse a JSON object, NaN and infinity as null.
+
+    Raises:
+        ValueError: it is no object, or has lone surrogates.
+    """
     value = json.loads(data, parse_constant=lambda _: None)
     if not isinstance(value, dict):
         raise ValueError(f"found {type(value).__name__}; expected an object")
     json.dumps(value, ensure_ascii=False).encode()
-    return value
+    return {name: plain(part) for name, part in value.items()}

@@ -6,7 +6,7 @@ Legend: B windows, T samples, M bands, F frames.
 import torch
 from torch import Tensor
 
-from seit.tokenizers import MelConfig, MelFrontEnd
+from seit.tokenizers.mel import SAMPLE_RATES, MelConfig, MelFrontEnd
 
 _BANDS = 96
 _FRAMES = 192
@@ -17,8 +17,9 @@ def wave_levels(waves: Tensor, sample_rate: int) -> Tensor:
     window = waves.shape[-1]
     hop = max(1, -(-window // _FRAMES))
     taper = min(1024, max(16, 2 * hop))
+    low, high = SAMPLE_RATES
     config = MelConfig(
-        sample_rate=sample_rate,
+        sample_rate=min(max(sample_rate, low), high),
         window=window,
         hop=hop,
         taper=taper,
