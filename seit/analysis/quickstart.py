@@ -142,6 +142,8 @@ def _quickstart(
         source = Path(data)
     result = _tokenize(source, out, seed, tell)
     store = open_store(out / "store")
+    if "train" in store and 0 < len(store["train"]) < config.data.batch_size:
+        config = replace(config, data=replace(config.data, batch_size=len(store["train"])))
     _LOG.info("training a small ViT from the tokens")
     tokens = train(
         config,

@@ -11,7 +11,7 @@ from typing import Any
 
 from seit.errors import UsageError
 from seit.exports.spec import ExportSpec
-from seit.report import markdown_page, yaml_text
+from seit.report import MANY_CLASSES, markdown_page, yaml_text
 from seit.shards import Store, as_store
 
 CARD_NAME = "README.md"
@@ -81,6 +81,7 @@ def write_card(
             "store": store,
             "classes": yaml_text(list(spec.classes[:_MOST_CLASSES])),
             "unlisted": max(0, len(spec.classes) - _MOST_CLASSES),
+            "has_top5": len(spec.classes) > MANY_CLASSES,
             "levels": spec.tokenizer.codebook[0] if len(spec.tokenizer.codebook) == 3 else 1,
         },
     )
@@ -91,6 +92,7 @@ def _front_matter(spec: ExportSpec, name: str) -> dict[str, Any]:
     metrics = [
         {"type": "accuracy", "name": label, "value": round(float(spec.result[key]), 4)}
         for key, label in (("top1", "top-1"), ("top5", "top-5"))
+        if key != "top5" or len(spec.classes) > MANY_CLASSES
     ]
     mean = spec.result.get("mean_average_precision")
     if mean is not None:

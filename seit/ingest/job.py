@@ -55,7 +55,7 @@ from seit.shards import (
     write_index,
     write_listed,
 )
-from seit.stores import CONTAINERS, recode_store
+from seit.stores import CONTAINERS, check_own_files, recode_store
 from seit.tokenizers import (
     Tokenizer,
     codebook_bytes,
@@ -98,6 +98,15 @@ def tokenize(
         raise SeitError(str(error)) from None
 
 
+def _check_own_files(store: Path) -> None:
+    """Refuse to replace a store whose folder holds other things; a damaged card names none."""
+    try:
+        card = open_store(store).card
+    except SeitError:
+        return
+    check_own_files(store, card, reason="which would be lost with the store")
+
+
 def tokenize_corpus(
     corpus: Corpus,
     store: Path,
@@ -126,6 +135,8 @@ def tokenize_corpus(
         replace = workspace.is_replacing or (
             config.overwrite and (has_card or earlier not in (None, job))
         )
+        if has_card and replace:
+            _check_own_files(store)
         if earlier is None or replace:
             if given is None:
                 _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.fitted_codes:,}")

@@ -4,6 +4,8 @@ Legend: N samples of the block, H W grid.
 """
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +20,8 @@ from seit.shards.frames import Coding, Kind, decode_frame, encode_frame
 
 BLOCK_SAMPLES = 1024
 """Samples per block; only the last block of a shard may hold fewer."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 MEMBER_SUFFIXES = {
     Kind.TOKENS: "tokens",
@@ -121,8 +125,18 @@ def parse_metadata(texts: Iterable[str]) -> tuple[dict[str, Any], ...]:
 
 
 def parse_json(text: str) -> Any:
-    """Parse strict JSON: NaN and infinities raise ValueError."""
-    return json.loads(text, parse_constant=_refuse_constant)
+    """Parse strict JSON: NaN, infinities and lone surrogates raise ValueError."""
+    value = json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_finite)
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _parse_finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -18,6 +18,7 @@ from .replace import (
     Record as Record,
     check_folder as check_folder,
     check_not_replaced as check_not_replaced,
+    check_own_files as check_own_files,
     held_store as held_store,
     put_in_place as put_in_place,
 )

@@ -173,6 +173,21 @@ def check_folder(path: Path, card: Card, *, reason: str) -> None:
         UsageError: there are such files.
         SeitError: a job is running.
     """
+    check_own_files(path, card, reason=reason)
+    check_no_job(path)
+
+
+def check_own_files(path: Path, card: Card, *, reason: str) -> None:
+    """Refuse a folder with files that its card does not name, apart from those of a job.
+
+    Args:
+        path: the store's folder.
+        card: card of the store.
+        reason: text that follows "… which the card does not name and" in the message.
+
+    Raises:
+        UsageError: there are such files.
+    """
     known = {CARD_NAME, *(record.file for record in card.records)}
     for name in LocalFolder(path).names():
         parts = Path(name).parts
@@ -184,7 +199,6 @@ def check_folder(path: Path, card: Card, *, reason: str) -> None:
                 f"{path} holds {name!r}, which the card does not name and {reason}; move it "
                 "elsewhere"
             )
-    check_no_job(path)
 
 
 def check_no_job(path: Path) -> None:

@@ -33,6 +33,17 @@ def test_a_store_of_something_else_is_left_alone(corpus, tmp_path):
     assert (store / "store.json").read_bytes() == before
 
 
+def test_few_pictures_are_one_batch(corpus, tmp_path):
+    few = tmp_path / "few"
+    for path in sorted(corpus.glob("train/*/*.jpg"))[:12]:
+        (few / "train" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, few / "train" / path.parent.name)
+    shutil.copytree(corpus / "val", few / "val")
+    result = seit.quickstart(out=tmp_path / "out", data=few, steps=1, device="cpu")
+    assert result.steps == 1
+    assert Run.open(tmp_path / "out" / "run-tokens").config.data.batch_size == 12
+
+
 def test_it_compares_tokens_with_pixels_and_goes_on_where_it_stopped(corpus, tmp_path, capsys):
     out = tmp_path / "out"
     flat = tmp_path / "flat"

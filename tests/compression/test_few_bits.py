@@ -5,6 +5,7 @@ import torch
 from scipy.stats import spearmanr
 
 import seit
+from seit.analysis.runs.compare import compare_runs
 from seit.api.plans import plan_run
 from seit.compression.control import most_sensitive_first
 from seit.compression.dev import Dev, DevFigures
@@ -162,6 +163,12 @@ def test_equal_scores_share_their_ranks(first, second):
 
 def test_equal_scores_alone_have_no_order():
     assert rank_correlation({1: 0.0, 2: 0.0, 3: 0.0}, {1: 1.0, 2: 2.0, 3: 3.0}) is None
+
+
+def test_a_compressed_run_is_compared_with_its_source(learned, pattern_store, tmp_path):
+    compressed(learned, pattern_store, tmp_path / "w4", "w4")
+    found = compare_runs([learned, tmp_path / "w4"])
+    assert found.results["top1"][1].value == Run.open(tmp_path / "w4").info["result"]["top1"]
 
 
 def test_mixed_precision_fills_its_budget(learned, pattern_store, tmp_path):

@@ -1,5 +1,6 @@
 """Jobs that stop, are called again, or come upon another's store: resumed, replaced or refused."""
 
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,20 @@ def test_overwrite_replaces_all_of_another_store(made, corpus, tmp_path):
     tokenize(source, store, config)
     tokenize(source, tmp_path / "fresh", CONFIG)
     assert tree(store) == tree(tmp_path / "fresh")
+
+
+def test_overwrite_leaves_what_is_not_the_store_s(made, corpus, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(made, store)
+    (store / "notes").mkdir()
+    (store / "notes" / "paper.txt").write_text("precious")
+    other = replace(CONFIG, overwrite=True, seed=7)
+    assert "holds 'notes/paper.txt'" in message(UsageError, corpus, store, other)
+    assert (store / "notes" / "paper.txt").read_text() == "precious"
+    assert seit.open(store).card.seal == seit.open(made).card.seal
+    (store / "notes" / "paper.txt").unlink()
+    tokenize(corpus, store, other)
+    assert verify_store(store).ok
 
 
 def test_overwrite_goes_on_with_the_same_unfinished_job(made, corpus, tmp_path):

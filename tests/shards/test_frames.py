@@ -175,6 +175,8 @@ def test_hostile_sizes_reserve_no_memory(data):
         (Kind.METADATA, strings(b"[]"), 1),
         (Kind.METADATA, strings(b"{"), 1),
         (Kind.METADATA, strings(b'{"a":NaN}'), 1),
+        (Kind.METADATA, strings(b'{"a":[1e999]}'), 1),
+        (Kind.METADATA, strings(b'{"a":"x\\ud800y"}'), 1),
         (Kind.METADATA, strings(b'{"a":' + b"[" * 100_000), 1),
         (Kind.METADATA, strings(b'{"a":' + b"1" * 100_000 + b"}"), 1),
         (Kind.INDEX, bytes(15), 1),

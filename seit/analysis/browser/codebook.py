@@ -93,14 +93,13 @@ def count_codes(site: Site) -> Usage:
     samples = 0
     for name in store:
         catalog = site.catalog(name)
-        for tokens, labels in _counted(catalog, stride):
+        for tokens, of_class, labels in _counted(catalog, stride):
             samples += len(tokens)
             for level, part in enumerate(np.split(tokens, levels, axis=1)):
                 counts[level] += np.bincount(part.reshape(-1), minlength=num_codes)
                 if by_class is not None:
-                    known = labels >= 0
-                    ids = part[known].reshape(int(known.sum()), -1)
-                    cells = labels[known, None].astype(np.int64) * num_codes + ids
+                    ids = part.reshape(len(part), -1)[of_class]
+                    cells = labels[:, None] * num_codes + ids
                     own = by_class[level]
                     own += np.bincount(cells.reshape(-1), minlength=own.size).reshape(own.shape)
     return Usage(counts, by_class, samples, store.card.samples)
@@ -108,9 +107,12 @@ def count_codes(site: Site) -> Usage:
 
 def _counted(
     catalog: Catalog, stride: int
-) -> Iterator[tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int32]]]:
-    """Yield ids (N, H, W) and labels (N,) of every ``stride``-th intact block."""
-    labels = catalog.labels
+) -> Iterator[tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yield the ids (N, H, W) of every ``stride``-th intact block, and pairs of its labels.
+
+    A pair is the number of a sample of the block and a class that it has: int64 (n,) each.
+    """
+    labels, sets = catalog.labels, catalog.label_sets
     for number, (shard, block) in enumerate(catalog.split.blocks()):
         if number % stride:
             continue
@@ -120,4 +122,9 @@ def _counted(
             catalog.damage[number] = str(error)
             continue
         rows = shard.rows_of(block)
-        yield tokens, labels[rows.start : rows.stop]
+        if sets is None:
+            own = labels[rows.start : rows.stop]
+            samples = np.flatnonzero(own >= 0)
+            yield tokens, samples, own[samples].astype(np.int64)
+        else:
+            yield tokens, *np.nonzero(sets.rows(np.arange(rows.start, rows.stop)) == 1)

@@ -85,7 +85,7 @@ class FinishedRun:
                 figures = {
                     name: one
                     for name, one in info["result"].items()
-                    if not isinstance(one, dict) and one is not None
+                    if isinstance(one, int | float) and not isinstance(one, bool)
                 }
             else:
                 if objective == CONTINUAL:

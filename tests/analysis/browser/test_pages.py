@@ -20,10 +20,12 @@ import seit
 from seit.analysis.browser import neighbors
 from seit.analysis.browser.augmented import augment_ids, config_of
 from seit.analysis.browser.catalog import Catalog
+from seit.analysis.browser.codebook import count_codes
 from seit.analysis.browser.neighbors import CodeSearch
 from seit.analysis.browser.pictures import Encoded, PictureCache, ScrolledPastError, Thumbnails
 from seit.analysis.browser.query import Query
 from seit.analysis.browser.selection import Selection
+from seit.analysis.browser.site import Site
 from seit.errors import DamagedError, UsageError
 from seit.shards import Shard
 from seit.stores import read_keys
@@ -470,6 +472,15 @@ def test_several_labels_count_in_each_of_their_classes(tmp_path, pattern_folder)
         wrong = int((found.predicted != found.labels)[found.labels >= 0].sum())
         assert total_of(page, mistakes_of(page, 0)) == wrong < len(sets)
         assert "confusion" not in page.text("/run/0").lower()
+        assert page.text(f"/codebook?class={late}")
+    usage = count_codes(Site(store))
+    tokens, known = store["train"].tokens[:], store["train"].label_sets
+    others, also = store["val"].tokens[:], sets
+    expected = sum(
+        np.bincount(ids[part.rows(np.arange(len(part)))[:, late] == 1].ravel(), minlength=16)
+        for ids, part in ((tokens, known), (others, also))
+    )
+    assert usage.by_class[0, late].tolist() == expected.tolist()
 
 
 def test_probabilities_are_those_of_the_network(tiny_run, pattern_store):
