@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from seit.classes import listed, near_names
 from seit.errors import UsageError
-from seit.shards import Split
+from seit.shards import LabelSets, Split
 from seit.stream.order import sample_at
 
 _CLASS_STREAM = 0x636C617373
@@ -30,7 +30,8 @@ def select(
     """Return rows of a split, ascending: int64 (n,), for the ``subset`` of a loader.
 
     A fraction is taken of every class separately, rounded up, and of the samples without a label.
-    With the same seed, a smaller fraction is a subset of a larger one.
+    With several labels per sample it is one of all samples, and one more of each class. With the
+    same seed, a smaller fraction is a subset of a larger one.
 
     Args:
         split: split of a store.
@@ -48,7 +49,7 @@ def select(
         chosen = np.arange(len(labels))
     else:
         chosen = np.flatnonzero(_has_any(split, _numbers(split, classes)))
-    return share_of(labels, chosen, fraction=fraction, seed=seed)
+    return share_of(labels, chosen, fraction=fraction, seed=seed, sets=split.label_sets)
 
 
 def _has_any(split: Split, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -62,7 +63,12 @@ def _has_any(split: Split, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.boo
 
 
 def share_of(
-    labels: npt.NDArray[np.integer], chosen: npt.NDArray[np.integer], *, fraction: float, seed: int
+    labels: npt.NDArray[np.integer],
+    chosen: npt.NDArray[np.integer],
+    *,
+    fraction: float,
+    seed: int,
+    sets: LabelSets | None = None,
 ) -> npt.NDArray[np.int64]:
     """Return a share of each class's rows, ascending: int64 (n,); see `select`.
 
@@ -71,12 +77,25 @@ def share_of(
         chosen: rows to take a share of.
         fraction: the share, above 0, at most 1.
         seed: seed of the selection.
+        sets: several labels of all samples, if they have them.
     """
     if fraction == 1:
         return chosen.astype(np.int64)
-    return _of_each_class(
+    rows = _of_each_class(
         labels, chosen, lambda size: math.ceil(size * fraction - _ROUNDING), seed=seed
     )
+    if sets is None:
+        return rows
+    is_chosen = np.zeros(len(labels), dtype=bool)
+    is_chosen[chosen] = True
+    for number in range(sets.num_classes):
+        own = sets.rows_of(number)
+        own = own[is_chosen[own]]
+        if len(own):
+            first = np.zeros(1, np.int64)
+            order = sample_at(first, len(own), seed=seed ^ _CLASS_STREAM, epoch=number + 1)
+            rows = np.append(rows, own[order])
+    return np.unique(rows)
 
 
 def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int64]:

@@ -249,8 +249,9 @@ def training_rows(split: Labeled, config: LoopConfig) -> npt.NDArray[np.int64] |
     fraction = config.data.fraction
     if fraction == 1:
         return None
-    labels = split.labels
-    return share_of(labels, np.arange(len(labels)), fraction=fraction, seed=config.run.seed)
+    labels, sets = split.labels, split.label_sets if isinstance(split, Split) else None
+    rows = np.arange(len(labels))
+    return share_of(labels, rows, fraction=fraction, seed=config.run.seed, sets=sets)
 
 
 def _load_train(

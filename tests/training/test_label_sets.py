@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from seit.augment import Augmented
 from seit.errors import SeitError, UsageError
 from seit.ingest.sources import list_corpus
 from seit.stores import filter_store
-from seit.stream import held_out
+from seit.stream import held_out, select
 from seit.training import Run, average_precision, read_predictions
 from seit.training.class_weights import class_weights
 from seit.training.config import LossConfig
@@ -142,6 +143,18 @@ def test_samples_count_for_each_of_their_labels(several, tmp_path, monkeypatch, 
 
 def test_other_stores_have_none(pattern_store):
     assert pattern_store["train"].label_sets is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fraction_keeps_every_class_and_smaller_ones_are_in_larger_ones(several, seed):
+    split = several["train"]
+    parts = [select(split, fraction=share, seed=seed) for share in (0.02, 0.1, 0.3, 0.8, 1.0)]
+    for smaller, larger in pairwise(parts):
+        assert set(smaller) < set(larger)
+    for rows in parts:
+        assert (np.diff(rows) > 0).all()
+        assert split.label_sets.rows(rows).clip(min=0).any(0).all()
+    assert len(parts[0]) <= 1 + len(several.classes)
 
 
 @pytest.mark.parametrize("mode", ["resident", "streaming"])
