@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from seit.errors import UsageError
+from seit.errors import DamagedError, UsageError
 from seit.files import explained_writes, inside
 from seit.progress import Count
 from seit.shards import (
@@ -24,6 +24,7 @@ from seit.shards import (
     ContextCodec,
     FileRecord,
     PackedCodec,
+    Shard,
     ShardRecord,
     ShardWriter,
     Split,
@@ -197,7 +198,7 @@ def _write_tars(
     for number, shard in enumerate(split.shards):
         with ShardWriter(sink.folder, split=split.name, index=number, codec=codec) as writer:
             for block in range(shard.num_blocks):
-                writer.write(shard.open_columns(block).as_block())
+                writer.write(_read_block(split, shard, block))
                 count.add(shard.samples_of(block))
         sink.put(writer.record)
         records.append(writer.record)
@@ -222,9 +223,28 @@ def _write_group(
 
 def _counted_blocks(split: Split, count: "_Counter") -> Iterator[Block]:
     for shard, number in split.blocks():
-        columns = shard.open_columns(number)
-        count.add(len(columns))
-        yield columns.as_block()
+        count.add(shard.samples_of(number))
+        yield _read_block(split, shard, number)
+
+
+def _read_block(split: Split, shard: Shard, number: int) -> Block:
+    block = shard.open_columns(number).as_block()
+    check_labels(block.labels, len(split.classes), where=split.store.folder)
+    return block
+
+
+def check_labels(labels: npt.NDArray[np.integer], num_classes: int, *, where: object) -> None:
+    """Check labels (N,) of a store, of which −1 is none.
+
+    Raises:
+        DamagedError: a label is out of range.
+    """
+    low, high = int(labels.min(initial=-1)), int(labels.max(initial=-1))
+    if low < -1 or high >= num_classes:
+        raise DamagedError(
+            f"{where} holds labels from {low} to {high} where its card names {num_classes} "
+            "classes; `seit verify` lists all damage"
+        )
 
 
 def _content_bytes(card: Card) -> int:

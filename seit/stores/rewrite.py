@@ -40,7 +40,7 @@ from seit.shards import (
     open_store,
 )
 from seit.stores.place import place_store
-from seit.stores.recode import CONTAINERS, choose_codec, recode_store
+from seit.stores.recode import CONTAINERS, check_labels, choose_codec, recode_store
 from seit.stores.sink import RemoteSink, Sink
 
 SHARD_SAMPLES = 8192
@@ -270,12 +270,7 @@ def relabelled(
     """
     lookup = np.append(numbers, np.int32(-1))
     for piece in pieces:
-        low, high = int(piece.labels.min(initial=-1)), int(piece.labels.max(initial=-1))
-        if low < -1 or high >= len(numbers):
-            raise DamagedError(
-                f"{where} holds labels from {low} to {high} where its card names {len(numbers)} "
-                "classes; `seit verify` lists all damage"
-            )
+        check_labels(piece.labels, len(numbers), where=where)
         yield replace(piece, labels=lookup[piece.labels])
 
 

@@ -19,7 +19,7 @@ import seit
 from seit.cli import main
 from seit.config import build
 from seit.errors import DamagedError, UsageError
-from seit.shards import BlockDecoder, sample_pipeline, shard_urls
+from seit.shards import BlockDecoder, Split, sample_pipeline, shard_urls
 from seit.stores import convert_store, copy_store, verify_store
 from seit.stores.recode import fit_codec, recode_store
 from seit.training import TrainConfig, evaluate_run, predict, train
@@ -191,6 +191,14 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(source, tmp_path
             convert_store(*arguments, **options)
     assert (tmp_path / "full" / "file").read_text() == "mine"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["full"]
+
+
+@pytest.mark.parametrize("container", ["wds", "zarr"])
+def test_labels_of_no_class_are_damage(source, tmp_path, monkeypatch, container):
+    monkeypatch.setattr(Split, "classes", property(lambda _: ("ant",)))
+    with pytest.raises(DamagedError, match="holds labels from -1 to 2 where its card names 1"):
+        convert_store(source[0], tmp_path / "target", codec="packed", container=container)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_source_leaves_nothing(source, tmp_path):
