@@ -271,9 +271,16 @@ def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):
     tokenize(
         corpus / "train", tmp_path / "store", TokenizeConfig(size=64, codes=64, val_fraction=0)
     )
-    with pytest.raises(UsageError, match=r"no labeled samples in a split 'val'.*--data.val_split"):
+    with pytest.raises(UsageError, match=r"no labeled samples in a split 'val' .*; tokenize again"):
         train(CONFIG, tmp_path / "store", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_val_split_is_answered_with_those_that_have_labels(corpus, tmp_path):
+    tokenize(corpus, tmp_path / "store", TokenizeConfig(size=64, codes=64))
+    wrong = replace(CONFIG, data=replace(CONFIG.data, val_split="test"))
+    with pytest.raises(UsageError, match=r"in a split 'test' .*; name val with --data.val_split"):
+        train(wrong, tmp_path / "store", out=tmp_path / "run")
 
 
 def test_schedule_is_linear_then_cosine():
