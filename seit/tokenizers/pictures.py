@@ -15,10 +15,10 @@ def decode_pictures(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> np
         UsageError: the tokenizer cannot decode, or these are not ids of its codebook.
     """
     decoded = tokenizer.decode(tokens)
-    if isinstance(tokenizer.inputs, AudioInputs):
-        is_wave = decoded.ndim == 2
-        return mel_pictures(
-            wave_levels(decoded, tokenizer.inputs.sample_rate) if is_wave else decoded
-        )
+    if tokenizer.modality == "audio":
+        if decoded.ndim == 2:
+            assert isinstance(tokenizer.inputs, AudioInputs)
+            decoded = wave_levels(decoded, tokenizer.inputs.sample_rate)
+        return mel_pictures(decoded)
     pictures: npt.NDArray[np.uint8] = decoded.cpu().numpy()
     return pictures

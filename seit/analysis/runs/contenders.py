@@ -33,6 +33,8 @@ from seit.training import (
 
 SEED = "run.seed"
 _SPLIT = "data.val_split"
+_METHOD = "method"
+"""Text among the figures of a compressed run."""
 _NONE = np.empty(0, dtype=np.int64)
 
 
@@ -85,7 +87,7 @@ class FinishedRun:
                 figures = {
                     name: one
                     for name, one in info["result"].items()
-                    if isinstance(one, int | float) and not isinstance(one, bool)
+                    if name != _METHOD and not isinstance(one, dict) and one is not None
                 }
             else:
                 if objective == CONTINUAL:
