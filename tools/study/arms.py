@@ -165,8 +165,8 @@ def publish(study: Study, results: Results) -> None:
     _, end, tail = rest.partition(f"<!-- /{name} -->")
     if not separator or not end:
         raise SystemExit(f"{PAGE} has no comments <!-- {name} --> and <!-- /{name} -->; add them")
-    found = [run for arm in study.arms for run in _final_runs(study, results, arm).values()]
-    if len({_size(run) for run in found}) > 1:
+    firsts = [next(iter(_final_runs(study, results, arm).values()), None) for arm in study.arms]
+    if len({round(_size(run)) for run in firsts if run}) > 1:
         (DOCS / f"{name}.svg").write_text(chart(study, results))
     PAGE.write_text(f"{head}{separator}\n\n{table(study, results)}\n\n{end}{tail}")
 
