@@ -34,6 +34,7 @@ _MAX_SAMPLES = 1 << 24
 SAMPLE_RATES = (1000, 1 << 20)
 """Least and largest rate of samples."""
 MAX_FRAMES = 1 << 14
+"""Most frames of a window."""
 _MAX_FFT = 1 << 15
 
 

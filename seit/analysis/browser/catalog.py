@@ -124,14 +124,10 @@ class Catalog:
         """Return a mask, bool (N,), of the samples of a class; −1 for those of none."""
         sets = self.label_sets
         if sets is None:
-            found = self.labels == label
-        elif label < 0:
-            found = ~sets.packed.any(1)
-        elif label >= sets.num_classes:
-            found = np.zeros(len(self), dtype=bool)
-        else:
-            found = (sets.packed[:, label // 8] >> (7 - label % 8) & 1).astype(bool)
-        return np.asarray(found, dtype=bool)
+            return np.asarray(self.labels == label)
+        wanted = np.arange(sets.num_classes) == label if label >= 0 else np.ones(sets.num_classes)
+        found = sets.any_of(wanted.astype(bool))
+        return found if label >= 0 else ~found
 
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:

@@ -112,7 +112,9 @@ class Site:
         """Return the columns of a split."""
         name = self.split_named(name)
         with self._lock:
-            return self._catalogs.setdefault(name, Catalog(self.store[name]))
+            if name not in self._catalogs:
+                self._catalogs[name] = Catalog(self.store[name])
+            return self._catalogs[name]
 
     def selection(self, name: str, run: int | None = None) -> Selection:
         """Return what finds the samples of a split.
