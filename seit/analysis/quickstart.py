@@ -191,19 +191,19 @@ def _tokenize(source: Path, out: Path, seed: int, tell: StageProgress) -> Tokeni
     mark = out / MARK_NAME
     if not (out / "store").exists():
         write_atomically(mark, b"store/ was made by seit quickstart, which may replace it.\n")
-    elif not mark.is_file():
-        raise UsageError(
-            f"{out / 'store'} was not made by seit quickstart; pass another folder as --out"
-        )
 
     def progress(done: int, total: int, _: int) -> None:
         tell("tokenize", done, total)
 
     try:
         result = tokenize(source, out / "store", config, progress=progress)
-    except UsageError:
+    except UsageError as error:
         if begun or not (out / "store").is_dir():
             raise
+        if not mark.is_file():
+            raise UsageError(
+                f"{out / 'store'} was not made by seit quickstart; pass another folder as --out"
+            ) from error
         config = replace(config, overwrite=True)
         result = tokenize(source, out / "store", config, progress=progress)
     assert isinstance(result, TokenizeResult), "only jobs in pieces have parts"
