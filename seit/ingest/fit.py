@@ -135,6 +135,8 @@ def fit_and_measure(
         SeitError: too few inputs are readable.
     """
     config, given = resolve_tokenizer(config)
+    if given is not None and levels is not None:
+        raise UsageError(f"{config.tokenizer} is not fitted, so it has no levels; leave them out")
     corpus = list_corpus(
         source, val_fraction=config.val_fraction, root=config.root, modality=config.modality
     )

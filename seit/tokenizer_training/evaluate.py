@@ -68,7 +68,7 @@ class CompareConfig:
         fit_on: corpus to fit tokenizers named by kind on; None for the train split of the source,
             evaluating on its val split, or on a tenth if it has none.
         size: image side of fitted tokenizers, in pixels.
-        codes: their codebook size.
+        codes: their codebook size; None for 1,024.
         seed: seed of their fit.
         sheet: new PNG file with originals next to reconstructions.
         backbone: folder of the speech model of tokenizers of units.
@@ -79,7 +79,7 @@ class CompareConfig:
     tile: bool = False
     fit_on: str | None = None
     size: int = 256
-    codes: int = 1024
+    codes: int | None = None
     seed: int = 0
     sheet: Path | None = None
     backbone: str | None = None
@@ -88,8 +88,10 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if self.images < 1:
             raise UsageError(f"images is {self.images}; expected at least 1")
-        if not 16 <= self.size <= 4096 or not 2 <= self.codes <= 65_536:
-            raise UsageError("size must be 16 to 4096 and codes 2 to 65,536")
+        if not 16 <= self.size <= 4096:
+            raise UsageError(f"size is {self.size}; expected 16 to 4096 pixels")
+        if self.codes is not None and not 2 <= self.codes <= 65_536:
+            raise UsageError(f"codes is {self.codes}; expected 2 to 65,536")
         if self.sheet is not None:
             if self.sheet.suffix.lower() != ".png":
                 raise UsageError(f"the sheet {self.sheet} is a PNG; give it a name ending in .png")
@@ -165,14 +167,17 @@ def _compare_audio(
     if config.tile or config.sheet is not None:
         raise UsageError("tiles and sheets are of images; leave --tile and --sheet out")
     rows: dict[str, AnyQuality] = {}
-    warnings: tuple[str, ...] = ()
+    warnings: list[str] = []
     for name in names:
         tokenizer = opened.get(name)
         if tokenizer is None:
-            settings = TokenizeConfig(tokenizer=name, codes=config.codes, seed=config.seed)
-            tokenizer, _, _ = fit_and_measure(config.fit_on or source, settings)
-        rows[name], warnings = measure_on_corpus(tokenizer, source, images=config.images)
-    return Comparison(config.images, rows, warnings)
+            codes = None if PRESETS[name].ready() else config.codes
+            settings = TokenizeConfig(tokenizer=name, codes=codes, seed=config.seed)
+            tokenizer, _, remarks = fit_and_measure(config.fit_on or source, settings)
+            warnings += remarks
+        rows[name], remarks = measure_on_corpus(tokenizer, source, images=config.images)
+        warnings += remarks
+    return Comparison(config.images, rows, tuple(dict.fromkeys(warnings)))
 
 
 def measure_instances(
@@ -216,7 +221,8 @@ def _unreadable(instances: Sequence[Instance], size: int, *, tile: bool) -> Seit
 def _fitted(name: str, corpus: Corpus, config: CompareConfig) -> Tokenizer:
     train = corpus.by_split().get("train") or corpus.instances
     images = sample_pictures(train, size=config.size, count=FIT_INPUTS)
-    return PRESETS[name].fit(images, num_codes=config.codes, seed=config.seed)
+    codes = TokenizeConfig(codes=config.codes).fitted_codes
+    return PRESETS[name].fit(images, num_codes=codes, seed=config.seed)
 
 
 def _sheet_rows(

@@ -1,5 +1,6 @@
 """Labels and splits of corpora: what is read, what is warned of, what is refused."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_lists_of_labels_in_text_are_warned_of(names: list[str], is_list: bool) 
     assert (
         "look like lists of labels" in str(label_remarks(names, [], is_folder=False))
     ) == is_list
+
+
+@pytest.mark.parametrize("source", ["folder", "tar", "table"])
+def test_a_separator_without_a_table_is_warned_of(tmp_path: Path, source: str) -> None:
+    folder = plant(tmp_path / "src", {"cat;dog/1.jpg": b"x", "cat/2.jpg": b"x"})
+    path = {"folder": folder, "tar": tmp_path / "a.tar", "table": tmp_path / "table.csv"}[source]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(folder, arcname="a")
+    table(tmp_path, [("1.jpg", "cat;dog")])
+    corpus = list_corpus(path, val_fraction=0, label_separator=";")
+    assert ("--label-separator has no effect" in warned(corpus)) == (source != "table")
 
 
 def test_numbers_that_lose_their_spelling(tmp_path: Path) -> None:

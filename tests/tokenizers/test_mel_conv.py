@@ -12,6 +12,7 @@ from support.tokenizer_training import NOTED, SMALL, few_start_batches
 
 from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.ingest import TokenizeConfig, fit_and_measure
 from seit.ingest.sources import list_corpus
 from seit.tokenizer_training import TokenizerConfig, train_tokenizer
 from seit.tokenizer_training.windows import Windows
@@ -20,6 +21,7 @@ from seit.tokenizers import (
     MelFrontEnd,
     load_tokenizer,
     measure_quality,
+    open_tokenizer,
     save_tokenizer,
 )
 from seit.tokenizers.learned.autoencoder import Autoencoder, NetworkConfig
@@ -299,3 +301,14 @@ def test_the_command(clips, tmp_path, capsys):
     main(["tokenizer", "eval", file, str(clips), "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert rows[file]["windows"] >= 3
+
+
+def test_kinds_that_need_no_fit_take_no_settings_of_one(clips, tmp_path, capsys):
+    file = str(tmp_path / "fitted.safetensors")
+    main(["tokenizer", "eval", "dmel-1s", "mel-vq-1s", str(clips), "--codes=16", "--json"])
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 2
+    main(["tokenizer", "fit", str(clips), file, "--tokenizer=dmel-1s", "--json"])
+    assert open_tokenizer(file).num_codes == 16
+    config = TokenizeConfig(tokenizer="dmel-1s")
+    with pytest.raises(UsageError, match="not fitted, so it has no levels"):
+        fit_and_measure(clips, config, levels=2)

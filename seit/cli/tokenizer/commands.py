@@ -31,7 +31,7 @@ def fit(
     *,
     tokenizer: str = "patch-pca-vq",
     size: int | None = None,
-    codes: int = 1024,
+    codes: int | None = None,
     levels: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -44,7 +44,7 @@ def fit(
         file: A new .safetensors file.
         tokenizer: Name of a fitted kind; see `seit tokenizer list`.
         size: Pixels of the square that images are resized and cropped to; 256 by default.
-        codes: Codebook size, of each level.
+        codes: Codebook size, of each level; 1,024 by default.
         levels: Levels of a residual kind, `patch-pca-rvq` or `mel-rvq-…`; 2 by default.
         seed: Seed of the fit.
         overwrite: Replace FILE.

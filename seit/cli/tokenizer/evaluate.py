@@ -28,7 +28,7 @@ def evaluate(
     images: int = 256,
     fit_on: str | None = None,
     size: int = 256,
-    codes: int = 1024,
+    codes: int | None = None,
     seed: int = 0,
     sheet: Path | None = None,
     backbone: str | None = None,
@@ -46,7 +46,7 @@ def evaluate(
         images: Number of files, evenly spread.
         fit_on: Input to fit on instead.
         size: Image side of fitted tokenizers, in pixels.
-        codes: Codebook size of fitted tokenizers.
+        codes: Codebook size of fitted tokenizers, 1,024 by default.
         seed: Seed of the fit.
         sheet: A new PNG file of originals next to reconstructions.
         backbone: hf: and the folder of the speech model of units.

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from seit.errors import UsageError
@@ -21,6 +22,7 @@ from seit.ingest.sources.detect import (
     source_file,
 )
 from seit.ingest.sources.folder import survey_folders
+from seit.ingest.sources.label_sets import unused_separator
 from seit.ingest.sources.media import check_counts
 from seit.ingest.sources.parquet import check_configurations, holds_media
 from seit.ingest.sources.remote import ListedFolder
@@ -40,10 +42,13 @@ def find_pieces(source: str | Path, config: TokenizeConfig) -> Pieces:
     """
     tree = tree_at(str(source))
     try:
-        return _find(tree, config)
+        pieces = _find(tree, config)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise UsageError(f"{shown(tree.text)} cannot be read: {reason}") from None
+    if config.label_separator is not None and not isinstance(pieces.reader, TablePieces):
+        return replace(pieces, warnings=(*pieces.warnings, unused_separator(tree.text)))
+    return pieces
 
 
 def _find(tree: Tree, config: TokenizeConfig) -> Pieces:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from seit.errors import UsageError
 from seit.ingest.sources.braces import expand
 from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, SourceFile, listing_pulse, shown
 from seit.ingest.sources.folder import list_folder
+from seit.ingest.sources.label_sets import unused_separator
 from seit.ingest.sources.manifest import list_manifest
 from seit.ingest.sources.media import (
     COMPRESSED_TAR,
@@ -72,6 +74,8 @@ def list_corpus(
         raise UsageError(f"{shown(text)} cannot be read: {reason}") from None
     if corpus.kind in ("folder", "manifest"):
         check_media(text, corpus.instances, modality)
+    elif label_separator is not None:
+        corpus = replace(corpus, warnings=(*corpus.warnings, unused_separator(text)))
     if modality == "audio":
         check_derived_keys(corpus.instances, sign="#", part="window")
     return corpus

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
 from seit.ingest.sources.corpus import SPLIT_NAMES, Corpus, Draft, examples, shown
+from seit.ingest.sources.label_sets import unused_separator
 from seit.ingest.sources.layout import Layout, find_layout
 from seit.ingest.sources.metadata import apply_metadata, find_metadata, first_metadata
 from seit.ingest.sources.splits import HashSplit
@@ -75,6 +76,8 @@ def list_folder(
     classes = tree.classes
     if tables:
         drafts, classes = apply_metadata(tables, drafts, warnings, label_separator=label_separator)
+    elif label_separator is not None:
+        warnings.append(unused_separator(source))
     warnings += _last_remarks(source, tree, is_labeled=bool(classes and not tables))
     if tree.odd:
         drafts = _unique(drafts, warnings)

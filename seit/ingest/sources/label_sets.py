@@ -24,6 +24,14 @@ class NamedSets(NamedTuple):
     classes: tuple[str, ...]
 
 
+def unused_separator(source: str) -> str:
+    """Return the warning about a separator for a source without a table of files."""
+    return (
+        f"--label-separator has no effect: {shown(source)} has no table of files; several labels "
+        "of a file are a list in Parquet, or in the JSON of a tar"
+    )
+
+
 def read_label_set(
     value: object, where: str, *, separator: str = SEPARATOR
 ) -> tuple[str, ...] | None:

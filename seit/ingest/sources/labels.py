@@ -89,7 +89,7 @@ def label_remarks(classes: Sequence[str], learned: Iterable[str], *, is_folder: 
         lines.append(
             f"{len(lists)} of {len(classes)} classes look like lists of labels: "
             f"{examples([repr(name) for name in lists])}; each list is one class here; if "
-            "an instance may have several labels, pass --label-separator"
+            "an instance may have several labels, give a table of files and --label-separator"
         )
     alike = alike_classes(learned)
     if alike:
