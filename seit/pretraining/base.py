@@ -126,8 +126,10 @@ class Pretraining(Objective[PretrainResult]):
         assert isinstance(feed.augment, TokenAugment)
         model = self.build(config, feed.augment)
         if init_from is not None:
-            start_pretraining_from(model, Run.open(init_from), store, heads_from=self.heads_from)
-        super().__init__(config, feed, ranks, self.finish(config, model, teacher))
+            run = Run.open(init_from)
+            if not start_pretraining_from(model, run, store, heads_from=self.heads_from):
+                self.adopt(model)
+        super().__init__(config, feed, ranks, self.finish(config, model, teacher, store))
         self.store = store
         self.augment = feed.augment
         self._probes = Probes(store, config, config.probe, self.augment, ranks)
@@ -140,9 +142,19 @@ class Pretraining(Objective[PretrainResult]):
         """Return the model with random weights; ``augment`` has the grid and the codebook."""
 
     @classmethod
-    def finish(cls, config: "PretrainConfig", model: nn.Module, teacher: Path | None) -> nn.Module:
-        """Return the model to train, once ``model`` has its initial weights."""
-        del config, teacher
+    def adopt(cls, model: nn.Module) -> None:
+        """Derive weights from the encoder, which another objective trained."""
+
+    @classmethod
+    def finish(
+        cls, config: "PretrainConfig", model: nn.Module, teacher: Path | None, store: Store
+    ) -> nn.Module:
+        """Return the model to train, once ``model`` has its initial weights.
+
+        Raises:
+            UsageError: the teacher does not fit the store or the model.
+        """
+        del config, teacher, store
         return model
 
     @classmethod

@@ -16,10 +16,13 @@ _LOG = logging.getLogger(__name__)
 
 def start_pretraining_from(
     model: nn.Module, run: Run, store: Store, *, heads_from: Collection[str]
-) -> None:
+) -> bool:
     """Load the weights of ``run`` into a pretraining model.
 
     Loads those of the encoder, and all others if the objective of the run is one of ``heads_from``.
+
+    Returns:
+        Whether it loaded the others.
 
     Raises:
         UsageError: the run has not finished, uses another tokenizer, or its weights belong to
@@ -35,6 +38,7 @@ def start_pretraining_from(
     load_weights(encoder, weights, origin=str(run.path))
     if run.objective not in heads_from:
         _LOG.info("%s learned something else; initializing new heads", run.path)
-        return
+        return False
     own = {key: value for key, value in model.state_dict().items() if key.startswith(ENCODER)}
     load_weights(model, own | run.load_tensors(HEADS_NAME), origin=f"{run.path / HEADS_NAME}")
+    return True

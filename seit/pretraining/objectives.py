@@ -25,7 +25,7 @@ from seit.pretraining.patches import Reconstruction, patch_side
 from seit.pretraining.rotation import draw_quarter_turns, rotate
 from seit.pretraining.sit import Sit, SitViews
 from seit.shards import Store
-from seit.training import SECOND_VIEW, Ranks, Run, TrainBatch
+from seit.training import SECOND_VIEW, Ranks, Run, TrainBatch, check_tokens
 
 if TYPE_CHECKING:  # the settings look up facts about objectives
     from seit.pretraining.config import PretrainConfig
@@ -94,9 +94,13 @@ class FurtherMaskedTokens(MaskedTokens):
     @override
     @classmethod
     def finish(
-        cls, config: "PretrainConfig", model: nn.Module, teacher: Path | None
+        cls, config: "PretrainConfig", model: nn.Module, teacher: Path | None, store: Store
     ) -> FurtherModel:
-        weights = None if teacher is None else Run.open(teacher).load_weights()
+        weights = None
+        if teacher is not None:
+            run = Run.open(teacher)
+            check_tokens(run, store)
+            weights = run.load_weights()
         return FurtherModel(_student(model), weights, config.further, origin=str(teacher))
 
 
@@ -139,6 +143,13 @@ class SiameseTokens(Pretraining):
             config.sit,
             side=patch_side(Stem.parse(config.model.stem)),
         )
+
+    @override
+    @classmethod
+    def adopt(cls, model: nn.Module) -> None:
+        assert isinstance(model, Sit)
+        if "contrast" in model.tasks:
+            model.teacher.follow(model.encoder, model.projection, momentum=0)
 
     @override
     @classmethod

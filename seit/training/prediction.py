@@ -164,12 +164,13 @@ class Predictor:
     def _probabilities(self, inputs: Sequence[npt.NDArray[Any]]) -> Tensor:
         """Return the probabilities, float64 (B, N) on the host, of B inputs."""
         values = torch.from_numpy(np.stack(inputs)).to(self._device)
-        with torch.inference_mode(), make_autocast(self._config, self._device):
+        with torch.inference_mode():
             if isinstance(self._augment, PixelAugment):
                 embedded = self._augment.evaluate(values.permute(0, 3, 1, 2))
-            else:
+            else:  # as a store's samples are: the network alone may be of low precision
                 embedded = self._augment.evaluate(self._tokenizer.encode(values))
-            logits: Tensor = self._model(embedded)
+            with make_autocast(self._config, self._device):
+                logits: Tensor = self._model(embedded)
             logits = logits.float()
             shares = logits.sigmoid() if self._has_sets else logits.softmax(1)
             return shares.double().cpu()

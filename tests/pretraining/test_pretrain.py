@@ -34,11 +34,12 @@ from seit.pretraining.further import (
 from seit.pretraining.masks import MaskConfig, draw_order, draw_share
 from seit.pretraining.mtm import MaskedTokenModel, MtmConfig
 from seit.pretraining.names import ObjectiveName
+from seit.pretraining.objectives import SiameseTokens
 from seit.pretraining.patches import CodeHead, patchify, unpatchify
 from seit.pretraining.registry import OBJECTIVES
 from seit.recipes import find_recipe
 from seit.stores import delete_samples
-from seit.training import Run, TrainConfig, evaluate_run, train
+from seit.training import Ranks, Run, TrainConfig, evaluate_run, train
 
 FINE = build(
     TrainConfig,
@@ -516,6 +517,25 @@ def test_further_pretraining_starts_both_from_the_same_weights(store, finished, 
     assert Run.open(tmp_path / "run/teacher").objective == "mtm"
     parts = [entry for entry in Run.open(tmp_path / "run").metrics() if entry["split"] == "train"]
     assert all(entry["distance"] < 1e-6 for entry in parts), "equal weights, equal features"
+
+
+def test_a_teacher_of_other_tokens_is_refused(store, finished, tmp_path):
+    other = shutil.copytree(finished.path, tmp_path / "other")
+    (other / "tokenizer.safetensors").unlink()
+    config = changed(objective="further", further={"teacher": str(other)})
+    with pytest.raises(UsageError, match="tokenizer"):
+        pretrain(config, store, out=tmp_path / "run", init_from=finished.path)
+
+
+def test_a_momentum_teacher_starts_as_the_student_that_is_loaded(store, finished):
+    config = changed(objective="sit", sit={"head_hidden_dim": 32, "head_dim": 8})
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    begun = SiameseTokens(config, store, ranks, init_from=finished.path, teacher=None).model
+    weights = finished.load_weights()
+    for key, value in begun.teacher.encoder.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+    for key, value in begun.teacher.projection.state_dict().items():
+        assert torch.equal(value, begun.projection.state_dict()[key]), key
 
 
 def test_without_distillation_it_is_plain_further_pretraining(store, finished, tmp_path):

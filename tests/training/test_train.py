@@ -17,7 +17,7 @@ from support.stores import edit_card
 from torch.nn import functional as F
 
 import seit
-from seit.augment import AugmentConfig, Augmented
+from seit.augment import AugmentConfig, Augmented, TokenAugment
 from seit.cli import main
 from seit.config import build
 from seit.errors import DamagedError, SeitError, UsageError
@@ -514,6 +514,22 @@ def test_unreadable_files_do_not_stop_the_others(finished, corpus, tmp_path, cal
     assert "unreadable: " in told
     for nothing in (tmp_path / "none.png", tmp_path / "*.gif", corpus.parent / "none*"):
         assert predicted(nothing)[0] == 2
+
+
+def test_predictions_take_the_tokens_of_the_store_whatever_the_precision(
+    finished, store, corpus, tmp_path, monkeypatch
+):
+    run = shutil.copytree(finished[1].path, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    assert "precision: auto" in text
+    (run / "config.yaml").write_text(text.replace("precision: auto", "precision: bf16"))
+    seen, evaluate_tokens = [], TokenAugment.evaluate
+    monkeypatch.setattr(
+        TokenAugment, "evaluate", lambda self, ids: seen.append(ids) or evaluate_tokens(self, ids)
+    )
+    files = [corpus / key for key in store["val"].keys]
+    assert all(one.error is None for one in predict(run, files, device="cpu"))
+    assert torch.equal(torch.cat(seen), torch.from_numpy(store["val"].tokens[:].astype(np.int64)))
 
 
 def test_a_prediction_is_the_same_in_any_batch(finished, corpus, monkeypatch):

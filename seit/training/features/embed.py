@@ -108,10 +108,11 @@ def embed_split(
         new_file(out) as file,
         make_writer(file, classes=store.classes, origins=origins) as writer,
         torch.inference_mode(),
-        make_autocast(settings, target),
     ):
         for batch in _batches(store, split, target).epoch(0):
-            found = read(augment.evaluate(batch.tokens)).float().cpu().numpy()
+            inputs = augment.evaluate(batch.tokens)
+            with make_autocast(settings, target):
+                found = read(inputs).float().cpu().numpy()
             labels = batch.labels.cpu().numpy()
             if labels.ndim == 2:  # the file has one label per sample
                 labels = np.full(len(batch), -1)
