@@ -72,7 +72,9 @@ class AugmentConfig:
     mixup_alpha: float = 0.8
     """Both parameters of the Beta distribution of Mixup's weight, above 0."""
     flip_prob: float = 0.0
-    """Probability of a horizontal flip; for pixels, as token grids do not mirror well."""
+    """Probability of a horizontal flip of a token grid, for flip-equivariant tokenizers."""
+    pixel_flip_prob: float = 0.5
+    """Probability of a horizontal flip of pixels; 0 for text, digits and signs."""
     jitter: float = 0.0
     """Maximum relative change of brightness, contrast and saturation, 0–1; for pixels only."""
     erase_prob: float = 0.0

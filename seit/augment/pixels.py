@@ -22,9 +22,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class PixelAugment(CropAndMix):
     """Pixels → augmented, normalized pixels, for the baseline that tokens are compared with.
 
-    Random resized crop, horizontal flip (``flip_prob``, 0.5 is usual), color jitter and random
-    erasing (``jitter``, ``erase_prob``), CutMix and Mixup, with the same draws as
-    :class:`TokenAugment`; the rest is for tokens and does not apply. Crops are
+    Random resized crop, horizontal flip (``pixel_flip_prob``), color jitter and random erasing
+    (``jitter``, ``erase_prob``), CutMix and Mixup, with the same draws as :class:`TokenAugment`;
+    the rest is for tokens and does not apply. Crops are
     resized with antialiasing in uint8, one after the other as in torchvision's RandomResizedCrop:
     on CPUs that is several times faster than batched matrices, which pay off on small token grids
     only.
@@ -74,7 +74,7 @@ class PixelAugment(CropAndMix):
         """
         self.check_batch(pixels, (3, *self.grid))
         random = sample_random(pixels, positions, seed, epoch)
-        x = random_flip(pixels, random, prob=self.config.flip_prob)
+        x = random_flip(pixels, random, prob=self.config.pixel_flip_prob)
         x = self._resized_crops(x, random).to(torch.float32)
         x = color_jitter(x, random, strength=self.config.jitter)
         x = self._normalise_(x)

@@ -415,7 +415,7 @@ def index_of_block(layer: str) -> int:
 
 
 def _is_longer(value: Any, before: Any) -> bool:
-    return isinstance(value, int) and (not isinstance(before, int) or value > before)
+    return isinstance(value, int) and isinstance(before, int) and value > before
 
 
 def _value(config: LoopConfig, name: str) -> Any:
@@ -442,7 +442,7 @@ def require_defaults(config: LoopConfig, *names: str, reason: str) -> None:
     """
     for name in names:
         group, _, key = name.rpartition(".")
-        default = getattr(type(_value(config, group))(), key)
+        default = getattr(type(_value(config, group) if group else config)(), key)
         if _value(config, name) != default:
             raise UsageError(
                 f"{name} is {_value(config, name)!r}, but {reason}; set it to {default!r}"

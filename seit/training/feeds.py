@@ -32,7 +32,6 @@ from seit.training.config import LoopConfig, require_defaults
 from seit.training.precision import compute_dtype
 
 _LOG = logging.getLogger(__name__)
-PIXEL_FLIP_PROB = 0.5
 SECOND_VIEW = 1 << 63
 """Offset added to the seed, which is smaller, for the draws of a second view."""
 EVAL_BATCH = 256
@@ -147,7 +146,7 @@ def make_augment(
     """
     if config.data.pixels is not None:
         size = store.card.tokenizer.require_image_size()
-        settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
+        settings = replace(config.augment, crop_size=0)
         return PixelAugment((size, size), settings).to(device)
     if config.augment.flip_prob and not store.card.tokenizer.flip_equivariant:
         raise UsageError(
@@ -295,6 +294,11 @@ def _load(
     if data.pixels is not None and shuffle:
         reason = "pixels are drawn from all of the split"
         require_defaults(config, "data.order", "data.window_blocks", reason=reason)
+        reason = "pixels are mirrored by augment.pixel_flip_prob"
+        require_defaults(config, "augment.flip_prob", reason=reason)
+    if data.pixels is None and shuffle:
+        reason = "tokens are mirrored by augment.flip_prob"
+        require_defaults(config, "augment.pixel_flip_prob", reason=reason)
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")

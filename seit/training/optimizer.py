@@ -94,14 +94,30 @@ def num_steps(schedule: ScheduleConfig, steps_per_epoch: int) -> int:
     return schedule.steps or schedule.epochs * steps_per_epoch
 
 
+def _warmup(schedule: ScheduleConfig, steps_per_epoch: int) -> int:
+    """Return the steps of warm-up, as they are set."""
+    if schedule.warmup_steps is not None:
+        return schedule.warmup_steps
+    return round(schedule.warmup_epochs * steps_per_epoch)
+
+
+def warmup_remark(config: LoopConfig, steps_per_epoch: int) -> str | None:
+    """Return a remark on a warm-up that leaves the rate less than half of the run to fall."""
+    schedule = config.schedule
+    total, warmup = num_steps(schedule, steps_per_epoch), _warmup(schedule, steps_per_epoch)
+    if 2 * warmup <= total or schedule.min_lr >= config.peak_lr:
+        return None
+    return (
+        f"the learning rate rises for {min(warmup, total):,} of {total:,} steps and hardly falls; "
+        f"set schedule.warmup_steps, such as to {total // 20:,}"
+    )
+
+
 def learning_rate(step: int, config: LoopConfig, steps_per_epoch: int) -> float:
     """Return the rate of ``step`` (from 0): linear warm-up to the peak, cosine to ``min_lr``."""
     schedule = config.schedule
     total = num_steps(schedule, steps_per_epoch)
-    warmup = schedule.warmup_steps
-    if warmup is None:
-        warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    warmup = min(warmup, total - 1)
+    warmup = min(_warmup(schedule, steps_per_epoch), total - 1)
     if step < warmup:
         return schedule.warmup_lr + (config.peak_lr - schedule.warmup_lr) * step / warmup
     progress = (step - warmup) / max(1, total - 1 - warmup)

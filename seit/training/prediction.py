@@ -34,7 +34,7 @@ from seit.modality import Modality
 from seit.outcomes import Outcome
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer, with_backbone
 from seit.training.config import LoopConfig
-from seit.training.feeds import EVAL_BATCH, PIXEL_FLIP_PROB
+from seit.training.feeds import EVAL_BATCH
 from seit.training.label_sets import THRESHOLD
 from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
@@ -279,7 +279,7 @@ def evaluation_augment(
 ) -> TokenAugment | PixelAugment:
     """Return the transform of tokens, or of pixels, to a run's inputs, for its evaluation."""
     if config.data.pixels is not None:
-        settings = replace(config.augment, crop_size=0, flip_prob=PIXEL_FLIP_PROB)
+        settings = replace(config.augment, crop_size=0)
         height, width, _ = tokenizer.inputs.shape
         return PixelAugment((height, width), settings).to(device)
     return TokenAugment(tokenizer.codebook, tokenizer.grid, config.augment).to(device)

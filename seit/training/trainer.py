@@ -19,7 +19,7 @@ from seit.training.failure import describe_figures
 from seit.training.feeds import TrainBatch
 from seit.training.loop import Loop
 from seit.training.objective import Objective
-from seit.training.optimizer import learning_rate, num_steps
+from seit.training.optimizer import learning_rate, num_steps, warmup_remark
 from seit.training.precision import suggest_precision
 from seit.training.run import Run
 from seit.training.signals import Stop
@@ -171,6 +171,9 @@ class Trainer(Loop[TrainBatch]):
             self.total / self.steps_per_epoch,
             environment(self.ranks.device)["device"],
         )
+        remark = warmup_remark(self.config, self.steps_per_epoch)
+        if remark is not None:
+            _LOG.warning("%s", remark)
         suggestion = suggest_precision(self.config, self.ranks.device)
         if suggestion is not None:
             _LOG.info("%s", suggestion)

@@ -328,6 +328,15 @@ def test_a_schedule_may_be_extended(store, finished, tmp_path):
         train(CONFIG, store, out=tmp_path / "ended", resume=True)
 
 
+def test_steps_do_not_replace_epochs_in_a_resumed_run(store, tmp_path):
+    epochs = changed(schedule={"steps": None, "epochs": 2})
+    train(epochs, store, out=tmp_path / "run")
+    with pytest.raises(UsageError, match=r"schedule\.steps was None and is 3"):
+        train(changed(epochs, schedule={"steps": 3}), store, out=tmp_path / "run", resume=True)
+    longer = changed(epochs, schedule={"epochs": 3})
+    assert train(longer, store, out=tmp_path / "run", resume=True).steps == 12
+
+
 def test_an_extension_that_is_stopped_goes_on(store, finished, tmp_path):
     out, longer = tmp_path / "run", changed(schedule={"steps": STEPS + 4})
 

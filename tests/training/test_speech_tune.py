@@ -134,9 +134,12 @@ def test_clips_of_one_length_are_cut_and_padded(place):
         ("data.order", "window"),
         ("data.window_blocks", 3),
         ("data.mode", "streaming"),
+        ("augment.time_masks", 2),
+        ("model.drop_path", 0.3),
+        ("pretrained", "weights.pt"),
     ],
 )
-def test_orders_of_tokens_are_refused(place, tmp_path, name, value):
+def test_settings_of_tokens_are_refused(place, tmp_path, name, value):
     given = {"backbone": f"hf:{place / 'hubert'}", "method": "linear", "steps": 1, **SHORT}
     with pytest.raises(UsageError, match=rf"{name} is {value!r}, but .*; set it to") as found:
         seit.tune(place / "tones", out=tmp_path / "run", **given, **{name: value})

@@ -17,7 +17,7 @@ from support.stores import edit_card
 from torch.nn import functional as F
 
 import seit
-from seit.augment import AugmentConfig, Augmented, TokenAugment
+from seit.augment import AugmentConfig, Augmented, PixelAugment, TokenAugment
 from seit.cli import main
 from seit.config import build
 from seit.errors import DamagedError, SeitError, UsageError
@@ -27,8 +27,9 @@ from seit.training import Run, TrainConfig, evaluate_run, pixel_stem, predict, t
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import LossConfig, ModelConfig
 from seit.training.evaluate import evaluate
+from seit.training.feeds import make_augment
 from seit.training.losses import classification_loss
-from seit.training.optimizer import learning_rate
+from seit.training.optimizer import learning_rate, warmup_remark
 
 CLASSES = ("blue", "green", "red")
 
@@ -233,6 +234,35 @@ def test_pixels_have_no_order_of_blocks(store, corpus, tmp_path, setting):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_pixels_are_mirrored_as_asked(store, corpus, share):
+    whole = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "cutmix_prob": 0}
+    config = replace(
+        CONFIG,
+        data=replace(CONFIG.data, pixels=str(corpus)),
+        augment=AugmentConfig(pixel_flip_prob=share, **whole),
+    )
+    augment = make_augment(store, config, torch.device("cpu"))
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    settings = {"positions": torch.arange(2), "seed": 0, "epoch": 0}
+    found = augment(pixels, torch.zeros(2, dtype=torch.int64), **settings).inputs
+    unmirrored = PixelAugment((64, 64), AugmentConfig(pixel_flip_prob=0, **whole))
+    seen = pixels.flip(3) if share else pixels
+    expected = unmirrored(seen, torch.zeros(2, dtype=torch.int64), **settings).inputs
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("flip_prob", True), ("pixel_flip_prob", False)])
+def test_the_flips_of_other_inputs_are_refused(store, corpus, tmp_path, name, pixels):
+    config = replace(
+        CONFIG,
+        data=replace(CONFIG.data, pixels=str(corpus) if pixels else None),
+        augment=AugmentConfig(**{name: 0.25}),
+    )
+    with pytest.raises(UsageError, match=f"augment.{name} is 0.25, but|do not mirror"):
+        train(config, store, out=tmp_path / "run")
+
+
 def test_a_diverging_run_says_so(store, tmp_path):
     config = replace(CONFIG, optim=replace(CONFIG.optim, lr=1e30))
     with pytest.raises(SeitError, match=r"the training loss became \S+ at step"):
@@ -292,6 +322,16 @@ def test_schedule_is_linear_then_cosine():
     assert rates[10] == pytest.approx(peak)
     assert rates[55] == pytest.approx(end + (peak - end) * (1 + math.cos(math.pi / 2)) / 2)
     assert rates[100] == pytest.approx(end)
+
+
+@pytest.mark.parametrize(("epochs", "is_told"), [(5, True), (9, True), (10, False)])
+def test_a_warm_up_that_leaves_no_time_to_fall_is_told(epochs, is_told):
+    schedule = replace(CONFIG.schedule, steps=None, epochs=epochs, warmup_epochs=5)
+    config = replace(CONFIG, schedule=replace(schedule, warmup_steps=None))
+    remark = warmup_remark(config, steps_per_epoch=20)
+    assert (remark is not None) == is_told
+    if remark is not None:
+        assert f"of {20 * epochs} steps and hardly falls; set schedule.warmup_steps" in remark
 
 
 def test_the_published_learning_rate():

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from typing_extensions import override
 
+from seit.config import to_mapping
 from seit.documents import as_record
 from seit.errors import UsageError
 from seit.models import SpeechClassifier
@@ -166,6 +167,11 @@ def sound_feed(data: SoundData, config: SpeechTuneConfig, ranks: Ranks) -> Feed:
     """
     names = ("data.sampling", "data.order", "data.window_blocks")
     require_defaults(config, *names, reason="clips of sounds are drawn alike from all of the split")
+    groups = {"model": config.model, "augment": config.augment}
+    unused = [f"{group}.{name}" for group in groups for name in to_mapping(groups[group])]
+    unused += ["pretrained", "pretrained_head", "layer"]
+    reason = "a speech model has a network of its own, and takes sounds as they are"
+    require_defaults(config, *unused, reason=reason)
     if config.data.mode == "streaming":
         raise UsageError(
             "data.mode is 'streaming', but sounds are held in memory; set it to 'auto'"
