@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 import yaml
-from arm_runs import Job, Results, Study, Work
+from arm_runs import LABELS, Job, Results, Study, Work
 from filelock import FileLock, Timeout
 from records import standard_error
 from scipy.stats import ttest_1samp
@@ -42,12 +42,6 @@ LEAST = 3
 """Pairs that a verdict needs."""
 LEAST_P = 0.001
 """Smallest p-value that is written out."""
-LABELS = {
-    "top1": "top-1, %",
-    "last_accuracy": "last accuracy, %",
-    "knn_top1": "k-NN, %",
-    "linear_top1": "linear probe, %",
-}
 
 
 def go_on(
@@ -203,7 +197,10 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
-    study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
+    try:
+        study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
+    except msgspec.ValidationError as error:
+        parser.error(f"{arguments.study}: {error}")
     results = Results(RESULTS / f"{arguments.study.stem}.json")
     if arguments.publish:
         publish(study, results)
