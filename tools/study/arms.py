@@ -1,4 +1,4 @@
-"""Compare ways to train on one corpus: arms × seeds, a learning rate for each arm, one table.
+r"""Compare ways to train on one corpus: arms × seeds, a learning rate for each arm, one table.
 
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER --hours 2
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER \
@@ -188,7 +188,9 @@ def _verdict(paired: list[float]) -> tuple[str, str, str]:
 
 def main() -> None:
     """Go on with a study, or print its table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, help="folder of the corpora")
