@@ -160,7 +160,9 @@ def _adapted(
 
 def main() -> None:
     """Make the inputs and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder of the pictures")
     parser.add_argument("work", type=Path, help="folder of the corpus, store and network")
     parser.add_argument("--steps", type=int, default=800, help="training steps of TokenAdapt")

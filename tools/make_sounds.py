@@ -105,7 +105,9 @@ def write(path: Path, wave: Wave) -> None:
 
 def main() -> None:
     """Make the sounds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = parser.add_subparsers(dest="part", required=True)
     spoken_part = parts.add_parser("speak")
     spoken_part.add_argument("out", type=Path)

@@ -1,4 +1,4 @@
-"""Add a trained tokenizer to `tokenizers/`, with a card of its training and quality.
+r"""Add a trained tokenizer to `tokenizers/`, with a card of its training and quality.
 
     uv run python tools/make_tokenizer_card.py TRAINING NAME --summary TEXT --license TEXT \
         --data TEXT … --sort-on PHOTOS --tiles kodak=KODAK --squares imagenette=PHOTOS
@@ -114,7 +114,9 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
 
 def main() -> None:
     """Write NAME.safetensors and NAME.yaml."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("training", type=Path)
     parser.add_argument("name")
     parser.add_argument("--summary", required=True, help="one line, without codes and grid")

@@ -163,7 +163,9 @@ def run(name: str, command: str, out: Path) -> dict[str, str]:
 
 def main() -> None:
     """Run the commands, print the hashes, and compare them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--only", nargs="*", default=[], help="names of commands; all by default")
     parser.add_argument("--against", type=Path, help="JSON of an earlier call to compare with")

@@ -1,7 +1,7 @@
 """Loggers of a run's metrics, in addition to `metrics.jsonl`.
 
-Each is an optional package, imported on use. A logger cannot stop a training run: one that fails is
-disabled with a warning.
+Each is an optional package, imported on use. A logger cannot stop a training run: one that cannot
+start is left out, and one that fails is disabled, with a warning.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from seit.config import flatten
 from seit.documents import read_json
-from seit.errors import UsageError
+from seit.errors import SeitError, UsageError
 from seit.files import write_atomically
 
 TENSORBOARD_FOLDER = "tensorboard"
@@ -26,6 +26,8 @@ DEFAULT_PROJECT = "seit"
 _MAX_PARAMS = 100
 """Maximum number of parameters in one MLflow request."""
 _MAX_PARAM_CHARACTERS = 500
+_MAX_REASON = 200
+"""Maximum number of characters of an error in a warning."""
 
 
 class Logger(Protocol):
@@ -41,7 +43,7 @@ class Logger(Protocol):
 def make_loggers(
     names: Sequence[str], run_folder: Path, config_mapping: Mapping[str, Any], *, step: int = 0
 ) -> tuple[Logger, ...]:
-    """Open the loggers of a run, each once.
+    """Open the loggers of a run, each once; one that cannot start is left out with a warning.
 
     Args:
         names: any of `tensorboard`, `wandb`, `trackio`, `mlflow` and `auto`, which is `tensorboard`
@@ -53,6 +55,7 @@ def make_loggers(
 
     Raises:
         UsageError: a name is invalid, or its package is not installed.
+        DamagedError: the stored ids are corrupt.
     """
     unknown = [name for name in names if name != "auto" and name not in _KINDS]
     if unknown:
@@ -66,10 +69,17 @@ def make_loggers(
         del wanted["auto"]
     modules = {name: _import(name) for name in wanted}
     ids = _Ids(run_folder)
-    return tuple(
-        _Guarded(name, _KINDS[name](module, ids, config_mapping, step))
-        for name, module in modules.items()
-    )
+    started = []
+    for name, module in modules.items():
+        try:
+            logger = _KINDS[name](module, ids, config_mapping, step)
+        except SeitError:
+            raise
+        except Exception as error:
+            _warn(f"the logger {name} did not start and is left out", error)
+        else:
+            started.append(_Guarded(name, logger))
+    return tuple(started)
 
 
 class _Ids:
@@ -225,11 +235,7 @@ class _Guarded:
             call(self._logger)
         except Exception as error:
             self._logger = None
-            warnings.warn(
-                f"the logger {self._name} failed and is switched off ({error}); the run continues, "
-                "and metrics.jsonl has all figures",
-                stacklevel=4,
-            )
+            _warn(f"the logger {self._name} failed and is switched off", error)
 
 
 _KINDS: dict[str, Callable[[Any, _Ids, Mapping[str, Any], int], Logger]] = {
@@ -239,6 +245,14 @@ _KINDS: dict[str, Callable[[Any, _Ids, Mapping[str, Any], int], Logger]] = {
     "mlflow": _MLflow,
 }
 _MODULES = {"tensorboard": "torch.utils.tensorboard"}
+
+
+def _warn(what: str, error: Exception) -> None:
+    """Warn in one line that a logger logs no more."""
+    reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
+    warnings.warn(
+        f"{what} ({reason}); the run continues, and metrics.jsonl has all figures", stacklevel=5
+    )
 
 
 def _has_tensorboard() -> bool:

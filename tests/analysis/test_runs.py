@@ -295,6 +295,21 @@ def test_loggers_that_are_not_there_are_said_so(tmp_path, monkeypatch):
         make_loggers(("wandb",), tmp_path, {})
 
 
+def test_a_logger_that_cannot_start_is_left_out(tmp_path, monkeypatch):
+    def refuse(**given):
+        raise ConnectionError("no route\nto host")
+
+    fake(monkeypatch, "wandb", init=refuse)
+    fake(monkeypatch, "trackio", init=FakeRun)
+    with pytest.warns(UserWarning, match="wandb did not start and is left out .no route to host.;"):
+        (left,) = make_loggers(("wandb", "trackio"), tmp_path, {})
+    left.log(1, "train", {"loss": 1.0})
+    (tmp_path / "loggers.json").write_text('{"mlflow": "m1"}')
+    fake(monkeypatch, "mlflow", start_run=refuse)
+    with pytest.warns(UserWarning, match="the logger mlflow did not start"):
+        assert make_loggers(("mlflow",), tmp_path, {}, step=5) == ()
+
+
 def test_a_failing_logger_does_not_stop_the_run(tmp_path, monkeypatch):
     class Failing(FakeRun):
         def log(self, metrics, step=None):

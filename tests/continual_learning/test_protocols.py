@@ -464,6 +464,17 @@ def test_a_memory_that_lost_classes_warns(store, tmp_path, caplog, memory, words
         assert Run.open(tmp_path / "run").info["result"]["warnings"][-1] == found[0]
 
 
+def test_learning_from_the_memory_alone_needs_room_for_a_sample(store, tmp_path):
+    pictures = str(store.folder).removesuffix("store") + "pictures"
+    memory = {"bytes": 10, "medium": "png", "source": pictures}
+    expected = r"no exemplar \(png\) fits memory.bytes 10, and gdumb .*; raise it, or choose"
+    with pytest.raises(UsageError, match=expected):
+        run(store, tmp_path / "gdumb", changed(method="gdumb", memory=memory))
+    assert not (tmp_path / "gdumb").exists()
+    result = run(store, tmp_path / "icarl", changed(method="icarl", memory=memory))
+    assert "the memory of 10 bytes ended with no exemplar" in result.warnings[-1]
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 

@@ -117,6 +117,65 @@ def test_neighbours_that_stay_at_chance_for_half_of_a_run_are_an_alarm():
     assert not alarms_of([val(step) for step in range(6)])
 
 
+def all_alarms(figures, earlier):
+    """Words of each alarm about an evaluation, from all figures up to it."""
+    rank = figures.get("effective_rank")
+    highest = max([one.get("effective_rank") or 0.0 for one in earlier], default=0.0)
+    latest = [*earlier, figures][-5:]
+    found = {
+        "nearly the same": figures["feature_std"] < 0.1,
+        "directions only": rank is not None and rank < 2,
+        f"after {highest:.1f} before": rank is not None and 3 * rank < highest,
+        "no better than chance": len(latest) == 5
+        and all("knn_top1" in one and one["knn_top1"] <= 1.2 * one["chance"] for one in latest),
+        "the same code": figures["code_share"] > 0.9,
+    }
+    return [words for words, holds in found.items() if holds]
+
+
+def test_alarms_are_those_of_all_figures_up_to_each_evaluation():
+    random = np.random.default_rng(0)
+    some = 0
+    for _ in range(100):
+        metrics, expected, said = [], [], set()
+        for step in range(random.integers(1, 40)):
+            one = val(
+                step,
+                feature_std=float(random.uniform(0.05, 1)),
+                effective_rank=random.choice(
+                    [None, 1.5, 5.0, 9.0, 30.0], p=[0.1, 0.1, 0.1, 0.4, 0.3]
+                ),
+                code_share=float(random.uniform(0, 0.95)),
+            )
+            if random.random() < 0.9:
+                one |= {"knn_top1": float(random.choice([0.11, 0.3], p=[0.8, 0.2])), "chance": 0.1}
+            for words in all_alarms(one, metrics):
+                kind = "fall" if words.startswith("after") else words
+                if kind not in said:
+                    expected.append((f"step {step}: ", words))
+                said.add(kind)
+            metrics.append(one)
+        told = alarms_of(metrics)
+        assert len(told) == len(expected)
+        for text, (start, words) in zip(told, expected, strict=True):
+            assert text.startswith(start)
+            assert words in text
+        some += len(told)
+    assert some > 200
+
+
+def test_alarms_of_a_run_look_at_each_evaluation_once():
+    class Figures(dict):
+        asked = 0
+
+        def get(self, name):
+            Figures.asked += 1
+            return super().get(name)
+
+    assert not alarms_of([Figures(val(step)) for step in range(100)])
+    assert Figures.asked <= 10 * 100
+
+
 class Painter:
     """A tokenizer whose pictures are 4×4 pixels a cell, as bright as the id."""
 

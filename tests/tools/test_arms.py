@@ -148,6 +148,18 @@ def test_the_shipped_studies_are_read(name):
     assert {arm.teacher for arm in trained} <= {"", *study.starts}
 
 
+def test_arms_are_judged_by_shares_that_they_name():
+    settings = yaml.safe_load((STUDIES / "sit.yaml").read_text())
+    pretrained = {"store": "cifar", "verb": "pretrain"}
+    settings["starts"] = {"first": pretrained}
+    assert msgspec.convert(settings, arm_runs.Study, strict=False)
+    for judged_by, words in (("", "no figure"), ("loss", "loss")):
+        settings["arms"]["more"] = {**pretrained, "judged_by": judged_by}
+        expected = f"'more' .pretrain. is judged by {words}"
+        with pytest.raises(msgspec.ValidationError, match=expected):
+            msgspec.convert(settings, arm_runs.Study, strict=False)
+
+
 def test_copies_are_trained_by_the_strong_recipe():
     text = (STUDIES / "tokens_pixels.yaml").read_text()
     study = msgspec.convert(yaml.safe_load(text), arm_runs.Study, strict=False)

@@ -182,7 +182,9 @@ def rows_of(clips: Clips, fold: int | None, config: TrainConfig, name: str) -> l
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clips", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", default="mel-vq-5s", choices=[*PRESETS][1:])

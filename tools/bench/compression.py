@@ -115,7 +115,9 @@ def _time(results: list[CompressResult]) -> float | None:
 
 def main() -> None:
     """Measure the chosen rows and print their JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("store")
     parser.add_argument("out", type=Path)

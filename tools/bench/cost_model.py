@@ -122,7 +122,9 @@ def requests(source_bytes: float, images: float, piece_images: int) -> dict[str,
 
 def main() -> None:
     """Print the cost of a corpus."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", help="a sample of the corpus, measured unless rates are given")
     parser.add_argument("--tokenizer", default="patch-pca-vq")
     parser.add_argument("--codec", default="context", choices=("context", "packed"))

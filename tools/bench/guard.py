@@ -66,7 +66,9 @@ def measure(name: str, recorded: float, work: Path) -> float:
 
 def main() -> None:
     """Measure, print JSON, and exit 1 if a ratio fell."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     arguments = parser.parse_args()

@@ -58,7 +58,9 @@ def stage_rates(photos: Path, store_path: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--recipe", default="small-cpu")

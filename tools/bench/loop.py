@@ -98,7 +98,9 @@ def measure(config: TrainConfig, store: Store, *, block: int) -> Clock:
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store")
     parser.add_argument("--recipe", default="small-cpu")
     parser.add_argument("--steps", type=int, default=120)

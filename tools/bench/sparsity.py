@@ -112,7 +112,9 @@ def bench_layer(name: str, inputs: int, outputs: int, rounds: int) -> dict[str, 
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():

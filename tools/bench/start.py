@@ -85,7 +85,9 @@ def commands(store: str, folder: Path, label: str) -> dict[str, tuple[list[str],
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Measure the cost of the training loop against a bare loop of the same network; prints JSON.
+r"""Measure the cost of the training loop against a bare loop of the same network; prints JSON.
 
     uv run python tools/bench/train.py STORE --recipe small-cpu --steps 100 --rounds 3
     uv run python tools/bench/train.py STORE --recipe seit-vit-base --batch-size 256 \
@@ -243,7 +243,9 @@ def recipe_config(
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store")
     parser.add_argument("--recipe", default="small-cpu")
     parser.add_argument("--steps", type=int, default=100, help="at least 2")

@@ -211,7 +211,9 @@ def timed_searches(server: Server, samples: int) -> Iterator[tuple[str, float]]:
 
 def main() -> None:
     """Parse the arguments, measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=1_000_000)

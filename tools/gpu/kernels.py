@@ -311,7 +311,9 @@ def kernel_figures(
 
 def main() -> None:
     """Run the timings and print their JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--codes", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()

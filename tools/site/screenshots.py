@@ -113,7 +113,9 @@ def servers(arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
 
 def main() -> None:
     """Parse the arguments and write the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("photos", "run", "runs", "sounds"):
         parser.add_argument(name)
     parser.add_argument("--chromium", default="/usr/bin/chromium")

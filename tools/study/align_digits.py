@@ -3,7 +3,7 @@ r"""Phones of spoken digits, by forced alignment with pocketsphinx; run in its o
 Errors of 20 to 30 ms are common, so the times are no ground truth. Clips that cannot be aligned are
 left out and counted::
 
-    uv run --no-project --with pocketsphinx==5.1.1 --with soundfile --with soxr \\
+    uv run --no-project --with pocketsphinx==5.1.1 --with soundfile --with soxr \
         python tools/study/align_digits.py FSDD OUT --every 3
 """
 
@@ -54,7 +54,9 @@ def align(decoder: pocketsphinx.Decoder, samples: np.ndarray, word: str) -> list
 
 def main() -> None:
     """Copy a share of the clips into `sounds`, and write `align.csv` and `groups.csv`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("fsdd", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--every", type=int, default=1, help="use one of so many clips")

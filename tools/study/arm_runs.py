@@ -33,8 +33,15 @@ COPY_SIZE = 256
 VERBS: Mapping[str, Callable[..., Any]] = {
     verb.__name__: verb for verb in (seit.train, seit.pretrain, seit.tune, seit.continual)
 }
-FIGURES = {"train": "top1", "tune": "top1", "continual": "last_accuracy", "pretrain": "loss"}
-"""Figure that runs of a verb are judged by."""
+FIGURES = {"train": "top1", "tune": "top1", "continual": "last_accuracy"}
+"""Figure that runs of a verb are judged by; those of pretrain name theirs."""
+LABELS = {
+    "top1": "top-1, %",
+    "last_accuracy": "last accuracy, %",
+    "knn_top1": "k-NN, %",
+    "linear_top1": "linear probe, %",
+}
+"""Figures that arms may be judged by, all shares of which more is better, and their titles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ class Arm:
         start: name of the start whose weights the arm starts with; empty for none.
         teacher: name of the start that is the teacher of `further.teacher`; empty for none.
         by_seed: as a start, whether each seed has its own; else all seeds share one.
-        judged_by: figure that runs are judged by, if not their verb's.
+        judged_by: figure of `LABELS` that runs are judged by, if not their verb's.
         against: arm that this one is compared with, if not the study's reference.
         line: line of the chart that the arm is a point of; empty for a point of its own.
     """
@@ -74,7 +81,7 @@ class Arm:
     @property
     def figure(self) -> str:
         """Name of the figure that its runs are judged by."""
-        return self.judged_by or FIGURES[self.verb]
+        return self.judged_by or FIGURES.get(self.verb, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +104,9 @@ class Study:
         folds: pattern of the file names of each fold, by its name; the corpus's own split if empty.
         starts: runs whose weights arms, or other starts, start with, by name.
         fits: settings of tokenizers that are fitted first, by name, with their `levels`.
+
+    Raises:
+        ValueError: an arm is judged by no figure of `LABELS`.
     """
 
     corpus: str
@@ -112,6 +122,14 @@ class Study:
     folds: Mapping[str, str] = field(default_factory=dict)
     starts: Mapping[str, Arm] = field(default_factory=dict)
     fits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, arm in self.arms.items():
+            if arm.figure not in LABELS:
+                raise ValueError(
+                    f"the arm {name!r} ({arm.verb}) is judged by {arm.figure or 'no figure'}; set "
+                    f"its judged_by to one of {', '.join(LABELS)}"
+                )
 
     def jobs(self, arms: Sequence[str]) -> "Iterator[Job]":
         """Yield the runs of ``arms``: rates first, then seed by seed, for early tables."""

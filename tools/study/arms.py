@@ -1,4 +1,4 @@
-"""Compare ways to train on one corpus: arms × seeds, a learning rate for each arm, one table.
+r"""Compare ways to train on one corpus: arms × seeds, a learning rate for each arm, one table.
 
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER --hours 2
     uv run python tools/study/arms.py tools/study/tokens_pixels.yaml WORK --data FOLDER \
@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 import yaml
-from arm_runs import Job, Results, Study, Work
+from arm_runs import LABELS, Job, Results, Study, Work
 from filelock import FileLock, Timeout
 from records import standard_error
 from scipy.stats import ttest_1samp
@@ -42,12 +42,6 @@ LEAST = 3
 """Pairs that a verdict needs."""
 LEAST_P = 0.001
 """Smallest p-value that is written out."""
-LABELS = {
-    "top1": "top-1, %",
-    "last_accuracy": "last accuracy, %",
-    "knn_top1": "k-NN, %",
-    "linear_top1": "linear probe, %",
-}
 
 
 def go_on(
@@ -194,7 +188,9 @@ def _verdict(paired: list[float]) -> tuple[str, str, str]:
 
 def main() -> None:
     """Go on with a study, or print its table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, help="folder of the corpora")
@@ -203,7 +199,10 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
-    study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
+    try:
+        study = msgspec.convert(yaml.safe_load(arguments.study.read_text()), Study, strict=False)
+    except msgspec.ValidationError as error:
+        parser.error(f"{arguments.study}: {error}")
     results = Results(RESULTS / f"{arguments.study.stem}.json")
     if arguments.publish:
         publish(study, results)

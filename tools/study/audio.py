@@ -209,7 +209,9 @@ def pairs(texts: Sequence[str]) -> dict[str, Path]:
 
 def main() -> None:
     """Run the study and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stores", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", nargs="*", default=[], metavar="CORPUS=FOLDER")

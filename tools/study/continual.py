@@ -195,7 +195,9 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the study and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store", type=Path)
     parser.add_argument("backbone", type=Path)
     parser.add_argument("out", type=Path)

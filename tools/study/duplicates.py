@@ -60,7 +60,9 @@ CHANGES: Mapping[str, tuple[Change, int]] = {
 
 def main() -> None:
     """Run the study and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--split", default="train")

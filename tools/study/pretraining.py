@@ -417,7 +417,9 @@ def draw_curves(table: dict[str, Any], plan: Plan, path: Path) -> None:
 
 def main() -> None:
     """Run the study and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store")
     parser.add_argument("target")
     parser.add_argument("out", type=Path)

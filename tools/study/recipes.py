@@ -120,7 +120,9 @@ def study(
 
 def main() -> None:
     """Run the study and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store")
     parser.add_argument("photos")
     parser.add_argument("out", type=Path)

@@ -221,7 +221,9 @@ def floors(table: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Make the material, run what is left, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("fsdd", type=Path, help="folder of the Free Spoken Digit Dataset")
     parser.add_argument("--work", type=Path, required=True, help="folder for material and runs")
     parser.add_argument("--seeds", type=int, default=5)

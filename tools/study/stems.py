@@ -138,7 +138,9 @@ def _rate(progress: float) -> float:
 
 def main() -> None:
     """Run the study and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store", type=Path)
     parser.add_argument("--backbones", nargs="+", choices=[*BACKBONES], default=["convnext"])
     parser.add_argument("--steps", type=int, default=300)

@@ -119,7 +119,9 @@ def publish() -> None:
 
 def main() -> None:
     """Run a part of the study."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=("train", "time", "publish"))
     parser.add_argument("photos", nargs="?")
     parser.add_argument("work", type=Path, nargs="?")

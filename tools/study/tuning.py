@@ -137,7 +137,9 @@ def gather(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the study and print its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store", type=Path)
     parser.add_argument("backbone", type=Path)
     parser.add_argument("out", type=Path)

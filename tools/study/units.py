@@ -52,7 +52,9 @@ def fit(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 def main() -> None:
     """Print the figures of the stores."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stores", nargs="+")
     parser.add_argument("--json", action="store_true", help="the only output there is")
     rows = {}

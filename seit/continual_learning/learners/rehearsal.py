@@ -22,6 +22,7 @@ from seit.continual_learning.learners.base import (
 )
 from seit.continual_learning.memory.replay import Memory
 from seit.continual_learning.streams.tasks import Task
+from seit.errors import UsageError
 from seit.training import SECOND_VIEW
 
 DRAWS_OF_A_STEP = 2
@@ -148,6 +149,9 @@ class GreedyDumb(Rehearsal):
 
     The memory is kept balanced over classes. For each evaluation the network is trained from
     scratch, for the steps of a task, on the memory; new samples are used for nothing else.
+
+    Raises:
+        UsageError: the memory has no room for any sample, when a task begins.
     """
 
     policy = "greedy"
@@ -162,6 +166,12 @@ class GreedyDumb(Rehearsal):
     def begin_task(self, task: Task) -> None:
         super().begin_task(task)
         self.keep(task.rows)
+        if not len(self.memory):
+            raise UsageError(
+                f"no exemplar ({self.memory.medium.name}) fits memory.bytes "
+                f"{self.memory.budget_bytes:,}, and {self.config.method} learns from exemplars "
+                "alone; raise it, or choose a memory.medium of smaller ones, such as tokens"
+            )
         self.network.restore(self._initial)
 
     @override
