@@ -200,12 +200,14 @@ class Work:
         data: folder of the corpora.
         study: name of the study.
         precision: precision of all runs.
+        device: device of all runs.
     """
 
     path: Path
     data: Path
     study: str
     precision: str = "auto"
+    device: str = "cpu"
 
     def store(self, study: Study, name: str, fold: str) -> Path:
         """Return a store, made on first use."""
@@ -294,7 +296,7 @@ class Work:
             "flops": Run.open(out).info.get("footprint", {}).get("flops"),
             "seconds": round(time.monotonic() - began),
             "bytes_per_sample": round(self._bytes_per_sample(study, arm, store), 1),
-            "environment": environment(torch.device("cpu")),
+            "environment": environment(torch.device(self.device)),
         }
         if memory := settings.get("memory.bytes"):
             done["memory_bytes"] = memory
@@ -320,7 +322,7 @@ class Work:
             name: value.format(**names) if isinstance(value, str) else value
             for name, value in settings.items()
         }
-        filled |= {"run.seed": seed, "run.precision": self.precision}
+        filled |= {"run.seed": seed, "run.precision": self.precision, "run.device": self.device}
         if arm.pixels:
             filled["data.pixels"] = str(self.pictures(study, arm))
         if arm.start:

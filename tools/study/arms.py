@@ -11,8 +11,8 @@ with folds does so in each fold: every fold is val once, and has rates of its ow
 to `docs/results/STUDY.json` as they come, and what is there is not run again: a study may go on in
 another folder, or on another machine. Start the command several times on one WORK to use several
 cores; a run that was interrupted continues from its checkpoint. `--arms` does these arms only;
-`--precision bf16` is for CPUs with matrix units, and noted with each result.
-`--publish` writes the table into docs/evidence.md and draws a chart beside it.
+`--precision bf16` is for CPUs with matrix units, `--device cuda` for a GPU; both are noted with each
+result. `--publish` writes the table into docs/evidence.md and draws a chart beside it.
 """
 
 import argparse
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=math.inf)
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="arms to do; all if not given")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
     try:
@@ -218,6 +219,7 @@ def main() -> None:
         arguments.data.resolve(),
         study=arguments.study.stem,
         precision=arguments.precision,
+        device=arguments.device,
     )
     go_on(study, results, work, arms=arms, seconds=3600 * arguments.hours)
     print(table(study, results))
