@@ -11,8 +11,8 @@ with folds does so in each fold: every fold is val once, and has rates of its ow
 to `docs/results/STUDY.json` as they come, and what is there is not run again: a study may go on in
 another folder, or on another machine. Start the command several times on one WORK to use several
 cores; a run that was interrupted continues from its checkpoint. `--arms` does these arms only;
-`--precision bf16` is for CPUs with matrix units, `--device cuda` for a GPU; both are noted with each
-result. `--publish` writes the table into docs/evidence.md and draws a chart beside it.
+`--precision bf16` is for CPUs with matrix units, `--device cuda` for a GPU; both are noted with
+each result. `--publish` writes the table into docs/evidence.md and draws a chart beside it.
 """
 
 import argparse
