@@ -48,7 +48,8 @@ class StreamConfig:
     """Share of the samples of each other class that occur outside its own task, 0–1."""
     eval_every: int = 0
     """Samples between two evaluations of a task-free stream; 0 for ten evaluations in total. Each
-    task also ends with one. An evaluation never splits the samples of a step."""
+    follows the first step that reaches a multiple of these samples, and changes no step. Each task
+    also ends with one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +159,11 @@ class ContinualConfig(LoopConfig):
     """Empty: completed tasks would have had another length."""
 
     @override
-    def reinterpreted(self) -> list[str]:
-        """Include the settings of the tuning method."""
-        return [*super().reinterpreted(), *TUNINGS[self.tuning.method].reinterpreted(self.tuning)]
+    def reinterpreted(self, revision: int) -> list[str]:
+        """Include the settings of the tuning method, and evaluations that ended a step early."""
+        own = TUNINGS[self.tuning.method].reinterpreted(self.tuning) if revision < 2 else []
+        ended_steps = ["stream.eval_every"] if self.task_free and revision < 3 else []
+        return [*super().reinterpreted(revision), *own, *ended_steps]
 
     def __post_init__(self) -> None:
         super().__post_init__()

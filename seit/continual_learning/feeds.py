@@ -64,48 +64,56 @@ class Rows:
 
 @dataclass(frozen=True)
 class Segment:
-    """Part of a stream between two evaluations.
+    """Part of a stream between two evaluations: whole steps.
 
     Attributes:
         task: the task it belongs to, with the rows of the segment.
+        start: number of rows of the task before it.
         samples: total of new samples up to its end.
         ends_task: whether it is the last segment of the task.
-        regular: whether it ends at a multiple of ``eval_every`` samples.
+        num_due: multiples of ``eval_every`` samples within it, which its evaluation stands for.
     """
 
     task: Task
+    start: int
     samples: int
     ends_task: bool
-    regular: bool
+    num_due: int
 
 
-def segments(stream: Stream, *, eval_every: int) -> list[Segment]:
+def segments(stream: Stream, *, eval_every: int, batch_size: int) -> list[Segment]:
     """Return the tasks of a stream, or the parts between evaluations of a task-free one.
+
+    A part ends with the first step that reaches a multiple of ``eval_every``, so steps do not
+    depend on evaluations.
 
     Args:
         stream: stream of the run.
         eval_every: samples between two evaluations of a task-free stream, at most all of them; 0
             for ten evaluations.
+        batch_size: new samples per step; the last step of a task takes what is left.
     """
     total = sum(len(task.rows) for task in stream.tasks)
     every = min(eval_every or -(-total // 10), total)
     found: list[Segment] = []
     seen = 0
     for task in stream.tasks:
-        cuts = [0, len(task.rows)]
+        n = len(task.rows)
+        cuts = {0, n}
         if stream.task_free:
-            first = every - seen % every
-            cuts = [0, *range(first, len(task.rows), every), len(task.rows)]
-        for start, end in pairwise(cuts):
+            due = range(every - seen % every, n, every)
+            cuts |= {min(-(-multiple // batch_size) * batch_size, n) for multiple in due}
+        for start, end in pairwise(sorted(cuts)):
             found.append(
                 Segment(
                     replace(task, rows=task.rows[start:end]),
+                    start,
                     seen + end,
-                    ends_task=end == len(task.rows),
-                    regular=(seen + end) % every == 0,
+                    ends_task=end == n,
+                    num_due=(seen + end) // every - (seen + start) // every,
                 )
             )
-        seen += len(task.rows)
+        seen += n
     return found
 
 
@@ -119,6 +127,7 @@ class Course:
         shuffle: whether each epoch is a permutation; otherwise a single pass in order.
         seed: seed of the order and of the augmentation.
         schedule: schedule of a task; None for a learner that takes no steps.
+        start: position of the first row in the task; 0 if rows are shuffled.
     """
 
     rows: npt.NDArray[np.int64]
@@ -126,6 +135,7 @@ class Course:
     shuffle: bool
     seed: int
     schedule: ScheduleConfig | None
+    start: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -144,18 +154,18 @@ class Course:
         return num_steps(self.schedule, self.steps_per_epoch)
 
     def at(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """Return the rows (B,) of a step, their positions (B,) in the epoch, and the epoch."""
+        """Return the rows (B,) of a step, their positions (B,) in the task's epoch, and it."""
         epoch, number = divmod(step, self.steps_per_epoch)
         positions = np.arange(
             number * self.batch_size, min((number + 1) * self.batch_size, len(self.rows))
         )
         if not self.shuffle:
-            return self.rows[positions], positions, 0
+            return self.rows[positions], self.start + positions, 0
         order = GlobalOrder(len(self.rows), seed=self.seed)
         return self.rows[order.indices(positions, epoch)], positions, epoch
 
 
-def segment_seed(seed: int, number: int) -> int:
-    """Return the seed of a segment, below 2⁶³."""
+def task_seed(seed: int, number: int) -> int:
+    """Return the seed of a task, below 2⁶³."""
     digest = hashlib.blake2b(f"continual/{seed}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1

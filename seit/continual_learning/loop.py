@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from seit.continual_learning.answers import JOINT, Answers, answer
 from seit.continual_learning.config import ContinualConfig
-from seit.continual_learning.feeds import Course, Rows, Segment, segment_seed, segments
+from seit.continual_learning.feeds import Course, Rows, Segment, segments, task_seed
 from seit.continual_learning.learners.base import Learner, Setting, StepBatch, part_of
 from seit.continual_learning.ledger import tensor_bytes
 from seit.continual_learning.state import ContinualState, Position
@@ -62,8 +62,12 @@ class Running(Loop[StepBatch]):
             learner, self.position, also=(self.update, self.journal)
         )
         stream = self.setting.stream
-        self.segments = segments(stream, eval_every=self.config.stream.eval_every)
-        self.courses = [self._course(number, one) for number, one in enumerate(self.segments)]
+        self.segments = segments(
+            stream,
+            eval_every=self.config.stream.eval_every,
+            batch_size=self.config.data.batch_size,
+        )
+        self.courses = [self._course(segment) for segment in self.segments]
         self.total = sum(course.num_steps for course in self.courses)
         self._resumed = False
 
@@ -115,15 +119,16 @@ class Running(Loop[StepBatch]):
         """Number of the first step of the current segment."""
         return self.position.number - self.position.step
 
-    def _course(self, number: int, segment: Segment) -> Course:
+    def _course(self, segment: Segment) -> Course:
         task_free = self.setting.stream.task_free
         rows = self.learner.rows(segment.task)
         return Course(
             rows=rows,
             batch_size=min(self.config.data.batch_size, len(rows)),
             shuffle=not task_free,
-            seed=segment_seed(self.config.run.seed, number),
+            seed=task_seed(self.config.run.seed, segment.task.index),
             schedule=self.learner.schedule(segment.task) if self.learner.takes_steps else None,
+            start=segment.start,
         )
 
     def _learn_segment(self, stop: Stop) -> bool:

@@ -44,8 +44,8 @@ FORMULAS: Mapping[str, str] = MappingProxyType(
         "task_incremental_last_accuracy": "mean over i of L[N,i], where L is R evaluated among "
         "the classes of task i alone",
         "task_incremental_average_accuracy": "mean over t of the mean over i <= t of L[t,i]",
-        "area_under_curve": "mean of the accuracies on all classes met so far, at equal numbers of "
-        "samples apart (Koh et al. 2022)",
+        "area_under_curve": "mean over the multiples of eval_every of the accuracy on all classes "
+        "met so far, after the first step that reaches the multiple (Koh et al. 2022)",
     }
 )
 """Definition of each metric of a result, by name; stored in result files."""
@@ -143,7 +143,7 @@ def forward_transfer(R: Floats, b: Floats) -> float:
 
 
 def area_under(accuracies: Sequence[float] | Floats) -> float:
-    """Return A_auc: the mean of accuracies at regular numbers of samples; NaN if empty.
+    """Return A_auc: the mean of accuracies at equal distances in samples; NaN if empty.
 
     Koh et al. (arXiv 2110.10031), section 4.1: performance at any time.
     """
@@ -167,7 +167,7 @@ def summarise(
         counts: int (T,).
         initial: float64 (T,), accuracy before any task, for forward transfer.
         task_incremental: float64 (T, T), accuracies among the classes of each task alone.
-        curve: accuracies of an online stream at regular numbers of samples.
+        curve: accuracies of an online stream, one for each multiple of ``eval_every`` samples.
 
     Returns:
         None for undefined metrics: those that need two tasks if there is one, and forward transfer

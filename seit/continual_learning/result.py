@@ -104,8 +104,10 @@ def make_result(
         "samples": [samples for samples, _ in progress.curve],
         "accuracy": [accuracy for _, accuracy in progress.curve],
     }
-    regular = {one.samples for one in running.segments if one.regular}
-    at_equal_distances = [share for samples, share in progress.curve if samples in regular]
+    num_due = {segment.samples: segment.num_due for segment in running.segments}
+    at_equal_distances = [
+        share for samples, share in progress.curve for _ in range(num_due[int(samples)])
+    ]
     metrics = summarise(
         matrix,
         hits=hits,

@@ -43,9 +43,10 @@ class PretrainConfig(LoopConfig):
     """Probes of the features during training."""
 
     @override
-    def reinterpreted(self) -> list[str]:
+    def reinterpreted(self, revision: int) -> list[str]:
         """Include the settings of the objective."""
-        return [*super().reinterpreted(), *OBJECTIVES[self.objective].revised]
+        own = OBJECTIVES[self.objective].revised if revision < 2 else ()
+        return [*super().reinterpreted(revision), *own]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
 from seit.stream import WINDOW_BLOCKS, Mode, OrderName, Sampling
 
-REVISION = 2
+REVISION = 3
 """Revision of the meaning of settings, which a run records when it starts; see
 `LoopConfig.reinterpreted`."""
 
@@ -345,14 +345,16 @@ class LoopConfig:
             and not (name in self.extensible and _is_longer(mine[name], theirs[name]))
         ]
 
-    def reinterpreted(self) -> list[str]:
-        """Return the settings in use whose meaning changed after revision 1.
+    def reinterpreted(self, revision: int) -> list[str]:
+        """Return the settings in use whose meaning changed after ``revision``.
 
-        A run started under revision 1 cannot resume with them: its second half would differ from
-        its first. In revision 1 synonyms were the nearest by cosine, Emb-Noise had one unit for all
-        channels, and TokenAdapt's warps were fewer and bilinear; configs of objectives and methods
+        A run started under it cannot resume with them: its second half would differ from its first.
+        In revision 1 synonyms were the nearest by cosine, Emb-Noise had one unit for all channels,
+        and TokenAdapt's warps were fewer and bilinear; configs of objectives, methods and streams
         add their own.
         """
+        if revision > 1:
+            return []
         augment = self.augment
         used = {
             "augment.synonym_prob": augment.synonym_prob and augment.synonym_rate,

@@ -472,7 +472,7 @@ class Run:
 
     def _check_revision(self, config: LoopConfig) -> None:
         """Raise a `UsageError` if settings had another meaning when the run started."""
-        changed = config.reinterpreted() if self.info.get("revision", 1) < REVISION else []
+        changed = config.reinterpreted(self.info.get("revision", 1))
         if changed:
             raise UsageError(
                 f"{self.path} was started by an earlier version of seit, in which "

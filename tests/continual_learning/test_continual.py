@@ -79,11 +79,14 @@ def test_an_epoch_of_a_course_shows_each_row_once_and_leaves_out_the_last_incomp
 def test_segments_of_a_stream_that_is_seen_once_cut_it_at_evaluations_and_at_tasks():
     labels = np.repeat(np.arange(4), 25)
     stream = class_incremental(labels, labels, num_classes=4, increment=2, order=range(4))
-    cut = segments(online(stream, seed=0), eval_every=30)
-    assert [one.samples for one in cut] == [30, 50, 60, 90, 100]
+    cut = segments(online(stream, seed=0), eval_every=30, batch_size=8)
+    # Each task of 50 has steps of 8 and one of 2: those that reach 30, 60, 90 end at 32, 66, 90.
+    assert [one.samples for one in cut] == [32, 50, 66, 90, 100]
+    assert [one.start for one in cut] == [0, 32, 0, 16, 40]
     assert [one.ends_task for one in cut] == [False, True, False, False, True]
     assert sorted(np.concatenate([one.task.rows for one in cut])) == list(range(100))
-    assert [one.ends_task for one in segments(stream, eval_every=30)] == [True, True]
+    tasks = segments(stream, eval_every=30, batch_size=8)
+    assert [one.ends_task for one in tasks] == [True, True]
 
 
 # --- LAE ------------------------------------------------------------------------------------------
@@ -352,6 +355,42 @@ def test_a_stream_that_is_seen_once(store, tmp_path, kind, method):
         with pytest.raises(StoppedError):
             run(store, resumed, config, progress=stop_at(7))
         assert comparable(run(store, resumed, config, resume=True)) == comparable(result)
+
+
+@pytest.mark.parametrize("method", ["er", "lae"])
+def test_what_is_learned_does_not_depend_on_evaluations(store, tmp_path, method):
+    """Numbers of samples a step, their augmentations and the network, of tasks of 32 samples."""
+    memory = REHEARSING if method == "er" else {}
+    results = {
+        every: run(
+            store,
+            tmp_path / str(every),
+            changed(
+                method=method,
+                stream={"kind": "online", "eval_every": every},
+                data={"batch_size": 12},
+                augment={"noise_prob": 0.5},
+                **memory,
+            ),
+        )
+        for every in (96, 20, 5, 0)
+    }
+    rare, *others = results.values()
+    assert rare.steps == 9
+    for result in others:
+        assert result.steps == rare.steps
+        assert result.network == rare.network
+        assert result.accuracy_matrix == rare.accuracy_matrix
+        points = dict(zip(*result.curve.values(), strict=True))
+        shared = {samples: points[samples] for samples in rare.curve["samples"]}
+        assert list(shared.values()) == rare.curve["accuracy"]
+    assert results[20].curve["samples"] == [24, 32, 44, 64, 88, 96]
+    # Multiples of 5 within each step: 5, 10 in the first, 15, 20 in the second, and so on.
+    often = results[5]
+    assert often.curve["samples"] == [12, 24, 32, 44, 56, 64, 76, 88, 96]
+    weights = [2, 2, 2, 2, 3, 1, 3, 2, 2]
+    expected = np.average(often.curve["accuracy"], weights=weights)
+    assert often.metrics["area_under_curve"] == pytest.approx(expected)
 
 
 # --- exact resume ---------------------------------------------------------------------------------

@@ -117,13 +117,21 @@ def test_a_fraction_of_each_class_is_all_that_any_task_sees(store, tmp_path, mon
     assert result.ledger["exemplar_payload_bytes"] == 24 * sample_bytes
 
 
-def test_a_curve_counts_evaluations_at_equal_distances_alone():
+@pytest.mark.parametrize(
+    ("every", "size", "due"),
+    [
+        (30, 10, {30: 1, 50: 0, 60: 1, 90: 1, 100: 0}),
+        (30, 24, {48: 1, 50: 0, 74: 1, 98: 1, 100: 0}),
+        (15, 24, {24: 1, 48: 2, 50: 0, 74: 1, 98: 2, 100: 0}),
+        (1000, 24, {50: 0, 100: 1}),
+        (0, 7, {14: 1, 21: 1, 35: 1, 42: 1, 50: 1, 64: 1, 71: 1, 85: 1, 92: 1, 100: 1}),
+    ],
+)
+def test_a_curve_counts_evaluations_by_the_multiples_that_they_stand_for(every, size, due):
     labels = np.repeat(np.arange(4), 25)
     stream = class_incremental(labels, labels, num_classes=4, increment=2, order=range(4))
-    cut = segments(online(stream, seed=0), eval_every=30)
-    assert [one.samples for one in cut if one.regular] == [30, 60, 90]
-    at_the_end = segments(online(stream, seed=0), eval_every=1000)
-    assert [one.samples for one in at_the_end if one.regular] == [100]
+    cut = segments(online(stream, seed=0), eval_every=every, batch_size=size)
+    assert {one.samples: one.num_due for one in cut} == due
 
 
 def test_a_stream_that_is_seen_once_has_one_warm_up(store, tmp_path, monkeypatch):
@@ -288,6 +296,20 @@ def test_what_optimisers_took_is_known_after_a_kill_at_the_very_end(store, tmp_p
     assert comparable(run(store, tmp_path / "killed", config, resume=True)) == comparable(
         undisturbed
     )
+
+
+@pytest.mark.parametrize(("kind", "is_refused"), [("online", True), ("class", False)])
+def test_a_stream_cut_by_evaluations_does_not_go_on(store, tmp_path, kind, is_refused):
+    config = changed(method="seq-ft", stream={"kind": kind})
+    with pytest.raises(StoppedError):
+        run(store, tmp_path / "run", config, progress=stop_at(3))
+    begun = Run.open(tmp_path / "run")
+    begun.write_info({**begun.info, "revision": 2})
+    if not is_refused:
+        run(store, tmp_path / "run", config, resume=True)
+        return
+    with pytest.raises(UsageError, match=r"in which stream.eval_every meant something else"):
+        run(store, tmp_path / "run", config, resume=True)
 
 
 def test_a_longer_schedule_is_another_run(store, tmp_path):

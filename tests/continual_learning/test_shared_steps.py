@@ -24,8 +24,8 @@ SEEN_ONCE = {"kind": "online", "eval_every": 20}
 DEFAULT = {
     "lae": changed(),
     "icarl": changed(method="icarl", **MEMORY),
-    # The last batch of 96 samples in batches of 19 is one sample: a rank has none.
-    "er-online": changed(method="er", stream=SEEN_ONCE, data={"batch_size": 19}, **MEMORY),
+    # The last batch of 32 samples in batches of 31 is one sample: a rank has none.
+    "er-online": changed(method="er", stream=SEEN_ONCE, data={"batch_size": 31}, **MEMORY),
 }
 OTHERS = {
     "seq-ft": changed(method="seq-ft", tuning={"method": "full"}),

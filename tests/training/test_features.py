@@ -4,13 +4,16 @@ import json
 import struct
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 import seit
 from seit.errors import DamagedError, UsageError
 from seit.files import PARTIAL_SUFFIX
 from seit.training import Run, load_backbone, make_augment, open_features, read_features
+from seit.training.features import base, table
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +60,12 @@ def test_both_formats_hold_the_same(written, pattern_store):
 
 
 def test_other_libraries_read_the_files(written):
-    from pyarrow import parquet
     from safetensors.numpy import load_file
 
     tensors = load_file(written / "f.safetensors")
-    table = parquet.read_table(written / "f.parquet").to_pylist()
-    np.testing.assert_array_equal(tensors["features"], [row["features"] for row in table])
-    assert table[0]["class"] == "bars"
+    rows = parquet.read_table(written / "f.parquet").to_pylist()
+    np.testing.assert_array_equal(tensors["features"], [row["features"] for row in rows])
+    assert rows[0]["class"] == "bars"
 
 
 def test_an_interrupted_file_is_not_left(tiny_run, pattern_store, tmp_path):
@@ -126,3 +128,58 @@ def test_damaged_files_are_named(written, tmp_path):
             read_features(path)
     with pytest.raises(UsageError, match="there is no file"):
         read_features(tmp_path / "missing.safetensors")
+
+
+def write_table(path, *, rows, dim, text="k", **columns):
+    """Write a small file of features that are all zero and keys that are all the same."""
+    zeros = pyarrow.array(np.zeros(rows * dim, np.float32))
+    found = {
+        "key": pyarrow.DictionaryArray.from_arrays(np.zeros(rows, np.int32), [text]),
+        "label": np.zeros(rows, np.int64),
+        "features": pyarrow.FixedSizeListArray.from_arrays(zeros, dim),
+    }
+    card = {"seit": json.dumps({"classes": ["a"], "origins": {}})}
+    whole = pyarrow.table(found | columns).replace_schema_metadata(card)
+    parquet.write_table(whole, path, row_group_size=1 << 14)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("limit", "content", "words"),
+    [
+        ("MAX_GROUP_BYTES", {"rows": 4096, "dim": 1024}, "4,096 rows × 1,024 .* takes 16,777,216"),
+        ("MAX_INDEX_BYTES", {"rows": 100_000, "dim": 1}, "100,000 rows take 7,200,000 bytes"),
+        ("MAX_INDEX_BYTES", {"rows": 4096, "dim": 1, "text": "k" * 10_000}, "rows take 41,254,912"),
+        ("", {"rows": 2, "dim": 1, "label": ["0", "0"]}, "labels are string, expected int64"),
+        ("", {"rows": 2, "dim": 1, "key": ["k", None]}, "2 keys, some of them null, of 2 rows"),
+        ("", {"rows": 2, "dim": 1, "features": [[0.0], [0.0]]}, "expected lists of D float32"),
+    ],
+)
+def test_small_files_that_decode_to_much_are_refused(tmp_path, monkeypatch, limit, content, words):
+    path = write_table(tmp_path / "f.parquet", **content)
+    assert path.stat().st_size < 100_000
+    if limit:
+        open_features(path)
+        monkeypatch.setattr(table, limit, 1 << 20)
+    usual = pyarrow.default_memory_pool()
+    pool = pyarrow.proxy_memory_pool(usual)
+    pyarrow.set_memory_pool(pool)
+    try:
+        with pytest.raises(DamagedError, match=words):
+            open_features(path)
+    finally:
+        pyarrow.set_memory_pool(usual)
+    assert pool.max_memory() < 2 << 20
+
+
+def test_row_groups_are_decoded_in_parts(tmp_path, monkeypatch):
+    rows, dim = 1000, 3
+    features = np.arange(rows * dim, dtype=np.float32)
+    columns = {"features": pyarrow.FixedSizeListArray.from_arrays(features, dim)}
+    path = write_table(tmp_path / "f.parquet", rows=rows, dim=dim, **columns)
+    monkeypatch.setattr(base, "BLOCK_BYTES", 4 * dim * 7)
+    monkeypatch.setattr(table, "_BATCH_ROWS", 9)
+    found = read_features(path)
+    np.testing.assert_array_equal(found.features, features.reshape(rows, dim))
+    assert found.keys == ("k",) * rows
+    np.testing.assert_array_equal(open_features(path).read(6, 15), found.features[6:15])

@@ -24,8 +24,9 @@ class Ranpac(Learner):
 
     H = relu(F W) with W ~ N(0, 1) from the run's seed. G = Σ HᵀH and Q = Σ HᵀY accumulate over
     tasks, and the classifier is (G + λI)⁻¹ Q. λ = 10⁻⁸ … 10⁸ is chosen by the error on a fifth of
-    the task's samples after fitting the other four. The paper's first phase, which tunes the
-    backbone on the first task, is left out.
+    the task's samples after fitting the other four; in a stream without tasks, on a fifth of those
+    since the last evaluation. The paper's first phase, which tunes the backbone on the first task,
+    is left out.
     """
 
     takes_steps = False

@@ -30,7 +30,12 @@ from seit.training.features.base import (
 _KEY, _LABEL, _CLASS, _FEATURES = "key", "label", "class", "features"
 _CARD = b"seit"
 MAX_GROUP_BYTES = 256 << 20
-"""Largest row group that is read."""
+"""Largest features of a row group that are read, decoded; an encoded file may be far smaller."""
+MAX_INDEX_BYTES = 2 << 30
+"""Largest keys and labels of a file that are read, decoded."""
+_ROW_BYTES = 72
+"""Bytes of a row's label, and of its key as a text of Python, besides its characters."""
+_BATCH_ROWS = 1 << 16
 
 
 class _Card(msgspec.Struct):
@@ -50,20 +55,17 @@ class TableFile(FeatureFile):
         from pyarrow import parquet
 
         with self._explained():
-            self._file = parquet.ParquetFile(path)
+            # As a dictionary, a key that many rows repeat is decoded once.
+            self._file = parquet.ParquetFile(path, read_dictionary=[_KEY])
             schema, metadata = self._file.schema_arrow, self._file.metadata
             card = msgspec.convert(parse_json((schema.metadata or {})[_CARD]), _Card, strict=False)
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-            if any(group.total_byte_size > MAX_GROUP_BYTES for group in groups):
-                raise ValueError(f"a row group takes more than {MAX_GROUP_BYTES:,} bytes")
-            self.dim = int(schema.field(_FEATURES).type.list_size)
+            self.dim = _dim_of(schema)
+            for group in groups:
+                _check_group(group, dim=self.dim)
             self.classes, self.origins = card.classes, card.origins
             self._bounds = np.cumsum([0, *(group.num_rows for group in groups)])
-            columns = self._file.read(columns=[_KEY, _LABEL])
-            self.keys = tuple(columns[_KEY].to_pylist())
-            self.labels = columns[_LABEL].fill_null(-1).to_numpy().astype(np.int64)
-            if not all(isinstance(key, str) for key in self.keys):
-                raise ValueError("its keys are not texts")
+            self.keys, self.labels = self._index(int(self._bounds[-1]))
         self._held: tuple[int, npt.NDArray[np.float32]] | None = None
         self.check()
 
@@ -77,12 +79,41 @@ class TableFile(FeatureFile):
             row = end
         return np.concatenate(parts)
 
+    def _index(self, num_rows: int) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+        """Read keys (n,) and labels (n,), batch by batch, up to `MAX_INDEX_BYTES`."""
+        from pyarrow import compute
+
+        num_bytes = num_rows * _ROW_BYTES
+        _check_index(num_rows, num_bytes)
+        keys: list[str] = []
+        labels = np.empty(num_rows, np.int64)
+        for batch in self._file.iter_batches(_BATCH_ROWS, columns=[_KEY, _LABEL]):
+            column, start = batch.column(_KEY), len(keys)
+            lengths = compute.binary_length(column.dictionary).take(column.indices)
+            num_bytes += compute.sum(lengths).as_py() or 0
+            _check_index(num_rows, num_bytes)
+            keys += column.dictionary_decode().to_pylist()
+            labels[start : len(keys)] = batch.column(_LABEL).fill_null(-1).to_numpy()
+        if len(keys) != num_rows or None in keys:
+            raise ValueError(f"{len(keys):,} keys, some of them null, of {num_rows:,} rows")
+        return tuple(keys), labels
+
     def _group(self, number: int) -> npt.NDArray[np.float32]:
+        """Return the features (n, D) of a row group, decoded batch by batch."""
         if self._held is None or self._held[0] != number:
+            self._held = None
+            features = np.empty((int(np.diff(self._bounds)[number]), self.dim), np.float32)
+            done = 0
             with self._explained():
-                column = self._file.read_row_group(number, columns=[_FEATURES])[_FEATURES]
-                values = column.combine_chunks().flatten().to_numpy().astype(np.float32)
-                self._held = number, values.reshape(-1, self.dim)
+                for batch in self._file.iter_batches(
+                    self.block_rows, row_groups=[number], columns=[_FEATURES]
+                ):
+                    values = batch.column(_FEATURES).flatten().to_numpy().reshape(-1, self.dim)
+                    features[done : done + len(values)] = values
+                    done += len(values)
+                if done != len(features):
+                    raise ValueError(f"{done:,} features of {len(features):,} rows")
+            self._held = number, features
         return self._held[1]
 
     @contextmanager
@@ -96,6 +127,49 @@ class TableFile(FeatureFile):
             raise
         except faults as error:
             raise self.damaged(" ".join(str(error).split())[:160]) from error
+
+
+def _dim_of(schema: Any) -> int:
+    """Return D; raise ValueError if the columns have other types than those of a file of features.
+
+    A type of another width would take more memory than is counted.
+    """
+    from pyarrow import float32, types
+
+    key, label, features = (schema.field(name).type for name in (_KEY, _LABEL, _FEATURES))
+    if not types.is_dictionary(key) or not types.is_string(key.value_type):
+        raise ValueError(f"its keys are {key}, expected string")
+    if not types.is_integer(label):
+        raise ValueError(f"its labels are {label}, expected int64")
+    if not types.is_fixed_size_list(features) or features.value_type != float32():
+        raise ValueError(f"its features are {features}, expected lists of D float32")
+    return int(features.list_size)
+
+
+def _check_group(group: Any, *, dim: int) -> None:
+    """Raise ValueError if a row group is larger than `MAX_GROUP_BYTES`, or miscounts its values."""
+    rows = group.num_rows
+    num_bytes = max(group.total_byte_size, rows * dim * 4)
+    if rows < 0 or dim < 1 or num_bytes > MAX_GROUP_BYTES:
+        raise ValueError(
+            f"a row group of {rows:,} rows × {dim:,} features takes {num_bytes:,} bytes, and at "
+            f"most {MAX_GROUP_BYTES:,} are read"
+        )
+    expected = {_KEY: rows, _LABEL: rows, _FEATURES: rows * dim}
+    for number in range(group.num_columns):
+        column = group.column(number)
+        name, found = column.path_in_schema.partition(".")[0], column.num_values
+        if found != expected.get(name, found):
+            raise ValueError(f"column {name} of {rows:,} rows has {found:,} values")
+
+
+def _check_index(num_rows: int, num_bytes: int) -> None:
+    """Raise ValueError if keys and labels take more than `MAX_INDEX_BYTES`."""
+    if num_bytes > MAX_INDEX_BYTES:
+        raise ValueError(
+            f"keys and labels of {num_rows:,} rows take {num_bytes:,} bytes or more, and at most "
+            f"{MAX_INDEX_BYTES:,} are read; .safetensors has no such limit"
+        )
 
 
 class TableWriter(FeatureWriter):

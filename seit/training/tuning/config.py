@@ -55,9 +55,10 @@ class TuneConfig(TrainConfig):
         return TUNINGS[self.tuning.method]
 
     @override
-    def reinterpreted(self) -> list[str]:
+    def reinterpreted(self, revision: int) -> list[str]:
         """Return the settings whose meaning has changed, including the method's."""
-        return [*super().reinterpreted(), *self.tuning_class.reinterpreted(self.tuning)]
+        own = self.tuning_class.reinterpreted(self.tuning) if revision < 2 else []
+        return [*super().reinterpreted(revision), *own]
 
     @property
     @override
