@@ -5,8 +5,7 @@ from typing import Any
 
 from seit.errors import UsageError
 from seit.ingest.config import TokenizeConfig
-from seit.shards import TokenizerInfo
-from seit.stores import EDITS_ENTRY
+from seit.shards import EDITS_ENTRY, TokenizerInfo
 from seit.tokenizers import Tokenizer, find_shipped
 
 

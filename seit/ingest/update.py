@@ -39,9 +39,8 @@ from seit.ingest.result import TokenizeResult, result_of
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.workspace import check_target
-from seit.shards import CARD_NAME, Block, Store, is_url, open_store
+from seit.shards import CARD_NAME, EDITS_ENTRY, Block, Store, is_url, open_store
 from seit.stores import (
-    EDITS_ENTRY,
     Contents,
     Record,
     check_folder,

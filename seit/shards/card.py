@@ -27,6 +27,8 @@ from seit.shards.names import is_inner_path, is_split_name
 
 CARD_NAME = "store.json"
 FORMAT_NAME = "seit-store"
+EDITS_ENTRY = "edits"
+"""Field of a card's ``job`` that lists later edits of the store, in order."""
 FORMAT_VERSION = 1
 CODECS = (PackedCodec.name, ContextCodec.name)
 CONTAINERS = ("wds", "zarr")
@@ -143,6 +145,14 @@ class Card:
     def layout(self) -> TokenLayout:
         """Layout of the tokens of a sample."""
         return TokenLayout(grid=self.tokenizer.grid, num_codes=self.tokenizer.codebook_size)
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the store, or one that it was made from, was merged from several."""
+        edits = self.job.get(EDITS_ENTRY)
+        return isinstance(edits, list) and any(
+            isinstance(edit, dict) and "merge" in edit for edit in edits
+        )
 
     @cached_property
     def listed(self) -> Mapping[str, FileRecord]:

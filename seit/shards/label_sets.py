@@ -78,16 +78,17 @@ class LabelSets:
 
 
 def has_label_sets(split: "Split") -> bool:
-    """Return whether samples of a split have several labels; reads its first and last block.
+    """Return whether samples of a split have several labels.
 
-    They do if a sample in one of these has no label of its own, and a list under ``labels`` whose
-    entries all are classes of the store.
+    They do if a sample has no label of its own, and a list under ``labels`` whose entries all are
+    classes of the store. The first and the last block tell; in a merged store all blocks are read
+    until one has such a sample.
     """
     if not split.classes or not len(split):
         return False
-    known = set(split.classes)
-    blocks = list(dict.fromkeys([0, len(split.block_sizes) - 1]))
-    for number in blocks:
+    known, last = set(split.classes), len(split.block_sizes) - 1
+    others = range(1, last) if split.store.card.is_merged else ()
+    for number in dict.fromkeys([0, last, *others]):
         shard, block = split.block_at(number)
         try:
             if (shard.open_block(block, Kind.LABELS) >= 0).all():

@@ -208,7 +208,7 @@ class Split(Sequence[Sample]):
 
     @cached_property
     def has_label_sets(self) -> bool:
-        """True if samples have several labels; reads the first and the last block."""
+        """True if samples have several labels; see `seit.shards.label_sets`."""
         return has_label_sets(self)
 
     @cached_property

@@ -23,7 +23,6 @@ from .replace import (
     put_in_place as put_in_place,
 )
 from .rewrite import (
-    EDITS_ENTRY as EDITS_ENTRY,
     Contents as Contents,
     Rewritten as Rewritten,
     common_shard_samples as common_shard_samples,

@@ -22,6 +22,7 @@ from seit.outcomes import Outcome
 from seit.progress import Count
 from seit.shards import (
     CODEBOOK_NAME,
+    EDITS_ENTRY,
     MAX_SHARD_BLOCKS,
     SKIPPED_NAME,
     Block,
@@ -45,8 +46,6 @@ from seit.stores.sink import RemoteSink, Sink
 
 SHARD_SAMPLES = 8192
 """Samples per shard, or more if a source has larger ones."""
-EDITS_ENTRY = "edits"
-"""Field of a card's ``job`` that lists later edits of the store, in order."""
 
 
 @dataclass(frozen=True, repr=False)

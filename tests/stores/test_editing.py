@@ -464,6 +464,24 @@ def test_equal_keys_are_an_error_or_left_out(tmp_path):
         merge_stores(tmp_path / "again", [one, tmp_path / "deep" / "one"], prefix=True)
 
 
+def test_sets_of_labels_in_the_middle_of_a_merged_store_count(tmp_path):
+    """The first and the last block alone do not tell."""
+    tokens, parts = np.zeros((9, 2, 3), np.uint16), []
+    for letter in "abc":
+        labels = np.full(9, -1 if letter == "b" else 0, np.int32)
+        sets = ({"labels": ["ant", "bee"]},) * 9 if letter == "b" else None
+        block = Block(tokens, labels, tuple(f"{letter}{n}" for n in range(9)), sets)
+        parts.append(tmp_path / letter)
+        write_store(parts[-1], {"train": block}, LAYOUT, classes=("ant", "bee"), block_samples=4)
+    merge_stores(tmp_path / "all", parts)
+    filter_store(tmp_path / "all", tmp_path / "some", patterns=["*"])
+    for name in ("all", "some"):
+        store = seit.open(tmp_path / name)
+        assert store["train"].has_label_sets
+        assert store.classes == ("ant", "bee")
+        assert seit.info(store, counts=True).class_counts == {"train": (27, 9)}
+
+
 def test_what_cannot_be_merged_is_refused(tmp_path):
     one = make_keyed(tmp_path / "one", ["a"])
     twice = make_keyed(tmp_path / "twice", ["b"], classes=("crane", "crane"))
