@@ -252,10 +252,11 @@ def _content_bytes(card: Card) -> int:
 
 
 def _packed_bytes(source: Store) -> int:
-    """Return the packed size of the store, slightly low: without tar headers and padding."""
+    """Return the packed size of the store, slightly low: without labels, keys and tar headers."""
     if source.card.codec == PackedCodec.name:
         return _content_bytes(source.card)
-    return source.card.samples * source.card.layout.sample_bytes
+    beside = sum(record.bytes for record in source.card.files)
+    return beside + source.card.samples * source.card.layout.sample_bytes
 
 
 def check_names(codec: str, container: str) -> None:

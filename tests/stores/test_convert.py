@@ -2,6 +2,7 @@ import gc
 import gzip
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,7 +13,7 @@ import webdataset
 import zarr
 from PIL import Image
 from support.files import tree
-from support.stores import build_store
+from support.stores import build_store, edit_card, record_of
 from torch.utils.data import DataLoader
 
 import seit
@@ -79,6 +80,17 @@ def test_every_form_becomes_every_other(source, tmp_path, codec, container):
         assert (again.card.codec, again.card.container) == form
         assert result.bytes == sum(map(len, tree(target).values()))
         assert result.bytes_per_sample == result.bytes / NUM_SAMPLES
+
+
+@pytest.mark.parametrize("container", ["wds", "zarr"])
+def test_files_beside_the_tokens_do_not_decide_the_codec(source, tmp_path, container):
+    path = shutil.copytree(source[0], tmp_path / "store")
+    (path / "tokenizer.safetensors").write_bytes(bytes(300_000))
+    record = record_of(path, "tokenizer.safetensors")
+    entry = {"file": record.file, "bytes": record.bytes, "sha256": record.sha256}
+    edit_card(path, lambda body: body["files"].append(entry))
+    result = convert_store(path, tmp_path / "other", codec="context", container=container)
+    assert result.codec == "context"
 
 
 def test_context_is_smaller_and_deterministic(source, tmp_path):
