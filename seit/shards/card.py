@@ -366,12 +366,10 @@ def _check_shard(card: Card, shard: ShardRecord, sample_bytes: int) -> None:
     if num_blocks > MAX_SHARD_BLOCKS:
         raise ValueError(f"{shard.file} has more than {MAX_SHARD_BLOCKS} blocks")
     least = shard.samples * sample_bytes
+    if card.codec == ContextCodec.name:
+        least = shard.samples * min(sample_bytes, _LEAST_STREAM_BYTES)
     if card.container == "wds":
-        if card.codec == ContextCodec.name:
-            least = shard.samples * min(sample_bytes, _LEAST_STREAM_BYTES)
         least = max(least, num_blocks * _LEAST_BLOCK_BYTES)
-    elif card.codec == ContextCodec.name:
-        return
     if least > shard.bytes:
         raise ValueError(f"{shard.samples} samples do not fit into {shard.file}")
 

@@ -400,6 +400,19 @@ def test_a_card_cannot_promise_more_than_its_shards_hold(tmp_path):
             seit.open(tmp_path / codec)
 
 
+def test_a_card_of_zarr_cannot_promise_chunks_that_are_left_out(tmp_path):
+    build_store(tmp_path / "s", codec="context", container="zarr", shards={"train": (20,)})
+
+    def grow(body):
+        shard = body["splits"]["train"]["shards"][0]
+        shard["samples"] = body["splits"]["train"]["samples"] = 1 << 28
+        body["block_samples"] = 1 << 16
+
+    edit_card(tmp_path / "s", grow)
+    with pytest.raises(DamagedError, match="268435456 samples do not fit"):
+        seit.open(tmp_path / "s")
+
+
 def test_an_index_that_is_large_is_read_a_shard_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr("seit.shards.index._MAX_WHOLE_BYTES", 0)
     make(tmp_path / "s", shards={"train": (40, 0, 40), "val": (20,)})
