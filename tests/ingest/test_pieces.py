@@ -232,6 +232,23 @@ def test_keys_of_several_pieces_are_found_when_the_store_is_sealed(
         tokenize(path, tmp_path / "again", replace(config, shard_samples=4))
 
 
+def test_repeated_keys_leave_full_blocks(tokenizer, tmp_path):
+    rows_of(tmp_path / "src", range(36))
+    rows = [f"f/{n}.png,{n % 3},train" for n in range(36)]
+    rows[12:12] = ["f/0.png,0,train", "f/1.png,1,train"]
+    path = tmp_path / "src" / "list.csv"
+    path.write_text("\n".join(["path,label,split", *rows]))
+    config = replace(CONFIG, tokenizer=tokenizer, size=None)
+    with blocks_of(4):
+        tokenize(path, tmp_path / "store", replace(config, shard_samples=12))
+    store = seit.open(tmp_path / "store")["train"]
+    assert [shard.record.samples for shard in store.shards] == [12, 10, 12, 2]
+    assert {sample.key: sample.label for sample in store} == {
+        f"f/{n}.png": n % 3 for n in range(36)
+    }
+    assert verify_store(tmp_path / "store").ok
+
+
 # ------------------------------------------------------------------------------ kills and resume
 
 
