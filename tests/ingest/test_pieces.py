@@ -232,6 +232,35 @@ def test_keys_of_several_pieces_are_found_when_the_store_is_sealed(
         tokenize(path, tmp_path / "again", replace(config, shard_samples=4))
 
 
+def test_repeated_keys_are_judged_by_the_names_of_their_labels(tokenizer, tmp_path):
+    rows_of(tmp_path / "src", range(8))
+    rows = [f"f/{n}.png,{'cat' if n < 4 else 'dog'},train" for n in range(8)]
+    rows[4:4] = ["f/7.png,dog,train", "f/0.png,cat,train", "f/1.png,dog,train"]
+    path = tmp_path / "src" / "list.csv"
+    path.write_text("\n".join(["path,label,split", *rows]))
+    config = replace(CONFIG, tokenizer=tokenizer, size=None)
+    with blocks_of(4):
+        tokenize(path, tmp_path / "store", replace(config, shard_samples=4))
+    store = seit.open(tmp_path / "store")
+    assert {sample.key: store.classes[sample.label] for sample in store["train"]} == {
+        f"f/{n}.png": "cat" if n < 4 else "dog" for n in range(8) if n != 1
+    }
+    (line,) = (tmp_path / "store" / "skipped.jsonl").read_text().splitlines()
+    assert json.loads(line)["key"] == "f/1.png"
+
+
+def test_a_table_without_a_readable_input_is_refused_by_name(tokenizer, tmp_path):
+    rows_of(tmp_path / "src", range(8))
+    path = tmp_path / "src" / "list.csv"
+    path.write_text("\n".join(["path,label", *(f"f/{n}.png,cat" for n in range(8))]))
+    names = tmp_path / "classes.txt"
+    names.write_text("ape\nbee\n")
+    config = replace(CONFIG, tokenizer=tokenizer, size=None, classes=names)
+    text = message(SeitError, path, tmp_path / "store", config)
+    assert "could be read; no store was made" in text
+    assert "its label cat is none of the given classes" in text
+
+
 def test_repeated_keys_leave_full_blocks(tokenizer, tmp_path):
     rows_of(tmp_path / "src", range(36))
     rows = [f"f/{n}.png,{n % 3},train" for n in range(36)]
