@@ -13,6 +13,8 @@ from seit.ingest import TokenizeConfig, batches, config, job, plan, tokenize
 from seit.ingest.pieces import maker, revision, seal
 
 CONFIG = TokenizeConfig(size=64, codes=64, shard_samples=1024)
+LISTING = {"plan": "listing", "fit_samples": None}
+"""Changes that make the settings of a job in pieces those of a listed one."""
 
 
 def small(root, count=40):
