@@ -146,17 +146,17 @@ class TokenizeConfig:
             )
         if self.plan == "pieces":
             self._check_pieces()
-        for name in ("classes", "mixed_processors", "part"):
+        for name in ("classes", "mixed_processors", "part", "fit_samples"):
             if getattr(self, name) and self.plan != "pieces":
                 raise UsageError(f"{name} is set; it needs --plan pieces")
         if self.ray_cpus < 1:
             raise UsageError(f"ray_cpus is {self.ray_cpus}; expected at least 1")
         if self.ray_encoders < 0:
             raise UsageError(f"ray_encoders is {self.ray_encoders}; expected 0 or more")
-        if self.ray_encoders and self.engine != "ray":
-            raise UsageError("ray_encoders is set; it needs --engine ray")
-        if self.ray_address is not None and self.engine != "ray":
-            raise UsageError("ray_address is set; it needs --engine ray")
+        for name in ("ray_address", "ray_cpus", "ray_encoders"):
+            is_set = getattr(self, name) != getattr(type(self), name)
+            if is_set and self.engine != "ray":
+                raise UsageError(f"{name} is set; it needs --engine ray")
         if self.engine == "ray" and self.device not in ("cpu", "cuda", "auto"):
             raise UsageError(f"device is {self.device!r}; actors of Ray take cpu, cuda or auto")
 

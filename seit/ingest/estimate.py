@@ -20,6 +20,7 @@ from seit.ingest.pieces.settle import first_inputs, mean_size, settle_pieces
 from seit.ingest.settle import settle_job
 from seit.ingest.sources import Instance
 from seit.ingest.store_remarks import larger_remark
+from seit.ingest.upload import refuse_workdir
 from seit.ingest.workspace import check_target
 from seit.outcomes import Outcome
 from seit.shards import TokenLayout, is_url
@@ -131,6 +132,7 @@ def estimate_job(source: str | Path, store: str | Path, config: TokenizeConfig) 
         UsageError: invalid input, or ``store`` holds something else.
         SeitError: no input is readable.
     """
+    refuse_workdir(store, config.workdir)
     if not is_url(str(store)):
         check_target(Path(store), source)
     device = choose_device(config.device)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from seit.ingest.sources import Corpus
 from seit.ingest.sources.corpus import shown
 from seit.ingest.sources.media import NOUNS
 from seit.ingest.store_remarks import class_remarks
-from seit.ingest.upload import find_remote, staging_folder, upload
+from seit.ingest.upload import find_remote, refuse_workdir, staging_folder, upload
 from seit.ingest.workspace import DoneShard, Workspace, check_target
 from seit.shards import (
     BLOCK_SAMPLES,
@@ -89,6 +89,7 @@ def tokenize(
         return tokenize_pieces(source, store, config, progress=progress)
     if is_url(str(store)):
         return _tokenize_to_url(source, str(store), config, progress)
+    refuse_workdir(store, config.workdir)
     store = Path(store)
     check_target(store, source)
     corpus, config, given = settle_job(source, config)
@@ -159,7 +160,7 @@ def _tokenize_to_url(
         corpus, config, given = settle_job(source, config)
         check_same_job(dict(found.card.job), describe_job(corpus.fingerprint, config, given), url)
         return result_of(found, 0.0, corpus.warnings)
-    result = tokenize(source, staging, config, progress=progress)
+    result = tokenize(source, staging, replace(config, workdir=None), progress=progress)
     assert isinstance(result, TokenizeResult), "only jobs in pieces have parts"
     upload(staging, url)
     return result

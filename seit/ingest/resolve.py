@@ -80,6 +80,11 @@ def _refuse_image_settings(config: TokenizeConfig) -> None:
         raise UsageError(
             f"{config.tokenizer} takes audio but size is {config.size}; leave --size out"
         )
+    if config.max_pixels != TokenizeConfig.max_pixels:
+        raise UsageError(
+            f"{config.tokenizer} takes audio but max_pixels is {config.max_pixels:,}; leave "
+            "--max-pixels out"
+        )
 
 
 def _refuse_audio_settings(config: TokenizeConfig) -> None:

@@ -38,6 +38,7 @@ from seit.ingest.resolve import resolve_tokenizer, with_own_backbone
 from seit.ingest.result import TokenizeResult, result_of
 from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
+from seit.ingest.upload import refuse_workdir
 from seit.ingest.workspace import check_target
 from seit.shards import CARD_NAME, EDITS_ENTRY, Block, Store, is_url, open_store
 from seit.stores import (
@@ -161,6 +162,7 @@ def update_store(
         raise UsageError(f"{store} is remote and a store is updated in place; update a local copy")
     if config.overwrite:
         raise UsageError("overwrite replaces a store and an update keeps it; choose one of them")
+    refuse_workdir(store, config.workdir)
     check_target(Path(store), source)
     path = Path(store).resolve()
     with held_store(path) as (work, ended):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seit.errors import UsageError
 from seit.files import explained_writes
-from seit.shards import CARD_NAME, Folder, Store, hide_secrets, open_folder, open_store
+from seit.shards import CARD_NAME, Folder, Store, hide_secrets, is_url, open_folder, open_store
 from seit.stores import copy_store
 
 _NAME_DIGITS = 16
@@ -29,6 +29,15 @@ def staging_folder(url: str, workdir: Path | None) -> Path:
     with explained_writes(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     return workdir / f"store-{hashlib.sha256(url.encode()).hexdigest()[:_NAME_DIGITS]}"
+
+
+def refuse_workdir(store: str | Path, workdir: Path | None) -> None:
+    """Raise a UsageError if a build folder is named for a store that is no URL."""
+    if workdir is not None and not is_url(str(store)):
+        raise UsageError(
+            f"workdir is set but STORE {store} is a local folder, where the store is made; leave "
+            "--workdir out"
+        )
 
 
 def find_remote(url: str, staging: Path, *, overwrite: bool) -> Store | None:

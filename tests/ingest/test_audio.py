@@ -26,7 +26,7 @@ from seit.errors import SeitError, UnreadableError, UsageError
 from seit.ingest import TokenizeConfig, estimate_job, sample_inputs, tokenize
 from seit.ingest.inputs import audio as audio_module
 from seit.ingest.inputs.audio import AudioDecoder, AudioReader, decode_audio
-from seit.ingest.sources import list_corpus
+from seit.ingest.sources import Instance, list_corpus
 from seit.stores import verify_store
 from seit.tokenizers import save_tokenizer
 
@@ -53,6 +53,25 @@ def test_a_sample_of_windows_comes_from_all_clips_alike(tmp_path):
         for count, shares in ((2, [1, 1]), (4, [1, 1, 2]), (6, [2, 2, 2]), (11, [3, 4, 4])):
             values = sample_inputs(corpus, reader, count=count, split="train")
             assert sorted(Counter((10 * values[:, 0]).round().tolist()).values()) == shares
+
+
+def test_clips_are_taken_only_as_far_ahead_as_they_are_decoded():
+    data = encoded(np.full(RATE, 0.1))
+    taken = []
+
+    def clips(num_bytes):
+        for n in range(2000):
+            taken.append(n)
+            yield Instance(f"{n}.wav", "train", -1, data, (), num_bytes)
+
+    with AudioReader(sample_rate=RATE, window=RATE, workers=1) as reader:
+        for num_bytes, ahead, most in ((len(data), 4, 8), (64 << 20, 128, 8)):
+            taken.clear()
+            decoded = reader.read(clips(num_bytes), ahead=ahead)
+            found = [next(decoded).instance.key for _ in range(2)]
+            assert found == ["0.wav", "1.wav"]
+            assert len(taken) <= most
+            decoded.close()
 
 
 def encoded(values, kind="WAV", *, rate=RATE, subtype=None):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from support import s3
 from support.files import plant, tree
-from support.jobs import assert_same_samples, blocks_of, message
+from support.jobs import LISTING, assert_same_samples, blocks_of, message
 from support.pictures import png
 
 import seit
@@ -46,7 +46,7 @@ def files_of(*, splits, per_class=12):
 def tokenizer(tmp_path_factory):
     root = plant(tmp_path_factory.mktemp("fit"), pictures(files_of(splits=["train/", "val/"])))
     path = tmp_path_factory.mktemp("tokenizer") / "t.safetensors"
-    fitted, _, _ = fit_and_measure(root, replace(CONFIG, plan="listing"))
+    fitted, _, _ = fit_and_measure(root, replace(CONFIG, **LISTING))
     save_tokenizer(fitted, path)
     return str(path)
 
@@ -102,7 +102,7 @@ def test_pieces_hold_the_samples_of_a_listing(splits, tokenizer, tmp_path):
         config = replace(config, shard_samples=16)
         assert len(pieces_of(root, config).pieces) > 3
         made = tokenize(root, tmp_path / "pieces", config)
-        known = tokenize(root, tmp_path / "listing", replace(config, plan="listing"))
+        known = tokenize(root, tmp_path / "listing", replace(config, **LISTING))
         assert pieces_of(root, config).warnings == known.warnings[:1]
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
     assert verify_store(tmp_path / "pieces").ok
@@ -161,7 +161,7 @@ def test_flat_folders_have_no_labels(tokenizer, tmp_path):
     root = plant(tmp_path / "src", pictures(f"{n}.png" for n in range(20)))
     config = replace(CONFIG, tokenizer=tokenizer, size=None, val_fraction=0.3)
     tokenize(root, tmp_path / "pieces", config)
-    tokenize(root, tmp_path / "listing", replace(config, plan="listing"))
+    tokenize(root, tmp_path / "listing", replace(config, **LISTING))
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
 
 

@@ -73,6 +73,18 @@ def test_wrong_input_leaves_no_trace(tmp_path):
     assert not store.exists()
 
 
+def test_settings_without_effect_are_refused(tmp_path):
+    source, store = small(tmp_path / "src", 4), tmp_path / "store"
+    local = replace(CONFIG, workdir=tmp_path / "work")
+    assert "leave --workdir out" in message(UsageError, source, store, local)
+    for how in ("dry_run", "update"):
+        with pytest.raises(UsageError, match="leave --workdir out"):
+            seit.tokenize(source, out=store, config=local, **{how: True})
+    sounds = TokenizeConfig(tokenizer="mel-vq-1s", max_pixels=1 << 20)
+    assert "takes audio but max_pixels is 1,048,576" in message(UsageError, source, store, sounds)
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from support.files import plant, tree
 from support.jobs import (
+    LISTING,
     assert_same_samples,
     blocks_of,
     columns,
@@ -48,7 +49,7 @@ def tars(tmp_path_factory):
 def tokenizer(tars, tmp_path_factory):
     """File of a tokenizer that was fitted on the corpus."""
     path = tmp_path_factory.mktemp("tokenizer") / "t.safetensors"
-    fitted, _, _ = fit_and_measure(tars, replace(CONFIG, plan="listing"))
+    fitted, _, _ = fit_and_measure(tars, replace(CONFIG, **LISTING))
     save_tokenizer(fitted, path)
     return str(path)
 
@@ -68,7 +69,7 @@ def reference(tars, tmp_path_factory):
 def test_pieces_hold_the_samples_of_a_listing(tars, tokenizer, tmp_path):
     config = replace(CONFIG, tokenizer=tokenizer, size=None)
     tokenize(tars, tmp_path / "pieces", config)
-    tokenize(tars, tmp_path / "listing", replace(config, plan="listing"))
+    tokenize(tars, tmp_path / "listing", replace(config, **LISTING))
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
     assert [s.record.file for s in seit.open(tmp_path / "pieces")["train"].shards] == [
         "train/00000.tar",
@@ -81,7 +82,7 @@ def test_a_hash_splits_tars_that_name_none(tokenizer, tmp_path):
     root = plant(tmp_path / "src", {"a.tar": tar_of(samples_of(range(40)))})
     config = replace(CONFIG, tokenizer=tokenizer, size=None, val_fraction=0.3)
     tokenize(root, tmp_path / "pieces", config)
-    tokenize(root, tmp_path / "listing", replace(config, plan="listing"))
+    tokenize(root, tmp_path / "listing", replace(config, **LISTING))
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
 
 
@@ -98,7 +99,7 @@ def test_labels_of_all_kinds_are_those_of_a_listing(label, tokenizer, tmp_path):
     root = plant(tmp_path / "src", tars)
     config = replace(CONFIG, tokenizer=tokenizer, size=None)
     tokenize(root, tmp_path / "pieces", config)
-    tokenize(root, tmp_path / "listing", replace(config, plan="listing"))
+    tokenize(root, tmp_path / "listing", replace(config, **LISTING))
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
     assert verify_store(tmp_path / "pieces").ok
     assert not list((tmp_path / "pieces").glob(".tokenize"))
@@ -123,7 +124,7 @@ def test_large_pieces_make_several_shards(tokenizer, tmp_path):
     config = replace(CONFIG, tokenizer=tokenizer, size=None)
     with blocks_of(8):
         tokenize(root, tmp_path / "pieces", replace(config, shard_samples=16))
-        tokenize(root, tmp_path / "listing", replace(config, shard_samples=16, plan="listing"))
+        tokenize(root, tmp_path / "listing", replace(config, shard_samples=16, **LISTING))
     store = seit.open(tmp_path / "pieces")
     assert [s.record.samples for s in store["train"].shards] == [16, 14]
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
@@ -161,7 +162,7 @@ def test_tables_are_cut_into_ranges_of_rows(suffix, tokenizer, tmp_path):
         assert pieces.samples == 50
         assert len(pieces.pieces) == (3 if suffix == "parquet" else 4)
         tokenize(path, tmp_path / "pieces", config)
-        tokenize(path, tmp_path / "listing", replace(config, plan="listing"))
+        tokenize(path, tmp_path / "listing", replace(config, **LISTING))
     assert_same_samples(tmp_path / "pieces", tmp_path / "listing")
 
 
@@ -197,7 +198,7 @@ def test_media_in_parquet_files_are_read_by_row_groups(tokenizer, tmp_path):
     found = columns(tmp_path / "pieces", "train")
     assert list(found) == [f"train-0.parquet/{n:06d}" for n in range(30)]
     assert [value[0] for value in found.values()] == [str(n % 3) for n in range(30)]
-    tokenize(path.parent, tmp_path / "listing", replace(config, plan="listing", shard_samples=1024))
+    tokenize(path.parent, tmp_path / "listing", replace(config, **LISTING, shard_samples=1024))
     listed = columns(tmp_path / "listing", "train")
     assert {value[2]["note"]: value for value in listed.values()} == {
         value[2]["note"]: value for value in found.values()
@@ -230,6 +231,52 @@ def test_keys_of_several_pieces_are_found_when_the_store_is_sealed(
     monkeypatch.setattr(duplicates, "MAX_REPEATS", 3)
     with blocks_of(4), pytest.raises(SeitError, match="listed twice"):
         tokenize(path, tmp_path / "again", replace(config, shard_samples=4))
+
+
+def test_repeated_keys_are_judged_by_the_names_of_their_labels(tokenizer, tmp_path):
+    rows_of(tmp_path / "src", range(8))
+    rows = [f"f/{n}.png,{'cat' if n < 4 else 'dog'},train" for n in range(8)]
+    rows[4:4] = ["f/7.png,dog,train", "f/0.png,cat,train", "f/1.png,dog,train"]
+    path = tmp_path / "src" / "list.csv"
+    path.write_text("\n".join(["path,label,split", *rows]))
+    config = replace(CONFIG, tokenizer=tokenizer, size=None)
+    with blocks_of(4):
+        tokenize(path, tmp_path / "store", replace(config, shard_samples=4))
+    store = seit.open(tmp_path / "store")
+    assert {sample.key: store.classes[sample.label] for sample in store["train"]} == {
+        f"f/{n}.png": "cat" if n < 4 else "dog" for n in range(8) if n != 1
+    }
+    (line,) = (tmp_path / "store" / "skipped.jsonl").read_text().splitlines()
+    assert json.loads(line)["key"] == "f/1.png"
+
+
+def test_a_table_without_a_readable_input_is_refused_by_name(tokenizer, tmp_path):
+    rows_of(tmp_path / "src", range(8))
+    path = tmp_path / "src" / "list.csv"
+    path.write_text("\n".join(["path,label", *(f"f/{n}.png,cat" for n in range(8))]))
+    names = tmp_path / "classes.txt"
+    names.write_text("ape\nbee\n")
+    config = replace(CONFIG, tokenizer=tokenizer, size=None, classes=names)
+    text = message(SeitError, path, tmp_path / "store", config)
+    assert "could be read; no store was made" in text
+    assert "its label cat is none of the given classes" in text
+
+
+def test_repeated_keys_leave_full_blocks(tokenizer, tmp_path):
+    rows_of(tmp_path / "src", range(36))
+    rows = [f"f/{n}.png,{n % 3},train" for n in range(36)]
+    rows[12:12] = ["f/0.png,0,train", "f/1.png,1,train"]
+    path = tmp_path / "src" / "list.csv"
+    path.write_text("\n".join(["path,label,split", *rows]))
+    config = replace(CONFIG, tokenizer=tokenizer, size=None)
+    with blocks_of(4):
+        tokenize(path, tmp_path / "store", replace(config, shard_samples=12))
+    store = seit.open(tmp_path / "store")["train"]
+    assert [shard.record.samples for shard in store.shards] == [12, 10, 12, 2]
+    assert {sample.key: sample.label for sample in store} == {
+        f"f/{n}.png": n % 3 for n in range(36)
+    }
+    assert verify_store(tmp_path / "store").ok
 
 
 # ------------------------------------------------------------------------------ kills and resume
@@ -457,8 +504,10 @@ def test_a_missing_shard_is_noticed_before_the_store_is_sealed(tars, tmp_path, m
         ({"part": "3/3"}, "from 0/100 to 99/100"),
         ({"part": "first"}, "from 0/100 to 99/100"),
         ({"part": "0/3", "overwrite": True}, "leave one of them out"),
-        ({"part": "0/3", "plan": "listing"}, "needs --plan pieces"),
-        ({"plan": "listing", "mixed_processors": True}, "needs --plan pieces"),
+        ({"part": "0/3", **LISTING}, "needs --plan pieces"),
+        ({"plan": "listing"}, "fit_samples is set; it needs --plan pieces"),
+        ({"ray_cpus": 2}, "ray_cpus is set; it needs --engine ray"),
+        ({**LISTING, "mixed_processors": True}, "needs --plan pieces"),
     ],
 )
 def test_settings_that_do_not_fit(changes, words):

@@ -10,8 +10,11 @@ from support.pictures import png
 
 import seit
 from seit.ingest import TokenizeConfig, batches, config, job, plan, tokenize
+from seit.ingest.pieces import maker, revision, seal
 
 CONFIG = TokenizeConfig(size=64, codes=64, shard_samples=1024)
+LISTING = {"plan": "listing", "fit_samples": None}
+"""Changes that make the settings of a job in pieces those of a listed one."""
 
 
 def small(root, count=40):
@@ -95,6 +98,6 @@ def assert_same_samples(one, other):
 def blocks_of(samples):
     """Let jobs write blocks of so many samples, so that few pictures make several shards."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batches, config, job, plan):
+        for module in (batches, config, job, plan, maker, revision, seal):
             patch.setattr(module, "BLOCK_SAMPLES", samples)
         yield

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError
+from seit.ingest.pieces.labels import name_of
 from seit.ingest.pieces.piece import PieceRecord
 from seit.ingest.pieces.place import JobPlace, record_name
 from seit.ingest.sources.corpus import shuffle_rank
@@ -49,7 +50,7 @@ class _Found(NamedTuple):
     file: str
     row: int
     split: str
-    label: int
+    class_name: str | None
 
 
 def hashes_of(keys: Iterable[str]) -> npt.NDArray[np.uint64]:
@@ -80,7 +81,7 @@ def _judge(by_key: dict[str, list[_Found]]) -> Repeats:
     for key, found in by_key.items():
         if len(found) == 1:
             continue
-        labels = {entry.label for entry in found}
+        labels = {entry.class_name for entry in found}
         splits = {entry.split for entry in found}
         lost = found[1:]
         if len(splits) > 1:
@@ -118,6 +119,8 @@ def _doubtful_rows(
         for path in paths:
             entries = np.fromfile(path, dtype=_ENTRY)
             path.unlink()
+            if not len(entries):
+                continue
             entries.sort(order="hash", kind="stable")
             same = entries["hash"][1:] == entries["hash"][:-1]
             chosen = entries[np.append(same, False) | np.insert(same, 0, False)]
@@ -167,7 +170,7 @@ def _read(
             for block in read_tar_blocks(place.folder, shard.record.file, codec):
                 for key, label in zip(block.keys, block.labels.tolist(), strict=True):
                     if first + row in wanted:
-                        found = _Found(number, shard.record.file, row, shard.split, label)
-                        yield key, found
+                        name = name_of(record, label)
+                        yield key, _Found(number, shard.record.file, row, shard.split, name)
                     row += 1
         first += shard.record.samples

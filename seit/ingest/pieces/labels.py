@@ -72,12 +72,21 @@ def settle_classes(records: Iterable[PieceRecord]) -> tuple[tuple[str, ...], dic
     return classes, labels
 
 
+def name_of(record: PieceRecord, number: int) -> str | None:
+    """Return the label that a number of a piece stands for, None for −1; numerals as text.
+
+    If the classes were known beforehand, it is the text of the number.
+    """
+    if number < 0:
+        return None
+    return str(number) if number < NAMED else record.names[number - NAMED]
+
+
 def renumbering(record: PieceRecord, labels: Mapping[str, int]) -> dict[int, int]:
     """Return the label of each number of a piece that is written with another one."""
     found = {number for shard in record.shards for number in shard.labels if number >= 0}
-    names = {number: str(number) if number < NAMED else record.names[number - NAMED]
-             for number in found}  # fmt: skip
-    return {number: labels[name] for number, name in names.items() if labels[name] != number}
+    new = {number: labels[str(name_of(record, number))] for number in found}
+    return {number: label for number, label in new.items() if label != number}
 
 
 def renumbered(

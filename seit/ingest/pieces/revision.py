@@ -5,7 +5,7 @@ for another attempt. Only the store is read again, never the corpus.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,15 @@ from seit.ingest.pieces.labels import renumbered
 from seit.ingest.pieces.maker import SHARDS_OF_PIECE, describe_shard
 from seit.ingest.pieces.piece import PieceRecord, PieceShard
 from seit.ingest.pieces.place import JobPlace, record_name
-from seit.shards import Block, Codec, LocalFolder, ShardWriter, read_tar_blocks
+from seit.shards import (
+    BLOCK_SAMPLES,
+    Block,
+    Codec,
+    LocalFolder,
+    ShardWriter,
+    even_blocks,
+    read_tar_blocks,
+)
 
 
 @dataclass(frozen=True)
@@ -96,23 +104,30 @@ def _revise_shard(
     old.write_bytes(data)
     dropped = set(task.dropped.get(name, ()))
     labels: list[np.ndarray] = []
-    first = 0
+    kept = _kept(read_tar_blocks(LocalFolder(scratch / "old"), name, codec), dropped, task.labels)
     with ShardWriter(scratch, split=shard.split, index=index, codec=codec) as writer:
-        for block in read_tar_blocks(LocalFolder(scratch / "old"), name, codec):
-            count = len(block.keys)
-            rows = [row for row in range(count) if first + row not in dropped]
-            first += count
-            changed = renumbered(block.labels[rows], task.labels)
-            labels.append(changed)
-            writer.write(
-                Block(
-                    tokens=block.tokens[rows],
-                    labels=changed,
-                    keys=tuple(block.keys[row] for row in rows),
-                    metadata=block.metadata and tuple(block.metadata[row] for row in rows),
-                )
-            )
+        for block in even_blocks(kept, BLOCK_SAMPLES):
+            labels.append(block.labels)
+            writer.write(block)
     old.unlink()
     if not writer.record.samples:
         return None
     return describe_shard(scratch, shard.split, writer.record, np.concatenate(labels))
+
+
+def _kept(
+    blocks: Iterable[Block], dropped: Collection[int], labels: Mapping[int, int]
+) -> Iterator[Block]:
+    """Yield what is left of the blocks of a shard without some rows, with the new labels."""
+    first = 0
+    for block in blocks:
+        count = len(block.keys)
+        rows = [row for row in range(count) if first + row not in dropped]
+        first += count
+        if rows:
+            yield Block(
+                tokens=block.tokens[rows],
+                labels=renumbered(block.labels[rows], labels),
+                keys=tuple(block.keys[row] for row in rows),
+                metadata=block.metadata and tuple(block.metadata[row] for row in rows),
+            )
