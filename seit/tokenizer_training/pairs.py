@@ -51,30 +51,49 @@ def shuffled(instances: Sequence[Instance], seed: int) -> Iterator[Instance]:
 
 
 def read_batches(
-    reader: PixelReader, instances: Iterable[Instance], batch_size: int, *, start: int = 0
+    reader: PixelReader,
+    instances: Iterable[Instance],
+    batch_size: int,
+    *,
+    start: int = 0,
+    skips_empty: bool = False,
 ) -> Generator[Images]:
     """Decode images from batch number ``start`` on.
 
     Unreadable ones keep their position but make a batch smaller.
 
+    Args:
+        reader: reader of the images.
+        instances: the images.
+        batch_size: images per batch, readable or not.
+        start: number of the first batch.
+        skips_empty: leave out batches without a readable image, if any other batch has one.
+
     Raises:
-        SeitError: no image of a batch is readable.
+        SeitError: no image of a batch is readable; with ``skips_empty``, of all batches.
     """
     first = start * batch_size
     numbered = zip(count(first), reader.read(islice(instances, first, None)))
+    num_unreadable, reason, is_empty = 0, "", True
     while batch := list(islice(numbered, batch_size)):
         read = [(number, one) for number, one in batch if one.pixels is not None]
         if not read:
-            broken = batch[0][1]
-            raise SeitError(
-                f"none of {len(batch)} images can be read ({broken.instance.key}: "
-                f"{broken.reason}); pass the SRC that the store was made from"
-            )
+            num_unreadable += len(batch)
+            reason = reason or f"{batch[0][1].instance.key}: {batch[0][1].reason}"
+            if skips_empty:
+                continue
+            break
+        is_empty = False
         pixels = [torch.from_numpy(one.pixels).permute(2, 0, 1) for _, one in read]
         yield Images(
             torch.stack(pixels),
             torch.tensor([number for number, _ in read]),
             [one.instance.key for _, one in read],
+        )
+    if num_unreadable and (is_empty or not skips_empty):
+        raise SeitError(
+            f"none of {num_unreadable} images can be read ({reason}); pass the SRC that the store "
+            "was made from"
         )
 
 

@@ -274,12 +274,16 @@ class TokenAdaptLoop(BaseLoop[Images]):
 
     @torch.no_grad()
     def measure(self, held_out: Sequence[Instance]) -> dict[str, float]:
-        """Return the figures of a result by name, with ``images``, the number of images."""
+        """Return the figures of a result by name, with ``images``, the number of images.
+
+        Raises:
+            SeitError: no image is readable.
+        """
         self.network.eval()
         sums: defaultdict[str, float] = defaultdict(float)
         images = 0
         with self._reader() as reader:
-            for batch in read_batches(reader, held_out, self.batch_size):
+            for batch in read_batches(reader, held_out, self.batch_size, skips_empty=True):
                 random = SampleRandom(self.config.seed, _EVALUATION_EPOCH, batch.positions)
                 pairs = make_pairs(batch.pixels, random, self.tokenizer, self.config.geometry)
                 for name, value in measure_pairs(self.network, pairs, self.tokenizer).items():
