@@ -316,6 +316,12 @@ def test_checkpoints_of_other_tensors_are_damaged(tmp_path):
         path.write_bytes(save(tensors, {"seit": '{"step": 3}'}))
         with pytest.raises(DamagedError, match="step-00000003"):
             load_checkpoint(path, state)
+    of_bias = [key for key in right if key.startswith("optimizer.bias")]
+    path.write_bytes(
+        save({k: v for k, v in right.items() if k not in of_bias}, {"seit": '{"step": 3}'})
+    )
+    with pytest.raises(DamagedError, match="it has no optimizer state of bias; delete it"):
+        load_checkpoint(path, state)
 
 
 # --------------------------------------------------------------------------------- reaching out

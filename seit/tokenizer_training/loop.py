@@ -76,7 +76,11 @@ class TokenizerLoop(BaseLoop[Batch]):
         )
         adversaries = () if self.adversary is None else (self.adversary,)
         self.state = TrainState(
-            self.model, self.average, self.optimizer, also=(*adversaries, self.journal)
+            self.model,
+            self.average,
+            self.optimizer,
+            also=(*adversaries, self.journal),
+            all_or_none=not config.distill_steps,  # only the encoder learns in the first steps
         )
 
     @torch.no_grad()

@@ -44,12 +44,15 @@ class TrainState:
         average: the average of its weights, if there is one.
         optimizer: the model's optimizer.
         also: further objects, each with its own names.
+        all_or_none: whether state of any parameter requires state of all; False if some learn
+            only from a later step on.
     """
 
     model: "nn.Module"
     average: "nn.Module | None"
     optimizer: "torch.optim.Optimizer"
     also: Sequence[Saved] = ()
+    all_or_none: bool = True
 
     def tensors(self) -> "dict[str, Tensor]":
         """Return all state as named tensors on the host."""
@@ -107,7 +110,7 @@ class TrainState:
         from torch import Tensor
 
         # There are none if every step so far was skipped.
-        restore_moments(self.model, self.optimizer, of_parameters, all_or_none=True)
+        restore_moments(self.model, self.optimizer, of_parameters, all_or_none=self.all_or_none)
         for path, value in of_groups.items():
             number, _, key = path.partition(".")
             group = self.optimizer.param_groups[int(number)]
@@ -146,8 +149,8 @@ def restore_moments(
         all_or_none: whether state of any parameter requires state of all.
 
     Raises:
-        KeyError: the state belongs to another model, or is incomplete.
-        ValueError: a shape differs from its parameter's.
+        KeyError: the state belongs to another model.
+        ValueError: a shape differs from its parameter's, or the state is incomplete.
     """
     import torch
 
@@ -163,10 +166,13 @@ def restore_moments(
         states.setdefault(parameter, {})[key] = value
     settings = optimizer.state_dict()
     in_order = [one for group in optimizer.param_groups for one in group["params"]]
+    if all_or_none and states:
+        optimized = set(in_order)
+        for name, parameter in parameters.items():
+            if parameter in optimized and parameter not in states:
+                raise ValueError(f"it has no optimizer state of {name}")
     settings["state"] = {
-        number: states[one]
-        for number, one in enumerate(in_order)
-        if one in states or (all_or_none and states)
+        number: states[one] for number, one in enumerate(in_order) if one in states
     }
     optimizer.load_state_dict(settings)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from seit.augment import (
 from seit.cli import main
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.ingest import TokenizeConfig, tokenize
+from seit.ingest import TokenizeConfig, list_corpus, tokenize
 from seit.models import tokenadapt as model_module
 from seit.models.tokenadapt import TokenAdapt, load_tokenadapt, save_tokenadapt
 from seit.tokenizer_training.pairs import copy_tokens
@@ -280,6 +281,22 @@ def test_unreadable_images_are_left_out_and_a_corpus_of_them_is_refused(store, c
     for file in (tmp_path / "src" / "train").rglob("*.png"):
         file.write_bytes(b"broken")
     with pytest.raises(SeitError, match="none of 32 images can be read"):
+        train_tokenadapt(store, tmp_path / "src", short, tmp_path / "b")
+
+
+def test_held_out_images_end_a_training_only_if_none_is_readable(store, corpus, tmp_path):
+    for split, count in (("train", 8), ("val", 5)):
+        (tmp_path / "src" / split / "stripes").mkdir(parents=True)
+        for file in sorted((corpus / split).rglob("*.png"))[:count]:
+            shutil.copy(file, tmp_path / "src" / split / "stripes")
+    listed = list_corpus(tmp_path / "src").by_split()["val"]
+    held_out = [tmp_path / "src" / instance.key for instance in listed]
+    held_out[-1].write_bytes(b"broken")  # alone in the last batch
+    short = replace(CONFIG, steps=2, batch_size=4)
+    assert train_tokenadapt(store, tmp_path / "src", short, tmp_path / "a").images == 4
+    for file in held_out:
+        file.write_bytes(b"broken")
+    with pytest.raises(SeitError, match="none of 5 images can be read"):
         train_tokenadapt(store, tmp_path / "src", short, tmp_path / "b")
 
 

@@ -16,6 +16,7 @@ from seit.cli import main
 from seit.config import read_yaml
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.ingest.sources import list_corpus
+from seit.tensors import read_arrays
 from seit.tokenizer_training import TokenizerConfig, train_tokenizer
 from seit.tokenizer_training.crops import Crops
 from seit.tokenizer_training.discriminator import PatchDiscriminator
@@ -453,6 +454,31 @@ def test_after_distillation_all_of_the_network_learns(photos, finished, tmp_path
     rows = Run.open(tmp_path / "run").metrics()
     assert ["psnr_db" in row for row in rows] == [False] * 3 + [True] * 3
     assert ["distillation_loss" in row for row in rows] == [True] * 3 + [False] * 3
+
+
+def test_a_training_interrupted_within_distillation_ends_with_the_same_bits(
+    photos, finished, tmp_path
+):
+    result, _ = finished
+    config = replace(EVERYTHING, encoder_blocks=2, distill_steps=3)
+    whole = train_tokenizer(photos, config, tmp_path / "whole", init_from=result.file)
+
+    def interrupt(done, *_):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(photos, config, tmp_path / "cut", init_from=result.file, progress=interrupt)
+    begun = list_checkpoints(tmp_path / "cut" / "checkpoints")
+    assert max(path.name for path in begun) <= "step-00000003.safetensors"
+    again = train_tokenizer(photos, config, tmp_path / "cut", init_from=result.file, resume=True)
+    assert again.fingerprint == whole.fingerprint
+    (left, right) = (
+        read_arrays(list_checkpoints(tmp_path / name / "checkpoints")[-1])
+        for name in ("whole", "cut")
+    )
+    assert left.keys() == right.keys()
+    assert all(left[key].tobytes() == right[key].tobytes() for key in left)
 
 
 def test_a_residual_tokenizer_is_distilled_in_the_unit_of_its_sums(photos, tmp_path):
