@@ -21,6 +21,7 @@ import io
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -378,12 +379,18 @@ class AudioReader(Reader):
     def read(self, instances: Iterable[Instance], *, ahead: int = 128) -> Iterator[Decoded]:
         """Yield decoded instances in order, holding at most ``ahead``.
 
-        Fewer long clips are held, so that they take about 256 MB.
+        Fewer long clips are held, so that they take about 256 MB, by the mean size of the first.
         """
-        listed = list(instances)
-        file_bytes = sum(max(0, entry.num_bytes) for entry in listed) // max(1, len(listed))
-        held = _AHEAD_BYTES // max(1, _EXPANSION * file_bytes)
-        return super().read(listed, ahead=max(2, min(ahead, held)))
+        rest = iter(instances)
+        first: list[Instance] = []
+        num_bytes = 0
+        for entry in islice(rest, ahead):
+            first.append(entry)
+            num_bytes += max(0, entry.num_bytes)
+            if num_bytes >= _AHEAD_BYTES:
+                break
+        held = _AHEAD_BYTES * len(first) // max(1, _EXPANSION * num_bytes)
+        return super().read(chain(first, rest), ahead=max(2, min(ahead, held)))
 
 
 class _Bytes(io.BytesIO):
