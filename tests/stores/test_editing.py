@@ -22,8 +22,10 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import Block, TokenLayout
 from seit.shards.packed import pack
 from seit.stores import (
+    convert_store,
     delete_samples,
     filter_store,
+    hold_out_samples,
     merge_stores,
     replace as replacing,
     verify_store,
@@ -372,6 +374,60 @@ def test_a_full_disk_leaves_things_as_they_were(tmp_path, monkeypatch):
             call()
         assert tree(path) == before
         assert only(tmp_path, "store")
+
+
+# ------------------------------------------------------------------------------ two calls at once
+
+
+def test_a_second_call_with_the_same_new_target_is_refused(tmp_path):
+    path, target = tmp_path / "store", tmp_path / "new"
+    make(path)
+    before = samples_of(path)
+    held = {"split": "train", "rows": np.arange(3), "name": "held"}
+    calls = (
+        lambda: filter_store(path, target, splits=["val"]),
+        lambda: merge_stores(target, [path, path], on_duplicate="skip"),
+        lambda: convert_store(path, target, codec="context", container="zarr"),
+        lambda: hold_out_samples(seit.open(path), target, **held),
+    )
+    refused = []
+
+    def second(*_):
+        for call in calls[len(refused) :]:
+            with pytest.raises(SeitError, match=f"another call is writing {target} .process"):
+                call()
+            refused.append(call)
+
+    filter_store(path, target, splits=["train"], progress=second)
+    assert len(refused) == len(calls)
+    assert samples_of(target) == {k: v for k, v in before.items() if k[0] == "train"}
+    assert only(tmp_path, "store", "new")
+    with pytest.raises(UsageError, match="is not empty"):
+        filter_store(path, target, splits=["val"])
+    assert only(tmp_path, "store", "new")
+
+
+def test_what_a_killed_call_left_next_to_its_target_goes(tmp_path):
+    path, work = tmp_path / "store", tmp_path / ".new.unfinished"
+    make(path)
+    for name in ("new/packed", "packed"):  # the second, as an earlier version left it
+        (work / name).mkdir(parents=True)
+        (work / name / "train-00000.tar").write_bytes(b"half")
+    (work / "lock").write_text("process 1 on elsewhere")
+    filter_store(path, tmp_path / "new", splits=["val"])
+    assert keys_of(tmp_path / "new") == [key for name, key in samples_of(path) if name == "val"]
+    assert only(tmp_path, "store", "new")
+
+
+def test_a_work_folder_that_is_a_link_is_refused(tmp_path):
+    path, precious = tmp_path / "store", tmp_path / "precious"
+    make(path)
+    (precious / "new").mkdir(parents=True)
+    (precious / "new" / "thesis.txt").write_text("mine")
+    (tmp_path / ".new.unfinished").symlink_to(precious)
+    with pytest.raises(UsageError, match="is a link, and what it leads to would change"):
+        filter_store(path, tmp_path / "new", splits=["val"])
+    assert tree(precious) == {"new/thesis.txt": b"mine"}
 
 
 # ----------------------------------------------------------------------------------------- merge

@@ -28,7 +28,7 @@ from seit.tokenizers import (
 )
 from seit.tokenizers.files import stored_tokenizer_bytes
 from seit.tokenizers.published import KINDS, load_published
-from seit.tokenizers.published.checkpoints import StateDict, read_checkpoint
+from seit.tokenizers.published.checkpoints import StateDict, read_checkpoint, read_codes
 
 SIDE = 16
 
@@ -1004,6 +1004,24 @@ def test_malicious_pickles_are_refused_and_never_run(vit, tmp_path):
     with pytest.raises(UsageError, match="NumPy array"):
         load_published("vitvqgan", tmp_path / "model.pth", remap=tmp_path / "codes.npy")
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}",
+        "{[]:1}",
+        "'" * 3,
+        "(" * 9000,
+    ],
+)
+def test_codes_in_a_broken_npy_are_one_line(tmp_path, header):
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "codes.npy").write_bytes(data)
+    with pytest.raises(UsageError, match="cannot be read as a NumPy array") as caught:
+        read_codes(tmp_path / "codes.npy")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_pickled_module_says_who_must_convert_it(vit, tmp_path):

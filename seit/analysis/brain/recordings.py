@@ -16,6 +16,7 @@ from seit.analysis.brain.responses import Array
 from seit.analysis.brain.volumes import Space, is_volume, read_volumes
 from seit.documents import reason_of
 from seit.errors import UsageError
+from seit.npy import NPY_ERRORS
 
 SUFFIXES = (".npy", ".npz", ".csv")
 ARRAY_NAME = "responses"
@@ -102,7 +103,7 @@ def _read(path: Path, space: Space | None) -> Array:
             values: np.ndarray[tuple[int, ...], np.dtype[Any]] = read_volumes(path, space)
         else:
             values = _parse(path)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, csv.Error) as error:
+    except (OSError, KeyError, EOFError, BadZipFile, csv.Error, *NPY_ERRORS) as error:
         raise UsageError(f"the responses {path} cannot be read: {reason_of(error)}") from error
     if values.ndim == 1:
         values = values[:, None]

@@ -39,6 +39,7 @@ from seit.analysis.subjects.mel import LAYER as MEL
 from seit.documents import reason_of
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
+from seit.npy import NPY_ERRORS
 from seit.progress import Count
 from seit.shards import Store
 
@@ -209,7 +210,7 @@ def make_target(
         )
     try:
         values = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, *NPY_ERRORS) as error:
         raise UsageError(f"{path} is no readable .npy file: {reason_of(error)}") from error
     if values.dtype.kind not in "iuf":
         raise UsageError(f"{path} holds {values.dtype}; a target holds numbers")

@@ -5,23 +5,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from seit.errors import DamagedError, SeitError, UsageError
-
-_NPY_ERRORS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    SyntaxError,
-    TokenError,
-    RecursionError,
-    MemoryError,
-)
-"""numpy's errors for an invalid `.npy` header."""
+from seit.npy import NPY_ERRORS
 
 
 def check_file(path: Path) -> None:
@@ -103,5 +92,5 @@ def read_npy_header(stream: Any, path: Path) -> tuple[tuple[int, ...], bool, np.
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError("it is not of .npy version 1.0")
         return np.lib.format.read_array_header_1_0(stream)
-    except _NPY_ERRORS as error:
+    except NPY_ERRORS as error:
         raise UsageError(f"{path} holds no .npy that can be read: {one_line(error)}") from error

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from seit.documents import reason_of
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.extras import how_to_install
+from seit.npy import NPY_ERRORS
 from seit.tensors import read_tensors
 
 HUB_PREFIX = "hf://"
@@ -233,8 +235,9 @@ def read_codes(path: str | Path) -> Tensor:
     if file.suffix == ".npy":
         try:
             array = np.lib.format.open_memmap(file, mode="r")
-        except (ValueError, OSError) as error:
-            raise UsageError(f"{file} cannot be read as a NumPy array ({error})") from error
+        except (OSError, *NPY_ERRORS) as error:
+            reason = " ".join(reason_of(error).split())[:120]
+            raise UsageError(f"{file} cannot be read as a NumPy array ({reason})") from error
         if array.dtype.kind not in "iuf":
             raise UsageError(f"{file} holds {array.dtype} values; codes are numbers")
         kind = np.float32 if array.dtype.kind == "f" else np.int64
