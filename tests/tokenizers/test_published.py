@@ -8,6 +8,8 @@ import os
 import pickle
 import sys
 import types
+import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -1004,6 +1006,30 @@ def test_malicious_pickles_are_refused_and_never_run(vit, tmp_path):
     with pytest.raises(UsageError, match="NumPy array"):
         load_published("vitvqgan", tmp_path / "model.pth", remap=tmp_path / "codes.npy")
     assert not target.exists()
+
+
+def nested_key(depth):
+    """A pickle of {key: 1}, whose key is a tuple of the last one twice, and so on."""
+    steps = [b"\x80\x02}q\xff)q\x00"]
+    steps += [bytes([0x68, i, 0x68, i, 0x86, 0x71, i + 1]) for i in range(depth)]
+    return b"".join([*steps, bytes([0x68, 0xFF, 0x68, depth]), b"K\x01s."])
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_nested_tuples_are_refused_before_they_are_hashed(tmp_path, is_zip):
+    path = tmp_path / "model.pt"
+    for depth, message in ((23, "its tuples repeat each other"), (60, "its tuples"), (3, "holds")):
+        if is_zip:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("a/data.pkl", nested_key(depth))
+                archive.writestr("a/version", "3\n")
+                archive.writestr("a/byteorder", "little")
+        else:
+            parts = (pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {"x": 1}))
+            path.write_bytes(b"".join(parts) + nested_key(depth) + pickle.dumps([], 2))
+        for read in (partial(read_checkpoint, kind="vqgan"), read_codes):
+            with pytest.raises(UsageError, match=message):
+                read(path)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.extras import how_to_install
 from seit.npy import NPY_ERRORS
 from seit.tensors import read_tensors
+from seit.tokenizers.published.pickles import check_pickles
 
 HUB_PREFIX = "hf://"
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".th")
@@ -332,6 +333,7 @@ def _read(file: Path) -> Any:
         except DamagedError as error:
             raise UsageError(str(error)) from error
     try:
+        check_pickles(file)
         is_zip = is_zipfile(file)
         foreign = get_unsafe_globals_in_checkpoint(os.fspath(file)) if is_zip else []
         _refuse_foreign(foreign, file)
