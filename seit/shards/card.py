@@ -148,7 +148,7 @@ class Card:
 
     @property
     def is_merged(self) -> bool:
-        """Whether the store, or one that it was made from, was merged from several."""
+        """True if the store, or one that it was made from, was merged from several."""
         edits = self.job.get(EDITS_ENTRY)
         return isinstance(edits, list) and any(
             isinstance(edit, dict) and "merge" in edit for edit in edits

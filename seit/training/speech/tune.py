@@ -170,6 +170,7 @@ def sound_feed(data: SoundData, config: SpeechTuneConfig, ranks: Ranks) -> Feed:
     groups = {"model": config.model, "augment": config.augment}
     unused = [f"{group}.{name}" for group in groups for name in to_mapping(groups[group])]
     unused += ["pretrained", "pretrained_head", "layer"]
+    unused.remove("model.name")  # the kind of the speech model, for lists of runs
     reason = "a speech model has a network of its own, and takes sounds as they are"
     require_defaults(config, *unused, reason=reason)
     if config.data.mode == "streaming":
