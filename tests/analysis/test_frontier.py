@@ -367,6 +367,17 @@ def test_settings_that_the_comparison_makes_are_refused():
         FrontierConfig(seeds=0)
 
 
+def test_settings_of_pixels_are_not_passed_to_tokens():
+    """A run would refuse them, hours later."""
+    settings = {"augment.pixel_flip_prob": 0.0, "augment.jitter": 0.3}
+    config = FrontierConfig(settings=settings)
+    tokens, pixels = parse_points(["tokens-patch", "jpeg-5"])
+    found = config.train_config(tokens, pixels=None, seed=0).augment
+    assert (found.pixel_flip_prob, found.jitter) == (0.5, 0.0)
+    found = config.train_config(pixels, pixels="photos", seed=0).augment
+    assert (found.pixel_flip_prob, found.jitter) == (0.0, 0.3)
+
+
 def row(name, num_bytes, top1):
     return Row(name, "jpeg", 1, num_bytes, 0, num_bytes, top1, None, (top1,), 1.0, None)
 

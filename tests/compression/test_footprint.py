@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -155,8 +156,12 @@ def test_joules_are_read_where_the_processor_counts_them(tmp_path):
     for index, count in enumerate((900, 100)):
         package = tmp_path / f"intel-rapl:{index}"
         package.mkdir()
+        (package / "name").write_text(f"package-{index}\n")
         (package / "energy_uj").write_text(f"{count}\n")
         (package / "max_energy_range_uj").write_text("1000\n")
+    for domain, name in (("intel-rapl:2", "psys"), ("intel-rapl:0:0", "core")):
+        shutil.copytree(tmp_path / "intel-rapl:0", tmp_path / domain)
+        (tmp_path / domain / "name").write_text(f"{name}\n")
     meter = JouleMeter(tmp_path)
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("50\n")  # it wrapped
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("300\n")

@@ -50,5 +50,6 @@ class BrainConfig:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        if not math.isfinite(self.onset):
-            raise UsageError(f"onset is {self.onset}; it must be finite")
+        for name in ("onset", "gap", "shift"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be finite")

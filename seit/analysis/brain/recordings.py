@@ -103,7 +103,7 @@ def _read(path: Path, space: Space | None) -> Array:
             values: np.ndarray[tuple[int, ...], np.dtype[Any]] = read_volumes(path, space)
         else:
             values = _parse(path)
-    except (OSError, KeyError, EOFError, BadZipFile, csv.Error, *NPY_ERRORS) as error:
+    except (OSError, KeyError, EOFError, BadZipFile, RuntimeError, csv.Error, *NPY_ERRORS) as error:
         raise UsageError(f"the responses {path} cannot be read: {reason_of(error)}") from error
     if values.ndim == 1:
         values = values[:, None]

@@ -71,14 +71,15 @@ class CodeSearch:
             DamagedError: the sample is in a damaged block.
         """
         tokens = self._store[split].read_tokens(np.array([row]))
-        codes, counts = np.unique(tokens, return_counts=True)
-        wanted = np.zeros(self._store.card.layout.num_codes, dtype=np.int32)
+        codes, counts = np.unique(self._codes_of(tokens), return_counts=True)
+        levels = self._store.levels
+        wanted = np.zeros(levels * self._store.card.layout.num_codes, dtype=np.int32)
         wanted[codes] = counts
         best: list[tuple[Neighbor, Ids]] = []
         compared = 0
         for name, start, block_NHW in self._blocks():
             compared += len(block_NHW)
-            overlap = _overlap(block_NHW.reshape(len(block_NHW), -1), wanted, len(codes))
+            overlap = _overlap(self._codes_of(block_NHW), wanted, len(codes))
             if name == split and start <= row < start + len(block_NHW):
                 overlap[row - start] = -1
             near = [
@@ -91,6 +92,13 @@ class CodeSearch:
             best = sorted([*best, *near], key=lambda one: -one[0].similarity)[:most]
         best = [one for one in best if one[0].similarity >= 0]
         return Neighborhood(self._scored(tokens, best), compared, self._store.card.samples)
+
+    def _codes_of(self, tokens_NHW: Ids) -> npt.NDArray[np.int64]:
+        """Return the codes of samples, int64 (N, H · W); each level has K of its own."""
+        levels = self._store.levels
+        by_level = tokens_NHW.reshape(len(tokens_NHW), levels, -1).astype(np.int64)
+        by_level += np.arange(levels)[:, None] * self._store.card.layout.num_codes
+        return by_level.reshape(len(tokens_NHW), -1)
 
     def _blocks(self) -> Iterable[tuple[str, int, Ids]]:
         """Return split, first row and ids (N, H, W) of the blocks to compare."""
@@ -115,7 +123,7 @@ class CodeSearch:
                 other_1HW,
                 embedding,
                 mirrored=np.zeros(1, bool),
-                zooms=True,
+                zooms=self._store.card.tokenizer.modality == "image",
                 enough=_ENOUGH,
             )
             scored.append(replace(one, score=float(score[0])))
@@ -130,7 +138,7 @@ class CodeSearch:
 
 
 def _overlap(
-    tokens_NL: npt.NDArray[np.unsignedinteger], wanted_K: npt.NDArray[np.int32], num_used: int
+    tokens_NL: npt.NDArray[np.int64], wanted_K: npt.NDArray[np.int32], num_used: int
 ) -> npt.NDArray[np.int64]:
     """Return Σ min(counts) of samples with one: int64 (N,), by the codes that one has."""
     place_K = np.full(len(wanted_K), num_used, dtype=np.int64)

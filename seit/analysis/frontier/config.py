@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seit.analysis.frontier.points import DEFAULT_POINTS, FITTED, Point, parse_points
+from seit.augment import AugmentConfig
 from seit.config import build, flatten, merge, nest, read_yaml, to_mapping
 from seit.documents import as_record
 from seit.errors import UsageError
@@ -81,13 +82,22 @@ class FrontierConfig:
         return build(TrainConfig, merge(recipe, nest(flat, origin="settings")), origin=self.recipe)
 
     def train_config(self, point: Point, *, pixels: Path | str | None, seed: int) -> TrainConfig:
-        """Return the settings of one run; ``pixels`` is its source if it does not use tokens."""
+        """Return the settings of one run; ``pixels`` is its source if it does not use tokens.
+
+        Augmentations of the other kind of input, which a run would refuse, keep their defaults.
+        """
+        usual, augment = AugmentConfig(), self.base.augment
+        if pixels is None:
+            augment = replace(augment, pixel_flip_prob=usual.pixel_flip_prob, jitter=usual.jitter)
+        else:
+            augment = replace(augment, flip_prob=usual.flip_prob)
         data = replace(
             self.base.data,
             pixels=None if pixels is None else str(pixels),
             fraction=point.fraction,
         )
-        return replace(self.base, data=data, run=replace(self.base.run, seed=seed))
+        run = replace(self.base.run, seed=seed)
+        return replace(self.base, data=data, augment=augment, run=run)
 
     def tokenize_config(self, point: Point | None) -> TokenizeConfig:
         """Return the settings of a point's store; None for the store of the labels of pixels."""

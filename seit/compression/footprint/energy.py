@@ -46,11 +46,19 @@ def _picojoules(layer: LayerFootprint) -> float:
     return next((energy for wide, energy in _PICOJOULES if bits <= wide), _PICOJOULES[-1][1])
 
 
+def _is_package(domain: Path) -> bool:
+    """Return whether a domain is a whole processor: neither a part of one, nor the platform."""
+    try:
+        return (domain / "name").read_text().startswith("package")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 class JouleMeter:
     """Counters of the processor's packages (RAPL), where Linux lets this user read them."""
 
     def __init__(self, folder: Path = _POWERCAP) -> None:
-        self._packages = sorted(folder.glob("intel-rapl:[0-9]"))
+        self._packages = [one for one in sorted(folder.glob("intel-rapl:*")) if _is_package(one)]
         self._start = self._read()
 
     def joules(self) -> float | None:

@@ -206,3 +206,10 @@ def test_ridge_is_that_of_the_normal_equations(count, dim):
         inverse = np.linalg.inv(standard.T @ standard + penalty * np.eye(dim))
         expected = standard @ inverse @ standard.T @ (y - y.mean(0)) + y.mean(0)
         assert np.allclose(_Ridge(x, y).predict(x, penalty), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["onset", "gap", "shift"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_times_are_finite(name, value):
+    with pytest.raises(UsageError, match=f"{name} is {value}; it must be finite"):
+        BrainConfig(tr=1.0, **{name: value})

@@ -12,6 +12,7 @@ from support.stores import build_store
 
 import seit
 from seit.analysis.browser.codebook import count_codes
+from seit.analysis.browser.neighbors import CodeSearch
 from seit.analysis.browser.site import Site
 from seit.ingest import TokenizeConfig, fit_and_measure, fit_units
 from seit.tokenizers import save_tokenizer
@@ -79,6 +80,14 @@ def test_codes_of_each_level_are_counted_apart(pattern_folder, tmp_path):
         expected = np.bincount(own[labels == label, level].ravel(), minlength=16)
         assert usage.by_class[level, label].tolist() == expected.tolist()
     assert usage.by_class.sum(1).tolist() == usage.counts.tolist()
+
+    tokens = store["train"].tokens[:].reshape(len(store["train"]), 2, -1)
+    codes = tokens + np.array([[0], [16]])
+    histograms = np.stack([np.bincount(one.ravel(), minlength=32) for one in codes])
+    overlap = np.minimum(histograms, histograms[3]).sum(1) / tokens[0].size
+    overlap[3] = -1
+    near = [one for one in CodeSearch(store).nearest("train", 3).neighbors if one.split == "train"]
+    assert [one.similarity for one in near] == sorted(overlap, reverse=True)[: len(near)]
 
 
 def test_a_remote_store_that_goes_away_is_one_sentence(remote):
