@@ -73,8 +73,8 @@ def encode(
 ) -> Array:
     """Return the correlation (M,) of predicted and true responses, averaged over the folds.
 
-    The penalty of each target is chosen by contiguous folds within the training samples. Features
-    and responses are standardized by the training samples.
+    The penalty of each target is chosen by contiguous folds within the training samples, by which
+    features are standardized and responses centered.
 
     Args:
         features: (V, D) of each run.
@@ -162,9 +162,14 @@ class _Ridge:
 
 
 def correlations(first: Array, second: Array) -> Array:
-    """Return the Pearson correlation (M,) of each column; 0 for a constant one."""
+    """Return the Pearson correlation (M,) of each column; 0 for a constant one.
+
+    A column counts as constant if it varies by less than 10⁻¹² of its size, whatever its unit.
+    """
     a, b = first - first.mean(0), second - second.mean(0)
-    scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    norms = [np.linalg.norm(one, axis=0) for one in (a, b)]
+    sizes = [np.linalg.norm(one, axis=0) for one in (first, second)]
+    varies = (norms[0] > _FLAT * sizes[0]) & (norms[1] > _FLAT * sizes[1])
     found: Array = np.zeros(a.shape[1])
-    np.divide((a * b).sum(0), scale, out=found, where=scale > _FLAT)
+    np.divide((a * b).sum(0), norms[0] * norms[1], out=found, where=varies)
     return found

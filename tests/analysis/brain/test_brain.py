@@ -213,3 +213,11 @@ def test_ridge_is_that_of_the_normal_equations(count, dim):
 def test_times_are_finite(name, value):
     with pytest.raises(UsageError, match=f"{name} is {value}; it must be finite"):
         BrainConfig(tr=1.0, **{name: value})
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e-13, 1e-7, 1.0, 1e6])
+def test_correlations_do_not_depend_on_units(unit):
+    first, second = np.random.default_rng(0).normal(size=(2, 50, 3))
+    first[:, 2] = 0.1  # constant but for rounding, once the mean is taken off
+    expected = [*(np.corrcoef(first[:, m], second[:, m])[0, 1] for m in range(2)), 0]
+    assert correlations(first * unit, second * unit) == pytest.approx(expected)
