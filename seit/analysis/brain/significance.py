@@ -12,6 +12,9 @@ from seit.analysis.brain.encoding import correlations
 from seit.analysis.brain.responses import Array
 from seit.errors import UsageError
 
+_SIGNS = 1 << 22
+"""Signs drawn at a time."""
+
 
 def shifted(features: Sequence[Array], *, least: int, random: np.random.Generator) -> list[Array]:
     """Shift the features (V, D) of each run around in a circle, by ``least`` samples or more.
@@ -135,6 +138,11 @@ def sign_flip(differences: Array, *, draws: int = 10_000, seed: int = 0) -> floa
         signs = 1 - 2 * ((np.arange(1 << count)[:, None] >> np.arange(count)) & 1)
         means = np.abs((signs * differences).mean(1))
         return float((means >= abs(differences.mean()) - 1e-12).mean())
-    signs = np.random.default_rng(seed).choice([-1, 1], size=(draws, count))
-    means = np.abs((signs * differences).mean(1))
-    return float(((means >= abs(differences.mean()) - 1e-12).sum() + 1) / (draws + 1))
+    random, above = np.random.default_rng(seed), 0
+    rows = max(1, _SIGNS // count)
+    for start in range(0, draws, rows):
+        size = (min(rows, draws - start), count)
+        signs = 2 * random.integers(2, size=size, dtype=np.int8) - 1
+        means = np.abs(signs @ differences) / count
+        above += int((means >= abs(differences.mean()) - 1e-12).sum())
+    return (above + 1) / (draws + 1)

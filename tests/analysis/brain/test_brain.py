@@ -1,5 +1,8 @@
 """Brain scores on signals whose truth is known."""
 
+import math
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -194,6 +197,17 @@ def test_signs_are_flipped_exactly():
     assert sign_flip(np.array([1.0, 2.0, 3.0])) == 2 / 8
     assert sign_flip(np.array([1.0, -1.0])) == 1.0
     assert sign_flip(np.full(20, 1.0)) < 0.001
+
+
+def test_sign_flips_of_many_targets_take_little_memory():
+    differences = np.random.default_rng(0).normal(size=20_000)
+    tracemalloc.start()
+    found = sign_flip(differences, draws=1_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6, "all at once are 320 MB"
+    z = abs(differences.mean()) / np.sqrt((differences**2).mean() / len(differences))
+    assert found == pytest.approx(math.erfc(z / math.sqrt(2)), abs=0.06)
 
 
 @pytest.mark.parametrize(("count", "dim"), [(40, 7), (20, 30)])
