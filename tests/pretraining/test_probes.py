@@ -103,7 +103,7 @@ def test_each_alarm_is_raised_once():
         True
     ]
     assert len(new_alarms(metrics[:4], metrics[4])) == 2
-    told = alarms_of(metrics)
+    found = alarms_of(metrics)
     assert [text.split(":")[0] for text in told] == ["step 2", "step 3", "step 4", "step 4"]
 
 
@@ -155,12 +155,12 @@ def test_alarms_are_those_of_all_figures_up_to_each_evaluation():
                     expected.append((f"step {step}: ", words))
                 said.add(kind)
             metrics.append(one)
-        told = alarms_of(metrics)
-        assert len(told) == len(expected)
-        for text, (start, words) in zip(told, expected, strict=True):
+        found = alarms_of(metrics)
+        assert len(found) == len(expected)
+        for text, (start, words) in zip(found, expected, strict=True):
             assert text.startswith(start)
             assert words in text
-        some += len(told)
+        some += len(found)
     assert some > 200
 
 

@@ -324,12 +324,12 @@ def test_schedule_is_linear_then_cosine():
     assert rates[100] == pytest.approx(end)
 
 
-@pytest.mark.parametrize(("epochs", "is_told"), [(5, True), (9, True), (10, False)])
-def test_a_warm_up_that_leaves_no_time_to_fall_is_told(epochs, is_told):
+@pytest.mark.parametrize(("epochs", "has_remark"), [(5, True), (9, True), (10, False)])
+def test_a_warm_up_that_leaves_no_time_to_fall_has_remark(epochs, has_remark):
     schedule = replace(CONFIG.schedule, steps=None, epochs=epochs, warmup_epochs=5)
     config = replace(CONFIG, schedule=replace(schedule, warmup_steps=None))
     remark = warmup_remark(config, steps_per_epoch=20)
-    assert (remark is not None) == is_told
+    assert (remark is not None) == has_remark
     if remark is not None:
         assert f"of {20 * epochs} steps and hardly falls; set schedule.warmup_steps" in remark
 
