@@ -104,7 +104,7 @@ def test_each_alarm_is_raised_once():
     ]
     assert len(new_alarms(metrics[:4], metrics[4])) == 2
     found = alarms_of(metrics)
-    assert [text.split(":")[0] for text in told] == ["step 2", "step 3", "step 4", "step 4"]
+    assert [text.split(":")[0] for text in found] == ["step 2", "step 3", "step 4", "step 4"]
 
 
 def test_neighbours_that_stay_at_chance_for_half_of_a_run_are_an_alarm():
