@@ -24,10 +24,9 @@ class PixelAugment(CropAndMix):
 
     Random resized crop, horizontal flip (``pixel_flip_prob``), color jitter and random erasing
     (``jitter``, ``erase_prob``), CutMix and Mixup, with the same draws as :class:`TokenAugment`;
-    the rest is for tokens and does not apply. Crops are
-    resized with antialiasing in uint8, one after the other as in torchvision's RandomResizedCrop:
-    on CPUs that is several times faster than batched matrices, which pay off on small token grids
-    only.
+    the rest is for tokens and does not apply. Crops are resized with antialiasing in uint8, one
+    after the other as in torchvision's RandomResizedCrop: on CPUs that is several times faster than
+    batched matrices, which pay off on small token grids only.
 
     Args:
         size: (H, W) of the stored images.

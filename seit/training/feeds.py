@@ -158,6 +158,8 @@ def make_augment(
             f"augment.jitter is {config.augment.jitter}, which changes pixels; set it to 0, or "
             "train on pixels with data.pixels"
         )
+    reason = "tokens are mirrored by augment.flip_prob"
+    require_defaults(config, "augment.pixel_flip_prob", reason=reason)
     codebook = torch.from_numpy(store.codebook)
     grid, settings = store.card.tokenizer.grid, config.augment
     warper = None
@@ -296,9 +298,6 @@ def _load(
         require_defaults(config, "data.order", "data.window_blocks", reason=reason)
         reason = "pixels are mirrored by augment.pixel_flip_prob"
         require_defaults(config, "augment.flip_prob", reason=reason)
-    if data.pixels is None and shuffle:
-        reason = "tokens are mirrored by augment.flip_prob"
-        require_defaults(config, "augment.pixel_flip_prob", reason=reason)
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")

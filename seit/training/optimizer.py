@@ -109,7 +109,7 @@ def warmup_remark(config: LoopConfig, steps_per_epoch: int) -> str | None:
         return None
     return (
         f"the learning rate rises for {min(warmup, total):,} of {total:,} steps and hardly falls; "
-        f"set schedule.warmup_steps, such as to {total // 20:,}"
+        f"set schedule.warmup_steps, such as to {max(1, total // 20):,}"
     )
 
 
