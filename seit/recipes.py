@@ -71,9 +71,15 @@ def default_recipe(task: str, modality: str) -> Recipe:
     recipes = [find_recipe(name) for name in DEFAULTS[task]]
     fitting = next((one for one in recipes if one.modality in (None, modality)), None)
     if fitting is None:
+        special = [
+            one
+            for one in list_recipes()
+            if one.modality == modality and one.name.startswith(f"{task}-")
+        ]
+        near = (special or recipes)[0]
         raise UsageError(
-            f"there is no recipe of {task} for {modality}; the nearest is {recipes[0].name}, made "
-            f"for {recipes[0].modality}: pass --recipe {recipes[0].name} to use it anyway"
+            f"there is no recipe of {task} for {modality} of all kinds; the nearest is {near.name} "
+            f"({near.summary.partition(':')[0]}): pass --recipe {near.name} to use it"
         )
     return fitting
 

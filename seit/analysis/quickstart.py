@@ -13,7 +13,7 @@ from markupsafe import Markup
 from seit.config import build, read_yaml
 from seit.demo import write_corpus
 from seit.errors import UsageError
-from seit.files import write_atomically
+from seit.files import PARTIAL_SUFFIX, write_atomically
 from seit.ingest import TokenizeConfig, TokenizeResult, tokenize
 from seit.locks import locked_folder
 from seit.outcomes import Outcome
@@ -48,6 +48,7 @@ RUNS = ("run-tokens", "run-pixels")
 """Folders of the two runs."""
 MARK_NAME = "quickstart.txt"
 """File beside a store that quickstart made, which it may replace."""
+REPORT_NAME = "report.html"
 NUM_PICTURES = 8
 _SHOWN = 0.05
 """Largest p-value at which a difference counts as shown."""
@@ -125,8 +126,29 @@ def run_quickstart(
         SeitError: another process is using ``out``.
     """
     out = Path(out)
+    _refuse_foreign(out)
     with locked_folder(out):
         return _quickstart(out, data, _config(steps, seed, device), progress or _no_progress)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds anything but the parts of a comparison.
+
+    Raises:
+        UsageError: it does, or it is a file.
+    """
+    if not out.exists():
+        return
+    own = {"corpus", "store", *RUNS, MARK_NAME, REPORT_NAME}
+    names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else [out.name]
+    foreign = [
+        name for name in names if name[0] != "." and name.removesuffix(PARTIAL_SUFFIX) not in own
+    ]
+    if foreign:
+        raise UsageError(
+            f"{out} holds {foreign[0]}, which is not of seit quickstart; name a new folder for its "
+            "results, and pass your pictures as --data"
+        )
 
 
 def _quickstart(
@@ -176,7 +198,7 @@ def _quickstart(
         steps=tokens.steps,
         psnr_db=result.quality["psnr_db"],
         seconds=time.perf_counter() - started,
-        report=out / "report.html",
+        report=out / REPORT_NAME,
         **_judge(out),
     )
     _write_report(summary, store, source)

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from seit.config import read_yaml
 from seit.errors import UsageError
+from seit.pretraining import ObjectiveName
 from seit.recipes import find_recipe
 from seit.shards import Store
 from seit.training import LoopConfig, kind_named, resolve_settings
@@ -64,6 +65,10 @@ def plan_run(
         UsageError: see `train`.
     """
     task = str(changes.get("objective") or "mtm") if verb == "pretrain" else verb
+    if verb == "pretrain" and task not in get_args(ObjectiveName):
+        raise UsageError(
+            f"there is no objective {task!r}; there are {', '.join(get_args(ObjectiveName))}"
+        )
     backbone = changes.pop("backbone", None) if verb == "tune" else None
     if verb == "tune" and recipe and "speech" in read_yaml(find_recipe(recipe).path):
         verb = task = _SPEECH

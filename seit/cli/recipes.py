@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from seit.cli.flags import recipe_names
-from seit.cli.output import print_lines, print_table, say
+from seit.cli.output import print_json, print_lines, print_table, say
 
 Name = Annotated[str, Parameter(completer=recipe_names)]
 command = App(
@@ -15,21 +15,32 @@ command = App(
 
 
 @command.command(name="list")
-def list_() -> None:
-    """List the recipes."""
-    print_table(recipe_names())
+def list_(*, json: bool = False) -> None:
+    """List the recipes.
+
+    Args:
+        json: Print one JSON object: summaries by name.
+    """
+    if json:
+        return print_json(dict(recipe_names()))
+    return print_table(recipe_names())
 
 
 @command.command
-def show(name: Name, /) -> None:
+def show(name: Name, /, *, json: bool = False) -> None:
     """Print a recipe.
 
     Args:
         name: Name of a recipe.
+        json: Print its settings as one JSON object, without comments.
     """
+    from seit.config import read_yaml
     from seit.recipes import find_recipe
 
-    print_lines(find_recipe(name).path.read_text().splitlines())
+    path = find_recipe(name).path
+    if json:
+        return print_json(read_yaml(path))
+    return print_lines(path.read_text().splitlines())
 
 
 @command.command

@@ -4,6 +4,7 @@ Legend: N classes.
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import numpy as np
 
 from seit.confusion import MATRIX_CLASSES, Confusion
 from seit.errors import UsageError
-from seit.files import check_new_file, explained_writes
+from seit.files import check_new_file, explained_writes, new_file
 from seit.training.evaluate import RunEvaluation
 from seit.training.prediction import Prediction
 
@@ -30,6 +31,8 @@ SUFFIX = ".csv"
 def prediction_table(path: Path, *, top: int) -> "Iterator[PredictionTable]":
     """Open a new table of predictions, whose rows are written as they come.
 
+    It gets its name at the end; what an interrupted call has written is removed.
+
     Its columns are ``file``, ``class`` and ``probability`` of the most probable class, ``class_2``
     and so on up to ``top``, and ``error``, why a file cannot be read.
 
@@ -38,7 +41,8 @@ def prediction_table(path: Path, *, top: int) -> "Iterator[PredictionTable]":
     """
     check_new_file(path)
     ends = ["", *(f"_{rank}" for rank in range(2, top + 1))]
-    with explained_writes(path), path.open("x", newline="", **_TEXT) as file:
+    with new_file(path) as binary:
+        file = io.TextIOWrapper(binary, newline="", **_TEXT)
         writer = csv.writer(file)
         writer.writerow(
             [
@@ -48,6 +52,7 @@ def prediction_table(path: Path, *, top: int) -> "Iterator[PredictionTable]":
             ]
         )
         yield PredictionTable(writer, top)
+        file.detach()
 
 
 class PredictionTable:

@@ -33,6 +33,21 @@ def test_a_store_of_something_else_is_left_alone(corpus, tmp_path):
     assert (store / "store.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("kind", ["photos", "run", "store"])
+def test_a_folder_of_other_things_is_left_alone(corpus, tmp_path, kind):
+    """Its first argument is where results go, and that of other commands is what they read."""
+    names = {"photos": "cat/1.jpg", "run": "report.html", "store": "store.json"}
+    place = tmp_path / "place"
+    for name in (names[kind], "config.yaml") if kind == "run" else (names[kind],):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("mine")
+    before = sorted(place.rglob("*"))
+    with pytest.raises(UsageError, match="not of seit quickstart; name a new folder"):
+        seit.quickstart(out=place, data=corpus, steps=1)
+    assert sorted(place.rglob("*")) == before
+    assert (place / names[kind]).read_text() == "mine"
+
+
 def test_few_pictures_are_one_batch(corpus, tmp_path):
     few = tmp_path / "few"
     for path in sorted(corpus.glob("train/*/*.jpg"))[:12]:

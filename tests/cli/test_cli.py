@@ -115,6 +115,15 @@ def test_help_of_every_command(call):
             assert out_inner.startswith(f"Usage: seit {name} {inner}")
 
 
+def test_recipes_are_printed_as_json(call):
+    code, out, _ = call("recipes", "list", "--json")
+    assert code == 0
+    assert json.loads(out).keys() == {recipe.name for recipe in list_recipes()}
+    code, out, _ = call("recipes", "show", "small-cpu", "--json")
+    assert code == 0
+    assert json.loads(out)["model"]["stem"] == "early/4"
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("--help",), ("--version",), ("tokenize", "--help"), ("recipes", "list")]
 )

@@ -4,6 +4,7 @@ import pytest
 from support.stores import build_store, edit_card
 
 import seit
+from seit.api import plan_run
 from seit.config import build, read_yaml
 from seit.continual_learning import ContinualConfig
 from seit.errors import UsageError
@@ -79,8 +80,10 @@ def test_few_samples_fill_a_batch_several_times(make, monkeypatch):
 
 
 def test_grids_and_sounds_without_a_recipe_are_refused_with_the_nearest(make):
-    with pytest.raises(UsageError, match=r"no recipe of mtm for audio; .* --recipe mtm-small-cpu"):
+    with pytest.raises(UsageError, match=r"no recipe of mtm for audio.* mtm-speech-small-cpu to"):
         resolve(PretrainConfig, make(modality="audio"), "mtm")
+    with pytest.raises(UsageError, match=r"no recipe of sit for audio.* --recipe sit-small-cpu"):
+        resolve(PretrainConfig, make(modality="audio"), "sit")
     with pytest.raises(UsageError, match="the nearest is --recipe small-cpu"):
         resolve(TrainConfig, make((1, 2)), "train")
     sounds = make((16, 40), modality="audio")
@@ -103,3 +106,8 @@ def test_one_patch_is_not_pretrained(make, tmp_path):
     with pytest.raises(UsageError, match=r"makes 1×1 patches of a grid of 7×7, .* --model.stem"):
         pretrain(config, make((8, 8)), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_objective_that_is_set_by_name_is_checked(make):
+    with pytest.raises(UsageError, match="no objective 'nope'; there are mtm, sit, further"):
+        plan_run("pretrain", make().folder, objective="nope")

@@ -572,6 +572,19 @@ def test_predictions_take_the_tokens_of_the_store_whatever_the_precision(
     assert torch.equal(torch.cat(seen), torch.from_numpy(store["val"].tokens[:].astype(np.int64)))
 
 
+def test_an_interrupted_table_of_predictions_is_not_left(finished, corpus, tmp_path):
+    files = [str(path) for path in sorted((corpus / "val").rglob("*.png"))[:3]]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seit.predict(finished[1].path, files=files, out=tmp_path / "p.csv", progress=stop)
+    assert not list(tmp_path.iterdir())
+    seit.predict(finished[1].path, files=files, out=tmp_path / "p.csv")
+    assert len(read_csv(tmp_path / "p.csv")) == 4
+
+
 def test_a_prediction_is_the_same_in_any_batch(finished, corpus, monkeypatch):
     _, run = finished
     files = sorted((corpus / "val").rglob("*.png"))[::5]
