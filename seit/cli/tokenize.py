@@ -100,7 +100,8 @@ def command(
             process per part, on any machines; the last one that ends seals the store.
         mixed_processors: Let a job in pieces run on processors that may round differently.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
-        overwrite: Replace a finished store, or an unfinished job with other settings, at STORE.
+        overwrite: Replace a finished store, or an unfinished job with other settings, at STORE. The
+            old store is removed when the new job begins, not when it ends.
         embed_tokenizer: Copy the weights of a shipped tokenizer into the store; by default the
             store refers to it by name and fingerprint.
         backbone: hf: and the folder of the speech model that a tokenizer of units was fitted on.

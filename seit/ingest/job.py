@@ -25,7 +25,7 @@ from seit.ingest.description import check_same_job, describe_job, describe_token
 from seit.ingest.engines.base import Engine, Work
 from seit.ingest.engines.registry import choose_engine
 from seit.ingest.engines.shards import ShardPlant
-from seit.ingest.fit import fit_tokenizer, make_reader, measure
+from seit.ingest.fit import fit_tokenizer, make_reader, measure, sample_inputs
 from seit.ingest.input_list import INPUTS_NAME, list_inputs
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.inputs.remarks import RemarkCounts
@@ -141,6 +141,8 @@ def tokenize_corpus(
         if earlier is None or replace:
             if given is None:
                 _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.fitted_codes:,}")
+            elif has_card:  # which is lost from here on
+                sample_inputs(corpus, reader, count=1, split="train")
             tokenizer = given or fit_tokenizer(corpus, config, reader)
             workspace.begin(job, tokenizer, replace=replace)
         else:

@@ -110,6 +110,15 @@ def test_overwrite_replaces_all_of_another_store(made, corpus, tmp_path):
     assert tree(store) == tree(tmp_path / "fresh")
 
 
+@pytest.mark.parametrize("tokenizer", ["patch-pca-vq", "conv-vq-f8-1024-lite"])
+def test_overwrite_keeps_the_store_if_nothing_is_readable(made, tmp_path, tokenizer):
+    store = shutil.copytree(made, tmp_path / "store")
+    source = plant(tmp_path / "src", {f"a/{number}.png": b"?" for number in range(9)})
+    other = TokenizeConfig(tokenizer=tokenizer, overwrite=True)
+    assert "can be read as an image" in message(SeitError, source, store, other)
+    assert tree(store) == tree(made)
+
+
 def test_overwrite_leaves_what_is_not_the_store_s(made, corpus, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(made, store)
