@@ -88,7 +88,8 @@ def evaluate(
     Args:
         run: a run's folder.
         store: a store of the same tokenizer: a path or URL, or an open store.
-        split: which split; val by default, or the only one.
+        split: which split; by default the run's own ``data.val_split``; val or the only one, if
+            the store lacks it.
         unknown_classes: whether samples of classes that the run does not know are an error, or
             are skipped and counted.
         spelling: whether names match only if equal, or also if they differ in case, Unicode form,

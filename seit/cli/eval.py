@@ -31,7 +31,8 @@ def command(
     Args:
         run: A run's folder.
         store: A store made by the same tokenizer; sounds, for a run that tuned a speech model.
-        split: Split to evaluate; val by default, or the only one.
+        split: Split to evaluate. By default that which the run was evaluated on (its
+            --data.val_split); val or the only one, if the store lacks it.
         unknown_classes: Samples of classes that the run does not know: stop with an error, or skip
             and count them.
         spelling: exact matches equal names only; loose also those that differ in case, Unicode
@@ -78,5 +79,6 @@ def command(
     figures = accuracy_rows(result, samples=result.samples, num_classes=result.num_classes)
     rate = human_rate(result.samples_per_second)
     views = [("views", f"{result.views} of each sample")] if tta else []
-    print_table([*figures, *views, ("samples", f"{result.samples:,} ({rate})")])
+    samples = ("samples", f"{result.samples:,} of {result.split!r} ({rate})")
+    print_table([*figures, *views, samples])
     return say(f"the tables are at {out}") if out is not None else None

@@ -277,7 +277,8 @@ def evaluate_run(
     Args:
         run_path: a finished run's folder.
         store: a store of the same tokenizer, opened or by path.
-        split: the split; by default `val`, or the only one.
+        split: the split; by default the run's own `data.val_split`; `val` or the only one, if the
+            store lacks it.
         unknown: ``"skip"`` skips, and counts, the samples of classes that the run lacks. Of several
             labels per sample it leaves out those that the run lacks, and skips samples without
             another.
@@ -301,7 +302,7 @@ def evaluate_run(
             f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
             f"it with --tokenizer {run.path / TOKENIZER_NAME}"
         )
-    split = chosen_split(store) if split is None else split
+    split = chosen_split(store, config.data.val_split) if split is None else split
     _refuse_other_labels(run, store, split)
     match = match_classes(store.classes, classes, loose=spelling == "loose")
     left_out = unknown_classes(store, split, match)
@@ -388,8 +389,10 @@ def _named_pixels(run: Run, config: TrainConfig, pixels: str | Path | None) -> s
     return None if pixels is None else str(pixels)
 
 
-def chosen_split(store: Store | SoundData) -> str:
-    """Return the split to evaluate by default: val, or the only one."""
+def chosen_split(store: Store | SoundData, watched: str) -> str:
+    """Return the split to evaluate by default: that the run ``watched``, val, or the only one."""
+    if watched in store:
+        return watched
     if _DEFAULT_SPLIT in store or len(store) != 1:
         return _DEFAULT_SPLIT  # a store without it raises an error that lists its splits
     return next(iter(store))

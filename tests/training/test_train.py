@@ -475,6 +475,18 @@ def test_the_only_split_is_evaluated_by_default(finished, store, tmp_path):
     assert evaluate_run(run.path, tmp_path / "only", device="cpu").split == "train"
 
 
+def test_the_split_that_the_run_watched_is_evaluated_by_default(store, tmp_path, capsys):
+    data = replace(CONFIG.data, train_split="val", val_split="train")
+    schedule = replace(CONFIG.schedule, steps=2, warmup_steps=0)
+    result = train(replace(CONFIG, data=data, schedule=schedule), store, out=tmp_path / "run")
+    again = evaluate_run(tmp_path / "run", store, device="cpu")
+    assert (again.split, again.top1) == ("train", result.top1)
+    main(["eval", str(tmp_path / "run"), str(store.path), "--device", "cpu"])
+    assert "of 'train' (" in capsys.readouterr().out
+    filter_store(store.path, tmp_path / "only", splits=["val"])
+    assert evaluate_run(tmp_path / "run", tmp_path / "only", device="cpu").split == "val"
+
+
 def read_csv(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))

@@ -85,7 +85,7 @@ def evaluate_speech(
     run, target = Run.open(run_path), choose_device(device)
     settings, model = load_tuned_speech(run, backbone, device=target, download=download)
     data = open_sounds(source, seconds=settings.speech.seconds)
-    chosen = data[chosen_split(data) if split is None else split]
+    chosen = data[chosen_split(data, settings.data.val_split) if split is None else split]
     match = match_classes(data.classes, run.classes, loose=spelling == "loose")
     left_out = unknown_classes(data, chosen.name, match)
     refuse_unknown(run, data, chosen.name, match, left_out, skips=unknown == "skip")
