@@ -248,7 +248,7 @@ def _stem(config: TrainConfig, augment: TokenAugment | PixelAugment, tokenizer: 
 def _result(run: Run, info: dict[str, Any]) -> dict[str, Any]:
     """Return the run's figures, with the data that they were measured on."""
     as_record(info["result"], TrainResult, origin=f"the result in {run.path}")
-    samples = read_confusion(run).total
+    samples = max(read_confusion(run).total, info["result"].get("val_samples") or 0)
     return {**info["result"], "split": run.config.data.val_split, "samples": samples}
 
 

@@ -82,8 +82,8 @@ def sketch(name: str, settings: Mapping[str, Any]) -> nn.Module:
                 break
     if unknown:
         raise UsageError(
-            f"{name!r} is a {type(model).__name__}, which does not take {', '.join(unknown)}; leave "
-            f"{'that' if len(unknown) == 1 else 'those'} out"
+            f"{name!r} is a {type(model).__name__}, which does not take {', '.join(unknown)}; "
+            f"leave {'that' if len(unknown) == 1 else 'those'} out"
         )
     return model
 

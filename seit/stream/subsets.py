@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from seit.classes import listed, near_names
 from seit.errors import UsageError
-from seit.shards import LabelSets, Split
+from seit.shards import LabelSets, Split, split_key
 from seit.stream.order import sample_at
 
 _CLASS_STREAM = 0x636C617373
@@ -103,7 +103,8 @@ def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int
 
     The share of every class is rounded to the nearest number, but a class of two or more samples
     has at least one on both sides, and the sample of a class of one is not held out. With several
-    labels per sample, the share is one of all samples, and every class keeps one of its own.
+    labels per sample, the share is one of all samples, and every class keeps one of its own. All
+    windows of a recording, and all views of a picture, are on one side, and count as one sample.
 
     Args:
         split: split of a store.
@@ -111,22 +112,33 @@ def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int
         seed: seed of the selection.
     """
     labels = split.labels
+    first, file_of = _files(split)
     rows = _of_each_class(
         labels,
-        np.arange(len(labels)),
+        first,
         lambda size: min(size - 1, max(1, math.floor(size * share + 0.5))),
         seed=seed,
     )
+    is_held = np.isin(first, rows)[file_of]
     sets = split.label_sets
     if sets is None:
-        return rows
-    is_held = np.zeros(len(labels), dtype=bool)
-    is_held[rows] = True
+        return np.flatnonzero(is_held)
     for number in range(sets.num_classes):
         own = sets.rows_of(number)
         if len(own) and is_held[own].all():
-            is_held[own[0]] = False
+            is_held[file_of == file_of[own[0]]] = False
     return np.flatnonzero(is_held)
+
+
+def _files(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first row of each file, ascending, and the file of each row, both int64."""
+    numbers: dict[str, int] = {}
+    file_of = np.fromiter(
+        (numbers.setdefault(split_key(key)[0], len(numbers)) for key in split.keys),
+        dtype=np.int64,
+        count=len(split),
+    )
+    return np.unique(file_of, return_index=True)[1].astype(np.int64), file_of
 
 
 def _of_each_class(

@@ -66,15 +66,18 @@ class Predictions:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Correctness of each labeled sample: bool (n,), without the unlabeled ones."""
-        known = self.labels >= 0
+        """Correctness of each labeled sample: bool (n,), without the unlabeled ones.
+
+        Of several labels per sample, one of no class is a labeled one, and never right.
+        """
+        known = self.predicted >= 0
         right: npt.NDArray[np.bool_] = (self.predicted == self.labels)[known]
         return right
 
     def is_of_same_samples(self, other: "Predictions") -> bool:
         """Return whether both cover the same samples in the same order."""
         return (self.store, self.split) == (other.store, other.split) and np.array_equal(
-            self.labels >= 0, other.labels >= 0
+            self.predicted >= 0, other.predicted >= 0
         )
 
 

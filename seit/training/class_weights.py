@@ -6,6 +6,7 @@ Legend: N classes.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seit.classes import near_names, say_near
-from seit.config import read_yaml
+from seit.documents import parse_yaml, read_plain, reason_of
 from seit.errors import UsageError
 from seit.shards import LabelSets, Split
 from seit.training.run import Run
@@ -22,6 +23,7 @@ BALANCED = "balanced"
 MAX_WEIGHT = 1000.0
 """Largest balanced weight of a present label."""
 _ENTRY = "class_weights"
+_MAX_BYTES = 1 << 24
 
 
 def class_weights(
@@ -54,8 +56,8 @@ def class_weights(
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
         shares = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return torch.from_numpy(np.where(counts > 0, shares, 1.0)).float()
-    given = read_yaml(Path(setting))
-    unknown = [str(name) for name in given if name not in classes]
+    given = _read(Path(setting))
+    unknown = [name for name in given if name not in classes]
     if unknown:
         near = near_names(unknown, classes)
         hint = f"; {say_near(near)}" if near else ""
@@ -65,6 +67,26 @@ def class_weights(
         if not is_number or not 0 <= value < math.inf:
             raise UsageError(f"{setting}: the weight of {name!r} is {value!r}; expected 0 or more")
     return torch.tensor([float(given.get(name, 1.0)) for name in classes])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read values by class name; names may be whole numbers.
+
+    Raises:
+        UsageError: the file is missing, too large, or holds no names with values.
+    """
+    try:
+        values = parse_yaml(read_plain(path, max_bytes=_MAX_BYTES))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path}, the file of loss.class_weights, cannot be read: {reason_of(error)}"
+        ) from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no weights by class name, such as `cat: 2.0`")
+    for name in values:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise UsageError(f"{path} names the class {name!r}; put quotes around such a name")
+    return {str(name): value for name, value in values.items()}
 
 
 def record_weights(run: Run, classes: Sequence[str], weights: Tensor) -> None:

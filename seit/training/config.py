@@ -11,7 +11,7 @@ from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
 from seit.stream import WINDOW_BLOCKS, Mode, OrderName, Sampling
 
-REVISION = 3
+REVISION = 4
 """Revision of the meaning of settings, which a run records when it starts; see
 `LoopConfig.reinterpreted`."""
 
@@ -118,8 +118,8 @@ class OptimConfig:
     """Optimizer settings.
 
     `adamw` is Loshchilov and Hutter's (arXiv 1711.05101), `lamb` You et al.'s (arXiv 1904.00962),
-    `muon` Jordan's (2024): Newton–Schulz steps for matrices, scaled to AdamW's size, and AdamW for
-    embeddings, heads, norms and biases.
+    `muon` Jordan's (2024): Newton–Schulz steps of Nesterov momentum for matrices, scaled to AdamW's
+    size, and AdamW for embeddings, heads, norms and biases.
     """
 
     name: Literal["adamw", "lamb", "muon"] = "adamw"
@@ -350,18 +350,20 @@ class LoopConfig:
 
         A run started under it cannot resume with them: its second half would differ from its first.
         In revision 1 synonyms were the nearest by cosine, Emb-Noise had one unit for all channels,
-        and TokenAdapt's warps were fewer and bilinear; configs of objectives, methods and streams
-        add their own.
+        and TokenAdapt's warps were fewer and bilinear; before revision 4 Muon's momentum was not
+        Nesterov's. Configs of objectives, methods and streams add their own.
         """
+        optimizer = ["optim.name"] if self.optim.name == "muon" and revision < 4 else []
         if revision > 1:
-            return []
+            return optimizer
         augment = self.augment
         used = {
             "augment.synonym_prob": augment.synonym_prob and augment.synonym_rate,
             "augment.noise_prob": augment.noise_prob and (augment.noise_scale or augment.noise_std),
             "augment.token_adapt": augment.token_adapt,
         }
-        return [name for name, value in used.items() if value and self.data.pixels is None]
+        tokens = [name for name, value in used.items() if value and self.data.pixels is None]
+        return [*optimizer, *tokens]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,9 @@ class Loop(ABC, Generic[Batch]):
     def evaluate(self) -> None:
         """Evaluate the network after the steps so far."""
 
+    def align(self) -> None:
+        """Make the networks of all ranks equal, before they are evaluated or saved."""
+
     def samples(self, batch: Batch) -> int:
         """Return the number of samples of a batch, over all ranks."""
         del batch
@@ -156,6 +159,8 @@ class Loop(ABC, Generic[Batch]):
                 stops = self._agree_to_stop(stop, logs)
                 if logs or saves or stops:
                     self.check_losses(write=logs)
+                if evaluates or saves or stops:
+                    self.align()
                 if evaluates:
                     with journal.pausing():
                         self.evaluate()

@@ -31,7 +31,7 @@ def make_optimizer(
         # Disable its own clipping in favor of `clip_grad`.
         return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None)
     if config.name == "muon":
-        return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+        return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps, nesterov=True)
     return torch.optim.AdamW(
         groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=device.type != "mps"
     )

@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, distributed as dist, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -96,6 +97,18 @@ class Ranks:
         for gradient, total in zip(gradients, sums, strict=True):
             gradient.copy_(total.view_as(gradient))
 
+    @torch.no_grad()
+    def average_statistics(self, model: nn.Module) -> None:
+        """Replace the running statistics of batch norms by their means over all ranks.
+
+        Norms that use the batch of their rank alone differ in them.
+        """
+        for norm in model.modules() if self.world_size > 1 else ():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and not keeps_statistics(norm):
+                for own in (norm.running_mean, norm.running_var):
+                    if own is not None:
+                        own.copy_(self.sum(own) / self.world_size)
+
     def wait(self) -> None:
         """Wait for all ranks."""
         if self.world_size > 1:
@@ -113,7 +126,7 @@ class Ranks:
         converts = on_cuda and not keeps_statistics(model)
         settings: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(
-            nn.SyncBatchNorm.convert_sync_batchnorm(model) if converts else model,
+            convert_sync_batchnorm(model) if converts else model,  # with activations in norms
             device_ids=[self.device] if on_cuda else None,
             gradient_as_bucket_view=True,
             **settings,

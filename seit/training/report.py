@@ -99,7 +99,8 @@ def write_run_report(
     config = run.own_settings
     result = info["result"]
     counts = read_confusion(run)
-    evaluated = counts.total
+    # Of several labels per sample, those of no class are evaluated, but not confused.
+    evaluated = max(counts.total, result.get("val_samples") or 0)
     metrics = {"": run.metrics()}
     is_trained = result["steps"] > 0
     top5 = [Figure("top-5", f"{result['top5']:.1%}")] if counts.num_classes > MANY_CLASSES else []

@@ -92,6 +92,11 @@ class Trainer(Loop[TrainBatch]):
         return self.stepper.model, self.stepper.evaluated_model
 
     @override
+    def align(self) -> None:
+        for model in {id(one): one for one in self.networks() if one is not None}.values():
+            self.ranks.average_statistics(model)
+
+    @override
     def begin(self, *, resumed: bool) -> None:
         self.stepper.keep_sparse()
         self._say_start()

@@ -448,7 +448,11 @@ def test_other_models_are_refused_by_name(store, name, message):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        (NAMES[0], {"no_such": 1}, "a VisionTransformer, which does not take no_such; leave that out"),
+        (
+            NAMES[0],
+            {"no_such": 1},
+            "VisionTransformer, which does not take no_such; leave that out",
+        ),
         ("resnet10t", SMALL, "take embed_dim, depth, num_heads; leave those out"),
         ("regnety_002", {"embed_dim": 8}, "a RegNet, which does not take embed_dim"),
         ("efficientnet_b0", {"depth_multiplier": 2.0}, "does not take depth_multiplier"),

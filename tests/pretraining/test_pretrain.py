@@ -603,6 +603,7 @@ def test_recipes_of_pretraining_do_what_their_papers_do():
         ({"objective": "further"}, "further.weight"),
         ({"augment": {"noise_prob": 0.5}}, "augment.noise_prob"),
         ({"augment": {"synonym_prob": 0.1}}, "augment.synonym_prob"),
+        ({"optim": {"name": "muon"}}, "optim.name"),
         ({}, None),
     ],
 )

@@ -85,6 +85,19 @@ def test_balanced_weights_average_to_one(pattern_store, tmp_path):
         class_weights(str(tmp_path / "missing.yaml"), pattern_store["train"])
 
 
+def test_names_of_classes_in_a_file_of_weights_may_be_numbers(tmp_path):
+    class Split:
+        classes = ("0", "1", "true")
+        label_sets = None
+
+    file = tmp_path / "weights.yaml"
+    file.write_text("0: 2.5\n'true': 3\n")
+    assert class_weights(str(file), Split()).tolist() == [2.5, 1, 3]
+    file.write_text("true: 3\n")
+    with pytest.raises(UsageError, match=r"names the class True; put quotes around such a name"):
+        class_weights(str(file), Split())
+
+
 def test_balanced_weights_are_of_the_samples_that_are_trained_on(pattern_store, tmp_path):
     labels = pattern_store["train"].labels
     rows = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels > 0)[::6]])

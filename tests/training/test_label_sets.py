@@ -20,6 +20,7 @@ from seit.ingest.sources import list_corpus
 from seit.stores import filter_store
 from seit.stream import held_out, select
 from seit.training import Run, average_precision, read_predictions
+from seit.training.answers import Predictions
 from seit.training.class_weights import class_weights
 from seit.training.config import LossConfig
 from seit.training.evaluate import evaluate
@@ -400,6 +401,21 @@ def test_every_label_keeps_a_training_sample(several):
     assert len(left) < 5, "of the 35 samples that the share is, few are given back"
     assert (sets.rows(left).sum(0) > 0).all()
     assert len(held_out(split, share=0.25)) == 9
+
+
+def test_a_sample_of_no_class_is_judged_and_never_right():
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [5.0, 0.0, 0.0]])
+    labels = torch.tensor([[1.0, 1, 0], [1, 0, 0], [0, 0, 0], [-1, -1, -1]])
+    found = evaluate(
+        torch.nn.Identity(),
+        [(logits, labels)],
+        num_classes=3,
+        device=torch.device("cpu"),
+        autocast=torch.autocast("cpu", enabled=False),
+    )
+    assert (found.samples, found.top1) == (3, pytest.approx(1 / 3))
+    predictions = Predictions("store", "val", found.predictions, found.labels)
+    assert predictions.right.tolist() == [True, False, False]
 
 
 def test_damaged_label_sets_are_an_error(several, monkeypatch):

@@ -29,7 +29,7 @@ from seit.cli import main
 from seit.config import build, to_mapping
 from seit.errors import UsageError
 from seit.ingest import TokenizeConfig, tokenize
-from seit.training import Run, TrainConfig, evaluate_run, train
+from seit.training import Run, TrainConfig, evaluate_run, ranks as ranks_of_runs, train
 from seit.training.answers import read_predictions
 from seit.training.checkpoint import moments, restore_moments
 from seit.training.config import DistillConfig, LossConfig, OptimConfig
@@ -172,6 +172,30 @@ def test_ranks_do_what_one_process_does(store, finished, tmp_path, ranks):
     assert run.info["ranks"] == ranks
     assert sum(map(sum, run.info["confusion"])) == len(store["val"])
     assert np.array_equal(read_predictions(run).predicted, read_predictions(finished).predicted)
+
+
+def test_batch_norms_of_ranks_are_evaluated_and_kept_alike(store, tmp_path):
+    config = changed(
+        model={"name": "resnet10t", "stem": "later", "embed_dim": None, "depth": None}
+        | {"num_heads": None, "drop_path": 0.0},
+        schedule={"steps": 3, "warmup_steps": 0},
+    )
+    processes = fork_ranks(resume, store, tmp_path / "run", config, ranks=2)
+    assert exit_codes(processes) == [0, 0]
+    found, recorded = evaluate_run(tmp_path / "run", store), Run.open(tmp_path / "run").info
+    assert found.loss == pytest.approx(recorded["result"]["loss"], rel=1e-5)
+    predictions = read_predictions(Run.open(tmp_path / "run")).likeliest.probabilities
+    np.testing.assert_allclose(found.likeliest.probabilities, predictions, atol=1e-5)
+
+
+def test_batch_norms_of_gpus_keep_their_activations(monkeypatch):
+    monkeypatch.setattr(ranks_of_runs, "DistributedDataParallel", lambda model, **_: model)
+    model = timm.create_model("regnetx_002", num_classes=3).eval()
+    inputs = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = model(inputs)
+    shared = Ranks(0, 2, torch.device("cuda")).share(model)
+    assert any(isinstance(one, torch.nn.SyncBatchNorm) for one in shared.modules())
+    torch.testing.assert_close(shared(inputs), plain, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -80,8 +80,10 @@ def test_classes_are_weighted_by_the_clips_that_are_trained_on(place, tmp_path):
     assert set(Run.open(tmp_path / "run").info["class_weights"].values()) == {1.0}
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(place, tmp_path):
-    given = {"backbone": f"hf:{place / 'hubert'}", "steps": 4, "method": "houlsby", **SHORT}
+@pytest.mark.parametrize(("kind", "method"), [("hubert", "houlsby"), ("unispeech-sat", "full")])
+def test_an_interrupted_run_resumes_to_the_same_weights(place, tmp_path, kind, method):
+    save(reference(kind), tmp_path / kind)
+    given = {"backbone": f"hf:{tmp_path / kind}", "steps": 4, "method": method, **SHORT}
 
     def stop(done, total, figures):
         if done == 2:

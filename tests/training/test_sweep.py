@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
+from PIL import Image
 
 import seit
 from seit.cli import main
@@ -346,6 +347,23 @@ def test_rare_classes_keep_training_samples(pattern_store, tmp_path, share, expe
     split = seit.open(tmp_path / "rare")["train"]
     held = held_out(split, share=share, seed=0)
     assert np.bincount(split.labels[held], minlength=3).tolist() == expected
+
+
+def test_views_of_a_picture_are_held_out_together(tmp_path):
+    source = tmp_path / "pictures"
+    for number in range(16):
+        path = source / "train" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), number * 9, np.uint8)).save(path)
+    seit.tokenize(source, out=tmp_path / "store", size=32, codes=8, views=3)
+    split = seit.open(tmp_path / "store")["train"]
+    held = held_out(split, share=0.25)
+    files = [key.partition("#")[0] for key in split.keys]
+    judged = {files[row] for row in held}
+    assert (len(judged), len(held)) == (4, 12)  # of the 48 samples, all views of four pictures
+    assert np.bincount(split.labels[held]).tolist() == [6, 6]
+    left = np.setdiff1d(np.arange(len(split)), held)
+    assert judged.isdisjoint(files[row] for row in left)
 
 
 def test_shares_of_classes_are_rounded_to_the_nearest(pattern_store, tmp_path):

@@ -112,7 +112,7 @@ class FinishedRun:
     @property
     def interval(self) -> Interval | None:
         """Wilson's 95 % interval of top-1; None if nothing was evaluated."""
-        total = self.confusion.total
+        total = max(self.confusion.total, int(self.result.get("val_samples", 0)))
         return wilson_interval(self.confusion.right, total) if total else None
 
     @cached_property

@@ -46,6 +46,9 @@ def load_speech(path: str | Path, *, download: bool = False) -> SpeechNetwork:
     weights = read_checkpoint(folder, kind=str(kind))
     model = build_speech(values, layout, room=sum(one.numel() for one in weights.values()))
     _fill(model, dict(weights), layout, origin=weights.origin)
+    mask = getattr(model, "masked_spec_embed", None)
+    if mask is not None:  # UniSpeech-SAT has it even if it never masks
+        mask.requires_grad_(False)
     return SpeechNetwork(model.float().eval(), layout, normalize=_normalizes(folder))
 
 
