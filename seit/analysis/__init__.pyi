@@ -19,6 +19,7 @@ from .journal import (
 )
 from .layers.alignments import read_alignments as read_alignments
 from .layers.analyze import (
+    SPANS as SPANS,
     analyze_layers as analyze_layers,
     codes_of as codes_of,
     other_subject as other_subject,

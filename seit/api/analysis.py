@@ -1,6 +1,6 @@
 """Verbs on the layers and features of networks: analyze, neighbors."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from seit.analysis import (
     CKA_NAME,
     LAYERS_NAME,
     SCORES,
+    SPANS,
     UNFINISHED_NAME,
     AnalyzeConfig,
     AnalyzeResult,
@@ -33,9 +34,12 @@ from seit.analysis import (
 from seit.config import build
 from seit.errors import UsageError
 from seit.progress import Count
-from seit.shards import is_url, open_store
 
 CKA, BRAIN = "cka", "brain"
+_FILE = "file"
+_OF_CKA = frozenset({"other", "other_data"})
+_OF_BRAIN = frozenset({"responses", "mask", "atlas"})
+_OF_TARGETS = frozenset({"other_data", "align", "tier", "groups"})
 
 
 def analyze(
@@ -51,7 +55,7 @@ def analyze(
     responses: str | Path | None = None,
     mask: str | Path | None = None,
     atlas: str | Path | None = None,
-    groups: str = "file",
+    groups: str = _FILE,
     split: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -100,6 +104,17 @@ def analyze(
     Example:
         >>> seit.analyze("run", data="store", method="ridge", target="label").best_layer
     """
+    given = {
+        "other": other,
+        "other_data": other_data,
+        "align": align,
+        "tier": tier,
+        "responses": responses,
+        "mask": mask,
+        "atlas": atlas,
+        "groups": None if groups == _FILE else groups,
+    }
+    _refuse_unused(method, {name for name, value in given.items() if value is not None})
     folder = None if out is None else Path(out)
     results = {CKA: CKA_NAME, BRAIN: BRAIN_NAME}
     _check_out(folder, results.get(method, LAYERS_NAME), resume=resume)
@@ -108,6 +123,8 @@ def analyze(
     if method == CKA:
         if changes:
             raise UsageError(f"cka takes no setting {next(iter(changes))!r}; leave it out")
+        if other is None and other_data is not None:
+            raise UsageError("--other-data is of the subject of --with; name that too")
         second = opened if other is None else open_one(other, other_data or data)
         return compare_layers(
             opened.subject, second.subject, out=folder, resume=resume, progress=progress
@@ -127,16 +144,12 @@ def analyze(
             resume=resume,
             progress=progress,
         )
-    if method not in SCORES:
-        known = ", ".join((*SCORES, CKA, BRAIN))
-        raise UsageError(f"there is no method {method!r}; there are {known}")
-    if other is not None:
-        raise UsageError(f"{method} takes one subject; pass --with to `seit analyze cka` alone")
     config: AnalyzeConfig = build(AnalyzeConfig, {"method": method, **changes}, origin="settings")
     named = other_subject(config.target)
     if other_data is not None and named is None:
         raise UsageError("--other-data is for the target SUBJECT@LAYER and for cka --with")
-    is_store = is_url(str(data)) or (Path(data) / "store.json").is_file()
+    if align is not None and config.target not in SPANS:
+        raise UsageError(f"--align is for the targets {' and '.join(SPANS)}; leave it out")
     return analyze_layers(
         opened.subject,
         config,
@@ -144,7 +157,7 @@ def analyze(
         groups=groups_of(opened.subject.places, groups),
         other=None if named is None else open_one(named, other_data or data).subject,
         alignments=None if align is None else read_alignments(align, tier=tier),
-        codes=codes_of(open_store(data)) if is_store else None,
+        codes=codes_of(opened.subject),
         out=folder,
         resume=resume,
         progress=progress,
@@ -197,6 +210,17 @@ def _check_out(folder: Path | None, result: str, *, resume: bool) -> None:
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     if held and not (resume and held & {UNFINISHED_NAME, result}):
         raise UsageError(f"{folder} already exists; choose a new --out folder")
+
+
+def _refuse_unused(method: str, given: Collection[str]) -> None:
+    """Raise a `UsageError` for an unknown method, or for arguments that it does not take."""
+    takes = {CKA: _OF_CKA, BRAIN: _OF_BRAIN} | dict.fromkeys(SCORES, _OF_TARGETS)
+    if method not in takes:
+        raise UsageError(f"there is no method {method!r}; there are {', '.join(takes)}")
+    for name in sorted(set(given) - takes[method]):
+        flag = "--with" if name == "other" else f"--{name.replace('_', '-')}"
+        methods = ", ".join(one for one, names in takes.items() if name in names)
+        raise UsageError(f"{method} takes no {flag}, which is for {methods}; leave it out")
 
 
 def _space(mask: str | Path | None, atlas: str | Path | None) -> Space | None:

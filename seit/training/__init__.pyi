@@ -113,6 +113,7 @@ from .networks import (
 )
 from .objective import LoopFigures as LoopFigures, Objective as Objective
 from .optimizer import (
+    count_in_steps as count_in_steps,
     learning_rate as learning_rate,
     make_optimizer as make_optimizer,
     num_steps as num_steps,

@@ -1,6 +1,7 @@
 """Optimizer and learning rate schedule."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -92,6 +93,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def num_steps(schedule: ScheduleConfig, steps_per_epoch: int) -> int:
     """Return the steps of the run."""
     return schedule.steps or schedule.epochs * steps_per_epoch
+
+
+def count_in_steps(schedule: ScheduleConfig, steps_per_epoch: int) -> ScheduleConfig:
+    """Return the same schedule in steps, for data of another number of steps per epoch."""
+    total, warmup = num_steps(schedule, steps_per_epoch), _warmup(schedule, steps_per_epoch)
+    return replace(schedule, steps=total, warmup_steps=warmup)
 
 
 def _warmup(schedule: ScheduleConfig, steps_per_epoch: int) -> int:

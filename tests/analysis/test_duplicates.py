@@ -104,6 +104,20 @@ def test_pairs_within_a_split_are_counted_once(tmp_path):
     assert find_duplicates(store, between=("val", "val")).pairs == ()
 
 
+def test_views_and_windows_of_a_file_are_no_duplicates_of_each_other(tmp_path):
+    train = scenes(12, seed=0)
+    train[1:3], train[5] = train[0], encoded_again(train[4:5], seed=1)[0]
+    keys = ["a", "a#v1", "b", "c", "d.wav#0", "d.wav#1", *"efghij"]
+    block = Block(train, np.full(12, -1, dtype=np.int32), tuple(keys))
+    write_store(tmp_path / "store", {"train": block}, LAYOUT, codebook=CODEBOOK)
+    found = find_duplicates(seit.open(tmp_path / "store"))
+    assert (found.exact, found.near) == (2, 0)
+    assert {(pair.first.key, pair.second.key) for pair in found.pairs} == {
+        ("a", "b"),
+        ("a#v1", "b"),
+    }
+
+
 def test_many_equal_samples_are_counted_and_few_are_listed(tmp_path):
     plain = np.zeros((300, *GRID), dtype=np.uint16)
     store = open_pair(tmp_path / "store", plain, plain[:200])

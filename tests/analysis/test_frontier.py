@@ -372,10 +372,18 @@ def test_settings_of_pixels_are_not_passed_to_tokens():
     settings = {"augment.pixel_flip_prob": 0.0, "augment.jitter": 0.3}
     config = FrontierConfig(settings=settings)
     tokens, pixels = parse_points(["tokens-patch", "jpeg-5"])
-    found = config.train_config(tokens, pixels=None, seed=0).augment
+    found = config.train_config(tokens, pixels=None, seed=0, samples=64).augment
     assert (found.pixel_flip_prob, found.jitter) == (0.5, 0.0)
-    found = config.train_config(pixels, pixels="photos", seed=0).augment
+    found = config.train_config(pixels, pixels="photos", seed=0, samples=64).augment
     assert (found.pixel_flip_prob, found.jitter) == (0.0, 0.3)
+
+
+def test_subsets_train_for_as_many_steps_as_all_pictures():
+    """In epochs of the recipe they would have a tenth of them."""
+    config = FrontierConfig(settings={"data.batch_size": 32, "schedule.warmup_epochs": 2})
+    (subset,) = parse_points(["subset-10"])
+    schedule = config.train_config(subset, pixels="photos", seed=0, samples=650).schedule
+    assert (schedule.steps, schedule.warmup_steps) == (30 * 20, 2 * 20)
 
 
 def row(name, num_bytes, top1):
@@ -424,6 +432,13 @@ def test_dry_run_tells_bytes_and_runs_and_writes_nothing(corpus, tmp_path, capsy
         *("name", "family", "samples", "bytes", "bytes_per_sample", "runs")
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corpus_may_be_named_by_a_file_url(corpus):
+    points = FrontierConfig(points=("jpeg-10", "tokens-patch"), size=32, codes=32)
+    planned = plan_frontier(corpus.as_uri(), points)
+    assert planned == plan_frontier(corpus, points)
+    assert planned[0].bytes > 0
 
 
 def test_the_estimate_of_a_small_corpus_is_exact(finished, corpus):

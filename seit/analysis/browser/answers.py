@@ -30,9 +30,10 @@ def html(site: Site, template: str, values: Mapping[str, Any], status: int = 200
     )
 
 
-def picture_response(picture: Encoded) -> Response:
-    """Return a picture, which the browser may keep: its address names the store's seal."""
-    return Response(picture.data, 200, _LASTING, f"image/{picture.kind}")
+def picture_response(picture: Encoded, *, is_kept: bool = True) -> Response:
+    """Return a picture, which the browser may keep if its address names the store's seal."""
+    headers = _LASTING if is_kept else _FRESH
+    return Response(picture.data, 200, headers, f"image/{picture.kind}")
 
 
 def data_response(data: bytes, media_type: str) -> Response:

@@ -99,7 +99,8 @@ class SamplePages:
         assert cell.tokens is not None
         assert other.tokens is not None
         ids = augment_ids(self.site.store, cell.tokens, other.tokens, config, seed=seed)
-        return picture_response(encode(self.site.painter.draw(ids[None])[0], longest=LARGE))
+        picture = encode(self.site.painter.draw(ids[None])[0], longest=LARGE)
+        return picture_response(picture, is_kept=False)
 
     def sound(self, request: Request) -> Response:
         """Answer with the sound of a sample, as a WAV file."""

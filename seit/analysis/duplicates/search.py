@@ -4,7 +4,9 @@ Exact duplicates are equal grids, found by a checksum. Near-duplicates pass two 
 their signatures (`signatures.py`), computed for every pair of samples, and, for the remaining
 pairs, the mean distance of their codebook vectors, position by position (`similarity.py`). Time
 grows with the product of the samples of two splits: 64 multiplications per pair. Memory is about
-150 to 280 bytes per sample and a bounded number of pairs.
+170 to 310 bytes per sample and a bounded number of pairs.
+
+Views of one picture, and windows of one recording, are no duplicates of each other.
 
 It misses crops of much more than a tenth, rotations, changed colors, and pictures within others. It
 also reports pictures of one scene, and plain pictures of similar composition.
@@ -13,9 +15,10 @@ Legend: N samples, n pairs.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +29,7 @@ from seit.analysis.duplicates.vectors import Embedding
 from seit.errors import UsageError
 from seit.outcomes import Outcome
 from seit.progress import Count
-from seit.shards import Kind, Split, Store
+from seit.shards import Kind, Split, Store, split_key
 
 LEAST_COSINE = 0.88
 """Minimum cosine of two signatures for a closer look."""
@@ -82,10 +85,11 @@ class Duplicates(Outcome):
 
 @dataclass(frozen=True)
 class _Signed:
-    """Split with the checksums and signatures of its samples."""
+    """Split with the checksums of its samples, of the names of their files, and signatures."""
 
     split: Split
     digests: npt.NDArray[np.bytes_]
+    files: npt.NDArray[np.bytes_]
     plain: npt.NDArray[np.float16]
     mirrored: npt.NDArray[np.float16] | None
 
@@ -175,6 +179,7 @@ def find_duplicates(
         signed[name] = _Signed(
             split,
             _digests(split),
+            _file_digests(split),
             layouts.signatures(split, mirrored=False),
             layouts.signatures(split, mirrored=True) if is_image else None,
         )
@@ -239,12 +244,20 @@ def _digests(split: Split) -> npt.NDArray[np.bytes_]:
     """Return the checksum of each grid: bytes (N,)."""
     split.check_files(len(split) * _DIGEST.itemsize)
     columns = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.TOKENS))
-    found = (
-        hashlib.blake2b(grid.tobytes(), digest_size=_DIGEST.itemsize).digest()
-        for tokens in columns
-        for grid in tokens
-    )
-    return np.fromiter(found, dtype=_DIGEST, count=len(split))
+    grids = (grid.tobytes() for tokens in columns for grid in tokens)
+    return _digested(grids, len(split))
+
+
+def _file_digests(split: Split) -> npt.NDArray[np.bytes_]:
+    """Return the checksum of the name of each sample's file: bytes (N,)."""
+    columns = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.KEYS))
+    names = (split_key(key)[0].encode() for keys in columns for key in keys)
+    return _digested(names, len(split))
+
+
+def _digested(values: Iterable[bytes], count: int) -> npt.NDArray[np.bytes_]:
+    found = (hashlib.blake2b(value, digest_size=_DIGEST.itemsize).digest() for value in values)
+    return np.fromiter(found, dtype=_DIGEST, count=count)
 
 
 def _exact_pairs(one: _Signed, other: _Signed, most: int) -> tuple[int, list[tuple[int, int]]]:
@@ -254,16 +267,27 @@ def _exact_pairs(one: _Signed, other: _Signed, most: int) -> tuple[int, list[tup
     starts = np.searchsorted(ordered, one.digests, side="left")
     counts = np.searchsorted(ordered, one.digests, side="right") - starts
     is_within = one is other
-    total = int(counts.sum() - len(counts)) // 2 if is_within else int(counts.sum())
+    total = _pairs_within(one) if is_within else int(counts.sum())
     listed: list[tuple[int, int]] = []
     for row in np.flatnonzero(counts > is_within).tolist():
         partners = order[starts[row] : starts[row] + counts[row]]
         if is_within:
-            partners = partners[partners > row]
+            partners = partners[(partners > row) & (one.files[partners] != one.files[row])]
         listed += [(row, partner) for partner in partners[: most - len(listed)].tolist()]
         if len(listed) >= most:
             break
     return total, listed
+
+
+def _pairs_within(one: _Signed) -> int:
+    """Return the number of pairs of equal grids in one split, of different files."""
+    grids_of_files = np.rec.fromarrays([one.digests, one.files])
+    return _pairs_of_equal(one.digests) - _pairs_of_equal(grids_of_files)
+
+
+def _pairs_of_equal(values: npt.NDArray[Any]) -> int:
+    counts = np.unique(values, return_counts=True)[1]
+    return int((counts * (counts - 1)).sum()) // 2
 
 
 def _candidates(one: _Signed, other: _Signed, most: int) -> _Candidates:
@@ -277,7 +301,7 @@ def _candidates(one: _Signed, other: _Signed, most: int) -> _Candidates:
         for rows, columns, cosines in similar_rows(one.plain, second, least=LEAST_COSINE):
             wanted = one.digests[rows] != other.digests[columns]
             if one is other:
-                wanted &= rows < columns
+                wanted &= (rows < columns) & (one.files[rows] != one.files[columns])
             found.add(
                 rows[wanted], columns[wanted], cosines[wanted], mirrored=is_mirrored, most=most
             )

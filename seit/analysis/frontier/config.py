@@ -14,7 +14,7 @@ from seit.documents import as_record
 from seit.errors import UsageError
 from seit.ingest import TokenizeConfig
 from seit.recipes import find_recipe
-from seit.training import OF_THE_MACHINE, TrainConfig
+from seit.training import OF_THE_MACHINE, TrainConfig, count_in_steps
 
 _VARIED = ("data.pixels", "data.fraction", "run.seed", "schedule.steps", "run.device")
 
@@ -81,10 +81,13 @@ class FrontierConfig:
         flat = {**self.settings, **own}
         return build(TrainConfig, merge(recipe, nest(flat, origin="settings")), origin=self.recipe)
 
-    def train_config(self, point: Point, *, pixels: Path | str | None, seed: int) -> TrainConfig:
+    def train_config(
+        self, point: Point, *, pixels: Path | str | None, seed: int, samples: int
+    ) -> TrainConfig:
         """Return the settings of one run; ``pixels`` is its source if it does not use tokens.
 
-        Augmentations of the other kind of input, which a run would refuse, keep their defaults.
+        Augmentations of the other kind of input, which a run would refuse, keep their defaults. A
+        subset takes as many steps as all ``samples`` of the training split do.
         """
         usual, augment = AugmentConfig(), self.base.augment
         if pixels is None:
@@ -96,8 +99,10 @@ class FrontierConfig:
             pixels=None if pixels is None else str(pixels),
             fraction=point.fraction,
         )
-        run = replace(self.base.run, seed=seed)
-        return replace(self.base, data=data, augment=augment, run=run)
+        run, schedule = replace(self.base.run, seed=seed), self.base.schedule
+        if point.fraction < 1:
+            schedule = count_in_steps(schedule, max(1, samples // data.batch_size))
+        return replace(self.base, data=data, augment=augment, run=run, schedule=schedule)
 
     def tokenize_config(self, point: Point | None) -> TokenizeConfig:
         """Return the settings of a point's store; None for the store of the labels of pixels."""

@@ -7,7 +7,6 @@ Legend: S image side.
 """
 
 import io
-import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -190,11 +189,17 @@ def read_squares(
 
 
 def estimated_bytes(instances: Sequence[Instance], copier: JpegCopier) -> float:
-    """Return the mean bytes of the copies of a few instances; NaN if none can be read."""
-    sizes = []
+    """Return the mean bytes of the copies of a few instances.
+
+    Raises:
+        UsageError: none of them can be read.
+    """
+    sizes, reason = [], "there are none"
     for entry in spread_evenly(instances, 32):
         try:
             sizes.append(len(copier.encode(read_bytes(entry))))
-        except UnreadableError:
-            continue
-    return sum(sizes) / len(sizes) if sizes else math.nan
+        except UnreadableError as error:
+            reason = f"{entry.key} {error}"
+    if not sizes:
+        raise UsageError(f"no picture can be read to make copies of ({reason}); check SRC")
+    return sum(sizes) / len(sizes)

@@ -76,7 +76,7 @@ def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPo
                 name=point.name,
                 family=point.family,
                 samples=samples,
-                bytes=round(num_bytes) if math.isfinite(num_bytes) else 0,
+                bytes=round(num_bytes),
                 bytes_per_sample=num_bytes / samples,
                 runs=runs,
             )

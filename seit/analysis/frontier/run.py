@@ -262,7 +262,8 @@ class _Work:
 
     def _train(self, point: Point, seed: int) -> TrainResult:
         store, pixels = self.store_of(point), self.pixels_of(point)
-        settings = self.config.train_config(point, pixels=pixels, seed=seed)
+        samples = len(self.train_split)
+        settings = self.config.train_config(point, pixels=pixels, seed=seed, samples=samples)
         stage = f"train {point.name}, seed {seed}"
         _LOG.info("%s", stage)
         return train(

@@ -36,12 +36,12 @@ from seit.analysis.layers.targets import (
 )
 from seit.analysis.subjects.base import Subject
 from seit.analysis.subjects.mel import LAYER as MEL
+from seit.analysis.subjects.runs import RunSubject
 from seit.documents import reason_of
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.npy import NPY_ERRORS
 from seit.progress import Count
-from seit.shards import Store
 
 SPANS: Mapping[str, Part] = {"phone": "middle", "word": "whole"}
 """Targets of alignments, and the frames of a span that count."""
@@ -269,9 +269,11 @@ def _known_layer(subject: Subject, layer: str) -> str:
     return layer
 
 
-def codes_of(store: Store) -> tuple[int, int]:
-    """Return the levels of a store's tokenizer, and the number of codes of each."""
-    return store.levels, int(store.codebook.shape[-2])
+def codes_of(subject: Subject) -> tuple[int, int] | None:
+    """Return the levels of the tokens that a run reads, and the codes of each; None of others."""
+    if not isinstance(subject, RunSubject):
+        return None
+    return subject.store.levels, int(subject.store.codebook.shape[-2])
 
 
 def _scores(

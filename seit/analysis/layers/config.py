@@ -48,6 +48,8 @@ class AnalyzeConfig:
         for name, low in {"folds": 2, "nulls": 1, "fewest": 2, "most": 2, "max_dim": 2}.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if self.method in ("cca", "svcca") and self.penalty != AnalyzeConfig.penalty:
+            raise UsageError(f"{self.method} takes no --penalty, which is for probes and r2")
         if self.most < self.fewest:
             raise UsageError(
                 f"most is {self.most} and fewest {self.fewest}; fewest must not be larger"

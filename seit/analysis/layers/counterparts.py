@@ -45,8 +45,9 @@ def counterparts(subject: Subject, other: Subject) -> list[Counterpart]:
                 f"{subject.name} and {other.name} read sounds and images; compare networks on the "
                 "same kind of data"
             )
-        shared = [(_overlap(place, one), -number) for number, one in near]
-        best, number = max(shared, default=(0.0, 0))
+        # Views of a picture share no seconds: they are told apart by their keys.
+        shared = [(_overlap(place, one), one.key == place.key, -number) for number, one in near]
+        best, _, number = max(shared, default=(0.0, False, 0))
         if not near or (place.seconds and best <= 0):
             missing.append(place.key)
             continue

@@ -35,9 +35,12 @@ class RemotePlace(NamedTuple):
 
 
 def split_url(url: str) -> RemotePlace:
-    """Split a URL after its bucket or host."""
+    """Split a URL after its bucket or host, and one of `file://` after its first folder."""
     scheme, separator, rest = url.partition("://")
     bucket, _, name = rest.partition("/")
+    if not bucket:
+        top, _, name = name.partition("/")
+        bucket = f"/{top}"
     return RemotePlace(f"{scheme}{separator}{bucket}", name)
 
 

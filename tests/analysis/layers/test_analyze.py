@@ -169,6 +169,25 @@ def test_what_does_not_fit_is_refused(learned, pattern_folder, tmp_path):
         seit.analyze(learned, data=store, split="test")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"method": "cka", "other_data": "x"}, "--other-data is of the subject of --with"),
+        ({"method": "cka", "align": "x"}, "cka takes no --align, which is for cca, svcca"),
+        ({"method": "cka", "groups": "folder"}, "cka takes no --groups"),
+        ({"method": "brain", "tier": "x", "responses": "x", "tr": 1}, "brain takes no --tier"),
+        ({"method": "cca", "other": "x"}, "cca takes no --with, which is for cka"),
+        ({"method": "ridge", "mask": "x"}, "ridge takes no --mask, which is for brain"),
+        ({"method": "cca", "penalty": 1.0}, "cca takes no --penalty"),
+        ({"method": "lda", "align": "x"}, "--align is for the targets phone and word"),
+        ({"method": "pca"}, "there is no method 'pca'; there are cka, brain, cca"),
+    ],
+)
+def test_what_a_method_does_not_take_is_refused(learned, pattern_folder, given, said):
+    with pytest.raises(UsageError, match=said):
+        seit.analyze(learned, data=pattern_folder / "store", split="train", **given)
+
+
 def test_a_cnn_has_stages(pattern_store):
     model = create_model("resnet10t", pattern_store).eval()
     layers = timm_layers(model)

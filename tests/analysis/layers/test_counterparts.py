@@ -65,6 +65,18 @@ def test_files_that_one_of_them_lacks_are_named():
     assert (found[1].start, found[1].end) == (0.0, SECONDS / 2)
 
 
+def test_views_of_a_picture_are_matched_by_their_keys():
+    class Pictures:
+        name = "pictures"
+
+        def __init__(self, *keys):
+            self.places = [Place(key, "a.jpg", 0) for key in keys]
+
+    views = Pictures("a.jpg", "a.jpg#v1", "a.jpg#v2")
+    assert [one.other for one in counterparts(views, views)] == [0, 1, 2]
+    assert [one.other for one in counterparts(views, Pictures("a.jpg"))] == [0, 0, 0]
+
+
 def test_names_of_targets():
     assert other_subject("timm:vit_tiny_patch16_224@blocks.3") == "timm:vit_tiny_patch16_224"
     assert other_subject("label") is None
