@@ -19,8 +19,11 @@ from .replace import (
     check_folder as check_folder,
     check_not_replaced as check_not_replaced,
     check_own_files as check_own_files,
+    check_replaceable as check_replaceable,
     held_store as held_store,
+    is_half_replaced as is_half_replaced,
     put_in_place as put_in_place,
+    put_over as put_over,
 )
 from .rewrite import (
     Contents as Contents,

@@ -457,6 +457,16 @@ def test_another_job_is_refused_and_replaced_only_when_asked(tars, tmp_path, mon
     tokenize(tars, store, replace(other, overwrite=True))
     assert verify_store(store).ok
     assert seit.open(store).card.tokenizer.codebook_size == 16
+    old = tree(store)
+    again = replace(CONFIG, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("seit.ingest.pieces.job.seal_store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(tars, store, again)
+    assert tree(store) == old
+    assert tokenize(tars, store, again).samples_per_second == 0  # all pieces were made
+    assert seit.open(store).card.tokenizer.codebook_size == 32
+    assert not (tmp_path / ".store.replacing").exists()
     foreign = plant(tmp_path / "mine", {"thesis.tex": b"mine"})
     assert "already holds" in message(UsageError, tars, foreign, CONFIG)
 

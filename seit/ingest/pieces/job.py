@@ -34,6 +34,7 @@ from seit.ingest.pieces.sample import fit_job
 from seit.ingest.pieces.seal import Sealed, label_warnings, seal_store
 from seit.ingest.pieces.settle import settle_pieces
 from seit.ingest.pieces.waits import say_waits
+from seit.ingest.replace import holds_store, replace_store
 from seit.ingest.resolve import with_own_backbone
 from seit.ingest.result import PartResult, TokenizeResult, result_of
 from seit.ingest.workspace import check_target
@@ -73,11 +74,25 @@ def tokenize_pieces(
     if corpus.classes is not None:
         digest = hashlib.sha256("\n".join(corpus.classes).encode())
         job["classes"] = digest.hexdigest()
-    with _lock(place, config):
-        finished = _finished(place, job, corpus, config)
-        if finished is not None:
-            return finished
-        return _Job(place, corpus, config, job, progress).run(given)
+
+    def make(place: JobPlace, config: TokenizeConfig) -> TokenizeResult | PartResult:
+        with _lock(place, config):
+            finished = _finished(place, job, corpus, config)
+            if finished is not None:
+                return finished
+            return _Job(place, corpus, config, job, progress).run(given)
+
+    if not (config.overwrite and isinstance(place.folder, LocalFolder)):
+        return make(place, config)
+    if not holds_store(place.folder.path):
+        return make(place, config)
+
+    def make_whole(folder: Path, overwrite: bool) -> TokenizeResult:
+        result = make(JobPlace(str(folder)), replace(config, overwrite=overwrite))
+        assert isinstance(result, TokenizeResult), "a part never overwrites"
+        return result
+
+    return replace_store(place.folder.path, job, make_whole)
 
 
 @contextmanager
