@@ -6,7 +6,6 @@ from .blocks import (
 from .card import (
     CARD_NAME as CARD_NAME,
     EDITS_ENTRY as EDITS_ENTRY,
-    FORMAT_NAME as FORMAT_NAME,
     MAX_GRID_SIDE as MAX_GRID_SIDE,
     MAX_SHARD_BLOCKS as MAX_SHARD_BLOCKS,
     Card as Card,

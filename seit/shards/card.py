@@ -24,9 +24,8 @@ from seit.shards.context import MAX_CODES as MAX_CONTEXT_CODES, ContextCodec
 from seit.shards.folders import Folder, LocalFolder, Location, open_folder
 from seit.shards.frames import MAX_COUNT
 from seit.shards.names import is_inner_path, is_split_name
+from seit.store_folders import CARD_NAME as CARD_NAME, FORMAT_NAME
 
-CARD_NAME = "store.json"
-FORMAT_NAME = "seit-store"
 EDITS_ENTRY = "edits"
 """Field of a card's ``job`` that lists later edits of the store, in order."""
 FORMAT_VERSION = 1

@@ -14,7 +14,6 @@ from .recode import (
     recode_store as recode_store,
 )
 from .replace import (
-    JOB_FOLDER as JOB_FOLDER,
     Record as Record,
     check_folder as check_folder,
     check_not_replaced as check_not_replaced,

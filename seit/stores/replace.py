@@ -18,10 +18,9 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
 from seit.locks import LOCK_NAME, is_locked, refuse_links, take_lock
 from seit.shards import CARD_NAME, Card, LocalFolder, Store, read_card
+from seit.store_folders import JOB_FOLDER
 from seit.stores.exchange import exchange_folders
 
-JOB_FOLDER = ".tokenize"
-"""Subfolder in which a tokenize job works; it may hold samples, and the job's lock."""
 _RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 1 << 24
 

@@ -41,7 +41,7 @@ from seit.ingest.workspace import check_target
 from seit.locks import LOCK_NAME, refuse_links, take_lock
 from seit.lookahead import map_ahead
 from seit.shards import CARD_NAME, SKIPPED_NAME, LocalFolder, Store, TokenLayout, open_store
-from seit.stores import JOB_FOLDER
+from seit.store_folders import JOB_FOLDER
 from seit.tokenizers import Tokenizer
 
 FIT_SECONDS = 6 * 3600
