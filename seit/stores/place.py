@@ -54,6 +54,24 @@ def work_folder(target: Location, *, resumes: bool = False) -> Iterator[Path]:
         yield made
 
 
+@contextmanager
+def locked_target(target: Location) -> Iterator[None]:
+    """Lock a local target, which is written in place, against a second call.
+
+    Raises:
+        UsageError: it lies in a store, or cannot be written.
+        SeitError: another call is writing there.
+    """
+    place = open_folder(target)
+    if not isinstance(place, LocalFolder):
+        yield
+        return
+    refuse_inside_store(place.path)
+    path = place.path.absolute()
+    with _locked(path.with_name(f".{path.name}.unfinished"), path):
+        yield
+
+
 def _check_empty(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} is not empty; choose a new or empty folder")
