@@ -20,7 +20,12 @@ import torch
 from seit.devices import choose_device
 from seit.errors import SeitError
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.description import check_same_job, describe_job, describe_tokenizer
+from seit.ingest.description import (
+    check_same_job,
+    describe_job,
+    describe_tokenizer,
+    is_same_job,
+)
 from seit.ingest.engines.base import Engine, Work
 from seit.ingest.engines.registry import choose_engine
 from seit.ingest.engines.shards import ShardPlant
@@ -139,7 +144,8 @@ def tokenize_corpus(
             return _finished(workspace, job, corpus, config)
         earlier = workspace.read_job()
         replace = workspace.is_replacing or (
-            config.overwrite and (has_card or earlier not in (None, job))
+            config.overwrite
+            and (has_card or (earlier is not None and not is_same_job(earlier, job)))
         )
         if earlier is None or replace:
             if given is None:

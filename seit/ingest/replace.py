@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seit.errors import DamagedError, SeitError
+from seit.ingest.description import is_same_job
 from seit.ingest.result import TokenizeResult
 from seit.shards import CARD_NAME, Store, open_store
 from seit.stores import (
@@ -73,7 +74,7 @@ def is_made(folder: Path, job: Mapping[str, Any]) -> bool:
         check_sizes(store)
     except SeitError:
         return False
-    return dict(store.card.job) == job
+    return is_same_job(store.card.job, job)
 
 
 def check_sizes(store: Store) -> None:

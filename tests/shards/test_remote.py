@@ -23,8 +23,8 @@ from support.stores import build_store, edit_card, record_of
 import seit
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import RemoteFolder, RetryPolicy
-from seit.shards.folders import retries
 from seit.shards.card_text import SEAL_BYTES
+from seit.shards.folders import retries
 from seit.shards.frames import Kind
 from seit.stores import copy_store, verify_store
 from seit.tokenizers import PatchTokenizer, codebook_bytes, tokenizer_bytes

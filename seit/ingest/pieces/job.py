@@ -17,7 +17,7 @@ from typing import Any
 from seit.devices import choose_device
 from seit.errors import SeitError
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.description import check_same_job, describe_job
+from seit.ingest.description import check_same_job, describe_job, is_same_job
 from seit.ingest.engines.base import Work
 from seit.ingest.engines.registry import choose_engine
 from seit.ingest.fit import make_reader
@@ -239,9 +239,9 @@ class _Job:
             UsageError: the place holds another job or something else.
         """
         earlier = self.place.read_job()
-        if earlier is not None and earlier != self.job and not self.config.overwrite:
+        if earlier is not None and not self.config.overwrite:
             check_same_job(earlier, self.job, str(self.place))
-        if earlier != self.job:
+        if earlier is None or not is_same_job(earlier, self.job):
             if self.config.overwrite:
                 self.place.empty(but=f"{JOB_FOLDER}/{LOCK_NAME}")
             self.place.check_empty()
