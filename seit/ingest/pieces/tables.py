@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class TablePieces:
         Raises:
             UsageError: a row has no usable path, label or split, or may have several labels.
         """
-        with tempfile.TemporaryDirectory(prefix="seit-") as folder:
+        with tempfile.TemporaryDirectory(prefix="seit-") as folder, _named(piece, folder):
             columns, rows = self._rows(piece, Path(folder))
             index = find_paths(columns, piece.shown)
             fields = RowFields(columns, index, label_separator=self.label_separator)
@@ -73,6 +74,19 @@ class TablePieces:
         path = folder / f"rows{Path(piece.name).suffix}"
         path.write_bytes(self.header + data)
         return read_table(path, source=piece.shown)
+
+
+@contextmanager
+def _named(piece: Piece, folder: str) -> Iterator[None]:
+    """Name the table instead of the copy of its rows in errors."""
+    try:
+        yield
+    except UsageError as error:
+        copy, table = (
+            str(Path(folder) / "rows"),
+            piece.location.removesuffix(Path(piece.name).suffix),
+        )
+        raise UsageError(str(error).replace(copy, table)) from None
 
 
 def _parquet_rows(piece: Piece) -> tuple[list[str], Iterator[Row]]:
