@@ -14,6 +14,7 @@ from seit.ingest.pieces.piece import Findings, Piece
 from seit.ingest.sources.cells import open_parquet, parquet_errors
 from seit.ingest.sources.corpus import Draft, Kind, shown
 from seit.ingest.sources.manifest import RowFields, file_size, find_paths, read_key
+from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.remote_files import StreamedFile, read_remote
 from seit.ingest.sources.tables import Row, plain, read_table
 from seit.shards import is_url
@@ -90,18 +91,14 @@ def _named(piece: Piece, folder: str) -> Iterator[None]:
 
 
 def _parquet_rows(piece: Piece) -> tuple[list[str], Iterator[Row]]:
-    file = open_parquet(piece.location)
+    file = open_parquet(piece.location, as_dictionaries=True)
     columns = [str(name).strip() for name in file.schema_arrow.names]
 
     def rows() -> Iterator[Row]:
         with file, parquet_errors(piece.location):
-            groups = list(range(piece.start, piece.stop))
-            number = 0
-            for batch in file.iter_batches(batch_size=8192, row_groups=groups):
-                lists = [column.to_pylist() for column in batch.columns]
-                for values in zip(*lists, strict=True):
-                    number += 1
-                    yield f"row {number}", [plain(value) for value in values]
+            found = decode_rows(file, where=piece.location, groups=range(piece.start, piece.stop))
+            for number, (_, values) in enumerate(found, start=1):
+                yield f"row {number}", [plain(value) for value in values]
 
     return columns, rows()
 

@@ -14,6 +14,7 @@ import msgspec
 from seit.errors import UsageError
 from seit.ingest.sources.cells import open_parquet, reason_of
 from seit.ingest.sources.corpus import shown
+from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.remote_files import read_remote, remote_size
 from seit.shards import is_url
 
@@ -148,20 +149,19 @@ def _csv_rows(path: Path, lines: Iterator[tuple[int, list[str]]], width: int) ->
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[Row]]:
-    file = open_parquet(str(path))
+    file = open_parquet(str(path), as_dictionaries=True)
     columns = [str(name).strip() for name in file.schema_arrow.names]
 
     def rows() -> Iterator[Row]:
         from pyarrow import ArrowException
 
-        number = 0
         try:
             with file:
-                for batch in file.iter_batches(batch_size=8192):
-                    lists = [column.to_pylist() for column in batch.columns]
-                    for values in zip(*lists, strict=True):
-                        number += 1
-                        yield f"row {number}", [plain(value) for value in values]
+                found = decode_rows(
+                    file, where=str(path), groups=range(file.metadata.num_row_groups)
+                )
+                for number, (_, values) in enumerate(found, start=1):
+                    yield f"row {number}", [plain(value) for value in values]
         except (ArrowException, OSError, ValueError) as error:
             raise _unreadable(path, error) from None
 
