@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from typing_extensions import override
 
 from seit.errors import SeitError, UsageError
+from seit.store_folders import refuse_inside_store
 
 PARTIAL_SUFFIX = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -128,8 +129,10 @@ def check_new_file(path: Path, *, overwrite: bool = False) -> None:
     """Refuse a path that cannot take a new file, before work is spent on its content.
 
     Raises:
-        UsageError: its folder is missing, or there is a file and ``overwrite`` is False.
+        UsageError: its folder is missing or a store's, or there is a file and ``overwrite`` is
+            False.
     """
+    refuse_inside_store(path)
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}; make it, or name another file")
     if path.is_dir():

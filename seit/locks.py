@@ -12,6 +12,7 @@ from pathlib import Path
 
 from seit.errors import SeitError, UsageError
 from seit.files import explained_writes
+from seit.store_folders import refuse_store
 
 LOCK_NAME = "lock"
 RUN_LOCK_NAME = ".lock"
@@ -137,8 +138,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
     Raises:
         SeitError: another process works in it.
-        UsageError: it cannot be created.
+        UsageError: it cannot be created, or lies in a store.
     """
+    refuse_store(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / RUN_LOCK_NAME
     try:

@@ -17,6 +17,7 @@ from seit.analysis.subjects.base import Subject
 from seit.documents import as_record, read_json
 from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
+from seit.store_folders import refuse_store
 from seit.tensors import array_bytes, read_arrays, write_arrays
 from seit.training import Stop, listen
 
@@ -105,11 +106,13 @@ class Journal:
             resume: whether to continue what is there.
 
         Raises:
-            UsageError: another analysis was interrupted there, or the folder cannot be written.
+            UsageError: another analysis was interrupted there, or the folder cannot be written or
+                lies in a store.
             DamagedError: a file is not as written.
         """
         if out is None:
             return cls(None)
+        refuse_store(out)
         folder = out / UNFINISHED_NAME
         if resume and (folder / IDENTITY_NAME).is_file():
             unlike = _differences(folder / IDENTITY_NAME, identity)

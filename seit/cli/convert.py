@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from seit.cli.output import counting_bar, print_result, print_table
+from seit.cli.output import counting_bar, print_result, print_table, warn_of_codec
 from seit.numbers import human_bytes
 
 
@@ -42,6 +42,7 @@ def command(
             private=private,
             progress=progress,
         )
+    warn_of_codec(codec, result.codec)
     if json:
         return print_result(result)
     return print_table(

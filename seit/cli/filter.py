@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from seit.cli.output import counting_bar, print_result, print_table
+from seit.cli.output import counting_bar, print_result, print_table, warn_of_codec
 from seit.errors import UsageError
 from seit.numbers import human_bytes
 
@@ -64,6 +64,7 @@ def command(
             container=container,
             progress=progress,
         )
+    warn_of_codec(codec, result.codec)
     if json:
         return print_result(result)
     splits = ", ".join(f"{name} {count:,}" for name, count in result.splits.items())

@@ -78,6 +78,17 @@ def warn(warnings: Sequence[str]) -> None:
         say(f"warning: {one_line(text)}")
 
 
+def warn_of_codec(asked: str | None, written: str | None) -> None:
+    """Warn if a store was packed although the codec `context` was asked for."""
+    if asked == "context" and written == "packed":
+        warn(
+            [
+                "the store is packed: context takes up to 4,096 codes, and is only used where it "
+                "makes the store smaller"
+            ]
+        )
+
+
 def one_line(text: object) -> str:
     """Fold a message into one line."""
     return " ".join(str(text).split())

@@ -100,8 +100,9 @@ def command(
             process per part, on any machines; the last one that ends seals the store.
         mixed_processors: Let a job in pieces run on processors that may round differently.
         strict: Stop at the first unreadable image instead of listing it in skipped.jsonl.
-        overwrite: Replace a finished store, or an unfinished job with other settings, at STORE. The
-            old store is removed when the new job begins, not when it ends.
+        overwrite: Replace a finished store, or an unfinished job with other settings, at STORE. A
+            finished store in a folder stays until the new one, made next to it, is whole: both need
+            room on the disk meanwhile.
         embed_tokenizer: Copy the weights of a shipped tokenizer into the store; by default the
             store refers to it by name and fingerprint.
         backbone: hf: and the folder of the speech model that a tokenizer of units was fitted on.

@@ -69,8 +69,8 @@ class TokenizeConfig:
         workdir: local build folder if STORE is a URL; on a cluster, shared by all nodes.
         root: base folder of a manifest's relative paths; None for the manifest's own.
         overwrite: replace a finished store, or an unfinished job with other settings, at STORE; an
-            unfinished job with the same settings resumes. The old store is removed when the new job
-            begins.
+            unfinished job with the same settings resumes. A finished store in a folder stays until
+            the new one is whole.
         embed_tokenizer: copy the weights of a shipped tokenizer into the store instead of referring
             to it by name and fingerprint.
         backbone: folder of the speech model of a tokenizer of units, such as `hf:models/hubert`.

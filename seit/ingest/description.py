@@ -1,5 +1,6 @@
 """Description of a job: all that determines the bytes of its store."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,30 @@ def describe_job(
     }
 
 
+def is_same_job(earlier: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    """Return True if two descriptions are of one job, perhaps by different versions.
+
+    Jobs of sounds once took ``max_pixels``, which had no effect.
+    """
+    return _effective(earlier) == _effective(job)
+
+
+def _effective(job: Mapping[str, Any]) -> dict[str, Any]:
+    ignored = ("max_pixels",) if "max_seconds" in job else ()
+    return {key: value for key, value in job.items() if key not in ignored}
+
+
 def check_same_job(earlier: dict[str, Any], job: dict[str, Any], store: Path | str) -> None:
     """Refuse to continue a job at ``store`` that began as another one.
 
     Raises:
         UsageError: the descriptions differ; the message says in what.
     """
-    if earlier == job:
+    if is_same_job(earlier, job):
         return
     # The source's fingerprint covers the splits, so another setting may change it too.
-    settings = [key for key in {**job, **earlier} if earlier.get(key) != job.get(key)]
+    one, other = _effective(earlier), _effective(job)
+    settings = [key for key in {**other, **one} if one.get(key) != other.get(key)]
     if EDITS_ENTRY in earlier:
         raise UsageError(
             f"{store} was updated, merged, filtered or had samples deleted after it was made; pass "

@@ -12,25 +12,30 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seit.devices import choose_device
-from seit.errors import DamagedError, SeitError
+from seit.errors import SeitError
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.description import check_same_job, describe_job, describe_tokenizer
+from seit.ingest.description import (
+    check_same_job,
+    describe_job,
+    describe_tokenizer,
+    is_same_job,
+)
 from seit.ingest.engines.base import Engine, Work
 from seit.ingest.engines.registry import choose_engine
 from seit.ingest.engines.shards import ShardPlant
-from seit.ingest.fit import fit_tokenizer, make_reader, measure, sample_inputs
+from seit.ingest.fit import fit_tokenizer, make_reader, measure
 from seit.ingest.input_list import INPUTS_NAME, list_inputs
 from seit.ingest.inputs.reader import Reader
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.pieces.job import tokenize_pieces
 from seit.ingest.plan import ShardPlan, plan_shards
+from seit.ingest.replace import check_sizes, holds_store, is_made, replace_store
 from seit.ingest.resolve import with_own_backbone
 from seit.ingest.result import PartResult, TokenizeResult, result_of
 from seit.ingest.settle import settle_job
@@ -55,7 +60,7 @@ from seit.shards import (
     write_index,
     write_listed,
 )
-from seit.stores import CONTAINERS, check_own_files, recode_store
+from seit.stores import CONTAINERS, recode_store
 from seit.tokenizers import (
     Tokenizer,
     codebook_bytes,
@@ -87,25 +92,30 @@ def tokenize(
     config = config or TokenizeConfig()
     if config.plan == "pieces":
         return tokenize_pieces(source, store, config, progress=progress)
-    if is_url(str(store)):
-        return _tokenize_to_url(source, str(store), config, progress)
-    refuse_workdir(store, config.workdir)
-    store = Path(store)
-    check_target(store, source)
-    corpus, config, given = settle_job(source, config)
+    is_remote = is_url(str(store))
+    if not is_remote:
+        refuse_workdir(store, config.workdir)
     try:
-        return tokenize_corpus(corpus, store, config, given, progress=progress)
+        if is_remote:
+            return _tokenize_to_url(source, str(store), config, progress)
+        return _tokenize_to_folder(source, Path(store), config, progress)
     except NothingReadableError as error:
         raise SeitError(str(error)) from None
 
 
-def _check_own_files(store: Path) -> None:
-    """Refuse to replace a store whose folder holds other things; a damaged card names none."""
-    try:
-        card = open_store(store).card
-    except SeitError:
-        return
-    check_own_files(store, card, reason="which would be lost with the store")
+def _tokenize_to_folder(
+    source: str | Path, store: Path, config: TokenizeConfig, progress: JobProgress | None
+) -> TokenizeResult:
+    check_target(store, source)
+    corpus, config, given = settle_job(source, config)
+    if not (config.overwrite and holds_store(store)):
+        return tokenize_corpus(corpus, store, config, given, progress=progress)
+
+    def make(folder: Path, overwrite: bool) -> TokenizeResult:
+        settings = replace(config, overwrite=overwrite)
+        return tokenize_corpus(corpus, folder, settings, given, progress=progress)
+
+    return replace_store(store, describe_job(corpus.fingerprint, config, given), make)
 
 
 def tokenize_corpus(
@@ -134,15 +144,12 @@ def tokenize_corpus(
             return _finished(workspace, job, corpus, config)
         earlier = workspace.read_job()
         replace = workspace.is_replacing or (
-            config.overwrite and (has_card or earlier not in (None, job))
+            config.overwrite
+            and (has_card or (earlier is not None and not is_same_job(earlier, job)))
         )
-        if has_card and replace:
-            _check_own_files(store)
         if earlier is None or replace:
             if given is None:
                 _LOG.info("fitting %s, %s codes", config.tokenizer, f"{config.fitted_codes:,}")
-            elif has_card:  # which is lost from here on
-                sample_inputs(corpus, reader, count=1, split="train")
             tokenizer = given or fit_tokenizer(corpus, config, reader)
             workspace.begin(job, tokenizer, replace=replace)
         else:
@@ -158,12 +165,16 @@ def _tokenize_to_url(
 ) -> TokenizeResult:
     staging = staging_folder(url, config.workdir)
     found = find_remote(url, staging, overwrite=config.overwrite)
+    if not found:
+        check_target(staging, source)
+    corpus, config, given = settle_job(source, config)
+    job = describe_job(corpus.fingerprint, config, given)
     if found:
-        corpus, config, given = settle_job(source, config)
-        check_same_job(dict(found.card.job), describe_job(corpus.fingerprint, config, given), url)
+        check_same_job(dict(found.card.job), job, url)
         return result_of(found, 0.0, corpus.warnings)
-    result = tokenize(source, staging, replace(config, workdir=None), progress=progress)
-    assert isinstance(result, TokenizeResult), "only jobs in pieces have parts"
+    overwrite = config.overwrite and not is_made(staging, job)  # killed during the upload
+    settings = replace(config, overwrite=overwrite)
+    result = tokenize_corpus(corpus, staging, settings, given, progress=progress)
     upload(staging, url)
     return result
 
@@ -317,7 +328,7 @@ def _finished(
     """Return the result of a finished job, and clean up after it."""
     store = open_store(workspace.store)
     check_same_job(dict(store.card.job), job, store.path)
-    _check_sizes(store)
+    check_sizes(store)
     if config.strict and store.card.skipped:
         raise SeitError(
             f"{store.path} is complete but lacks {store.card.skipped:,} inputs that could not be "
@@ -327,14 +338,3 @@ def _finished(
         with suppress(SeitError), workspace.locked():
             workspace.remove()
     return result_of(store, 0.0, corpus.warnings)
-
-
-def _check_sizes(store: Store) -> None:
-    shards = (record for split in store.card.splits.values() for record in split)
-    for record in chain(store.card.files, shards):
-        path = store.path / record.file
-        if not path.is_file() or path.stat().st_size != record.bytes:
-            raise DamagedError(
-                f"{path} is missing or not of {record.bytes:,} bytes; `seit verify` lists all "
-                "damage, and --overwrite makes the store again"
-            )

@@ -22,11 +22,11 @@ from seit.errors import UsageError
 from seit.files import explained_writes, inside, write_atomically
 from seit.ingest.plan import ShardPlan
 from seit.locks import LOCK_NAME, is_same_file, refuse_links, take_lock
-from seit.shards import CARD_NAME, FORMAT_NAME, TOKENIZER_NAME, ShardRecord, is_url
-from seit.stores import JOB_FOLDER, check_not_replaced
+from seit.shards import CARD_NAME, TOKENIZER_NAME, ShardRecord, is_url
+from seit.store_folders import JOB_FOLDER, is_card, refuse_inside_store
+from seit.stores import check_not_replaced
 from seit.tokenizers import Tokenizer, save_tokenizer
 
-_CARD_HEAD_BYTES = 256
 MAX_JOB_BYTES = 1 << 28
 """Size limit of the description of a job, or of a finished shard with its list of skipped inputs.
 """
@@ -173,19 +173,21 @@ def check_target(store: Path, source: str | Path) -> None:
     """Check that a STORE path can become a store, without changing anything.
 
     Raises:
-        UsageError: it lies inside SRC or around it, is a file or URL, or has other contents.
+        UsageError: it lies inside SRC or around it or inside a store, is a file or URL, or has
+            other contents.
     """
     if _URL.match(str(store)):
         raise UsageError(f"{store} is a remote address as a path; pass it as text, not as a Path")
     try:
         _check_apart(store, source)
+        refuse_inside_store(store)
         if store.is_symlink() and not store.exists():
             raise UsageError(f"{store} is a link that leads nowhere; STORE must be a folder")
         if store.exists() and not store.is_dir():
             raise UsageError(f"{store} is a file; STORE must be a new folder or a store")
         if not store.is_dir() or not any(store.iterdir()):
             return
-        if not (store / JOB_FOLDER).is_dir() and not _is_card(store / CARD_NAME):
+        if not (store / JOB_FOLDER).is_dir() and not is_card(store / CARD_NAME):
             raise UsageError(
                 f"{store} already holds something that is not a store; choose a new or empty folder"
             )
@@ -202,14 +204,6 @@ def _check_apart(store: Path, source: str | Path) -> None:
         raise UsageError(f"STORE {store} lies inside SRC {source}; choose a folder outside it")
     if inner in outer.parents:
         raise UsageError(f"SRC {source} lies inside STORE {store}; choose a new or empty folder")
-
-
-def _is_card(path: Path) -> bool:
-    """Return True if a file is the card of a store, even a damaged one."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return FORMAT_NAME.encode() in file.read(_CARD_HEAD_BYTES)
 
 
 def _remove_all(folder: Path, *, but: Set[str]) -> None:

@@ -6,7 +6,6 @@ from .blocks import (
 from .card import (
     CARD_NAME as CARD_NAME,
     EDITS_ENTRY as EDITS_ENTRY,
-    FORMAT_NAME as FORMAT_NAME,
     MAX_GRID_SIDE as MAX_GRID_SIDE,
     MAX_SHARD_BLOCKS as MAX_SHARD_BLOCKS,
     Card as Card,
@@ -45,7 +44,7 @@ from .folders.local import LocalFolder as LocalFolder
 from .folders.places import Location as Location, is_url as is_url, open_folder as open_folder
 from .folders.remote import RemoteFolder as RemoteFolder
 from .folders.retries import RetryPolicy as RetryPolicy, hide_secrets as hide_secrets
-from .frames import Kind as Kind
+from .frames import FRAME_OVERHEAD_BYTES as FRAME_OVERHEAD_BYTES, Kind as Kind
 from .index import (
     SplitIndex as SplitIndex,
     encode_index as encode_index,

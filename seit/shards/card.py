@@ -24,12 +24,12 @@ from seit.shards.context import MAX_CODES as MAX_CONTEXT_CODES, ContextCodec
 from seit.shards.folders import Folder, LocalFolder, Location, open_folder
 from seit.shards.frames import MAX_COUNT
 from seit.shards.names import is_inner_path, is_split_name
+from seit.store_folders import CARD_NAME as CARD_NAME, FORMAT_NAME, JOB_FOLDER
 
-CARD_NAME = "store.json"
-FORMAT_NAME = "seit-store"
 EDITS_ENTRY = "edits"
 """Field of a card's ``job`` that lists later edits of the store, in order."""
 FORMAT_VERSION = 1
+_RUN_NAME = "run.json"  # of a run, which is no store
 CODECS = (PackedCodec.name, ContextCodec.name)
 CONTAINERS = ("wds", "zarr")
 MAX_CARD_BYTES = 1 << 28
@@ -254,6 +254,13 @@ def read_card(location: Location) -> Card:
 def _no_store_at(folder: Folder) -> str:
     if not isinstance(folder, LocalFolder):
         return f"no store at {folder}: it holds no {CARD_NAME}; check the address"
+    if (folder.path / JOB_FOLDER / "job.json").is_file():
+        return (
+            f"no store at {folder}: its tokenize job is unfinished; run the same `seit tokenize` "
+            "command again to finish it"
+        )
+    if (folder.path / _RUN_NAME).is_file():
+        return f"no store at {folder}: it is a run; `seit runs list {folder}` shows it"
     what = f"holds no {CARD_NAME}" if folder.path.is_dir() else "is not a folder"
     return f"no store at {folder}: it {what}; make one with `seit tokenize SRC {folder}`"
 

@@ -14,13 +14,15 @@ from .recode import (
     recode_store as recode_store,
 )
 from .replace import (
-    JOB_FOLDER as JOB_FOLDER,
     Record as Record,
     check_folder as check_folder,
     check_not_replaced as check_not_replaced,
     check_own_files as check_own_files,
+    check_replaceable as check_replaceable,
     held_store as held_store,
+    is_half_replaced as is_half_replaced,
     put_in_place as put_in_place,
+    put_over as put_over,
 )
 from .rewrite import (
     Contents as Contents,

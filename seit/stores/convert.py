@@ -11,7 +11,7 @@ from seit.shards import CARD_NAME, LocalFolder, Location, Store, open_folder, op
 from seit.stores.copy import copy_store
 from seit.stores.hub import hub_name, is_hub, upload_store
 from seit.stores.official import export_official, find_official, import_official
-from seit.stores.place import place_store, work_folder
+from seit.stores.place import locked_target, place_store, work_folder
 from seit.stores.recode import CONTAINERS, check_names, recode_store, recode_straight
 from seit.stores.sink import RemoteSink
 
@@ -61,15 +61,16 @@ def convert_store(
         source: path or URL of a store, or local folder with official files.
         target: path or URL, new or empty; ``hf://owner/name`` is a dataset of the hub, which gets a
             dataset card too, see :func:`seit.stores.hub.upload_store`.
-        codec: ``"packed"`` or ``"context"``; see :func:`seit.stores.recode.recode_store`.
+        codec: ``"packed"`` or ``"context"``, which becomes ``"packed"`` where it would not make the
+            store smaller; see :func:`seit.stores.recode.recode_store`.
         container: ``"wds"``, ``"zarr"`` or ``"official"``.
         license_id: license on the dataset card of ``hf://``.
         private: whether a new dataset of ``hf://`` is private.
         progress: callback for progress.
 
     Raises:
-        UsageError: there is nothing to convert, ``target`` is not empty, a name is unknown, or the
-            tokens do not fit into official files, whose grids are 32×32.
+        UsageError: there is nothing to convert, ``target`` is ``source`` or not empty, a name is
+            unknown, or the tokens do not fit into official files, whose grids are 32×32.
         DamagedError: the source is damaged.
         SeitError: a disk is full or a remote server does not respond.
     """
@@ -82,6 +83,7 @@ def convert_store(
             "a license and privacy are for uploads to hf://OWNER/NAME; leave --license and "
             "--private out"
         )
+    _check_apart(source, target)
     if container == OFFICIAL:
         return _export(source, target, codec, progress)
     check_names(codec or "packed", container or "wds")
@@ -94,13 +96,27 @@ def convert_store(
             store = open_store(imported)
             _recode(store, folder, target, codec=codec, container=container, progress=progress)
     elif codec is None and container is None:
-        copy_store(source, target, progress=progress)
+        with locked_target(target):
+            copy_store(source, target, progress=progress)
     else:
         store = open_store(source)
         codec, container = codec or store.card.codec, container or store.card.container
         with work_folder(target, resumes=container == CONTAINERS[0]) as folder:
             _recode(store, folder, target, codec=codec, container=container, progress=progress)
     return _described(open_store(target))
+
+
+def _check_apart(source: Location, target: Location) -> None:
+    """Refuse to convert a folder into itself."""
+    one, other = open_folder(source), open_folder(target)
+    if isinstance(one, LocalFolder) and isinstance(other, LocalFolder):
+        is_same = one.path.resolve() == other.path.resolve()
+    else:
+        is_same = str(one).rstrip("/") == str(other).rstrip("/")
+    if is_same:
+        raise UsageError(
+            f"{one} is both SRC and DST, and a store is not converted in place; name a new DST"
+        )
 
 
 def _described(store: Store) -> Conversion:
@@ -178,7 +194,8 @@ def _export(
             f"{store.folder} holds grids of {grid[0]}×{grid[1]} and naver-ai/seit's files only "
             f"hold {OFFICIAL_GRID[0]}×{OFFICIAL_GRID[1]}, those of images of 256 px"
         )
-    written = export_official(store, place.path, progress=progress)
+    with locked_target(target):
+        written = export_official(store, place.path, progress=progress)
     samples, num_bytes = store.card.samples, sum(written.values())
     return Conversion(samples, num_bytes, num_bytes / max(samples, 1), None, OFFICIAL)
 

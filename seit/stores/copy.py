@@ -13,12 +13,14 @@ from seit.shards import (
     Card,
     FileRecord,
     Folder,
+    LocalFolder,
     Location,
     RetryPolicy,
     SealedFolder,
     open_folder,
     read_card,
 )
+from seit.store_folders import refuse_inside_store
 
 
 def copy_store(
@@ -52,6 +54,8 @@ def copy_store(
     """
     old = open_folder(source, storage_options=storage_options, retry=retry).place
     new = open_folder(target, storage_options=storage_options, retry=retry)
+    if isinstance(new, LocalFolder):
+        refuse_inside_store(new.path)
     card = read_card(old)
     sealed = SealedFolder(old, card)
     records = card.records

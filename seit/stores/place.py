@@ -12,6 +12,7 @@ from seit.errors import UsageError
 from seit.files import explained_writes, publish
 from seit.locks import LOCK_NAME, NoLocksError, refuse_links, take_lock
 from seit.shards import LocalFolder, Location, open_folder
+from seit.store_folders import refuse_inside_store
 from seit.stores.copy import copy_store
 from seit.stores.sink import UNFINISHED_NAME
 
@@ -30,7 +31,7 @@ def work_folder(target: Location, *, resumes: bool = False) -> Iterator[Path]:
         resumes: whether a remote target may hold an unfinished store, of whatever call.
 
     Raises:
-        UsageError: ``target`` is neither new nor empty, or cannot be written.
+        UsageError: ``target`` is neither new nor empty, lies in a store, or cannot be written.
         SeitError: another call is writing there.
     """
     place = open_folder(target)
@@ -42,6 +43,7 @@ def work_folder(target: Location, *, resumes: bool = False) -> Iterator[Path]:
             yield Path(name)
         return
     path = place.path.absolute()
+    refuse_inside_store(place.path)
     _check_empty(place.path)
     work = path.with_name(f".{path.name}.unfinished")
     with _locked(work, path):
@@ -50,6 +52,24 @@ def work_folder(target: Location, *, resumes: bool = False) -> Iterator[Path]:
         with explained_writes(path):
             made.mkdir()
         yield made
+
+
+@contextmanager
+def locked_target(target: Location) -> Iterator[None]:
+    """Lock a local target, which is written in place, against a second call.
+
+    Raises:
+        UsageError: it lies in a store, or cannot be written.
+        SeitError: another call is writing there.
+    """
+    place = open_folder(target)
+    if not isinstance(place, LocalFolder):
+        yield
+        return
+    refuse_inside_store(place.path)
+    path = place.path.absolute()
+    with _locked(path.with_name(f".{path.name}.unfinished"), path):
+        yield
 
 
 def _check_empty(path: Path) -> None:

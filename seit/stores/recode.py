@@ -11,12 +11,14 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from seit.errors import DamagedError, UsageError
 from seit.files import explained_writes, inside
 from seit.progress import Count
 from seit.shards import (
     CODEBOOK_NAME,
+    FRAME_OVERHEAD_BYTES,
     MAX_CODES,
     Block,
     Card,
@@ -65,9 +67,9 @@ def recode_store(
     check_split_names(source)
     sink = Sink(target)
     if codec == ContextCodec.name and _serves(source):
-        fitted = fit_codec(source)
+        fitted = _CountingCodec.build(source.card.layout, fit_codec(source).tables)
         card = _write(source, sink, fitted, container, progress)
-        if _content_bytes(card) < _packed_bytes(source):
+        if fitted.saved_bytes > len(fitted.tables):
             sink.write_card(card)
             return card
     card = _write(source, sink, PackedCodec(source.card.layout), container, progress)
@@ -247,16 +249,17 @@ def check_labels(labels: npt.NDArray[np.integer], num_classes: int, *, where: ob
         )
 
 
-def _content_bytes(card: Card) -> int:
-    return sum(record.bytes for record in card.records)
+class _CountingCodec(ContextCodec):
+    """Codec `context` that counts the bytes that its frames save compared with packed ones."""
 
+    saved_bytes = 0
 
-def _packed_bytes(source: Store) -> int:
-    """Return the packed size of the store, slightly low: without labels, keys and tar headers."""
-    if source.card.codec == PackedCodec.name:
-        return _content_bytes(source.card)
-    beside = sum(record.bytes for record in source.card.files)
-    return beside + source.card.samples * source.card.layout.sample_bytes
+    @override
+    def encode(self, tokens_NHW: npt.NDArray[np.unsignedinteger]) -> bytes:
+        frame = super().encode(tokens_NHW)
+        packed_bytes = FRAME_OVERHEAD_BYTES + len(tokens_NHW) * self.layout.sample_bytes
+        self.saved_bytes += packed_bytes - len(frame)
+        return frame
 
 
 def check_names(codec: str, container: str) -> None:

@@ -18,10 +18,9 @@ from seit.errors import DamagedError, SeitError, UsageError
 from seit.files import PARTIAL_SUFFIX, explained_writes, write_atomically
 from seit.locks import LOCK_NAME, is_locked, refuse_links, take_lock
 from seit.shards import CARD_NAME, Card, LocalFolder, Store, read_card
+from seit.store_folders import JOB_FOLDER
 from seit.stores.exchange import exchange_folders
 
-JOB_FOLDER = ".tokenize"
-"""Subfolder in which a tokenize job works; it may hold samples, and the job's lock."""
 _RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 1 << 24
 
@@ -72,9 +71,56 @@ def put_in_place(store: Store, work: Path, *, request: str, outcome: Mapping[str
     """
     flush_folders(work / "new")
     store.sealed.check()  # files may have been linked, not read
+    _exchange(store.path, work, request=request, outcome=outcome)
+
+
+def put_over(
+    path: Path, made: Path, work: Path, *, request: str, outcome: Mapping[str, Any]
+) -> None:
+    """Replace the folder of a store, perhaps damaged, by the finished store ``made`` next to it.
+
+    Args:
+        path: folder of the old store, resolved.
+        made: folder of the new store, in the same folder.
+        work: folder from :func:`held_store`.
+        request: request for the new store.
+        outcome: return value of the call, also for a repeated call after a kill.
+
+    Raises:
+        SeitError: the disk is full, or the folders cannot be exchanged; the old store is unchanged.
+    """
+    flush_folders(made)
+    with explained_writes(path):
+        shutil.copymode(path, made)
+        made.rename(work / "new")
+    _exchange(path, work, request=request, outcome=outcome)
+
+
+def _exchange(path: Path, work: Path, *, request: str, outcome: Mapping[str, Any]) -> None:
     write_record(work, request, outcome, seal=read_card(work / "new").seal)
-    replace_folder(store.path, work)
-    end_earlier(store.path, work)
+    replace_folder(path, work)
+    end_earlier(path, work)
+
+
+def is_half_replaced(path: Path) -> bool:
+    """Return True if a kill between two renames left no folder at ``path``, resolved."""
+    return not path.exists() and (work_of(path) / _RECORD_NAME).exists()
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse a store where a disk is mounted, which no other folder can replace.
+
+    Args:
+        path: the store's folder, resolved.
+
+    Raises:
+        UsageError: a disk is mounted there.
+    """
+    if path.exists() and path.stat().st_dev != path.parent.stat().st_dev:
+        raise UsageError(
+            f"a disk is mounted at {path}, and the new store is made next to the old one; move the "
+            "store into a folder of that disk, or remove it first"
+        )
 
 
 def write_record(work: Path, request: str, outcome: Mapping[str, Any], *, seal: str) -> None:

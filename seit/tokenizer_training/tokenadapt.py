@@ -116,6 +116,7 @@ def train_tokenadapt(
     config: TokenAdaptConfig,
     out: str | Path,
     *,
+    root: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -133,6 +134,7 @@ def train_tokenadapt(
         source: SRC, the images that it was made from.
         config: settings.
         out: output file, for ``augment.token_adapt``.
+        root: base folder of a manifest's relative paths; None for the manifest's own.
         resume: resume an existing training, if any; returns the result of a finished one.
         overwrite: replace ``out`` and its run if they exist.
         progress: callback after each step.
@@ -155,7 +157,7 @@ def train_tokenadapt(
     torch.manual_seed(config.seed)
     network = TokenAdapt(tokenizer.codebook, dim=config.dim, num_heads=config.num_heads).to(device)
     _LOG.info("listing %s", source)
-    fingerprint, training, held_out = _list(store, source, config)
+    fingerprint, training, held_out = _list(store, source, config, root=root)
     with entered(
         folder,
         config,
@@ -179,12 +181,13 @@ def train_tokenadapt(
 
 
 def _list(
-    store: Store, source: str | Path, config: TokenAdaptConfig
+    store: Store, source: str | Path, config: TokenAdaptConfig, *, root: Path | None
 ) -> tuple[str, Sequence[Instance], Sequence[Instance]]:
     """Return the fingerprint of the inputs, and the shuffled instances of both splits."""
     corpus = list_corpus(
         source,
         val_fraction=float(store.card.job["val_fraction"]),
+        root=root,
         kept_splits=kept_splits(store),
     )
     splits = corpus.by_split()

@@ -17,6 +17,7 @@ import numpy as np
 from seit.confusion import MATRIX_CLASSES, Confusion
 from seit.errors import UsageError
 from seit.files import check_new_file, explained_writes, new_file
+from seit.store_folders import refuse_inside_store
 from seit.training.evaluate import RunEvaluation
 from seit.training.prediction import Prediction
 
@@ -72,10 +73,11 @@ def check_new_tables(out: Path) -> None:
     """Check that `write_evaluation` can write to ``out``.
 
     Raises:
-        UsageError: it is an existing file, or a folder that is not empty.
+        UsageError: it is an existing file, a folder that is not empty, or lies in a store.
     """
     if out.suffix == SUFFIX:
         return check_new_file(out)
+    refuse_inside_store(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already holds something; choose a new folder, or a .csv file")
     return None

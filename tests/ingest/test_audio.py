@@ -19,6 +19,7 @@ import soxr
 import torch
 from hypothesis import given, settings, strategies as st
 from support.files import plant, tree
+from support.stores import edit_card
 
 import seit
 from seit.cli import main
@@ -355,6 +356,17 @@ def test_a_killed_job_goes_on_to_the_same_bytes(corpus, made, tmp_path, monkeypa
     assert tree(store) == tree(path)
     with pytest.raises(UsageError, match=r"max_seconds was 600\.0 and is 9\.0"):
         tokenize(corpus, store, replace(CONFIG, max_seconds=9.0))
+
+
+def test_a_pixel_limit_of_an_earlier_version_is_no_other_job(corpus, made, tmp_path):
+    """Earlier versions took it for sounds too, without effect."""
+    store = shutil.copytree(made[0], tmp_path / "store")
+    edit_card(store, lambda body: body["job"].update(max_pixels=1_000_000))
+    with pytest.raises(UsageError, match="leave --max-pixels out"):
+        tokenize(corpus, store, replace(CONFIG, max_pixels=1_000_000))
+    assert tokenize(corpus, store, CONFIG).samples_per_second == 0
+    with pytest.raises(UsageError, match=r"other job \(seed was 0 and is 1\)"):
+        tokenize(corpus, store, replace(CONFIG, seed=1))
 
 
 @pytest.fixture(scope="module")

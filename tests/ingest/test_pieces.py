@@ -457,6 +457,16 @@ def test_another_job_is_refused_and_replaced_only_when_asked(tars, tmp_path, mon
     tokenize(tars, store, replace(other, overwrite=True))
     assert verify_store(store).ok
     assert seit.open(store).card.tokenizer.codebook_size == 16
+    old = tree(store)
+    again = replace(CONFIG, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("seit.ingest.pieces.job.seal_store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(tars, store, again)
+    assert tree(store) == old
+    assert tokenize(tars, store, again).samples_per_second == 0  # all pieces were made
+    assert seit.open(store).card.tokenizer.codebook_size == 32
+    assert not (tmp_path / ".store.replacing").exists()
     foreign = plant(tmp_path / "mine", {"thesis.tex": b"mine"})
     assert "already holds" in message(UsageError, tars, foreign, CONFIG)
 
@@ -531,3 +541,10 @@ def test_sources_that_have_no_pieces(tmp_path):
     assert "does not exist" in message(UsageError, tmp_path / "none", tmp_path / "x", CONFIG)
     several = plant(tmp_path / "t", {"l.csv": b"path,labels\na.png,x|y\n", "a.png": png(0, 24)})
     assert "several labels" in message(UsageError, several / "l.csv", tmp_path / "x", CONFIG)
+
+
+def test_a_table_in_another_encoding_is_named_by_its_own_path(tmp_path):
+    table = plant(tmp_path, {"t.csv": "path,label\n1.png,Öl\n".encode("latin-1")}) / "t.csv"
+    text = message(UsageError, table, tmp_path / "store", CONFIG)
+    assert f"{table} is not in UTF-8 (byte 0xD6) but probably in Latin-1" in text
+    assert f"iconv -f WINDOWS-1252 -t UTF-8 {table} > {table.with_name('t-utf8.csv')}`" in text

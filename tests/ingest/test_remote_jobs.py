@@ -159,7 +159,12 @@ def test_a_store_is_uploaded_with_its_card_last(corpora, bucket, tmp_path, monke
     assert (again.samples, again.samples_per_second) == (COUNT, 0)
     with pytest.raises(UsageError, match="belongs to another job"):
         tokenize(corpora / "folder", url, config)
-    tokenize(corpora / "folder", url, replace(config, overwrite=True))
+    other = replace(config, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("seit.ingest.upload.copy_store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(corpora / "folder", url, other)
+    assert tokenize(corpora / "folder", url, other).samples_per_second == 0  # only uploads
     assert verify_store(url).ok
     assert seit.open(url).card.skipped == 2
 

@@ -24,6 +24,7 @@ import seit
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import RemoteFolder, RetryPolicy
 from seit.shards.card_text import SEAL_BYTES
+from seit.shards.folders import retries
 from seit.shards.frames import Kind
 from seit.stores import copy_store, verify_store
 from seit.tokenizers import PatchTokenizer, codebook_bytes, tokenizer_bytes
@@ -533,3 +534,32 @@ def test_a_codebook_that_is_not_the_cards(intact, memory):
     memory["/corpus/codebook.safetensors"].write(save({"codebook": np.zeros((16, 4))})[:300])
     with pytest.raises(DamagedError, match="does not match its checksum"):
         _ = seit.open("memory://corpus", cache_bytes=0).codebook
+
+
+def test_the_first_retry_is_logged_in_one_line_without_secrets(monkeypatch, caplog):
+    """Requests that fail together say so once; a permanent failure, not at all."""
+    monkeypatch.setattr(retries, "_NOTICES", retries._Notices())
+    retry = RetryPolicy(attempts=3, first_wait_seconds=0.001)
+
+    def fail():
+        raise ConnectionRefusedError("https://me:word@host/a?token=1 refused")
+
+    for _ in range(2):
+        with pytest.raises(SeitError, match="failed 3 times"):
+            retry.call(fail, what="reading https://host/a")
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("seit")]
+    assert line.startswith("reading https://host/a failed with ConnectionRefusedError")
+    assert line.endswith("trying again, up to 2 times")
+    assert "word" not in line
+    assert "token" not in line
+
+
+def test_a_failure_that_is_final_is_not_announced_as_a_retry(monkeypatch, caplog):
+    monkeypatch.setattr(retries, "_NOTICES", retries._Notices())
+
+    def fail():
+        raise PermissionError("no")
+
+    with pytest.raises(PermissionError):
+        RetryPolicy().call(fail, what="reading https://host/a")
+    assert not caplog.records

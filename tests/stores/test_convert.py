@@ -109,6 +109,44 @@ def test_a_store_that_would_grow_stays_packed(tmp_path):
     same_content(tmp_path / "coded", columns)
 
 
+@pytest.mark.parametrize("container", ["wds", "zarr"])
+def test_a_coded_store_keeps_its_codec_where_little_is_saved(tmp_path, container):
+    """Labels, keys and metadata, as large as the tokens, take no part in the choice."""
+    long_keys = "{}/a folder of a long name for pictures that are small/{}.jpg".format
+    build_store(tmp_path / "one", shards=SHARDS, codec="context", key_of=long_keys)
+    result = convert_store(tmp_path / "one", tmp_path / "two", codec="context", container=container)
+    tables = len(seit.open(tmp_path / "one").codec.tables)
+    stored = sum(
+        int(shard.open_stored_bytes(block).sum())
+        for split in seit.open(tmp_path / "one").values()
+        for shard, block in split.blocks()
+    )
+    card = seit.open(tmp_path / "one").card
+    packed = card.samples * card.layout.sample_bytes
+    assert (result.codec == "context") == (stored + tables < packed)
+
+
+def test_a_store_is_not_converted_into_itself(source, tmp_path):
+    path = shutil.copytree(source[0], tmp_path / "store")
+    (tmp_path / "link").symlink_to(path)
+    before = tree(path)
+    for target in (path, tmp_path / "link", str(path) + "/"):
+        for options in ({}, {"codec": "context"}, {"container": "official"}):
+            with pytest.raises(UsageError, match="is both SRC and DST"):
+                convert_store(path, target, **options)
+    assert tree(path) == before
+
+
+def test_a_packed_store_says_why(source, tmp_path, capsys):
+    build_store(tmp_path / "small", grid=(4, 4), num_codes=391, shards=SHARDS)
+    for name, words in (("small", ["the store is packed"]), (None, [])):
+        path = source[0] if name is None else tmp_path / name
+        main(["convert", str(path), str(tmp_path / f"{name}-coded"), "--codec", "context"])
+        warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert len(warnings) == len(words)
+        assert all(word in line for word, line in zip(words, warnings, strict=True))
+
+
 def test_too_many_codes_stay_packed(tmp_path):
     columns = build_store(tmp_path / "large", grid=(2, 2), num_codes=5000, shards=SHARDS)
     assert convert_store(tmp_path / "large", tmp_path / "coded", codec="context").codec == "packed"

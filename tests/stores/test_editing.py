@@ -389,6 +389,7 @@ def test_a_second_call_with_the_same_new_target_is_refused(tmp_path):
         lambda: merge_stores(target, [path, path], on_duplicate="skip"),
         lambda: convert_store(path, target, codec="context", container="zarr"),
         lambda: hold_out_samples(seit.open(path), target, **held),
+        lambda: convert_store(path, target),
     )
     refused = []
 

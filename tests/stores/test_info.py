@@ -5,11 +5,13 @@ import os
 
 import numpy as np
 import pytest
+from support.files import plant
 from support.stores import build_store, edit_card
 
 import seit
 from seit.cli import main
-from seit.errors import DamagedError
+from seit.errors import DamagedError, UsageError
+from seit.stores import verify_store
 
 
 @pytest.fixture
@@ -53,6 +55,19 @@ def test_the_command_prints_the_range(store, capsys):
     main(["info", str(path), "--counts", "--json"])
     counts = json.loads(capsys.readouterr().out)["class_counts"]
     assert sum(counts["val"]) == int((np.asarray(columns["val"].labels) >= 0).sum())
+
+
+def test_an_unfinished_job_and_a_run_are_named_as_such(tmp_path):
+    for name, file, words in (
+        ("begun", ".tokenize/job.json", "its tokenize job is unfinished; run the same"),
+        ("run", "run.json", "it is a run; `seit runs list"),
+        ("other", "notes.txt", "make one with `seit tokenize SRC"),
+    ):
+        plant(tmp_path / name, {file: b"{}"})
+        with pytest.raises(UsageError, match=words):
+            seit.info(tmp_path / name)
+        with pytest.raises(UsageError, match=words):
+            verify_store(tmp_path / name)
 
 
 @pytest.fixture

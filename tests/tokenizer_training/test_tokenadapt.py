@@ -269,6 +269,19 @@ def test_wrong_arguments_are_refused(store, corpus, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_a_table_takes_the_root_of_its_paths(store, corpus, tmp_path):
+    paths = sorted(path for path in corpus.rglob("*") if path.is_file())
+    table = tmp_path / "tables" / "pictures.csv"
+    table.parent.mkdir()
+    lines = [f"{path.relative_to(corpus)},{path.relative_to(corpus).parts[0]}" for path in paths]
+    table.write_text("\n".join(["path,split", *lines]) + "\n")
+    short = replace(CONFIG, steps=1, warmup_steps=0)
+    with pytest.raises(SeitError):
+        train_tokenadapt(store, table, short, tmp_path / "without")
+    result = train_tokenadapt(store, table, short, tmp_path / "with", root=corpus)
+    assert result.images == train_tokenadapt(store, corpus, short, tmp_path / "folder").images
+
+
 def test_unreadable_images_are_left_out_and_a_corpus_of_them_is_refused(store, corpus, tmp_path):
     for split, broken in (("train", 40), ("val", 3)):
         (tmp_path / "src" / split / "stripes").mkdir(parents=True)

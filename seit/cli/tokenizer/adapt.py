@@ -18,6 +18,7 @@ def adapt(
     /,
     *,
     out: Path | None = None,
+    root: Path | None = None,
     overwrite: bool = False,
     flags: TrainingFlags = TrainingFlags(),  # noqa: B008 - frozen
 ) -> None:
@@ -31,6 +32,7 @@ def adapt(
         store: A store of images.
         src: The images that it was made from.
         out: A new .safetensors file.
+        root: Folder that a manifest's relative paths start from; its own by default.
         overwrite: Replace FILE and its run.
         flags: Flags of all trainings.
     """
@@ -49,6 +51,7 @@ def adapt(
             src,
             settings,
             out,
+            root=root,
             resume=flags.resume,
             overwrite=overwrite,
             progress=noted_on(bar, _NOTES),

@@ -17,7 +17,7 @@ from typing import Any
 from seit.devices import choose_device
 from seit.errors import SeitError
 from seit.ingest.config import TokenizeConfig
-from seit.ingest.description import check_same_job, describe_job
+from seit.ingest.description import check_same_job, describe_job, is_same_job
 from seit.ingest.engines.base import Work
 from seit.ingest.engines.registry import choose_engine
 from seit.ingest.fit import make_reader
@@ -34,13 +34,14 @@ from seit.ingest.pieces.sample import fit_job
 from seit.ingest.pieces.seal import Sealed, label_warnings, seal_store
 from seit.ingest.pieces.settle import settle_pieces
 from seit.ingest.pieces.waits import say_waits
+from seit.ingest.replace import holds_store, replace_store
 from seit.ingest.resolve import with_own_backbone
 from seit.ingest.result import PartResult, TokenizeResult, result_of
 from seit.ingest.workspace import check_target
 from seit.locks import LOCK_NAME, refuse_links, take_lock
 from seit.lookahead import map_ahead
 from seit.shards import CARD_NAME, SKIPPED_NAME, LocalFolder, Store, TokenLayout, open_store
-from seit.stores import JOB_FOLDER
+from seit.store_folders import JOB_FOLDER
 from seit.tokenizers import Tokenizer
 
 FIT_SECONDS = 6 * 3600
@@ -73,11 +74,25 @@ def tokenize_pieces(
     if corpus.classes is not None:
         digest = hashlib.sha256("\n".join(corpus.classes).encode())
         job["classes"] = digest.hexdigest()
-    with _lock(place, config):
-        finished = _finished(place, job, corpus, config)
-        if finished is not None:
-            return finished
-        return _Job(place, corpus, config, job, progress).run(given)
+
+    def make(place: JobPlace, config: TokenizeConfig) -> TokenizeResult | PartResult:
+        with _lock(place, config):
+            finished = _finished(place, job, corpus, config)
+            if finished is not None:
+                return finished
+            return _Job(place, corpus, config, job, progress).run(given)
+
+    if not (config.overwrite and isinstance(place.folder, LocalFolder)):
+        return make(place, config)
+    if not holds_store(place.folder.path):
+        return make(place, config)
+
+    def make_whole(folder: Path, overwrite: bool) -> TokenizeResult:
+        result = make(JobPlace(str(folder)), replace(config, overwrite=overwrite))
+        assert isinstance(result, TokenizeResult), "a part never overwrites"
+        return result
+
+    return replace_store(place.folder.path, job, make_whole)
 
 
 @contextmanager
@@ -224,9 +239,9 @@ class _Job:
             UsageError: the place holds another job or something else.
         """
         earlier = self.place.read_job()
-        if earlier is not None and earlier != self.job and not self.config.overwrite:
+        if earlier is not None and not self.config.overwrite:
             check_same_job(earlier, self.job, str(self.place))
-        if earlier != self.job:
+        if earlier is None or not is_same_job(earlier, self.job):
             if self.config.overwrite:
                 self.place.empty(but=f"{JOB_FOLDER}/{LOCK_NAME}")
             self.place.check_empty()

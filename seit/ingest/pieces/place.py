@@ -48,7 +48,7 @@ from seit.shards import (
     open_folder,
     open_store,
 )
-from seit.stores import JOB_FOLDER
+from seit.store_folders import JOB_FOLDER
 from seit.tensors import parse_arrays
 from seit.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from seit.ingest.pieces.piece import Findings, Piece
 from seit.ingest.sources.cells import open_parquet, parquet_errors
 from seit.ingest.sources.corpus import Draft, Kind, shown
 from seit.ingest.sources.manifest import RowFields, file_size, find_paths, read_key
+from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.remote_files import StreamedFile, read_remote
 from seit.ingest.sources.tables import Row, plain, read_table
 from seit.shards import is_url
@@ -45,7 +47,7 @@ class TablePieces:
         Raises:
             UsageError: a row has no usable path, label or split, or may have several labels.
         """
-        with tempfile.TemporaryDirectory(prefix="seit-") as folder:
+        with tempfile.TemporaryDirectory(prefix="seit-") as folder, _named(piece, folder):
             columns, rows = self._rows(piece, Path(folder))
             index = find_paths(columns, piece.shown)
             fields = RowFields(columns, index, label_separator=self.label_separator)
@@ -75,19 +77,28 @@ class TablePieces:
         return read_table(path, source=piece.shown)
 
 
+@contextmanager
+def _named(piece: Piece, folder: str) -> Iterator[None]:
+    """Name the table instead of the copy of its rows in errors."""
+    try:
+        yield
+    except UsageError as error:
+        copy, table = (
+            str(Path(folder) / "rows"),
+            piece.location.removesuffix(Path(piece.name).suffix),
+        )
+        raise UsageError(str(error).replace(copy, table)) from None
+
+
 def _parquet_rows(piece: Piece) -> tuple[list[str], Iterator[Row]]:
-    file = open_parquet(piece.location)
+    file = open_parquet(piece.location, as_dictionaries=True)
     columns = [str(name).strip() for name in file.schema_arrow.names]
 
     def rows() -> Iterator[Row]:
         with file, parquet_errors(piece.location):
-            groups = list(range(piece.start, piece.stop))
-            number = 0
-            for batch in file.iter_batches(batch_size=8192, row_groups=groups):
-                lists = [column.to_pylist() for column in batch.columns]
-                for values in zip(*lists, strict=True):
-                    number += 1
-                    yield f"row {number}", [plain(value) for value in values]
+            found = decode_rows(file, where=piece.location, groups=range(piece.start, piece.stop))
+            for number, (_, values) in enumerate(found, start=1):
+                yield f"row {number}", [plain(value) for value in values]
 
     return columns, rows()
 

@@ -18,6 +18,7 @@ from seit.errors import UnreadableError, UsageError
 from seit.extras import how_to_install
 from seit.files import RangeFile
 from seit.ingest.sources.corpus import Cell, shown
+from seit.ingest.sources.parquet_rows import text_columns
 from seit.ingest.sources.remote_files import RemoteFile
 from seit.shards import is_url
 
@@ -29,8 +30,13 @@ _READ_BYTES = 1 << 20
 """Minimum bytes of a column per disk read."""
 
 
-def open_parquet(location: str, **options: Any) -> Any:
+def open_parquet(location: str, *, as_dictionaries: bool = False, **options: Any) -> Any:
     """Open a Parquet file at a path or URL as ``pyarrow.parquet.ParquetFile``.
+
+    Args:
+        location: path or URL.
+        as_dictionaries: decode columns of texts as dictionaries, for `decode_rows`.
+        options: options of ``ParquetFile``.
 
     Raises:
         UsageError: pyarrow is missing, or the file cannot be read as Parquet.
@@ -42,10 +48,19 @@ def open_parquet(location: str, **options: Any) -> Any:
             f"{location} needs pyarrow, which is not installed; {how_to_install('parquet')}"
         ) from None
     with parquet_errors(location):
-        if not is_url(location):
-            return parquet.ParquetFile(location, **options)
-        file = RemoteFile(location)
-        return parquet.ParquetFile(PythonFile(RangeFile(file.read, file.num_bytes)), **options)
+        remote = RemoteFile(location) if is_url(location) else None
+
+        def opened(**more: Any) -> Any:
+            place: Any = location
+            if remote is not None:
+                place = PythonFile(RangeFile(remote.read, remote.num_bytes))
+            return parquet.ParquetFile(place, **options, **more)
+
+        if not as_dictionaries:
+            return opened()
+        with opened() as file:
+            metadata, texts = file.metadata, text_columns(file.schema)
+        return opened(metadata=metadata, read_dictionary=texts)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from seit.ingest.sources.labels import (
 )
 from seit.ingest.sources.manifest import SPLIT_COLUMN, read_split
 from seit.ingest.sources.media import NOUNS, other, proposal
+from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.splits import HashSplit, split_of
 from seit.ingest.sources.tables import plain
 from seit.ingest.sources.walk import as_text
@@ -173,7 +174,7 @@ def check_configurations(source: str, files: Sequence[SourceFile]) -> None:
 
 def open_table(source: str, file: SourceFile, modality: Modality) -> MediaTable:
     """Open a file and identify its columns."""
-    opened = open_parquet(file.location)
+    opened = open_parquet(file.location, as_dictionaries=True)
     with parquet_errors(file.location):
         schema = opened.schema_arrow
         features = _features(schema)
@@ -327,11 +328,10 @@ def row_values(table: MediaTable, group: int) -> Iterator[dict[str | None, objec
             raise UsageError(f"{table.source.location} declares {num_rows:,} rows in a row group")
         yield from ({} for _ in range(num_rows))
         return
-    for batch in table.file.iter_batches(batch_size=4096, row_groups=[group], columns=chosen):
-        names = batch.schema.names
-        lists = [column.to_pylist() for column in batch.columns]
-        for values in zip(*lists, strict=True):
-            yield {name: plain(value) for name, value in zip(names, values, strict=True)}
+    for names, values in decode_rows(
+        table.file, where=table.source.location, groups=[group], columns=chosen
+    ):
+        yield {name: plain(value) for name, value in zip(names, values, strict=True)}
 
 
 def read_class(value: object, names: tuple[str, ...] | None, where: str) -> str | None:

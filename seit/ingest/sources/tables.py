@@ -1,7 +1,9 @@
 """Rows of a CSV, JSON Lines or Parquet file: column names, and (place, values) one by one."""
 
+import codecs
 import csv
 import math
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import msgspec
 from seit.errors import UsageError
 from seit.ingest.sources.cells import open_parquet, reason_of
 from seit.ingest.sources.corpus import shown
+from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.remote_files import read_remote, remote_size
 from seit.shards import is_url
 
@@ -146,20 +149,19 @@ def _csv_rows(path: Path, lines: Iterator[tuple[int, list[str]]], width: int) ->
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[Row]]:
-    file = open_parquet(str(path))
+    file = open_parquet(str(path), as_dictionaries=True)
     columns = [str(name).strip() for name in file.schema_arrow.names]
 
     def rows() -> Iterator[Row]:
         from pyarrow import ArrowException
 
-        number = 0
         try:
             with file:
-                for batch in file.iter_batches(batch_size=8192):
-                    lists = [column.to_pylist() for column in batch.columns]
-                    for values in zip(*lists, strict=True):
-                        number += 1
-                        yield f"row {number}", [plain(value) for value in values]
+                found = decode_rows(
+                    file, where=str(path), groups=range(file.metadata.num_row_groups)
+                )
+                for number, (_, values) in enumerate(found, start=1):
+                    yield f"row {number}", [plain(value) for value in values]
         except (ArrowException, OSError, ValueError) as error:
             raise _unreadable(path, error) from None
 
@@ -180,6 +182,20 @@ def plain(value: object) -> object:
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:
+    if isinstance(error, UnicodeDecodeError):
+        return _not_utf8(path, error)
     kinds = {".parquet": "Parquet", ".jsonl": "JSON Lines"}
     kind = kinds.get(path.suffix.lower(), "UTF-8 CSV")
     return UsageError(f"{path} cannot be read as {kind}: {reason_of(error)}")
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> UsageError:
+    """Return the error of a text in another encoding, with a guess at it."""
+    with path.open("rb") as file:
+        is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    name, code = ("UTF-16", "UTF-16") if is_utf16 else ("Latin-1 or Windows-1252", "WINDOWS-1252")
+    copy = shlex.quote(str(path.with_name(f"{path.stem}-utf8{path.suffix}")))
+    return UsageError(
+        f"{path} is not in UTF-8 (byte 0x{error.object[error.start]:02X}) but probably in {name}; "
+        f"convert it, as by `iconv -f {code} -t UTF-8 {shlex.quote(str(path))} > {copy}`"
+    )

@@ -1,5 +1,6 @@
 """Retries: which failures of a remote place are transient, how long to wait, when to give up."""
 
+import logging
 import random
 import re
 import threading
@@ -14,6 +15,8 @@ _T = TypeVar("_T")
 _PASSING_STATUS = (408, 425, 429)
 _OUR_MISTAKES = (TypeError, AttributeError, NameError, LookupError, NotImplementedError)
 _MAX_CAUSE_LENGTH = 300
+_NOTICE_SECONDS = 10.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,33 @@ class RetryPolicy:
             wait *= random.uniform(0.5, 1.5)  # noqa: S311
             if attempt == self.attempts or time.monotonic() + wait > started + self.total_seconds:
                 break
+            if attempt == 1:
+                _NOTICES.say(what, cause, attempts=self.attempts)
             time.sleep(wait)
         raise SeitError(
             f"{what} failed {attempt} times in {time.monotonic() - started:.0f} s, the last time "
             f"with {cause}; check the address and the connection, then run the same command again"
         )
+
+
+class _Notices:
+    """Log of first retries, at most one in a while, as requests fail together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def say(self, what: str, cause: str, *, attempts: int) -> None:
+        """Log that a request failed and is repeated."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._next:
+                return
+            self._next = now + _NOTICE_SECONDS
+        _LOG.warning("%s failed with %s; trying again, up to %d times", what, cause, attempts - 1)
+
+
+_NOTICES = _Notices()
 
 
 def call_within(seconds: float, action: Callable[[], _T]) -> _T:

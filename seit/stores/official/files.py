@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seit.errors import UsageError
 from seit.files import explained_writes
+from seit.store_folders import refuse_inside_store
 from seit.stores.official.codebook import CODEBOOK_SUFFIXES
 from seit.stores.official.reader import explained_reads
 
@@ -124,6 +125,7 @@ def check_split_name(name: str) -> None:
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
     """Create a folder if missing; remove it after an error, if it is empty."""
+    refuse_inside_store(folder)
     is_new = not folder.exists()
     with explained_writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
