@@ -145,11 +145,9 @@ def layers_of(
 ) -> list[LayerFootprint]:
     """Return the footprint of each layer with parameters or operations of its own.
 
-    Other arguments and errors as in :func:`footprint_of`.
-
-    Args:
-        input_bits: bits of the inputs of layers whose weights are stored in few bits. All other
-            products, attention's among them, are of float32, but where the run says otherwise.
+    Layers whose weights are stored in few bits have inputs of ``input_bits``. All other products,
+    attention's among them, are of float32, but where the run says otherwise. Other arguments and
+    errors as in :func:`footprint_of`.
     """
     weights, compression = run.load_stored()
     quantized = {name.rpartition(".")[0] for name in compression.quantized}

@@ -221,7 +221,7 @@ def test_accuracy_control_leaves_layers_in_float(
     assert result.bytes < result.bytes_before
     layers = {one.name: one for one in RunTarget(tmp_path / "run").counts().layers}
     in_float = {name for name, one in layers.items() if one.activation_bits == 32}
-    assert {name for name, one in layers.items() if one.weight_bits == 8} == layers.keys() - in_float
+    assert {one.name for one in layers.values() if one.weight_bits == 8} == layers.keys() - in_float
     assert {*note["kept_float"], "blocks.0.attn"} < in_float
     assert layers[note["kept_float"][0]].weight_bits == 32
 
