@@ -151,7 +151,8 @@ def analyze_layers(
         groups=len({groups[row] for row in used}),
         out=out,
     )
-    _warn_of_few(result)
+    if SCORES[config.method].is_share:
+        _warn_of_few(result)
     if out is not None:
         with explained_writes(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -163,8 +164,6 @@ def analyze_layers(
 
 def _warn_of_few(result: AnalyzeResult) -> None:
     """Warn of an accuracy of few samples, with its standard error."""
-    if not SCORES[result.method].is_share:
-        return
     best = max(one.score for one in result.layers)
     error = math.sqrt(best * (1 - best) / result.samples)
     if error > _SURE:
