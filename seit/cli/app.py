@@ -56,25 +56,25 @@ GROUPS = ("analyze", "recipes", "runs", "tokenizer")
 WITH_SETTINGS = ("train", "pretrain", "tune", "compress", "sweep", "continual", "frontier")
 """Commands that take ``--group.field value``."""
 
-RESUMABLE = (
-    "quickstart",
-    "tokenize",
-    "delete",
-    "analyze brain",
-    "analyze cca",
-    "analyze cka",
-    "analyze probe",
-    "train",
-    "pretrain",
-    "tune",
-    "compress",
-    "sweep",
-    "continual",
-    "tokenizer train",
-    "tokenizer adapt",
-    "frontier",
-)
-"""Commands that resume an interrupted run."""
+RESUMABLE = {
+    "quickstart": "",
+    "tokenize": "",
+    "delete": "",
+    "frontier": "",
+    "analyze brain": " with --resume",
+    "analyze cca": " with --resume",
+    "analyze cka": " with --resume",
+    "analyze probe": " with --resume",
+    "train": " with --resume",
+    "pretrain": " with --resume",
+    "tune": " with --resume",
+    "compress": " with --resume",
+    "sweep": " with --resume",
+    "continual": " with --resume",
+    "tokenizer train": " with --resume",
+    "tokenizer adapt": " with --resume",
+}
+"""Commands that resume an interrupted run, and the flag that this takes."""
 
 
 def make_app(asked: str) -> App:
@@ -144,13 +144,7 @@ def _advice(name: str, tokens: Sequence[str]) -> str:
     command = " ".join(tokens[:2]) if name in ("analyze", "tokenizer") else name
     if command not in RESUMABLE or (name == "analyze" and "--out" not in tokens):
         return ""
-    asks = (
-        command.endswith(
-            ("train", "tune", "compress", "sweep", "continual", "adapt", "brain", "cca", "probe")
-        )
-        and "--resume" not in tokens
-    )
-    flag = " with --resume" if asks else ""
+    flag = "" if "--resume" in tokens else RESUMABLE[command]
     return f"; finished work is kept: run the same command again{flag} to resume"
 
 

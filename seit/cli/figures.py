@@ -38,10 +38,16 @@ def rate_row(samples_per_second: float, data_wait_fraction: float) -> tuple[str,
 
 
 def quality_parts(quality: Mapping[str, float]) -> Iterator[str]:
-    """Yield the quality of a tokenizer as its store's card has it, part by part."""
+    """Yield the quality of a tokenizer as its store's card has it, part by part.
+
+    It is measured on a sample of the corpus, whose size is given with the codes: all samples of a
+    store use more of them.
+    """
     if "psnr_db" in quality:
         yield f"{quality['psnr_db']:.1f} dB"
     if "explained_variance" in quality:
         yield f"{quality['explained_variance']:.1%} of the layer's variance"
     if "codebook_usage" in quality:
-        yield f"{quality['codebook_usage']:.0%} of the codes in use"
+        measured = [name for name in ("images", "windows") if name in quality]
+        sample = f" by {int(quality[measured[0]]):,} {measured[0]}" if measured else ""
+        yield f"{quality['codebook_usage']:.0%} of the codes used{sample}"

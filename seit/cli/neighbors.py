@@ -46,6 +46,8 @@ def command(
             device=device,
             progress=progress,
         )
+    if result.k < k:
+        say(f"note: --k is {k:,} and a sample has {result.k:,} others to choose from; all are used")
     if json:
         return print_result(result)
     for one in result.queries:

@@ -97,21 +97,18 @@ class LayerFootprint:
         return self.flops // 2 * (self.weight_bits or self.activation_bits) * self.activation_bits
 
 
-def footprint_of(
-    run: Run, model: nn.Module, shape: Sequence[int], *, activation_bits: int = FULL_BITS
-) -> Footprint:
+def footprint_of(run: Run, model: nn.Module, shape: Sequence[int]) -> Footprint:
     """Return the footprint of a run whose weights are written.
 
     Args:
         run: the run.
         model: its network.
         shape: shape (C, h, w) of one input of the network.
-        activation_bits: bits of the activations that weights are multiplied with.
 
     Raises:
         DamagedError: the weights are corrupt.
     """
-    layers = layers_of(run, model, shape, activation_bits=activation_bits)
+    layers = layers_of(run, model, shape)
     path = run.path / WEIGHTS_NAME
     return summed(layers, path.stat().st_size, bytes_by_dtype(path))
 
@@ -144,14 +141,18 @@ def bytes_by_dtype(path: Path) -> dict[str, int]:
 
 
 def layers_of(
-    run: Run, model: nn.Module, shape: Sequence[int], *, activation_bits: int = FULL_BITS
+    run: Run, model: nn.Module, shape: Sequence[int], *, input_bits: int = FULL_BITS
 ) -> list[LayerFootprint]:
     """Return the footprint of each layer with parameters or operations of its own.
 
-    Arguments and errors as in :func:`footprint_of`.
+    Layers whose weights are stored in few bits have inputs of ``input_bits``. All other products,
+    attention's among them, are of float32, but where the run says otherwise. Other arguments and
+    errors as in :func:`footprint_of`.
     """
     weights, compression = run.load_stored()
-    inputs = compression.activations
+    quantized = {name.rpartition(".")[0] for name in compression.quantized}
+    inputs = {name: one.bits for name, one in compression.activations.items()}
+    inputs = dict.fromkeys(quantized, input_bits) | inputs
     stored = list_tensors(run.path / WEIGHTS_NAME)
     counted = _counted(model, shape)
     own = None if counted is None else _exclusive(counted)
@@ -168,7 +169,7 @@ def layers_of(
             bytes=sum(stored[one].num_bytes for one in kept.get(name, ())),
             flops=None if own is None else own.get(name, 0),
             weight_bits=_bits(tensors, compression, stored),
-            activation_bits=inputs[name].bits if name in inputs else activation_bits,
+            activation_bits=inputs.get(name, FULL_BITS),
         )
         if layer.parameters or layer.bytes or layer.flops:
             layers.append(layer)

@@ -98,6 +98,15 @@ def test_neighbors_of_keys_on_the_command_line(tmp_path, call):
     assert out.splitlines()[1].split() == ["0.9950", "1.png", "b"]
 
 
+def test_more_neighbors_than_there_are_is_said(tmp_path, call):
+    path = write(tmp_path / "f.safetensors", [[1, 0], [1, 0.1], [0, 1]], labels=[0, 0, 1])
+    assert seit.neighbors(path, k=9).k == seit.neighbors(path, keys=["0.png"], k=9).k == 2
+    assert seit.neighbors(path, queries=path, k=9).k == 3
+    code, out, err = call("neighbors", path, "--k", 9)
+    assert (code, "accuracy of 2 neighbors" in out) == (0, True)
+    assert "note: --k is 9 and a sample has 2 others to choose from" in err
+
+
 def test_what_cannot_be_searched(tmp_path):
     path = write(tmp_path / "f.safetensors", [[1, 0], [0, 1]])
     with pytest.raises(UsageError, match="there is no sample 'cat'"):

@@ -572,7 +572,7 @@ def test_the_command_compares(tmp_path, call):
     assert rows["top-1"] == ["top-1", "62.50%", "87.50%", "+25.00"]
     assert rows["optim.lr"] == ["optim.lr", "0.1", "0.2"]
     assert rows["red"] == ["red", "0.00%", "100.00%", "+100.00"]
-    assert "3 samples only second named rightly and 1 only first, p = 0.62" in out
+    assert "samples right in second alone: 3, in first alone: 1; p = 0.62" in out
     tree = ET.fromstring(page.read_text())
     assert tree.findtext("head/title") == "first and second"
     assert not re.search(r"https?:", page.read_text())

@@ -230,6 +230,13 @@ def test_interrupted_commands_leave_with_130(call, monkeypatch, store, corpus, t
     code, out, err = call("train", store, "--out", tmp_path / "run")
     assert (code, out) == (130, "")
     assert "run the same command again with --resume" in err.splitlines()[-1]
+    monkeypatch.setattr("seit.api.analyze", interrupt)
+    for name in ("cca", "probe", "cka"):
+        arguments = ("analyze", name, tmp_path, store)
+        assert call(*arguments) == (130, "", "interrupted\n")
+        code, out, err = call(*arguments, "--out", tmp_path / "layers")
+        assert (code, out) == (130, "")
+        assert "run the same command again with --resume" in err.splitlines()[-1]
 
 
 def test_failures_of_the_system_are_one_line(refused, monkeypatch, store):

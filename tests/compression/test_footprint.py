@@ -326,7 +326,7 @@ def test_a_run_with_a_program_is_measured_in_that(learned, exported, pattern_sto
     assert counts.whole.bytes == len(program)
     assert (counts.whole.flops, counts.whole.parameters) == (before.flops, before.parameters)
     attention = 2 * 17**2 * 32 * 2
-    assert counts.whole.bops == (before.flops // 2 - attention) * 8 * 8 + attention * 8 * 8
+    assert counts.whole.bops == (before.flops // 2 - attention) * 8 * 8 + attention * 32 * 32
     (logits,) = RunTarget(run).load(1).call(2)()
     assert logits.shape == (2, 3)
 

@@ -14,6 +14,7 @@ from seit.augment import AugmentConfig, TokenAugment
 from seit.cli.compress import _print_run
 from seit.compression import CompressConfig
 from seit.compression.finish import recorded
+from seit.compression.footprint.targets.runs import RunTarget
 from seit.compression.int8.builder import Builder
 from seit.compression.int8.graph import FloatGraph
 from seit.compression.subject import Subject
@@ -218,6 +219,11 @@ def test_accuracy_control_leaves_layers_in_float(
     counts = [sum(one.op_type == "MatMulInteger" for one in own) for own in (nodes, whole)]
     assert counts[0] == counts[1] - 2
     assert result.bytes < result.bytes_before
+    layers = {one.name: one for one in RunTarget(tmp_path / "run").counts().layers}
+    in_float = {name for name, one in layers.items() if one.activation_bits == 32}
+    assert {one.name for one in layers.values() if one.weight_bits == 8} == layers.keys() - in_float
+    assert {*note["kept_float"], "blocks.0.attn"} < in_float
+    assert layers[note["kept_float"][0]].weight_bits == 32
 
 
 def weights(*shape):

@@ -63,6 +63,17 @@ def test_whisper_reads_clips_of_any_length(tmp_path):
         network(waves(48_000, 1))
 
 
+def test_whisper_without_its_head_gives_the_same_encoder(tmp_path):
+    """`WhisperModel` and the encoder alone are saved under other names than the whole model."""
+    model = whisper()
+    whole = load_speech(save(model, tmp_path / "whole"))
+    clip = waves(16_000, 1)
+    for name, part in (("body", model.model), ("encoder", model.model.encoder)):
+        part.save_pretrained(tmp_path / name)
+        with torch.inference_mode():
+            assert torch.equal(load_speech(tmp_path / name)(clip), whole(clip))
+
+
 def test_what_is_no_speech_model_is_refused(tmp_path):
     with pytest.raises(UsageError, match="pass --download"):
         load_speech("hf:facebook/hubert-base-ls960")

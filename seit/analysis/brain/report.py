@@ -11,6 +11,7 @@ from PIL import Image
 
 from seit.analysis.brain.config import BrainConfig
 from seit.analysis.brain.result import BrainResult, LayerBrainScore, SubjectBrainScores
+from seit.analysis.brain.significance import least_share
 from seit.analysis.depth_lines import CHANCE, score_lines
 from seit.report import (
     Figure,
@@ -67,7 +68,10 @@ def write_brain_report(
             Section(
                 "Best layer of each target", table(shares, header=["layer", "targets", "share"])
             ),
-            *(Section(one.name, _table(one)) for one in (own, *result.controls)),
+            *(
+                Section(one.name, _table(one), _on_targets(config))
+                for one in (own, *result.controls)
+            ),
             Section(
                 "Settings",
                 table(
@@ -120,6 +124,18 @@ def _paired(result: BrainResult) -> Markup:
         for one in result.paired
     ]
     return table(rows, header=["control", "layers", "difference", "±", "p", "paired by"])
+
+
+def _on_targets(config: BrainConfig) -> str:
+    """Return how many targets must be above chance for any to count as found."""
+    share = least_share(config.nulls)
+    rule = "Targets are found at a rate of false discoveries of 5 %."
+    if share > 1:
+        return f"{rule} With {config.nulls} shifts none can be found; pass more (--nulls 199)."
+    return (
+        f"{rule} With {config.nulls} shifts, any are found only if {share:.0%} of all are above "
+        "chance together; more shifts (--nulls) ask for fewer."
+    )
 
 
 def _table(scores: SubjectBrainScores) -> Markup:

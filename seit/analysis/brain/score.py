@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from seit.analysis.brain.config import BrainConfig
-from seit.analysis.brain.encoding import encode
+from seit.analysis.brain.encoding import encode, make_folds
 from seit.analysis.brain.recordings import Recordings
 from seit.analysis.brain.report import write_brain_report
 from seit.analysis.brain.responses import Array
@@ -227,12 +227,16 @@ def _paired(name: str, own: _Scores, other: _Scores, best: str) -> Paired:
 
 def _ceilings(recordings: Recordings, config: BrainConfig) -> dict[str, float]:
     """Return noise ceilings by kind, as means over targets; empty for a single person."""
-    people = [np.concatenate(list(trimmed(own, config.trim))) for own in recordings.runs.values()]
+    people = [list(trimmed(own, config.trim)) for own in recordings.runs.values()]
     if len(people) < 2:
         return {}
+    lengths, gap = [len(run) for run in people[0]], round(config.gap / config.tr)
+    tested = [fold.test for fold in make_folds(lengths, num_blocks=config.folds, gap=gap)]
+    whole = [np.concatenate(runs) for runs in people]
+    stretches = [[own[first:stop] for first, stop in tested] for own in whole]
     return {
-        "one person, from pairs": float(pairwise_ceiling(people).mean()),
-        "one person, lower bound from the others' mean": float(left_out_ceiling(people).mean()),
+        "one person, from pairs": float(pairwise_ceiling(stretches).mean()),
+        "one person, lower bound from the others' mean": float(left_out_ceiling(stretches).mean()),
     }
 
 

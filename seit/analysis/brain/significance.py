@@ -81,43 +81,61 @@ def discoveries(p: Array, *, rate: float = 0.05) -> np.ndarray[tuple[int], np.dt
     return found
 
 
-def pairwise_ceiling(subjects: Sequence[Array]) -> Array:
+def least_share(draws: int, *, rate: float = 0.05) -> float:
+    """Return the share of targets that must pass for any to be found; above 1 if none can be.
+
+    A p-value is at least 1 / (draws + 1), which the procedure of :func:`discoveries` allows only
+    to so many targets at once.
+
+    Args:
+        draws: null scores of a target.
+        rate: rate of false discoveries.
+    """
+    return 1 / (rate * (draws + 1))
+
+
+def pairwise_ceiling(subjects: Sequence[Sequence[Array]]) -> Array:
     """Return the highest correlation (M,) that any model of one subject can reach.
 
     The root of the mean correlation of pairs of subjects with the same stimuli, who share their
-    response up to noise.
+    response up to noise. As scores are, correlations are those within a tested stretch: levels
+    that differ from stretch to stretch would raise them.
 
     Args:
-        subjects: responses (V, M) of S ≥ 2 subjects.
+        subjects: responses (V, M) of S ≥ 2 subjects in each tested stretch.
 
     Raises:
         UsageError: there are fewer than two.
     """
-    mean = np.mean([correlations(a, b) for a, b in combinations(_several(subjects), 2)], axis=0)
+    pairs = combinations(_several(subjects), 2)
+    mean = np.mean([_within(one, other) for one, other in pairs], axis=0)
     ceiling: Array = np.sqrt(np.clip(mean, 0, None))
     return ceiling
 
 
-def left_out_ceiling(subjects: Sequence[Array]) -> Array:
+def left_out_ceiling(subjects: Sequence[Sequence[Array]]) -> Array:
     """Return the correlation (M,) of each subject with the mean of the others, averaged.
 
     A lower bound of what a model of one subject can reach; it grows with the number of subjects.
-
-    Args:
-        subjects: responses (V, M) of S ≥ 2 subjects.
-
-    Raises:
-        UsageError: there are fewer than two.
+    Arguments and errors as in :func:`pairwise_ceiling`.
     """
-    total = np.sum(_several(subjects), axis=0)
-    others = [(total - one) / (len(subjects) - 1) for one in subjects]
-    mean: Array = np.mean(
-        [correlations(one, rest) for one, rest in zip(subjects, others, strict=True)], axis=0
-    )
+    _several(subjects)
+    found = []
+    for number, own in enumerate(subjects):
+        others = [one for place, one in enumerate(subjects) if place != number]
+        rest = [np.mean(same, axis=0) for same in zip(*others, strict=True)]
+        found.append(_within(own, rest))
+    mean: Array = np.mean(found, axis=0)
     return mean
 
 
-def _several(subjects: Sequence[Array]) -> Sequence[Array]:
+def _within(first: Sequence[Array], second: Sequence[Array]) -> Array:
+    """Return the mean over stretches of their correlations (M,)."""
+    mean: Array = np.mean([correlations(a, b) for a, b in zip(first, second, strict=True)], axis=0)
+    return mean
+
+
+def _several(subjects: Sequence[Sequence[Array]]) -> Sequence[Sequence[Array]]:
     if len(subjects) < 2:
         raise UsageError("a noise ceiling needs at least two subjects with the same stimuli")
     return subjects

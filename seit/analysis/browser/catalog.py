@@ -129,6 +129,17 @@ class Catalog:
         found = sets.any_of(wanted.astype(bool))
         return found if label >= 0 else ~found
 
+    def rows_of(self, label: int) -> Rows:
+        """Return the samples of a class in order; −1 for those of none."""
+        if self.label_sets is not None:
+            return np.flatnonzero(self.holds(label)).astype(np.int32)
+        first, stop = np.searchsorted(self.labels, [label, label + 1], sorter=self._by_label)
+        return self._by_label[first:stop]
+
+    @cached_property
+    def _by_label(self) -> Rows:
+        return np.argsort(self.labels, kind="stable").astype(np.int32)
+
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
         """Samples of each class, and of none last: int64 (classes + 1,)."""

@@ -6,12 +6,13 @@ as well as from a server. Every name is escaped, and no name becomes a path.
 Legend: n samples shown.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from seit.analysis.browser.catalog import Rows
 from seit.analysis.browser.cells import Cell, read_cells
 from seit.analysis.browser.codebook import count_codes, draw_codes
 from seit.analysis.browser.pages import render, static_file
@@ -120,7 +121,7 @@ def _write_samples(
 ) -> tuple[int, int]:
     """Write the first page; return the samples on it, and those in blocks found damaged."""
     chosen, counts = _choose(site, most)
-    wanted = [place for places in chosen.values() for place in places]
+    wanted = list(dict.fromkeys(place for places in chosen.values() for place in places))
     cells = _cells_of(site, wanted)
     tiles: dict[tuple[str, int], Tile] = {}
     for number, batch in enumerate(cells):
@@ -151,6 +152,7 @@ def _write_samples(
         "galleries": galleries,
         "damage": [reason for one in catalogs for _, reason in sorted(one.damage.items())],
         "shown": len(tiles),
+        "has_several": any(catalog.label_sets is not None for catalog in catalogs),
         "info": describe_store(site.store),
         "is_audio": site.modality == "audio",
         "remark": site.painter.remark,
@@ -163,30 +165,32 @@ def _write_samples(
 def _choose(site: Site, most: int) -> tuple[dict[int, list[tuple[str, int]]], dict[int, int]]:
     """Return places of samples by label, evenly spaced in each class, and all classes' counts.
 
-    Classes come with the largest first; −1 stands for none. The least that a class gets is one.
+    Classes come with the largest first; −1 stands for none. The least that a class gets is one. A
+    sample of several labels has a place in each.
     """
-    labels = {name: site.catalog(name).labels for name in site.store}
-    splits = list(labels)
-    joined = np.concatenate([labels[name] for name in splits])
-    ends = np.cumsum([len(labels[name]) for name in splits])
-    values, sizes = np.unique(joined[joined >= -1], return_counts=True)
-    order = np.argsort(-sizes, kind="stable")
-    counts = {int(values[place]): int(sizes[place]) for place in order}
+    catalogs = {name: site.catalog(name) for name in site.store}
+    known = len(site.store.classes)
+    totals = np.sum([one.class_counts for one in catalogs.values()], axis=0)
+    sizes = {label: int(totals[label]) for label in (-1, *range(known)) if totals[label]}
+    counts = dict(sorted(sizes.items(), key=lambda item: -item[1]))
     share = max(1, most // max(len(counts), 1))
-    by_label = np.argsort(joined, kind="stable")
     chosen: dict[int, list[tuple[str, int]]] = {}
     for label in list(counts)[:most]:
-        rows = by_label[slice(*np.searchsorted(joined, [label, label + 1], sorter=by_label))]
-        picked = rows[np.linspace(0, len(rows) - 1, min(share, len(rows))).round().astype(int)]
-        chosen[label] = [_place(int(row), splits, ends) for row in picked]
+        rows = {name: catalog.rows_of(label) for name, catalog in catalogs.items()}
+        chosen[label] = _spread(rows, share)
     return chosen, counts
 
 
-def _place(
-    row: int, splits: Sequence[str], ends: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-) -> tuple[str, int]:
-    number = int(np.searchsorted(ends, row, side="right"))
-    return splits[number], row - int(ends[number - 1] if number else 0)
+def _spread(rows: Mapping[str, Rows], most: int) -> list[tuple[str, int]]:
+    """Return split and row of up to ``most`` rows, evenly spaced over those of all splits."""
+    splits, ends = list(rows), np.cumsum([len(one) for one in rows.values()])
+    total = int(ends[-1])
+    places = []
+    for number in np.linspace(0, total - 1, min(most, total)).round().astype(int).tolist():
+        place = int(np.searchsorted(ends, number, side="right"))
+        own = rows[splits[place]]
+        places.append((splits[place], int(own[number - int(ends[place]) + len(own)])))
+    return places
 
 
 def _cells_of(site: Site, places: Sequence[tuple[str, int]]) -> Iterator[list[tuple[str, Cell]]]:

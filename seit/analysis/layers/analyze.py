@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,6 +53,9 @@ LAYER = "layer:"
 OF_OTHER = "@"
 """Between the name of another subject and that of its layer."""
 _TARGET_DIM = 128
+_SURE = 0.03
+"""Standard error of an accuracy, above which it is warned of."""
+_LOG = logging.getLogger(__name__)
 
 
 def analyze_layers(
@@ -146,6 +151,8 @@ def analyze_layers(
         groups=len({groups[row] for row in used}),
         out=out,
     )
+    if SCORES[config.method].is_share:
+        _warn_of_few(result)
     if out is not None:
         with explained_writes(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -153,6 +160,18 @@ def analyze_layers(
         write_layers_report(out, result, config)
     journal.close()
     return result
+
+
+def _warn_of_few(result: AnalyzeResult) -> None:
+    """Warn of an accuracy of few samples, with its standard error."""
+    best = max(one.score for one in result.layers)
+    error = math.sqrt(best * (1 - best) / result.samples)
+    if error > _SURE:
+        _LOG.warning(
+            "%d samples are few: the best layer's accuracy of %.3f has a standard error of %.3f; "
+            "choose a larger split (--split), or more data",
+            *(result.samples, best, error),
+        )
 
 
 def make_target(

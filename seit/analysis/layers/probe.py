@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from seit.analysis.layers.moments import Array, Covariances
 
+_ROUNDING = 1e-12
+"""Share of a covariance that rounding may leave of a feature without variance."""
+
 
 @dataclass(frozen=True)
 class LinearMap:
@@ -32,9 +35,7 @@ class LinearMap:
             data: covariances of both.
             penalty: share of the mean variance of a feature that is added to each.
         """
-        dim = len(data.mean_x)
-        scale = np.trace(data.xx) / dim
-        weight = np.linalg.solve(data.xx + penalty * scale * np.eye(dim), data.xy)
+        weight = _solved(data.xx, data.xy, penalty=penalty)
         return cls(weight, data.mean_y - data.mean_x @ weight)
 
     @classmethod
@@ -44,12 +45,11 @@ class LinearMap:
         Scores are log posteriors up to a constant. The covariance within classes is shrunk to a
         multiple of the identity by ``penalty``, as in `ridge`.
         """
-        dim, shares = len(data.mean_x), data.mean_y.clip(min=1e-12)
+        shares = data.mean_y.clip(min=1e-12)
         means = data.mean_x[:, None] + data.xy / shares
         offsets = means - data.mean_x[:, None]
         within = data.xx - (offsets * shares) @ offsets.T
-        scale = np.trace(within) / dim
-        weight = np.linalg.solve(within + penalty * scale * np.eye(dim), means)
+        weight = _solved(within, means, penalty=penalty)
         return cls(weight, np.log(shares) - 0.5 * (means * weight).sum(0))
 
     def scores(self, x: npt.NDArray[np.floating]) -> Array:
@@ -67,3 +67,20 @@ class LinearMap:
         ratio = np.divide(errors, variance, out=np.ones_like(errors), where=variance > 0)
         shares: Array = 1.0 - ratio
         return shares
+
+
+def _solved(covariance: Array, right: Array, *, penalty: float) -> Array:
+    """Return the weights (D, K) that a covariance (D, D) maps to ``right`` (D, K).
+
+    ``penalty``, a share of the mean variance of a feature, is added to the variance of each. Where
+    constant or repeated features leave the weights open without it, they are the smallest.
+    """
+    dim = len(covariance)
+    added = penalty * np.trace(covariance) / dim
+    full = covariance + added * np.eye(dim)
+    weight: Array
+    if added > 0 and penalty > _ROUNDING:
+        weight = np.linalg.solve(full, right)
+    else:
+        weight = np.linalg.lstsq(full, right, rcond=_ROUNDING)[0]
+    return weight

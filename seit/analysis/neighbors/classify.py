@@ -56,7 +56,7 @@ class NeighborsResult(Outcome):
 
     Attributes:
         samples: number of queries.
-        k: number of neighbors of each.
+        k: number of neighbors of each; all others of the file, if it has fewer than were asked for.
         layer: layer of the features.
         queries: the neighbors of each key that was asked for; empty for whole files.
         labeled: number of labeled queries of classes in the file; None for keys.
@@ -113,7 +113,7 @@ def _of_keys(index: NeighborIndex, keys: list[str], k: int, table: Path | None) 
     found = tuple(_described(index, index.features, own, nearest))
     with _table(table) as writer:
         _write(writer, found)
-    return NeighborsResult(len(keys), k, index.features.origins.layer, found)
+    return NeighborsResult(len(keys), min(k, len(index) - 1), index.features.origins.layer, found)
 
 
 def _of_file(
@@ -142,7 +142,7 @@ def _of_file(
             if progress is not None:
                 progress(len(rows) + start, len(asked))
     known = labels >= 0
-    count = int(known.sum())
+    count, k = int(known.sum()), min(k, len(index) - is_own)
     layer = index.features.origins.layer
     if not count:
         return NeighborsResult(len(asked), k, layer, labeled=0)

@@ -126,9 +126,8 @@ def _say_verdict(first: str, verdict: Verdict) -> str:
     if verdict.kind == "mcnemar":
         assert verdict.p_value is not None
         text += (
-            f"; {verdict.only_this:,} samples only {verdict.name} named rightly and "
-            f"{verdict.only_first:,} only {first}, p = {verdict.p_value:.2g} by McNemar's exact "
-            "test."
+            f"; samples right in {verdict.name} alone: {verdict.only_this:,}, in {first} alone: "
+            f"{verdict.only_first:,}; p = {verdict.p_value:.2g} by McNemar's exact test."
         )
     elif verdict.interval is not None:
         low, high = _points(verdict.interval.low), _points(verdict.interval.high)

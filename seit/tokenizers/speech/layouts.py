@@ -13,7 +13,8 @@ class Layout:
 
     Attributes:
         class_prefix: name of its classes in transformers, without Config and Model.
-        prefix: prefix of the network's names in checkpoints of models with a head.
+        prefixes: prefixes of the network's names in checkpoints of larger models: those with a
+            head, and of Whisper also the one without.
         encoder: path of the module whose ``layers`` are the blocks; empty for the network itself.
         stem: path of the last module before the transformer; None if nothing is to be read there.
         takes_waveforms: whether the network takes waveforms; others take log-mel spectrograms.
@@ -24,7 +25,7 @@ class Layout:
     """
 
     class_prefix: str
-    prefix: str
+    prefixes: tuple[str, ...]
     encoder: str = "encoder"
     stem: str | None = "feature_projection"
     takes_waveforms: bool = True
@@ -40,14 +41,14 @@ class Layout:
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "wav2vec2": Layout(class_prefix="Wav2Vec2", prefix="wav2vec2."),
-    "hubert": Layout(class_prefix="Hubert", prefix="hubert."),
-    "wavlm": Layout(class_prefix="WavLM", prefix="wavlm.", multiplies_weights=True),
-    "data2vec-audio": Layout(class_prefix="Data2VecAudio", prefix="data2vec_audio."),
-    "unispeech-sat": Layout(class_prefix="UniSpeechSat", prefix="unispeech_sat."),
+    "wav2vec2": Layout(class_prefix="Wav2Vec2", prefixes=("wav2vec2.",)),
+    "hubert": Layout(class_prefix="Hubert", prefixes=("hubert.",)),
+    "wavlm": Layout(class_prefix="WavLM", prefixes=("wavlm.",), multiplies_weights=True),
+    "data2vec-audio": Layout(class_prefix="Data2VecAudio", prefixes=("data2vec_audio.",)),
+    "unispeech-sat": Layout(class_prefix="UniSpeechSat", prefixes=("unispeech_sat.",)),
     "whisper": Layout(
         class_prefix="Whisper",
-        prefix="model.encoder.",
+        prefixes=("model.encoder.", "encoder."),
         encoder="",
         stem=None,
         takes_waveforms=False,

@@ -122,17 +122,20 @@ def _normalizes(folder: Path) -> bool:
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], layout: Layout, *, origin: str) -> None:
-    """Load weights under their own names, or under those of a model with a head.
+    """Load weights under their own names, or under those of a larger model.
 
     Raises:
         UsageError: some are missing or of another shape.
     """
-    prefixed = {
-        name.removeprefix(layout.prefix): value
-        for name, value in weights.items()
-        if name.startswith(layout.prefix)
-    }
-    named = _with_weight_norm(prefixed or weights)
+    held = (one for one in layout.prefixes if any(name.startswith(one) for name in weights))
+    prefix = next(held, "")
+    named = _with_weight_norm(
+        {
+            name.removeprefix(prefix): value
+            for name, value in weights.items()
+            if name.startswith(prefix)
+        }
+    )
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in named and name != "masked_spec_embed"]
     if missing:
@@ -149,9 +152,9 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], layout: Layout, *, origi
             f"settings expect {list(wanted[unlike[0]].shape)}; they belong to different models"
         )
     model.load_state_dict({name: named[name] for name in wanted if name in named}, strict=False)
-    left = [name for name in weights if name.removeprefix(layout.prefix) not in wanted]
+    left = len(weights) - sum(name in named for name in wanted)
     if left:
-        _LOG.info("%s: %d tensors of heads and decoders are not used", origin, len(left))
+        _LOG.info("%s: %d tensors of heads and decoders are not used", origin, left)
 
 
 def _with_weight_norm(weights: dict[str, Tensor]) -> dict[str, Tensor]:

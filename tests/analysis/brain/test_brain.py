@@ -11,6 +11,7 @@ from seit.analysis.brain.encoding import _Ridge, correlations, encode, make_fold
 from seit.analysis.brain.responses import Bins, convolved, delayed, glover
 from seit.analysis.brain.significance import (
     discoveries,
+    least_share,
     left_out_ceiling,
     null_scores,
     p_values,
@@ -164,12 +165,25 @@ def test_ceilings():
     signal = random.normal(size=(n, targets)) * np.sqrt(ratio)
     subjects = [signal + random.normal(size=(n, targets)) for _ in range(5)]
     true = np.sqrt(ratio / (1 + ratio))
-    assert pairwise_ceiling(subjects).mean() == pytest.approx(true, abs=0.012)
+    runs = [np.split(one, 5) for one in subjects]
+    assert pairwise_ceiling(runs).mean() == pytest.approx(true, abs=0.012)
     best = [correlations(signal, one).mean() for one in subjects]
     assert np.mean(best) == pytest.approx(true, abs=0.01)
-    assert left_out_ceiling(subjects).mean() == pytest.approx(0.088, abs=0.012)
-    with pytest.raises(UsageError, match="two subjects"):
-        pairwise_ceiling(subjects[:1])
+    assert left_out_ceiling(runs).mean() == pytest.approx(0.088, abs=0.012)
+    levels = [[run + 3 * number for number, run in enumerate(one)] for one in runs]
+    for ceiling in (pairwise_ceiling, left_out_ceiling):
+        assert ceiling(levels) == pytest.approx(ceiling(runs))  # scores know no levels either
+        with pytest.raises(UsageError, match="two subjects"):
+            ceiling(runs[:1])
+
+
+def test_few_shifts_find_targets_only_together():
+    for draws, share in ((18, 1.05), (19, 1.0), (20, 0.95), (199, 0.1)):
+        assert least_share(draws) == pytest.approx(share, abs=0.005)
+    p = np.full(100, 1.0)
+    for share, found in ((0.94, 0), (0.96, 96)):
+        p[: round(100 * share)] = 1 / 21
+        assert discoveries(p).sum() == found
 
 
 def test_folds_are_runs_or_stretches_with_gaps():

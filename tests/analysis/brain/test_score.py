@@ -26,7 +26,7 @@ def test_the_planted_layer_predicts_best(tmp_path):
     best = result.layers[2]
     assert best.score > 0.8
     assert best.p == pytest.approx(0.1)
-    assert best.discovered in (0, 6)
+    assert best.discovered == 0
     for layer in (*result.layers[:2], *result.controls[0].layers):
         assert abs(layer.score) < 0.25
     ceiling = result.ceilings["one person, from pairs"]
@@ -38,7 +38,9 @@ def test_the_planted_layer_predicts_best(tmp_path):
     assert read_arrays(tmp_path / "out" / "scores.safetensors")["layers.2"].shape == (3, 6)
     written = json.loads((tmp_path / "out" / "brain.json").read_text())
     assert written == json.loads(json.dumps(result.record()))
-    assert "Against the controls" in (tmp_path / "out" / "report.html").read_text()
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Against the controls" in report
+    assert "With 9 shifts none can be found" in report
 
 
 def test_delays_find_it_too_for_one_person(tmp_path):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from support.several import write_several
 from support.stores import build_store
 
 import seit
@@ -70,6 +71,33 @@ def test_hostile_names_and_damage_are_text(tmp_path):
     addresses = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', page)
     names = {one or other for one, other in addresses}
     assert all(name.startswith("#") or (tmp_path / "page" / name).is_file() for name in names)
+
+
+def test_a_sample_of_several_labels_is_shown_in_each_of_its_classes(tmp_path, pattern_folder):
+    store = write_several(pattern_folder, tmp_path)
+    found = seit.view(store, export=tmp_path / "page")
+    page = (tmp_path / "page" / "index.html").read_text()
+    splits = [store[name] for name in store]
+    counts = sum(split.label_sets.counts for split in splits)
+    shown = re.findall(r"<h2>([^<]+) <small>(\d+) of (\d+)</small></h2>(.*?)</section>", page, re.S)
+    assert {name: int(all_) for name, _, all_, _ in shown} == {
+        **dict(zip(store.classes, counts.tolist(), strict=True)),
+        "no class": 2,
+    }
+    for name, number, all_, tiles in shown:
+        keys = re.findall('aria-label="([^"]+)"', tiles)
+        assert len(keys) == int(number) == int(all_)
+        expected = [
+            key
+            for split in splits
+            for key, row in zip(
+                split.keys, split.label_sets.rows(np.arange(len(split))), strict=True
+            )
+            if (max(row) < 1 if name == "no class" else row[store.classes.index(name)] == 1)
+        ]
+        assert keys == expected
+    assert found.thumbnails == store.card.samples < counts.sum()
+    assert "A sample counts in each of its classes." in page
 
 
 def test_what_cannot_be_exported_is_one_line(pattern_store, tmp_path, call):

@@ -59,6 +59,20 @@ def test_layers_of_a_run(learned, pattern_folder, tmp_path, capsys):
     assert printed["layers"] == written["layers"]
 
 
+def test_an_accuracy_of_few_samples_is_warned_of(learned, pattern_folder, capsys):
+    flags = ["--split", "train", "--fewest", "5", "--folds", "3", "--json", "--no-random-twin"]
+    main(
+        ["analyze", "probe", str(learned), str(pattern_folder / "store"), "--penalty", "0", *flags]
+    )
+    out, err = capsys.readouterr()
+    best = max(layer["score"] for layer in json.loads(out)["layers"])
+    error = (best * (1 - best) / 36) ** 0.5
+    assert f"36 samples are few: the best layer's accuracy of {best:.3f}" in err
+    assert f"a standard error of {error:.3f}" in err
+    main(["analyze", "cca", str(learned), str(pattern_folder / "store"), *flags])
+    assert "are few" not in capsys.readouterr().err
+
+
 def test_activations_are_those_of_the_network(learned, pattern_store):
     subject = RunSubject(Run.open(learned), pattern_store, "val", device=torch.device("cpu"))
     clips = list(subject.clips())

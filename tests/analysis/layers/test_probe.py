@@ -56,6 +56,27 @@ def test_discriminant_gives_the_posterior_of_gaussians():
     assert np.allclose(offset, offset[:, :1], atol=1e-8)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 1e-3])
+def test_features_that_say_nothing_change_no_probe(penalty):
+    """Constant and repeated features leave the weights open; the scores are those without."""
+    generator = np.random.default_rng(3)
+    labels = generator.integers(3, size=300)
+    x = generator.normal(size=(3, 4))[labels] + generator.normal(size=(300, 4))
+    constant = np.full((300, 2), 7.0)
+    y = np.eye(3)[labels]
+    for fit in (LinearMap.ridge, LinearMap.discriminant):
+        alone = fit(covariances(x, y), penalty=penalty).scores(x)
+        wide = np.concatenate([x, constant], axis=1)
+        more = fit(covariances(wide, y), penalty=penalty * 6 / 4).scores(wide)
+        assert np.allclose(alone - alone[:, :1], more - more[:, :1], atol=1e-8)
+        if not penalty:
+            twice = np.concatenate([x, x], axis=1)
+            again = fit(covariances(twice, y), penalty=0.0).scores(twice)
+            assert np.allclose(alone - alone[:, :1], again - again[:, :1], atol=1e-8)
+        found = fit(covariances(constant, y), penalty=penalty)
+        assert np.allclose(found.weight, 0)
+
+
 def test_folds_keep_groups_together_and_are_even():
     groups = [f"speaker-{index % 7}" for index in range(70)]
     folds = make_folds(groups, [1] * 70, num_folds=3)

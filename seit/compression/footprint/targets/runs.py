@@ -30,7 +30,7 @@ from seit.training import (
 PROGRAM_NAME = "classifier.int8.onnx"
 """File of a run that is deployed in ONNX Runtime instead of its weights."""
 _PROGRAM_BITS = 8
-"""Bits of the activations in such a program."""
+"""Bits of the inputs of its quantized layers."""
 _CPU = torch.device("cpu")
 _SEED = 0
 
@@ -52,7 +52,7 @@ class RunTarget(Target):
         shape = (augment.channels, *augment.output_size)
         model = load_backbone(run, augment, _CPU)
         bits = FULL_BITS if program is None else _PROGRAM_BITS
-        layers = layers_of(run, model, shape, activation_bits=bits)
+        layers = layers_of(run, model, shape, input_bits=bits)
         name = f"{run.settings.model.name}, run of seit {run.command}"
         if program is not None:
             file = program.counts()
