@@ -1,6 +1,6 @@
 """Samples of a list or a page, read block by block; those of damaged blocks say what is wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ class Cell:
     Attributes:
         row: number within the split.
         key: its key; empty if the block is damaged.
-        label: label, −1 for none.
+        class_name: name of its class, or of several; empty for none.
         metadata: extra columns.
         tokens: ids (H, W); None if the block is damaged.
         damage: what is wrong with the block; empty if it is intact.
@@ -26,7 +26,7 @@ class Cell:
 
     row: int
     key: str = ""
-    label: int = -1
+    class_name: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tokens: npt.NDArray[np.unsignedinteger] | None = None
     damage: str = ""
@@ -56,14 +56,26 @@ def _read_block(catalog: Catalog, number: int, rows: list[int]) -> dict[int, Cel
     except DamagedError as error:
         catalog.damage[number] = str(error)
         return {row: Cell(row, damage=str(error)) for row in rows}
-    known = len(catalog.split.classes)
+    names = _class_names(catalog, rows, columns.labels)
     return {
         row: Cell(
             row,
             key=columns.keys[place],
-            label=label if 0 <= label < known else -1,
+            class_name=name,
             metadata=columns.metadata[place],
             tokens=columns.tokens[place],
         )
-        for place, (row, label) in enumerate(zip(rows, columns.labels.tolist(), strict=True))
+        for place, (row, name) in enumerate(zip(rows, names, strict=True))
     }
+
+
+def _class_names(
+    catalog: Catalog, rows: list[int], labels: npt.NDArray[np.integer]
+) -> Iterator[str]:
+    classes, sets = catalog.split.classes, catalog.label_sets
+    if sets is None:
+        # A stranger's labels may be outside the classes.
+        yield from (classes[label] if 0 <= label < len(classes) else "" for label in labels)
+        return
+    for present in sets.rows(np.array(rows)) > 0:
+        yield ", ".join(classes[label] for label in np.flatnonzero(present))

@@ -57,7 +57,6 @@ class SamplePages:
             {
                 "split": split,
                 "cell": cell,
-                "classes": classes,
                 "predicted": classes[predicted] if predicted is not None and predicted >= 0 else "",
                 "judge": selection.judge,
                 "judged_by": "" if judge is None else f"?run={judge}",
@@ -85,8 +84,7 @@ class SamplePages:
         found = self.site.code_search.nearest(split, row)
         cells = [read_cells(self.site.catalog(one.split), [one.row])[0] for one in found.neighbors]
         pairs = list(zip(found.neighbors, cells, strict=True))
-        values = {"found": found, "pairs": pairs, "classes": self.site.store.classes}
-        return html(self.site, "neighbors.html.j2", values)
+        return html(self.site, "neighbors.html.j2", {"found": found, "pairs": pairs})
 
     def augmented(self, request: Request) -> Response:
         """Answer with the picture of an augmented sample."""
