@@ -367,6 +367,8 @@ def test_what_needs_one_label_says_so(several, pattern_store, tiny_run, run_of_s
         seit.continual(several, out=tmp_path / "a", method="seq-ft")
     with pytest.raises(UsageError, match="several labels per sample, and compression needs one"):
         seit.compress(run_of_several[0], store=several, out=tmp_path / "b", method="w8")
+    with pytest.raises(UsageError, match="several labels per sample, and the target label needs"):
+        seit.analyze(run_of_several[0], data=several.folder.path, method="ridge", target="label")
     with pytest.raises(UsageError, match="no order balances"):
         seit.train(
             several, out=tmp_path / "c", config=TINY, steps=1, **{"data.sampling": "balanced"}

@@ -44,6 +44,7 @@ from seit.errors import UsageError
 from seit.files import explained_writes, write_atomically
 from seit.npy import NPY_ERRORS
 from seit.progress import Count
+from seit.training import refuse_label_sets
 
 SPANS: Mapping[str, Part] = {"phone": "middle", "word": "whole"}
 """Targets of alignments, and the frames of a span that count."""
@@ -190,6 +191,13 @@ def make_target(
     """
     selection = Selection(config.fewest, config.most, config.seed)
     if config.target == "label":
+        if isinstance(subject, RunSubject):
+            refuse_label_sets(
+                subject.store,
+                [subject.split.name],
+                verb="the target label",
+                instead="choose the target codes or layer:NAME, or pass numbers as .npy",
+            )
         return LabelTarget(subject.places, subject.classes, selection)
     if config.target in SPANS:
         if alignments is None:

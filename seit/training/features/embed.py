@@ -3,6 +3,7 @@
 Legend: B batch, n samples, D feature dim, C h w embedded tokens.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from seit.training.networks import build_model, load_run_model
 from seit.training.precision import make_autocast
 from seit.training.run import TOKENIZER_NAME, WEIGHTS_NAME, Run
 
+_LOG = logging.getLogger(__name__)
 HEAD = "head"
 """Name of the input of the classifier, or of the probes of an encoder."""
 
@@ -99,6 +101,8 @@ def embed_split(
         raise UsageError(f"the run {run.path} was trained on pixels; embed takes runs on tokens")
     check_tokens(run, store)
     target, chosen = choose_device(device), store[split]
+    if chosen.label_sets is not None:
+        _LOG.warning("samples have several labels, which a file of features does not hold")
     augment = make_augment(store, settings, target, with_train=False)
     read = _reader(load_backbone(run, augment, target).eval(), layer)
     weights = sha256_of(run.finished_file(WEIGHTS_NAME))
