@@ -56,10 +56,10 @@ GROUPS = ("analyze", "recipes", "runs", "tokenizer")
 WITH_SETTINGS = ("train", "pretrain", "tune", "compress", "sweep", "continual", "frontier")
 """Commands that take ``--group.field value``."""
 
-RESUMABLE = (
-    "quickstart",
-    "tokenize",
-    "delete",
+RESUMING = ("quickstart", "tokenize", "delete", "frontier")
+"""Commands that resume an interrupted run by themselves."""
+
+RESUMED_BY_FLAG = (
     "analyze brain",
     "analyze cca",
     "analyze cka",
@@ -72,9 +72,8 @@ RESUMABLE = (
     "continual",
     "tokenizer train",
     "tokenizer adapt",
-    "frontier",
 )
-"""Commands that resume an interrupted run."""
+"""Commands that resume an interrupted run with ``--resume``."""
 
 
 def make_app(asked: str) -> App:
@@ -142,14 +141,10 @@ def _explain(error: CycloptsError) -> str:
 def _advice(name: str, tokens: Sequence[str]) -> str:
     """Return how to resume after Ctrl-C."""
     command = " ".join(tokens[:2]) if name in ("analyze", "tokenizer") else name
-    if command not in RESUMABLE or (name == "analyze" and "--out" not in tokens):
+    flags = {token.partition("=")[0] for token in tokens}
+    if command not in RESUMING + RESUMED_BY_FLAG or (name == "analyze" and "--out" not in flags):
         return ""
-    asks = (
-        command.endswith(
-            ("train", "tune", "compress", "sweep", "continual", "adapt", "brain", "cca", "probe")
-        )
-        and "--resume" not in tokens
-    )
+    asks = command in RESUMED_BY_FLAG and "--resume" not in flags
     flag = " with --resume" if asks else ""
     return f"; finished work is kept: run the same command again{flag} to resume"
 

@@ -14,11 +14,12 @@ from PIL import Image
 
 import seit
 from seit.cli import main
-from seit.cli.app import COMMANDS, expand_settings
+from seit.cli.app import COMMANDS, RESUMED_BY_FLAG, RESUMING, expand_settings
 from seit.config import build, flatten, merge, setting_names
 from seit.errors import UsageError
 from seit.recipes import list_recipes
 from seit.training import TrainConfig
+from support.commands import flags_of_commands
 
 SUBCOMMANDS = {
     "analyze": ("cca", "probe", "cka", "brain"),
@@ -230,6 +231,20 @@ def test_interrupted_commands_leave_with_130(call, monkeypatch, store, corpus, t
     code, out, err = call("train", store, "--out", tmp_path / "run")
     assert (code, out) == (130, "")
     assert "run the same command again with --resume" in err.splitlines()[-1]
+    monkeypatch.setattr("seit.api.analyze", interrupt)
+    assert call("analyze", "cka", "run", store) == (130, "", "interrupted\n")
+    for out in (("--out", tmp_path / "map"), (f"--out={tmp_path / 'map'}",)):
+        code, _, err = call("analyze", "cka", "run", store, *out)
+        assert code == 130
+        assert "run the same command again with --resume" in err.splitlines()[-1]
+    code, _, err = call("analyze", "cka", "run", store, *out, "--resume")
+    assert "run the same command again to resume" in err.splitlines()[-1]
+
+
+def test_commands_with_a_resume_flag_are_those_that_an_interruption_names_it_for():
+    flags = flags_of_commands()
+    assert sorted(RESUMED_BY_FLAG) == sorted(name for name in flags if "--resume" in flags[name])
+    assert set(RESUMING) <= flags.keys() - set(RESUMED_BY_FLAG)
 
 
 def test_failures_of_the_system_are_one_line(refused, monkeypatch, store):
