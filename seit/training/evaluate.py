@@ -22,7 +22,6 @@ from seit.devices import choose_device
 from seit.errors import UsageError
 from seit.outcomes import Outcome
 from seit.shards import Store, as_store
-from seit.tokenizers import load_tokenizer
 from seit.training.answers import MOST_LIKELY, Likeliest
 from seit.training.config import TrainConfig
 from seit.training.feeds import make_feed
@@ -295,7 +294,7 @@ def evaluate_run(
     config, classes = run.config, run.classes
     source = _named_pixels(run, config, pixels)
     store = as_store(store)
-    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+    tokenizer = run.load_tokenizer()
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(
             f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "

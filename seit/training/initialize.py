@@ -14,7 +14,6 @@ from seit.classes import listed, match_classes, near_names, say_near
 from seit.errors import UsageError
 from seit.models import is_of_head, is_vit, load_weights
 from seit.shards import Store
-from seit.tokenizers import load_tokenizer
 from seit.training.config import LoopConfig, index_of_block
 from seit.training.networks import check_plain
 from seit.training.run import TOKENIZER_NAME, Run
@@ -125,7 +124,7 @@ def check_tokens(run: Run, store: Store) -> None:
     """
     if run.settings.data.pixels is not None:
         return
-    if load_tokenizer(run.path / TOKENIZER_NAME).fingerprint != store.card.tokenizer.fingerprint:
+    if run.load_tokenizer().fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(
             f"the run {run.path} was trained on another tokenizer's tokens than those of "
             f"{store.folder}; start from a run on this store, or tokenize with --tokenizer "

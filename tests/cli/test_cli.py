@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from support.commands import flags_of_commands
 
 import seit
 from seit.cli import main
@@ -19,7 +20,6 @@ from seit.config import build, flatten, merge, setting_names
 from seit.errors import UsageError
 from seit.recipes import list_recipes
 from seit.training import TrainConfig
-from support.commands import flags_of_commands
 
 SUBCOMMANDS = {
     "analyze": ("cca", "probe", "cka", "brain"),

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -607,3 +608,13 @@ def test_a_refused_tokenizer_training_leaves_nothing(tmp_path, monkeypatch):
     with locked_folder(held), pytest.raises(SeitError, match="another process is working"):
         train_tokenizer(pictures, small, held)
     assert not held.exists()
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_run_without_its_tokenizer_advises_to_restore_it(tiny_run, tmp_path, fault):
+    run = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run.path / "tokenizer.safetensors").unlink()
+    if fault == "damaged":
+        (run.path / "tokenizer.safetensors").write_bytes(b"cut")
+    with pytest.raises(SeitError, match="restore it from a copy of the run$"):
+        run.load_tokenizer()
