@@ -49,6 +49,7 @@ from seit.training import (
     join_ranks,
     make_augment,
     make_autocast,
+    network_changes,
     origin_sections,
     plain_weights,
     starting_from,
@@ -212,7 +213,8 @@ def _make_network(
             raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
         fresh = {k: one for k, one in backbone.state_dict().items() if is_of_head(backbone, k)}
         weights = {k: one for k, one in plain_weights(run).items() if not is_of_head(backbone, k)}
-        load_weights(backbone, weights | fresh, origin=str(run.path))
+        reason = network_changes(config, run)
+        load_weights(backbone, weights | fresh, origin=str(run.path), reason=reason)
     num_features = int(backbone.head_hidden_size)  # type: ignore[arg-type] # of timm's models
     backbone.reset_classifier(0)  # type: ignore[operator]
     network = Network(

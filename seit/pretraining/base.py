@@ -127,7 +127,7 @@ class Pretraining(Objective[PretrainResult]):
         model = self.build(config, feed.augment)
         if init_from is not None:
             run = Run.open(init_from)
-            if not start_pretraining_from(model, run, store, heads_from=self.heads_from):
+            if not start_pretraining_from(model, run, store, config, heads_from=self.heads_from):
                 self.adopt(model)
         super().__init__(config, feed, ranks, self.finish(config, model, teacher, store))
         self.store = store

@@ -79,6 +79,7 @@ from .footprint import (
 )
 from .initialize import (
     check_tokens as check_tokens,
+    network_changes as network_changes,
     plain_weights as plain_weights,
     starting_from as starting_from,
 )

@@ -146,7 +146,7 @@ class Classifying(Objective[Result]):
         if ranks.is_main:
             _warn_of_classes(config, store)
         if init_from is not None:
-            start_from(model, Run.open(init_from), store, layer=config.layer)
+            start_from(model, Run.open(init_from), store, config, layer=config.layer)
         self._pretrained = start_from_pretrained(model, config) if from_file else None
         super().__init__(config, feed, ranks, model)
         self.store = store  # a store, or other data with the same splits and classes

@@ -616,5 +616,5 @@ def test_a_run_without_its_tokenizer_advises_to_restore_it(tiny_run, tmp_path, f
     (run.path / "tokenizer.safetensors").unlink()
     if fault == "damaged":
         (run.path / "tokenizer.safetensors").write_bytes(b"cut")
-    with pytest.raises(SeitError, match="restore it from a copy of the run$"):
+    with pytest.raises(SeitError, match=r"restore it from a copy of the run$"):
         run.load_tokenizer()

@@ -192,8 +192,13 @@ def test_starting_from_another_runs_weights(finished, store, tmp_path):
     warm = train(config, store, out=tmp_path / "warm", init_from=run.path)
     assert warm.top1 == pytest.approx(result.top1)
     deeper = replace(config, model=replace(config.model, depth=3))
-    with pytest.raises(UsageError, match="do not fit this model"):
+    with pytest.raises(
+        UsageError, match=r"model: model\.depth is 3, and the run has \d; leave it out"
+    ):
         train(deeper, store, out=tmp_path / "deep", init_from=run.path)
+    other = replace(config, model=replace(config.model, name="vit_small_patch16_224", depth=3))
+    with pytest.raises(UsageError, match=r"model: model\.name is vit_small.*; leave --model out"):
+        train(other, store, out=tmp_path / "other", init_from=run.path)
 
 
 def test_pixels_of_the_same_instances(store, corpus, tmp_path):
