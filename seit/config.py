@@ -83,8 +83,11 @@ def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
         UsageError: one does not; the message suggests the nearest name.
     """
     for name in names:
-        if name not in known:
-            raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
+        if name in known:
+            continue
+        if inner := sorted(one for one in known if one.startswith(f"{name}.")):
+            raise UsageError(f"{origin}: {name!r} is a group of settings: {', '.join(inner)}")
+        raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
 
 
 def _choices(kind: type, path: str) -> str:
@@ -220,4 +223,9 @@ def _nearest(name: str, known: set[str]) -> str:
     near = get_close_matches(name[:_MAX_NAME], known, n=1, cutoff=0.5)
     if not near:
         near = [candidate for candidate in known if candidate.endswith(f".{name}")][:1]
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    group = f"{name.partition('.')[0]}."
+    inner = [one for one in known if one.startswith(group)]
+    shown = inner or {one.partition(".")[0] + (".…" if "." in one else "") for one in known}
+    return f"; there are {', '.join(sorted(shown))}"

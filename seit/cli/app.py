@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> None:
             )
     except CycloptsError as error:
         hint = f"seit {name} --help" if name in COMMANDS else "seit --help"
-        say(f"error: {one_line(_explain(error))} (`{hint}` says more)")
+        say(f"error: {one_line(_explain(error, tokens))} (`{hint}` says more)")
         sys.exit(UsageError.exit_code)
     except SeitError as error:
         say(f"error: {one_line(error)}")
@@ -132,10 +132,13 @@ def run(arguments: Sequence[str]) -> None:
         finish_output()
 
 
-def _explain(error: CycloptsError) -> str:
-    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return f"unexpected argument {' '.join(error.unused_tokens)!r}"
-    return str(error)
+def _explain(error: CycloptsError, tokens: Sequence[str]) -> str:
+    if not isinstance(error, UnusedCliTokensError) or not error.unused_tokens:
+        return str(error)
+    unused = error.unused_tokens
+    is_setting = "--set" in tokens and all("=" in token for token in unused)
+    remedy = "; each NAME=VALUE needs a --set of its own" if is_setting else ""
+    return f"unexpected argument {' '.join(unused)!r}{remedy}"
 
 
 def _advice(name: str, tokens: Sequence[str]) -> str:

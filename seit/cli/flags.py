@@ -112,7 +112,10 @@ def assigned_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     values = parse_assignments(texts or ())
     for name in values:
         if "." not in name and name not in _TOP_SETTINGS:
-            raise UsageError(f"settings: there is no setting {name!r}; flags have no --set")
+            raise UsageError(
+                f"--set is {name}=…; expected the name of a setting with its group, such as "
+                "optim.lr=1e-3; flags have no --set"
+            )
     return values
 
 

@@ -271,6 +271,24 @@ def test_a_wrong_choice_names_the_right_ones(settings, expected):
         build(TrainConfig, settings, origin="settings")
 
 
+def test_a_group_is_no_setting(refused):
+    with pytest.raises(
+        UsageError, match=r"^config: 'ema' is a group of settings: ema\.decay, ema\.w"
+    ):
+        build(TrainConfig, {"ema": 1}, origin="config")
+    assert "such as optim.lr=1e-3" in refused("train", "missing", "--set", "optim=1", "--dry-run")
+    line = refused("train", "missing", "--set", "run.seed=1", "ema.decay=0", "--dry-run")
+    assert "unexpected argument 'ema.decay=0'; each NAME=VALUE needs a --set of its own" in line
+
+
+def test_a_name_like_no_other_gets_the_groups():
+    groups = r"there are augment\.…, data\.…, distill\.…, ema\.…, init_from, layer, loss\.…"
+    with pytest.raises(UsageError, match=groups):
+        build(TrainConfig, {"zzz": {"zzzz": 1}}, origin="config")
+    with pytest.raises(UsageError, match=r"there are ema\.decay, ema\.warmup$"):
+        build(TrainConfig, {"ema": {"zzzzzzzzzzz": 1}}, origin="config")
+
+
 def test_an_argument_too_many_is_named(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["info", "store", "mydir"])
