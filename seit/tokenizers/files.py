@@ -146,6 +146,11 @@ def open_tokenizer(name: str | Path) -> Tokenizer:
     shipped = list_shipped()
     if str(name) in shipped:
         return load_shipped(shipped[str(name)])
+    if str(name) in PRESETS and not Path(name).exists():
+        raise UsageError(
+            f"{name} has no weights until it is fitted on a corpus; pass a shipped tokenizer "
+            f"({', '.join(shipped)}), or a file of `seit tokenizer fit --tokenizer {name}`"
+        )
     if not Path(name).is_file():
         known = [*PRESETS, *shipped]
         near = get_close_matches(str(name), known, n=1)
