@@ -421,7 +421,7 @@ def test_a_fraction_of_the_labels(store, tmp_path):
 
 
 def test_streaming_takes_the_order_window(store, tmp_path):
-    with pytest.raises(UsageError, match="pass order='window'"):
+    with pytest.raises(UsageError, match=r"set the order \(data\.order\) to window"):
         brief(store, tmp_path / "run", mode="streaming")
 
 
