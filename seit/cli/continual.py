@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Literal
 
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.continual_learning import Method
 from seit.numbers import human_bytes
@@ -25,10 +26,10 @@ def command(
     *,
     method: Method | None = None,
     pet: Literal["adapter", "lora", "prefix", "houlsby", "bitfit", "full", "linear"] | None = None,
-    increment: int | None = None,
-    initial: int | None = None,
+    increment: Integer | None = None,
+    initial: Integer | None = None,
     order: str | None = None,
-    memory: int | None = None,
+    memory: Integer | None = None,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Learn the classes of STORE task by task and leave a run folder at OUT.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_lines, print_result, print_table, say
 
 
@@ -14,7 +15,7 @@ def command(
     *,
     keys: Annotated[list[str] | None, Parameter(name="--key")] = None,
     queries: Path | None = None,
-    k: int = 10,
+    k: Integer = 10,
     out: Path | None = None,
     device: str = "auto",
     json: bool = False,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.cli.train import NOTES
 from seit.progress import human_seconds
@@ -17,13 +18,13 @@ def command(
     /,
     *,
     space: Path,
-    trials: int = 9,
-    rungs: int = 3,
-    reduction: int = 3,
+    trials: Integer = 9,
+    rungs: Integer = 3,
+    reduction: Integer = 3,
     dev: float = 0.1,
     budget: str | None = None,
-    max_bytes: int | None = None,
-    max_flops: int | None = None,
+    max_bytes: Integer | None = None,
+    max_flops: Integer | None = None,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Search settings of a recipe: random draws and successive halving.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from seit.cli.figures import accuracy_rows, rate_row
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.processes import is_main_process
 from seit.progress import human_seconds
@@ -24,7 +25,7 @@ def command(
     store: str,
     /,
     *,
-    seeds: int = 1,
+    seeds: Integer = 1,
     pixels: Path | None = None,
     layer: str | None = None,
     pretrained: str | None = None,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_lines, print_result, say
 from seit.numbers import human_bytes
 
@@ -16,10 +17,10 @@ def command(
     *,
     store: str | None = None,
     host: str = "127.0.0.1",
-    port: int = 7348,
+    port: Integer = 7348,
     no_open: bool = False,
     export: Path | None = None,
-    thumbnails: int = 2000,
+    thumbnails: Integer = 2000,
     license: str = "",  # noqa: A002  the name of the flag
     json: bool = False,
 ) -> None:
