@@ -20,6 +20,7 @@ from seit.errors import UsageError
 
 T = TypeVar("T")
 MAX_CONFIG_BYTES = 1 << 18
+_PREFIX = "SEIT_"
 _MAX_NAME = 100
 """Longest name for which similar names are searched; the time is quadratic."""
 
@@ -147,7 +148,9 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set is {text!r}; expected NAME=VALUE")
-        values[name] = parse_value(value)
+        parsed = parse_value(value)
+        if values.setdefault(name, parsed) != parsed:
+            raise UsageError(f"{name} is both {values[name]!r} and {parsed!r}; give it once")
     return values
 
 
@@ -203,9 +206,27 @@ def from_environment(kind: type, environment: Mapping[str, str] = os.environ) ->
     flat = {
         name: parse_value(environment[variable])
         for name in setting_names(kind)
-        if (variable := f"SEIT_{name.replace('.', '_').upper()}") in environment
+        if (variable := _variable(name)) in environment
     }
     return nest(flat, origin="environment")
+
+
+def misspelled(
+    kinds: Iterable[type], environment: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Return ``SEIT_…`` variables that are no settings of ``kinds`` but like one, with its name."""
+    known = {_variable(name) for kind in kinds for name in setting_names(kind)}
+    near = {
+        name: sorted((one for one in known if one.endswith(name.removeprefix("SEIT"))), key=len)
+        or get_close_matches(name, known, n=1, cutoff=0.75)
+        for name in sorted(environment)
+        if name.startswith(_PREFIX) and name not in known and len(name) <= _MAX_NAME
+    }
+    return {name: found[0] for name, found in near.items() if found}
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.replace(".", "_").upper()
 
 
 def parse_value(text: str) -> Any:
