@@ -298,6 +298,8 @@ def _load(
         require_defaults(config, "data.order", "data.window_blocks", reason=reason)
         reason = "pixels are mirrored by augment.pixel_flip_prob"
         require_defaults(config, "augment.flip_prob", reason=reason)
+        reason = "random crops of pixels are resized to the whole picture"
+        require_defaults(config, "augment.crop_size", reason=reason)
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")

@@ -257,14 +257,17 @@ def test_pixels_are_mirrored_as_asked(store, corpus, share):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize(("name", "pixels"), [("flip_prob", True), ("pixel_flip_prob", False)])
-def test_the_flips_of_other_inputs_are_refused(store, corpus, tmp_path, name, pixels):
+@pytest.mark.parametrize(
+    ("name", "value", "pixels"),
+    [("flip_prob", 0.25, True), ("crop_size", 2, True), ("pixel_flip_prob", 0.25, False)],
+)
+def test_augmentations_of_other_inputs_are_refused(store, corpus, tmp_path, name, value, pixels):
     config = replace(
         CONFIG,
         data=replace(CONFIG.data, pixels=str(corpus) if pixels else None),
-        augment=AugmentConfig(**{name: 0.25}),
+        augment=AugmentConfig(**{name: value}),
     )
-    with pytest.raises(UsageError, match=f"augment.{name} is 0.25, but|do not mirror"):
+    with pytest.raises(UsageError, match=f"augment.{name} is {value}, but|do not mirror"):
         train(config, store, out=tmp_path / "run")
 
 
