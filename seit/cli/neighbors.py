@@ -58,8 +58,8 @@ def command(
         rows = [("samples", f"{result.samples:,}, {result.labeled or 0:,} with a known class")]
         if result.knn_top1 is not None:
             rows += [
-                (f"accuracy of {result.k} neighbors", f"{result.knn_top1:.4f}"),
-                ("accuracy of the nearest", f"{result.nearest_top1:.4f}"),
+                (f"accuracy of {result.k} neighbors", f"{result.knn_top1:.2%}"),
+                ("accuracy of the nearest", f"{result.nearest_top1:.2%}"),
                 ("most frequent class", f"{result.chance:.4f}"),
             ]
         print_table(rows)

@@ -7,6 +7,7 @@ from seit.cli.flags import RunFlags, figures_bar, print_settings
 from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.cli.train import NOTES
+from seit.numbers import counted
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def command(
 def _rows(result: "SweepResult") -> list[tuple[str, str]]:
     judged = [one for one in result.trials if one.judgments]
     return [
-        ("winner", f"trial {result.best} of {len(judged)} ({len(result.trials)} draws)"),
+        ("winner", f"trial {result.best} of {len(judged)} ({counted(len(result.trials), 'draw')})"),
         *(
             (name, f"{value:.4g}" if isinstance(value, float) else str(value))
             for name, value in result.settings.items()
         ),
-        ("held-out top-1", f"{result.dev_top1:.4f} ({result.dev_samples:,} training samples)"),
-        ("top-1", f"{result.top1:.4f} ({result.val_samples:,} samples)"),
+        ("held-out top-1", f"{result.dev_top1:.2%} ({result.dev_samples:,} training samples)"),
+        ("top-1", f"{result.top1:.2%} ({result.val_samples:,} samples)"),
         ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
     ]

@@ -107,9 +107,9 @@ class Pretraining(Objective[PretrainResult]):
     config: "PretrainConfig"
     shown: ClassVar[Mapping[str, str]] = {
         "loss": "validation loss {:.4g}",
-        "token_accuracy": "masked-token accuracy {:.4f}",
-        "knn_top1": "k-NN {:.4f}",
-        "linear_top1": "linear probe {:.4f}",
+        "token_accuracy": "masked-token accuracy {:.2%}",
+        "knn_top1": "k-NN {:.2%}",
+        "linear_top1": "linear probe {:.2%}",
     }
     predicts_codes = True
 

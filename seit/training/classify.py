@@ -131,7 +131,7 @@ class Classifying(Objective[Result]):
     """Objective of a classifier over a store's classes, on tokens or pixels."""
 
     config: TrainConfig
-    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
+    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.2%}"}
 
     def __init__(
         self,
