@@ -154,6 +154,7 @@ from .report import (
 )
 from .run import (
     CONFIG_NAME as CONFIG_NAME,
+    FAILURE_NAME as FAILURE_NAME,
     FRONT_END_NAME as FRONT_END_NAME,
     REPORT_NAME as REPORT_NAME,
     RUN_NAME as RUN_NAME,
