@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_result, print_table, say
+from seit.numbers import counted
 
 if TYPE_CHECKING:
     from seit.analysis import AnalyzeResult, BrainResult, CkaResult
@@ -302,8 +303,9 @@ def _print_scores(result: "AnalyzeResult") -> None:
         ]
     print_table(rows)
     say(
-        f"{result.method} of {result.samples:,} samples of {result.target}, {result.folds} folds "
-        f"of {result.groups:,} groups; the best layer is {result.best_layer}"
+        f"{result.method} of {counted(result.samples, 'sample')} of {result.target}, "
+        f"{result.folds} folds of {counted(result.groups, 'group')}; the best layer is "
+        f"{result.best_layer}"
     )
 
 
@@ -326,7 +328,8 @@ def _print_brain(result: "BrainResult") -> None:
         ]
     print_table(rows)
     say(
-        f"{result.people} people, {result.targets:,} targets, {result.runs} runs; the best layer "
+        f"{counted(result.people, 'person', 'people')}, {counted(result.targets, 'target')}, "
+        f"{counted(result.runs, 'run')}; the best layer "
         f"is {result.best_layer}"
     )
 

@@ -67,6 +67,6 @@ def _rows(result: "FootprintResult") -> list[tuple[str, str]]:
             for size, one in result.latency_ms.items()
         ),
         ("rate", f"{result.samples_per_second:,.0f} samples/s"),
-        ("energy proxy", "–" if energy is None else f"{energy:.1%} of float32"),
+        ("energy proxy", "–" if energy is None else f"{energy:.0%} of float32"),
         ("processor", f"{result.cpu['name']}, {result.threads} threads; int8: {flags}"),
     ]

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from seit.cli.flags import assigned_settings
 from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say, stage_bar
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -120,4 +120,6 @@ def _print_plan(plan: "FrontierPlan") -> None:
         ],
         left=1,
     )
-    return say(f"{plan.runs} runs in all; tokens are stated as packed, before entropy coding")
+    return say(
+        f"{counted(plan.runs, 'run')} in all; tokens are stated as packed, before entropy coding"
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seit.cli.figures import quality_parts
 from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, progress_bar, say, warn
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -165,14 +165,14 @@ def command(
         if json:
             return print_result(result)
         return say(
-            f"part {part} is done: {result.pieces:,} pieces, {result.samples:,} samples; "
-            f"{result.left:,} pieces of other parts are left"
+            f"part {part} is done: {counted(result.pieces, 'piece')}, "
+            f"{counted(result.samples, 'sample')}; other parts have {result.left:,} left"
         )
     warn(result.warnings)
     if isinstance(result, Estimate):
         return print_result(result) if json else _print_estimate(result)
     if result.skipped:
-        say(f"warning: {result.skipped:,} files were skipped; {store}/skipped.jsonl says why")
+        say(f"warning: skipped {counted(result.skipped, 'file')}; {store}/skipped.jsonl says why")
     if update:
         say(_changes(result.record(), store))
     elif not result.samples_per_second:
@@ -218,7 +218,7 @@ def _changes(result: Mapping[str, Any], store: str) -> str:
     if not result["added"] + result["changed"] + result["removed"]:
         return f"{store} is up to date already; nothing was changed"
     text = (
-        f"{result['added']:,} files added, {result['changed']:,} changed, "
+        f"{counted(result['added'], 'file')} added, {result['changed']:,} changed, "
         f"{result['removed']:,} removed, {result['kept']:,} kept"
     )
     unreadable = result["unreadable"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_lines, print_result, say
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 
 if TYPE_CHECKING:
     from seit.analysis import ViewExport
@@ -64,8 +64,8 @@ def _say_written(written: "ViewExport") -> list[str]:
     lines = [
         f"page       {written.out / 'index.html'}",
         f"samples    {written.thumbnails:,} shown",
-        f"size       {human_bytes(written.bytes)} in {written.files} files",
+        f"size       {human_bytes(written.bytes)} in {counted(written.files, 'file')}",
     ]
     if written.damaged:
-        lines.append(f"damaged    {written.damaged:,} samples are left out; the page says why")
+        lines.append(f"damaged    {counted(written.damaged, 'sample')} left out; the page says why")
     return lines

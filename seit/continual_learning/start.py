@@ -33,6 +33,7 @@ from seit.models import (
     load_weights,
     make_tuning,
 )
+from seit.numbers import counted
 from seit.progress import Progress
 from seit.shards import Store, as_store
 from seit.training import (
@@ -283,7 +284,8 @@ def _leave(run: Run, learner: Learner, result: ContinualResult, store: Store) ->
     write_continual_report(
         run.path,
         title=f"Run {run.path.name}",
-        lead=f"{config.method} on {len(result.accuracy_matrix)} tasks of {store.folder}: "
+        lead=f"{config.method} on {counted(len(result.accuracy_matrix), 'task')} of "
+        f"{store.folder}: "
         f"{result.last_accuracy:.1%} after the last one, {result.average_accuracy:.1%} on average.",
         result={
             "accuracy_matrix": result.accuracy_matrix,

@@ -579,7 +579,7 @@ def test_tokenize_prints_its_figures(answer, call, corpus, tmp_path):
     code, out, err = call("tokenize", corpus, tmp_path / "other", *options)
     assert code == 0
     assert "120" in out
-    assert "warning: 1 files were skipped" in err
+    assert "warning: skipped 1 file; " in err
 
 
 def test_a_class_without_images_is_one_warning(call, corpus, tmp_path):
