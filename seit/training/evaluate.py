@@ -298,7 +298,7 @@ def evaluate_run(
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(
             f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
-            f"it with --tokenizer {run.path / TOKENIZER_NAME}"
+            f"it by `seit tokenize --tokenizer {run.path / TOKENIZER_NAME}`"
         )
     split = chosen_split(store) if split is None else split
     _refuse_other_labels(run, store, split)

@@ -146,6 +146,6 @@ def check_tokens(run: Run, store: Store) -> None:
     if run.load_tokenizer().fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(
             f"the run {run.path} was trained on another tokenizer's tokens than those of "
-            f"{store.folder}; start from a run on this store, or tokenize with --tokenizer "
-            f"{run.path / TOKENIZER_NAME}"
+            f"{store.folder}; start from a run on this store, or tokenize by `seit tokenize "
+            f"--tokenizer {run.path / TOKENIZER_NAME}`"
         )
