@@ -20,6 +20,7 @@ from seit.classes import ClassMatch, listed, match_classes, near_names, say_near
 from seit.confusion import Confusion
 from seit.devices import choose_device
 from seit.errors import UsageError
+from seit.numbers import counted
 from seit.outcomes import Outcome
 from seit.shards import Store, as_store
 from seit.training.answers import MOST_LIKELY, Likeliest
@@ -450,8 +451,9 @@ def _refusal(
         samples = int(sets.any_of(match.numbers < 0).sum())
         remedy = "such labels out, and samples without others"
     return (
-        f"split {split!r} of {store.folder} holds {samples:,} samples of {len(left_out):,} classes "
-        f"that the run {run.path} does not know: {listed(list(left_out))}"
+        f"split {split!r} of {store.folder} holds {counted(samples, 'sample')} of "
+        f"{counted(len(left_out), 'class', 'classes')} that the run {run.path} does not know: "
+        f"{listed(list(left_out))}"
         + (f"; {say_near(near)}: pass --spelling loose to take such names for one" if near else "")
         + f"; pass --unknown-classes skip to leave {remedy}"
     )

@@ -317,7 +317,7 @@ def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):
 def test_a_wrong_val_split_is_answered_with_those_that_have_labels(corpus, tmp_path):
     tokenize(corpus, tmp_path / "store", TokenizeConfig(size=64, codes=64))
     wrong = replace(CONFIG, data=replace(CONFIG.data, val_split="test"))
-    with pytest.raises(UsageError, match=r"in a split 'test' .*; name val with --data.val_split"):
+    with pytest.raises(UsageError, match=r"in a split 'test' .*; set data\.val_split to val"):
         train(wrong, tmp_path / "store", out=tmp_path / "run")
 
 
