@@ -20,6 +20,7 @@ from seit.errors import UsageError
 
 T = TypeVar("T")
 MAX_CONFIG_BYTES = 1 << 18
+_PREFIX = "SEIT_"
 _MAX_NAME = 100
 """Longest name for which similar names are searched; the time is quadratic."""
 
@@ -83,8 +84,11 @@ def check_names(names: Iterable[str], known: set[str], *, origin: str) -> None:
         UsageError: one does not; the message suggests the nearest name.
     """
     for name in names:
-        if name not in known:
-            raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
+        if name in known:
+            continue
+        if inner := sorted(one for one in known if one.startswith(f"{name}.")):
+            raise UsageError(f"{origin}: {name!r} is a group of settings: {', '.join(inner)}")
+        raise UsageError(f"{origin}: there is no setting {name!r}{_nearest(name, known)}")
 
 
 def _choices(kind: type, path: str) -> str:
@@ -144,7 +148,9 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set is {text!r}; expected NAME=VALUE")
-        values[name] = parse_value(value)
+        parsed = parse_value(value)
+        if values.setdefault(name, parsed) != parsed:
+            raise UsageError(f"{name} is both {values[name]!r} and {parsed!r}; give it once")
     return values
 
 
@@ -200,9 +206,27 @@ def from_environment(kind: type, environment: Mapping[str, str] = os.environ) ->
     flat = {
         name: parse_value(environment[variable])
         for name in setting_names(kind)
-        if (variable := f"SEIT_{name.replace('.', '_').upper()}") in environment
+        if (variable := _variable(name)) in environment
     }
     return nest(flat, origin="environment")
+
+
+def misspelled(
+    kinds: Iterable[type], environment: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Return ``SEIT_…`` variables that are no settings of ``kinds`` but like one, with its name."""
+    known = {_variable(name) for kind in kinds for name in setting_names(kind)}
+    near = {
+        name: sorted((one for one in known if one.endswith(name.removeprefix("SEIT"))), key=len)
+        or get_close_matches(name, known, n=1, cutoff=0.75)
+        for name in sorted(environment)
+        if name.startswith(_PREFIX) and name not in known and len(name) <= _MAX_NAME
+    }
+    return {name: found[0] for name, found in near.items() if found}
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.replace(".", "_").upper()
 
 
 def parse_value(text: str) -> Any:
@@ -220,4 +244,9 @@ def _nearest(name: str, known: set[str]) -> str:
     near = get_close_matches(name[:_MAX_NAME], known, n=1, cutoff=0.5)
     if not near:
         near = [candidate for candidate in known if candidate.endswith(f".{name}")][:1]
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    group = f"{name.partition('.')[0]}."
+    inner = [one for one in known if one.startswith(group)]
+    shown = inner or {one.partition(".")[0] + (".…" if "." in one else "") for one in known}
+    return f"; there are {', '.join(sorted(shown))}"

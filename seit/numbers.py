@@ -24,6 +24,11 @@ def percent(fraction: float, *, decimals: int = 1) -> str:
     return minus(f"{100.0 * fraction:.{decimals}f}%") if math.isfinite(fraction) else "–"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: ``"1 file"``, ``"2,000 files"``; ``plural`` if it has no s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def human_bytes(num_bytes: float) -> str:
     """Format a size in three significant digits: 812 → ``"812 B"``, 12,900 → ``"12.9 kB"``."""
     if not math.isfinite(num_bytes):

@@ -115,7 +115,12 @@ def tinted_store(made_once):
 
 @pytest.fixture
 def call(capsys):
-    """Run `seit` with some arguments: its exit code, stdout and stderr."""
+    """Run `seit` with some arguments: its exit code, stdout and stderr.
+
+    Flags that its messages advise are checked to be its own.
+    """
+    from support.commands import advice_of, foreign_flags
+
     from seit.cli import main
 
     def run(*arguments):
@@ -125,6 +130,9 @@ def call(capsys):
             main([*map(str, arguments)])
         except SystemExit as left:
             code = left.code or 0
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        name, advice = advice_of([*map(str, arguments)], err)
+        assert not foreign_flags(name, advice), advice
+        return code, out, err
 
     return run

@@ -107,6 +107,8 @@ def choose_methods(given: str | Sequence[str] | None, there: Iterable[Name]) -> 
     if given == ALL:
         return tuple(known.values())
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    if ALL in names:
+        raise UsageError(f"{ALL!r} stands for all methods; pass it alone, or leave it out")
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=1)

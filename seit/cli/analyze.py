@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_result, print_table, say
+from seit.numbers import counted
 
 if TYPE_CHECKING:
     from seit.analysis import AnalyzeResult, BrainResult, CkaResult
@@ -63,17 +65,17 @@ class TargetFlags:
     groups: str = "file"
     """Samples that folds keep together: those of a file, of a folder, or of a group (such as a
     speaker) in a table of key,group."""
-    folds: int = 5
+    folds: Integer = 5
     """Folds of cross-validation."""
-    nulls: int = 3
+    nulls: Integer = 3
     """Rearrangements of the target that show what chance gives."""
-    fewest: int = 20
+    fewest: Integer = 20
     """Instances that a class, phone or word needs to be used."""
-    most: int = 200
+    most: Integer = 200
     """Instances of a class, phone or word that are used."""
     penalty: float = 1e-3
     """Share of a feature's mean variance that is added to each, in probes and r2."""
-    seed: int = 0
+    seed: Integer = 0
     """Seed of folds, rearrangements, choice of instances, and random weights."""
     random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True
     """Analyze the same network with random weights as well."""
@@ -189,14 +191,14 @@ def brain(
     mask: Path | None = None,
     atlas: Path | None = None,
     response: Literal["glover", "delays"] = "glover",
-    delays: int = 8,
+    delays: Integer = 8,
     onset: float = 0.0,
-    trim: int = 0,
-    folds: int = 5,
+    trim: Integer = 0,
+    folds: Integer = 5,
     gap: float = 12.0,
-    nulls: int = 20,
+    nulls: Integer = 20,
     shift: float = 20.0,
-    seed: int = 0,
+    seed: Integer = 0,
     random_twin: Annotated[bool, Parameter(negative="--no-random-twin")] = True,
     resume: bool = False,
     flags: DataFlags = DataFlags(),
@@ -302,8 +304,9 @@ def _print_scores(result: "AnalyzeResult") -> None:
         ]
     print_table(rows)
     say(
-        f"{result.method} of {result.samples:,} samples of {result.target}, {result.folds} folds "
-        f"of {result.groups:,} groups; the best layer is {result.best_layer}"
+        f"{result.method} of {counted(result.samples, 'sample')} of {result.target}, "
+        f"{result.folds} folds of {counted(result.groups, 'group')}; the best layer is "
+        f"{result.best_layer}"
     )
 
 
@@ -326,7 +329,8 @@ def _print_brain(result: "BrainResult") -> None:
         ]
     print_table(rows)
     say(
-        f"{result.people} people, {result.targets:,} targets, {result.runs} runs; the best layer "
+        f"{counted(result.people, 'person', 'people')}, {counted(result.targets, 'target')}, "
+        f"{counted(result.runs, 'run')}; the best layer "
         f"is {result.best_layer}"
     )
 

@@ -56,25 +56,24 @@ GROUPS = ("analyze", "recipes", "runs", "tokenizer")
 WITH_SETTINGS = ("train", "pretrain", "tune", "compress", "sweep", "continual", "frontier")
 """Commands that take ``--group.field value``."""
 
-RESUMABLE = {
-    "quickstart": "",
-    "tokenize": "",
-    "delete": "",
-    "frontier": "",
-    "analyze brain": " with --resume",
-    "analyze cca": " with --resume",
-    "analyze cka": " with --resume",
-    "analyze probe": " with --resume",
-    "train": " with --resume",
-    "pretrain": " with --resume",
-    "tune": " with --resume",
-    "compress": " with --resume",
-    "sweep": " with --resume",
-    "continual": " with --resume",
-    "tokenizer train": " with --resume",
-    "tokenizer adapt": " with --resume",
-}
-"""Commands that resume an interrupted run, and the flag that this takes."""
+RESUMING = ("quickstart", "tokenize", "delete", "frontier")
+"""Commands that resume an interrupted run by themselves."""
+
+RESUMED_BY_FLAG = (
+    "analyze brain",
+    "analyze cca",
+    "analyze cka",
+    "analyze probe",
+    "train",
+    "pretrain",
+    "tune",
+    "compress",
+    "sweep",
+    "continual",
+    "tokenizer train",
+    "tokenizer adapt",
+)
+"""Commands that resume an interrupted run with ``--resume``."""
 
 
 def make_app(asked: str) -> App:
@@ -112,7 +111,7 @@ def run(arguments: Sequence[str]) -> None:
             )
     except CycloptsError as error:
         hint = f"seit {name} --help" if name in COMMANDS else "seit --help"
-        say(f"error: {one_line(_explain(error))} (`{hint}` says more)")
+        say(f"error: {one_line(_explain(error, tokens))} (`{hint}` says more)")
         sys.exit(UsageError.exit_code)
     except SeitError as error:
         say(f"error: {one_line(error)}")
@@ -133,18 +132,23 @@ def run(arguments: Sequence[str]) -> None:
         finish_output()
 
 
-def _explain(error: CycloptsError) -> str:
-    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return f"unexpected argument {' '.join(error.unused_tokens)!r}"
-    return str(error)
+def _explain(error: CycloptsError, tokens: Sequence[str]) -> str:
+    if not isinstance(error, UnusedCliTokensError) or not error.unused_tokens:
+        return str(error)
+    unused = error.unused_tokens
+    is_setting = "--set" in tokens and all("=" in token for token in unused)
+    remedy = "; each NAME=VALUE needs a --set of its own" if is_setting else ""
+    return f"unexpected argument {' '.join(unused)!r}{remedy}"
 
 
 def _advice(name: str, tokens: Sequence[str]) -> str:
     """Return how to resume after Ctrl-C."""
     command = " ".join(tokens[:2]) if name in ("analyze", "tokenizer") else name
-    if command not in RESUMABLE or (name == "analyze" and "--out" not in tokens):
+    flags = {token.partition("=")[0] for token in tokens}
+    if command not in RESUMING + RESUMED_BY_FLAG or (name == "analyze" and "--out" not in flags):
         return ""
-    flag = "" if "--resume" in tokens else RESUMABLE[command]
+    asks = command in RESUMED_BY_FLAG and "--resume" not in flags
+    flag = " with --resume" if asks else ""
     return f"; finished work is kept: run the same command again{flag} to resume"
 
 

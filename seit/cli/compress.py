@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from seit.cli.figures import accuracy_rows
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.cli.train import NOTES
 from seit.errors import UsageError
@@ -22,7 +23,7 @@ def command(
     /,
     *,
     method: str | None = None,
-    seeds: int = 1,
+    seeds: Integer = 1,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Make a finished classifier smaller: quantize, prune or distill it.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Literal
 
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.continual_learning import Method
 from seit.numbers import human_bytes
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 NOTES = {
     "loss": "loss {:.3f}",
-    "val_accuracy": "accuracy {:.3f}",
+    "val_accuracy": "pooled accuracy {:.2%}",
     "samples_per_second": "{:.3g} samples/s",
 }
 
@@ -25,10 +26,10 @@ def command(
     *,
     method: Method | None = None,
     pet: Literal["adapter", "lora", "prefix", "houlsby", "bitfit", "full", "linear"] | None = None,
-    increment: int | None = None,
-    initial: int | None = None,
+    increment: Integer | None = None,
+    initial: Integer | None = None,
     order: str | None = None,
-    memory: int | None = None,
+    memory: Integer | None = None,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Learn the classes of STORE task by task and leave a run folder at OUT.
@@ -65,17 +66,19 @@ def command(
 
 
 def _rows(result: "ContinualResult") -> list[tuple[str, str]]:
-    forgetting = "none" if result.forgetting is None else f"{result.forgetting:.4f}"
+    forgetting = "none" if result.forgetting is None else f"{result.forgetting:.2%}"
     last = {
         name: accuracies[-1]
         for name, accuracies in result.experts.items()
         if name != "all" and len(result.experts) > 2
     }
+    pooled = result.pooled["all"][-1:]
     return [
-        ("last accuracy", f"{result.last_accuracy:.4f} (mean of tasks)"),
-        ("average accuracy", f"{result.average_accuracy:.4f}"),
+        ("last accuracy", f"{result.last_accuracy:.2%} (mean of tasks)"),
+        *(("pooled", f"{one:.2%} (each sample alike)") for one in pooled if one is not None),
+        ("average accuracy", f"{result.average_accuracy:.2%} (mean of tasks)"),
         ("forgetting", forgetting),
-        *((f"{name} alone", f"{one:.4f}") for name, one in last.items() if one is not None),
+        *((f"{name} alone", f"{one:.2%}") for name, one in last.items() if one is not None),
         ("trained", f"{result.trained_parameters:,} parameters"),
         ("kept", f"{human_bytes(result.ledger['total_memory_bytes'])} between tasks"),
         ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),

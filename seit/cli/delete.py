@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from seit.cli.output import counting_bar, print_result, print_table
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 
 
 def command(
@@ -37,12 +37,16 @@ def command(
         result = delete(store, keys=wanted, missing=missing, refit=refit, progress=progress)
     if json:
         return print_result(result)
-    missed = f"; {result.missing:,} keys of no sample" if result.missing else ""
+    missed = f"; {counted(result.missing, 'key')} of no sample" if result.missing else ""
+    skipped = counted(result.skipped, "skipped input")
     return print_table(
         [
             ("store", store),
-            ("deleted", f"{result.samples:,} samples, {result.skipped:,} skipped inputs{missed}"),
-            ("left", f"{result.remaining:,} samples, {human_bytes(result.bytes)}"),
-            ("rewritten", f"{result.rewritten:,} shards"),
+            (
+                "deleted",
+                f"{counted(result.samples, 'sample')}, {skipped}{missed}",
+            ),
+            ("left", f"{counted(result.remaining, 'sample')}, {human_bytes(result.bytes)}"),
+            ("rewritten", counted(result.rewritten, "shard")),
         ]
     )

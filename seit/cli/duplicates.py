@@ -1,5 +1,6 @@
 """`seit duplicates STORE`."""
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_lines, print_result, say
 
 
@@ -9,7 +10,7 @@ def command(
     *,
     between: tuple[str, str] | None = None,
     threshold: float = 0.8,
-    most: int = 1000,
+    most: Integer = 1000,
     json: bool = False,
 ) -> None:
     """Find samples of two splits that are the same or nearly so, by their tokens.

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, warn
 from seit.numbers import human_bytes
 
@@ -20,7 +21,7 @@ def command(
     inputs: Annotated[
         list[Literal["tokens", "images", "audio"]] | None, Parameter(consume_multiple=True)
     ] = None,
-    opset: int | None = None,
+    opset: Integer | None = None,
     store: str | None = None,
     json: bool = False,
 ) -> None:

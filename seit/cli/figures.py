@@ -21,13 +21,13 @@ def accuracy_rows(
     share, note = say_share(result.top1, samples)
     is_sure = samples is None or samples >= FEW_SAMPLES
     if is_sure:
-        share = f"{result.top1:.4f}"
+        share = f"{result.top1:.2%}"
     rows = [("top-1", f"{share} ({note})" if note else share)]
     mean = result.mean_average_precision
     if mean is not None:
-        rows.insert(0, ("mAP", f"{mean:.4f}"))
+        rows.insert(0, ("mAP", f"{mean:.2%}"))
     if is_sure and num_classes > MANY_CLASSES:
-        rows.append(("top-5", f"{result.top5:.4f}"))
+        rows.append(("top-5", f"{result.top5:.2%}"))
     return [*rows, ("loss", f"{result.loss:.4f}")]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_result, print_table, warn_of_codec
 from seit.errors import UsageError
 from seit.numbers import human_bytes
@@ -20,7 +21,7 @@ def command(
     key_pattern: list[str] | None = None,
     where: list[str] | None = None,
     fraction: float | None = None,
-    seed: int = 0,
+    seed: Integer = 0,
     keep_classes: bool = False,
     missing: Literal["error", "ok"] = "error",
     codec: Literal["context", "packed"] | None = None,

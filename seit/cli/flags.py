@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from seit.cli.integers import Integer
 from seit.cli.output import Bar, print_json, print_lines, progress_bar
 from seit.config import parse_assignments, to_mapping
 from seit.errors import UsageError
@@ -33,11 +34,11 @@ class TrainingFlags:
 
     config: Path | None = None
     """A YAML file of settings; flags win over it."""
-    steps: int | None = None
+    steps: Integer | None = None
     """Steps of training."""
-    batch_size: int | None = None
+    batch_size: Integer | None = None
     """Samples per step, over all devices."""
-    seed: int | None = None
+    seed: Integer | None = None
     """Seed for weights, data order and augmentation."""
     device: str | None = None
     """auto, cpu, cuda, mps."""
@@ -64,7 +65,7 @@ class _StartFlags:
     of the recipe by default."""
     init_from: Path | None = None
     """Start from the weights of this finished run, and with its backbone."""
-    epochs: int | None = None
+    epochs: Integer | None = None
     """Passes over the training split; over each task in `continual`."""
 
 
@@ -73,7 +74,7 @@ class _StartFlags:
 class RunFlags(TrainingFlags, _StartFlags):  # flags of the last base come first
     """Flags of train, pretrain, tune and continual."""
 
-    steps: int | None = None
+    steps: Integer | None = None
     """Steps of training, instead of epochs; of each task in `continual`."""
     resume: bool = False
     """Resume the run at OUT if there is one (`--resume auto` is the same); its schedule may have
@@ -94,13 +95,17 @@ class RunFlags(TrainingFlags, _StartFlags):  # flags of the last base come first
         """Return the given flags, with a command's own ones, as keyword arguments of a verb.
 
         Raises:
-            UsageError: --set is not followed by the NAME=VALUE of a setting.
+            UsageError: --set is not followed by the NAME=VALUE of a setting, or a flag has another
+                value.
         """
         given = {name: getattr(self, name) for name in (*_OPTIONS, *_SETTINGS)} | own
-        return {
-            **assigned_settings(self.set_),
-            **{name: value for name, value in given.items() if value is not None},
-        }
+        values = assigned_settings(self.set_)
+        for name, value in given.items():
+            if value is not None and values.setdefault(name, value) not in (value, str(value)):
+                raise UsageError(f"{name} is {value} by its flag and {values[name]} by --set")
+            if value is not None:
+                values[name] = value
+        return values
 
 
 def assigned_settings(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -112,7 +117,10 @@ def assigned_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     values = parse_assignments(texts or ())
     for name in values:
         if "." not in name and name not in _TOP_SETTINGS:
-            raise UsageError(f"settings: there is no setting {name!r}; flags have no --set")
+            raise UsageError(
+                f"--set is {name}=…; expected the name of a setting with its group, such as "
+                "optim.lr=1e-3; flags have no --set"
+            )
     return values
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.numbers import human_bytes
 
@@ -16,8 +17,8 @@ def command(
     path: str,
     /,
     *,
-    batch_size: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
-    threads: int = 1,
+    batch_size: Annotated[list[Integer] | None, Parameter(consume_multiple=True)] = None,
+    threads: Integer = 1,
     seconds: float = 2.0,
     out: Path | None = None,
     json: bool = False,
@@ -66,6 +67,6 @@ def _rows(result: "FootprintResult") -> list[tuple[str, str]]:
             for size, one in result.latency_ms.items()
         ),
         ("rate", f"{result.samples_per_second:,.0f} samples/s"),
-        ("energy proxy", "–" if energy is None else f"{energy:.1%} of float32"),
+        ("energy proxy", "–" if energy is None else f"{energy:.0%} of float32"),
         ("processor", f"{result.cpu['name']}, {result.threads} threads; int8: {flags}"),
     ]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from seit.cli.flags import assigned_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say, stage_bar
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ def command(
     out: Path = Path("frontier"),
     points: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     recipe: str = "small-cpu",
-    steps: int | None = None,
-    seeds: int = 3,
-    seed: int = 0,
-    size: int | None = None,
-    codes: int = 1024,
+    steps: Integer | None = None,
+    seeds: Integer = 3,
+    seed: Integer = 0,
+    size: Integer | None = None,
+    codes: Integer = 1024,
     val_fraction: float = 0.1,
     device: str = "auto",
-    workers: int | None = None,
+    workers: Integer | None = None,
     dry_run: bool = False,
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
     json: bool = False,
@@ -119,4 +120,6 @@ def _print_plan(plan: "FrontierPlan") -> None:
         ],
         left=1,
     )
-    return say(f"{plan.runs} runs in all; tokens are stated as packed, before entropy coding")
+    return say(
+        f"{counted(plan.runs, 'run')} in all; tokens are stated as packed, before entropy coding"
+    )

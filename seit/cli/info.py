@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from seit.cli.figures import quality_parts
 from seit.cli.output import counting_bar, print_result, print_table
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 
 
 def command(store: str, /, *, counts: bool = False, json: bool = False) -> None:
@@ -42,7 +42,7 @@ def command(store: str, /, *, counts: bool = False, json: bool = False) -> None:
             ),
             ("tokenizer", ", ".join([found.tokenizer, *quality_parts(found.quality)])),
             ("shards", f"{found.shards} × {found.container}, {found.codec}"),
-            ("skipped", f"{found.skipped:,} unreadable inputs"),
+            ("skipped", counted(found.skipped, "unreadable input")),
             *(
                 (f"{name} per class", _range(of_split, classes))
                 for name, of_split in (found.class_counts or {}).items()
@@ -60,4 +60,4 @@ def _range(counts: Sequence[int], classes: Sequence[str]) -> str:
         f"{counts[middle]:,}"
     )
     empty = counts.count(0)
-    return f"{text}; {empty:,} classes without samples" if empty else text
+    return f"{text}; {counted(empty, 'class', 'classes')} without samples" if empty else text

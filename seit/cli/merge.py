@@ -3,7 +3,7 @@
 from typing import Literal
 
 from seit.cli.output import counting_bar, print_result, print_table, warn_of_codec
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 
 
 def command(
@@ -53,6 +53,6 @@ def command(
             ("classes", f"{result.classes:,}"),
             ("size", f"{human_bytes(result.bytes)}, {result.bytes_per_sample:.0f} B per sample"),
             ("shards", f"{result.container}, {result.codec}"),
-            ("skipped", f"{result.skipped:,} unreadable inputs"),
+            ("skipped", counted(result.skipped, "unreadable input")),
         ]
     )

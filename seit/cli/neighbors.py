@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_lines, print_result, print_table, say
 
 
@@ -14,7 +15,7 @@ def command(
     *,
     keys: Annotated[list[str] | None, Parameter(name="--key")] = None,
     queries: Path | None = None,
-    k: int = 10,
+    k: Integer = 10,
     out: Path | None = None,
     device: str = "auto",
     json: bool = False,
@@ -59,8 +60,8 @@ def command(
         rows = [("samples", f"{result.samples:,}, {result.labeled or 0:,} with a known class")]
         if result.knn_top1 is not None:
             rows += [
-                (f"accuracy of {result.k} neighbors", f"{result.knn_top1:.4f}"),
-                ("accuracy of the nearest", f"{result.nearest_top1:.4f}"),
+                (f"accuracy of {result.k} neighbors", f"{result.knn_top1:.2%}"),
+                ("accuracy of the nearest", f"{result.nearest_top1:.2%}"),
                 ("most frequent class", f"{result.chance:.4f}"),
             ]
         print_table(rows)

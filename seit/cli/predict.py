@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_lines, print_result, print_table
 from seit.errors import SeitError
 
@@ -15,7 +16,7 @@ def command(
     files: list[Path],
     /,
     *,
-    top: int = 5,
+    top: Integer = 5,
     threshold: float | None = None,
     out: Path | None = None,
     device: str = "auto",

@@ -9,8 +9,8 @@ from seit.progress import human_seconds
 
 NOTES = {
     "loss": "loss {:.3f}",
-    "val_knn_top1": "k-NN {:.3f}",
-    "val_linear_top1": "linear {:.3f}",
+    "val_knn_top1": "k-NN {:.2%}",
+    "val_linear_top1": "linear {:.2%}",
     "samples_per_second": "{:.3g} samples/s",
     "data_wait_fraction": "wait {:.0%}",
 }
@@ -55,7 +55,7 @@ def command(
     }
     print_table(
         [
-            *((name, f"{value:.4f}") for name, value in shares.items() if value is not None),
+            *((name, f"{value:.2%}") for name, value in shares.items() if value is not None),
             ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
             rate_row(result.samples_per_second, result.data_wait_fraction),
         ]

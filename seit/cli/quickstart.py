@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say, stage_bar
 from seit.numbers import human_bytes
 from seit.progress import human_rate, human_seconds
@@ -11,8 +12,8 @@ def command(
     out: Path = Path("quickstart"),
     *,
     data: str | None = None,
-    steps: int | None = None,
-    seed: int = 0,
+    steps: Integer | None = None,
+    seed: Integer = 0,
     device: str = "auto",
     json: bool = False,
 ) -> None:

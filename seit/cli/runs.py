@@ -46,6 +46,8 @@ def list_(folder: Path = Path(), /, *, json: bool = False) -> None:
     objective, probes = (["objective"], ["k-NN", "linear"]) if has_probes else ([], [])
     header = ["run", "status", *objective, "model", "steps", "top-1", *probes, "samples/s"]
     print_table([[*header, "date (UTC)"], *rows], left=3 + len(objective))
+    if any(run.objective == "continual" for run in runs):
+        say("top-1 of continual runs is pooled: each sample of all tasks so far counts alike")
     return warn([f"{run.name} is damaged: {run.reason}" for run in runs if run.reason])
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
 from seit.cli.train import NOTES
+from seit.numbers import counted
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -17,13 +19,13 @@ def command(
     /,
     *,
     space: Path,
-    trials: int = 9,
-    rungs: int = 3,
-    reduction: int = 3,
+    trials: Integer = 9,
+    rungs: Integer = 3,
+    reduction: Integer = 3,
     dev: float = 0.1,
     budget: str | None = None,
-    max_bytes: int | None = None,
-    max_flops: int | None = None,
+    max_bytes: Integer | None = None,
+    max_flops: Integer | None = None,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Search settings of a recipe: random draws and successive halving.
@@ -77,12 +79,12 @@ def command(
 def _rows(result: "SweepResult") -> list[tuple[str, str]]:
     judged = [one for one in result.trials if one.judgments]
     return [
-        ("winner", f"trial {result.best} of {len(judged)} ({len(result.trials)} draws)"),
+        ("winner", f"trial {result.best} of {len(judged)} ({counted(len(result.trials), 'draw')})"),
         *(
             (name, f"{value:.4g}" if isinstance(value, float) else str(value))
             for name, value in result.settings.items()
         ),
-        ("held-out top-1", f"{result.dev_top1:.4f} ({result.dev_samples:,} training samples)"),
-        ("top-1", f"{result.top1:.4f} ({result.val_samples:,} samples)"),
+        ("held-out top-1", f"{result.dev_top1:.2%} ({result.dev_samples:,} training samples)"),
+        ("top-1", f"{result.top1:.2%} ({result.val_samples:,} samples)"),
         ("steps", f"{result.steps:,} in {human_seconds(result.seconds)}"),
     ]

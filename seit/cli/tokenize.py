@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seit.cli.figures import quality_parts
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, progress_bar, say, warn
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 from seit.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -19,30 +20,30 @@ def command(
     /,
     *,
     tokenizer: str = "auto",
-    size: int | None = None,
-    codes: int | None = None,
+    size: Integer | None = None,
+    codes: Integer | None = None,
     codec: Literal["context", "packed"] = "context",
     container: Literal["wds", "zarr"] = "wds",
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
-    ray_cpus: int = 1,
-    ray_encoders: int = 0,
+    ray_cpus: Integer = 1,
+    ray_encoders: Integer = 0,
     workdir: Path | None = None,
     val_fraction: float = 0.1,
     root: Path | None = None,
-    shard_samples: int = 8192,
-    max_pixels: int = 178_956_970,
+    shard_samples: Integer = 8192,
+    max_pixels: Integer = 178_956_970,
     max_seconds: float = 600.0,
-    views: int = 1,
-    workers: int | None = None,
+    views: Integer = 1,
+    workers: Integer | None = None,
     decoders: Literal["auto", "threads", "processes"] = "auto",
     device: str = "cpu",
     compile: bool = False,  # noqa: A002 - the name of the option
-    seed: int = 0,
+    seed: Integer = 0,
     label_separator: str | None = None,
     plan: Literal["listing", "pieces"] = "listing",
     classes: Path | None = None,
-    fit_samples: int | None = None,
+    fit_samples: Integer | None = None,
     mixed_processors: bool = False,
     part: str | None = None,
     strict: bool = False,
@@ -165,14 +166,14 @@ def command(
         if json:
             return print_result(result)
         return say(
-            f"part {part} is done: {result.pieces:,} pieces, {result.samples:,} samples; "
-            f"{result.left:,} pieces of other parts are left"
+            f"part {part} is done: {counted(result.pieces, 'piece')}, "
+            f"{counted(result.samples, 'sample')}; other parts have {result.left:,} left"
         )
     warn(result.warnings)
     if isinstance(result, Estimate):
         return print_result(result) if json else _print_estimate(result)
     if result.skipped:
-        say(f"warning: {result.skipped:,} files were skipped; {store}/skipped.jsonl says why")
+        say(f"warning: skipped {counted(result.skipped, 'file')}; {store}/skipped.jsonl says why")
     if update:
         say(_changes(result.record(), store))
     elif not result.samples_per_second:
@@ -218,7 +219,7 @@ def _changes(result: Mapping[str, Any], store: str) -> str:
     if not result["added"] + result["changed"] + result["removed"]:
         return f"{store} is up to date already; nothing was changed"
     text = (
-        f"{result['added']:,} files added, {result['changed']:,} changed, "
+        f"{counted(result['added'], 'file')} added, {result['changed']:,} changed, "
         f"{result['removed']:,} removed, {result['kept']:,} kept"
     )
     unreadable = result["unreadable"]

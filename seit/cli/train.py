@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 from seit.cli.figures import accuracy_rows, rate_row
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say
+from seit.numbers import counted
 from seit.processes import is_main_process
 from seit.progress import human_seconds
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 NOTES = {
     "loss": "loss {:.3f}",
-    "val_top1": "top-1 {:.3f}",
+    "val_top1": "top-1 {:.2%}",
     "samples_per_second": "{:.3g} samples/s",
     "data_wait_fraction": "wait {:.0%}",
 }
@@ -24,7 +26,7 @@ def command(
     store: str,
     /,
     *,
-    seeds: int = 1,
+    seeds: Integer = 1,
     pixels: Path | None = None,
     layer: str | None = None,
     pretrained: str | None = None,
@@ -86,13 +88,16 @@ def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path) -> None:
 
     num_classes = len(Run.open(folder_of(out, next(iter(spread.results)))).classes)
     print_table(
-        [(LABELS[name], _spread(spread.spreads[name])) for name in shown_figures(num_classes)]
+        [(LABELS[name], _spread(name, spread.spreads[name])) for name in shown_figures(num_classes)]
     )
-    return say(f"{len(spread.results)} seeds; the report is at {out}/report.html")
+    return say(f"{counted(len(spread.results), 'seed')}; the report is at {out}/report.html")
 
 
-def _spread(figure: "Spread") -> str:
+def _spread(name: str, figure: "Spread") -> str:
     """Describe a mean over seeds and its spread; a single seed alone."""
+    form = ".4f" if name == "loss" else ".2%"
     if figure.std is None:
-        return f"{figure.mean:.4f} (one seed)"
-    return f"{figure.mean:.4f} ± {figure.std:.4f} ({figure.min:.4f} to {figure.max:.4f})"
+        return f"{figure.mean:{form}} (one seed)"
+    return (
+        f"{figure.mean:{form}} ± {figure.std:{form}} ({figure.min:{form}} to {figure.max:{form}})"
+    )

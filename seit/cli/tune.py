@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from seit.cli.figures import accuracy_rows
 from seit.cli.flags import RunFlags, figures_bar, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say, warn
 from seit.cli.train import NOTES
 from seit.numbers import human_bytes
@@ -22,7 +23,7 @@ def command(
     *,
     method: str | None = None,
     layer: str | None = None,
-    seeds: int = 1,
+    seeds: Integer = 1,
     backbone: str | None = None,
     download: bool = False,
     flags: RunFlags = RunFlags(),  # noqa: B008 - frozen

@@ -3,7 +3,7 @@
 import sys
 
 from seit.cli.output import counting_bar, one_line, print_lines, print_result
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 
 
 def command(store: str, /, *, repair_from: str | None = None, json: bool = False) -> None:
@@ -26,6 +26,6 @@ def command(store: str, /, *, repair_from: str | None = None, json: bool = False
             where = entry.file if entry.block is None else f"{entry.file}, block {entry.block}"
             print_lines([f"damaged: {where}: {one_line(entry.reason)}"])
         if result.ok:
-            print_lines([f"intact: {result.blocks} blocks, {human_bytes(result.bytes)}"])
+            print_lines([f"intact: {counted(result.blocks, 'block')}, {human_bytes(result.bytes)}"])
     if not result.ok:
         sys.exit(1)

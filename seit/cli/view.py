@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seit.cli.integers import Integer
 from seit.cli.output import counting_bar, print_lines, print_result, say
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 
 if TYPE_CHECKING:
     from seit.analysis import ViewExport
@@ -16,10 +17,10 @@ def command(
     *,
     store: str | None = None,
     host: str = "127.0.0.1",
-    port: int = 7348,
+    port: Integer = 7348,
     no_open: bool = False,
     export: Path | None = None,
-    thumbnails: int = 2000,
+    thumbnails: Integer = 2000,
     license: str = "",  # noqa: A002  the name of the flag
     json: bool = False,
 ) -> None:
@@ -63,8 +64,8 @@ def _say_written(written: "ViewExport") -> list[str]:
     lines = [
         f"page       {written.out / 'index.html'}",
         f"samples    {written.thumbnails:,} shown",
-        f"size       {human_bytes(written.bytes)} in {written.files} files",
+        f"size       {human_bytes(written.bytes)} in {counted(written.files, 'file')}",
     ]
     if written.damaged:
-        lines.append(f"damaged    {written.damaged:,} samples are left out; the page says why")
+        lines.append(f"damaged    {counted(written.damaged, 'sample')} left out; the page says why")
     return lines

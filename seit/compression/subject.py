@@ -18,10 +18,9 @@ from seit.errors import UsageError
 from seit.progress import Progress
 from seit.shards import Store
 from seit.stream import Batch, loader
-from seit.tokenizers import Tokenizer, load_tokenizer
+from seit.tokenizers import Tokenizer
 from seit.training import (
     EVAL_BATCH,
-    TOKENIZER_NAME,
     Run,
     check_tokens,
     load_run_model,
@@ -68,7 +67,7 @@ class Subject:
         """
         check_source(run, store)
         device = choose_device(config.run.device)
-        tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+        tokenizer = run.load_tokenizer()
         augment = make_augment(store, config, device, with_train=False)
         model = load_run_model(run, augment, tokenizer, device).eval().requires_grad_(False)
         return cls(run, config, store, tokenizer, augment, model, device, progress)

@@ -294,7 +294,7 @@ class Running(Loop[StepBatch]):
         """Log the results after a segment and the estimated time left."""
         if not self.ranks.is_main:
             return
-        journal, shown = self.journal, [f"accuracy {accuracy:.4f}"]
+        journal, shown = self.journal, [f"pooled accuracy {accuracy:.2%}"]
         if "loss" in journal.latest:
             shown.insert(0, f"loss {journal.latest['loss']:.4g}")
         if journal.steps:

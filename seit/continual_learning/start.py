@@ -33,6 +33,7 @@ from seit.models import (
     load_weights,
     make_tuning,
 )
+from seit.numbers import counted
 from seit.progress import Progress
 from seit.shards import Store, as_store
 from seit.training import (
@@ -49,6 +50,7 @@ from seit.training import (
     join_ranks,
     make_augment,
     make_autocast,
+    network_changes,
     origin_sections,
     plain_weights,
     starting_from,
@@ -212,7 +214,8 @@ def _make_network(
             raise UsageError(f"{run.path} was trained on pixels; start from a run on tokens")
         fresh = {k: one for k, one in backbone.state_dict().items() if is_of_head(backbone, k)}
         weights = {k: one for k, one in plain_weights(run).items() if not is_of_head(backbone, k)}
-        load_weights(backbone, weights | fresh, origin=str(run.path))
+        reason = network_changes(config, run)
+        load_weights(backbone, weights | fresh, origin=str(run.path), reason=reason)
     num_features = int(backbone.head_hidden_size)  # type: ignore[arg-type] # of timm's models
     backbone.reset_classifier(0)  # type: ignore[operator]
     network = Network(
@@ -281,7 +284,8 @@ def _leave(run: Run, learner: Learner, result: ContinualResult, store: Store) ->
     write_continual_report(
         run.path,
         title=f"Run {run.path.name}",
-        lead=f"{config.method} on {len(result.accuracy_matrix)} tasks of {store.folder}: "
+        lead=f"{config.method} on {counted(len(result.accuracy_matrix), 'task')} of "
+        f"{store.folder}: "
         f"{result.last_accuracy:.1%} after the last one, {result.average_accuracy:.1%} on average.",
         result={
             "accuracy_matrix": result.accuracy_matrix,

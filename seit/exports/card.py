@@ -81,6 +81,7 @@ def write_card(
             "store": store,
             "classes": yaml_text(list(spec.classes[:_MOST_CLASSES])),
             "unlisted": max(0, len(spec.classes) - _MOST_CLASSES),
+            "has_label_sets": spec.result.get("mean_average_precision") is not None,
             "has_top5": len(spec.classes) > MANY_CLASSES,
             "levels": spec.tokenizer.codebook[0] if len(spec.tokenizer.codebook) == 3 else 1,
         },

@@ -7,8 +7,7 @@ from torch import nn
 from seit.exports import programs
 from seit.exports.graphs import example_inputs, make_token_classifier
 from seit.exports.spec import describe
-from seit.tokenizers import load_tokenizer
-from seit.training import TOKENIZER_NAME, Run, check_plain
+from seit.training import Run, check_plain
 
 _TRACED_BATCH = 2
 
@@ -31,7 +30,7 @@ def classifier_onnx(run: Run, backbone: nn.Module, *, opset: int = programs.OPSE
     """
     check_plain(run)
     programs.check_onnx_installed()
-    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+    tokenizer = run.load_tokenizer()
     spec = describe(run, tokenizer, run.compression)
     graph = make_token_classifier(spec, backbone, tokenizer)
     program = programs.trace(graph, example_inputs(graph, spec, _TRACED_BATCH))

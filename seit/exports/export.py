@@ -31,7 +31,7 @@ from seit.outcomes import Outcome
 from seit.shards import Store
 from seit.stores import work_folder
 from seit.tensors import tensor_bytes
-from seit.tokenizers import Tokenizer, load_tokenizer, tokenizer_bytes
+from seit.tokenizers import Tokenizer, tokenizer_bytes
 from seit.training import TOKENIZER_NAME, WEIGHTS_NAME, Run, check_one_network
 
 Format = Literal["safetensors", "onnx", "torch"]
@@ -113,7 +113,7 @@ def export_run(
     programs.check_opset(opset)
     if "onnx" in formats:
         programs.check_onnx_installed()
-    tokenizer = load_tokenizer(source.path / TOKENIZER_NAME)
+    tokenizer = source.load_tokenizer()
     weights, compression = source.load_stored()
     spec = describe(source, tokenizer, compression)
     figures = None if store is None else measure_store(store, spec)

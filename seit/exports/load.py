@@ -53,7 +53,7 @@ def _load(folder: Path, spec: ExportSpec) -> nn.Module:
 
 
 def _load_tokenizer(folder: Path, spec: ExportSpec) -> Tokenizer:
-    tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
+    tokenizer = load_tokenizer(folder / TOKENIZER_NAME, advice="export again")
     if tokenizer.fingerprint != spec.tokenizer.fingerprint:
         raise DamagedError(f"{folder / TOKENIZER_NAME} is another tokenizer; export again")
     return tokenizer

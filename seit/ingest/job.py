@@ -46,6 +46,7 @@ from seit.ingest.sources.media import NOUNS
 from seit.ingest.store_remarks import class_remarks
 from seit.ingest.upload import find_remote, refuse_workdir, staging_folder, upload
 from seit.ingest.workspace import DoneShard, Workspace, check_target
+from seit.numbers import counted
 from seit.shards import (
     BLOCK_SAMPLES,
     CARD_NAME,
@@ -331,8 +332,8 @@ def _finished(
     check_sizes(store)
     if config.strict and store.card.skipped:
         raise SeitError(
-            f"{store.path} is complete but lacks {store.card.skipped:,} inputs that could not be "
-            f"read; {SKIPPED_NAME} says why"
+            f"{store.path} is complete but lacks {counted(store.card.skipped, 'input')} that could "
+            f"not be read; {SKIPPED_NAME} says why"
         )
     if workspace.path.is_dir():  # the job was killed after writing the card
         with suppress(SeitError), workspace.locked():

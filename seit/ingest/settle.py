@@ -62,7 +62,7 @@ def small_remark(config: TokenizeConfig) -> str:
     """Return the remark on the settings of :func:`for_small_pictures`."""
     return (
         f"the pictures are small, so they are tokenized at {config.size} px by {config.tokenizer}; "
-        "--size and --tokenizer choose otherwise"
+        "`seit tokenize --size … --tokenizer …` chooses otherwise"
     )
 
 

@@ -40,6 +40,7 @@ from seit.ingest.settle import list_source
 from seit.ingest.sources import Instance
 from seit.ingest.upload import refuse_workdir
 from seit.ingest.workspace import check_target
+from seit.numbers import counted
 from seit.shards import CARD_NAME, EDITS_ENTRY, Block, Store, is_url, open_store
 from seit.stores import (
     Contents,
@@ -223,9 +224,12 @@ class _Update:
             )
         if changes.left_out:
             warnings.append(
-                f"{changes.left_out:,} files stay left out: their samples were deleted or filtered"
+                f"left out as before: {counted(changes.left_out, 'file')} of samples that were "
+                "deleted or filtered"
             )
-        warnings += [f"{count:,} files: {sentence}" for sentence, count in fresh.remarks.items()]
+        warnings += [
+            f"{counted(count, 'file')}: {sentence}" for sentence, count in fresh.remarks.items()
+        ]
         return UpdateResult(
             **vars(
                 result_of(store, fresh.samples_per_second, tuple(warnings), remarks=fresh.remarks)

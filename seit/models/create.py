@@ -224,8 +224,10 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, origin: str) -> None:
-    """Load ``weights`` strictly.
+def load_weights(
+    model: nn.Module, weights: dict[str, torch.Tensor], *, origin: str, reason: str = ""
+) -> None:
+    """Load ``weights`` strictly; ``reason`` is why they may belong to another model, if known.
 
     Raises:
         UsageError: they belong to another model.
@@ -240,5 +242,20 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, origin: 
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        detail = reason or _misfit(model, weights)
         raise UsageError(f"the weights of {origin} do not fit this model: {detail}") from error
+
+
+def _misfit(model: nn.Module, weights: dict[str, torch.Tensor]) -> str:
+    """Describe the first of each kind of difference between a model's tensors and others."""
+    own = model.state_dict()
+    both = [name for name in own if name in weights]
+    lacking = [name for name in own if name not in weights]
+    extra = [name for name in weights if name not in own]
+    unlike = [name for name in both if own[name].shape != weights[name].shape]
+    parts = [f"{lacking[0]} is missing ({len(lacking):,} in all)"] if lacking else []
+    parts += [f"{extra[0]} is not of the model ({len(extra):,} in all)"] if extra else []
+    if unlike:
+        shapes = [tuple(one[unlike[0]].shape) for one in (weights, own)]
+        parts.append(f"{unlike[0]} has shape {shapes[0]}, and the model's {shapes[1]}")
+    return "; ".join(parts)

@@ -65,7 +65,7 @@ class Watch:
         if self._num_at_chance >= _PATIENCE:
             found["chance"] = (
                 f"after {self._num_seen} evaluations neighbors in feature space tell classes no "
-                f"better than chance (knn_top1 {figures['knn_top1']:.3f}); if they should, check "
+                f"better than chance (k-NN {figures['knn_top1']:.2%}); if they should, check "
                 "what is hidden and optim.lr"
             )
         share = figures.get("code_share")

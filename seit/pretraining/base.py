@@ -107,9 +107,9 @@ class Pretraining(Objective[PretrainResult]):
     config: "PretrainConfig"
     shown: ClassVar[Mapping[str, str]] = {
         "loss": "validation loss {:.4g}",
-        "token_accuracy": "masked-token accuracy {:.4f}",
-        "knn_top1": "k-NN {:.4f}",
-        "linear_top1": "linear probe {:.4f}",
+        "token_accuracy": "masked-token accuracy {:.2%}",
+        "knn_top1": "k-NN {:.2%}",
+        "linear_top1": "linear probe {:.2%}",
     }
     predicts_codes = True
 
@@ -127,7 +127,7 @@ class Pretraining(Objective[PretrainResult]):
         model = self.build(config, feed.augment)
         if init_from is not None:
             run = Run.open(init_from)
-            if not start_pretraining_from(model, run, store, heads_from=self.heads_from):
+            if not start_pretraining_from(model, run, store, config, heads_from=self.heads_from):
                 self.adopt(model)
         super().__init__(config, feed, ranks, self.finish(config, model, teacher, store))
         self.store = store

@@ -9,15 +9,20 @@ from seit.errors import UsageError
 from seit.models import is_of_head, load_weights
 from seit.pretraining.encoder import ENCODER, HEADS_NAME, encoder_of
 from seit.shards import Store
-from seit.training import Run, check_tokens, plain_weights
+from seit.training import LoopConfig, Run, check_tokens, network_changes, plain_weights
 
 _LOG = logging.getLogger(__name__)
 
 
 def start_pretraining_from(
-    model: nn.Module, run: Run, store: Store, *, heads_from: Collection[str]
+    model: nn.Module,
+    run: Run,
+    store: Store,
+    config: LoopConfig,
+    *,
+    heads_from: Collection[str],
 ) -> bool:
-    """Load the weights of ``run`` into a pretraining model.
+    """Load the weights of ``run`` into a pretraining model of ``config``.
 
     Loads those of the encoder, and all others if the objective of the run is one of ``heads_from``.
 
@@ -35,7 +40,8 @@ def start_pretraining_from(
     weights = plain_weights(run)
     if run.kind.classifies:
         weights = {key: value for key, value in weights.items() if not is_of_head(encoder, key)}
-    load_weights(encoder, weights, origin=str(run.path))
+    reason = network_changes(config, run)
+    load_weights(encoder, weights, origin=str(run.path), reason=reason)
     if run.objective not in heads_from:
         _LOG.info("%s learned something else; initializing new heads", run.path)
         return False

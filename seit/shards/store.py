@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.errors import DamagedError, SeitError, UsageError
+from seit.numbers import counted
 from seit.printable import printable
 from seit.shards.card import CARD_NAME, Card, read_card
 from seit.shards.codec_registry import build_codec
@@ -232,7 +233,7 @@ class Store(Mapping[str, Split]):
 
     def __repr__(self) -> str:
         splits = ", ".join(map(printable, self.card.splits))
-        return f"<store {printable(self.folder)}: {self.card.samples:,} samples, {splits}>"
+        return f"<store {printable(self.folder)}: {counted(self.card.samples, 'sample')}, {splits}>"
 
     def _repr_html_(self) -> str:
         from seit.numbers import human_bytes

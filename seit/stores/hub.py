@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seit.errors import ChangedError, DamagedError, SeitError, UsageError
 from seit.files import sha256_of
+from seit.numbers import counted
 from seit.progress import Count
 from seit.shards import CARD_NAME, FileRecord, Store
 from seit.stores.card import CARD_PAGE_NAME, write_dataset_card
@@ -119,7 +120,9 @@ def upload_store(
             _check_file(folder, record)
         files: Mapping[str, Any] = {record.file: folder / record.file for record in part}
         with _explained(place):
-            parent = _commit(api, repo, files, parent, f"Add {len(part)} files of a seit store")
+            parent = _commit(
+                api, repo, files, parent, f"Add {counted(len(part), 'file')} of a seit store"
+            )
         done += len(part)
         if progress is not None:
             progress(done, total)

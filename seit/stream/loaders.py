@@ -85,13 +85,13 @@ def loader(
     if not resident and (subset is not None or (shuffle and order == "global")):
         raise UsageError(
             f"split {split.name!r} of {split.store.folder} is streamed, which needs the order "
-            "window and all of its samples; pass order='window', or mode='resident' if there "
-            "is memory"
+            "window and all of its samples; set the order (data.order) to window, or the mode "
+            "(data.mode) to resident if there is memory"
         )
     if windowed and (resident or balances) and (subset is not None or split.skipped_samples):
         raise UsageError(
-            "a subset, or a split with damaged blocks that are skipped, has no windows; pass "
-            "order='global'"
+            "a subset, or a split with damaged blocks that are skipped, has no windows; set the "
+            "order (data.order) to global"
         )
     labels = _balanced_labels(split, subset) if balances else None
     if not resident or windowed:
@@ -146,7 +146,8 @@ def _balanced_labels(split: Split, subset: npt.NDArray[np.integer] | None) -> np
     if split.label_sets is not None:
         raise UsageError(
             f"split {split.name!r} of {split.store.folder} has several labels per sample, which no "
-            "order balances; pass sampling='natural', or weight the loss by class"
+            "order balances; set the sampling (data.sampling) to natural, or weight the loss by "
+            "class"
         )
     labels = split.labels if subset is None else split.labels[subset]
     check_labeled(labels, split)

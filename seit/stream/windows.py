@@ -131,7 +131,8 @@ class StreamingLoader(Loader):
         if self.label_sets is not None and split.store.skips_damage:
             raise UsageError(
                 f"{split.store.folder} has several labels per sample and skips damaged blocks, "
-                "which needs the split in memory; pass mode='resident', or repair the store"
+                "which needs the split in memory; set the mode (data.mode) to resident, or repair "
+                "the store"
             )
         self._labelled = labeled
         self._codes_samples = split.store.card.codec != PackedCodec.name

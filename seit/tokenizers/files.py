@@ -146,6 +146,11 @@ def open_tokenizer(name: str | Path) -> Tokenizer:
     shipped = list_shipped()
     if str(name) in shipped:
         return load_shipped(shipped[str(name)])
+    if str(name) in PRESETS and not Path(name).exists():
+        raise UsageError(
+            f"{name} has no weights until it is fitted on a corpus; pass a shipped tokenizer "
+            f"({', '.join(shipped)}), or a file of `seit tokenizer fit --tokenizer {name}`"
+        )
     if not Path(name).is_file():
         known = [*PRESETS, *shipped]
         near = get_close_matches(str(name), known, n=1)
@@ -169,9 +174,14 @@ def load_shipped(shipped: ShippedTokenizer) -> Tokenizer:
 
 
 def load_tokenizer(
-    path: str | Path, *, codebook: npt.NDArray[np.float32] | None = None
+    path: str | Path,
+    *,
+    codebook: npt.NDArray[np.float32] | None = None,
+    advice: str | None = None,
 ) -> Tokenizer:
     """Load a tokenizer file; ``codebook`` (K, C) or (L, K, C) is given if stored elsewhere.
+
+    ``advice`` is what to do about a missing or damaged file; by default, to fit a tokenizer.
 
     By default, the codebook of a store's tokenizer file is read from the file next to it. A
     reference to a tokenizer of the package loads that tokenizer; a reference to a published one
@@ -184,8 +194,9 @@ def load_tokenizer(
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"no tokenizer file at {path}; `seit tokenizer fit` makes one")
-    fault, advice = "no intact tokenizer file", "restore it from a copy or fit it again"
+        remedy = advice or "`seit tokenizer fit` makes one"
+        raise UsageError(f"no tokenizer file at {path}; {remedy}")
+    fault, advice = "no intact tokenizer file", advice or "restore it from a copy or fit it again"
     card, tensors = read_card(path, fault=fault, advice=advice)
     try:
         found_format, version = card["format"], card["version"]
@@ -207,10 +218,10 @@ def load_tokenizer(
         or table.dtype != torch.float32
         or not table.numel()
     ):
-        raise DamagedError(f"{path} comes without a float32 (K, C) codebook; fit it again")
+        raise DamagedError(f"{path} comes without a float32 (K, C) codebook; {advice}")
     packed = take_packed(card, tensors, origin=str(path))
     if (bad := first_not_finite({**tensors, "codebook": table})) is not None:
-        raise DamagedError(f"{path} holds weights that are not finite ({bad}); train or fit again")
+        raise DamagedError(f"{path} holds weights that are not finite ({bad}); {advice}")
     kind = TOKENIZERS[name]
     if "shipped" in card:
         return _load_referred(path, card, table)
@@ -219,7 +230,7 @@ def load_tokenizer(
     tokenizer = kind.restore(table, tensors, settings)
     tokenizer.packed = packed
     if tokenizer.fingerprint != fingerprint:
-        raise DamagedError(f"{path} does not match its fingerprint; restore it from a copy")
+        raise DamagedError(f"{path} does not match its fingerprint; {advice}")
     return tokenizer
 
 

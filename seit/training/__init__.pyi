@@ -79,6 +79,7 @@ from .footprint import (
 )
 from .initialize import (
     check_tokens as check_tokens,
+    network_changes as network_changes,
     plain_weights as plain_weights,
     starting_from as starting_from,
 )
@@ -154,6 +155,7 @@ from .report import (
 )
 from .run import (
     CONFIG_NAME as CONFIG_NAME,
+    FAILURE_NAME as FAILURE_NAME,
     FRONT_END_NAME as FRONT_END_NAME,
     REPORT_NAME as REPORT_NAME,
     RUN_NAME as RUN_NAME,

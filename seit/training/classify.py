@@ -131,7 +131,7 @@ class Classifying(Objective[Result]):
     """Objective of a classifier over a store's classes, on tokens or pixels."""
 
     config: TrainConfig
-    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.4f}"}
+    shown: ClassVar[Mapping[str, str]] = {"loss": "validation loss {:.4g}", "top1": "top-1 {:.2%}"}
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Classifying(Objective[Result]):
         if ranks.is_main:
             _warn_of_classes(config, store)
         if init_from is not None:
-            start_from(model, Run.open(init_from), store, layer=config.layer)
+            start_from(model, Run.open(init_from), store, config, layer=config.layer)
         self._pretrained = start_from_pretrained(model, config) if from_file else None
         super().__init__(config, feed, ranks, model)
         self.store = store  # a store, or other data with the same splits and classes

@@ -20,9 +20,9 @@ from seit.classes import ClassMatch, listed, match_classes, near_names, say_near
 from seit.confusion import Confusion
 from seit.devices import choose_device
 from seit.errors import UsageError
+from seit.numbers import counted
 from seit.outcomes import Outcome
 from seit.shards import Store, as_store
-from seit.tokenizers import load_tokenizer
 from seit.training.answers import MOST_LIKELY, Likeliest
 from seit.training.config import TrainConfig
 from seit.training.feeds import make_feed
@@ -296,11 +296,11 @@ def evaluate_run(
     config, classes = run.config, run.classes
     source = _named_pixels(run, config, pixels)
     store = as_store(store)
-    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+    tokenizer = run.load_tokenizer()
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(
             f"{store.folder} was made by another tokenizer than the run {run.path} knows; tokenize "
-            f"it with --tokenizer {run.path / TOKENIZER_NAME}"
+            f"it by `seit tokenize --tokenizer {run.path / TOKENIZER_NAME}`"
         )
     split = chosen_split(store, config.data.val_split) if split is None else split
     _refuse_other_labels(run, store, split)
@@ -454,8 +454,9 @@ def _refusal(
         samples = int(sets.any_of(match.numbers < 0).sum())
         remedy = "such labels out, and samples without others"
     return (
-        f"split {split!r} of {store.folder} holds {samples:,} samples of {len(left_out):,} classes "
-        f"that the run {run.path} does not know: {listed(list(left_out))}"
+        f"split {split!r} of {store.folder} holds {counted(samples, 'sample')} of "
+        f"{counted(len(left_out), 'class', 'classes')} that the run {run.path} does not know: "
+        f"{listed(list(left_out))}"
         + (f"; {say_near(near)}: pass --spelling loose to take such names for one" if near else "")
         + f"; pass --unknown-classes skip to leave {remedy}"
     )

@@ -203,10 +203,10 @@ def make_feed(
         train = _load_train(split, config, device, rank, labeled=True)
     if data.val_split not in store or not has_labels(store[data.val_split]):
         others = [name for name in store if name != data.train_split and has_labels(store[name])]
-        named = f"name {' or '.join(others)} with --data.val_split, or " if others else ""
+        named = f"set data.val_split to {' or '.join(others)}, or " if others else ""
         raise UsageError(
             f"{store.folder} has no labeled samples in a split {data.val_split!r} to evaluate on; "
-            f"{named}tokenize again with a val/ folder or a --val-fraction"
+            f"{named}tokenize again with a val/ folder, or by `seit tokenize --val-fraction`"
         )
     evaluation = _load_evaluation(store[data.val_split], config, device, rank)
     augment = make_augment(store, config, device, with_train=with_train)
@@ -298,6 +298,8 @@ def _load(
         require_defaults(config, "data.order", "data.window_blocks", reason=reason)
         reason = "pixels are mirrored by augment.pixel_flip_prob"
         require_defaults(config, "augment.flip_prob", reason=reason)
+        reason = "random crops of pixels are resized to the whole picture"
+        require_defaults(config, "augment.crop_size", reason=reason)
     if rank.rank == 0:
         what = "tokens" if data.pixels is None else "pixels"
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from seit.classes import listed, match_classes, near_names, say_near
+from seit.config import flatten, to_mapping
 from seit.errors import UsageError
 from seit.models import is_of_head, is_vit, load_weights
 from seit.shards import Store
-from seit.tokenizers import load_tokenizer
 from seit.training.config import LoopConfig, index_of_block
 from seit.training.networks import check_plain
 from seit.training.run import TOKENIZER_NAME, Run
@@ -30,12 +30,14 @@ def starting_from(config: Config, init_from: str | Path | None) -> Config:
     return config if init_from is None else replace(config, init_from=str(init_from))
 
 
-def start_from(model: nn.Module, run: Run, store: Store, *, layer: str | None = None) -> None:
+def start_from(
+    model: nn.Module, run: Run, store: Store, config: LoopConfig, *, layer: str | None = None
+) -> None:
     """Load the weights of ``run`` into ``model``, possibly except the classifier's.
 
     The classifier takes the rows of the store's classes, matched by name. It keeps its new weights
     if the run was pretrained without one or lacks some of the store's classes. With ``layer``, the
-    model ends after this block or stage, and the classifier keeps its new weights.
+    model of ``config`` ends after this block or stage, and the classifier keeps its new weights.
 
     Raises:
         UsageError: the run has not finished, was trained on another tokenizer's tokens, or its
@@ -53,7 +55,23 @@ def start_from(model: nn.Module, run: Run, store: Store, *, layer: str | None = 
     elif not np.array_equal(rows, np.arange(len(run.classes))):
         taken = torch.from_numpy(rows)
         weights |= {key: weights[key].index_select(0, taken) for key in head}
-    load_weights(model, weights, origin=str(run.path))
+    load_weights(model, weights, origin=str(run.path), reason=network_changes(config, run))
+
+
+def network_changes(config: LoopConfig, run: Run) -> str:
+    """Describe how the network of a config differs from that of a run; empty if it does not."""
+    mine, theirs = flatten(to_mapping(config)), flatten(to_mapping(run.settings))
+    names = [name for name in theirs if name.startswith("model.") and name != "model.drop_path"]
+    changed = [name for name in (*names, "augment.crop_size") if mine[name] != theirs[name]]
+    if "model.name" in changed:
+        return (
+            f"model.name is {mine['model.name']}, and the run has {theirs['model.name']}; leave "
+            "--model out to take that of the run"
+        )
+    if not changed:
+        return ""
+    texts = [f"{name} is {mine[name]}, and the run has {theirs[name]}" for name in changed]
+    return f"{'; '.join(texts)}; leave {'it' if len(changed) == 1 else 'these'} out"
 
 
 def _up_to(layer: str, weights: dict[str, Tensor], run: Run, model: nn.Module) -> dict[str, Tensor]:
@@ -125,9 +143,9 @@ def check_tokens(run: Run, store: Store) -> None:
     """
     if run.settings.data.pixels is not None:
         return
-    if load_tokenizer(run.path / TOKENIZER_NAME).fingerprint != store.card.tokenizer.fingerprint:
+    if run.load_tokenizer().fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(
             f"the run {run.path} was trained on another tokenizer's tokens than those of "
-            f"{store.folder}; start from a run on this store, or tokenize with --tokenizer "
-            f"{run.path / TOKENIZER_NAME}"
+            f"{store.folder}; start from a run on this store, or tokenize by `seit tokenize "
+            f"--tokenizer {run.path / TOKENIZER_NAME}`"
         )

@@ -51,4 +51,4 @@ def suggest_precision(config: LoopConfig, device: torch.device) -> str | None:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 on
     if not capabilities.get("amx_bf16"):
         return None
-    return "this CPU multiplies matrices of bf16: --run.precision bf16 nearly halves a ViT's step"
+    return "this CPU multiplies matrices of bf16: run.precision bf16 nearly halves a ViT's step"

@@ -32,13 +32,13 @@ from seit.ingest import (
 from seit.lookahead import map_ahead
 from seit.modality import Modality
 from seit.outcomes import Outcome
-from seit.tokenizers import ImageInputs, Inputs, Tokenizer, load_tokenizer, with_backbone
+from seit.tokenizers import ImageInputs, Inputs, Tokenizer, with_backbone
 from seit.training.config import LoopConfig
 from seit.training.feeds import EVAL_BATCH
 from seit.training.label_sets import THRESHOLD
 from seit.training.networks import load_classifier
 from seit.training.precision import make_autocast
-from seit.training.run import TOKENIZER_NAME, Run
+from seit.training.run import Run
 
 _LOG = logging.getLogger(__name__)
 Windows = list[npt.NDArray[Any]]
@@ -99,7 +99,7 @@ class Predictor:
         self._least = checked_threshold(run, threshold)
         self._config, self._classes = run.config, run.classes
         self._device = choose_device(device)
-        tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+        tokenizer = run.load_tokenizer()
         tokenizer = with_backbone(tokenizer, backbone, download=download)
         self._tokenizer = tokenizer.to(self._device)
         augment = evaluation_augment(self._config, self._tokenizer, self._device)

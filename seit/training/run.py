@@ -22,12 +22,7 @@ from seit.locks import RUN_LOCK_NAME
 from seit.outcomes import summarize
 from seit.printable import printable
 from seit.shards import Store
-from seit.tensors import (
-    read_described,
-    read_description,
-    read_tensors,
-    write_tensors,
-)
+from seit.tensors import read_described, read_description, read_tensors, write_tensors
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
 from seit.training.data_identity import Inputs, identity_of
@@ -46,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from seit.models import Compression, StoredWeights
+    from seit.tokenizers import Tokenizer
 
 CONFIG_NAME = "config.yaml"
 RUN_NAME = "run.json"
@@ -314,6 +310,13 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         """Class names of the run."""
         return tuple(self.info["identity"]["classes"])
+
+    def load_tokenizer(self) -> "Tokenizer":
+        """Load the tokenizer of the tokens that the network takes."""
+        from seit.tokenizers import load_tokenizer
+
+        advice = "restore it from a copy of the run"
+        return load_tokenizer(self.path / TOKENIZER_NAME, advice=advice)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""

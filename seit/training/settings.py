@@ -1,5 +1,7 @@
 """Settings of a run, resolved from flags or keywords, environment, file and recipe."""
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from seit.config import (
     flatten,
     from_environment,
     merge,
+    misspelled,
     nest,
     read_yaml,
     setting_names,
@@ -20,9 +23,9 @@ from seit.errors import SeitError, UsageError
 from seit.models import takes_patches
 from seit.recipes import find_recipe
 from seit.shards import Location, Store, as_store
-from seit.training.config import LoopConfig, ModelConfig, index_of_block
+from seit.training.config import LoopConfig, ModelConfig, TrainConfig, index_of_block
 from seit.training.defaults import backbone_of, default_settings, warn_of_modality
-from seit.training.kinds import kind_with
+from seit.training.kinds import KINDS, kind_with
 
 Config = TypeVar("Config", bound=LoopConfig)
 SHORT_NAMES: Mapping[str, str] = {
@@ -35,6 +38,7 @@ SHORT_NAMES: Mapping[str, str] = {
 }
 """Settings with their own flag in every run command, by flag."""
 _ORIGIN = "settings"
+_LOG = logging.getLogger(__name__)
 
 
 def resolve_settings(
@@ -71,6 +75,7 @@ def resolve_settings(
             type, a file is missing, or the recipe belongs to another command.
     """
     flags = _named(kind, changes or {}, {**SHORT_NAMES, **(short_names or {})})
+    _warn_of_variables()
     opened = _open(store)
     base: Mapping[str, Any] = {}
     if recipe:
@@ -91,7 +96,33 @@ def resolve_settings(
     layer = merge(*layers).get("layer")
     if layer is not None:
         started = merge(started, {"model": _up_to(layer, merge(base, started, *layers))})
-    return build(kind, merge(base, started, *layers), origin=_ORIGIN)
+    settled = build(kind, merge(base, started, *layers), origin=_ORIGIN)
+    if isinstance(settled, TrainConfig) and settled.pretrained_head and settled.pretrained is None:
+        raise UsageError(
+            "pretrained_head is set, but no file of weights by --pretrained; name one, or leave it "
+            "out"
+        )
+    _warn_of_splits(settled)
+    return settled
+
+
+def _warn_of_variables() -> None:
+    """Warn of ``SEIT_…`` variables that are like the name of a setting but name none."""
+    if not any(name.startswith("SEIT_") for name in os.environ):
+        return
+    kinds = [kind.settings_class for kind in KINDS if kind.of_tokens or kind.of_sounds]
+    for name, near in misspelled(kinds).items():
+        _LOG.warning("the variable %s names no setting; did you mean %s?", name, near)
+
+
+def _warn_of_splits(config: LoopConfig) -> None:
+    """Warn if a run is evaluated on its training split."""
+    if config.data.train_split == config.data.val_split:
+        _LOG.warning(
+            "data.val_split is the training split %s: the run is evaluated on samples that it "
+            "learns from",
+            config.data.val_split,
+        )
 
 
 def _up_to(layer: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,23 +136,33 @@ def _up_to(layer: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _named(
     kind: type[LoopConfig], changes: Mapping[str, Any], short_names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return changes by setting path, without flags that have no value."""
+    """Return changes by setting path, without flags that have no value.
+
+    Raises:
+        UsageError: a setting is unknown or has two values, or both lengths of a run are given.
+    """
     known = set(setting_names(kind))
     groups = {name.partition(".")[0] for name in known}
     short = {flag: path for flag, path in short_names.items() if path in known}
-    flags: dict[str, Any] = {}
+    given: list[tuple[str, Any]] = []
     for name, value in changes.items():
         if isinstance(value, Mapping) and name in groups:
-            flags.update(flatten(value, f"{name}."))
+            given += flatten(value, f"{name}.").items()
         elif name not in short:
             check_names([name], known | set(short), origin=_ORIGIN)
-            flags[name] = str(value) if isinstance(value, Path) else value
+            given.append((name, value))
         elif value is not None:
-            flags[short[name]] = str(value) if isinstance(value, Path) else value
+            given.append((short[name], value))
+    flags: dict[str, Any] = {}
+    for name, value in given:
+        text = str(value) if isinstance(value, Path) else value
+        if flags.setdefault(name, text) != text:
+            raise UsageError(f"{name} is given as {flags[name]!r} and as {text!r}; give it once")
     if flags.get("init_from", "") is None:
         del flags["init_from"]
-    if changes.get("epochs") is not None and flags.get("schedule.steps") is None:
-        flags["schedule.steps"] = None
+    counts_epochs = any(changes.get(name) is not None for name in ("epochs", "schedule.epochs"))
+    if counts_epochs and flags.setdefault("schedule.steps", None) is not None:
+        raise UsageError("epochs and steps are both given; a run has one of these lengths")
     return flags
 
 

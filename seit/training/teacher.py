@@ -15,13 +15,12 @@ from seit.classes import listed, match_classes, near_names, say_near
 from seit.errors import DamagedError, UsageError
 from seit.shards import Store
 from seit.tensors import read_tensors, write_tensors
-from seit.tokenizers import load_tokenizer
 from seit.training.config import TrainConfig
 from seit.training.feeds import TrainBatch, make_augment, make_feed
 from seit.training.networks import load_run_model
 from seit.training.precision import make_autocast
 from seit.training.ranks import Ranks
-from seit.training.run import LOGITS_NAME, TOKENIZER_NAME, Run
+from seit.training.run import LOGITS_NAME, Run
 
 _LOG = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ def make_teacher(config: TrainConfig, store: Store, ranks: Ranks, folder: Path) 
         raise UsageError(
             f"the teacher {run.path} takes tokens and this run pixels; name one of pixels"
         )
-    tokenizer = load_tokenizer(run.path / TOKENIZER_NAME)
+    tokenizer = run.load_tokenizer()
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
         raise UsageError(f"the teacher {run.path} takes another tokenizer's tokens; name another")
     augment = make_augment(store, theirs, ranks.device, with_train=False)

@@ -201,7 +201,7 @@ def test_the_command_lists_probes_where_there_are_any(tmp_path, call):
     name = CONFIG.model.name
     assert [row.split()[:9] for row in rows] == [
         ["a", "finished", "mtm", name, "10", "–", "50.00%", "60.00%", "100"],
-        ["b", "started", "mtm", name, "10", "–", "50.00%", "–", "90"],
+        ["b", "interrupted", "mtm", name, "10", "–", "50.00%", "–", "90"],
         ["c", "finished", "classify", "vit", "10", "75.00%", "–", "–", "–"],
     ]
 

@@ -20,10 +20,11 @@ from safetensors.numpy import save_file
 
 import seit
 from seit.analysis.runs.compare import compare_runs
-from seit.analysis.runs.page import say_verdicts
+from seit.analysis.runs.page import result_rows, say_verdicts
 from seit.config import build, to_mapping
 from seit.errors import DamagedError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
+from seit.locks import locked_folder
 from seit.report import wilson_interval
 from seit.tokenizers import MelConfig, decode_pictures, mel_pictures
 from seit.tokenizers.fitted.dmel import DMelTokenizer
@@ -497,6 +498,15 @@ def test_paired_runs_are_tested_on_every_sample(tmp_path):
     assert found.classes[0].differences == (None, 1.0)
 
 
+def test_top5_of_few_classes_is_left_out_of_several_labels_too(tmp_path):
+    several = {"label_sets": True}
+    first = write_run(tmp_path / "first", predicted=A, labels=LABELS, **several)
+    second = write_run(tmp_path / "second", lr=0.2, predicted=B, labels=LABELS, **several)
+    found = compare_runs([first, second])
+    assert (found.num_classes, found.classes) == (3, None)
+    assert [row[0] for row in result_rows(found)] == ["top-1", "loss", "steps", "samples/s"]
+
+
 def test_runs_on_different_data_get_an_interval_each(tmp_path):
     first = write_run(tmp_path / "a" / "run", predicted=A, labels=LABELS)
     second = write_run(tmp_path / "b" / "run", predicted=B, labels=LABELS, seal="t" * 64)
@@ -595,10 +605,14 @@ def test_the_command_lists(tmp_path, call):
     header, *rows = out.splitlines()
     assert header.split()[:4] == ["run", "status", "model", "steps"]
     assert [row.split()[:6] for row in rows] == [
-        ["a", "started", "vit", "10", "62.50%", "90"],
+        ["a", "interrupted", "vit", "10", "62.50%", "90"],
         ["c", "damaged", "–", "–", "–", "–"],
         ["sweep/b", "finished", "vit", "10", "87.50%", "100"],
     ]
+    with locked_folder(tmp_path / "a"):
+        assert call("runs", "list", tmp_path)[1].splitlines()[1].split()[:2] == ["a", "running"]
+    (tmp_path / "a" / "failure.safetensors").touch()
+    assert call("runs", "list", tmp_path)[1].splitlines()[1].split()[:2] == ["a", "failed"]
     code, out, _ = call("runs", "list", tmp_path, "--json")
     assert [one["name"] for one in json.loads(out)["runs"]] == ["a", "c", "sweep/b"]
     (tmp_path / "empty").mkdir()

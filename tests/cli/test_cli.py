@@ -1,9 +1,11 @@
 """The command line: exit codes, one-line errors, JSON on stdout, settings and their precedence."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from importlib import import_module
 
 import numpy as np
@@ -11,10 +13,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from support.commands import arguments_of_commands, flags_of_commands
 
 import seit
 from seit.cli import main
-from seit.cli.app import COMMANDS, expand_settings
+from seit.cli.app import COMMANDS, RESUMED_BY_FLAG, RESUMING, expand_settings
 from seit.config import build, flatten, merge, setting_names
 from seit.errors import UsageError
 from seit.recipes import list_recipes
@@ -231,12 +234,19 @@ def test_interrupted_commands_leave_with_130(call, monkeypatch, store, corpus, t
     assert (code, out) == (130, "")
     assert "run the same command again with --resume" in err.splitlines()[-1]
     monkeypatch.setattr("seit.api.analyze", interrupt)
-    for name in ("cca", "probe", "cka"):
-        arguments = ("analyze", name, tmp_path, store)
-        assert call(*arguments) == (130, "", "interrupted\n")
-        code, out, err = call(*arguments, "--out", tmp_path / "layers")
-        assert (code, out) == (130, "")
+    assert call("analyze", "cka", "run", store) == (130, "", "interrupted\n")
+    for out in (("--out", tmp_path / "map"), (f"--out={tmp_path / 'map'}",)):
+        code, _, err = call("analyze", "cka", "run", store, *out)
+        assert code == 130
         assert "run the same command again with --resume" in err.splitlines()[-1]
+    code, _, err = call("analyze", "cka", "run", store, *out, "--resume")
+    assert "run the same command again to resume" in err.splitlines()[-1]
+
+
+def test_commands_with_a_resume_flag_are_those_that_an_interruption_names_it_for():
+    flags = flags_of_commands()
+    assert sorted(RESUMED_BY_FLAG) == sorted(name for name in flags if "--resume" in flags[name])
+    assert set(RESUMING) <= flags.keys() - set(RESUMED_BY_FLAG)
 
 
 def test_failures_of_the_system_are_one_line(refused, monkeypatch, store):
@@ -261,6 +271,86 @@ def test_failures_of_the_system_are_one_line(refused, monkeypatch, store):
 def test_a_wrong_choice_names_the_right_ones(settings, expected):
     with pytest.raises(UsageError, match=expected):
         build(TrainConfig, settings, origin="settings")
+
+
+def test_a_group_is_no_setting(refused):
+    with pytest.raises(
+        UsageError, match=r"^config: 'ema' is a group of settings: ema\.decay, ema\.w"
+    ):
+        build(TrainConfig, {"ema": 1}, origin="config")
+    assert "such as optim.lr=1e-3" in refused("train", "missing", "--set", "optim=1", "--dry-run")
+    line = refused("train", "missing", "--set", "run.seed=1", "ema.decay=0", "--dry-run")
+    assert "unexpected argument 'ema.decay=0'; each NAME=VALUE needs a --set of its own" in line
+
+
+def test_fractions_of_whole_numbers_are_refused(refused):
+    for flag, text in (("--steps", "2.6"), ("--batch-size", "1.5"), ("--seed", "x")):
+        line = refused("train", "missing", flag, text, "--dry-run")
+        assert f"Invalid value for {flag}: '{text}' is not a whole number" in line
+    assert settings_of("train", "--steps=30.0")["schedule"]["steps"] == 30
+
+
+def test_all_flags_of_whole_numbers_refuse_fractions():
+    for name, arguments in arguments_of_commands().items():
+        whole = [one for one in arguments if one.hint in (int, list[int])]
+        assert all(one.parameter.converter for one in whole), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train --steps 5 --epochs 2", "epochs and steps are both given"),
+        ("train --steps 5 --schedule.epochs 2", "epochs and steps are both given"),
+        ("train --steps 5 --schedule.steps 6", "schedule.steps is given as 6 and as 5; give it"),
+        ("train --optim.lr 1 --optim.lr 2", "optim.lr is both 1 and 2; give it once"),
+        ("train --init-from a --set init_from=b", "init_from is a by its flag and b by --set"),
+        ("train --pretrained-head", "pretrained_head is set, but no file of weights"),
+        ("tune --init-from a --method lora,all", "'all' stands for all methods; pass it alone"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(refused, arguments, words):
+    command, *flags = arguments.split()
+    assert words in refused(command, "missing", *flags, "--dry-run")
+
+
+def test_the_same_value_twice_is_fine():
+    schedule = settings_of("train", "--steps=5", "--set", "schedule.steps=5")["schedule"]
+    assert schedule["steps"] == 5
+    assert settings_of("train", "--recipe=quickstart", "--schedule.epochs=2")["schedule"] == {
+        **settings_of("train", "--recipe=quickstart", "--epochs=2")["schedule"]
+    }
+
+
+def settings_of(command, *flags):
+    """The settings that a command prints by --dry-run, for a store that does not exist."""
+    with redirect_stdout(io.StringIO()) as out:
+        main([command, "missing", *flags, "--dry-run", "--json"])
+    return json.loads(out.getvalue())
+
+
+def test_a_misspelled_variable_is_warned_of(call, monkeypatch):
+    monkeypatch.setenv("SEIT_OPTIM_LRR", "1")
+    monkeypatch.setenv("SEIT_STEPS", "8")
+    monkeypatch.setenv("SEIT_TUNING_RANK", "2")  # of another command
+    monkeypatch.setenv("SEIT_TEST_DATA", "2")
+    _, _, err = call("train", "missing", "--dry-run")
+    assert [line for line in err.splitlines() if "variable" in line] == [
+        "warning: the variable SEIT_OPTIM_LRR names no setting; did you mean SEIT_OPTIM_LR?",
+        "warning: the variable SEIT_STEPS names no setting; did you mean SEIT_SCHEDULE_STEPS?",
+    ]
+
+
+def test_evaluating_on_the_training_split_is_warned_of(call):
+    _, _, err = call("train", "missing", "--dry-run", "--data.val_split", "train")
+    assert "warning: data.val_split is the training split train: the run is evaluated on" in err
+
+
+def test_a_name_like_no_other_gets_the_groups():
+    groups = r"there are augment\.…, data\.…, distill\.…, ema\.…, init_from, layer, loss\.…"
+    with pytest.raises(UsageError, match=groups):
+        build(TrainConfig, {"zzz": {"zzzz": 1}}, origin="config")
+    with pytest.raises(UsageError, match=r"there are ema\.decay, ema\.warmup$"):
+        build(TrainConfig, {"ema": {"zzzzzzzzzzz": 1}}, origin="config")
 
 
 def test_an_argument_too_many_is_named(capsys):
@@ -489,7 +579,7 @@ def test_tokenize_prints_its_figures(answer, call, corpus, tmp_path):
     code, out, err = call("tokenize", corpus, tmp_path / "other", *options)
     assert code == 0
     assert "120" in out
-    assert "warning: 1 files were skipped" in err
+    assert "warning: skipped 1 file; " in err
 
 
 def test_a_class_without_images_is_one_warning(call, corpus, tmp_path):

@@ -520,6 +520,13 @@ def test_runs_are_listed_and_compared(store, tmp_path, capsys):
     assert listed["lae"]["objective"] == "continual"
     result = Run.open(tmp_path / "lae").info["result"]
     assert listed["lae"]["top1"] == result["metrics"]["last_accuracy_pooled"]
+    main(["runs", "list", str(tmp_path)])
+    assert "top-1 of continual runs is pooled" in capsys.readouterr().err
+    again = ("--config", str(tmp_path / "lae" / "config.yaml"), "--resume")
+    main(["continual", str(store.folder), "--out", str(tmp_path / "lae"), *again])
+    rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert rows["pooled"].strip() == f"{listed['lae']['top1']:.2%} (each sample alike)"
+    assert rows["last accuracy"].strip() == f"{result['last_accuracy']:.2%} (mean of tasks)"
     page = tmp_path / "page.html"
     main(["runs", "compare", *(str(tmp_path / n) for n in ("lae", "means")), "--out", str(page)])
     told = capsys.readouterr().out

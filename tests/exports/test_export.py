@@ -299,6 +299,41 @@ def test_the_cards_code_reads_sounds_as_seit_does(exported, tmp_path, seconds):
     np.testing.assert_allclose(names["load"](file), expected, atol=1e-6)
 
 
+def test_the_cards_code_names_all_labels_of_a_sound(exported):
+    plain = ExportSpec.read(exported[0])
+    spec = replace(
+        plain,
+        modality="audio",
+        preprocessing={"sample_rate": 8000, "window": 2000},
+        result={**plain.result, "mean_average_precision": 0.5},
+    )
+    files = {"audio_classifier.onnx": 1}
+    card = write_card(spec, name="sounds", files=files, parameters=1, store=None)
+    names: dict = {"__name__": "card"}
+    exec(code_of(card, "def classify"), names)
+    names["load"] = lambda path: path
+
+    class Session:
+        def get_modelmeta(self):
+            return SimpleNamespace(custom_metadata_map={"classes": json.dumps(["a", "b", "c"])})
+
+        def run(self, *_):
+            return [np.array([[9, -9, 1.0], [9, -9, 1.0]], np.float32)]
+
+    assert names["classify"](Session(), "clip.wav") == ["a", "c"]
+
+
+def test_the_card_of_a_compressed_run_counts_no_steps(exported):
+    plain = ExportSpec.read(exported[0])
+    steps = f"{plain.result['steps']:,} steps of"
+    assert steps in write_card(plain, name="run", files={}, parameters=1, store=None)
+    settings = {**plain.settings, "compression": {"method": "w4"}}
+    spec = replace(plain, settings=settings, result={**plain.result, "steps": 0})
+    card = write_card(spec, name="run", files={}, parameters=1, store=None)
+    assert "\nCompressed by `w4` without further training, on the store with the seal `" in card
+    assert "steps of" not in card
+
+
 def conv(levels=1, bound=None, codes=16, dim=6):
     torch.manual_seed(0)
     network = Autoencoder(NetworkConfig(**{**NETWORK, "dim": dim}))

@@ -34,7 +34,7 @@ def test_strict_stops_and_names_the_file(tmp_path):
     assert "--strict" in text
     tokenize(tmp_path / "src", tmp_path / "store", CONFIG)  # the same job goes on
     assert seit.open(tmp_path / "store").card.skipped == 1
-    assert "1 inputs" in message(SeitError, tmp_path / "src", tmp_path / "store", strict)
+    assert "lacks 1 input that" in message(SeitError, tmp_path / "src", tmp_path / "store", strict)
     (tmp_path / "src" / "a" / "broken.png").unlink()
     tokenize(tmp_path / "src", tmp_path / "store", replace(strict, overwrite=True))
     assert seit.open(tmp_path / "store").card.skipped == 0

@@ -179,7 +179,7 @@ def test_remarks_are_counted_and_reasons_named(tmp_path, monkeypatch):
     assert result.remarks == {audio.CANCELS: 2}
     assert result.warnings == (f"2 files, such as 'a/0.wav': {audio.CANCELS}",)
     (line,) = (tmp_path / "store" / "skipped.jsonl").read_text().splitlines()
-    assert "pass --max-seconds" in json.loads(line)["reason"]
+    assert "`seit tokenize --max-seconds` takes more" in json.loads(line)["reason"]
     held = tokenize(folder.parent, tmp_path / "held", replace(config, max_seconds=9))
     monkeypatch.setattr(audio, "HELD_SECONDS", 3.0)
     tokenize(folder.parent, tmp_path / "long", replace(config, max_seconds=9))

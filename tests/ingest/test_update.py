@@ -150,7 +150,7 @@ def test_samples_that_were_taken_out_stay_out(corpus, tmp_path):
     plant(corpus, {"a/70.png": png(70)})
     result = update_store(corpus, store)
     assert counts(result) == (1, 0, 0, 30)
-    assert "1 files stay left out" in result.warnings[-1]
+    assert "left out as before: 1 file of" in result.warnings[-1]
     assert all(key != "a/2.png" for _, key in samples_of(store))
     plant(corpus, {"a/2.png": png(71, 50)})  # another picture
     assert counts(update_store(corpus, store)) == (1, 0, 0, 31)

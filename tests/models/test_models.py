@@ -541,8 +541,15 @@ def test_weights_of_another_model_are_refused(store):
     model = seit.create_model(NAMES[0], store, **SMALL)
     other = seit.create_model(NAMES[0], store, **{**SMALL, "depth": 3})
     load_weights(model, model.state_dict(), origin="itself")
-    with pytest.raises(UsageError, match=r"weights of run 7 do not fit this model: .*blocks\.2"):
+    misfit = r"^the weights of run 7 do not fit this model: "
+    extra = r"blocks\.2\S+ is not of the model \(\d+ in all\)$"
+    with pytest.raises(UsageError, match=misfit + extra):
         load_weights(model, other.state_dict(), origin="run 7")
+    weights = {**model.state_dict(), "pos_embed": torch.zeros(1, 2, 3)}
+    del weights["head.bias"]
+    lacking = r"head\.bias is missing \(1 in all\); pos_embed has shape \(1, 2, 3\), and the"
+    with pytest.raises(UsageError, match=misfit + lacking):
+        load_weights(model, weights, origin="run 7")
 
 
 def test_a_stochastic_depth_of_zero_is_no_argument_where_there_is_none():

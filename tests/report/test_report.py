@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from seit.errors import SeitError, UsageError
-from seit.numbers import human_bytes, number
+from seit.numbers import counted, human_bytes, number
 from seit.report import (
     Bar,
     Captioned,
@@ -260,6 +260,12 @@ def test_tick_labels_share_decimals_and_unit():
 )
 def test_bytes_are_readable(num_bytes, shown):
     assert human_bytes(num_bytes) == shown
+
+
+def test_counts_agree_with_their_noun():
+    assert [counted(n, "file") for n in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]
+    assert counted(1, "class", "classes") == "1 class"
+    assert counted(3, "class", "classes") == "3 classes"
 
 
 @pytest.mark.parametrize(

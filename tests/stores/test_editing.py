@@ -744,7 +744,7 @@ def test_the_commands(tmp_path, call):
     assert verify_store(tmp_path / "a").ok
     code, out, err = call("delete", tmp_path / "b", "val/bilder/ü0.jpg", "--refit")
     assert code == 0, err
-    assert "1 samples" in out
+    assert "deleted    1 sample, " in out
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_state_of_another_run_is_refused(split, change, reason):
     [
         ({"order": "random"}, "the orders are global and window"),
         ({"mode": "disk"}, "the modes auto, resident and streaming"),
-        ({"mode": "streaming"}, "pass order='window'"),
+        ({"mode": "streaming"}, r"set the order \(data\.order\) to window"),
         ({"mode": "streaming", "order": "window", "subset": np.arange(3)}, "all of its samples"),
         ({"order": "window", "subset": np.arange(50)}, "has no windows"),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
@@ -225,7 +225,7 @@ def test_what_cannot_be_had_is_refused(split, options, reason):
 def test_what_does_not_fit_is_streamed(split, monkeypatch):
     monkeypatch.setattr("seit.stream.loaders.available_bytes", lambda: 1)
     assert isinstance(loader(split, batch_size=8, order="window"), StreamingLoader)
-    with pytest.raises(UsageError, match="mode='resident' if there is memory"):
+    with pytest.raises(UsageError, match=r"\(data\.mode\) to resident if there is memory"):
         loader(split, batch_size=8)
 
 

@@ -133,8 +133,8 @@ def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
     corpus = list_corpus(tmp_path, val_fraction=0)
     assert labels(corpus) == {"cat/1.jpg": "0", "cat/2.jpg": None}
     text = "\n".join(corpus.warnings)
-    assert "1 of 2 files that metadata names are not there: gone.jpg" in text
-    assert "1 files are not named in metadata: cat/2.jpg" in text
+    assert "metadata names 1 file of 2 that is not there: gone.jpg" in text
+    assert "metadata does not name 1 file: cat/2.jpg" in text
     plant(tmp_path, {"metadata.csv": "file_name,label\n../1.jpg,0\n"})
     assert "leaves the corpus" in refused(tmp_path)
     plant(tmp_path, {"metadata.csv": "file_name,label\ncat/1.jpg,0\n./cat/1.jpg,0\n"})

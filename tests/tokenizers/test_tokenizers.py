@@ -16,6 +16,7 @@ from seit.tokenizers import (
     codebook_bytes,
     load_tokenizer,
     measure_quality,
+    open_tokenizer,
     save_tokenizer,
     tokenizer_bytes,
 )
@@ -326,6 +327,9 @@ def test_nested_metadata_are_refused(tmp_path):
 def test_a_missing_tokenizer_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match="`seit tokenizer fit` makes one"):
         load_tokenizer(tmp_path / "nowhere")
+    fitted = r"patch-pca-vq has no weights until .*conv-vq-f8-1024.*fit --tokenizer patch-pca-vq`$"
+    with pytest.raises(UsageError, match=fitted):
+        open_tokenizer("patch-pca-vq")
 
 
 class Shifted(ImageTokenizer):

@@ -200,7 +200,7 @@ def test_a_balanced_streamed_run_resumes_bit_for_bit(pattern_store, tmp_path):
 
 
 def test_a_balanced_split_that_is_streamed_needs_the_order_window(pattern_store):
-    with pytest.raises(UsageError, match="pass order='window'"):
+    with pytest.raises(UsageError, match=r"set the order \(data\.order\) to window"):
         seit.loader(pattern_store["train"], batch_size=4, sampling="balanced", mode="streaming")
     for batch in seit.loader(pattern_store["train"], batch_size=4, sampling="balanced").epoch(0):
         assert len(batch) == 4

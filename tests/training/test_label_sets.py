@@ -317,7 +317,7 @@ def renamed(pattern_folder, tmp_path_factory):
 def test_labels_of_unknown_classes_are_left_out(renamed, run_of_several, tmp_path, call):
     out, _ = run_of_several
     path = renamed.folder.path
-    with pytest.raises(UsageError, match=r"holds 6 samples of 1 classes .*: 'owl'; pass --unk"):
+    with pytest.raises(UsageError, match=r"holds 6 samples of 1 class .*: 'owl'; pass --unk"):
         seit.evaluate(out, store=renamed, spelling="loose")
     found = seit.evaluate(
         out, store=renamed, unknown_classes="skip", spelling="loose", out=tmp_path / "tables"

@@ -192,8 +192,13 @@ def test_starting_from_another_runs_weights(finished, store, tmp_path):
     warm = train(config, store, out=tmp_path / "warm", init_from=run.path)
     assert warm.top1 == pytest.approx(result.top1)
     deeper = replace(config, model=replace(config.model, depth=3))
-    with pytest.raises(UsageError, match="do not fit this model"):
+    with pytest.raises(
+        UsageError, match=r"model: model\.depth is 3, and the run has \d; leave it out"
+    ):
         train(deeper, store, out=tmp_path / "deep", init_from=run.path)
+    other = replace(config, model=replace(config.model, name="vit_small_patch16_224", depth=3))
+    with pytest.raises(UsageError, match=r"model: model\.name is vit_small.*; leave --model out"):
+        train(other, store, out=tmp_path / "other", init_from=run.path)
 
 
 def test_pixels_of_the_same_instances(store, corpus, tmp_path):
@@ -252,14 +257,17 @@ def test_pixels_are_mirrored_as_asked(store, corpus, share):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize(("name", "pixels"), [("flip_prob", True), ("pixel_flip_prob", False)])
-def test_the_flips_of_other_inputs_are_refused(store, corpus, tmp_path, name, pixels):
+@pytest.mark.parametrize(
+    ("name", "value", "pixels"),
+    [("flip_prob", 0.25, True), ("crop_size", 2, True), ("pixel_flip_prob", 0.25, False)],
+)
+def test_augmentations_of_other_inputs_are_refused(store, corpus, tmp_path, name, value, pixels):
     config = replace(
         CONFIG,
         data=replace(CONFIG.data, pixels=str(corpus) if pixels else None),
-        augment=AugmentConfig(**{name: 0.25}),
+        augment=AugmentConfig(**{name: value}),
     )
-    with pytest.raises(UsageError, match=f"augment.{name} is 0.25, but|do not mirror"):
+    with pytest.raises(UsageError, match=f"augment.{name} is {value}, but|do not mirror"):
         train(config, store, out=tmp_path / "run")
 
 
@@ -309,7 +317,7 @@ def test_a_store_without_a_val_split_says_what_to_do(corpus, tmp_path):
 def test_a_wrong_val_split_is_answered_with_those_that_have_labels(corpus, tmp_path):
     tokenize(corpus, tmp_path / "store", TokenizeConfig(size=64, codes=64))
     wrong = replace(CONFIG, data=replace(CONFIG.data, val_split="test"))
-    with pytest.raises(UsageError, match=r"in a split 'test' .*; name val with --data.val_split"):
+    with pytest.raises(UsageError, match=r"in a split 'test' .*; set data\.val_split to val"):
         train(wrong, tmp_path / "store", out=tmp_path / "run")
 
 
@@ -416,7 +424,7 @@ def test_a_fraction_of_the_labels(store, tmp_path):
 
 
 def test_streaming_takes_the_order_window(store, tmp_path):
-    with pytest.raises(UsageError, match="pass order='window'"):
+    with pytest.raises(UsageError, match=r"set the order \(data\.order\) to window"):
         brief(store, tmp_path / "run", mode="streaming")
 
 

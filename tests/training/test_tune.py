@@ -80,7 +80,7 @@ def finished(store, backbone, tmp_path_factory):
 def fresh_model(store, backbone, settings):
     augment = make_augment(store, settings, torch.device("cpu"), with_train=False)
     model = build_model(settings.model, augment, num_classes=3, patch_size=8)
-    start_from(model, Run.open(backbone), store)
+    start_from(model, Run.open(backbone), store, settings)
     return model.eval()
 
 

@@ -17,6 +17,7 @@ from seit.analysis.brain.volumes import Space, is_volume, read_volumes
 from seit.documents import reason_of
 from seit.errors import UsageError
 from seit.npy import NPY_ERRORS
+from seit.numbers import counted
 
 SUFFIXES = (".npy", ".npz", ".csv")
 ARRAY_NAME = "responses"
@@ -115,7 +116,9 @@ def _read(path: Path, space: Space | None) -> Array:
     numbers: Array = values.astype(np.float64)
     if not np.isfinite(numbers).all():
         bad = int((~np.isfinite(numbers)).any(1).sum())
-        raise UsageError(f"{path} has {bad} samples with NaN or infinity; remove or repair them")
+        raise UsageError(
+            f"{path} has {counted(bad, 'sample')} with NaN or infinity; remove or repair them"
+        )
     return numbers
 
 

@@ -16,6 +16,7 @@ from seit.analysis.brain.responses import OVERSAMPLING, Array, Bins, delayed, fo
 from seit.analysis.layers.reduction import fit_components
 from seit.analysis.subjects.base import Subject
 from seit.errors import UsageError
+from seit.numbers import counted
 
 _PILOT_CLIPS = 128
 
@@ -93,8 +94,8 @@ def run_features(
     missing = sorted(set(lengths) - set(stem_of))
     if missing:
         raise UsageError(
-            f"{len(missing)} runs have no stimulus (the first: {missing[0]}); the files of the "
-            f"stimuli are {', '.join(sorted(set(stem_of))[:4])}, …"
+            f"there is no stimulus of {counted(len(missing), 'run')} (the first: {missing[0]}); "
+            f"the files of the stimuli are {', '.join(sorted(set(stem_of))[:4])}, …"
         )
     rows = [row for row, stem in enumerate(stem_of) if stem in lengths]
     step = max(1, len(rows) // _PILOT_CLIPS)

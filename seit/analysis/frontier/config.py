@@ -93,7 +93,7 @@ class FrontierConfig:
         if pixels is None:
             augment = replace(augment, pixel_flip_prob=usual.pixel_flip_prob, jitter=usual.jitter)
         else:
-            augment = replace(augment, flip_prob=usual.flip_prob)
+            augment = replace(augment, flip_prob=usual.flip_prob, crop_size=usual.crop_size)
         data = replace(
             self.base.data,
             pixels=None if pixels is None else str(pixels),

@@ -94,6 +94,7 @@ class Comparison:
             continual runs.
         verdicts: verdicts on each contender but the first: on top-1, or on each figure that both
             pre-training or continual runs have.
+        num_classes: largest number of classes of a contender.
     """
 
     names: tuple[str, ...]
@@ -102,6 +103,7 @@ class Comparison:
     results: Mapping[str, tuple[Measured, ...]]
     classes: tuple[ClassRecall, ...] | None
     verdicts: tuple[Verdict, ...]
+    num_classes: int
 
 
 def compare_runs(paths: Sequence[str | Path]) -> Comparison:
@@ -128,6 +130,7 @@ def compare_contenders(contenders: Sequence[Contender]) -> Comparison:
         },
         classes=_class_recalls(contenders),
         verdicts=tuple(verdict for other in others for verdict in _judge(first, other)),
+        num_classes=max(len(one.members[0].classes) for one in contenders),
     )
 
 

@@ -11,7 +11,8 @@ from seit.analysis.runs.measures import CONTINUAL
 from seit.config import flatten, read_yaml
 from seit.documents import as_record, reason_of
 from seit.errors import SeitError, UsageError
-from seit.training import CONFIG_NAME, RUN_NAME, Run
+from seit.locks import RUN_LOCK_NAME, is_locked
+from seit.training import CONFIG_NAME, FAILURE_NAME, RUN_NAME, Run
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class RunSummary:
 
     Attributes:
         name: path below the searched folder.
-        status: started, finished, or damaged if its files cannot be read.
+        status: finished, running, failed, interrupted, or damaged if its files cannot be read;
+            started if the file system does not say whether a process works on it.
         objective: classify, continual or a pre-training objective.
         model: name of the backbone.
         steps: steps done.
@@ -81,6 +83,18 @@ def _summarize(path: Path, folder: Path) -> RunSummary:
         return RunSummary(name, "damaged", reason=reason_of(error))
 
 
+def _status(run: Run, recorded: str) -> str:
+    """Return the status of a run; of one that has not finished, by its lock."""
+    if recorded != "started":
+        return recorded
+    try:
+        if is_locked(run.path / RUN_LOCK_NAME):
+            return "running"
+    except OSError:
+        return recorded
+    return "failed" if (run.path / FAILURE_NAME).is_file() else "interrupted"
+
+
 def _figures(run: Run) -> dict[str, Any]:
     """Return the listed facts of a run, with unchecked types."""
     info, settings, objective = run.info, flatten(read_yaml(run.path / CONFIG_NAME)), run.objective
@@ -93,7 +107,7 @@ def _figures(run: Run) -> dict[str, Any]:
         metrics = as_record(result.get("metrics", {}), dict[str, Any], origin=str(run.path))
         latest["top1"] = metrics.get("last_accuracy_pooled", latest.get("accuracy"))
     return {
-        "status": info["status"],
+        "status": _status(run, info["status"]),
         "objective": objective,
         "model": settings.get("model.name"),
         "steps": latest.get("steps", latest.get("step")),

@@ -18,9 +18,8 @@ from seit.errors import UsageError
 from seit.models import TOKENS, captured, timm_layers
 from seit.shards import Store, split_key
 from seit.stream import loader
-from seit.tokenizers import AudioInputs, load_tokenizer
+from seit.tokenizers import AudioInputs
 from seit.training import (
-    TOKENIZER_NAME,
     Run,
     check_tokens,
     load_backbone,
@@ -65,7 +64,7 @@ class RunSubject(Subject):
         self.model = self._network(seed).eval()
         self._layers = timm_layers(self.model)
         self.layers = (TOKENS, *self._layers.names)
-        inputs = load_tokenizer(run.path / TOKENIZER_NAME).inputs
+        inputs = run.load_tokenizer().inputs
         self._window = (
             inputs.window / inputs.sample_rate if isinstance(inputs, AudioInputs) else 0.0
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from cyclopts import App
 
+from seit.cli.integers import Integer
 from seit.cli.output import print_json, print_table, warn
 from seit.cli.tokenizer.adapt import adapt
 from seit.cli.tokenizer.evaluate import evaluate
@@ -30,10 +31,10 @@ def fit(
     /,
     *,
     tokenizer: str = "patch-pca-vq",
-    size: int | None = None,
-    codes: int | None = None,
-    levels: int | None = None,
-    seed: int = 0,
+    size: Integer | None = None,
+    codes: Integer | None = None,
+    levels: Integer | None = None,
+    seed: Integer = 0,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from seit.cli.integers import Integer
 from seit.cli.output import columns, print_json, print_lines, say, warn
 from seit.errors import UsageError
 
@@ -25,11 +26,11 @@ _COLUMNS = {
 def evaluate(
     *tokenizers_and_src: str,
     tile: bool = False,
-    images: int = 256,
+    images: Integer = 256,
     fit_on: str | None = None,
-    size: int = 256,
-    codes: int | None = None,
-    seed: int = 0,
+    size: Integer = 256,
+    codes: Integer | None = None,
+    seed: Integer = 0,
     sheet: Path | None = None,
     backbone: str | None = None,
     download: bool = False,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seit.cli.integers import Integer
 from seit.cli.output import print_json, print_table, say, warn
 from seit.numbers import human_bytes
 
@@ -16,13 +17,13 @@ def import_published(
     file: Path,
     /,
     *,
-    size: int | None = None,
+    size: Integer | None = None,
     remap: Path | None = None,
     fit: str | None = None,
-    codes: int = 1024,
-    seed: int = 0,
+    codes: Integer = 1024,
+    seed: Integer = 0,
     seconds: float | None = None,
-    levels: int | None = None,
+    levels: Integer | None = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:

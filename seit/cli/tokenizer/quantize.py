@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from seit.cli.integers import Integer
 from seit.cli.output import print_result, print_table, say, warn
 from seit.numbers import human_bytes
 
@@ -12,9 +13,9 @@ def quantize(
     file: Path,
     /,
     *,
-    bits: int = 8,
-    group: int = 0,
-    images: int = 128,
+    bits: Integer = 8,
+    group: Integer = 0,
+    images: Integer = 128,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:

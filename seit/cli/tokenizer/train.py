@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from seit.cli.flags import TrainingFlags, noted_on, print_settings
+from seit.cli.integers import Integer
 from seit.cli.output import print_json, print_table, progress_bar, warn
 from seit.cli.tokenizer.settings import flat_settings
 from seit.progress import human_seconds
@@ -23,9 +24,9 @@ def train(
     /,
     *,
     also: list[str] | None = None,
-    size: int | None = None,
+    size: Integer | None = None,
     quantizer: Literal["vq", "rvq", "fsq", "lfq"] | None = None,
-    codes: int | None = None,
+    codes: Integer | None = None,
     init_from: str | None = None,
     flags: TrainingFlags = TrainingFlags(),  # noqa: B008 - frozen
 ) -> None:

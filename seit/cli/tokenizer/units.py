@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from seit.cli.figures import quality_parts
+from seit.cli.integers import Integer
 from seit.cli.output import print_json, print_table, say, warn
 
 
@@ -12,11 +13,11 @@ def units(
     /,
     *,
     backbone: str,
-    layer: int,
+    layer: Integer,
     out: Path,
-    codes: int = 500,
+    codes: Integer = 500,
     seconds: float = 5.0,
-    seed: int = 0,
+    seed: Integer = 0,
     device: str = "cpu",
     download: bool = False,
     overwrite: bool = False,

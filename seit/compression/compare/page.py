@@ -7,7 +7,7 @@ from markupsafe import Markup
 from seit.compression.compare.rows import FRONTS, MethodRow, MethodsComparison
 from seit.compression.config import CompressConfig
 from seit.config import flatten, to_mapping
-from seit.numbers import human_bytes
+from seit.numbers import counted, human_bytes
 from seit.report import Family, Mark, Section, scatter_chart, table
 from seit.training import Run, Spread, folder_of, operations, write_report
 
@@ -51,7 +51,8 @@ def write_methods_page(out: Path, config: CompressConfig, result: MethodsCompari
     write_report(
         out,
         title=f"Compression {out.name}",
-        lead=f"{config.model.name}, {len(result.rows)} methods, {len(first.results)} seeds each.",
+        lead=f"{config.model.name}, {counted(len(result.rows), 'method')}, "
+        f"{counted(len(first.results), 'seed')} each.",
         sections=[
             Section(
                 "Methods", table([cells(row) for row in rows], header=HEADER, caption=_CAPTION)

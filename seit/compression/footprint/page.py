@@ -32,7 +32,7 @@ def write_footprint_page(path: Path, found: FootprintResult, *, title: str) -> N
 
 def _tiles(found: FootprintResult) -> Markup:
     zeros = found.parameters - found.nonzero_parameters
-    energy = "–" if found.energy_proxy is None else f"{found.energy_proxy:.1%}"
+    energy = "–" if found.energy_proxy is None else f"{found.energy_proxy:.0%}"
     items = [
         Figure("parameters", f"{found.parameters:,}", f"{zeros:,} of them 0"),
         Figure("size", human_bytes(found.bytes), f"{found.bytes:,} bytes on disk"),

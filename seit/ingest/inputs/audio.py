@@ -65,7 +65,7 @@ _AHEAD_BYTES = 256 << 20
 _EXPANSION = 8
 """Typical maximum of window bytes per file byte."""
 _MAX_PAGES = 1 << 20
-_MORE_SECONDS = "pass --max-seconds to take more, or split it"
+_MORE_SECONDS = "`seit tokenize --max-seconds` takes more, or split it"
 _STARTS = (b"fLaC", b"OggS", b".snd", b"dns.", b"caff", b"NIST_1A", b"riff.\x91\xcf\x11")
 
 

@@ -113,7 +113,7 @@ class DecodingPool(Generic[_Item, _Result]):
                 if attempt == _ATTEMPTS - 1 or self._is_closed:
                     raise SeitError(
                         f"{item.key} ended {_ATTEMPTS} decoding processes, the last one with "
-                        f"{died}; if memory ran out, run the same command with fewer --workers, "
+                        f"{died}; if memory ran out, run the same command with fewer workers, "
                         "otherwise remove the file"
                     ) from None
         raise AssertionError("unreachable")

@@ -35,8 +35,9 @@ NOUNS: dict[Modality, tuple[str, str]] = {"image": ("image", "images"), "audio":
 """Nouns for "no … member" and "holds no …"."""
 
 _PROPOSED: dict[Modality, str] = {
-    "image": "an image tokenizer, such as --tokenizer patch-pca-vq",
-    "audio": "an audio tokenizer, such as --tokenizer mel-vq-5s (or -1s, -10s: seconds a window)",
+    "image": "an image tokenizer, such as `seit tokenize --tokenizer patch-pca-vq`",
+    "audio": "an audio tokenizer, such as `seit tokenize --tokenizer mel-vq-5s` (or -1s, -10s: "
+    "seconds a window)",
 }
 
 

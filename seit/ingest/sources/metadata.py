@@ -15,6 +15,7 @@ from seit.ingest.sources.manifest import Label, RowFields, name_drafts
 from seit.ingest.sources.media import is_side_file
 from seit.ingest.sources.tables import Row, local_table, read_table
 from seit.ingest.sources.walk import Entry
+from seit.numbers import counted
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_COLUMN = "file_name"
@@ -136,10 +137,13 @@ def apply_metadata(
     gone = [key for key in said if key not in keys]
     if gone:
         warnings.append(
-            f"{len(gone)} of {len(said)} files that metadata names are not there: {examples(gone)}"
+            f"metadata names {counted(len(gone), 'file')} of {len(said)} that "
+            f"{'is' if len(gone) == 1 else 'are'} not there: {examples(gone)}"
         )
     if unnamed:
-        warnings.append(f"{len(unnamed)} files are not named in metadata: {examples(unnamed)}")
+        warnings.append(
+            f"metadata does not name {counted(len(unnamed), 'file')}: {examples(unnamed)}"
+        )
     return made, classes
 
 

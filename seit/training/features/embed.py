@@ -22,14 +22,13 @@ from seit.models import TOKENS, captured, load_weights, timm_layers
 from seit.outcomes import Outcome
 from seit.shards import Store, as_store
 from seit.stream import Loader, Mode, loader
-from seit.tokenizers import load_tokenizer
 from seit.training.features.base import Origins
 from seit.training.features.formats import format_of
 from seit.training.feeds import EVAL_BATCH, make_augment
 from seit.training.initialize import check_tokens
 from seit.training.networks import build_model, load_run_model
 from seit.training.precision import make_autocast
-from seit.training.run import TOKENIZER_NAME, WEIGHTS_NAME, Run
+from seit.training.run import WEIGHTS_NAME, Run
 
 _LOG = logging.getLogger(__name__)
 HEAD = "head"
@@ -175,7 +174,7 @@ def load_backbone(
         DamagedError: its weights are corrupt.
     """
     if run.kind.classifies:
-        return load_run_model(run, augment, load_tokenizer(run.path / TOKENIZER_NAME), device)
+        return load_run_model(run, augment, run.load_tokenizer(), device)
     weights = run.load_weights()
     dim = weights["cls_token"].numel() if "cls_token" in weights else 0
     head = {"head.weight": torch.zeros(dim), "head.bias": torch.zeros(1)}

@@ -170,7 +170,7 @@ class Search:
         )
         _LOG.info(
             "trial %d at step %s: %s",
-            *(trial.number, f"{mark:,}", "diverged" if is_lost else f"dev top-1 {top1:.4f}"),
+            *(trial.number, f"{mark:,}", "diverged" if is_lost else f"dev top-1 {top1:.2%}"),
         )
         found = replace(
             known,
@@ -227,8 +227,8 @@ class Search:
         drawn = ", ".join(f"{name} {value}" for name, value in winner.settings.items())
         head = (
             f"# Winner of {len(result.trials)} draws: {printable(drawn)}.\n"
-            f"# Top-1 {result.dev_top1:.4f} on {result.dev_samples:,} held-out training samples, "
-            f"{result.top1:.4f} on {result.val_samples:,} of validation.\n"
+            f"# Top-1 {result.dev_top1:.2%} on {result.dev_samples:,} held-out training samples, "
+            f"{result.top1:.2%} on {result.val_samples:,} of validation.\n"
         )
         return head + yaml.safe_dump(_plain(body), sort_keys=False)
 

@@ -17,6 +17,7 @@ from seit.config import flatten, to_mapping
 from seit.errors import UsageError
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.models import Method, make_tuning
+from seit.numbers import counted
 from seit.outcomes import Outcome
 from seit.processes import is_main_process
 from seit.progress import Progress
@@ -232,8 +233,8 @@ def _write_report(out: Path, config: TuneConfig, result: MethodsResult) -> None:
     write_report(
         out,
         title=f"Tuning {out.name}",
-        lead=f"{config.model.name}, {len(result.rows)} ways to tune it, {len(first.results)} seeds "
-        "each.",
+        lead=f"{config.model.name}, {counted(len(result.rows), 'way')} to tune it, "
+        f"{counted(len(first.results), 'seed')} each.",
         sections=[
             Section("Methods", table([row.cells() for row in result.rows], header=HEADER)),
             Section(

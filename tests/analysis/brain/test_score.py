@@ -69,7 +69,7 @@ def test_recordings_that_do_not_fit_are_refused(tmp_path):
     folder = write_responses(tmp_path / "responses")
     values = np.load(folder / "p" / "b.npy")
     np.save(folder / "p" / "b.npy", np.where(np.arange(len(values))[:, None] == 3, np.nan, values))
-    with pytest.raises(UsageError, match="1 samples with NaN"):
+    with pytest.raises(UsageError, match="1 sample with NaN"):
         read_recordings(folder)
     np.save(folder / "p" / "b.npy", values[:-1])
     with pytest.raises(UsageError, match="the run b has 119 samples for p and 120 for q"):
@@ -95,7 +95,7 @@ def test_recordings_that_do_not_fit_are_refused(tmp_path):
 def test_runs_without_a_stimulus_are_named(tmp_path):
     folder = write_responses(tmp_path / "responses", people=("p",))
     (folder / "p" / "b.npy").rename(folder / "p" / "d.npy")
-    with pytest.raises(UsageError, match=r"1 runs have no stimulus \(the first: d\)"):
+    with pytest.raises(UsageError, match=r"no stimulus of 1 run \(the first: d\)"):
         score_brain(Stories(), read_recordings(folder), BrainConfig(tr=TR))
 
 

@@ -14,10 +14,8 @@ from seit.augment import PixelAugment, TokenAugment
 from seit.compression.footprint.targets.base import Call, Counts, Loaded, Target
 from seit.compression.footprint.targets.onnx import OnnxFile
 from seit.errors import UsageError
-from seit.tokenizers import load_tokenizer
 from seit.training import (
     FULL_BITS,
-    TOKENIZER_NAME,
     WEIGHTS_NAME,
     Run,
     bytes_by_dtype,
@@ -126,7 +124,7 @@ class _Features(nn.Module):
 
 
 def _augment(run: Run) -> TokenAugment | PixelAugment:
-    return evaluation_augment(run.settings, load_tokenizer(run.path / TOKENIZER_NAME), _CPU)
+    return evaluation_augment(run.settings, run.load_tokenizer(), _CPU)
 
 
 def _inputs(augment: TokenAugment | PixelAugment, batch_size: int) -> Tensor:
