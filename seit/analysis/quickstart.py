@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from seit.config import build, read_yaml
+from seit.config import build
 from seit.demo import write_corpus
 from seit.errors import UsageError
 from seit.files import PARTIAL_SUFFIX, write_atomically
@@ -37,6 +39,7 @@ from seit.training import (
     TrainConfig,
     confusion_sections,
     curves,
+    fit_recipe,
     mcnemar_p,
     read_confusion,
     read_predictions,
@@ -128,7 +131,8 @@ def run_quickstart(
     out = Path(out)
     _refuse_foreign(out)
     with locked_folder(out):
-        return _quickstart(out, data, _config(steps, seed, device), progress or _no_progress)
+        settings = partial(_config, steps=steps, seed=seed, device=device)
+        return _quickstart(out, data, seed, settings, progress or _no_progress)
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -152,10 +156,13 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _quickstart(
-    out: Path, data: str | None, config: TrainConfig, tell: StageProgress
+    out: Path,
+    data: str | None,
+    seed: int,
+    settings: Callable[[Store], TrainConfig],
+    tell: StageProgress,
 ) -> QuickstartResult:
     started = time.perf_counter()
-    seed = config.run.seed
     if data is None:
         _LOG.info("rendering 2,000 pictures of ten classes")
         source = out / "corpus"
@@ -164,8 +171,7 @@ def _quickstart(
         source = Path(data)
     result = _tokenize(source, out, seed, tell)
     store = open_store(out / "store")
-    if "train" in store and 0 < len(store["train"]) < config.data.batch_size:
-        config = replace(config, data=replace(config.data, batch_size=len(store["train"])))
+    config = settings(store)
     _LOG.info("training a small ViT from the tokens")
     tokens = train(
         config,
@@ -242,13 +248,20 @@ def _judge(out: Path) -> dict[str, Any]:
     return {"val_samples": len(tokens.right), "p_value": mcnemar_p(only_pixels, only_tokens)}
 
 
-def _config(steps: int | None, seed: int, device: str) -> TrainConfig:
-    config = build(TrainConfig, read_yaml(find_recipe(RECIPE).path), origin=RECIPE)
-    return replace(
-        config,
-        run=replace(config.run, seed=seed, device=device),
-        schedule=replace(config.schedule, steps=steps or config.schedule.steps),
-    )
+def _config(store: Store, *, steps: int | None, seed: int, device: str) -> TrainConfig:
+    """Return the settings of both runs; a short one has as large a share of warm-up."""
+    given = {"data.batch_size": None}  # steps are few: a small store is one batch
+    recipe = build(TrainConfig, fit_recipe(find_recipe(RECIPE), store, given=given), origin=RECIPE)
+    schedule, data = recipe.schedule, recipe.data
+    if "train" in store and 0 < len(store["train"]) < data.batch_size:
+        data = replace(data, batch_size=len(store["train"]))
+    if steps is not None:
+        assert schedule.steps, "the recipe counts in steps"
+        assert schedule.warmup_steps is not None
+        warmup = min(schedule.warmup_steps, steps * schedule.warmup_steps // schedule.steps)
+        schedule = replace(schedule, steps=steps, warmup_steps=warmup)
+    run = replace(recipe.run, seed=seed, device=device)
+    return replace(recipe, run=run, schedule=schedule, data=data)
 
 
 def _write_report(summary: QuickstartResult, store: Store, source: Path) -> None:

@@ -33,6 +33,7 @@ from .config import (
     require_shares as require_shares,
 )
 from .data_identity import Inputs as Inputs
+from .defaults import fit_recipe as fit_recipe
 from .evaluate import (
     Evaluation as Evaluation,
     RunEvaluation as RunEvaluation,

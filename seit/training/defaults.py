@@ -29,9 +29,6 @@ def default_settings(
 ) -> dict[str, Any]:
     """Return the settings of the default recipe of ``task``, nested, fitted to ``store``.
 
-    The stem leaves 16 patches or more, a crop of the whole grid is resized to this grid, and the
-    batch shrinks for small stores.
-
     Args:
         task: the command, or the objective of a pretraining run.
         store: training data; None if it cannot be opened, which the run itself will report.
@@ -41,10 +38,26 @@ def default_settings(
         UsageError: no recipe fits the store; the message names the nearest.
     """
     recipe = default_recipe(task, "image" if store is None else store.card.tokenizer.modality)
-    values = read_yaml(recipe.path)
-    if store is None:
-        return values
-    given = given or {}
+    return read_yaml(recipe.path) if store is None else fit_recipe(recipe, store, given=given)
+
+
+def fit_recipe(
+    recipe: Recipe, store: Store, *, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the settings of a recipe, nested, fitted to a store; say what was changed.
+
+    The stem leaves 16 patches or more, a crop of the whole grid is resized to this grid, and the
+    batch shrinks for small stores.
+
+    Args:
+        recipe: the recipe.
+        store: training data.
+        given: settings by dotted name that override these.
+
+    Raises:
+        UsageError: the recipe does not fit the store.
+    """
+    values, given = read_yaml(recipe.path), given or {}
     changes = _fit_grid(flatten(values), store, recipe) | _fit_batch(flatten(values), store, given)
     changes = {name: value for name, value in changes.items() if name not in given}
     if changes:

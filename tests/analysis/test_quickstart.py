@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 import seit
+from seit.analysis.quickstart import _config as settings_of
 from seit.cli import main
 from seit.demo import write_corpus
 from seit.errors import UsageError
@@ -56,7 +57,16 @@ def test_few_pictures_are_one_batch(corpus, tmp_path):
     shutil.copytree(corpus / "val", few / "val")
     result = seit.quickstart(out=tmp_path / "out", data=few, steps=1, device="cpu")
     assert result.steps == 1
-    assert Run.open(tmp_path / "out" / "run-tokens").config.data.batch_size == 12
+    config = Run.open(tmp_path / "out" / "run-tokens").config
+    assert (config.data.batch_size, config.schedule.warmup_steps) == (12, 0)
+
+
+def test_settings_fit_small_grids_and_short_runs(pattern_store):
+    config = settings_of(pattern_store, steps=60, seed=3, device="cpu")
+    assert config.model.stem == "1/1/0", "of the recipe's 4×4 tokens there would be one"
+    assert (config.schedule.steps, config.schedule.warmup_steps, config.run.seed) == (60, 10, 3)
+    usual = settings_of(pattern_store, steps=None, seed=0, device="cpu").schedule
+    assert (usual.steps, usual.warmup_steps) == (240, 40)
 
 
 def test_it_compares_tokens_with_pixels_and_goes_on_where_it_stopped(corpus, tmp_path, capsys):
