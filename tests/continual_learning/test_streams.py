@@ -234,7 +234,7 @@ def test_domains_from_folders():
         (b"photo/cat/1.png,a\nphoto/cat/1.png,b\n", "line 2 .* a second domain"),
         (b"photo/cat/1.png\n", "line 1 .* is not key,domain"),
         (b"photo/cat/1.png,\n", "is not key,domain"),
-        (b"\xff\xfe,a\n", "cannot be read as UTF-8 CSV"),
+        (b"\xff\xfe,a\n", "is not in UTF-8 .* but probably in UTF-16; convert it"),
         (b'"' + b"a" * 200_000, "cannot be read as UTF-8 CSV"),
         (None, "cannot be read as UTF-8 CSV: No such file .*; pass a file of key,domain"),
     ],

@@ -111,7 +111,7 @@ def test_neighbours_that_stay_at_chance_for_half_of_a_run_are_an_alarm():
     lost = [val(step, knn_top1=0.11, chance=0.1) for step in range(6)]
     found = [new_alarms(lost[:number], lost[number]) for number in range(6)]
     assert [len(texts) for texts in found] == [0, 0, 0, 0, 1, 0]
-    assert "no better than chance (knn_top1 0.110)" in found[4][0]
+    assert "no better than chance (k-NN 11.00%)" in found[4][0]
     better = [*lost[:3], val(3, knn_top1=0.2, chance=0.1), *lost[3:5]]
     assert not alarms_of(better)
     assert not alarms_of([val(step) for step in range(6)])

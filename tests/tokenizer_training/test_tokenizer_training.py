@@ -357,16 +357,18 @@ def test_wrong_settings_are_named(changes, message):
 
 def test_the_command(photos, tmp_path, capsys):
     out = tmp_path / "out"
-    settings = {**asdict(TINY), "steps": 3, "l1": 2.0}
+    settings = {**asdict(TINY), "steps": 3}
+    del settings["l1"]
     named = {name: settings.pop(name) for name in ("size", "codes", "steps", "batch_size")}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in named.items()]
     for name, value in settings.items():
         text = ",".join(map(str, value)) or "[]" if isinstance(value, tuple) else value
         flags += ["--set", f"{name}={text}"]
 
-    def run(*more):
+    def run(*more, l1=2.0):
         capsys.readouterr()
-        main(["tokenizer", "train", str(photos), str(out), *flags, "--json", *more])
+        own = ("--set", f"l1={l1}")
+        main(["tokenizer", "train", str(photos), str(out), *flags, *own, "--json", *more])
         return json.loads(capsys.readouterr().out)
 
     assert run("--dry-run") == json.loads(json.dumps(asdict(replace(TINY, steps=3, l1=2.0))))
@@ -377,12 +379,13 @@ def test_the_command(photos, tmp_path, capsys):
     assert again["fingerprint"] == result["fingerprint"]
     for more, message in (
         ((), "--resume"),
-        (("--resume", "--set", "l1=1"), "l1 was 2.0 and is 1.0"),
+        (("--resume",), "l1 was 2.0 and is 1.0"),
+        (("--set", "l1=3"), "l1 is both 1.0 and 3; give it once"),
         (("--set", "wings"), "NAME=VALUE"),
         (("--set", "wings=2"), "no setting 'wings'"),
     ):
         with pytest.raises(SystemExit) as left:
-            run(*more)
+            run(*more, l1=1.0 if more else 2.0)
         assert left.value.code == 2
         assert message in capsys.readouterr().err
 

@@ -590,7 +590,9 @@ def test_classes_that_are_evaluated_and_never_learned_are_warned_about(tmp_path,
 
 
 def test_a_run_of_pixels_teaches_one_of_tokens(store, pictures, tmp_path):
-    pixels = changed(data={"pixels": str(pictures)}, schedule={"steps": 2})
+    pixels = changed(
+        data={"pixels": str(pictures)}, schedule={"steps": 2}, augment={"crop_size": 0}
+    )
     train(pixels, store, out=tmp_path / "teacher")
     taught = changed(distill={"teacher": str(tmp_path / "teacher"), "alpha": 0.7})
     with pytest.raises(UsageError, match=r"--distill\.pixels SRC"):
@@ -608,7 +610,9 @@ def test_a_run_of_pixels_teaches_one_of_tokens(store, pictures, tmp_path):
 
 @pytest.mark.slow
 def test_ranks_are_taught_what_one_process_is(store, pictures, tmp_path):
-    pixels = changed(data={"pixels": str(pictures)}, schedule={"steps": 2})
+    pixels = changed(
+        data={"pixels": str(pictures)}, schedule={"steps": 2}, augment={"crop_size": 0}
+    )
     train(pixels, store, out=tmp_path / "teacher")
     teacher = {"teacher": str(tmp_path / "teacher"), "alpha": 0.7, "pixels": str(pictures)}
     taught = changed(distill=teacher)
