@@ -45,7 +45,7 @@ def counterparts(subject: Subject, other: Subject) -> list[Counterpart]:
                 f"{subject.name} and {other.name} read sounds and images; compare networks on the "
                 "same kind of data"
             )
-        # Views of a picture share no seconds: they are told apart by their keys.
+        # Views of a picture have no seconds, but keys of their own.
         shared = [(_overlap(place, one), one.key == place.key, -number) for number, one in near]
         best, _, number = max(shared, default=(0.0, False, 0))
         if not near or (place.seconds and best <= 0):
