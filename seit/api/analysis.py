@@ -150,6 +150,8 @@ def analyze(
         raise UsageError("--other-data is for the target SUBJECT@LAYER and for cka --with")
     if align is not None and config.target not in SPANS:
         raise UsageError(f"--align is for the targets {' and '.join(SPANS)}; leave it out")
+    if tier is not None and align is None:
+        raise UsageError("--tier is of the TextGrids of --align; name them too")
     return analyze_layers(
         opened.subject,
         config,

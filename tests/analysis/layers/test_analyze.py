@@ -194,6 +194,7 @@ def test_what_does_not_fit_is_refused(learned, pattern_folder, tmp_path):
         ({"method": "ridge", "mask": "x"}, "ridge takes no --mask, which is for brain"),
         ({"method": "cca", "penalty": 1.0}, "cca takes no --penalty"),
         ({"method": "lda", "align": "x"}, "--align is for the targets phone and word"),
+        ({"method": "cca", "tier": "phones"}, "--tier is of the TextGrids of --align"),
         ({"method": "pca"}, "there is no method 'pca'; there are cka, brain, cca"),
     ],
 )
