@@ -40,6 +40,7 @@ from .context.tables import (
 from .context.tree import TreeShape as TreeShape
 from .cutter import even_blocks as even_blocks
 from .folders.base import Folder as Folder
+from .folders.cache import StoreSettings as StoreSettings
 from .folders.local import LocalFolder as LocalFolder
 from .folders.places import Location as Location, is_url as is_url, open_folder as open_folder
 from .folders.remote import RemoteFolder as RemoteFolder

@@ -22,7 +22,7 @@ from seit.config import (
 from seit.errors import SeitError, UsageError
 from seit.models import takes_patches
 from seit.recipes import find_recipe
-from seit.shards import Location, Store, as_store
+from seit.shards import Location, Store, StoreSettings, as_store
 from seit.training.config import LoopConfig, ModelConfig, TrainConfig, index_of_block
 from seit.training.defaults import backbone_of, default_settings, warn_of_modality
 from seit.training.kinds import KINDS, kind_with
@@ -111,7 +111,7 @@ def _warn_of_variables() -> None:
     if not any(name.startswith("SEIT_") for name in os.environ):
         return
     kinds = [kind.settings_class for kind in KINDS if kind.of_tokens or kind.of_sounds]
-    for name, near in misspelled(kinds).items():
+    for name, near in misspelled([StoreSettings, *kinds]).items():
         _LOG.warning("the variable %s names no setting; did you mean %s?", name, near)
 
 

@@ -332,6 +332,7 @@ def test_a_misspelled_variable_is_warned_of(call, monkeypatch):
     monkeypatch.setenv("SEIT_OPTIM_LRR", "1")
     monkeypatch.setenv("SEIT_STEPS", "8")
     monkeypatch.setenv("SEIT_TUNING_RANK", "2")  # of another command
+    monkeypatch.setenv("SEIT_CACHE_BYTES", "0")  # of stores
     monkeypatch.setenv("SEIT_TEST_DATA", "2")
     _, _, err = call("train", "missing", "--dry-run")
     assert [line for line in err.splitlines() if "variable" in line] == [

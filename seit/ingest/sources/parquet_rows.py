@@ -58,11 +58,12 @@ def decode_rows(
                         f"{shown(name)}; expected at most {MAX_TEXT_BYTES:,}: leave the column out"
                     )
             shared: dict[str, str] = {}
-            step = max(1, min(len(batch), _BATCH_BYTES // max(1, *longest)))
+            most = max(longest, default=0)
+            step = max(1, min(len(batch), _BATCH_BYTES // max(1, most)))
             for start in range(0, len(batch), step):
                 part = batch.slice(start, step)
                 lists = [_dense(column).to_pylist() for column in part.columns]
-                if max(longest) > _SHORT:
+                if most > _SHORT:
                     lists = [[_share(value, shared) for value in values] for values in lists]
                 for values in zip(*lists, strict=True):
                     yield names, values

@@ -47,7 +47,9 @@ class CacheConfig:
 
 
 @dataclass(frozen=True)
-class _Settings:
+class StoreSettings:
+    """Settings of opened stores, which variables alone give."""
+
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
@@ -65,7 +67,7 @@ def with_cache(
     """
     if not isinstance(folder.place, RemoteFolder):
         return folder
-    given = build(_Settings, from_environment(_Settings), origin="environment").cache
+    given = build(StoreSettings, from_environment(StoreSettings), origin="environment").cache
     limit = given.bytes if cache_bytes is None else cache_bytes
     if limit < 0:
         raise UsageError(f"the cache size is {limit} bytes; expected 0 (no cache) or more")
