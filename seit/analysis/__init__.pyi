@@ -4,8 +4,12 @@ from .brain.result import BrainResult as BrainResult
 from .brain.score import score_brain as score_brain
 from .brain.volumes import Space as Space, read_space as read_space
 from .browser.open import view_place as view_place
-from .browser.publish import ViewExport as ViewExport, export_view as export_view
-from .browser.server import View as View
+from .browser.publish import (
+    THUMBNAILS as THUMBNAILS,
+    ViewExport as ViewExport,
+    export_view as export_view,
+)
+from .browser.server import HOST as HOST, PORT as PORT, View as View
 from .duplicates.search import Duplicates as Duplicates, find_duplicates as find_duplicates
 from .frontier.config import FrontierConfig as FrontierConfig
 from .frontier.plan import FrontierPlan as FrontierPlan, plan_frontier as plan_frontier

@@ -16,11 +16,11 @@ def command(
     /,
     *,
     store: str | None = None,
-    host: str = "127.0.0.1",
-    port: Integer = 7348,
+    host: str | None = None,
+    port: Integer | None = None,
     no_open: bool = False,
     export: Path | None = None,
-    thumbnails: Integer = 2000,
+    thumbnails: Integer | None = None,
     license: str = "",  # noqa: A002  the name of the flag
     json: bool = False,
 ) -> None:
@@ -29,11 +29,12 @@ def command(
     Args:
         place: A store's folder or URL, a run's folder, or a folder of runs.
         store: The store that a run was evaluated on, to see the samples behind its figures.
-        host: Address to bind; with any but this machine's own, the page's address holds a token.
-        port: Port to bind; 0 for a free one.
+        host: Address to bind, 127.0.0.1 by default; with any but this machine's own, the page's
+            address holds a token.
+        port: Port to bind, 7348 by default; 0 for a free one.
         no_open: Print the address, and open no browser.
         export: A new folder for a static page of STORE and a dataset card, instead of a server.
-        thumbnails: Most samples on the static page.
+        thumbnails: Most samples on the static page; 2,000 by default.
         license: License on the dataset card, such as cc0-1.0; the card asks for one without it.
         json: Print one JSON object.
     """
@@ -44,6 +45,8 @@ def command(
             written = view(
                 place,
                 store=store,
+                host=host,
+                port=port,
                 export=export,
                 thumbnails=thumbnails,
                 license_id=license,
@@ -51,7 +54,15 @@ def command(
             )
         print_result(written) if json else print_lines(_say_written(written))
         return
-    found = view(place, store=store, host=host, port=port, open_browser=not no_open)
+    found = view(
+        place,
+        store=store,
+        host=host,
+        port=port,
+        open_browser=not no_open,
+        thumbnails=thumbnails,
+        license_id=license,
+    )
     if json:
         print_result(found)
     else:

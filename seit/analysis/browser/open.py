@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from seit.analysis.browser.server import PORT, View, serve
+from seit.analysis.browser.server import HOST, PORT, View, serve
 from seit.analysis.browser.shown_runs import ShownRun
 from seit.analysis.browser.site import Site
 from seit.analysis.runs.find import list_runs
@@ -18,7 +18,7 @@ def view_place(
     place: Store | Location,
     *,
     store: Store | Location | None = None,
-    host: str = "127.0.0.1",
+    host: str = HOST,
     port: int = PORT,
     opens: bool = True,
 ) -> View:

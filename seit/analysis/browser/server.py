@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from seit.analysis.browser.site import Site
 
+HOST = "127.0.0.1"
 PORT = 7348
 """Default port; “SEIT” on a telephone."""
 _MAX_REQUESTS = 128

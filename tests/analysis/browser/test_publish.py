@@ -108,8 +108,13 @@ def test_what_cannot_be_exported_is_one_line(pattern_store, tmp_path, call):
     assert "is not empty; choose a new or empty" in err
     with pytest.raises(UsageError, match="expected 1 to 20,000"):
         seit.view(pattern_store, export=tmp_path / "page", thumbnails=0)
-    with pytest.raises(UsageError, match="leave --store out"):
+    with pytest.raises(UsageError, match="--store is for runs"):
         seit.view(pattern_store, store=pattern_store, export=tmp_path / "page")
+    for flags in (["--port", 0, "--export", tmp_path / "page"], ["--license", "mit"]):
+        code, out, err = call("view", pattern_store.folder, *flags)
+        assert (code, out) == (2, "")
+        assert f"{flags[0]} is for a " in err
+    assert not (tmp_path / "page").exists()
     code, out, _ = call("view", pattern_store.folder, "--export", tmp_path / "page", "--json")
     assert code == 0
     assert '"thumbnails": 51' in out
