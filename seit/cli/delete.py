@@ -23,7 +23,7 @@ def command(
 
     Args:
         store: A store's folder.
-        key: Keys of samples; KEY stands for its views KEY#0, KEY#1 … too.
+        key: Keys of samples; KEY stands for a clip's windows KEY#0, KEY#1 … too.
         keys: A file of keys, one per line.
         missing: Keys without a sample: stop with an error, or ignore them.
         refit: Fit the entropy coding tables to the remaining samples and recode them.

@@ -35,7 +35,7 @@ def command(
         dst: A new or empty folder or URL.
         split: Only this split; may be given several times.
         classes: Only these classes, by name, separated by commas; may be given several times.
-        keys: Only the keys in this file, one per line; KEY stands for its views KEY#0, KEY#1 … too.
+        keys: Only the keys in this file, one per line; KEY stands for windows KEY#0, … too.
         key_pattern: Only keys that match this shell pattern; several: one of them. * takes / too.
         where: Only samples whose metadata have FIELD=VALUE; several: all of them.
         fraction: Only this share of each class's samples, above 0, at most 1.

@@ -140,7 +140,7 @@ def export_run(
             store=figures,
         )
         folder.write(CARD_NAME, card.encode())
-        publish(work, target)
+        publish(work, target.resolve())
     return ExportResult(
         out=Path(out),
         files=tuple(sorted(folder.files, key=lambda file: file.name)),

@@ -6,16 +6,13 @@ split, class and metadata. A later job can detect changed files, and no name is 
 
 import hashlib
 import json
-import re
 
 from seit.errors import DamagedError
 from seit.ingest.sources import Corpus, Instance
-from seit.shards import Store
+from seit.shards import Store, split_key
 from seit.stores import skipped_lines
 
 INPUTS_NAME = "inputs.bin"
-SAMPLE_SUFFIX = {"audio": re.compile(r"#[0-9]+\Z"), "image": re.compile(r"#v[0-9]+\Z")}
-"""Suffix that the key of a window or view adds to the key of its file."""
 _DIGEST_BYTES = 6
 
 
@@ -54,10 +51,9 @@ def read_inputs(store: Store) -> frozenset[bytes] | None:
 
 def kept_splits(store: Store) -> dict[str, str]:
     """Return key → split of the files behind a store, including unreadable ones."""
-    suffix = SAMPLE_SUFFIX[store.card.tokenizer.modality]
     files, own = {}, {}
     for name, split in store.items():
         for key in split.keys:
-            files[suffix.sub("", key)] = own[key] = name
+            files[split_key(key, store.card.tokenizer.modality)[0]] = own[key] = name
     # A file may be named like a view of another one, which is in a split of its own.
     return files | own | {entry["key"]: entry["split"] for entry, _ in skipped_lines(store)}

@@ -23,7 +23,6 @@ from seit.files import explained_writes
 from seit.ingest.config import TokenizeConfig
 from seit.ingest.input_list import (
     INPUTS_NAME,
-    SAMPLE_SUFFIX,
     digest_input,
     kept_splits,
     list_inputs,
@@ -41,7 +40,15 @@ from seit.ingest.sources import Instance
 from seit.ingest.upload import refuse_workdir
 from seit.ingest.workspace import check_target
 from seit.numbers import counted
-from seit.shards import CARD_NAME, EDITS_ENTRY, Block, Store, is_url, open_store
+from seit.shards import (
+    CARD_NAME,
+    EDITS_ENTRY,
+    Block,
+    Store,
+    is_url,
+    open_store,
+    split_key,
+)
 from seit.stores import (
     Contents,
     Record,
@@ -244,10 +251,10 @@ class _Update:
 
     def _owner(self) -> Callable[[str], str]:
         """Return a function from a sample's key to its file's key, also for windows and views."""
-        suffix = SAMPLE_SUFFIX[self.config.modality]
-        has_several = self.config.modality == "audio" or self.config.views > 1
+        modality = self.config.modality
+        has_several = modality == "audio" or self.config.views > 1
         keys = {entry.key for entry in self.corpus.instances}
-        return lambda key: suffix.sub("", key) if has_several and key not in keys else key
+        return lambda key: split_key(key, modality)[0] if has_several and key not in keys else key
 
     def _homes(self) -> dict[str, _Home]:
         owner, classes = self._owner(), self.store.classes

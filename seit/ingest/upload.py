@@ -4,15 +4,28 @@ The folder is kept until the upload is complete, so a killed job resumes without
 """
 
 import hashlib
+import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
+from seit.documents import read_json
 from seit.errors import UsageError
-from seit.files import explained_writes
-from seit.shards import CARD_NAME, Folder, Store, hide_secrets, is_url, open_folder, open_store
+from seit.files import explained_writes, write_atomically
+from seit.shards import (
+    CARD_NAME,
+    Folder,
+    Store,
+    hide_secrets,
+    is_url,
+    open_folder,
+    open_store,
+    read_card,
+)
 from seit.stores import copy_store
 
 _NAME_DIGITS = 16
+_MAX_LIST_BYTES = 1 << 30
 
 
 def staging_folder(url: str, workdir: Path | None) -> Path:
@@ -45,11 +58,15 @@ def find_remote(url: str, staging: Path, *, overwrite: bool) -> Store | None:
 
     Raises:
         UsageError: the URL cannot be read, or holds something else.
+        DamagedError: the card of the store is damaged, so that its files are unknown.
     """
     folder = open_folder(url)
     names = _names(folder)
     if CARD_NAME in names:
-        return None if overwrite else open_store(folder)
+        if not overwrite:
+            return open_store(folder)
+        read_card(folder)
+        return None
     if names and not staging.exists():
         raise UsageError(
             f"{folder} already holds {names[0]!r} and no store; choose a new or empty place, or "
@@ -61,17 +78,23 @@ def find_remote(url: str, staging: Path, *, overwrite: bool) -> Store | None:
 def upload(staging: Path, url: str) -> None:
     """Upload a finished store, replacing what is at the URL, and remove the local copy.
 
+    The names of the files to remove are next to ``staging`` until all are gone.
+
     Raises:
         SeitError: the remote server does not respond; the same call resumes.
     """
     folder = open_folder(url)
-    made = open_store(staging)
+    old = staging.with_name(f"{staging.name}.old.json")
     if folder.exists(CARD_NAME):
-        found = open_store(folder)
-        if found.card.seal != made.card.seal:
-            folder.remove(CARD_NAME)
-            for record in found.card.records:
-                folder.remove(record.file)
+        found = read_card(folder)
+        if found.seal != read_card(staging).seal:
+            names = [CARD_NAME, *(record.file for record in found.records)]
+            write_atomically(old, json.dumps(names).encode())
+    if old.exists():
+        for name in read_json(old, list[str], max_bytes=_MAX_LIST_BYTES):
+            with suppress(FileNotFoundError):  # removed by an earlier call, or lost before
+                folder.remove(name)
+        old.unlink()
     copy_store(staging, folder)
     shutil.rmtree(staging, ignore_errors=True)
 

@@ -81,17 +81,21 @@ def has_label_sets(split: "Split") -> bool:
     """Return whether samples of a split have several labels.
 
     They do if a sample has no label of its own, and a list under ``labels`` whose entries all are
-    classes of the store. The first and the last block tell; in a merged store all blocks are read
-    until one has such a sample.
+    classes of the store. The first and the last block tell, unless all their samples are unlabeled;
+    then, and in a merged store, the others are read until one tells.
     """
     if not split.classes or not len(split):
         return False
     known, last = set(split.classes), len(split.block_sizes) - 1
-    others = range(1, last) if split.store.card.is_merged else ()
-    for number in dict.fromkeys([0, last, *others]):
+    is_told = False
+    for number in dict.fromkeys([0, last, *range(1, last)]):
+        if is_told and number not in (0, last):
+            return False
         shard, block = split.block_at(number)
         try:
-            if (shard.open_block(block, Kind.LABELS) >= 0).all():
+            labels = shard.open_block(block, Kind.LABELS)
+            is_told |= not split.store.card.is_merged and bool((labels >= 0).any())
+            if (labels >= 0).all():
                 continue
             entries = shard.open_block(block, Kind.METADATA)
         except DamagedError:  # reported by whoever reads the samples

@@ -110,7 +110,7 @@ def delete_samples(
     """Remove the samples of some keys from a store, and these keys from its list of skipped inputs.
 
     Afterwards no file in the store's folder holds their keys, labels, metadata or tokens. A key
-    ``a.wav`` includes its views ``a.wav#0``, ``a.wav#1`` …, in all splits. Only shards with such
+    ``a.wav`` includes its windows ``a.wav#0``, ``a.wav#1`` …, in all splits. Only shards with such
     samples are rewritten; a split in a Zarr group is rewritten as a whole. The tables of the codec
     ``context`` stay: they are statistics of all samples present when they were fitted. ``refit``
     fits them again and recodes everything.
@@ -171,8 +171,8 @@ class _Removal:
         _check_no_links(self.path, store.card)
         check_folder(self.path, store.card, reason="which may tell of the samples")
         kept = {name: ~match_samples(split, keys=self.keys) for name, split in store.items()}
-        lines = skipped_lines(store)
-        kept_lines = [line for entry, line in lines if not self.keys.holds(entry["key"])]
+        lines, modality = skipped_lines(store), store.card.tokenizer.modality
+        kept_lines = [line for entry, line in lines if not self.keys.holds(entry["key"], modality)]
         if not allows_missing:
             self.keys.check_found(store.folder)
         remaining = sum(int(mask.sum()) for mask in kept.values())

@@ -56,7 +56,7 @@ def filter_store(
         splits: names of splits; all by default.
         rows: sample indices by split, int (n,), such as ``seit.stream.select`` returns for classes
             and fractions of them; a split that is not named is left out.
-        keys: keys of samples; ``a.wav`` includes its views ``a.wav#0`` …
+        keys: keys of samples; ``a.wav`` includes its windows ``a.wav#0`` …
         patterns: shell patterns of keys, any of which matches; ``*`` also matches ``/``.
         where: metadata fields and their values: text as is, anything else as JSON.
         missing: ``"ok"`` ignores keys of no sample, which are an error otherwise.
@@ -133,10 +133,10 @@ def _skipped(
     store: Store, masks: _Masks, keys: KeySet | None, patterns: Sequence[str]
 ) -> list[bytes]:
     """Return the lines of `skipped.jsonl` to keep."""
-    kept = []
+    kept, modality = [], store.card.tokenizer.modality
     for entry, line in skipped_lines(store):
         key, split = entry["key"], entry["split"]
-        if split not in masks or not (keys is None or keys.holds(key)):
+        if split not in masks or not (keys is None or keys.holds(key, modality)):
             continue
         is_wanted = not patterns or any(fnmatchcase(key, pattern) for pattern in patterns)
         if is_wanted and masks[split].any():

@@ -42,7 +42,7 @@ def work_folder(target: Location, *, resumes: bool = False) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="seit-") as name:
             yield Path(name)
         return
-    path = place.path.absolute()
+    path = place.path.resolve()  # two names of one folder share a lock
     refuse_inside_store(place.path)
     _check_empty(place.path)
     work = path.with_name(f".{path.name}.unfinished")
@@ -67,7 +67,7 @@ def locked_target(target: Location) -> Iterator[None]:
         yield
         return
     refuse_inside_store(place.path)
-    path = place.path.absolute()
+    path = place.path.resolve()  # two names of one folder share a lock
     with _locked(path.with_name(f".{path.name}.unfinished"), path):
         yield
 
@@ -120,6 +120,6 @@ def place_store(store: Path, target: Location) -> None:
     place = open_folder(target)
     if isinstance(place, LocalFolder):
         with explained_writes(place.path):
-            publish(store, place.path)
+            publish(store, place.path.resolve())
     else:
         copy_store(store, target)

@@ -23,15 +23,15 @@ _MAX_KEY_FILE_BYTES = 1 << 30
 
 
 class KeySet:
-    """Set of wanted keys; ``a.wav`` includes its views ``a.wav#0``, ``a.wav#1`` and so on."""
+    """Set of wanted keys; ``a.wav`` includes its windows ``a.wav#0``, ``a.wav#1`` and so on."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self.wanted = frozenset(keys)
         self._found: set[str] = set()
 
-    def holds(self, key: str) -> bool:
+    def holds(self, key: str, modality: str) -> bool:
         """Return True if a sample's key is wanted, and mark the wanted key as found."""
-        for name in (key, split_key(key)[0]):
+        for name in (key, split_key(key, modality)[0]):
             if name in self.wanted:
                 self._found.add(name)
                 return True
@@ -96,12 +96,13 @@ def match_samples(
         DamagedError: the split is damaged.
     """
     split.check_files(len(split))
+    modality = split.store.card.tokenizer.modality
     mask = np.ones(len(split), dtype=bool)
     if keys is not None or patterns:
         matchers = [re.compile(translate(pattern)) for pattern in patterns]
         found = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.KEYS))
         mask &= _flags(
-            (keys is None or keys.holds(key))
+            (keys is None or keys.holds(key, modality))
             and (not matchers or any(matcher.match(key) for matcher in matchers))
             for column in found
             for key in column

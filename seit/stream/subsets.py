@@ -133,8 +133,9 @@ def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int
 def _files(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the first row of each file, ascending, and the file of each row, both int64."""
     numbers: dict[str, int] = {}
+    modality = split.store.card.tokenizer.modality
     file_of = np.fromiter(
-        (numbers.setdefault(split_key(key)[0], len(numbers)) for key in split.keys),
+        (numbers.setdefault(split_key(key, modality)[0], len(numbers)) for key in split.keys),
         dtype=np.int64,
         count=len(split),
     )

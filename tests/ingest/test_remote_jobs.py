@@ -9,12 +9,15 @@ from support import s3
 from support.files import plant, tree
 from support.jobs import interrupt
 from support.pictures import png
+from support.stores import build_store
 
 import seit
-from seit.errors import SeitError, UnreadableError, UsageError
+from seit.errors import DamagedError, SeitError, UnreadableError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
 from seit.ingest.sources import Instance, list_corpus, read_bytes
 from seit.ingest.sources.remote import ListedFolder
+from seit.ingest.upload import upload
+from seit.shards.folders.remote import RemoteFolder
 from seit.stores import verify_store
 
 CONFIG = TokenizeConfig(size=32, codes=32, shard_samples=1024, codec="packed")
@@ -167,6 +170,44 @@ def test_a_store_is_uploaded_with_its_card_last(corpora, bucket, tmp_path, monke
     assert tokenize(corpora / "folder", url, other).samples_per_second == 0  # only uploads
     assert verify_store(url).ok
     assert seit.open(url).card.skipped == 2
+
+
+def test_a_killed_removal_of_the_old_store_resumes(bucket, tmp_path, monkeypatch):
+    """The old store has a card that names more shards than there are."""
+    url, staging = "s3://bucket/stores/old", tmp_path / "new"
+    old = tmp_path / "old"
+    build_store(old, shards={"train": (4, 4, 4)})
+    bucket.put(f"{old}/", "bucket/stores/old/", recursive=True)
+    (shard, _, _) = seit.open(old).card.splits["train"]
+    bucket.rm(f"bucket/stores/old/{shard.file}")
+    build_store(staging, shards={"train": (5,)})
+    made = tree(staging)
+    remove, calls = RemoteFolder.remove, []
+
+    def interrupted(folder, name):
+        calls.append(name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        remove(folder, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteFolder, "remove", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            upload(staging, url)
+    assert not bucket.exists(f"{url}/store.json")
+    upload(staging, url)
+    found = seit.open(url).folder
+    assert {name: found.read(name) for name in found.names()} == made
+    assert [entry.name for entry in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_damaged_card_is_not_overwritten_unseen(bucket, corpora, tmp_path):
+    """Its files cannot be known: nothing is removed, and nothing is done before that is said."""
+    bucket.pipe("bucket/stores/bad/store.json", b"{")
+    config = replace(CONFIG, workdir=tmp_path / "work", overwrite=True)
+    with pytest.raises(DamagedError, match=r"bad/store\.json"):
+        tokenize(corpora / "splits", "s3://bucket/stores/bad", config)
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_other_things_are_not_mixed_with_a_store(corpora, bucket, tmp_path):

@@ -136,7 +136,7 @@ def test_nothing_of_a_deleted_sample_is_left(tmp_path):
     columns = make(path)["train"]
     lines = [
         json.dumps({"key": key, "split": "train", "reason": f"{key} is broken"}) + "\n"
-        for key in ("broken.jpg", "broken.jpg#0", "other.jpg")
+        for key in ("broken.jpg", "broken.jpg#v0", "other.jpg")
     ]
     add_file(path, "skipped.jsonl", "".join(lines).encode())
     (path / ".tokenize" / "done").mkdir(parents=True)
@@ -156,13 +156,22 @@ def test_nothing_of_a_deleted_sample_is_left(tmp_path):
     assert only(tmp_path, "store")
 
 
-def test_a_key_stands_for_its_views(tmp_path):
-    taken = ["a.wav", "a.wav#0", "a.wav#17", "a.wav#v1", "c#1"]
-    keys = [*taken, "a.wav#x", "a.wav#", "b.wav#0", "aa.wav#0"]
-    path = make_keyed(tmp_path / "store", keys)
-    result = delete_samples(path, ["a.wav", "c#1"])
+@pytest.mark.parametrize(
+    ("modality", "taken", "others"),
+    [
+        ("audio", ["a", "a#0", "a#17", "c#1"], ["a#v1", "a#x", "a#", "b#0", "aa#0"]),
+        # Images have views, but no windows: pages of a tar may be named like ones.
+        ("image", ["a", "a#v0", "a#v17", "c#1"], ["a#0", "a#17", "a#vx", "a#v", "b#v0", "c"]),
+    ],
+)
+def test_a_key_stands_for_its_windows_or_views(tmp_path, modality, taken, others):
+    path = make_keyed(tmp_path / "store", [*taken, *others])
+    edit_card(path, lambda card: card["tokenizer"].update(modality=modality))
+    filter_store(path, tmp_path / "some", keys=["a", "c#1"])
+    assert keys_of(tmp_path / "some") == taken
+    result = delete_samples(path, ["a", "c#1"])
     assert result.samples == len(taken)
-    assert keys_of(path) == ["a.wav#x", "a.wav#", "b.wav#0", "aa.wav#0"]
+    assert keys_of(path) == others
 
 
 def test_missing_keys_are_named_and_nothing_is_changed(tmp_path):
@@ -537,6 +546,38 @@ def test_sets_of_labels_in_the_middle_of_a_merged_store_count(tmp_path):
         assert store["train"].has_label_sets
         assert store.classes == ("ant", "bee")
         assert seit.info(store, counts=True).class_counts == {"train": (27, 9)}
+
+
+def test_sets_of_labels_between_unlabeled_blocks_count(tmp_path):
+    """A sorted corpus may begin and end with samples of unknown labels."""
+    sets = [{"labels": ["ant", "bee"] if 4 <= n < 8 else None} for n in range(20)]
+    block = Block(
+        np.zeros((20, 2, 3), np.uint16),
+        np.full(20, -1, np.int32),
+        tuple(f"{n:02d}" for n in range(20)),
+        tuple(sets),
+    )
+    write_store(tmp_path / "all", {"train": block}, LAYOUT, classes=("ant", "bee"), block_samples=4)
+    assert seit.open(tmp_path / "all")["train"].has_label_sets
+    filter_store(tmp_path / "all", tmp_path / "some", patterns=["0*"])
+    some = seit.open(tmp_path / "some")
+    assert some.classes == ("ant", "bee")
+    assert seit.info(some, counts=True).class_counts == {"train": (4, 4)}
+
+
+@pytest.mark.parametrize("write", [filter_store, convert_store, merge_stores])
+def test_a_link_to_an_empty_folder_is_filled(tmp_path, write):
+    path, link = make_keyed(tmp_path / "store", ["a", "b"]), tmp_path / "link"
+    other = make_keyed(tmp_path / "other", ["c"])
+    (tmp_path / "real").mkdir()
+    link.symlink_to(tmp_path / "real")
+    if write is merge_stores:
+        merge_stores(link, [path, other])
+    else:
+        write(path, link, container="zarr")
+    assert link.is_symlink()
+    assert keys_of(tmp_path / "real")[:2] == ["a", "b"]
+    assert only(tmp_path, "store", "other", "real", "link")
 
 
 def test_what_cannot_be_merged_is_refused(tmp_path):

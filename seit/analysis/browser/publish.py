@@ -98,7 +98,7 @@ def export_view(
         site = Site(store, place=str(store.folder))
         shown, damaged = _write_samples(site, folder, thumbnails, progress)
         _write_codes(site, folder)
-        publish(work, target)
+        publish(work, target.resolve())
     return ViewExport(Path(out), shown, damaged, folder.files, folder.bytes)
 
 

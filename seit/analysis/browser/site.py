@@ -147,12 +147,13 @@ class Site:
 
     def clip_rows(self, catalog: Catalog, row: int, key: str) -> list[int]:
         """Return the rows of all windows or views of a clip, which follow one another."""
-        base = split_key(key)[0]
+        modality = catalog.split.store.card.tokenizer.modality
+        base = split_key(key, modality)[0]
         if base == key:
             return [row]
         around = range(max(0, row - 64), min(len(catalog), row + 65))
         cells = read_cells(catalog, list(around))
-        mine = [cell.row for cell in cells if split_key(cell.key)[0] == base]
+        mine = [cell.row for cell in cells if split_key(cell.key, modality)[0] == base]
         return mine or [row]
 
     def _read_tokens(self, address: Address) -> npt.NDArray[np.unsignedinteger]:

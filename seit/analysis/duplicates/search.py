@@ -251,7 +251,8 @@ def _digests(split: Split) -> npt.NDArray[np.bytes_]:
 def _file_digests(split: Split) -> npt.NDArray[np.bytes_]:
     """Return the checksum of the name of each sample's file: bytes (N,)."""
     columns = split.read_blocks(lambda shard, block: shard.open_block(block, Kind.KEYS))
-    names = (split_key(key)[0].encode() for keys in columns for key in keys)
+    modality = split.store.card.tokenizer.modality
+    names = (split_key(key, modality)[0].encode() for keys in columns for key in keys)
     return _digested(names, len(split))
 
 

@@ -132,7 +132,7 @@ class NeighborIndex:
         """Number of the file that each row is a window of: int64 (n,)."""
         if self._clips is None:
             numbers: dict[str, int] = {}
-            files = (split_key(key)[0] for key in self.features.keys)
+            files = (split_key(key, None)[0] for key in self.features.keys)
             self._clips = np.fromiter(
                 (numbers.setdefault(file, len(numbers)) for file in files), np.int64, len(self)
             )

@@ -79,9 +79,9 @@ class RunSubject(Subject):
     @cached_property
     def places(self) -> Sequence[Place]:
         """Samples of the split."""
-        found = []
+        found, modality = [], self.store.card.tokenizer.modality
         for key, label in zip(self.split.keys, self.split.labels.tolist(), strict=True):
-            file, number = split_key(key)
+            file, number = split_key(key, modality)
             start = (number + (1 - self._share) / 2) * self._window
             found.append(Place(key, file, int(label), start, self._share * self._window))
         return found
