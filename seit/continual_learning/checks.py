@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seit.continual_learning.learners.registry import methods_where
 from seit.errors import UsageError
+from seit.models import TUNINGS
 
 if TYPE_CHECKING:
     from seit.continual_learning.config import ContinualConfig
@@ -20,6 +21,7 @@ def check_together(config: "ContinualConfig") -> None:
         UsageError: settings contradict each other.
     """
     _check_absent(config)
+    _check_tuning(config)
     _check_memory(config)
     _check_stream(config)
 
@@ -58,6 +60,15 @@ def _check_absent(config: "ContinualConfig") -> None:
         raise UsageError(
             f"mask is {config.mask}, but the method {config.method} has no cross-entropy of new "
             "samples; set it to auto"
+        )
+
+
+def _check_tuning(config: "ContinualConfig") -> None:
+    tuned = config.effective_tuning.method
+    if config.learner.averages_weights and TUNINGS[tuned].drops_ranks:
+        raise UsageError(
+            f"tuning.method is {tuned}, which takes ranks away, and the average of weights that "
+            f"{config.method} keeps would hold them; choose another, such as --pet lora"
         )
 
 

@@ -48,6 +48,7 @@ from seit.training import (
     finished_figures,
     has_to_end,
     join_ranks,
+    learned_labels,
     make_augment,
     make_autocast,
     network_changes,
@@ -218,23 +219,27 @@ def _make_network(
         load_weights(backbone, weights | fresh, origin=str(run.path), reason=reason)
     num_features = int(backbone.head_hidden_size)  # type: ignore[arg-type] # of timm's models
     backbone.reset_classifier(0)  # type: ignore[operator]
+    found = base_fingerprint(backbone)  # before modules with a start of their own join it
     network = Network(
         backbone,
         make_tuning(config.effective_tuning),
         num_classes=len(store.classes),
         num_features=num_features,
     )
-    return network, base_fingerprint(backbone)
+    return network, found
 
 
 def _pretraining(config: ContinualConfig, store: Store) -> dict[str, Any] | None:
-    """Return how the backbone was pretrained; with labels, it may know future classes."""
+    """Return how the backbone was pretrained; with labels, it may know future classes.
+
+    The labels are those of all runs that its weights come from; None if they are not recorded.
+    """
     if config.init_from is None:
         return None
     run = Run.open(config.init_from)
-    is_classifier = run.kind.classifies
-    known = set(run.classes) & set(store.classes) if is_classifier else ()
-    return {"objective": run.objective, "classes_of_the_stream": len(known)}
+    labels = learned_labels(run)
+    known = None if labels is None else len(set(labels) & set(store.classes))
+    return {"objective": run.objective, "classes_of_the_stream": known}
 
 
 def _make_memory(config: ContinualConfig, store: Store, device: torch.device) -> Memory:

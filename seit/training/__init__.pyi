@@ -122,6 +122,7 @@ from .optimizer import (
     set_learning_rate as set_learning_rate,
 )
 from .origin import (
+    learned_labels as learned_labels,
     origin_sections as origin_sections,
     read_origins as read_origins,
 )

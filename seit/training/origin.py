@@ -10,7 +10,7 @@ import msgspec
 from seit.errors import DamagedError, UsageError
 from seit.files import sha256_of
 from seit.report import Section, table
-from seit.training.config import LoopConfig
+from seit.training.config import LoopConfig, TrainConfig
 from seit.training.run import WEIGHTS_NAME, Run
 
 WEIGHTS_FROM, TEACHER = "weights_from", "teacher"
@@ -32,6 +32,8 @@ class Origin:
         model: its backbone.
         steps: steps of the whole run; None if not recorded.
         store: the seal of its store.
+        labels: names of the classes whose labels it learned, or the runs that its weights come
+            from; None if that is not recorded.
     """
 
     run: str
@@ -41,6 +43,7 @@ class Origin:
     model: str
     steps: int | None
     store: str
+    labels: tuple[str, ...] | None = None
 
     @property
     def summary(self) -> str:
@@ -72,7 +75,27 @@ def describe_origin(path: str | Path) -> Origin:
         model=run.settings.model.name,
         steps=steps if isinstance(steps, int) else None,
         store=str(identity.get("store", "")) if isinstance(identity, dict) else "",
+        labels=learned_labels(run),
     )
+
+
+def learned_labels(run: Run) -> tuple[str, ...] | None:
+    """Return the classes, sorted, whose labels a run learned, or those that its weights come from.
+
+    None if a run before it does not say so, or if it started from pretrained weights of timm.
+
+    Raises:
+        DamagedError: its `run.json` is corrupt.
+    """
+    settings = run.settings
+    if isinstance(settings, TrainConfig) and settings.pretrained is not None:
+        return None
+    names = set(run.classes if run.kind.classifies else ())
+    for origin in read_origins(run.info, where=f"{run.path}/run.json").values():
+        if origin.labels is None:
+            return None
+        names.update(origin.labels)
+    return tuple(sorted(names))
 
 
 def describe_origins(

@@ -461,6 +461,7 @@ def test_the_command_knows_every_method():
         ({"method": "joint", "stream": {"kind": "online"}}, "must know when tasks begin"),
         ({"lae": {"freeze": 1.5}}, "lae.freeze"),
         ({"ema": {"decay": 0.9}}, "ema.decay"),
+        ({"method": "lae", "tuning": {"method": "adalora"}}, "which takes ranks away"),
     ],
 )
 def test_settings_that_do_not_fit_together(settings, message):

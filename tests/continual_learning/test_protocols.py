@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from seit.continual_learning.feeds import segments
 from seit.continual_learning.loop import Running
 from seit.continual_learning.streams.tasks import class_incremental, online
 from seit.errors import UsageError
+from seit.pretraining import PretrainConfig, pretrain
 from seit.training import Run
 from seit.training.classify import train
 from seit.training.config import ModelConfig, ScheduleConfig, TrainConfig
@@ -458,6 +460,26 @@ def test_the_protocol_tells_whether_the_backbone_knew_the_classes(store, tmp_pat
     result = run(store, tmp_path / "run", settings, init_from=tmp_path / "vit")
     known = {"objective": "classify", "classes_of_the_stream": 6}
     assert result.protocol["pretraining"] == known
+    # Pre-training on without labels forgets none of them, even if the first run is gone.
+    masked = PretrainConfig(
+        model=CONFIG.model,
+        data=CONFIG.data,
+        augment=CONFIG.augment,
+        schedule=ScheduleConfig(steps=1, warmup_steps=0),
+        run=CONFIG.run,
+        init_from=str(tmp_path / "vit"),
+    )
+    pretrain(masked, store, out=tmp_path / "mtm")
+    shutil.move(tmp_path / "vit", tmp_path / "moved")
+    later = run(store, tmp_path / "later", settings, init_from=tmp_path / "mtm")
+    assert later.protocol["pretraining"] == known | {"objective": "mtm"}
+    # The fingerprint is the backbone's alone, whatever is tuned, from whichever seed.
+    assert later.protocol["backbone"] != result.protocol["backbone"]
+    for method, seed in (("adapter", 0), ("lora", 1)):
+        tuned = changed(method="seq-ft", tuning={"method": method}, run={"seed": seed})
+        other = run(store, tmp_path / method, tuned, init_from=tmp_path / "mtm")
+        assert other.protocol["backbone"] == later.protocol["backbone"]
+    shutil.move(tmp_path / "moved", tmp_path / "vit")
     with pytest.raises(UsageError, match="is a continual run"):
         run(store, tmp_path / "more", settings, init_from=tmp_path / "run")
     assert run(store, tmp_path / "random", settings).protocol["pretraining"] is None

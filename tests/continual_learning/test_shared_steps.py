@@ -29,7 +29,7 @@ DEFAULT = {
 }
 OTHERS = {
     "seq-ft": changed(method="seq-ft", tuning={"method": "full"}),
-    "adalora": changed(tuning={"method": "adalora"}),
+    "adalora": changed(method="seq-ft", tuning={"method": "adalora"}),
     "joint": changed(method="joint"),
     "frozen-head": changed(method="frozen-head"),
     "er": changed(method="er", **MEMORY),

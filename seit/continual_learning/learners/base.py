@@ -98,6 +98,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
         needs_tasks: whether it must know where tasks begin.
         needs_new_classes: whether every task must bring new classes.
         mixes_tasks: whether new samples of a step come from all tasks so far.
+        averages_weights: whether it keeps an average of the tuned weights.
         seen: bool (C,), classes seen so far.
         task_classes: bool (C,), classes of the current task; all False in a task-free stream.
     """
@@ -111,6 +112,7 @@ class Learner(ABC):  # noqa: B024 — every method has a sensible default
     needs_tasks: ClassVar[bool] = False
     needs_new_classes: ClassVar[bool] = False
     mixes_tasks: ClassVar[bool] = False
+    averages_weights: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -30,6 +30,7 @@ class Lae(Learner):
     """`lae`: learning, accumulation, ensemble."""
 
     masks = "task"
+    averages_weights = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
