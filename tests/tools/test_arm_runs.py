@@ -70,6 +70,18 @@ def test_rates_are_tried_on_held_out_samples_and_seeds_on_val(data, tmp_path):
     assert go_on(study(), tmp_path, data) == runs
 
 
+def test_an_arm_of_views_takes_another_ones_rate_and_counts_the_bytes_of_all_views(data, tmp_path):
+    stores = {"photos": {"tokenizer": "fitted"}, "views": {"tokenizer": "fitted", "views": 3}}
+    both = {"scratch": arm_runs.Arm(store="photos")}
+    both["views"] = arm_runs.Arm(store="views", rate_of="scratch")
+    runs = go_on(study(stores=stores, arms=both), tmp_path, data)
+    assert [name for name in runs if name.startswith("views")] == ["views, seed 0"]
+    assert runs["views, seed 0"]["rate"] == runs["scratch, seed 0"]["rate"]
+    store = arm_runs.seit.open(tmp_path / "work" / "stores" / "views")
+    assert store.card.samples == 3 * 40 + 20
+    assert runs["views, seed 0"]["bytes_per_sample"] == round(3 * store.num_bytes / 140, 1)
+
+
 def test_arms_go_on_from_a_start_by_their_own_verb(data, tmp_path):
     start = arm_runs.Arm(store="photos", verb="pretrain", recipe="mtm-small-cpu")
     tuned = arm_runs.Arm(

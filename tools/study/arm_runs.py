@@ -62,6 +62,7 @@ class Arm:
         by_seed: as a start, whether each seed has its own; else all seeds share one.
         judged_by: figure of `LABELS` that runs are judged by, if not their verb's.
         against: arm that this one is compared with, if not the study's reference.
+        rate_of: arm whose best rate it takes, instead of trying all.
         line: line of the chart that the arm is a point of; empty for a point of its own.
     """
 
@@ -76,6 +77,7 @@ class Arm:
     by_seed: bool = False
     judged_by: str = ""
     against: str = ""
+    rate_of: str = ""
     line: str = ""
 
     @property
@@ -133,7 +135,8 @@ class Study:
 
     def jobs(self, arms: Sequence[str]) -> "Iterator[Job]":
         """Yield the runs of ``arms``: rates first, then seed by seed, for early tables."""
-        for arm, fold, rate in itertools.product(arms, self.folds or [""], self.rates):
+        own = [arm for arm in arms if not self.arms[arm].rate_of]
+        for arm, fold, rate in itertools.product(own, self.folds or [""], self.rates):
             yield Job(arm=arm, fold=fold, rate=rate)
         for seed, fold, arm in itertools.product(range(self.seeds), self.folds or [""], arms):
             yield Job(arm=arm, fold=fold, seed=seed)
@@ -183,6 +186,7 @@ class Results:
 
     def best_rate(self, study: Study, arm: str, fold: str = "") -> float | None:
         """Return the best rate of an arm on dev, the lowest of equals; None if one is missing."""
+        arm = study.arms[arm].rate_of or arm
         runs, figure = self.read(), study.arms[arm].figure
         found = [runs.get(Job(arm=arm, fold=fold, rate=rate).name) for rate in study.rates]
         if not found or not all(found):
@@ -353,9 +357,10 @@ class Work:
         return out
 
     def _bytes_per_sample(self, study: Study, arm: Arm, store: Path) -> float:
+        """Return the bytes of a training sample, with all its views."""
         if not arm.pixels:
-            opened = seit.open(store)
-            return opened.num_bytes / opened.card.samples
+            opened, views = seit.open(store), study.stores[arm.store].get("views", 1)
+            return float(opened.num_bytes / opened.card.samples * views)
         folder = self.pictures(study, arm)
         keys = [str(one.relative_to(folder)) for one in folder.glob("train/*/*")]
         return float(copied_bytes(folder, keys).mean())
