@@ -24,9 +24,9 @@ import seit
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, estimate_job, fit_and_measure, tokenize
 from seit.ingest.pieces import duplicates
+from seit.ingest.pieces.cut_tables import cut_table
 from seit.ingest.pieces.find import find_pieces
 from seit.ingest.pieces.maker import PieceMaker
-from seit.ingest.pieces.tables import cut_table
 from seit.ingest.resolve import resolve_tokenizer
 from seit.stores import verify_store
 from seit.tokenizers import save_tokenizer
