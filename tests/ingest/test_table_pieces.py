@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 from support.files import plant
-from support.jobs import LISTING, assert_same_samples, blocks_of, message
+from support.jobs import LISTING, assert_same_samples, blocks_of, message, tar_of
 from support.pictures import png
 
 from seit.errors import UsageError
@@ -114,6 +114,63 @@ def test_lines_that_are_no_objects_are_named_before_anything_is_read(tmp_path):
     path = plant(tmp_path, {"t.jsonl": '{"path":"a.png"}\n\n[1]\n'}) / "t.jsonl"
     text = message(UsageError, path, tmp_path / "store", CONFIG)
     assert f"{path} line 3 is not a JSON object" in text
+
+
+# ------------------------------------------------------------------------------------ depth
+
+
+def nested(levels):
+    return f'"m": {"[" * levels}{"]" * levels}'
+
+
+@pytest.mark.parametrize("levels", [65, 300, 500, 600, 985, 2000, 100_000])
+def test_rows_that_are_nested_too_deep_are_refused_by_name(levels, tmp_path):
+    rows = f'{{"path": "b.png"}}\n{{"path": "a.png", {nested(levels)}}}\n'
+    table = plant(tmp_path, {"t.jsonl": rows}) / "t.jsonl"
+    beside = f'{{"file_name": "a.png", {nested(levels)}}}\n'
+    folder = plant(tmp_path / "f", {"a.png": png(0, 24), "metadata.jsonl": beside})
+    listing = replace(CONFIG, **LISTING)
+    for source, config, where in (
+        (table, CONFIG, f"{table} line 2 "),
+        (table, listing, f"{table} line 2 "),
+        (folder, listing, f"{folder / 'metadata.jsonl'} line 1 "),
+    ):
+        text = message(UsageError, source, tmp_path / "store", config)
+        assert text.startswith(where)
+        assert "64 levels deep" in text
+    rows = f'{{"path": "b.png"}}\n{{"path": "a.png", {nested(64)}}}\n'
+    plant(tmp_path, {"t.jsonl": rows})
+    assert len(list_corpus(table, modality="image").instances) == 2
+
+
+@pytest.mark.parametrize("has_media", [False, True])
+def test_deep_values_of_parquet_are_refused_by_row(has_media, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def written(levels):
+        kind, value = pa.int64(), 1
+        for _ in range(levels):
+            kind, value = pa.struct([("a", kind)]), {"a": value}
+        first = {"image": pa.array([png(0, 24)])} if has_media else {"path": pa.array(["a.png"])}
+        path = tmp_path / f"{levels}.parquet"
+        parquet.write_table(pa.table({**first, "m": pa.array([value], kind)}), path)
+        return path
+
+    assert len(list_corpus(written(64), modality="image").instances) == 1
+    with pytest.raises(UsageError, match=r"65.parquet row 1 .*64 levels deep"):
+        list_corpus(written(65), modality="image")
+    found = pieces_of(tmp_path / "65.parquet", 4)
+    with pytest.raises(UsageError, match=r"row 1 .*64 levels deep"):
+        list(found.reader.read(found.pieces[0], Findings()))
+
+
+def test_deep_json_in_a_tar_costs_its_sample_the_metadata(tmp_path):
+    members = [("a.png", png(0, 24)), ("a.json", f"{{{nested(65)}}}".encode())]
+    plant(tmp_path, {"t.tar": tar_of(members)})
+    corpus = list_corpus(tmp_path / "t.tar", modality="image")
+    assert [entry.metadata for entry in corpus.instances] == [()]
+    assert any("json" in line for line in corpus.warnings)
 
 
 # ------------------------------------------------------------------------------------- CSV

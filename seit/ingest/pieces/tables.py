@@ -13,7 +13,7 @@ from seit.ingest.sources.corpus import Draft, Kind, shown
 from seit.ingest.sources.manifest import RowFields, file_size, find_paths, read_key
 from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.remote_files import read_remote
-from seit.ingest.sources.tables import Row, plain, read_json_rows, read_table
+from seit.ingest.sources.tables import Row, plain_row, read_json_rows, read_table
 from seit.shards import is_url
 
 
@@ -96,7 +96,8 @@ def _parquet_rows(piece: Piece) -> tuple[list[str], Iterator[Row]]:
         with file, parquet_errors(piece.location):
             found = decode_rows(file, where=piece.location, groups=range(piece.start, piece.stop))
             for number, (_, values) in enumerate(found, start=1):
-                yield f"row {number}", [plain(value) for value in values]
+                where = f"row {number}"
+                yield where, plain_row(values, f"{piece.shown} {where}")
 
     return columns, rows()
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from seit.documents import MAX_DEPTH
 from seit.errors import UsageError
-from seit.ingest.sources.cells import open_parquet, reason_of
+from seit.ingest.sources.cells import open_parquet, parquet_errors, reason_of
 from seit.ingest.sources.corpus import shown
 from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.remote_files import read_remote, remote_size
@@ -85,10 +86,11 @@ def read_json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a file of JSON Lines: the values of these columns, None if missing.
 
     Raises:
-        UsageError: a line is no JSON object, or the file cannot be read.
+        UsageError: a line is no JSON object or is nested too deep, or the file cannot be read.
     """
     for number, fields in _lines_of(path):
-        yield f"line {number}", [plain(fields.get(name)) for name in columns]
+        where = f"line {number}"
+        yield where, plain_row(map(fields.get, columns), f"{path} {where}")
 
 
 def _lines_of(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
@@ -114,7 +116,9 @@ def json_objects(lines: Iterable[bytes], source: str) -> Iterator[tuple[int, dic
                 raise UsageError(f"{source} line {number} has more than {MAX_LINE_BYTES:,} bytes")
             if line.strip():
                 yield number, decoder.decode(line)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise _too_deep(f"{source} line {number}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"{source} line {number} is not a JSON object: {error}") from None
 
 
@@ -182,32 +186,51 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[Row]]:
     columns = [str(name).strip() for name in file.schema_arrow.names]
 
     def rows() -> Iterator[Row]:
-        from pyarrow import ArrowException
-
-        try:
-            with file:
-                found = decode_rows(
-                    file, where=str(path), groups=range(file.metadata.num_row_groups)
-                )
-                for number, (_, values) in enumerate(found, start=1):
-                    yield f"row {number}", [plain(value) for value in values]
-        except (ArrowException, OSError, ValueError) as error:
-            raise unreadable(str(path), error) from None
+        with file, parquet_errors(str(path)):
+            found = decode_rows(file, where=str(path), groups=range(file.metadata.num_row_groups))
+            for number, (_, values) in enumerate(found, start=1):
+                where = f"row {number}"
+                yield where, plain_row(values, f"{path} {where}")
 
     return columns, rows()
 
 
-def plain(value: object) -> object:
-    """Convert a value for JSON: NaN becomes None, dates and the like become text."""
+def plain_row(values: Iterable[object], where: str) -> list[object]:
+    """Convert the values of a row as :func:`plain` does.
+
+    Raises:
+        UsageError: a value is nested too deep; the message begins with ``where``.
+    """
+    try:
+        return [plain(value) for value in values]
+    except ValueError:
+        raise _too_deep(where) from None
+
+
+def _too_deep(where: str) -> UsageError:
+    return UsageError(
+        f"{where} has a value that is nested more than {MAX_DEPTH} levels deep; flatten it, or "
+        "leave it out"
+    )
+
+
+def plain(value: object, *, levels: int = MAX_DEPTH) -> object:
+    """Convert a value for JSON: NaN becomes None, dates and the like become text.
+
+    Raises:
+        ValueError: it has more than ``levels`` levels of lists and dicts.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if not isinstance(value, list | dict):
+        return str(value)
+    if not levels:
+        raise ValueError("it is nested too deep")
     if isinstance(value, list):
-        return [plain(part) for part in value]
-    if isinstance(value, dict):
-        return {str(name): plain(part) for name, part in value.items()}
-    return str(value)
+        return [plain(part, levels=levels - 1) for part in value]
+    return {str(name): plain(part, levels=levels - 1) for name, part in value.items()}
 
 
 def unreadable(source: str, error: Exception) -> UsageError:
