@@ -408,6 +408,37 @@ def test_a_part_does_not_wait_for_ever(tars, tmp_path, monkeypatch):
     assert "part 0 did not fit" in message(SeitError, tars, tmp_path / "store", config)
 
 
+def broken_tars(root):
+    """Two tars of eight samples and more; one of the first cannot be read."""
+    broken = [("a.png", b"?"), ("a.cls", b"0")]
+    first, second = samples_of(range(8)), samples_of(range(8, 16))
+    return plant(root, {"train-0.tar": tar_of([*broken, *first]), "train-1.tar": tar_of(second)})
+
+
+@pytest.mark.parametrize("part", ["1/2", None])
+def test_what_another_call_skipped_is_refused_before_a_strict_seal(part, tmp_path):
+    root, store = broken_tars(tmp_path / "src"), tmp_path / "store"
+    assert tokenize(root, store, replace(CONFIG, part="0/2")).left == 1
+    for _ in range(2):
+        text = message(SeitError, root, store, replace(CONFIG, part=part, strict=True))
+        assert text.startswith("train-0.tar/a cannot be read")
+        assert not (store / "store.json").exists()
+    result = tokenize(root, store, replace(CONFIG, part=part))
+    assert (result.samples, result.skipped) == (16, 1)
+    assert verify_store(store).ok
+
+
+def test_disputed_keys_are_refused_before_a_strict_seal(tmp_path):
+    rows_of(tmp_path / "src", range(16))
+    rows = [*(f"f/{n}.png,{n % 3}" for n in range(16)), "f/1.png,2"]
+    path = plant(tmp_path / "src", {"t.csv": "\n".join(["path,label", *rows])}) / "t.csv"
+    for _ in range(2):
+        text = message(SeitError, path, tmp_path / "store", replace(CONFIG, strict=True))
+        assert text.startswith("f/1.png cannot be read: it is listed with several labels")
+        assert not (tmp_path / "store" / "store.json").exists()
+    assert tokenize(path, tmp_path / "store", CONFIG).skipped == 1
+
+
 # -------------------------------------------------------------------------------------- faults
 
 

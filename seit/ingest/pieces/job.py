@@ -37,6 +37,7 @@ from seit.ingest.pieces.waits import say_waits
 from seit.ingest.replace import holds_store, replace_store
 from seit.ingest.resolve import with_own_backbone
 from seit.ingest.result import PartResult, TokenizeResult, result_of
+from seit.ingest.shard import refuse_skipped
 from seit.ingest.workspace import check_target
 from seit.locks import LOCK_NAME, refuse_links, take_lock
 from seit.lookahead import map_ahead
@@ -286,7 +287,7 @@ class _Job:
         made = 0
         tasks: list[Task] = [PieceTask(number, pieces[number]) for number in missing]
         for place, record in choose_engine(self.config.engine)(work, tasks):
-            records[missing[place]] = record
+            self._keep(records, missing[place], record)
             made += record.samples
             if self.config.engine == "local":
                 self._advance(1, len(record.skipped))
@@ -302,9 +303,23 @@ class _Job:
         names = [record_name(number) for number in old]
         for number, record in zip(old, map_ahead(self.place.read_record, names), strict=True):
             if record is not None:
-                records[number] = record
+                self._keep(records, number, record)
                 if number % parts == part:
                     self._advance(1, len(record.skipped))
+
+    def _keep(self, records: Finished, number: int, record: PieceRecord) -> None:
+        """Keep the record of a piece, which another call without ``strict`` may have made.
+
+        Raises:
+            SeitError: an input of it is unreadable and ``strict`` is set.
+        """
+        self._refuse(record.skipped)
+        records[number] = record
+
+    def _refuse(self, skipped: Iterable[tuple[str, str, str]]) -> None:
+        """Refuse inputs (key, split, reason) that are left out if ``strict`` is set."""
+        if self.config.strict:
+            refuse_skipped([(key, reason) for key, _, reason in skipped])
 
     def _settle(
         self,
@@ -325,6 +340,7 @@ class _Job:
         repeats = Repeats({}, 0, [])
         if self.corpus.reader.repeats:
             repeats = find_repeats(self.place, codec, records)
+            self._refuse(repeats.disputed)
         if repeats.repeated:
             warnings.append(
                 f"{repeats.repeated:,} inputs are listed again with the same label; the first of "
