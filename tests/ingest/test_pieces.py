@@ -535,6 +535,31 @@ def test_a_missing_shard_is_noticed_before_the_store_is_sealed(tars, tmp_path, m
     assert verify_store(store).ok
 
 
+def test_revised_pieces_are_revised_again_if_one_that_is_remade_has_other_classes(
+    tokenizer, tmp_path, monkeypatch
+):
+    """A picture became readable meanwhile, and has a class that none of the others has."""
+    root, store = tmp_path / "src", tmp_path / "store"
+    config = replace(CONFIG, tokenizer=tokenizer, size=None)
+    pictures = samples_of(range(8, 16), lambda _: "7")
+    late = [("a.png", png(0, 24)), ("a.cls", b"6"), *pictures]
+    early = [("a.png", b"?" * len(png(0, 24))), *late[1:]]
+    first = tar_of(samples_of(range(8), lambda n: "57"[n % 2]))
+    plant(root, {"train-0.tar": first, "train-1.tar": tar_of(early)})
+    with monkeypatch.context() as patch:
+        patch.setattr("seit.ingest.pieces.job.seal_store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(root, store, config)
+    plant(root, {"train-1.tar": tar_of(late)})
+    (store / "train" / "03000.tar").unlink()
+    assert "03000.tar is missing" in message(SeitError, root, store, config)
+    tokenize(root, store, config)
+    tokenize(root, tmp_path / "listing", replace(config, **LISTING))
+    assert seit.open(store).classes == ("5", "6", "7")
+    assert_same_samples(store, tmp_path / "listing")
+    assert verify_store(store).ok
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

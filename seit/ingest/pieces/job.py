@@ -351,7 +351,10 @@ class _Job:
             changes = renumbering(record, labels) if labels else {}
             dropped = repeats.dropped.get(number, {})
             if changes or dropped:
-                tasks.append(RevisionTask(number, len(self.corpus.pieces), changes, dropped))
+                shards = tuple(shard.record.sha256 for shard in record.shards)
+                tasks.append(
+                    RevisionTask(number, len(self.corpus.pieces), shards, changes, dropped)
+                )
         if tasks:
             _LOG.info("revising %s pieces, as their labels or keys ask for", f"{len(tasks):,}")
         quiet = replace(work, advance=self._count_none)

@@ -76,6 +76,7 @@ class PieceRecord:
         source_bytes: bytes of the inputs that became samples.
         remarks: remark → number of inputs, and key of the first.
         seconds: stage → seconds that its worker waited for it.
+        revision: digest of the changes that a revision made; nothing for the piece as it was made.
     """
 
     inputs: int
@@ -85,6 +86,7 @@ class PieceRecord:
     source_bytes: int = 0
     remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    revision: str = ""
 
     @property
     def samples(self) -> int:
