@@ -81,7 +81,13 @@ def tokenize_pieces(
             finished = _finished(place, job, corpus, config)
             if finished is not None:
                 return finished
-            return _Job(place, corpus, config, job, progress).run(given)
+            try:
+                return _Job(place, corpus, config, job, progress).run(given)
+            except (SeitError, FileNotFoundError):
+                finished = _finished_meanwhile(place, job, corpus, config)
+                if finished is None:
+                    raise
+                return finished
 
     if not (config.overwrite and isinstance(place.folder, LocalFolder)):
         return make(place, config)
@@ -158,6 +164,21 @@ def _finished(
     if place.read_job() is not None:
         place.clean_up([record.file for record in store.card.records])
     return result_of(store, 0.0, corpus.warnings)
+
+
+def _finished_meanwhile(
+    place: JobPlace, job: dict[str, Any], corpus: Pieces, config: TokenizeConfig
+) -> TokenizeResult | None:
+    """Return the result of a job that another driver finished while this one was at it, else None.
+
+    Nothing is locked in object storage: what this one missed, or wrote too late, is of no use.
+    """
+    with suppress(SeitError):
+        finished = _finished(place, job, corpus, config)
+        if finished is not None:
+            place.clean_up([record.file for record in open_store(place.folder).card.records])
+        return finished
+    return None
 
 
 class _Job:
