@@ -24,9 +24,9 @@ import seit
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, estimate_job, fit_and_measure, tokenize
 from seit.ingest.pieces import duplicates
+from seit.ingest.pieces.cut_tables import cut_table
 from seit.ingest.pieces.find import find_pieces
 from seit.ingest.pieces.maker import PieceMaker
-from seit.ingest.pieces.tables import cut_table
 from seit.ingest.resolve import resolve_tokenizer
 from seit.stores import verify_store
 from seit.tokenizers import save_tokenizer
@@ -408,6 +408,37 @@ def test_a_part_does_not_wait_for_ever(tars, tmp_path, monkeypatch):
     assert "part 0 did not fit" in message(SeitError, tars, tmp_path / "store", config)
 
 
+def broken_tars(root):
+    """Two tars of eight samples and more; one of the first cannot be read."""
+    broken = [("a.png", b"?"), ("a.cls", b"0")]
+    first, second = samples_of(range(8)), samples_of(range(8, 16))
+    return plant(root, {"train-0.tar": tar_of([*broken, *first]), "train-1.tar": tar_of(second)})
+
+
+@pytest.mark.parametrize("part", ["1/2", None])
+def test_what_another_call_skipped_is_refused_before_a_strict_seal(part, tmp_path):
+    root, store = broken_tars(tmp_path / "src"), tmp_path / "store"
+    assert tokenize(root, store, replace(CONFIG, part="0/2")).left == 1
+    for _ in range(2):
+        text = message(SeitError, root, store, replace(CONFIG, part=part, strict=True))
+        assert text.startswith("train-0.tar/a cannot be read")
+        assert not (store / "store.json").exists()
+    result = tokenize(root, store, replace(CONFIG, part=part))
+    assert (result.samples, result.skipped) == (16, 1)
+    assert verify_store(store).ok
+
+
+def test_disputed_keys_are_refused_before_a_strict_seal(tmp_path):
+    rows_of(tmp_path / "src", range(16))
+    rows = [*(f"f/{n}.png,{n % 3}" for n in range(16)), "f/1.png,2"]
+    path = plant(tmp_path / "src", {"t.csv": "\n".join(["path,label", *rows])}) / "t.csv"
+    for _ in range(2):
+        text = message(SeitError, path, tmp_path / "store", replace(CONFIG, strict=True))
+        assert text.startswith("f/1.png cannot be read: it is listed with several labels")
+        assert not (tmp_path / "store" / "store.json").exists()
+    assert tokenize(path, tmp_path / "store", CONFIG).skipped == 1
+
+
 # -------------------------------------------------------------------------------------- faults
 
 
@@ -501,6 +532,31 @@ def test_a_missing_shard_is_noticed_before_the_store_is_sealed(tars, tmp_path, m
     assert "01000.tar is missing where" in text
     assert "and 1 others are not as written" in text
     tokenize(tars, store, CONFIG)
+    assert verify_store(store).ok
+
+
+def test_revised_pieces_are_revised_again_if_one_that_is_remade_has_other_classes(
+    tokenizer, tmp_path, monkeypatch
+):
+    """A picture became readable meanwhile, and has a class that none of the others has."""
+    root, store = tmp_path / "src", tmp_path / "store"
+    config = replace(CONFIG, tokenizer=tokenizer, size=None)
+    pictures = samples_of(range(8, 16), lambda _: "7")
+    late = [("a.png", png(0, 24)), ("a.cls", b"6"), *pictures]
+    early = [("a.png", b"?" * len(png(0, 24))), *late[1:]]
+    first = tar_of(samples_of(range(8), lambda n: "57"[n % 2]))
+    plant(root, {"train-0.tar": first, "train-1.tar": tar_of(early)})
+    with monkeypatch.context() as patch:
+        patch.setattr("seit.ingest.pieces.job.seal_store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(root, store, config)
+    plant(root, {"train-1.tar": tar_of(late)})
+    (store / "train" / "03000.tar").unlink()
+    assert "03000.tar is missing" in message(SeitError, root, store, config)
+    tokenize(root, store, config)
+    tokenize(root, tmp_path / "listing", replace(config, **LISTING))
+    assert seit.open(store).classes == ("5", "6", "7")
+    assert_same_samples(store, tmp_path / "listing")
     assert verify_store(store).ok
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from support import s3
 from support.files import plant, tree
-from support.jobs import interrupt, samples_of, tar_of
+from support.jobs import blocks_of, interrupt, samples_of, tar_of
 from support.pictures import png
 
 import seit
 from seit.errors import SeitError, UsageError
 from seit.ingest import TokenizeConfig, tokenize
 from seit.ingest.fit import make_reader
+from seit.ingest.pieces import job
 from seit.ingest.pieces.maker import PieceMaker
 from seit.ingest.pieces.piece import Findings, Piece
 from seit.ingest.pieces.place import JobPlace
@@ -230,6 +231,42 @@ def test_parts_in_a_bucket_wait_for_the_fit_and_the_last_one_seals(reference, mo
         part.join()
     assert not failures
     assert remote_tree(url) == reference
+
+
+def named(n):
+    return ("ape", "bee", "cat")[n % 3]
+
+
+@pytest.mark.parametrize(("kind", "late"), [
+    ("table", "find_repeats"),
+    ("tars", "settle_classes"),
+    ("tars", "seal_store"),
+])  # fmt: skip
+def test_a_part_that_seals_too_late_finds_the_whole_store(
+    kind, late, corpora, tmp_path, monkeypatch
+):
+    """Nothing locks a URL: another part seals the store and removes the job's folder meanwhile."""
+    names = {f"train-{k}.tar": tar_of(samples_of(range(9 * k, 9 * k + 9), named)) for k in range(2)}
+    root = plant(tmp_path / "src", names)
+    source = corpora / "table" / "list.csv" if kind == "table" else root
+    url = f"s3://pieces/stores/late-{kind}-{late}"
+    original = getattr(job, late)
+    sealed = []
+
+    def call(*args, **kwargs):
+        if not sealed:
+            sealed.append(None)
+            sealed.append(tokenize(source, url, replace(config, part="0/2")))
+        return original(*args, **kwargs)
+
+    with blocks_of(8):
+        config = replace(CONFIG, shard_samples=16, val_fraction=0.0)
+        tokenize(source, tmp_path / "here", config)
+        assert tokenize(source, url, replace(config, part="0/2")).left == 1
+        monkeypatch.setattr(job, late, call)
+        result = tokenize(source, url, replace(config, part="1/2"))
+    assert result.record()["samples"] == sealed[1].record()["samples"]
+    assert remote_tree(url) == tree(tmp_path / "here")
 
 
 def test_a_second_job_at_the_same_place_is_refused(reference, monkeypatch):

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from seit.errors import UsageError
 from seit.ingest.config import TokenizeConfig
+from seit.ingest.pieces.cut_tables import cut_table
 from seit.ingest.pieces.folders import FolderPieces, cut_folders
 from seit.ingest.pieces.parquet import ParquetPieces, cut_parquets
 from seit.ingest.pieces.piece import Piece, Pieces
-from seit.ingest.pieces.tables import TablePieces, cut_table
+from seit.ingest.pieces.tables import TablePieces
 from seit.ingest.pieces.tars import TarPieces, tar_pieces
 from seit.ingest.sources.corpus import shown
 from seit.ingest.sources.detect import (
@@ -156,9 +157,10 @@ def _of_table(
     reader = TablePieces(
         base=base if config.root is None else str(config.root.absolute()),
         header=table.header,
+        columns=table.columns,
         label_separator=config.label_separator,
     )
-    return Pieces(text, reader, table.pieces, table.rows)
+    return Pieces(text, reader, table.pieces, table.rows, columns=table.columns)
 
 
 def _sizes(locations: Sequence[str], base: str) -> Mapping[str, int]:

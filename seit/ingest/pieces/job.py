@@ -37,6 +37,7 @@ from seit.ingest.pieces.waits import say_waits
 from seit.ingest.replace import holds_store, replace_store
 from seit.ingest.resolve import with_own_backbone
 from seit.ingest.result import PartResult, TokenizeResult, result_of
+from seit.ingest.shard import refuse_skipped
 from seit.ingest.workspace import check_target
 from seit.locks import LOCK_NAME, refuse_links, take_lock
 from seit.lookahead import map_ahead
@@ -80,7 +81,13 @@ def tokenize_pieces(
             finished = _finished(place, job, corpus, config)
             if finished is not None:
                 return finished
-            return _Job(place, corpus, config, job, progress).run(given)
+            try:
+                return _Job(place, corpus, config, job, progress).run(given)
+            except (SeitError, FileNotFoundError):
+                finished = _finished_meanwhile(place, job, corpus, config)
+                if finished is None:
+                    raise
+                return finished
 
     if not (config.overwrite and isinstance(place.folder, LocalFolder)):
         return make(place, config)
@@ -157,6 +164,21 @@ def _finished(
     if place.read_job() is not None:
         place.clean_up([record.file for record in store.card.records])
     return result_of(store, 0.0, corpus.warnings)
+
+
+def _finished_meanwhile(
+    place: JobPlace, job: dict[str, Any], corpus: Pieces, config: TokenizeConfig
+) -> TokenizeResult | None:
+    """Return the result of a job that another driver finished while this one was at it, else None.
+
+    Nothing is locked in object storage: what this one missed, or wrote too late, is of no use.
+    """
+    with suppress(SeitError):
+        finished = _finished(place, job, corpus, config)
+        if finished is not None:
+            place.clean_up([record.file for record in open_store(place.folder).card.records])
+        return finished
+    return None
 
 
 class _Job:
@@ -286,7 +308,7 @@ class _Job:
         made = 0
         tasks: list[Task] = [PieceTask(number, pieces[number]) for number in missing]
         for place, record in choose_engine(self.config.engine)(work, tasks):
-            records[missing[place]] = record
+            self._keep(records, missing[place], record)
             made += record.samples
             if self.config.engine == "local":
                 self._advance(1, len(record.skipped))
@@ -302,9 +324,23 @@ class _Job:
         names = [record_name(number) for number in old]
         for number, record in zip(old, map_ahead(self.place.read_record, names), strict=True):
             if record is not None:
-                records[number] = record
+                self._keep(records, number, record)
                 if number % parts == part:
                     self._advance(1, len(record.skipped))
+
+    def _keep(self, records: Finished, number: int, record: PieceRecord) -> None:
+        """Keep the record of a piece, which another call without ``strict`` may have made.
+
+        Raises:
+            SeitError: an input of it is unreadable and ``strict`` is set.
+        """
+        self._refuse(record.skipped)
+        records[number] = record
+
+    def _refuse(self, skipped: Iterable[tuple[str, str, str]]) -> None:
+        """Refuse inputs (key, split, reason) that are left out if ``strict`` is set."""
+        if self.config.strict:
+            refuse_skipped([(key, reason) for key, _, reason in skipped])
 
     def _settle(
         self,
@@ -325,6 +361,7 @@ class _Job:
         repeats = Repeats({}, 0, [])
         if self.corpus.reader.repeats:
             repeats = find_repeats(self.place, codec, records)
+            self._refuse(repeats.disputed)
         if repeats.repeated:
             warnings.append(
                 f"{repeats.repeated:,} inputs are listed again with the same label; the first of "
@@ -335,7 +372,10 @@ class _Job:
             changes = renumbering(record, labels) if labels else {}
             dropped = repeats.dropped.get(number, {})
             if changes or dropped:
-                tasks.append(RevisionTask(number, len(self.corpus.pieces), changes, dropped))
+                shards = tuple(shard.record.sha256 for shard in record.shards)
+                tasks.append(
+                    RevisionTask(number, len(self.corpus.pieces), shards, changes, dropped)
+                )
         if tasks:
             _LOG.info("revising %s pieces, as their labels or keys ask for", f"{len(tasks):,}")
         quiet = replace(work, advance=self._count_none)

@@ -54,6 +54,11 @@ class PieceTask(NamedTuple):
         """Name of its record."""
         return record_name(self.number)
 
+    @property
+    def revision(self) -> str:
+        """Digest of changes in its record: there are none."""
+        return ""
+
 
 class PieceMaker:
     """Maker of pieces, whose shards depend only on the piece, the settings and the fit.

@@ -76,6 +76,7 @@ class PieceRecord:
         source_bytes: bytes of the inputs that became samples.
         remarks: remark → number of inputs, and key of the first.
         seconds: stage → seconds that its worker waited for it.
+        revision: digest of the changes that a revision made; nothing for the piece as it was made.
     """
 
     inputs: int
@@ -85,6 +86,7 @@ class PieceRecord:
     source_bytes: int = 0
     remarks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    revision: str = ""
 
     @property
     def samples(self) -> int:
@@ -165,6 +167,7 @@ class Pieces:
         samples: number of its inputs, if it is known.
         classes: classes in the order of their labels, if they are known before anything is read.
         warnings: one line each.
+        columns: names of the columns of a table of files, which say what its labels are.
     """
 
     source: str
@@ -173,6 +176,7 @@ class Pieces:
     samples: int | None = None
     classes: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def expect_samples(self, mean_bytes: float) -> int:
         """Return the number of inputs, estimated from their mean size if it is not known."""
@@ -183,8 +187,9 @@ class Pieces:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256, hex, over kind, and names, sizes and ranges of the pieces."""
-        digest = hashlib.sha256(json.dumps(["pieces", self.reader.kind]).encode())
+        """The sha256, hex, over kind, columns, and names, sizes and ranges of the pieces."""
+        facts = ["pieces", self.reader.kind, *self.columns]
+        digest = hashlib.sha256(json.dumps(facts).encode())
         for piece in self.pieces:
             digest.update(json.dumps(piece.identity).encode())
         return digest.hexdigest()

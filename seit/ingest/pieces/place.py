@@ -229,9 +229,8 @@ class JobPlace:
             return None
 
     def forget(self, name: str) -> None:
-        """Remove the record of a piece, so that it is made again."""
-        for record in (name, f"{name}-revised"):
-            self._remove(_record_name(record))
+        """Remove the record of a piece or of its revision, so that it is made again."""
+        self._remove(_record_name(name))
 
     def write_hashes(self, name: str, data: bytes) -> None:
         """Write the hashes of the keys of a piece."""
@@ -360,6 +359,11 @@ class JobPlace:
 def record_name(number: int) -> str:
     """Return the name of the record of a piece."""
     return f"{number:08d}"
+
+
+def revision_name(number: int) -> str:
+    """Return the name of the record of a piece after its revision."""
+    return f"{record_name(number)}-revised"
 
 
 def _record_name(name: str) -> str:

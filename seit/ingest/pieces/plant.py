@@ -97,7 +97,7 @@ class _Maker:
     def make(self, task: Task) -> PieceRecord:
         """Carry out a task, unless it is finished."""
         finished = self.place.read_record(task.name)
-        if finished is not None:
+        if finished is not None and finished.revision == task.revision:
             return finished
         if isinstance(task, PieceTask):
             return self.pieces.make(task)

@@ -5,6 +5,7 @@ for another attempt. Only the store is read again, never the corpus.
 """
 
 import hashlib
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from seit.files import inside
 from seit.ingest.pieces.labels import renumbered
 from seit.ingest.pieces.maker import SHARDS_OF_PIECE, describe_shard
 from seit.ingest.pieces.piece import PieceRecord, PieceShard
-from seit.ingest.pieces.place import JobPlace, record_name
+from seit.ingest.pieces.place import JobPlace, record_name, revision_name
 from seit.shards import (
     BLOCK_SAMPLES,
     Block,
@@ -35,19 +36,30 @@ class RevisionTask:
     Attributes:
         number: number of the piece.
         num_pieces: number of pieces; revised shards are numbered as if theirs came after these.
+        shards: sha256, hex, of each of its shards.
         labels: label → new label.
         dropped: file of a shard → rows that are left out.
     """
 
     number: int
     num_pieces: int
+    shards: tuple[str, ...]
     labels: Mapping[int, int] = field(default_factory=dict)
     dropped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name of its record."""
-        return f"{record_name(self.number)}-revised"
+        return revision_name(self.number)
+
+    @property
+    def revision(self) -> str:
+        """The sha256, hex, over its shards and the changes; another one is another revision.
+
+        If another piece was made again, it may have brought classes that renumber all labels.
+        """
+        facts = [self.shards, sorted(self.labels.items()), sorted(self.dropped.items())]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def revise(place: JobPlace, codec: Codec, task: RevisionTask) -> PieceRecord:
@@ -67,7 +79,8 @@ def revise(place: JobPlace, codec: Codec, task: RevisionTask) -> PieceRecord:
             index = (task.num_pieces + task.number) * SHARDS_OF_PIECE + part
             found = _revise_shard(place, codec, task, shard, index, scratch)
             made += [] if found is None else [found]
-        revised = replace(record, shards=tuple(made), names=())
+        revised = replace(record, shards=tuple(made), names=(), revision=task.revision)
+        place.forget(task.name)  # of another revision, whose shards are replaced now
         for shard in made:
             place.put(scratch, shard.record)
         place.write_record(scratch, task.name, revised)

@@ -14,7 +14,7 @@ from seit.ingest.description import describe_tokenizer
 from seit.ingest.inputs.remarks import RemarkCounts
 from seit.ingest.pieces.maker import SHARDS_OF_PIECE
 from seit.ingest.pieces.piece import PieceRecord, Pieces
-from seit.ingest.pieces.place import JobPlace, Ready, record_name
+from seit.ingest.pieces.place import JobPlace, Ready, record_name, revision_name
 from seit.ingest.sources.corpus import shown
 from seit.ingest.sources.labels import compare_splits, label_remarks
 from seit.ingest.sources.media import NOUNS
@@ -157,7 +157,8 @@ def _check_sizes(place: JobPlace, sealed: Sealed, num_pieces: int) -> None:
     ):
         if size != record.bytes:
             number = int(PurePosixPath(record.file).stem) // SHARDS_OF_PIECE % num_pieces
-            place.forget(record_name(number))
+            for name in (revision_name(number), record_name(number)):
+                place.forget(name)
             found = "is missing" if size < 0 else f"has {size:,} bytes"
             faults.append(
                 f"{place.locate(record.file)} {found} where {record.bytes:,} were written"

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-import msgspec
-
+from seit.documents import parse_json
 from seit.errors import UsageError
 from seit.ingest.sources.assemble import assemble
 from seit.ingest.sources.cells import open_parquet, parquet_errors
@@ -40,7 +39,7 @@ from seit.ingest.sources.manifest import SPLIT_COLUMN, read_split
 from seit.ingest.sources.media import NOUNS, other, proposal
 from seit.ingest.sources.parquet_rows import decode_rows
 from seit.ingest.sources.splits import HashSplit, split_of
-from seit.ingest.sources.tables import plain
+from seit.ingest.sources.tables import plain_row
 from seit.ingest.sources.walk import as_text
 from seit.modality import Modality
 
@@ -217,8 +216,8 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
     """Return column → feature, from the metadata of Hugging Face's datasets."""
     text = (schema.metadata or {}).get(b"huggingface", b"{}")
     try:
-        found = msgspec.json.decode(text)["info"]["features"]
-    except (msgspec.MsgspecError, RecursionError, KeyError, TypeError):
+        found = parse_json(text)["info"]["features"]
+    except (ValueError, LookupError, TypeError):
         return {}
     if not isinstance(found, dict):
         return {}
@@ -328,10 +327,11 @@ def row_values(table: MediaTable, group: int) -> Iterator[dict[str | None, objec
             raise UsageError(f"{table.source.location} declares {num_rows:,} rows in a row group")
         yield from ({} for _ in range(num_rows))
         return
-    for names, values in decode_rows(
-        table.file, where=table.source.location, groups=[group], columns=chosen
-    ):
-        yield {name: plain(value) for name, value in zip(names, values, strict=True)}
+    location = table.source.location
+    rows = decode_rows(table.file, where=location, groups=[group], columns=chosen)
+    for number, (names, values) in enumerate(rows, start=1):
+        where = f"{location} row {number} of row group {group}"
+        yield dict(zip(names, plain_row(values, where), strict=True))
 
 
 def read_class(value: object, names: tuple[str, ...] | None, where: str) -> str | None:
