@@ -209,21 +209,6 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can(learned, pattern_st
     assert set(blocks) == {2}
 
 
-def test_mixed_precision_takes_no_accuracy_control(learned, pattern_store, tmp_path):
-    changes = {"compression.budget": 0.5, "compression.max_drop": 0.1}
-    with pytest.raises(UsageError, match="leave one of them out"):
-        compressed(learned, pattern_store, tmp_path / "mixed", "mixed", **changes)
-
-
-@pytest.mark.parametrize("method", ["qat", "prune", "distill"])
-def test_methods_that_train_take_no_accuracy_control(learned, pattern_store, tmp_path, method):
-    with pytest.raises(UsageError, match=f"max_drop is of no use with {method}"):
-        compressed(
-            learned, pattern_store, tmp_path / "out", method, **{"compression.max_drop": 0.1}
-        )
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("budget", 0.0), ("bits", [9]), ("bits", []), ("max_drop", 2.0), ("dev_samples", 0)],
