@@ -14,7 +14,7 @@ from seit.compression.weights.ablation import rank_correlation
 from seit.compression.weights.network import with_weights
 from seit.errors import UsageError
 from seit.tensors import read_described
-from seit.training import Run
+from seit.training import Run, training_rows
 
 FEW = {"compression.samples": 12, "compression.dev_samples": 15}
 
@@ -50,6 +50,19 @@ def test_a_small_split_calibrates_with_half_of_its_samples(learned, pattern_stor
     config = plan_run("compress", pattern_store, init_from=learned)
     subject = Subject.open(Run.open(learned), config, pattern_store)
     assert len(subject.calibration_rows) == len(subject.dev_rows) == 18
+
+
+def test_samples_outside_of_the_fraction_are_not_used(learned, pattern_store):
+    split, changes = pattern_store["train"], {**FEW, "compression.samples": 7, "data.fraction": 0.5}
+    config = plan_run("compress", pattern_store, init_from=learned, **changes)
+    subject = Subject.open(Run.open(learned), config, pattern_store)
+    kept = set(training_rows(split, config))
+    assert len(kept) == 18
+    assert len(subject.calibration_rows) == 7
+    assert {*subject.calibration_rows, *subject.dev_rows} == kept
+    for count in (3, 9, 12, 18):
+        first = split.labels[subject.balanced_rows[:count]]
+        assert sorted((first == one).sum() for one in range(3)) == [count // 3] * 3
 
 
 def rounded(learned, store, out, rounding):
