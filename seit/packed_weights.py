@@ -16,6 +16,8 @@ from seit.bit_planes import pack, sample_bytes, unpack_reference
 from seit.errors import DamagedError
 
 MAX_BITS = 8
+LEAST_SCALE = 2.0**-24
+"""Smallest float16 above 0, hence the smallest scale."""
 _CODES, _SCALES, _ZEROS = "codes", "scales", "zeros"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from seit.errors import UsageError
 from seit.training import EmaConfig, TrainConfig, require_setting, require_shares
 
 MethodName = Literal[
@@ -105,6 +106,11 @@ class CompressConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sparsity.share:
+            raise UsageError(
+                f"sparsity.share is {self.sparsity.share}, but seit compress holds no weights at "
+                "zero from the start; set it to 0, and prune by compression.sparsity"
+            )
         least = {"group": 0, "samples": 1, "dev_samples": 1, "damping": 0, "adaround_steps": 1}
         for name, low in least.items():
             value = getattr(self.compression, name)

@@ -8,6 +8,7 @@ from abc import abstractmethod
 
 from typing_extensions import override
 
+from seit.compression.config import CompressConfig
 from seit.compression.finish import finish, recorded
 from seit.compression.method import Findings, Method, Task
 from seit.compression.result import CompressResult
@@ -17,7 +18,14 @@ from seit.files import write_atomically
 from seit.locks import locked_folder
 from seit.models import StoredWeights
 from seit.processes import world_size
-from seit.training import Run, enter_run, finished_figures, withdrawn_if_refused
+from seit.training import (
+    Run,
+    check_plain,
+    enter_run,
+    finished_figures,
+    network_changes,
+    withdrawn_if_refused,
+)
 
 
 class PostTraining(Method):
@@ -43,6 +51,7 @@ class PostTraining(Method):
         with locked_folder(task.out):
             is_known = Run.exists(task.out)
             source = Run.open(task.source)
+            _check_network(task.config, source)
             subject = Subject.open(source, task.config, task.store, progress=task.progress)
             run = enter_run(
                 task.out, task.config, task.store, init_from=source.path, resume=task.resume
@@ -53,3 +62,16 @@ class PostTraining(Method):
                 write_atomically(run.path / deployed.name, deployed.data)
             run.save_stored(weights)
             return finish(run, subject, findings, started=started)
+
+
+def _check_network(config: CompressConfig, source: Run) -> None:
+    """Check that the compressed weights will be those of the network that a config names.
+
+    Raises:
+        UsageError: the run has modules that cannot be folded into weights, or another network.
+    """
+    check_plain(source)
+    if changes := network_changes(config, source):
+        raise UsageError(
+            f"{config.compression.method} keeps the network of {source.path}: {changes}"
+        )

@@ -6,6 +6,7 @@ from seit.compression.config import CompressConfig
 from seit.compression.method import Task
 from seit.compression.registry import METHODS
 from seit.compression.result import CompressResult
+from seit.compression.settings import refuse_unused
 from seit.progress import Progress
 from seit.shards import Store, as_store
 from seit.training import refuse_label_sets
@@ -35,6 +36,7 @@ def compress(
         UsageError: run, settings, store and folder do not fit together; nothing was changed.
         SeitError: a file cannot be written, or a loss is not finite.
     """
+    refuse_unused(config, (config.compression.method,))
     opened = as_store(store)
     data = config.data
     refuse_label_sets(

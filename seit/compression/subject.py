@@ -25,6 +25,7 @@ from seit.training import (
     check_tokens,
     load_run_model,
     make_augment,
+    training_rows,
 )
 
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -76,7 +77,8 @@ class Subject:
     def calibration_rows(self) -> Rows:
         """Rows (n,) of the training samples to calibrate with: balanced over the classes.
 
-        Drawn by the seed, at most half of the split. Validation data are never among them.
+        Drawn by the seed, at most half of those that `data.fraction` keeps. Validation data are
+        never among them.
         """
         return np.sort(self.balanced_rows[: self._num_calibration])
 
@@ -99,15 +101,17 @@ class Subject:
 
     @cached_property
     def balanced_rows(self) -> Rows:
-        """Rows (n,) of all training samples: any first part of them is balanced."""
-        data, seed = self.config.data, self.config.run.seed
-        labels = self.store[data.train_split].labels
-        order = np.random.default_rng(seed).permutation(len(labels))
-        rank = np.empty(len(labels), dtype=np.int64)  # of a sample within its class
+        """Rows (n,) of the training samples in use: any first part of them is balanced."""
+        split = self.store[self.config.data.train_split]
+        order = np.random.default_rng(self.config.run.seed).permutation(len(split))
+        rows = training_rows(split, self.config)
+        order = order if rows is None else order[np.isin(order, rows)]
+        labels = split.labels[order]
+        rank = np.empty(len(order), dtype=np.int64)  # of a sample within its class
         for label in np.unique(labels):
-            own = order[labels[order] == label]
+            own = np.flatnonzero(labels == label)
             rank[own] = np.arange(len(own))
-        return np.lexsort((order.argsort(), rank))
+        return order[rank.argsort(kind="stable")]
 
     @property
     def _num_calibration(self) -> int:

@@ -17,7 +17,6 @@ from seit.compression.footprint.start import measured
 from seit.compression.method import Findings, Method, Task
 from seit.compression.result import CompressResult
 from seit.compression.subject import Subject, check_source
-from seit.errors import UsageError
 from seit.models import StoredWeights
 from seit.shards import Store
 from seit.training import (
@@ -129,12 +128,7 @@ class Training(Method):
 
     @override
     def run(self, task: Task) -> CompressResult:
-        source, method = task.source, task.config.compression.method
-        if task.config.compression.max_drop is not None:
-            raise UsageError(
-                f"compression.max_drop is of no use with {method}, which trains all layers; leave "
-                "it out"
-            )
+        source = task.source
         config = self.settle(task.config, Run.open(source))
         result = run_objective(
             lambda ranks, _: self.objective(config, task.store, ranks, Run.open(source)),

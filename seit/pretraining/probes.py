@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from seit.augment import TokenAugment
 from seit.errors import UsageError
 from seit.shards import Split, Store
-from seit.training import LoopConfig, Ranks, evaluated_split
+from seit.training import LoopConfig, Ranks, evaluated_split, training_rows
 
 _BATCH = 256
 _ITERATIONS = 100
@@ -32,8 +32,8 @@ class ProbeConfig:
     """Measurements of features at each evaluation; raises UsageError for invalid values."""
 
     samples: int = 4096
-    """Maximum number of labeled training samples for probes, evenly spaced in the split; 0 disables
-    both accuracies."""
+    """Maximum number of labeled training samples for probes, evenly spaced among those in use; 0
+    disables both accuracies."""
     val_samples: int = 2048
     """Maximum number of evaluated samples to test probes on; at least 2."""
     neighbours: int = 20
@@ -62,7 +62,8 @@ class Probes:
     """Measures an encoder's features of a store's samples.
 
     Without labels in both splits only the spread of features is measured, and without an evaluated
-    split on training samples. Each rank reads its part of the samples.
+    split on training samples. Training samples are those that `data.fraction` keeps. Each rank
+    reads its part of the samples.
     """
 
     def __init__(
@@ -82,12 +83,15 @@ class Probes:
         self._tested = train if evaluated is None else evaluated
         self._learned = train
         test_labels = self._tested.labels
-        train_rows = _spread(np.flatnonzero(train.labels >= 0), probe.samples)
-        test_rows = _spread(np.flatnonzero(test_labels >= 0), probe.val_samples)
+        rows = training_rows(train, config)
+        rows = np.arange(len(train)) if rows is None else rows
+        tested = np.arange(len(self._tested)) if has_val else rows
+        train_rows = _spread(rows[train.labels[rows] >= 0], probe.samples)
+        test_rows = _spread(tested[test_labels[tested] >= 0], probe.val_samples)
         self._has_labels = has_val and len(train_rows) > 1 and len(test_rows) > 0
         if not self._has_labels:
             train_rows = train_rows[:0]
-            test_rows = _spread(np.arange(len(self._tested)), probe.val_samples)
+            test_rows = _spread(tested, probe.val_samples)
         self._train_rows, self._test_rows = train_rows, test_rows
         device = ranks.device
         self._train_labels = torch.from_numpy(train.labels[train_rows].astype(np.int64)).to(device)

@@ -14,7 +14,7 @@ from seit.compression.weights.ablation import rank_correlation
 from seit.compression.weights.network import with_weights
 from seit.errors import UsageError
 from seit.tensors import read_described
-from seit.training import Run
+from seit.training import Run, training_rows
 
 FEW = {"compression.samples": 12, "compression.dev_samples": 15}
 
@@ -50,6 +50,19 @@ def test_a_small_split_calibrates_with_half_of_its_samples(learned, pattern_stor
     config = plan_run("compress", pattern_store, init_from=learned)
     subject = Subject.open(Run.open(learned), config, pattern_store)
     assert len(subject.calibration_rows) == len(subject.dev_rows) == 18
+
+
+def test_samples_outside_of_the_fraction_are_not_used(learned, pattern_store):
+    split, changes = pattern_store["train"], {**FEW, "compression.samples": 7, "data.fraction": 0.5}
+    config = plan_run("compress", pattern_store, init_from=learned, **changes)
+    subject = Subject.open(Run.open(learned), config, pattern_store)
+    kept = set(training_rows(split, config))
+    assert len(kept) == 18
+    assert len(subject.calibration_rows) == 7
+    assert {*subject.calibration_rows, *subject.dev_rows} == kept
+    for count in (3, 9, 12, 18):
+        first = split.labels[subject.balanced_rows[:count]]
+        assert sorted((first == one).sum() for one in range(3)) == [count // 3] * 3
 
 
 def rounded(learned, store, out, rounding):
@@ -207,21 +220,6 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can(learned, pattern_st
         bits for name, bits in Run.open(tmp_path / "least").info["bits"].items() if "blocks" in name
     ]
     assert set(blocks) == {2}
-
-
-def test_mixed_precision_takes_no_accuracy_control(learned, pattern_store, tmp_path):
-    changes = {"compression.budget": 0.5, "compression.max_drop": 0.1}
-    with pytest.raises(UsageError, match="leave one of them out"):
-        compressed(learned, pattern_store, tmp_path / "mixed", "mixed", **changes)
-
-
-@pytest.mark.parametrize("method", ["qat", "prune", "distill"])
-def test_methods_that_train_take_no_accuracy_control(learned, pattern_store, tmp_path, method):
-    with pytest.raises(UsageError, match=f"max_drop is of no use with {method}"):
-        compressed(
-            learned, pattern_store, tmp_path / "out", method, **{"compression.max_drop": 0.1}
-        )
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

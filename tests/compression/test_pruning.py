@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 import seit
 from seit.cli import main
+from seit.compression.derived import derive_weight, own_weight
 from seit.compression.pruning.choice import cubic_share, keep_highest, keep_two_of_four
-from seit.compression.pruning.masks import MovementMask, TaylorMask, WandaMask
+from seit.compression.pruning.masks import CRITERIA, MovementMask, TaylorMask, WandaMask
 from seit.compression.pruning.parts import Scores, select_highest, taylor_scores
+from seit.compression.pruning.zeros import Zeros
 from seit.compression.weights.layers import Layer
 from seit.errors import UsageError
 from seit.exports import export_run
@@ -90,9 +92,9 @@ def test_movement_scores_learn_from_straight_through_gradients():
     assert torch.allclose(layer.weight.grad, upstream * mask.kept)
 
 
-def subject_of(model, inputs, labels):
-    """Return what calibration sees of a subject: a network and two batches."""
-    batches = list(zip(inputs.split(3), labels.split(3), strict=True))
+def subject_of(model, inputs, labels, size=3):
+    """Return what calibration sees of a subject: a network and batches of some size."""
+    batches = list(zip(inputs.split(size), labels.split(size), strict=True))
     return SimpleNamespace(
         model=model,
         calibration_rows=None,
@@ -132,13 +134,75 @@ def test_taylor_scores_predict_the_loss_without_a_weight():
     torch.manual_seed(0)
     model, inputs, labels = nn.Linear(4, 3), torch.randn(6, 4), torch.randint(3, (6,))
     places = [Layer("layer", model, False)]
-    (mask,) = TaylorMask.of_layers(subject_of(model, inputs, labels), places).values()
     expected = torch.zeros(3, 4)
-    for part, own in zip(inputs.split(3), labels.split(3), strict=True):
+    for part, own in zip(inputs.split(4), labels.split(4), strict=True):  # of 4 and of 2 samples
         model.zero_grad()
         F.cross_entropy(model(part), own).backward()
-        expected += (model.weight.grad * model.weight).abs()
+        expected += len(own) / 6 * (model.weight.grad * model.weight).abs()
+    (mask,) = TaylorMask.of_layers(subject_of(model, inputs, labels, 4), places).values()
     assert torch.allclose(mask.scores(model.weight), expected)
+
+
+def test_taylor_scores_do_not_grow_with_the_number_of_batches():
+    torch.manual_seed(0)
+    model, inputs, labels = nn.Linear(4, 3), torch.randn(1, 4).expand(6, -1), torch.ones(6).long()
+    places = [Layer("layer", model, False)]
+    found = []
+    for size in (6, 4, 1):
+        (mask,) = TaylorMask.of_layers(subject_of(model, inputs, labels, size), places).values()
+        found.append(mask.scores(model.weight))
+    assert torch.allclose(found[1], found[0])
+    assert torch.allclose(found[2], found[0])
+
+
+def masked(criterion, *, share=0.5, in_groups=False):
+    """Return a network of two layers with masks, and these."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 12), nn.Linear(12, 6))
+    for layer in model:
+        nn.init.normal_(layer.weight, generator=generator)
+        mask = CRITERIA[criterion](layer.weight)
+        derive_weight(layer, mask)
+    return model, Zeros(masked=("0", "1"), in_groups=in_groups, share=share, is_cubic=True)
+
+
+def test_an_update_that_was_skipped_does_not_change_taylor_scores():
+    """Clipping of a gradient that overflowed leaves NaN in some weights, and 0 in all others."""
+    model, zeros = masked("taylor")
+    masks = zeros.masks(model)
+
+    def observe(*values):
+        for layer, value in zip(model, values, strict=True):
+            own_weight(layer).grad = torch.full_like(own_weight(layer), value)
+        zeros.after_update(model)
+        return [mask.importance.clone() for mask in masks.values()]
+
+    first = observe(2.0, 3.0)
+    assert torch.allclose(first[0], 0.1 * (2 * own_weight(model[0])).abs())
+    for skipped in ((0.0, torch.nan), (torch.inf, 1.0)):
+        assert all(map(torch.equal, observe(*skipped), first))
+    assert torch.allclose(observe(2.0, 3.0)[1], 1.9 * first[1])
+
+
+@pytest.mark.parametrize("in_groups", [False, True])
+@pytest.mark.parametrize("criterion", ["magnitude", "taylor", "wanda", "movement"])
+def test_a_longer_schedule_brings_no_weight_back(criterion, in_groups):
+    """A finished run that resumes with more steps has a longer ramp, of smaller shares."""
+    model, zeros = masked(criterion, in_groups=in_groups)
+    generator = torch.Generator().manual_seed(1)
+    shares, removed = [], torch.zeros(168, dtype=torch.bool)
+    for step, total in [*((one, 40) for one in range(40)), *((one, 160) for one in range(40, 160))]:
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += 0.1 * torch.randn(weight.shape, generator=generator)
+        zeros.after_step(model, step, total)
+        now = torch.cat([~mask.kept.flatten() for mask in zeros.masks(model).values()])
+        assert criterion == "movement" or not (removed & ~now).any()
+        removed = now
+        shares.append(zeros.sparsity(model))
+    assert shares == sorted(shares)
+    assert shares[19] == pytest.approx(0.5, abs=0.01)
+    assert shares[-1] == pytest.approx(0.5, abs=0.01)
 
 
 def test_scores_of_parts_are_changes_of_the_loss_to_first_order():

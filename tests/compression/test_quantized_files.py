@@ -10,6 +10,7 @@ from support.onnx_graphs import float_graph, saturating_runtime
 from seit.compression.int8.calibration import activation_ranges
 from seit.compression.int8.calibrators import make_calibrator
 from seit.compression.int8.check import Check, choose_format, distance, run_file
+from seit.compression.int8.packed import packed_weights
 from seit.compression.int8.quantizers import Dynamic, Static
 from seit.compression.int8.reference import exact_products
 from seit.compression.int8.variants import DYNAMIC, S8S8, STATIC, U8S7, U8S8, U8U8
@@ -143,6 +144,28 @@ def test_weights_have_the_bits_of_their_format(smooth, variant):
         zero = arrays[f"{product.weight}_zero_point"].astype(np.float32)
         back = (codes - zero) * arrays[f"{product.weight}_scale"]
         assert np.abs(back - weight).max() <= 0.51 * arrays[f"{name}_scale"].max()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda one: one.name)
+def test_small_channels_are_stored_as_in_the_file(variant):
+    """Down to scales among the subnormal float16 numbers, which are multiples of 2⁻²⁴."""
+    weight = gaussian(32, 6) * np.float32([1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-7])
+    graph = float_graph(gaussian(16, 8), weight)
+    data = Dynamic().quantize(graph, variant, left=frozenset())
+    weights = {"layers.0.weight": torch.from_numpy(weight.T)}
+    (packed,) = packed_weights(data, graph, weights).values()
+    arrays, name = arrays_of(data), graph.products[0].weight
+    scales = arrays[f"{name}_scale"]
+    found = packed.scales[:, 0].float().numpy()
+    is_normal = scales >= 2.0**-14
+    assert is_normal.tolist() == [True] * 2 + [False] * 4
+    assert np.allclose(found[is_normal], scales[is_normal], rtol=2**-11, atol=0)
+    codes = arrays[f"{name}_quantized"].astype(int) - arrays[f"{name}_zero_point"].astype(int)
+    same = packed.codes.int().numpy() - packed.zeros.int().numpy()
+    assert np.array_equal(same[is_normal], codes.T[is_normal])
+    assert (found < scales + 2.0**-24)[~is_normal].all()
+    off = np.abs(packed.dense().numpy() - weight.T)
+    assert (off.max(1) <= 0.51 * found + 64 * 2**-11 * found * is_normal).all()
 
 
 def test_layers_that_are_left_stay_in_float(smooth):

@@ -17,7 +17,7 @@ from seit.compression.quantization_aware.calibration import fit_steps
 from seit.compression.quantization_aware.objective import QuantizedClassification
 from seit.errors import UsageError
 from seit.exports import export_run
-from seit.models import multiples
+from seit.models import LearnedSteps, multiples
 from seit.training import Run
 
 FAST = {
@@ -47,6 +47,19 @@ def test_first_steps_have_the_least_error(bits, signed):
         widest = max(row.max().item() / high, row.min().item() / low if low else 0)
         tried = [error(row, widest * share / 200) for share in range(1, 201)]
         assert error(row, step.item()) <= 1.05 * min(tried)
+
+
+def test_first_steps_of_small_channels_have_the_least_error():
+    """Down to steps among the subnormal float16 numbers; weights are rounded as they are stored."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 200, generator=generator)
+    weight *= torch.tensor([1.0, 1e-2, 1e-3, 1e-4, 1e-5])[:, None]
+    rule = LearnedSteps(8, signed=True, channels=5, half=True)
+    rule.set_steps(fit_steps(weight, bits=8, signed=True, half=True))
+    steps = rule.steps(1).detach()
+    assert torch.equal(steps.half().float(), steps)
+    off = (rule(weight).detach() - weight).norm(dim=1) / weight.norm(dim=1)
+    assert (off < 0.01).all()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.pretraining import changed
 from torch.nn import functional as F
 
 from seit.errors import UsageError
@@ -12,12 +13,14 @@ from seit.pretraining.alarms import alarms_of, new_alarms
 from seit.pretraining.pictures import reconstruction_rows
 from seit.pretraining.probes import (
     ProbeConfig,
+    Probes,
     effective_rank,
     feature_std,
     fit_linear,
     knn_predict,
     linear_predict,
 )
+from seit.training import Ranks, make_augment, training_rows
 
 
 def draw(count, dim=6, seed=0):
@@ -73,6 +76,22 @@ def test_spread_of_features_by_closed_forms():
     assert effective_rank(ends) == pytest.approx(8)
     assert feature_std(ends) == pytest.approx(1)
     assert feature_std(draw(20_000, 16)) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("val_split", ["val", "none"])
+def test_probes_see_no_sample_outside_of_the_fraction(pattern_store, val_split, monkeypatch):
+    config = changed(data={"fraction": 0.25, "val_split": val_split})
+    split, cpu = pattern_store["train"], torch.device("cpu")
+    augment = make_augment(pattern_store, config, cpu, with_train=False)
+    read = []
+    monkeypatch.setattr(
+        Probes, "_inputs", lambda self, one, rows: read.append((one.name, rows)) or iter([rows])
+    )
+    probes = Probes(pattern_store, config, config.probe, augment, Ranks(0, 1, cpu))
+    probes.measure(lambda rows: torch.rand(len(rows), 4))
+    used = [set(rows) for name, rows in read if name == "train"]
+    assert used == [set(training_rows(split, config))]
+    assert len(used[0]) == 9, "three a class"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ A folder of methods holds a folder of seeds for each, `methods.json` and `report
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from seit.compression.compare.page import write_methods_page
@@ -23,6 +22,7 @@ from seit.compression.footprint.clock import Latency
 from seit.compression.footprint.start import measured
 from seit.compression.footprint.targets.runs import RunTarget
 from seit.compression.result import CompressResult
+from seit.compression.settings import refuse_unused, settings_of
 from seit.compression.start import compress
 from seit.documents import as_record, read_json
 from seit.errors import UsageError
@@ -62,7 +62,8 @@ def compress_methods(
     """Compress a run by several methods, one after the other, and compare them.
 
     Args:
-        config: settings of the runs; its method is ignored.
+        config: settings of the runs; its method is ignored. A method has the settings that it
+            takes, and the others' defaults.
         store: an open store or its path.
         out: a new folder; the run of the method `w4` and seed 3 goes to its `w4/seed-3`.
         methods: names of the methods.
@@ -86,6 +87,7 @@ def compress_methods(
         raise UsageError(f"--method is {','.join(methods) or 'empty'}; name each method once")
     if config.init_from is None:
         raise UsageError("no run is named; name the finished run to compress")
+    refuse_unused(config, methods)
     source = Run.open(config.init_from)
     _check_folder(out, resume=resume)
     found: dict[MethodName, SeedsResult[CompressResult]] = {}
@@ -93,7 +95,7 @@ def compress_methods(
     with locked_folder(out):
         for index, method in enumerate(methods):
             _LOG.info("method %s, %d of %d", method, index + 1, len(methods))
-            own = replace(config, compression=replace(config.compression, method=method))
+            own = settings_of(config, method, model=source.settings.model)
             try:
                 found[method] = repeat(
                     _compress,

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from seit.compression.int8.graph import FloatGraph, Product, to_array
 from seit.models import parse_onnx
-from seit.packed_weights import PackedWeight, WeightGrid
+from seit.packed_weights import LEAST_SCALE, PackedWeight, WeightGrid
 
 _BITS = 8
 _CODES, _SCALE, _ZERO = "_quantized", "_scale", "_zero_point"
 _TOLERANCE = 1e-4
+_HALF = torch.finfo(torch.float16)
 
 
 def packed_weights(
@@ -25,8 +26,9 @@ def packed_weights(
 ) -> dict[str, PackedWeight]:
     """Return the codes of a quantized file by the names of the network's weights.
 
-    Scales are rounded to float16. A normalization that was folded into a convolution is divided out
-    of its scales, which flips the codes of channels with a negative factor.
+    Scales are rounded to float16. Below its normal range these are so coarse that the codes are
+    chosen again for the rounded scale. A normalization that was folded into a convolution is
+    divided out of its scales, which flips the codes of channels with a negative factor.
 
     Args:
         data: the file.
@@ -78,10 +80,16 @@ def _packed(
     codes = np.where(negative[:, None], 255 - codes, codes)
     zero = np.where(negative, 255 - zero, zero)
     size = scales / np.where(factors == 0, 1, np.abs(factors))
-    limits = torch.finfo(torch.float16)
+    is_coarse = size < _HALF.smallest_normal
+    # Rounded up, so that the codes still reach the largest weight.
+    coarse = np.maximum(np.ceil(size / LEAST_SCALE), 1) * LEAST_SCALE
+    rows = weight.reshape(len(weight), -1).double().numpy()
+    nearest = (np.round(rows / coarse[:, None]) + zero[:, None]).clip(0, 255)
+    codes = np.where(is_coarse[:, None], nearest, codes)
+    size = np.where(is_coarse, coarse, size.clip(max=_HALF.max))
     return PackedWeight(
         WeightGrid(bits=_BITS, shape=tuple(weight.shape)),
         torch.from_numpy(codes.astype(np.uint8)),
-        torch.from_numpy(size.clip(limits.tiny, limits.max))[:, None].half(),
+        torch.from_numpy(size)[:, None].half(),
         torch.from_numpy(zero.astype(np.uint8))[:, None],
     )

@@ -53,8 +53,17 @@ class Mask(nn.Module):
         """Return the scores to choose by: what is removed does not return."""
         return torch.where(self.kept, self.scores(weight), -torch.inf)
 
-    def observe(self, weight: nn.Parameter) -> None:
-        """Take note of the gradient of a weight, after an update."""
+    def keep(self, kept: Tensor) -> None:
+        """Remove all weights but those where ``kept``, bool of the weight's shape, is True."""
+        self.kept &= kept
+
+    def observe(self, weight: nn.Parameter, *, taken: Tensor) -> None:
+        """Take note of the gradient of a weight, after an update.
+
+        Args:
+            weight: the weight, with its gradient.
+            taken: bool (), False for an update that was skipped, as gradients overflowed.
+        """
 
 
 class MagnitudeMask(Mask):
@@ -71,7 +80,7 @@ class TaylorMask(Mask):
     """Weights whose removal changes the loss most, to first order: |∂L/∂w · w|.
 
     Molchanov et al., Importance estimation for neural network pruning (arXiv 1906.10771), averaged
-    over batches of calibration and then of training.
+    over batches of calibration, by their samples, and then of training.
     """
 
     scope = "network"
@@ -87,12 +96,15 @@ class TaylorMask(Mask):
     def of_layers(cls, subject: Subject, layers: Sequence[Layer]) -> dict[str, Self]:
         masks = super().of_layers(subject, layers)
         weights = [layer.module.weight for layer in layers]
+        samples = 0
         for inputs, labels in subject.labeled_inputs(subject.calibration_rows):
             with torch.enable_grad():
                 loss = F.cross_entropy(subject.model(inputs).float(), labels)
                 gradients = torch.autograd.grad(loss, weights)
+            samples += len(labels)
+            share = len(labels) / samples
             for mask, weight, gradient in zip(masks.values(), weights, gradients, strict=True):
-                mask.importance += (gradient * weight.detach()).abs()
+                mask.importance.lerp_((gradient * weight.detach()).abs(), share)
         return masks
 
     @override
@@ -101,9 +113,10 @@ class TaylorMask(Mask):
 
     @override
     @torch.no_grad()
-    def observe(self, weight: nn.Parameter) -> None:
+    def observe(self, weight: nn.Parameter, *, taken: Tensor) -> None:
         if weight.grad is not None:
-            self.importance.lerp_((weight.grad * weight).abs(), self._RATE)
+            now = torch.where(taken, (weight.grad * weight).abs(), self.importance)
+            self.importance.lerp_(now, self._RATE)
 
 
 class WandaMask(Mask):
@@ -213,6 +226,10 @@ class MovementMask(Mask):
     @override
     def choices(self, weight: Tensor) -> Tensor:
         return self.scores(weight)
+
+    @override
+    def keep(self, kept: Tensor) -> None:
+        self.kept.copy_(kept)
 
 
 CRITERIA: Mapping[str, type[Mask]] = {

@@ -84,18 +84,28 @@ class Zeros:
         else:
             kept = keep_highest(scores, share, scope=next(iter(masks.values())).scope)
         for name, mask in masks.items():
-            mask.kept.copy_(kept[name])
+            mask.keep(kept[name])
 
     def after_update(self, model: nn.Module) -> None:
         """Take note of the gradients of an update."""
-        for name, mask in self.masks(model).items():
-            mask.observe(own_weight(model.get_submodule(name)))
+        pairs = [
+            (mask, own_weight(model.get_submodule(name)))
+            for name, mask in self.masks(model).items()
+        ]
+        finite = [one.grad.isfinite().all() for _, one in pairs if one.grad is not None]
+        taken = torch.stack(finite).all()
+        for mask, weight in pairs:
+            mask.observe(weight, taken=taken)
 
     def after_step(self, model: nn.Module, step: int, total: int) -> None:
-        """Choose the masks again after step ``step`` (from 0) of ``total``, if it is time."""
+        """Choose the masks again after step ``step`` (from 0) of ``total``, if it is time.
+
+        The share of zeros never falls, though ``total`` may grow when a run resumes.
+        """
         ramp, done = max(1, round(RAMP * total)), step + 1
         if self.is_cubic and done <= ramp and (done % EVERY == 0 or done == ramp):
-            self.choose(model, cubic_share(self.share, done, ramp))
+            share = max(cubic_share(self.share, done, ramp), self.sparsity(model))
+            self.choose(model, min(share, self.share))
 
     def masks(self, model: nn.Module) -> dict[str, Mask]:
         """Return the masks of a network or of its copy, by layer."""

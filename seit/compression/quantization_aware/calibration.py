@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seit.compression.subject import Subject
 from seit.compression.weights.layers import Layer
 from seit.models import multiples
+from seit.packed_weights import LEAST_SCALE
 
 _VALUES = 1 << 14
 """Values of a layer's inputs that are kept of each batch."""
@@ -19,7 +20,7 @@ _CLIPS = 80
 """Candidate ranges, as shares of that of the values."""
 
 
-def fit_steps(values: Tensor, *, bits: int, signed: bool) -> Tensor:
+def fit_steps(values: Tensor, *, bits: int, signed: bool, half: bool = False) -> Tensor:
     """Return the steps of least squared error, float32 (R,), among shares of the values' range.
 
     LSQ's own start, 2 · mean|v| / √Qp, would span 18 standard deviations at 8 bits.
@@ -28,6 +29,7 @@ def fit_steps(values: Tensor, *, bits: int, signed: bool) -> Tensor:
         values: float (R, n).
         bits: bits of a value.
         signed: whether values can be negative.
+        half: choose among float16 numbers, as which steps of weights are stored.
     """
     low, high = multiples(bits, signed=signed)
     values = values.float()
@@ -35,9 +37,10 @@ def fit_steps(values: Tensor, *, bits: int, signed: bool) -> Tensor:
     if low:
         widest = torch.maximum(widest, values.amin(1).clamp(max=0) / low)
     best = torch.full_like(widest, torch.inf)
-    steps = widest.clamp(min=torch.finfo(torch.float16).tiny)
+    steps = widest.clamp(min=LEAST_SCALE)
     for share in torch.linspace(1, 1 / _CLIPS, _CLIPS):
-        tried = (widest * share).clamp(min=torch.finfo(torch.float16).tiny)
+        tried = (widest * share).clamp(min=LEAST_SCALE)
+        tried = tried.half().float() if half else tried
         column = tried[:, None]
         rounded = (values / column).round().clamp(low, high) * column
         error = (rounded - values).square().sum(1)

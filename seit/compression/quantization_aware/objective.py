@@ -105,7 +105,7 @@ class QuantizedClassification(Compressing):
 def _round_weight(layer: Layer, bits: int) -> None:
     weight = layer.module.weight
     rule = LearnedSteps(bits, signed=True, channels=len(weight), half=True)
-    rule.set_steps(fit_steps(weight.flatten(1).cpu(), bits=bits, signed=True))
+    rule.set_steps(fit_steps(weight.flatten(1).cpu(), bits=bits, signed=True, half=True))
     derive_weight(layer.module, rule)
 
 

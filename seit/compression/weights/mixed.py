@@ -24,7 +24,6 @@ from seit.compression.weights.network import Quantizer, quantize_network, stored
 from seit.compression.weights.outcome import conclude
 from seit.compression.weights.plan import Option, Plan, packed_bytes
 from seit.compression.weights.rounding import Nearest
-from seit.errors import UsageError
 from seit.models import StoredWeights
 from seit.packed_weights import PackedWeight
 from seit.report import Section, table
@@ -94,11 +93,6 @@ class Mixed(PostTraining):
 
     @override
     def compress(self, subject: Subject) -> tuple[StoredWeights, Findings]:
-        if subject.config.compression.max_drop is not None:
-            raise UsageError(
-                "compression.max_drop is of no use with mixed, whose file has the size of its "
-                "budget; leave one of them out"
-            )
         analysis = _analyze(subject)
         bits = analysis.plan.choose(analysis.omega)
         packed = quantize_network(subject, bits)

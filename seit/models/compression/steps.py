@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seit.errors import DamagedError
+from seit.packed_weights import LEAST_SCALE
 
 INPUTS = "inputs"
 """Name of the submodule of a layer that rounds its inputs."""
 _BITS = range(2, 9)
-_TINY = torch.finfo(torch.float16).tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class LearnedSteps(nn.Module):
 
     def steps(self, ndim: int) -> Tensor:
         """Return the steps for values of so many dimensions, float32 (O, 1, …) or ()."""
-        steps = (self.limit / self.high).clamp(min=_TINY)
+        steps = (self.limit / self.high).clamp(min=LEAST_SCALE)
         if self.half_steps:
             steps = steps + (steps.half().float() - steps).detach()
         return steps.reshape(-1, *(1,) * (ndim - 1)) if steps.ndim else steps
