@@ -26,7 +26,7 @@ from .result import PartResult as PartResult, TokenizeResult as TokenizeResult
 from .sources.corpus import Corpus as Corpus, Instance as Instance
 from .sources.detect import list_corpus as list_corpus
 from .sources.media import EXTENSIONS as EXTENSIONS, NOUNS as NOUNS
-from .sources.read import read_bytes as read_bytes
+from .sources.read import read_bytes as read_bytes, size_of as size_of
 from .sources.tables import csv_lines as csv_lines, read_table as read_table
 from .sources.walk import Remarks as Remarks, walk as walk
 from .units import fit_units as fit_units

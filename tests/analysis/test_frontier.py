@@ -19,7 +19,7 @@ from seit.analysis.frontier.points import DEFAULT_POINTS, parse_points
 from seit.analysis.frontier.report import draw_chart
 from seit.cli import main
 from seit.errors import DamagedError, SeitError, UsageError
-from seit.ingest.sources import list_corpus
+from seit.ingest import list_corpus, size_of
 from seit.report.axis import LogAxis
 from seit.report.scatter import Family, Mark, scatter_chart, scatter_svg
 from seit.report.scatter_labels import Box, Place, place_labels
@@ -94,10 +94,16 @@ def test_names_of_points():
     assert (packed.codec, packed.trained_as) == ("packed", small.trained_as)
     folders = {point.folder for point in parse_points(DEFAULT_POINTS)}
     assert len(folders) == len(DEFAULT_POINTS)
+    twice = parse_points(["res-1/4-q75", "res-1/4", "jpeg-5", "jpeg-5"])
+    assert [point.name for point in twice] == ["res-1/4-q75", "jpeg-5"]
 
 
 @pytest.mark.parametrize(
-    "name", ["pixel", "jpeg-0", "jpeg-96", "res-1/1", "res-1/99", "subset-100", "tokens-conv-64"]
+    "name",
+    [
+        *("pixel", "jpeg-0", "jpeg-96", "jpeg-1\u0663", "res-1/1", "res-1/99", "subset-100"),
+        *("tokens-conv-64", "tokens-patch-0", "tokens-patch-064"),
+    ],
 )
 def test_other_names_are_refused(name):
     with pytest.raises(UsageError, match=f"there is no point '{name}'"):
@@ -444,6 +450,22 @@ def test_a_corpus_may_be_named_by_a_file_url(corpus):
     planned = plan_frontier(corpus.as_uri(), points)
     assert planned == plan_frontier(corpus, points)
     assert planned[0].bytes > 0
+
+
+def test_files_whose_size_was_not_listed_count_as_large_as_they_are(corpus, tmp_path):
+    """Rows of a manifest with URLs have none."""
+    listed = list_corpus(corpus)
+    lines = [
+        f"{(corpus / one.key).as_uri()},{listed.classes[one.label]},{one.split}\n"
+        for one in listed.instances
+    ]
+    manifest = tmp_path / "urls.csv"
+    manifest.write_text("".join(["path,label,split\n", *lines]))
+    unknown = list_corpus(manifest).instances
+    assert {one.num_bytes for one in unknown} == {-1}
+    assert sorted(map(size_of, unknown)) == sorted(one.num_bytes for one in listed.instances)
+    points = FrontierConfig(points=("pixels", "subset-50"), size=32, codes=32)
+    assert plan_frontier(manifest, points) == plan_frontier(corpus, points)
 
 
 def test_the_estimate_of_a_small_corpus_is_exact(finished, corpus):

@@ -282,6 +282,18 @@ def test_vqgan_keeps_the_codes_in_use(taming, oracle, tmp_path):
     assert torch.equal(ours[kept], ids[kept])
 
 
+def test_codes_of_a_vqgan_are_known_by_direction_and_length(taming, tmp_path):
+    weight = taming["quantize.embedding.weight"].clone()
+    weight[5] = 0  # a code that was never trained
+    path = save_as({**taming, "quantize.embedding.weight": weight}, tmp_path, ".ckpt")
+    np.save(tmp_path / "used.npy", weight[[8, 5, 3]].half().float().numpy())
+    tokenizer = load_published("vqgan", path, size=SIDE, remap=tmp_path / "used.npy")
+    assert torch.equal(tokenizer.codebook, weight[[8, 5, 3]])
+    np.save(tmp_path / "used.npy", weight[[8, 3]].numpy() * np.array([[1], [1.1]], np.float32))
+    with pytest.raises(UsageError, match="1 of the 2 codes are none of this vqgan"):
+        load_published("vqgan", path, size=SIDE, remap=tmp_path / "used.npy")
+
+
 def vit_shapes(*, width=32, depth=2, inner=128, hidden=48, patch=4, side=4, dim=6, codes=20):
     def transformer(key):
         shapes = norm(f"{key}.norm", width)
@@ -408,6 +420,7 @@ def test_seits_codebook_names_the_codes_that_are_kept(vit, tmp_path):
         (torch.tensor([-1, 2]), "numbered -1 to 2"),
         (torch.tensor([3, 3]), "listed twice"),
         (torch.tensor([3]), "needs at least two"),
+        (torch.tensor([[1.0] * 6, [torch.nan] * 6]), "values that are not finite"),
         (torch.ones(3), "neither ids nor codes"),
         (torch.ones(3, 4), "of dim 4"),
         (torch.ones(2, 2, 2), "no single tensor"),

@@ -107,10 +107,10 @@ class FrontierConfig:
     def tokenize_config(self, point: Point | None) -> TokenizeConfig:
         """Return the settings of a point's store; None for the store of the labels of pixels."""
         tokenizer = point.tokenizer if point else FITTED
-        is_fitted = tokenizer == FITTED
+        codes = self.codes if point is None or point.codes is None else point.codes
         return TokenizeConfig(
             tokenizer=tokenizer,
-            codes=((point.codes if point else None) or self.codes) if is_fitted else None,
+            codes=codes if tokenizer == FITTED else None,
             size=self.size,
             val_fraction=self.val_fraction,
             seed=self.seed,

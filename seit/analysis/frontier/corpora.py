@@ -30,6 +30,7 @@ from seit.ingest import (
     decode_whole,
     list_corpus,
     read_bytes,
+    size_of,
     spread_evenly,
 )
 from seit.shards import Split
@@ -37,6 +38,8 @@ from seit.stream import PixelLoader
 
 PSNR_IMAGES = 128
 _AHEAD = 64
+_ESTIMATED = 32
+"""Instances that an estimate reads."""
 Advance = Callable[[int, int], None]
 """Callback that receives (files done, total files)."""
 
@@ -188,6 +191,17 @@ def read_squares(
     return squares
 
 
+def original_bytes(instances: Sequence[Instance]) -> float:
+    """Return the mean bytes of the files of instances: of a few if the listing lacks some.
+
+    Raises:
+        SeitError: a file or its server cannot be reached.
+    """
+    if any(entry.num_bytes < 0 for entry in instances):
+        instances = spread_evenly(instances, _ESTIMATED)
+    return sum(map(size_of, instances)) / len(instances)
+
+
 def estimated_bytes(instances: Sequence[Instance], copier: JpegCopier) -> float:
     """Return the mean bytes of the copies of a few instances.
 
@@ -195,7 +209,7 @@ def estimated_bytes(instances: Sequence[Instance], copier: JpegCopier) -> float:
         UsageError: none of them can be read.
     """
     sizes, reason = [], "there are none"
-    for entry in spread_evenly(instances, 32):
+    for entry in spread_evenly(instances, _ESTIMATED):
         try:
             sizes.append(len(copier.encode(read_bytes(entry))))
         except UnreadableError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seit.analysis.frontier.config import FrontierConfig
-from seit.analysis.frontier.corpora import copier_of, estimated_bytes
+from seit.analysis.frontier.corpora import copier_of, estimated_bytes, original_bytes
 from seit.analysis.frontier.points import Family, Point
 from seit.errors import UsageError
 from seit.ingest import Corpus, Instance, list_corpus, resolve_tokenizer
@@ -24,8 +24,9 @@ class PlannedPoint:
         name: name of the point.
         family: quantity that it varies.
         samples: training pictures.
-        bytes: bytes of the training data: exact for original files, estimated from 32 copies for
-            JPEG and resolutions; for tokens at fixed width, before entropy coding.
+        bytes: bytes of the training data: exact for original files, estimated from 32 if some were
+            listed without a size; estimated from 32 copies for JPEG and resolutions; for tokens at
+            fixed width, before entropy coding.
         bytes_per_sample: `bytes` over `samples`.
         runs: training runs.
     """
@@ -126,7 +127,6 @@ def _estimate(
 ) -> tuple[int, float]:
     """Return the samples and bytes of the training data."""
     count = len(train)
-    originals = sum(max(0, entry.num_bytes) for entry in train)
     if point.tokenizer:
         settings, given = resolve_tokenizer(config.tokenize_config(point))
         side = size // _PATCH_SIDE
@@ -137,4 +137,4 @@ def _estimate(
         return count, float(layout.sample_bytes * count)
     if point.quality:
         return count, estimated_bytes(train, copier_of(point, size=size)) * count
-    return math.ceil(count * point.fraction), originals * point.fraction
+    return math.ceil(count * point.fraction), original_bytes(train) * count * point.fraction

@@ -11,7 +11,7 @@ tokens-…-packed   the same tokens at a fixed width instead of entropy coded
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
@@ -44,10 +44,10 @@ MAX_DIVISOR = 32
 FITTED = "patch-pca-vq"
 TOKENIZERS = {"patch": FITTED, "lite": "conv-vq-f8-1024-lite", "conv": "conv-vq-f8-1024"}
 
-_JPEG = re.compile(r"jpeg-([1-9]\d?)")
-_RESOLUTION = re.compile(r"res-1/([1-9]\d?)(?:-q([1-9]\d?))?")
-_SUBSET = re.compile(r"subset-([1-9]\d?)")
-_TOKENS = re.compile(r"tokens-(patch|lite|conv)(?:-(\d{1,5}))?(-packed)?")
+_JPEG = re.compile(r"jpeg-([1-9]\d?)", re.ASCII)
+_RESOLUTION = re.compile(r"res-1/([1-9]\d?)(?:-q([1-9]\d?))?", re.ASCII)
+_SUBSET = re.compile(r"subset-([1-9]\d?)", re.ASCII)
+_TOKENS = re.compile(r"tokens-(patch|lite|conv)(?:-([1-9]\d{0,4}))?(-packed)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,18 @@ class Point:
 
 
 def parse_points(names: Iterable[str]) -> tuple[Point, ...]:
-    """Return the points of these names, in order and without repetition.
+    """Return the points of these names, in order; of two names of one point, the first.
 
     Raises:
         UsageError: a name is invalid, or there is none.
     """
-    points = tuple(_parse(name) for name in dict.fromkeys(names))
+    points: dict[Point, Point] = {}
+    for name in names:
+        point = _parse(name)
+        points.setdefault(replace(point, name=""), point)
     if not points:
         raise UsageError(f"no points are named; choose from {', '.join(DEFAULT_POINTS)} and others")
-    return points
+    return tuple(points.values())
 
 
 def _parse(name: str) -> Point:

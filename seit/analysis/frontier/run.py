@@ -24,7 +24,7 @@ from seit.analysis.frontier.rows import Row, Size, make_row, pareto_front, store
 from seit.documents import read_json
 from seit.errors import UsageError
 from seit.files import PARTIAL_SUFFIX, write_atomically
-from seit.ingest import Corpus, tokenize
+from seit.ingest import Corpus, size_of, tokenize
 from seit.locks import RUN_LOCK_NAME, locked_folder
 from seit.outcomes import Outcome
 from seit.progress import StageProgress
@@ -332,8 +332,9 @@ class _Work:
 
     @cached_property
     def _original_bytes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        by_key = {entry.key: entry.num_bytes for entry in self.corpus.instances}
-        return np.array([by_key[key] for key in self.train_split.keys], dtype=np.int64)
+        by_key = {entry.key: entry for entry in self.corpus.instances}
+        sizes = (size_of(by_key[key]) for key in self.train_split.keys)
+        return np.fromiter(sizes, np.int64, len(self.train_split))
 
     def _quality(self, point: Point) -> float | None:
         if point.name not in self._psnr:

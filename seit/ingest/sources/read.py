@@ -38,6 +38,15 @@ def read_bytes(instance: Instance, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         raise UnreadableError(f"cannot be read: {reason}") from None
 
 
+def size_of(instance: Instance) -> int:
+    """Return the bytes of the file of an instance, requested if the listing did not find them.
+
+    Raises:
+        UnreadableError, SeitError: as in :func:`read_bytes`.
+    """
+    return instance.num_bytes if instance.num_bytes >= 0 else len(read_bytes(instance))
+
+
 def _read_remote(location: str | tuple[str, int, int], num_bytes: int, max_bytes: int) -> bytes:
     if isinstance(location, str):
         url, offset, wanted = location, 0, num_bytes

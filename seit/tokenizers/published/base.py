@@ -22,7 +22,8 @@ DEFAULT_SIZE = 256
 MAX_CODES = 1 << 20
 _MAX_IMAGE_SIZE = 1 << 12
 _GPU_IMAGES = 16
-_SAME_CODE = 0.99
+_SAME_CODE = 0.01
+"""Largest distance of a code from the same one of another file, over its length."""
 
 
 class ImageNetwork(nn.Module, ABC):
@@ -222,8 +223,8 @@ class PublishedTokenizer(ReferableTokenizer, ImageTokenizer):
             )
         wanted = functional.normalize(codes, dim=1) if self.has_unit_codes else codes
         numbers = assign(wanted, self.codebook)
-        closeness = functional.cosine_similarity(wanted, self.codebook[numbers], dim=1)
-        strangers = int((closeness < _SAME_CODE).sum())
+        distance = (wanted - self.codebook[numbers]).norm(dim=1)
+        strangers = int((distance > _SAME_CODE * wanted.norm(dim=1)).sum())
         if strangers:
             raise UsageError(
                 f"{strangers} of the {len(codes)} codes are none of this {self.name}: they belong "

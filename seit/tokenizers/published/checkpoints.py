@@ -252,6 +252,10 @@ def read_codes(path: str | Path) -> Tensor:
     if found.numel() > _MAX_CODES_VALUES:
         raise UsageError(f"{file} holds codes of shape {tuple(found.shape)}, implausibly many")
     codes: Tensor = found
+    if not codes.isfinite().all():
+        raise UsageError(
+            f"{file} holds values that are not finite; expected codes or their numbers"
+        )
     return codes.detach().clone()
 
 
