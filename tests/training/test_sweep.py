@@ -1,5 +1,6 @@
 """`seit sweep`: draws, rungs, honest runs, and the same result after an interruption."""
 
+import datetime
 import json
 import math
 import re
@@ -10,10 +11,12 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 from PIL import Image
+from support.pretraining import make_store
 
 import seit
 from seit.cli import main
 from seit.errors import UsageError
+from seit.shards import Split
 from seit.stores import filter_store
 from seit.stream import held_out
 from seit.training import Run, SweepConfig
@@ -272,6 +275,75 @@ def test_settings_that_give_no_network_are_refused_and_drawn_again(pattern_store
     assert sum(bool(one.judgments) for one in result.trials) == 2
 
 
+def test_settings_that_training_refuses_are_drawn_again(pattern_store, tmp_path):
+    out, space = tmp_path / "out", {"data.batch_size": [8, 4096]}
+    extent = {"space": space, "trials": 3, "rungs": 1, "steps": 2}
+    calls = []
+
+    def interrupt(done, total, latest):
+        calls.append(done)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(pattern_store, out, **extent, progress=interrupt)
+    search(pattern_store, out, **extent, resume=True)
+    result = search(pattern_store, tmp_path / "whole", **extent)
+    assert without_times(out) == without_times(tmp_path / "whole")
+    refused = [one for one in result.trials if one.status == "refused"]
+    trained = [one for one in result.trials if one.status == "trained"]
+    assert refused
+    assert len(trained) == 3
+    for one in refused:
+        assert one.settings == {"data.batch_size": 4096}
+        assert "a batch of 4096 is larger than the 27 samples" in one.reason
+        assert not Run.exists(tmp_path / "whole" / f"trial-{one.number:03d}")
+    assert all(one.settings == {"data.batch_size": 8} and not one.reason for one in trained)
+    again = search(pattern_store, tmp_path / "whole", **extent, resume=True)
+    assert again.record() == result.record()
+
+
+def test_a_fault_of_all_trials_ends_the_search(pattern_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(rungs_of_trials, "_REFUSALS", 3)
+    space = {"data.batch_size": [4096]}
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"^0 of 3 draws can be trained.*a batch of 4096"):
+            search(pattern_store, tmp_path / "out", space=space, resume=resume)
+
+
+def test_a_refusal_of_a_run_that_has_begun_ends_the_search(pattern_store, tmp_path, monkeypatch):
+    out, extent = tmp_path / "out", {"trials": 1, "rungs": 1, "steps": 2}
+
+    def interrupt(done, total, latest):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(pattern_store, out, **extent, progress=interrupt)
+    begun = out / "trial-000" / "config.yaml"
+    begun.write_text(begun.read_text().replace("weight_decay: 0.1", "weight_decay: 0.2"))
+    with pytest.raises(UsageError, match=r"trial-000 cannot be resumed with other settings"):
+        search(pattern_store, out, **extent, resume=True)
+
+
+def test_a_winner_that_could_not_be_evaluated_is_refused_before_any_work(
+    pattern_store, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=r"no labeled samples in a split 'test' to .* set data"):
+        search(pattern_store, out, **{"data.val_split": "test"})
+    unlabeled = tmp_path / "unlabeled"
+    make_store(unlabeled, labelled=False)
+    with pytest.raises(UsageError, match="no labeled samples in a split 'val'"):
+        search(unlabeled / "store", out)
+    with pytest.raises(UsageError, match="'nonsense' cannot be used"):
+        search(pattern_store, out, device="nonsense")
+    several = property(lambda split: object() if split.name == "train" else None)
+    monkeypatch.setattr(Split, "label_sets", several)
+    with pytest.raises(UsageError, match="differ in whether samples have several labels"):
+        search(pattern_store, out)
+    assert not out.exists()
+
+
 def test_a_run_that_diverges_loses(pattern_store, tmp_path):
     space = {"optim.lr": [1e-3, 1e30]}
     result = search(pattern_store, tmp_path / "out", space=space, trials=4)
@@ -293,11 +365,35 @@ def test_a_run_that_diverges_loses(pattern_store, tmp_path):
         ({"optim.lr": {"low": float("nan"), "high": 1.0}}, "takes low and high"),
         ({"schedule.steps": [10, 20]}, "all trials share"),
         ({"data.val_split": ["val"]}, "all trials share"),
+        (
+            {"optim.lr": [1e-3, datetime.date(2020, 1, 1)]},
+            r"optim\.lr the value '2020-01-01' \(date",
+        ),
+        ({"optim": {"lr": datetime.date(2020, 1, 1)}}, "which JSON does not have"),
+        ({"optim.lr": [float("nan")]}, "give a finite number"),
+        ({"optim.lr": [1e-3], "optim": {"lr": [9e-3]}}, r"names optim\.lr more than once"),
+        ({"model.depth": {"low": 1.5, "high": 4}}, "is a whole number"),
     ],
 )
 def test_false_spaces_are_refused(space, words):
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words) as refusal:
         Space.read(space)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_setting_decides_if_its_range_is_of_whole_numbers():
+    ends = {"low": 0, "high": 1}
+    names = ["optim.lr", "optim.clip_grad", "schedule.warmup_steps", "model.depth"]
+    space = Space.read(dict.fromkeys(names, ends))
+    draws = [space.draw(trial, seed=0) for trial in range(50)]
+    for name in names[:2]:
+        assert len({draw[name] for draw in draws}) == 50
+        assert all(0 <= draw[name] <= 1 for draw in draws)
+    for name in names[2:]:
+        assert {draw[name] for draw in draws} == {0, 1}
+    written = Space.read({"model.depth": {"low": "1e0", "high": 4.0}})
+    assert written.values["model.depth"].at(0.5) in (2, 3)
+    assert isinstance(written.values["model.depth"].at(0.5), int)
 
 
 def test_a_space_is_read_from_a_file(tmp_path):
@@ -329,7 +425,8 @@ def test_runs_of_epochs_or_pixels_are_refused(pattern_store, tmp_path):
         search(pattern_store, tmp_path / "out", epochs=1)
     with pytest.raises(UsageError, match=r"data\.pixels"):
         search(pattern_store, tmp_path / "out", pixels="photos")
-    filter_store(pattern_store, tmp_path / "ones", rows={"train": np.array([0, 12, 24])})
+    rows = {"train": np.array([0, 12, 24]), "val": np.arange(15)}
+    filter_store(pattern_store, tmp_path / "ones", rows=rows)
     with pytest.raises(UsageError, match=r"0 of the 3 samples .* some must be, and"):
         search(tmp_path / "ones", tmp_path / "few")
     assert not (tmp_path / "out").exists()

@@ -32,10 +32,10 @@ class TrialResult:
     Attributes:
         number: its number.
         settings: the drawn settings, by dotted name.
-        status: refused (the settings give no network), too large, drawn (and not trained, for
-            lack of time), trained (to the last of its rungs) or diverged.
+        status: refused (the settings give no network, or training refuses them), too large, drawn
+            (and not trained, for lack of time), trained (to the last of its rungs) or diverged.
         reason: why it was refused or is too large; empty otherwise.
-        bytes: bytes of its weights in float32; None if it was refused.
+        bytes: bytes of its weights in float32; None if the settings give no network.
         flops: operations of a forward pass of one sample; None likewise.
         judgments: scores by the step of the rung.
     """

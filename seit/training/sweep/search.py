@@ -28,6 +28,8 @@ RECIPE_NAME = "best.yaml"
 _LOG = logging.getLogger(__name__)
 _DRAWS = 50
 """Most draws per trial that fits, before the limits count as too tight."""
+_REFUSALS = 50
+"""Most draws that training refuses before the first that it takes."""
 
 
 class Search:
@@ -67,17 +69,28 @@ class Search:
         return self._end(winner, original)
 
     def _first_rung(self, mark: int) -> list[Trial]:
-        """Draw trials and train them to the first rung; return those that were."""
+        """Draw trials and train them to the first rung; return those that were.
+
+        Raises:
+            UsageError: too few can be trained.
+        """
         wanted = self.record.num_trained or self._affordable()
+        most, refused = _DRAWS * wanted, 0
         alive: list[Trial] = []
-        for trial in self._draws(wanted):
+        for trial in self._draws(most):
             if alive and self.record.num_trained is None and not self._has_time(len(alive) + 1):
                 _LOG.info("%d trials are what the budget pays for", len(alive))
                 break
-            self._judge(trial, mark, cost=self.rungs.cost(wanted))
-            alive.append(trial)
+            if self._judge(trial, mark, cost=self.rungs.cost(wanted)):
+                alive.append(trial)
+            else:
+                refused += 1
             if len(alive) == wanted:
                 break
+            if not alive and refused == _REFUSALS:
+                raise UsageError(self._refusal(0, wanted, draws=trial.number + 1))
+        else:
+            raise UsageError(self._refusal(len(alive), wanted, draws=most))
         self._write(replace(self.record, num_trained=len(alive)))
         return alive
 
@@ -95,14 +108,9 @@ class Search:
         steps = sum(trial.steps for trial in self.record.trials)
         return spent / max(steps, 1) * self.rungs.cost(number) <= limit
 
-    def _draws(self, wanted: int) -> Iterator[Trial]:
-        """Yield the trials that give a network within the limits; record the others.
-
-        Raises:
-            UsageError: too few do.
-        """
-        given = 0
-        for number in range(_DRAWS * wanted):
+    def _draws(self, most: int) -> Iterator[Trial]:
+        """Yield those of ``most`` draws that give a network within the limits; record the rest."""
+        for number in range(most):
             settings = self.space.draw(number, seed=self.config.run.seed)
             result = TrialResult(number=number, settings=settings, status="refused")
             try:
@@ -122,11 +130,7 @@ class Search:
                 continue
             if all(one.number != number for one in self.record.trials):
                 self._write(self.record.with_trial(replace(result, status="drawn")))
-            given += 1
             yield trial
-            if given == wanted:
-                return
-        raise UsageError(self._refusal(given, wanted))
 
     def _beyond(self, found: TrialResult) -> str:
         """Return in what a network exceeds the limits; an empty text if in nothing."""
@@ -137,25 +141,29 @@ class Search:
                 return f"{value:,} {name}, over {limit:,}"
         return ""
 
-    def _refusal(self, given: int, wanted: int) -> str:
+    def _refusal(self, given: int, wanted: int, *, draws: int) -> str:
         large = [one for one in self.record.trials if one.status == "too large"]
         refused = [one for one in self.record.trials if one.status == "refused"]
-        text = f"{given} of {_DRAWS * wanted:,} draws can be trained, and {wanted} are wanted"
+        text = f"{given} of {draws:,} draws can be trained, and {wanted} are wanted"
         if large:
             least = {name: min(getattr(one, name) for one in large) for name in ("bytes", "flops")}
             text += (
                 f"; the smallest that is too large has {least['bytes']:,} bytes, and the least "
                 f"operations are {least['flops']:,} FLOPs: raise --max-bytes or --max-flops"
             )
-        elif refused:
+        if refused:
             text += f"; {refused[0].reason}"
         return text
 
-    def _judge(self, trial: Trial, mark: int, *, cost: int) -> None:
-        """Train a trial to a rung, unless the record has its score there, and record the score."""
+    def _judge(self, trial: Trial, mark: int, *, cost: int) -> bool:
+        """Train a trial to a rung, unless the record has its score there, and record the score.
+
+        Returns:
+            False if training refuses the settings before the run has begun, which is recorded.
+        """
         known = self._result_of(trial)
         if str(mark) in known.judgments:
-            return
+            return True
         before, spent = known.steps, sum(one.steps for one in self.record.trials)
 
         def tell(done: int, total: int, latest: Mapping[str, float]) -> None:
@@ -163,7 +171,14 @@ class Search:
             if self.progress is not None:
                 self.progress(spent + done - before, cost, latest)
 
-        (top1, loss), seconds = trial.train_to(mark, self.store, tell)
+        try:
+            (top1, loss), seconds = trial.train_to(mark, self.store, tell)
+        except UsageError as error:
+            if trial.has_begun:
+                raise
+            _LOG.info("trial %d is refused: %s", trial.number, error)
+            self._write(self.record.with_trial(replace(known, status="refused", reason=str(error))))
+            return False
         is_lost = (top1, loss) == WORST
         judgment = Judgment(
             top1=None if is_lost else top1, loss=None if is_lost else loss, seconds=seconds
@@ -175,9 +190,11 @@ class Search:
         found = replace(
             known,
             status="diverged" if is_lost else "trained",
+            reason="",
             judgments={**known.judgments, str(mark): judgment},
         )
         self._write(self.record.with_trial(found))
+        return True
 
     def _best(self, trials: list[Trial], number: int, *, mark: int) -> list[Trial]:
         """Return the best trials by their scores at a rung, in the order of their numbers."""

@@ -5,12 +5,14 @@ the setting's name alone.
 """
 
 import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from typing_extensions import override
 
@@ -103,11 +105,18 @@ class Space:
         """Read a space from a YAML file, or from a mapping.
 
         Raises:
-            UsageError: it is missing, empty, or names unknown settings or no range.
+            UsageError: it is missing, empty, names unknown settings, a setting twice or no range,
+                or has values that JSON does not.
         """
         origin = "the space" if isinstance(given, Mapping) else f"the space {given}"
         body = given if isinstance(given, Mapping) else read_yaml(Path(given))
-        values = dict(_walk(body, "", origin))
+        named = _walk(body, "", origin)
+        values = dict(named)
+        twice = sorted(
+            name for name, count in Counter(name for name, _ in named).items() if count > 1
+        )
+        if twice:
+            raise UsageError(f"{origin} names {twice[0]} more than once; name it once")
         if not 1 <= len(values) <= _MAX_SETTINGS:
             raise UsageError(
                 f"{origin} names {len(values)} settings; it takes 1 to {_MAX_SETTINGS}, such as "
@@ -145,13 +154,21 @@ def _walk(body: Mapping[str, Any], prefix: str, origin: str) -> list[tuple[str, 
         elif isinstance(value, Mapping):
             found.append((name, _range(value, name, origin)))
         else:
-            found.append((name, Choice((value,))))
+            found.append((name, _choice([value], name, origin)))
     return found
 
 
 def _choice(values: Sequence[Any], name: str, origin: str) -> Choice:
     if not values:
         raise UsageError(f"{origin} lists no value for {name}; list at least one")
+    for value in values:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"{origin} gives {name} the value {str(value)[:100]!r} ({type(value).__name__}), "
+                "which JSON does not have; give a finite number, text, true, false or null"
+            ) from error
     return Choice(tuple(values))
 
 
@@ -173,7 +190,25 @@ def _range(body: Mapping[str, Any], name: str, origin: str) -> Range:
         )
     assert low is not None
     assert high is not None
+    number = _number_type(name)
+    if number is not None:
+        ends = number(low), number(high)
+        if number is int and ends != (low, high):
+            raise UsageError(
+                f"{origin} gives {name} the range {dict(body)}, and it is a whole number; take "
+                "whole numbers as low and high"
+            )
+        low, high = ends
     return Range(low, high, log)
+
+
+def _number_type(name: str) -> type[int] | type[float] | None:
+    """Return the type of a setting's numbers; None if it has both types, or none."""
+    hint: Any = TrainConfig
+    for part in name.split("."):
+        hint = get_type_hints(hint).get(part) if is_dataclass(hint) else None
+    found = {int, float} & {hint, *get_args(hint)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _number(value: Any) -> float | None:

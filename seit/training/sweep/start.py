@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seit.config import flatten, to_mapping
+from seit.devices import choose_device
 from seit.errors import UsageError
 from seit.locks import locked_folder
 from seit.progress import Progress
@@ -14,6 +15,7 @@ from seit.shards import Store, as_store, open_store
 from seit.stores import hold_out_samples
 from seit.stream import held_out
 from seit.training.config import OF_THE_MACHINE, TrainConfig
+from seit.training.feeds import has_labels
 from seit.training.sweep.extent import SweepConfig
 from seit.training.sweep.record import enter_sweep
 from seit.training.sweep.result import SweepResult
@@ -57,7 +59,7 @@ def sweep_settings(
     """
     opened = as_store(store)
     out, extent = Path(out), extent or SweepConfig()
-    _check(config)
+    _check(config, opened)
     found = Space.read(space)
     assert config.schedule.steps is not None
     rungs = Rungs(steps=config.schedule.steps, count=extent.rungs, reduction=extent.reduction)
@@ -70,13 +72,32 @@ def sweep_settings(
         return search.finish(opened)
 
 
-def _check(config: TrainConfig) -> None:
+def _check(config: TrainConfig, store: Store) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("a sweep runs in one process; start it without torchrun")
     if config.schedule.steps is None:
         raise UsageError("a sweep counts in steps, and the settings count epochs; pass --steps")
     if config.data.pixels is not None:
         raise UsageError("a sweep takes tokens, and data.pixels names images; leave it out")
+    choose_device(config.run.device)
+    _check_splits(config, store)
+
+
+def _check_splits(config: TrainConfig, store: Store) -> None:
+    """Check that the winner can be evaluated on the validation split."""
+    train, val = store[config.data.train_split], config.data.val_split
+    if val not in store or not has_labels(store[val]):
+        others = [name for name in store if name != train.name and has_labels(store[name])]
+        named = f"set data.val_split to {' or '.join(others)}, or " if others else ""
+        raise UsageError(
+            f"{store.folder} has no labeled samples in a split {val!r} to evaluate the winner on; "
+            f"{named}tokenize again with a val/ folder, or by `seit tokenize --val-fraction`"
+        )
+    if (train.label_sets is None) != (store[val].label_sets is None):
+        raise UsageError(
+            f"the splits of {store.folder} differ in whether samples have several labels; give "
+            "both splits the column labels, or both the column label"
+        )
 
 
 def _plan(config: TrainConfig, store: Store, space: Space, extent: SweepConfig) -> dict[str, Any]:

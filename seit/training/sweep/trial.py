@@ -88,6 +88,7 @@ class Trial:
         A run that diverges has the worst score.
 
         Raises:
+            UsageError: training refuses the settings; there is no run unless it had begun.
             SeitError: a file cannot be written.
             KeyboardInterrupt: at SIGINT or SIGTERM.
         """
@@ -112,9 +113,14 @@ class Trial:
                 return WORST, time.perf_counter() - started
         return self._score(step), time.perf_counter() - started
 
+    @property
+    def has_begun(self) -> bool:
+        """True if there is a run; one that is refused before its first checkpoint is removed."""
+        return Run.exists(self.folder)
+
     def _has_reached(self, step: int) -> bool:
         """Return whether a checkpoint lies at the step or behind it, or the run has finished."""
-        if not Run.exists(self.folder):
+        if not self.has_begun:
             return False
         run = Run(self.folder)
         is_done = run.info["status"] == "finished"
