@@ -409,6 +409,7 @@ def test_where_the_weights_came_from_is_recorded_and_compared(store, finished, t
         "model": "vit_tiny_patch16_224",
         "steps": 4,
         "store": store.card.seal,
+        "labels": sorted(store.classes),
     }
     assert run.info["tokenizer"]["fingerprint"] == store.card.tokenizer.fingerprint
     page = (out / "report.html").read_text()
