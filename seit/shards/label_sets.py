@@ -87,14 +87,14 @@ def has_label_sets(split: "Split") -> bool:
     if not split.classes or not len(split):
         return False
     known, last = set(split.classes), len(split.block_sizes) - 1
-    is_told = False
+    is_settled = False
     for number in dict.fromkeys([0, last, *range(1, last)]):
-        if is_told and number not in (0, last):
+        if is_settled and number not in (0, last):
             return False
         shard, block = split.block_at(number)
         try:
             labels = shard.open_block(block, Kind.LABELS)
-            is_told |= not split.store.card.is_merged and bool((labels >= 0).any())
+            is_settled |= not split.store.card.is_merged and bool((labels >= 0).any())
             if (labels >= 0).all():
                 continue
             entries = shard.open_block(block, Kind.METADATA)
