@@ -31,6 +31,8 @@ _SHORT_NAMES: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Settings with a flag of their own, by verb and flag, besides those that all verbs share."""
+_BACKBONES: Mapping[str, str] = {"compress": "compression.student"}
+"""Settings that name a recipe of the backbone to train, by verb."""
 _METHODS: Mapping[str, str] = {
     "tune": "seit.models",
     _SPEECH: "seit.models",
@@ -91,6 +93,7 @@ def plan_run(
         resumed=Path(out) if resume and out is not None else None,
         changes=changes,
         short_names=_SHORT_NAMES[verb],
+        backbone_setting=_BACKBONES.get(verb),
     )
     return settings
 

@@ -1,19 +1,17 @@
 """A smaller student that learns from the run."""
 
 import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from torch import nn
 from typing_extensions import override
 
 from seit.compression.config import CompressConfig
-from seit.compression.training import Compressing, Training
-from seit.config import build, read_yaml
+from seit.compression.training import Compressing
 from seit.errors import UsageError
 from seit.models import StoredWeights
-from seit.recipes import find_recipe
 from seit.shards import Store
-from seit.training import ModelConfig, Ranks, Run
+from seit.training import Ranks, Run
 
 
 class Student(Compressing):
@@ -41,25 +39,3 @@ class Student(Compressing):
     @override
     def stored(self, model: nn.Module) -> StoredWeights:
         return StoredWeights.of(copy.copy(model.state_dict()), {})
-
-
-class Distillation(Training):
-    """Training of a student."""
-
-    def __init__(self) -> None:
-        super().__init__(Student, "a smaller network that learns from the run")
-
-    @override
-    def settle(self, config: CompressConfig, source: Run) -> CompressConfig:
-        name = config.compression.student
-        if name is None:
-            return config
-        values = read_yaml(find_recipe(name).path).get("model", {})
-        own = source.config.model
-        asked = {
-            one.name: getattr(config.model, one.name)
-            for one in fields(own)
-            if getattr(config.model, one.name) != getattr(own, one.name)
-        }
-        model = build(ModelConfig, {**values, **asked}, origin=f"the recipe {name}")
-        return replace(config, model=model)

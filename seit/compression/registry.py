@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from seit.compression.config import MethodName
-from seit.compression.distillation import Distillation
+from seit.compression.distillation import Student
 from seit.compression.int8.methods import Int8
 from seit.compression.method import Method
 from seit.compression.pruning.objective import PrunedClassification
@@ -22,5 +22,5 @@ METHODS: Mapping[MethodName, Method] = {
     "mixed": Mixed(),
     "qat": Training(QuantizedClassification, "weights and inputs of layers trained in few bits"),
     "prune": Training(PrunedClassification, "weights or whole parts removed, the rest trained"),
-    "distill": Distillation(),
+    "distill": Training(Student, "a smaller network that learns from the run"),
 }

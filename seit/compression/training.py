@@ -122,14 +122,9 @@ class Training(Method):
         self.objective = objective
         self.summary = summary
 
-    def settle(self, config: CompressConfig, source: Run) -> CompressConfig:  # noqa: ARG002
-        """Return the settings of the run to train, from those asked for and the source."""
-        return config
-
     @override
     def run(self, task: Task) -> CompressResult:
-        source = task.source
-        config = self.settle(task.config, Run.open(source))
+        config, source = task.config, task.source
         result = run_objective(
             lambda ranks, _: self.objective(config, task.store, ranks, Run.open(source)),
             config,

@@ -51,12 +51,13 @@ def resolve_settings(
     resumed: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     short_names: Mapping[str, str] | None = None,
+    backbone_setting: str | None = None,
 ) -> Config:
     """Resolve the settings of a run.
 
-    Precedence: ``changes``, ``SEIT_…`` variables, ``config``, the backbone of ``init_from``,
-    ``recipe``, defaults. If ``changes`` name another backbone than the recipe's, only its
-    stochastic depth is kept.
+    Precedence: ``changes``, ``SEIT_…`` variables, ``config``, the backbone of ``init_from`` or of
+    the recipe that ``backbone_setting`` names, ``recipe``, defaults. If ``changes`` name another
+    backbone than the recipe's, only its stochastic depth is kept.
 
     Args:
         kind: the config's class.
@@ -69,6 +70,8 @@ def resolve_settings(
         changes: settings by flag (``steps``), by path (``"optim.lr"``) or nested. A flag of None
             leaves the setting unchanged.
         short_names: paths of settings with their own flag, by flag, besides `SHORT_NAMES`.
+        backbone_setting: path of the setting that may name a recipe, whose backbone is then taken
+            instead of that of ``init_from``.
 
     Raises:
         UsageError: a setting is unknown (the message suggests the nearest name) or of the wrong
@@ -93,6 +96,10 @@ def resolve_settings(
     layers = (_of_config(config), from_environment(kind), nest(flags, origin=_ORIGIN))
     start = merge(*layers).get("init_from")
     started = backbone_of(start, resumed=resumed) if start and "model.name" not in flags else {}
+    named = flatten(merge(*layers)).get(backbone_setting) if backbone_setting else None
+    if named is not None:
+        of_named = read_yaml(find_recipe(str(named)).path).get("model", {})
+        started = {**started, "model": {**to_mapping(ModelConfig()), **of_named}}
     layer = merge(*layers).get("layer")
     if layer is not None:
         started = merge(started, {"model": _up_to(layer, merge(base, started, *layers))})

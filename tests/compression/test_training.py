@@ -1,8 +1,6 @@
 """Methods that train for few bits, and students: what is stored is what was evaluated."""
 
-from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,8 +9,7 @@ import torch
 from onnx import numpy_helper
 
 import seit
-from seit.compression import CompressConfig, CompressionConfig
-from seit.compression.distillation import Distillation
+from seit.api import plan_run
 from seit.compression.quantization_aware.calibration import fit_steps
 from seit.compression.quantization_aware.objective import QuantizedClassification
 from seit.errors import UsageError
@@ -189,14 +186,22 @@ def test_a_student_learns_from_the_run(learned, pattern_store, tmp_path):
         compress(learned, pattern_store, tmp_path / "same", "distill")
 
 
-def test_a_student_can_be_that_of_a_recipe():
-    named = CompressConfig(compression=CompressionConfig(student="small-cpu"))
-    source = SimpleNamespace(config=SimpleNamespace(model=named.model))
-    model = Distillation().settle(named, source).model
+def test_a_student_can_be_that_of_a_recipe(learned, pattern_store):
+    source = Run.open(learned).config.model
+
+    def planned(name="small-cpu", **changes):
+        settings = plan_run(
+            "compress",
+            pattern_store,
+            init_from=learned,
+            method="distill",
+            **{"compression.student": name, **changes},
+        )
+        return settings.model
+
+    model = planned()
     assert (model.embed_dim, model.depth, model.stem) == (128, 4, "early/4")
-    smaller = replace(named, model=replace(named.model, embed_dim=16, num_heads=2))
-    model = Distillation().settle(smaller, source).model
-    assert (model.embed_dim, model.num_heads, model.depth, model.stem) == (16, 2, 4, "early/4")
-    unknown = CompressConfig(compression=CompressionConfig(student="smal-cpu"))
+    model = planned(**{"model.embed_dim": source.embed_dim, "model.num_heads": source.num_heads})
+    assert (model.embed_dim, model.depth, model.stem) == (source.embed_dim, 4, "early/4")
     with pytest.raises(UsageError, match="did you mean 'small-cpu'"):
-        Distillation().settle(unknown, source)
+        planned("smal-cpu")
