@@ -42,7 +42,8 @@ class AugmentConfig:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Range of a random crop's fraction of the grid's area, above 0, at most 1."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of width / height of a random crop."""
+    """Range of width / height of a random crop, relative to the grid's own: 1 keeps the grid's
+    proportions, and crops of ``crop_scale`` 1 and ratio 1 are the whole grid, of any shape."""
     interpolation: Interpolation = "bicubic"
     """Interpolation of random crops: ``bicubic`` or ``bilinear``."""
     synonym_prob: float = 0.25

@@ -39,22 +39,25 @@ def random_crop_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> CropBoxes:
-    """Draw a crop per sample, with the distribution of torchvision's RandomResizedCrop.
+    """Draw a crop per sample; on square grids, distributed as torchvision's RandomResizedCrop.
 
     Draws ten times an area fraction, uniform in ``scale``, and a width-to-height ratio, log-uniform
-    in ``ratio``; places the first rounded shape that fits the grid uniformly. If none fits, takes
-    the largest center crop with a ratio within ``ratio``.
+    in ``ratio`` times the grid's own; places the first rounded shape that fits the grid uniformly.
+    If none fits, takes the largest center crop with a ratio within bounds. Crops are resized to the
+    proportions of their grid, so a relative ratio of 1 stretches nothing, as torchvision's 1 does
+    for square outputs, and with a scale of 1 it is the whole grid.
 
     Args:
         random: the samples' draws.
         size: (H, W).
         scale: range of the area fraction, above 0, at most 1.
-        ratio: range of width / height, above 0.
+        ratio: range of width / height, relative to W / H, above 0.
 
     Returns:
         Boxes within the grid, at least one cell large.
     """
     H, W = size
+    ratio = ratio_in_cells(size, ratio)
     u = random.uniform(Op.CROP_SHAPE, (2, NUM_TRIES))
     area = (scale[0] + (scale[1] - scale[0]) * u[:, 0]) * (H * W)
     aspect = aspect_ratios(u[:, 1], ratio)
@@ -72,6 +75,12 @@ def random_crop_boxes(
     return CropBoxes(corner[:, 0], corner[:, 1], height, width)
 
 
+def ratio_in_cells(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[float, float]:
+    """Convert a range of width / height relative to a grid (H, W) to one in cells."""
+    own = size[1] / size[0]
+    return ratio[0] * own, ratio[1] * own
+
+
 def aspect_ratios(u: Tensor, ratio: tuple[float, float]) -> Tensor:
     """Map uniform numbers in [0, 1) to log-uniform ratios within bounds."""
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
@@ -79,7 +88,7 @@ def aspect_ratios(u: Tensor, ratio: tuple[float, float]) -> Tensor:
 
 
 def fallback_shape(H: int, W: int, ratio: tuple[float, float]) -> tuple[int, int]:
-    """Return the largest shape with a ratio within bounds, rounded, at least one cell."""
+    """Return the largest shape with a ratio in cells within bounds, rounded, at least one cell."""
     low, high = ratio
     if low * H > W:
         return max(1, round(W / low)), W

@@ -41,7 +41,7 @@ class Geometry:
         max_shear: maximum shear along each axis, in degrees, 0–80; one way only, as in
             TokenAdapt's code.
         crop_scale: range of the crop's area fraction, above 0, at most 1.
-        crop_ratio: range of width / height of the crop.
+        crop_ratio: range of width / height of the crop, relative to the grid's own.
     """
 
     flip_prob: float = 0.5

@@ -95,8 +95,12 @@ def test_autocast_does_not_lower_the_precision():
 
 
 def reference_boxes(u, place, grid, scale, ratio):
-    """RandomResizedCrop as its documentation tells it, one sample at a time in float64."""
+    """RandomResizedCrop as its documentation tells it, one sample at a time in float64.
+
+    Its ratios are taken relative to the grid's own.
+    """
     H, W = grid
+    ratio = [one * W / H for one in ratio]
     for area_draw, ratio_draw in zip(*u, strict=True):
         area = H * W * (scale[0] + (scale[1] - scale[0]) * area_draw)
         aspect = math.exp(
@@ -117,7 +121,10 @@ def reference_boxes(u, place, grid, scale, ratio):
         ((8, 8), SCALE, RATIO),
         ((16, 24), SCALE, RATIO),
         ((224, 256), (0.2, 1.0), RATIO),
-        ((16, 24), (0.8, 1.0), (1.8, 2.6)),
+        ((16, 24), (0.8, 1.0), (1.2, 1.8)),
+        ((8, 50), SCALE, RATIO),
+        ((2, 375), (0.35, 1.0), RATIO),
+        ((1, 375), SCALE, RATIO),
     ],
 )
 def test_boxes_equal_the_reference_loop(grid, scale, ratio):
@@ -154,8 +161,50 @@ def test_shapes_have_the_distribution_of_torchvision():
 )
 def test_a_crop_that_never_fits_falls_back_to_the_centre(grid, ratio):
     ours = random_crop_boxes(draws(5), grid, scale=(1, 1), ratio=ratio)
-    theirs = RandomResizedCrop.get_params(torch.empty(3, *grid), [1.0, 1.0], list(ratio))
+    in_cells = [one * grid[1] / grid[0] for one in ratio]
+    theirs = RandomResizedCrop.get_params(torch.empty(3, *grid), [1.0, 1.0], in_cells)
     assert [tuple(box) for box in torch.stack(ours, dim=1).tolist()] == [theirs] * 5
+
+
+@pytest.mark.parametrize("grid", [(16, 64), (40, 100), (2, 375), (8, 50), (1, 375), (375, 1)])
+def test_a_crop_of_scale_and_ratio_1_is_the_whole_grid_of_any_shape(grid):
+    boxes = random_crop_boxes(draws(200), grid, scale=(1, 1), ratio=(1, 1))
+    assert torch.stack(boxes, dim=1).unique(dim=0).tolist() == [[0, 0, *grid]]
+
+
+@pytest.mark.parametrize("grid", [(32, 128), (128, 32), (40, 1000)])
+def test_crops_of_a_long_grid_are_as_large_and_as_stretched_as_those_of_a_square(grid):
+    """Shares of both sides have one distribution, whatever the grid's shape."""
+    H, W = grid
+    found = random_crop_boxes(draws(4000), grid, scale=SCALE, ratio=RATIO)
+    shares = torch.stack((found.height / H, found.width / W), dim=1).double()
+    square = random_crop_boxes(draws(4000), (1000, 1000), scale=SCALE, ratio=RATIO)
+    expected = torch.stack((square.height, square.width), dim=1).double() / 1000
+    assert ((shares.mean(0) - expected.mean(0)).abs() < 0.01).all()
+    assert ((shares.std(0) - expected.std(0)).abs() < 0.01).all()
+    stretch = shares[:, 1] / shares[:, 0]
+    half_a_cell = 1 + 0.5 / (0.24 * min(grid))  # 0.24 is the least share of a side
+    assert stretch.min() >= RATIO[0] / half_a_cell
+    assert stretch.max() <= RATIO[1] * half_a_cell
+
+
+def test_crops_of_a_single_row_are_cut_in_time_alone():
+    boxes = random_crop_boxes(draws(4000), (1, 400), scale=SCALE, ratio=RATIO)
+    assert (boxes.height == 1).all()
+    # A row of height 1 is a rounded half of one at least, and as wide times 3/4.
+    assert boxes.width.min() >= 0.5 * 0.75 * 400 - 0.5
+    assert (boxes.width == 400).double().mean() < 0.01
+    assert boxes.left.max() > 200
+    assert 0.7 < (boxes.width / 400).double().mean() < 0.8
+
+
+def test_boxes_of_square_grids_stay_as_they_were():
+    """Runs on images continue bit for bit: boxes of earlier versions."""
+    boxes = random_crop_boxes(draws(6), (32, 32), scale=SCALE, ratio=RATIO)
+    assert torch.stack(boxes, dim=1).tolist() == [
+        *([0, 2, 20, 25], [1, 1, 31, 28], [0, 12, 22, 18]),
+        *([1, 3, 30, 27], [11, 4, 20, 16], [2, 3, 19, 22]),
+    ]
 
 
 def test_the_smallest_grid_has_a_crop():

@@ -1,10 +1,14 @@
 """Defaults fit the store: its modality, its grid, few samples."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from support.stores import build_store, edit_card
 
 import seit
 from seit.api import plan_run
+from seit.augment import TokenAugment
 from seit.config import build, read_yaml
 from seit.continual_learning import ContinualConfig
 from seit.errors import UsageError
@@ -88,6 +92,25 @@ def test_grids_and_sounds_without_a_recipe_are_refused_with_the_nearest(make):
         resolve(TrainConfig, make((1, 2)), "train")
     sounds = make((16, 40), modality="audio")
     assert resolve(TrainConfig, sounds, "train").augment.crop_size == 16
+
+
+@pytest.mark.parametrize("name", ["audio-small-cpu", "speech-small-cpu", "mtm-speech-small-cpu"])
+@pytest.mark.parametrize(
+    ("grid", "levels"), [((16, 64), 1), ((40, 100), 1), ((2, 375), 2), ((8, 50), 8)]
+)
+def test_recipes_of_sounds_train_on_the_whole_grid_of_any_shape(name, grid, levels):
+    """Without edits, masks and mixing, training sees what evaluation sees."""
+    config = recipe(name, PretrainConfig if name.startswith("mtm") else TrainConfig)
+    off = {"synonym_prob": 0, "noise_prob": 0, "mixup_prob": 0, "time_roll": 0}
+    seen = replace(config.augment, **off, freq_masks=0, time_masks=0, crop_size=grid[0] // levels)
+    generator = torch.Generator().manual_seed(0)
+    codebook = torch.randn((levels, 16, 4), generator=generator)
+    augment = TokenAugment(codebook, grid, seen)
+    tokens = torch.randint(16, (20, *grid), generator=generator)
+    places = {"positions": torch.arange(20), "seed": 0, "epoch": 0}
+    found = augment(tokens, torch.zeros(20).long(), **places).inputs
+    assert found.shape == (20, 4, grid[0] // levels, grid[1])
+    torch.testing.assert_close(found, augment.evaluate(tokens))
 
 
 def test_a_recipe_of_another_modality_is_warned_about(make, caplog):

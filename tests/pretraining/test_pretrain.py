@@ -587,10 +587,11 @@ def test_recipes_of_pretraining_do_what_their_papers_do():
     # Nothing is cut off and nothing interpolated where the network takes whole grids.
     whole = replace(further.augment, crop_size=8)
     codes = torch.randn((32, 4), generator=torch.Generator().manual_seed(0))
-    augment = TokenAugment(codes, (8, 8), whole)
-    tokens = torch.randint(32, (5, 8, 8), generator=torch.Generator().manual_seed(1))
-    seen = augment(tokens, torch.zeros(5).long(), positions=torch.arange(5), seed=0, epoch=0)
-    torch.testing.assert_close(seen.inputs, augment.evaluate(tokens))
+    for grid in ((8, 8), (8, 50)):
+        augment = TokenAugment(codes, grid, whole)
+        tokens = torch.randint(32, (5, *grid), generator=torch.Generator().manual_seed(1))
+        seen = augment(tokens, torch.zeros(5).long(), positions=torch.arange(5), seed=0, epoch=0)
+        torch.testing.assert_close(seen.inputs, augment.evaluate(tokens))
 
 
 # ------------------------------------------------------------------------ runs of earlier versions

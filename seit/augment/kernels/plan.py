@@ -11,7 +11,13 @@ from torch import Tensor
 from seit.augment.base import second_share
 from seit.augment.beta import beta_weights
 from seit.augment.config import AugmentConfig
-from seit.augment.crop import NUM_TRIES, aspect_ratios, fallback_shape, random_crop_boxes
+from seit.augment.crop import (
+    NUM_TRIES,
+    aspect_ratios,
+    fallback_shape,
+    random_crop_boxes,
+    ratio_in_cells,
+)
 from seit.augment.cutmix import cutmix_boxes
 from seit.augment.erase import ERASED_RATIO, erase_boxes
 from seit.augment.kernels.columns import PLAN_COLUMNS
@@ -129,7 +135,8 @@ def draw_plan_triton(
     u = draw_triton(
         random.positions, random.key, Op.CROP_SHAPE, count=2 * NUM_TRIES, dtype=torch.float32
     )
-    aspect = aspect_ratios(u[:, NUM_TRIES:], config.crop_ratio)
+    crop_ratio = ratio_in_cells(grid, config.crop_ratio)
+    aspect = aspect_ratios(u[:, NUM_TRIES:], crop_ratio)
     mixes = config.cutmix_prob > 0
     share = beta_weights(random, alpha=config.cutmix_alpha) if mixes else None
     blend = own_share = erased_ratio = blanks = None
@@ -171,7 +178,7 @@ def draw_plan_triton(
                 config.erase_prob,
                 GRID=grid,
                 SIZE=size,
-                FALLBACK=fallback_shape(*grid, config.crop_ratio),
+                FALLBACK=fallback_shape(*grid, crop_ratio),
                 FREQ_MASKS=config.freq_masks,
                 FREQ_MOST=int(config.freq_mask_max * size[0]),
                 TIME_MASKS=config.time_masks,
