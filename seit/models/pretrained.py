@@ -1,19 +1,22 @@
 """Initialization from timm's pretrained weights of the same backbone.
 
 What timm's own network and ours have in common is loaded by name, strictly. What differs is fresh:
-the stem, which takes tokens, and the classifier. The position embedding of a ViT is resampled to
-our grid (bicubic, timm's `resample_abs_pos_embed`), and the final norm of a ViT that pools a class
-token becomes the norm after our mean.
+the stem, which takes tokens, and the classifier. Position embeddings of a ViT are resampled to our
+grid (bicubic, timm's `resample_abs_pos_embed`), tables of relative positions to our windows (by
+timm's `resize_rel_pos_bias_table_simple`), and the final norm of a ViT that pools a class token
+becomes the norm after our mean. Grids and windows are compared, not numbers of weights: 7 × 28
+patches are as many as 14 × 14.
 
 Legend: D model dim, L patches, P tokens before them.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table_simple, to_2tuple
 from torch import Tensor, nn
 
 from seit.errors import DamagedError, UsageError
@@ -22,6 +25,7 @@ from seit.models.timm_models import settle, sketch
 from seit.tensors import first_not_finite
 
 _POSITIONS = "pos_embed"
+_RELATIVE = "relative_position_bias_table"
 _SHOWN = 3
 
 
@@ -31,8 +35,9 @@ class Loaded:
 
     Attributes:
         loaded: names that were loaded as they are.
-        resampled: position embeddings of another grid.
-        fresh: names with new values: the stem, and the classifier unless it was asked for.
+        resampled: position embeddings of another grid, and relative ones of another window.
+        fresh: names with new values: the stem, the classifier unless it was asked for, and weights
+            of other shapes that cannot be resampled.
         unused: names of the file that the network lacks.
     """
 
@@ -70,7 +75,8 @@ def load_pretrained(
     if (bad := first_not_finite(given)) is not None:
         raise DamagedError(f"{origin}: {bad} is not finite; take another file")
     own = model.state_dict()
-    theirs = sketch(name, settle(name, kwargs)).state_dict()
+    original = sketch(name, settle(name, kwargs))
+    theirs = original.state_dict()
     given = _with_our_norm(given, own)
     foreign = [key for key in given if key not in theirs and key not in own]
     if foreign:
@@ -86,8 +92,8 @@ def load_pretrained(
         if key not in given:
             raise UsageError(f"{origin} is not one of {name!r}: it lacks {key}")
         found = given[key]
-        if key.rpartition(".")[2] == _POSITIONS and found.shape != value.shape:
-            found = _resampled(found, value, model, origin)
+        if (fitted := _resampled(key, found, value, model, original, origin)) is not None:
+            found = fitted
             resampled.append(key)
         if found.shape != value.shape:
             what = "; leave --pretrained-head out" if key in head else ""
@@ -106,16 +112,20 @@ def load_pretrained(
 
 
 def _replaced(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> set[str]:
-    """Return our weights in modules that timm's network lacks, or has with other shapes."""
-    modules = {
-        key.rpartition(".")[0]
+    """Return our weights that timm's network lacks, or has with other shapes.
+
+    All of a module whose ``weight`` is one of them, since its bias and its statistics belong to it.
+    """
+    misfits = {
+        key
         for key, value in own.items()
-        if key.rpartition(".")[2] != _POSITIONS
+        if key.rpartition(".")[2] not in (_POSITIONS, _RELATIVE)
         and "." in key
         and not _is_norm_of_mean(key)
         and (key not in theirs or theirs[key].shape != value.shape)
     }
-    return {key for key in own if "." in key and key.rpartition(".")[0] in modules}
+    modules = {key.rpartition(".")[0] for key in misfits if key.endswith(".weight")}
+    return misfits | {key for key in own if "." in key and key.rpartition(".")[0] in modules}
 
 
 def _is_norm_of_mean(key: str) -> bool:
@@ -129,22 +139,97 @@ def _with_our_norm(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[
     return {f"fc_{key}" if key.startswith("norm.") else key: one for key, one in given.items()}
 
 
-def _resampled(found: Tensor, value: Tensor, model: nn.Module, origin: str) -> Tensor:
-    """Return position embeddings (1, P + L, D) of our grid."""
+def _resampled(
+    key: str, found: Tensor, value: Tensor, model: nn.Module, original: nn.Module, origin: str
+) -> Tensor | None:
+    """Return positions of a file at our places; None for other weights, and if places agree."""
+    owner, _, kind = key.rpartition(".")
+    if kind == _POSITIONS:
+        return _resampled_positions(found, value, model, original, origin)
+    if kind == _RELATIVE:
+        ours, theirs = _window_of(model, owner), _window_of(original, owner)
+        return _resampled_table(found, value, ours, theirs, origin)
+    return None
+
+
+def _resampled_positions(
+    found: Tensor, value: Tensor, model: nn.Module, original: nn.Module, origin: str
+) -> Tensor | None:
+    """Return position embeddings (1, P + L, D) of our grid; None if the file's has this grid."""
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     if getattr(model, "no_embed_class", False):
         prefix = 0
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    patches = found.shape[1] - prefix if found.ndim == 3 else -1
-    side = round(max(patches, 0) ** 0.5)
-    if grid is None or patches < 1 or side * side != patches or found.shape[2] != value.shape[2]:
+    grid = _grid_of(model)
+    patches = found.shape[1] - prefix if found.ndim == 3 else 0
+    old = _grid_with(patches, _grid_of(original))
+    if found.shape == value.shape and (
+        grid is None or old in (None, grid) or math.prod(grid) != patches
+    ):
+        return None
+    if grid is None or old is None or found.shape[2] != value.shape[2]:
         raise UsageError(
             f"{origin}: a position embedding of {_shape(found)} cannot be resampled to "
             f"{_shape(value)}; take weights of a square grid and of this size of network"
         )
     with torch.no_grad():
-        made: Tensor = resample_abs_pos_embed(found.float(), list(grid), num_prefix_tokens=prefix)
+        made: Tensor = resample_abs_pos_embed(
+            found.float(), list(grid), old_size=list(old), num_prefix_tokens=prefix
+        )
     return made
+
+
+def _resampled_table(
+    found: Tensor,
+    value: Tensor,
+    ours: tuple[int, int] | None,
+    theirs: tuple[int, int] | None,
+    origin: str,
+) -> Tensor | None:
+    """Return a table (distances, heads) or (heads, h, w) of our window; None if it has this one."""
+    if found.shape == value.shape and ours == theirs:
+        return None
+    if ours is None or not _is_square_table(found, value, ours):
+        raise UsageError(
+            f"{origin}: relative positions of {_shape(found)} cannot be resampled to "
+            f"{_shape(value)}; take weights of a square window and of this size of network"
+        )
+    with torch.no_grad():
+        made: Tensor = resize_rel_pos_bias_table_simple(
+            found.float(), new_window_size=ours, new_bias_shape=tuple(value.shape)
+        )
+    return made
+
+
+def _is_square_table(found: Tensor, value: Tensor, window: tuple[int, int]) -> bool:
+    """Return whether a table is of a square window and of our heads, as timm needs it."""
+    if found.ndim != value.ndim or found.ndim != 2:
+        return found.ndim == value.ndim == 3 and len(found) == len(value)
+    num_others = len(value) - (2 * window[0] - 1) * (2 * window[1] - 1)  # with the class token
+    side = math.isqrt(max(len(found) - num_others, 0))
+    return side > 1 and side**2 == len(found) - num_others and found.shape[1] == value.shape[1]
+
+
+def _grid_of(model: nn.Module) -> tuple[int, int] | None:
+    """Return the rows and columns of a network's patches, if it has them."""
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    return None if grid is None else (int(grid[0]), int(grid[1]))
+
+
+def _grid_with(patches: int, grid: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return ``grid`` if it has so many patches, else the square grid that has, if any."""
+    if grid is not None and math.prod(grid) == patches:
+        return grid
+    side = math.isqrt(max(patches, 0))
+    return (side, side) if patches > 0 and side**2 == patches else None
+
+
+def _window_of(model: nn.Module, owner: str) -> tuple[int, int] | None:
+    """Return the rows and columns of the window of a module's attention, if it has one."""
+    window = getattr(dict(model.named_modules()).get(owner), "window_size", None)
+    if window is None:
+        return None
+    rows, columns = to_2tuple(window)
+    return int(rows), int(columns)
 
 
 def _shape(value: Tensor) -> str:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import seit
 from seit.errors import SeitError, UsageError
-from seit.models import create_model, load_pretrained
+from seit.models import build_backbone, create_model, load_pretrained
 from seit.training import Run, pretrained as source
 
 SIZES = {"embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -65,6 +65,72 @@ def test_a_cnn_keeps_its_stages(pattern_store, stem):
     assert {"layer3.0.conv1.weight", "layer4.0.bn1.running_mean"} <= set(found.loaded)
     for key in found.loaded:
         assert torch.equal(after[key], weights[key]), key
+
+
+@pytest.mark.parametrize("grid", [(7, 28), (14, 14), (28, 28), (7, 14)])
+def test_positions_are_resampled_wherever_grids_differ_not_only_their_sizes(grid):
+    """7 × 28 patches are as many as timm's 14 × 14; rows keep increasing down, columns across."""
+    torch.manual_seed(1)
+    name = "vit_tiny_patch16_224"
+    weights = timm.create_model(name, num_classes=5, **SIZES).state_dict()
+    places = torch.stack(torch.meshgrid(*[torch.arange(14.0)] * 2, indexing="ij"), dim=-1)
+    weights["pos_embed"][0, 1:, :2] = places.reshape(196, 2)
+    kwargs = {"channels": 4, "input_size": tuple(2 * side for side in grid), "num_classes": 5}
+    model = build_backbone(name, stem="2/2/0", **kwargs, **SIZES)
+    assert model.patch_embed.grid_size == grid
+    found = load_pretrained(model, name, weights, origin="f", **SIZES)
+    assert ("pos_embed" in found.resampled) == (grid != (14, 14))
+    rows, columns = model.pos_embed[0, 1:, :2].detach().view(*grid, 2).unbind(-1)
+    for axis, length in ((rows, grid[0]), (columns.T, grid[1])):
+        centers = (torch.arange(length) + 0.5) * 14 / length - 0.5
+        inner = slice(length // 4, -(length // 4))
+        expected = centers[inner, None].expand_as(axis[inner])
+        torch.testing.assert_close(axis[inner], expected, atol=0.05, rtol=0)
+
+
+BEIT = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+
+
+@pytest.mark.parametrize("grid", [(14, 14), (7, 14), (6, 6)])
+def test_a_beit_keeps_its_attention_and_resamples_its_relative_positions(grid):
+    torch.manual_seed(1)
+    name = "beit_base_patch16_224"
+    original = timm.create_model(name, num_classes=5, **BEIT)
+    with torch.no_grad():
+        for value in original.parameters():
+            value.add_(0.02 * torch.randn_like(value))
+        table = original.blocks[0].attn.relative_position_bias_table
+        table[:729, 0] = torch.arange(-13.0, 14.0).repeat_interleave(27)  # rows apart
+        table[729:] = torch.tensor([[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])  # with the class token
+    weights = original.state_dict()
+    kwargs = {"channels": 4, "input_size": tuple(2 * side for side in grid), "num_classes": 5}
+    model = build_backbone(name, stem="2/2/0", **kwargs, **BEIT)
+    found = load_pretrained(model, name, weights, origin="f", **BEIT)
+    after = model.state_dict()
+    assert {key.partition(".")[0] for key in found.fresh} == {"patch_embed", "head"}
+    for key in found.loaded:
+        assert torch.equal(after[key], weights[key]), key
+    assert {"blocks.0.attn.q_bias", "blocks.1.attn.v_bias"} <= {*found.loaded}
+    tables = {f"blocks.{block}.attn.relative_position_bias_table" for block in (0, 1)}
+    assert {*found.resampled} == (tables if grid != (14, 14) else set())
+    made = after["blocks.0.attn.relative_position_bias_table"]
+    rows, columns = (2 * side - 1 for side in grid)
+    assert torch.equal(made[-3:], weights["blocks.0.attn.relative_position_bias_table"][-3:])
+    by_row = made[:-3, 0].view(rows, columns)
+    torch.testing.assert_close(by_row, by_row[:, :1].expand_as(by_row))  # columns do not matter
+    distances = (torch.arange(rows) - rows // 2) * 27 / rows  # of the original's 27 rows
+    inner = slice(2, -2)
+    torch.testing.assert_close(by_row[inner, 0], distances[inner], atol=0.05, rtol=0)
+
+
+def test_a_table_of_other_heads_is_refused():
+    name = "beit_base_patch16_224"
+    weights = timm.create_model(name, num_classes=5, **BEIT).state_dict()
+    key = "blocks.0.attn.relative_position_bias_table"
+    kwargs = {"channels": 4, "input_size": (14, 28), "num_classes": 5}
+    model = build_backbone(name, stem="2/2/0", **kwargs, **BEIT)
+    with pytest.raises(UsageError, match="relative positions of 732×1 cannot be resampled to"):
+        load_pretrained(model, name, weights | {key: weights[key][:, :1]}, origin="f", **BEIT)
 
 
 def test_the_classifier_is_loaded_on_request(pattern_store):
