@@ -139,7 +139,8 @@ class OptimConfig:
     layer_decay: float = 1.0
     """Layer-wise learning rate decay, from each layer to the one below; 1 disables it."""
     accumulate: int = 1
-    """Micro-batches per step and rank; the gradient is that of the whole batch."""
+    """Micro-batches per step and rank; the gradient is that of the whole batch, except in networks
+    with batch norm, whose statistics are those of a micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
