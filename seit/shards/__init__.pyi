@@ -90,6 +90,7 @@ from .store import (
     TOKENIZER_NAME as TOKENIZER_NAME,
     Store as Store,
     as_store as as_store,
+    check_same_tokenizer as check_same_tokenizer,
     open_store as open_store,
 )
 from .tar_shard import read_tar_blocks as read_tar_blocks

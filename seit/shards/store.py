@@ -5,7 +5,7 @@ Legend: K codes, C dimension of a codebook vector, L levels of a residual tokeni
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -300,6 +300,34 @@ def open_store(
 def as_store(store: Store | Location) -> Store:
     """Return an open store as it is, or open the one at a path or URL; see `open_store`."""
     return store if isinstance(store, Store) else open_store(store)
+
+
+def check_same_tokenizer(stores: Sequence[Store]) -> None:
+    """Check that the tokens of several stores mean the same: one tokenizer, grid and codebook.
+
+    Raises:
+        UsageError: two stores differ in one of them.
+    """
+    first = stores[0]
+    for store in stores[1:]:
+        one, other = first.card.tokenizer, store.card.tokenizer
+        if one.fingerprint != other.fingerprint:
+            raise UsageError(
+                f"{first.folder} and {store.folder} are of different tokenizers ({one.name} "
+                f"{one.fingerprint[:12]}, {other.name} {other.fingerprint[:12]}); tokenize one "
+                "corpus again with the tokenizer of the other"
+            )
+        if first.card.layout != store.card.layout:
+            raise UsageError(
+                f"{first.folder} holds grids {one.grid} of {one.codebook_size} codes and "
+                f"{store.folder} grids {other.grid} of {other.codebook_size}; choose stores of one "
+                "grid and codebook"
+            )
+        if not np.array_equal(first.codebook, store.codebook):
+            raise UsageError(
+                f"{first.folder} and {store.folder} have one fingerprint and different codebooks; "
+                "`seit verify` both"
+            )
 
 
 def _check_groups(card: Card, folder: Folder) -> None:

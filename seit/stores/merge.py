@@ -24,6 +24,7 @@ from seit.shards import (
     Location,
     Split,
     Store,
+    check_same_tokenizer,
     check_split_names,
     open_store,
 )
@@ -85,7 +86,7 @@ def merge_stores(
         raise UsageError("a merge needs two or more stores; `seit convert` copies a single one")
     stores = [open_store(source) for source in sources]
     check_split_names(_split_names(stores))
-    _check_tokenizers(stores)
+    check_same_tokenizer(stores)
     prefixes = _prefixes(stores) if prefix else ("",) * len(stores)
     codec = codec or _common([store.card.codec for store in stores], ContextCodec.name)
     container = container or _common([store.card.container for store in stores], CONTAINERS[0])
@@ -103,28 +104,6 @@ def merge_stores(
         )
     total = sum(store.card.samples for store in stores)
     return describe(target, left_out=total - contents.samples)
-
-
-def _check_tokenizers(stores: Sequence[Store]) -> None:
-    first = stores[0]
-    for store in stores[1:]:
-        one, other = first.card.tokenizer, store.card.tokenizer
-        if one.fingerprint != other.fingerprint:
-            raise UsageError(
-                f"{first.folder} and {store.folder} are of different tokenizers ({one.name} "
-                f"{one.fingerprint[:12]}, {other.name} {other.fingerprint[:12]}); tokenize one "
-                "corpus again with the tokenizer of the other"
-            )
-        if first.card.layout != store.card.layout:
-            raise UsageError(
-                f"{first.folder} holds grids {one.grid} of {one.codebook_size} codes and "
-                f"{store.folder} grids {other.grid} of {other.codebook_size}; they cannot be merged"
-            )
-        if not np.array_equal(first.codebook, store.codebook):
-            raise UsageError(
-                f"{first.folder} and {store.folder} have one fingerprint and different codebooks; "
-                "`seit verify` both"
-            )
 
 
 def _prefixes(stores: Sequence[Store]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ within one. The order remains a pure function of (seed, epoch, position).
 Legend: B positions, n samples, C classes with samples.
 """
 
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class BalancedOrder(Order):
 
     def __init__(self, labels: npt.NDArray[np.integer], *, seed: int) -> None:
         self.num_samples = len(labels)
-        self._seed = seed
+        self._seed = index(seed)
         ordered = np.argsort(labels, kind="stable")
         starts = np.flatnonzero(np.diff(labels[ordered], prepend=-1))
         self._members = np.split(ordered.astype(np.int64), starts[1:])

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seit.errors import UsageError
-from seit.shards import LabelSets, Split
+from seit.shards import LabelSets, Split, Store
 from seit.stream.order import GlobalOrder, Order, StoredOrder
 
 STATE_VERSION = 1
@@ -159,6 +160,8 @@ class Loader(ABC):
     Attributes:
         classes: names that labels index; empty if samples are unlabeled.
         label_sets: several labels per sample, for all rows of the split; None for single labels.
+        store: the store whose tokens these are; None for pixels and sounds.
+        sample_shape: shape of a sample: (H, W) of tokens, (3, S, S) of pixels; None if it varies.
 
     Args:
         order: order of the samples.
@@ -173,6 +176,8 @@ class Loader(ABC):
 
     classes: tuple[str, ...] = ()
     label_sets: LabelSets | None = None
+    store: Store | None = None
+    sample_shape: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -183,7 +188,7 @@ class Loader(ABC):
         rank: Rank | None = None,
     ) -> None:
         self.order = order
-        self.batch_size = batch_size
+        self.batch_size = index(batch_size)
         self.rank = rank or Rank()
         self.device = torch.device(device)
         self.shuffle = order.shuffles
@@ -230,7 +235,7 @@ class Loader(ABC):
 
     def state(self, step: int) -> dict[str, Any]:
         """Return JSON to resume after ``step`` steps, also with other ranks."""
-        return {"version": STATE_VERSION, "step": step, **self._identity()}
+        return {"version": STATE_VERSION, "step": index(step), **self._identity()}
 
     def resume(self, state: Mapping[str, Any]) -> int:
         """Return the step to pass to :meth:`steps`, from the state of an earlier loader.

@@ -54,20 +54,22 @@ def loader(
         mode: `resident` keeps the split, packed, in memory or on the device; `streaming` two
             windows of it; `auto` is resident if tokens, labels and order, of all processes of the
             machine, take up to half of the available memory.
-        window_blocks: see ``order``; also the window of `streaming`.
+        window_blocks: see ``order``; also the window of `streaming`. Another number than the
+            default is refused for the shuffled order `global`, which has no windows.
         subset: rows int (n,) of the split, for example from :func:`select`; resident only.
         rank: rank of this process; see :class:`~seit.stream.batches.Rank`.
         world_size: processes that share each batch.
         labeled: makes a sample without a label an error: at once in a resident split, when its
             block is read in a streamed one.
-        sampling: `balanced` draws every class as often in each shuffled epoch of n draws; see
+        sampling: `natural` draws every sample once per epoch; `balanced` needs ``shuffle`` and
+            draws every class as often in each epoch of n draws; see
             :class:`~seit.stream.balance.BalancedOrder`, and for the order `window`
             :class:`~seit.stream.balanced_windows.BalancedWindowOrder`. Reads all labels first.
 
     Raises:
         UsageError: the split is empty or smaller than a shuffled batch, ``mode`` does not support
-            ``order``, the batch cannot be split over the ranks, or a sample has no label although
-            ``labeled``.
+            ``order``, the batch cannot be split over the ranks, a sample has no label although
+            ``labeled``, a name is unknown, or ``sampling`` or ``window_blocks`` would be ignored.
         DamagedError: a shard is damaged.
     """
     if order not in ("global", "window") or mode not in ("auto", "resident", "streaming"):
@@ -75,8 +77,9 @@ def loader(
             f"order is {order!r} and mode {mode!r}; the orders are global and window, and "
             "the modes auto, resident and streaming"
         )
+    _check_sampling(sampling, order, window_blocks, shuffle=shuffle)
     part = Rank(rank, world_size)
-    balances = shuffle and sampling == "balanced"
+    balances = sampling == "balanced"
     resident = mode == "resident" or (
         mode == "auto"
         and _fits(split, torch.device(device), subset=subset, part=part, balances=balances)
@@ -120,6 +123,24 @@ def loader(
         rank=part,
         labeled=labeled,
     )
+
+
+def _check_sampling(sampling: str, order: OrderName, window_blocks: int, *, shuffle: bool) -> None:
+    """Raise a `UsageError` for an unknown sampling, and for settings that would be ignored."""
+    if sampling not in ("natural", "balanced"):
+        raise UsageError(
+            f"sampling is {sampling!r}; expected natural or balanced: correct its spelling"
+        )
+    if sampling == "balanced" and not shuffle:
+        raise UsageError(
+            "sampling is 'balanced' and shuffle False; the stored order has every sample once: "
+            "leave one of them out"
+        )
+    if shuffle and order == "global" and window_blocks != WINDOW_BLOCKS:
+        raise UsageError(
+            f"window_blocks is {window_blocks} and order 'global', which has no windows; set the "
+            "order (data.order) to window, or leave window_blocks (data.window_blocks) out"
+        )
 
 
 def _windows(

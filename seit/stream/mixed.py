@@ -4,8 +4,9 @@ Legend: B batch, b a rank's part of it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from seit.classes import unite_classes
 from seit.errors import UsageError
+from seit.shards import check_same_tokenizer
 from seit.stream.batches import Loader, Samples
 from seit.stream.order import Order, sample_at
 
@@ -29,8 +31,8 @@ class MixedLoader(Loader):
     Classes are matched by name, in the order of their first appearance; labels index ``classes``.
 
     Args:
-        parts: shuffled loaders with batches of one shape, on one device; only their order is used,
-            not their batch size or rank.
+        parts: shuffled loaders on one device, of tokens of one tokenizer, or of pixels of one size;
+            only their order is used, not their batch size or rank.
         weights: above 0, one per loader; they need not add up to 1.
         batch_size: size of the global batch; each loader must get at least one sample of it.
         seed: seed of the places in the batch.
@@ -38,8 +40,8 @@ class MixedLoader(Loader):
             parts once if the weights were proportional to their sizes.
 
     Raises:
-        UsageError: the weights or loaders do not match, or their classes differ and two of one
-            loader have the same name.
+        UsageError: the weights or loaders do not match, their tokenizers or the shapes of their
+            samples differ, or their classes differ and two of one loader have the same name.
     """
 
     def __init__(
@@ -68,11 +70,15 @@ class MixedLoader(Loader):
             )
         if not all(part.order.shuffles for part in parts):
             raise UsageError("a loader in stored order cannot be mixed; pass shuffled loaders")
+        if stores := [part.store for part in parts if part.store is not None]:
+            check_same_tokenizer(stores)
+        _check_shapes({part.sample_shape or () for part in parts})
         if steps_per_epoch is None:
             steps_per_epoch = max(1, sum(part.num_samples for part in parts) // batch_size)
         order = _MixOrder(steps_per_epoch * batch_size, seed, shares, parts)
         super().__init__(order, batch_size=batch_size, device=parts[0].device, rank=parts[0].rank)
         self._parts = tuple(parts)
+        self.store, self.sample_shape = parts[0].store, parts[0].sample_shape
         self.classes, numbers = unite_classes([part.classes for part in parts])
         self._renumber = len({part.classes for part in parts}) > 1
         self._numbers = [
@@ -80,7 +86,7 @@ class MixedLoader(Loader):
             for one in numbers
         ]
         self._shares = np.concatenate([[0.0], shares[:-1], [1.0]])
-        self._seed = seed
+        self._seed = index(seed)
 
     def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
         """Load the samples at ``positions`` (b,) of an epoch, on the device."""
@@ -97,14 +103,12 @@ class MixedLoader(Loader):
         back = np.argsort(np.concatenate([slots for slots, _ in found]), kind="stable")
         rows = torch.from_numpy(back).to(self.device)
         samples = [part for _, parts in found for part in parts]
+        _check_shapes({tuple(part.tokens.shape[1:]) for part in samples})
         labels = [
             numbers_of[part.labels] if self._renumber else part.labels
             for (_, parts), numbers_of in zip(found, self._numbers, strict=True)
             for part in parts
         ]
-        shapes = {tuple(part.tokens.shape[1:]) for part in samples}
-        if len(shapes) > 1:
-            raise UsageError(f"the loaders yield samples of different shapes: {sorted(shapes)}")
         return Samples(
             tokens=torch.cat([part.tokens for part in samples])[rows],
             labels=torch.cat(labels)[rows],
@@ -166,7 +170,7 @@ class _MixOrder(Order):
     ) -> None:
         self.num_samples = num_samples
         self._settings = {
-            "seed": seed,
+            "seed": index(seed),
             "shares": [round(float(share), 12) for share in shares],
             "parts": [
                 {
@@ -186,6 +190,15 @@ class _MixOrder(Order):
     def indices(self, positions: npt.NDArray[np.integer], epoch: int) -> npt.NDArray[np.int64]:
         """Return the numbers of the mixture's samples: the positions themselves."""
         return positions.astype(np.int64) + epoch * self.num_samples
+
+
+def _check_shapes(shapes: Collection[tuple[int, ...]]) -> None:
+    if len(shapes) > 1:
+        found = " and ".join("×".join(map(str, one)) or "any" for one in sorted(shapes))
+        raise UsageError(
+            f"the loaders yield samples of the shapes {found}; pass loaders of one shape, all of "
+            "tokens or all of pixels"
+        )
 
 
 def _keys(samples: Sequence[Samples], rows: npt.NDArray[np.int64]) -> list[str]:

@@ -19,6 +19,7 @@ Shape letters: B positions, n samples, m blocks.
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from operator import index
 from typing import Any, Literal
 
 import numpy as np
@@ -80,7 +81,7 @@ class GlobalOrder(Order):
 
     def __init__(self, num_samples: int, *, seed: int) -> None:
         self.num_samples = num_samples
-        self._seed = seed
+        self._seed = index(seed)  # JSON has no integers of numpy
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -119,10 +120,10 @@ class WindowOrder(Order):
             raise UsageError(f"window_blocks is {window_blocks}; it must be at least 1")
         self._sizes = block_sizes.astype(np.int64)
         self._firsts = np.cumsum(self._sizes) - self._sizes
-        self._seed = seed
+        self._seed = index(seed)
         self.name = "window" if shuffles else "stored"
         self.shuffles = shuffles
-        self.window_blocks = window_blocks
+        self.window_blocks = index(window_blocks)
         self.num_samples = int(self._sizes.sum())
         self._epoch: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
 
@@ -271,8 +272,8 @@ def _feistel(
 ) -> npt.NDArray[np.uint64]:
     columns, rows = np.uint64(width), np.uint64(height)
     high, low = np.divmod(values_B, columns)
-    for index, key in enumerate(keys):
-        if index % 2 == 0:
+    for number, key in enumerate(keys):
+        if number % 2 == 0:
             high = (high + _mix(low, key) % rows) % rows
         else:
             low = (low + _mix(high, key) % columns) % columns

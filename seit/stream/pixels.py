@@ -66,6 +66,7 @@ class PixelLoader(IndexedLoader):
         job = split.store.card.job
         self._instances = _match(split, source)
         self._size = split.store.card.tokenizer.require_image_size()
+        self.sample_shape = (3, self._size, self._size)
         self._reader = PixelReader(
             size=self._size, max_pixels=int(job["max_pixels"]), workers=workers
         )

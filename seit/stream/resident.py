@@ -54,6 +54,7 @@ class ResidentLoader(IndexedLoader):
         packed_NS = decode_on(split, torch.device(device)).packed()
         self.classes = split.classes
         self.label_sets = split.label_sets
+        self.store, self.sample_shape = split.store, split.grid
         self._layout = split.layout
         self._split = split
         self._rows = split.rows if split.skipped_samples else None

@@ -128,6 +128,7 @@ class StreamingLoader(Loader):
         self._split = decode_on(split, self.device)
         self.classes = split.classes
         self.label_sets = split.label_sets
+        self.store, self.sample_shape = split.store, split.grid
         if self.label_sets is not None and split.store.skips_damage:
             raise UsageError(
                 f"{split.store.folder} has several labels per sample and skips damaged blocks, "

@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 import tracemalloc
+from functools import partial
 from itertools import islice, product
 
 import google_crc32c
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.processes import exit_codes, fork
-from support.stores import build_store
+from support.stores import build_store, edit_card
 from support.triton_programs import programs
 
 import seit
@@ -284,7 +285,9 @@ def test_classes_of_a_mixture_are_united_by_name(tmp_path):
     parts = []
     for number, classes in enumerate([("cat", "dog"), ("eel", "dog", "cat")]):
         path = tmp_path / str(number)
-        build_store(path, classes=classes, shards={"train": (32,)}, seed=number)
+        # One codebook, and other tokens: these are drawn after those of another split.
+        shards = {"other": (32,)} if number else {}
+        build_store(path, classes=classes, shards={**shards, "train": (32,)})
         parts.append(loader(seit.open(path)["train"], batch_size=4, seed=number))
     mixed = MixedLoader(parts, [1, 1], batch_size=8)
     assert mixed.classes == ("cat", "dog", "eel")
@@ -326,6 +329,57 @@ def test_mixtures_that_make_no_sense_are_refused(split):
     ]:
         with pytest.raises(UsageError, match=reason):
             MixedLoader(parts, weights, batch_size=16)
+
+
+def test_mixtures_of_several_tokenizers_grids_or_codebooks_are_refused(split, tmp_path):
+    """Their ids mean other codes, as in a merge; all are refused before a batch is read."""
+    one = loader(split, batch_size=8)
+    for name, changes, reason in [
+        ("same", {}, None),
+        ("fingerprint", {}, "are of different tokenizers"),
+        ("codes", {"num_codes": 16}, "holds grids .* of 40 codes and .* of 16; choose"),
+        ("grid", {"grid": (6, 5)}, r"holds grids \(5, 6\) of 40 codes and .* grids \(6, 5\)"),
+        ("codebook", {"seed": 1}, "have one fingerprint and different codebooks"),
+    ]:
+        build_store(
+            tmp_path / name,
+            **{"num_codes": 40, "grid": (5, 6), "shards": {"train": (32,)}} | changes,
+        )
+        if name == "fingerprint":
+            edit_card(tmp_path / name, lambda body: body["tokenizer"].update(fingerprint="1" * 64))
+        if reason is None:
+            same = loader(seit.open(tmp_path / name)["train"], batch_size=8)
+            assert len(MixedLoader([one, same], [1, 1], batch_size=8)) > 0
+            continue
+        other = loader(seit.open(tmp_path / name)["train"], batch_size=8)
+        with pytest.raises(UsageError, match=reason):
+            MixedLoader([one, other], [1, 1], batch_size=8)
+
+
+def test_names_and_settings_without_effect_are_refused(split):
+    for wrong, reason in [
+        ({"sampling": "balance"}, "sampling is 'balance'; expected natural or balanced"),
+        ({"sampling": "balanced", "shuffle": False}, "'balanced' and shuffle False"),
+        ({"window_blocks": 2}, "window_blocks is 2 and order 'global', which has no windows"),
+    ]:
+        with pytest.raises(UsageError, match=reason):
+            loader(split, batch_size=8, **wrong)
+    loader(split, batch_size=8, shuffle=False, mode="streaming", window_blocks=2).close()
+
+
+@pytest.mark.parametrize("options", [{}, {"order": "window"}, {"sampling": "balanced"}])
+def test_numbers_of_numpy_are_saved_as_json_and_mean_the_same(tmp_path, options):
+    build_store(tmp_path, shards={"train": (64,)}, block_samples=8)
+    labeled = seit.open(tmp_path)["train"]
+    subset = {} if options.get("order") else {"subset": np.flatnonzero(labeled.labels >= 0)}
+    make = partial(loader, labeled, **options, **subset)
+    plain = make(batch_size=8, seed=3)
+    typed = make(batch_size=np.int64(8), seed=np.int64(3))
+    assert json.loads(json.dumps(typed.state(np.int64(2)))) == plain.state(2)
+    for one, other in zip(typed, plain, strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+    mixed = MixedLoader([typed], [1], batch_size=8, seed=np.int64(3))
+    assert json.loads(json.dumps(mixed.state(2))) == mixed.state(2)
 
 
 @pytest.fixture
