@@ -37,5 +37,10 @@ from .sounds import (
     padded as padded,
     read_sounds as read_sounds,
 )
-from .subsets import held_out as held_out, select as select, share_of as share_of
+from .subsets import (
+    files_of as files_of,
+    held_out as held_out,
+    select as select,
+    share_of as share_of,
+)
 from .windows import StreamingLoader as StreamingLoader

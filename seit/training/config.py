@@ -11,9 +11,9 @@ from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
 from seit.stream import WINDOW_BLOCKS, Mode, OrderName, Sampling
 
-REVISION = 4
+REVISION = 5
 """Revision of the meaning of settings, which a run records when it starts; see
-`LoopConfig.reinterpreted`."""
+`LoopConfig.reinterpreted` and `reinterpreted_data`."""
 
 OF_THE_MACHINE = frozenset(
     {
@@ -99,7 +99,8 @@ class DataConfig:
     pixels: str | None = None
     """SRC whose decoded pixels to train on instead of the tokens, as a baseline."""
     fraction: float = 1.0
-    """Fraction of each class's training samples to use, chosen by the seed: 0.01 for 1 %."""
+    """Fraction of each class's training files to use, chosen by the seed: 0.01 for 1 %. All windows
+    of a recording, and all views of a picture, are used together."""
     sampling: Sampling = "natural"
     """`natural` draws every training sample once per epoch; `balanced` every class as often, from
     labeled samples. With `order: window` each class has its share in every window."""

@@ -26,6 +26,7 @@ from seit.stream import (
     ResidentLoader,
     check_labeled,
     loader,
+    select,
     share_of,
 )
 from seit.training.config import LoopConfig, require_defaults
@@ -237,23 +238,29 @@ def evaluated_split(store: Store, config: LoopConfig) -> Split | None:
     return store[name] if name in store and len(store[name]) else None
 
 
-class Labeled(Protocol):
-    """Split of tokens or sounds, with labels (N,)."""
+class Clips(Protocol):
+    """Split of sounds."""
 
     @property
     def labels(self) -> npt.NDArray[np.integer]:
-        """Labels (N,), −1 for an unlabeled sample."""
+        """Labels (N,), −1 for an unlabeled clip."""
+        ...
+
+    @property
+    def files(self) -> npt.NDArray[np.integer]:
+        """Numbers (N,), equal for the clips of a file."""
         ...
 
 
-def training_rows(split: Labeled, config: LoopConfig) -> npt.NDArray[np.int64] | None:
+def training_rows(split: Split | Clips, config: LoopConfig) -> npt.NDArray[np.int64] | None:
     """Return the rows of the training split that ``data.fraction`` keeps; None for all."""
-    fraction = config.data.fraction
+    fraction, seed = config.data.fraction, config.run.seed
     if fraction == 1:
         return None
-    labels, sets = split.labels, split.label_sets if isinstance(split, Split) else None
-    rows = np.arange(len(labels))
-    return share_of(labels, rows, fraction=fraction, seed=config.run.seed, sets=sets)
+    if isinstance(split, Split):
+        return select(split, fraction=fraction, seed=seed)
+    rows = np.arange(len(split.labels))
+    return share_of(split.labels, rows, files=split.files, fraction=fraction, seed=seed)
 
 
 def _load_train(
