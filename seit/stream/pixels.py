@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seit.errors import SeitError, UsageError
-from seit.ingest import Instance, PixelReader, list_corpus
+from seit.ingest import Instance, PixelReader, View, list_corpus, recorded, split_view
 from seit.shards import Split
 from seit.stream.batches import IndexedLoader, Rank
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
@@ -26,11 +26,14 @@ RESIDENT_BYTES = 2 << 30
 class PixelLoader(IndexedLoader):
     """Batches of pixels uint8 (B, 3, S, S), as the tokenizer saw the same instances.
 
+    Those of a store of several views are the same crops of the pictures.
+
     ``resident`` decodes the split once and keeps it; None keeps up to 2 GiB. ``subset`` int (n,)
     selects rows, None for all; with several ranks each holds all of them.
 
     Raises:
-        UsageError: SRC lacks instances of the split.
+        UsageError: SRC lacks instances of the split, or the store's card does not say how its
+            views were cropped.
     """
 
     def __init__(
@@ -63,12 +66,10 @@ class PixelLoader(IndexedLoader):
         )
         self.classes = split.classes
         self.label_sets = split.label_sets
-        job = split.store.card.job
         self._instances = _match(split, source)
         self._size = split.store.card.tokenizer.require_image_size()
-        self._reader = PixelReader(
-            size=self._size, max_pixels=int(job["max_pixels"]), workers=workers
-        )
+        max_pixels = int(recorded(split.store.card, "max_pixels"))
+        self._reader = PixelReader(size=self._size, max_pixels=max_pixels, workers=workers)
         self._pixels: Tensor | None = None
         if resident is None:
             resident = len(self._instances) * 3 * self._size**2 <= RESIDENT_BYTES
@@ -94,14 +95,36 @@ class PixelLoader(IndexedLoader):
 
 
 def _match(split: Split, source: str | Path) -> list[Instance]:
-    val_fraction = float(split.store.card.job["val_fraction"])
+    """Return the instance of each sample.
+
+    Raises:
+        UsageError: SRC lacks some, or it is unknown how views were cropped.
+    """
+    card, keys = split.store.card, split.keys
+    val_fraction = recorded(card, "val_fraction")
     by_key = {
         entry.key: entry for entry in list_corpus(source, val_fraction=val_fraction).instances
     }
-    missing = [key for key in split.keys if key not in by_key]
+    missing: list[str] = []
+    views: list[str] = []
+    for key in keys:
+        if key not in by_key:
+            own, number = split_view(key)
+            (views if number and own in by_key else missing).append(key)
     if missing:
         raise UsageError(
-            f"{source} lacks {len(missing)} of the {len(split)} instances of split "
+            f"{source} lacks {len(missing)} of the {len(keys)} instances of split "
             f"{split.name!r} (the first: {missing[0]}); pass the SRC that the store was made from"
         )
-    return [by_key[key] for key in split.keys]
+    if views and not {"views", "seed"} <= card.job.keys():
+        raise UsageError(
+            f"{len(views)} of the {len(keys)} samples of split {split.name!r} are views (the "
+            f"first: {views[0]}), and the card of {split.store.folder}, as of merged stores, does "
+            "not record how they were cropped; train on one of the stores that were merged, or "
+            "leave views out by `seit filter --key-pattern`, such as '*.jpg'"
+        )
+    seed = int(recorded(card, "seed"))
+    for key in views:
+        own, number = split_view(key)
+        by_key[key] = View.of(by_key[own], number, seed=seed)
+    return [by_key[key] for key in keys]
