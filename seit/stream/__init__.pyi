@@ -12,7 +12,7 @@ from .kernels.packed import (
     place_planes as place_planes,
     unpack_triton as unpack_triton,
 )
-from .loaders import loader as loader
+from .loaders import fits_in_memory as fits_in_memory, loader as loader
 from .mixed import MixedLoader as MixedLoader
 from .order import (
     WINDOW_BLOCKS as WINDOW_BLOCKS,

@@ -21,16 +21,19 @@ from seit.models import load_tokenadapt
 from seit.shards import Kind, Split, Store
 from seit.stream import (
     Loader,
+    Mode,
     PixelLoader,
     Rank,
     ResidentLoader,
     check_labeled,
+    fits_in_memory,
     loader,
     select,
     share_of,
 )
 from seit.training.config import LoopConfig, require_defaults
 from seit.training.precision import compute_dtype
+from seit.training.ranks import Ranks
 
 _LOG = logging.getLogger(__name__)
 SECOND_VIEW = 1 << 63
@@ -312,6 +315,8 @@ def _load(
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
     subset = training_rows(split, config) if shuffle else None
     if data.pixels is None:
+        balances = shuffle and data.sampling == "balanced"
+        mode = _agreed_mode(split, data.mode, device, rank, subset=subset, balances=balances)
         return loader(
             split,
             batch_size=batch_size,
@@ -319,11 +324,11 @@ def _load(
             shuffle=shuffle,
             seed=seed,
             order=data.order,
-            mode=data.mode,
+            mode=mode,
             window_blocks=data.window_blocks,
             subset=subset,
             labeled=labeled,
-            sampling=data.sampling if shuffle else "natural",
+            sampling="balanced" if balances else "natural",
             rank=rank.rank,
             world_size=rank.world_size,
         )
@@ -340,3 +345,24 @@ def _load(
         subset=subset,
         rank=rank,
     )
+
+
+def _agreed_mode(
+    split: Split,
+    mode: Mode,
+    device: torch.device,
+    rank: Rank,
+    *,
+    subset: npt.NDArray[np.integer] | None,
+    balances: bool,
+) -> Mode:
+    """Return the mode of a split on all ranks: resident if it fits on every one of them.
+
+    They compare between the loading of one split and that of the next.
+    """
+    if mode != "auto" or rank.world_size == 1:
+        return mode
+    ranks = Ranks(rank.rank, rank.world_size, device)
+    ranks.wait()
+    fits = fits_in_memory(split, device, subset=subset, part=rank, balances=balances)
+    return "streaming" if ranks.any(not fits) else "resident"
