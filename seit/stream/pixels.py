@@ -15,7 +15,8 @@ from torch import Tensor
 
 from seit.errors import SeitError, UsageError
 from seit.ingest import Instance, PixelReader, View, list_corpus, recorded, split_view
-from seit.shards import Split
+from seit.printable import printable
+from seit.shards import Split, is_url
 from seit.stream.batches import IndexedLoader, Rank
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 
@@ -29,11 +30,12 @@ class PixelLoader(IndexedLoader):
     Those of a store of several views are the same crops of the pictures.
 
     ``resident`` decodes the split once and keeps it; None keeps up to 2 GiB. ``subset`` int (n,)
-    selects rows, None for all; with several ranks each holds all of them.
+    selects rows, None for all; with several ranks each holds all of them. ``root`` is the folder
+    that the relative paths of a table start at, None for its own.
 
     Raises:
-        UsageError: SRC lacks instances of the split, or the store's card does not say how its
-            views were cropped.
+        UsageError: SRC lacks instances of the split, or their files, or the store's card does not
+            say how its views were cropped.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class PixelLoader(IndexedLoader):
         workers: int | None = None,
         subset: npt.NDArray[np.integer] | None = None,
         rank: Rank | None = None,
+        root: str | Path | None = None,
     ) -> None:
         order: Order | None = None
         if subset is not None:
@@ -66,7 +69,7 @@ class PixelLoader(IndexedLoader):
         )
         self.classes = split.classes
         self.label_sets = split.label_sets
-        self._instances = _match(split, source)
+        self._instances = _match(split, source, None if root is None else Path(root))
         self._size = split.store.card.tokenizer.require_image_size()
         max_pixels = int(recorded(split.store.card, "max_pixels"))
         self._reader = PixelReader(size=self._size, max_pixels=max_pixels, workers=workers)
@@ -94,17 +97,16 @@ class PixelLoader(IndexedLoader):
         return images
 
 
-def _match(split: Split, source: str | Path) -> list[Instance]:
+def _match(split: Split, source: str | Path, root: Path | None) -> list[Instance]:
     """Return the instance of each sample.
 
     Raises:
-        UsageError: SRC lacks some, or it is unknown how views were cropped.
+        UsageError: SRC lacks some or their files, or it is unknown how views were cropped.
     """
     card, keys = split.store.card, split.keys
     val_fraction = recorded(card, "val_fraction")
-    by_key = {
-        entry.key: entry for entry in list_corpus(source, val_fraction=val_fraction).instances
-    }
+    corpus = list_corpus(source, val_fraction=val_fraction, root=root)
+    by_key = {entry.key: entry for entry in corpus.instances}
     missing: list[str] = []
     views: list[str] = []
     for key in keys:
@@ -127,4 +129,18 @@ def _match(split: Split, source: str | Path) -> list[Instance]:
     for key in views:
         own, number = split_view(key)
         by_key[key] = View.of(by_key[own], number, seed=seed)
-    return [by_key[key] for key in keys]
+    found = [by_key[key] for key in keys]
+    lost = [entry.location for entry in found if _is_lost(entry)]
+    if lost:
+        raise UsageError(
+            f"{len(lost)} of the {len(found)} files of split {split.name!r} that {source} lists "
+            f"are not there (the first: {printable(lost[0])}); if the paths of a table start at "
+            "another folder than its own, name that (--data.root, --distill.root, --memory.root, "
+            "or --root of seit eval)"
+        )
+    return found
+
+
+def _is_lost(entry: Instance) -> bool:
+    """Return whether an instance is a local file that the listing did not find."""
+    return isinstance(entry.location, str) and entry.num_bytes < 0 and not is_url(entry.location)

@@ -344,6 +344,7 @@ def _load(
         resident={"auto": None, "resident": True, "streaming": False}[data.mode],
         subset=subset,
         rank=rank,
+        root=data.root,
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 import seit
+from seit.continual_learning.memory.media import make_medium
 from seit.errors import UsageError
 from seit.stream import PixelLoader
 
@@ -55,11 +56,7 @@ def test_a_run_on_pixels_takes_a_store_of_views(place, tmp_path):
         pixels=place / "src",
         steps=2,
         batch_size=12,
-        config={
-            "model": {"embed_dim": 16, "depth": 1, "num_heads": 2, "stem": "2/2/0"},
-            "augment": {"crop_size": 0},
-            "run": {"device": "cpu", "loggers": []},
-        },
+        config=TINY,
     )
     assert result.steps == 2
 
@@ -85,3 +82,62 @@ def test_pictures_that_are_missing_are_counted_and_named(place, tmp_path):
     (tmp_path / "src/train/class0/0.png").write_bytes(data)
     with pytest.raises(UsageError, match="lacks 33 of the 36 instances"):
         pixels_of(seit.open(place / "store")["train"], tmp_path / "src")
+
+
+TINY = {
+    "model": {"embed_dim": 16, "depth": 1, "num_heads": 2, "stem": "2/2/0"},
+    "augment": {"crop_size": 0},
+    "run": {"device": "cpu", "loggers": []},
+}
+
+
+@pytest.fixture(scope="module")
+def table(place, tmp_path_factory):
+    """A `list.csv` in another folder than the pictures, and the `store` made from it by a root."""
+    folder = tmp_path_factory.mktemp("table")
+    rows = [
+        f"{path.relative_to(place / 'src')},{path.parts[-2]},{path.parts[-3]}"
+        for path in sorted((place / "src").rglob("*.png"))
+    ]
+    (folder / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    source = folder / "list.csv"
+    seit.tokenize(source, out=folder / "store", root=place / "src", size=32, codes=32)
+    return folder
+
+
+def test_the_paths_of_a_table_start_at_a_root(place, table):
+    split = seit.open(table / "store")["train"]
+    settings = {"batch_size": 4, "shuffle": False, "seed": 0, "device": "cpu"}
+    loader = PixelLoader(split, table / "list.csv", root=place / "src", **settings)
+    plain = seit.open(place / "store")["train"]
+    rows = [plain.keys.index(name) for name in split.keys]
+    expected = pixels_of(plain, place / "src")[rows]
+    assert torch.equal(loader.read(np.arange(12)), expected)
+    with pytest.raises(UsageError, match=r"12 of the 12 files .* not there .*--data\.root"):
+        PixelLoader(split, table / "list.csv", **settings)
+
+
+def test_runs_teachers_and_evaluations_take_the_root(place, table, tmp_path):
+    named = {"pixels": str(table / "list.csv"), "root": str(place / "src")}
+    given = {"steps": 1, "batch_size": 4, "config": {**TINY, "data": named}}
+    result = seit.train(table / "store", out=tmp_path / "pixels", **given)
+    again = seit.evaluate(tmp_path / "pixels", store=table / "store", **named)
+    assert again.loss == pytest.approx(result.loss)
+    with pytest.raises(UsageError, match=r"4 of the 4 files .* not there"):
+        seit.evaluate(tmp_path / "pixels", store=table / "store", pixels=named["pixels"])
+    taught = {**TINY, "distill": {"teacher": str(tmp_path / "pixels"), **named}}
+    taught["augment"] = {"crop_size": 4}
+    seit.train(table / "store", out=tmp_path / "taught", steps=1, batch_size=4, config=taught)
+    for group in ("data", "distill"):
+        alone = {**TINY, group: {"root": named["root"]}}
+        with pytest.raises(UsageError, match=rf"{group}\.root is .*, which is for a table"):
+            seit.train(table / "store", out=tmp_path / "refused", steps=1, config=alone)
+    with pytest.raises(UsageError, match="--root is for a table of images"):
+        seit.evaluate(tmp_path / "taught", store=table / "store", root=place / "src")
+
+
+def test_a_memory_of_pictures_takes_the_root(place, table):
+    split = seit.open(table / "store")["train"]
+    for name in ("png", "jpeg:75"):
+        medium = make_medium(name, split, source=table / "list.csv", root=place / "src")
+        assert len(medium.encode(np.arange(3))) == 3
