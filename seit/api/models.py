@@ -77,6 +77,7 @@ def evaluate(
     out: str | Path | None = None,
     device: str = "auto",
     pixels: str | Path | None = None,
+    root: str | Path | None = None,
     backbone: str | Path | None = None,
     download: bool = False,
     tta: bool = False,
@@ -98,6 +99,7 @@ def evaluate(
             new .csv file gets the first alone.
         device: auto, cpu, cuda, mps.
         pixels: folder of the images, for a run that was trained on pixels.
+        root: folder that the relative paths of a table ``pixels`` start at; its own by default.
         backbone: folder of the speech model, for a run that tuned one; ``store`` is then a corpus
             of sounds.
         download: whether the name of a speech model on the hub may be downloaded.
@@ -138,6 +140,7 @@ def evaluate(
         spelling=spelling,
         device=device,
         pixels=pixels,
+        root=root,
         tta=tta,
     )
     if tables is not None:

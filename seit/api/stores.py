@@ -180,7 +180,8 @@ def filter(  # noqa: A001 - the name of the command
             ``KEY#0``, ``KEY#1`` … too.
         key_pattern: only keys that match one of these shell patterns; ``*`` takes ``/`` too.
         where: only samples with these metadata.
-        fraction: only this share of each class's samples, above 0, at most 1.
+        fraction: only this share of each class's files, with all their windows or views; above 0,
+            at most 1.
         seed: decides which samples the fraction takes.
         keep_classes: keep names of classes without samples, and the numbers of all labels.
         missing: whether keys of no sample are an error.

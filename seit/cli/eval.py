@@ -19,6 +19,7 @@ def command(
     out: Path | None = None,
     device: str = "auto",
     pixels: str | None = None,
+    root: Path | None = None,
     tta: bool = False,
     backbone: str | None = None,
     download: bool = False,
@@ -41,6 +42,7 @@ def command(
             matrix, the prediction of each sample. A new .csv file gets only the first.
         device: auto, cpu, cuda, mps.
         pixels: SRC of the images, for a run that was trained on pixels.
+        root: Folder that the relative paths of a table of --pixels start at; its own by default.
         tta: Average the probabilities over crops of the grid, and mirror images where the tokenizer
             allows them (test-time augmentation).
         backbone: hf: and the folder of the speech model, for a run that tuned one.
@@ -61,6 +63,7 @@ def command(
         backbone=backbone,
         download=download,
         pixels=pixels,
+        root=root,
         tta=tta,
     )
     if json:

@@ -38,7 +38,7 @@ def command(
         keys: Only the keys in this file, one per line; KEY stands for windows KEY#0, … too.
         key_pattern: Only keys that match this shell pattern; several: one of them. * takes / too.
         where: Only samples whose metadata have FIELD=VALUE; several: all of them.
-        fraction: Only this share of each class's samples, above 0, at most 1.
+        fraction: Only this share of each class's files, with all their windows or views.
         seed: Seed that decides which samples the fraction takes.
         keep_classes: Keep names of classes without samples, and the numbers of all labels.
         missing: Keys without a sample: stop with an error, or ignore them.

@@ -39,6 +39,7 @@ TAKERS: Mapping[str, tuple[MethodName, ...]] = {
     "ema.warmup": _TRAINED,
     "distill.teacher": _TRAINED,
     "distill.pixels": _TRAINED,
+    "distill.root": _TRAINED,
     "distill.kind": _TRAINED,
     "distill.alpha": _TRAINED,
     "distill.temperature": _TRAINED,

@@ -102,6 +102,11 @@ def _check_memory(config: "ContinualConfig") -> None:
             f"memory.source is {config.memory.source}, but no pictures are kept; leave it out, "
             "or set memory.medium to raw, png or jpeg:75"
         )
+    if config.memory.root is not None and config.memory.source is None:
+        raise UsageError(
+            f"memory.root is {config.memory.root!r}, which is for a table of memory.source; name "
+            "that too, or leave it out"
+        )
     if config.memory.policy != "auto" and not (
         config.learner.uses_memory and config.learner.policy is None
     ):

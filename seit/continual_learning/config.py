@@ -63,6 +63,8 @@ class MemoryConfig:
     tokenizer's resolution, tokenized again for replay."""
     source: str | None = None
     """SRC of the pictures, if the medium stores pictures."""
+    root: str | None = None
+    """Folder that the relative paths of a table `source` start at; None for the table's own."""
     policy: Literal["auto", "reservoir", "balanced"] = "auto"
     """Selection of exemplars: `reservoir` keeps each sample with equal probability, `balanced`
     gives each class an equal share; `auto` is `balanced`, or `reservoir` in task-free streams.

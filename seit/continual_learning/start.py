@@ -245,7 +245,9 @@ def _pretraining(config: ContinualConfig, store: Store) -> dict[str, Any] | None
 def _make_memory(config: ContinualConfig, store: Store, device: torch.device) -> Memory:
     wanted = config.memory
     split = store[config.data.train_split]
-    medium = make_medium(wanted.medium, split, source=wanted.source, store=store, device=device)
+    medium = make_medium(
+        wanted.medium, split, source=wanted.source, store=store, device=device, root=wanted.root
+    )
     policy: Policy = "reservoir" if config.task_free else "balanced"
     if wanted.policy != "auto":
         policy = wanted.policy

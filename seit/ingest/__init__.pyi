@@ -10,16 +10,17 @@ from .fit import (
     spread_evenly as spread_evenly,
     spread_values as spread_values,
 )
-from .input_list import kept_splits as kept_splits
+from .input_list import kept_splits as kept_splits, recorded as recorded
 from .inputs.audio import AudioReader as AudioReader, decode_audio as decode_audio
 from .inputs.images import (
     MAX_PIXELS as MAX_PIXELS,
     decode_image as decode_image,
     decode_whole as decode_whole,
 )
-from .inputs.pixels import PixelReader as PixelReader
+from .inputs.pixels import PixelReader as PixelReader, View as View
 from .inputs.pool import DecodingPool as DecodingPool
 from .inputs.reader import LARGE_FILE_BYTES as LARGE_FILE_BYTES
+from .inputs.views import split_view as split_view
 from .job import tokenize as tokenize
 from .resolve import resolve_tokenizer as resolve_tokenizer
 from .result import PartResult as PartResult, TokenizeResult as TokenizeResult

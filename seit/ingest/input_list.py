@@ -6,10 +6,12 @@ split, class and metadata. A later job can detect changed files, and no name is 
 
 import hashlib
 import json
+import math
 
 from seit.errors import DamagedError
+from seit.ingest.config import TokenizeConfig
 from seit.ingest.sources import Corpus, Instance
-from seit.shards import Store, split_key
+from seit.shards import Card, Store, split_key
 from seit.stores import skipped_lines
 
 INPUTS_NAME = "inputs.bin"
@@ -57,3 +59,12 @@ def kept_splits(store: Store) -> dict[str, str]:
             files[split_key(key, store.card.tokenizer.modality)[0]] = own[key] = name
     # A file may be named like a view of another one, which is in a split of its own.
     return files | own | {entry["key"]: entry["split"] for entry, _ in skipped_lines(store)}
+
+
+def recorded(card: Card, name: str) -> float:
+    """Return a number of the settings of a store's job; the default if its card records none."""
+    value = card.job.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    default: float = getattr(TokenizeConfig, name)
+    return default

@@ -13,6 +13,8 @@ def split_key(key: str, modality: str | None) -> tuple[str, int]:
     ``a.jpg``, whose window is 0. ``page#2`` is an image of that name. A modality of None takes both
     for marks.
     """
+    if "#" not in key:
+        return key, 0
     mark = _MARKS.get(modality or "", _ANY_MARK).search(key)
     if mark is None:
         return key, 0

@@ -12,7 +12,7 @@ from .kernels.packed import (
     place_planes as place_planes,
     unpack_triton as unpack_triton,
 )
-from .loaders import loader as loader
+from .loaders import fits_in_memory as fits_in_memory, loader as loader
 from .mixed import MixedLoader as MixedLoader
 from .order import (
     WINDOW_BLOCKS as WINDOW_BLOCKS,
@@ -37,5 +37,10 @@ from .sounds import (
     padded as padded,
     read_sounds as read_sounds,
 )
-from .subsets import held_out as held_out, select as select, share_of as share_of
+from .subsets import (
+    files_of as files_of,
+    held_out as held_out,
+    select as select,
+    share_of as share_of,
+)
 from .windows import StreamingLoader as StreamingLoader

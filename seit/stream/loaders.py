@@ -53,7 +53,8 @@ def loader(
             blocks, and then the samples of ``window_blocks`` blocks at a time.
         mode: `resident` keeps the split, packed, in memory or on the device; `streaming` two
             windows of it; `auto` is resident if tokens, labels and order, of all processes of the
-            machine, take up to half of the available memory.
+            machine, take up to half of the available memory. Each process decides for itself; runs
+            of `seit` agree first.
         window_blocks: see ``order``; also the window of `streaming`. Another number than the
             default is refused for the shuffled order `global`, which has no windows.
         subset: rows int (n,) of the split, for example from :func:`select`; resident only.
@@ -82,7 +83,7 @@ def loader(
     balances = sampling == "balanced"
     resident = mode == "resident" or (
         mode == "auto"
-        and _fits(split, torch.device(device), subset=subset, part=part, balances=balances)
+        and fits_in_memory(split, torch.device(device), subset=subset, part=part, balances=balances)
     )
     windowed = shuffle and order == "window"
     if not resident and (subset is not None or (shuffle and order == "global")):
@@ -175,7 +176,7 @@ def _balanced_labels(split: Split, subset: npt.NDArray[np.integer] | None) -> np
     return labels
 
 
-def _fits(
+def fits_in_memory(
     split: Split,
     device: torch.device,
     *,
@@ -185,7 +186,16 @@ def _fits(
 ) -> bool:
     """Return whether the split may be resident, counting all that grows with its samples.
 
-    Each process of a machine holds its own copy, on the host until it is on the device.
+    Each process of a machine holds its own copy, on the host until it is on the device. Several
+    processes must agree before any of them loads the split: it takes memory from what the others
+    find.
+
+    Args:
+        split: split of a store.
+        device: device of the batches.
+        subset: rows int (n,), or None for all.
+        part: the process's part of each batch.
+        balances: whether classes are balanced.
     """
     size = len(split) if subset is None else len(subset)
     columns = len(split) * (1 + split.store.skips_damage)  # labels, and the rows without damage

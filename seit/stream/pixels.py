@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from seit.errors import SeitError, UsageError
-from seit.ingest import Instance, PixelReader, list_corpus
-from seit.shards import Split
+from seit.ingest import Instance, PixelReader, View, list_corpus, recorded, split_view
+from seit.printable import printable
+from seit.shards import Split, is_url
 from seit.stream.batches import IndexedLoader, Rank
 from seit.stream.order import GlobalOrder, Order, StoredOrder, SubsetOrder
 
@@ -26,11 +27,15 @@ RESIDENT_BYTES = 2 << 30
 class PixelLoader(IndexedLoader):
     """Batches of pixels uint8 (B, 3, S, S), as the tokenizer saw the same instances.
 
+    Those of a store of several views are the same crops of the pictures.
+
     ``resident`` decodes the split once and keeps it; None keeps up to 2 GiB. ``subset`` int (n,)
-    selects rows, None for all; with several ranks each holds all of them.
+    selects rows, None for all; with several ranks each holds all of them. ``root`` is the folder
+    that the relative paths of a table start at, None for its own.
 
     Raises:
-        UsageError: SRC lacks instances of the split.
+        UsageError: SRC lacks instances of the split, or their files, or the store's card does not
+            say how its views were cropped.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class PixelLoader(IndexedLoader):
         workers: int | None = None,
         subset: npt.NDArray[np.integer] | None = None,
         rank: Rank | None = None,
+        root: str | Path | None = None,
     ) -> None:
         order: Order | None = None
         if subset is not None:
@@ -63,13 +69,11 @@ class PixelLoader(IndexedLoader):
         )
         self.classes = split.classes
         self.label_sets = split.label_sets
-        job = split.store.card.job
-        self._instances = _match(split, source)
+        self._instances = _match(split, source, None if root is None else Path(root))
         self._size = split.store.card.tokenizer.require_image_size()
         self.sample_shape = (3, self._size, self._size)
-        self._reader = PixelReader(
-            size=self._size, max_pixels=int(job["max_pixels"]), workers=workers
-        )
+        max_pixels = int(recorded(split.store.card, "max_pixels"))
+        self._reader = PixelReader(size=self._size, max_pixels=max_pixels, workers=workers)
         self._pixels: Tensor | None = None
         if resident is None:
             resident = len(self._instances) * 3 * self._size**2 <= RESIDENT_BYTES
@@ -94,15 +98,50 @@ class PixelLoader(IndexedLoader):
         return images
 
 
-def _match(split: Split, source: str | Path) -> list[Instance]:
-    val_fraction = float(split.store.card.job["val_fraction"])
-    by_key = {
-        entry.key: entry for entry in list_corpus(source, val_fraction=val_fraction).instances
-    }
-    missing = [key for key in split.keys if key not in by_key]
+def _match(split: Split, source: str | Path, root: Path | None) -> list[Instance]:
+    """Return the instance of each sample.
+
+    Raises:
+        UsageError: SRC lacks some or their files, or it is unknown how views were cropped.
+    """
+    card, keys = split.store.card, split.keys
+    val_fraction = recorded(card, "val_fraction")
+    corpus = list_corpus(source, val_fraction=val_fraction, root=root)
+    by_key = {entry.key: entry for entry in corpus.instances}
+    missing: list[str] = []
+    views: list[str] = []
+    for key in keys:
+        if key not in by_key:
+            own, number = split_view(key)
+            (views if number and own in by_key else missing).append(key)
     if missing:
         raise UsageError(
-            f"{source} lacks {len(missing)} of the {len(split)} instances of split "
+            f"{source} lacks {len(missing)} of the {len(keys)} instances of split "
             f"{split.name!r} (the first: {missing[0]}); pass the SRC that the store was made from"
         )
-    return [by_key[key] for key in split.keys]
+    if views and not {"views", "seed"} <= card.job.keys():
+        raise UsageError(
+            f"{len(views)} of the {len(keys)} samples of split {split.name!r} are views (the "
+            f"first: {views[0]}), and the card of {split.store.folder}, as of merged stores, does "
+            "not record how they were cropped; train on one of the stores that were merged, or "
+            "leave views out by `seit filter --key-pattern`, such as '*.jpg'"
+        )
+    seed = int(recorded(card, "seed"))
+    for key in views:
+        own, number = split_view(key)
+        by_key[key] = View.of(by_key[own], number, seed=seed)
+    found = [by_key[key] for key in keys]
+    lost = [entry.location for entry in found if _is_lost(entry)]
+    if lost:
+        raise UsageError(
+            f"{len(lost)} of the {len(found)} files of split {split.name!r} that {source} lists "
+            f"are not there (the first: {printable(lost[0])}); if the paths of a table start at "
+            "another folder than its own, name that (--data.root, --distill.root, --memory.root, "
+            "or --root of seit eval)"
+        )
+    return found
+
+
+def _is_lost(entry: Instance) -> bool:
+    """Return whether an instance is a local file that the listing did not find."""
+    return isinstance(entry.location, str) and entry.num_bytes < 0 and not is_url(entry.location)

@@ -4,7 +4,7 @@ Legend: n samples chosen of N.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from seit.classes import listed, near_names
 from seit.errors import UsageError
-from seit.shards import LabelSets, Split, split_key
+from seit.shards import Kind, LabelSets, Split, split_key
 from seit.stream.order import sample_at
 
 _CLASS_STREAM = 0x636C617373
@@ -31,12 +31,13 @@ def select(
 
     A fraction is taken of every class separately, rounded up, and of the samples without a label.
     With several labels per sample it is one of all samples, and one more of each class. With the
-    same seed, a smaller fraction is a subset of a larger one.
+    same seed, a smaller fraction is a subset of a larger one. All windows of a recording, and all
+    views of a picture, count as one sample: all or none of them are chosen.
 
     Args:
         split: split of a store.
         classes: names or numbers of classes; None for all samples.
-        fraction: share of each class's samples, above 0, at most 1: 0.01 and 0.1 are usual.
+        fraction: share of each class's files, above 0, at most 1: 0.01 and 0.1 are usual.
         seed: seed of the selection.
 
     Raises:
@@ -49,7 +50,10 @@ def select(
         chosen = np.arange(len(labels))
     else:
         chosen = np.flatnonzero(_has_any(split, _numbers(split, classes)))
-    return share_of(labels, chosen, fraction=fraction, seed=seed, sets=split.label_sets)
+    if fraction == 1:
+        return chosen.astype(np.int64)
+    sets, files = split.label_sets, files_of(split)
+    return share_of(labels, chosen, files=files, fraction=fraction, seed=seed, sets=sets)
 
 
 def _has_any(split: Split, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -66,15 +70,17 @@ def share_of(
     labels: npt.NDArray[np.integer],
     chosen: npt.NDArray[np.integer],
     *,
+    files: npt.NDArray[np.integer],
     fraction: float,
     seed: int,
     sets: LabelSets | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Return a share of each class's rows, ascending: int64 (n,); see `select`.
+    """Return the rows of a share of each class's files, ascending: int64 (n,); see `select`.
 
     Args:
-        labels: labels (N,) of all samples.
-        chosen: rows to take a share of.
+        labels: labels (N,) of all samples; the first chosen one of a file decides its class.
+        chosen: rows to take a share of, ascending.
+        files: int (N,), equal for all samples of a file.
         fraction: the share, above 0, at most 1.
         seed: seed of the selection.
         sets: several labels of all samples, if they have them.
@@ -82,20 +88,22 @@ def share_of(
     if fraction == 1:
         return chosen.astype(np.int64)
     rows = _of_each_class(
-        labels, chosen, lambda size: math.ceil(size * fraction - _ROUNDING), seed=seed
+        labels,
+        _first_of_files(chosen, files),
+        lambda size: math.ceil(size * fraction - _ROUNDING),
+        seed=seed,
     )
-    if sets is None:
-        return rows
-    is_chosen = np.zeros(len(labels), dtype=bool)
-    is_chosen[chosen] = True
-    for number in range(sets.num_classes):
-        own = sets.rows_of(number)
-        own = own[is_chosen[own]]
-        if len(own):
-            first = np.zeros(1, np.int64)
-            order = sample_at(first, len(own), seed=seed ^ _CLASS_STREAM, epoch=number + 1)
-            rows = np.append(rows, own[order])
-    return np.unique(rows)
+    if sets is not None:
+        is_chosen = np.zeros(len(labels), dtype=bool)
+        is_chosen[chosen] = True
+        for number in range(sets.num_classes):
+            own = sets.rows_of(number)
+            own = _first_of_files(own[is_chosen[own]], files)
+            if len(own):
+                first = np.zeros(1, np.int64)
+                order = sample_at(first, len(own), seed=seed ^ _CLASS_STREAM, epoch=number + 1)
+                rows = np.append(rows, own[order])
+    return chosen[np.isin(files[chosen], files[rows])].astype(np.int64)
 
 
 def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -111,15 +119,14 @@ def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int
         share: share of the samples, above 0 and below 1.
         seed: seed of the selection.
     """
-    labels = split.labels
-    first, file_of = _files(split)
+    labels, file_of = split.labels, files_of(split)
     rows = _of_each_class(
         labels,
-        first,
+        np.unique(file_of),
         lambda size: min(size - 1, max(1, math.floor(size * share + 0.5))),
         seed=seed,
     )
-    is_held = np.isin(first, rows)[file_of]
+    is_held = np.isin(file_of, rows)
     sets = split.label_sets
     if sets is None:
         return np.flatnonzero(is_held)
@@ -130,16 +137,35 @@ def held_out(split: Split, *, share: float, seed: int = 0) -> npt.NDArray[np.int
     return np.flatnonzero(is_held)
 
 
-def _files(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the first row of each file, ascending, and the file of each row, both int64."""
-    numbers: dict[str, int] = {}
+def files_of(split: Split) -> npt.NDArray[np.int64]:
+    """Return the first row of each row's file: int64 (N,), ``arange(N)`` without windows or views.
+
+    Reads the keys, block by block; if there are windows or views, twice.
+    """
     modality = split.store.card.tokenizer.modality
-    file_of = np.fromiter(
-        (numbers.setdefault(split_key(key, modality)[0], len(numbers)) for key in split.keys),
-        dtype=np.int64,
-        count=len(split),
-    )
-    return np.unique(file_of, return_index=True)[1].astype(np.int64), file_of
+
+    def files() -> Iterator[tuple[str, bool]]:
+        for keys in split.read_blocks(lambda shard, block: shard.open_block(block, Kind.KEYS)):
+            for key in keys:
+                file = split_key(key, modality)[0]
+                yield file, file != key
+
+    parted = {file for file, is_part in files() if is_part}
+    first_rows = np.arange(len(split) - split.skipped_samples, dtype=np.int64)
+    if parted:
+        row_of: dict[str, int] = {}
+        for row, (file, _) in enumerate(files()):
+            if file in parted:
+                first_rows[row] = row_of.setdefault(file, row)
+    return first_rows
+
+
+def _first_of_files(
+    rows: npt.NDArray[np.integer], files: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """Return the first of the rows of each file, in the order of ``rows``."""
+    first = np.unique(files[rows], return_index=True)[1]
+    return rows[np.sort(first)].astype(np.int64)
 
 
 def _of_each_class(

@@ -9,6 +9,7 @@ Legend: b samples of a batch, H W grid, n samples of a window or a block, S byte
 """
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -16,10 +17,11 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 import torch
+from typing_extensions import override
 
 from seit.errors import DamagedError, SeitError, UsageError
 from seit.shards import PackedCodec, Shard, Split, pack
-from seit.stream.batches import Loader, Rank, Samples, check_labeled
+from seit.stream.batches import Batch, Loader, Rank, Samples, check_labeled
 from seit.stream.device_decoder import decode_on
 from seit.stream.order import WindowOrder
 from seit.stream.packed import unpack_rows
@@ -146,6 +148,16 @@ class StreamingLoader(Loader):
         self.skipped_samples = 0
         """Number of damaged samples replaced by others so far."""
 
+    @override
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch, from batch ``start``.
+
+        In stored order, as for an evaluation, all windows are dropped at its end.
+        """
+        yield from super().epoch(epoch, start=start)
+        if not self.shuffle:
+            self._drop()
+
     def load(self, positions: npt.NDArray[np.int64], epoch: int) -> Samples:
         """Load the samples at ``positions`` (b,) of an epoch, on the device."""
         windows, places = self._windows.place(positions, epoch)
@@ -206,7 +218,8 @@ class StreamingLoader(Loader):
         if (epoch, number) not in self._open:
             self._order(epoch, number)
             coming = self._coming.pop((epoch, number))
-            self._order(*self._after(epoch, number))
+            if self.shuffle or number + 1 < self._windows.num_windows:
+                self._order(*self._after(epoch, number))
             blocks = [self._result(future) for future in coming.blocks]
             sizes = self._split.block_sizes[self._windows.blocks_of(number, epoch)]
             window = _Window(coming, blocks, sizes)

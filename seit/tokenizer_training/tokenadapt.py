@@ -23,7 +23,7 @@ from seit.devices import choose_device
 from seit.documents import as_record
 from seit.errors import UsageError
 from seit.files import check_new_file
-from seit.ingest import Instance, PixelReader, kept_splits, list_corpus
+from seit.ingest import Instance, PixelReader, kept_splits, list_corpus, recorded
 from seit.models import TokenAdapt, save_tokenadapt
 from seit.progress import Progress
 from seit.shards import Store, as_store
@@ -167,7 +167,7 @@ def train_tokenadapt(
         prepare=lambda: _clear(folder) if overwrite and not resume else None,
     ) as run:
         if run.info["status"] != "finished" or not out.is_file():
-            limit = int(store.card.job["max_pixels"])
+            limit = int(recorded(store.card, "max_pixels"))
             loop = TokenAdaptLoop(
                 network, tokenizer, training, config, device, run, progress, max_pixels=limit
             )
@@ -186,7 +186,7 @@ def _list(
     """Return the fingerprint of the inputs, and the shuffled instances of both splits."""
     corpus = list_corpus(
         source,
-        val_fraction=float(store.card.job["val_fraction"]),
+        val_fraction=recorded(store.card, "val_fraction"),
         root=root,
         kept_splits=kept_splits(store),
     )

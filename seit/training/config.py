@@ -11,9 +11,9 @@ from seit.config import build, flatten, to_mapping
 from seit.errors import UsageError
 from seit.stream import WINDOW_BLOCKS, Mode, OrderName, Sampling
 
-REVISION = 4
+REVISION = 5
 """Revision of the meaning of settings, which a run records when it starts; see
-`LoopConfig.reinterpreted`."""
+`LoopConfig.reinterpreted` and `reinterpreted_data`."""
 
 OF_THE_MACHINE = frozenset(
     {
@@ -98,8 +98,11 @@ class DataConfig:
     """Evaluated split."""
     pixels: str | None = None
     """SRC whose decoded pixels to train on instead of the tokens, as a baseline."""
+    root: str | None = None
+    """Folder that the relative paths of a table `pixels` start at; None for the table's own."""
     fraction: float = 1.0
-    """Fraction of each class's training samples to use, chosen by the seed: 0.01 for 1 %."""
+    """Fraction of each class's training files to use, chosen by the seed: 0.01 for 1 %. All windows
+    of a recording, and all views of a picture, are used together."""
     sampling: Sampling = "natural"
     """`natural` draws every training sample once per epoch; `balanced` every class as often, from
     labeled samples. With `order: window` each class has its share in every window."""
@@ -196,6 +199,8 @@ class DistillConfig:
     pixels: str | None = None
     """SRC of the images for a teacher on pixels; None for `data.pixels`. The SRC in the teacher's
     own settings is never opened."""
+    root: str | None = None
+    """Folder that the relative paths of a table `pixels` start at; None for the table's own."""
     kind: Literal["soft", "hard"] = "soft"
     """Target of the student: the teacher's probabilities (`soft`) or its top class (`hard`)."""
     alpha: float = 0.5
@@ -291,6 +296,7 @@ class LoopConfig:
         require_shares(self, "model.drop_path", "ema.decay", fits=lambda share: 0 <= share < 1)
         require_shares(self, "optim.layer_decay", fits=lambda share: 0 < share <= 1)
         require_setting(0 < self.optim.lr < math.inf, "optim.lr", self, "above 0")
+        require_table("data", self.data)
         fits = 0 < self.data.fraction <= 1
         require_setting(fits, "data.fraction", self, "above 0 and at most 1, such as 0.1 for 10 %")
         least = {
@@ -394,6 +400,7 @@ class TrainConfig(LoopConfig):
                 "from that run with --init-from and --layer"
             )
         require_shares(self, "loss.label_smoothing", fits=lambda share: 0 <= share < 1)
+        require_table("distill", self.distill)
         require_shares(self, "distill.alpha", fits=lambda share: 0 <= share <= 1)
         require_setting(
             0 < self.distill.temperature < math.inf, "distill.temperature", self, "above 0"
@@ -402,6 +409,19 @@ class TrainConfig(LoopConfig):
             depth = index_of_block(self.layer) + 1
             fits = self.model.depth == depth
             require_setting(fits, "model.depth", self, f"{depth}, as layer is {self.layer}")
+
+
+def require_table(name: str, group: DataConfig | DistillConfig) -> None:
+    """Check that a group of settings with a root names the images that it is for.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if group.root is not None and group.pixels is None:
+        raise UsageError(
+            f"{name}.root is {group.root!r}, which is for a table of {name}.pixels; name that too, "
+            "or leave it out"
+        )
 
 
 def index_of_block(layer: str) -> int:

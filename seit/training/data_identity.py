@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from seit.shards import Store
+from seit.stream import files_of
+from seit.training.config import LoopConfig
+
+_FILES_REVISION = 5
+"""The first revision whose `data.fraction` is a share of files, not of their windows or views."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,11 @@ class Inputs:
     fingerprint: str
     classes: tuple[str, ...]
 
+    def files_of(self, split: str) -> npt.NDArray[np.int64]:
+        """Return numbers int64 (N,) of a split's samples, equal for those of a file."""
+        del split
+        return np.empty(0, np.int64)
+
 
 def identity_of(store: Store | Inputs) -> dict[str, Any]:
     """Return seal or fingerprint of the data, and its class names."""
@@ -32,3 +45,13 @@ def seal_of(store: Store | Inputs) -> str:
     """Return the seal of a store, or the fingerprint of other inputs."""
     seal: str = identity_of(store)["store"]
     return seal
+
+
+def reinterpreted_data(store: Store | Inputs, config: LoopConfig, revision: int) -> list[str]:
+    """Return the settings of data whose meaning for the store changed after ``revision``."""
+    data = config.data
+    if revision >= _FILES_REVISION or data.fraction == 1:
+        return []
+    name = data.train_split
+    files = files_of(store[name]) if isinstance(store, Store) else store.files_of(name)
+    return ["data.fraction"] if len(np.unique(files)) < len(files) else []

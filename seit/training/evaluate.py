@@ -268,6 +268,7 @@ def evaluate_run(
     spelling: Literal["exact", "loose"] = "exact",
     device: str = "auto",
     pixels: str | Path | None = None,
+    root: str | Path | None = None,
     tta: bool = False,
 ) -> RunEvaluation:
     """Evaluate a run's weights on one split of a store, every sample once.
@@ -286,6 +287,7 @@ def evaluate_run(
         device: device of the network.
         pixels: SRC of the images, for a run trained on pixels. The SRC in the run's own settings is
             untrusted and never opened.
+        root: folder that the relative paths of a table ``pixels`` start at; None for its own.
         tta: average the probabilities over crops and mirror images; see `seit.augment.GridViews`.
 
     Raises:
@@ -295,6 +297,8 @@ def evaluate_run(
     run = Run.open(run_path)
     config, classes = run.config, run.classes
     source = _named_pixels(run, config, pixels)
+    if root is not None and source is None:
+        raise UsageError("--root is for a table of images, named by --pixels; leave it out")
     store = as_store(store)
     tokenizer = run.load_tokenizer()
     if tokenizer.fingerprint != store.card.tokenizer.fingerprint:
@@ -307,7 +311,8 @@ def evaluate_run(
     match = match_classes(store.classes, classes, loose=spelling == "loose")
     left_out = unknown_classes(store, split, match)
     refuse_unknown(run, store, split, match, left_out, skips=unknown == "skip")
-    config = replace(config, data=replace(config.data, val_split=split, pixels=source))
+    base = None if root is None else str(root)
+    config = replace(config, data=replace(config.data, val_split=split, pixels=source, root=base))
     target = choose_device(device)
     feed = make_feed(store, config, target, with_train=False)
     model, augment = load_classifier(run, feed.augment, tokenizer, target)

@@ -21,15 +21,19 @@ from seit.models import load_tokenadapt
 from seit.shards import Kind, Split, Store
 from seit.stream import (
     Loader,
+    Mode,
     PixelLoader,
     Rank,
     ResidentLoader,
     check_labeled,
+    fits_in_memory,
     loader,
+    select,
     share_of,
 )
 from seit.training.config import LoopConfig, require_defaults
 from seit.training.precision import compute_dtype
+from seit.training.ranks import Ranks
 
 _LOG = logging.getLogger(__name__)
 SECOND_VIEW = 1 << 63
@@ -237,23 +241,29 @@ def evaluated_split(store: Store, config: LoopConfig) -> Split | None:
     return store[name] if name in store and len(store[name]) else None
 
 
-class Labeled(Protocol):
-    """Split of tokens or sounds, with labels (N,)."""
+class Clips(Protocol):
+    """Split of sounds."""
 
     @property
     def labels(self) -> npt.NDArray[np.integer]:
-        """Labels (N,), −1 for an unlabeled sample."""
+        """Labels (N,), −1 for an unlabeled clip."""
+        ...
+
+    @property
+    def files(self) -> npt.NDArray[np.integer]:
+        """Numbers (N,), equal for the clips of a file."""
         ...
 
 
-def training_rows(split: Labeled, config: LoopConfig) -> npt.NDArray[np.int64] | None:
+def training_rows(split: Split | Clips, config: LoopConfig) -> npt.NDArray[np.int64] | None:
     """Return the rows of the training split that ``data.fraction`` keeps; None for all."""
-    fraction = config.data.fraction
+    fraction, seed = config.data.fraction, config.run.seed
     if fraction == 1:
         return None
-    labels, sets = split.labels, split.label_sets if isinstance(split, Split) else None
-    rows = np.arange(len(labels))
-    return share_of(labels, rows, fraction=fraction, seed=config.run.seed, sets=sets)
+    if isinstance(split, Split):
+        return select(split, fraction=fraction, seed=seed)
+    rows = np.arange(len(split.labels))
+    return share_of(split.labels, rows, files=split.files, fraction=fraction, seed=seed)
 
 
 def _load_train(
@@ -305,6 +315,8 @@ def _load(
         _LOG.info("reading the %s of %s, %s samples", what, split.name, f"{len(split):,}")
     subset = training_rows(split, config) if shuffle else None
     if data.pixels is None:
+        balances = shuffle and data.sampling == "balanced"
+        mode = _agreed_mode(split, data.mode, device, rank, subset=subset, balances=balances)
         return loader(
             split,
             batch_size=batch_size,
@@ -312,11 +324,11 @@ def _load(
             shuffle=shuffle,
             seed=seed,
             order=data.order,
-            mode=data.mode,
+            mode=mode,
             window_blocks=data.window_blocks,
             subset=subset,
             labeled=labeled,
-            sampling=data.sampling if shuffle else "natural",
+            sampling="balanced" if balances else "natural",
             rank=rank.rank,
             world_size=rank.world_size,
         )
@@ -332,4 +344,26 @@ def _load(
         resident={"auto": None, "resident": True, "streaming": False}[data.mode],
         subset=subset,
         rank=rank,
+        root=data.root,
     )
+
+
+def _agreed_mode(
+    split: Split,
+    mode: Mode,
+    device: torch.device,
+    rank: Rank,
+    *,
+    subset: npt.NDArray[np.integer] | None,
+    balances: bool,
+) -> Mode:
+    """Return the mode of a split on all ranks: resident if it fits on every one of them.
+
+    They compare between the loading of one split and that of the next.
+    """
+    if mode != "auto" or rank.world_size == 1:
+        return mode
+    ranks = Ranks(rank.rank, rank.world_size, device)
+    ranks.wait()
+    fits = fits_in_memory(split, device, subset=subset, part=rank, balances=balances)
+    return "streaming" if ranks.any(not fits) else "resident"

@@ -25,7 +25,7 @@ from seit.shards import Store
 from seit.tensors import read_described, read_description, read_tensors, write_tensors
 from seit.training.checkpoint import list_checkpoints
 from seit.training.config import INIT_FROM, REVISION, LoopConfig, TrainConfig
-from seit.training.data_identity import Inputs, identity_of
+from seit.training.data_identity import Inputs, identity_of, reinterpreted_data
 from seit.training.kinds import Kind, kind_named, kind_of, kind_with
 from seit.training.loggers import LOGGERS_NAME, TENSORBOARD_FOLDER
 from seit.training.records import (
@@ -113,7 +113,7 @@ class Run:
         if cls.exists(path):
             run.check_same(config, store)
             if isinstance(config, LoopConfig):
-                run._enter(config)
+                run._enter(config, store)
             return run
         cls.check_new(path, beside=beside)
         with explained_writes(run.path):
@@ -139,9 +139,9 @@ class Run:
         run.write_config(config)  # last: it makes the folder a run
         return run
 
-    def _enter(self, config: LoopConfig) -> None:
+    def _enter(self, config: LoopConfig, store: Store | Inputs) -> None:
         """Save the settings that a resumed run may change."""
-        self._check_revision(config)
+        self._check_revision(config, store)
         if self.own_settings.schedule != config.schedule:  # a longer schedule: no longer finished
             self.write_info({**self.info, "status": "started"})
         if self.own_settings != config:
@@ -473,9 +473,10 @@ class Run:
                 "has changed since; restore it, or choose another --out"
             )
 
-    def _check_revision(self, config: LoopConfig) -> None:
+    def _check_revision(self, config: LoopConfig, store: Store | Inputs) -> None:
         """Raise a `UsageError` if settings had another meaning when the run started."""
-        changed = config.reinterpreted(self.info.get("revision", 1))
+        revision = self.info.get("revision", 1)
+        changed = config.reinterpreted(revision) + reinterpreted_data(store, config, revision)
         if changed:
             raise UsageError(
                 f"{self.path} was started by an earlier version of seit, in which "

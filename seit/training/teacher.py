@@ -157,13 +157,14 @@ def _pixel_logits(
 @torch.no_grad()
 def _look_at_all(run: Run, config: TrainConfig, store: Store, ranks: Ranks) -> Tensor:
     """Return the logits (n, N) of the rank's part of the training split; 0 for the other parts."""
-    pixels = config.distill.pixels or config.data.pixels
-    if pixels is None:
+    named = config.data if config.distill.pixels is None else config.distill
+    if named.pixels is None:
         raise UsageError(
             f"the teacher {run.path} was trained on the pixels of {run.config.data.pixels!r}; name "
             "the images that it is to see with --distill.pixels SRC"
         )
-    data = replace(run.config.data, val_split=config.data.train_split, pixels=pixels)
+    split = config.data.train_split
+    data = replace(run.config.data, val_split=split, pixels=named.pixels, root=named.root)
     theirs = replace(run.config, data=data)
     feed = make_feed(store, theirs, ranks.device, rank=ranks.part, with_train=False)
     model = load_run_model(run, feed.augment, store.load_tokenizer(), ranks.device).eval()

@@ -657,3 +657,20 @@ def test_an_epoch_survives_a_killed_rank(split, tmp_path):
     undisturbed = rows_of(loader(split, **options).epoch(0)).tolist()
     assert sorted(rows) == sorted(undisturbed)
     assert len(set(rows)) == len(rows) == NUM_SAMPLES // 24 * 24
+
+
+def test_nothing_is_held_or_read_ahead_between_evaluations(tmp_path, monkeypatch):
+    build_store(tmp_path, shards={"val": (60,)}, block_samples=5)
+    split, read = seit.open(tmp_path)["val"], []
+    monkeypatch.setattr(
+        StreamingLoader,
+        "_read",
+        lambda self, *given, of=StreamingLoader._read: (read.append(given[0]), of(self, *given))[1],
+    )
+    batches = loader(split, batch_size=8, shuffle=False, mode="streaming", window_blocks=3)
+    for evaluation in (1, 2):
+        found = np.concatenate([batch.indices for batch in batches.epoch(0)])
+        assert found.tolist() == list(range(60))
+        assert not any((batches._open, batches._coming, batches._spare))
+        assert sorted(read) == sorted([*range(12)] * evaluation)
+    batches.close()

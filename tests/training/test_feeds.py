@@ -1,6 +1,9 @@
 """The training feed: the same batches whichever way they are made."""
 
 import logging
+import multiprocessing
+import os
+import time
 from dataclasses import replace
 from itertools import islice
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support import stores
+from support.processes import exit_codes, fork_ranks
 from support.triton_programs import CPU, DEVICES, programs
 
 import seit
@@ -18,8 +22,8 @@ from seit.config import build
 from seit.errors import UsageError
 from seit.models.tokenadapt import TokenAdapt, save_tokenadapt
 from seit.shards import Split
-from seit.stream import ResidentLoader
-from seit.training import TrainConfig, feeds
+from seit.stream import ResidentLoader, fits_in_memory
+from seit.training import TrainConfig, feeds, join_ranks
 
 GRID = (5, 6)
 SHARDS = {"train": (26,), "val": (9,)}
@@ -201,3 +205,44 @@ def test_a_split_without_any_label_cannot_be_evaluated(tmp_path):
     store = labelled_store(tmp_path, unlabelled=("val",))
     with pytest.raises(UsageError, match="no labeled samples in a split 'val'"):
         feeds.make_feed(store, CONFIG, CPU)
+
+
+def load_with_scarce_memory(store, free, found):
+    """Load both splits as a rank: each split that is held takes its bytes from the others' room."""
+
+    def load(split, *arguments, **settings):
+        if split.name == "train" and os.environ["RANK"] == "1":
+            time.sleep(1)  # the other rank is first
+        made = seit.loader(split, *arguments, **settings)
+        if isinstance(made, ResidentLoader):
+            with free.get_lock():
+                free.value -= len(split) * (split.layout.sample_bytes + 8)
+        found[int(os.environ["RANK"])] |= (1 if isinstance(made, ResidentLoader) else 2) << (
+            2 * (split.name == "val")
+        )
+        return made
+
+    def fits(*arguments, **settings):
+        if os.environ["RANK"] == "1":
+            time.sleep(1)
+        return fits_in_memory(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch, join_ranks("cpu") as ranks:
+        patch.setattr(feeds, "loader", load)
+        patch.setattr(feeds, "fits_in_memory", fits)
+        patch.setattr("seit.stream.loaders.available_bytes", lambda: free.value)
+        data = replace(CONFIG.data, order="window", window_blocks=1)
+        feeds.make_feed(store, replace(CONFIG, data=data), ranks.device, rank=ranks.part)
+
+
+@pytest.mark.parametrize(
+    ("spare", "expected"), [(0, 0b0101), (-1, 0b0110)], ids=["both fit", "val alone fits"]
+)
+def test_all_ranks_choose_the_same_mode_whoever_is_first(store, spare, expected):
+    """Train is held by both ranks or by none, although the first takes memory from the second."""
+    sizes = {name: len(split) * (split.layout.sample_bytes + 8) for name, split in store.items()}
+    context = multiprocessing.get_context("fork")
+    free, found = context.Value("q", 4 * sizes["train"] + spare), context.Array("q", 2)
+    codes = exit_codes(fork_ranks(load_with_scarce_memory, store, free, found, ranks=2))
+    assert codes == [0, 0]
+    assert list(found) == [expected] * 2

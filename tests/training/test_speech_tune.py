@@ -13,7 +13,8 @@ import seit
 from seit.cli import main
 from seit.errors import SeitError, UsageError
 from seit.tensors import read_tensors
-from seit.training import ADAPTER_NAME, Run, open_sounds
+from seit.training import ADAPTER_NAME, Run, TrainConfig, open_sounds, training_rows
+from seit.training.config import DataConfig
 
 SHORT = {"batch_size": 8, "device": "cpu", "loss": {"label_smoothing": 0.0}, "run.loggers": ()}
 
@@ -209,3 +210,14 @@ def test_the_classifier_reads_the_layer_that_is_named(place, tmp_path):
         seit.tune(place / "tones", out=tmp_path / "far", layer="layers.2", steps=1, **given)
     with pytest.raises(UsageError, match=r"reads layers\.0, layers\.1, … of a speech model"):
         seit.tune(place / "tones", out=tmp_path / "stem", layer="stem", steps=1, **given)
+
+
+def test_a_fraction_of_sounds_keeps_all_clips_of_a_file(tmp_path):
+    write_tones(tmp_path / "tones")
+    train = open_sounds(tmp_path / "tones", seconds=0.1)["train"]
+    files = [clip.file for clip in train.clips]
+    assert len(set(files)) < len(files)
+    rows = training_rows(train, TrainConfig(data=DataConfig(fraction=0.5)))
+    kept = {files[row] for row in rows}
+    assert len(kept) == len(set(files)) // 2
+    assert rows.tolist() == [row for row, file in enumerate(files) if file in kept]

@@ -111,6 +111,7 @@ class PictureMedium(Medium):
         split: split of an image store that was made from SRC.
         source: SRC.
         device: device of the tokenizer.
+        root: folder that the relative paths of a table SRC start at; None for its own.
 
     Raises:
         UsageError: the store is not of images, or SRC lacks instances of the split.
@@ -118,7 +119,14 @@ class PictureMedium(Medium):
 
     needs_tokenizer = True
 
-    def __init__(self, split: Split, *, source: str | Path, device: str | torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        source: str | Path,
+        device: str | torch.device,
+        root: str | Path | None = None,
+    ) -> None:
         super().__init__(split)
         if split.store.card.tokenizer.modality != "image":
             raise UsageError(f"{split.store.folder} is not of images; its medium is tokens")
@@ -126,7 +134,14 @@ class PictureMedium(Medium):
         self._tokenizer = split.store.load_tokenizer().to(device)
         self._device = torch.device(device)
         self._pixels = PixelLoader(
-            split, source, batch_size=1, shuffle=False, seed=0, device="cpu", resident=False
+            split,
+            source,
+            batch_size=1,
+            shuffle=False,
+            seed=0,
+            device="cpu",
+            resident=False,
+            root=root,
         )
 
     @abstractmethod
@@ -159,8 +174,15 @@ class RawMedium(PictureMedium):
 
     name = "raw"
 
-    def __init__(self, split: Split, *, source: str | Path, device: str | torch.device) -> None:
-        super().__init__(split, source=source, device=device)
+    def __init__(
+        self,
+        split: Split,
+        *,
+        source: str | Path,
+        device: str | torch.device,
+        root: str | Path | None = None,
+    ) -> None:
+        super().__init__(split, source=source, device=device, root=root)
         self.fixed_bytes = 3 * self.size**2
 
     @override
@@ -192,11 +214,17 @@ class JpegMedium(PictureMedium):
     """
 
     def __init__(
-        self, split: Split, *, source: str | Path, device: str | torch.device, quality: int
+        self,
+        split: Split,
+        *,
+        source: str | Path,
+        device: str | torch.device,
+        quality: int,
+        root: str | Path | None = None,
     ) -> None:
         if not 1 <= quality <= 100:
             raise UsageError(f"the quality of a JPEG is {quality}; expected 1 to 100")
-        super().__init__(split, source=source, device=device)
+        super().__init__(split, source=source, device=device, root=root)
         self.name = f"jpeg:{quality}"
         self._quality = quality
 
@@ -216,6 +244,7 @@ def make_medium(
     source: str | Path | None = None,
     store: Store | None = None,
     device: str | torch.device = "cpu",
+    root: str | Path | None = None,
 ) -> Medium:
     """Return the medium of this name for samples of a training split.
 
@@ -225,6 +254,7 @@ def make_medium(
         source: SRC of the store, required for media of pictures.
         store: store of the split, for a check; optional.
         device: device of the tokenizer.
+        root: folder that the relative paths of a table ``source`` start at; None for its own.
 
     Raises:
         UsageError: the medium does not exist, or it requires a source.
@@ -239,6 +269,6 @@ def make_medium(
     if source is None:
         raise UsageError(f"the medium {name} stores pictures of SRC; pass the store's source")
     if is_jpeg:
-        return JpegMedium(split, source=source, device=device, quality=int(quality))
+        return JpegMedium(split, source=source, device=device, quality=int(quality), root=root)
     kinds = {RawMedium.name: RawMedium, PngMedium.name: PngMedium}
-    return kinds[name](split, source=source, device=device)
+    return kinds[name](split, source=source, device=device, root=root)

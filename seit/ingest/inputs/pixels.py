@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from typing_extensions import override
 
 from seit.errors import UnreadableError
@@ -20,11 +22,36 @@ from seit.ingest.sources import Instance, read_bytes
 _AHEAD_BYTES = 64 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class View(Instance):
+    """One view of an image, as an instance of its own, with the view's key.
+
+    Attributes:
+        crop: its place in the image.
+    """
+
+    crop: Crop | None = None
+
+    @classmethod
+    def of(cls, instance: Instance, number: int, *, seed: int) -> "View":
+        """Return view ``number``, from 1 on, of an instance of a job with this seed."""
+        return cls(
+            view_key(instance.key, number),
+            instance.split,
+            instance.label,
+            instance.location,
+            instance.metadata,
+            instance.num_bytes,
+            Crop.draw(seed=seed, key=instance.key, view=number),
+        )
+
+
 @dataclass(frozen=True)
 class ImageDecoder:
     """Decoder that reads and decodes an instance, or gives the reason why it cannot.
 
     Instances of the training split make ``views`` samples; all but the first depend on ``seed``.
+    An instance of one `View` makes that.
     """
 
     size: int
@@ -43,6 +70,9 @@ class ImageDecoder:
                 num_bytes = len(data)
                 # Already held if the file is large.
                 inner = None if is_large else exclusive
+                if isinstance(item, View) and item.crop is not None:
+                    (cropped,) = self._decode_crops(data, [item.crop], inner)
+                    return Decoded(item, num_bytes, (Sample(item, cropped),))
                 pixels = decode_image(
                     data,
                     size=self.size,
@@ -62,13 +92,18 @@ class ImageDecoder:
             return []
         numbers = range(1, self.views)
         crops = [Crop.draw(seed=self.seed, key=item.key, view=number) for number in numbers]
-        decoded = decode_crops(
-            data, crops, size=self.size, max_pixels=self.max_pixels, exclusive=exclusive
-        )
+        decoded = self._decode_crops(data, crops, exclusive)
         return [
             Sample(replace(item, key=view_key(item.key, number)), pixels)
             for number, pixels in zip(numbers, decoded, strict=True)
         ]
+
+    def _decode_crops(
+        self, data: bytes, crops: list[Crop], exclusive: AbstractContextManager[Any] | None
+    ) -> list[npt.NDArray[np.uint8]]:
+        return decode_crops(
+            data, crops, size=self.size, max_pixels=self.max_pixels, exclusive=exclusive
+        )
 
 
 class PixelReader(Reader):

@@ -18,6 +18,7 @@ LEAST_SCALE = 0.35
 """Smallest share of an image's area that a view covers."""
 MAX_RATIO = 4 / 3
 
+_NUMBERS = frozenset(str(number) for number in range(1, MAX_VIEWS))
 _DRAWS = 5
 _DRAW_BYTES = 8
 
@@ -65,6 +66,14 @@ class Crop:
         high = min(math.sqrt(area / self.ratio), height)
         left, top = self.left * (width - wide), self.top * (height - high)
         return left, top, min(left + wide, width), min(top + high, height)
+
+
+def split_view(key: str) -> tuple[str, int]:
+    """Return the instance's key and the number of the view, or the key itself and 0."""
+    own, sign, number = key.rpartition(VIEW_SIGN)
+    if sign and number in _NUMBERS:
+        return own, int(number)
+    return key, 0
 
 
 def view_key(key: str, view: int) -> str:

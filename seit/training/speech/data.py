@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from seit.augment import Augmented
 from seit.errors import UsageError
@@ -60,6 +61,13 @@ class SoundSplit:
         """Keys of the clips."""
         return [clip.key for clip in self.clips]
 
+    @property
+    def files(self) -> npt.NDArray[np.int64]:
+        """Numbers int64 (n,), equal for the clips of a file."""
+        numbers: dict[str, int] = {}
+        each = [numbers.setdefault(clip.file, len(numbers)) for clip in self.clips]
+        return np.array(each, np.int64)
+
 
 @dataclass(frozen=True)
 class SoundData(Inputs):
@@ -87,6 +95,10 @@ class SoundData(Inputs):
 
     def __len__(self) -> int:
         return len(self.splits)
+
+    @override
+    def files_of(self, split: str) -> npt.NDArray[np.int64]:
+        return self[split].files
 
     @property
     def bytes(self) -> int:

@@ -24,6 +24,7 @@ FIXED = LENGTHS | {
     "data.train_split",
     "data.val_split",
     "data.pixels",
+    "data.root",
     "run.checkpoint_every",
     "run.device",
     "run.eval_every",
