@@ -8,7 +8,12 @@ from support.files import plant
 
 from seit.errors import UsageError
 from seit.ingest.sources import Corpus, list_corpus
-from seit.ingest.sources.labels import alike_classes, label_remarks
+from seit.ingest.sources.labels import (
+    alike_classes,
+    label_remarks,
+    name_classes,
+    rewritten_remarks,
+)
 from seit.ingest.sources.splits import hash_fraction
 
 
@@ -72,6 +77,23 @@ def test_numbers_that_lose_their_spelling(tmp_path: Path) -> None:
     assert "without leading zeros and signs: 007 as 7" in warned(corpus)
     assert "leading zeros" not in warned(labelled(tmp_path, ["0", "1.0", "2.0", "-1"]))
     assert labelled(tmp_path, ["007", "x"]).classes == ("007", "x")
+
+
+def test_labels_that_are_numbers_are_matched_with_known_classes() -> None:
+    def named(labels: list[str], known: list[str]) -> list[str | None]:
+        return name_classes(labels, known=known)[0]
+
+    assert name_classes(["10", "2", "lion"], known=["2", "10"])[1] == ("10", "2", "lion")
+    assert name_classes(["010", "2"], known=["1"])[1] == ("2", "10")
+    assert named(["01", "-1", "lion"], ["1", "lion"]) == ["1", None, "lion"]
+    assert named(["1", "01"], ["01", "lion"]) == ["01", "01"], "the only one of this number"
+    assert named(["1", "01", "001"], ["1", "01"]) == ["1", "01", "1"]
+    assert named(["1"], ["01", "1.0"]) == ["1"], "both have this number"
+    assert named(["-1", "04"], ["-1", "lion"]) == ["-1", "4"]
+    assert named(["-1", "cat"], ["cat", "dog"]) == ["-1", "cat"]
+    (line,) = rewritten_remarks(["007", "lion"], known=["7"])
+    assert line.endswith("are matched with these: 007 as 7")
+    assert rewritten_remarks(["007"], known=["007", "lion"]) == []
 
 
 def test_missing_values_as_words(tmp_path: Path) -> None:

@@ -79,11 +79,14 @@ def _parts(value: object, separator: str) -> Sequence[object]:
 
 
 def name_label_sets(
-    drafts: Sequence[Draft], label_sets: Sequence[tuple[str, ...] | None]
+    drafts: Sequence[Draft],
+    label_sets: Sequence[tuple[str, ...] | None],
+    *,
+    known: Sequence[str] = (),
 ) -> NamedSets:
     """Put the classes of each draft into its metadata, under ``labels``; see `name_classes`."""
     flat = [label for labels in label_sets for label in labels or ()]
-    names, classes = name_classes(flat)
+    names, classes = name_classes(flat, known=known)
     class_of = dict(zip(flat, names, strict=True))
     made = []
     for draft, labels in zip(drafts, label_sets, strict=True):
@@ -106,10 +109,11 @@ def has_label_set(draft: Draft) -> bool:
     return draft.class_name is None and labels_in(draft.metadata) is not None
 
 
-def settle_label_sets(drafts: Iterable[Draft]) -> NamedSets:
+def settle_label_sets(drafts: Iterable[Draft], *, known: Sequence[str] = ()) -> NamedSets:
     """Return drafts with their labels as class names in the metadata, and the classes.
 
-    A draft has several labels by `with_labels`, or one of its own.
+    A draft has several labels by `with_labels`, or one of its own; ``known`` is as in
+    `name_classes`.
     """
     plain, sets = [], []
     for draft in drafts:
@@ -118,7 +122,7 @@ def settle_label_sets(drafts: Iterable[Draft]) -> NamedSets:
         sets.append(tuple(several) if own is None and several is not None else own)
         others = tuple(pair for pair in draft.metadata if pair[0] != LABELS_KEY)
         plain.append(draft._replace(class_name=None, metadata=others))
-    return name_label_sets(plain, sets)
+    return name_label_sets(plain, sets, known=known)
 
 
 def labels_in(metadata: Iterable[tuple[str, object]]) -> list[str] | None:

@@ -119,7 +119,12 @@ class TarRemarks:
 
 
 def list_tars(
-    source: str, files: Sequence[SourceFile], *, hash_split: HashSplit, modality: Modality
+    source: str,
+    files: Sequence[SourceFile],
+    *,
+    hash_split: HashSplit,
+    modality: Modality,
+    known_classes: Sequence[str] = (),
 ) -> Corpus:
     """List the samples of tar files, in the order of the files and their members.
 
@@ -158,16 +163,16 @@ def list_tars(
     named: Sequence[Draft] = drafts
     given = drafts.given_classes
     if any(has_label_set(drafts[row]) for row in drafts.rows_with(LABELS_COLUMN)):
-        named, classes = settle_label_sets(drafts)
+        named, classes = settle_label_sets(drafts, known=known_classes)
     else:
-        names, classes = name_classes(given)
+        names, classes = name_classes(given, known=known_classes)
         drafts.rename_classes(names)
     return assemble(
         as_text(source),
         "webdataset",
         named,
         classes=classes,
-        warnings=found.lines() + rewritten_remarks(given),
+        warnings=found.lines() + rewritten_remarks(given, known=known_classes),
         hash_split=hash_split,
         label_places=found.label_places(),
     )
