@@ -59,7 +59,9 @@ def command(
         pixels=pixels, layer=layer, pretrained=pretrained, pretrained_head=pretrained_head
     )
     if flags.dry_run:
-        return print_settings(plan_run("train", store, out=flags.out, **given), json=flags.json)
+        return print_settings(
+            plan_run("train", store, out=flags.out, seeds=seeds, **given), json=flags.json
+        )
     out = flags.folder
     with figures_bar("training", NOTES) as progress:
         result = train(store, out=out, seeds=seeds, download=download, progress=progress, **given)

@@ -194,6 +194,7 @@ from .speech.use import (
 )
 from .step import seed_torch as seed_torch
 from .sweep.extent import SweepConfig as SweepConfig
+from .sweep.plan import SweepPlan as SweepPlan, plan_sweep as plan_sweep
 from .sweep.result import SweepResult as SweepResult
 from .sweep.start import sweep_settings as sweep_settings
 from .tables import (

@@ -306,6 +306,9 @@ def test_all_flags_of_whole_numbers_refuse_fractions():
         ("train --init-from a --set init_from=b", "init_from is a by its flag and b by --set"),
         ("train --pretrained-head", "pretrained_head is set, but no file of weights"),
         ("tune --init-from a --method lora,all", "'all' stands for all methods; pass it alone"),
+        ("tune --init-from a --method lora,lora", "--method is lora,lora; name each method once"),
+        ("tune --init-from a --seeds 0", "--seeds is 0; it must be at least 1"),
+        ("train --seeds 0", "--seeds is 0; it must be at least 1"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(refused, arguments, words):
