@@ -86,11 +86,11 @@ def command(
 
 
 def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path) -> None:
-    from seit.training import LABELS, Run, folder_of, shown_figures
+    from seit.training import LABELS, Run, folder_of
 
     num_classes = len(Run.open(folder_of(out, next(iter(spread.results)))).classes)
     print_table(
-        [(LABELS[name], _spread(name, spread.spreads[name])) for name in shown_figures(num_classes)]
+        [(LABELS[name], _spread(name, spread.spreads[name])) for name in spread.shown(num_classes)]
     )
     return say(f"{counted(len(spread.results), 'seed')}; the report is at {out}/report.html")
 

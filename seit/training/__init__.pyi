@@ -174,7 +174,6 @@ from .seeds import (
     folder_of as folder_of,
     read_seeds as read_seeds,
     repeat as repeat,
-    shown_figures as shown_figures,
     train_seeds as train_seeds,
 )
 from .settings import resolve_settings as resolve_settings

@@ -127,6 +127,16 @@ def test_recipes_are_printed_as_json(call):
     assert json.loads(out)["model"]["stem"] == "early/4"
 
 
+def test_a_copy_of_a_recipe_is_reported_as_json(call, tmp_path):
+    code, out, err = call("recipes", "copy", "small-cpu", tmp_path / "mine.yaml", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"recipe": "small-cpu", "file": str(tmp_path / "mine.yaml")}
+
+
+def test_every_command_takes_json():
+    assert [name for name, flags in flags_of_commands().items() if "--json" not in flags] == []
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("--help",), ("--version",), ("tokenize", "--help"), ("recipes", "list")]
 )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from seit.errors import UsageError
 from seit.ingest.sources.corpus import Draft, shown
-from seit.ingest.sources.labels import name_classes
+from seit.ingest.sources.labels import label_text, name_classes
 from seit.shards import LABELS_KEY
 
 LABELS_COLUMN = LABELS_KEY
@@ -52,7 +52,7 @@ def read_label_set(
             f"{where} has {shown(found)} for its labels; expected a list of names or numbers, or "
             f"text with {separator!r} between them"
         )
-    names = dict.fromkeys(str(part).strip() for part in parts if part is not None)
+    names = dict.fromkeys(label_text(part) for part in parts if part is not None)
     names.pop("", None)
     if len(names) > MAX_LABELS:
         raise UsageError(
@@ -90,8 +90,8 @@ def name_label_sets(
     class_of = dict(zip(flat, names, strict=True))
     made = []
     for draft, labels in zip(drafts, label_sets, strict=True):
-        known = [class_of[label] for label in labels or ()]
-        found = None if labels is None else sorted({name for name in known if name is not None})
+        own = {class_of[label] for label in labels or ()}
+        found = None if labels is None else sorted(name for name in own if name is not None)
         made.append(draft._replace(metadata=(*draft.metadata, (LABELS_KEY, found))))
     return NamedSets(made, classes)
 

@@ -14,6 +14,8 @@ LABEL_COLUMNS = ("label", "class", "category")
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _REWRITTEN = re.compile(r"[+].*|-?0[0-9].*|-0+(\.0+)?")
+_TRUTHS = ("false", "true")
+"""Truth values; stores of an earlier version have classes False and True for those of JSON."""
 _MISSING = {"nan", "<na>", "nat", "null"}
 _MISSING_IN_TABLES = {*_MISSING, "none", "na", "n/a", "#n/a"}
 _SEPARATORS = (",", ";", "|", "&", "+", "\n")
@@ -33,7 +35,12 @@ def read_label(value: object, where: str) -> str | None:
             f"{where} has {shown(found)} for a label; a label is one value: keep one of them, or "
             "rename the column to labels if an instance may have several"
         )
-    return str(value).strip() or None
+    return label_text(value) or None
+
+
+def label_text(value: object) -> str:
+    """Return a single label as text without blanks around it; truth values as JSON writes them."""
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
 
 
 def name_classes(
@@ -74,6 +81,8 @@ def _names_of(given: set[str], known: Sequence[str]) -> dict[str, str | None]:
     exact = set(known)
 
     def name_of(label: str) -> str | None:
+        if label in _TRUTHS and label not in exact and label.title() in exact:
+            return label.title()
         if label in exact or not _INTEGER.fullmatch(label):
             return label
         number = _number(label)

@@ -26,7 +26,12 @@ from seit.ingest.sources.label_sets import (
     settle_label_sets,
     with_labels,
 )
-from seit.ingest.sources.labels import LABEL_COLUMNS, name_classes, rewritten_remarks
+from seit.ingest.sources.labels import (
+    LABEL_COLUMNS,
+    label_text,
+    name_classes,
+    rewritten_remarks,
+)
 from seit.ingest.sources.media import EXTENSIONS, NOUNS, other, proposal
 from seit.ingest.sources.splits import HashSplit, split_of
 from seit.ingest.sources.tables import plain
@@ -426,7 +431,7 @@ def _side(
         except (ValueError, RecursionError):
             found.bad_side.append(f"{key}.{name}")
     if not isinstance(label, list):
-        return (None if label is None else str(label).strip() or None), tuple(fields.items())
+        return (None if label is None else label_text(label) or None), tuple(fields.items())
     try:
         return None, with_labels(fields.items(), read_label_set(label, key))
     except UsageError:
